@@ -1,0 +1,3 @@
+//! Floor 0: knows neither NATS nor sockets.
+
+pub mod limits;

@@ -1,0 +1,3 @@
+//! Floor 2: text to `Options`, pure.
+
+pub mod options;

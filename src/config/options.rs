@@ -1,0 +1,186 @@
+//! The typed options of one server: what flags and the configuration file come down to.
+//!
+//! Every field has its unit in its type or its name. Defaults are nats-server's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::limits;
+
+/// All options of one server. Immutable once the server runs; a reload makes a new value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Shown in INFO; the server id when absent.
+    pub server_name: Option<String>,
+    pub listen: ListenOptions,
+    pub limits: LimitOptions,
+    pub keep_alive: KeepAliveOptions,
+    pub log: LogOptions,
+    pub files: FileOptions,
+    pub lame_duck: LameDuckOptions,
+    pub shards: ShardOptions,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenOptions {
+    /// An address or a name that resolves to one.
+    pub host: String,
+    /// 0 = any free port (written `-1` in flags and files).
+    pub port: u16,
+    /// `host:port` told to clients in place of the listener's own.
+    pub client_advertise: Option<String>,
+    pub unix: Option<UnixListenOptions>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnixListenOptions {
+    pub path: PathBuf,
+    /// Permission bits of the socket file.
+    pub mode: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitOptions {
+    pub control_line_bytes_max: usize,
+    pub payload_bytes_max: usize,
+    pub pending_bytes_max: usize,
+    /// Client connections over all shards.
+    pub connections_max: usize,
+    /// Per connection; 0 = unlimited.
+    pub subscriptions_max: usize,
+    /// Per subscription subject; 0 = unlimited.
+    pub subject_tokens_max: usize,
+    /// Closed connections remembered for monitoring.
+    pub closed_connections_max: usize,
+    /// How long one write may take before the client is a slow consumer.
+    pub write_deadline: Duration,
+    /// Drop for a paced consumer instead of slowing the producer.
+    pub no_fast_producer_stall: bool,
+    pub no_header_support: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeepAliveOptions {
+    pub ping_interval: Duration,
+    /// Unanswered PINGs before a connection is stale.
+    pub ping_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogOptions {
+    pub debug: bool,
+    pub trace: bool,
+    /// Trace the system account too.
+    pub trace_verbose: bool,
+    /// Trace headers only, not payloads.
+    pub trace_headers: bool,
+    pub timestamp: bool,
+    pub timestamp_utc: bool,
+    pub file: Option<PathBuf>,
+    /// Bytes at which the log file is rotated; 0 = never.
+    pub file_bytes_max: u64,
+    /// Rotated files kept; 0 = all.
+    pub file_count_max: usize,
+    /// Payload bytes shown in a trace line; 0 = all.
+    pub traced_message_bytes_max: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileOptions {
+    /// The configuration file, when one was given.
+    pub config: Option<PathBuf>,
+    pub pid: Option<PathBuf>,
+    pub ports_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LameDuckOptions {
+    pub duration: Duration,
+    pub grace_period: Duration,
+}
+
+/// Midge's own: how the process uses cores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardOptions {
+    /// None = one per core this process may use.
+    pub count: Option<usize>,
+    /// The cores to use, in shard order; None = those of the affinity mask.
+    pub cores: Option<Vec<usize>>,
+    pub pin: bool,
+    /// How long a shard spins before it parks; zero = park at once.
+    pub busy_poll: Duration,
+    pub io_driver: IoDriver,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoDriver {
+    /// io_uring, or epoll with one warning where the kernel or a sandbox refuses it.
+    #[default]
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { host: "0.0.0.0".into(), port: 4222, client_advertise: None, unix: None }
+    }
+}
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        Self {
+            control_line_bytes_max: limits::CONTROL_LINE_BYTES_MAX,
+            payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+            pending_bytes_max: limits::PENDING_BYTES_MAX,
+            connections_max: limits::CONNECTIONS_MAX,
+            subscriptions_max: 0,
+            subject_tokens_max: 0,
+            closed_connections_max: 10_000,
+            write_deadline: Duration::from_secs(10),
+            no_fast_producer_stall: false,
+            no_header_support: false,
+        }
+    }
+}
+
+impl Default for KeepAliveOptions {
+    fn default() -> Self {
+        Self { ping_interval: Duration::from_secs(120), ping_max: 2 }
+    }
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            debug: false,
+            trace: false,
+            trace_verbose: false,
+            trace_headers: false,
+            timestamp: true,
+            timestamp_utc: false,
+            file: None,
+            file_bytes_max: 0,
+            file_count_max: 0,
+            traced_message_bytes_max: 0,
+        }
+    }
+}
+
+impl Default for LameDuckOptions {
+    fn default() -> Self {
+        Self { duration: Duration::from_secs(120), grace_period: Duration::from_secs(10) }
+    }
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            count: None,
+            cores: None,
+            pin: true,
+            busy_poll: Duration::ZERO,
+            io_driver: IoDriver::Auto,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The `midge` binary: allocator, arguments, exit code; nothing else.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

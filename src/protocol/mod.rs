@@ -1,0 +1,3 @@
+//! Floor 1: bytes to values and back. Pure: no clock, no socket, no state beyond a parser's own.
+
+pub mod subject;
