@@ -24,3 +24,9 @@
 pub mod base;
 pub mod config;
 pub mod protocol;
+pub mod broker;
+pub mod net;
+pub mod client;
+pub mod mesh;
+pub mod shard;
+pub mod server;

@@ -1,3 +1,8 @@
 //! Floor 0: knows neither NATS nor sockets.
 
+pub mod counters;
+pub mod gate;
+pub mod ids;
 pub mod limits;
+pub mod pool;
+pub mod ring;
