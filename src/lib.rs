@@ -21,12 +21,20 @@
 
 #![forbid(unsafe_code)]
 
+// rustfmt keeps the order of modules only between comments; the order is the law.
 pub mod base;
-pub mod config;
+// F1
 pub mod protocol;
+// F2
+pub mod config;
+// F4
 pub mod broker;
+// F5
 pub mod net;
+// F6
 pub mod client;
 pub mod mesh;
+// F7
 pub mod shard;
+// F8
 pub mod server;

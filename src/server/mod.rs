@@ -1,1 +1,5 @@
-//! Floor 8: assembly of the process.
+//! Floor 8: the process.
+
+pub mod args;
+pub mod flags;
+pub mod help;
