@@ -23,18 +23,25 @@ impl InterestCounts {
         Self { entries: HashTable::new(), hasher: foldhash::fast::RandomState::default() }
     }
 
-    fn hash(hasher: &foldhash::fast::RandomState, account: AccountId, filter: &[u8], queue: &[u8]) -> u64 {
+    fn hash(
+        hasher: &foldhash::fast::RandomState,
+        account: AccountId,
+        filter: &[u8],
+        queue: &[u8],
+    ) -> u64 {
         hasher.hash_one((account, filter, queue))
     }
 
     /// Counts one subscription in or out and gives the new count.
     pub fn change(&mut self, account: AccountId, filter: &[u8], queue: &[u8], added: bool) -> u32 {
         let hash = Self::hash(&self.hasher, account, filter, queue);
-        let same =
-            |entry: &Entry| entry.account == account && *entry.filter == *filter && *entry.queue == *queue;
+        let same = |entry: &Entry| {
+            entry.account == account && *entry.filter == *filter && *entry.queue == *queue
+        };
         if added {
             let hasher = &self.hasher;
-            let rehash = |entry: &Entry| Self::hash(hasher, entry.account, &entry.filter, &entry.queue);
+            let rehash =
+                |entry: &Entry| Self::hash(hasher, entry.account, &entry.filter, &entry.queue);
             let mut entry = self.entries.entry(hash, same, rehash).or_insert_with(|| Entry {
                 account,
                 filter: filter.into(),
@@ -45,7 +52,8 @@ impl InterestCounts {
             entry.count += 1;
             return entry.count;
         }
-        let mut entry = self.entries.find_entry(hash, same).ok().expect("only counted interest is withdrawn");
+        let mut entry =
+            self.entries.find_entry(hash, same).ok().expect("only counted interest is withdrawn");
         let count = entry.get().count - 1;
         entry.get_mut().count = count;
         if count == 0 {

@@ -118,7 +118,9 @@ impl Broker {
             subscriptions: HashTable::new(),
             pace: Rc::new(RemotePace::default()),
         };
-        ClientKey(u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"))
+        ClientKey(
+            u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
+        )
     }
 
     /// Removes a client and all its subscriptions.
@@ -147,7 +149,13 @@ impl Broker {
         self.links.iter().find_map(|link| link.sink.interest_congestion())
     }
 
-    pub fn subscribe(&mut self, client: ClientKey, filter: &[u8], queue: &[u8], sid: &[u8]) -> Subscribed {
+    pub fn subscribe(
+        &mut self,
+        client: ClientKey,
+        filter: &[u8],
+        queue: &[u8],
+        sid: &[u8],
+    ) -> Subscribed {
         let hash = self.hasher.hash_one(sid);
         let state = &mut self.clients[client.index()];
         if state.subscriptions.find(hash, |other| other.sid() == sid).is_some() {
@@ -157,7 +165,9 @@ impl Broker {
         let sink = Sink::Client { key: client, outbox: state.outbox.clone() };
         let subscription = Rc::new(Subscription::new(filter, queue, sid, sink, 1));
         let hasher = &self.hasher;
-        state.subscriptions.insert_unique(hash, subscription.clone(), |other| hasher.hash_one(other.sid()));
+        state
+            .subscriptions
+            .insert_unique(hash, subscription.clone(), |other| hasher.hash_one(other.sid()));
         self.add_to_table(account, &subscription);
         self.count_interest(account, &subscription, true);
         Subscribed::Added
@@ -168,7 +178,9 @@ impl Broker {
     pub fn unsubscribe(&mut self, client: ClientKey, sid: &[u8], max: u64) {
         let hash = self.hasher.hash_one(sid);
         let state = &self.clients[client.index()];
-        let Some(subscription) = state.subscriptions.find(hash, |other| other.sid() == sid).cloned() else {
+        let Some(subscription) =
+            state.subscriptions.find(hash, |other| other.sid() == sid).cloned()
+        else {
             return;
         };
         if max > subscription.delivered.get() {
@@ -191,7 +203,8 @@ impl Broker {
 
     /// Takes one client subscription out of everything that knows it.
     fn forget(&mut self, subscription: &Rc<Subscription>) {
-        let client = subscription.client().expect("only clients' subscriptions are forgotten one by one");
+        let client =
+            subscription.client().expect("only clients' subscriptions are forgotten one by one");
         let hash = self.hasher.hash_one(subscription.sid());
         let state = &mut self.clients[client.index()];
         let account = state.account;
@@ -267,7 +280,8 @@ impl Broker {
             (Some(entry), weight) => entry.get().1.weight.set(weight),
             (None, 0) => {}
             (None, weight) => {
-                let subscription = Rc::new(Subscription::new(filter, queue, b"", Sink::Link(link), weight));
+                let subscription =
+                    Rc::new(Subscription::new(filter, queue, b"", Sink::Link(link), weight));
                 let hasher = &self.hasher;
                 state.subscriptions.insert_unique(hash, (account, subscription.clone()), |other| {
                     hasher.hash_one((other.0, other.1.filter(), other.1.queue()))

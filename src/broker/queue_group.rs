@@ -65,7 +65,9 @@ mod tests {
 
     #[test]
     fn a_link_is_picked_by_its_weight() {
-        let link = |id, weight| Rc::new(Subscription::new(b"s", b"q", b"", Sink::Link(LinkId(id)), weight));
+        let link = |id, weight| {
+            Rc::new(Subscription::new(b"s", b"q", b"", Sink::Link(LinkId(id)), weight))
+        };
         let mut group = QueueGroup::new(link(0, 1));
         group.push(link(1, 3));
         let mut random = fastrand::Rng::with_seed(1);

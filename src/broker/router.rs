@@ -72,7 +72,8 @@ pub struct Turn {
 
 impl Turn {
     fn note_paced(&mut self, outbox: &Rc<Outbox>) {
-        let larger = self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
+        let larger =
+            self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
         if larger {
             self.paced = Some(outbox.clone());
         }
@@ -251,8 +252,9 @@ impl Broker {
         let mut picks = Picks::new();
         for queue in forward.queues {
             let group = list.groups.iter().find(|group| group.name() == *queue);
-            let served = group
-                .is_some_and(|group| self.deliver_to_group(group, &forward.message, None, turn, &mut picks));
+            let served = group.is_some_and(|group| {
+                self.deliver_to_group(group, &forward.message, None, turn, &mut picks)
+            });
             if !served {
                 self.redirect(from, forward, group, queue);
             }
@@ -262,7 +264,13 @@ impl Broker {
 
     /// Sends a queue message that found no member here to another link that has one.
     #[cold]
-    fn redirect(&mut self, from: LinkId, forward: &Forward<'_>, group: Option<&QueueGroup>, queue: &[u8]) {
+    fn redirect(
+        &mut self,
+        from: LinkId,
+        forward: &Forward<'_>,
+        group: Option<&QueueGroup>,
+        queue: &[u8],
+    ) {
         let members = group.map_or(&[][..], |group| &group.members);
         let others = members.iter().filter_map(|member| match member.sink {
             Sink::Link(link) if !member.removed.get() => Some(link),
@@ -274,7 +282,12 @@ impl Broker {
             Some(link) if forward.hops < QUEUE_HOPS_MAX => {
                 let queues = [queue];
                 let sink = &self.links[link.index()].sink;
-                sink.forward(&Forward { plain: false, hops: forward.hops + 1, queues: &queues, ..*forward });
+                sink.forward(&Forward {
+                    plain: false,
+                    hops: forward.hops + 1,
+                    queues: &queues,
+                    ..*forward
+                });
                 self.counters.forwarded += 1;
             }
             _ => self.counters.queue_members_gone += 1,
@@ -291,8 +304,11 @@ impl Broker {
     #[cold]
     pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
         let list = Self::matched(&mut self.accounts[publisher.account.index()], reply);
-        let own = list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.removed.get());
-        let Some(Sink::Client { outbox, .. }) = own.map(|subscription| &subscription.sink) else { return };
+        let own =
+            list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.removed.get());
+        let Some(Sink::Client { outbox, .. }) = own.map(|subscription| &subscription.sink) else {
+            return;
+        };
         let mut line = Vec::new();
         let sid = own.map_or(&[][..], |subscription| subscription.sid());
         crate::protocol::nats::encode::no_responders(&mut line, reply, sid, subject);

@@ -11,7 +11,11 @@ const FIRST_PING: Duration = Duration::from_secs(2);
 
 impl ClientSession {
     /// Handles CONNECT. A second one merges over the first and drops all subscriptions.
-    pub(super) fn connected(&mut self, broker: &mut Broker, json: &[u8]) -> Result<(), CloseReason> {
+    pub(super) fn connected(
+        &mut self,
+        broker: &mut Broker,
+        json: &[u8],
+    ) -> Result<(), CloseReason> {
         if let Err(error) = self.connect.merge(json) {
             tracing::error!("{} - CONNECT: {}", self.label(), error.0);
             return Err(CloseReason::ProtocolViolation);
@@ -28,7 +32,8 @@ impl ClientSession {
             self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
             return Err(CloseReason::BadClientProtocolVersion);
         }
-        let headers = self.connect.headers && !self.context.options.borrow().limits.no_header_support;
+        let headers =
+            self.connect.headers && !self.context.options.borrow().limits.no_header_support;
         self.limits.headers = headers;
         self.outbox.headers.set(headers);
         if self.connect.no_responders && !headers {
@@ -46,7 +51,8 @@ impl ClientSession {
 /// CONNECT's JSON as the trace may show it: secrets replaced, whatever their spelling.
 pub(super) fn without_secrets(json: &[u8]) -> String {
     const SECRETS: [&str; 5] = ["pass", "auth_token", "jwt", "sig", "nkey"];
-    let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json) else {
+    let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json)
+    else {
         // Not an object: nothing of it can be told apart from a secret.
         return "[REDACTED]".into();
     };

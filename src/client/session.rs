@@ -98,9 +98,16 @@ const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
 
 impl ClientSession {
     /// A session for a connection just accepted. `refused`: the server has as many clients as it may.
-    pub fn new(id: ConnectionId, peer: Peer, context: Rc<ClientContext>, refused: bool, now: Instant) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        peer: Peer,
+        context: Rc<ClientContext>,
+        refused: bool,
+        now: Instant,
+    ) -> Self {
         let options = context.options.borrow().clone();
-        let outbox = Rc::new(Outbox::new(id, context.chunk_pool.clone(), options.limits.pending_bytes_max));
+        let outbox =
+            Rc::new(Outbox::new(id, context.chunk_pool.clone(), options.limits.pending_bytes_max));
         let (key, remote_pace) = {
             let mut broker = context.broker.borrow_mut();
             let key = broker.attach(AccountId::GLOBAL, outbox.clone());
@@ -148,7 +155,11 @@ impl ClientSession {
     /// INFO as this connection sees it.
     pub(super) fn own_info(&self) -> Info {
         let shared = self.context.info.borrow().clone();
-        Info { client_id: Some(self.id.0), client_ip: Some(self.peer.host()), ..Info::clone(&shared) }
+        Info {
+            client_id: Some(self.id.0),
+            client_ip: Some(self.peer.host()),
+            ..Info::clone(&shared)
+        }
     }
 
     /// Tells a client that keeps up with INFO that something changed.
@@ -158,7 +169,12 @@ impl ClientSession {
         }
     }
 
-    fn execute(&mut self, broker: &mut Broker, command: Command, input: &[u8]) -> Result<(), CloseReason> {
+    fn execute(
+        &mut self,
+        broker: &mut Broker,
+        command: Command,
+        input: &[u8],
+    ) -> Result<(), CloseReason> {
         if self.trace {
             self.trace_in(&command, input);
         }
@@ -186,7 +202,10 @@ impl ClientSession {
             }
             Command::Ok => {}
             Command::Error { text } => {
-                self.log_error(&format!("Client Error {}", String::from_utf8_lossy(text.of(input))));
+                self.log_error(&format!(
+                    "Client Error {}",
+                    String::from_utf8_lossy(text.of(input))
+                ));
                 return Err(ProtocolError::PeerError.close_reason());
             }
         }
@@ -208,7 +227,10 @@ impl ClientSession {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
         if is_reserved_subject(message.subject) {
-            self.violation(&format!("Permissions Violation for Publish to {}", quoted(message.subject)));
+            self.violation(&format!(
+                "Permissions Violation for Publish to {}",
+                quoted(message.subject)
+            ));
             return;
         }
         if is_reserved_reply(message.reply) {
@@ -219,7 +241,8 @@ impl ClientSession {
         if self.connect.verbose {
             self.outbox.push_bytes(encode::OK);
         }
-        let publisher = Publisher { client: self.key, account: self.account, echo: self.connect.echo };
+        let publisher =
+            Publisher { client: self.key, account: self.account, echo: self.connect.echo };
         let delivered = broker.publish(&publisher, &message, &mut self.route_cache, &mut self.turn);
         if !delivered && self.connect.no_responders && !message.reply.is_empty() {
             broker.send_no_responders(&publisher, message.subject, message.reply);
@@ -237,10 +260,14 @@ impl ClientSession {
         }
         if self.subject_tokens_max > 0 && subject::token_count(filter) > self.subject_tokens_max {
             let subject = quoted(filter);
-            self.violation(&format!("Permissions Violation for Subscription to {subject}, too many tokens"));
+            self.violation(&format!(
+                "Permissions Violation for Subscription to {subject}, too many tokens"
+            ));
             return;
         }
-        if self.subscriptions_max > 0 && broker.subscription_count(self.key) >= self.subscriptions_max {
+        if self.subscriptions_max > 0
+            && broker.subscription_count(self.key) >= self.subscriptions_max
+        {
             self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
             return;
         }
@@ -298,7 +325,11 @@ impl ClientSession {
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
         if let Some(congestion) = self.turn.congestion.take() {
-            return Some(Wait::Gate { gate: congestion.gate, until: congestion.until, at_most: None });
+            return Some(Wait::Gate {
+                gate: congestion.gate,
+                until: congestion.until,
+                at_most: None,
+            });
         }
         if let Some((outbox, until)) = pace_target(&mut self.turn, Instant::now) {
             return Some(Wait::Sent { outbox, until, at_most });
@@ -404,7 +435,8 @@ impl Session for ClientSession {
                     if let Err(reason) = self.execute(&mut broker, command, bytes) {
                         break Step::Close(reason);
                     }
-                    if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
+                    if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some()
+                    {
                         break Step::Again;
                     }
                 }
@@ -431,7 +463,11 @@ impl Session for ClientSession {
             if self.remote_pace.paused.get() && self.in_messages > messages_before.0 {
                 let until = self.remote_pace.resumed.value() + 1;
                 let at_most = Some(Duration::from_millis(PACE_MS_MAX));
-                return Step::WaitFor(Wait::Gate { gate: self.remote_pace.resumed.clone(), until, at_most });
+                return Step::WaitFor(Wait::Gate {
+                    gate: self.remote_pace.resumed.clone(),
+                    until,
+                    at_most,
+                });
             }
         }
         step
@@ -469,7 +505,10 @@ impl Session for ClientSession {
             return;
         }
         self.context.broker.borrow_mut().detach(self.key);
-        if matches!(reason, CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline) {
+        if matches!(
+            reason,
+            CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
+        ) {
             let slow = &self.context.counters.slow_consumers;
             slow.set(slow.get() + 1);
         }

@@ -13,7 +13,10 @@ const RETURN_LANE_SLOTS: usize = 8;
 pub enum Note {
     Interest(InterestChange),
     /// A consumer here asks a publisher there to pause, or lets it go on.
-    Pace { client: ClientKey, paused: bool },
+    Pace {
+        client: ClientKey,
+        paused: bool,
+    },
 }
 
 /// Wakes a shard if it sleeps; true if it had to.

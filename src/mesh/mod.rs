@@ -15,7 +15,7 @@ mod inbound;
 mod lanes;
 mod outbound;
 
-pub use lanes::{Lanes, LaneEnds, lanes};
+pub use lanes::{LaneEnds, Lanes, lanes};
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -126,13 +126,17 @@ impl Mesh {
     /// Whether sleeping now would leave a message behind.
     pub fn has_work(&self) -> bool {
         !self.resumable.borrow().is_empty()
-            || self.peers.iter().any(|peer| !peer.inbound.borrow().is_empty() || peer.outbound.can_flush())
+            || self
+                .peers
+                .iter()
+                .any(|peer| !peer.inbound.borrow().is_empty() || peer.outbound.can_flush())
     }
 
     /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that
     /// was published before a message is in force when the message is delivered.
     fn drain(&self) -> bool {
-        let waiting: usize = self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
+        let waiting: usize =
+            self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
         self.apply_interest();
         if waiting == 0 {
             return false;

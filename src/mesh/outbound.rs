@@ -170,7 +170,9 @@ impl Outbound {
     }
 
     fn waits_for_room(&self) -> bool {
-        self.notes_wanted.get() || !self.staged.borrow().is_empty() || !self.staged_notes.borrow().is_empty()
+        self.notes_wanted.get()
+            || !self.staged.borrow().is_empty()
+            || !self.staged_notes.borrow().is_empty()
     }
 
     /// Whether a flush would move something now.
@@ -210,7 +212,10 @@ impl LinkSink for ShardLink {
         let end = outbound.end.borrow();
         end.waiting.announce();
         (end.wake_target)();
-        Some(Congestion { gate: outbound.notes_room.clone(), until: outbound.notes_room.value() + 1 })
+        Some(Congestion {
+            gate: outbound.notes_room.clone(),
+            until: outbound.notes_room.value() + 1,
+        })
     }
 
     fn forward(&self, forward: &Forward<'_>) {

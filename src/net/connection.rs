@@ -109,7 +109,9 @@ async fn read_loop<S: Session>(
         match input.fill(source, cancel).await {
             Ok(0) => return CloseReason::ClientClosed,
             Ok(_) => control.reads.set(control.reads.get() + 1),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
+            Err(error)
+                if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
+            {
                 input.shrink();
                 continue;
             }

@@ -101,7 +101,8 @@ impl Listener {
         failed: impl Fn(io::Error),
         stop: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let readiness = monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
+        let readiness =
+            monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
         let mut stop = std::pin::pin!(stop);
         let mut pause = std::time::Duration::from_millis(10);
         loop {

@@ -180,7 +180,10 @@ impl TurnHook {
         yielded.into_iter().for_each(Waker::wake);
         let now = Instant::now();
         let spinning = !self.busy_poll.is_zero()
-            && self.last_activity.get().is_some_and(|since| now.duration_since(since) < self.busy_poll);
+            && self
+                .last_activity
+                .get()
+                .is_some_and(|since| now.duration_since(since) < self.busy_poll);
         if spinning || has_work() {
             self.go_on(now);
             return;

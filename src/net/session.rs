@@ -37,7 +37,15 @@ pub enum Step {
 
 /// A wait of one reader; it goes on at once when what it waits for ceases to exist.
 pub enum Wait {
-    Gate { gate: Rc<Gate>, until: u64, at_most: Option<Duration> },
+    Gate {
+        gate: Rc<Gate>,
+        until: u64,
+        at_most: Option<Duration>,
+    },
     /// Until a consumer's outbox has sent so much.
-    Sent { outbox: Rc<Outbox>, until: u64, at_most: Duration },
+    Sent {
+        outbox: Rc<Outbox>,
+        until: u64,
+        at_most: Duration,
+    },
 }

@@ -78,7 +78,8 @@ impl Shard {
             tracing::error!("maximum connections exceeded, {count} connections");
         }
         let id = self.server.next_connection_id();
-        let session = ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
+        let session =
+            ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
         let session = Rc::new(RefCell::new(session));
         let control = Rc::new(ConnectionControl::default());
         let entry = Entry { session: session.clone(), control: control.clone() };
