@@ -22,5 +22,6 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
+pub mod broker;
 pub mod config;
 pub mod protocol;

@@ -1,0 +1,3 @@
+//! One shard's routing state: who wants which subject, and where the copies go.
+
+pub mod subject_table;
