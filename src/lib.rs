@@ -21,7 +21,8 @@
 
 #![forbid(unsafe_code)]
 
-// rustfmt keeps the order of modules only between comments; the order is the law.
+// rustfmt sorts modules only between blank lines or comments: the order of floors is the law.
+// F0
 pub mod base;
 // F1
 pub mod protocol;
