@@ -83,6 +83,16 @@ pub struct LogOptions {
     pub file_count_max: usize,
     /// Payload bytes shown in a trace line; 0 = all.
     pub traced_message_bytes_max: usize,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// nats-server's line.
+    #[default]
+    Nats,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -163,6 +173,7 @@ impl Default for LogOptions {
             file_bytes_max: 0,
             file_count_max: 0,
             traced_message_bytes_max: 0,
+            format: LogFormat::Nats,
         }
     }
 }
