@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    midge::server::main(std::env::args_os())
+    midge::server::process::main(std::env::args_os())
 }

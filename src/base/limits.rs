@@ -26,6 +26,20 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 /// Digits of a size argument: what nats-server's parser accepts, so a size is below 10^9.
 pub const SIZE_DIGITS_MAX: usize = 9;
 
+/// Log lines waiting for the log writer. Enough for a burst at start or a reload; past it lines are
+/// dropped and counted. Enforced by `Logger::submit`.
+pub const LOG_QUEUED_LINES_MAX: usize = 16_384;
+
+/// Bytes of log lines waiting for the log writer: 16,384 lines of a client's text must not be the memory
+/// of the server. Enforced by `Logger::submit`.
+pub const LOG_QUEUED_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of one log line; the rest is cut off. A traced payload of the default `max_payload` fits with
+/// room for its escapes. Enforced by `LineFormat::line`.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 20;
+
+const _: () =
+    assert!(LOG_LINE_BYTES_MAX <= LOG_QUEUED_BYTES_MAX, "one longest line must fit an empty queue");
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");

@@ -4,5 +4,6 @@ pub mod counters;
 pub mod gate;
 pub mod ids;
 pub mod limits;
+pub mod log;
 pub mod pool;
 pub mod ring;
