@@ -24,3 +24,4 @@
 pub mod base;
 pub mod config;
 pub mod protocol;
+pub mod server;

@@ -1,3 +1,15 @@
-//! Floor 2: text to `Options`, pure.
+//! Floor 2: text to `Options`. Reads files through `surroundings` and does nothing else outside itself.
 
+pub mod auth_options;
+pub mod go_text;
+pub mod later;
+pub mod load;
+pub mod option_table;
 pub mod options;
+mod read_accounts;
+mod read_auth;
+pub mod read_tls;
+pub mod reader;
+pub mod surroundings;
+pub mod tls_options;
+pub mod value;

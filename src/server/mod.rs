@@ -1,0 +1,5 @@
+//! Floor 8: the process.
+
+pub mod args;
+pub mod flags;
+pub mod help;
