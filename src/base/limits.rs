@@ -29,3 +29,11 @@ pub const SIZE_DIGITS_MAX: usize = 9;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");
+
+/// Lists, maps and braces inside each other in a configuration file: reading them recurses. Enforced by
+/// the configuration parser.
+pub const CONFIG_DEPTH_MAX: usize = 128;
+
+/// Files that include each other, and variables of the environment that name each other, so that a file
+/// that includes itself ends. Enforced by the configuration parser.
+pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;
