@@ -99,3 +99,9 @@ const _: () = assert!(
     BATCH_BYTES <= LANE_STAGED_BYTES_MAX,
     "a staged limit below one batch would stop every publisher"
 );
+/// Lists, maps and braces inside each other in a configuration file: reading them recurses. Enforced by
+/// the configuration parser.
+pub const CONFIG_DEPTH_MAX: usize = 128;
+/// Files that include each other, and variables of the environment that name each other, so that a file
+/// that includes itself ends. Enforced by the configuration parser.
+pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;

@@ -5,6 +5,10 @@ use std::path::Path;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::{Options, PAYLOAD_BYTES_UNLIMITED};
 use crate::config::surroundings::Surroundings;
+use sha2::{Digest, Sha256};
+use crate::config::parser;
+use crate::config::reader::Reader;
+use crate::config::value::Map;
 
 /// A file that was read, perhaps with things to say about it.
 #[derive(Clone, Debug)]
@@ -25,6 +29,25 @@ pub fn load_file(
 ) -> Result<Loaded, String> {
     let _ = (surroundings, allow_unsupported);
     Err(format!("{}: configuration files cannot be read yet", path.display()))
+    let map = parser::parse_file(path, surroundings)?;
+    let mut reader = Reader::new(surroundings, allow_unsupported);
+    if map.is_empty() {
+        reader.warnings.push(format!("{}: config has no values or is empty", path.display()));
+    }
+    reader.read_top(&map);
+    let Reader { mut options, errors, warnings, unsupported, .. } = reader;
+    if !errors.is_empty() {
+        let lines = warnings.iter().chain(&errors);
+        return Err(lines.map(|line| format!("{line}\n")).collect());
+    }
+    options.files.config = Some(path.to_path_buf());
+    options.config_digest = digest(&map);
+    Ok(Loaded { options, warnings, unsupported })
+}
+/// SHA-256 of the parsed file as JSON with sorted keys: the same file has the digest nats-server shows.
+pub fn digest(map: &Map) -> String {
+    let hash = Sha256::digest(map.to_json());
+    hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// What only shows when file and flags are put together.

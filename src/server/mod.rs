@@ -9,3 +9,4 @@ pub mod log_writer;
 pub mod process;
 #[cfg(test)]
 mod temporary;
+//! Floor 8: the process.
