@@ -26,6 +26,10 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 /// Digits of a size argument: what nats-server's parser accepts, so a size is below 10^9.
 pub const SIZE_DIGITS_MAX: usize = 9;
 
+/// Reply subjects one connection remembers for `allow_responses`. nats-server sets no bound. Enforced by
+/// `auth::replies::ReplyTable`: the oldest is forgotten, so its answer is refused.
+pub const TRACKED_REPLIES_MAX: usize = 1 << 17;
+
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");
