@@ -28,6 +28,8 @@ pub mod base;
 pub mod protocol;
 // F2
 pub mod config;
+// F3
+pub mod auth;
 // F4
 pub mod broker;
 // F5

@@ -40,6 +40,9 @@ pub const LOG_LINE_BYTES_MAX: usize = 4 << 20;
 
 const _: () =
     assert!(LOG_LINE_BYTES_MAX <= LOG_QUEUED_BYTES_MAX, "one longest line must fit an empty queue");
+/// Reply subjects one connection remembers for `allow_responses`. nats-server sets no bound. Enforced by
+/// `auth::replies::ReplyTable`: the oldest is forgotten, so its answer is refused.
+pub const TRACKED_REPLIES_MAX: usize = 1 << 17;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");
