@@ -4,16 +4,19 @@
 //! on three. `NATS_SERVER=path` replays them against that server instead, and `UPDATE_GOLDEN=1` with it
 //! records its answers into the files. `TRANSCRIPT=name` takes only the conversations whose name holds
 //! that text. Each conversation is replayed as written, merged into few writes, one byte a write, and cut
-//! in two at every byte boundary (at chosen ones where it is long). The format: `transcripts/format.rs`.
+//! in two at every byte boundary (at chosen ones where it is long; a CONNECT that many conversations start
+//! with is cut in one of them). The format: `transcripts/format.rs`.
 
 mod support;
 
 #[path = "transcripts/format.rs"]
 mod format;
+#[path = "transcripts/lines.rs"]
+mod lines;
 #[path = "transcripts/replay.rs"]
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -114,7 +117,7 @@ fn compares_something(step: &format::Step) -> Option<bool> {
             Expected::Bytes(pattern) => pattern.size() > 0,
             Expected::Unordered(_) | Expected::Info(_) => true,
         })),
-        Action::Closed { reason, .. } => Some(!reason.is_empty()),
+        Action::Closed { reason, .. } | Action::Leave { reason, .. } => Some(!reason.is_empty()),
         Action::Until { expected, .. } => Some(expected.size() > 0),
         _ => None,
     }
@@ -246,11 +249,34 @@ fn play_all_cuts(
     // Skips the INFO, too.
     let greeting = pulse.send(b"CONNECT {\"verbose\":false}\r\n");
     greeting.map_err(|e| (Cut::After(0), format!("the pulse cannot send: {e}")))?;
+    // A first CONNECT that another conversation sends as well is cut there.
+    let greeting_size = greeting_cut_before(target, conversation);
     for boundary in boundaries(conversation, size) {
+        if boundary < greeting_size {
+            continue;
+        }
         play(Some(&mut pulse), Cut::After(boundary))?;
     }
     pulse.close();
     Ok(())
+}
+
+/// Size of the CONNECT line at the start, where an equal one was cut before on this target; else 0.
+fn greeting_cut_before(target: &Target, conversation: &Conversation) -> usize {
+    static SEEN: Mutex<BTreeSet<Vec<u8>>> = Mutex::new(BTreeSet::new());
+    let first = conversation.steps.iter().find_map(|step| match &step.action {
+        Action::Send { bytes, .. } => Some(bytes),
+        _ => None,
+    });
+    let line = first.and_then(|bytes| bytes.split_inclusive(|byte| *byte == b'\n').next());
+    let Some(line) = line.filter(|line| line.starts_with(b"CONNECT ") && line.ends_with(b"\r\n"))
+    else {
+        return 0;
+    };
+    let mut key = target.label.clone().into_bytes();
+    key.extend_from_slice(conversation.config.join(" ").as_bytes());
+    key.extend_from_slice(line);
+    if SEEN.lock().unwrap().insert(key) { 0 } else { line.len() }
 }
 
 fn input_size(conversation: &Conversation) -> usize {

@@ -110,11 +110,18 @@ impl RawClient {
     }
 
     /// Closes our half and waits until the server has closed its own.
-    pub fn close(mut self) {
+    pub fn close(&mut self) {
         // Fails when the server was first, which is as good.
         let _ = self.stream.shutdown(Shutdown::Write);
         let deadline = Instant::now() + WAIT_MAX;
         while self.fill(deadline) == Fill::Grown {}
+    }
+
+    /// Ends the connection with a reset in place of an orderly end.
+    pub fn reset(self) {
+        // A linger time of zero makes the kernel send RST when the socket is dropped here. It can fail
+        // only on a socket that is already dead.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     fn end(&mut self) -> Fill {

@@ -19,7 +19,8 @@
 //! A ~ INFO {"headers":true}     receive an INFO with these fields; null = absent, "~" = any value
 //! A closed Stale Connection     the server closes, and logs this reason
 //! A cut Stale Connection        the same, after any bytes
-//! A drop                        close from our side; the check for stray bytes at the end is left out
+//! A drop Client Closed          close from our side; the server logs this reason
+//! A reset Client Closed         the same with a TCP reset
 //! A until >> PING\r\n           send again and again, until the answer is what the next lines say;
 //!                               what is sent ends with a PING, the answer with its PONG
 //! signal USR2                   send the server a signal
@@ -63,7 +64,7 @@ pub enum Action {
     Send { peer: char, bytes: Vec<u8> },
     Receive { peers: Vec<char>, expected: Vec<Expected> },
     Closed { peer: char, reason: String, after_anything: bool },
-    Drop { peer: char },
+    Leave { peer: char, reason: String, reset: bool },
     Until { peer: char, bytes: Vec<u8>, expected: Pattern },
     Signal { name: String },
 }
@@ -156,7 +157,7 @@ fn add_step(
         "open" => Action::Connect { peer, skip_info: true },
         "connect" => Action::Connect { peer, skip_info: false },
         "refused" => Action::Refused { peer },
-        "drop" => Action::Drop { peer },
+        "drop" | "reset" => Action::Leave { peer, reason: text.to_owned(), reset: verb == "reset" },
         "closed" | "cut" => {
             Action::Closed { peer, reason: text.to_owned(), after_anything: verb == "cut" }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::format::{Action, Conversation, Expected, Pattern, Step, escape};
+use crate::lines::{difference, info_fields, recorded_info, subscribed};
 use crate::support::WAIT_MAX;
 use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::Server;
@@ -129,10 +130,7 @@ impl<'a> Replay<'a> {
             Action::Closed { peer, reason, after_anything } => {
                 self.closed(*peer, reason, *after_anything, step)
             }
-            Action::Drop { peer } => {
-                self.clients.remove(peer).ok_or("no such connection")?.raw.close();
-                Ok(())
-            }
+            Action::Leave { peer, reason, reset } => self.leave(*peer, reason, *reset, step),
             Action::Until { peer, bytes, expected } => self.until(*peer, bytes, expected),
             Action::Signal { name } => self.server.signal(match name.as_str() {
                 "USR1" => Signal::USR1,
@@ -325,8 +323,6 @@ impl<'a> Replay<'a> {
         after_anything: bool,
         step: &Step,
     ) -> Result<(), String> {
-        let (server, log_start, checks_log) =
-            (self.server, self.log_start, self.cut == Cut::AsWritten);
         let expects_ping = self.expects_ping;
         let client = self.client(peer)?;
         let deadline = Instant::now() + WAIT_MAX;
@@ -347,11 +343,35 @@ impl<'a> Replay<'a> {
         if !client.raw.unread().is_empty() {
             return Err(difference(peer, "the end", client.raw.unread(), ", then closed"));
         }
-        if !checks_log {
+        let port = client.raw.local_port();
+        self.check_reason(peer, port, reason, step)
+    }
+
+    /// Leaves from our side: in an orderly way, or by a reset that the server finds while it reads.
+    fn leave(&mut self, peer: char, reason: &str, reset: bool, step: &Step) -> Result<(), String> {
+        let mut client = self.clients.remove(&peer).ok_or("no such connection")?;
+        let port = client.raw.local_port();
+        if reset {
+            client.raw.reset();
+        } else {
+            client.raw.close();
+        }
+        self.check_reason(peer, port, reason, step)
+    }
+
+    /// Compares the reason in the server's log, where this replay is the one that looks at it.
+    fn check_reason(
+        &mut self,
+        peer: char,
+        port: u16,
+        reason: &str,
+        step: &Step,
+    ) -> Result<(), String> {
+        if self.cut != Cut::AsWritten {
             return Ok(());
         }
-        let name = format!("127.0.0.1:{} - ", client.raw.local_port());
-        let logged = server.log().wait_for(log_start, WAIT_MAX, |line| {
+        let name = format!("127.0.0.1:{port} - ");
+        let logged = self.server.log().wait_for(self.log_start, WAIT_MAX, |line| {
             let (_, about) = line.split_once(&name)?;
             let (_, reason) = about.split_once("Client connection closed: ")?;
             Some(reason.trim().to_owned())
@@ -359,20 +379,23 @@ impl<'a> Replay<'a> {
         let logged =
             logged.ok_or_else(|| format!("{peer} is closed, but the log gives no reason"))?;
         // The log may go on behind the reason with the account and the user.
-        let is_it = |reason: &str| {
-            logged
-                .strip_prefix(reason)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "))
-        };
-        if let Some(recorded) = &mut self.recording {
-            if reason.is_empty() || !is_it(reason) {
-                let verb = if after_anything { "cut" } else { "closed" };
-                let text = vec![format!("{peer} {verb} {logged}")];
-                recorded.push(Recorded { lines: step.lines.clone(), text });
-            }
-        } else if !is_it(reason) {
-            return Err(format!("{peer} is closed\n  expected: {reason}\n  got:      {logged}"));
+        let is_it = logged
+            .strip_prefix(reason)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "));
+        if is_it && !reason.is_empty() {
+            return Ok(());
         }
+        let Some(recording) = &mut self.recording else {
+            return Err(format!("{peer} is closed\n  expected: {reason}\n  got:      {logged}"));
+        };
+        let verb = match &step.action {
+            Action::Closed { after_anything: true, .. } => "cut",
+            Action::Closed { .. } => "closed",
+            Action::Leave { reset: true, .. } => "reset",
+            _ => "drop",
+        };
+        let text = vec![format!("{peer} {verb} {logged}")];
+        recording.push(Recorded { lines: step.lines.clone(), text });
         Ok(())
     }
 
@@ -442,7 +465,7 @@ impl<'a> Replay<'a> {
                 }
             }
         }
-        for client in std::mem::take(&mut self.clients).into_values() {
+        for client in self.clients.values_mut() {
             client.raw.close();
         }
         Ok(())
@@ -494,55 +517,6 @@ impl<'a> Replay<'a> {
         recording.push(Recorded { lines: step.lines.clone(), text });
         Ok(())
     }
-}
-
-/// The fields a file compares, with the values that came; those that identify a server stay open.
-fn recorded_info(
-    known: Option<&serde_json::Map<String, serde_json::Value>>,
-    got: &serde_json::Map<String, serde_json::Value>,
-) -> String {
-    let by_default = ["proto", "headers", "max_payload", "connect_info", "remote_account", "ldm"];
-    let names: Vec<&str> = match known {
-        Some(fields) => fields.keys().map(String::as_str).collect(),
-        None => by_default.to_vec(),
-    };
-    let mut fields = serde_json::Map::new();
-    for name in names {
-        let open = known.and_then(|fields| fields.get(name)).filter(|value| *value == "~");
-        let value = open.or_else(|| got.get(name)).cloned().unwrap_or_default();
-        fields.insert(name.to_owned(), value);
-    }
-    serde_json::Value::Object(fields).to_string()
-}
-
-/// The object of an INFO line; nats-server puts a blank between it and the end of the line.
-fn info_fields(line: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, String> {
-    let json = line
-        .strip_prefix(b"INFO ")
-        .and_then(|rest| rest.strip_suffix(b" \r\n"))
-        .ok_or("INFO {...} \\r\\n")?;
-    serde_json::from_slice(json).map_err(|e| format!("INFO with an object ({e})"))
-}
-
-fn difference(peer: char, expected: &str, got: &[u8], then: &str) -> String {
-    const SHOWN_MAX: usize = 400;
-    let mut shown = escape(&got[..got.len().min(SHOWN_MAX)]);
-    if got.len() > SHOWN_MAX {
-        shown.push_str(" ...");
-    }
-    format!("connection {peer}\n  expected: {expected}\n  got:      {shown}{then}")
-}
-
-/// The sids of every SUB line in `sent`.
-fn subscribed(sent: &[u8]) -> Vec<&[u8]> {
-    let mut sids = Vec::new();
-    for line in sent.split(|byte| *byte == b'\n') {
-        let line = line.trim_ascii();
-        if line.len() > 4 && line[..3].eq_ignore_ascii_case(b"SUB") {
-            sids.extend(line.rsplit(|byte| matches!(byte, b' ' | b'\t')).next());
-        }
-    }
-    sids
 }
 
 /// Pulls a connection's sends before its receives, as far as no other connection stands between.
