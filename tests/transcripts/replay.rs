@@ -1,13 +1,17 @@
 //! Replays one conversation against one server and says where the two part.
 
+#[path = "recording.rs"]
+mod recording;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::format::{Action, Conversation, Expected, Pattern, Step, escape};
-use crate::lines::{difference, info_fields, recorded_info, subscribed};
+pub use recording::Recorded;
+
+use crate::format::{Action, Conversation, Expected, Pattern, Step};
+use crate::lines::{difference, info_fields, subscribed};
 use crate::support::WAIT_MAX;
 use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::Server;
@@ -24,9 +28,6 @@ pub enum Cut {
     /// As written, but with a pause after this many bytes of the whole conversation.
     After(usize),
 }
-
-/// A recording looks for more bytes this long after the last ones.
-const QUIET: Duration = Duration::from_millis(120);
 
 pub struct Replay<'a> {
     server: &'a Server,
@@ -46,12 +47,6 @@ struct Client {
     /// Everything sent, to know what was subscribed.
     sent: Vec<u8>,
     ended: bool,
-}
-
-/// New lines for the ones a step has in its file.
-pub struct Recorded {
-    pub lines: Range<usize>,
-    pub text: Vec<String>,
 }
 
 impl<'a> Replay<'a> {
@@ -468,53 +463,6 @@ impl<'a> Replay<'a> {
         for client in self.clients.values_mut() {
             client.raw.close();
         }
-        Ok(())
-    }
-
-    /// Takes what the server answers until it is quiet; where that is not what the file says, the lines
-    /// of the step are replaced.
-    fn record_answer(
-        &mut self,
-        peer: char,
-        step: &Step,
-        expected: &[Expected],
-        ends: bool,
-    ) -> Result<(), String> {
-        let raw = &mut self.client(peer)?.raw;
-        // Something must come, or the step would not be there; then the server is given time to finish.
-        let mut fill = Fill::Grown;
-        if raw.unread().is_empty() {
-            fill = raw.fill(Instant::now() + WAIT_MAX);
-        }
-        while fill == Fill::Grown {
-            fill = raw.fill(Instant::now() + if ends { WAIT_MAX } else { QUIET });
-        }
-        if raw.unread().is_empty() {
-            return Err(format!("{peer} receives nothing"));
-        }
-        let answer = raw.unread().to_vec();
-        if self.receive(&[peer], expected).is_ok() && self.client(peer)?.raw.unread().is_empty() {
-            return Ok(());
-        }
-        let raw = &mut self.client(peer)?.raw;
-        let rest = raw.unread().len();
-        raw.consume(rest);
-
-        let mut text = Vec::new();
-        let mut known = expected.iter().filter_map(|one| match one {
-            Expected::Info(fields) => Some(fields),
-            _ => None,
-        });
-        for line in answer.split_inclusive(|byte| *byte == b'\n') {
-            match info_fields(line) {
-                Ok(got) => {
-                    text.push(format!("{peer} ~ INFO {}", recorded_info(known.next(), &got)))
-                }
-                Err(_) => text.push(format!("{peer} << {}", escape(line))),
-            }
-        }
-        let recording = self.recording.as_mut().expect("only called while recording");
-        recording.push(Recorded { lines: step.lines.clone(), text });
         Ok(())
     }
 }
