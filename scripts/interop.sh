@@ -14,7 +14,9 @@ readonly LANGUAGES=(go python js java c rust cli)
 # What every language's client does, and what only the command line tool or one language does.
 readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     flush_fence drain max_payload reconnect lame_duck close_callbacks)
+# shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly GO_CASES=("${CLIENT_CASES[@]}" hello_world)
+# shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
 readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world bench round_trip)
@@ -453,10 +455,11 @@ run_program() {
         return
     fi
     command_of "$language"
+    : >"$log"
     rm -f "$work/requests" "$work/answers"
     mkfifo "$work/requests" "$work/answers"
     NATS_URL="nats://127.0.0.1:$port" INTEROP_CASES="$*" timeout "$PROGRAM_SECONDS_MAX" \
-        "${command[@]}" <"$work/answers" >"$work/requests" 2>"$log" &
+        "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
     program_pid=$!
     exec {answers}>"$work/answers" {requests}<"$work/requests"
     while IFS= read -r line <&"$requests"; do
