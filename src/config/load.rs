@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::{Options, PAYLOAD_BYTES_UNLIMITED};
-use crate::config::surroundings::Surroundings;
-use sha2::{Digest, Sha256};
 use crate::config::parser;
 use crate::config::reader::Reader;
+use crate::config::surroundings::Surroundings;
 use crate::config::value::Map;
 
 /// A file that was read, perhaps with things to say about it.
@@ -27,8 +28,6 @@ pub fn load_file(
     surroundings: &dyn Surroundings,
     allow_unsupported: bool,
 ) -> Result<Loaded, String> {
-    let _ = (surroundings, allow_unsupported);
-    Err(format!("{}: configuration files cannot be read yet", path.display()))
     let map = parser::parse_file(path, surroundings)?;
     let mut reader = Reader::new(surroundings, allow_unsupported);
     if map.is_empty() {
@@ -44,6 +43,7 @@ pub fn load_file(
     options.config_digest = digest(&map);
     Ok(Loaded { options, warnings, unsupported })
 }
+
 /// SHA-256 of the parsed file as JSON with sorted keys: the same file has the digest nats-server shows.
 pub fn digest(map: &Map) -> String {
     let hash = Sha256::digest(map.to_json());

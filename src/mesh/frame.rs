@@ -23,9 +23,9 @@ pub fn size(forward: &Forward<'_>) -> usize {
 /// Appends `forward`; the batch has room.
 pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
     let message = &forward.message;
-    let flags = u32::from(forward.plain) * PLAIN
-        | u32::from(forward.hops) << 8
-        | (forward.queues.len() as u32) << 16;
+    let flags = (u32::from(forward.plain) * PLAIN)
+        | (u32::from(forward.hops) << 8)
+        | ((forward.queues.len() as u32) << 16);
     let fields = [
         forward.account.0,
         forward.publisher.map_or(0, |client| client.0 + 1),

@@ -1,7 +1,7 @@
 //! Bytes of one peer that were read and not yet consumed.
 //!
 //! An idle connection holds the smallest class, a busy one grows to 64 KiB and shrinks again; only a
-//! message larger than that makes it larger, and never by more than twice what has arrived.
+//! message larger than that makes it larger, and never to more than twice what has arrived.
 
 use std::rc::Rc;
 
@@ -166,7 +166,7 @@ mod tests {
             let length = buffer.bytes().len();
             buffer.extend(&vec![b'x'; length]);
             buffer.make_room();
-            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[1]));
+            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[2]));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::base::ring::{ParkFlag, Signal};
 use crate::net::doorbell::DoorbellHandle;
 
 /// Submission entries of a shard's ring; the completion queue has four times as many.
-const RING_ENTRIES: u32 = 1024;
+pub const RING_ENTRIES: u32 = 1024;
 
 /// Which of monoio's drivers runs a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,7 @@ pub enum Driver {
 pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     match driver {
         Driver::IoUring => {
-            let mut builder = io_uring::IoUring::builder();
-            // One thread submits, and completions are reaped when it enters the kernel anyway: no
-            // interrupts of the thread for task work.
-            builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
-            let runtime = build_uring(builder).or_else(|_| {
+            let runtime = build_uring(ring_builder()).or_else(|_| {
                 // Kernels before 6.0 lack single issuer; the plain ring works everywhere.
                 build_uring(io_uring::IoUring::builder())
             });
@@ -48,6 +44,14 @@ pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
             Ok(runtime.block_on(main))
         }
     }
+}
+
+/// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the kernel
+/// anyway: no interrupts of the thread for task work.
+pub fn ring_builder() -> io_uring::Builder {
+    let mut builder = io_uring::IoUring::builder();
+    builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
+    builder
 }
 
 type UringRuntime = monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>;

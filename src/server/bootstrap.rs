@@ -16,6 +16,7 @@ use crate::net::doorbell::doorbell;
 use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
 use crate::protocol::nats::handshake::Info;
+use crate::server::error_text::os_error_text;
 use crate::shard::{ShardHandle, ShardSeed, run};
 
 /// How long all shards may take to come up.
@@ -54,7 +55,8 @@ pub fn start(
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
-        format!("Error listening on port: {wanted}, {:?}", listen_error(wanted, &error))
+        let reason = os_error_text(&error);
+        format!("Error listening on port: {wanted}, \"listen tcp {wanted}: bind: {reason}\"")
     };
     let mut listeners = vec![];
     let first = exclusive_first(wanted).map_err(refused)?;
@@ -145,15 +147,4 @@ fn exclusive_first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         }
     }
     bind_tcp(address)
-}
-
-/// The error as Go words it.
-fn listen_error(address: SocketAddr, error: &io::Error) -> String {
-    let reason = match error.kind() {
-        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
-    };
-    format!("listen tcp {address}: bind: {reason}")
 }

@@ -3,10 +3,16 @@
 pub mod args;
 pub mod bootstrap;
 pub mod error_text;
+pub mod files;
 pub mod flags;
 pub mod help;
+pub mod host;
+pub mod identity;
 pub mod log_writer;
+pub mod panic_hook;
 pub mod process;
+pub mod signal_command;
+pub mod signals;
 #[cfg(test)]
 mod temporary;
-//! Floor 8: the process.
+pub mod unix_socket;

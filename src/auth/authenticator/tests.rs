@@ -132,7 +132,7 @@ fn users_log_in_by_name_and_password_into_their_account() {
             (by_password("hashed", "h"), "User $G hashed"),
             (by_password("hashed", ""), "WrongPassword"),
             (
-                by_password("hashed", &input.users[1].password.as_ref().expect("has one").expose()),
+                by_password("hashed", input.users[1].password.as_ref().expect("has one").expose()),
                 "WrongPassword",
             ),
             (by_password("empty", ""), "User $G empty"),
