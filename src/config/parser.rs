@@ -210,8 +210,7 @@ impl<'a> Parser<'a> {
     fn block(&mut self) -> Result<(), Stop> {
         self.deeper()?;
         'keys: loop {
-            if self.scanner.peek() == '}' && !self.scanner.is_at_end() {
-                self.scanner.next();
+            if self.scanner.next_is('}') {
                 break;
             }
             if self.block_step()? {
@@ -275,8 +274,7 @@ impl<'a> Parser<'a> {
     /// True when the next key may follow, false when the block ends.
     fn end_of_block_value(&mut self) -> Result<bool, Stop> {
         loop {
-            let at_brace = self.scanner.peek() == '}';
-            if at_brace {
+            if self.scanner.peek() == '}' {
                 return Ok(false);
             }
             match self.scanner.next() {
@@ -310,10 +308,7 @@ impl<'a> Parser<'a> {
             self.skip_to_quote(first);
             if self.scanner.peek() == END {
                 let nothing = self.scanner.position() == start;
-                return if nothing && self.scanner.is_at_end() {
-                    Err(Stop::End)
-                } else if nothing {
-                    // A NUL byte right behind the quote ends the text like the true end.
+                return if nothing {
                     Err(Stop::End)
                 } else {
                     self.scanner.error("Unexpected EOF.")

@@ -273,7 +273,7 @@ fn read_connection_types(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<S
         if CONNECTION_TYPES.contains(&upper.as_str()) {
             types.push(upper);
         } else {
-            reader.error(value, format!("invalid connection types {}", quoted(&text)));
+            reader.error(value, format!("invalid connection types [{}]", quoted(&text)));
         }
     }
     (!types.is_empty()).then_some(types)

@@ -198,8 +198,14 @@ fn switch(reader: &mut Reader<'_>, value: &Value, key: &str) -> Option<bool> {
     }
 }
 
-/// A list of text that must not be empty.
-fn names(reader: &mut Reader<'_>, value: &Value, key: &str) -> Option<Vec<String>> {
+/// A list, not empty, of names that `is_known`.
+fn names(
+    reader: &mut Reader<'_>,
+    value: &Value,
+    key: &str,
+    unknown: &str,
+    is_known: impl Fn(&str) -> bool,
+) -> Option<Vec<String>> {
     let Some(list) = value.as_list() else {
         let found = value.type_name();
         reader.error(
@@ -212,30 +218,26 @@ fn names(reader: &mut Reader<'_>, value: &Value, key: &str) -> Option<Vec<String
         reader.error(value, format!("error parsing tls config, '{key}' cannot be empty"));
         return None;
     }
-    list.iter().map(|entry| reader.text(entry)).collect()
+    let mut names = Vec::with_capacity(list.len());
+    for entry in list {
+        let name = reader.text(entry)?;
+        if !is_known(&name) {
+            reader.error(entry, format!("unrecognized {unknown} {name}"));
+            return None;
+        }
+        names.push(name);
+    }
+    Some(names)
 }
 
 fn cipher_suites(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<String>> {
-    let names = names(reader, value, "cipher_suites")?;
-    for name in &names {
-        let known = CIPHER_SUITES.iter().chain(&CIPHER_SUITES_INSECURE);
-        if !known.into_iter().any(|suite| suite == name) {
-            reader.error(value, format!("unrecognized cipher {name}"));
-            return None;
-        }
-    }
-    Some(names)
+    names(reader, value, "cipher_suites", "cipher", |name| {
+        CIPHER_SUITES.contains(&name) || CIPHER_SUITES_INSECURE.contains(&name)
+    })
 }
 
 fn curves(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<String>> {
-    let names = names(reader, value, "curve_preferences")?;
-    for name in &names {
-        if !CURVES.contains(&name.as_str()) {
-            reader.error(value, format!("unrecognized curve preference {name}"));
-            return None;
-        }
-    }
-    Some(names)
+    names(reader, value, "curve_preferences", "curve preference", |name| CURVES.contains(&name))
 }
 
 /// The outer None is an error, the inner one "not given".
