@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_needs_a_restart_refuses_everything_in_nats_servers_words() {
-        let cases: [(fn(&mut Options), &str); 6] = [
+        type Change = fn(&mut Options);
+        let cases: [(Change, &str); 6] = [
             (|new| new.limits.subscriptions_max = 4, "MaxSubs: old=0, new=4"),
             (|new| new.listen.port = 5222, "Port: old=4222, new=5222"),
             (|new| new.listen.host = "::1".into(), "Host: old=0.0.0.0, new=::1"),
