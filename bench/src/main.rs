@@ -1,6 +1,8 @@
-//! The bundled harness: measures any NATS server from outside.
+//! The command: parses the flags, runs what they ask for, and turns the outcome into an exit status.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    midge_bench::run_command_line(std::env::args_os())
+}

@@ -27,8 +27,8 @@ pub enum Invocation {
     TestConfig(String),
     /// Signal another process, then exit 0.
     Signal {
-        command: SignalCommand,
-        target: SignalTarget,
+        /// `command[=pid|pidfile|prefix*]`, read by `signal_command`.
+        parameters: String,
         /// The name whose processes are meant when no process id is given.
         program: String,
     },
@@ -51,31 +51,6 @@ pub struct Refusal {
     pub stdout: String,
     pub stderr: String,
     pub exit_code: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignalCommand {
-    /// SIGKILL
-    Stop,
-    /// SIGINT
-    Quit,
-    /// SIGTERM
-    Term,
-    /// SIGUSR1
-    Reopen,
-    /// SIGHUP
-    Reload,
-    /// SIGUSR2
-    LameDuck,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignalTarget {
-    /// The only running process of that name.
-    Only,
-    Pid(u32),
-    /// Every process of that name whose id begins with these digits; empty = every process.
-    PidsBeginning(String),
 }
 
 /// The name the process was started under.
@@ -168,12 +143,7 @@ pub fn parse_in(
         }
     }
     if let Some(signal) = flags.value(&["sl", "signal"]).filter(|signal| !signal.is_empty()) {
-        return match parse_signal(signal, surroundings) {
-            Ok((command, target)) => {
-                Invocation::Signal { command, target, program: program.name().into() }
-            }
-            Err(reason) => program.refuse(&reason),
-        };
+        return Invocation::Signal { parameters: signal.into(), program: program.name().into() };
     }
     if flags.is_on(&["t"]) {
         return test_config(program, &flags, surroundings);
@@ -226,52 +196,6 @@ fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings)
                 loaded.options.config_digest,
             ))
         }
-    }
-}
-
-/// `command`, `command=pid`, `command=file-with-a-pid`, `command=12*`.
-fn parse_signal(
-    text: &str,
-    surroundings: &dyn Surroundings,
-) -> Result<(SignalCommand, SignalTarget), String> {
-    let parts: Vec<&str> = text.split('=').collect();
-    if parts.len() > 2 {
-        return Err(format!("invalid signal parameters: [{}]", parts[2..].join(" ")));
-    }
-    let target = match parts.get(1) {
-        None => SignalTarget::Only,
-        Some(word) => {
-            let from_file = surroundings.read_file(Path::new(word)).ok();
-            let from_file = from_file.and_then(|bytes| String::from_utf8(bytes).ok());
-            parse_target(from_file.as_deref().unwrap_or(word).trim_end())?
-        }
-    };
-    let command = match parts[0] {
-        "stop" => SignalCommand::Stop,
-        "quit" => SignalCommand::Quit,
-        "term" => SignalCommand::Term,
-        "reopen" => SignalCommand::Reopen,
-        "reload" => SignalCommand::Reload,
-        "ldm" => SignalCommand::LameDuck,
-        other => {
-            return Err(format!("unknown signal {}", crate::config::go_text::quoted(other)));
-        }
-    };
-    Ok((command, target))
-}
-
-fn parse_target(text: &str) -> Result<SignalTarget, String> {
-    let (digits, is_prefix) = match text.strip_suffix('*') {
-        Some(digits) => (digits, true),
-        None => (text, false),
-    };
-    let number = digits.parse::<u32>();
-    match number {
-        _ if digits.is_empty() && is_prefix => Ok(SignalTarget::PidsBeginning(String::new())),
-        _ if digits.is_empty() => Ok(SignalTarget::Only),
-        Err(_) => Err(format!("invalid pid: {digits}")),
-        Ok(_) if is_prefix => Ok(SignalTarget::PidsBeginning(digits.to_string())),
-        Ok(pid) => Ok(SignalTarget::Pid(pid)),
     }
 }
 

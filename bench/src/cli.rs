@@ -1,0 +1,336 @@
+//! The flags.
+
+use crate::Failure;
+use crate::load::event_loop::Pacer;
+use crate::load::latency::{LatencyPlan, Mode};
+use crate::load::layout::Layout;
+use crate::load::schedule::Arrival;
+use crate::load::throughput::ThroughputPlan;
+use crate::units::{CoreList, parse_duration, parse_rate, parse_size};
+use crate::wire::address::{Address, ServerUrl};
+use crate::wire::connection::Dialer;
+use crate::wire::credentials::Credentials;
+use crate::wire::tls::{self, TlsFiles};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures any NATS server: open-loop latency, throughput with every message counted, and the server's
+/// CPU time and memory.
+#[derive(Parser, Debug)]
+#[command(name = "midge-bench", version, max_term_width = 100)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// As fast as possible; counts lost, doubled and reordered messages
+    Throughput(Single<ThroughputArguments>),
+    /// Open loop: latency from the time each message was due
+    Latency(Single<LatencyArguments>),
+    /// Two servers side by side, interleaved, with confidence intervals
+    Compare(CompareArguments),
+    /// The raw relay as a process of its own (started by the harness)
+    #[command(hide = true)]
+    Relay(RelayArguments),
+}
+
+/// One workload against one server.
+#[derive(Args, Debug)]
+pub struct Single<W: Args> {
+    #[command(flatten)]
+    pub target: TargetArguments,
+    #[command(flatten)]
+    pub workload: W,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct TargetArguments {
+    /// nats://host:port, tls://host:port or unix:///path, with [user[:password]@] if need be
+    #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
+    pub server: String,
+    /// Process of the server, for CPU time and memory; else found from the port
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    #[command(flatten)]
+    pub login: LoginArguments,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct LoginArguments {
+    #[arg(long, help_heading = "Login", requires = "password")]
+    pub user: Option<String>,
+    #[arg(long, help_heading = "Login", requires = "user")]
+    pub password: Option<String>,
+    #[arg(long, help_heading = "Login", conflicts_with_all = ["user", "nkey", "creds"])]
+    pub token: Option<String>,
+    /// An nkey seed, or a file that holds one
+    #[arg(long, help_heading = "Login", value_name = "SEED|FILE", conflicts_with_all = ["user", "creds"])]
+    pub nkey: Option<String>,
+    /// A credentials file: user JWT and seed
+    #[arg(long, help_heading = "Login", value_name = "FILE", conflicts_with = "user")]
+    pub creds: Option<String>,
+    /// Authorities that sign the server's certificate; else those of the system
+    #[arg(long, help_heading = "TLS", value_name = "FILE")]
+    pub tls_ca: Option<String>,
+    #[arg(long, help_heading = "TLS", value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    #[arg(long, help_heading = "TLS", value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Take any certificate
+    #[arg(long, help_heading = "TLS")]
+    pub tls_insecure: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ShapeArguments {
+    /// Bytes per message: 16, 1k, 64KiB
+    #[arg(long, default_value = "128", value_parser = parse_size, value_name = "SIZE")]
+    pub payload: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub publishers: u16,
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub subscribers: u16,
+    /// Publishers cycle over that many; subscribers share them out, or all hear the one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    pub subjects: u32,
+    /// Every subscriber hears all subjects by one wildcard
+    #[arg(long)]
+    pub wildcard: bool,
+    /// Subscribers form one queue group
+    #[arg(long)]
+    pub queue: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct TimeArguments {
+    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Duration,
+    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
+    pub warmup: Duration,
+    /// Cores of the load, as in 1 or 2-5,8
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_load: Option<CoreList>,
+    /// Seed of payloads, arrivals and resampling
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ThroughputArguments {
+    #[command(flatten)]
+    pub shape: ShapeArguments,
+    #[command(flatten)]
+    pub time: TimeArguments,
+    /// Exactly that many per publisher, instead of a duration
+    #[arg(long, value_name = "N")]
+    pub messages: Option<u64>,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct LatencyArguments {
+    #[command(flatten)]
+    pub shape: ShapeArguments,
+    #[command(flatten)]
+    pub time: TimeArguments,
+    /// Messages per second of all publishers together: 20000, 20k, 1.5M
+    #[arg(long, default_value = "10k", value_parser = parse_rate, value_name = "RATE")]
+    pub rate: f64,
+    /// publish to subscribe, or request and reply
+    #[arg(long, value_enum, default_value = "one-way")]
+    pub mode: Mode,
+    #[arg(long, value_enum, default_value = "constant")]
+    pub arrival: Arrival,
+    #[arg(long, value_enum, default_value = "spin")]
+    pub pacer: Pacer,
+    /// Load threads, each with its share of the connections; else one per core of --pin-load, or one
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
+    pub load_threads: Option<u16>,
+    /// A send later than this counts against the generator [default: 100us spinning, 1ms sleeping]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub late_limit: Option<Duration>,
+    /// Share of late sends above which the run is invalid
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    pub late_share_max: f64,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct OutputArguments {
+    /// Folder for result.json, result.csv, *.hlog and report.html
+    #[arg(long, help_heading = "Output", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// What goes to standard output
+    #[arg(long, help_heading = "Output", value_enum, default_value = "table")]
+    pub format: Format,
+    /// No progress on standard error
+    #[arg(long, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Args, Debug)]
+pub struct CompareArguments {
+    /// Command line of the first server with {port} in it, or its URL
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub a: String,
+    /// The second one, against which the first is held
+    #[arg(long, value_name = "COMMAND|URL")]
+    pub b: String,
+    #[arg(long, default_value = "A", value_name = "NAME")]
+    pub name_a: String,
+    #[arg(long, default_value = "B", value_name = "NAME")]
+    pub name_b: String,
+    /// Rounds; each runs every server once, in turning order (A B, B A, ...)
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub rounds: u32,
+    /// Cores the started servers may use; one core also sets GOMAXPROCS=1
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_server: Option<CoreList>,
+    /// Cores of the load, for every workload that does not say otherwise
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_load: Option<CoreList>,
+    /// A workload, as in --run "throughput --payload 16"; may be repeated
+    #[arg(long, value_name = "WORKLOAD")]
+    pub run: Vec<String>,
+    /// Duration of every workload that does not say otherwise
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Without the noise floor and the raw relay
+    #[arg(long)]
+    pub no_floor: bool,
+    #[command(flatten)]
+    pub login: LoginArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+    /// One workload, as on the command line of its own
+    #[command(subcommand)]
+    pub workload: Option<Workload>,
+}
+
+/// What `compare` can run.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Workload {
+    Throughput(ThroughputArguments),
+    Latency(LatencyArguments),
+}
+
+/// A `--run` text, parsed with the same flags.
+#[derive(Parser, Debug)]
+#[command(name = "--run", no_binary_name = true)]
+pub struct WorkloadLine {
+    #[command(subcommand)]
+    pub workload: Workload,
+}
+
+#[derive(Args, Debug)]
+pub struct RelayArguments {
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    #[arg(long)]
+    pub frame_size: usize,
+    #[arg(long)]
+    pub queue: bool,
+}
+
+impl LoginArguments {
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        if let (Some(user), Some(password)) = (&self.user, &self.password) {
+            return Ok(Credentials::User { user: user.clone(), password: password.clone() });
+        }
+        if let Some(token) = &self.token {
+            return Ok(Credentials::Token(token.clone()));
+        }
+        if let Some(nkey) = &self.nkey {
+            return Credentials::from_seed_or_file(nkey);
+        }
+        if let Some(path) = &self.creds {
+            return Credentials::from_credentials_file(path);
+        }
+        Ok(Credentials::None)
+    }
+
+    /// A dialer for an address, with these flags over what the URL says.
+    ///
+    /// # Errors
+    /// When a file of the flags cannot be used.
+    pub fn dialer(&self, url: &ServerUrl) -> Result<Dialer, Failure> {
+        let mut dialer = Dialer::for_url(url);
+        let credentials = self.credentials()?;
+        if !matches!(credentials, Credentials::None) {
+            dialer.credentials = credentials;
+        }
+        let given = self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_insecure;
+        if given || matches!(url.address, Address::Tcp { tls: true, .. }) {
+            dialer.tls = Some(tls::settings(&TlsFiles {
+                authorities: self.tls_ca.clone(),
+                certificate: self.tls_cert.clone(),
+                key: self.tls_key.clone(),
+                insecure: self.tls_insecure,
+            })?);
+        }
+        Ok(dialer)
+    }
+}
+
+impl ShapeArguments {
+    fn layout(&self) -> Layout {
+        // Digits and letters only, and new for each run: an earlier run's late messages are not ours.
+        let tag: String = std::iter::repeat_with(fastrand::alphanumeric).take(8).collect();
+        Layout {
+            publisher_count: usize::from(self.publishers),
+            subscriber_count: usize::from(self.subscribers),
+            subject_count: self.subjects as usize,
+            wildcard: self.wildcard,
+            queue: self.queue.then(|| "group".to_string()),
+            payload_size: self.payload,
+            subject_prefix: format!("bench.{tag}"),
+        }
+    }
+}
+
+impl ThroughputArguments {
+    pub fn plan(&self, pin_load: &CoreList) -> ThroughputPlan {
+        ThroughputPlan {
+            layout: self.shape.layout(),
+            warmup: self.time.warmup,
+            duration: self.time.duration,
+            messages_per_publisher: self.messages,
+            pin_load: self.time.pin_load.clone().unwrap_or_else(|| pin_load.clone()),
+            seed: self.time.seed,
+        }
+    }
+}
+
+impl LatencyArguments {
+    pub fn plan(&self, pin_load: &CoreList) -> LatencyPlan {
+        let pin_load = self.time.pin_load.clone().unwrap_or_else(|| pin_load.clone());
+        let late_limit = self.late_limit.unwrap_or(match self.pacer {
+            Pacer::Spin => Duration::from_micros(100),
+            Pacer::Sleep => Duration::from_millis(1),
+        });
+        LatencyPlan {
+            layout: self.shape.layout(),
+            mode: self.mode,
+            rate: self.rate,
+            arrival: self.arrival,
+            pacer: self.pacer,
+            warmup: self.time.warmup,
+            duration: self.time.duration,
+            load_threads: self.load_threads.map_or(pin_load.0.len().max(1), usize::from),
+            pin_load,
+            late_limit,
+            late_share_max: self.late_share_max,
+            seed: self.time.seed,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Two servers, the same workloads, in turns.
+
+pub mod relay_process;
+pub mod rounds;
+pub mod statistics;

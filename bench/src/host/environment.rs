@@ -1,0 +1,124 @@
+//! What the figures were measured on: without it nobody can compare them with his own.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The host, as far as /proc and /sys tell. What cannot be read is empty, and shown as unknown.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Environment {
+    pub cpu: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub governor: String,
+    pub isolated_cores: String,
+    pub clock_source: String,
+    pub hypervisor: String,
+    pub transparent_huge_pages: String,
+    pub memory_kib: u64,
+    pub load_average: String,
+    pub mitigations: BTreeMap<String, String>,
+    pub pin_load: String,
+    pub pin_server: String,
+}
+
+impl Environment {
+    pub fn collect(pin_load: &str, pin_server: &str) -> Environment {
+        let cpuinfo = read("/proc/cpuinfo");
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_once(':'))
+                .map_or(String::new(), |(_, value)| value.trim().to_string())
+        };
+        let memory = read("/proc/meminfo");
+        let memory_kib = memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0);
+        Environment {
+            cpu: field("model name"),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            isolated_cores: read("/sys/devices/system/cpu/isolated"),
+            clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            hypervisor: if cpuinfo.contains(" hypervisor") { "yes" } else { "no" }.to_string(),
+            transparent_huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
+            memory_kib,
+            load_average: read("/proc/loadavg"),
+            mitigations: mitigations(),
+            pin_load: pin_load.to_string(),
+            pin_server: pin_server.to_string(),
+        }
+    }
+
+    /// Name and value of each line of the reports.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let or = |text: &str, otherwise: &str| {
+            if text.is_empty() { otherwise.to_string() } else { text.to_string() }
+        };
+        let active: Vec<&str> = self
+            .mitigations
+            .iter()
+            .filter(|(_, state)| state.starts_with("Mitigation"))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        vec![
+            ("CPU", format!("{}, {} cores usable", or(&self.cpu, "unknown"), self.cores)),
+            ("virtual machine", or(&self.hypervisor, "unknown")),
+            ("kernel", or(&self.kernel, "unknown")),
+            ("governor", or(&self.governor, "not visible")),
+            ("isolated cores", or(&self.isolated_cores, "none")),
+            ("mitigations on", or(&active.join(", "), "none")),
+            ("clock source", or(&self.clock_source, "unknown")),
+            ("transparent huge pages", or(&self.transparent_huge_pages, "unknown")),
+            ("memory", format!("{} MiB", self.memory_kib / 1024)),
+            ("load average at start", or(&self.load_average, "unknown")),
+            ("load pinned to", or(&self.pin_load, "not pinned")),
+            ("servers pinned to", or(&self.pin_server, "not pinned by the harness")),
+        ]
+    }
+}
+
+fn mitigations() -> BTreeMap<String, String> {
+    let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
+        return BTreeMap::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let name = entry.file_name().to_str()?.to_string();
+            let state = read(entry.path().to_str()?);
+            Some((name, state))
+        })
+        .collect()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map_or(String::new(), |content| content.trim().to_string())
+}
+
+/// `always [madvise] never` means `madvise`.
+fn chosen(text: &str) -> String {
+    let marked = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    marked.map_or(text, |(choice, _)| choice).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_a_kernel_and_cores() {
+        let environment = Environment::collect("1", "");
+        assert!(!environment.kernel.is_empty());
+        assert!(environment.cores > 0);
+        let lines = environment.lines();
+        assert!(lines.iter().all(|(_, value)| !value.is_empty()));
+    }
+
+    #[test]
+    fn the_marked_choice_is_taken() {
+        assert_eq!(chosen("always [madvise] never"), "madvise");
+    }
+}

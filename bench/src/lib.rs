@@ -1,0 +1,38 @@
+//! The bundled harness: measures any NATS server from outside, over plain NATS.
+//!
+//! It depends on no part of the server. `wire` is its own small client, `load` the workloads, `host` the
+//! machine underneath, `compare` two servers side by side, `output` what becomes of the figures.
+
+pub mod cli;
+pub mod commands;
+pub mod compare;
+pub mod failure;
+pub mod host;
+pub mod load;
+pub mod output;
+pub mod relay;
+pub mod units;
+pub mod wire;
+
+pub use failure::Failure;
+
+use clap::Parser;
+
+/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure, 2 for an
+/// invalid run or a figure worse than the baseline.
+pub fn run_command_line(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> std::process::ExitCode {
+    let line = match cli::CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => error.exit(),
+    };
+    match commands::run(line) {
+        Ok(commands::Verdict::Good) => std::process::ExitCode::SUCCESS,
+        Ok(commands::Verdict::Bad) => std::process::ExitCode::from(2),
+        Err(failure) => {
+            eprintln!("midge-bench: {failure}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! One load thread of a latency run: sends what is due, receives what has come, never blocks on either.
+//!
+//! Sending and receiving share the thread on purpose: a spinning sender on the same core as a blocked
+//! receiver would keep it from its message and measure itself.
+
+use crate::Failure;
+use crate::host::clock::now_ns;
+use crate::host::interrupt;
+use crate::load::schedule::Schedule;
+use crate::load::tracker::OrderTracker;
+use crate::output::percentiles::new_histogram;
+use crate::wire::connection::Connection;
+use crate::wire::frames::{STAMP_SIZE, TIMED_STAMP_SIZE, read_intended_time, read_stamp, stamp};
+use hdrhistogram::Histogram;
+use rustix::event::epoll;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What a thread does while nothing is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pacer {
+    /// Looks at the clock and the sockets without pause: exact, and a whole core per load thread.
+    Spin,
+    /// Waits in the kernel: cheap, late by the kernel's timer slack and wake-up time.
+    Sleep,
+}
+
+/// Up to this many sockets a spinning thread asks each directly; more go through epoll.
+const DIRECT_READ_MAX: usize = 4;
+/// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
+const OUTGOING_BYTES_MAX: usize = 64 << 20;
+/// After the last send: nothing for this long means that the rest is lost.
+const QUIET_NS_MAX: u64 = 3_000_000_000;
+/// The longest sleep: an interrupt shall be seen.
+const SLEEP_NS_MAX: u64 = 50_000_000;
+
+/// What all load threads of a run agree on.
+pub struct Common {
+    pub start_ns: u64,
+    /// Messages due before this are warm-up: sent and counted, not in the histograms.
+    pub measure_from_ns: u64,
+    pub end_ns: u64,
+    pub pacer: Pacer,
+    /// Per publisher: how many were sent.
+    pub sent: Vec<AtomicU64>,
+    /// Load threads that still send.
+    pub sending_threads: AtomicUsize,
+}
+
+/// A connection that sends on the schedule. In request mode its replies come back on it.
+pub struct Sender {
+    pub connection: Connection,
+    pub index: u16,
+    /// One prebuilt frame per subject with the offset of its payload.
+    pub frames: Vec<(Vec<u8>, usize)>,
+    pub sequence: u64,
+    pub outgoing: Outgoing,
+    /// Replies, in request mode.
+    pub tracker: Option<OrderTracker>,
+}
+
+/// A connection that receives: it records the latency, or, as a responder, sends the payload back.
+pub struct Receiver {
+    pub connection: Connection,
+    pub role: ReceiverRole,
+}
+
+pub enum ReceiverRole {
+    Measure(OrderTracker),
+    Respond(Outgoing),
+}
+
+/// Bytes the socket has not taken yet.
+#[derive(Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+        while !self.is_empty() {
+            let taken = connection.stream.try_write(&self.bytes[self.sent..])?;
+            if taken == 0 {
+                return Ok(());
+            }
+            self.sent += taken;
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        Ok(())
+    }
+}
+
+/// What one thread measured.
+pub struct Measured {
+    pub latency: Histogram<u64>,
+    /// Time from due to handed to the kernel, of all sends of the measured window.
+    pub late: Histogram<u64>,
+    /// Of those, late because the server had not taken what was sent before.
+    pub held_back_count: u64,
+    pub sent_count: u64,
+    /// When the last message of the window was handed over, after it was due.
+    pub last_send_ns: u64,
+    /// The longest time the thread did not look at its sockets.
+    pub pause_ns_max: u64,
+    pub receivers: Vec<OrderTracker>,
+    /// Reply trackers with the index of their sender.
+    pub replies: Vec<(u16, OrderTracker)>,
+    pub failure: Option<Failure>,
+}
+
+pub struct LoadThread<'a> {
+    common: &'a Common,
+    schedule: Option<Schedule>,
+    senders: Vec<Sender>,
+    receivers: Vec<Receiver>,
+    next_sender: usize,
+    measured: Measured,
+    received_count: u64,
+    last_received_ns: u64,
+}
+
+impl<'a> LoadThread<'a> {
+    pub fn new(
+        common: &'a Common,
+        schedule: Option<Schedule>,
+        senders: Vec<Sender>,
+        receivers: Vec<Receiver>,
+    ) -> LoadThread<'a> {
+        let measured = Measured {
+            latency: new_histogram(),
+            late: new_histogram(),
+            held_back_count: 0,
+            sent_count: 0,
+            last_send_ns: 0,
+            pause_ns_max: 0,
+            receivers: Vec::new(),
+            replies: Vec::new(),
+            failure: None,
+        };
+        LoadThread {
+            common,
+            schedule,
+            senders,
+            receivers,
+            next_sender: 0,
+            measured,
+            received_count: 0,
+            last_received_ns: 0,
+        }
+    }
+
+    /// Runs until everything is sent and received, or nothing more comes.
+    pub fn run(mut self) -> Measured {
+        if let Err(failure) = self.turn_until_done() {
+            self.measured.failure = Some(failure);
+        }
+        if self.schedule.is_some() {
+            self.common.sending_threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        for sender in &mut self.senders {
+            self.measured
+                .replies
+                .extend(sender.tracker.take().map(|tracker| (sender.index, tracker)));
+        }
+        for receiver in self.receivers {
+            if let ReceiverRole::Measure(tracker) = receiver.role {
+                self.measured.receivers.push(tracker);
+            }
+        }
+        self.measured
+    }
+
+    fn turn_until_done(&mut self) -> Result<(), Failure> {
+        let epoll = self.register_sockets()?;
+        let mut ready = Vec::with_capacity(256);
+        let mut last_look_ns = now_ns();
+        loop {
+            let now = now_ns();
+            if now > self.common.start_ns {
+                let pause_ns = now - last_look_ns;
+                self.measured.pause_ns_max = self.measured.pause_ns_max.max(pause_ns);
+            }
+            last_look_ns = now;
+            self.send_due()?;
+            if self.is_finished(now) {
+                return Ok(());
+            }
+            let wait_ns = match self.common.pacer {
+                Pacer::Spin => 0,
+                Pacer::Sleep => self.sleep_ns(),
+            };
+            match &epoll {
+                None => {
+                    for place in 0..self.senders.len() + self.receivers.len() {
+                        self.receive(place)?;
+                    }
+                }
+                Some(epoll) => {
+                    let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
+                        .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
+                    ready.clear();
+                    let space = rustix::buffer::spare_capacity(&mut ready);
+                    match epoll::wait(epoll, space, Some(&timeout)) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(error) => return Err(std::io::Error::from(error).into()),
+                    }
+                    if wait_ns > 0 {
+                        last_look_ns = now_ns();
+                    }
+                    for event in &ready {
+                        let event: &epoll::Event = event;
+                        self.receive(event.data.u64() as usize)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// None when a spinning thread has so few sockets that asking each is the quickest.
+    fn register_sockets(&self) -> Result<Option<rustix::fd::OwnedFd>, Failure> {
+        let sockets = self
+            .senders
+            .iter()
+            .map(|sender| &sender.connection)
+            .chain(self.receivers.iter().map(|receiver| &receiver.connection));
+        let count = self.senders.len() + self.receivers.len();
+        if self.common.pacer == Pacer::Spin && count <= DIRECT_READ_MAX {
+            return Ok(None);
+        }
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        for (place, connection) in sockets.enumerate() {
+            let data = epoll::EventData::new_u64(place as u64);
+            epoll::add(&epoll, &connection.stream, data, epoll::EventFlags::IN)
+                .map_err(std::io::Error::from)?;
+        }
+        Ok(Some(epoll))
+    }
+
+    /// Writes every message that is due, in one go per connection.
+    fn send_due(&mut self) -> Result<(), Failure> {
+        let Some(schedule) = &mut self.schedule else { return self.flush_responders() };
+        let common = self.common;
+        let mut due_ns = schedule.next_ns();
+        let mut now = now_ns();
+        while due_ns <= now && due_ns < common.end_ns && !interrupt::requested() {
+            let sender_count = self.senders.len();
+            let sender = &mut self.senders[self.next_sender];
+            let held_back = !sender.outgoing.is_empty();
+            if held_back && sender.outgoing.bytes.len() > OUTGOING_BYTES_MAX {
+                break;
+            }
+            self.next_sender = (self.next_sender + 1) % sender_count;
+            push_frame(sender, due_ns);
+            if due_ns >= common.measure_from_ns {
+                self.measured.sent_count += 1;
+                self.measured.held_back_count += u64::from(held_back);
+                if !held_back {
+                    self.measured.late.saturating_record((now - due_ns).max(1));
+                }
+                self.measured.last_send_ns = now;
+            }
+            sender.outgoing.flush(&mut sender.connection)?;
+            common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
+            schedule.advance();
+            due_ns = schedule.next_ns();
+            now = now_ns();
+        }
+        for sender in &mut self.senders {
+            sender.outgoing.flush(&mut sender.connection)?;
+        }
+        let nothing_waits = self.senders.iter().all(|sender| sender.outgoing.is_empty());
+        if (due_ns >= common.end_ns || interrupt::requested()) && nothing_waits {
+            self.schedule = None;
+            // Release, with the acquire in `is_finished`: who sees the zero sees all `sent`.
+            common.sending_threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.flush_responders()
+    }
+
+    fn flush_responders(&mut self) -> Result<(), Failure> {
+        for receiver in &mut self.receivers {
+            if let ReceiverRole::Respond(outgoing) = &mut receiver.role {
+                outgoing.flush(&mut receiver.connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep_ns(&self) -> u64 {
+        let waiting = self.senders.iter().any(|sender| !sender.outgoing.is_empty());
+        if waiting {
+            return 100_000;
+        }
+        let next = self.schedule.as_ref().map_or(u64::MAX, Schedule::next_ns);
+        next.saturating_sub(now_ns()).min(SLEEP_NS_MAX)
+    }
+
+    /// Reads from one socket; every message is dated with the moment the read returned.
+    fn receive(&mut self, place: usize) -> Result<(), Failure> {
+        let common = self.common;
+        let latency = &mut self.measured.latency;
+        let mut received_ns = 0;
+        let mut count = 0;
+        let mut measure = |tracker: &mut OrderTracker, payload: &[u8]| {
+            if received_ns == 0 {
+                received_ns = now_ns();
+            }
+            count += 1;
+            match (read_stamp(payload), read_intended_time(payload)) {
+                (Some((publisher, sequence)), Some(due_ns)) => {
+                    tracker.record(publisher, sequence);
+                    if due_ns >= common.measure_from_ns && due_ns < common.end_ns {
+                        latency.saturating_record(received_ns.saturating_sub(due_ns).max(1));
+                    }
+                }
+                _ => tracker.record_foreign(),
+            }
+        };
+        if let Some(sender) = self.senders.get_mut(place) {
+            match &mut sender.tracker {
+                Some(tracker) => {
+                    sender.connection.try_pump(|_, payload| measure(tracker, payload))?
+                }
+                None => sender.connection.try_pump(|_, _| {})?,
+            };
+        } else {
+            let receiver = &mut self.receivers[place - self.senders.len()];
+            match &mut receiver.role {
+                ReceiverRole::Measure(tracker) => {
+                    receiver.connection.try_pump(|_, payload| measure(tracker, payload))?;
+                }
+                ReceiverRole::Respond(outgoing) => {
+                    receiver.connection.try_pump(|header, payload| {
+                        count += 1;
+                        respond(outgoing, header, payload);
+                    })?;
+                    outgoing.flush(&mut receiver.connection)?;
+                }
+            }
+        }
+        if count > 0 {
+            self.received_count += count;
+            self.last_received_ns = now_ns();
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self, now: u64) -> bool {
+        if self.schedule.is_some() || self.common.sending_threads.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let since = self.last_received_ns.max(self.common.end_ns.min(now));
+        if now.saturating_sub(since) > QUIET_NS_MAX {
+            return true;
+        }
+        let sent: Vec<u64> =
+            self.common.sent.iter().map(|count| count.load(Ordering::Acquire)).collect();
+        let replies_done = self.senders.iter().all(|sender| match &sender.tracker {
+            Some(tracker) => tracker.received() >= sender.sequence,
+            None => true,
+        });
+        let messages_done = self.receivers.iter().all(|receiver| match &receiver.role {
+            ReceiverRole::Measure(tracker) => tracker.received() >= tracker.expected_count(&sent),
+            // A responder stays for the requests of other threads until it is quiet.
+            ReceiverRole::Respond(_) => {
+                self.senders.iter().map(|sender| sender.sequence).sum::<u64>()
+                    == sent.iter().sum::<u64>()
+            }
+        });
+        replies_done && messages_done
+    }
+}
+
+fn push_frame(sender: &mut Sender, due_ns: u64) {
+    let subject_index = (sender.sequence % sender.frames.len() as u64) as usize;
+    let (frame, payload_offset) = &sender.frames[subject_index];
+    let start = sender.outgoing.bytes.len() + payload_offset;
+    let bytes = &mut sender.outgoing.bytes;
+    bytes.extend_from_slice(frame);
+    let word = stamp(sender.index, sender.sequence);
+    bytes[start..start + STAMP_SIZE].copy_from_slice(&word.to_le_bytes());
+    bytes[start + STAMP_SIZE..start + TIMED_STAMP_SIZE].copy_from_slice(&due_ns.to_le_bytes());
+    sender.sequence += 1;
+}
+
+/// Sends the payload back to the reply subject, the fourth word of `MSG subject sid reply size`.
+fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
+    let mut words = header.split(|&byte| byte == b' ').skip(3);
+    if let (Some(reply), Some(size)) = (words.next(), words.next()) {
+        outgoing.bytes.extend_from_slice(b"PUB ");
+        outgoing.bytes.extend_from_slice(reply);
+        outgoing.bytes.push(b' ');
+        outgoing.bytes.extend_from_slice(size);
+        outgoing.bytes.extend_from_slice(payload);
+        outgoing.bytes.extend_from_slice(b"\r\n");
+    }
+}

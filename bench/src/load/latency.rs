@@ -1,0 +1,360 @@
+//! Open-loop latency: every message has a due time on a fixed schedule and its latency counts from there,
+//! so a stalled server shows in every message that was due meanwhile.
+
+use crate::Failure;
+use crate::host::clock::now_ns;
+use crate::host::interrupt;
+use crate::host::pin;
+use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::load::event_loop::{
+    Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
+};
+use crate::load::layout::Layout;
+use crate::load::schedule::{Arrival, Schedule};
+use crate::load::tracker::{Counts, OrderTracker};
+use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::output::progress::Progress;
+use crate::output::result::{Better, RunResult};
+use crate::units::{CoreList, nanoseconds_text, number_text};
+use crate::wire::connection::Dialer;
+use crate::wire::frames::{TIMED_STAMP_SIZE, frame};
+use hdrhistogram::Histogram;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+/// The schedule starts this long after the threads do, so that none starts late.
+const START_DELAY_NS: u64 = 50_000_000;
+const READ_SIZE: usize = 64 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Publisher to subscriber, both in this process, on one clock.
+    OneWay,
+    /// Requester to responder and back; the responder is in this process too.
+    Request,
+}
+
+#[derive(Clone, Debug)]
+pub struct LatencyPlan {
+    pub layout: Layout,
+    pub mode: Mode,
+    /// Messages per second of all publishers together.
+    pub rate: f64,
+    pub arrival: Arrival,
+    pub pacer: Pacer,
+    pub warmup: Duration,
+    pub duration: Duration,
+    pub pin_load: CoreList,
+    pub load_threads: usize,
+    /// A send later than this counts against the generator.
+    pub late_limit: Duration,
+    /// Share of late sends above which the run is invalid.
+    pub late_share_max: f64,
+    pub seed: u64,
+}
+
+impl LatencyPlan {
+    fn label(&self) -> String {
+        let mode = match self.mode {
+            Mode::OneWay => "",
+            Mode::Request => "request ",
+        };
+        let arrival = match self.arrival {
+            Arrival::Constant => "",
+            Arrival::Poisson => " poisson",
+        };
+        format!("{mode}{} at {}/s{arrival}", self.layout.label(), number_text(self.rate))
+    }
+}
+
+/// Runs it once against the server behind `dialer`.
+///
+/// # Errors
+/// When the plan makes no sense or the connections cannot be made.
+pub fn run(
+    dialer: &Dialer,
+    plan: &LatencyPlan,
+    server: Result<u32, String>,
+    progress: &Progress,
+) -> Result<RunResult, Failure> {
+    let layout = &plan.layout;
+    if layout.payload_size < TIMED_STAMP_SIZE {
+        return Err(Failure::new(format!(
+            "latency needs payloads of {TIMED_STAMP_SIZE} bytes or more"
+        )));
+    }
+    if layout.publisher_count == 0 || layout.subscriber_count == 0 {
+        return Err(Failure::new("latency needs a publisher and a subscriber at least"));
+    }
+    if layout.queue.is_some() && plan.mode == Mode::OneWay {
+        return Err(Failure::new(
+            "queue groups are counted by `throughput`, not by one-way latency",
+        ));
+    }
+    let mut result = RunResult::new("latency", &plan.label());
+    let sampler = match server.and_then(ServerProcess::open) {
+        Ok(process) => Some(Sampler::start(process)),
+        Err(reason) => {
+            result.warn(format!("server CPU and memory not measured: {reason}"));
+            None
+        }
+    };
+    let thread_count =
+        plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
+    let receivers = open_receivers(dialer, plan, thread_count)?;
+    let senders = open_senders(dialer, plan, thread_count, &mut result)?;
+    let sending = senders.iter().filter(|senders| !senders.is_empty()).count();
+    let start_ns = now_ns() + START_DELAY_NS;
+    let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
+    let common = Common {
+        start_ns,
+        measure_from_ns,
+        end_ns: measure_from_ns + plan.duration.as_nanos() as u64,
+        pacer: plan.pacer,
+        sent: (0..layout.publisher_count).map(|_| AtomicU64::new(0)).collect(),
+        sending_threads: AtomicUsize::new(sending),
+    };
+    let mut borders: (Option<Sample>, Option<Sample>) = (None, None);
+    let measured: Vec<Measured> = std::thread::scope(|scope| {
+        let common = &common;
+        let threads: Vec<_> = senders
+            .into_iter()
+            .zip(receivers)
+            .enumerate()
+            .map(|(index, (senders, receivers))| {
+                // Shares of the rate follow the publishers a thread has.
+                let share = senders.len() as f64 / layout.publisher_count as f64;
+                let phase_ns = (1e9 / plan.rate * index as f64) as u64;
+                let schedule = (!senders.is_empty()).then(|| {
+                    let seed = plan.seed + index as u64;
+                    Schedule::new(plan.arrival, plan.rate * share, start_ns + phase_ns, seed)
+                });
+                scope.spawn(move || {
+                    pin::pin_load_thread(&plan.pin_load, index);
+                    LoadThread::new(common, schedule, senders, receivers).run()
+                })
+            })
+            .collect();
+        let sample = || sampler.as_ref().and_then(Sampler::sample_now);
+        let finished = || threads.iter().any(|thread| thread.is_finished());
+        wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
+        borders.0 = sample();
+        wait_until(common.end_ns, "latency", plan.duration, progress, finished);
+        borders.1 = sample();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    report(&mut result, plan, &common, measured, borders);
+    if let Some(sampler) = sampler {
+        result.add_server_series(&sampler.finish());
+    }
+    Ok(result)
+}
+
+fn open_receivers(
+    dialer: &Dialer,
+    plan: &LatencyPlan,
+    thread_count: usize,
+) -> Result<Vec<Vec<Receiver>>, Failure> {
+    let layout = &plan.layout;
+    let read_size = READ_SIZE.max(4 * layout.payload_size);
+    let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
+    for index in 0..layout.subscriber_count {
+        let mut connection = dialer.connect("midge-bench receiver", read_size)?;
+        let (subjects, queue, role) = match plan.mode {
+            Mode::OneWay => {
+                let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
+                (layout.subscription_subjects(index), None, ReceiverRole::Measure(tracker))
+            }
+            // Responders share the requests: each is answered once.
+            Mode::Request => {
+                let role = ReceiverRole::Respond(Outgoing::default());
+                (layout.subjects(), Some("responders"), role)
+            }
+        };
+        for (sid, subject) in subjects.iter().enumerate() {
+            connection.subscribe(subject, queue, sid as u64 + 1)?;
+        }
+        connection.fence()?;
+        // Receivers fill the threads from the far end, so that with two threads and one pair the sender
+        // and the receiver have a thread each.
+        threads[thread_count - 1 - index % thread_count].push(Receiver { connection, role });
+    }
+    Ok(threads)
+}
+
+fn open_senders(
+    dialer: &Dialer,
+    plan: &LatencyPlan,
+    thread_count: usize,
+    result: &mut RunResult,
+) -> Result<Vec<Vec<Sender>>, Failure> {
+    let layout = &plan.layout;
+    let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
+    for index in 0..layout.publisher_count {
+        let read_size = READ_SIZE.max(4 * layout.payload_size);
+        let mut connection = dialer.connect("midge-bench sender", read_size)?;
+        result.server_name = connection.info.name.clone();
+        result.server_version = connection.info.version.clone();
+        let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
+        let reply = (plan.mode == Mode::Request).then_some(inbox.as_str());
+        let mut tracker = None;
+        if let Some(inbox) = reply {
+            connection.subscribe(inbox, None, 1)?;
+            connection.fence()?;
+            tracker = Some(OrderTracker::new(layout.publisher_count, &[true]));
+        }
+        let frames = layout
+            .subjects()
+            .iter()
+            .map(|subject| frame(subject, reply, layout.payload_size, plan.seed))
+            .collect();
+        threads[index % thread_count].push(Sender {
+            connection,
+            index: index as u16,
+            frames,
+            sequence: 0,
+            outgoing: Outgoing::default(),
+            tracker,
+        });
+    }
+    Ok(threads)
+}
+
+fn wait_until(
+    until_ns: u64,
+    what: &str,
+    duration: Duration,
+    progress: &Progress,
+    finished: impl Fn() -> bool,
+) {
+    let total_ns = duration.as_nanos() as u64;
+    while now_ns() < until_ns && !interrupt::requested() && !finished() {
+        let left_ns = until_ns - now_ns().min(until_ns);
+        progress.show(what, total_ns.saturating_sub(left_ns), total_ns);
+        std::thread::sleep(Duration::from_nanos(left_ns.min(50_000_000)));
+    }
+}
+
+fn report(
+    result: &mut RunResult,
+    plan: &LatencyPlan,
+    common: &Common,
+    measured: Vec<Measured>,
+    borders: (Option<Sample>, Option<Sample>),
+) {
+    let (mut latency, mut late) = (new_histogram(), new_histogram());
+    let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
+    let mut counts = Counts::default();
+    let sent: Vec<u64> =
+        common.sent.iter().map(|count| count.load(std::sync::atomic::Ordering::Acquire)).collect();
+    for thread in measured {
+        latency += &thread.latency;
+        late += &thread.late;
+        sent_count += thread.sent_count;
+        held_back += thread.held_back_count;
+        last_send_ns = last_send_ns.max(thread.last_send_ns);
+        pause_ns_max = pause_ns_max.max(thread.pause_ns_max);
+        if let Some(failure) = thread.failure {
+            result.invalidate(failure.to_string());
+        }
+        for tracker in thread.receivers {
+            counts.add(&tracker.finish(&sent));
+        }
+        for (index, tracker) in thread.replies {
+            // Of all publishers' replies only its own come to a requester.
+            let mut own = vec![0; sent.len()];
+            own[usize::from(index)] = sent[usize::from(index)];
+            counts.add(&tracker.finish(&own));
+        }
+    }
+    result.seconds = plan.duration.as_secs_f64();
+    if interrupt::requested() {
+        result.seconds =
+            (now_ns().min(common.end_ns).saturating_sub(common.measure_from_ns)) as f64 / 1e9;
+        result.warn("interrupted: shorter than asked for".to_string());
+    }
+    let took_ns =
+        last_send_ns.max(common.end_ns.min(now_ns())).saturating_sub(common.measure_from_ns);
+    let reached = sent_count as f64 / (took_ns.max(1) as f64 / 1e9);
+    result.figure("rate_asked", plan.rate, "1/s", Better::Neither);
+    result.figure("rate_reached", reached, "1/s", Better::Higher);
+    result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
+    result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
+    for (name, percentile) in PERCENTILES {
+        if !latency.is_empty() {
+            let value = latency.value_at_quantile(percentile / 100.0) as f64;
+            result.figure(&format!("latency_{name}_ns"), value, "ns", Better::Lower);
+        }
+        if !late.is_empty() {
+            let value = late.value_at_quantile(percentile / 100.0) as f64;
+            result.figure(&format!("late_{name}_ns"), value, "ns", Better::Neither);
+        }
+    }
+    if let (Some(from), Some(until)) = borders
+        && sent_count > 0
+    {
+        let cpu_us = until.cpu_ns.saturating_sub(from.cpu_ns) as f64 / 1e3;
+        result.figure("server_cpu_us_per_message", cpu_us / sent_count as f64, "us", Better::Lower);
+        let busy = cpu_us * 1e3 / (until.time_ns - from.time_ns).max(1) as f64;
+        result.figure("server_cores_busy", busy, "cores", Better::Neither);
+    }
+    judge(result, plan, &latency, &late, (sent_count, held_back));
+    if !counts.all_good() {
+        result.invalidate(format!(
+            "{} messages were lost, {} doubled, {} out of order, {} foreign: the percentiles are of those that came",
+            counts.lost, counts.doubled, counts.out_of_order, counts.foreign
+        ));
+    }
+    result.counts = Some(counts);
+    result.curves.insert("latency".to_string(), Curve::of(&latency));
+    result.curves.insert("late".to_string(), Curve::of(&late));
+}
+
+/// Was it the server that was measured, or the generator?
+fn judge(
+    result: &mut RunResult,
+    plan: &LatencyPlan,
+    latency: &Histogram<u64>,
+    late: &Histogram<u64>,
+    (sent_count, held_back): (u64, u64),
+) {
+    if latency.is_empty() {
+        result.invalidate("not a single message in the measured time".to_string());
+        return;
+    }
+    let limit_ns = plan.late_limit.as_nanos() as u64;
+    let late_count = late.len() - late.count_between(0, limit_ns);
+    let late_share = share(late_count, sent_count);
+    result.figure("late_share", late_share, "", Better::Neither);
+    if late_share > plan.late_share_max {
+        result.invalidate(format!(
+            "{:.2} % of the sends were more than {} late although the server took them: the generator was \
+             the bottleneck; lower the rate, pin it to cores of its own, or add --load-threads",
+            100.0 * late_share,
+            nanoseconds_text(limit_ns as f64)
+        ));
+    } else {
+        // Lateness is part of the latency; where it makes up half of it, the tail is the generator's.
+        let own_tail = PERCENTILES.iter().find(|(_, percentile)| {
+            let quantile = percentile / 100.0;
+            2 * late.value_at_quantile(quantile) > latency.value_at_quantile(quantile)
+        });
+        if let Some((name, _)) = own_tail {
+            result.warn(format!(
+                "from {name} on, late sends of the generator are half the latency or more: this host cannot \
+                 show the server's tail beyond that"
+            ));
+        }
+    }
+    if share(held_back, sent_count) > 0.01 {
+        result.warn(format!(
+            "the server took {:.1} % of the messages late: it cannot keep up with {}/s",
+            100.0 * share(held_back, sent_count),
+            number_text(plan.rate)
+        ));
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}

@@ -1,0 +1,10 @@
+//! What is done to a server: the workloads and what they count.
+
+pub mod event_loop;
+pub mod latency;
+pub mod layout;
+pub mod publisher;
+pub mod schedule;
+pub mod subscriber;
+pub mod throughput;
+pub mod tracker;

@@ -1,0 +1,90 @@
+//! One receiving thread of a throughput run: big reads, and every message counted.
+
+use crate::Failure;
+use crate::load::throughput::Shared;
+use crate::load::tracker::{GroupTracker, OrderTracker};
+use crate::wire::connection::Connection;
+use crate::wire::frames::read_stamp;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Once the publishers are done, messages that do not come for this long are lost.
+const QUIET_MAX: Duration = Duration::from_secs(3);
+
+/// What a subscriber keeps of its messages.
+pub enum Tracker {
+    Order(OrderTracker),
+    Group(GroupTracker),
+    /// Payloads too short for a stamp: only their number is known.
+    Number(u64),
+}
+
+impl Tracker {
+    #[inline]
+    fn record(&mut self, payload: &[u8]) {
+        match self {
+            Tracker::Order(tracker) => match read_stamp(payload) {
+                Some((publisher, sequence)) => tracker.record(publisher, sequence),
+                None => tracker.record_foreign(),
+            },
+            Tracker::Group(tracker) => match read_stamp(payload) {
+                Some((publisher, sequence)) => tracker.record(publisher, sequence),
+                None => tracker.record_foreign(),
+            },
+            Tracker::Number(count) => *count += 1,
+        }
+    }
+}
+
+/// Receives until everything published has come, or nothing more comes.
+pub fn receive(
+    mut connection: Connection,
+    mut tracker: Tracker,
+    index: usize,
+    shared: &Shared,
+) -> (Tracker, Option<Failure>) {
+    let counter = &shared.delivered[index].0;
+    let mut received = 0u64;
+    let mut quiet_since = Instant::now();
+    let mut expected = None;
+    loop {
+        let before = received;
+        let pumped = connection.pump(|_, payload| {
+            tracker.record(payload);
+            received += 1;
+        });
+        if let Err(error) = pumped {
+            // Behind the relay the end of the stream is the normal end.
+            let ended = shared.raw && shared.publishing_done();
+            return (tracker, (!ended).then_some(error));
+        }
+        if received != before {
+            // Relaxed: a statistic for the measuring thread.
+            counter.store(received, Ordering::Relaxed);
+            quiet_since = Instant::now();
+        }
+        if expected.is_none() && shared.publishing_done() {
+            expected = Some(shared.expected_of(&tracker));
+            quiet_since = Instant::now();
+        }
+        if let Some(expected) = expected {
+            let complete = shared.received_for(index, received) >= expected;
+            if complete || quiet_since.elapsed() > QUIET_MAX {
+                break;
+            }
+        }
+        if shared.abandon.load(Ordering::Relaxed) {
+            return (tracker, None);
+        }
+    }
+    if shared.raw {
+        return (tracker, None);
+    }
+    // Whatever the server still sends, doubled messages for one, comes before this PONG.
+    let fenced = connection.fence_with(|_, payload| {
+        tracker.record(payload);
+        received += 1;
+    });
+    counter.store(received, Ordering::Relaxed);
+    (tracker, fenced.err())
+}

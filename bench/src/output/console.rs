@@ -1,0 +1,164 @@
+//! The result on standard output.
+
+use crate::Failure;
+use crate::cli::Format;
+use crate::compare::statistics::{Comparison, Spread};
+use crate::output::document::Document;
+use crate::output::result::{Figure, RunResult};
+use crate::output::table::Table;
+use crate::units::{nanoseconds_text, number_text};
+use std::io::Write;
+
+/// # Errors
+/// When standard output is closed.
+pub fn print(document: &Document, format: Format) -> Result<(), Failure> {
+    let text = match format {
+        Format::Json => document.to_json() + "\n",
+        Format::Csv => document.to_csv(),
+        Format::Table => table_text(document),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn table_text(document: &Document) -> String {
+    let mut text = String::new();
+    for (name, value) in document.environment.lines() {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    for side in &document.sides {
+        let name = if side.name.is_empty() { "server" } else { &side.name };
+        text.push_str(&format!("{name}: {} ({})\n", side.server, side.version));
+    }
+    text.push('\n');
+    if document.comparisons.is_empty() {
+        for run in &document.runs {
+            text.push_str(&run_text(run));
+        }
+    } else {
+        text.push_str(&comparisons_text(document));
+    }
+    text
+}
+
+fn run_text(run: &RunResult) -> String {
+    let mut text = String::new();
+    if !run.valid {
+        text.push_str("*** INVALID RUN: these figures must not be used ***\n");
+    }
+    let mut table = Table::new(&[&run.workload, &run.side]);
+    for (name, figure) in &run.figures {
+        table.row(vec![shown_name(name), value_text(figure.value, &figure.unit)]);
+    }
+    if let Some(counts) = &run.counts {
+        for (name, value) in [
+            ("received", counts.received),
+            ("lost", counts.lost),
+            ("doubled", counts.doubled),
+            ("out of order", counts.out_of_order),
+            ("foreign", counts.foreign),
+        ] {
+            table.row(vec![name.to_string(), value.to_string()]);
+        }
+    }
+    text.push_str(&table.to_string());
+    for warning in &run.warnings {
+        let mark = if run.valid { "warning" } else { "INVALID" };
+        text.push_str(&format!("{mark}: {warning}\n"));
+    }
+    text.push('\n');
+    text
+}
+
+fn comparisons_text(document: &Document) -> String {
+    let (a, b) = match document.sides.as_slice() {
+        [a, b, ..] => (a.name.as_str(), b.name.as_str()),
+        _ => ("A", "B"),
+    };
+    let mut text = String::new();
+    let mut workloads: Vec<&str> = Vec::new();
+    for run in &document.runs {
+        if !workloads.contains(&run.workload.as_str()) {
+            workloads.push(&run.workload);
+        }
+    }
+    for workload in workloads {
+        let of_workload: Vec<&Comparison> =
+            document.comparisons.iter().filter(|c| c.workload == workload).collect();
+        let better = format!("{a} better by");
+        let mut table =
+            Table::new(&[workload, a, "[low - high]", b, "[low - high]", &better, "[95 %]"]);
+        for comparison in of_workload {
+            table.row(comparison_cells(comparison));
+        }
+        text.push_str(&table.to_string());
+        text.push_str(&beside_text(document, workload));
+        text.push('\n');
+    }
+    text
+}
+
+fn comparison_cells(comparison: &Comparison) -> Vec<String> {
+    let unit = comparison.unit.as_str();
+    let value = |spread: &Spread| value_text(spread.median, unit);
+    let range = |spread: &Spread| {
+        format!("[{} - {}]", value_text(spread.low, unit), value_text(spread.high, unit))
+    };
+    let (low, high) = comparison.interval;
+    let undecided = if low < 1.0 && high > 1.0 { " (undecided)" } else { "" };
+    vec![
+        shown_name(&comparison.figure),
+        value(&comparison.a),
+        range(&comparison.a),
+        value(&comparison.b),
+        range(&comparison.b),
+        format!("{:.2} x", comparison.times_better),
+        format!("[{low:.2} - {high:.2}]{undecided}"),
+    ]
+}
+
+/// The ceiling, invalid runs and wrong counts of a workload.
+fn beside_text(document: &Document, workload: &str) -> String {
+    let mut text = String::new();
+    let runs = || document.runs.iter().filter(|run| run.workload == workload);
+    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE);
+    if let Some(relay) = relay {
+        let shown = |name: &str| {
+            let figure = relay.figures.get(name);
+            figure.map_or("not measured".to_string(), |f| value_text(f.value, &f.unit))
+        };
+        text.push_str(&format!(
+            "raw relay on the same cores: {}, server CPU {} per message\n",
+            shown("messages_per_second"),
+            shown("server_cpu_us_per_message")
+        ));
+    }
+    for run in runs() {
+        for warning in &run.warnings {
+            let mark = if run.valid { "warning" } else { "*** INVALID, left out" };
+            text.push_str(&format!("{mark} ({}, round {}): {warning}\n", run.side, run.round + 1));
+        }
+    }
+    text
+}
+
+/// `server_cpu_us_per_message` reads `server cpu per message`: the unit stands with the value.
+fn shown_name(name: &str) -> String {
+    name.trim_end_matches("_ns").replace("_us_", "_").replace("_mib_", "_").replace('_', " ")
+}
+
+pub fn value_text(value: f64, unit: &str) -> String {
+    match unit {
+        "ns" => nanoseconds_text(value),
+        "us" => format!("{value:.3} us"),
+        "B" => format!("{:.1} MiB", value / f64::from(1 << 20)),
+        "" => format!("{:.1} %", 100.0 * value),
+        "1/s" => format!("{}/s", number_text(value)),
+        unit => format!("{} {unit}", number_text(value)),
+    }
+}
+
+/// As the table shows it, for other writers.
+pub fn figure_text(figure: &Figure) -> String {
+    value_text(figure.value, &figure.unit)
+}

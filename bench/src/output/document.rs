@@ -1,0 +1,105 @@
+//! A result file: everything of one command, with the environment it was measured in.
+
+use crate::Failure;
+use crate::compare::statistics::Comparison;
+use crate::host::environment::Environment;
+use crate::output::result::{RunResult, SCHEMA};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// A server of the document.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Side {
+    /// The same as in the runs; empty for the only server of a single run.
+    pub name: String,
+    /// Its command line or URL.
+    pub server: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Document {
+    pub schema: String,
+    pub harness_version: String,
+    pub created_unix_ms: u64,
+    /// The command that made it, as it was typed.
+    pub command_line: Vec<String>,
+    pub environment: Environment,
+    pub sides: Vec<Side>,
+    pub runs: Vec<RunResult>,
+    #[serde(default)]
+    pub comparisons: Vec<Comparison>,
+}
+
+impl Document {
+    pub fn new(environment: Environment) -> Document {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Document {
+            schema: SCHEMA.to_string(),
+            harness_version: env!("CARGO_PKG_VERSION").to_string(),
+            created_unix_ms: now.map_or(0, |since| since.as_millis() as u64),
+            command_line: std::env::args_os()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
+            environment,
+            ..Document::default()
+        }
+    }
+
+    /// # Errors
+    /// When the file cannot be read, is no result file, or is of another version.
+    pub fn read(path: &Path) -> Result<Document, Failure> {
+        let shown = path.display();
+        let content = std::fs::read(path)
+            .map_err(|error| Failure::new(format!("cannot read {shown}: {error}")))?;
+        let value: serde_json::Value = serde_json::from_slice(&content)
+            .map_err(|error| Failure::new(format!("{shown} is no JSON: {error}")))?;
+        if value["schema"] != SCHEMA {
+            let found = &value["schema"];
+            return Err(Failure::new(format!(
+                "{shown} has schema {found}, this harness reads {SCHEMA}"
+            )));
+        }
+        serde_json::from_value(value)
+            .map_err(|error| Failure::new(format!("{shown} is no result file: {error}")))
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self)
+            .expect("a document has only text keys and finite numbers")
+    }
+
+    /// One line per figure of each run.
+    pub fn to_csv(&self) -> String {
+        let mut text =
+            "workload,side,round,position,valid,started_unix_ms,figure,value,unit\n".to_string();
+        for run in &self.runs {
+            for (name, figure) in &run.figures {
+                text.push_str(&format!(
+                    "{},{},{},{},{},{},{name},{},{}\n",
+                    quoted(&run.workload),
+                    quoted(&run.side),
+                    run.round,
+                    run.position,
+                    run.valid,
+                    run.started_unix_ms,
+                    figure.value,
+                    figure.unit
+                ));
+            }
+        }
+        text
+    }
+
+    pub fn all_valid(&self) -> bool {
+        self.runs.iter().all(|run| run.valid)
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_string()
+    }
+}

@@ -1,0 +1,19 @@
+//! The folder of a result: JSON, CSV, histogram logs, report.
+
+use crate::Failure;
+use crate::output::document::Document;
+use std::path::Path;
+
+/// Writes all files of a document into `folder`, which is made if need be.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(document: &Document, folder: &Path) -> Result<(), Failure> {
+    let explain = |error: std::io::Error| {
+        Failure::new(format!("cannot write to {}: {error}", folder.display()))
+    };
+    std::fs::create_dir_all(folder).map_err(explain)?;
+    std::fs::write(folder.join("result.json"), document.to_json()).map_err(explain)?;
+    std::fs::write(folder.join("result.csv"), document.to_csv()).map_err(explain)?;
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What a run found, and how it is shown and kept.
+
+pub mod console;
+pub mod document;
+pub mod files;
+pub mod percentiles;
+pub mod progress;
+pub mod result;
+pub mod table;

@@ -1,0 +1,122 @@
+//! The result of one run, as it is kept in JSON. `SCHEMA` names the version; a reader refuses others.
+
+use crate::host::server_process::Sample;
+use crate::load::tracker::Counts;
+use crate::output::percentiles::Curve;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Raised when a reader of an older version would misread the file.
+pub const SCHEMA: &str = "midge-bench/1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    Higher,
+    Lower,
+    /// Neither is better: it explains other figures.
+    Neither,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    pub value: f64,
+    pub unit: String,
+    pub better: Better,
+}
+
+/// Points over time: seconds since the run began, value.
+pub type Series = Vec<(f64, f64)>;
+
+/// One run of one workload against one server.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunResult {
+    /// `throughput`, `latency`, ...
+    pub kind: String,
+    /// The workload in short, the same for all runs that may be compared.
+    pub workload: String,
+    /// Which server: `A`, `B` or a name; empty when there is only one.
+    pub side: String,
+    pub server_name: String,
+    pub server_version: String,
+    /// Round of a comparison, from 0, and the place within the whole sequence of runs.
+    pub round: u32,
+    pub position: u32,
+    pub started_unix_ms: u64,
+    pub seconds: f64,
+    pub valid: bool,
+    pub warnings: Vec<String>,
+    pub figures: BTreeMap<String, Figure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub curves: BTreeMap<String, Curve>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub series: BTreeMap<String, Series>,
+    /// Of a sweep: what was found at each load.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_points: Vec<LoadPoint>,
+}
+
+/// One step of a sweep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoadPoint {
+    pub rate_asked: f64,
+    pub rate_reached: f64,
+    /// Share of the maximum found, when this point was measured at one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_max: Option<f64>,
+    pub valid: bool,
+    pub latency_ns: BTreeMap<String, u64>,
+}
+
+impl RunResult {
+    pub fn new(kind: &str, workload: &str) -> RunResult {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        RunResult {
+            kind: kind.to_string(),
+            workload: format!("{kind} {workload}"),
+            started_unix_ms: now.map_or(0, |since| since.as_millis() as u64),
+            valid: true,
+            ..RunResult::default()
+        }
+    }
+
+    pub fn figure(&mut self, name: &str, value: f64, unit: &str, better: Better) {
+        self.figures.insert(name.to_string(), Figure { value, unit: unit.to_string(), better });
+    }
+
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.figures.get(name).map(|figure| figure.value)
+    }
+
+    pub fn warn(&mut self, text: String) {
+        self.warnings.push(text);
+    }
+
+    /// The figures of this run must not be used: says why.
+    pub fn invalidate(&mut self, text: String) {
+        self.valid = false;
+        self.warnings.push(text);
+    }
+
+    /// CPU use and memory of the server over time, and the largest memory seen.
+    pub fn add_server_series(&mut self, samples: &[Sample]) {
+        let Some(first) = samples.first() else { return };
+        let seconds = |sample: &Sample| (sample.time_ns - first.time_ns) as f64 / 1e9;
+        let resident: Series =
+            samples.iter().map(|sample| (seconds(sample), sample.resident_bytes as f64)).collect();
+        let cpu: Series = samples
+            .windows(2)
+            .filter(|pair| pair[1].time_ns > pair[0].time_ns)
+            .map(|pair| {
+                let used = pair[1].cpu_ns.saturating_sub(pair[0].cpu_ns) as f64;
+                (seconds(&pair[1]), used / (pair[1].time_ns - pair[0].time_ns) as f64)
+            })
+            .collect();
+        let largest = samples.iter().map(|sample| sample.resident_bytes).max().unwrap_or(0);
+        self.figure("server_resident_bytes_max", largest as f64, "B", Better::Lower);
+        self.series.insert("server_cpu_cores".to_string(), cpu);
+        self.series.insert("server_resident_bytes".to_string(), resident);
+    }
+}

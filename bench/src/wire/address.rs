@@ -1,0 +1,121 @@
+//! Where a server listens: the `--server` URL, parsed once.
+
+use crate::Failure;
+
+/// A place a NATS server can be reached at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Tcp { host: String, port: u16, tls: bool },
+    Unix { path: String },
+}
+
+/// An address with the credentials that stood in the URL, if any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    pub address: Address,
+    pub user: Option<String>,
+    /// With a user: the password. Without one: unused.
+    pub password: Option<String>,
+}
+
+impl ServerUrl {
+    /// Accepts `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`), `unix://PATH`,
+    /// and a bare `host[:port]`. The port is 4222 unless given.
+    ///
+    /// # Errors
+    /// When the scheme is unknown or the port is no number; the text says which.
+    pub fn parse(text: &str) -> Result<ServerUrl, Failure> {
+        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
+            if path.is_empty() {
+                return Err(Failure::new("unix:// needs a path, as in unix:///run/server.sock"));
+            }
+            let address = Address::Unix { path: path.to_string() };
+            return Ok(ServerUrl { address, user: None, password: None });
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("nats", text));
+        let tls = match scheme {
+            "nats" | "tcp" => false,
+            "tls" => true,
+            _ => {
+                return Err(Failure::new(format!(
+                    "unknown scheme '{scheme}' in '{text}': use nats://, tcp://, tls:// or unix://"
+                )));
+            }
+        };
+        let (login, place) = match rest.rsplit_once('@') {
+            Some((login, place)) => (Some(login), place),
+            None => (None, rest),
+        };
+        let place = place.trim_end_matches('/');
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && !port.contains(']') => {
+                let port = port
+                    .parse()
+                    .map_err(|_| Failure::new(format!("'{port}' in '{text}' is no port number")))?;
+                (host, port)
+            }
+            _ => (place, 4222),
+        };
+        if host.is_empty() {
+            return Err(Failure::new(format!("'{text}' names no host")));
+        }
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
+        let (user, password) = match login {
+            None => (None, None),
+            Some(login) => match login.split_once(':') {
+                Some((user, password)) => (Some(user.to_string()), Some(password.to_string())),
+                None => (Some(login.to_string()), None),
+            },
+        };
+        Ok(ServerUrl { address: Address::Tcp { host, port, tls }, user, password })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp { host, port, tls } => {
+                let scheme = if *tls { "tls" } else { "nats" };
+                if host.contains(':') {
+                    write!(formatter, "{scheme}://[{host}]:{port}")
+                } else {
+                    write!(formatter, "{scheme}://{host}:{port}")
+                }
+            }
+            Address::Unix { path } => write!(formatter, "unix://{path}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> String {
+        ServerUrl::parse(text).unwrap().address.to_string()
+    }
+
+    #[test]
+    fn urls_of_every_scheme_parse() {
+        assert_eq!(address("nats://127.0.0.1:4333"), "nats://127.0.0.1:4333");
+        assert_eq!(address("localhost"), "nats://localhost:4222");
+        assert_eq!(address("tls://broker.example/"), "tls://broker.example:4222");
+        assert_eq!(address("nats://[::1]:5000"), "nats://[::1]:5000");
+        assert_eq!(address("unix:///run/a.sock"), "unix:///run/a.sock");
+    }
+
+    #[test]
+    fn a_login_in_the_url_is_taken_out() {
+        let url = ServerUrl::parse("nats://anna:se@cret@host:1").unwrap();
+        assert_eq!(url.user.as_deref(), Some("anna"));
+        assert_eq!(url.password.as_deref(), Some("se@cret"));
+        assert_eq!(url.address.to_string(), "nats://host:1");
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        for text in ["ftp://host", "nats://host:port", "unix://", "nats://"] {
+            assert!(ServerUrl::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A logged-in NATS connection: handshake, subscriptions, fences, and its bytes in both directions.
+
+use crate::Failure;
+use crate::wire::address::{Address, ServerUrl};
+use crate::wire::credentials::Credentials;
+use crate::wire::scanner::{Control, Scanner};
+use crate::wire::stream::{Stream, TlsSettings};
+use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
+
+/// Everything but the bytes of a message that a server may take its time for: INFO, PONG.
+const REPLY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The smallest read buffer of a connection that only handshakes.
+const HANDSHAKE_READ_SIZE: usize = 64 * 1024;
+/// An INFO line is at most this long.
+const INFO_BYTES_MAX: usize = 64 * 1024;
+
+/// Where and as whom the connections of a run are opened.
+#[derive(Clone)]
+pub struct Dialer {
+    pub address: Address,
+    pub credentials: Credentials,
+    pub tls: Option<TlsSettings>,
+    /// The far side is the raw relay: no INFO, no verbs after the handshake.
+    pub raw: bool,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ServerInfo {
+    pub name: String,
+    pub version: String,
+    pub payload_size_max: usize,
+}
+
+pub struct Connection {
+    pub stream: Stream,
+    pub scanner: Scanner,
+    pub info: ServerInfo,
+}
+
+impl Dialer {
+    /// Plain dialer for a URL, with the login that stands in it.
+    pub fn for_url(url: &ServerUrl) -> Dialer {
+        let credentials = match (&url.user, &url.password) {
+            (Some(user), Some(password)) => {
+                Credentials::User { user: user.clone(), password: password.clone() }
+            }
+            (Some(token), None) => Credentials::Token(token.clone()),
+            _ => Credentials::None,
+        };
+        Dialer { address: url.address.clone(), credentials, tls: None, raw: false }
+    }
+
+    /// Connects, upgrades to TLS where asked, logs in, and waits for the PONG that confirms it.
+    ///
+    /// # Errors
+    /// When any step fails; the text carries the server's own words if it sent some.
+    pub fn connect(&self, name: &str, read_size: usize) -> Result<Connection, Failure> {
+        let mut stream = Stream::connect(&self.address, REPLY_WAIT_MAX)?;
+        let info = read_info_line(&mut stream)?;
+        let wants_tls = matches!(self.address, Address::Tcp { tls: true, .. });
+        if wants_tls || info["tls_required"] == Value::Bool(true) {
+            let Address::Tcp { host, .. } = &self.address else {
+                return Err(Failure::new("the server asks for TLS on a Unix socket"));
+            };
+            let settings = self.tls.as_ref().ok_or_else(|| {
+                Failure::new("the server asks for TLS: give tls://, and --tls-ca if it is private")
+            })?;
+            stream.start_tls(settings, host)?;
+        }
+        let mut connect = Map::new();
+        connect.insert("verbose".into(), false.into());
+        connect.insert("pedantic".into(), false.into());
+        connect.insert("tls_required".into(), stream.is_tls().into());
+        connect.insert("name".into(), name.into());
+        connect.insert("lang".into(), "rust".into());
+        connect.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        connect.insert("protocol".into(), 1.into());
+        connect.insert("echo".into(), true.into());
+        self.credentials.fill(&mut connect, info["nonce"].as_str())?;
+        let connect = Value::Object(connect);
+        stream.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes())?;
+        let info = ServerInfo {
+            name: info["server_name"].as_str().unwrap_or("").to_string(),
+            version: info["version"].as_str().unwrap_or("").to_string(),
+            payload_size_max: info["max_payload"].as_u64().unwrap_or(0) as usize,
+        };
+        let scanner = Scanner::new(read_size.max(HANDSHAKE_READ_SIZE));
+        let mut connection = Connection { stream, scanner, info };
+        connection.wait_for_pong(REPLY_WAIT_MAX, |_, _| {})?;
+        Ok(connection)
+    }
+}
+
+impl Connection {
+    /// Subscribes without waiting; a `fence` later makes sure that the server has it.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn subscribe(
+        &mut self,
+        subject: &str,
+        queue: Option<&str>,
+        sid: u64,
+    ) -> Result<(), Failure> {
+        let line = match queue {
+            Some(queue) => format!("SUB {subject} {queue} {sid}\r\n"),
+            None => format!("SUB {subject} {sid}\r\n"),
+        };
+        Ok(self.stream.write_all(line.as_bytes())?)
+    }
+
+    /// Sends PING and waits for its PONG: the server has then read all that was sent before.
+    ///
+    /// # Errors
+    /// When the connection broke, the server sent an error, or no PONG came in time.
+    pub fn fence(&mut self) -> Result<(), Failure> {
+        self.fence_within(REPLY_WAIT_MAX)
+    }
+
+    /// As `fence`, with a limit of one's own for servers that have much to work off.
+    ///
+    /// # Errors
+    /// As `fence`.
+    pub fn fence_within(&mut self, limit: Duration) -> Result<(), Failure> {
+        self.stream.write_all(b"PING\r\n")?;
+        self.wait_for_pong(limit, |_, _| {})
+    }
+
+    /// As `fence`; messages that come meanwhile are handed on.
+    ///
+    /// # Errors
+    /// As `fence`.
+    pub fn fence_with(&mut self, on_message: impl FnMut(&[u8], &[u8])) -> Result<(), Failure> {
+        self.stream.write_all(b"PING\r\n")?;
+        self.wait_for_pong(REPLY_WAIT_MAX, on_message)
+    }
+
+    fn wait_for_pong(
+        &mut self,
+        limit: Duration,
+        mut on_message: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), Failure> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if self.pump(&mut on_message)?.pong_count > 0 {
+                return Ok(());
+            }
+        }
+        Err(Failure::new(format!("no PONG within {} s", limit.as_secs())))
+    }
+
+    /// One blocking read (at most `READ_WAIT`), its messages to `on_message`, its PINGs answered.
+    ///
+    /// # Errors
+    /// When the connection ended or broke, or the server sent `-ERR`.
+    pub fn pump(&mut self, on_message: impl FnMut(&[u8], &[u8])) -> Result<Control, Failure> {
+        let Some(count) = self.stream.read(self.scanner.space())? else {
+            return Ok(Control::default());
+        };
+        self.digest(count, on_message)
+    }
+
+    /// As `pump`, without waiting. The flag says whether anything was read.
+    ///
+    /// # Errors
+    /// As `pump`.
+    pub fn try_pump(
+        &mut self,
+        on_message: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(bool, Control), Failure> {
+        let Some(count) = self.stream.try_read(self.scanner.space())? else {
+            return Ok((false, Control::default()));
+        };
+        Ok((true, self.digest(count, on_message)?))
+    }
+
+    fn digest(
+        &mut self,
+        count: usize,
+        on_message: impl FnMut(&[u8], &[u8]),
+    ) -> Result<Control, Failure> {
+        if count == 0 {
+            return Err(Failure::new("the server closed the connection"));
+        }
+        self.scanner.filled(count);
+        let mut control = Control::default();
+        self.scanner.scan(on_message, &mut control)?;
+        if let Some(text) = &control.error {
+            return Err(Failure::new(format!("the server says: {text}")));
+        }
+        for _ in 0..control.ping_count {
+            self.stream.write_all(b"PONG\r\n")?;
+        }
+        Ok(control)
+    }
+}
+
+/// INFO comes in clear, before TLS. It is read byte by byte, so that nothing behind it is taken away.
+fn read_info_line(stream: &mut Stream) -> Result<Value, Failure> {
+    let until = Instant::now() + REPLY_WAIT_MAX;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') {
+        match stream.read(&mut byte)? {
+            Some(0) => return Err(Failure::new("the server closed the connection before INFO")),
+            Some(_) => line.push(byte[0]),
+            None if Instant::now() > until => {
+                return Err(Failure::new("no INFO came: is this a NATS server?"));
+            }
+            None => {}
+        }
+        if line.len() > INFO_BYTES_MAX || (line.len() == 5 && line != b"INFO ") {
+            return Err(Failure::new("the first line is not INFO: is this a NATS server?"));
+        }
+    }
+    serde_json::from_slice(&line[4..])
+        .map_err(|error| Failure::new(format!("INFO is not readable: {error}")))
+}

@@ -1,0 +1,264 @@
+//! One socket, TCP or Unix, plain or inside TLS. One thread owns it, so TLS needs no lock.
+//!
+//! The socket stays in blocking mode with a time limit on both directions; the non-blocking calls pass
+//! `MSG_DONTWAIT`, so one connection can serve a blocking thread or an event loop.
+
+use crate::Failure;
+use crate::wire::address::Address;
+use rustix::net::{RecvFlags, SendFlags};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A blocking write that makes no progress for this long fails: the server has stopped reading.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
+/// A blocking read wakes up this often, so that its thread can see that the run has ended.
+pub const READ_WAIT: Duration = Duration::from_millis(100);
+
+/// How TLS checks the server.
+#[derive(Clone)]
+pub struct TlsSettings {
+    pub config: Arc<rustls::ClientConfig>,
+}
+
+pub struct Stream {
+    socket: OwnedFd,
+    tls: Option<Box<rustls::ClientConnection>>,
+}
+
+/// `rustls` wants `Read` and `Write`; this lends it the socket with one set of flags.
+struct Pipe<'a> {
+    socket: BorrowedFd<'a>,
+    recv: RecvFlags,
+    send: SendFlags,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self.socket, buffer, self.recv)?;
+        Ok(count)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.socket, bytes, self.send)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream {
+    /// Connects; TLS, if any, starts later, by `start_tls`.
+    ///
+    /// # Errors
+    /// When the address does not resolve or nobody accepts.
+    pub fn connect(address: &Address, deadline: Duration) -> Result<Stream, Failure> {
+        let socket: OwnedFd = match address {
+            Address::Tcp { host, port, .. } => {
+                let targets: Vec<std::net::SocketAddr> =
+                    std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), *port))
+                        .map_err(|error| Failure::new(format!("cannot resolve {host}: {error}")))?
+                        .collect();
+                let mut last = None;
+                let mut connected = None;
+                for target in targets {
+                    match std::net::TcpStream::connect_timeout(&target, deadline) {
+                        Ok(stream) => {
+                            connected = Some(stream);
+                            break;
+                        }
+                        Err(error) => last = Some(error),
+                    }
+                }
+                let stream = connected.ok_or_else(|| {
+                    let reason = last.map_or("no address".to_string(), |error| error.to_string());
+                    Failure::new(format!("cannot connect to {address}: {reason}"))
+                })?;
+                stream.set_nodelay(true)?;
+                stream.into()
+            }
+            Address::Unix { path } => std::os::unix::net::UnixStream::connect(path)
+                .map_err(|error| Failure::new(format!("cannot connect to {address}: {error}")))?
+                .into(),
+        };
+        let reference = socket2::SockRef::from(&socket);
+        reference.set_write_timeout(Some(WRITE_STALL_MAX))?;
+        reference.set_read_timeout(Some(READ_WAIT))?;
+        Ok(Stream { socket, tls: None })
+    }
+
+    /// Runs the TLS handshake on the connected socket.
+    ///
+    /// # Errors
+    /// When the handshake fails or takes longer than `WRITE_STALL_MAX`.
+    pub fn start_tls(&mut self, settings: &TlsSettings, host: &str) -> Result<(), Failure> {
+        let name = rustls_pki_types::ServerName::try_from(host.to_string())
+            .map_err(|_| Failure::new(format!("'{host}' is no name TLS can check")))?;
+        let mut tls = rustls::ClientConnection::new(settings.config.clone(), name)
+            .map_err(|error| Failure::new(format!("TLS: {error}")))?;
+        let until = std::time::Instant::now() + WRITE_STALL_MAX;
+        while tls.is_handshaking() {
+            let mut pipe = blocking(&self.socket);
+            match tls.complete_io(&mut pipe) {
+                Ok(_) => {}
+                Err(error) if is_wait(&error) && std::time::Instant::now() < until => {}
+                Err(error) => return Err(Failure::new(format!("TLS handshake: {error}"))),
+            }
+        }
+        self.tls = Some(Box::new(tls));
+        Ok(())
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Reads what there is, waiting up to `READ_WAIT`. `None`: nothing came. `Some(0)`: end of stream.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.receive(buffer, RecvFlags::empty())
+    }
+
+    /// As `read`, without waiting.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.receive(buffer, RecvFlags::DONTWAIT)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
+        let Some(tls) = &mut self.tls else {
+            return wait_as_none(plain_receive(&self.socket, buffer, flags));
+        };
+        loop {
+            match tls.reader().read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The peer closed without close_notify: to the harness that is an end like any other.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(0)),
+                Err(error) => return Err(error),
+            }
+            let socket = self.socket.as_fd();
+            let mut pipe = Pipe { socket, recv: flags, send: SendFlags::NOSIGNAL };
+            let Some(count) = wait_as_none(tls.read_tls(&mut pipe))? else { return Ok(None) };
+            if count == 0 {
+                return Ok(Some(0));
+            }
+            tls.process_new_packets().map_err(io::Error::other)?;
+            while tls.wants_write() {
+                tls.write_tls(&mut pipe)?;
+            }
+        }
+    }
+
+    /// Writes all of `bytes`, waiting as long as the server keeps taking some.
+    ///
+    /// # Errors
+    /// When the connection broke, or nothing was taken for `WRITE_STALL_MAX`.
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut pipe = blocking(&self.socket);
+        match &mut self.tls {
+            None => write_whole(&mut pipe, bytes),
+            Some(tls) => {
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let taken = tls.writer().write(rest)?;
+                    rest = &rest[taken..];
+                    while tls.wants_write() {
+                        stalled(tls.write_tls(&mut pipe))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what the socket takes at once and returns how many of `bytes` are gone.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let Some(tls) = &mut self.tls else {
+            let sent =
+                wait_as_none(rustix::net::send(&self.socket, bytes, flags).map_err(Into::into))?;
+            return Ok(sent.unwrap_or(0));
+        };
+        let socket = self.socket.as_fd();
+        let mut pipe = Pipe { socket, recv: RecvFlags::DONTWAIT, send: flags };
+        // Ciphertext that is still waiting goes first; plaintext is only taken once it is gone, so that a
+        // slow server shows as bytes not taken instead of as memory.
+        while tls.wants_write() {
+            if wait_as_none(tls.write_tls(&mut pipe))?.is_none() {
+                return Ok(0);
+            }
+        }
+        let taken = tls.writer().write(bytes)?;
+        while tls.wants_write() {
+            if wait_as_none(tls.write_tls(&mut pipe))?.is_none() {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Tells the peer that nothing more comes from here.
+    pub fn finish_writing(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn blocking(socket: &OwnedFd) -> Pipe<'_> {
+    Pipe { socket: socket.as_fd(), recv: RecvFlags::empty(), send: SendFlags::NOSIGNAL }
+}
+
+fn plain_receive(socket: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, buffer, flags)?;
+    Ok(count)
+}
+
+fn write_whole(pipe: &mut Pipe<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let sent = stalled(pipe.write(rest))?;
+        rest = &rest[sent..];
+    }
+    Ok(())
+}
+
+fn is_wait(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn wait_as_none(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if is_wait(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A blocking write that timed out means that the server stopped reading; an interrupted one is retried.
+fn stalled(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the server took no byte for {} s", WRITE_STALL_MAX.as_secs()),
+        )),
+        other => other,
+    }
+}
