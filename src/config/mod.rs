@@ -1,6 +1,7 @@
 //! Floor 2: text to `Options`. Reads files through `surroundings` and does nothing else outside itself.
 
 pub mod auth_options;
+pub mod changes;
 pub mod go_text;
 pub mod later;
 pub mod load;
@@ -11,6 +12,7 @@ mod read_accounts;
 mod read_auth;
 pub mod read_tls;
 pub mod reader;
+pub mod reference;
 mod scanner;
 pub mod surroundings;
 pub mod tls_options;

@@ -169,11 +169,23 @@ impl Shown for PathBuf {
     }
 }
 
-impl<T: Shown> Shown for Option<T> {
-    fn shown(&self) -> String {
-        self.as_ref().map(Shown::shown).unwrap_or_default()
-    }
+/// An option that is not given shows what nats-server's zero value shows.
+macro_rules! shown_or {
+    ($($type:ty = $absent:literal),*) => { $(impl Shown for Option<$type> {
+        fn shown(&self) -> String {
+            self.as_ref().map_or_else(|| $absent.into(), Shown::shown)
+        }
+    })* };
 }
+shown_or!(
+    u16 = "0",
+    usize = "0",
+    String = "",
+    PathBuf = "",
+    Duration = "0s",
+    Vec<usize> = "",
+    UnixListenOptions = ""
+);
 
 macro_rules! shown_by_debug {
     ($($type:ty),*) => { $(impl Shown for $type { fn shown(&self) -> String { format!("{self:?}") } })* };

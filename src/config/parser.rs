@@ -846,3 +846,6 @@ fn time(text: &[u8]) -> Result<String, String> {
         Err(format!("expected Zulu formatted DateTime, but got '{text}'"))
     }
 }
+
+#[cfg(test)]
+mod tests;

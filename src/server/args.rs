@@ -9,9 +9,7 @@ use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
 use crate::server::flags::Flags;
 use crate::server::help;
-
-/// The nats-server release whose behaviour Midge has.
-pub const NATS_SERVER_VERSION: &str = "2.14.5";
+use crate::server::identity::version_text;
 
 /// What the process is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,13 +95,7 @@ impl Program {
     }
 
     fn version(self) -> String {
-        match self {
-            Program::NatsServer => format!("nats-server: v{NATS_SERVER_VERSION}\n"),
-            Program::Midge => format!(
-                "midge: v{} (as nats-server v{NATS_SERVER_VERSION})\n",
-                env!("CARGO_PKG_VERSION")
-            ),
-        }
+        version_text(self.name()) + "\n"
     }
 }
 

@@ -2,6 +2,7 @@
 //! word that is no flag. What a flag means stands in the option table.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::go_text::{parse_boolean, parse_duration, parse_integer, quoted};
@@ -34,12 +35,19 @@ pub const SPECIALS: &[(&[&str], &str, &str)] = &[
 ];
 
 /// The command line, read but not yet applied. Kept while the server runs: a reload applies it again.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Flags {
     /// Name and value as written, in order; a switch without a value has `true`.
     given: Vec<(String, String)>,
     /// Words behind the last flag.
     pub words: Vec<String>,
+}
+
+/// Names only: a value may be a secret.
+impl fmt::Debug for Flags {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.given.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 impl Flags {

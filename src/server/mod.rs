@@ -1,6 +1,7 @@
 //! Floor 8: assembly of the process.
 
 pub mod args;
+pub mod argv_secrets;
 pub mod bootstrap;
 pub mod error_text;
 pub mod files;
@@ -11,6 +12,7 @@ pub mod identity;
 pub mod log_writer;
 pub mod panic_hook;
 pub mod process;
+pub mod reload;
 pub mod signal_command;
 pub mod signals;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::config::options::{IoDriver, Options};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
+use crate::server::argv_secrets::{self, Arguments};
 use crate::server::bootstrap::{self, Placement, Shards};
 use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
@@ -27,7 +28,12 @@ use crate::shard::Shard;
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
 
 /// The whole process.
-pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Arguments { arguments, warning } = argv_secrets::hide(arguments);
+    if let Some(warning) = warning {
+        eprintln!("{warning}");
+    }
+    let mut arguments = arguments.into_iter();
     let argv0 = arguments.next().unwrap_or_default();
     match args::parse(&argv0, arguments) {
         Invocation::Run(start) => serve(*start),
