@@ -1,5 +1,6 @@
 //! What a run found, and how it is shown and kept.
 
+pub mod baseline;
 pub mod console;
 pub mod document;
 pub mod files;
