@@ -13,6 +13,7 @@ pub mod nkey;
 pub mod password;
 pub mod permissions;
 pub mod replies;
+pub mod state;
 pub mod subject_set;
 pub mod tls_map;
 mod transform;

@@ -56,3 +56,22 @@ impl ServerCounters {
         self.inner.connections_total.load(Ordering::Relaxed)
     }
 }
+
+/// One number that any shard may move: an account's connections. Relaxed: it stands alone.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Arc<AtomicUsize>);
+
+impl Gauge {
+    /// Counts one in and says how many there are with it.
+    pub fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn subtract(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn value(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use hashbrown::HashTable;
 use slab::Slab;
 
+use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::base::limits::MATCH_CACHE_ENTRIES;
@@ -61,6 +62,15 @@ struct AccountState {
     cache: MatchCache<Rc<MatchList>>,
 }
 
+impl AccountState {
+    fn new(random: &mut fastrand::Rng) -> Self {
+        Self {
+            table: SubjectTable::new(random.u64(..)),
+            cache: MatchCache::new(MATCH_CACHE_ENTRIES, random.u64(..)),
+        }
+    }
+}
+
 struct ClientState {
     account: AccountId,
     outbox: Rc<Outbox>,
@@ -94,12 +104,9 @@ pub enum Subscribed {
 impl Broker {
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let account = AccountState {
-            table: SubjectTable::new(random.u64(..)),
-            cache: MatchCache::new(MATCH_CACHE_ENTRIES, random.u64(..)),
-        };
+        let global = AccountState::new(&mut random);
         Self {
-            accounts: vec![account],
+            accounts: vec![global],
             clients: Slab::new(),
             links: Vec::new(),
             interest: InterestCounts::new(),
@@ -121,6 +128,22 @@ impl Broker {
         ClientKey(
             u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
         )
+    }
+
+    /// Makes sure that an account's state exists: accounts are as many as configuration named so far.
+    fn ensure_account(&mut self, account: AccountId) {
+        while self.accounts.len() <= account.index() {
+            let state = AccountState::new(&mut self.random);
+            self.accounts.push(state);
+        }
+    }
+
+    /// Moves a client, which has no subscriptions yet, to the account it logged in to.
+    pub fn set_account(&mut self, client: ClientKey, account: AccountId) {
+        self.ensure_account(account);
+        let state = &mut self.clients[client.index()];
+        assert!(state.subscriptions.is_empty());
+        state.account = account;
     }
 
     /// Removes a client and all its subscriptions.
@@ -155,6 +178,7 @@ impl Broker {
         filter: &[u8],
         queue: &[u8],
         sid: &[u8],
+        deny: Option<DeliveryFilter>,
     ) -> Subscribed {
         let hash = self.hasher.hash_one(sid);
         let state = &mut self.clients[client.index()];
@@ -163,7 +187,9 @@ impl Broker {
         }
         let account = state.account;
         let sink = Sink::Client { key: client, outbox: state.outbox.clone() };
-        let subscription = Rc::new(Subscription::new(filter, queue, sid, sink, 1));
+        let subscription = Subscription::new(filter, queue, sid, sink, 1);
+        *subscription.deny.borrow_mut() = deny.map(Box::new);
+        let subscription = Rc::new(subscription);
         let hasher = &self.hasher;
         state
             .subscriptions
@@ -212,6 +238,34 @@ impl Broker {
         entry.ok().expect("a live subscription is in its client's map").remove();
         self.remove_from_table(account, subscription);
         self.count_interest(account, subscription, false);
+    }
+
+    /// Drops the subscriptions that `permissions` no longer allow; gives their filter, queue and sid.
+    pub fn review_subscriptions(
+        &mut self,
+        client: ClientKey,
+        permissions: &Permissions,
+    ) -> Vec<(Box<[u8]>, Box<[u8]>, Box<[u8]>)> {
+        let all: Vec<Rc<Subscription>> =
+            self.clients[client.index()].subscriptions.iter().cloned().collect();
+        let mut removed = Vec::new();
+        for subscription in all {
+            let queue = subscription.queue();
+            let right =
+                permissions.may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
+            let deny = match right {
+                SubscribeRight::Denied(_) => {
+                    let parts = (subscription.filter(), queue, subscription.sid());
+                    removed.push((parts.0.into(), parts.1.into(), parts.2.into()));
+                    self.forget(&subscription);
+                    continue;
+                }
+                SubscribeRight::Allowed => None,
+                SubscribeRight::AllowedWithDeliveryFilter(filter) => Some(Box::new(filter)),
+            };
+            *subscription.deny.borrow_mut() = deny;
+        }
+        removed
     }
 
     fn add_to_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
@@ -265,6 +319,7 @@ impl Broker {
 
     /// Applies a change of interest behind a link.
     pub fn link_interest(&mut self, link: LinkId, change: &InterestChange) {
+        self.ensure_account(change.account);
         let (account, filter, queue) = (change.account, change.filter(), change.queue());
         let hash = self.hasher.hash_one((account, filter, queue));
         let known = |other: &(AccountId, Rc<Subscription>)| {

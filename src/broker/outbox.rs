@@ -12,9 +12,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::auth::permissions::Permissions;
+use crate::auth::replies::ReplyTable;
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
@@ -53,6 +56,12 @@ pub struct RemotePublisher {
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
+/// The reply subjects a client was given and may answer to.
+pub struct ReplyTracker {
+    pub permissions: Arc<Permissions>,
+    pub table: RefCell<ReplyTable>,
+}
+
 /// See the module's words.
 pub struct Outbox {
     pub id: ConnectionId,
@@ -75,6 +84,9 @@ pub struct Outbox {
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
     paced_remote: RefCell<Vec<RemotePublisher>>,
+    /// Present when this client may answer requests to subjects that no list allows.
+    replies: RefCell<Option<Rc<ReplyTracker>>>,
+    tracks_replies: Cell<bool>,
     pub stalls: Cell<u64>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -98,6 +110,8 @@ impl Outbox {
             send_started: Cell::new(None),
             abort: RefCell::new(None),
             paced_remote: RefCell::default(),
+            replies: RefCell::default(),
+            tracks_replies: Cell::new(false),
             stalls: Cell::new(0),
             out_messages: Cell::new(0),
             out_bytes: Cell::new(0),
@@ -286,6 +300,24 @@ impl Outbox {
             return None;
         }
         Some(std::mem::take(&mut self.paced_remote.borrow_mut()))
+    }
+
+    pub fn set_reply_tracker(&self, tracker: Option<Rc<ReplyTracker>>) {
+        self.tracks_replies.set(tracker.is_some());
+        *self.replies.borrow_mut() = tracker;
+    }
+
+    #[inline]
+    pub fn tracks_replies(&self) -> bool {
+        self.tracks_replies.get()
+    }
+
+    /// A message with this reply was queued for the client.
+    #[cold]
+    pub fn track_reply(&self, reply: &[u8]) {
+        if let Some(tracker) = self.replies.borrow().as_ref() {
+            tracker.permissions.note_delivery(reply, &mut tracker.table.borrow_mut(), Instant::now());
+        }
     }
 
     pub fn set_abort(&self, abort: Option<Box<dyn Fn()>>) {

@@ -160,11 +160,17 @@ impl Broker {
         if publisher.is_some_and(|publisher| !publisher.echo && publisher.client == *key) {
             return false;
         }
+        if subscription.deny.borrow().as_ref().is_some_and(|deny| deny.denies(message.subject)) {
+            return false;
+        }
         turn.deliveries += 1;
         match outbox.push_message(message, subscription.sid()) {
             Pushed::Queued => {}
             Pushed::QueuedPace => turn.note_paced(outbox),
             Pushed::Closed | Pushed::Overflow => return false,
+        }
+        if !message.reply.is_empty() && outbox.tracks_replies() {
+            outbox.track_reply(message.reply);
         }
         let delivered = subscription.delivered.get() + 1;
         subscription.delivered.set(delivered);

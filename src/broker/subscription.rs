@@ -1,8 +1,9 @@
 //! One entry of a subject table: what is wanted, by whom, and for how long.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{ClientKey, LinkId};
 use crate::broker::outbox::Outbox;
 use crate::broker::subject_table::Slot;
@@ -28,6 +29,8 @@ pub struct Subscription {
     pub slot: Cell<Option<Slot>>,
     /// Set the moment it must get no further message; leaves the table at the end of the fan-out.
     pub removed: Cell<bool>,
+    /// Denied subjects that its filter overlaps: withheld at delivery.
+    pub deny: RefCell<Option<Box<DeliveryFilter>>>,
     /// Queue members it stands for: 1 for a client, any number for a link.
     pub weight: Cell<u32>,
 }
@@ -47,6 +50,7 @@ impl Subscription {
             delivered: Cell::new(0),
             slot: Cell::new(None),
             removed: Cell::new(false),
+            deny: RefCell::new(None),
             weight: Cell::new(weight),
         }
     }

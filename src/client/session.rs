@@ -8,10 +8,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
+
+use super::connect::LoginWait;
+use crate::auth::authenticator::Identity;
+use crate::auth::mapping::Mapped;
+use crate::auth::password::{PasswordJob, PasswordOutcome};
+use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_reserved_reply};
+use crate::auth::state::AuthState;
+use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{PACE_MS_MAX, TURN_DELIVERIES_MAX};
 use crate::base::pool::BufferPool;
-use crate::broker::outbox::Outbox;
+use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle, RemotePace};
 use crate::config::options::Options;
@@ -26,9 +35,6 @@ use crate::protocol::nats::handshake::{ConnectOptions, Info};
 use crate::protocol::nats::parser::{Parsed, Parser, ParserLimits, parse_unsubscribe_max};
 use crate::protocol::subject;
 
-/// Queue name no client may use. Source: nats-server sysGroup.
-const RESERVED_QUEUE: &[u8] = b"_sys_";
-
 /// What the sessions of one shard share.
 pub struct ClientContext {
     pub broker: BrokerHandle,
@@ -37,6 +43,22 @@ pub struct ClientContext {
     pub info: RefCell<Arc<Info>>,
     pub chunk_pool: Rc<BufferPool>,
     pub counters: ShardCounters,
+    pub auth: RefCell<Arc<AuthState>>,
+    /// Has a password checked off the shard; the outcome comes back by `password_checked`.
+    pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
+    /// Logins whose password is being checked.
+    pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
+    pub random: RefCell<fastrand::Rng>,
+}
+
+impl ClientContext {
+    /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
+    pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
+        if let Some(wait) = self.logins.borrow_mut().remove(&id) {
+            wait.outcome.set(Some(outcome));
+            wait.gate.advance_to(1);
+        }
+    }
 }
 
 /// What this shard's clients did, closed ones included.
@@ -53,6 +75,10 @@ pub struct ShardCounters {
 pub(super) enum Stage {
     /// Nothing seen yet; any verb works.
     Fresh,
+    /// Nothing but CONNECT is accepted before the deadline.
+    Unauthenticated,
+    /// Waits for the offload thread.
+    CheckingPassword,
     Connected,
     /// Refused at accept: told so and closed.
     Refused,
@@ -65,6 +91,18 @@ pub struct ClientSession {
     pub peer: Peer,
     pub(super) key: ClientKey,
     pub(super) account: AccountId,
+    pub(super) identity: Option<Identity>,
+    pub(super) permissions: Arc<Permissions>,
+    pub(super) replies: Option<Rc<ReplyTracker>>,
+    pub(super) account_gauge: Option<Gauge>,
+    pub(super) has_mappings: bool,
+    mapped: Vec<u8>,
+    /// Whether `allowed_subject` may be published to: the answer for the last subject is kept.
+    pub(super) route_allowed: bool,
+    allowed_subject: Vec<u8>,
+    /// What INFO asked this client to sign; empty = nothing.
+    pub(super) nonce: String,
+    pub(super) login_wait: Option<Rc<LoginWait>>,
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
@@ -73,8 +111,8 @@ pub struct ClientSession {
     route_cache: RouteCache,
     turn: Turn,
     remote_pace: Rc<RemotePace>,
-    subscriptions_max: usize,
-    subject_tokens_max: usize,
+    pub(super) subscriptions_max: usize,
+    pub(super) subject_tokens_max: usize,
     pub(super) trace: bool,
     first_pong_sent: bool,
     detached: bool,
@@ -114,14 +152,34 @@ impl ClientSession {
             (key, broker.remote_pace(key))
         };
         let ping_interval = options.keep_alive.ping_interval;
+        let auth = context.auth.borrow().clone();
+        let stage = match (refused, auth.authenticator.is_required()) {
+            (true, _) => Stage::Refused,
+            (false, true) => Stage::Unauthenticated,
+            (false, false) => Stage::Fresh,
+        };
+        let nonce = match auth.authenticator.needs_nonce() {
+            true => new_nonce(),
+            false => String::new(),
+        };
         Self {
             id,
             peer,
             key,
             account: AccountId::GLOBAL,
+            identity: None,
+            permissions: Arc::new(Permissions::unrestricted(false)),
+            replies: None,
+            account_gauge: None,
+            has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),
+            mapped: Vec::new(),
+            route_allowed: false,
+            allowed_subject: Vec::new(),
+            nonce,
+            login_wait: None,
             outbox,
             connect: ConnectOptions::default(),
-            stage: if refused { Stage::Refused } else { Stage::Fresh },
+            stage,
             limits: ParserLimits {
                 control_line_bytes_max: options.limits.control_line_bytes_max,
                 payload_bytes_max: options.limits.payload_bytes_max,
@@ -155,9 +213,12 @@ impl ClientSession {
     /// INFO as this connection sees it.
     pub(super) fn own_info(&self) -> Info {
         let shared = self.context.info.borrow().clone();
+        let auth = self.context.auth.borrow().clone();
         Info {
             client_id: Some(self.id.0),
             client_ip: Some(self.peer.host()),
+            nonce: (!self.nonce.is_empty()).then(|| self.nonce.clone()),
+            auth_required: auth.authenticator.is_announced(),
             ..Info::clone(&shared)
         }
     }
@@ -228,16 +289,82 @@ impl ClientSession {
         if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
-        if is_reserved_subject(message.subject) {
-            self.violation(&format!(
-                "Permissions Violation for Publish to {}",
-                quoted(message.subject)
-            ));
-            return;
+        if self.has_mappings {
+            let mut mapped = std::mem::take(&mut self.mapped);
+            if self.map_subject(message.subject, &mut mapped) {
+                let message = Message { subject: &mapped, ..message };
+                self.publish_mapped(broker, &message);
+            } else {
+                self.ok();
+            }
+            self.mapped = mapped;
+        } else {
+            self.publish_mapped(broker, &message);
         }
-        if is_reserved_reply(message.reply) {
+    }
+
+    /// Applies the account's subject mappings; false = the message is dropped by its weights.
+    fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
+        let auth = self.context.auth.borrow();
+        let account = match &self.identity {
+            Some(identity) => &identity.account,
+            None => auth.authenticator.accounts().global(),
+        };
+        match account.mappings.map(subject, &mut self.context.random.borrow_mut(), mapped) {
+            Mapped::Changed => true,
+            Mapped::Lost => false,
+            Mapped::Unchanged => {
+                mapped.clear();
+                mapped.extend_from_slice(subject);
+                true
+            }
+        }
+    }
+
+    /// Whether this client may publish the message; tells it if not.
+    #[inline]
+    fn may_publish(&mut self, message: &Message<'_>) -> bool {
+        if !(self.route_allowed && self.allowed_subject == message.subject) {
+            match self.permissions.may_publish(message.subject) {
+                PublishRight::Allowed => {
+                    self.route_allowed = true;
+                    self.allowed_subject.clear();
+                    self.allowed_subject.extend_from_slice(message.subject);
+                }
+                PublishRight::OnlyAsReply if self.answers(message.subject) => {}
+                PublishRight::OnlyAsReply | PublishRight::Denied => {
+                    let subject = quoted(message.subject);
+                    self.violation(
+                        &format!("Permissions Violation for Publish to {subject}"),
+                        &format!("Publish Violation - Subject {subject}"),
+                    );
+                    return false;
+                }
+            }
+        }
+        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
             let reply = quoted(message.reply);
-            self.violation(&format!("Permissions Violation for Publish with Reply of {reply}"));
+            self.violation(
+                &format!("Permissions Violation for Publish with Reply of {reply}"),
+                &format!("Publish Violation - Reply {reply}"),
+            );
+            return false;
+        }
+        true
+    }
+
+    /// Whether the subject is a reply this client was given and may still answer.
+    #[cold]
+    fn answers(&self, subject: &[u8]) -> bool {
+        let (Some(tracker), Some(rule)) = (&self.replies, self.permissions.responses()) else {
+            return false;
+        };
+        tracker.table.borrow_mut().use_up(subject, rule, Instant::now())
+    }
+
+    #[inline]
+    fn publish_mapped(&mut self, broker: &mut Broker, message: &Message<'_>) {
+        if !self.may_publish(message) {
             return;
         }
         if self.connect.verbose {
@@ -245,26 +372,28 @@ impl ClientSession {
         }
         let publisher =
             Publisher { client: self.key, account: self.account, echo: self.connect.echo };
-        let delivered = broker.publish(&publisher, &message, &mut self.route_cache, &mut self.turn);
+        let delivered = broker.publish(&publisher, message, &mut self.route_cache, &mut self.turn);
         if !delivered && self.connect.no_responders && !message.reply.is_empty() {
             broker.send_no_responders(&publisher, message.subject, message.reply);
         }
     }
 
     fn subscribe(&mut self, broker: &mut Broker, filter: &[u8], queue: &[u8], sid: &[u8]) {
-        if queue == RESERVED_QUEUE {
-            let subject = quoted(filter);
-            let queue = quoted(queue);
-            self.violation(&format!(
-                "Permissions Violation for Subscription to {subject} using queue {queue}"
-            ));
-            return;
-        }
+        let named_queue = (!queue.is_empty()).then_some(queue);
+        let deny = match self.permissions.may_subscribe(filter, named_queue) {
+            SubscribeRight::Allowed => None,
+            SubscribeRight::AllowedWithDeliveryFilter(deny) => Some(deny),
+            SubscribeRight::Denied(_) => {
+                self.refuse_subscription(filter, queue, sid);
+                return;
+            }
+        };
         if self.subject_tokens_max > 0 && subject::token_count(filter) > self.subject_tokens_max {
             let subject = quoted(filter);
-            self.violation(&format!(
-                "Permissions Violation for Subscription to {subject}, too many tokens"
-            ));
+            self.violation(
+                &format!("Permissions Violation for Subscription to {subject}, too many tokens"),
+                &format!("Subscription Violation - Subject {subject}, too many tokens"),
+            );
             return;
         }
         if self.subscriptions_max > 0
@@ -277,7 +406,7 @@ impl ClientSession {
             self.outbox.push_error(text::INVALID_SUBJECT);
             return;
         }
-        broker.subscribe(self.key, filter, queue, sid);
+        broker.subscribe(self.key, filter, queue, sid, deny);
         self.ok();
     }
 
@@ -290,7 +419,11 @@ impl ClientSession {
         if self.connect.protocol >= 1 {
             let info = Info {
                 connect_info: true,
-                remote_account: Some("$G".into()),
+                remote_account: Some(match &self.identity {
+                Some(identity) => identity.account.name.to_string(),
+                None => "$G".into(),
+            }),
+            acc_is_sys: self.identity.as_ref().is_some_and(|identity| identity.account.is_system),
                 max_payload: self.limits.payload_bytes_max,
                 ..self.own_info()
             };
@@ -305,10 +438,28 @@ impl ClientSession {
         }
     }
 
+    #[cold]
+    fn refuse_subscription(&self, filter: &[u8], queue: &[u8], sid: &[u8]) {
+        let (filter, sid) = (quoted(filter), String::from_utf8_lossy(sid));
+        if queue.is_empty() {
+            self.violation(
+                &format!("Permissions Violation for Subscription to {filter}"),
+                &format!("Subscription Violation - Subject {filter}, SID {sid}"),
+            );
+        } else {
+            let queue = quoted(queue);
+            self.violation(
+                &format!("Permissions Violation for Subscription to {filter} using queue {queue}"),
+                &format!("Subscription Violation - Subject {filter}, Queue: {queue}, SID {sid}"),
+            );
+        }
+    }
+
     /// An error that leaves the connection open.
     #[cold]
-    fn violation(&self, text: &str) {
-        self.outbox.push_error(text);
+    fn violation(&self, wire_text: &str, log_text: &str) {
+        self.outbox.push_error(wire_text);
+        self.log_error(log_text);
     }
 
     #[cold]
@@ -321,6 +472,31 @@ impl ClientSession {
             self.outbox.push_error(text);
         }
         error.close_reason()
+    }
+
+    /// What comes before a client's commands: a password check that ended, and the rule that a client who
+    /// must log in begins with CONNECT, unless somebody stands in for those without credentials.
+    fn before_first_command(
+        &mut self,
+        broker: &mut Broker,
+        input: &ReadBuffer,
+    ) -> Result<(), CloseReason> {
+        match self.stage {
+            Stage::CheckingPassword => self.password_checked(broker),
+            Stage::Unauthenticated => {
+                let speaks = input.bytes().first();
+                if speaks.is_none_or(|byte| byte.eq_ignore_ascii_case(&b'c')) {
+                    return Ok(());
+                }
+                if self.context.auth.borrow().authenticator.has_no_auth_user() {
+                    return self.log_in(broker);
+                }
+                self.log_error("authentication error");
+                self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
+                Err(CloseReason::AuthenticationFailure)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the reader does after the commands of this batch.
@@ -390,20 +566,14 @@ impl ClientSession {
     }
 }
 
-/// Subjects clients may not publish to. Source: nats-server pubAllowed and its callers.
-#[inline]
-fn is_reserved_subject(subject: &[u8]) -> bool {
-    matches!(subject, [b'_', b'G', b'R', b'_', b'.', ..] | [b'$', b'N', b'R', b'G', b'.', ..])
-}
-
-/// Replies clients may not use. Source: nats-server isReservedReply.
-#[inline]
-fn is_reserved_reply(reply: &[u8]) -> bool {
-    match reply.first() {
-        Some(b'_') => reply.starts_with(b"_R_.") || reply.starts_with(b"_GR_."),
-        Some(b'$') => reply.starts_with(b"$JS.ACK."),
-        _ => false,
+/// 11 random bytes in base64url, as nats-server's nonce.
+fn new_nonce() -> String {
+    let mut bytes = [0u8; 11];
+    // Not to be guessed: a signature over it is a login.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        panic!("the kernel has no random bytes");
     }
+    data_encoding::BASE64URL_NOPAD.encode(&bytes)
 }
 
 impl Session for ClientSession {
@@ -423,7 +593,15 @@ impl Session for ClientSession {
         let messages_before = (self.in_messages, self.in_bytes);
         self.turn.deliveries = 0;
         let mut consumed_total = 0;
+        if let Err(reason) = self.before_first_command(&mut broker, input) {
+            return Step::Close(reason);
+        }
         let step = loop {
+            if self.stage == Stage::CheckingPassword {
+                let Some(wait) = &self.login_wait else { break Step::ReadMore };
+                let gate = wait.gate.clone();
+                break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
+            }
             let bytes = &input.bytes()[consumed_total..];
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
@@ -480,6 +658,14 @@ impl Session for ClientSession {
         if std::mem::take(&mut self.active) {
             self.active_at = now;
         }
+        if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
+            let timeout = self.context.options.borrow().auth_timeout();
+            if now.saturating_duration_since(self.started) > timeout {
+                tracing::debug!("{} - Authentication Timeout", self.label());
+                self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
+                return Some(CloseReason::AuthenticationTimeout);
+            }
+        }
         if now < self.ping_at || self.stage == Stage::Refused {
             return None;
         }
@@ -508,6 +694,8 @@ impl Session for ClientSession {
             return;
         }
         self.context.broker.borrow_mut().detach(self.key);
+        self.context.logins.borrow_mut().remove(&self.id);
+        self.leave_account();
         if matches!(
             reason,
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline

@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::ShardId;
 use crate::config::options::Options;
@@ -17,7 +18,7 @@ use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
 use crate::protocol::nats::handshake::Info;
 use crate::server::error_text::os_error_text;
-use crate::shard::{ShardHandle, ShardSeed, run};
+use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
 /// How long all shards may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ pub struct Placement {
 /// What could not be had, in words for the operator.
 pub fn start(
     options: &Arc<Options>,
+    auth: &Arc<AuthState>,
     placement: Placement,
     info: impl FnOnce(SocketAddr) -> Info,
     unix: Option<UnixListener>,
@@ -85,6 +87,7 @@ pub fn start(
         let bell = bells[to].clone();
         Box::new(move || bell.wake_if_parked())
     });
+    let offload = Offload::start().map_err(|error| format!("no helper thread: {error}"))?;
     let (ready, is_ready) = channel();
     let mut handles = Vec::new();
     let mut threads = Vec::new();
@@ -102,6 +105,9 @@ pub fn start(
             own_bell: bells[index].clone(),
             tasks,
             options: options.clone(),
+            auth: auth.clone(),
+            offload: offload.clone(),
+            handle: handles[index].clone(),
             info: info.clone(),
             server: counters.clone(),
             random_seed: fastrand::u64(..),

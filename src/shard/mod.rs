@@ -1,7 +1,9 @@
 //! Floor 7: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
 
+mod offload;
 mod run;
 
+pub use offload::Offload;
 pub use run::{ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
@@ -12,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::ShardId;
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
+use crate::config::options::Options;
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
@@ -117,7 +121,10 @@ impl Shard {
     /// How often `tick` must run for deadlines to be kept within a quarter of their length.
     fn tick_interval(&self) -> Duration {
         let options = self.clients.options.borrow();
-        let shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
+        let mut shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
+        if self.clients.auth.borrow().authenticator.is_required() {
+            shortest = shortest.min(options.auth_timeout());
+        }
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
@@ -151,6 +158,19 @@ impl Shard {
     pub fn announce(&self, info: Arc<Info>) {
         *self.clients.info.borrow_mut() = info;
         self.for_each_session(|session| session.push_async_info());
+        self.hook.request();
+    }
+
+    /// A reload: new options and authentication apply to every client from now on.
+    pub fn reload(&self, options: Arc<Options>, auth: Arc<AuthState>, info: Arc<Info>) {
+        *self.clients.options.borrow_mut() = options;
+        *self.clients.auth.borrow_mut() = auth;
+        *self.clients.info.borrow_mut() = info;
+        self.for_each_session(|session| {
+            if let Some(reason) = session.reload() {
+                session.outbox().close(reason);
+            }
+        });
         self.hook.request();
     }
 

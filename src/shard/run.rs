@@ -10,7 +10,8 @@ use std::task::Poll;
 
 use slab::Slab;
 
-use super::{Shard, Task};
+use super::{Offload, Shard, ShardHandle, Task};
+use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::ShardId;
 use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
@@ -39,6 +40,10 @@ pub struct ShardSeed {
     pub tasks: Receiver<Task>,
     pub options: Arc<Options>,
     pub info: Arc<Info>,
+    pub auth: Arc<AuthState>,
+    pub offload: Offload,
+    /// This shard's own, for what comes back from other threads.
+    pub handle: ShardHandle,
     pub server: ServerCounters,
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
@@ -75,6 +80,12 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             info: RefCell::new(seed.info),
             chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, CHUNKS_POOLED_MAX)),
             counters: ShardCounters::default(),
+            auth: RefCell::new(seed.auth),
+            check_password: Box::new(move |id, job| {
+                seed.offload.check_password(job, id, seed.handle.clone());
+            }),
+            logins: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
         }),
         broker,
         server: seed.server,
