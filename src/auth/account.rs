@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::input::AccountLimits;
 use super::mapping::Mappings;
+use crate::config::auth_options::AccountLimitOptions;
 
 /// The account of everybody who is told no other.
 pub const GLOBAL_ACCOUNT_NAME: &str = "$G";
@@ -15,7 +15,7 @@ pub struct Account {
     pub name: Arc<str>,
     /// Receives the server's own events; not bound by some prefixes that are reserved for the server.
     pub is_system: bool,
-    pub limits: AccountLimits,
+    pub limits: AccountLimitOptions,
     pub mappings: Mappings,
 }
 

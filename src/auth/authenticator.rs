@@ -17,13 +17,14 @@ use hashbrown::HashMap;
 use super::account::{Account, AccountSet};
 use super::certificate::CertificateNames;
 use super::nkey::UserKey;
-use super::password::{self, PasswordJob, PasswordOutcome, Secret};
+use super::password::{self, PasswordJob, PasswordOutcome};
 use super::permissions::Permissions;
 use super::tls_map::CertificateMap;
+use crate::config::auth_options::Secret;
 
 mod build;
 
-pub use build::AuthError;
+pub use build::{AuthError, Surroundings};
 
 /// What CONNECT says about who is there; what is absent is empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,7 +162,6 @@ pub enum Refusal {
     WrongPassword,
     WrongToken,
     ConnectionType,
-    ProxyRequired,
 }
 
 impl fmt::Display for Refusal {
@@ -177,7 +177,6 @@ impl fmt::Display for Refusal {
             Self::WrongPassword => "wrong password",
             Self::WrongToken => "wrong token",
             Self::ConnectionType => "connection type not allowed",
-            Self::ProxyRequired => "connection is not through a trusted proxy",
         })
     }
 }
@@ -191,7 +190,6 @@ struct User {
     account: Arc<Account>,
     permissions: Arc<Permissions>,
     connection_types: ConnectionTypes,
-    proxy_required: bool,
 }
 
 impl User {
@@ -201,16 +199,13 @@ impl User {
             user_name: self.name.clone(),
             account: self.account.clone(),
             permissions: self.permissions.clone(),
-            proof: (!self.stored.is_empty()).then(|| self.stored.clone()),
+            proof: Some(self.stored.clone()),
         }
     }
 
     fn may_connect(&self, connection_type: ConnectionType) -> Result<(), Refusal> {
         if !self.connection_types.allow(connection_type) {
             return Err(Refusal::ConnectionType);
-        }
-        if self.proxy_required {
-            return Err(Refusal::ProxyRequired);
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::input::MappingInput;
 use super::transform::Transform;
 pub use super::transform::TransformError;
+use crate::config::auth_options::{MappingOptions, Place};
 use crate::protocol::subject;
 
 /// All mappings of one account.
@@ -49,12 +49,12 @@ impl Mappings {
     /// # Errors
     /// A source or destination is refused; the operator is told which and why.
     pub fn compile(
-        inputs: &[MappingInput],
+        options: &[MappingOptions],
         cluster_name: Option<&str>,
     ) -> Result<Self, MappingError> {
         let mut rules: Vec<Rule> = Vec::new();
-        for input in inputs {
-            let rule = Rule::compile(input, cluster_name)?;
+        for options in options {
+            let rule = Rule::compile(options, cluster_name)?;
             // The same source again replaces what stood there.
             match rules.iter_mut().find(|known| known.source == rule.source) {
                 Some(known) => *known = rule,
@@ -93,8 +93,12 @@ impl Mappings {
 }
 
 impl Rule {
-    fn compile(input: &MappingInput, cluster_name: Option<&str>) -> Result<Self, MappingError> {
-        let fail = |reason| MappingError { source: input.source.clone(), reason };
+    fn compile(input: &MappingOptions, cluster_name: Option<&str>) -> Result<Self, MappingError> {
+        let fail = |reason| MappingError {
+            place: input.place.clone(),
+            source: input.source.clone(),
+            reason,
+        };
         if !subject::is_valid_filter(input.source.as_bytes()) {
             return Err(fail(Reason::BadSource));
         }
@@ -186,8 +190,10 @@ fn identity_of(source: &str) -> String {
 }
 
 /// A mapping that was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MappingError {
+    /// Where the file defines it; empty when it does not come from a file.
+    pub place: Place,
     pub source: String,
     pub reason: Reason,
 }
@@ -205,6 +211,9 @@ pub enum Reason {
 impl fmt::Display for MappingError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = &self.source;
+        if !self.place.0.is_empty() {
+            write!(formatter, "{}: ", self.place.0)?;
+        }
         match &self.reason {
             Reason::BadSource => {
                 return write!(formatter, "Subject {source:?} is not a valid subject");

@@ -1,14 +1,13 @@
 //! Floor 3: who may connect, and what they may do. Pure: no socket, no clock, no thread.
 //!
-//! `input` is the plain data that configuration comes down to; `Authenticator::build` compiles it once per
-//! configuration, and every shard shares the result. A session asks the authenticator once per CONNECT and
+//! `Authenticator::build` compiles the plain data of `config::auth_options` once per configuration, and
+//! every shard shares the result. A session asks the authenticator once per CONNECT and
 //! keeps the `Identity`; it asks the identity's `Permissions` once per publish and subscription. bcrypt is
 //! the one slow step: the decision then is `NeedsPasswordCheck`, and the caller runs the job elsewhere.
 
 pub mod account;
 pub mod authenticator;
 pub mod certificate;
-pub mod input;
 pub mod mapping;
 pub mod nkey;
 pub mod password;

@@ -3,39 +3,9 @@
 //! A plain secret is compared here, in a time that depends only on the length of what the client gave. A
 //! bcrypt hash is slow on purpose: `PasswordJob` carries it to the offload thread.
 
-use std::fmt;
 use std::hint::black_box;
 
-/// A secret that no `Debug` output shows.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself: for comparing, never for showing.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[REDACTED]")
-    }
-}
+use crate::config::auth_options::Secret;
 
 /// Whether a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
 pub fn is_bcrypt(stored: &str) -> bool {
@@ -92,7 +62,7 @@ pub fn decoy_of(hash: &str) -> Option<Secret> {
     let cost = is_bcrypt(hash).then(|| &hash[4..6])?;
     // The salt and digest are arbitrary, but well formed: a malformed hash would be refused at once.
     let decoy = format!("$2b${cost}$MidgeDecoySaltWithoutuMidgeDecoyDigestWithoutOwner...");
-    decoy.parse::<bcrypt::HashParts>().ok().map(|_| Secret(decoy))
+    decoy.parse::<bcrypt::HashParts>().ok().map(|_| Secret::new(decoy))
 }
 
 #[cfg(test)]
@@ -129,8 +99,8 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show() {
-        let job = PasswordJob::new(Secret::from("$2a$04$hash"), "given-secret");
-        let shown = format!("{:?} {job:?}", Secret::from("stored-secret"));
+        let job = PasswordJob::new(Secret::new("$2a$04$hash"), "given-secret");
+        let shown = format!("{:?} {job:?}", Secret::new("stored-secret"));
         assert!(!shown.contains("secret") && !shown.contains("hash$"), "{shown}");
         assert!(!shown.contains("$2a"), "{shown}");
     }
@@ -138,7 +108,7 @@ mod tests {
     #[test]
     fn a_job_finds_the_right_password_and_no_other() {
         let hash = bcrypt::hash("right", 4).expect("cost 4 is allowed");
-        let outcome = |hash: &str, given| PasswordJob::new(Secret::from(hash), given).run().matches;
+        let outcome = |hash: &str, given| PasswordJob::new(Secret::new(hash), given).run().matches;
         assert!(outcome(&hash, "right"));
         assert!(!outcome(&hash, "wrong"));
         assert!(!outcome(&hash, ""));

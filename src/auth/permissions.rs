@@ -13,9 +13,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::input::{PermissionsInput, ResponsesInput};
 use super::replies::ReplyTable;
 use super::subject_set::{SubjectSet, has_empty_token};
+use crate::config::auth_options::{
+    PermissionOptions, ResponsePermissionOptions, SubjectPermissionOptions,
+};
 use crate::protocol::subject;
 
 /// Queue group that only the server itself uses.
@@ -118,27 +120,28 @@ impl Permissions {
     /// # Errors
     /// An entry is not a subject, or not a subject and a queue.
     pub fn compile(
-        input: &PermissionsInput,
+        options: &PermissionOptions,
         system_account: bool,
     ) -> Result<Self, PermissionsError> {
-        let responses = input.responses.map(ResponseRule::from);
+        let (publish_allow, publish_deny) = lists(options.publish.as_ref());
+        let (subscribe_allow, subscribe_deny) = lists(options.subscribe.as_ref());
+        let responses = options.allow_responses.as_ref().map(ResponseRule::from);
         // An empty allow list is no list, unless answers are allowed: then only answers are.
-        let has_publish_allow = !input.publish.allow.is_empty() || responses.is_some();
-        let publish_allow = match has_publish_allow {
-            true => Some(publish_set(&input.publish.allow)?),
+        let publish_allow = match !publish_allow.is_empty() || responses.is_some() {
+            true => Some(publish_set(publish_allow)?),
             false => None,
         };
-        let subscribe_allow = match input.subscribe.allow.is_empty() {
+        let subscribe_allow = match subscribe_allow.is_empty() {
             true => None,
-            false => Some(SubscribeRules::compile(&input.subscribe.allow)?),
+            false => Some(SubscribeRules::compile(subscribe_allow)?),
         };
-        let publish_deny = publish_set(&input.publish.deny)?;
+        let publish_deny = publish_set(publish_deny)?;
         Ok(Self {
             publish_open: publish_allow.is_none() && publish_deny.is_empty(),
             publish_allow,
             publish_deny,
             subscribe_allow,
-            subscribe_deny: SubscribeRules::compile(&input.subscribe.deny)?,
+            subscribe_deny: SubscribeRules::compile(subscribe_deny)?,
             responses,
             system_account,
         })
@@ -319,13 +322,16 @@ impl QueueRule {
     }
 }
 
-impl From<ResponsesInput> for ResponseRule {
+impl From<&ResponsePermissionOptions> for ResponseRule {
     /// Zero means the default.
-    fn from(input: ResponsesInput) -> Self {
-        let default = ResponsesInput::default();
+    fn from(options: &ResponsePermissionOptions) -> Self {
+        let default = ResponsePermissionOptions::default();
         Self {
-            max: if input.max == Some(0) { default.max } else { input.max },
-            expires: match input.expires {
+            max: match options.messages_max {
+                Some(0) => default.messages_max,
+                given => given,
+            },
+            expires: match options.expires {
                 Some(Duration::ZERO) => default.expires,
                 given => given,
             },
@@ -367,6 +373,14 @@ impl fmt::Display for PermissionsError {
 }
 
 impl std::error::Error for PermissionsError {}
+
+/// The allow and deny list; a list that is not there is empty.
+fn lists(options: Option<&SubjectPermissionOptions>) -> (&[String], &[String]) {
+    let list = |list: fn(&SubjectPermissionOptions) -> &Option<Vec<String>>| {
+        options.and_then(|options| list(options).as_deref()).unwrap_or_default()
+    };
+    (list(|options| &options.allow), list(|options| &options.deny))
+}
 
 fn publish_set(entries: &[String]) -> Result<SubjectSet, PermissionsError> {
     let mut set = SubjectSet::default();

@@ -23,6 +23,10 @@ pub const PENDING_BYTES_PACE: usize = 1 << 20;
 /// Client connections. nats-server's `max_connections`. Enforced at accept over all shards.
 pub const CONNECTIONS_MAX: usize = 65_536;
 
+/// Cached subjects looked at for one wildcard change. Past this the match cache is emptied instead: one
+/// SUB must not hold a shard. Enforced by `MatchCache::evict_matching`.
+pub const MATCH_CACHE_SCAN_MAX: usize = 512;
+
 /// Digits of a size argument: what nats-server's parser accepts, so a size is below 10^9.
 pub const SIZE_DIGITS_MAX: usize = 9;
 

@@ -328,6 +328,10 @@ mod tests {
         Outbox::new(ConnectionId(7), Rc::new(BufferPool::new(&CHUNK_BYTES, 8)), pending_bytes_max)
     }
 
+    fn message<'a>(body: &'a [u8], size_text: &'a [u8]) -> Message<'a> {
+        Message { subject: b"s", reply: b"", headers: b"", body, header_size_text: b"", size_text }
+    }
+
     fn take(outbox: &Outbox) -> Option<Option<Vec<u8>>> {
         let future = std::pin::pin!(outbox.next_chunk());
         match future.poll(&mut Context::from_waker(Waker::noop())) {
@@ -344,7 +348,8 @@ mod tests {
         let mut expected = Vec::new();
         for index in 0..3000usize {
             let body = vec![b'a' + (index % 26) as u8; index % 700];
-            let message = Message { subject: b"s", reply: b"", headers: b"", body: &body };
+            let size = body.len().to_string().into_bytes();
+            let message = message(&body, &size);
             assert_ne!(outbox.push_message(&message, b"1"), Pushed::Closed);
             encode::message(&mut expected, &message, b"1", false);
         }
@@ -363,7 +368,8 @@ mod tests {
     fn a_message_past_the_bound_closes_and_discards() {
         let outbox = outbox(1000);
         let body = vec![b'x'; 400];
-        let message = Message { subject: b"s", reply: b"", headers: b"", body: &body };
+        let size = *b"400";
+        let message = message(&body, &size);
         assert_eq!(outbox.push_message(&message, b"1"), Pushed::Queued);
         assert_eq!(outbox.push_message(&message, b"1"), Pushed::QueuedPace);
         assert_eq!(outbox.push_message(&message, b"1"), Pushed::Overflow);
@@ -386,7 +392,8 @@ mod tests {
     fn only_a_moving_consumer_is_paced_for() {
         let outbox = outbox(4000);
         let body = vec![b'x'; 3100];
-        let message = Message { subject: b"s", reply: b"", headers: b"", body: &body };
+        let size = *b"3100";
+        let message = message(&body, &size);
         assert_eq!(outbox.push_message(&message, b"1"), Pushed::QueuedPace);
         let now = Instant::now();
         assert!(outbox.pace_target(now).is_some());

@@ -220,6 +220,8 @@ impl ClientSession {
             reply: publish.reply.of(input),
             headers: &body[..publish.header_size as usize],
             body,
+            header_size_text: publish.header_size_text.of(input),
+            size_text: publish.size_text.of(input),
         };
         self.in_messages += 1;
         self.in_bytes += body.len() as u64;
@@ -281,7 +283,7 @@ impl ClientSession {
 
     fn pong(&mut self) {
         self.outbox.push_bytes(encode::PONG);
-        if self.first_pong_sent {
+        if self.first_pong_sent || self.stage != Stage::Connected {
             return;
         }
         self.first_pong_sent = true;
@@ -412,6 +414,7 @@ impl Session for ClientSession {
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
         if self.stage == Stage::Refused {
+            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
         }
         self.active = true;

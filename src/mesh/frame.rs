@@ -9,15 +9,16 @@ use crate::broker::link::Forward;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode::copy_payload;
 
-/// account, publisher + 1, flags, subject, reply, headers, body sizes: seven u32.
-const HEAD_BYTES: usize = 28;
+/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts: eight u32.
+const HEAD_BYTES: usize = 32;
 const PLAIN: u32 = 1;
 
 /// Bytes `forward` takes in a batch.
 pub fn size(forward: &Forward<'_>) -> usize {
     let queues: usize = forward.queues.iter().map(|queue| queue.len() + 4).sum();
     let message = &forward.message;
-    HEAD_BYTES + queues + message.subject.len() + message.reply.len() + message.body.len()
+    let texts = message.header_size_text.len() + message.size_text.len();
+    HEAD_BYTES + queues + message.subject.len() + message.reply.len() + texts + message.body.len()
 }
 
 /// Appends `forward`; the batch has room.
@@ -34,6 +35,7 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
         message.reply.len() as u32,
         message.headers.len() as u32,
         message.body.len() as u32,
+        message.header_size_text.len() as u32 | (message.size_text.len() as u32) << 16,
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
@@ -46,6 +48,8 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
     }
     batch.extend_from_slice(message.subject);
     batch.extend_from_slice(message.reply);
+    batch.extend_from_slice(message.header_size_text);
+    batch.extend_from_slice(message.size_text);
     copy_payload(batch, message.body);
 }
 
@@ -72,11 +76,14 @@ pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>)) {
         }
         let subject = take(field(3) as usize);
         let reply = take(field(4) as usize);
+        let header_size_text = take((field(7) & 0xffff) as usize);
+        let size_text = take((field(7) >> 16) as usize);
         let body = take(field(6) as usize);
+        let headers = &body[..field(5) as usize];
         deliver(&Forward {
             account: AccountId(field(0)),
             publisher: field(1).checked_sub(1).map(ClientKey),
-            message: Message { subject, reply, headers: &body[..field(5) as usize], body },
+            message: Message { subject, reply, headers, body, header_size_text, size_text },
             plain: flags & PLAIN != 0,
             hops: (flags >> 8) as u8,
             queues: &queues,
@@ -90,7 +97,14 @@ mod tests {
 
     #[test]
     fn frames_come_back_as_they_went_in() {
-        let message = Message { subject: b"a.b", reply: b"r", headers: b"hh", body: b"hhpayload" };
+        let message = Message {
+            subject: b"a.b",
+            reply: b"r",
+            headers: b"hh",
+            body: b"hhpayload",
+            header_size_text: b"2",
+            size_text: b"09",
+        };
         let first = Forward {
             account: AccountId(3),
             publisher: Some(ClientKey(0)),

@@ -100,6 +100,17 @@ async fn read_loop<S: Session>(
 ) -> CloseReason {
     let mut input = ReadBuffer::new(context.read_pool.clone());
     loop {
+        // The first time there is nothing to consume yet, but the session may have its mind made up.
+        loop {
+            context.hook.before_batch();
+            let step = session.borrow_mut().receive(&mut input);
+            match step {
+                Step::ReadMore => break,
+                Step::Again => context.hook.yield_turn().await,
+                Step::WaitFor(wait) => wait_for(wait).await,
+                Step::Close(reason) => return reason,
+            }
+        }
         let cancel = (input.capacity() > READ_BUFFER_BYTES[1]).then(|| {
             let canceller = control.canceller.take().unwrap_or_default();
             let handle = canceller.handle();
@@ -113,22 +124,8 @@ async fn read_loop<S: Session>(
                 if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
             {
                 input.shrink();
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return CloseReason::ClientClosed;
             }
             Err(_) => return CloseReason::ReadError,
-        }
-        loop {
-            context.hook.before_batch();
-            let step = session.borrow_mut().receive(&mut input);
-            match step {
-                Step::ReadMore => break,
-                Step::Again => context.hook.yield_turn().await,
-                Step::WaitFor(wait) => wait_for(wait).await,
-                Step::Close(reason) => return reason,
-            }
         }
     }
 }

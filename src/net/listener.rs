@@ -4,7 +4,7 @@
 //! burst of connections costs one wake and closing a listener never leaves an accept in flight.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 
@@ -93,22 +93,35 @@ impl Listener {
         }
     }
 
-    /// Accepts for ever, or until `stop` resolves; gives each socket to `accepted`. A failure to accept is
-    /// told to `failed` and tried again: it is about one connection, or about descriptors that may come back.
+    /// Stops listening at once: from now on connections are refused, and `serve` ends.
+    pub fn stop(&self) {
+        let result = match self {
+            Self::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+            Self::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+        };
+        // Fails only for a socket that no longer listens.
+        let _ = result;
+    }
+
+    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept is told to
+    /// `failed` and tried again: it is about one connection, or about descriptors that may come back.
+    ///
+    /// # Errors
+    /// The socket could not be given to the runtime.
     pub async fn serve(
-        self,
+        &self,
         accepted: impl Fn(Accepted),
         failed: impl Fn(io::Error),
-        stop: impl Future<Output = ()>,
+        stopped: impl Fn() -> bool,
     ) -> io::Result<()> {
         let readiness =
             monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
-        let mut stop = std::pin::pin!(stop);
         let mut pause = std::time::Duration::from_millis(10);
         loop {
-            monoio::select! {
-                _ = &mut stop => return Ok(()),
-                ready = readiness.readable(false) => ready?,
+            // A listener that was stopped is readable too; the accept then says why.
+            let _ = readiness.readable(false).await;
+            if stopped() {
+                return Ok(());
             }
             for _ in 0..ACCEPTS_PER_TURN {
                 match self.accept() {

@@ -10,6 +10,10 @@ pub struct Message<'a> {
     pub headers: &'a [u8],
     /// Headers (if any) and payload, contiguous: what MSG or HMSG carries.
     pub body: &'a [u8],
+    /// The sizes of headers and body as their publisher wrote them: nats-server hands them on unchanged,
+    /// leading zeros and all. Without headers the first is empty.
+    pub header_size_text: &'a [u8],
+    pub size_text: &'a [u8],
 }
 
 impl<'a> Message<'a> {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::server::log_writer::ServerLog;
 use crate::server::signals::{self, ServerEvent};
 use crate::server::unix_socket::{self, UnixSocketFile};
 use crate::server::{panic_hook, signal_command};
+use crate::shard::Shard;
 
 /// How long connections get to send what they owe when the server stops.
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
@@ -237,7 +239,7 @@ fn wait(events: &Receiver<ServerEvent>, options: &Options, shards: &Shards, log:
 /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
 fn lame_duck(events: &Receiver<ServerEvent>, options: &Options, shards: &Shards, log: &ServerLog) {
     tracing::info!("Entering lame duck mode, stop accepting new clients");
-    shards.handles.iter().for_each(|shard| shard.run(|shard| shard.stop_listening()));
+    run_on_all(shards, |shard| shard.stop_listening());
     if shards.counters.connections() == 0 {
         return;
     }
@@ -257,6 +259,21 @@ fn lame_duck(events: &Receiver<ServerEvent>, options: &Options, shards: &Shards,
     if pause(events, options, log, Instant::now() + window + Duration::from_secs(1), gone) {
         tracing::info!("All clients are closed, or the lame duck duration is over");
     }
+}
+
+/// Runs `task` on every shard and waits until all have.
+fn run_on_all(shards: &Shards, task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+    let (done, all_done) = std::sync::mpsc::channel();
+    for shard in &shards.handles {
+        let (task, done) = (task.clone(), done.clone());
+        shard.run(move |shard| {
+            task(shard);
+            // Nobody waits any more: the process is ending.
+            let _ = done.send(());
+        });
+    }
+    drop(done);
+    while all_done.recv().is_ok() {}
 }
 
 /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::base::counters::ServerCounters;
-use crate::base::gate::Gate;
 use crate::base::ids::ShardId;
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
-use crate::net::listener::Accepted;
+use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::{TurnHook, sleep, spawn};
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
@@ -64,8 +63,9 @@ pub struct Shard {
     connections: Rc<ConnectionContext>,
     registry: RefCell<Slab<Entry>>,
     hook: Rc<TurnHook>,
-    /// Reaches 1 when the listeners should stop.
-    stop_listening: Rc<Gate>,
+    listeners: Vec<Rc<Listener>>,
+    /// The listeners were stopped for good.
+    refusing: Cell<bool>,
     stopped: Cell<bool>,
 }
 
@@ -141,8 +141,10 @@ impl Shard {
         }
     }
 
+    /// Refuses connections from now on.
     pub fn stop_listening(&self) {
-        self.stop_listening.advance_to(1);
+        self.refusing.set(true);
+        self.listeners.iter().for_each(|listener| listener.stop());
     }
 
     /// Lame duck: tells clients, which then look for another server.

@@ -12,7 +12,6 @@ use slab::Slab;
 
 use super::{Shard, Task};
 use crate::base::counters::ServerCounters;
-use crate::base::gate::Gate;
 use crate::base::ids::ShardId;
 use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
 use crate::base::pool::BufferPool;
@@ -87,7 +86,8 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         }),
         registry: RefCell::new(Slab::new()),
         hook: hook.clone(),
-        stop_listening: Rc::new(Gate::new()),
+        listeners: seed.listeners.into_iter().map(Rc::new).collect(),
+        refusing: Cell::new(false),
         stopped: Cell::new(false),
     });
     let applying = Rc::downgrade(&shard);
@@ -100,8 +100,8 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     spawn(hook.clone().run_kicker());
     spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
     spawn(shard.clone().run_ticker());
-    for listener in seed.listeners {
-        spawn(accept_loop(shard.clone(), listener));
+    for listener in &shard.listeners {
+        spawn(accept_loop(shard.clone(), listener.clone()));
     }
     // The server counts these; it may have given up on starting, then nobody listens.
     let _ = ready.send(seed.id);
@@ -135,13 +135,12 @@ async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Ta
     }
 }
 
-async fn accept_loop(shard: Rc<Shard>, listener: Listener) {
-    let stop = shard.stop_listening.clone();
+async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>) {
     let result = listener
         .serve(
             |accepted| shard.accept(accepted),
             |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
-            async move { stop.reached(1).await },
+            || shard.refusing.get(),
         )
         .await;
     if let Err(error) = result {

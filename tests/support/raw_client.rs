@@ -47,6 +47,11 @@ impl RawClient {
         &self.unread
     }
 
+    /// Whether the server has closed, as far as `fill` has seen.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Drops the first `size` unread bytes.
     pub fn consume(&mut self, size: usize) {
         self.unread.drain(..size);

@@ -294,7 +294,8 @@ impl<'a> Replay<'a> {
     ) -> Result<(), String> {
         let raw = &mut self.client(peer)?.raw;
         let Some(line) = raw.take_line(Instant::now() + WAIT_MAX) else {
-            return Err(difference(peer, "INFO", raw.unread(), ", then no more"));
+            let then = if raw.is_closed() { ", then closed" } else { ", then silence" };
+            return Err(difference(peer, "INFO", raw.unread(), then));
         };
         let got = info_fields(&line).map_err(|problem| difference(peer, &problem, &line, ""))?;
         for (name, value) in wanted {

@@ -47,7 +47,7 @@ fn run_text(run: &RunResult) -> String {
         text.push_str("*** INVALID RUN: these figures must not be used ***\n");
     }
     let mut table = Table::new(&[&run.workload, &run.side]);
-    for (name, figure) in &run.figures {
+    for (name, figure) in run.figures_in_order() {
         table.row(vec![shown_name(name), value_text(figure.value, &figure.unit)]);
     }
     if let Some(counts) = &run.counts {
@@ -98,7 +98,7 @@ fn comparisons_text(document: &Document) -> String {
     text
 }
 
-fn comparison_cells(comparison: &Comparison) -> Vec<String> {
+pub fn comparison_cells(comparison: &Comparison) -> Vec<String> {
     let unit = comparison.unit.as_str();
     let value = |spread: &Spread| value_text(spread.median, unit);
     let range = |spread: &Spread| {
@@ -143,7 +143,7 @@ fn beside_text(document: &Document, workload: &str) -> String {
 }
 
 /// `server_cpu_us_per_message` reads `server cpu per message`: the unit stands with the value.
-fn shown_name(name: &str) -> String {
+pub fn shown_name(name: &str) -> String {
     name.trim_end_matches("_ns").replace("_us_", "_").replace("_mib_", "_").replace('_', " ")
 }
 

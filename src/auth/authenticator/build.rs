@@ -1,18 +1,27 @@
-//! From plain input to an `Authenticator`, and everything that can be wrong with the input.
+//! From plain options to an `Authenticator`, and everything that can be wrong with the options.
 
 use super::*;
 use crate::auth::account::{GLOBAL_ACCOUNT_NAME, SYSTEM_ACCOUNT_NAME};
-use crate::auth::input::{
-    AccountInput, AccountLimits, AuthInput, MappingInput, NkeyUserInput, PermissionsInput,
-    UserInput,
-};
 use crate::auth::mapping::{MappingError, Mappings};
 use crate::auth::permissions::PermissionsError;
+use crate::config::auth_options::{
+    AccountLimitOptions, AuthOptions, MappingOptions, NkeyUserOptions, PermissionOptions,
+    UserOptions,
+};
+
+/// What of the rest of the configuration matters here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// `tls.verify_and_map`: the client's certificate names the user.
+    pub verify_and_map: bool,
+    /// Decides which cluster-scoped mapping destinations apply.
+    pub cluster_name: Option<&'a str>,
+}
 
 /// Why a configuration was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AuthError {
-    ReservedAccount(String),
+    UnknownAccount(String),
     DuplicateAccount(String),
     UnknownSystemAccount(String),
     DuplicateUser(String),
@@ -34,7 +43,7 @@ pub enum AuthError {
 impl fmt::Display for AuthError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ReservedAccount(name) => write!(formatter, "{name:?} is a Reserved Account"),
+            Self::UnknownAccount(name) => write!(formatter, "account missing: {name:?}"),
             Self::DuplicateAccount(name) => write!(formatter, "duplicate account {name:?}"),
             Self::UnknownSystemAccount(name) => {
                 write!(formatter, "error resolving system account: account missing: {name:?}")
@@ -77,9 +86,9 @@ impl From<MappingError> for AuthError {
 }
 
 impl ConnectionTypes {
-    fn compile(names: &[String]) -> Result<Self, AuthError> {
+    fn compile(names: Option<&[String]>) -> Result<Self, AuthError> {
         let mut bits = 0;
-        for name in names {
+        for name in names.unwrap_or_default() {
             let connection_type = match &*name.to_ascii_uppercase() {
                 "STANDARD" => ConnectionType::Standard,
                 "WEBSOCKET" => ConnectionType::Websocket,
@@ -99,43 +108,34 @@ impl ConnectionTypes {
 impl Authenticator {
     /// # Errors
     /// What an operator has to change.
-    pub fn build(input: &AuthInput) -> Result<Self, AuthError> {
-        let accounts = build_accounts(input)?;
+    pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
+        let accounts = build_accounts(options, surroundings.cluster_name)?;
         let mut users = UserTables::default();
-        let global = accounts.global().clone();
-        users.add(
-            &input.users,
-            &input.nkey_users,
-            input.default_permissions.as_ref(),
-            &global,
-            input.proxy_required,
-        )?;
-        for account in &input.accounts {
-            let compiled = accounts.get(&account.name).expect("every account was compiled above");
-            users.add(
-                &account.users,
-                &account.nkey_users,
-                account.default_permissions.as_ref(),
-                compiled,
-                input.proxy_required,
-            )?;
+        for user in &options.users {
+            users.add(user, find_account(&accounts, user.account.as_deref())?)?;
         }
+        for user in &options.nkeys {
+            users.add_nkey(user, find_account(&accounts, user.account.as_deref())?)?;
+        }
+        let global = accounts.global().clone();
         let single = |name: &str, stored: &Secret| User {
             name: name.into(),
             stored: stored.clone(),
             account: global.clone(),
             permissions: Arc::new(Permissions::unrestricted(global.is_system)),
             connection_types: ConnectionTypes { bits: 0 },
-            proxy_required: input.proxy_required,
         };
-        let no_secret = Secret::default();
-        let single_user = input
+        let no_secret = Secret::new("");
+        let single_user = options
             .user
             .as_deref()
             .filter(|name| !name.is_empty())
-            .map(|name| single(name, input.password.as_ref().unwrap_or(&no_secret)));
-        let token =
-            input.token.as_ref().filter(|token| !token.is_empty()).map(|token| single("", token));
+            .map(|name| single(name, options.password.as_ref().unwrap_or(&no_secret)));
+        let token = options
+            .token
+            .as_ref()
+            .filter(|token| !token.expose().is_empty())
+            .map(|token| single("", token));
         let has_users = !users.users.is_empty() || !users.nkey_users.is_empty();
         if single_user.is_some() && token.is_some() {
             return Err(AuthError::SingleUserAndToken);
@@ -146,8 +146,8 @@ impl Authenticator {
         if token.is_some() && has_users {
             return Err(AuthError::TokenAndUsers);
         }
-        let no_auth_user = match input.no_auth_user.as_deref().filter(|name| !name.is_empty()) {
-            None => implies_no_auth_user(input).then_some(NoAuthUser::Implied),
+        let no_auth_user = match options.no_auth_user.as_deref().filter(|name| !name.is_empty()) {
+            None => implies_no_auth_user(options).then_some(NoAuthUser::Implied),
             Some(name) if !has_users => {
                 return Err(AuthError::NoAuthUserWithoutUsers(name.to_owned()));
             }
@@ -157,7 +157,7 @@ impl Authenticator {
                 (None, None) => return Err(AuthError::UnknownNoAuthUser(name.to_owned())),
             }),
         };
-        let certificates = input.verify_and_map.then(|| {
+        let certificates = surroundings.verify_and_map.then(|| {
             let mut certificates = CertificateMap::default();
             for (index, user) in users.users.iter().enumerate() {
                 certificates.insert(index, &user.name);
@@ -191,10 +191,13 @@ impl Authenticator {
 
 /// Whether the file only adds a system account to what would otherwise be an open server: then clients
 /// without credentials still get `$G`. An `authorization` block, even an empty one, says otherwise.
-fn implies_no_auth_user(input: &AuthInput) -> bool {
-    let names_system = input.system_account.as_ref().is_some_and(|name| !name.is_empty())
-        || input.accounts.iter().any(|account| account.name == SYSTEM_ACCOUNT_NAME);
-    names_system && input.accounts.len() == 1 && !input.authorization_block
+fn implies_no_auth_user(options: &AuthOptions) -> bool {
+    // `$G` is listed only where it has mappings.
+    let mut others = options.accounts.iter().filter(|account| account.name != GLOBAL_ACCOUNT_NAME);
+    let (Some(only), None) = (others.next(), others.next()) else { return false };
+    let names_system = options.system_account.as_ref().is_some_and(|name| !name.is_empty())
+        || only.name == SYSTEM_ACCOUNT_NAME;
+    names_system && !options.block_present
 }
 
 #[derive(Default)]
@@ -205,66 +208,78 @@ struct UserTables {
 }
 
 impl UserTables {
-    fn add(
-        &mut self,
-        users: &[UserInput],
-        nkey_users: &[NkeyUserInput],
-        default_permissions: Option<&PermissionsInput>,
-        account: &Arc<Account>,
-        proxy_required: bool,
-    ) -> Result<(), AuthError> {
-        let compile = |name: &str, own: Option<&PermissionsInput>| {
-            let permissions = match own.or(default_permissions) {
-                Some(input) => Permissions::compile(input, account.is_system)
-                    .map_err(|error| AuthError::Permissions(name.to_owned(), error))?,
-                None => Permissions::unrestricted(account.is_system),
-            };
-            Ok::<_, AuthError>(Arc::new(permissions))
-        };
-        for input in users {
-            if input.name.is_empty() {
-                return Err(AuthError::EmptyUserName);
-            }
-            let user = User {
-                name: input.name.as_str().into(),
-                stored: input.password.clone().unwrap_or_default(),
-                account: account.clone(),
-                permissions: compile(&input.name, input.permissions.as_ref())?,
-                connection_types: ConnectionTypes::compile(&input.connection_types)?,
-                proxy_required: proxy_required || input.proxy_required,
-            };
-            if self.by_name.insert(user.name.clone(), self.users.len()).is_some() {
-                return Err(AuthError::DuplicateUser(input.name.clone()));
-            }
-            self.users.push(user);
+    fn add(&mut self, options: &UserOptions, account: &Arc<Account>) -> Result<(), AuthError> {
+        if options.user.is_empty() {
+            return Err(AuthError::EmptyUserName);
         }
-        for input in nkey_users {
-            let key =
-                UserKey::parse(&input.nkey).map_err(|_| AuthError::BadNkey(input.nkey.clone()))?;
-            let user = User {
-                name: input.nkey.as_str().into(),
-                stored: Secret::default(),
-                account: account.clone(),
-                permissions: compile(&input.nkey, input.permissions.as_ref())?,
-                connection_types: ConnectionTypes::compile(&input.connection_types)?,
-                proxy_required: proxy_required || input.proxy_required,
-            };
-            if self.nkey_users.insert(user.name.clone(), (key, user)).is_some() {
-                return Err(AuthError::DuplicateNkey(input.nkey.clone()));
-            }
+        let user = User {
+            name: options.user.as_str().into(),
+            stored: options.password.clone().unwrap_or_else(|| Secret::new("")),
+            account: account.clone(),
+            permissions: compile(&options.user, options.permissions.as_ref(), account)?,
+            connection_types: ConnectionTypes::compile(options.connection_types.as_deref())?,
+        };
+        if self.by_name.insert(user.name.clone(), self.users.len()).is_some() {
+            return Err(AuthError::DuplicateUser(options.user.clone()));
+        }
+        self.users.push(user);
+        Ok(())
+    }
+
+    fn add_nkey(
+        &mut self,
+        options: &NkeyUserOptions,
+        account: &Arc<Account>,
+    ) -> Result<(), AuthError> {
+        let key =
+            UserKey::parse(&options.nkey).map_err(|_| AuthError::BadNkey(options.nkey.clone()))?;
+        let user = User {
+            name: options.nkey.as_str().into(),
+            stored: Secret::new(""),
+            account: account.clone(),
+            permissions: compile(&options.nkey, options.permissions.as_ref(), account)?,
+            connection_types: ConnectionTypes::compile(options.connection_types.as_deref())?,
+        };
+        if self.nkey_users.insert(user.name.clone(), (key, user)).is_some() {
+            return Err(AuthError::DuplicateNkey(options.nkey.clone()));
         }
         Ok(())
     }
 }
 
-fn build_accounts(input: &AuthInput) -> Result<AccountSet, AuthError> {
-    let cluster_name = input.cluster_name.as_deref();
-    let system_name = match &input.system_account {
-        _ if input.no_system_account => None,
+fn compile(
+    user_name: &str,
+    options: Option<&PermissionOptions>,
+    account: &Account,
+) -> Result<Arc<Permissions>, AuthError> {
+    let permissions = match options {
+        Some(options) => Permissions::compile(options, account.is_system)
+            .map_err(|error| AuthError::Permissions(user_name.to_owned(), error))?,
+        None => Permissions::unrestricted(account.is_system),
+    };
+    Ok(Arc::new(permissions))
+}
+
+fn find_account<'a>(
+    accounts: &'a AccountSet,
+    name: Option<&str>,
+) -> Result<&'a Arc<Account>, AuthError> {
+    match name {
+        None => Ok(accounts.global()),
+        Some(name) => accounts.get(name).ok_or_else(|| AuthError::UnknownAccount(name.to_owned())),
+    }
+}
+
+fn build_accounts(
+    options: &AuthOptions,
+    cluster_name: Option<&str>,
+) -> Result<AccountSet, AuthError> {
+    let system_name = match &options.system_account {
+        _ if options.no_system_account => None,
         Some(name) if !name.is_empty() => Some(name.as_str()),
         _ => Some(SYSTEM_ACCOUNT_NAME),
     };
-    let compile = |name: &str, limits: AccountLimits, mappings: &[MappingInput]| {
+    let compile = |name: &str, limits: AccountLimitOptions, mappings: &[MappingOptions]| {
         Ok::<_, AuthError>(Arc::new(Account {
             name: name.into(),
             is_system: system_name == Some(name),
@@ -272,16 +287,18 @@ fn build_accounts(input: &AuthInput) -> Result<AccountSet, AuthError> {
             mappings: Mappings::compile(mappings, cluster_name)?,
         }))
     };
+    let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);
+    let global_mappings = global.map_or(&[][..], |global| &global.mappings);
     let mut accounts =
-        vec![compile(GLOBAL_ACCOUNT_NAME, AccountLimits::default(), &input.mappings)?];
-    for AccountInput { name, limits, mappings, .. } in &input.accounts {
-        if name == GLOBAL_ACCOUNT_NAME {
-            return Err(AuthError::ReservedAccount(name.clone()));
+        vec![compile(GLOBAL_ACCOUNT_NAME, AccountLimitOptions::default(), global_mappings)?];
+    for account in &options.accounts {
+        if account.name == GLOBAL_ACCOUNT_NAME {
+            continue;
         }
-        if accounts.iter().any(|known| *known.name == **name) {
-            return Err(AuthError::DuplicateAccount(name.clone()));
+        if accounts.iter().any(|known| *known.name == *account.name) {
+            return Err(AuthError::DuplicateAccount(account.name.clone()));
         }
-        accounts.push(compile(name, *limits, mappings)?);
+        accounts.push(compile(&account.name, account.limits.clone(), &account.mappings)?);
     }
     if let Some(name) = system_name
         && !accounts.iter().any(|account| account.is_system)
@@ -289,7 +306,7 @@ fn build_accounts(input: &AuthInput) -> Result<AccountSet, AuthError> {
         if name != SYSTEM_ACCOUNT_NAME {
             return Err(AuthError::UnknownSystemAccount(name.to_owned()));
         }
-        accounts.push(compile(name, AccountLimits::default(), &[])?);
+        accounts.push(compile(name, AccountLimitOptions::default(), &[])?);
     }
     Ok(AccountSet::new(accounts))
 }

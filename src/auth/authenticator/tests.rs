@@ -2,21 +2,79 @@
 
 use super::*;
 use crate::auth::certificate::Attribute;
-use crate::auth::input::*;
+use crate::config::auth_options::*;
 use nkeys::KeyPair;
 
 const NONCE: &[u8] = b"the-nonce-of-15";
 
-fn user(name: &str, password: &str) -> UserInput {
-    UserInput { name: name.into(), password: Some(password.into()), ..UserInput::default() }
+/// A configuration, written as a file is: users in blocks, accounts with their own.
+#[derive(Clone, Debug, Default)]
+struct AuthInput {
+    user: Option<String>,
+    password: Option<Secret>,
+    token: Option<Secret>,
+    users: Vec<UserOptions>,
+    nkey_users: Vec<NkeyUserOptions>,
+    no_auth_user: Option<String>,
+    authorization_block: bool,
+    verify_and_map: bool,
+    accounts: Vec<(AccountOptions, Vec<UserOptions>)>,
+    system_account: Option<String>,
+    no_system_account: bool,
+    cluster_name: Option<String>,
 }
 
-fn nkey_user(nkey: &str) -> NkeyUserInput {
-    NkeyUserInput { nkey: nkey.into(), ..NkeyUserInput::default() }
+impl AuthInput {
+    fn build(&self) -> Result<Authenticator, AuthError> {
+        let mut users = self.users.clone();
+        for (account, own) in &self.accounts {
+            let in_account = |user: &UserOptions| UserOptions {
+                account: Some(account.name.clone()),
+                ..user.clone()
+            };
+            users.extend(own.iter().map(in_account));
+        }
+        let options = AuthOptions {
+            user: self.user.clone(),
+            password: self.password.clone(),
+            token: self.token.clone(),
+            users,
+            nkeys: self.nkey_users.clone(),
+            no_auth_user: self.no_auth_user.clone(),
+            accounts: self.accounts.iter().map(|(account, _)| account.clone()).collect(),
+            system_account: self.system_account.clone(),
+            no_system_account: self.no_system_account,
+            block_present: self.authorization_block,
+            ..AuthOptions::default()
+        };
+        let surroundings = Surroundings {
+            verify_and_map: self.verify_and_map,
+            cluster_name: self.cluster_name.as_deref(),
+        };
+        Authenticator::build(&options, surroundings)
+    }
 }
 
-fn account(name: &str, users: Vec<UserInput>) -> AccountInput {
-    AccountInput { name: name.into(), users, ..AccountInput::default() }
+fn secret(text: &str) -> Option<Secret> {
+    Some(Secret::new(text))
+}
+
+fn user(name: &str, password: &str) -> UserOptions {
+    UserOptions { user: name.into(), password: secret(password), ..UserOptions::default() }
+}
+
+fn nkey_user(nkey: &str) -> NkeyUserOptions {
+    NkeyUserOptions { nkey: nkey.into(), ..NkeyUserOptions::default() }
+}
+
+fn account(name: &str, users: Vec<UserOptions>) -> (AccountOptions, Vec<UserOptions>) {
+    (AccountOptions { name: name.into(), ..AccountOptions::default() }, users)
+}
+
+fn may_publish_only(subject: &str) -> Option<PermissionOptions> {
+    let allow = Some(vec![subject.to_owned()]);
+    let publish = Some(SubjectPermissionOptions { allow, deny: None });
+    Some(PermissionOptions { publish, ..PermissionOptions::default() })
 }
 
 fn hash(password: &str) -> String {
@@ -24,7 +82,7 @@ fn hash(password: &str) -> String {
 }
 
 fn build(input: &AuthInput) -> Authenticator {
-    Authenticator::build(input).expect("test configurations are valid")
+    input.build().expect("test configurations are valid")
 }
 
 fn facts<'a>() -> ConnectionFacts<'a> {
@@ -89,8 +147,8 @@ fn an_open_server_ignores_credentials() {
     // So do empty settings, as in nats-server.
     let empty = AuthInput {
         user: Some(String::new()),
-        password: Some("x".into()),
-        token: Some("".into()),
+        password: secret("x"),
+        token: secret(""),
         no_auth_user: Some(String::new()),
         authorization_block: true,
         ..AuthInput::default()
@@ -119,7 +177,7 @@ fn users_log_in_by_name_and_password_into_their_account() {
         accounts: vec![account("A", vec![user("a", "x")]), account("$SYS", vec![user("s", "y")])],
         ..AuthInput::default()
     };
-    input.users.push(UserInput { name: "absent".into(), ..UserInput::default() });
+    input.users.push(UserOptions { user: "absent".into(), ..UserOptions::default() });
     let authenticator = build(&input);
     assert!(authenticator.is_required());
     assert!(authenticator.is_announced());
@@ -323,13 +381,13 @@ fn connection_types_are_checked_on_every_way_in() {
     let public = pair.public_key();
     let signature =
         data_encoding::BASE64URL_NOPAD.encode(&pair.sign(NONCE).expect("the pair has a seed"));
-    let types = || vec!["standard".to_owned(), "MQTT".to_owned()];
+    let types = || Some(vec!["standard".to_owned(), "MQTT".to_owned()]);
     let input = AuthInput {
         users: vec![
-            UserInput { connection_types: types(), ..user("plain", "x") },
-            UserInput { connection_types: types(), ..user("hashed", &hash("x")) },
+            UserOptions { connection_types: types(), ..user("plain", "x") },
+            UserOptions { connection_types: types(), ..user("hashed", &hash("x")) },
         ],
-        nkey_users: vec![NkeyUserInput { connection_types: types(), ..nkey_user(&public) }],
+        nkey_users: vec![NkeyUserOptions { connection_types: types(), ..nkey_user(&public) }],
         no_auth_user: Some("plain".into()),
         ..AuthInput::default()
     };
@@ -364,13 +422,12 @@ fn connection_types_are_checked_on_every_way_in() {
 
 #[test]
 fn certificates_name_users_and_nothing_else_does() {
-    let mut mapped = user("joe@acme.com", "");
-    mapped.permissions = Some(PermissionsInput {
-        publish: SubjectsInput { allow: vec!["foo".into()], deny: vec![] },
-        ..PermissionsInput::default()
-    });
     let input = AuthInput {
-        users: vec![mapped, user("CN=joe,O=acme", ""), user("locked@acme.com", "pass")],
+        users: vec![
+            user("joe@acme.com", ""),
+            user("CN=joe,O=acme", ""),
+            user("locked@acme.com", "pass"),
+        ],
         verify_and_map: true,
         no_auth_user: Some("joe@acme.com".into()),
         ..AuthInput::default()
@@ -417,7 +474,7 @@ fn a_refused_name_costs_a_comparison_where_somebody_has_a_hash() {
         users: vec![
             user("hashed", &hash("h")),
             user("plain", "p"),
-            UserInput { connection_types: vec!["MQTT".into()], ..user("other way", "p") },
+            UserOptions { connection_types: Some(vec!["MQTT".into()]), ..user("other way", "p") },
         ],
         ..AuthInput::default()
     };
@@ -447,49 +504,76 @@ fn a_refused_name_costs_a_comparison_where_somebody_has_a_hash() {
 }
 
 #[test]
-fn permissions_of_a_user_come_before_the_defaults_of_its_block() {
-    let allow = |subject: &str| {
-        Some(PermissionsInput {
-            publish: SubjectsInput { allow: vec![subject.to_owned()], deny: vec![] },
-            ..PermissionsInput::default()
-        })
-    };
-    let mut in_account = account("A", vec![user("account default", "")]);
-    in_account.default_permissions = allow("account");
+fn each_user_has_its_own_permissions() {
+    use crate::auth::permissions::PublishRight;
     let input = AuthInput {
         users: vec![
-            user("default", ""),
-            UserInput { permissions: allow("own"), ..user("own", "") },
+            UserOptions { permissions: may_publish_only("mine"), ..user("bound", "") },
+            user("free", ""),
         ],
-        default_permissions: allow("block"),
-        accounts: vec![in_account, account("B", vec![user("free", "")])],
+        accounts: vec![
+            account(
+                "A",
+                vec![UserOptions { permissions: may_publish_only("ours"), ..user("a", "") }],
+            ),
+            account("$SYS", vec![user("s", "")]),
+        ],
         ..AuthInput::default()
     };
     let authenticator = build(&input);
-    for (name, subject) in
-        [("default", "block"), ("own", "own"), ("account default", "account"), ("free", "anything")]
-    {
+    for (name, allowed) in [
+        ("bound", &["mine"][..]),
+        ("free", &["mine", "ours"]),
+        ("a", &["ours"]),
+        // The system account may use what is reserved.
+        ("s", &["mine", "ours", "$NRG.x"]),
+    ] {
         let identity = decide(&authenticator, &by_password(name, "")).expect("accepted");
-        let right = |subject: &str| identity.permissions.may_publish(subject.as_bytes());
-        assert_eq!(right(subject), crate::auth::permissions::PublishRight::Allowed, "{name}");
-        let others = right("elsewhere") == crate::auth::permissions::PublishRight::Allowed;
-        assert_eq!(others, name == "free", "{name}");
+        for subject in ["mine", "ours", "$NRG.x"] {
+            let right = identity.permissions.may_publish(subject.as_bytes());
+            assert_eq!(
+                right == PublishRight::Allowed,
+                allowed.contains(&subject),
+                "{name} {subject}"
+            );
+        }
     }
 }
 
 #[test]
-fn a_required_proxy_lets_nobody_in() {
-    let whole =
-        AuthInput { users: vec![user("a", "x")], proxy_required: true, ..AuthInput::default() };
-    let one = AuthInput {
-        users: vec![UserInput { proxy_required: true, ..user("a", "x") }],
+fn accounts_bring_their_mappings_and_limits() {
+    let map = |source: &str, subject: &str| MappingOptions {
+        source: source.into(),
+        destinations: vec![MappingDestinationOptions {
+            subject: subject.into(),
+            weight: 100,
+            cluster: Some("EAST".into()),
+        }],
+        place: Place::default(),
+    };
+    let (mut global, none) = account("$G", vec![]);
+    global.mappings = vec![map("a", "global")];
+    let (mut own, users) = account("A", vec![user("a", "")]);
+    own.mappings = vec![map("a", "own")];
+    own.limits.connections_max = Some(3);
+    let input = AuthInput {
+        accounts: vec![(global, none), (own, users)],
+        users: vec![user("g", "")],
+        cluster_name: Some("EAST".into()),
         ..AuthInput::default()
     };
-    let token = AuthInput { token: Some("x".into()), proxy_required: true, ..AuthInput::default() };
-    for input in [whole, one] {
-        assert_decisions(&build(&input), &[(by_password("a", "x"), "ProxyRequired")]);
+    for (cluster_name, name, expected, connections_max) in [
+        (Some("EAST"), "g", &b"global"[..], None),
+        (Some("EAST"), "a", b"own", Some(3)),
+        (None, "a", b"a", Some(3)),
+    ] {
+        let input = AuthInput { cluster_name: cluster_name.map(str::to_owned), ..input.clone() };
+        let identity = decide(&build(&input), &by_password(name, "")).expect("accepted");
+        let mut output = Vec::new();
+        identity.account.mappings.map(b"a", &mut fastrand::Rng::with_seed(1), &mut output);
+        assert_eq!(output, expected);
+        assert_eq!(identity.account.limits.connections_max, connections_max);
     }
-    assert_decisions(&build(&token), &[(by_token("x"), "ProxyRequired")]);
 }
 
 #[test]
@@ -505,7 +589,8 @@ fn a_reload_renews_those_whose_proof_still_stands() {
     let identities = [login("hashed", "h"), login("plain", "p"), login("empty", "")];
     // Nothing changed but an account and a permission.
     let mut moved = input.clone();
-    moved.accounts = vec![account("A", std::mem::take(&mut moved.users))];
+    let users = std::mem::take(&mut moved.users);
+    moved.accounts = vec![account("A", users)];
     let after = build(&moved);
     for identity in &identities {
         let renewed = after.renew(identity, standard).expect("still valid");
@@ -518,17 +603,16 @@ fn a_reload_renews_those_whose_proof_still_stands() {
         AuthInput::default(),
         AuthInput { users: vec![user("other", "x")], ..AuthInput::default() },
         AuthInput { verify_and_map: true, ..input.clone() },
-        AuthInput { proxy_required: true, ..input.clone() },
-        AuthInput { token: Some("t".into()), ..AuthInput::default() },
+        AuthInput { token: secret("t"), ..AuthInput::default() },
     ];
     let mut passwords = input.clone();
     for user in &mut passwords.users {
-        user.password = Some("changed".into());
+        user.password = secret("changed");
     }
     changed.push(passwords);
     let mut types = input.clone();
     for user in &mut types.users {
-        user.connection_types = vec!["MQTT".into()];
+        user.connection_types = Some(vec!["MQTT".into()]);
     }
     changed.push(types);
     for input in &changed {
@@ -541,7 +625,7 @@ fn a_reload_renews_those_whose_proof_still_stands() {
     let nobody = decide(&open, &Credentials::default()).expect("accepted");
     assert!(open.renew(&nobody, standard).is_some());
     assert!(before.renew(&nobody, standard).is_none());
-    let with_token = AuthInput { token: Some("t".into()), ..AuthInput::default() };
+    let with_token = AuthInput { token: secret("t"), ..AuthInput::default() };
     let with_token = build(&with_token);
     let holder = decide(&with_token, &by_token("t")).expect("accepted");
     assert!(with_token.renew(&holder, standard).is_some());
@@ -587,13 +671,16 @@ fn bad_configurations_are_refused() {
         ),
         (
             AuthInput {
-                users: vec![UserInput { connection_types: vec!["FOO".into()], ..user("a", "x") }],
+                users: vec![UserOptions {
+                    connection_types: Some(vec!["FOO".into()]),
+                    ..user("a", "x")
+                }],
                 ..base()
             },
             r#"invalid connection types ["FOO"]"#.into(),
         ),
         (
-            AuthInput { user: Some("a".into()), token: Some("t".into()), ..base() },
+            AuthInput { user: Some("a".into()), token: secret("t"), ..base() },
             "Cannot have a user/pass and token".into(),
         ),
         (
@@ -601,12 +688,8 @@ fn bad_configurations_are_refused() {
             "Can not have a single user/pass and a users array".into(),
         ),
         (
-            AuthInput { token: Some("t".into()), users: vec![user("b", "x")], ..base() },
+            AuthInput { token: secret("t"), users: vec![user("b", "x")], ..base() },
             "Can not have a token and a users array".into(),
-        ),
-        (
-            AuthInput { accounts: vec![account("$G", vec![])], ..base() },
-            r#""$G" is a Reserved Account"#.into(),
         ),
         (
             AuthInput { accounts: vec![account("A", vec![]), account("A", vec![])], ..base() },
@@ -618,26 +701,23 @@ fn bad_configurations_are_refused() {
         ),
         (
             AuthInput {
-                default_permissions: Some(PermissionsInput {
-                    publish: SubjectsInput { allow: vec!["a b".into()], deny: vec![] },
-                    ..PermissionsInput::default()
-                }),
-                users: vec![user("a", "x")],
+                users: vec![UserOptions { permissions: may_publish_only("a b"), ..user("a", "x") }],
                 ..base()
             },
             r#"invalid permissions for user "a": subject "a b" is not a valid subject"#.into(),
         ),
-        (
-            AuthInput {
-                mappings: vec![MappingInput { source: "a..b".into(), destinations: vec![] }],
-                ..base()
-            },
-            r#"Subject "a..b" is not a valid subject"#.into(),
-        ),
     ] {
-        let error = Authenticator::build(&input).expect_err(&words);
+        let error = input.build().expect_err(&words);
         assert_eq!(error.to_string(), words);
     }
+    let stray = UserOptions { account: Some("A".into()), ..user("a", "x") };
+    let error = AuthInput { users: vec![stray], ..base() }.build().expect_err("no such account");
+    assert_eq!(error, AuthError::UnknownAccount("A".into()));
+    let mut with_mapping = account("A", vec![]);
+    with_mapping.0.mappings =
+        vec![MappingOptions { source: "a..b".into(), ..MappingOptions::default() }];
+    let error = AuthInput { accounts: vec![with_mapping], ..base() }.build();
+    assert!(matches!(error, Err(AuthError::Mapping(_))), "{error:?}");
 }
 
 #[test]
@@ -670,7 +750,7 @@ fn nothing_shows_a_secret() {
         users: vec![user("a", "planted-user"), user("b", &stored)],
         ..AuthInput::default()
     };
-    let token = AuthInput { token: Some("planted-token".into()), ..AuthInput::default() };
+    let token = AuthInput { token: secret("planted-token"), ..AuthInput::default() };
     let authenticator = build(&input);
     let credentials =
         Credentials { token: Given("planted-given"), ..by_password("b", "planted-given") };

@@ -101,3 +101,48 @@ fn text_is_read_by_its_type() {
         assert_eq!(text(tag, content).as_deref(), expected, "{tag:#x} {content:?}");
     }
 }
+
+#[test]
+fn this_certificate_stands_for_the_users_that_nats_server_finds() {
+    use crate::auth::tls_map::CertificateMap;
+    let names = CertificateNames::from_der(&certificate()).expect("the certificate is whole");
+    let without_email_attribute =
+        CertificateNames { subject: names.subject[..7].to_vec(), ..CertificateNames::default() };
+    for (certificate, user, expected) in [
+        (&names, "joe@acme.com", true),
+        (&names, "second.acme.com", true),
+        (&names, "spiffe://acme/joe", true),
+        (&names, "subject@acme.com", false),
+        (&names, "127.0.0.1", false),
+        // The e-mail attribute has no name there, so only the two spellings are left.
+        (&names, r"CN=Joe Wołek,OU=dev+OU=ops,O=Acme\, Inc.,C=US", true),
+        (&names, r"CN=Joe Wołek,OU=dev+OU=ops,O=Acme\, Inc.,C=US,DC=com,DC=acme", true),
+        (&names, r"CN=Joe Wołek,OU=ops,OU=dev,O=Acme\, Inc.,C=US", false),
+        (
+            &names,
+            r"emailAddress=subject@acme.com,CN=Joe Wołek,OU=ops,OU=dev,O=Acme\, Inc.,C=US,DC=acme,DC=com",
+            false,
+        ),
+        (
+            &without_email_attribute,
+            r"CN=Joe Wołek,OU=ops,OU=dev,O=Acme\, Inc.,C=US,DC=acme,DC=com",
+            true,
+        ),
+        (
+            &without_email_attribute,
+            r"DC=com,DC=acme,cn=Joe Wołek, OU=ops,OU=dev,O=Acme\2C Inc.,C=US",
+            true,
+        ),
+        (
+            &without_email_attribute,
+            r"DC=com,DC=acme,cn=Joe Wołek, OU=ops,OU=dev+O=Acme\2C Inc.,C=US",
+            false,
+        ),
+        (&without_email_attribute, r"CN=Joe Wołek,OU=dev+OU=ops,O=Acme\, Inc.,C=US", true),
+    ] {
+        let mut map = CertificateMap::default();
+        map.insert(0, user);
+        let found = map.find(certificate, |name| (name == user).then_some(0), |_| true);
+        assert_eq!(found.is_some(), expected, "{user}");
+    }
+}

@@ -1,21 +1,21 @@
 //! Vectors observed on nats-server 2.14.5, and the weights by counting.
 
 use super::*;
-use crate::auth::input::DestinationInput;
+use crate::config::auth_options::MappingDestinationOptions;
 
-fn destination(subject: &str, weight: u8) -> DestinationInput {
-    DestinationInput { subject: subject.to_owned(), weight, cluster: None }
+fn destination(subject: &str, weight: u8) -> MappingDestinationOptions {
+    MappingDestinationOptions { subject: subject.to_owned(), weight, cluster: None }
 }
 
-fn rule(source: &str, destinations: Vec<DestinationInput>) -> MappingInput {
-    MappingInput { source: source.to_owned(), destinations }
+fn rule(source: &str, destinations: Vec<MappingDestinationOptions>) -> MappingOptions {
+    MappingOptions { source: source.to_owned(), destinations, place: Place::default() }
 }
 
-fn one(source: &str, to: &str) -> Vec<MappingInput> {
+fn one(source: &str, to: &str) -> Vec<MappingOptions> {
     vec![rule(source, vec![destination(to, 100)])]
 }
 
-fn compile(inputs: &[MappingInput]) -> Mappings {
+fn compile(inputs: &[MappingOptions]) -> Mappings {
     Mappings::compile(inputs, None).expect("test mappings are valid")
 }
 
@@ -163,7 +163,7 @@ fn listing_the_source_loses_the_rest() {
 
 #[test]
 fn a_list_for_this_cluster_replaces_the_general_one() {
-    let scoped = |subject: &str, weight, cluster: &str| DestinationInput {
+    let scoped = |subject: &str, weight, cluster: &str| MappingDestinationOptions {
         cluster: Some(cluster.to_owned()),
         ..destination(subject, weight)
     };
@@ -308,6 +308,18 @@ fn bad_mappings_are_refused_in_nats_servers_words() {
         let error = Mappings::compile(&[rule(source, destinations)], None).expect_err(words);
         assert_eq!(error.to_string(), words);
     }
+}
+
+#[test]
+fn an_error_says_where_the_mapping_stands() {
+    let place = Place("nats.conf:2:12".to_owned());
+    let input = MappingOptions { place, ..rule("a", vec![destination("b..c", 100)]) };
+    let error = Mappings::compile(&[input], None).expect_err("the destination is bad");
+    assert_eq!(
+        error.to_string(),
+        "nats.conf:2:12: Error adding mapping for \"a\" to \"b..c\" : \
+         invalid mapping destination: invalid transform"
+    );
 }
 
 #[test]

@@ -4,26 +4,31 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn strings(list: &[&str]) -> Vec<String> {
-    list.iter().map(|entry| (*entry).to_owned()).collect()
+fn some_list(list: &[&str]) -> Option<Vec<String>> {
+    Some(list.iter().map(|entry| (*entry).to_owned()).collect())
 }
 
-fn publish(allow: &[&str], deny: &[&str]) -> PermissionsInput {
-    let mut input = PermissionsInput::default();
-    input.publish.allow = strings(allow);
-    input.publish.deny = strings(deny);
-    input
+fn subjects(allow: &[&str], deny: &[&str]) -> Option<SubjectPermissionOptions> {
+    Some(SubjectPermissionOptions { allow: some_list(allow), deny: some_list(deny) })
 }
 
-fn subscribe(allow: &[&str], deny: &[&str]) -> PermissionsInput {
-    let mut input = PermissionsInput::default();
-    input.subscribe.allow = strings(allow);
-    input.subscribe.deny = strings(deny);
-    input
+fn publish(allow: &[&str], deny: &[&str]) -> PermissionOptions {
+    PermissionOptions { publish: subjects(allow, deny), ..PermissionOptions::default() }
 }
 
-fn compile(input: &PermissionsInput) -> Permissions {
-    Permissions::compile(input, false).expect("test permissions are valid")
+fn subscribe(allow: &[&str], deny: &[&str]) -> PermissionOptions {
+    PermissionOptions { subscribe: subjects(allow, deny), ..PermissionOptions::default() }
+}
+
+fn responses(
+    messages_max: Option<u32>,
+    expires: Option<Duration>,
+) -> Option<ResponsePermissionOptions> {
+    Some(ResponsePermissionOptions { messages_max, expires })
+}
+
+fn compile(options: &PermissionOptions) -> Permissions {
+    Permissions::compile(options, false).expect("test permissions are valid")
 }
 
 fn verdict(permissions: &Permissions, filter: &str, queue: Option<&str>) -> &'static str {
@@ -188,7 +193,7 @@ fn a_plain_deny_beside_a_queue_deny_filters_both() {
 fn answers_are_allowed_where_no_list_allows_them() {
     let start = Instant::now();
     let mut input = publish(&[], &["x"]);
-    input.responses = Some(ResponsesInput { max: Some(2), expires: Some(Duration::from_secs(60)) });
+    input.allow_responses = responses(Some(2), Some(Duration::from_secs(60)));
     let permissions = compile(&input);
     let mut replies = ReplyTable::default();
     let refused = Err(Violation::Publish);
@@ -214,7 +219,7 @@ fn answers_are_allowed_where_no_list_allows_them() {
 fn answers_that_a_list_allows_are_not_tracked() {
     let now = Instant::now();
     let mut input = publish(&["inbox.>"], &[]);
-    input.responses = Some(ResponsesInput::default());
+    input.allow_responses = Some(ResponsePermissionOptions::default());
     let permissions = compile(&input);
     let mut replies = ReplyTable::default();
     permissions.note_delivery(b"inbox.1", &mut replies, now);
@@ -228,11 +233,30 @@ fn answers_that_a_list_allows_are_not_tracked() {
 
 #[test]
 fn zero_in_the_response_rule_means_the_default() {
-    let rule = ResponseRule::from(ResponsesInput { max: Some(0), expires: Some(Duration::ZERO) });
-    assert_eq!(rule.max, Some(1));
-    assert_eq!(rule.expires, Some(Duration::from_secs(120)));
-    let rule = ResponseRule::from(ResponsesInput { max: None, expires: None });
-    assert_eq!(rule, ResponseRule { max: None, expires: None });
+    let rule = |options: Option<ResponsePermissionOptions>| {
+        ResponseRule::from(&options.expect("the helper gives some"))
+    };
+    let default = ResponseRule { max: Some(1), expires: Some(Duration::from_secs(120)) };
+    assert_eq!(rule(responses(Some(0), Some(Duration::ZERO))), default);
+    assert_eq!(rule(responses(None, None)), ResponseRule { max: None, expires: None });
+}
+
+#[test]
+fn absent_and_empty_lists_allow_everything() {
+    for options in [
+        PermissionOptions::default(),
+        publish(&[], &[]),
+        subscribe(&[], &[]),
+        PermissionOptions {
+            publish: Some(SubjectPermissionOptions::default()),
+            subscribe: Some(SubjectPermissionOptions::default()),
+            allow_responses: None,
+        },
+    ] {
+        let permissions = compile(&options);
+        assert_eq!(permissions.may_publish(b"foo"), PublishRight::Allowed);
+        assert_eq!(verdict(&permissions, ">", None), "allowed");
+    }
 }
 
 #[test]
@@ -405,12 +429,17 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
     ) {
         let universe = naive::universe();
-        let mut input = PermissionsInput::default();
-        input.subscribe.allow = subscribe_allow.iter().map(entry_text).collect();
-        input.subscribe.deny = subscribe_deny.iter().map(entry_text).collect();
-        input.publish.allow = publish_allow.clone();
-        input.publish.deny = publish_deny.clone();
-        let permissions = compile(&input);
+        let permissions = compile(&PermissionOptions {
+            subscribe: Some(SubjectPermissionOptions {
+                allow: Some(subscribe_allow.iter().map(entry_text).collect()),
+                deny: Some(subscribe_deny.iter().map(entry_text).collect()),
+            }),
+            publish: Some(SubjectPermissionOptions {
+                allow: Some(publish_allow.clone()),
+                deny: Some(publish_deny.clone()),
+            }),
+            allow_responses: None,
+        });
         let mut replies = ReplyTable::default();
         let now = Instant::now();
         let mut held: Vec<Held> = Vec::new();

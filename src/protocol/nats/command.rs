@@ -36,6 +36,8 @@ pub struct Publish {
     pub header_size: u32,
     /// Headers and payload.
     pub body: Span,
+    pub header_size_text: Span,
+    pub size_text: Span,
     /// The arguments as they stood on the line, for the protocol trace.
     pub arguments: Span,
 }

@@ -33,13 +33,18 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
         out.push(b' ');
     }
     let body = if with_headers {
-        decimal(out, message.headers.len());
+        out.extend_from_slice(message.header_size_text);
         out.push(b' ');
+        out.extend_from_slice(message.size_text);
+        message.body
+    } else if message.headers.is_empty() {
+        out.extend_from_slice(message.size_text);
         message.body
     } else {
-        message.payload()
+        let payload = message.payload();
+        decimal(out, payload.len());
+        payload
     };
-    decimal(out, body.len());
     out.extend_from_slice(b"\r\n");
     copy_payload(out, body);
     out.extend_from_slice(b"\r\n");
@@ -120,12 +125,19 @@ mod tests {
 
     #[test]
     fn messages_are_framed_as_the_receiver_asked() {
-        let plain = Message { subject: b"a.b", reply: b"", headers: b"", body: b"hello" };
-        assert_eq!(encoded(&plain, true), "MSG a.b 7 5\r\nhello\r\n");
+        let plain = Message {
+            subject: b"a.b",
+            reply: b"",
+            headers: b"",
+            body: b"hello",
+            header_size_text: b"",
+            size_text: b"005",
+        };
+        assert_eq!(encoded(&plain, true), "MSG a.b 7 005\r\nhello\r\n");
         let with_reply = Message { reply: b"r", ..plain };
-        assert_eq!(encoded(&with_reply, false), "MSG a.b 7 r 5\r\nhello\r\n");
-        let with_headers = Message { headers: b"he", ..with_reply };
-        assert_eq!(encoded(&with_headers, true), "HMSG a.b 7 r 2 5\r\nhello\r\n");
+        assert_eq!(encoded(&with_reply, false), "MSG a.b 7 r 005\r\nhello\r\n");
+        let with_headers = Message { headers: b"he", header_size_text: b"02", ..with_reply };
+        assert_eq!(encoded(&with_headers, true), "HMSG a.b 7 r 02 005\r\nhello\r\n");
         assert_eq!(encoded(&with_headers, false), "MSG a.b 7 r 3\r\nllo\r\n");
     }
 

@@ -276,18 +276,21 @@ fn publish(
     after: usize,
     limits: &ParserLimits,
 ) -> Result<Parsed, ProtocolError> {
-    let (names, size) = split_last(input, arguments);
+    let (names, size_text) = split_last(input, arguments);
     let Some((subject, reply)) = subject_and_reply(input, names) else {
         return Err(ProtocolError::BadArguments("processPub Parse Error"));
     };
-    let Some(size) = parse_size(size.of(input)) else {
+    let Some(size) = parse_size(size_text.of(input)) else {
         return Err(ProtocolError::BadArguments("processPub Bad or Missing Size"));
     };
+    let header_size_text = Span::default();
     body(input, after, size, limits, |body| Publish {
         subject,
         reply,
         header_size: 0,
         body,
+        header_size_text,
+        size_text,
         arguments,
     })
 }
@@ -301,13 +304,13 @@ fn publish_with_headers(
     if !limits.headers {
         return Err(ProtocolError::BadArguments("message headers not supported"));
     }
-    let (before, total) = split_last(input, arguments);
-    let (names, header_size) = split_last(input, before);
+    let (before, size_text) = split_last(input, arguments);
+    let (names, header_size_text) = split_last(input, before);
     let Some((subject, reply)) = subject_and_reply(input, names) else {
         return Err(ProtocolError::BadArguments("processHeaderPub Parse Error"));
     };
     let (Some(header_size), Some(total)) =
-        (parse_size(header_size.of(input)), parse_size(total.of(input)))
+        (parse_size(header_size_text.of(input)), parse_size(size_text.of(input)))
     else {
         return Err(ProtocolError::BadArguments("processHeaderPub Bad or Missing Header Size"));
     };
@@ -321,6 +324,8 @@ fn publish_with_headers(
         reply,
         header_size,
         body,
+        header_size_text,
+        size_text,
         arguments,
     })
 }
