@@ -28,8 +28,28 @@ pub fn markdown() -> String {
         }
     }
     push_later(&mut page);
+    page.push_str(DIFFERENCES);
     page
 }
+
+/// Where Midge judges a file otherwise than nats-server 2.14.5 on purpose.
+const DIFFERENCES: &str = "
+## Stricter than nats-server
+
+Midge refuses a few files that nats-server takes and then cannot use, or reads as something else:
+
+- ports outside -1 to 65535, also by `-t`;
+- negative durations, and negative sizes other than `max_payload`, `logfile_size_limit` and counts, where \
+they mean none;
+- `accounts` that is neither a block nor a list;
+- text that is not UTF-8;
+- nesting deeper than 128 levels, includes deeper than 32 files;
+- digits of other scripts are letters.
+
+`-t` checks that certificate files can be read, not that they fit together: that shows at start. With \
+`no_auth_user` a reload is applied; nats-server refuses most changes of it. TLS flags change what they \
+name and keep the rest of the file's `tls` block; in nats-server they replace it.
+";
 
 fn push_row(page: &mut String, row: &Row) {
     let mut name = format!("`{}`", row.key);
