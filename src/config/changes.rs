@@ -1,11 +1,11 @@
 //! What a reload changes, and whether a running server can follow.
 
-use crate::config::option_table::{ROWS, Reload, Row};
+use crate::config::option_table::{Reload, Row, rows};
 use crate::config::options::Options;
 
 /// The rows whose value differs, in the order of the table.
 pub fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {
-    ROWS.iter().filter(|row| !(row.same)(old, new)).collect()
+    rows().filter(|row| !(row.same)(old, new)).collect()
 }
 
 /// What a reload has to do: the changed rows, and the slowest class among them (None = nothing changed).

@@ -4,6 +4,7 @@ pub mod auth_options;
 pub mod changes;
 pub mod go_text;
 pub mod later;
+mod literals;
 pub mod load;
 pub mod option_table;
 pub mod options;

@@ -208,9 +208,15 @@ fn read_user(
     for (name, value) in map.entries() {
         last = value;
         match name.to_ascii_lowercase().as_str() {
-            "nkey" => nkey = reader.text(value),
-            "user" | "username" => user = reader.text(value),
-            "pass" | "password" => password = reader.text(value),
+            key @ ("nkey" | "user" | "username" | "pass" | "password") => {
+                // Without this text nothing more can be said about the entry.
+                let Some(text) = reader.text(value) else { return };
+                match key {
+                    "nkey" => nkey = Some(text),
+                    "user" | "username" => user = Some(text),
+                    _ => password = Some(text),
+                }
+            }
             "permission" | "permissions" | "authorization" => {
                 permissions = read_permissions(reader, value);
             }

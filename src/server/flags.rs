@@ -181,7 +181,9 @@ impl Flags {
             }
             Kind::Later(feature) => Err(later::refusal(feature)),
         };
-        result.map_err(|reason| format!("-{name}: {reason}"))
+        // nats-server has this text of its own.
+        let is_whole_text = row.key == "server_name";
+        result.map_err(|reason| if is_whole_text { reason } else { format!("-{name}: {reason}") })
     }
 
     /// `-tls=false` ends TLS; any other TLS flag turns it on and then needs a certificate, of the flags or

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::option_table::{LISTED_SECTIONS, section_rows};
+use crate::config::option_table::SECTIONS;
 use crate::config::read_tls::{CIPHER_SUITES, CIPHER_SUITES_INSECURE, CURVES};
 use crate::server::flags::SPECIALS;
 
@@ -11,17 +11,16 @@ const COLUMN_WIDTH: usize = 38;
 /// What `--help` prints.
 pub fn usage(program: &str) -> String {
     let mut text = format!("\nUsage: {program} [options]\n");
-    for (index, (title, _)) in LISTED_SECTIONS.iter().enumerate() {
-        let rows = section_rows(index);
+    for section in SECTIONS {
         let mut lines = String::new();
-        for row in rows {
+        for row in section.rows {
             if let Some(flag) = &row.flag {
                 let help = if flag.inverse { "Do not: " } else { "" };
                 push_line(&mut lines, flag.names, flag.argument, &format!("{help}{}", row.help));
             }
         }
         if !lines.is_empty() {
-            write!(text, "\n{title}:\n{lines}").expect("writing to a String cannot fail");
+            write!(text, "\n{}:\n{lines}", section.title).expect("writing to a String cannot fail");
         }
     }
     text.push_str("\nCommon:\n");

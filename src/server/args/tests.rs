@@ -11,7 +11,11 @@ use crate::config::options::{Balance, IoDriver, LogFormat};
 #[derive(Default)]
 struct Files(HashMap<PathBuf, Vec<u8>>);
 
-impl Files {}
+impl Files {
+    fn with(path: &str, text: &str) -> Self {
+        Files(HashMap::from([(PathBuf::from(path), text.as_bytes().to_vec())]))
+    }
+}
 
 impl Surroundings for Files {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -148,7 +152,7 @@ fn values_that_make_no_sense_are_refused_with_the_flag_named() {
             "lame duck grace period (3m0s) should be strictly lower than lame duck duration (2m0s)",
         ),
         ("--shards 3 --cores 1,2", "3 shards need 3 cores, but cores names 2"),
-        ("-n a~b", "-n: server name cannot contain spaces"),
+        ("-n a~b", "server name cannot contain spaces"),
         ("-m 1 -ms 2", "can't specify both HTTP (1) and HTTPs (2) ports"),
         ("-ms 2", "TLS cert and key required for HTTPS"),
     ];
@@ -275,4 +279,111 @@ fn help_names_every_flag_once() {
     for flag in ["--port", "--tlscert", "--shards", "--no-pin", "--allow-unsupported", "--signal"] {
         assert_eq!(text.matches(&format!("{flag} ")).count(), 1, "{flag}\n{text}");
     }
+}
+
+/// Seeded: the same lines in each run. Whatever is written, `parse` answers.
+#[test]
+fn twenty_thousand_command_lines_are_answered() {
+    let mut pieces: Vec<String> =
+        ["", "-", "--", "=", "-=", "x", "1", "-1", "true", "f.conf", "2s", "[", "\u{e9}"]
+            .map(String::from)
+            .to_vec();
+    for row in crate::config::option_table::rows().chain(crate::config::later::LATER) {
+        let names = row.flag.iter().flat_map(|flag| flag.names.iter());
+        pieces.extend(names.map(|name| format!("-{name}")));
+    }
+    for (names, _, _) in crate::server::flags::SPECIALS {
+        pieces.extend(names.iter().map(|name| format!("--{name}")));
+    }
+    let files = Files::with("f.conf", "port: 5000\ntls { timeout: 1 }");
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut counts = [0; 3];
+    for _ in 0..20_000 {
+        let mut args: Vec<OsString> = Vec::new();
+        for _ in 0..random.usize(0..5) {
+            let mut arg = pieces[random.usize(0..pieces.len())].clone();
+            if random.u8(0..3) == 0 {
+                arg.push('=');
+                arg.push_str(&pieces[random.usize(0..pieces.len())]);
+            }
+            let mut bytes = arg.into_bytes();
+            if !bytes.is_empty() && random.u8(0..8) == 0 {
+                let place = random.usize(0..bytes.len());
+                bytes[place] = random.u8(1..);
+            }
+            args.push(std::os::unix::ffi::OsStringExt::from_vec(bytes));
+        }
+        let program = if random.bool() { "midge" } else { "nats-server" };
+        match parse_in(OsStr::new(program), args.into_iter(), &files) {
+            Invocation::Run(_) => counts[0] += 1,
+            Invocation::Refused(refusal) => {
+                assert!(!refusal.stderr.is_empty(), "a refusal says why");
+                counts[1] += 1;
+            }
+            _ => counts[2] += 1,
+        }
+    }
+    assert!(counts.iter().all(|&count| count > 300), "{counts:?}");
+}
+
+#[test]
+fn flags_win_over_the_file_and_leave_the_rest_of_it() {
+    let text = "port: 5000\nserver_name: one\ndebug: true\nmax_payload: 2MB\n\
+                tls { cert_file: c.pem, key_file: k.pem, min_version: \"1.3\", \
+                cipher_suites: [\"TLS_AES_256_GCM_SHA384\"], timeout: 7 }\n";
+    let mut files = Files::with("f.conf", text);
+    files.0.insert(PathBuf::from("c.pem"), Vec::new());
+    files.0.insert(PathBuf::from("k.pem"), Vec::new());
+    let line = "-c f.conf -p 6000 -D=false --tlsverify --tlscacert a.pem --tlscert other.pem";
+    let Invocation::Run(start) = invoke("nats-server", line, &files) else {
+        panic!("file and flags are good");
+    };
+    let got = start.options;
+    assert_eq!((got.listen.port, got.server_name.as_deref()), (6000, Some("one")));
+    assert!(!got.log.debug);
+    assert_eq!(got.limits.payload_bytes_max, 2 << 20);
+    // CVE-2021-32026: TLS flags must not drop what the file says and no flag names.
+    let tls = got.tls.expect("TLS is on");
+    assert_eq!(tls.certificates[0].certificate_file, PathBuf::from("other.pem"));
+    assert_eq!(tls.certificates[0].key_file, PathBuf::from("k.pem"));
+    assert_eq!(tls.version_min, crate::config::tls_options::TlsVersion::V1_3);
+    assert_eq!(tls.cipher_suites, ["TLS_AES_256_GCM_SHA384"]);
+    assert_eq!(tls.timeout, Some(Duration::from_secs(7)));
+    assert!(tls.verify);
+}
+
+#[test]
+fn a_tested_file_is_called_valid_with_its_digest_or_refused() {
+    let test = |text: &str| invoke("nats-server", "-t -c f.conf", &Files::with("f.conf", text));
+    let digest = "sha256:797533ebd0dfba7d34a0f9337ecf147e442871f48ddfd07ed751575a5737267e";
+    let text = format!("nats-server: configuration file f.conf is valid ({digest})\n");
+    assert_eq!(test("port: 4222\n"), Invocation::TestConfig(text));
+    let cases = [
+        ("", "f.conf: config has no values or is empty\n\n"),
+        (
+            "ping_interval: 5",
+            "f.conf:1:0: invalid use of field \"ping_interval\": ping_interval should be converted to a duration\n\n",
+        ),
+        (
+            "a: [",
+            "Parse error on line 1: 'Expected an array value terminator \",\" or an array terminator \"]\", but got '\0' instead.'\n",
+        ),
+        ("a", "config is invalid (f.conf:1:1)\n"),
+        ("foo: 1", "f.conf:1:0: unknown field \"foo\"\n\n"),
+    ];
+    for (text, expected) in cases {
+        let Invocation::Refused(refusal) = test(text) else { panic!("{text} is refused") };
+        assert_eq!(refusal.stderr, format!("nats-server: {expected}"), "{text}");
+        assert_eq!(refusal.exit_code, 1, "{text}");
+    }
+}
+
+#[test]
+fn warnings_of_a_file_do_not_keep_the_server_from_starting() {
+    let files = Files::with("f.conf", "ping_interval: 5");
+    let Invocation::Run(start) = invoke("nats-server", "-c f.conf", &files) else {
+        panic!("a warning is no error");
+    };
+    assert_eq!(start.options.keep_alive.ping_interval, Duration::from_secs(5));
+    assert_eq!(start.warnings.len(), 1);
 }
