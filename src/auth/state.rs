@@ -35,7 +35,10 @@ impl AuthState {
         for account in authenticator.accounts().iter() {
             if !accounts.contains_key(&account.name) {
                 let id = AccountId(u32::try_from(accounts.len()).expect("few accounts"));
-                accounts.insert(account.name.clone(), AccountFacts { id, connections: Gauge::default() });
+                accounts.insert(
+                    account.name.clone(),
+                    AccountFacts { id, connections: Gauge::default() },
+                );
             }
         }
         let state = Self { authenticator, accounts };
@@ -54,7 +57,9 @@ impl AuthState {
     }
 
     fn facts(&self, account: &Account) -> &AccountFacts {
-        self.accounts.get(&account.name).expect("every account of the configuration was given an id")
+        self.accounts
+            .get(&account.name)
+            .expect("every account of the configuration was given an id")
     }
 }
 

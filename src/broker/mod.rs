@@ -240,24 +240,23 @@ impl Broker {
         self.count_interest(account, subscription, false);
     }
 
-    /// Drops the subscriptions that `permissions` no longer allow; gives their filter, queue and sid.
+    /// Drops the subscriptions that `permissions` no longer allow, and gives them.
     pub fn review_subscriptions(
         &mut self,
         client: ClientKey,
         permissions: &Permissions,
-    ) -> Vec<(Box<[u8]>, Box<[u8]>, Box<[u8]>)> {
+    ) -> Vec<Rc<Subscription>> {
         let all: Vec<Rc<Subscription>> =
             self.clients[client.index()].subscriptions.iter().cloned().collect();
         let mut removed = Vec::new();
         for subscription in all {
             let queue = subscription.queue();
-            let right =
-                permissions.may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
+            let right = permissions
+                .may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
             let deny = match right {
                 SubscribeRight::Denied(_) => {
-                    let parts = (subscription.filter(), queue, subscription.sid());
-                    removed.push((parts.0.into(), parts.1.into(), parts.2.into()));
                     self.forget(&subscription);
+                    removed.push(subscription);
                     continue;
                 }
                 SubscribeRight::Allowed => None,

@@ -316,7 +316,11 @@ impl Outbox {
     #[cold]
     pub fn track_reply(&self, reply: &[u8]) {
         if let Some(tracker) = self.replies.borrow().as_ref() {
-            tracker.permissions.note_delivery(reply, &mut tracker.table.borrow_mut(), Instant::now());
+            tracker.permissions.note_delivery(
+                reply,
+                &mut tracker.table.borrow_mut(),
+                Instant::now(),
+            );
         }
     }
 

@@ -152,7 +152,8 @@ impl ClientSession {
         let payload = account.limits.payload_bytes_max.unwrap_or(usize::MAX);
         self.limits.payload_bytes_max = limits.payload_bytes_max.min(payload);
         self.limits.control_line_bytes_max = limits.control_line_bytes_max;
-        self.subscriptions_max = match (limits.subscriptions_max, account.limits.subscriptions_max) {
+        self.subscriptions_max = match (limits.subscriptions_max, account.limits.subscriptions_max)
+        {
             (own, None) => own,
             (0, Some(account)) => account,
             (own, Some(account)) => own.min(account),
@@ -172,9 +173,7 @@ impl ClientSession {
     pub fn reload(&mut self) -> Option<CloseReason> {
         let options = self.context.options.borrow().clone();
         self.trace = options.log.trace;
-        let Some(identity) = self.identity.clone() else {
-            return None;
-        };
+        let identity = self.identity.clone()?;
         let auth = self.context.auth.borrow().clone();
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
             Some(renewed) => Some(renewed),
@@ -194,14 +193,14 @@ impl ClientSession {
         let permissions = self.permissions.clone();
         let handle = self.context.broker.clone();
         let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);
-        for (filter, queue, sid) in removed {
-            let queue_text = match queue.is_empty() {
-                true => String::new(),
-                false => format!(" using queue {}", quoted(&queue)),
+        for subscription in removed {
+            let queue = match subscription.queue() {
+                [] => String::new(),
+                queue => format!(" using queue {}", quoted(queue)),
             };
-            let (filter, sid) = (quoted(&filter), quoted(&sid));
+            let (filter, sid) = (quoted(subscription.filter()), quoted(subscription.sid()));
             self.outbox.push_error(&format!(
-                "Permissions Violation for Subscription to {filter}{queue_text} (sid {sid})"
+                "Permissions Violation for Subscription to {filter}{queue} (sid {sid})"
             ));
         }
         None

@@ -420,10 +420,13 @@ impl ClientSession {
             let info = Info {
                 connect_info: true,
                 remote_account: Some(match &self.identity {
-                Some(identity) => identity.account.name.to_string(),
-                None => "$G".into(),
-            }),
-            acc_is_sys: self.identity.as_ref().is_some_and(|identity| identity.account.is_system),
+                    Some(identity) => identity.account.name.to_string(),
+                    None => "$G".into(),
+                }),
+                acc_is_sys: self
+                    .identity
+                    .as_ref()
+                    .is_some_and(|identity| identity.account.is_system),
                 max_payload: self.limits.payload_bytes_max,
                 ..self.own_info()
             };

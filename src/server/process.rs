@@ -4,21 +4,25 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use crate::auth::state::AuthState;
 use crate::base::log;
 use crate::config::options::{IoDriver, Options};
+use crate::config::surroundings::SystemSurroundings;
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
 use crate::server::bootstrap::{self, Placement, Shards};
 use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
+use crate::server::flags::Flags;
 use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
 use crate::server::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
 use crate::server::log_writer::ServerLog;
+use crate::server::reload;
 use crate::server::signals::{self, ServerEvent};
 use crate::server::unix_socket::{self, UnixSocketFile};
 use crate::server::{panic_hook, signal_command};
@@ -88,6 +92,16 @@ struct RunFiles {
     unix: Option<UnixSocketFile>,
 }
 
+/// A server that runs, and what a reload changes of it.
+struct Server<'a> {
+    options: Arc<Options>,
+    auth: Arc<AuthState>,
+    flags: Flags,
+    identity: Identity,
+    shards: Shards,
+    log: &'a ServerLog,
+}
+
 fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
@@ -95,6 +109,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         signals::channel().map_err(|error| format!("signals: {error}"))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
+    let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
+    let auth = Arc::new(auth);
     let limit = FileLimit::raise().map_err(|error| format!("open files limit: {error}"))?;
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
@@ -110,24 +126,12 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         }
         None => None,
     };
-    let shards = bootstrap::start(&options, placement, |at| info(&identity, &options, at), unix)?;
-    tracing::info!("Listening for client connections on {}", listen_text(&options, shards.address));
-    if let Some(unix) = &options.listen.unix {
-        tracing::info!("Listening for client connections on unix:{}", unix.path.display());
-    }
-    tracing::info!("Server is ready");
-    if let Some(path) = &options.files.pid {
-        write_pid_file(path)?;
-    }
-    if let Some(directory) = &options.files.ports_dir {
-        let ports = Ports { nats: listener_urls("nats", shards.address), ..Ports::default() };
-        match PortsFile::write(directory, &program_name(), &ports) {
-            Ok(file) => files.ports = Some(file),
-            Err(text) => tracing::error!("{text}"),
-        }
-    }
-    wait(&events, &options, &shards, log);
-    stop(shards);
+    let shards =
+        bootstrap::start(&options, &auth, placement, |at| info(&identity, &options, at), unix)?;
+    let mut server = Server { options, auth, flags: start.flags, identity, shards, log };
+    server.announce_ready(&mut files)?;
+    server.wait(&events);
+    stop(server.shards);
     drop(files);
     drop(signal_thread);
     tracing::info!("Server Exiting..");
@@ -220,44 +224,114 @@ fn listen_text(options: &Options, address: SocketAddr) -> String {
     }
 }
 
-/// Handles events until the server should end.
-fn wait(events: &Receiver<ServerEvent>, options: &Options, shards: &Shards, log: &ServerLog) {
-    loop {
-        match events.recv() {
-            Ok(ServerEvent::Interrupt | ServerEvent::Terminate) | Err(_) => return,
-            Ok(ServerEvent::ReopenLog) => log.reopen(&options.log),
-            Ok(ServerEvent::Reload) => {
-                tracing::error!(
-                    "Failed to reload server configuration: no configuration file is in use"
-                );
+impl Server<'_> {
+    /// Says that clients may come, in the log and in the files that tools read.
+    fn announce_ready(&self, files: &mut RunFiles) -> Result<(), String> {
+        let options = &self.options;
+        let address = self.shards.address;
+        tracing::info!("Listening for client connections on {}", listen_text(options, address));
+        if let Some(unix) = &options.listen.unix {
+            tracing::info!("Listening for client connections on unix:{}", unix.path.display());
+        }
+        tracing::info!("Server is ready");
+        if let Some(path) = &options.files.pid {
+            write_pid_file(path)?;
+        }
+        if let Some(directory) = &options.files.ports_dir {
+            let ports = Ports { nats: listener_urls("nats", address), ..Ports::default() };
+            match PortsFile::write(directory, &program_name(), &ports) {
+                Ok(file) => files.ports = Some(file),
+                Err(text) => tracing::error!("{text}"),
             }
-            Ok(ServerEvent::LameDuck) => return lame_duck(events, options, shards, log),
+        }
+        Ok(())
+    }
+
+    /// Handles events until the server should end.
+    fn wait(&mut self, events: &Receiver<ServerEvent>) {
+        loop {
+            match events.recv() {
+                Ok(ServerEvent::Interrupt | ServerEvent::Terminate) | Err(_) => return,
+                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
+                Ok(ServerEvent::Reload) => match self.reload() {
+                    Ok(()) => tracing::info!("Reloaded server configuration"),
+                    Err(text) => tracing::error!("Failed to reload server configuration: {text}"),
+                },
+                Ok(ServerEvent::LameDuck) => return self.lame_duck(events),
+            }
         }
     }
-}
 
-/// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
-fn lame_duck(events: &Receiver<ServerEvent>, options: &Options, shards: &Shards, log: &ServerLog) {
-    tracing::info!("Entering lame duck mode, stop accepting new clients");
-    run_on_all(shards, |shard| shard.stop_listening());
-    if shards.counters.connections() == 0 {
-        return;
+    /// Reads the configuration again and applies what changed, on all shards at one point in time.
+    fn reload(&mut self) -> Result<(), String> {
+        let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
+        let auth = AuthState::build(&reload.options, Some(&self.auth))
+            .map_err(|error| error.to_string())?;
+        reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let options = Arc::new(reload.options);
+        if options.log != self.options.log {
+            self.log.reconfigure(&options.log)?;
+        }
+        let auth = Arc::new(auth);
+        let info = Arc::new(info(&self.identity, &options, self.shards.address));
+        let all_there = Arc::new(Barrier::new(self.shards.handles.len()));
+        let given = (options.clone(), auth.clone(), info.clone());
+        run_on_all(&self.shards, move |shard| {
+            // A few microseconds apart at most: nobody sees the new rules on one shard and the old ones on
+            // another for longer.
+            all_there.wait();
+            let (options, auth, info) = given.clone();
+            shard.reload(options, auth, info);
+        });
+        for row in &reload.plan.rows {
+            tracing::info!("Reloaded: {}", row.key);
+        }
+        self.options = options;
+        self.auth = auth;
+        self.shards.info = info;
+        Ok(())
     }
-    let info = Arc::new(Info { lame_duck: true, ..Info::clone(&shards.info) });
-    for shard in &shards.handles {
-        let info = info.clone();
-        shard.run(move |shard| shard.announce(info));
+
+    /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
+    fn lame_duck(&self, events: &Receiver<ServerEvent>) {
+        tracing::info!("Entering lame duck mode, stop accepting new clients");
+        let shards = &self.shards;
+        run_on_all(shards, |shard| shard.stop_listening());
+        if shards.counters.connections() == 0 {
+            return;
+        }
+        let info = Arc::new(Info { lame_duck: true, ..Info::clone(&shards.info) });
+        run_on_all(shards, move |shard| shard.announce(info.clone()));
+        let grace = self.options.lame_duck.grace_period;
+        let window = self.options.lame_duck.duration.saturating_sub(grace);
+        if !self.pause(events, Instant::now() + grace, || false) {
+            return;
+        }
+        tracing::info!("Closing existing clients");
+        run_on_all(shards, move |shard| shard.close_all_over(window));
+        let gone = || shards.counters.connections() == 0;
+        self.pause(events, Instant::now() + window + Duration::from_secs(1), gone);
     }
-    let grace = options.lame_duck.grace_period;
-    let window = options.lame_duck.duration.saturating_sub(grace);
-    if !pause(events, options, log, Instant::now() + grace, || false) {
-        return;
-    }
-    tracing::info!("Closing existing clients");
-    shards.handles.iter().for_each(|shard| shard.run(move |shard| shard.close_all_over(window)));
-    let gone = || shards.counters.connections() == 0;
-    if pause(events, options, log, Instant::now() + window + Duration::from_secs(1), gone) {
-        tracing::info!("All clients are closed, or the lame duck duration is over");
+
+    /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in
+    /// nats-server.
+    fn pause(
+        &self,
+        events: &Receiver<ServerEvent>,
+        deadline: Instant,
+        done: impl Fn() -> bool,
+    ) -> bool {
+        /// How often `done` is asked.
+        const LOOK: Duration = Duration::from_millis(100);
+        while Instant::now() < deadline && !done() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match events.recv_timeout(left.min(LOOK)) {
+                Ok(ServerEvent::Interrupt) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        true
     }
 }
 
@@ -274,28 +348,6 @@ fn run_on_all(shards: &Shards, task: impl Fn(&Rc<Shard>) + Clone + Send + 'stati
     }
     drop(done);
     while all_done.recv().is_ok() {}
-}
-
-/// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in
-/// nats-server.
-fn pause(
-    events: &Receiver<ServerEvent>,
-    options: &Options,
-    log: &ServerLog,
-    deadline: Instant,
-    done: impl Fn() -> bool,
-) -> bool {
-    /// How often `done` is asked.
-    const LOOK: Duration = Duration::from_millis(100);
-    while Instant::now() < deadline && !done() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match events.recv_timeout(left.min(LOOK)) {
-            Ok(ServerEvent::Interrupt) | Err(RecvTimeoutError::Disconnected) => return false,
-            Ok(ServerEvent::ReopenLog) => log.reopen(&options.log),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
-    true
 }
 
 /// Closes every client, gives their last bytes a moment, and ends the shards.

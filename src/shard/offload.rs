@@ -41,7 +41,12 @@ impl Offload {
         Ok(Self { jobs })
     }
 
-    pub fn check_password(&self, password: PasswordJob, connection: ConnectionId, shard: ShardHandle) {
+    pub fn check_password(
+        &self,
+        password: PasswordJob,
+        connection: ConnectionId,
+        shard: ShardHandle,
+    ) {
         let job = Job { password, connection, shard };
         assert!(self.jobs.send(job).is_ok(), "the helper thread lives as long as this");
     }
