@@ -1,10 +1,12 @@
 //! The flags.
 
 use crate::Failure;
+use crate::load::connections::ConnectionsPlan;
 use crate::load::event_loop::Pacer;
 use crate::load::latency::{LatencyPlan, Mode};
 use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
+use crate::load::sweep::SweepPlan;
 use crate::load::throughput::ThroughputPlan;
 use crate::units::{CoreList, parse_duration, parse_rate, parse_size};
 use crate::wire::address::{Address, ServerUrl};
@@ -30,8 +32,16 @@ pub enum Command {
     Throughput(Single<ThroughputArguments>),
     /// Open loop: latency from the time each message was due
     Latency(Single<LatencyArguments>),
+    /// Raises the load to the knee, then reports latency at shares of the maximum
+    Sweep(Single<SweepArguments>),
+    /// Many idle connections: memory of each, connect rate, latency of a pair beside them
+    Connections(Single<ConnectionsArguments>),
     /// Two servers side by side, interleaved, with confidence intervals
     Compare(CompareArguments),
+    /// The noise floor of this host: hiccups, TCP and Unix socket echo
+    Floor(FloorCommand),
+    /// Draws result folders again, merging runs of different days
+    Report(ReportArguments),
     /// The raw relay as a process of its own (started by the harness)
     #[command(hide = true)]
     Relay(RelayArguments),
@@ -44,6 +54,42 @@ pub struct Single<W: Args> {
     pub target: TargetArguments,
     #[command(flatten)]
     pub workload: W,
+    #[command(flatten)]
+    pub floor: FloorArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct FloorArguments {
+    /// Without the noise floor and the raw relay beside the figures
+    #[arg(long, help_heading = "Noise floor")]
+    pub no_floor: bool,
+    /// Duration of each meter of the floor
+    #[arg(long, help_heading = "Noise floor", default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
+    pub floor_duration: Duration,
+}
+
+#[derive(Args, Debug)]
+pub struct FloorCommand {
+    /// Duration of each meter
+    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    pub duration: Duration,
+    /// Cores of the load
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_load: Option<CoreList>,
+    /// Cores of the server
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_server: Option<CoreList>,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// Folders (or result.json files) of earlier runs
+    #[arg(required = true, value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
     #[command(flatten)]
     pub output: OutputArguments,
 }
@@ -159,6 +205,32 @@ pub struct LatencyArguments {
 }
 
 #[derive(Args, Debug, Clone)]
+pub struct SweepArguments {
+    #[command(flatten)]
+    pub latency: LatencyArguments,
+    /// The knee is where the percentile of --objective-percentile passes this
+    #[arg(long, default_value = "1ms", value_parser = parse_duration, value_name = "TIME")]
+    pub objective: Duration,
+    #[arg(long, default_value_t = 99.0, value_name = "PERCENT")]
+    pub objective_percentile: f64,
+    /// Duration of each step of the search
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "TIME")]
+    pub step: Duration,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ConnectionsArguments {
+    /// Idle connections to open
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub connections: usize,
+    /// Subscriptions each of them holds
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub subscriptions: usize,
+    #[command(flatten)]
+    pub probe: LatencyArguments,
+}
+
+#[derive(Args, Debug, Clone)]
 pub struct OutputArguments {
     /// Folder for result.json, result.csv, *.hlog and report.html
     #[arg(long, help_heading = "Output", value_name = "DIR")]
@@ -169,6 +241,18 @@ pub struct OutputArguments {
     /// No progress on standard error
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+    /// Fail when a figure is worse than in this result.json
+    #[arg(long, help_heading = "Output", value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// By how much of the stored figure it may be worse
+    #[arg(
+        long,
+        help_heading = "Output",
+        default_value_t = 0.1,
+        value_name = "SHARE",
+        requires = "baseline"
+    )]
+    pub worse_max: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -205,9 +289,11 @@ pub struct CompareArguments {
     /// Duration of every workload that does not say otherwise
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub duration: Option<Duration>,
-    /// Without the noise floor and the raw relay
-    #[arg(long)]
-    pub no_floor: bool,
+    /// A ready set of workloads
+    #[arg(long, value_enum)]
+    pub suite: Option<crate::suite::SuiteName>,
+    #[command(flatten)]
+    pub floor: FloorArguments,
     #[command(flatten)]
     pub login: LoginArguments,
     #[command(flatten)]
@@ -222,6 +308,8 @@ pub struct CompareArguments {
 pub enum Workload {
     Throughput(ThroughputArguments),
     Latency(LatencyArguments),
+    Sweep(SweepArguments),
+    Connections(ConnectionsArguments),
 }
 
 /// A `--run` text, parsed with the same flags.
@@ -331,6 +419,39 @@ impl LatencyArguments {
             late_limit,
             late_share_max: self.late_share_max,
             seed: self.time.seed,
+        }
+    }
+}
+
+impl SweepArguments {
+    pub fn plan(&self, pin_load: &CoreList) -> SweepPlan {
+        SweepPlan {
+            latency: self.latency.plan(pin_load),
+            objective: self.objective,
+            objective_percentile: self.objective_percentile,
+            step_duration: self.step,
+        }
+    }
+}
+
+impl ConnectionsArguments {
+    pub fn plan(&self, pin_load: &CoreList) -> ConnectionsPlan {
+        ConnectionsPlan {
+            connection_count: self.connections,
+            subscriptions_each: self.subscriptions,
+            probe: self.probe.plan(pin_load),
+        }
+    }
+}
+
+impl Workload {
+    /// The times of the workload, for what is set for a whole comparison.
+    pub fn time_mut(&mut self) -> &mut TimeArguments {
+        match self {
+            Workload::Throughput(arguments) => &mut arguments.time,
+            Workload::Latency(arguments) => &mut arguments.time,
+            Workload::Sweep(arguments) => &mut arguments.latency.time,
+            Workload::Connections(arguments) => &mut arguments.probe.time,
         }
     }
 }

@@ -2,25 +2,24 @@
 
 use crate::Failure;
 use crate::cli::{
-    Command, CommandLine, CompareArguments, LatencyArguments, OutputArguments, RelayArguments,
-    Single, TargetArguments, ThroughputArguments, Workload, WorkloadLine,
+    Command, CommandLine, CompareArguments, FloorArguments, FloorCommand, OutputArguments,
+    RelayArguments, ReportArguments, TargetArguments, Workload, WorkloadLine,
 };
 use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
-use crate::compare::statistics;
+use crate::compare::{relay_process, statistics};
 use crate::host::environment::Environment;
 use crate::host::process_finder::listener_process;
-use crate::host::{interrupt, pin};
-use crate::load::{latency, throughput};
-use crate::output::console;
+use crate::host::{interrupt, pin, server_process};
 use crate::output::document::{Document, Side};
 use crate::output::progress::Progress;
-use crate::output::result::RunResult;
+use crate::output::{baseline, console, files};
 use crate::relay::{self, RelayPlan};
+use crate::suite::Setting;
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::ServerUrl;
-use crate::wire::connection::Dialer;
 use clap::Parser;
 use std::io::Write;
+use std::time::Duration;
 
 /// Whether the figures may be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,39 +31,76 @@ pub enum Verdict {
 /// # Errors
 /// When the command cannot be carried out.
 pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
-    match line.command {
-        Command::Throughput(single) => run_throughput(&single),
-        Command::Latency(single) => run_latency(&single),
-        Command::Compare(arguments) => run_compare(&arguments),
-        Command::Relay(arguments) => run_relay(&arguments),
+    let (workload, target, floor, output) = match line.command {
+        Command::Compare(arguments) => return run_compare(&arguments),
+        Command::Floor(arguments) => return run_floor(&arguments),
+        Command::Report(arguments) => return run_report(&arguments),
+        Command::Relay(arguments) => return run_relay(&arguments),
+        Command::Throughput(one) => {
+            (Workload::Throughput(one.workload), one.target, one.floor, one.output)
+        }
+        Command::Latency(one) => {
+            (Workload::Latency(one.workload), one.target, one.floor, one.output)
+        }
+        Command::Sweep(one) => (Workload::Sweep(one.workload), one.target, one.floor, one.output),
+        Command::Connections(one) => {
+            (Workload::Connections(one.workload), one.target, one.floor, one.output)
+        }
+    };
+    run_single(workload, &target, &floor, &output)
+}
+
+/// One workload against one server that is already up.
+fn run_single(
+    mut workload: Workload,
+    target: &TargetArguments,
+    floor: &FloorArguments,
+    output: &OutputArguments,
+) -> Result<Verdict, Failure> {
+    let url = ServerUrl::parse(&target.server)?;
+    let dialer = target.login.dialer(&url)?;
+    let process = match target.server_pid {
+        Some(process) => Ok(process),
+        None => listener_process(&url.address),
+    };
+    let pin_load = workload.time_mut().pin_load.clone().unwrap_or_default();
+    // The relay and the floor's meters take the server's place on the server's own cores.
+    let pin_server = process.as_ref().ok().and_then(|&id| server_process::allowed_cores(id));
+    let setting =
+        Setting { pin_load, pin_server: pin_server.unwrap_or_default(), floor: floor_of(floor) };
+    let environment =
+        Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
+    let progress = prepare(output, &setting.pin_load)?;
+    let mut document = Document::new(environment);
+    document.runs.extend(setting.measure_floor(&progress)?);
+    let reference = setting.reference(&workload, &progress)?;
+    let mut result = setting.execute(&workload, &dialer, process, &progress)?;
+    if let Some(reference) = &reference {
+        relay_process::add_share(&mut result, reference);
     }
+    document.sides.push(Side {
+        name: String::new(),
+        server: url.address.to_string(),
+        version: result.server_version.clone(),
+    });
+    document.runs.push(result);
+    document.runs.extend(reference);
+    publish(&document, output, &progress)
 }
 
-fn run_throughput(single: &Single<ThroughputArguments>) -> Result<Verdict, Failure> {
-    let pin_load = single.workload.time.pin_load.clone().unwrap_or_default();
-    let progress = prepare(&single.output, &pin_load)?;
-    let (dialer, process) = target(&single.target)?;
-    let plan = single.workload.plan(&pin_load);
-    let result = throughput::run(&dialer, &plan, process, &progress)?;
-    finish_single(&single.target, &single.output, &pin_load, result, &progress)
-}
-
-fn run_latency(single: &Single<LatencyArguments>) -> Result<Verdict, Failure> {
-    let pin_load = single.workload.time.pin_load.clone().unwrap_or_default();
-    let progress = prepare(&single.output, &pin_load)?;
-    let (dialer, process) = target(&single.target)?;
-    let plan = single.workload.plan(&pin_load);
-    let result = latency::run(&dialer, &plan, process, &progress)?;
-    finish_single(&single.target, &single.output, &pin_load, result, &progress)
+fn floor_of(arguments: &FloorArguments) -> Option<Duration> {
+    (!arguments.no_floor).then_some(arguments.floor_duration)
 }
 
 fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
-    let pin_load = arguments.pin_load.clone().unwrap_or_default();
-    let pin_server = arguments.pin_server.clone().unwrap_or_default();
-    let progress = prepare(&arguments.output, &pin_load)?;
     if arguments.name_a == arguments.name_b {
         return Err(Failure::new("the two servers need different names: --name-a, --name-b"));
     }
+    let setting = Setting {
+        pin_load: arguments.pin_load.clone().unwrap_or_default(),
+        pin_server: arguments.pin_server.clone().unwrap_or_default(),
+        floor: floor_of(&arguments.floor),
+    };
     let plan = ComparePlan {
         contestants: [
             Contestant { name: arguments.name_a.clone(), server: Server::parse(&arguments.a) },
@@ -72,12 +108,12 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         ],
         workloads: workloads(arguments)?,
         rounds: arguments.rounds,
-        pin_server: pin_server.clone(),
-        pin_load: pin_load.clone(),
+        setting: setting.clone(),
         login: arguments.login.clone(),
-        relay: !arguments.no_floor,
     };
-    let environment = Environment::collect(&pin_load.to_string(), &pin_server.to_string());
+    let environment =
+        Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
+    let progress = prepare(&arguments.output, &setting.pin_load)?;
     let mut document = Document::new(environment);
     document.runs = rounds::run(&plan, &progress)?;
     for contestant in &plan.contestants {
@@ -93,31 +129,55 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     publish(&document, &arguments.output, &progress)
 }
 
-/// The workloads of `--run` and of the trailing subcommand, with the durations of the whole.
+/// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the whole.
 fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
+    let of_suite = arguments.suite.map_or(&[][..], |suite| suite.workloads());
+    let texts = of_suite.iter().copied().chain(arguments.run.iter().map(String::as_str));
     let mut workloads = Vec::new();
-    for text in &arguments.run {
-        let line = WorkloadLine::try_parse_from(split_command_line(text)?)
-            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?;
-        let own_duration = text.contains("--duration");
-        workloads.push((line.workload, own_duration));
+    for text in texts {
+        let words = split_command_line(text)?;
+        let own_duration = words.iter().any(|word| word.starts_with("--duration"));
+        let mut workload = WorkloadLine::try_parse_from(words)
+            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?
+            .workload;
+        if let (Some(duration), false) = (arguments.duration, own_duration) {
+            workload.time_mut().duration = duration;
+        }
+        workloads.push(workload);
     }
-    workloads.extend(arguments.workload.clone().map(|workload| (workload, false)));
+    workloads.extend(arguments.workload.clone());
     if workloads.is_empty() {
         return Err(Failure::new(
-            "compare what? Give a workload, as in: compare --a .. --b .. throughput --payload 16",
+            "compare what? Give a workload, as in: compare --a .. --b .. throughput --payload 16, \
+             or --suite standard",
         ));
     }
-    let adjusted = workloads.into_iter().map(|(mut workload, own_duration)| {
-        if let (Some(duration), false) = (arguments.duration, own_duration) {
-            match &mut workload {
-                Workload::Throughput(arguments) => arguments.time.duration = duration,
-                Workload::Latency(arguments) => arguments.time.duration = duration,
-            }
-        }
-        workload
-    });
-    Ok(adjusted.collect())
+    Ok(workloads)
+}
+
+fn run_floor(arguments: &FloorCommand) -> Result<Verdict, Failure> {
+    let setting = Setting {
+        pin_load: arguments.pin_load.clone().unwrap_or_default(),
+        pin_server: arguments.pin_server.clone().unwrap_or_default(),
+        floor: Some(arguments.duration),
+    };
+    let environment =
+        Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
+    let progress = prepare(&arguments.output, &setting.pin_load)?;
+    let mut document = Document::new(environment);
+    document.runs.extend(setting.measure_floor(&progress)?);
+    publish(&document, &arguments.output, &progress)
+}
+
+fn run_report(arguments: &ReportArguments) -> Result<Verdict, Failure> {
+    let progress = Progress::new(arguments.output.quiet);
+    let mut documents = Vec::new();
+    for folder in &arguments.folders {
+        let file = if folder.is_dir() { folder.join("result.json") } else { folder.clone() };
+        documents.push(Document::read(&file)?);
+    }
+    let document = Document::merge(documents)?;
+    publish(&document, &arguments.output, &progress)
 }
 
 fn run_relay(arguments: &RelayArguments) -> Result<Verdict, Failure> {
@@ -138,31 +198,7 @@ fn prepare(output: &OutputArguments, pin_load: &CoreList) -> Result<Progress, Fa
     Ok(Progress::new(output.quiet))
 }
 
-fn target(arguments: &TargetArguments) -> Result<(Dialer, Result<u32, String>), Failure> {
-    let url = ServerUrl::parse(&arguments.server)?;
-    let process = match arguments.server_pid {
-        Some(process) => Ok(process),
-        None => listener_process(&url.address),
-    };
-    Ok((arguments.login.dialer(&url)?, process))
-}
-
-fn finish_single(
-    target: &TargetArguments,
-    output: &OutputArguments,
-    pin_load: &CoreList,
-    result: RunResult,
-    progress: &Progress,
-) -> Result<Verdict, Failure> {
-    let mut document = Document::new(Environment::collect(&pin_load.to_string(), ""));
-    let server = ServerUrl::parse(&target.server)?.address.to_string();
-    let version = result.server_version.clone();
-    document.sides.push(Side { name: String::new(), server, version });
-    document.runs.push(result);
-    publish(&document, output, progress)
-}
-
-/// Writes and prints a document. Invalid runs make the verdict bad.
+/// Writes and prints a document. Invalid runs, and figures worse than the baseline's, make the verdict bad.
 fn publish(
     document: &Document,
     output: &OutputArguments,
@@ -170,9 +206,21 @@ fn publish(
 ) -> Result<Verdict, Failure> {
     progress.clear();
     if let Some(folder) = &output.output {
-        crate::output::files::write(document, folder)?;
+        files::write(document, folder)?;
         progress.say(&format!("written to {}", folder.display()));
     }
     console::print(document, output.format)?;
-    Ok(if document.all_valid() { Verdict::Good } else { Verdict::Bad })
+    let mut good = document.all_valid();
+    if let Some(path) = &output.baseline {
+        let findings = baseline::check(document, &Document::read(path)?, output.worse_max);
+        for finding in &findings.worse {
+            eprintln!("worse than the baseline: {finding}");
+        }
+        if findings.compared == 0 {
+            return Err(Failure::new("the baseline has no figure in common with this result"));
+        }
+        eprintln!("{} figures held against the baseline", findings.compared);
+        good &= findings.worse.is_empty();
+    }
+    Ok(if good { Verdict::Good } else { Verdict::Bad })
 }

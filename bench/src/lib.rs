@@ -11,6 +11,7 @@ pub mod host;
 pub mod load;
 pub mod output;
 pub mod relay;
+pub mod suite;
 pub mod units;
 pub mod wire;
 

@@ -6,10 +6,9 @@ use crate::compare::relay_process;
 use crate::host::interrupt;
 use crate::host::process_finder::listener_process;
 use crate::host::spawn::StartedServer;
-use crate::load::{latency, throughput};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
-use crate::units::CoreList;
+use crate::suite::Setting;
 use crate::wire::address::ServerUrl;
 use crate::wire::connection::Dialer;
 
@@ -49,11 +48,8 @@ pub struct ComparePlan {
     pub contestants: [Contestant; 2],
     pub workloads: Vec<Workload>,
     pub rounds: u32,
-    pub pin_server: CoreList,
-    pub pin_load: CoreList,
+    pub setting: Setting,
     pub login: LoginArguments,
-    /// Run each throughput workload through the raw relay as well.
-    pub relay: bool,
 }
 
 /// All runs, in the order they were made. An interrupt ends it early with what there is.
@@ -61,16 +57,13 @@ pub struct ComparePlan {
 /// # Errors
 /// When a server cannot be started or a workload not be run at all.
 pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Failure> {
+    if plan.rounds < 5 {
+        progress.say("fewer than 5 rounds: the confidence intervals mean little");
+    }
     let mut runs: Vec<RunResult> = Vec::new();
+    runs.extend(plan.setting.measure_floor(progress)?);
     for (number, workload) in plan.workloads.iter().enumerate() {
-        let ceiling = match workload {
-            Workload::Throughput(arguments) if plan.relay => {
-                progress.set_prefix("raw relay");
-                let plan_of_load = arguments.plan(&plan.pin_load);
-                relay_process::ceiling(&plan_of_load, &plan.pin_server, progress)?
-            }
-            _ => None,
-        };
+        let reference = plan.setting.reference(workload, progress)?;
         for round in 0..plan.rounds {
             let mut order = [0, 1];
             if round % 2 == 1 {
@@ -94,8 +87,8 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
                 result.side = contestant.name.clone();
                 result.round = round;
                 result.position = runs.len() as u32;
-                if let Some(ceiling) = &ceiling {
-                    relay_process::add_share(&mut result, ceiling);
+                if let Some(reference) = &reference {
+                    relay_process::add_share(&mut result, reference);
                 }
                 for warning in &result.warnings {
                     let mark = if result.valid { "warning" } else { "INVALID" };
@@ -104,10 +97,7 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
                 runs.push(result);
             }
         }
-        if let Some(mut ceiling) = ceiling {
-            ceiling.position = runs.len() as u32;
-            runs.push(ceiling);
-        }
+        runs.extend(reference);
     }
     progress.set_prefix("");
     Ok(runs)
@@ -123,7 +113,7 @@ fn run_once(
     let started;
     let (dialer, process): (Dialer, Result<u32, String>) = match &contestant.server {
         Server::Command(command_line) => {
-            started = StartedServer::start(command_line, &plan.pin_server)?;
+            started = StartedServer::start(command_line, &plan.setting.pin_server)?;
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
             // What was started may be a wrapper; who listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());
@@ -135,12 +125,5 @@ fn run_once(
             (plan.login.dialer(&url)?, process)
         }
     };
-    match workload {
-        Workload::Throughput(arguments) => {
-            throughput::run(&dialer, &arguments.plan(&plan.pin_load), process, progress)
-        }
-        Workload::Latency(arguments) => {
-            latency::run(&dialer, &arguments.plan(&plan.pin_load), process, progress)
-        }
-    }
+    plan.setting.execute(workload, &dialer, process, progress)
 }

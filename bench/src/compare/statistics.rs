@@ -61,7 +61,7 @@ pub fn compare(runs: &[RunResult], name_a: &str, name_b: &str, seed: u64) -> Vec
         };
         let (a, b) = (side(name_a), side(name_b));
         let Some(example) = a.values().next() else { continue };
-        for (name, figure) in &example.figures {
+        for (name, figure) in example.figures_in_order() {
             if figure.better == Better::Neither {
                 continue;
             }
@@ -84,7 +84,7 @@ pub fn compare(runs: &[RunResult], name_a: &str, name_b: &str, seed: u64) -> Vec
             let Some((times_better, interval)) = bootstrap_median(&ratios, seed) else { continue };
             comparisons.push(Comparison {
                 workload: workload.to_string(),
-                figure: name.clone(),
+                figure: name.to_string(),
                 unit: figure.unit.clone(),
                 better: figure.better,
                 a: spread_a,

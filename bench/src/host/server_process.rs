@@ -1,6 +1,7 @@
 //! CPU time and resident memory of the server's process, from /proc, sampled while a run goes on.
 
 use crate::host::clock::now_ns;
+use crate::units::CoreList;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,6 +77,17 @@ impl ServerProcess {
             fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         Some(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
     }
+}
+
+/// The cores a process may use, when they are not simply all of this host's.
+pub fn allowed_cores(id: u32) -> Option<CoreList> {
+    let of_process = |id: &str| {
+        let content = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let line = content.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        CoreList::parse(line.trim()).ok()
+    };
+    let cores = of_process(&id.to_string())?;
+    (Some(&cores) != of_process("self").as_ref()).then_some(cores)
 }
 
 /// Samples a process on a thread of its own until it is stopped.

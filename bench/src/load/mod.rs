@@ -1,10 +1,13 @@
 //! What is done to a server: the workloads and what they count.
 
+pub mod connections;
 pub mod event_loop;
+pub mod floor;
 pub mod latency;
 pub mod layout;
 pub mod publisher;
 pub mod schedule;
 pub mod subscriber;
+pub mod sweep;
 pub mod throughput;
 pub mod tracker;

@@ -1,8 +1,10 @@
 //! A result file: everything of one command, with the environment it was measured in.
 
 use crate::Failure;
-use crate::compare::statistics::Comparison;
+use crate::compare::relay_process;
+use crate::compare::statistics::{self, Comparison};
 use crate::host::environment::Environment;
+use crate::load::floor;
 use crate::output::result::{RunResult, SCHEMA};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -64,6 +66,44 @@ impl Document {
             .map_err(|error| Failure::new(format!("{shown} is no result file: {error}")))
     }
 
+    /// One document of several: all runs, rounds counted on, comparisons made anew over all of them.
+    ///
+    /// # Errors
+    /// When there is none, or two of them compare different sides.
+    pub fn merge(documents: Vec<Document>) -> Result<Document, Failure> {
+        let mut documents = documents.into_iter();
+        let mut merged = documents.next().ok_or_else(|| Failure::new("nothing to merge"))?;
+        for document in documents {
+            let names = |document: &Document| -> Vec<String> {
+                document.sides.iter().map(|side| side.name.clone()).collect()
+            };
+            if names(&document) != names(&merged) {
+                return Err(Failure::new(format!(
+                    "these results do not belong together: one has the sides {:?}, one {:?}",
+                    names(&merged),
+                    names(&document)
+                )));
+            }
+            let rounds = merged.runs.iter().map(|run| run.round + 1).max().unwrap_or(0);
+            let positions = merged.runs.len() as u32;
+            let on_another_host = document.environment.cpu != merged.environment.cpu
+                || document.environment.kernel != merged.environment.kernel;
+            for mut run in document.runs {
+                run.round += rounds;
+                run.position += positions;
+                if on_another_host {
+                    run.warn("measured on another CPU or kernel than the first".to_string());
+                }
+                merged.runs.push(run);
+            }
+            merged.created_unix_ms = merged.created_unix_ms.max(document.created_unix_ms);
+        }
+        if let [a, b, ..] = merged.sides.as_slice() {
+            merged.comparisons = statistics::compare(&merged.runs, &a.name, &b.name, 1);
+        }
+        Ok(merged)
+    }
+
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self)
             .expect("a document has only text keys and finite numbers")
@@ -91,8 +131,10 @@ impl Document {
         text
     }
 
+    /// Whether every run against a server may be used; what it is held against may be missing.
     pub fn all_valid(&self) -> bool {
-        self.runs.iter().all(|run| run.valid)
+        let beside = [relay_process::SIDE, floor::SIDE];
+        self.runs.iter().all(|run| run.valid || beside.contains(&run.side.as_str()))
     }
 }
 

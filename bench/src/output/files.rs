@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::output::document::Document;
+use crate::output::{hlog, html};
 use std::path::Path;
 
 /// Writes all files of a document into `folder`, which is made if need be.
@@ -15,5 +16,9 @@ pub fn write(document: &Document, folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(explain)?;
     std::fs::write(folder.join("result.json"), document.to_json()).map_err(explain)?;
     std::fs::write(folder.join("result.csv"), document.to_csv()).map_err(explain)?;
+    for (name, content) in hlog::logs(document)? {
+        std::fs::write(folder.join(name), content).map_err(explain)?;
+    }
+    std::fs::write(folder.join("report.html"), html::render(document)?).map_err(explain)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::host::server_process::Sample;
 use crate::load::tracker::Counts;
-use crate::output::percentiles::Curve;
+use crate::output::percentiles::{Curve, PERCENTILES};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -90,6 +90,14 @@ impl RunResult {
         self.figures.get(name).map(|figure| figure.value)
     }
 
+    /// The figures in the order people read them: by name, percentiles from the median to the maximum.
+    pub fn figures_in_order(&self) -> Vec<(&str, &Figure)> {
+        let mut figures: Vec<(&str, &Figure)> =
+            self.figures.iter().map(|(name, figure)| (name.as_str(), figure)).collect();
+        figures.sort_by_key(|(name, _)| reading_order(name));
+        figures
+    }
+
     pub fn warn(&mut self, text: String) {
         self.warnings.push(text);
     }
@@ -118,5 +126,57 @@ impl RunResult {
         self.figure("server_resident_bytes_max", largest as f64, "B", Better::Lower);
         self.series.insert("server_cpu_cores".to_string(), cpu);
         self.series.insert("server_resident_bytes".to_string(), resident);
+    }
+}
+
+/// What stands first in tables; everything else follows by name.
+const HEAD: [&str; 12] = [
+    "messages_per_second",
+    "published_per_second",
+    "payload_mib_per_second",
+    "rate_max",
+    "rate_asked",
+    "rate_reached",
+    "latency_",
+    "probe_",
+    "server_cpu_us_per_message",
+    "server_",
+    "share_",
+    "late_",
+];
+
+/// A key that sorts figure names for reading.
+pub fn reading_order(name: &str) -> (usize, String) {
+    let place = HEAD.iter().position(|head| name.starts_with(head)).unwrap_or(HEAD.len());
+    let bare = name.strip_suffix("_ns").unwrap_or(name);
+    let ranked = PERCENTILES.iter().enumerate().rev().find_map(|(rank, (percentile, _))| {
+        let stem = bare.strip_suffix(percentile)?.strip_suffix('_')?;
+        Some(format!("{stem}_{rank}"))
+    });
+    (place, ranked.unwrap_or_else(|| bare.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_read_from_the_median_to_the_maximum() {
+        let mut run = RunResult::new("latency", "x");
+        for name in ["late_p50_ns", "latency_max_ns", "latency_p99_ns", "latency_p99.9_ns"] {
+            run.figure(name, 1.0, "ns", Better::Lower);
+        }
+        run.figure("latency_p50_ns", 1.0, "ns", Better::Lower);
+        run.figure("rate_reached", 1.0, "1/s", Better::Higher);
+        let names: Vec<&str> = run.figures_in_order().iter().map(|(name, _)| *name).collect();
+        let expected = [
+            "rate_reached",
+            "latency_p50_ns",
+            "latency_p99_ns",
+            "latency_p99.9_ns",
+            "latency_max_ns",
+            "late_p50_ns",
+        ];
+        assert_eq!(names, expected);
     }
 }

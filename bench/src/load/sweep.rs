@@ -1,0 +1,175 @@
+//! Raises the load until the server's knee, then measures latency at shares of the maximum found.
+
+use crate::Failure;
+use crate::host::interrupt;
+use crate::load::latency::{self, LatencyPlan};
+use crate::output::percentiles::PERCENTILES;
+use crate::output::progress::Progress;
+use crate::output::result::{Better, LoadPoint, RunResult};
+use crate::units::{nanoseconds_text, number_text};
+use crate::wire::connection::Dialer;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Shares of the maximum at which latency is reported.
+const SHARES: [f64; 5] = [0.10, 0.25, 0.50, 0.75, 0.90];
+/// Halvings of the interval between the last good and the first bad rate.
+const BISECTIONS: u32 = 4;
+/// A rate beyond this is the generator's world, not a server's.
+const RATE_MAX: f64 = 50e6;
+
+#[derive(Clone, Debug)]
+pub struct SweepPlan {
+    /// Its rate is where the sweep starts, its duration that of the final points.
+    pub latency: LatencyPlan,
+    /// The knee is where this percentile passes the objective.
+    pub objective: Duration,
+    pub objective_percentile: f64,
+    pub step_duration: Duration,
+}
+
+/// Why the rates end where they end.
+#[derive(Clone, Debug, PartialEq)]
+enum Verdict {
+    Good,
+    Knee(String),
+}
+
+/// # Errors
+/// When a step cannot be run at all.
+pub fn run(
+    dialer: &Dialer,
+    plan: &SweepPlan,
+    server: &Result<u32, String>,
+    progress: &Progress,
+) -> Result<RunResult, Failure> {
+    let mut result = RunResult::new("sweep", &plan.latency.layout.label());
+    let (mut good, mut bad) = (0.0, None);
+    let mut rate = plan.latency.rate;
+    let mut why = "the sweep was ended early".to_string();
+    while !interrupt::requested() && bad.is_none() && rate < RATE_MAX {
+        match step(dialer, plan, rate, server, progress, &mut result)? {
+            Verdict::Good => {
+                good = rate;
+                rate *= 2.0;
+            }
+            Verdict::Knee(reason) => {
+                why = reason;
+                bad = Some(rate);
+            }
+        }
+    }
+    if let Some(mut bad) = bad.filter(|_| good > 0.0) {
+        for _ in 0..BISECTIONS {
+            if interrupt::requested() {
+                break;
+            }
+            let middle = (good + bad) / 2.0;
+            match step(dialer, plan, middle, server, progress, &mut result)? {
+                Verdict::Good => good = middle,
+                Verdict::Knee(reason) => {
+                    why = reason;
+                    bad = middle;
+                }
+            }
+        }
+    }
+    result.figure("rate_max", good, "1/s", Better::Higher);
+    if good == 0.0 {
+        result.invalidate(format!(
+            "already the first rate is too much: {why}; start lower, by --rate"
+        ));
+        return Ok(result);
+    }
+    result.warn(format!("the knee is at {}/s because {why}", number_text(good)));
+    for share in SHARES {
+        if interrupt::requested() {
+            break;
+        }
+        let mut at_share = plan.latency.clone();
+        at_share.rate = good * share;
+        progress.say(&format!("latency at {:.0} % of the maximum", 100.0 * share));
+        let run = latency::run(dialer, &at_share, server.clone(), progress)?;
+        let percent = format!("{:.0}", 100.0 * share);
+        for (name, _) in PERCENTILES {
+            if let Some(value) = run.value(&format!("latency_{name}_ns")) {
+                let figure = format!("latency_at_{percent}_percent_{name}_ns");
+                result.figure(&figure, value, "ns", Better::Lower);
+            }
+        }
+        result.load_points.push(load_point(&run, at_share.rate, Some(share)));
+        if let Some(curve) = run.curves.get("latency") {
+            result.curves.insert(format!("latency at {percent} %"), curve.clone());
+        }
+        result.warnings.extend(run.warnings);
+        result.valid &= run.valid;
+        result.server_name = run.server_name;
+        result.server_version = run.server_version;
+    }
+    Ok(result)
+}
+
+fn step(
+    dialer: &Dialer,
+    plan: &SweepPlan,
+    rate: f64,
+    server: &Result<u32, String>,
+    progress: &Progress,
+    result: &mut RunResult,
+) -> Result<Verdict, Failure> {
+    let mut at_rate = plan.latency.clone();
+    at_rate.rate = rate;
+    at_rate.duration = plan.step_duration;
+    let run = latency::run(dialer, &at_rate, server.clone(), progress)?;
+    let verdict = judge(plan, &run, rate);
+    let shown = match &verdict {
+        Verdict::Good => "good".to_string(),
+        Verdict::Knee(reason) => reason.clone(),
+    };
+    progress.say(&format!("{}/s: {shown}", number_text(rate)));
+    result.load_points.push(load_point(&run, rate, None));
+    Ok(verdict)
+}
+
+fn judge(plan: &SweepPlan, run: &RunResult, rate: f64) -> Verdict {
+    if !run.valid {
+        return Verdict::Knee(run.warnings.last().cloned().unwrap_or_default());
+    }
+    if run.value("rate_reached").unwrap_or(0.0) < 0.99 * rate {
+        return Verdict::Knee("the rate asked for was not reached".to_string());
+    }
+    if run.value("held_back_share").unwrap_or(0.0) > 0.01 {
+        return Verdict::Knee("the server took the messages late".to_string());
+    }
+    let curve = run.curves.get("latency");
+    let at_objective = curve.and_then(|curve| {
+        let points = &curve.points;
+        points.iter().find(|(percentile, _)| *percentile >= plan.objective_percentile)
+    });
+    match at_objective {
+        Some((percentile, value)) if *value > plan.objective.as_nanos() as u64 => {
+            Verdict::Knee(format!(
+                "p{percentile} was {} with an objective of {}",
+                nanoseconds_text(*value as f64),
+                nanoseconds_text(plan.objective.as_nanos() as f64)
+            ))
+        }
+        _ => Verdict::Good,
+    }
+}
+
+fn load_point(run: &RunResult, rate: f64, share_of_max: Option<f64>) -> LoadPoint {
+    let latency_ns: BTreeMap<String, u64> = PERCENTILES
+        .iter()
+        .filter_map(|(name, _)| {
+            Some((name.to_string(), run.value(&format!("latency_{name}_ns"))? as u64))
+        })
+        .collect();
+    LoadPoint {
+        rate_asked: rate,
+        rate_reached: run.value("rate_reached").unwrap_or(0.0),
+        share_of_max,
+        valid: run.valid,
+        latency_ns,
+    }
+}

@@ -1,0 +1,149 @@
+//! Runs workloads as the flags describe them, and beside them what they are held against: the host's noise
+//! floor and the raw relay.
+
+use crate::Failure;
+use crate::cli::Workload;
+use crate::compare::relay_process;
+use crate::load::floor::{self, FloorPlan};
+use crate::load::latency::Mode;
+use crate::load::{connections, latency, sweep, throughput};
+use crate::output::progress::Progress;
+use crate::output::result::RunResult;
+use crate::units::CoreList;
+use crate::wire::connection::Dialer;
+use std::time::Duration;
+
+/// The ready sets of `compare --suite`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SuiteName {
+    /// What README shows: throughput by size and fan-out, latency, requests, idle connections
+    Standard,
+    /// One of each kind
+    Quick,
+    /// Latency only: one-way at several rates, requests, a sweep
+    Latency,
+}
+
+impl SuiteName {
+    /// Texts as of `--run`.
+    pub fn workloads(self) -> &'static [&'static str] {
+        match self {
+            SuiteName::Standard => &[
+                "throughput --payload 16 --subscribers 0",
+                "throughput --payload 16",
+                "throughput --payload 128",
+                "throughput --payload 1k",
+                "throughput --payload 16k",
+                "throughput --payload 16 --publishers 4 --subscribers 4",
+                "throughput --payload 128 --publishers 4 --subscribers 4",
+                "throughput --payload 128 --subjects 1000 --subscribers 4 --wildcard",
+                "throughput --payload 128 --publishers 2 --subscribers 4 --queue",
+                "latency --rate 10k",
+                "latency --rate 50k --publishers 10 --subscribers 1",
+                "latency --mode request --rate 10k --publishers 50",
+                "connections",
+            ],
+            SuiteName::Quick => &[
+                "throughput --payload 128",
+                "latency --rate 10k",
+                "connections --connections 1000",
+            ],
+            SuiteName::Latency => &[
+                "latency --rate 1k",
+                "latency --rate 10k",
+                "latency --rate 10k --arrival poisson",
+                "latency --rate 50k",
+                "latency --mode request --rate 1k",
+                "latency --mode request --rate 10k --publishers 50",
+                "sweep",
+            ],
+        }
+    }
+}
+
+/// What holds for every workload of a command.
+#[derive(Clone, Debug, Default)]
+pub struct Setting {
+    pub pin_load: CoreList,
+    pub pin_server: CoreList,
+    /// Of each meter of the floor; none without it.
+    pub floor: Option<Duration>,
+}
+
+impl Setting {
+    /// Runs one workload against one server.
+    ///
+    /// # Errors
+    /// When it cannot be run at all.
+    pub fn execute(
+        &self,
+        workload: &Workload,
+        dialer: &Dialer,
+        server: Result<u32, String>,
+        progress: &Progress,
+    ) -> Result<RunResult, Failure> {
+        let cores = &self.pin_load;
+        match workload {
+            Workload::Throughput(arguments) => {
+                throughput::run(dialer, &arguments.plan(cores), server, progress)
+            }
+            Workload::Latency(arguments) => {
+                latency::run(dialer, &arguments.plan(cores), server, progress)
+            }
+            Workload::Sweep(arguments) => {
+                sweep::run(dialer, &arguments.plan(cores), &server, progress)
+            }
+            Workload::Connections(arguments) => {
+                connections::run(dialer, &arguments.plan(cores), &server, progress)
+            }
+        }
+    }
+
+    /// The noise floor, if it is wanted.
+    ///
+    /// # Errors
+    /// When a meter cannot be run.
+    pub fn measure_floor(&self, progress: &Progress) -> Result<Option<RunResult>, Failure> {
+        let Some(duration) = self.floor else { return Ok(None) };
+        let plan = FloorPlan {
+            duration,
+            pin_load: self.pin_load.clone(),
+            pin_server: self.pin_server.clone(),
+        };
+        floor::run(&plan, progress).map(Some)
+    }
+
+    /// The same workload through the raw relay on the server's cores: the ceiling of throughput and the
+    /// floor of one-way latency. Other workloads need a broker that understands them.
+    ///
+    /// # Errors
+    /// When the relay cannot be run.
+    pub fn reference(
+        &self,
+        workload: &Workload,
+        progress: &Progress,
+    ) -> Result<Option<RunResult>, Failure> {
+        if self.floor.is_none() {
+            return Ok(None);
+        }
+        let (layout, seed) = match workload {
+            Workload::Throughput(arguments) => {
+                (arguments.plan(&self.pin_load).layout, arguments.time.seed)
+            }
+            Workload::Latency(arguments) if arguments.mode == Mode::OneWay => {
+                (arguments.plan(&self.pin_load).layout, arguments.time.seed)
+            }
+            _ => return Ok(None),
+        };
+        let Some(relay) = relay_process::start(&layout, seed, &self.pin_server)? else {
+            return Ok(None);
+        };
+        progress.set_prefix(relay_process::SIDE);
+        let server = Ok(relay.process_id());
+        let result = self.execute(workload, &relay.dialer(), server, progress);
+        progress.set_prefix("");
+        let mut result = result?;
+        result.side = relay_process::SIDE.to_string();
+        Ok(Some(result))
+    }
+}
