@@ -57,6 +57,9 @@ pub struct ComparePlan {
 /// # Errors
 /// When a server cannot be started or a workload not be run at all.
 pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Failure> {
+    if plan.rounds < 5 {
+        progress.say("fewer than 5 rounds: the confidence intervals mean little");
+    }
     let mut runs: Vec<RunResult> = Vec::new();
     runs.extend(plan.setting.measure_floor(progress)?);
     for (number, workload) in plan.workloads.iter().enumerate() {

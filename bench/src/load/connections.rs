@@ -65,7 +65,7 @@ pub fn run(
         result.invalidate(format!("connection {} failed: {failure}", opened + 1));
     }
     let connected = look();
-    result.figure("connections_open", opened as f64, "", Better::Higher);
+    result.figure("connections_open", opened as f64, "connections", Better::Higher);
     result.figure("connects_per_second", opened as f64 / took_s, "1/s", Better::Higher);
     let stop = AtomicBool::new(false);
     let (kept_alive, probed) = std::thread::scope(|scope| {

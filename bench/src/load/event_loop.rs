@@ -31,6 +31,10 @@ const DIRECT_READ_MAX: usize = 4;
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// After the last send: nothing for this long means that the rest is lost.
 const QUIET_NS_MAX: u64 = 3_000_000_000;
+/// A schedule that is not worked off this long after its end (or its own length, if longer) is given up.
+const GIVE_UP_NS: u64 = 1_000_000_000;
+/// Messages sent between two looks at the sockets.
+const BATCH_MAX: u32 = 1000;
 /// The longest sleep: an interrupt shall be seen.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 
@@ -111,6 +115,8 @@ pub struct Measured {
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
     pub replies: Vec<(u16, OrderTracker)>,
+    /// Messages were still due long after the end of the schedule.
+    pub gave_up: bool,
     pub failure: Option<Failure>,
 }
 
@@ -141,6 +147,7 @@ impl<'a> LoadThread<'a> {
             pause_ns_max: 0,
             receivers: Vec::new(),
             replies: Vec::new(),
+            gave_up: false,
             failure: None,
         };
         LoadThread {
@@ -248,7 +255,12 @@ impl<'a> LoadThread<'a> {
         let common = self.common;
         let mut due_ns = schedule.next_ns();
         let mut now = now_ns();
-        while due_ns <= now && due_ns < common.end_ns && !interrupt::requested() {
+        let mut batch = 0;
+        while due_ns <= now
+            && due_ns < common.end_ns
+            && !self.measured.gave_up
+            && !interrupt::requested()
+        {
             let sender_count = self.senders.len();
             let sender = &mut self.senders[self.next_sender];
             let held_back = !sender.outgoing.is_empty();
@@ -270,12 +282,25 @@ impl<'a> LoadThread<'a> {
             schedule.advance();
             due_ns = schedule.next_ns();
             now = now_ns();
+            // However far behind, the sockets are looked at between two batches.
+            batch += 1;
+            if batch == BATCH_MAX {
+                break;
+            }
         }
         for sender in &mut self.senders {
             sender.outgoing.flush(&mut sender.connection)?;
         }
         let nothing_waits = self.senders.iter().all(|sender| sender.outgoing.is_empty());
-        if (due_ns >= common.end_ns || interrupt::requested()) && nothing_waits {
+        let give_up_ns = common.end_ns + GIVE_UP_NS.max(common.end_ns - common.measure_from_ns);
+        if now > give_up_ns && due_ns < common.end_ns {
+            self.measured.gave_up = true;
+        }
+        if now > give_up_ns + QUIET_NS_MAX && !nothing_waits {
+            return Err(Failure::new("the server does not take what was sent long ago"));
+        }
+        let over = due_ns >= common.end_ns || self.measured.gave_up || interrupt::requested();
+        if over && nothing_waits {
             self.schedule = None;
             // Release, with the acquire in `is_finished`: who sees the zero sees all `sent`.
             common.sending_threads.fetch_sub(1, Ordering::AcqRel);

@@ -245,6 +245,7 @@ fn report(
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
     let mut counts = Counts::default();
+    let mut unsent = false;
     let sent: Vec<u64> =
         common.sent.iter().map(|count| count.load(std::sync::atomic::Ordering::Acquire)).collect();
     for thread in measured {
@@ -254,6 +255,7 @@ fn report(
         held_back += thread.held_back_count;
         last_send_ns = last_send_ns.max(thread.last_send_ns);
         pause_ns_max = pause_ns_max.max(thread.pause_ns_max);
+        unsent |= thread.gave_up;
         if let Some(failure) = thread.failure {
             result.invalidate(failure.to_string());
         }
@@ -267,6 +269,16 @@ fn report(
             counts.add(&tracker.finish(&own));
         }
     }
+    if plan.mode == Mode::Request && plan.layout.subscriber_count > 1 {
+        // Two responders answer in whatever order they are reached: that is no fault of the server.
+        counts.out_of_order = 0;
+    }
+    if unsent {
+        result.invalidate(format!(
+            "long after the end messages were still due: {}/s is far beyond the server or the generator",
+            number_text(plan.rate)
+        ));
+    }
     result.seconds = plan.duration.as_secs_f64();
     if interrupt::requested() {
         result.seconds =
@@ -277,7 +289,8 @@ fn report(
         last_send_ns.max(common.end_ns.min(now_ns())).saturating_sub(common.measure_from_ns);
     let reached = sent_count as f64 / (took_ns.max(1) as f64 / 1e9);
     result.figure("rate_asked", plan.rate, "1/s", Better::Neither);
-    result.figure("rate_reached", reached, "1/s", Better::Higher);
+    result.figure("rate_reached", reached, "1/s", Better::Neither);
+    result.figure("messages_measured", latency.len() as f64, "messages", Better::Neither);
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
     for (name, percentile) in PERCENTILES {
@@ -345,6 +358,12 @@ fn judge(
                  show the server's tail beyond that"
             ));
         }
+    }
+    let single = PERCENTILES.iter().find(|(name, percentile)| {
+        *name != "max" && latency.len() as f64 * (1.0 - percentile / 100.0) < 1.0
+    });
+    if let Some((name, _)) = single {
+        result.warn(format!("too few messages for {name}: from there on it is the maximum"));
     }
     if share(held_back, sent_count) > 0.01 {
         result.warn(format!(

@@ -23,7 +23,6 @@ pub enum Scale {
 pub enum Unit {
     Nanoseconds,
     Number,
-    Bytes,
     Percent,
 }
 
@@ -197,7 +196,9 @@ impl Mapping {
             // From zero, so that heights may be compared.
             Scale::Linear => low = low.min(0.0),
             Scale::Log => {
-                low = low.floor();
+                // Below 100 ns lies the clock's own cost: nothing of interest, and much room.
+                let least = if axis.unit == Unit::Nanoseconds && high > 3.0 { 2.0 } else { low };
+                low = low.floor().max(least.floor());
                 high = high.ceil();
             }
             Scale::Percentile => {
@@ -241,7 +242,12 @@ impl Mapping {
                 .filter(|value| position(Scale::Percentile, *value) <= self.high + 1e-9)
                 .collect(),
         };
-        values.into_iter().map(|value| (value, value_text(axis, value))).collect()
+        let whole = self.scale == Scale::Linear && values.iter().all(|value| value.fract() == 0.0);
+        let label = |value: f64| match axis.unit {
+            Unit::Number if whole && value.abs() < 1e4 => format!("{value:.0}"),
+            _ => value_text(axis, value),
+        };
+        values.into_iter().map(|value| (value, label(value))).collect()
     }
 }
 
@@ -257,7 +263,6 @@ fn value_text(axis: &Axis, value: f64) -> String {
     match axis.unit {
         Unit::Nanoseconds => nanoseconds_text(value),
         Unit::Number => number_text(value),
-        Unit::Bytes => format!("{} MiB", number_text(value / f64::from(1 << 20))),
         Unit::Percent => {
             format!("{} %", format!("{value:.4}").trim_end_matches('0').trim_end_matches('.'))
         }

@@ -3,9 +3,12 @@
 use crate::Failure;
 use crate::cli::Format;
 use crate::compare::statistics::{Comparison, Spread};
+use crate::load::floor;
 use crate::output::document::Document;
+use crate::output::percentiles::PERCENTILES;
 use crate::output::result::{Figure, RunResult};
 use crate::output::table::Table;
+use crate::output::warnings;
 use crate::units::{nanoseconds_text, number_text};
 use std::io::Write;
 
@@ -42,6 +45,9 @@ fn table_text(document: &Document) -> String {
 }
 
 fn run_text(run: &RunResult) -> String {
+    if run.side == floor::SIDE {
+        return percentiles_text(run);
+    }
     let mut text = String::new();
     if !run.valid {
         text.push_str("*** INVALID RUN: these figures must not be used ***\n");
@@ -85,6 +91,11 @@ fn comparisons_text(document: &Document) -> String {
     for workload in workloads {
         let of_workload: Vec<&Comparison> =
             document.comparisons.iter().filter(|c| c.workload == workload).collect();
+        if of_workload.is_empty() {
+            // The floor, or a workload without one valid pair of runs.
+            text.push_str(&alone_text(document, workload));
+            continue;
+        }
         let better = format!("{a} better by");
         let mut table =
             Table::new(&[workload, a, "[low - high]", b, "[low - high]", &better, "[95 %]"]);
@@ -105,7 +116,7 @@ pub fn comparison_cells(comparison: &Comparison) -> Vec<String> {
         format!("[{} - {}]", value_text(spread.low, unit), value_text(spread.high, unit))
     };
     let (low, high) = comparison.interval;
-    let undecided = if low < 1.0 && high > 1.0 { " (undecided)" } else { "" };
+    let undecided = if low <= 1.0 && high >= 1.0 { " undecided" } else { "" };
     vec![
         shown_name(&comparison.figure),
         value(&comparison.a),
@@ -122,7 +133,11 @@ fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
     let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE);
-    if let Some(relay) = relay {
+    if let Some(relay) = relay.filter(|relay| relay.kind == "latency") {
+        text.push_str("the same through the raw relay, on the same cores:\n");
+        text.push_str(&percentiles_text(relay));
+    }
+    if let Some(relay) = relay.filter(|relay| relay.kind == "throughput") {
         let shown = |name: &str| {
             let figure = relay.figures.get(name);
             figure.map_or("not measured".to_string(), |f| value_text(f.value, &f.unit))
@@ -133,13 +148,40 @@ fn beside_text(document: &Document, workload: &str) -> String {
             shown("server_cpu_us_per_message")
         ));
     }
-    for run in runs() {
-        for warning in &run.warnings {
-            let mark = if run.valid { "warning" } else { "*** INVALID, left out" };
-            text.push_str(&format!("{mark} ({}, round {}): {warning}\n", run.side, run.round + 1));
-        }
-    }
+    text.push_str(&notes_text(runs()));
     text
+}
+
+fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
+    let valid = warnings::grouped(runs.clone().filter(|run| run.valid));
+    let invalid = warnings::grouped(runs.filter(|run| !run.valid));
+    let valid = valid.into_iter().map(|text| format!("note: {text}\n"));
+    let invalid = invalid.into_iter().map(|text| format!("*** INVALID, left out: {text}\n"));
+    valid.chain(invalid).collect()
+}
+
+/// A workload that cannot be set side by side: the floor as a table, of others what was wrong.
+fn alone_text(document: &Document, workload: &str) -> String {
+    let runs = document.runs.iter().filter(|run| run.workload == workload);
+    match runs.clone().find(|run| run.side == floor::SIDE) {
+        Some(floor) => percentiles_text(floor),
+        None => format!("{workload}: no valid pair of runs\n{}\n", notes_text(runs)),
+    }
+}
+
+/// One row per histogram, one column per percentile.
+fn percentiles_text(run: &RunResult) -> String {
+    let mut header = vec![run.workload.as_str()];
+    header.extend(PERCENTILES.iter().map(|(name, _)| *name));
+    let mut table = Table::new(&header);
+    for (name, curve) in &run.curves {
+        let mut row = vec![shown_name(name)];
+        row.extend(PERCENTILES.iter().map(|(percentile, _)| {
+            curve.at(percentile).map_or("-".to_string(), |value| nanoseconds_text(value as f64))
+        }));
+        table.row(row);
+    }
+    format!("{table}\n")
 }
 
 /// `server_cpu_us_per_message` reads `server cpu per message`: the unit stands with the value.
@@ -154,6 +196,7 @@ pub fn value_text(value: f64, unit: &str) -> String {
         "B" => format!("{:.1} MiB", value / f64::from(1 << 20)),
         "" => format!("{:.1} %", 100.0 * value),
         "1/s" => format!("{}/s", number_text(value)),
+        "bytes" | "connections" => format!("{value:.0} {unit}"),
         unit => format!("{} {unit}", number_text(value)),
     }
 }

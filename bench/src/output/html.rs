@@ -9,8 +9,10 @@ use crate::output::console::{comparison_cells, figure_text, shown_name};
 use crate::output::document::Document;
 use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::result::RunResult;
+use crate::output::warnings;
 use std::collections::BTreeMap;
 
+const MIB: f64 = 1_048_576.0;
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
@@ -100,12 +102,7 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
             escaped(&run.warnings.join("; "))
         ));
     }
-    let warnings: std::collections::BTreeSet<String> = runs
-        .iter()
-        .filter(|run| run.valid)
-        .flat_map(|run| run.warnings.iter().map(|text| format!("{}: {text}", side_name(run))))
-        .collect();
-    for warning in warnings {
+    for warning in warnings::grouped(runs.iter().copied().filter(|run| run.valid)) {
         html.push_str(&format!("<p class=\"warning\">{}</p>\n", escaped(&warning)));
     }
     html.push_str(&figures_table(document, workload, &runs));
@@ -116,16 +113,15 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
     }
     html.push_str(&load_chart(&sides).to_html());
     html.push_str(
-        &series_chart(&sides, "server_cpu_cores", "Server CPU over time", "cores", Unit::Number)
-            .to_html(),
+        &series_chart(&sides, "server_cpu_cores", 1.0, "Server CPU over time", "cores").to_html(),
     );
     html.push_str(
         &series_chart(
             &sides,
             "server_resident_bytes",
+            MIB,
             "Server memory over time",
-            "resident",
-            Unit::Bytes,
+            "MiB resident",
         )
         .to_html(),
     );
@@ -329,22 +325,23 @@ fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
 fn series_chart(
     sides: &[(String, String, Vec<&RunResult>)],
     series: &str,
+    unit_size: f64,
     title: &str,
     axis_title: &str,
-    unit: Unit,
 ) -> Chart {
     // The first valid round stands for all: lines of five rounds on top of each other say nothing.
     let lines = sides
         .iter()
         .filter_map(|(name, class, runs)| {
-            let points = runs.iter().find_map(|run| run.series.get(series))?.clone();
+            let series = runs.iter().find_map(|run| run.series.get(series))?;
+            let points = series.iter().map(|(time, value)| (*time, value / unit_size)).collect();
             Some(Line { name: name.clone(), class: class.clone(), points, dots: false })
         })
         .collect();
     Chart {
         title: title.to_string(),
         x: Axis { title: "seconds".to_string(), scale: Scale::Linear, unit: Unit::Number },
-        y: Axis { title: axis_title.to_string(), scale: Scale::Linear, unit },
+        y: Axis { title: axis_title.to_string(), scale: Scale::Linear, unit: Unit::Number },
         lines,
     }
 }

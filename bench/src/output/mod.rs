@@ -11,3 +11,4 @@ pub mod percentiles;
 pub mod progress;
 pub mod result;
 pub mod table;
+pub mod warnings;

@@ -1,0 +1,286 @@
+//! The command itself: what it writes, what it draws, and what its exit status says.
+
+mod support;
+
+use midge_bench::output::document::Document;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Action, AnyServer, FakeServer};
+
+fn bench() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_midge-bench"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("midge-bench-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+fn url(port: u16) -> String {
+    format!("nats://127.0.0.1:{port}")
+}
+
+fn output(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Points of each drawn line of a report, by its name.
+fn drawn_lines(html: &str) -> Vec<(String, usize)> {
+    let lines = html.split("<polyline ").skip(1);
+    lines
+        .map(|line| {
+            let attribute = |name: &str| {
+                let start = line.find(&format!("{name}=\"")).unwrap() + name.len() + 2;
+                line[start..].split('"').next().unwrap().to_string()
+            };
+            (attribute("data-name"), attribute(" points").split(' ').count())
+        })
+        .collect()
+}
+
+fn run_latency(port: u16, folder: &Path) -> (i32, String, String) {
+    output(
+        bench()
+            .args(["latency", "--rate", "500", "--duration", "500ms", "--warmup", "100ms"])
+            .args([
+                "--pacer",
+                "sleep",
+                "--late-limit",
+                "1s",
+                "--floor-duration",
+                "100ms",
+                "--quiet",
+                "--server",
+                &url(port),
+                "--output",
+                folder.to_str().unwrap(),
+            ]),
+    )
+}
+
+#[test]
+fn the_report_draws_as_many_points_as_the_data_has_and_can_be_drawn_again() {
+    let server = AnyServer::start();
+    let (first, second, again) = (folder("first"), folder("second"), folder("again"));
+    for folder in [&first, &second] {
+        let (status, stdout, stderr) = run_latency(server.port(), folder);
+        assert_eq!(status, 0, "{stdout}{stderr}");
+        assert!(stdout.contains("p99.999"), "{stdout}");
+    }
+    let document = Document::read(&first.join("result.json")).unwrap();
+    let html = std::fs::read_to_string(first.join("report.html")).unwrap();
+    let lines = drawn_lines(&html);
+    let floor = document.runs.iter().find(|run| run.side == "host").unwrap();
+    let relay = document.runs.iter().find(|run| run.side == "raw relay").unwrap();
+    let run = document.runs.iter().find(|run| run.side.is_empty()).unwrap();
+    let mut expected = Vec::new();
+    for (name, curve) in &floor.curves {
+        expected.push((name.replace('_', " "), curve.points.len()));
+    }
+    for (side, run) in [("server", run), ("raw relay", relay)] {
+        for curve in run.curves.values() {
+            expected.push((side.to_string(), curve.points.len()));
+        }
+        for series in run.series.values() {
+            expected.push((side.to_string(), series.len()));
+        }
+    }
+    let hiccups = floor.curves["hiccup_load_core"].points.len();
+    expected.push(("hiccups of the load's core".to_string(), hiccups));
+    let sorted = |mut lines: Vec<(String, usize)>| {
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(lines), sorted(expected));
+    assert!(
+        !html.contains("http://") && !html.contains("https://"),
+        "the report needs the network"
+    );
+
+    let (status, stdout, stderr) = output(bench().args([
+        "report",
+        first.to_str().unwrap(),
+        second.to_str().unwrap(),
+        "--quiet",
+        "--output",
+        again.to_str().unwrap(),
+    ]));
+    assert_eq!(status, 0, "{stdout}{stderr}");
+    let merged = Document::read(&again.join("result.json")).unwrap();
+    assert_eq!(merged.runs.len(), 2 * document.runs.len());
+    let logs = std::fs::read_dir(&again).unwrap().filter_map(Result::ok);
+    assert!(logs.filter(|file| file.file_name().to_string_lossy().ends_with(".hlog")).count() >= 4);
+    for folder in [first, second, again] {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn a_figure_worse_than_the_baseline_fails_with_its_name() {
+    let server = AnyServer::start();
+    let folder = folder("baseline");
+    let (status, ..) = run_latency(server.port(), &folder);
+    assert_eq!(status, 0);
+    let file = folder.join("result.json");
+    let mut stored = Document::read(&file).unwrap();
+    let run = stored.runs.iter_mut().find(|run| run.side.is_empty()).unwrap();
+    run.figures.get_mut("latency_p50_ns").unwrap().value = 1.0;
+    std::fs::write(&file, stored.to_json()).unwrap();
+    let repeat = |worse_max: &str| {
+        output(bench().args(["report", folder.to_str().unwrap()]).args([
+            "--baseline",
+            file.to_str().unwrap(),
+            "--worse-max",
+            worse_max,
+        ]))
+    };
+    assert_eq!(repeat("0.1").0, 0, "a result is not worse than itself");
+    let (status, _, stderr) = output(bench().args([
+        "latency",
+        "--rate",
+        "500",
+        "--duration",
+        "500ms",
+        "--pacer",
+        "sleep",
+        "--late-limit",
+        "1s",
+        "--no-floor",
+        "--quiet",
+        "--server",
+        &url(server.port()),
+        "--baseline",
+        file.to_str().unwrap(),
+    ]));
+    assert_eq!(status, 2, "{stderr}");
+    assert!(stderr.contains("latency_p50_ns is"), "{stderr}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
+    let server = AnyServer::start();
+    let folder = folder("interrupt");
+    let child = bench()
+        .args([
+            "throughput",
+            "--duration",
+            "1h",
+            "--warmup",
+            "100ms",
+            "--no-floor",
+            "--format",
+            "json",
+        ])
+        .args(["--server", &url(server.port()), "--output", folder.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    // A message for a connection of the run means that its load is under way.
+    let until = Instant::now() + Duration::from_secs(20);
+    let busy = |id: u32| {
+        let content = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let ticks: Vec<&str> = content.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        ticks[11].parse::<u64>().unwrap() + ticks[12].parse::<u64>().unwrap() > 20
+    };
+    while !busy(child.id()) {
+        assert!(Instant::now() < until, "the run did not start");
+        std::thread::yield_now();
+    }
+    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let document = Document::read(&folder.join("result.json")).unwrap();
+    let run = &document.runs[0];
+    assert!(run.warnings.iter().any(|text| text.contains("interrupted")), "{:?}", run.warnings);
+    assert!(run.seconds < 60.0 && run.counts.unwrap().received > 0);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["schema"], "midge-bench/1");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
+    let (a, b) = (FakeServer::start(|_| Action::Deliver), FakeServer::start(|_| Action::Deliver));
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--rounds", "3"])
+            .args(["--format", "json", "--quiet", "--floor-duration", "50ms"])
+            .args(["--run", "throughput --payload 16 --messages 2000"])
+            .args([
+                "--run",
+                "connections --connections 20 --rate 500 --duration 200ms --late-limit 1s",
+            ]),
+    );
+    assert_eq!(status, 0, "{stderr}");
+    let document: Document = serde_json::from_str(&stdout).unwrap();
+    let sides: Vec<&str> = document
+        .runs
+        .iter()
+        .filter(|run| run.kind == "throughput" && run.side != "raw relay")
+        .map(|run| run.side.as_str())
+        .collect();
+    assert_eq!(sides, ["A", "B", "B", "A", "A", "B"]);
+    assert!(document.comparisons.iter().any(|c| c.figure == "messages_per_second"));
+    assert!(document.comparisons.iter().any(|c| c.figure == "share_of_relay_rate"));
+    let open = |run: &&midge_bench::output::result::RunResult| run.kind == "connections";
+    for run in document.runs.iter().filter(open) {
+        assert_eq!(run.value("connections_open"), Some(20.0));
+    }
+}
+
+#[test]
+fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
+    // Beyond 300 messages the server stops for half a second each time: with steps of 300 ms every rate
+    // above 1000/s must run into it, and 100/s must not.
+    let server = FakeServer::start(|number| match number {
+        number if number > 300 && number % 50 == 0 => Action::Stall(Duration::from_millis(500)),
+        _ => Action::Deliver,
+    });
+    let (status, stdout, stderr) = output(bench().args(["sweep", "--rate", "100"]).args([
+        "--step",
+        "300ms",
+        "--duration",
+        "100ms",
+        "--warmup",
+        "0s",
+        "--objective",
+        "200ms",
+        "--pacer",
+        "sleep",
+        "--late-limit",
+        "1s",
+        "--no-floor",
+        "--format",
+        "json",
+        "--quiet",
+        "--server",
+        &url(server.port),
+    ]));
+    let document: Document = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    let run = &document.runs[0];
+    let rate_max = run.value("rate_max").unwrap();
+    assert!((100.0..2000.0).contains(&rate_max), "{rate_max} {:?}", run.warnings);
+    assert!(run.load_points.iter().any(|point| point.share_of_max == Some(0.5)));
+    assert!(status == 0 || status == 2, "{stderr}");
+}
+
+#[test]
+fn what_cannot_work_is_said_in_a_sentence() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (status, _, stderr) = output(bench().args(["throughput", "--server", &url(port)]));
+    assert_eq!(status, 1);
+    assert!(stderr.contains("cannot connect"), "{stderr}");
+    let arguments = ["compare", "--a", "x -p 1", "--b", "y -p {port}", "--no-floor", "throughput"];
+    let (status, _, stderr) = output(bench().args(arguments));
+    assert_eq!(status, 1);
+    assert!(stderr.contains("{port}"), "{stderr}");
+}

@@ -1,0 +1,150 @@
+//! Logins, seen from the server's side, and TLS under the client's stream.
+
+mod support;
+
+use midge_bench::wire::address::{Address, ServerUrl};
+use midge_bench::wire::connection::Dialer;
+use midge_bench::wire::credentials::Credentials;
+use midge_bench::wire::stream::Stream;
+use midge_bench::wire::tls::{self, TlsFiles};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+use support::{Action, FakeServer, NONCE};
+
+fn connect_object(credentials: Credentials) -> serde_json::Value {
+    let server = FakeServer::start(|_| Action::Deliver);
+    let dialer = Dialer { credentials, ..server.dialer() };
+    dialer.connect("test", 0).unwrap();
+    server.connects().remove(0)
+}
+
+#[test]
+fn every_login_reaches_the_server() {
+    let user = Credentials::User { user: "anna".into(), password: "secret".into() };
+    let object = connect_object(user);
+    assert_eq!((object["user"].as_str(), object["pass"].as_str()), (Some("anna"), Some("secret")));
+    let object = connect_object(Credentials::Token("t0ken".into()));
+    assert_eq!(object["auth_token"], "t0ken");
+
+    let pair = nkeys::KeyPair::new_user();
+    let seed = pair.seed().unwrap();
+    let object = connect_object(Credentials::from_seed_or_file(&seed).unwrap());
+    assert_eq!(object["nkey"], pair.public_key());
+    let signature = object["sig"].as_str().unwrap().as_bytes();
+    let signature = data_encoding::BASE64URL_NOPAD.decode(signature).unwrap();
+    assert!(pair.verify(NONCE.as_bytes(), &signature).is_ok());
+
+    let folder = std::env::temp_dir().join(format!("midge-bench-login-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("user.creds");
+    let content = format!(
+        "-----BEGIN NATS USER JWT-----\nthe.jwt\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    );
+    std::fs::write(&file, content).unwrap();
+    let object =
+        connect_object(Credentials::from_credentials_file(file.to_str().unwrap()).unwrap());
+    assert_eq!(object["jwt"], "the.jwt");
+    assert!(object["sig"].is_string());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn the_login_of_a_url_is_used() {
+    let url = ServerUrl::parse("nats://anna:secret@127.0.0.1").unwrap();
+    assert!(matches!(Dialer::for_url(&url).credentials, Credentials::User { .. }));
+    let url = ServerUrl::parse("nats://t0ken@127.0.0.1").unwrap();
+    assert!(matches!(Dialer::for_url(&url).credentials, Credentials::Token(_)));
+}
+
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Echoes everything over TLS; the port it listens on.
+fn tls_echo_server() -> u16 {
+    let certificates = vec![CertificateDer::from_pem_file(data("test-certificate.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(data("test-key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, socket.unwrap());
+            let mut bytes = [0; 16 * 1024];
+            while let Ok(count) = stream.read(&mut bytes) {
+                if count == 0 || stream.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn bytes_come_back_whole_through_tls() {
+    let port = tls_echo_server();
+    let address = Address::Tcp { host: "localhost".to_string(), port, tls: true };
+    let address = match address {
+        // The listener is on IPv4; the name is what the certificate says.
+        Address::Tcp { port, tls, .. } => Address::Tcp { host: "127.0.0.1".to_string(), port, tls },
+        other => other,
+    };
+    let files = TlsFiles { authorities: Some(data("test-certificate.pem")), ..TlsFiles::default() };
+    let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
+    stream.start_tls(&tls::settings(&files).unwrap(), "localhost").unwrap();
+    assert!(stream.is_tls());
+    let sent: Vec<u8> = (0..300_000u32).map(|number| (number % 251) as u8).collect();
+    let mut received = Vec::new();
+    let mut bytes = vec![0; 64 * 1024];
+    let mut rest = &sent[..];
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while received.len() < sent.len() {
+        assert!(std::time::Instant::now() < until, "only {} bytes came back", received.len());
+        // Not all at once: the echo would block on its own answer.
+        let piece = &rest[..rest.len().min(10_000)];
+        if received.len() + 20_000 > sent.len() - rest.len() {
+            let taken = stream.try_write(piece).unwrap();
+            rest = &rest[taken..];
+        } else if rest.len() == 1 {
+            stream.write_all(rest).unwrap();
+            rest = &[];
+        }
+        if let Some(count) = stream.read(&mut bytes).unwrap() {
+            received.extend_from_slice(&bytes[..count]);
+        }
+        if rest.is_empty() {
+            // What TLS still holds goes out with the next call, even of nothing.
+            stream.try_write(&[]).unwrap();
+        }
+    }
+    assert!(received == sent);
+}
+
+#[test]
+fn a_certificate_nobody_signed_for_us_is_refused_unless_asked_otherwise() {
+    let port = tls_echo_server();
+    let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
+    let handshake = |files: &TlsFiles, name: &str| {
+        let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
+        stream.start_tls(&tls::settings(files).unwrap(), name)
+    };
+    let trusted =
+        TlsFiles { authorities: Some(data("test-certificate.pem")), ..TlsFiles::default() };
+    assert!(handshake(&trusted, "localhost").is_ok());
+    assert!(handshake(&trusted, "other.example").is_err());
+    let insecure = TlsFiles { insecure: true, ..TlsFiles::default() };
+    assert!(handshake(&insecure, "other.example").is_ok());
+}
