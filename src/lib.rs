@@ -21,6 +21,23 @@
 
 #![forbid(unsafe_code)]
 
+// rustfmt sorts modules only between blank lines or comments: the order of floors is the law.
+// F0
 pub mod base;
-pub mod config;
+// F1
 pub mod protocol;
+// F2
+pub mod config;
+// F3
+pub mod auth;
+// F4
+pub mod broker;
+// F5
+pub mod net;
+// F6
+pub mod client;
+pub mod mesh;
+// F7
+pub mod shard;
+// F8
+pub mod server;

@@ -23,9 +23,92 @@ pub const PENDING_BYTES_PACE: usize = 1 << 20;
 /// Client connections. nats-server's `max_connections`. Enforced at accept over all shards.
 pub const CONNECTIONS_MAX: usize = 65_536;
 
+/// Cached subjects looked at for one wildcard change. Past this the match cache is emptied instead: one
+/// SUB must not hold a shard. Enforced by `MatchCache::evict_matching`.
+pub const MATCH_CACHE_SCAN_MAX: usize = 512;
+
 /// Digits of a size argument: what nats-server's parser accepts, so a size is below 10^9.
 pub const SIZE_DIGITS_MAX: usize = 9;
 
+/// Log lines waiting for the log writer. Enough for a burst at start or a reload; past it lines are
+/// dropped and counted. Enforced by `Logger::submit`.
+pub const LOG_QUEUED_LINES_MAX: usize = 16_384;
+
+/// Bytes of log lines waiting for the log writer: 16,384 lines of a client's text must not be the memory
+/// of the server. Enforced by `Logger::submit`.
+pub const LOG_QUEUED_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of one log line; the rest is cut off. A traced payload of the default `max_payload` fits with
+/// room for its escapes. Enforced by `LineFormat::line`.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 20;
+
+const _: () =
+    assert!(LOG_LINE_BYTES_MAX <= LOG_QUEUED_BYTES_MAX, "one longest line must fit an empty queue");
+/// Reply subjects one connection remembers for `allow_responses`. nats-server sets no bound. Enforced by
+/// `auth::replies::ReplyTable`: the oldest is forgotten, so its answer is refused.
+pub const TRACKED_REPLIES_MAX: usize = 1 << 17;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");
+
+/// Bytes a session may leave unparsed without an end of line beyond the control line's own limit: the verb
+/// and its blanks. Enforced by the parser.
+pub const VERB_BYTES_MAX: usize = 64;
+
+/// Bytes. Read buffer classes of a connection: idle ones hold the smallest. Enforced by
+/// `net::read_buffer`.
+pub const READ_BUFFER_BYTES: [usize; 3] = [512, 4 << 10, 64 << 10];
+
+/// Bytes. Write chunk classes; a message larger than the largest gets a chunk of its own size. Enforced
+/// by `broker::outbox`.
+pub const CHUNK_BYTES: [usize; 3] = [1 << 10, 8 << 10, 64 << 10];
+
+/// Free chunks of each class a shard keeps for reuse. 64 of the largest are 4 MiB.
+pub const CHUNKS_POOLED_MAX: usize = 64;
+
+/// Slots of the interest lane of one ordered pair of shards. A subscription waits, unread, while fewer
+/// than `INTEREST_ROOM_MIN` are free.
+pub const INTEREST_LANE_SLOTS: usize = 4096;
+
+/// Free interest slots a session needs before it may execute SUB or UNSUB.
+pub const INTEREST_ROOM_MIN: usize = 64;
+
+/// Slots of the message lane of one ordered pair of shards; each holds one batch.
+pub const MESSAGE_LANE_SLOTS: usize = 64;
+
+/// Bytes of one batch on a message lane; a larger message travels alone.
+pub const BATCH_BYTES: usize = 64 << 10;
+
+/// Bytes staged for one full message lane past which publishers that need it are not read. What is staged
+/// beyond is at most one message per connection.
+pub const LANE_STAGED_BYTES_MAX: usize = 1 << 20;
+
+/// Deliveries one connection may cause in one turn before the others get theirs. At about 50 ns each this
+/// bounds a turn to about a millisecond; one message's own fan-out is never split.
+pub const TURN_DELIVERIES_MAX: usize = 16_384;
+
+/// Milliseconds a publisher waits, in all, for slow consumers after one read. nats-server's stall limit
+/// per read loop pass.
+pub const PACE_MS_MAX: u64 = 10;
+
+/// Milliseconds without a completed send after which a consumer is not worth pacing for.
+pub const PACE_MOVING_MS: u64 = 20;
+
+/// Milliseconds without a completed send after which a consumer above three quarters of its pending limit
+/// is not waited for either: it is left to be cut.
+pub const PACE_STUCK_MS: u64 = 1000;
+
+/// Matched lists a shard remembers per account. Enforced by the match cache.
+pub const MATCH_CACHE_ENTRIES: usize = 8192;
+
+const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);
+const _: () = assert!(
+    BATCH_BYTES <= LANE_STAGED_BYTES_MAX,
+    "a staged limit below one batch would stop every publisher"
+);
+/// Lists, maps and braces inside each other in a configuration file: reading them recurses. Enforced by
+/// the configuration parser.
+pub const CONFIG_DEPTH_MAX: usize = 128;
+/// Files that include each other, and variables of the environment that name each other, so that a file
+/// that includes itself ends. Enforced by the configuration parser.
+pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;

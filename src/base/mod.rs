@@ -1,3 +1,9 @@
 //! Floor 0: knows neither NATS nor sockets.
 
+pub mod counters;
+pub mod gate;
+pub mod ids;
 pub mod limits;
+pub mod log;
+pub mod pool;
+pub mod ring;

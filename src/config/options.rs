@@ -6,6 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::config::auth_options::AuthOptions;
+use crate::config::tls_options::TlsOptions;
+
+/// `payload_bytes_max` when the operator asked for no limit: what nats-server's 32 bit field can hold.
+pub const PAYLOAD_BYTES_UNLIMITED: usize = i32::MAX as usize;
 
 /// All options of one server. Immutable once the server runs; a reload makes a new value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +24,29 @@ pub struct Options {
     pub files: FileOptions,
     pub lame_duck: LameDuckOptions,
     pub shards: ShardOptions,
+    pub auth: AuthOptions,
+    /// Of the client port; None = plain.
+    pub tls: Option<TlsOptions>,
+    /// With TLS configured: clients may stay plain.
+    pub allow_non_tls: bool,
+    pub monitor: MonitorOptions,
+    /// Shown in monitoring and used to select servers in `$SYS` requests.
+    pub server_tags: Vec<String>,
+    /// Shown in monitoring; sorted by key.
+    pub server_metadata: Vec<(String, String)>,
+    /// `sha256:` and the digest of the parsed file, as nats-server computes it; empty without a file.
+    pub config_digest: String,
+}
+
+impl Options {
+    /// How long a client may take to log in: the configured time, else 2 s, or with TLS the time its
+    /// handshake may take and one second.
+    pub fn auth_timeout(&self) -> Duration {
+        self.auth.timeout.unwrap_or_else(|| match &self.tls {
+            Some(tls) => tls.timeout() + Duration::from_secs(1),
+            None => Duration::from_secs(2),
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -42,9 +70,10 @@ pub struct UnixListenOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitOptions {
     pub control_line_bytes_max: usize,
+    /// `PAYLOAD_BYTES_UNLIMITED` = unlimited (written as a negative number).
     pub payload_bytes_max: usize,
     pub pending_bytes_max: usize,
-    /// Client connections over all shards.
+    /// Client connections over all shards; `usize::MAX` = unlimited.
     pub connections_max: usize,
     /// Per connection; 0 = unlimited.
     pub subscriptions_max: usize,
@@ -54,9 +83,33 @@ pub struct LimitOptions {
     pub closed_connections_max: usize,
     /// How long one write may take before the client is a slow consumer.
     pub write_deadline: Duration,
+    pub write_timeout: WriteTimeoutPolicy,
     /// Drop for a paced consumer instead of slowing the producer.
     pub no_fast_producer_stall: bool,
     pub no_header_support: bool,
+}
+
+/// What happens to a client that missed its write deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteTimeoutPolicy {
+    /// For clients: close.
+    #[default]
+    Default,
+    Close,
+    Retry,
+}
+
+/// The HTTP server that shows the server's state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MonitorOptions {
+    /// None = the host of the client port.
+    pub host: Option<String>,
+    /// None = no plain HTTP; 0 = any free port.
+    pub port: Option<u16>,
+    /// None = no HTTPS; 0 = any free port.
+    pub https_port: Option<u16>,
+    /// Put before every path; starts with `/`.
+    pub base_path: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +136,16 @@ pub struct LogOptions {
     pub file_count_max: usize,
     /// Payload bytes shown in a trace line; 0 = all.
     pub traced_message_bytes_max: usize,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// nats-server's line.
+    #[default]
+    Nats,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,6 +173,18 @@ pub struct ShardOptions {
     /// How long a shard spins before it parks; zero = park at once.
     pub busy_poll: Duration,
     pub io_driver: IoDriver,
+    /// The first of one more port per shard, so that a client can choose its shard; None = off.
+    pub ports_base: Option<u16>,
+    pub balance: Balance,
+}
+
+/// Which shard a new connection goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Where the kernel's hash puts it (SO_REUSEPORT).
+    #[default]
+    Hash,
+    LeastConnections,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +213,7 @@ impl Default for LimitOptions {
             subject_tokens_max: 0,
             closed_connections_max: 10_000,
             write_deadline: Duration::from_secs(10),
+            write_timeout: WriteTimeoutPolicy::Default,
             no_fast_producer_stall: false,
             no_header_support: false,
         }
@@ -163,6 +239,7 @@ impl Default for LogOptions {
             file_bytes_max: 0,
             file_count_max: 0,
             traced_message_bytes_max: 0,
+            format: LogFormat::Nats,
         }
     }
 }
@@ -181,6 +258,14 @@ impl Default for ShardOptions {
             pin: true,
             busy_poll: Duration::ZERO,
             io_driver: IoDriver::Auto,
+            ports_base: None,
+            balance: Balance::Hash,
         }
+    }
+}
+
+impl Default for MonitorOptions {
+    fn default() -> Self {
+        Self { host: None, port: None, https_port: None, base_path: "/".into() }
     }
 }

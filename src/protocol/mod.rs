@@ -1,3 +1,5 @@
 //! Floor 1: bytes to values and back. Pure: no clock, no socket, no state beyond a parser's own.
 
+pub mod message;
+pub mod nats;
 pub mod subject;

@@ -1,0 +1,63 @@
+//! Accounts: isolated subject spaces, immutable once compiled and shared by all shards.
+
+use std::sync::Arc;
+
+use super::mapping::Mappings;
+use crate::config::auth_options::AccountLimitOptions;
+
+/// The account of everybody who is told no other.
+pub const GLOBAL_ACCOUNT_NAME: &str = "$G";
+/// The system account, unless the file names another.
+pub const SYSTEM_ACCOUNT_NAME: &str = "$SYS";
+
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub name: Arc<str>,
+    /// Receives the server's own events; not bound by some prefixes that are reserved for the server.
+    pub is_system: bool,
+    pub limits: AccountLimitOptions,
+    pub mappings: Mappings,
+}
+
+impl Account {
+    pub fn is_global(&self) -> bool {
+        &*self.name == GLOBAL_ACCOUNT_NAME
+    }
+}
+
+/// All accounts of one configuration, in an order that is the same on every shard: `$G` first.
+#[derive(Clone, Debug)]
+pub struct AccountSet {
+    accounts: Vec<Arc<Account>>,
+    system_index: Option<usize>,
+}
+
+impl AccountSet {
+    /// `accounts` begins with the global one; at most one is the system account.
+    pub(super) fn new(accounts: Vec<Arc<Account>>) -> Self {
+        assert!(accounts.first().is_some_and(|account| account.is_global()));
+        let mut systems = accounts.iter().enumerate().filter(|(_, account)| account.is_system);
+        let system_index = systems.next().map(|(index, _)| index);
+        assert!(systems.next().is_none(), "there is one system account");
+        drop(systems);
+        Self { accounts, system_index }
+    }
+
+    pub fn global(&self) -> &Arc<Account> {
+        &self.accounts[0]
+    }
+
+    /// None when the file says `no_system_account`.
+    pub fn system(&self) -> Option<&Arc<Account>> {
+        self.system_index.map(|index| &self.accounts[index])
+    }
+
+    /// A linear search: for reloads and monitoring, not for each message.
+    pub fn get(&self, name: &str) -> Option<&Arc<Account>> {
+        self.accounts.iter().find(|account| &*account.name == name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.accounts.iter()
+    }
+}

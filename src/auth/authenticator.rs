@@ -1,0 +1,462 @@
+//! Who a client is: CONNECT, the connection's facts and the configuration in, an identity or a refusal out.
+//!
+//! The order of decision is nats-server's: nkey users, then users by certificate or by name, then the
+//! token, then the single user. An unknown nkey or name is refused where it is met and never tried as
+//! something else. Source of the behaviour: nats-server server/auth.go (processClientOrLeafAuthentication)
+//! and server/server.go (configureAccounts).
+//!
+//! Stricter than there: a client that names the `no_auth_user`'s nkey itself must sign for it. And where
+//! some user has a bcrypt hash, a refused name or password costs one bcrypt comparison whoever it was, so
+//! that time does not tell which names exist.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::account::{Account, AccountSet};
+use super::certificate::CertificateNames;
+use super::nkey::UserKey;
+use super::password::{self, PasswordJob, PasswordOutcome};
+use super::permissions::Permissions;
+use super::tls_map::CertificateMap;
+use crate::config::auth_options::Secret;
+
+mod build;
+
+pub use build::{AuthError, Surroundings};
+
+/// What CONNECT says about who is there; what is absent is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    pub user: &'a str,
+    pub password: Given<'a>,
+    pub token: Given<'a>,
+    pub nkey: &'a str,
+    /// Of the nonce, by the nkey.
+    pub signature: &'a str,
+    /// `account` of CONNECT, which nobody may send.
+    pub account: &'a str,
+    /// `new_account` of CONNECT, which nobody may send.
+    pub new_account: bool,
+}
+
+/// A secret that a client gave; `Debug` does not show it.
+#[derive(Clone, Copy, Default)]
+pub struct Given<'a>(pub &'a str);
+
+impl fmt::Debug for Given<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[REDACTED]")
+    }
+}
+
+impl Credentials<'_> {
+    /// No name, password or token. An nkey does not count here, as in nats-server: where there are nkey
+    /// users it was looked at before.
+    fn are_empty(&self) -> bool {
+        self.user.is_empty() && self.password.0.is_empty() && self.token.0.is_empty()
+    }
+}
+
+/// What the server knows of a connection by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionFacts<'a> {
+    /// The nonce in this connection's INFO; empty when none was sent.
+    pub nonce: &'a [u8],
+    /// Of the verified certificate that the client showed.
+    pub certificate: Option<&'a CertificateNames>,
+    pub connection_type: ConnectionType,
+}
+
+/// How a connection came, by the names of `allowed_connection_types`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionType {
+    Standard,
+    Websocket,
+    Leafnode,
+    LeafnodeWebsocket,
+    Mqtt,
+    MqttWebsocket,
+    InProcess,
+}
+
+/// Which connection types a user may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ConnectionTypes {
+    /// One bit per type; none = all.
+    bits: u8,
+}
+
+impl ConnectionTypes {
+    fn allow(self, connection_type: ConnectionType) -> bool {
+        self.bits == 0 || self.bits & (1 << connection_type as u8) != 0
+    }
+}
+
+/// How somebody proved who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// No authentication is configured.
+    Open,
+    /// Gave no credentials, and `no_auth_user` stands in.
+    NoAuthUser,
+    /// One of several users, by name and password.
+    User,
+    /// One of several users, by certificate.
+    Certificate,
+    Nkey,
+    Token,
+    /// The single user of the `authorization` block.
+    SingleUser,
+}
+
+/// Who a client is, and what that allows.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub login: Login,
+    /// The user's name or public nkey; empty for a token and where authentication is off.
+    pub user_name: Arc<str>,
+    pub account: Arc<Account>,
+    pub permissions: Arc<Permissions>,
+    /// The stored secret that let this client in, to see whether a reload changed it.
+    proof: Option<Secret>,
+}
+
+/// What to do about a CONNECT.
+#[derive(Debug)]
+pub enum Decision {
+    Accepted(Identity),
+    /// Run the job where it stalls nobody, then `resume` with its outcome.
+    NeedsPasswordCheck(PasswordJob, PendingLogin),
+    Refused(Refusal),
+}
+
+/// A login that waits for its `PasswordJob`.
+#[derive(Debug)]
+pub struct PendingLogin {
+    /// Who it is if the password is right; a refusal if it does not matter any more.
+    result: Result<Identity, Refusal>,
+}
+
+impl PendingLogin {
+    /// # Errors
+    /// The client is refused.
+    pub fn resume(self, outcome: PasswordOutcome) -> Result<Identity, Refusal> {
+        let identity = self.result?;
+        if outcome.matches { Ok(identity) } else { Err(Refusal::WrongPassword) }
+    }
+}
+
+/// Why a client was refused. For the log only: on the wire all are `Authorization Violation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// CONNECT named an account.
+    AccountNamed,
+    NoCredentials,
+    UnknownNkey,
+    BadSignature,
+    NoCertificate,
+    UnknownCertificate,
+    UnknownUser,
+    WrongPassword,
+    WrongToken,
+    ConnectionType,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::AccountNamed => "CONNECT names an account",
+            Self::NoCredentials => "no credentials given",
+            Self::UnknownNkey => "unknown nkey",
+            Self::BadSignature => "signature missing or not valid",
+            Self::NoCertificate => "no client certificate",
+            Self::UnknownCertificate => "client certificate names no user",
+            Self::UnknownUser => "unknown user",
+            Self::WrongPassword => "wrong password",
+            Self::WrongToken => "wrong token",
+            Self::ConnectionType => "connection type not allowed",
+        })
+    }
+}
+
+/// A user of any kind, compiled.
+#[derive(Clone, Debug)]
+struct User {
+    name: Arc<str>,
+    /// Empty for nkey users.
+    stored: Secret,
+    account: Arc<Account>,
+    permissions: Arc<Permissions>,
+    connection_types: ConnectionTypes,
+}
+
+impl User {
+    fn identity(&self, login: Login) -> Identity {
+        Identity {
+            login,
+            user_name: self.name.clone(),
+            account: self.account.clone(),
+            permissions: self.permissions.clone(),
+            proof: Some(self.stored.clone()),
+        }
+    }
+
+    fn may_connect(&self, connection_type: ConnectionType) -> Result<(), Refusal> {
+        if !self.connection_types.allow(connection_type) {
+            return Err(Refusal::ConnectionType);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug)]
+enum NoAuthUser {
+    /// An index of `users`.
+    User(usize),
+    Nkey(Arc<str>),
+    /// Not configured, but follows from a file that only adds system users: `$G`, no restrictions.
+    Implied,
+}
+
+/// The authentication part of one configuration, compiled; immutable and shared by all shards.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// Authentication is configured.
+    required: bool,
+    accounts: AccountSet,
+    users: Vec<User>,
+    user_by_name: HashMap<Arc<str>, usize>,
+    nkey_users: HashMap<Arc<str>, (UserKey, User)>,
+    token: Option<User>,
+    single_user: Option<User>,
+    /// Who stands in for a client without credentials.
+    no_auth_user: Option<NoAuthUser>,
+    /// Present when certificates name users.
+    certificates: Option<CertificateMap>,
+    /// Stands in for the hash of a name that does not exist.
+    decoy: Option<Secret>,
+    open_permissions: Arc<Permissions>,
+}
+
+impl Authenticator {
+    pub fn accounts(&self) -> &AccountSet {
+        &self.accounts
+    }
+
+    /// Whether a client has to log in; if not, any verb may come before CONNECT.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// `auth_required` of INFO: not shown when `no_auth_user` is configured.
+    pub fn is_announced(&self) -> bool {
+        self.required && matches!(self.no_auth_user, None | Some(NoAuthUser::Implied))
+    }
+
+    /// Whether a verb other than CONNECT may log a client in as `no_auth_user`.
+    pub fn has_no_auth_user(&self) -> bool {
+        self.no_auth_user.is_some()
+    }
+
+    /// Whether INFO needs a nonce.
+    pub fn needs_nonce(&self) -> bool {
+        !self.nkey_users.is_empty()
+    }
+
+    /// Decides about one CONNECT, or, with empty credentials, about a client whose first verb is another.
+    pub fn decide(&self, credentials: &Credentials<'_>, facts: &ConnectionFacts<'_>) -> Decision {
+        if credentials.new_account || !credentials.account.is_empty() {
+            return Decision::Refused(Refusal::AccountNamed);
+        }
+        if !self.required {
+            return Decision::Accepted(self.open_identity());
+        }
+        if let Some(decision) = self.decide_by_nkey(credentials, facts) {
+            return decision;
+        }
+        // An implied user is a user too: it cannot come without a certificate where certificates decide.
+        let has_users =
+            !self.users.is_empty() || matches!(self.no_auth_user, Some(NoAuthUser::Implied));
+        if let Some(certificates) = &self.certificates
+            && has_users
+        {
+            return self.decide_by_certificate(certificates, credentials, facts);
+        }
+        if let Some(decision) = self.decide_by_user(credentials, facts) {
+            return decision;
+        }
+        if let Some(token) = &self.token {
+            return self.check(token, credentials.token.0, Login::Token, facts);
+        }
+        if let Some(single_user) = &self.single_user {
+            if *single_user.name != *credentials.user {
+                return self.refuse_name(credentials.user, Refusal::UnknownUser);
+            }
+            return self.check(single_user, credentials.password.0, Login::SingleUser, facts);
+        }
+        Decision::Refused(Refusal::NoCredentials)
+    }
+
+    fn open_identity(&self) -> Identity {
+        Identity {
+            login: Login::Open,
+            user_name: "".into(),
+            account: self.accounts.global().clone(),
+            permissions: self.open_permissions.clone(),
+            proof: None,
+        }
+    }
+
+    fn decide_by_nkey(
+        &self,
+        credentials: &Credentials<'_>,
+        facts: &ConnectionFacts<'_>,
+    ) -> Option<Decision> {
+        if self.nkey_users.is_empty() {
+            return None;
+        }
+        if credentials.nkey.is_empty() {
+            let Some(NoAuthUser::Nkey(nkey)) = &self.no_auth_user else { return None };
+            if !credentials.are_empty() {
+                return None;
+            }
+            let (_, user) = self.nkey_users.get(nkey)?;
+            return Some(match user.may_connect(facts.connection_type) {
+                Ok(()) => Decision::Accepted(user.identity(Login::NoAuthUser)),
+                Err(refusal) => Decision::Refused(refusal),
+            });
+        }
+        let Some((key, user)) = self.nkey_users.get(credentials.nkey) else {
+            return Some(Decision::Refused(Refusal::UnknownNkey));
+        };
+        Some(if let Err(refusal) = user.may_connect(facts.connection_type) {
+            Decision::Refused(refusal)
+        } else if key.verifies(facts.nonce, credentials.signature) {
+            Decision::Accepted(user.identity(Login::Nkey))
+        } else {
+            Decision::Refused(Refusal::BadSignature)
+        })
+    }
+
+    fn decide_by_certificate(
+        &self,
+        certificates: &CertificateMap,
+        credentials: &Credentials<'_>,
+        facts: &ConnectionFacts<'_>,
+    ) -> Decision {
+        let Some(certificate) = facts.certificate else {
+            return Decision::Refused(Refusal::NoCertificate);
+        };
+        let allowed =
+            |index: usize| self.users[index].connection_types.allow(facts.connection_type);
+        let by_name =
+            |name: &str| self.user_by_name.get(name).copied().filter(|&index| allowed(index));
+        match certificates.find(certificate, by_name, allowed) {
+            // A user with a password must give that too.
+            Some(index) => {
+                self.check(&self.users[index], credentials.password.0, Login::Certificate, facts)
+            }
+            None => Decision::Refused(Refusal::UnknownCertificate),
+        }
+    }
+
+    fn decide_by_user(
+        &self,
+        credentials: &Credentials<'_>,
+        facts: &ConnectionFacts<'_>,
+    ) -> Option<Decision> {
+        match self.no_auth_user {
+            Some(NoAuthUser::User(index)) if credentials.are_empty() => {
+                let user = &self.users[index];
+                return Some(match user.may_connect(facts.connection_type) {
+                    Err(refusal) => Decision::Refused(refusal),
+                    // nats-server gives the stored text as the password, and a hash is not its own.
+                    Ok(()) if password::is_bcrypt(user.stored.expose()) => {
+                        Decision::Refused(Refusal::WrongPassword)
+                    }
+                    Ok(()) => Decision::Accepted(user.identity(Login::NoAuthUser)),
+                });
+            }
+            Some(NoAuthUser::Implied) if credentials.are_empty() => {
+                let login = Login::NoAuthUser;
+                return Some(Decision::Accepted(Identity { login, ..self.open_identity() }));
+            }
+            _ => {}
+        }
+        if credentials.user.is_empty() || self.users.is_empty() {
+            return None;
+        }
+        Some(match self.user_by_name.get(credentials.user) {
+            Some(&index) => {
+                self.check(&self.users[index], credentials.password.0, Login::User, facts)
+            }
+            None => self.refuse_name(credentials.user, Refusal::UnknownUser),
+        })
+    }
+
+    /// The user is known: may it come this way, and is the secret right?
+    fn check(
+        &self,
+        user: &User,
+        given: &str,
+        login: Login,
+        facts: &ConnectionFacts<'_>,
+    ) -> Decision {
+        if let Err(refusal) = user.may_connect(facts.connection_type) {
+            return self.refuse_name(&user.name, refusal);
+        }
+        if password::is_bcrypt(user.stored.expose()) {
+            let job = PasswordJob::new(user.stored.clone(), given);
+            return Decision::NeedsPasswordCheck(
+                job,
+                PendingLogin { result: Ok(user.identity(login)) },
+            );
+        }
+        if password::secrets_equal(user.stored.expose(), given) {
+            return Decision::Accepted(user.identity(login));
+        }
+        match login {
+            Login::Token => Decision::Refused(Refusal::WrongToken),
+            _ => self.refuse_name(&user.name, Refusal::WrongPassword),
+        }
+    }
+
+    /// A refusal that takes as long as a wrong password, unless no name was given.
+    fn refuse_name(&self, name: &str, refusal: Refusal) -> Decision {
+        match &self.decoy {
+            // What is compared does not matter, only that it takes its time.
+            Some(decoy) if !name.is_empty() => Decision::NeedsPasswordCheck(
+                PasswordJob::new(decoy.clone(), name),
+                PendingLogin { result: Err(refusal) },
+            ),
+            _ => Decision::Refused(refusal),
+        }
+    }
+
+    /// After a reload: who a client is now, if what let it in before still would. Spares a bcrypt
+    /// comparison per connected client. None = decide again with the credentials it gave.
+    pub fn renew(&self, identity: &Identity, connection_type: ConnectionType) -> Option<Identity> {
+        let user = match identity.login {
+            Login::Open => return (!self.required).then(|| self.open_identity()),
+            Login::User if self.certificates.is_none() => {
+                &self.users[*self.user_by_name.get(&identity.user_name)?]
+            }
+            // With users a name is looked for among them first.
+            Login::SingleUser if self.users.is_empty() => {
+                self.single_user.as_ref().filter(|user| user.name == identity.user_name)?
+            }
+            Login::Token if self.users.is_empty() => self.token.as_ref()?,
+            _ => return None,
+        };
+        if !self.required || user.may_connect(connection_type).is_err() {
+            return None;
+        }
+        let proof = identity.proof.as_ref().map_or("", Secret::expose);
+        password::secrets_equal(user.stored.expose(), proof).then(|| user.identity(identity.login))
+    }
+}
+
+#[cfg(test)]
+mod tests;

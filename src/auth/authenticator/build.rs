@@ -1,0 +1,312 @@
+//! From plain options to an `Authenticator`, and everything that can be wrong with the options.
+
+use super::*;
+use crate::auth::account::{GLOBAL_ACCOUNT_NAME, SYSTEM_ACCOUNT_NAME};
+use crate::auth::mapping::{MappingError, Mappings};
+use crate::auth::permissions::PermissionsError;
+use crate::config::auth_options::{
+    AccountLimitOptions, AuthOptions, MappingOptions, NkeyUserOptions, PermissionOptions,
+    UserOptions,
+};
+
+/// What of the rest of the configuration matters here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// `tls.verify_and_map`: the client's certificate names the user.
+    pub verify_and_map: bool,
+    /// Decides which cluster-scoped mapping destinations apply.
+    pub cluster_name: Option<&'a str>,
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthError {
+    UnknownAccount(String),
+    DuplicateAccount(String),
+    UnknownSystemAccount(String),
+    DuplicateUser(String),
+    EmptyUserName,
+    DuplicateNkey(String),
+    BadNkey(String),
+    /// `no_auth_user` where there are no users.
+    NoAuthUserWithoutUsers(String),
+    UnknownNoAuthUser(String),
+    ConnectionType(String),
+    SingleUserAndToken,
+    SingleUserAndUsers,
+    TokenAndUsers,
+    /// Of a user or nkey.
+    Permissions(String, PermissionsError),
+    Mapping(MappingError),
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownAccount(name) => write!(formatter, "account missing: {name:?}"),
+            Self::DuplicateAccount(name) => write!(formatter, "duplicate account {name:?}"),
+            Self::UnknownSystemAccount(name) => {
+                write!(formatter, "error resolving system account: account missing: {name:?}")
+            }
+            Self::DuplicateUser(name) => write!(formatter, "Duplicate user {name:?} detected"),
+            Self::EmptyUserName => formatter.write_str("User entry requires a user"),
+            Self::DuplicateNkey(nkey) => write!(formatter, "Duplicate nkey {nkey:?} detected"),
+            Self::BadNkey(nkey) => {
+                write!(formatter, "Not a valid public nkey for a user: {nkey:?}")
+            }
+            Self::NoAuthUserWithoutUsers(name) => write!(
+                formatter,
+                "no_auth_user: \"{name}\" present, but users/nkeys are not defined"
+            ),
+            Self::UnknownNoAuthUser(name) => write!(
+                formatter,
+                "no_auth_user: \"{name}\" not present as user or nkey in authorization block or \
+                 account configuration"
+            ),
+            Self::ConnectionType(name) => write!(formatter, "invalid connection types [{name:?}]"),
+            Self::SingleUserAndToken => formatter.write_str("Cannot have a user/pass and token"),
+            Self::SingleUserAndUsers => {
+                formatter.write_str("Can not have a single user/pass and a users array")
+            }
+            Self::TokenAndUsers => formatter.write_str("Can not have a token and a users array"),
+            Self::Permissions(user, error) => {
+                write!(formatter, "invalid permissions for user {user:?}: {error}")
+            }
+            Self::Mapping(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+impl From<MappingError> for AuthError {
+    fn from(error: MappingError) -> Self {
+        Self::Mapping(error)
+    }
+}
+
+impl ConnectionTypes {
+    fn compile(names: Option<&[String]>) -> Result<Self, AuthError> {
+        let mut bits = 0;
+        for name in names.unwrap_or_default() {
+            let connection_type = match &*name.to_ascii_uppercase() {
+                "STANDARD" => ConnectionType::Standard,
+                "WEBSOCKET" => ConnectionType::Websocket,
+                "LEAFNODE" => ConnectionType::Leafnode,
+                "LEAFNODE_WS" => ConnectionType::LeafnodeWebsocket,
+                "MQTT" => ConnectionType::Mqtt,
+                "MQTT_WS" => ConnectionType::MqttWebsocket,
+                "IN_PROCESS" => ConnectionType::InProcess,
+                _ => return Err(AuthError::ConnectionType(name.clone())),
+            };
+            bits |= 1 << connection_type as u8;
+        }
+        Ok(Self { bits })
+    }
+}
+
+impl Authenticator {
+    /// # Errors
+    /// What an operator has to change.
+    pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
+        let accounts = build_accounts(options, surroundings.cluster_name)?;
+        let mut users = UserTables::default();
+        for user in &options.users {
+            users.add(user, find_account(&accounts, user.account.as_deref())?)?;
+        }
+        for user in &options.nkeys {
+            users.add_nkey(user, find_account(&accounts, user.account.as_deref())?)?;
+        }
+        let global = accounts.global().clone();
+        let single = |name: &str, stored: &Secret| User {
+            name: name.into(),
+            stored: stored.clone(),
+            account: global.clone(),
+            permissions: Arc::new(Permissions::unrestricted(global.is_system)),
+            connection_types: ConnectionTypes { bits: 0 },
+        };
+        let no_secret = Secret::new("");
+        let single_user = options
+            .user
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .map(|name| single(name, options.password.as_ref().unwrap_or(&no_secret)));
+        let token = options
+            .token
+            .as_ref()
+            .filter(|token| !token.expose().is_empty())
+            .map(|token| single("", token));
+        let has_users = !users.users.is_empty() || !users.nkey_users.is_empty();
+        if single_user.is_some() && token.is_some() {
+            return Err(AuthError::SingleUserAndToken);
+        }
+        if single_user.is_some() && has_users {
+            return Err(AuthError::SingleUserAndUsers);
+        }
+        if token.is_some() && has_users {
+            return Err(AuthError::TokenAndUsers);
+        }
+        let no_auth_user = match options.no_auth_user.as_deref().filter(|name| !name.is_empty()) {
+            None => implies_no_auth_user(options).then_some(NoAuthUser::Implied),
+            Some(name) if !has_users => {
+                return Err(AuthError::NoAuthUserWithoutUsers(name.to_owned()));
+            }
+            Some(name) => Some(match (users.by_name.get(name), users.nkey_users.get(name)) {
+                (Some(&index), _) => NoAuthUser::User(index),
+                (None, Some(_)) => NoAuthUser::Nkey(name.into()),
+                (None, None) => return Err(AuthError::UnknownNoAuthUser(name.to_owned())),
+            }),
+        };
+        let certificates = surroundings.verify_and_map.then(|| {
+            let mut certificates = CertificateMap::default();
+            for (index, user) in users.users.iter().enumerate() {
+                certificates.insert(index, &user.name);
+            }
+            certificates
+        });
+        let stored = users.users.iter().chain(&single_user).map(|user| &user.stored);
+        let decoy = stored
+            .filter(|stored| password::is_bcrypt(stored.expose()))
+            .max_by_key(|stored| stored.expose()[4..6].to_owned())
+            .and_then(|stored| password::decoy_of(stored.expose()));
+        let required = has_users
+            || token.is_some()
+            || single_user.is_some()
+            || matches!(no_auth_user, Some(NoAuthUser::Implied));
+        Ok(Self {
+            required,
+            users: users.users,
+            user_by_name: users.by_name,
+            nkey_users: users.nkey_users,
+            token,
+            single_user,
+            no_auth_user,
+            certificates,
+            decoy,
+            open_permissions: Arc::new(Permissions::unrestricted(global.is_system)),
+            accounts,
+        })
+    }
+}
+
+/// Whether the file only adds a system account to what would otherwise be an open server: then clients
+/// without credentials still get `$G`. An `authorization` block, even an empty one, says otherwise.
+fn implies_no_auth_user(options: &AuthOptions) -> bool {
+    // `$G` is listed only where it has mappings.
+    let mut others = options.accounts.iter().filter(|account| account.name != GLOBAL_ACCOUNT_NAME);
+    let (Some(only), None) = (others.next(), others.next()) else { return false };
+    let names_system = options.system_account.as_ref().is_some_and(|name| !name.is_empty())
+        || only.name == SYSTEM_ACCOUNT_NAME;
+    names_system && !options.block_present
+}
+
+#[derive(Default)]
+struct UserTables {
+    users: Vec<User>,
+    by_name: HashMap<Arc<str>, usize>,
+    nkey_users: HashMap<Arc<str>, (UserKey, User)>,
+}
+
+impl UserTables {
+    fn add(&mut self, options: &UserOptions, account: &Arc<Account>) -> Result<(), AuthError> {
+        if options.user.is_empty() {
+            return Err(AuthError::EmptyUserName);
+        }
+        let user = User {
+            name: options.user.as_str().into(),
+            stored: options.password.clone().unwrap_or_else(|| Secret::new("")),
+            account: account.clone(),
+            permissions: compile(&options.user, options.permissions.as_ref(), account)?,
+            connection_types: ConnectionTypes::compile(options.connection_types.as_deref())?,
+        };
+        if self.by_name.insert(user.name.clone(), self.users.len()).is_some() {
+            return Err(AuthError::DuplicateUser(options.user.clone()));
+        }
+        self.users.push(user);
+        Ok(())
+    }
+
+    fn add_nkey(
+        &mut self,
+        options: &NkeyUserOptions,
+        account: &Arc<Account>,
+    ) -> Result<(), AuthError> {
+        let key =
+            UserKey::parse(&options.nkey).map_err(|_| AuthError::BadNkey(options.nkey.clone()))?;
+        let user = User {
+            name: options.nkey.as_str().into(),
+            stored: Secret::new(""),
+            account: account.clone(),
+            permissions: compile(&options.nkey, options.permissions.as_ref(), account)?,
+            connection_types: ConnectionTypes::compile(options.connection_types.as_deref())?,
+        };
+        if self.nkey_users.insert(user.name.clone(), (key, user)).is_some() {
+            return Err(AuthError::DuplicateNkey(options.nkey.clone()));
+        }
+        Ok(())
+    }
+}
+
+fn compile(
+    user_name: &str,
+    options: Option<&PermissionOptions>,
+    account: &Account,
+) -> Result<Arc<Permissions>, AuthError> {
+    let permissions = match options {
+        Some(options) => Permissions::compile(options, account.is_system)
+            .map_err(|error| AuthError::Permissions(user_name.to_owned(), error))?,
+        None => Permissions::unrestricted(account.is_system),
+    };
+    Ok(Arc::new(permissions))
+}
+
+fn find_account<'a>(
+    accounts: &'a AccountSet,
+    name: Option<&str>,
+) -> Result<&'a Arc<Account>, AuthError> {
+    match name {
+        None => Ok(accounts.global()),
+        Some(name) => accounts.get(name).ok_or_else(|| AuthError::UnknownAccount(name.to_owned())),
+    }
+}
+
+fn build_accounts(
+    options: &AuthOptions,
+    cluster_name: Option<&str>,
+) -> Result<AccountSet, AuthError> {
+    let system_name = match &options.system_account {
+        _ if options.no_system_account => None,
+        Some(name) if !name.is_empty() => Some(name.as_str()),
+        _ => Some(SYSTEM_ACCOUNT_NAME),
+    };
+    let compile = |name: &str, limits: AccountLimitOptions, mappings: &[MappingOptions]| {
+        Ok::<_, AuthError>(Arc::new(Account {
+            name: name.into(),
+            is_system: system_name == Some(name),
+            limits,
+            mappings: Mappings::compile(mappings, cluster_name)?,
+        }))
+    };
+    let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);
+    let global_mappings = global.map_or(&[][..], |global| &global.mappings);
+    let mut accounts =
+        vec![compile(GLOBAL_ACCOUNT_NAME, AccountLimitOptions::default(), global_mappings)?];
+    for account in &options.accounts {
+        if account.name == GLOBAL_ACCOUNT_NAME {
+            continue;
+        }
+        if accounts.iter().any(|known| *known.name == *account.name) {
+            return Err(AuthError::DuplicateAccount(account.name.clone()));
+        }
+        accounts.push(compile(&account.name, account.limits.clone(), &account.mappings)?);
+    }
+    if let Some(name) = system_name
+        && !accounts.iter().any(|account| account.is_system)
+    {
+        if name != SYSTEM_ACCOUNT_NAME {
+            return Err(AuthError::UnknownSystemAccount(name.to_owned()));
+        }
+        accounts.push(compile(name, AccountLimitOptions::default(), &[])?);
+    }
+    Ok(AccountSet::new(accounts))
+}

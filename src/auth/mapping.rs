@@ -1,0 +1,240 @@
+//! Account subject mappings: a published subject becomes another one, by rule and by weight.
+//!
+//! One pass only, before permissions and matching; reply subjects are left alone. Rules are tried in the
+//! order of the file. Source of the behaviour: nats-server server/accounts.go (AddWeightedMappings,
+//! selectMappedSubject).
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::transform::Transform;
+pub use super::transform::TransformError;
+use crate::config::auth_options::{MappingOptions, Place};
+use crate::protocol::subject;
+
+/// All mappings of one account.
+#[derive(Clone, Debug, Default)]
+pub struct Mappings {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    source: Box<[u8]>,
+    source_has_wildcard: bool,
+    /// By rising weight.
+    destinations: Vec<Destination>,
+}
+
+#[derive(Clone, Debug)]
+struct Destination {
+    transform: Transform,
+    /// A random number below 100 that is below this, and not below the one before, picks it.
+    weight_end: u8,
+}
+
+/// What became of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// No rule matched.
+    Unchanged,
+    /// The new subject is in the output.
+    Changed,
+    /// A rule matched and its weights chose nothing: the message is dropped.
+    Lost,
+}
+
+impl Mappings {
+    /// # Errors
+    /// A source or destination is refused; the operator is told which and why.
+    pub fn compile(
+        options: &[MappingOptions],
+        cluster_name: Option<&str>,
+    ) -> Result<Self, MappingError> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for options in options {
+            let rule = Rule::compile(options, cluster_name)?;
+            // The same source again replaces what stood there.
+            match rules.iter_mut().find(|known| known.source == rule.source) {
+                Some(known) => *known = rule,
+                None => rules.push(rule),
+            }
+        }
+        Ok(Self { rules })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Looks up where `subject` goes. `output` is cleared and holds the new subject if there is one.
+    pub fn map(&self, subject: &[u8], random: &mut fastrand::Rng, output: &mut Vec<u8>) -> Mapped {
+        output.clear();
+        let tokens: SmallVec<[&[u8]; 32]> = subject::tokens(subject).collect();
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(subject, &tokens)) else {
+            return Mapped::Unchanged;
+        };
+        let chosen = match &rule.destinations[..] {
+            [only] if only.weight_end == 100 => Some(only),
+            several => {
+                let number = random.u8(..100);
+                several.iter().find(|destination| number < destination.weight_end)
+            }
+        };
+        match chosen {
+            Some(destination) => {
+                destination.transform.apply(subject, &tokens, random, output);
+                Mapped::Changed
+            }
+            None => Mapped::Lost,
+        }
+    }
+}
+
+impl Rule {
+    fn compile(input: &MappingOptions, cluster_name: Option<&str>) -> Result<Self, MappingError> {
+        let fail = |reason| MappingError {
+            place: input.place.clone(),
+            source: input.source.clone(),
+            reason,
+        };
+        if !subject::is_valid_filter(input.source.as_bytes()) {
+            return Err(fail(Reason::BadSource));
+        }
+        let source_has_wildcard = subject::has_wildcard(input.source.as_bytes());
+        let source_is_listed =
+            input.destinations.iter().any(|destination| destination.subject == input.source);
+        let mut general = Vec::new();
+        let mut of_this_cluster = Vec::new();
+        for (index, destination) in input.destinations.iter().enumerate() {
+            let earlier = &input.destinations[..index];
+            if earlier.iter().any(|known| known.subject == destination.subject) {
+                return Err(fail(Reason::Duplicate(destination.subject.clone())));
+            }
+            if destination.weight > 100 {
+                return Err(fail(Reason::Weight));
+            }
+            let of_same_cluster =
+                earlier.iter().filter(|known| known.cluster == destination.cluster);
+            let total: u32 = of_same_cluster.map(|known| u32::from(known.weight)).sum();
+            if total + u32::from(destination.weight) > 100 {
+                return Err(fail(Reason::TotalWeight));
+            }
+            // Destinations of other clusters are checked too, so that one file is good for all servers.
+            let transform = Transform::compile(&input.source, &destination.subject)
+                .map_err(|error| fail(Reason::Destination(destination.subject.clone(), error)))?;
+            let compiled = Destination { transform, weight_end: destination.weight };
+            match destination.cluster.as_deref() {
+                None => general.push(compiled),
+                Some(name) if Some(name) == cluster_name => of_this_cluster.push(compiled),
+                Some(_) => {}
+            }
+        }
+        let mut destinations = match of_this_cluster.is_empty() {
+            true => general,
+            false => of_this_cluster,
+        };
+        let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
+        // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
+        if total != 100 && !source_is_listed {
+            let transform = Transform::compile(&input.source, &identity_of(&input.source))
+                .map_err(|error| fail(Reason::Destination(input.source.clone(), error)))?;
+            destinations.push(Destination { transform, weight_end: 100 - total });
+        }
+        destinations.sort_by_key(|destination| destination.weight_end);
+        let mut end = 0;
+        for destination in &mut destinations {
+            end += destination.weight_end;
+            destination.weight_end = end;
+        }
+        Ok(Self { source: input.source.as_bytes().into(), source_has_wildcard, destinations })
+    }
+
+    /// A wildcard token of the published subject is only matched by one as wide, and an empty token only
+    /// by `>`.
+    fn matches(&self, subject: &[u8], tokens: &[&[u8]]) -> bool {
+        if !self.source_has_wildcard {
+            return *self.source == *subject;
+        }
+        let mut found = tokens.iter();
+        for want in subject::tokens(&self.source) {
+            let Some(&token) = found.next() else { return false };
+            match want {
+                b">" => return true,
+                _ if token.is_empty() || token == b">" => return false,
+                b"*" => {}
+                _ if want == token => {}
+                _ => return false,
+            }
+        }
+        found.next().is_none()
+    }
+}
+
+/// The destination that gives back every subject the source matches.
+fn identity_of(source: &str) -> String {
+    let mut star_count = 0;
+    let tokens: Vec<String> = source
+        .split('.')
+        .map(|token| {
+            if token == "*" {
+                star_count += 1;
+                format!("${star_count}")
+            } else {
+                token.to_owned()
+            }
+        })
+        .collect();
+    tokens.join(".")
+}
+
+/// A mapping that was refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MappingError {
+    /// Where the file defines it; empty when it does not come from a file.
+    pub place: Place,
+    pub source: String,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    BadSource,
+    /// A destination's subject, and what is wrong with it.
+    Destination(String, TransformError),
+    Duplicate(String),
+    Weight,
+    TotalWeight,
+}
+
+impl fmt::Display for MappingError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = &self.source;
+        if !self.place.0.is_empty() {
+            write!(formatter, "{}: ", self.place.0)?;
+        }
+        match &self.reason {
+            Reason::BadSource => {
+                return write!(formatter, "Subject {source:?} is not a valid subject");
+            }
+            Reason::Destination(subject, error) => {
+                return write!(
+                    formatter,
+                    "Error adding mapping for {source:?} to {subject:?} : {error}"
+                );
+            }
+            _ => write!(formatter, "Error adding mapping for {source:?} : ")?,
+        }
+        match &self.reason {
+            Reason::Duplicate(subject) => write!(formatter, "duplicate entry for {subject:?}"),
+            Reason::Weight => formatter.write_str("individual weights need to be <= 100"),
+            _ => formatter.write_str("total weight needs to be <= 100"),
+        }
+    }
+}
+
+impl std::error::Error for MappingError {}
+
+#[cfg(test)]
+mod tests;

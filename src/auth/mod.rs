@@ -1,0 +1,19 @@
+//! Floor 3: who may connect, and what they may do. Pure: no socket, no clock, no thread.
+//!
+//! `Authenticator::build` compiles the plain data of `config::auth_options` once per configuration, and
+//! every shard shares the result. A session asks the authenticator once per CONNECT and
+//! keeps the `Identity`; it asks the identity's `Permissions` once per publish and subscription. bcrypt is
+//! the one slow step: the decision then is `NeedsPasswordCheck`, and the caller runs the job elsewhere.
+
+pub mod account;
+pub mod authenticator;
+pub mod certificate;
+pub mod mapping;
+pub mod nkey;
+pub mod password;
+pub mod permissions;
+pub mod replies;
+pub mod state;
+pub mod subject_set;
+pub mod tls_map;
+mod transform;

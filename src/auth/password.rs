@@ -1,0 +1,138 @@
+//! Stored secrets and how what a client gave is compared with them.
+//!
+//! A plain secret is compared here, in a time that depends only on the length of what the client gave. A
+//! bcrypt hash is slow on purpose: `PasswordJob` carries it to the offload thread.
+
+use std::hint::black_box;
+
+use crate::config::auth_options::Secret;
+
+/// Whether a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
+pub fn is_bcrypt(stored: &str) -> bool {
+    matches!(
+        stored.as_bytes(),
+        [b'$', b'2', b'a' | b'b' | b'x' | b'y', b'$', tens, ones, b'$', ..]
+            if tens.is_ascii_digit() && ones.is_ascii_digit()
+    )
+}
+
+/// Whether two plain secrets are the same. Time depends on the length of `given` alone.
+pub fn secrets_equal(stored: &str, given: &str) -> bool {
+    let (stored, given) = (stored.as_bytes(), given.as_bytes());
+    let mut difference = u8::from(stored.len() != given.len());
+    for (index, byte) in given.iter().enumerate() {
+        // An empty secret is compared with something all the same.
+        let expected = match stored.len() {
+            0 => 0,
+            length => stored[index % length],
+        };
+        difference = black_box(difference | (byte ^ expected));
+    }
+    black_box(difference) == 0
+}
+
+/// One bcrypt comparison, to be run where it stalls nobody.
+#[derive(Clone, Debug)]
+pub struct PasswordJob {
+    hash: Secret,
+    given: Secret,
+}
+
+/// What a `PasswordJob` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PasswordOutcome {
+    pub matches: bool,
+}
+
+impl PasswordJob {
+    pub fn new(hash: Secret, given: &str) -> Self {
+        Self { hash, given: Secret::new(given) }
+    }
+
+    /// Takes milliseconds to seconds of CPU time. A hash that is no hash matches nothing.
+    pub fn run(&self) -> PasswordOutcome {
+        let matches = bcrypt::verify(self.given.expose(), self.hash.expose()).unwrap_or(false);
+        PasswordOutcome { matches }
+    }
+}
+
+/// A hash of the same cost as `hash` that belongs to nobody, so that a name that does not exist takes as
+/// long to refuse as one that does. None when `hash` could not be verified anyway.
+pub fn decoy_of(hash: &str) -> Option<Secret> {
+    let cost = is_bcrypt(hash).then(|| &hash[4..6])?;
+    // The salt and digest are arbitrary, but well formed: a malformed hash would be refused at once.
+    let decoy = format!("$2b${cost}$MidgeDecoySaltWithoutuMidgeDecoyDigestWithoutOwner...");
+    decoy.parse::<bcrypt::HashParts>().ok().map(|_| Secret::new(decoy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bcrypt_hashes_are_told_from_plain_secrets() {
+        for hash in ["$2a$11$x", "$2b$04$", "$2x$99$", "$2y$10$abc"] {
+            assert!(is_bcrypt(hash), "{hash}");
+        }
+        for plain in ["", "$", "$2a$", "$2a$1$xx", "$2c$11$x", "$2a$1a$x", "x$2a$11$", "$2a$11"] {
+            assert!(!is_bcrypt(plain), "{plain}");
+        }
+    }
+
+    #[test]
+    fn plain_secrets_are_equal_only_when_they_are() {
+        for (stored, given, expected) in [
+            ("", "", true),
+            ("a", "", false),
+            ("", "a", false),
+            ("", "\0", false),
+            ("abc", "abc", true),
+            ("abc", "abd", false),
+            ("abc", "ab", false),
+            ("ab", "abab", false),
+            ("abab", "ab", false),
+            ("a", "aa", false),
+        ] {
+            assert_eq!(secrets_equal(stored, given), expected, "{stored:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let job = PasswordJob::new(Secret::new("$2a$04$hash"), "given-secret");
+        let shown = format!("{:?} {job:?}", Secret::new("stored-secret"));
+        assert!(!shown.contains("secret") && !shown.contains("hash$"), "{shown}");
+        assert!(!shown.contains("$2a"), "{shown}");
+    }
+
+    #[test]
+    fn a_job_finds_the_right_password_and_no_other() {
+        let hash = bcrypt::hash("right", 4).expect("cost 4 is allowed");
+        let outcome = |hash: &str, given| PasswordJob::new(Secret::new(hash), given).run().matches;
+        assert!(outcome(&hash, "right"));
+        assert!(!outcome(&hash, "wrong"));
+        assert!(!outcome(&hash, ""));
+        // The hash itself is no password.
+        assert!(!outcome(&hash, &hash));
+        // Written by other programs with other letters.
+        for letter in ["2a", "2x", "2y"] {
+            assert!(outcome(&hash.replacen("2b", letter, 1), "right"));
+        }
+        for broken in ["$2a$04$", "$2a$99$", "$2a$04$short", &hash[..59], &format!("{hash}x")] {
+            assert!(!outcome(broken, "right"), "{broken}");
+            assert!(!outcome(broken, ""), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_decoy_costs_the_same_and_matches_nothing() {
+        let hash = bcrypt::hash("right", 5).expect("cost 5 is allowed");
+        let decoy = decoy_of(&hash).expect("the hash is good");
+        let parts: bcrypt::HashParts = decoy.expose().parse().expect("the decoy is well formed");
+        assert_eq!(parts.get_cost(), 5);
+        for given in ["", "right", decoy.expose()] {
+            assert!(!PasswordJob::new(decoy.clone(), given).run().matches);
+        }
+        assert_eq!(decoy_of("plain"), None);
+    }
+}

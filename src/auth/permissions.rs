@@ -1,0 +1,415 @@
+//! Permissions of one user, compiled: what may be published, what may be subscribed to, and which denied
+//! messages a wider subscription must not be given.
+//!
+//! Source of the behaviour: nats-server server/client.go (setPermissions, canSubscribe, checkDenySub,
+//! pubAllowedFullCheck, processInboundClientMsg). One deliberate difference: a subscription must be a
+//! subset of an allow entry, so `allow: "foo.*"` refuses `SUB foo.>`, which nats-server 2.14.5 accepts and
+//! then delivers `foo.a.b` to; and `deny: "foo.*"` with `SUB foo.>` filters at delivery, where nats-server
+//! refuses the whole subscription.
+//!
+//! Immutable and shared by all shards. Reply tracking, which changes with every message, is a table of the
+//! session's own (`replies::ReplyTable`).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::replies::ReplyTable;
+use super::subject_set::{SubjectSet, has_empty_token};
+use crate::config::auth_options::{
+    PermissionOptions, ResponsePermissionOptions, SubjectPermissionOptions,
+};
+use crate::protocol::subject;
+
+/// Queue group that only the server itself uses.
+const SYSTEM_QUEUE_GROUP: &[u8] = b"_sys_";
+/// Prefix of replies that come back over a gateway.
+const GATEWAY_REPLY_PREFIX: &[u8] = b"_GR_.";
+/// Prefix of replies of a service import.
+const SERVICE_REPLY_PREFIX: &[u8] = b"_R_.";
+/// Prefix of JetStream acknowledgements.
+const ACKNOWLEDGE_PREFIX: &[u8] = b"$JS.ACK.";
+/// Prefix of the replication groups' traffic.
+const REPLICATION_PREFIX: &[u8] = b"$NRG.";
+
+/// Which rule an operation broke; the wire texts are `protocol::nats::error`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    Publish,
+    PublishWithReply,
+    Subscription,
+    SubscriptionWithQueue,
+}
+
+/// What the lists say about publishing to a subject. Depends on the subject alone, so a session may keep
+/// the answer for the last subject it saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishRight {
+    Allowed,
+    /// No list allows it, but it may be an answer: ask the `ReplyTable`.
+    OnlyAsReply,
+    Denied,
+}
+
+/// What the lists say about a subscription.
+#[derive(Clone, Debug)]
+pub enum SubscribeRight {
+    Allowed,
+    /// Allowed, but some of what the filter matches is denied: ask before each delivery.
+    AllowedWithDeliveryFilter(DeliveryFilter),
+    Denied(Violation),
+}
+
+/// The denied subjects that overlap one subscription.
+#[derive(Clone, Debug)]
+pub struct DeliveryFilter {
+    denied: SubjectSet,
+}
+
+impl DeliveryFilter {
+    /// Whether a message with this subject must be withheld.
+    pub fn denies(&self, subject: &[u8]) -> bool {
+        self.denied.matches(subject)
+    }
+}
+
+/// Answers allowed to subjects that no list allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseRule {
+    /// Answers per delivered message; None = unlimited.
+    pub max: Option<u32>,
+    /// From delivery; None = forever.
+    pub expires: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Permissions {
+    /// None = everything.
+    publish_allow: Option<SubjectSet>,
+    publish_deny: SubjectSet,
+    /// Neither list is there: the common case, decided without a walk.
+    publish_open: bool,
+    /// None = everything.
+    subscribe_allow: Option<SubscribeRules>,
+    subscribe_deny: SubscribeRules,
+    responses: Option<ResponseRule>,
+    /// The user is in the system account.
+    system_account: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SubscribeRules {
+    plain: SubjectSet,
+    /// The patterns of `plain`, one by one.
+    plain_patterns: Vec<Box<[u8]>>,
+    queued: Vec<QueueRule>,
+}
+
+/// An entry `"subject queue"`.
+#[derive(Clone, Debug)]
+struct QueueRule {
+    subject: Box<[u8]>,
+    queue: Box<[u8]>,
+}
+
+impl Permissions {
+    /// No lists at all.
+    pub fn unrestricted(system_account: bool) -> Self {
+        Self { publish_open: true, system_account, ..Self::default() }
+    }
+
+    /// # Errors
+    /// An entry is not a subject, or not a subject and a queue.
+    pub fn compile(
+        options: &PermissionOptions,
+        system_account: bool,
+    ) -> Result<Self, PermissionsError> {
+        let (publish_allow, publish_deny) = lists(options.publish.as_ref());
+        let (subscribe_allow, subscribe_deny) = lists(options.subscribe.as_ref());
+        let responses = options.allow_responses.as_ref().map(ResponseRule::from);
+        // An empty allow list is no list, unless answers are allowed: then only answers are.
+        let publish_allow = match !publish_allow.is_empty() || responses.is_some() {
+            true => Some(publish_set(publish_allow)?),
+            false => None,
+        };
+        let subscribe_allow = match subscribe_allow.is_empty() {
+            true => None,
+            false => Some(SubscribeRules::compile(subscribe_allow)?),
+        };
+        let publish_deny = publish_set(publish_deny)?;
+        Ok(Self {
+            publish_open: publish_allow.is_none() && publish_deny.is_empty(),
+            publish_allow,
+            publish_deny,
+            subscribe_allow,
+            subscribe_deny: SubscribeRules::compile(subscribe_deny)?,
+            responses,
+            system_account,
+        })
+    }
+
+    /// The rule for answers; None = reply subjects need not be remembered.
+    pub fn responses(&self) -> Option<ResponseRule> {
+        self.responses
+    }
+
+    /// Whether `subject`, after account mapping, may be published to.
+    #[inline]
+    pub fn may_publish(&self, subject: &[u8]) -> PublishRight {
+        if matches!(subject.first(), Some(b'_' | b'$')) && self.is_reserved_subject(subject) {
+            return PublishRight::Denied;
+        }
+        if self.publish_open {
+            return PublishRight::Allowed;
+        }
+        self.may_publish_by_lists(subject)
+    }
+
+    fn may_publish_by_lists(&self, subject: &[u8]) -> PublishRight {
+        let allowed = self.publish_allow.as_ref().is_none_or(|allow| allow.matches(subject))
+            && !self.publish_deny.matches(subject);
+        match (allowed, self.responses) {
+            (true, _) => PublishRight::Allowed,
+            (false, Some(_)) => PublishRight::OnlyAsReply,
+            (false, None) => PublishRight::Denied,
+        }
+    }
+
+    fn is_reserved_subject(&self, subject: &[u8]) -> bool {
+        starts_and_goes_on(subject, GATEWAY_REPLY_PREFIX)
+            || (!self.system_account && subject.starts_with(REPLICATION_PREFIX))
+    }
+
+    /// The whole check of one PUB: lists, tracked replies, reserved prefixes. `subject` is the subject
+    /// after account mapping; `reply` is empty when there is none. An answer that is used up here stays
+    /// used up.
+    ///
+    /// # Errors
+    /// What to tell the client; the message is dropped and the connection stays open.
+    #[inline]
+    pub fn check_publish(
+        &self,
+        subject: &[u8],
+        reply: &[u8],
+        replies: &mut ReplyTable,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let allowed = match self.may_publish(subject) {
+            PublishRight::Allowed => true,
+            PublishRight::Denied => false,
+            PublishRight::OnlyAsReply => match self.responses {
+                Some(rule) => replies.use_up(subject, rule, now),
+                None => false,
+            },
+        };
+        if !allowed {
+            return Err(Violation::Publish);
+        }
+        if is_reserved_reply(reply) {
+            return Err(Violation::PublishWithReply);
+        }
+        Ok(())
+    }
+
+    /// To be called for each message with a reply that is delivered to this user: remembers the reply
+    /// subject when answers are allowed and no list allows it anyway.
+    pub fn note_delivery(&self, reply: &[u8], replies: &mut ReplyTable, now: Instant) {
+        let Some(rule) = self.responses else { return };
+        if !reply.is_empty() && self.may_publish(reply) == PublishRight::OnlyAsReply {
+            replies.remember(reply, rule, now);
+        }
+    }
+
+    /// Whether `filter` may be subscribed to, in `queue` if that is given. Whether the filter is valid is
+    /// checked later: a bad one that no list refuses is `Invalid Subject`.
+    pub fn may_subscribe(&self, filter: &[u8], queue: Option<&[u8]>) -> SubscribeRight {
+        let allowed = queue != Some(SYSTEM_QUEUE_GROUP)
+            && self.subscribe_allow.as_ref().is_none_or(|rules| rules.allow(filter, queue))
+            && !self.subscribe_deny.deny(filter, queue);
+        if !allowed {
+            return SubscribeRight::Denied(match queue {
+                Some(_) => Violation::SubscriptionWithQueue,
+                None => Violation::Subscription,
+            });
+        }
+        match self.subscribe_deny.overlapping(filter, queue) {
+            Some(denied) => SubscribeRight::AllowedWithDeliveryFilter(DeliveryFilter { denied }),
+            None => SubscribeRight::Allowed,
+        }
+    }
+}
+
+impl SubscribeRules {
+    fn compile(entries: &[String]) -> Result<Self, PermissionsError> {
+        let mut rules = Self::default();
+        for entry in entries {
+            match split_queue(entry)? {
+                (pattern, None) => {
+                    rules.plain.insert(pattern);
+                    rules.plain_patterns.push(pattern.into());
+                }
+                (pattern, Some(queue)) => {
+                    rules.queued.push(QueueRule { subject: pattern.into(), queue: queue.into() })
+                }
+            }
+        }
+        Ok(rules)
+    }
+
+    /// As an allow list: a queue subscription whose subject some queue entry covers needs one of those
+    /// entries to name its queue; everything else needs a plain entry.
+    fn allow(&self, filter: &[u8], queue: Option<&[u8]>) -> bool {
+        if let Some(queue) = queue {
+            let mut covering = self.covering(filter).peekable();
+            if covering.peek().is_some() {
+                return covering.any(|rule| rule.names(queue));
+            }
+        }
+        self.plain.covers(filter)
+    }
+
+    /// As a deny list: a plain entry denies the subject to all, a queue entry to that queue.
+    fn deny(&self, filter: &[u8], queue: Option<&[u8]>) -> bool {
+        self.plain.covers(filter)
+            || queue.is_some_and(|queue| self.covering(filter).any(|rule| rule.names(queue)))
+    }
+
+    fn covering<'a>(&'a self, filter: &'a [u8]) -> impl Iterator<Item = &'a QueueRule> {
+        let valid = !has_empty_token(filter);
+        self.queued.iter().filter(move |rule| valid && subject::is_subset(filter, &rule.subject))
+    }
+
+    /// The entries that deny part of what `filter` matches, as one set.
+    fn overlapping(&self, filter: &[u8], queue: Option<&[u8]>) -> Option<SubjectSet> {
+        // A literal is denied as a whole or not at all.
+        if !subject::has_wildcard(filter) {
+            return None;
+        }
+        let queued = self
+            .queued
+            .iter()
+            .filter(|rule| queue.is_some_and(|queue| rule.names(queue)))
+            .map(|rule| &rule.subject);
+        let mut denied = SubjectSet::default();
+        for pattern in self.plain_patterns.iter().chain(queued) {
+            if subject::overlap(filter, pattern) {
+                denied.insert(pattern);
+            }
+        }
+        (!denied.is_empty()).then_some(denied)
+    }
+}
+
+impl QueueRule {
+    /// Whether the entry's queue part stands for `queue`. Queue names are opaque, so `v1.*` names itself
+    /// first and only then every `v1.x`.
+    fn names(&self, queue: &[u8]) -> bool {
+        if queue == self.queue.as_ref() {
+            return true;
+        }
+        // An empty token of a queue name stands for nothing, but `>` takes whatever follows.
+        let mut queue_tokens = subject::tokens(queue);
+        for token in subject::tokens(&self.queue) {
+            let Some(found) = queue_tokens.next() else { return false };
+            match token {
+                b">" => return true,
+                b"*" if found.is_empty() || found == b">" => return false,
+                b"*" => {}
+                _ if found == token => {}
+                _ => return false,
+            }
+        }
+        queue_tokens.next().is_none()
+    }
+}
+
+impl From<&ResponsePermissionOptions> for ResponseRule {
+    /// Zero means the default.
+    fn from(options: &ResponsePermissionOptions) -> Self {
+        let default = ResponsePermissionOptions::default();
+        Self {
+            max: match options.messages_max {
+                Some(0) => default.messages_max,
+                given => given,
+            },
+            expires: match options.expires {
+                Some(Duration::ZERO) => default.expires,
+                given => given,
+            },
+        }
+    }
+}
+
+/// Whether a client may not use `reply` as a reply subject.
+#[inline]
+pub fn is_reserved_reply(reply: &[u8]) -> bool {
+    match reply.first() {
+        Some(b'_') => {
+            reply.starts_with(SERVICE_REPLY_PREFIX)
+                || starts_and_goes_on(reply, GATEWAY_REPLY_PREFIX)
+        }
+        Some(b'$') => starts_and_goes_on(reply, ACKNOWLEDGE_PREFIX),
+        _ => false,
+    }
+}
+
+fn starts_and_goes_on(subject: &[u8], prefix: &[u8]) -> bool {
+    subject.len() > prefix.len() && subject.starts_with(prefix)
+}
+
+/// Why a permission entry was refused; the words are nats-server's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PermissionsError {
+    Subject(String),
+    Queue(String),
+}
+
+impl fmt::Display for PermissionsError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subject(entry) => write!(formatter, "subject {entry:?} is not a valid subject"),
+            Self::Queue(entry) => write!(formatter, "queue {entry:?} is not a valid queue"),
+        }
+    }
+}
+
+impl std::error::Error for PermissionsError {}
+
+/// The allow and deny list; a list that is not there is empty.
+fn lists(options: Option<&SubjectPermissionOptions>) -> (&[String], &[String]) {
+    let list = |list: fn(&SubjectPermissionOptions) -> &Option<Vec<String>>| {
+        options.and_then(|options| list(options).as_deref()).unwrap_or_default()
+    };
+    (list(|options| &options.allow), list(|options| &options.deny))
+}
+
+fn publish_set(entries: &[String]) -> Result<SubjectSet, PermissionsError> {
+    let mut set = SubjectSet::default();
+    for entry in entries {
+        if !subject::is_valid_filter(entry.as_bytes()) {
+            return Err(PermissionsError::Subject(entry.clone()));
+        }
+        set.insert(entry.as_bytes());
+    }
+    Ok(set)
+}
+
+/// `"subject"` or `"subject queue"`.
+fn split_queue(entry: &str) -> Result<(&[u8], Option<&[u8]>), PermissionsError> {
+    if subject::is_valid_filter(entry.as_bytes()) {
+        return Ok((entry.as_bytes(), None));
+    }
+    let parts: Vec<&str> = entry.split_whitespace().collect();
+    let [pattern, queue] = parts[..] else {
+        return Err(PermissionsError::Subject(entry.to_owned()));
+    };
+    if !subject::is_valid_filter(pattern.as_bytes()) {
+        return Err(PermissionsError::Subject(pattern.to_owned()));
+    }
+    if !subject::is_valid_filter(queue.as_bytes()) {
+        return Err(PermissionsError::Queue(queue.to_owned()));
+    }
+    Ok((pattern.as_bytes(), Some(queue.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests;

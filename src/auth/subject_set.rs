@@ -1,0 +1,205 @@
+//! A set of subject patterns, compiled to a token trie, that answers two questions without allocating:
+//! does some pattern match this literal subject, and does some pattern cover this whole filter.
+//!
+//! A walk meets each trie node at most once, because a node stands for one path of tokens, so the cost is
+//! bounded by the patterns an operator wrote and not by what a peer sends.
+
+use crate::protocol::subject;
+
+/// Patterns such as `foo`, `foo.*`, `foo.>`.
+#[derive(Clone, Debug)]
+pub struct SubjectSet {
+    /// The root is node 0.
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Sorted by token.
+    literals: Vec<(Box<[u8]>, usize)>,
+    /// The node behind a `*`.
+    star: Option<usize>,
+    /// A pattern ends here.
+    ends: bool,
+    /// A pattern goes on with `>` here.
+    tail: bool,
+}
+
+impl Default for SubjectSet {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()] }
+    }
+}
+
+impl SubjectSet {
+    pub fn is_empty(&self) -> bool {
+        let root = &self.nodes[0];
+        root.literals.is_empty() && root.star.is_none() && !root.tail
+    }
+
+    /// Adds a pattern that `subject::is_valid_filter` accepts.
+    pub fn insert(&mut self, pattern: &[u8]) {
+        debug_assert!(subject::is_valid_filter(pattern));
+        let mut node_index = 0;
+        for token in subject::tokens(pattern) {
+            if token == b">" {
+                self.nodes[node_index].tail = true;
+                return;
+            }
+            node_index = self.child_or_insert(node_index, token);
+        }
+        self.nodes[node_index].ends = true;
+    }
+
+    fn child_or_insert(&mut self, parent_index: usize, token: &[u8]) -> usize {
+        let fresh_index = self.nodes.len();
+        let parent = &mut self.nodes[parent_index];
+        if token == b"*" {
+            if let Some(found) = parent.star {
+                return found;
+            }
+            parent.star = Some(fresh_index);
+        } else {
+            match parent.literals.binary_search_by(|(known, _)| known.as_ref().cmp(token)) {
+                Ok(position) => return parent.literals[position].1,
+                Err(position) => parent.literals.insert(position, (token.into(), fresh_index)),
+            }
+        }
+        self.nodes.push(Node::default());
+        fresh_index
+    }
+
+    /// Whether some pattern matches the literal `subject`. A subject with an empty token matches nothing;
+    /// tokens `*` and `>` of a literal subject are tokens like any other.
+    pub fn matches(&self, subject: &[u8]) -> bool {
+        !has_empty_token(subject) && self.walk::<false>(0, subject)
+    }
+
+    /// Whether some one pattern matches everything that `filter` can match.
+    pub fn covers(&self, filter: &[u8]) -> bool {
+        !has_empty_token(filter) && self.walk::<true>(0, filter)
+    }
+
+    /// `FILTER`: wildcards of `rest` mean what they mean in a subscription, so only a wildcard at least
+    /// as wide covers them.
+    fn walk<const FILTER: bool>(&self, node_index: usize, rest: &[u8]) -> bool {
+        let node = &self.nodes[node_index];
+        if node.tail {
+            return true;
+        }
+        let (token, after) = match memchr::memchr(b'.', rest) {
+            Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
+            None => (rest, None),
+        };
+        if FILTER && token == b">" {
+            return false;
+        }
+        let goes_on = |next_index: usize| match after {
+            Some(after) => self.walk::<FILTER>(next_index, after),
+            None => self.nodes[next_index].ends,
+        };
+        if !(FILTER && token == b"*")
+            && let Ok(position) =
+                node.literals.binary_search_by(|(known, _)| known.as_ref().cmp(token))
+            && goes_on(node.literals[position].1)
+        {
+            return true;
+        }
+        node.star.is_some_and(goes_on)
+    }
+}
+
+/// Whether a subject has an empty token: such a subject is accepted on the wire but matches nothing.
+pub fn has_empty_token(subject: &[u8]) -> bool {
+    // Counts from the byte after the last dot; the end of the subject ends a token too.
+    let mut token_start = 0;
+    for dot in memchr::memchr_iter(b'.', subject) {
+        if dot == token_start {
+            return true;
+        }
+        token_start = dot + 1;
+    }
+    token_start == subject.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(patterns: &[&str]) -> SubjectSet {
+        let mut set = SubjectSet::default();
+        for pattern in patterns {
+            set.insert(pattern.as_bytes());
+        }
+        set
+    }
+
+    #[test]
+    fn empty_set_matches_and_covers_nothing() {
+        let empty = SubjectSet::default();
+        assert!(empty.is_empty());
+        assert!(!empty.matches(b"foo"));
+        assert!(!empty.covers(b">"));
+        assert!(!set(&[">"]).is_empty());
+        assert!(!set(&["*"]).is_empty());
+        assert!(!set(&["foo"]).is_empty());
+    }
+
+    #[test]
+    fn literal_subjects_with_wildcard_tokens_are_matched_as_tokens() {
+        assert!(set(&["foo.*"]).matches(b"foo.*"));
+        assert!(set(&["foo.*"]).matches(b"foo.>"));
+        assert!(!set(&["foo.bar"]).matches(b"foo.*"));
+    }
+
+    #[test]
+    fn a_wider_filter_is_not_covered_by_a_narrower_pattern() {
+        assert!(!set(&["foo.*"]).covers(b"foo.>"), "foo.> also matches foo.a.b");
+        assert!(!set(&["foo.bar"]).covers(b"foo.*"));
+        assert!(set(&["foo.>"]).covers(b"foo.*"));
+        assert!(set(&["foo.>"]).covers(b"foo.>"));
+        assert!(!set(&["foo.>"]).covers(b"foo"));
+    }
+
+    #[test]
+    fn empty_tokens_match_nothing() {
+        for odd in ["", ".", "foo.", ".foo", "foo..bar"] {
+            assert!(has_empty_token(odd.as_bytes()), "{odd}");
+            assert!(!set(&[">", "*", "foo.*"]).matches(odd.as_bytes()), "{odd}");
+            assert!(!set(&[">", "*", "foo.*"]).covers(odd.as_bytes()), "{odd}");
+        }
+        assert!(!has_empty_token(b"foo.bar"));
+    }
+
+    fn token() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "ab", "*"])
+    }
+
+    fn filter() -> impl Strategy<Value = String> {
+        (prop::collection::vec(token(), 1..4), any::<bool>()).prop_map(|(mut tokens, tail)| {
+            if tail {
+                tokens.push(">");
+            }
+            tokens.join(".")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn trie_agrees_with_a_list_of_patterns(
+            patterns in prop::collection::vec(filter(), 0..8),
+            asked in filter(),
+        ) {
+            let mut set = SubjectSet::default();
+            for pattern in &patterns {
+                set.insert(pattern.as_bytes());
+            }
+            let asked = asked.as_bytes();
+            let matched = patterns.iter().any(|p| subject::matches(p.as_bytes(), asked));
+            prop_assert_eq!(set.matches(asked), matched);
+            let covered = patterns.iter().any(|p| subject::is_subset(asked, p.as_bytes()));
+            prop_assert_eq!(set.covers(asked), covered);
+        }
+    }
+}

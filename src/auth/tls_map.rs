@@ -1,0 +1,431 @@
+//! `verify_and_map`: which user a client's certificate stands for.
+//!
+//! Names are tried in this order: e-mail addresses, DNS names and URIs of the certificate, each as a user
+//! name; then the subject as a distinguished name, first with its parts in the user's order, then in any
+//! order; then the subject in two spellings of nats-server's own. A user whose connection types exclude
+//! this connection is passed over. Source of the behaviour: nats-server server/auth.go
+//! (checkClientTLSCertSubject) and internal/ldap. Stricter than there: a user name that is an incomplete
+//! or empty distinguished name never matches as one.
+
+use super::certificate::{Attribute, CertificateNames};
+
+/// OID of the domain component attribute.
+const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
+
+/// Attribute types by OID, as RFC 2253 and nats-server name them. In the order in which nats-server spells
+/// a subject out.
+const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
+    ("2.5.4.5", "SERIALNUMBER"),
+    ("2.5.4.3", "CN"),
+    ("2.5.4.17", "POSTALCODE"),
+    ("2.5.4.9", "STREET"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.6", "C"),
+];
+
+/// A distinguished name: relative names, the most specific first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DistinguishedName {
+    relative_names: Vec<RelativeName>,
+}
+
+/// One or more attributes that count as one part; their order means nothing.
+#[derive(Clone, Debug, Default)]
+struct RelativeName {
+    attributes: Vec<(String, Vec<u8>)>,
+}
+
+impl PartialEq for RelativeName {
+    fn eq(&self, other: &Self) -> bool {
+        let within = |left: &Self, right: &Self| {
+            left.attributes.iter().all(|(name, value)| {
+                right.attributes.iter().any(|(other_name, other_value)| {
+                    name.eq_ignore_ascii_case(other_name) && value == other_value
+                })
+            })
+        };
+        self.attributes.len() == other.attributes.len()
+            && within(self, other)
+            && within(other, self)
+    }
+}
+
+impl Eq for RelativeName {}
+
+impl DistinguishedName {
+    /// Reads RFC 4514 text such as `CN=a,OU=b+L=c,O=d`. None when the text is something else, which most
+    /// user names are.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut relative_names = Vec::new();
+        let mut relative_name = RelativeName::default();
+        let mut name: Option<String> = None;
+        let mut part = Part::default();
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' => part.push_escaped(read_escape(&mut bytes)?),
+                b'=' => {
+                    // A second one would have to be escaped; BER values (`=#...`) are not read.
+                    if name.is_some() || bytes.clone().next() == Some(b'#') {
+                        return None;
+                    }
+                    name = Some(String::from_utf8(part.take()).ok()?);
+                }
+                b',' | b'+' => {
+                    let attribute = (name.take().filter(|name| !name.is_empty())?, part.take());
+                    relative_name.attributes.push(attribute);
+                    if byte == b',' {
+                        relative_names.push(std::mem::take(&mut relative_name));
+                    }
+                }
+                other => part.push(other),
+            }
+        }
+        let value = part.take();
+        if value.is_empty() {
+            return None;
+        }
+        relative_name.attributes.push((name.filter(|name| !name.is_empty())?, value));
+        relative_names.push(relative_name);
+        Some(Self { relative_names })
+    }
+
+    /// The subject of a certificate, which is stored with the most general part first. None when it has
+    /// an attribute without a name or a value that is no text.
+    fn of_subject(subject: &[Vec<Attribute>]) -> Option<Self> {
+        let mut relative_names = Vec::new();
+        for stored in subject.iter().rev().filter(|stored| !stored.is_empty()) {
+            let mut relative_name = RelativeName::default();
+            for attribute in stored.iter().rev() {
+                let name = attribute_name(&attribute.oid)?;
+                let value = attribute.value.as_ref()?;
+                relative_name.attributes.push((name.to_owned(), value.as_bytes().to_vec()));
+            }
+            relative_names.push(relative_name);
+        }
+        (!relative_names.is_empty()).then_some(Self { relative_names })
+    }
+
+    /// Whether both have the same parts, in whatever order.
+    fn same_parts(&self, other: &Self) -> bool {
+        if self.relative_names.len() != other.relative_names.len() {
+            return false;
+        }
+        let mut used = vec![false; other.relative_names.len()];
+        self.relative_names.iter().all(|wanted| {
+            let free = other
+                .relative_names
+                .iter()
+                .enumerate()
+                .position(|(index, candidate)| !used[index] && candidate == wanted);
+            free.is_some_and(|index| {
+                used[index] = true;
+                true
+            })
+        })
+    }
+}
+
+/// Text between separators: unescaped blanks at both ends do not count.
+#[derive(Default)]
+struct Part {
+    bytes: Vec<u8>,
+    trailing_blank_count: usize,
+}
+
+impl Part {
+    fn push(&mut self, byte: u8) {
+        if byte == b' ' {
+            if self.bytes.is_empty() {
+                return;
+            }
+            self.trailing_blank_count += 1;
+        } else {
+            self.trailing_blank_count = 0;
+        }
+        self.bytes.push(byte);
+    }
+
+    fn push_escaped(&mut self, byte: u8) {
+        self.trailing_blank_count = 0;
+        self.bytes.push(byte);
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.truncate(bytes.len() - self.trailing_blank_count);
+        self.trailing_blank_count = 0;
+        bytes
+    }
+}
+
+/// What stands for the characters behind a backslash.
+fn read_escape(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
+    let first = bytes.next()?;
+    if b" \"#+,;<=>\\".contains(&first) {
+        return Some(first);
+    }
+    let high = char::from(first).to_digit(16)?;
+    let low = char::from(bytes.next()?).to_digit(16)?;
+    u8::try_from(high * 16 + low).ok()
+}
+
+fn attribute_name(oid: &str) -> Option<&'static str> {
+    if oid == DOMAIN_COMPONENT {
+        return Some("DC");
+    }
+    ATTRIBUTE_NAMES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
+}
+
+/// The users that a certificate may stand for.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateMap {
+    /// User names that are distinguished names, in the order of the file.
+    names: Vec<(usize, DistinguishedName)>,
+}
+
+impl CertificateMap {
+    pub fn insert(&mut self, user_index: usize, user_name: &str) {
+        if let Some(name) = DistinguishedName::parse(user_name) {
+            self.names.push((user_index, name));
+        }
+    }
+
+    /// `by_name` finds a user by name if the user may connect in this way; `allowed` says whether a user
+    /// found here may.
+    pub fn find(
+        &self,
+        certificate: &CertificateNames,
+        by_name: impl Fn(&str) -> Option<usize>,
+        allowed: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let CertificateNames { emails, dns_names, uris, subject } = certificate;
+        let non_empty = |name: &String| if name.is_empty() { None } else { by_name(name) };
+        if let Some(found) = emails.iter().chain(dns_names).chain(uris).find_map(non_empty) {
+            return Some(found);
+        }
+        if let Some(wanted) = DistinguishedName::of_subject(subject) {
+            let candidates = || self.names.iter().filter(|(user_index, _)| allowed(*user_index));
+            let found = candidates()
+                .find(|(_, name)| *name == wanted)
+                .or_else(|| candidates().find(|(_, name)| name.same_parts(&wanted)));
+            if let Some((user_index, _)) = found {
+                return Some(*user_index);
+            }
+        }
+        let spelled = spell_subject(subject);
+        let domain = spell_domain(subject);
+        if !domain.is_empty()
+            && let Some(found) = non_empty(&format!("{spelled},{domain}"))
+        {
+            return Some(found);
+        }
+        non_empty(&spelled)
+    }
+}
+
+/// The subject as nats-server spells it without domain components: a fixed order of types, values of one
+/// type joined by `+`; types it does not know are left out.
+fn spell_subject(subject: &[Vec<Attribute>]) -> String {
+    let mut parts = Vec::new();
+    for (oid, name) in ATTRIBUTE_NAMES {
+        let mut values: Vec<&str> = subject
+            .iter()
+            .flatten()
+            .filter(|attribute| attribute.oid == oid)
+            .filter_map(|attribute| attribute.value.as_deref())
+            .collect();
+        // Of these two types a subject has one, the last, and an empty one does not count.
+        if matches!(name, "CN" | "SERIALNUMBER") {
+            values = values.pop().filter(|last| !last.is_empty()).into_iter().collect();
+        }
+        if values.is_empty() {
+            continue;
+        }
+        let spelled: Vec<String> =
+            values.iter().map(|value| format!("{name}={}", escape(value))).collect();
+        parts.push(spelled.join("+"));
+    }
+    parts.join(",")
+}
+
+fn spell_domain(subject: &[Vec<Attribute>]) -> String {
+    let components: Vec<String> = subject
+        .iter()
+        .flatten()
+        .filter(|attribute| attribute.oid == DOMAIN_COMPONENT)
+        .filter_map(|attribute| attribute.value.as_deref())
+        .map(|value| format!("DC={value}"))
+        .collect();
+    components.join(",")
+}
+
+fn escape(value: &str) -> String {
+    let mut escaped = String::with_capacity(value.len());
+    for (index, character) in value.char_indices() {
+        let needs_escape = match character {
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => true,
+            ' ' => index == 0 || index == value.len() - 1,
+            '#' => index == 0,
+            _ => false,
+        };
+        if needs_escape {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [(&str, &str); 4] =
+        [("CN", "2.5.4.3"), ("O", "2.5.4.10"), ("OU", "2.5.4.11"), ("DC", DOMAIN_COMPONENT)];
+
+    /// A subject in the order of a certificate: `O=x,OU=a+OU=b,CN=y`, most general first.
+    fn subject(text: &str) -> Vec<Vec<Attribute>> {
+        let attribute = |text: &str| {
+            let (name, value) = text.split_once('=').expect("name=value");
+            let known = NAMES.iter().find(|(known, _)| *known == name);
+            let oid = known.map_or(name, |(_, oid)| oid).to_owned();
+            Attribute { oid, value: Some(value.to_owned()) }
+        };
+        text.split(',').map(|part| part.split('+').map(attribute).collect()).collect()
+    }
+
+    /// The user that a certificate is mapped to.
+    fn find(users: &[&str], certificate: &CertificateNames) -> Option<String> {
+        let mut map = CertificateMap::default();
+        for (index, user) in users.iter().enumerate() {
+            map.insert(index, user);
+        }
+        let by_name = |name: &str| users.iter().position(|user| *user == name);
+        map.find(certificate, by_name, |_| true).map(|index| users[index].to_owned())
+    }
+
+    fn with_subject(text: &str) -> CertificateNames {
+        CertificateNames { subject: subject(text), ..CertificateNames::default() }
+    }
+
+    #[test]
+    fn distinguished_names_match_by_parts() {
+        for (stored, user, matches) in [
+            ("O=acme,OU=dev,CN=joe", "CN=joe,OU=dev,O=acme", true),
+            ("O=acme,OU=dev,CN=joe", "cn=joe, ou=dev , o=acme", true),
+            ("O=acme,OU=dev,CN=joe", "O=acme,OU=dev,CN=joe", true),
+            ("O=acme,OU=dev,CN=joe", "CN=Joe,OU=dev,O=acme", false),
+            ("O=acme,OU=dev,CN=joe", "CN=joe,OU=dev", false),
+            ("O=acme,CN=joe", "CN=joe,OU=dev,O=acme", false),
+            ("O=acme,OU=dev,OU=ops,CN=joe", "CN=joe,OU=dev,OU=ops,O=acme", true),
+            ("O=acme,OU=dev,OU=ops,CN=joe", "CN=joe,OU=dev,OU=dev,O=acme", false),
+            ("O=acme,OU=dev,OU=dev,CN=joe", "CN=joe,OU=dev,OU=ops,O=acme", false),
+            ("O=acme,OU=dev+OU=ops,CN=joe", "CN=joe,OU=ops+OU=dev,O=acme", true),
+            // One part of two attributes is not two parts, as a distinguished name.
+            ("DC=org,OU=dev+OU=ops,CN=joe", "CN=joe,OU=ops,OU=dev,DC=org", false),
+            ("DC=com,DC=acme,CN=joe", "CN=joe,DC=acme,DC=com", true),
+            ("DC=com,DC=acme,CN=joe", "CN=joe,DC=com,DC=acme", true),
+            ("DC=com,DC=acme,CN=joe", "CN=joe,DC=acme", false),
+            ("O=acme,CN=joe", "CN=joe,O=acme,", false),
+            ("O=acme,CN=joe", "CN=joe,O=", false),
+            ("O=acme,CN=joe", "", false),
+            ("O=acme,CN=joe", "joe", false),
+            ("O=a b,CN=joe", "CN=joe,O=a b", true),
+            ("O=a b ,CN=joe", "CN=joe,O=a b\\ ", true),
+            ("O=a b,CN=joe", "CN=joe,O=a\\20b", true),
+            // Attributes that have no name here are only seen where a spelling leaves them out.
+            ("1.2.840.113549.1.9.1=j@x,O=acme,CN=joe", "CN=joe,O=acme", true),
+            ("1.2.840.113549.1.9.1=j@x,O=acme,CN=joe", "O=acme,CN=joe", false),
+        ] {
+            let found = find(&[user], &with_subject(stored));
+            assert_eq!(found.is_some(), matches, "{stored} / {user}");
+        }
+    }
+
+    #[test]
+    fn values_with_special_characters_need_their_escape() {
+        let certificate = CertificateNames {
+            subject: vec![
+                vec![Attribute { oid: "2.5.4.10".into(), value: Some("Acme, Inc.".into()) }],
+                vec![Attribute { oid: "2.5.4.3".into(), value: Some("a+b=c".into()) }],
+            ],
+            ..CertificateNames::default()
+        };
+        assert!(find(&[r"CN=a\+b\=c,O=Acme\, Inc."], &certificate).is_some());
+        assert!(find(&[r"O=Acme\2C Inc.,CN=a\2bb\3dc"], &certificate).is_some());
+        assert!(find(&["CN=a+b=c,O=Acme, Inc."], &certificate).is_none());
+        // The spelling without the escape of `=` is nats-server's second way.
+        assert!(find(&[r"CN=a\+b=c,O=Acme\, Inc."], &certificate).is_some());
+    }
+
+    #[test]
+    fn malformed_distinguished_names_are_none() {
+        for bad in [
+            "", "a", "=", "=a", "CN=", "CN=a,", "CN=a,b", "CN=#04", "CN=a\\", "CN=a\\4",
+            "CN=a\\zz", ",", "+", "CN=a=b", "CN=a,=b", "CN=a+",
+        ] {
+            assert_eq!(DistinguishedName::parse(bad), None, "{bad}");
+        }
+        assert!(DistinguishedName::parse("CN=").is_none());
+        assert!(DistinguishedName::parse("CN=,O=a").is_some(), "only the last value must be there");
+    }
+
+    #[test]
+    fn alternative_names_come_before_the_subject_in_their_order() {
+        let certificate = CertificateNames {
+            emails: vec!["joe@acme.com".into()],
+            dns_names: vec!["joe.acme.com".into()],
+            uris: vec!["spiffe://acme/joe".into()],
+            subject: subject("O=acme,CN=joe"),
+        };
+        let mut users = vec!["CN=joe,O=acme", "spiffe://acme/joe", "joe.acme.com", "joe@acme.com"];
+        while let Some(expected) = users.last() {
+            assert_eq!(find(&users, &certificate).as_deref(), Some(*expected));
+            users.pop();
+        }
+        assert_eq!(find(&["other"], &certificate), None);
+    }
+
+    #[test]
+    fn the_exact_order_is_preferred_to_another_order() {
+        let certificate = with_subject("O=acme,OU=dev,CN=joe");
+        let users = ["O=acme,CN=joe,OU=dev", "CN=joe,OU=dev,O=acme"];
+        assert_eq!(find(&users, &certificate).as_deref(), Some(users[1]));
+    }
+
+    #[test]
+    fn an_empty_subject_is_nobody() {
+        let users = ["", "CN=", ","];
+        assert_eq!(find(&users, &CertificateNames::default()), None);
+        let empty_names = CertificateNames {
+            emails: vec![String::new()],
+            subject: vec![vec![]],
+            ..CertificateNames::default()
+        };
+        assert_eq!(find(&users, &empty_names), None);
+    }
+
+    #[test]
+    fn users_that_may_not_connect_this_way_are_passed_over() {
+        let mut map = CertificateMap::default();
+        map.insert(0, "CN=joe,O=acme");
+        map.insert(1, "O=acme,CN=joe");
+        let certificate = with_subject("O=acme,CN=joe");
+        assert_eq!(map.find(&certificate, |_| None, |index| index == 1), Some(1));
+        assert_eq!(map.find(&certificate, |_| None, |_| false), None);
+    }
+
+    #[test]
+    fn a_subject_with_a_value_that_is_no_text_is_not_matched_as_a_name() {
+        let mut certificate = with_subject("O=acme,CN=joe");
+        certificate.subject[0][0].value = None;
+        assert_eq!(find(&["CN=joe,O=acme"], &certificate), None);
+        assert_eq!(find(&["CN=joe,O="], &certificate), None);
+        // nats-server's spelling leaves the part out.
+        assert_eq!(find(&["CN=joe"], &certificate).as_deref(), Some("CN=joe"));
+    }
+}

@@ -1,0 +1,56 @@
+//! Newtypes for the numbers that name things, so that no two of them can be swapped.
+
+use std::fmt;
+
+/// One shard of this server, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A connection's number over the whole server, `client_id` in INFO and `cid` in monitoring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An account's index, equal on all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountId(pub u32);
+
+impl AccountId {
+    /// `$G`, where clients live unless configuration says otherwise.
+    pub const GLOBAL: AccountId = AccountId(0);
+
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A link's index within one shard: another shard, later a route or leafnode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkId(pub u32);
+
+impl LinkId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// An attached client's index within one shard's broker. Reused after detach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey(pub u32);
+
+impl ClientKey {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}

@@ -1,0 +1,144 @@
+//! What crosses from one shard to another: the bounded SPSC ring and two one-bit signals.
+//!
+//! The ring is `rtrb` behind our names. The signals are here because this file (with `counters` and
+//! `net::doorbell`) is where atomics may live. Each says which store pairs with which load.
+
+use std::sync::Arc;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// The end that pushes.
+pub struct RingSource<T> {
+    producer: rtrb::Producer<T>,
+}
+
+/// The end that pops.
+pub struct RingTarget<T> {
+    consumer: rtrb::Consumer<T>,
+}
+
+/// A ring of `capacity` slots.
+pub fn ring<T>(capacity: usize) -> (RingSource<T>, RingTarget<T>) {
+    let (producer, consumer) = rtrb::RingBuffer::new(capacity);
+    (RingSource { producer }, RingTarget { consumer })
+}
+
+impl<T> RingSource<T> {
+    /// # Errors
+    /// Gives the item back when the ring is full; the caller keeps it and tries again.
+    pub fn push(&mut self, item: T) -> Result<(), T> {
+        self.producer.push(item).map_err(|rtrb::PushError::Full(item)| item)
+    }
+
+    /// Slots that can be pushed without failing; more may be free by the time of the push.
+    pub fn free_slots(&self) -> usize {
+        self.producer.slots()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.producer.is_full()
+    }
+}
+
+impl<T> RingTarget<T> {
+    pub fn pop(&mut self) -> Option<T> {
+        self.consumer.pop().ok()
+    }
+
+    /// Items visible now: a snapshot of the tail. All pushes that happened before it are counted.
+    pub fn ready_count(&self) -> usize {
+        self.consumer.slots()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.consumer.is_empty()
+    }
+}
+
+/// "Something is waiting for you": raised by any shard, taken by one.
+///
+/// `raise` is a Release store after a ring push, `take` an Acquire exchange before the ring is read: who
+/// sees the signal sees the push. A push that comes after the taker's exchange raises it again, so nothing
+/// is missed; at worst a taker finds the rings already empty.
+#[derive(Clone, Default)]
+pub struct Signal {
+    raised: Arc<AtomicBool>,
+}
+
+impl Signal {
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    /// Whether it was raised; lowers it.
+    pub fn take(&self) -> bool {
+        // A plain load first: the common answer is no, and a load keeps the cache line shared.
+        self.raised.load(Ordering::Relaxed) && self.raised.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The parked flag of a shard: who announces sleep, looks once more, and only then sleeps, is never missed.
+///
+/// The sleeper stores `parked`, fences, and reads the rings. A waker pushes to a ring, fences, and reads
+/// `parked`. Both fences are SeqCst, so in their one order either the sleeper's fence comes second and its
+/// look finds the push, or the waker's comes second and finds `parked` set. Release and Acquire alone
+/// would allow both to read the old value, on x86 too (the store may wait in the store buffer).
+#[derive(Clone, Default)]
+pub struct ParkFlag {
+    parked: Arc<AtomicBool>,
+}
+
+impl ParkFlag {
+    /// Announces sleep. The caller must look at everything it sleeps for once more after this.
+    pub fn announce(&self) {
+        self.parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Awake again. Cheap when nothing was announced.
+    pub fn retract(&self) {
+        if self.parked.load(Ordering::Relaxed) {
+            self.parked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Called by another shard after its pushes: whether the caller has to ring the bell. Of many callers
+    /// one gets true per sleep.
+    pub fn must_wake(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_gives_the_item_back() {
+        let (mut source, mut target) = ring(2);
+        assert_eq!(source.push(1), Ok(()));
+        assert_eq!(source.push(2), Ok(()));
+        assert_eq!(source.push(3), Err(3));
+        assert_eq!(target.ready_count(), 2);
+        assert_eq!(target.pop(), Some(1));
+        assert_eq!(source.push(3), Ok(()));
+        assert_eq!((target.pop(), target.pop(), target.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn one_waker_per_sleep() {
+        let flag = ParkFlag::default();
+        assert!(!flag.must_wake());
+        flag.announce();
+        assert!(flag.must_wake());
+        assert!(!flag.must_wake());
+    }
+}

@@ -1,0 +1,75 @@
+//! A link is where interest comes from and messages go to: another shard, later a route or a leafnode.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::base::gate::Gate;
+use crate::base::ids::{AccountId, ClientKey};
+use crate::protocol::message::Message;
+
+/// Somebody here began, changed or ended to want a subject.
+#[derive(Clone, Debug)]
+pub struct InterestChange {
+    pub account: AccountId,
+    /// Filter, then queue: one shared allocation for all links.
+    pub text: Bytes,
+    pub filter_len: u32,
+    /// Members of the queue group, or 1 for plain interest; 0 = gone.
+    pub weight: u32,
+}
+
+impl InterestChange {
+    pub fn new(account: AccountId, filter: &[u8], queue: &[u8], weight: u32) -> Self {
+        let mut text = Vec::with_capacity(filter.len() + queue.len());
+        text.extend_from_slice(filter);
+        text.extend_from_slice(queue);
+        let filter_len = u32::try_from(filter.len()).expect("bounded by the control line");
+        Self { account, text: Bytes::from(text), filter_len, weight }
+    }
+
+    pub fn filter(&self) -> &[u8] {
+        &self.text[..self.filter_len as usize]
+    }
+
+    pub fn queue(&self) -> &[u8] {
+        &self.text[self.filter_len as usize..]
+    }
+}
+
+/// One message on its way over a link, at most once per link and message.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    pub account: AccountId,
+    /// Who published it, so that a slow consumer over there can slow it down here.
+    pub publisher: Option<ClientKey>,
+    pub message: Message<'a>,
+    /// Whether plain subscriptions over there get it; false for a message that only looks for another
+    /// member of a queue group.
+    pub plain: bool,
+    /// Times it already looked for another member.
+    pub hops: u8,
+    /// Queue groups of which one member over there was picked.
+    pub queues: &'a [&'a [u8]],
+}
+
+/// A wait for room on a link: until the gate's number is `until`.
+pub struct Congestion {
+    pub gate: Rc<Gate>,
+    pub until: u64,
+}
+
+/// What the broker needs of a link. Implementers append and return; they never call the broker.
+pub trait LinkSink {
+    /// Announces a change of this shard's own interest. Never fails: what finds no room is kept, in order.
+    fn interest_changed(&self, change: &InterestChange);
+
+    /// Whether a further subscription may be made now; else what to wait for first.
+    fn interest_congestion(&self) -> Option<Congestion>;
+
+    /// Queues a message. Never fails: what finds no room is kept, in order.
+    fn forward(&self, forward: &Forward<'_>);
+
+    /// Whether publishers that used this link should wait before their next message.
+    fn message_congestion(&self) -> Option<Congestion>;
+}

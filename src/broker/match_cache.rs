@@ -1,0 +1,467 @@
+//! Answers of the subject table, kept for subjects that come again.
+//!
+//! The cache never checks whether an answer still holds: whoever changes the table says so, with
+//! `evict_literal` for a filter without wildcards and `evict_matching` for one with. Then an answer is exact.
+//!
+//! A hit costs one hash and no allocation. The number of answers is bounded; a full cache drops one that was
+//! not asked for since the clock hand last passed, or any after a few steps.
+//!
+//! Wildcards come and go often (each requester subscribes its own inbox), so a change must not walk the
+//! cache. The cached subjects are chained by their first token, again by their first two, and all together. A
+//! filter that begins with one or two literal tokens can only match subjects of one such chain: the change
+//! costs that chain's length, which for an inbox is the few subjects of that inbox. A filter that begins with
+//! a wildcard walks the chain of all. Any scan longer than `MATCH_CACHE_SCAN_MAX` empties the cache
+//! instead; that drops each answer at most once, so it is paid for by what put the answers in.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::subject_table::short_bytes::ShortBytes;
+use crate::base::limits::MATCH_CACHE_SCAN_MAX;
+use crate::protocol::subject;
+
+/// How many answers asked for lately the clock hand spares before it takes one anyway.
+const CLOCK_STEPS_MAX: usize = 16;
+
+/// Chains by no token (one, of all answers), by the first token, and by the first two.
+const LEVEL_COUNT: usize = 3;
+
+/// No answer: the end of a chain.
+const NONE: u32 = u32::MAX;
+
+pub struct MatchCache<V> {
+    answers: Slab<Answer<V>>,
+    /// The keys of `answers` by subject.
+    by_subject: HashTable<u32>,
+    chains: [HashTable<Chain>; LEVEL_COUNT],
+    capacity: usize,
+    /// The key where the search for one to drop goes on.
+    clock_hand: usize,
+    hash_state: SeedableRandomState,
+}
+
+struct Answer<V> {
+    subject: ShortBytes,
+    hash: u64,
+    value: V,
+    asked_for: bool,
+    links: [Link; LEVEL_COUNT],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    /// Of the leading tokens. Two chains of equal hash are one: the text of each subject decides.
+    hash: u64,
+    first: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    chain_hash: u64,
+    previous: u32,
+    next: u32,
+    /// A subject that has no token beyond the leading ones is in no chain of this level.
+    is_linked: bool,
+}
+
+impl<V> MatchCache<V> {
+    /// Holds at most `capacity` answers. The seed should be random: subjects come from peers.
+    pub fn new(capacity: usize, seed: u64) -> MatchCache<V> {
+        assert!(capacity < NONE as usize);
+        MatchCache {
+            answers: Slab::new(),
+            by_subject: HashTable::new(),
+            chains: [const { HashTable::new() }; LEVEL_COUNT],
+            capacity,
+            clock_hand: 0,
+            hash_state: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
+        }
+    }
+
+    #[inline]
+    pub fn get(&mut self, literal: &[u8]) -> Option<&V> {
+        let key = self.find(self.hash(literal), literal)?;
+        let answer = &mut self.answers[key as usize];
+        answer.asked_for = true;
+        Some(&answer.value)
+    }
+
+    /// Keeps an answer, in place of an older one for the same subject.
+    pub fn insert(&mut self, literal: &[u8], value: V) {
+        let hash = self.hash(literal);
+        if let Some(key) = self.find(hash, literal) {
+            self.answers[key as usize].value = value;
+            return;
+        }
+        if self.capacity == 0 {
+            return;
+        }
+        if self.answers.len() == self.capacity {
+            self.drop_one();
+        }
+        let unlinked = Link { chain_hash: 0, previous: NONE, next: NONE, is_linked: false };
+        let key = self.answers.insert(Answer {
+            subject: ShortBytes::new(literal),
+            hash,
+            value,
+            asked_for: false,
+            links: [unlinked; LEVEL_COUNT],
+        }) as u32;
+        let answers = &self.answers;
+        self.by_subject.insert_unique(hash, key, |&key| answers[key as usize].hash);
+        for level in 0..LEVEL_COUNT {
+            if let Some(leading) = leading_tokens(literal, level) {
+                self.link(key, level, self.hash(leading));
+            }
+        }
+    }
+
+    /// A filter without wildcards has changed in the table.
+    pub fn evict_literal(&mut self, literal: &[u8]) {
+        if let Some(key) = self.find(self.hash(literal), literal) {
+            self.remove(key);
+        }
+    }
+
+    /// A filter with wildcards has changed in the table: drops the answers for all subjects it matches, or
+    /// all answers if looking for those would take too long.
+    pub fn evict_matching(&mut self, filter: &[u8]) {
+        let literal_count =
+            subject::tokens(filter).take_while(|&token| token != b"*" && token != b">").count();
+        let level = literal_count.min(LEVEL_COUNT - 1);
+        match leading_tokens(filter, level) {
+            Some(leading) => self.evict_from_chain(level, self.hash(leading), filter),
+            // No wildcard after all.
+            None => self.evict_literal(filter),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.answers.clear();
+        self.by_subject.clear();
+        self.chains.iter_mut().for_each(HashTable::clear);
+        self.clock_hand = 0;
+    }
+
+    pub fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    fn evict_from_chain(&mut self, level: usize, chain_hash: u64, filter: &[u8]) {
+        let chain = self.chains[level].find(chain_hash, |chain| chain.hash == chain_hash);
+        let mut key = chain.map_or(NONE, |chain| chain.first);
+        let mut step_count = 0;
+        while key != NONE {
+            if step_count == MATCH_CACHE_SCAN_MAX {
+                self.clear();
+                return;
+            }
+            step_count += 1;
+            let answer = &self.answers[key as usize];
+            let next = answer.links[level].next;
+            if subject::matches(filter, answer.subject.as_slice()) {
+                self.remove(key);
+            }
+            key = next;
+        }
+    }
+
+    /// Drops the next answer that was not asked for lately.
+    fn drop_one(&mut self) {
+        for step in 0.. {
+            // The cache is full, so every key below the capacity has an answer.
+            let key = self.clock_hand;
+            self.clock_hand = (key + 1) % self.capacity;
+            let answer = &mut self.answers[key];
+            if answer.asked_for && step < CLOCK_STEPS_MAX {
+                answer.asked_for = false;
+            } else {
+                return self.remove(key as u32);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: u32) {
+        for level in 0..LEVEL_COUNT {
+            self.unlink(key, level);
+        }
+        let answer = self.answers.remove(key as usize);
+        self.by_subject
+            .find_entry(answer.hash, |&found| found == key)
+            .expect("every answer is found by its subject")
+            .remove();
+    }
+
+    fn link(&mut self, key: u32, level: usize, chain_hash: u64) {
+        let chains = &mut self.chains[level];
+        let next = match chains.find_mut(chain_hash, |chain| chain.hash == chain_hash) {
+            Some(chain) => std::mem::replace(&mut chain.first, key),
+            None => {
+                let chain = Chain { hash: chain_hash, first: key };
+                chains.insert_unique(chain_hash, chain, |chain| chain.hash);
+                NONE
+            }
+        };
+        if next != NONE {
+            self.answers[next as usize].links[level].previous = key;
+        }
+        self.answers[key as usize].links[level] =
+            Link { chain_hash, previous: NONE, next, is_linked: true };
+    }
+
+    fn unlink(&mut self, key: u32, level: usize) {
+        let Link { chain_hash, previous, next, is_linked } =
+            self.answers[key as usize].links[level];
+        if !is_linked {
+            return;
+        }
+        if next != NONE {
+            self.answers[next as usize].links[level].previous = previous;
+        }
+        if previous != NONE {
+            self.answers[previous as usize].links[level].next = next;
+            return;
+        }
+        let mut chain = self.chains[level]
+            .find_entry(chain_hash, |chain| chain.hash == chain_hash)
+            .expect("a first link has its chain");
+        if next == NONE {
+            chain.remove();
+        } else {
+            chain.get_mut().first = next;
+        }
+    }
+
+    #[inline]
+    fn hash(&self, text: &[u8]) -> u64 {
+        let mut hasher = self.hash_state.build_hasher();
+        hasher.write(text);
+        hasher.finish()
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, literal: &[u8]) -> Option<u32> {
+        self.by_subject
+            .find(hash, |&key| self.answers[key as usize].subject.as_slice() == literal)
+            .copied()
+    }
+}
+
+/// The first `count` tokens, if at least one more follows.
+fn leading_tokens(text: &[u8], count: usize) -> Option<&[u8]> {
+    if count == 0 {
+        return Some(&[]);
+    }
+    let dot = memchr::memchr_iter(b'.', text).nth(count - 1)?;
+    Some(&text[..dot])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::subject_table::{Slot, SubjectTable};
+    use super::*;
+
+    type Cache = MatchCache<Vec<u32>>;
+
+    fn fresh_match(table: &SubjectTable<u32>, literal: &[u8]) -> Vec<u32> {
+        let mut found = Vec::new();
+        table.for_each_match(literal, |value| found.push(*value));
+        found.sort_unstable();
+        found
+    }
+
+    impl<V> MatchCache<V> {
+        fn check_invariants(&self) {
+            assert!(self.answers.len() <= self.capacity);
+            assert_eq!(self.by_subject.len(), self.answers.len());
+            for (level, chains) in self.chains.iter().enumerate() {
+                let mut linked_count = 0;
+                for chain in chains {
+                    let (mut key, mut previous) = (chain.first, NONE);
+                    assert_ne!(key, NONE);
+                    while key != NONE {
+                        let link = self.answers[key as usize].links[level];
+                        assert!(link.is_linked);
+                        assert_eq!((link.previous, link.chain_hash), (previous, chain.hash));
+                        linked_count += 1;
+                        (previous, key) = (key, link.next);
+                    }
+                }
+                let expected = self
+                    .answers
+                    .iter()
+                    .filter(|(_, answer)| subject::token_count(answer.subject.as_slice()) > level);
+                assert_eq!(linked_count, expected.count());
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe(String),
+        Unsubscribe(usize),
+        Publish(String),
+    }
+
+    fn text(tokens: &'static [&'static str]) -> BoxedStrategy<String> {
+        prop::collection::vec(prop::sample::select(tokens), 1..5)
+            .prop_map(|tokens| tokens.join("."))
+            .boxed()
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let filter = text(&["a", "b", "*", ">"])
+            .prop_filter("validated before", |filter| subject::is_valid_filter(filter.as_bytes()));
+        let step = prop_oneof![
+            1 => filter.prop_map(Step::Subscribe),
+            1 => any::<usize>().prop_map(Step::Unsubscribe),
+            4 => text(&["a", "b", "c", "*", ">", ""]).prop_map(Step::Publish),
+        ];
+        prop::collection::vec(step, 1..200)
+    }
+
+    fn evict(cache: &mut Cache, filter: &str) {
+        if subject::has_wildcard(filter.as_bytes()) {
+            cache.evict_matching(filter.as_bytes());
+        } else {
+            cache.evict_literal(filter.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_from_the_cache_is_what_the_table_says(
+            steps in steps(),
+            capacity in 0..40_usize,
+            seed: u64,
+        ) {
+            let mut table = SubjectTable::new(seed);
+            let mut cache = Cache::new(capacity, seed);
+            let mut live: Vec<(String, Slot)> = Vec::new();
+            for (number, step) in steps.iter().enumerate() {
+                match step {
+                    Step::Subscribe(filter) => {
+                        let slot = table.insert(filter.as_bytes(), number as u32);
+                        live.push((filter.clone(), slot));
+                        evict(&mut cache, filter);
+                    }
+                    Step::Unsubscribe(_) if live.is_empty() => {}
+                    Step::Unsubscribe(index) => {
+                        let (filter, slot) = live.swap_remove(index % live.len());
+                        prop_assert!(table.remove(filter.as_bytes(), slot).is_some());
+                        evict(&mut cache, &filter);
+                    }
+                    Step::Publish(literal) => {
+                        let literal = literal.as_bytes();
+                        let expected = fresh_match(&table, literal);
+                        match cache.get(literal) {
+                            Some(answer) => prop_assert_eq!(answer, &expected),
+                            None => cache.insert(literal, expected),
+                        }
+                    }
+                }
+                cache.check_invariants();
+            }
+        }
+
+        #[test]
+        fn evict_matching_drops_what_the_filter_matches_and_nothing_else(
+            subjects in prop::collection::hash_set(text(&["a", "b", "c", "*", ""]), 1..60),
+            filter in text(&["a", "b", "*", ">"]),
+        ) {
+            prop_assume!(subject::is_valid_filter(filter.as_bytes()));
+            let mut cache = MatchCache::new(100, 1);
+            for literal in &subjects {
+                cache.insert(literal.as_bytes(), ());
+            }
+            cache.evict_matching(filter.as_bytes());
+            cache.check_invariants();
+            for literal in &subjects {
+                let matched = subject::matches(filter.as_bytes(), literal.as_bytes());
+                prop_assert_eq!(cache.get(literal.as_bytes()).is_none(), matched);
+            }
+        }
+    }
+
+    fn filled(count: usize, subject_of: impl Fn(usize) -> String) -> MatchCache<usize> {
+        let mut cache = MatchCache::new(10_000, 1);
+        for number in 0..count {
+            cache.insert(subject_of(number).as_bytes(), number);
+        }
+        assert_eq!(cache.len(), count);
+        cache
+    }
+
+    #[test]
+    fn a_change_looks_at_its_own_chain_only() {
+        let mut cache = filled(5_000, |number| format!("_INBOX.c{}.{number}", number % 1_000));
+        cache.evict_matching(b"_INBOX.c7.*");
+        assert_eq!(cache.len(), 4_995);
+        cache.evict_matching(b"_INBOX.other.*");
+        assert_eq!(cache.len(), 4_995);
+        cache.evict_matching(b"other.*");
+        assert_eq!(cache.len(), 4_995);
+        cache.check_invariants();
+    }
+
+    #[test]
+    fn a_scan_past_the_bound_empties_the_cache() {
+        for (count, left) in [
+            (MATCH_CACHE_SCAN_MAX - 1, MATCH_CACHE_SCAN_MAX - 1),
+            (MATCH_CACHE_SCAN_MAX, MATCH_CACHE_SCAN_MAX),
+            (MATCH_CACHE_SCAN_MAX + 1, 0),
+        ] {
+            for filter in ["a.*.no", "*.no.*"] {
+                let mut cache = filled(count, |number| format!("a.b.{number}"));
+                cache.evict_matching(filter.as_bytes());
+                assert_eq!(cache.len(), left, "{filter}");
+                cache.check_invariants();
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_cache_keeps_what_is_asked_for() {
+        let mut cache = MatchCache::new(64, 1);
+        for number in 0..64 {
+            cache.insert(format!("often.{number}").as_bytes(), number);
+        }
+        for number in 0..1_000 {
+            for often in 0..CLOCK_STEPS_MAX {
+                cache.get(format!("often.{often}").as_bytes());
+            }
+            cache.insert(format!("once.{number}").as_bytes(), number);
+            assert_eq!(cache.len(), 64);
+        }
+        for often in 0..CLOCK_STEPS_MAX {
+            assert!(cache.get(format!("often.{often}").as_bytes()).is_some(), "{often}");
+        }
+        cache.check_invariants();
+    }
+
+    #[test]
+    fn a_cache_where_all_is_asked_for_still_takes_new_answers() {
+        let mut cache = MatchCache::new(100, 1);
+        for number in 0..1_000 {
+            let literal = format!("s.{number}");
+            cache.insert(literal.as_bytes(), number);
+            assert_eq!(cache.get(literal.as_bytes()), Some(&number));
+            assert!(cache.len() <= 100);
+        }
+        cache.insert(b"s.999", 5);
+        assert_eq!(cache.get(b"s.999"), Some(&5));
+        cache.clear();
+        assert!(cache.is_empty());
+        assert_eq!(cache.get(b"s.999"), None);
+    }
+}

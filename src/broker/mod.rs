@@ -1,0 +1,357 @@
+//! Floor 4: one shard's routing state. No I/O, no await, no thread.
+//!
+//! `Broker` is the facade: the verbs every speaker uses. It is borrowed for one batch of commands and never
+//! across an await. Sinks (outboxes, links) append and return; they never call back.
+
+pub mod interest;
+pub mod link;
+pub mod match_cache;
+pub mod outbox;
+pub mod queue_group;
+pub mod router;
+pub mod subject_table;
+pub mod subscription;
+
+use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
+use crate::base::gate::Gate;
+use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::base::limits::MATCH_CACHE_ENTRIES;
+use crate::protocol::subject;
+use interest::InterestCounts;
+use link::{Congestion, InterestChange, LinkSink};
+use match_cache::MatchCache;
+use outbox::Outbox;
+use router::MatchList;
+use subject_table::SubjectTable;
+use subscription::{Sink, Subscription};
+
+/// How a shard's tasks share it.
+pub type BrokerHandle = Rc<RefCell<Broker>>;
+
+/// See the module's words.
+pub struct Broker {
+    accounts: Vec<AccountState>,
+    clients: Slab<ClientState>,
+    links: Vec<LinkState>,
+    interest: InterestCounts,
+    random: fastrand::Rng,
+    hasher: foldhash::fast::RandomState,
+    /// Subscriptions that reached their maximum during the fan-out in progress.
+    expired: Vec<Rc<Subscription>>,
+    pub counters: BrokerCounters,
+}
+
+/// What this shard's routing did since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BrokerCounters {
+    /// Messages sent over links.
+    pub forwarded: u64,
+    /// Queue messages that came over a link and found no member anywhere any more.
+    pub queue_members_gone: u64,
+}
+
+struct AccountState {
+    table: SubjectTable<Rc<Subscription>>,
+    cache: MatchCache<Rc<MatchList>>,
+}
+
+impl AccountState {
+    fn new(random: &mut fastrand::Rng) -> Self {
+        Self {
+            table: SubjectTable::new(random.u64(..)),
+            cache: MatchCache::new(MATCH_CACHE_ENTRIES, random.u64(..)),
+        }
+    }
+}
+
+struct ClientState {
+    account: AccountId,
+    outbox: Rc<Outbox>,
+    /// By sid.
+    subscriptions: HashTable<Rc<Subscription>>,
+    pace: Rc<RemotePace>,
+}
+
+/// Set while a consumer on another shard asks this publisher to pause.
+#[derive(Default)]
+pub struct RemotePace {
+    pub paused: Cell<bool>,
+    /// Counts resumes.
+    pub resumed: Rc<Gate>,
+}
+
+struct LinkState {
+    sink: Box<dyn LinkSink>,
+    /// Interest behind the link, by (account, filter, queue).
+    subscriptions: HashTable<(AccountId, Rc<Subscription>)>,
+}
+
+/// What became of SUB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    Added,
+    /// The sid is in use: the first subscription stays.
+    Duplicate,
+}
+
+impl Broker {
+    pub fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let global = AccountState::new(&mut random);
+        Self {
+            accounts: vec![global],
+            clients: Slab::new(),
+            links: Vec::new(),
+            interest: InterestCounts::new(),
+            random,
+            hasher: foldhash::fast::RandomState::default(),
+            expired: Vec::new(),
+            counters: BrokerCounters::default(),
+        }
+    }
+
+    /// Adds a client; its subscriptions will deliver into `outbox`.
+    pub fn attach(&mut self, account: AccountId, outbox: Rc<Outbox>) -> ClientKey {
+        let state = ClientState {
+            account,
+            outbox,
+            subscriptions: HashTable::new(),
+            pace: Rc::new(RemotePace::default()),
+        };
+        ClientKey(
+            u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
+        )
+    }
+
+    /// Makes sure that an account's state exists: accounts are as many as configuration named so far.
+    fn ensure_account(&mut self, account: AccountId) {
+        while self.accounts.len() <= account.index() {
+            let state = AccountState::new(&mut self.random);
+            self.accounts.push(state);
+        }
+    }
+
+    /// Moves a client, which has no subscriptions yet, to the account it logged in to.
+    pub fn set_account(&mut self, client: ClientKey, account: AccountId) {
+        self.ensure_account(account);
+        let state = &mut self.clients[client.index()];
+        assert!(state.subscriptions.is_empty());
+        state.account = account;
+    }
+
+    /// Removes a client and all its subscriptions.
+    pub fn detach(&mut self, client: ClientKey) {
+        self.unsubscribe_all(client);
+        let state = self.clients.remove(client.index());
+        state.pace.resumed.open_for_good();
+    }
+
+    pub fn remote_pace(&self, client: ClientKey) -> Rc<RemotePace> {
+        self.clients[client.index()].pace.clone()
+    }
+
+    pub fn subscription_count(&self, client: ClientKey) -> usize {
+        self.clients[client.index()].subscriptions.len()
+    }
+
+    /// All subscriptions of this shard's own clients.
+    pub fn subscription_total(&self) -> usize {
+        self.clients.iter().map(|(_, client)| client.subscriptions.len()).sum()
+    }
+
+    /// Whether a session may subscribe now. Interest must reach every peer's lane before anything the
+    /// client does next, so a session waits while a lane has no room.
+    pub fn interest_congestion(&self) -> Option<Congestion> {
+        self.links.iter().find_map(|link| link.sink.interest_congestion())
+    }
+
+    pub fn subscribe(
+        &mut self,
+        client: ClientKey,
+        filter: &[u8],
+        queue: &[u8],
+        sid: &[u8],
+        deny: Option<DeliveryFilter>,
+    ) -> Subscribed {
+        let hash = self.hasher.hash_one(sid);
+        let state = &mut self.clients[client.index()];
+        if state.subscriptions.find(hash, |other| other.sid() == sid).is_some() {
+            return Subscribed::Duplicate;
+        }
+        let account = state.account;
+        let sink = Sink::Client { key: client, outbox: state.outbox.clone() };
+        let subscription = Subscription::new(filter, queue, sid, sink, 1);
+        *subscription.deny.borrow_mut() = deny.map(Box::new);
+        let subscription = Rc::new(subscription);
+        let hasher = &self.hasher;
+        state
+            .subscriptions
+            .insert_unique(hash, subscription.clone(), |other| hasher.hash_one(other.sid()));
+        self.add_to_table(account, &subscription);
+        self.count_interest(account, &subscription, true);
+        Subscribed::Added
+    }
+
+    /// Ends a subscription after `max` deliveries counted from SUB, or at once if it had that many.
+    /// An unknown sid is ignored.
+    pub fn unsubscribe(&mut self, client: ClientKey, sid: &[u8], max: u64) {
+        let hash = self.hasher.hash_one(sid);
+        let state = &self.clients[client.index()];
+        let Some(subscription) =
+            state.subscriptions.find(hash, |other| other.sid() == sid).cloned()
+        else {
+            return;
+        };
+        if max > subscription.delivered.get() {
+            subscription.max.set(max);
+        } else {
+            self.forget(&subscription);
+        }
+    }
+
+    /// Drops every subscription of a client: a second CONNECT, or its end.
+    pub fn unsubscribe_all(&mut self, client: ClientKey) {
+        let state = &mut self.clients[client.index()];
+        let account = state.account;
+        let subscriptions = std::mem::take(&mut state.subscriptions);
+        for subscription in subscriptions {
+            self.remove_from_table(account, &subscription);
+            self.count_interest(account, &subscription, false);
+        }
+    }
+
+    /// Takes one client subscription out of everything that knows it.
+    fn forget(&mut self, subscription: &Rc<Subscription>) {
+        let client =
+            subscription.client().expect("only clients' subscriptions are forgotten one by one");
+        let hash = self.hasher.hash_one(subscription.sid());
+        let state = &mut self.clients[client.index()];
+        let account = state.account;
+        let entry = state.subscriptions.find_entry(hash, |other| Rc::ptr_eq(other, subscription));
+        entry.ok().expect("a live subscription is in its client's map").remove();
+        self.remove_from_table(account, subscription);
+        self.count_interest(account, subscription, false);
+    }
+
+    /// Drops the subscriptions that `permissions` no longer allow, and gives them.
+    pub fn review_subscriptions(
+        &mut self,
+        client: ClientKey,
+        permissions: &Permissions,
+    ) -> Vec<Rc<Subscription>> {
+        let all: Vec<Rc<Subscription>> =
+            self.clients[client.index()].subscriptions.iter().cloned().collect();
+        let mut removed = Vec::new();
+        for subscription in all {
+            let queue = subscription.queue();
+            let right = permissions
+                .may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
+            let deny = match right {
+                SubscribeRight::Denied(_) => {
+                    self.forget(&subscription);
+                    removed.push(subscription);
+                    continue;
+                }
+                SubscribeRight::Allowed => None,
+                SubscribeRight::AllowedWithDeliveryFilter(filter) => Some(Box::new(filter)),
+            };
+            *subscription.deny.borrow_mut() = deny;
+        }
+        removed
+    }
+
+    fn add_to_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
+        let state = &mut self.accounts[account.index()];
+        let slot = state.table.insert(subscription.filter(), subscription.clone());
+        subscription.slot.set(Some(slot));
+        Self::evict(state, subscription.filter());
+    }
+
+    fn remove_from_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
+        subscription.removed.set(true);
+        let state = &mut self.accounts[account.index()];
+        let slot = subscription.slot.take().expect("a subscription is removed once");
+        let removed = state.table.remove(subscription.filter(), slot);
+        debug_assert!(removed.is_some());
+        Self::evict(state, subscription.filter());
+    }
+
+    fn evict(state: &mut AccountState, filter: &[u8]) {
+        if subject::has_wildcard(filter) {
+            state.cache.evict_matching(filter);
+        }
+        // A wildcard filter is also a literal subject that somebody may publish.
+        state.cache.evict_literal(filter);
+    }
+
+    /// Tells the links when the first subscription comes or the last one goes, and each change of a queue
+    /// group's size.
+    fn count_interest(&mut self, account: AccountId, subscription: &Subscription, added: bool) {
+        if self.links.is_empty() {
+            return;
+        }
+        let (filter, queue) = (subscription.filter(), subscription.queue());
+        let count = self.interest.change(account, filter, queue, added);
+        let crossed = if added { count == 1 } else { count == 0 };
+        if queue.is_empty() && !crossed {
+            return;
+        }
+        let change = InterestChange::new(account, filter, queue, count);
+        for link in &self.links {
+            link.sink.interest_changed(&change);
+        }
+    }
+
+    /// Adds a link. All links are opened before the first client attaches.
+    pub fn link_open(&mut self, sink: Box<dyn LinkSink>) -> LinkId {
+        debug_assert!(self.clients.is_empty());
+        self.links.push(LinkState { sink, subscriptions: HashTable::new() });
+        LinkId(u32::try_from(self.links.len() - 1).expect("few links"))
+    }
+
+    /// Applies a change of interest behind a link.
+    pub fn link_interest(&mut self, link: LinkId, change: &InterestChange) {
+        self.ensure_account(change.account);
+        let (account, filter, queue) = (change.account, change.filter(), change.queue());
+        let hash = self.hasher.hash_one((account, filter, queue));
+        let known = |other: &(AccountId, Rc<Subscription>)| {
+            other.0 == account && other.1.filter() == filter && other.1.queue() == queue
+        };
+        let state = &mut self.links[link.index()];
+        let existing = state.subscriptions.find_entry(hash, known).ok();
+        match (existing, change.weight) {
+            (Some(entry), 0) => {
+                let ((_, subscription), _) = entry.remove();
+                self.remove_from_table(account, &subscription);
+            }
+            (Some(entry), weight) => entry.get().1.weight.set(weight),
+            (None, 0) => {}
+            (None, weight) => {
+                let subscription =
+                    Rc::new(Subscription::new(filter, queue, b"", Sink::Link(link), weight));
+                let hasher = &self.hasher;
+                state.subscriptions.insert_unique(hash, (account, subscription.clone()), |other| {
+                    hasher.hash_one((other.0, other.1.filter(), other.1.queue()))
+                });
+                self.add_to_table(account, &subscription);
+            }
+        }
+    }
+
+    /// A consumer behind a link asks a publisher here to pause, or lets it go on.
+    pub fn link_pace(&mut self, client: ClientKey, paused: bool) {
+        if let Some(state) = self.clients.get(client.index()) {
+            state.pace.paused.set(paused);
+            if !paused {
+                state.pace.resumed.advance_by(1);
+            }
+        }
+    }
+}

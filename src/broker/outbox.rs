@@ -1,0 +1,438 @@
+//! Bounded bytes to one peer: a queue of pooled chunks into which messages are framed.
+//!
+//! Many push (the router, the session, the ticker), one writer task takes chunks and sends them. The outbox
+//! never waits: past `pending_bytes_max` the peer is a slow consumer, everything queued is thrown away and
+//! the connection is aborted. The first push into an idle outbox wakes the writer, which runs after the
+//! readers that are ready now, so one send carries a whole turn.
+//!
+//! Invariant: `pending_bytes` = bytes in `buffers` + bytes of the chunk the writer has taken and not yet
+//! confirmed by `sent`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::auth::permissions::Permissions;
+use crate::auth::replies::ReplyTable;
+use crate::base::gate::Gate;
+use crate::base::ids::{ClientKey, ConnectionId, LinkId};
+use crate::base::limits::{PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
+use crate::base::pool::BufferPool;
+use crate::protocol::message::Message;
+use crate::protocol::nats::encode;
+use crate::protocol::nats::error::CloseReason;
+
+#[derive(Default)]
+struct Buffers {
+    /// Full chunks, oldest first.
+    ready: VecDeque<Vec<u8>>,
+    /// The chunk that is being filled; newest bytes.
+    current: Vec<u8>,
+}
+
+/// What became of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Queued,
+    /// Queued, and the peer has so much pending that its producers should pause.
+    QueuedPace,
+    /// Not queued: the connection is closing.
+    Closed,
+    /// Not queued: this push went past the bound and closed the connection.
+    Overflow,
+}
+
+/// A publisher on another shard that was told to pause because of this outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemotePublisher {
+    pub link: LinkId,
+    pub client: ClientKey,
+}
+
+/// Publishers behind links that may go on, for the mesh to tell them.
+pub type Resumable = RefCell<Vec<RemotePublisher>>;
+
+/// The reply subjects a client was given and may answer to.
+pub struct ReplyTracker {
+    pub permissions: Arc<Permissions>,
+    pub table: RefCell<ReplyTable>,
+}
+
+/// See the module's words.
+pub struct Outbox {
+    pub id: ConnectionId,
+    pool: Rc<BufferPool>,
+    buffers: RefCell<Buffers>,
+    pending_bytes: Cell<usize>,
+    pending_bytes_max: Cell<usize>,
+    pace_bytes: Cell<usize>,
+    /// The class of the next first chunk: what the last send needed.
+    class: Cell<u8>,
+    /// Whether the receiver takes HMSG.
+    pub headers: Cell<bool>,
+    close_reason: Cell<Option<CloseReason>>,
+    writer: Cell<Option<Waker>>,
+    /// Counts bytes the kernel took; opened for good at the end.
+    pub sent: Gate,
+    last_sent: Cell<Instant>,
+    /// When the send in flight began.
+    send_started: Cell<Option<Instant>>,
+    /// Shuts the socket down so that both tasks of the connection wake up.
+    abort: RefCell<Option<Box<dyn Fn()>>>,
+    paced_remote: RefCell<Vec<RemotePublisher>>,
+    /// Present when this client may answer requests to subjects that no list allows.
+    replies: RefCell<Option<Rc<ReplyTracker>>>,
+    tracks_replies: Cell<bool>,
+    pub stalls: Cell<u64>,
+    pub out_messages: Cell<u64>,
+    pub out_bytes: Cell<u64>,
+}
+
+impl Outbox {
+    pub fn new(id: ConnectionId, pool: Rc<BufferPool>, pending_bytes_max: usize) -> Self {
+        Self {
+            id,
+            pool,
+            buffers: RefCell::default(),
+            pending_bytes: Cell::new(0),
+            pending_bytes_max: Cell::new(pending_bytes_max),
+            pace_bytes: Cell::new(PENDING_BYTES_PACE.min(pending_bytes_max / 4 * 3)),
+            class: Cell::new(0),
+            headers: Cell::new(false),
+            close_reason: Cell::new(None),
+            writer: Cell::new(None),
+            sent: Gate::new(),
+            last_sent: Cell::new(Instant::now()),
+            send_started: Cell::new(None),
+            abort: RefCell::new(None),
+            paced_remote: RefCell::default(),
+            replies: RefCell::default(),
+            tracks_replies: Cell::new(false),
+            stalls: Cell::new(0),
+            out_messages: Cell::new(0),
+            out_bytes: Cell::new(0),
+        }
+    }
+
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes.get()
+    }
+
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason.get()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.close_reason.get().is_some()
+    }
+
+    /// Frames one message for the subscription `sid`.
+    #[inline]
+    pub fn push_message(&self, message: &Message<'_>, sid: &[u8]) -> Pushed {
+        let room = encode::message_size(message, sid.len());
+        if self.close_reason.get().is_some() {
+            return Pushed::Closed;
+        }
+        let pending = self.pending_bytes.get();
+        if pending + room > self.pending_bytes_max.get() && self.overflows(pending, message) {
+            self.close(CloseReason::SlowConsumerPendingBytes);
+            return Pushed::Overflow;
+        }
+        let added = {
+            let mut buffers = self.buffers.borrow_mut();
+            if buffers.current.capacity() - buffers.current.len() < room {
+                self.make_room(&mut buffers, room);
+            }
+            let before = buffers.current.len();
+            encode::message(&mut buffers.current, message, sid, self.headers.get());
+            buffers.current.len() - before
+        };
+        let body = if self.headers.get() { message.body.len() } else { message.payload().len() };
+        self.out_messages.set(self.out_messages.get() + 1);
+        self.out_bytes.set(self.out_bytes.get() + body as u64);
+        self.pending_bytes.set(pending + added);
+        self.wake_writer();
+        if pending + added > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
+    }
+
+    /// The exact test behind the cheap one: `room` is an upper bound.
+    #[cold]
+    fn overflows(&self, pending: usize, message: &Message<'_>) -> bool {
+        pending + message.body.len() + message.subject.len() > self.pending_bytes_max.get()
+    }
+
+    /// Queues protocol bytes that are no message: INFO, PONG, +OK, -ERR.
+    pub fn push_bytes(&self, bytes: &[u8]) -> Pushed {
+        if self.close_reason.get().is_some() {
+            return Pushed::Closed;
+        }
+        let pending = self.pending_bytes.get() + bytes.len();
+        if pending > self.pending_bytes_max.get() {
+            self.close(CloseReason::SlowConsumerPendingBytes);
+            return Pushed::Overflow;
+        }
+        {
+            let mut buffers = self.buffers.borrow_mut();
+            if buffers.current.capacity() - buffers.current.len() < bytes.len() {
+                self.make_room(&mut buffers, bytes.len());
+            }
+            buffers.current.extend_from_slice(bytes);
+        }
+        self.pending_bytes.set(pending);
+        self.wake_writer();
+        Pushed::Queued
+    }
+
+    pub fn push_error(&self, text: &str) {
+        let mut line = Vec::with_capacity(text.len() + 10);
+        encode::error(&mut line, text);
+        self.push_bytes(&line);
+    }
+
+    /// Makes `current` a chunk with `room` bytes free: a larger one while it is small, a further one after.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, buffers: &mut Buffers, room: usize) {
+        let used = buffers.current.len();
+        if used == 0 {
+            let empty = std::mem::replace(
+                &mut buffers.current,
+                self.pool.take(room, usize::from(self.class.get())),
+            );
+            self.pool.give_back(empty);
+        } else if used + room <= self.pool.class_bytes(self.pool.class_max()) {
+            let mut larger = self.pool.take(used + room, self.pool.class_of(used * 4));
+            larger.extend_from_slice(&buffers.current);
+            self.pool.give_back(std::mem::replace(&mut buffers.current, larger));
+        } else {
+            let next = self.pool.take(room, self.pool.class_max());
+            let full = std::mem::replace(&mut buffers.current, next);
+            buffers.ready.push_back(full);
+        }
+    }
+
+    #[inline]
+    fn wake_writer(&self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// For the writer task: the next chunk to send, or `None` once the connection closes and nothing is
+    /// left to send.
+    pub async fn next_chunk(&self) -> Option<Vec<u8>> {
+        poll_fn(|context| {
+            let mut buffers = self.buffers.borrow_mut();
+            let chunk = match buffers.ready.pop_front() {
+                Some(chunk) => chunk,
+                None if !buffers.current.is_empty() => std::mem::take(&mut buffers.current),
+                None if self.is_closing() => return Poll::Ready(None),
+                None => {
+                    self.writer.set(Some(context.waker().clone()));
+                    return Poll::Pending;
+                }
+            };
+            self.class.set(self.pool.class_of(chunk.len()) as u8);
+            Poll::Ready(Some(chunk))
+        })
+        .await
+    }
+
+    pub fn send_begins(&self, now: Instant) {
+        self.send_started.set(Some(now));
+    }
+
+    /// The kernel took `bytes`.
+    pub fn send_progressed(&self, bytes: usize, now: Instant) {
+        let pending = self.pending_bytes.get();
+        // After an overflow everything pending was written off already.
+        self.pending_bytes.set(pending.saturating_sub(bytes));
+        self.last_sent.set(now);
+        self.sent.advance_by(bytes as u64);
+    }
+
+    pub fn send_ends(&self, chunk: Vec<u8>) {
+        self.send_started.set(None);
+        self.pool.give_back(chunk);
+    }
+
+    /// How long the send in flight has taken.
+    pub fn send_age(&self, now: Instant) -> Option<Duration> {
+        self.send_started.get().map(|started| now.saturating_duration_since(started))
+    }
+
+    /// Whether a producer should wait for this outbox, and for which value of `sent`. A consumer that
+    /// stands still is not waited for: it is on its way to be cut and must not slow anyone else down.
+    pub fn pace_target(&self, now: Instant) -> Option<u64> {
+        let pending = self.pending_bytes.get();
+        if self.is_closing() || pending <= self.pace_bytes.get() {
+            return None;
+        }
+        let still_ms = now.saturating_duration_since(self.last_sent.get()).as_millis() as u64;
+        let nearly_full = pending > self.pending_bytes_max.get() / 4 * 3;
+        let patience_ms = if nearly_full { PACE_STUCK_MS } else { PACE_MOVING_MS };
+        if still_ms >= patience_ms {
+            return None;
+        }
+        self.stalls.set(self.stalls.get() + 1);
+        Some(self.sent.value() + (pending - self.pace_bytes.get() / 2) as u64)
+    }
+
+    /// Remembers a publisher behind a link that was told to pause; false if it was told already.
+    pub fn note_paced(&self, link: LinkId, client: ClientKey) -> bool {
+        let publisher = RemotePublisher { link, client };
+        let mut paced = self.paced_remote.borrow_mut();
+        if paced.contains(&publisher) {
+            return false;
+        }
+        paced.push(publisher);
+        true
+    }
+
+    /// The publishers that may go on, once the outbox has drained enough.
+    pub fn take_resumable(&self) -> Option<Vec<RemotePublisher>> {
+        let drained = self.is_closing() || self.pending_bytes.get() <= self.pace_bytes.get() / 2;
+        if !drained || self.paced_remote.borrow().is_empty() {
+            return None;
+        }
+        Some(std::mem::take(&mut self.paced_remote.borrow_mut()))
+    }
+
+    pub fn set_reply_tracker(&self, tracker: Option<Rc<ReplyTracker>>) {
+        self.tracks_replies.set(tracker.is_some());
+        *self.replies.borrow_mut() = tracker;
+    }
+
+    #[inline]
+    pub fn tracks_replies(&self) -> bool {
+        self.tracks_replies.get()
+    }
+
+    /// A message with this reply was queued for the client.
+    #[cold]
+    pub fn track_reply(&self, reply: &[u8]) {
+        if let Some(tracker) = self.replies.borrow().as_ref() {
+            tracker.permissions.note_delivery(
+                reply,
+                &mut tracker.table.borrow_mut(),
+                Instant::now(),
+            );
+        }
+    }
+
+    pub fn set_abort(&self, abort: Option<Box<dyn Fn()>>) {
+        *self.abort.borrow_mut() = abort;
+    }
+
+    /// Closes the outbox for new bytes; the first reason stands. Queued bytes are still sent unless the
+    /// reason discards them, in which case the socket is shut down at once.
+    pub fn close(&self, reason: CloseReason) {
+        if self.is_closing() {
+            return;
+        }
+        self.close_reason.set(Some(reason));
+        if reason.discards_pending() {
+            let buffers = std::mem::take(&mut *self.buffers.borrow_mut());
+            self.pending_bytes.set(0);
+            buffers.ready.into_iter().for_each(|chunk| self.pool.give_back(chunk));
+            self.pool.give_back(buffers.current);
+            self.abort_socket();
+        }
+        self.sent.open_for_good();
+        self.wake_writer();
+    }
+
+    /// Wakes both tasks of the connection by shutting its socket down.
+    pub fn abort_socket(&self) {
+        if let Some(abort) = self.abort.borrow().as_ref() {
+            abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::CHUNK_BYTES;
+    use std::task::Context;
+
+    fn outbox(pending_bytes_max: usize) -> Outbox {
+        Outbox::new(ConnectionId(7), Rc::new(BufferPool::new(&CHUNK_BYTES, 8)), pending_bytes_max)
+    }
+
+    fn message<'a>(body: &'a [u8], size_text: &'a [u8]) -> Message<'a> {
+        Message { subject: b"s", reply: b"", headers: b"", body, header_size_text: b"", size_text }
+    }
+
+    fn take(outbox: &Outbox) -> Option<Option<Vec<u8>>> {
+        let future = std::pin::pin!(outbox.next_chunk());
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(chunk) => Some(chunk),
+            Poll::Pending => None,
+        }
+    }
+
+    use std::future::Future;
+
+    #[test]
+    fn bytes_come_out_in_order_whatever_the_chunks() {
+        let outbox = outbox(64 << 20);
+        let mut expected = Vec::new();
+        for index in 0..3000usize {
+            let body = vec![b'a' + (index % 26) as u8; index % 700];
+            let size = body.len().to_string().into_bytes();
+            let message = message(&body, &size);
+            assert_ne!(outbox.push_message(&message, b"1"), Pushed::Closed);
+            encode::message(&mut expected, &message, b"1", false);
+        }
+        assert_eq!(outbox.pending_bytes(), expected.len());
+        let mut sent = Vec::new();
+        while let Some(Some(chunk)) = take(&outbox) {
+            sent.extend_from_slice(&chunk);
+            outbox.send_progressed(chunk.len(), Instant::now());
+            outbox.send_ends(chunk);
+        }
+        assert_eq!(sent, expected);
+        assert_eq!(outbox.pending_bytes(), 0);
+    }
+
+    #[test]
+    fn a_message_past_the_bound_closes_and_discards() {
+        let outbox = outbox(1000);
+        let body = vec![b'x'; 400];
+        let size = *b"400";
+        let message = message(&body, &size);
+        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Queued);
+        assert_eq!(outbox.push_message(&message, b"1"), Pushed::QueuedPace);
+        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Overflow);
+        assert_eq!(outbox.close_reason(), Some(CloseReason::SlowConsumerPendingBytes));
+        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Closed);
+        assert_eq!(outbox.pending_bytes(), 0);
+        assert_eq!(take(&outbox), Some(None));
+    }
+
+    #[test]
+    fn an_error_is_still_sent_after_close() {
+        let outbox = outbox(1000);
+        outbox.push_error("Stale Connection");
+        outbox.close(CloseReason::StaleConnection);
+        assert_eq!(take(&outbox), Some(Some(b"-ERR 'Stale Connection'\r\n".to_vec())));
+        assert_eq!(take(&outbox), Some(None));
+    }
+
+    #[test]
+    fn only_a_moving_consumer_is_paced_for() {
+        let outbox = outbox(4000);
+        let body = vec![b'x'; 3100];
+        let size = *b"3100";
+        let message = message(&body, &size);
+        assert_eq!(outbox.push_message(&message, b"1"), Pushed::QueuedPace);
+        let now = Instant::now();
+        assert!(outbox.pace_target(now).is_some());
+        assert!(outbox.pace_target(now + Duration::from_millis(PACE_STUCK_MS + 1)).is_none());
+    }
+}

@@ -1,0 +1,338 @@
+//! From a published message to everybody who wants it: local fan-out, one member per queue group, at most
+//! one copy per link.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::broker::link::{Congestion, Forward};
+use crate::broker::outbox::{Outbox, Pushed};
+use crate::broker::queue_group::QueueGroup;
+use crate::broker::subscription::{Sink, Subscription};
+use crate::broker::{AccountState, Broker};
+use crate::protocol::message::Message;
+
+/// Times a message may look for another member of its queue group on another shard before it is dropped.
+const QUEUE_HOPS_MAX: u8 = 3;
+
+/// Everybody a subject reaches.
+#[derive(Default)]
+pub struct MatchList {
+    pub plain: Vec<Rc<Subscription>>,
+    pub groups: Vec<QueueGroup>,
+    /// Links with plain interest, each once.
+    pub links: SmallVec<[LinkId; 4]>,
+}
+
+impl MatchList {
+    fn add(&mut self, subscription: &Rc<Subscription>) {
+        let queue = subscription.queue();
+        if !queue.is_empty() {
+            match self.groups.iter_mut().find(|group| group.name() == queue) {
+                Some(group) => group.push(subscription.clone()),
+                None => self.groups.push(QueueGroup::new(subscription.clone())),
+            }
+        } else if let Sink::Link(link) = subscription.sink {
+            if !self.links.contains(&link) {
+                self.links.push(link);
+            }
+        } else {
+            self.plain.push(subscription.clone());
+        }
+    }
+}
+
+/// A publisher's last subject and what it reached: most publishers repeat a subject.
+#[derive(Default)]
+pub struct RouteCache {
+    subject: Vec<u8>,
+    generation: u64,
+    list: Option<Rc<MatchList>>,
+}
+
+/// Who publishes, as far as routing cares.
+#[derive(Clone, Copy, Debug)]
+pub struct Publisher {
+    pub client: ClientKey,
+    pub account: AccountId,
+    pub echo: bool,
+}
+
+/// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
+#[derive(Default)]
+pub struct Turn {
+    pub deliveries: usize,
+    /// The consumer with most pending that the publisher should wait for.
+    pub paced: Option<Rc<Outbox>>,
+    /// Links used that have no room.
+    pub congestion: Option<Congestion>,
+}
+
+impl Turn {
+    fn note_paced(&mut self, outbox: &Rc<Outbox>) {
+        let larger =
+            self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
+        if larger {
+            self.paced = Some(outbox.clone());
+        }
+    }
+}
+
+/// Links a message goes to, with the queue groups picked there.
+type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
+
+impl Broker {
+    /// Routes a client's message. Returns whether anybody got it.
+    #[inline]
+    pub fn publish(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        cache: &mut RouteCache,
+        turn: &mut Turn,
+    ) -> bool {
+        let account = &mut self.accounts[publisher.account.index()];
+        if cache.list.is_none()
+            || cache.generation != account.table.generation()
+            || cache.subject != message.subject
+        {
+            Self::look_up(account, message.subject, cache);
+        }
+        let Some(list) = cache.list.as_deref() else { return false };
+        let mut delivered = false;
+        for subscription in &list.plain {
+            delivered |= self.deliver(subscription, message, Some(publisher), turn);
+        }
+        if list.groups.is_empty() && list.links.is_empty() {
+            if !self.expired.is_empty() {
+                self.remove_expired();
+            }
+            return delivered;
+        }
+        let mut picks = Picks::new();
+        for group in &list.groups {
+            delivered |= self.deliver_to_group(group, message, Some(publisher), turn, &mut picks);
+        }
+        if !list.links.is_empty() || !picks.is_empty() {
+            delivered = true;
+            self.forward(publisher, message, &list.links, &picks, turn);
+        }
+        self.remove_expired();
+        delivered
+    }
+
+    #[inline(never)]
+    fn look_up(account: &mut AccountState, subject: &[u8], cache: &mut RouteCache) {
+        cache.subject.clear();
+        cache.subject.extend_from_slice(subject);
+        cache.generation = account.table.generation();
+        cache.list = Some(Self::matched(account, subject));
+    }
+
+    /// The matched list of a subject, from the account's cache or the table.
+    fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
+        if let Some(list) = account.cache.get(subject) {
+            return list.clone();
+        }
+        let mut list = MatchList::default();
+        account.table.for_each_match(subject, |subscription| list.add(subscription));
+        let list = Rc::new(list);
+        account.cache.insert(subject, list.clone());
+        list
+    }
+
+    /// Delivers to one local subscription unless it may not have the message. `publisher` is none for a
+    /// message from a link.
+    #[inline]
+    fn deliver(
+        &mut self,
+        subscription: &Rc<Subscription>,
+        message: &Message<'_>,
+        publisher: Option<&Publisher>,
+        turn: &mut Turn,
+    ) -> bool {
+        let Sink::Client { key, outbox } = &subscription.sink else { return false };
+        if subscription.removed.get() {
+            return false;
+        }
+        if publisher.is_some_and(|publisher| !publisher.echo && publisher.client == *key) {
+            return false;
+        }
+        if subscription.deny.borrow().as_ref().is_some_and(|deny| deny.denies(message.subject)) {
+            return false;
+        }
+        turn.deliveries += 1;
+        match outbox.push_message(message, subscription.sid()) {
+            Pushed::Queued => {}
+            Pushed::QueuedPace => turn.note_paced(outbox),
+            Pushed::Closed | Pushed::Overflow => return false,
+        }
+        if !message.reply.is_empty() && outbox.tracks_replies() {
+            outbox.track_reply(message.reply);
+        }
+        let delivered = subscription.delivered.get() + 1;
+        subscription.delivered.set(delivered);
+        if delivered == subscription.max.get() {
+            subscription.removed.set(true);
+            self.expired.push(subscription.clone());
+        }
+        true
+    }
+
+    /// Delivers to one member of a group, or picks the link where one lives.
+    fn deliver_to_group<'a>(
+        &mut self,
+        group: &'a QueueGroup,
+        message: &Message<'_>,
+        publisher: Option<&Publisher>,
+        turn: &mut Turn,
+        picks: &mut Picks<'a>,
+    ) -> bool {
+        let local_only = publisher.is_none();
+        let start = group.pick(&mut self.random, local_only);
+        for offset in 0..group.members.len() {
+            let member = &group.members[(start + offset) % group.members.len()];
+            match member.sink {
+                Sink::Client { .. } => {
+                    if self.deliver(member, message, publisher, turn) {
+                        return true;
+                    }
+                }
+                Sink::Link(link) if !local_only && !member.removed.get() => {
+                    picks.push((link, group.name()));
+                    return true;
+                }
+                Sink::Link(_) => {}
+            }
+        }
+        false
+    }
+
+    /// One copy to each link that has plain interest or a picked member.
+    fn forward(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        links: &[LinkId],
+        picks: &Picks<'_>,
+        turn: &mut Turn,
+    ) {
+        let picked_only = picks.iter().map(|pick| pick.0).filter(|link| !links.contains(link));
+        let mut targets: SmallVec<[LinkId; 8]> = SmallVec::from_slice(links);
+        for link in picked_only {
+            if !targets.contains(&link) {
+                targets.push(link);
+            }
+        }
+        for link in targets {
+            let queues: SmallVec<[&[u8]; 4]> =
+                picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
+            let sink = &self.links[link.index()].sink;
+            sink.forward(&Forward {
+                account: publisher.account,
+                publisher: Some(publisher.client),
+                message: *message,
+                plain: links.contains(&link),
+                hops: 0,
+                queues: &queues,
+            });
+            self.counters.forwarded += 1;
+            if let Some(congestion) = sink.message_congestion() {
+                turn.congestion = Some(congestion);
+            }
+        }
+    }
+
+    /// Delivers a message that came over a link: to plain subscriptions here and to one member of each
+    /// named group. A group whose members all left meanwhile is looked for once more elsewhere.
+    pub fn publish_forwarded(&mut self, from: LinkId, forward: &Forward<'_>, turn: &mut Turn) {
+        let Some(account) = self.accounts.get_mut(forward.account.index()) else { return };
+        let list = Self::matched(account, forward.message.subject);
+        if forward.plain {
+            for subscription in &list.plain {
+                self.deliver(subscription, &forward.message, None, turn);
+            }
+        }
+        let mut picks = Picks::new();
+        for queue in forward.queues {
+            let group = list.groups.iter().find(|group| group.name() == *queue);
+            let served = group.is_some_and(|group| {
+                self.deliver_to_group(group, &forward.message, None, turn, &mut picks)
+            });
+            if !served {
+                self.redirect(from, forward, group, queue);
+            }
+        }
+        self.remove_expired();
+    }
+
+    /// Sends a queue message that found no member here to another link that has one.
+    #[cold]
+    fn redirect(
+        &mut self,
+        from: LinkId,
+        forward: &Forward<'_>,
+        group: Option<&QueueGroup>,
+        queue: &[u8],
+    ) {
+        let members = group.map_or(&[][..], |group| &group.members);
+        let others = members.iter().filter_map(|member| match member.sink {
+            Sink::Link(link) if !member.removed.get() => Some(link),
+            _ => None,
+        });
+        // Where it came from is the last choice: the members there were passed over for a reason.
+        let target = others.clone().find(|link| *link != from).or_else(|| others.clone().next());
+        match target {
+            Some(link) if forward.hops < QUEUE_HOPS_MAX => {
+                let queues = [queue];
+                let sink = &self.links[link.index()].sink;
+                sink.forward(&Forward {
+                    plain: false,
+                    hops: forward.hops + 1,
+                    queues: &queues,
+                    ..*forward
+                });
+                self.counters.forwarded += 1;
+            }
+            _ => self.counters.queue_members_gone += 1,
+        }
+    }
+
+    /// Whether anybody on this server, this shard's links included, would get a message on `subject`.
+    pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
+        let list = Self::matched(&mut self.accounts[account.index()], subject);
+        !(list.plain.is_empty() && list.groups.is_empty() && list.links.is_empty())
+    }
+
+    /// Tells a requester that nobody listens, on its own plain subscription for the reply.
+    #[cold]
+    pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
+        let list = Self::matched(&mut self.accounts[publisher.account.index()], reply);
+        let own =
+            list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.removed.get());
+        let Some(Sink::Client { outbox, .. }) = own.map(|subscription| &subscription.sink) else {
+            return;
+        };
+        let mut line = Vec::new();
+        let sid = own.map_or(&[][..], |subscription| subscription.sid());
+        crate::protocol::nats::encode::no_responders(&mut line, reply, sid, subject);
+        outbox.push_bytes(&line);
+    }
+
+    /// Ends the fan-out: subscriptions that reached their maximum leave the table now.
+    #[inline]
+    fn remove_expired(&mut self) {
+        while let Some(subscription) = self.expired.pop() {
+            self.forget(&subscription);
+        }
+    }
+}
+
+/// What a publisher waits for after a turn, if anything.
+pub fn pace_target(turn: &mut Turn, now: impl FnOnce() -> Instant) -> Option<(Rc<Outbox>, u64)> {
+    let outbox = turn.paced.take()?;
+    let until = outbox.pace_target(now())?;
+    Some((outbox, until))
+}

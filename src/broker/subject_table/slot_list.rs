@@ -1,0 +1,246 @@
+//! The subscriptions of one filter: nearly always one, sometimes ten thousand.
+//!
+//! One value is kept in place. More lie side by side in a `Vec`, in the order a delivery walks them, and
+//! two permutations turn a slot into a position and back, so that removing by slot does not search.
+
+use super::Slot;
+
+/// A list of one goes back in place only if its slot is below this: a list taken out of place must hold
+/// entries for all slots below the one in use.
+const SLOT_IN_PLACE_MAX: u32 = 4;
+
+pub enum SlotList<V> {
+    One { slot: Slot, value: V },
+    Many(Box<Many<V>>),
+}
+
+pub struct Many<V> {
+    values: Vec<V>,
+    /// As long as the most values at a time since the last trim; `values.len()` pairs are in use.
+    pairs: Vec<Pair>,
+    /// Trim once there are fewer values than this. Keeps the cost of trying in proportion to removals.
+    trim_below: usize,
+}
+
+/// Two permutations, inverse to each other, laid into each other.
+struct Pair {
+    /// The slot of the value at this position; past the values: a free slot.
+    slot_at: u32,
+    /// The position of the slot with this number.
+    position_of: u32,
+}
+
+impl<V> SlotList<V> {
+    pub fn new(value: V) -> (SlotList<V>, Slot) {
+        (SlotList::One { slot: Slot(0), value }, Slot(0))
+    }
+
+    pub fn insert(&mut self, value: V) -> Slot {
+        match self {
+            SlotList::One { slot, .. } => {
+                let slot = *slot;
+                let many = SlotList::Many(Box::new(Many::with_first_slot(slot)));
+                let SlotList::One { value: first, .. } = std::mem::replace(self, many) else {
+                    unreachable!("matched as One above");
+                };
+                let SlotList::Many(many) = self else { unreachable!("replaced by Many above") };
+                many.values.push(first);
+                many.push(value)
+            }
+            SlotList::Many(many) => many.push(value),
+        }
+    }
+
+    /// Whether the list holds the value of this slot and no other.
+    pub fn is_only(&self, slot: Slot) -> bool {
+        match self {
+            SlotList::One { slot: only, .. } => *only == slot,
+            SlotList::Many(many) => many.values.len() == 1 && many.position(slot).is_some(),
+        }
+    }
+
+    pub fn into_only(self) -> V {
+        match self {
+            SlotList::One { value, .. } => value,
+            SlotList::Many(mut many) => {
+                assert!(many.values.len() == 1);
+                many.values.pop().expect("counted above")
+            }
+        }
+    }
+
+    /// Takes a value out, unless it is the only one: a list is never empty.
+    pub fn remove(&mut self, slot: Slot) -> Option<V> {
+        let SlotList::Many(many) = self else { return None };
+        if many.values.len() < 2 {
+            return None;
+        }
+        let removed = many.remove(slot)?;
+        if let ([_], Some(&Pair { slot_at, .. })) = (&many.values[..], many.pairs.first())
+            && slot_at < SLOT_IN_PLACE_MAX
+        {
+            let value = many.values.pop().expect("matched above");
+            *self = SlotList::One { slot: Slot(slot_at), value };
+        }
+        Some(removed)
+    }
+
+    #[inline]
+    pub fn values(&self) -> &[V] {
+        match self {
+            SlotList::One { value, .. } => std::slice::from_ref(value),
+            SlotList::Many(many) => &many.values,
+        }
+    }
+}
+
+impl<V> Many<V> {
+    /// No value yet, but the first one pushed will have this slot.
+    fn with_first_slot(slot: Slot) -> Many<V> {
+        let mut pairs = Vec::with_capacity(slot.0 as usize + 2);
+        pairs.extend((0..=slot.0).map(|index| Pair { slot_at: index, position_of: index }));
+        let mut many = Many { values: Vec::with_capacity(2), pairs, trim_below: 0 };
+        many.swap(0, slot.0);
+        many
+    }
+
+    fn push(&mut self, value: V) -> Slot {
+        let position = self.values.len();
+        if position == self.pairs.len() {
+            let index = u32::try_from(position).expect("fewer than 2^32 subscriptions of a filter");
+            self.pairs.push(Pair { slot_at: index, position_of: index });
+            self.trim_below = self.pairs.len() / 4;
+        }
+        self.values.push(value);
+        Slot(self.pairs[position].slot_at)
+    }
+
+    fn position(&self, slot: Slot) -> Option<u32> {
+        let position = self.pairs.get(slot.0 as usize)?.position_of;
+        ((position as usize) < self.values.len()).then_some(position)
+    }
+
+    fn remove(&mut self, slot: Slot) -> Option<V> {
+        let position = self.position(slot)?;
+        let removed = self.values.swap_remove(position as usize);
+        self.swap(position, self.values.len() as u32);
+        if self.values.len() < self.trim_below {
+            self.trim();
+        }
+        Some(removed)
+    }
+
+    /// Lets two positions exchange their slots.
+    fn swap(&mut self, left: u32, right: u32) {
+        let left_slot = self.pairs[left as usize].slot_at;
+        let right_slot = self.pairs[right as usize].slot_at;
+        self.pairs[left as usize].slot_at = right_slot;
+        self.pairs[right as usize].slot_at = left_slot;
+        self.pairs[left_slot as usize].position_of = right;
+        self.pairs[right_slot as usize].position_of = left;
+    }
+
+    /// Forgets the free slots above the highest one in use and gives memory back.
+    fn trim(&mut self) {
+        let in_use = &self.pairs[..self.values.len()];
+        let slot_max = in_use.iter().map(|pair| pair.slot_at).max().map_or(0, |slot| slot as usize);
+        let mut position = self.values.len();
+        for slot in 0..=slot_max {
+            if self.pairs[slot].position_of as usize >= self.values.len() {
+                self.pairs[slot].position_of = position as u32;
+                self.pairs[position].slot_at = slot as u32;
+                position += 1;
+            }
+        }
+        assert!(position == slot_max + 1);
+        self.pairs.truncate(position);
+        self.pairs.shrink_to_fit();
+        self.values.shrink_to(2 * self.values.len());
+        self.trim_below = self.values.len() / 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(list: &SlotList<u32>, twin: &[(Slot, u32)]) {
+        let mut found = list.values().to_vec();
+        let mut expected: Vec<u32> = twin.iter().map(|pair| pair.1).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        if let SlotList::Many(many) = list {
+            for (index, pair) in many.pairs.iter().enumerate() {
+                assert_eq!(many.pairs[pair.slot_at as usize].position_of as usize, index);
+            }
+        }
+    }
+
+    #[test]
+    fn slots_stay_while_others_come_and_go() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..200 {
+            let (mut list, first) = SlotList::new(0);
+            let mut twin = vec![(first, 0)];
+            for value in 1..400 {
+                let growing = (value / 100) % 2 == 0;
+                if twin.len() < 2 || random.u32(..10) < if growing { 8 } else { 2 } {
+                    let slot = list.insert(value);
+                    assert!(twin.iter().all(|pair| pair.0 != slot), "round {round}");
+                    twin.push((slot, value));
+                } else {
+                    let (slot, value) = twin.swap_remove(random.usize(..twin.len()));
+                    assert_eq!(list.remove(slot), Some(value));
+                    if twin.len() > 1 {
+                        assert_eq!(list.remove(slot), None, "a free slot has no value");
+                    }
+                }
+                check(&list, &twin);
+                assert_eq!(list.is_only(twin[0].0), twin.len() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_one_is_never_emptied_by_remove() {
+        let (mut list, slot) = SlotList::new(5);
+        assert_eq!(list.remove(slot), None);
+        assert!(list.is_only(slot));
+        assert!(!list.is_only(Slot(1)));
+        assert_eq!(list.into_only(), 5);
+    }
+
+    #[test]
+    fn a_long_list_gives_its_memory_back() {
+        let (mut list, first) = SlotList::new(0);
+        let slots: Vec<Slot> = (1..10_000).map(|value| list.insert(value)).collect();
+        for slot in slots.iter().skip(3).rev() {
+            assert!(list.remove(*slot).is_some());
+        }
+        let SlotList::Many(many) = &list else { panic!("four values are left") };
+        assert!(many.pairs.capacity() < 64, "{}", many.pairs.capacity());
+        assert!(many.values.capacity() < 64, "{}", many.values.capacity());
+        for slot in &slots[..3] {
+            assert!(list.remove(*slot).is_some());
+        }
+        assert!(matches!(list, SlotList::One { slot, value: 0 } if slot == first));
+    }
+
+    #[test]
+    fn the_last_of_a_long_list_keeps_its_high_slot() {
+        let (mut list, first) = SlotList::new(0);
+        let slots: Vec<Slot> = (1..1_000).map(|value| list.insert(value)).collect();
+        let (last, others) = slots.split_last().unwrap();
+        assert_eq!(list.remove(first), Some(0));
+        for slot in others {
+            assert!(list.remove(*slot).is_some());
+        }
+        assert!(list.is_only(*last));
+        assert_eq!(list.values(), [999]);
+        let again = list.insert(7);
+        assert!(again != *last);
+        assert_eq!(list.remove(*last), Some(999));
+        assert!(list.is_only(again));
+    }
+}

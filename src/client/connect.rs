@@ -1,0 +1,254 @@
+//! CONNECT: from the first byte to a client that is logged in.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::session::{ClientSession, Stage};
+use crate::auth::account::Account;
+use crate::auth::authenticator::{
+    ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
+};
+use crate::auth::password::PasswordOutcome;
+use crate::auth::replies::ReplyTable;
+use crate::auth::state::AuthState;
+use crate::base::gate::Gate;
+use crate::broker::Broker;
+use crate::broker::outbox::ReplyTracker;
+use crate::protocol::nats::error::{CloseReason, quoted, text};
+use crate::protocol::nats::handshake::ConnectOptions;
+
+/// A client's first PING comes early, to measure its round-trip time.
+const FIRST_PING: Duration = Duration::from_secs(2);
+
+/// A login whose password is being checked off the shard.
+pub struct LoginWait {
+    /// Reaches 1 when the outcome is there.
+    pub gate: Rc<Gate>,
+    pub outcome: Cell<Option<PasswordOutcome>>,
+    pending: Cell<Option<PendingLogin>>,
+}
+
+impl ClientSession {
+    /// Handles CONNECT. A second one merges over the first and drops all subscriptions.
+    pub(super) fn connected(
+        &mut self,
+        broker: &mut Broker,
+        json: &[u8],
+    ) -> Result<(), CloseReason> {
+        if let Err(error) = self.connect.merge(json) {
+            tracing::error!("{} - CONNECT: {}", self.label(), error.0);
+            return Err(CloseReason::ProtocolViolation);
+        }
+        if self.stage == Stage::Connected {
+            broker.unsubscribe_all(self.key);
+        }
+        self.log_in(broker)
+    }
+
+    /// Asks who this is, by what CONNECT said so far.
+    pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
+        let auth = self.context.auth.borrow().clone();
+        let decision = decide(&auth, &self.connect, &self.nonce);
+        match decision {
+            Decision::Accepted(identity) => self.logged_in(broker, identity),
+            Decision::NeedsPasswordCheck(job, pending) => {
+                self.stage = Stage::CheckingPassword;
+                let wait = LoginWait {
+                    gate: Rc::new(Gate::new()),
+                    outcome: Cell::new(None),
+                    pending: Cell::new(Some(pending)),
+                };
+                let wait = Rc::new(wait);
+                self.login_wait = Some(wait.clone());
+                self.context.logins.borrow_mut().insert(self.id, wait);
+                (self.context.check_password)(self.id, job);
+                Ok(())
+            }
+            Decision::Refused(refusal) => Err(self.refuse(refusal)),
+        }
+    }
+
+    /// Goes on with a login once its password was checked.
+    pub(super) fn password_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
+        let Some(wait) = self.login_wait.take() else { return Ok(()) };
+        let (Some(outcome), Some(pending)) = (wait.outcome.get(), wait.pending.take()) else {
+            self.login_wait = Some(wait);
+            return Ok(());
+        };
+        match pending.resume(outcome) {
+            Ok(identity) => self.logged_in(broker, identity),
+            Err(refusal) => Err(self.refuse(refusal)),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> CloseReason {
+        let connect = &self.connect;
+        let who = match (connect.nkey.is_empty(), connect.user.is_empty()) {
+            (false, _) => format!(" - Nkey {}", quoted(connect.nkey.as_bytes())),
+            (true, false) => format!(" - User {}", quoted(connect.user.as_bytes())),
+            (true, true) => String::new(),
+        };
+        tracing::error!("{} - authentication error{who} ({refusal})", self.label());
+        self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
+        CloseReason::AuthenticationFailure
+    }
+
+    fn logged_in(&mut self, broker: &mut Broker, identity: Identity) -> Result<(), CloseReason> {
+        self.leave_account();
+        let auth = self.context.auth.borrow().clone();
+        let connections = auth.connections(&identity.account);
+        let count = connections.add();
+        self.account_gauge = Some(connections);
+        if identity.account.limits.connections_max.is_some_and(|max| count > max) {
+            self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
+            return Err(CloseReason::MaximumAccountConnectionsExceeded);
+        }
+        self.account = auth.id(&identity.account);
+        broker.set_account(self.key, self.account);
+        self.take_identity(identity);
+        self.stage = Stage::Connected;
+        if !(0..=1).contains(&self.connect.protocol) {
+            self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
+            return Err(CloseReason::BadClientProtocolVersion);
+        }
+        let options = self.context.options.borrow().clone();
+        let headers = self.connect.headers && !options.limits.no_header_support;
+        self.limits.headers = headers;
+        self.outbox.headers.set(headers);
+        if self.connect.no_responders && !headers {
+            self.outbox.push_error(text::NO_RESPONDERS_REQUIRES_HEADERS);
+            return Err(CloseReason::NoRespondersRequiresHeaders);
+        }
+        let first = options.keep_alive.ping_interval.min(FIRST_PING);
+        self.ping_at = Instant::now() + first + first.mul_f64(fastrand::f64() * 0.2);
+        self.ok();
+        Ok(())
+    }
+
+    /// Adopts what an identity allows; also after a reload.
+    pub(super) fn take_identity(&mut self, identity: Identity) {
+        let permissions = identity.permissions.clone();
+        let tracker = permissions.responses().map(|_| {
+            let table = ReplyTable::default();
+            Rc::new(ReplyTracker { permissions: permissions.clone(), table: table.into() })
+        });
+        self.outbox.set_reply_tracker(tracker.clone());
+        self.replies = tracker;
+        self.permissions = permissions;
+        let options = self.context.options.borrow().clone();
+        self.apply_limits(&options.limits, &identity.account);
+        self.has_mappings = !identity.account.mappings.is_empty();
+        self.identity = Some(identity);
+    }
+
+    fn apply_limits(
+        &mut self,
+        limits: &crate::config::options::LimitOptions,
+        account: &Arc<Account>,
+    ) {
+        let payload = account.limits.payload_bytes_max.unwrap_or(usize::MAX);
+        self.limits.payload_bytes_max = limits.payload_bytes_max.min(payload);
+        self.limits.control_line_bytes_max = limits.control_line_bytes_max;
+        self.subscriptions_max = match (limits.subscriptions_max, account.limits.subscriptions_max)
+        {
+            (own, None) => own,
+            (0, Some(account)) => account,
+            (own, Some(account)) => own.min(account),
+        };
+        self.subject_tokens_max = limits.subject_tokens_max;
+    }
+
+    /// The connection no longer counts for the account it was in.
+    pub(super) fn leave_account(&mut self) {
+        if let Some(connections) = self.account_gauge.take() {
+            connections.subtract();
+        }
+    }
+
+    /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
+    /// the subscriptions they may no longer have.
+    pub fn reload(&mut self) -> Option<CloseReason> {
+        let options = self.context.options.borrow().clone();
+        self.trace = options.log.trace;
+        let identity = self.identity.clone()?;
+        let auth = self.context.auth.borrow().clone();
+        let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
+            Some(renewed) => Some(renewed),
+            None => match decide(&auth, &self.connect, &self.nonce) {
+                Decision::Accepted(renewed) => Some(renewed),
+                // A changed hash: the client has to come again.
+                Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => None,
+            },
+        };
+        let renewed = renewed.filter(|renewed| renewed.account.name == identity.account.name);
+        let Some(renewed) = renewed else {
+            self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
+            return Some(CloseReason::AuthenticationFailure);
+        };
+        self.take_identity(renewed);
+        self.route_allowed = false;
+        let permissions = self.permissions.clone();
+        let handle = self.context.broker.clone();
+        let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);
+        for subscription in removed {
+            let queue = match subscription.queue() {
+                [] => String::new(),
+                queue => format!(" using queue {}", quoted(queue)),
+            };
+            let (filter, sid) = (quoted(subscription.filter()), quoted(subscription.sid()));
+            self.outbox.push_error(&format!(
+                "Permissions Violation for Subscription to {filter}{queue} (sid {sid})"
+            ));
+        }
+        None
+    }
+}
+
+fn decide(auth: &AuthState, connect: &ConnectOptions, nonce: &str) -> Decision {
+    let credentials = Credentials {
+        user: &connect.user,
+        password: Given(&connect.pass),
+        token: Given(&connect.auth_token),
+        nkey: &connect.nkey,
+        signature: &connect.sig,
+        account: &connect.account,
+        new_account: connect.new_account,
+    };
+    let facts = ConnectionFacts {
+        nonce: nonce.as_bytes(),
+        certificate: None,
+        connection_type: ConnectionType::Standard,
+    };
+    auth.authenticator.decide(&credentials, &facts)
+}
+
+/// CONNECT's JSON as the trace may show it: secrets replaced, whatever their spelling.
+pub(super) fn without_secrets(json: &[u8]) -> String {
+    const SECRETS: [&str; 5] = ["pass", "auth_token", "jwt", "sig", "nkey"];
+    let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json)
+    else {
+        // Not an object: nothing of it can be told apart from a secret.
+        return "[REDACTED]".into();
+    };
+    for (key, value) in fields.iter_mut() {
+        if SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret)) {
+            *value = "[REDACTED]".into();
+        }
+    }
+    serde_json::Value::Object(fields).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_shows_no_secret() {
+        let shown = without_secrets(br#"{"user":"bob","PASS":"s3cret","sig":"s3cret"}"#);
+        assert!(shown.contains("bob") && !shown.contains("s3cret"), "{shown}");
+        assert!(!without_secrets(b"s3cret").contains("s3cret"));
+    }
+}

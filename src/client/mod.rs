@@ -1,0 +1,4 @@
+//! Floor 6: the NATS client protocol over the broker's verbs.
+
+pub mod connect;
+pub mod session;

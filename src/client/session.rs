@@ -1,0 +1,715 @@
+//! One NATS client: commands in, broker verbs out.
+//!
+//! Source of behaviour: nats-server server/client.go, checked against PROTOCOL transcripts. What an error
+//! closes and what it leaves open is decided here, the texts are in `protocol::nats::error`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::connect::LoginWait;
+use crate::auth::authenticator::Identity;
+use crate::auth::mapping::Mapped;
+use crate::auth::password::{PasswordJob, PasswordOutcome};
+use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_reserved_reply};
+use crate::auth::state::AuthState;
+use crate::base::counters::Gauge;
+use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::limits::{PACE_MS_MAX, TURN_DELIVERIES_MAX};
+use crate::base::pool::BufferPool;
+use crate::broker::outbox::{Outbox, ReplyTracker};
+use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
+use crate::broker::{Broker, BrokerHandle, RemotePace};
+use crate::config::options::Options;
+use crate::net::listener::Peer;
+use crate::net::read_buffer::ReadBuffer;
+use crate::net::session::{Session, Step, Wait};
+use crate::protocol::message::Message;
+use crate::protocol::nats::command::{Command, Publish};
+use crate::protocol::nats::encode;
+use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
+use crate::protocol::nats::handshake::{ConnectOptions, Info};
+use crate::protocol::nats::parser::{Parsed, Parser, ParserLimits, parse_unsubscribe_max};
+use crate::protocol::subject;
+
+/// What the sessions of one shard share.
+pub struct ClientContext {
+    pub broker: BrokerHandle,
+    pub options: RefCell<Arc<Options>>,
+    /// INFO without what is one connection's own.
+    pub info: RefCell<Arc<Info>>,
+    pub chunk_pool: Rc<BufferPool>,
+    pub counters: ShardCounters,
+    pub auth: RefCell<Arc<AuthState>>,
+    /// Has a password checked off the shard; the outcome comes back by `password_checked`.
+    pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
+    /// Logins whose password is being checked.
+    pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
+    pub random: RefCell<fastrand::Rng>,
+}
+
+impl ClientContext {
+    /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
+    pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
+        if let Some(wait) = self.logins.borrow_mut().remove(&id) {
+            wait.outcome.set(Some(outcome));
+            wait.gate.advance_to(1);
+        }
+    }
+}
+
+/// What this shard's clients did, closed ones included.
+#[derive(Default)]
+pub struct ShardCounters {
+    pub in_messages: Cell<u64>,
+    pub in_bytes: Cell<u64>,
+    pub slow_consumers: Cell<u64>,
+    pub stale_connections: Cell<u64>,
+}
+
+/// How far the login got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing seen yet; any verb works.
+    Fresh,
+    /// Nothing but CONNECT is accepted before the deadline.
+    Unauthenticated,
+    /// Waits for the offload thread.
+    CheckingPassword,
+    Connected,
+    /// Refused at accept: told so and closed.
+    Refused,
+}
+
+/// See the module's words.
+pub struct ClientSession {
+    pub id: ConnectionId,
+    pub(super) context: Rc<ClientContext>,
+    pub peer: Peer,
+    pub(super) key: ClientKey,
+    pub(super) account: AccountId,
+    pub(super) identity: Option<Identity>,
+    pub(super) permissions: Arc<Permissions>,
+    pub(super) replies: Option<Rc<ReplyTracker>>,
+    pub(super) account_gauge: Option<Gauge>,
+    pub(super) has_mappings: bool,
+    mapped: Vec<u8>,
+    /// Whether `allowed_subject` may be published to: the answer for the last subject is kept.
+    pub(super) route_allowed: bool,
+    allowed_subject: Vec<u8>,
+    /// What INFO asked this client to sign; empty = nothing.
+    pub(super) nonce: String,
+    pub(super) login_wait: Option<Rc<LoginWait>>,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) connect: ConnectOptions,
+    pub(super) stage: Stage,
+    pub(super) limits: ParserLimits,
+    parser: Parser,
+    route_cache: RouteCache,
+    turn: Turn,
+    remote_pace: Rc<RemotePace>,
+    pub(super) subscriptions_max: usize,
+    pub(super) subject_tokens_max: usize,
+    pub(super) trace: bool,
+    first_pong_sent: bool,
+    detached: bool,
+    ping_interval: Duration,
+    ping_max: u32,
+    pub(super) ping_at: Instant,
+    pings_outstanding: u32,
+    ping_sent: Instant,
+    rtt: Option<Duration>,
+    rtt_measured: Instant,
+    /// Set by any batch, looked at and cleared when a PING is due.
+    active_at: Instant,
+    active: bool,
+    pub started: Instant,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+}
+
+/// How old a round-trip time may be before a busy connection is pinged for a fresh one.
+const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
+
+impl ClientSession {
+    /// A session for a connection just accepted. `refused`: the server has as many clients as it may.
+    pub fn new(
+        id: ConnectionId,
+        peer: Peer,
+        context: Rc<ClientContext>,
+        refused: bool,
+        now: Instant,
+    ) -> Self {
+        let options = context.options.borrow().clone();
+        let outbox =
+            Rc::new(Outbox::new(id, context.chunk_pool.clone(), options.limits.pending_bytes_max));
+        let (key, remote_pace) = {
+            let mut broker = context.broker.borrow_mut();
+            let key = broker.attach(AccountId::GLOBAL, outbox.clone());
+            (key, broker.remote_pace(key))
+        };
+        let ping_interval = options.keep_alive.ping_interval;
+        let auth = context.auth.borrow().clone();
+        let stage = match (refused, auth.authenticator.is_required()) {
+            (true, _) => Stage::Refused,
+            (false, true) => Stage::Unauthenticated,
+            (false, false) => Stage::Fresh,
+        };
+        let nonce = match auth.authenticator.needs_nonce() {
+            true => new_nonce(),
+            false => String::new(),
+        };
+        Self {
+            id,
+            peer,
+            key,
+            account: AccountId::GLOBAL,
+            identity: None,
+            permissions: Arc::new(Permissions::unrestricted(false)),
+            replies: None,
+            account_gauge: None,
+            has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),
+            mapped: Vec::new(),
+            route_allowed: false,
+            allowed_subject: Vec::new(),
+            nonce,
+            login_wait: None,
+            outbox,
+            connect: ConnectOptions::default(),
+            stage,
+            limits: ParserLimits {
+                control_line_bytes_max: options.limits.control_line_bytes_max,
+                payload_bytes_max: options.limits.payload_bytes_max,
+                headers: false,
+            },
+            parser: Parser::default(),
+            route_cache: RouteCache::default(),
+            turn: Turn::default(),
+            remote_pace,
+            subscriptions_max: options.limits.subscriptions_max,
+            subject_tokens_max: options.limits.subject_tokens_max,
+            trace: options.log.trace,
+            first_pong_sent: false,
+            detached: false,
+            ping_interval,
+            ping_max: options.keep_alive.ping_max,
+            ping_at: now + ping_interval,
+            pings_outstanding: 0,
+            ping_sent: now,
+            rtt: None,
+            rtt_measured: now,
+            active_at: now,
+            active: false,
+            started: now,
+            in_messages: 0,
+            in_bytes: 0,
+            context,
+        }
+    }
+
+    /// INFO as this connection sees it.
+    pub(super) fn own_info(&self) -> Info {
+        let shared = self.context.info.borrow().clone();
+        let auth = self.context.auth.borrow().clone();
+        Info {
+            client_id: Some(self.id.0),
+            client_ip: Some(self.peer.host()),
+            nonce: (!self.nonce.is_empty()).then(|| self.nonce.clone()),
+            auth_required: auth.authenticator.is_announced(),
+            ..Info::clone(&shared)
+        }
+    }
+
+    /// Tells a client that keeps up with INFO that something changed.
+    pub fn push_async_info(&self) {
+        if self.connect.protocol >= 1 && self.first_pong_sent {
+            self.outbox.push_bytes(&self.own_info().line());
+        }
+    }
+
+    fn execute(
+        &mut self,
+        broker: &mut Broker,
+        command: Command,
+        input: &[u8],
+    ) -> Result<(), CloseReason> {
+        if self.trace {
+            self.trace_in(&command, input);
+        }
+        match command {
+            Command::Publish(publish) => self.publish(broker, publish, input),
+            Command::Subscribe { subject, queue, sid, .. } => {
+                self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
+            }
+            Command::Unsubscribe { sid, max, .. } => {
+                broker.unsubscribe(self.key, sid.of(input), parse_unsubscribe_max(max.of(input)));
+                self.ok();
+            }
+            Command::Ping => self.pong(),
+            Command::Pong => {
+                self.pings_outstanding = 0;
+                let now = Instant::now();
+                self.rtt = Some(now.saturating_duration_since(self.ping_sent));
+                self.rtt_measured = now;
+            }
+            Command::Connect { json } => return self.connected(broker, json.of(input)),
+            Command::Info { json } => {
+                if serde_json::from_slice::<serde_json::Value>(json.of(input)).is_err() {
+                    return Err(CloseReason::ProtocolViolation);
+                }
+            }
+            Command::Ok => {}
+            Command::Error { text } => {
+                self.log_error(&format!(
+                    "Client Error {}",
+                    String::from_utf8_lossy(text.of(input))
+                ));
+                return Err(ProtocolError::PeerError.close_reason());
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn publish(&mut self, broker: &mut Broker, publish: Publish, input: &[u8]) {
+        let body = publish.body.of(input);
+        let message = Message {
+            subject: publish.subject.of(input),
+            reply: publish.reply.of(input),
+            headers: &body[..publish.header_size as usize],
+            body,
+            header_size_text: publish.header_size_text.of(input),
+            size_text: publish.size_text.of(input),
+        };
+        self.in_messages += 1;
+        self.in_bytes += body.len() as u64;
+        if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
+            self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
+        }
+        if self.has_mappings {
+            let mut mapped = std::mem::take(&mut self.mapped);
+            if self.map_subject(message.subject, &mut mapped) {
+                let message = Message { subject: &mapped, ..message };
+                self.publish_mapped(broker, &message);
+            } else {
+                self.ok();
+            }
+            self.mapped = mapped;
+        } else {
+            self.publish_mapped(broker, &message);
+        }
+    }
+
+    /// Applies the account's subject mappings; false = the message is dropped by its weights.
+    fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
+        let auth = self.context.auth.borrow();
+        let account = match &self.identity {
+            Some(identity) => &identity.account,
+            None => auth.authenticator.accounts().global(),
+        };
+        match account.mappings.map(subject, &mut self.context.random.borrow_mut(), mapped) {
+            Mapped::Changed => true,
+            Mapped::Lost => false,
+            Mapped::Unchanged => {
+                mapped.clear();
+                mapped.extend_from_slice(subject);
+                true
+            }
+        }
+    }
+
+    /// Whether this client may publish the message; tells it if not.
+    #[inline]
+    fn may_publish(&mut self, message: &Message<'_>) -> bool {
+        if !(self.route_allowed && self.allowed_subject == message.subject) {
+            match self.permissions.may_publish(message.subject) {
+                PublishRight::Allowed => {
+                    self.route_allowed = true;
+                    self.allowed_subject.clear();
+                    self.allowed_subject.extend_from_slice(message.subject);
+                }
+                PublishRight::OnlyAsReply if self.answers(message.subject) => {}
+                PublishRight::OnlyAsReply | PublishRight::Denied => {
+                    let subject = quoted(message.subject);
+                    self.violation(
+                        &format!("Permissions Violation for Publish to {subject}"),
+                        &format!("Publish Violation - Subject {subject}"),
+                    );
+                    return false;
+                }
+            }
+        }
+        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
+            let reply = quoted(message.reply);
+            self.violation(
+                &format!("Permissions Violation for Publish with Reply of {reply}"),
+                &format!("Publish Violation - Reply {reply}"),
+            );
+            return false;
+        }
+        true
+    }
+
+    /// Whether the subject is a reply this client was given and may still answer.
+    #[cold]
+    fn answers(&self, subject: &[u8]) -> bool {
+        let (Some(tracker), Some(rule)) = (&self.replies, self.permissions.responses()) else {
+            return false;
+        };
+        tracker.table.borrow_mut().use_up(subject, rule, Instant::now())
+    }
+
+    #[inline]
+    fn publish_mapped(&mut self, broker: &mut Broker, message: &Message<'_>) {
+        if !self.may_publish(message) {
+            return;
+        }
+        if self.connect.verbose {
+            self.outbox.push_bytes(encode::OK);
+        }
+        let publisher =
+            Publisher { client: self.key, account: self.account, echo: self.connect.echo };
+        let delivered = broker.publish(&publisher, message, &mut self.route_cache, &mut self.turn);
+        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
+            broker.send_no_responders(&publisher, message.subject, message.reply);
+        }
+    }
+
+    fn subscribe(&mut self, broker: &mut Broker, filter: &[u8], queue: &[u8], sid: &[u8]) {
+        let named_queue = (!queue.is_empty()).then_some(queue);
+        let deny = match self.permissions.may_subscribe(filter, named_queue) {
+            SubscribeRight::Allowed => None,
+            SubscribeRight::AllowedWithDeliveryFilter(deny) => Some(deny),
+            SubscribeRight::Denied(_) => {
+                self.refuse_subscription(filter, queue, sid);
+                return;
+            }
+        };
+        if self.subject_tokens_max > 0 && subject::token_count(filter) > self.subject_tokens_max {
+            let subject = quoted(filter);
+            self.violation(
+                &format!("Permissions Violation for Subscription to {subject}, too many tokens"),
+                &format!("Subscription Violation - Subject {subject}, too many tokens"),
+            );
+            return;
+        }
+        if self.subscriptions_max > 0
+            && broker.subscription_count(self.key) >= self.subscriptions_max
+        {
+            self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
+            return;
+        }
+        if !subject::is_valid_filter(filter) {
+            self.outbox.push_error(text::INVALID_SUBJECT);
+            return;
+        }
+        broker.subscribe(self.key, filter, queue, sid, deny);
+        self.ok();
+    }
+
+    fn pong(&mut self) {
+        self.outbox.push_bytes(encode::PONG);
+        if self.first_pong_sent || self.stage != Stage::Connected {
+            return;
+        }
+        self.first_pong_sent = true;
+        if self.connect.protocol >= 1 {
+            let info = Info {
+                connect_info: true,
+                remote_account: Some(match &self.identity {
+                    Some(identity) => identity.account.name.to_string(),
+                    None => "$G".into(),
+                }),
+                acc_is_sys: self
+                    .identity
+                    .as_ref()
+                    .is_some_and(|identity| identity.account.is_system),
+                max_payload: self.limits.payload_bytes_max,
+                ..self.own_info()
+            };
+            self.outbox.push_bytes(&info.line());
+        }
+    }
+
+    #[inline]
+    pub(super) fn ok(&self) {
+        if self.connect.verbose {
+            self.outbox.push_bytes(encode::OK);
+        }
+    }
+
+    #[cold]
+    fn refuse_subscription(&self, filter: &[u8], queue: &[u8], sid: &[u8]) {
+        let (filter, sid) = (quoted(filter), String::from_utf8_lossy(sid));
+        if queue.is_empty() {
+            self.violation(
+                &format!("Permissions Violation for Subscription to {filter}"),
+                &format!("Subscription Violation - Subject {filter}, SID {sid}"),
+            );
+        } else {
+            let queue = quoted(queue);
+            self.violation(
+                &format!("Permissions Violation for Subscription to {filter} using queue {queue}"),
+                &format!("Subscription Violation - Subject {filter}, Queue: {queue}, SID {sid}"),
+            );
+        }
+    }
+
+    /// An error that leaves the connection open.
+    #[cold]
+    fn violation(&self, wire_text: &str, log_text: &str) {
+        self.outbox.push_error(wire_text);
+        self.log_error(log_text);
+    }
+
+    #[cold]
+    fn protocol_error(&mut self, error: ProtocolError) -> CloseReason {
+        if let ProtocolError::MaximumPayload { size } = error {
+            let max = self.limits.payload_bytes_max;
+            self.log_error(&format!("maximum payload exceeded: {size} vs {max}"));
+        }
+        if let Some(text) = error.wire_text() {
+            self.outbox.push_error(text);
+        }
+        error.close_reason()
+    }
+
+    /// What comes before a client's commands: a password check that ended, and the rule that a client who
+    /// must log in begins with CONNECT, unless somebody stands in for those without credentials.
+    fn before_first_command(
+        &mut self,
+        broker: &mut Broker,
+        input: &ReadBuffer,
+    ) -> Result<(), CloseReason> {
+        match self.stage {
+            Stage::CheckingPassword => self.password_checked(broker),
+            Stage::Unauthenticated => {
+                let speaks = input.bytes().first();
+                if speaks.is_none_or(|byte| byte.eq_ignore_ascii_case(&b'c')) {
+                    return Ok(());
+                }
+                if self.context.auth.borrow().authenticator.has_no_auth_user() {
+                    return self.log_in(broker);
+                }
+                self.log_error("authentication error");
+                self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
+                Err(CloseReason::AuthenticationFailure)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the reader does after the commands of this batch.
+    fn end_of_batch(&mut self) -> Option<Wait> {
+        let at_most = Duration::from_millis(PACE_MS_MAX);
+        if let Some(congestion) = self.turn.congestion.take() {
+            return Some(Wait::Gate {
+                gate: congestion.gate,
+                until: congestion.until,
+                at_most: None,
+            });
+        }
+        if let Some((outbox, until)) = pace_target(&mut self.turn, Instant::now) {
+            return Some(Wait::Sent { outbox, until, at_most });
+        }
+        None
+    }
+
+    /// `ip:port - cid:N`, with what CONNECT told of the client library.
+    pub fn label(&self) -> String {
+        let mut label = format!("{}:{} - cid:{}", self.peer.host(), self.peer.port(), self.id);
+        let connect = &self.connect;
+        if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {
+            let mut parts = Vec::new();
+            if !connect.version.is_empty() {
+                parts.push(format!("v{}", connect.version));
+            }
+            for part in [&connect.lang, &connect.name] {
+                if !part.is_empty() {
+                    parts.push(part.clone());
+                }
+            }
+            label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
+        }
+        label
+    }
+
+    fn log_error(&self, text: &str) {
+        tracing::error!("{} - {text}", self.label());
+    }
+
+    #[cold]
+    fn trace_in(&self, command: &Command, input: &[u8]) {
+        let label = self.label();
+        let show = |verb: &str, arguments: &[u8]| {
+            tracing::trace!("{label} - <<- [{verb} {}]", String::from_utf8_lossy(arguments));
+        };
+        match command {
+            Command::Publish(publish) => {
+                let verb = if publish.header_size > 0 { "HPUB" } else { "PUB" };
+                show(verb, publish.arguments.of(input));
+                let body = publish.body.of(input);
+                tracing::trace!("{label} - <<- MSG_PAYLOAD: [{}]", quoted(body));
+            }
+            Command::Subscribe { arguments, .. } => show("SUB", arguments.of(input)),
+            Command::Unsubscribe { arguments, .. } => show("UNSUB", arguments.of(input)),
+            Command::Connect { json } => {
+                let shown = super::connect::without_secrets(json.of(input));
+                tracing::trace!("{label} - <<- [CONNECT {shown}]");
+            }
+            Command::Ping => tracing::trace!("{label} - <<- [PING]"),
+            Command::Pong => tracing::trace!("{label} - <<- [PONG]"),
+            Command::Info { json } => show("INFO", json.of(input)),
+            Command::Error { text } => show("-ERR", text.of(input)),
+            Command::Ok => {}
+        }
+    }
+}
+
+/// 11 random bytes in base64url, as nats-server's nonce.
+fn new_nonce() -> String {
+    let mut bytes = [0u8; 11];
+    // Not to be guessed: a signature over it is a login.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        panic!("the kernel has no random bytes");
+    }
+    data_encoding::BASE64URL_NOPAD.encode(&bytes)
+}
+
+impl Session for ClientSession {
+    fn start(&mut self) {
+        self.outbox.push_bytes(&self.own_info().line());
+        tracing::debug!("{} - Client connection created", self.label());
+    }
+
+    fn receive(&mut self, input: &mut ReadBuffer) -> Step {
+        if self.stage == Stage::Refused {
+            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+            return Step::Close(CloseReason::MaximumConnectionsExceeded);
+        }
+        self.active = true;
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        let messages_before = (self.in_messages, self.in_bytes);
+        self.turn.deliveries = 0;
+        let mut consumed_total = 0;
+        if let Err(reason) = self.before_first_command(&mut broker, input) {
+            return Step::Close(reason);
+        }
+        let step = loop {
+            if self.stage == Stage::CheckingPassword {
+                let Some(wait) = &self.login_wait else { break Step::ReadMore };
+                let gate = wait.gate.clone();
+                break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
+            }
+            let bytes = &input.bytes()[consumed_total..];
+            match self.parser.next(bytes, &self.limits) {
+                Ok(Parsed::Command { command, consumed }) => {
+                    // Interest must be on its way to every shard before anything this client does next.
+                    if matches!(command, Command::Subscribe { .. } | Command::Unsubscribe { .. })
+                        && let Some(congestion) = broker.interest_congestion()
+                    {
+                        let (gate, until) = (congestion.gate, congestion.until);
+                        break Step::WaitFor(Wait::Gate { gate, until, at_most: None });
+                    }
+                    consumed_total += consumed;
+                    if let Err(reason) = self.execute(&mut broker, command, bytes) {
+                        break Step::Close(reason);
+                    }
+                    if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some()
+                    {
+                        break Step::Again;
+                    }
+                }
+                Ok(Parsed::Skip { consumed }) => consumed_total += consumed,
+                Ok(Parsed::Incomplete { needed }) => {
+                    input.expect(needed);
+                    break Step::ReadMore;
+                }
+                Err(error) => break Step::Close(self.protocol_error(error)),
+            }
+        };
+        drop(broker);
+        input.consume(consumed_total);
+        let counters = &self.context.counters;
+        counters.in_messages.set(counters.in_messages.get() + self.in_messages - messages_before.0);
+        counters.in_bytes.set(counters.in_bytes.get() + self.in_bytes - messages_before.1);
+        if let Some(reason) = self.outbox.close_reason() {
+            return Step::Close(reason);
+        }
+        if matches!(step, Step::ReadMore | Step::Again) {
+            if let Some(wait) = self.end_of_batch() {
+                return Step::WaitFor(wait);
+            }
+            if self.remote_pace.paused.get() && self.in_messages > messages_before.0 {
+                let until = self.remote_pace.resumed.value() + 1;
+                let at_most = Some(Duration::from_millis(PACE_MS_MAX));
+                return Step::WaitFor(Wait::Gate {
+                    gate: self.remote_pace.resumed.clone(),
+                    until,
+                    at_most,
+                });
+            }
+        }
+        step
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<CloseReason> {
+        if std::mem::take(&mut self.active) {
+            self.active_at = now;
+        }
+        if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
+            let timeout = self.context.options.borrow().auth_timeout();
+            if now.saturating_duration_since(self.started) > timeout {
+                tracing::debug!("{} - Authentication Timeout", self.label());
+                self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
+                return Some(CloseReason::AuthenticationTimeout);
+            }
+        }
+        if now < self.ping_at || self.stage == Stage::Refused {
+            return None;
+        }
+        self.ping_at = now + self.ping_interval;
+        let quiet = now.saturating_duration_since(self.active_at) >= self.ping_interval;
+        let rtt_known =
+            self.rtt.is_some() && now.saturating_duration_since(self.rtt_measured) < RTT_AGE_MAX;
+        if !quiet && rtt_known {
+            return None;
+        }
+        if self.pings_outstanding + 1 > self.ping_max {
+            tracing::debug!("{} - Stale Client Connection - Closing", self.label());
+            self.outbox.push_error(text::STALE_CONNECTION);
+            let stale = &self.context.counters.stale_connections;
+            stale.set(stale.get() + 1);
+            return Some(CloseReason::StaleConnection);
+        }
+        self.pings_outstanding += 1;
+        self.ping_sent = now;
+        self.outbox.push_bytes(encode::PING);
+        None
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        if std::mem::replace(&mut self.detached, true) {
+            return;
+        }
+        self.context.broker.borrow_mut().detach(self.key);
+        self.context.logins.borrow_mut().remove(&self.id);
+        self.leave_account();
+        if matches!(
+            reason,
+            CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
+        ) {
+            let slow = &self.context.counters.slow_consumers;
+            slow.set(slow.get() + 1);
+        }
+        tracing::debug!("{} - Client connection closed: {reason}", self.label());
+    }
+
+    fn outbox(&self) -> &Rc<Outbox> {
+        &self.outbox
+    }
+}

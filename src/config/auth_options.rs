@@ -1,0 +1,160 @@
+//! Who may log in and do what, as plain data: what the `authorization` and `accounts` blocks come down to.
+//! What the data means (matching, precedence, mappings) is decided in `auth`.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A password, a hash of one, or a token. Its `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself. Never for a log line, an error text or an endpoint.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[REDACTED]")
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AuthOptions {
+    /// The one user of `authorization { user, password }` or `--user`.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub token: Option<Secret>,
+    /// None = `Options::auth_timeout` decides.
+    pub timeout: Option<Duration>,
+    /// Users of the `authorization` block (account None) and of all accounts.
+    pub users: Vec<UserOptions>,
+    pub nkeys: Vec<NkeyUserOptions>,
+    /// The user, or public nkey, that a client without credentials becomes.
+    pub no_auth_user: Option<String>,
+    /// Of the `authorization` block; already copied to its users that have none of their own.
+    pub default_permissions: Option<PermissionOptions>,
+    /// In file order. `$G` is among them only when it has mappings.
+    pub accounts: Vec<AccountOptions>,
+    /// None = `$SYS`.
+    pub system_account: Option<String>,
+    pub no_system_account: bool,
+    /// The `authorization` block was written, even if it is empty.
+    pub block_present: bool,
+}
+
+impl AuthOptions {
+    /// True when a client must present credentials (unless `no_auth_user` lends it some).
+    pub fn is_required(&self) -> bool {
+        self.user.is_some()
+            || self.token.is_some()
+            || !self.users.is_empty()
+            || !self.nkeys.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserOptions {
+    pub user: String,
+    /// Plain text or a bcrypt hash; None when the file gives none.
+    pub password: Option<Secret>,
+    /// None = `$G`.
+    pub account: Option<String>,
+    pub permissions: Option<PermissionOptions>,
+    /// Upper case, as `STANDARD`; None = all.
+    pub connection_types: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NkeyUserOptions {
+    /// A public user nkey, `U...`.
+    pub nkey: String,
+    /// None = `$G`.
+    pub account: Option<String>,
+    pub permissions: Option<PermissionOptions>,
+    /// Upper case, as `STANDARD`; None = all.
+    pub connection_types: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PermissionOptions {
+    pub publish: Option<SubjectPermissionOptions>,
+    /// Entries may be `subject queue`.
+    pub subscribe: Option<SubjectPermissionOptions>,
+    pub allow_responses: Option<ResponsePermissionOptions>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SubjectPermissionOptions {
+    /// None = no list. An empty list from a file is no list either, unless `allow_responses` made it:
+    /// then it allows nothing.
+    pub allow: Option<Vec<String>>,
+    pub deny: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResponsePermissionOptions {
+    /// Replies per request; None = unlimited.
+    pub messages_max: Option<u32>,
+    /// None = never.
+    pub expires: Option<Duration>,
+}
+
+impl Default for ResponsePermissionOptions {
+    fn default() -> Self {
+        Self { messages_max: Some(1), expires: Some(Duration::from_secs(120)) }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccountOptions {
+    pub name: String,
+    /// A public account nkey, `A...`.
+    pub nkey: Option<String>,
+    /// Already copied to its users that have none of their own.
+    pub default_permissions: Option<PermissionOptions>,
+    pub mappings: Vec<MappingOptions>,
+    pub limits: AccountLimitOptions,
+}
+
+/// None = unlimited.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccountLimitOptions {
+    pub connections_max: Option<usize>,
+    pub subscriptions_max: Option<usize>,
+    pub payload_bytes_max: Option<usize>,
+    pub leafnodes_max: Option<usize>,
+}
+
+/// One source subject and where it goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MappingOptions {
+    pub source: String,
+    pub destinations: Vec<MappingDestinationOptions>,
+    /// Where the file defines it, for the error when it cannot be used.
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MappingDestinationOptions {
+    pub subject: String,
+    /// Percent, 0 to 100.
+    pub weight: u8,
+    pub cluster: Option<String>,
+}
+
+/// `file:line:column`. Two places are always equal: moving a line is no change of configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Place(pub String);
+
+impl PartialEq for Place {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}

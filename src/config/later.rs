@@ -1,0 +1,72 @@
+//! Options of nats-server's later features: recognised, and refused by name.
+
+use crate::config::option_table::{Flag, Kind, Reload, Row};
+
+const fn later(
+    key: &'static str,
+    feature: &'static str,
+    aliases: &'static [&'static str],
+    flags: &'static [&'static str],
+    argument: &'static str,
+) -> Row {
+    Row {
+        key,
+        aliases,
+        flag: if flags.is_empty() {
+            None
+        } else {
+            Some(Flag { names: flags, argument, inverse: false })
+        },
+        kind: Kind::Later(feature),
+        default: "",
+        reload: Reload::Restart,
+        go_name: "",
+        help: feature,
+        same: |_, _| true,
+        shown: |_| String::new(),
+    }
+}
+
+/// The flags here that are switches have an empty argument.
+pub static LATER: &[Row] = &[
+    later("jetstream", "JetStream", &[], &["js", "jetstream"], ""),
+    later("store_dir", "JetStream", &["storedir"], &["sd", "store_dir"], "<dir>"),
+    later("default_js_domain", "JetStream", &[], &[], ""),
+    later("cluster", "Clustering", &[], &["cluster", "cluster_listen"], "<url>"),
+    later("", "Clustering", &[], &["routes"], "<urls>"),
+    later("", "Clustering", &[], &["cluster_name"], "<name>"),
+    later("", "Clustering", &[], &["cluster_advertise"], "<address>"),
+    later("", "Clustering", &[], &["no_advertise"], ""),
+    later("", "Clustering", &[], &["connect_retries"], "<number>"),
+    later("gateway", "Gateways", &[], &[], ""),
+    later("leafnodes", "Leafnodes", &["leaf"], &[], ""),
+    later("websocket", "WebSocket", &["ws"], &[], ""),
+    later("mqtt", "MQTT", &[], &[], ""),
+    later(
+        "operator",
+        "Operator mode (JWT)",
+        &["operators", "roots", "root", "root_operators", "root_operator"],
+        &[],
+        "",
+    ),
+    later("resolver", "Operator mode (JWT)", &["account_resolver", "accounts_resolver"], &[], ""),
+    later("resolver_tls", "Operator mode (JWT)", &[], &[], ""),
+    later("resolver_preload", "Operator mode (JWT)", &[], &[], ""),
+    later("resolver_pinned_accounts", "Operator mode (JWT)", &[], &[], ""),
+    later("trusted_keys", "Operator mode (JWT)", &["trusted"], &[], ""),
+    later("default_sentinel", "Operator mode (JWT)", &[], &[], ""),
+    later("ocsp", "OCSP", &[], &[], ""),
+    later("ocsp_cache", "OCSP", &[], &[], ""),
+    later("proxies", "Trusted proxies", &[], &[], ""),
+    later("proxy_protocol", "The PROXY protocol", &[], &[], ""),
+    later("syslog", "Syslog", &[], &["s", "syslog"], ""),
+    later("remote_syslog", "Syslog", &[], &["r", "remote_syslog"], "<url>"),
+    later("prof_port", "Profiling", &[], &["profile"], "<port>"),
+    later("prof_block_rate", "Profiling", &[], &[], ""),
+    later("feature_flags", "Feature flags", &[], &[], ""),
+];
+
+/// What an operator reads when an option of a later feature is used.
+pub fn refusal(feature: &str) -> String {
+    format!("{feature} is not supported yet (--allow-unsupported starts without it)")
+}

@@ -1,0 +1,196 @@
+//! Rows: Midge's own options, which nats-server does not know.
+
+use std::time::Duration;
+
+use super::*;
+use Kind::{Integer, Structure, Text, Toggle};
+
+pub(super) static MIDGE: &[Row] = &[
+    entry_row!(
+        "midge",
+        Structure {
+            shape: "block",
+            read: |reader, value| {
+                reader.read_table_block("midge", value);
+            }
+        },
+        "Midge's own options, which nats-server does not know. They follow."
+    ),
+    row!(
+        "midge.shards",
+        "midge.shards",
+        Integer {
+            min: 1,
+            max: 1024,
+            set: |options, value| {
+                options.shards.count = usize::try_from(value).ok();
+            }
+        },
+        "one per core",
+        Restart,
+        shards.count,
+        "Number of shards: threads with their own listener."
+    )
+    .flag(&["shards"], "<number>"),
+    row!(
+        "midge.cores",
+        "midge.cores",
+        Text(|options, text| {
+            options.shards.cores = Some(parse_cores(text)?);
+            Ok(())
+        }),
+        "all this process may use",
+        Restart,
+        shards.cores,
+        "Cores for the shards, as `2-5,8`."
+    )
+    .flag(&["cores"], "<list>"),
+    row!(
+        "midge.pin",
+        "midge.pin",
+        Toggle(|options, on| options.shards.pin = on),
+        "true",
+        Restart,
+        shards.pin,
+        "Pin each shard to its core."
+    )
+    .inverse_flag(&["no-pin"]),
+    row!(
+        "midge.busy_poll",
+        "midge.busy_poll",
+        Integer {
+            min: 0,
+            max: 1_000_000,
+            set: |options, value| {
+                options.shards.busy_poll = Duration::from_micros(u64::try_from(value).unwrap_or(0));
+            }
+        },
+        "0",
+        Restart,
+        shards.busy_poll,
+        "Microseconds a shard spins before it sleeps."
+    )
+    .flag(&["busy-poll"], "<microseconds>"),
+    row!(
+        "midge.io_driver",
+        "midge.io_driver",
+        Text(|options, text| {
+            options.shards.io_driver = match text {
+                "auto" => IoDriver::Auto,
+                "io_uring" => IoDriver::IoUring,
+                "epoll" => IoDriver::Epoll,
+                _ => return Err("io_driver must be 'auto', 'io_uring' or 'epoll'".into()),
+            };
+            Ok(())
+        }),
+        "auto",
+        Restart,
+        shards.io_driver,
+        "auto, io_uring or epoll; auto prefers io_uring."
+    )
+    .flag(&["io-driver"], "<driver>"),
+    row!(
+        "midge.unix",
+        "midge.unix",
+        Text(|options, text| {
+            options.listen.unix.get_or_insert_with(empty_unix).path = PathBuf::from(text);
+            Ok(())
+        }),
+        "",
+        Restart,
+        listen.unix,
+        "Unix domain socket to listen on as well."
+    )
+    .flag(&["unix"], "<path>"),
+    entry_row!(
+        "midge.unix_mode",
+        Text(set_unix_mode),
+        "Permission bits of that socket, octal, as \"0660\" (the default)."
+    )
+    .flag(&["unix-mode"], "<octal>"),
+    row!(
+        "midge.shard_ports",
+        "midge.shard_ports",
+        Integer {
+            min: 0,
+            max: PORT_MAX,
+            set: |options, value| {
+                options.shards.ports_base = u16::try_from(value).ok().filter(|&port| port > 0);
+            }
+        },
+        "",
+        Restart,
+        shards.ports_base,
+        "First of one extra port per shard, so that a client can choose its shard."
+    )
+    .flag(&["shard-ports"], "<port>"),
+    row!(
+        "midge.balance",
+        "midge.balance",
+        Text(|options, text| {
+            options.shards.balance = match text {
+                "hash" => Balance::Hash,
+                "least-connections" => Balance::LeastConnections,
+                _ => return Err("balance must be 'hash' or 'least-connections'".into()),
+            };
+            Ok(())
+        }),
+        "hash",
+        Restart,
+        shards.balance,
+        "How new connections find their shard: hash or least-connections."
+    )
+    .flag(&["balance"], "<way>"),
+    row!(
+        "midge.log_format",
+        "midge.log_format",
+        Text(|options, text| {
+            options.log.format = match text {
+                "nats" => LogFormat::Nats,
+                "json" => LogFormat::Json,
+                _ => return Err("log_format must be 'nats' or 'json'".into()),
+            };
+            Ok(())
+        }),
+        "nats",
+        Restart,
+        log.format,
+        "Log lines as nats-server writes them, or as JSON objects."
+    )
+    .flag(&["log-format"], "<format>"),
+];
+
+fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
+    let bad = || format!("cores {} is not a list such as 2-5,8", quoted(text));
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: usize = first.trim().parse().map_err(|_| bad())?;
+        let last: usize = last.trim().parse().map_err(|_| bad())?;
+        if last < first || last > 4095 {
+            return Err(bad());
+        }
+        cores.extend(first..=last);
+    }
+    let mut seen = cores.clone();
+    seen.sort_unstable();
+    seen.dedup();
+    if seen.len() != cores.len() {
+        return Err(format!("cores {} names a core twice", quoted(text)));
+    }
+    Ok(cores)
+}
+
+fn set_unix_mode(options: &mut Options, text: &str) -> Result<(), String> {
+    let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("unix_mode {} is not an octal mode such as 0660", quoted(text)))?;
+    let unix = options.listen.unix.get_or_insert_with(empty_unix);
+    unix.mode = mode;
+    Ok(())
+}
+
+fn empty_unix() -> UnixListenOptions {
+    UnixListenOptions { path: PathBuf::new(), mode: 0o660 }
+}

@@ -1,0 +1,281 @@
+//! Rows: who may log in, and TLS.
+
+use super::*;
+use crate::config::tls_options::TlsOptions;
+use crate::config::{read_accounts, read_auth, read_tls};
+use Kind::{Part, Structure, Text, Toggle};
+
+pub(super) static AUTHENTICATION: &[Row] = &[
+    entry_row!(
+        "authorization",
+        Structure { shape: "block", read: read_auth::read_authorization },
+        "Who may log in. Its options follow."
+    ),
+    hidden_row!(
+        "authorization.user",
+        "Username",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                options.auth.user = text_or_none(text);
+            })
+        },
+        "",
+        Live,
+        |options| options.auth.user.clone(),
+        "The one user, with `password`."
+    )
+    .aliases(&["username"])
+    .flag(&["user"], "<user>"),
+    hidden_row!(
+        "authorization.password",
+        "Password",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                options.auth.password =
+                    text_or_none(text).map(crate::config::auth_options::Secret::new);
+            })
+        },
+        "",
+        Live,
+        |options| options.auth.password.clone(),
+        "Its password, or a bcrypt hash of it."
+    )
+    .aliases(&["pass"])
+    .flag(&["pass"], "<password>"),
+    hidden_row!(
+        "authorization.token",
+        "Authorization",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                options.auth.token =
+                    text_or_none(text).map(crate::config::auth_options::Secret::new);
+            })
+        },
+        "",
+        Live,
+        |options| options.auth.token.clone(),
+        "A token every client must show, or a bcrypt hash of it."
+    )
+    .flag(&["auth"], "<token>"),
+    row!(
+        "authorization.timeout",
+        "AuthTimeout",
+        Part { shape: "seconds or duration", flag: PartFlag::None },
+        "2s",
+        Live,
+        auth.timeout,
+        "Time a client has to log in; with TLS, the TLS timeout and one second."
+    ),
+    hidden_row!(
+        "authorization.users",
+        "Users",
+        Part { shape: "list of users", flag: PartFlag::None },
+        "",
+        Live,
+        |options| options.auth.users.clone(),
+        "Users with `user`, `password`, `permissions`, `allowed_connection_types`; or `nkey` in place of user and password."
+    ),
+    hidden_row!(
+        "authorization.default_permissions",
+        "Users",
+        Part { shape: "block", flag: PartFlag::None },
+        "",
+        Live,
+        |options| options.auth.default_permissions.clone(),
+        "`publish`, `subscribe` and `allow_responses` of users without permissions of their own."
+    )
+    .aliases(&["default_permission", "permissions"]),
+    hidden_row!(
+        "authorization.nkeys",
+        "Nkeys",
+        Part { shape: "", flag: PartFlag::None },
+        "",
+        Live,
+        |options| options.auth.nkeys.clone(),
+        ""
+    ),
+    row!(
+        "no_auth_user",
+        "NoAuthUser",
+        Text(|options, text| {
+            options.auth.no_auth_user = text_or_none(text);
+            Ok(())
+        }),
+        "",
+        Live,
+        auth.no_auth_user,
+        "The user that a client without credentials becomes."
+    ),
+    hidden_row!(
+        "accounts",
+        "Accounts",
+        Structure { shape: "block", read: read_accounts::read_accounts },
+        "",
+        Live,
+        |options| options.auth.accounts.clone(),
+        "Isolated subject spaces by name: `users`, `mappings`, `limits`, `default_permissions`, `nkey`."
+    ),
+    entry_row!(
+        "mappings",
+        Structure { shape: "block", read: read_accounts::read_global_mappings },
+        "Subject mappings of the default account."
+    )
+    .aliases(&["maps"]),
+    row!(
+        "system_account",
+        "SystemAccount",
+        Structure { shape: "text", read: read_system_account },
+        "$SYS",
+        Restart,
+        auth.system_account,
+        "The account that sees the server's own subjects."
+    )
+    .aliases(&["system"]),
+    row!(
+        "no_system_account",
+        "NoSystemAccount",
+        Toggle(|options, on| options.auth.no_system_account = on),
+        "false",
+        Restart,
+        auth.no_system_account,
+        "Have no system account."
+    )
+    .aliases(&["no_system", "no_sys_acc"]),
+];
+
+pub(super) static TLS: &[Row] = &[
+    hidden_row!(
+        "tls",
+        "TLSConfig",
+        Structure { shape: "block", read: read_tls::read_tls },
+        "",
+        Reconnect,
+        |options| options.tls.clone(),
+        "Encrypt client connections. Its options follow."
+    )
+    .flag(&["tls"], ""),
+    entry_row!(
+        "tls.cert_file",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                read_tls::set_certificate_file(tls(options), text);
+            })
+        },
+        "The server's certificate chain, PEM."
+    )
+    .flag(&["tlscert"], "<file>"),
+    entry_row!(
+        "tls.key_file",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                read_tls::set_key_file(tls(options), text);
+            })
+        },
+        "The certificate's private key, PEM."
+    )
+    .flag(&["tlskey"], "<file>"),
+    entry_row!(
+        "tls.ca_file",
+        Part {
+            shape: "text",
+            flag: PartFlag::Text(|options, text| {
+                tls(options).certificate_authorities_file = path_or_none(text);
+            })
+        },
+        "Authorities that client certificates must be signed by, PEM."
+    )
+    .flag(&["tlscacert"], "<file>"),
+    entry_row!(
+        "tls.verify",
+        Part {
+            shape: "true or false",
+            flag: PartFlag::Toggle(|options, on| {
+                tls(options).verify = on;
+            })
+        },
+        "Clients must present a certificate."
+    )
+    .flag(&["tlsverify"], ""),
+    entry_row!(
+        "tls.verify_and_map",
+        Part { shape: "true or false", flag: PartFlag::None },
+        "Clients must present a certificate, which names their user."
+    ),
+    entry_row!(
+        "tls.timeout",
+        Part { shape: "seconds or duration", flag: PartFlag::None },
+        "Time a handshake may take, 2 seconds by default."
+    ),
+    entry_row!(
+        "tls.cipher_suites",
+        Part { shape: "list of names", flag: PartFlag::None },
+        "Cipher suites to accept."
+    ),
+    entry_row!(
+        "tls.allow_insecure_cipher_suites",
+        Part { shape: "true or false", flag: PartFlag::None },
+        "Let `cipher_suites` name suites known to be weak."
+    ),
+    entry_row!(
+        "tls.curve_preferences",
+        Part { shape: "list of names", flag: PartFlag::None },
+        "Key exchange groups, the preferred first."
+    ),
+    entry_row!(
+        "tls.min_version",
+        Part { shape: "\"1.2\" or \"1.3\"", flag: PartFlag::None },
+        "The oldest TLS version to accept."
+    ),
+    entry_row!(
+        "tls.pinned_certs",
+        Part { shape: "list of text", flag: PartFlag::None },
+        "Hex SHA-256 of the public keys of clients to let in."
+    ),
+    entry_row!(
+        "tls.handshake_first",
+        Part { shape: "true, false, auto or duration", flag: PartFlag::None },
+        "Begin with the handshake, INFO follows encrypted; `auto` waits 50 ms for it."
+    )
+    .aliases(&["first", "immediate"]),
+    entry_row!(
+        "tls.connection_rate_limit",
+        Part { shape: "number", flag: PartFlag::None },
+        "Handshakes begun per second; 0 for no limit."
+    ),
+    entry_row!(
+        "tls.certs",
+        Part { shape: "list of blocks", flag: PartFlag::None },
+        "Several certificates, each with `cert_file` and `key_file`, chosen by server name."
+    )
+    .aliases(&["certificates"]),
+    entry_row!(
+        "tls.insecure",
+        Part { shape: "true or false", flag: PartFlag::None },
+        "Where this server is the client: accept any certificate."
+    ),
+    row!(
+        "allow_non_tls",
+        "AllowNonTLS",
+        Toggle(|options, on| options.allow_non_tls = on),
+        "false",
+        Restart,
+        allow_non_tls,
+        "With TLS configured: clients may stay plain."
+    ),
+];
+
+fn read_system_account(reader: &mut Reader<'_>, value: &Value) {
+    match value.as_text() {
+        Some(name) => reader.options.auth.system_account = text_or_none(&name),
+        None => reader.error(value, "system account name must be a string"),
+    }
+}
+
+fn tls(options: &mut Options) -> &mut TlsOptions {
+    options.tls.get_or_insert_default()
+}

@@ -1,0 +1,243 @@
+//! Reads the `accounts` block, account limits and subject mappings.
+
+use crate::config::auth_options::{
+    AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, Place,
+};
+use crate::config::go_text::quoted;
+use crate::config::read_auth::{
+    add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
+};
+use crate::config::reader::Reader;
+use crate::config::value::{Data, Value};
+use crate::protocol::subject;
+
+/// The account of clients that belong to no other.
+pub const GLOBAL_ACCOUNT: &str = "$G";
+
+const WEIGHT_MAX: i64 = 100;
+
+pub fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
+    match &*value.data {
+        Data::List(names) => read_account_names(reader, names),
+        Data::Map(map) => {
+            for (name, value) in map.entries() {
+                // Variables may be defined between the accounts.
+                if !value.used_as_variable.get() {
+                    read_account(reader, &name, value);
+                }
+            }
+        }
+        // nats-server passes over anything else; so does Midge, but not in silence.
+        _ => reader.error(value, "Expected map entries for accounts"),
+    }
+}
+
+fn read_account_names(reader: &mut Reader<'_>, names: &[Value]) {
+    for value in names {
+        let Some(name) = reader.text(value) else { continue };
+        if name == GLOBAL_ACCOUNT {
+            reader.error(value, format!("{} is a Reserved Account", quoted(&name)));
+        } else if reader.options.auth.accounts.iter().any(|account| account.name == name) {
+            reader.error(value, format!("Duplicate Account Entry: {name}"));
+        } else {
+            let account = AccountOptions { name, ..Default::default() };
+            reader.options.auth.accounts.push(account);
+        }
+    }
+}
+
+fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
+    let Some(map) = value.as_map() else {
+        return reader.error(value, "Expected map entries for accounts");
+    };
+    if name == GLOBAL_ACCOUNT {
+        return reader.error(value, format!("{} is a Reserved Account", quoted(name)));
+    }
+    let mut account = AccountOptions { name: name.to_string(), ..Default::default() };
+    let (mut users, mut nkeys) = (Vec::new(), Vec::new());
+    let mut users_at = value;
+    for (key, value) in map.entries() {
+        match key.to_ascii_lowercase().as_str() {
+            "nkey" => match value.as_text() {
+                Some(nkey) if is_public_nkey(&nkey, nkeys::KeyPairType::Account) => {
+                    account.nkey = Some(nkey);
+                }
+                _ => reader.error(value, "Not a valid public nkey for an account"),
+            },
+            "users" => {
+                users_at = value;
+                if let Some(found) = read_users(reader, value) {
+                    (users, nkeys) = found;
+                }
+            }
+            "default_permissions" => account.default_permissions = read_permissions(reader, value),
+            "mappings" | "maps" => account.mappings = read_mappings(reader, value),
+            "limits" => account.limits = read_limits(reader, value),
+            "imports" => refuse_list(reader, value, "Imports between accounts"),
+            "exports" => refuse_list(reader, value, "Exports between accounts"),
+            "jetstream" => refuse_unless_off(reader, value, "JetStream"),
+            "msg_trace" | "trace_dest" => reader.refuse_later(value, "Message tracing"),
+            _ => reader.unknown_field(value, &key),
+        }
+    }
+    if !users.is_empty() || !nkeys.is_empty() {
+        let auth = &reader.options.auth;
+        if auth.user.is_some() {
+            return reader.error(users_at, "Can not have a single user/pass and accounts");
+        }
+        if auth.token.is_some() {
+            return reader.error(users_at, "Can not have a token and accounts");
+        }
+    }
+    apply_default_permissions(&mut users, &mut nkeys, account.default_permissions.as_ref());
+    for user in &mut users {
+        user.account = Some(name.to_string());
+    }
+    for nkey in &mut nkeys {
+        nkey.account = Some(name.to_string());
+    }
+    reader.options.auth.accounts.push(account);
+    add_users(reader, users_at, users, nkeys);
+}
+
+/// An empty list asks for nothing.
+fn refuse_list(reader: &mut Reader<'_>, value: &Value, feature: &str) {
+    if value.as_list().is_none_or(|list| !list.is_empty()) {
+        reader.refuse_later(value, feature);
+    }
+}
+
+fn refuse_unless_off(reader: &mut Reader<'_>, value: &Value, feature: &str) {
+    let off = match &*value.data {
+        Data::Toggle(on) => !on,
+        Data::Text(text) => {
+            matches!(text.to_ascii_lowercase().as_slice(), b"disabled" | b"disable")
+        }
+        _ => false,
+    };
+    if !off {
+        reader.refuse_later(value, feature);
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>, value: &Value) -> AccountLimitOptions {
+    let mut limits = AccountLimitOptions::default();
+    let Some(map) = value.as_map() else {
+        reader.error(value, "Expected account limits to be a map/struct");
+        return limits;
+    };
+    for (name, value) in map.entries() {
+        let target = match name.to_ascii_lowercase().as_str() {
+            "max_connections" | "max_conn" => &mut limits.connections_max,
+            "max_subscriptions" | "max_subs" => &mut limits.subscriptions_max,
+            "max_payload" | "max_pay" => &mut limits.payload_bytes_max,
+            "max_leafnodes" | "max_leafs" => &mut limits.leafnodes_max,
+            _ => {
+                if !value.used_as_variable.get() {
+                    let reason = format!("Unknown field {} parsing account limits", quoted(&name));
+                    reader.error(value, reason);
+                }
+                continue;
+            }
+        };
+        // A negative number is "unlimited"; nats-server keeps 32 bits, more is unlimited as well.
+        if let Some(number) = reader.integer(value) {
+            *target = i32::try_from(number).ok().and_then(|number| usize::try_from(number).ok());
+        }
+    }
+    limits
+}
+
+/// The top-level `mappings` belong to the global account.
+pub fn read_global_mappings(reader: &mut Reader<'_>, value: &Value) {
+    let mappings = read_mappings(reader, value);
+    let account = AccountOptions { name: GLOBAL_ACCOUNT.into(), mappings, ..Default::default() };
+    reader.options.auth.accounts.push(account);
+}
+
+fn read_mappings(reader: &mut Reader<'_>, value: &Value) -> Vec<MappingOptions> {
+    let mut mappings = Vec::new();
+    let Some(map) = reader.map(value) else { return mappings };
+    for (source, value) in map.entries() {
+        if !subject::is_valid_filter(source.as_bytes()) {
+            let reason = format!("Subject {} is not a valid subject", quoted(&source));
+            reader.error(value, reason);
+            continue;
+        }
+        let destinations: Vec<MappingDestinationOptions> = match &*value.data {
+            Data::Text(_) => match reader.text(value) {
+                Some(subject) => {
+                    vec![MappingDestinationOptions { subject, weight: 100, cluster: None }]
+                }
+                None => continue,
+            },
+            Data::List(list) => {
+                list.iter().filter_map(|entry| read_destination(reader, entry)).collect()
+            }
+            _ => read_destination(reader, value).into_iter().collect(),
+        };
+        mappings.push(MappingOptions { source, destinations, place: Place(value.place()) });
+    }
+    mappings
+}
+
+fn read_destination(reader: &mut Reader<'_>, entry: &Value) -> Option<MappingDestinationOptions> {
+    let Some(map) = entry.as_map() else {
+        reader.error(entry, "Expected an entry for the mapping destination");
+        return None;
+    };
+    let mut destination = MappingDestinationOptions::default();
+    let mut weight = None;
+    for (name, value) in map.entries() {
+        match name.to_ascii_lowercase().as_str() {
+            "dest" | "destination" => destination.subject = reader.text(value)?,
+            "weight" => weight = Some(read_weight(reader, value)?),
+            "cluster" => destination.cluster = Some(reader.text(value)?),
+            _ => {
+                let reason = format!("Unknown field {} for mapping destination", quoted(&name));
+                reader.error(value, reason);
+                return None;
+            }
+        }
+    }
+    match weight {
+        Some(weight) => {
+            destination.weight = weight;
+            Some(destination)
+        }
+        None => {
+            let subject = quoted(&destination.subject);
+            reader.error(entry, format!("Missing weight for mapping destination {subject}"));
+            None
+        }
+    }
+}
+
+fn read_weight(reader: &mut Reader<'_>, value: &Value) -> Option<u8> {
+    let number = match &*value.data {
+        Data::Integer(number) => *number,
+        Data::Text(_) => {
+            let text = value.as_text().unwrap_or_default();
+            let digits = text.strip_suffix('%').unwrap_or(&text);
+            match digits.parse() {
+                Ok(number) => number,
+                Err(_) => {
+                    let shown = quoted(digits);
+                    reader.error(value, format!("Invalid weight {shown} for mapping destination"));
+                    return None;
+                }
+            }
+        }
+        _ => {
+            reader.error(value, format!("Unknown entry type for weight of {}", value.type_name()));
+            return None;
+        }
+    };
+    match u8::try_from(number) {
+        Ok(weight) if number <= WEIGHT_MAX => Some(weight),
+        _ => {
+            reader.error(value, format!("Invalid weight {number} for mapping destination"));
+            None
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The reference page `OPTIONS.md`, made from the option table. A test keeps page and table equal:
+//! `UPDATE_GOLDEN=1 cargo test --lib reference` writes the page anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::config::later::LATER;
+use crate::config::option_table::{Kind, Reload, Row, SECTIONS};
+
+/// The whole page.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Options\n\n\
+         Made from the option table; do not edit. Names in brackets are other spellings of the same option. \
+         A flag wins over the file. *Reload*: live = SIGHUP applies it at once, reconnect = to new \
+         connections, restart = a reload that changes it is refused.\n",
+    );
+    for section in SECTIONS {
+        write!(
+            page,
+            "\n## {}\n\n| option | flag | value | default | reload | meaning |\n\
+             |---|---|---|---|---|---|\n",
+            section.title
+        )
+        .expect("writing to a String cannot fail");
+        for row in section.rows.iter().filter(|row| !row.help.is_empty()) {
+            push_row(&mut page, row);
+        }
+    }
+    push_later(&mut page);
+    page.push_str(DIFFERENCES);
+    page
+}
+
+/// Where Midge judges a file otherwise than nats-server 2.14.5 on purpose.
+const DIFFERENCES: &str = "
+## Stricter than nats-server
+
+Midge refuses a few files that nats-server takes and then cannot use, or reads as something else:
+
+- ports outside -1 to 65535, also by `-t`;
+- negative durations, and negative sizes other than `max_payload`, `logfile_size_limit` and counts, where \
+they mean none;
+- `accounts` that is neither a block nor a list;
+- text that is not UTF-8;
+- nesting deeper than 128 levels, includes deeper than 32 files;
+- digits of other scripts are letters.
+
+`-t` checks that certificate files can be read, not that they fit together: that shows at start. With \
+`no_auth_user` a reload is applied; nats-server refuses most changes of it. TLS flags change what they \
+name and keep the rest of the file's `tls` block; in nats-server they replace it.
+";
+
+fn push_row(page: &mut String, row: &Row) {
+    let mut name = format!("`{}`", row.key);
+    if !row.aliases.is_empty() {
+        write!(name, " ({})", row.aliases.join(", ")).expect("writing to a String cannot fail");
+    }
+    let flags = row.flag.as_ref().map_or(String::new(), |flag| {
+        let names: Vec<String> = flag.names.iter().map(|name| format!("`-{name}`")).collect();
+        names.join(", ")
+    });
+    let reload = match row.reload {
+        _ if row.go_name.is_empty() => "",
+        Reload::Live => "live",
+        Reload::Reconnect => "reconnect",
+        Reload::Restart => "restart",
+    };
+    writeln!(
+        page,
+        "| {name} | {flags} | {} | {} | {reload} | {} |",
+        value(row),
+        row.default,
+        row.help.replace('|', "\\|"),
+    )
+    .expect("writing to a String cannot fail");
+}
+
+/// What may be written behind the option.
+fn value(row: &Row) -> String {
+    match row.kind {
+        Kind::Toggle(_) => "true or false".into(),
+        Kind::Integer { min, max, .. } => format!("number{}", range(min, max)),
+        Kind::Bytes { min, max, .. } => format!("bytes{}", range(min, max)),
+        Kind::Duration { integer_is_seconds: true, .. } => "duration, or seconds".into(),
+        Kind::Duration { .. } => "duration".into(),
+        Kind::Text(_) => "text".into(),
+        Kind::Structure { shape, .. } | Kind::Part { shape, .. } => shape.into(),
+        Kind::Later(_) => String::new(),
+    }
+}
+
+fn range(min: i64, max: i64) -> String {
+    match (min, max) {
+        (i64::MIN, i64::MAX) => String::new(),
+        (i64::MIN, max) => format!(", up to {max}"),
+        (min, i64::MAX) => format!(", {min} or more"),
+        (min, max) => format!(", {min} to {max}"),
+    }
+}
+
+/// What is refused by name, by feature.
+fn push_later(page: &mut String) {
+    page.push_str(
+        "\n## Not supported yet\n\n\
+         These options of nats-server are recognised and refused; `--allow-unsupported` warns and goes on \
+         without them. Written down but switched off they are accepted.\n\n\
+         | feature | options | flags |\n|---|---|---|\n",
+    );
+    let mut features: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    for row in LATER {
+        let Kind::Later(feature) = row.kind else { continue };
+        let (options, flags) = features.entry(feature).or_default();
+        if !row.key.is_empty() {
+            options.push(format!("`{}`", row.key));
+            options.extend(row.aliases.iter().map(|alias| format!("`{alias}`")));
+        }
+        if let Some(flag) = &row.flag {
+            flags.extend(flag.names.iter().map(|name| format!("`-{name}`")));
+        }
+    }
+    for (feature, (options, flags)) in features {
+        writeln!(page, "| {feature} | {} | {} |", options.join(", "), flags.join(", "))
+            .expect("writing to a String cannot fail");
+    }
+    page.push_str(
+        "| Imports, exports, JetStream, message tracing of an account | `imports`, `exports`, \
+         `jetstream`, `msg_trace`, `trace_dest` in an account | |\n\
+         | Auth callout | `auth_callout`, `auth_hook` in `authorization` | |\n",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::option_table::rows;
+
+    #[test]
+    fn the_page_equals_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/OPTIONS.md");
+        let expected = markdown();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &expected).expect("the page can be written");
+        }
+        let page = std::fs::read_to_string(path).expect("the page exists");
+        assert!(page == expected, "run UPDATE_GOLDEN=1 cargo test --lib reference, read the diff");
+    }
+
+    #[test]
+    fn no_name_and_no_flag_means_two_things() {
+        let mut names = Vec::new();
+        let mut flags = Vec::new();
+        for row in rows().chain(LATER) {
+            let block = row.key.rsplit_once('.').map_or("", |(block, _)| block);
+            let own = std::iter::once(row.short_key()).chain(row.aliases.iter().copied());
+            names.extend(own.filter(|name| !name.is_empty()).map(|name| format!("{block}.{name}")));
+            flags.extend(row.flag.iter().flat_map(|flag| flag.names.iter().copied()));
+        }
+        for list in [names, flags.into_iter().map(String::from).collect()] {
+            let mut once = list.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), list.len());
+        }
+    }
+}

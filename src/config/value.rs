@@ -1,0 +1,206 @@
+//! The value tree of a configuration file: what the parser makes and the readers consume.
+//!
+//! Every value knows where its key stands. Strings are bytes, as the file may write any byte with `\xHH`.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+
+/// One value with its place in the file.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Shared, because a variable may be used many times.
+    pub data: Rc<Data>,
+    pub line: usize,
+    pub column: usize,
+    /// The file as it was named by the operator or the include; empty for text without a file.
+    pub file: Rc<Path>,
+    /// A variable refers to this value, so its key needs to be no option.
+    pub used_as_variable: Cell<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    Text(Vec<u8>),
+    Integer(i64),
+    Float(f64),
+    Toggle(bool),
+    /// `2006-01-02T15:04:05Z`, checked.
+    Time(String),
+    List(Vec<Value>),
+    Map(Map),
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+}
+
+/// Keys in the order of their first appearance. A key written twice keeps its last value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Map {
+    entries: Vec<(Vec<u8>, Value)>,
+}
+
+impl Map {
+    pub fn insert(&mut self, key: Vec<u8>, value: Value) {
+        match self.entries.iter_mut().find(|(name, _)| *name == key) {
+            Some((_, old)) => *old = value,
+            None => self.entries.push((key, value)),
+        }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Option<&Value> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Keys that are no UTF-8 are shown with replacement characters; no option is called so.
+    pub fn entries(&self) -> impl Iterator<Item = (String, &Value)> {
+        self.entries.iter().map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value))
+    }
+
+    pub(crate) fn into_entries(self) -> Vec<(Vec<u8>, Value)> {
+        self.entries
+    }
+
+    /// The map as one line of JSON, as Go's encoder writes it: what nats-server's digest is taken of.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_map(self, &mut out);
+        out.push(b'\n');
+        out
+    }
+}
+
+impl Value {
+    /// `file:line:column`.
+    pub fn place(&self) -> String {
+        format!("{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+
+    /// None for anything but text. Bytes that are no UTF-8 are replaced; the reader refuses them first.
+    pub fn as_text(&self) -> Option<String> {
+        match &*self.data {
+            Data::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        }
+    }
+
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match &*self.data {
+            Data::List(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    pub fn as_map(&self) -> Option<&Map> {
+        match &*self.data {
+            Data::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The type's name in nats-server's error texts.
+    pub fn type_name(&self) -> &'static str {
+        match &*self.data {
+            Data::Text(_) => "string",
+            Data::Integer(_) => "int64",
+            Data::Float(_) => "float64",
+            Data::Toggle(_) => "bool",
+            Data::Time(_) => "time.Time",
+            Data::List(_) => "[]interface {}",
+            Data::Map(_) => "map[string]interface {}",
+        }
+    }
+}
+
+fn write_map(map: &Map, out: &mut Vec<u8>) {
+    let mut sorted: Vec<&(Vec<u8>, Value)> = map.entries.iter().collect();
+    sorted.sort_by(|left, right| left.0.cmp(&right.0));
+    out.push(b'{');
+    for (index, (key, value)) in sorted.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(key, out);
+        out.push(b':');
+        write_value(value, out);
+    }
+    out.push(b'}');
+}
+
+fn write_value(value: &Value, out: &mut Vec<u8>) {
+    match &*value.data {
+        Data::Text(bytes) => write_string(bytes, out),
+        Data::Integer(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        Data::Float(number) => write_float(*number, out),
+        Data::Toggle(on) => out.extend_from_slice(if *on { b"true" } else { b"false" }),
+        Data::Time(text) => write_string(text.as_bytes(), out),
+        Data::Map(map) => write_map(map, out),
+        Data::List(values) => {
+            out.push(b'[');
+            for (index, value) in values.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_value(value, out);
+            }
+            out.push(b']');
+        }
+    }
+}
+
+/// Go writes the shortest digits that read back the same, with an exponent only for extreme values.
+fn write_float(number: f64, out: &mut Vec<u8>) {
+    let magnitude = number.abs();
+    let text = if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
+        let text = format!("{number:e}");
+        match text.split_once('e') {
+            Some((digits, exponent)) if !exponent.starts_with('-') => {
+                format!("{digits}e+{exponent}")
+            }
+            _ => text,
+        }
+    } else {
+        number.to_string()
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// JSON text with Go's escapes, which also cover what HTML treats specially.
+fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                '\x08' => out.extend_from_slice(b"\\b"),
+                '\x0c' => out.extend_from_slice(b"\\f"),
+                other
+                    if other < ' '
+                        || matches!(other, '<' | '>' | '&' | '\u{2028}' | '\u{2029}') =>
+                {
+                    out.extend_from_slice(format!("\\u{:04x}", other as u32).as_bytes());
+                }
+                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    out.push(b'"');
+}

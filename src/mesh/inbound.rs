@@ -1,0 +1,50 @@
+//! The receiving ends of one peer's lanes.
+
+use super::lanes::{Note, TargetEnd};
+
+/// See the module's words.
+pub struct Inbound {
+    end: TargetEnd,
+    snapshot: usize,
+}
+
+impl Inbound {
+    pub fn new(end: TargetEnd) -> Self {
+        Self { end, snapshot: 0 }
+    }
+
+    /// Remembers how many batches are visible now.
+    pub fn snapshot(&mut self) -> usize {
+        self.snapshot = self.end.messages.ready_count();
+        self.snapshot
+    }
+
+    pub fn snapshot_taken(&self) -> usize {
+        self.snapshot
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.end.messages.is_empty()
+    }
+
+    pub fn next_note(&mut self) -> Option<Note> {
+        self.end.notes.pop()
+    }
+
+    pub fn next_batch(&mut self) -> Option<Vec<u8>> {
+        self.end.messages.pop()
+    }
+
+    /// Sends an emptied batch home; if there is no room it is freed here.
+    pub fn give_back(&mut self, mut batch: Vec<u8>) {
+        batch.clear();
+        drop(self.end.returned.push(batch));
+    }
+
+    /// There is room again: wakes the source if it waits for some.
+    pub fn wake_waiting_source(&self) {
+        if self.end.waiting.must_wake() {
+            (self.end.wake_source)();
+        }
+    }
+}

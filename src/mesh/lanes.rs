@@ -1,0 +1,118 @@
+//! The rings of all ordered pairs of shards, made before the shards' threads start.
+
+use crate::base::ids::ClientKey;
+use crate::base::limits::{INTEREST_LANE_SLOTS, MESSAGE_LANE_SLOTS};
+use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, ring};
+use crate::broker::link::InterestChange;
+
+/// Empty batches on their way back to the shard that made them.
+const RETURN_LANE_SLOTS: usize = 8;
+
+/// What the interest lane carries, in order.
+#[derive(Clone, Debug)]
+pub enum Note {
+    Interest(InterestChange),
+    /// A consumer here asks a publisher there to pause, or lets it go on.
+    Pace {
+        client: ClientKey,
+        paused: bool,
+    },
+}
+
+/// Wakes a shard if it sleeps; true if it had to.
+pub type Wake = Box<dyn Fn() -> bool + Send>;
+
+/// The source's ends of one ordered pair.
+pub struct SourceEnd {
+    pub notes: RingSource<Note>,
+    pub messages: RingSource<Vec<u8>>,
+    pub returned: RingTarget<Vec<u8>>,
+    pub target_interest: Signal,
+    pub wake_target: Wake,
+    /// Set while the source has something staged.
+    pub waiting: ParkFlag,
+}
+
+/// The target's ends of one ordered pair.
+pub struct TargetEnd {
+    pub notes: RingTarget<Note>,
+    pub messages: RingTarget<Vec<u8>>,
+    pub returned: RingSource<Vec<u8>>,
+    pub wake_source: Wake,
+    pub waiting: ParkFlag,
+}
+
+/// Both directions between this shard and one peer.
+pub struct PeerEnds {
+    pub source: SourceEnd,
+    pub target: TargetEnd,
+}
+
+/// One shard's ends, peers in shard order, itself left out.
+pub struct LaneEnds {
+    pub peers: Vec<PeerEnds>,
+    /// Raised by peers that announced interest.
+    pub interest_waiting: Signal,
+}
+
+/// Sizes of the rings, smaller in tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    pub note_slots: usize,
+    pub message_slots: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { note_slots: INTEREST_LANE_SLOTS, message_slots: MESSAGE_LANE_SLOTS }
+    }
+}
+
+/// The ends for `count` shards; `wake(from, to)` gives shard `from` what wakes shard `to`.
+pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) -> Vec<LaneEnds> {
+    let signals: Vec<Signal> = (0..count).map(|_| Signal::default()).collect();
+    let mut sources: Vec<Vec<Option<SourceEnd>>> = Vec::new();
+    let mut targets: Vec<Vec<Option<TargetEnd>>> =
+        (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for from in 0..count {
+        let mut row = Vec::new();
+        for (to, targets) in targets.iter_mut().enumerate() {
+            if from == to {
+                row.push(None);
+                continue;
+            }
+            let (note_source, note_target) = ring(sizes.note_slots);
+            let (message_source, message_target) = ring(sizes.message_slots);
+            let (return_source, return_target) = ring(RETURN_LANE_SLOTS);
+            let waiting = ParkFlag::default();
+            row.push(Some(SourceEnd {
+                notes: note_source,
+                messages: message_source,
+                returned: return_target,
+                target_interest: signals[to].clone(),
+                wake_target: wake(from, to),
+                waiting: waiting.clone(),
+            }));
+            targets[from] = Some(TargetEnd {
+                notes: note_target,
+                messages: message_target,
+                returned: return_source,
+                wake_source: wake(to, from),
+                waiting,
+            });
+        }
+        sources.push(row);
+    }
+    sources
+        .into_iter()
+        .zip(targets)
+        .zip(signals)
+        .map(|((sources, targets), interest_waiting)| {
+            let pairs = sources.into_iter().zip(targets);
+            let peers = pairs
+                .filter_map(|(source, target)| Some(PeerEnds { source: source?, target: target? }))
+                .collect();
+            LaneEnds { peers, interest_waiting }
+        })
+        .collect()
+}

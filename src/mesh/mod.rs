@@ -1,0 +1,184 @@
+//! Floor 6: the links between the shards of one server.
+//!
+//! Per ordered pair of shards there are two lanes. The interest lane carries changes of interest and is
+//! written at once; the message lane carries batches and is written at the end of a turn. Whoever handles
+//! a peer's bytes or a batch first applies all interest that waits. So nothing that was caused by a
+//! subscription can overtake it, over any number of shards and also through the clients themselves: the
+//! interest was in every lane before the subscriber's next command ran, and is applied everywhere before
+//! any later command runs.
+//!
+//! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must send (a
+//! queue message that looks for another member, a pause) is staged when there is no room.
+
+mod frame;
+mod inbound;
+mod lanes;
+mod outbound;
+
+pub use lanes::{LaneEnds, Lanes, lanes};
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::base::ids::LinkId;
+use crate::broker::outbox::Resumable;
+use crate::broker::router::Turn;
+use crate::broker::{Broker, BrokerHandle};
+use inbound::Inbound;
+use lanes::Note;
+use outbound::{Outbound, ShardLink};
+
+/// Batches taken from one lane per turn, so that sockets get theirs: 8 of 64 KiB.
+const BATCHES_PER_TURN: usize = 8;
+
+/// One shard's side of all its lanes.
+pub struct Mesh {
+    broker: BrokerHandle,
+    peers: Vec<Peer>,
+    interest_waiting: crate::base::ring::Signal,
+    resumable: Rc<Resumable>,
+    counters: RefCell<MeshCounters>,
+}
+
+struct Peer {
+    link: LinkId,
+    outbound: Rc<Outbound>,
+    inbound: RefCell<Inbound>,
+}
+
+/// What the lanes of this shard did since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MeshCounters {
+    pub batches_in: u64,
+    pub messages_in: u64,
+    pub batches_out: u64,
+    /// Times another shard had to be woken.
+    pub wakes: u64,
+    /// Times a batch found its lane full.
+    pub stalls: u64,
+    pub interest_in: u64,
+}
+
+impl Mesh {
+    /// Opens a link to every peer in the broker. Call before the first client attaches.
+    pub fn new(broker: BrokerHandle, ends: LaneEnds, resumable: Rc<Resumable>) -> Self {
+        let peers = ends
+            .peers
+            .into_iter()
+            .map(|end| {
+                let outbound = Rc::new(Outbound::new(end.source));
+                let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
+                Peer { link, outbound, inbound: RefCell::new(Inbound::new(end.target)) }
+            })
+            .collect();
+        Self {
+            broker,
+            peers,
+            interest_waiting: ends.interest_waiting,
+            resumable,
+            counters: RefCell::default(),
+        }
+    }
+
+    /// Applies all interest that other shards announced.
+    pub fn apply_interest(&self) {
+        if self.interest_waiting.take() {
+            self.apply_all(&mut self.broker.borrow_mut());
+        }
+    }
+
+    fn apply_all(&self, broker: &mut Broker) {
+        for peer in &self.peers {
+            let mut inbound = peer.inbound.borrow_mut();
+            let mut applied = 0;
+            while let Some(note) = inbound.next_note() {
+                applied += 1;
+                match note {
+                    Note::Interest(change) => broker.link_interest(peer.link, &change),
+                    Note::Pace { client, paused } => broker.link_pace(client, paused),
+                }
+            }
+            if applied > 0 {
+                self.counters.borrow_mut().interest_in += applied;
+                inbound.wake_waiting_source();
+            }
+        }
+    }
+
+    /// One end of a turn: take what other shards sent, then send what this turn produced. Returns whether
+    /// anything moved.
+    pub fn end_of_turn(&self) -> bool {
+        let drained = self.drain();
+        self.resume_publishers();
+        let mut moved = drained;
+        let mut counters = self.counters.borrow_mut();
+        for peer in &self.peers {
+            let flushed = peer.outbound.flush();
+            moved |= flushed.batches > 0;
+            counters.batches_out += flushed.batches;
+            counters.wakes += u64::from(flushed.woke);
+            counters.stalls += u64::from(flushed.stalled);
+        }
+        moved
+    }
+
+    /// Whether sleeping now would leave a message behind.
+    pub fn has_work(&self) -> bool {
+        !self.resumable.borrow().is_empty()
+            || self
+                .peers
+                .iter()
+                .any(|peer| !peer.inbound.borrow().is_empty() || peer.outbound.can_flush())
+    }
+
+    /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that
+    /// was published before a message is in force when the message is delivered.
+    fn drain(&self) -> bool {
+        let waiting: usize =
+            self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
+        self.apply_interest();
+        if waiting == 0 {
+            return false;
+        }
+        let mut broker = self.broker.borrow_mut();
+        let mut counters = self.counters.borrow_mut();
+        for peer in &self.peers {
+            let mut inbound = peer.inbound.borrow_mut();
+            let batches = inbound.snapshot_taken().min(BATCHES_PER_TURN);
+            for _ in 0..batches {
+                let Some(batch) = inbound.next_batch() else { break };
+                counters.batches_in += 1;
+                frame::for_each(&batch, |forward| {
+                    counters.messages_in += 1;
+                    let mut turn = Turn::default();
+                    broker.publish_forwarded(peer.link, forward, &mut turn);
+                    if let (Some(outbox), Some(client)) = (turn.paced, forward.publisher)
+                        && outbox.pace_target(Instant::now()).is_some()
+                        && outbox.note_paced(peer.link, client)
+                    {
+                        peer.outbound.push_note(Note::Pace { client, paused: true });
+                    }
+                });
+                inbound.give_back(batch);
+            }
+            if batches > 0 {
+                inbound.wake_waiting_source();
+            }
+        }
+        true
+    }
+
+    fn resume_publishers(&self) {
+        let publishers = std::mem::take(&mut *self.resumable.borrow_mut());
+        for publisher in publishers {
+            let outbound = &self.peers[publisher.link.index()].outbound;
+            outbound.push_note(Note::Pace { client: publisher.client, paused: false });
+            outbound.wake();
+        }
+    }
+
+    pub fn counters(&self) -> MeshCounters {
+        *self.counters.borrow()
+    }
+}

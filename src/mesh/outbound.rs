@@ -1,0 +1,232 @@
+//! The sending ends of one peer's lanes: what finds no room is staged here, in order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::frame;
+use super::lanes::{Note, SourceEnd};
+use crate::base::gate::Gate;
+use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN, LANE_STAGED_BYTES_MAX};
+use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink};
+
+/// See the module's words.
+///
+/// Invariants: notes reach the ring in order (staged ones first); so do batches; while notes are staged no
+/// batch goes out, because a message may be the consequence of a staged note.
+pub struct Outbound {
+    end: RefCell<SourceEnd>,
+    staged_notes: RefCell<VecDeque<Note>>,
+    /// Full batches that found no slot.
+    staged: RefCell<VecDeque<Vec<u8>>>,
+    staged_bytes: Cell<usize>,
+    /// The batch that is being filled.
+    current: RefCell<Vec<u8>>,
+    batches: Cell<u64>,
+    stalled: Cell<bool>,
+    /// Free note slots a session needs before it may subscribe.
+    room_min: usize,
+    /// Somebody waits for room for notes.
+    notes_wanted: Cell<bool>,
+    /// Counts the times such a wait ended.
+    notes_room: Rc<Gate>,
+    /// Counts the times staged batches fell below the limit.
+    messages_room: Rc<Gate>,
+}
+
+/// What one flush did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flushed {
+    pub batches: u64,
+    pub woke: bool,
+    pub stalled: bool,
+}
+
+impl Outbound {
+    pub fn new(end: SourceEnd) -> Self {
+        Self {
+            room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
+            notes_wanted: Cell::new(false),
+            end: RefCell::new(end),
+            staged_notes: RefCell::default(),
+            staged: RefCell::default(),
+            staged_bytes: Cell::new(0),
+            current: RefCell::default(),
+            batches: Cell::new(0),
+            stalled: Cell::new(false),
+            notes_room: Rc::new(Gate::new()),
+            messages_room: Rc::new(Gate::new()),
+        }
+    }
+
+    pub fn push_note(&self, note: Note) {
+        let mut staged = self.staged_notes.borrow_mut();
+        let mut end = self.end.borrow_mut();
+        if staged.is_empty() {
+            match end.notes.push(note) {
+                Ok(()) => {
+                    end.target_interest.raise();
+                    // A sleeping peer reads its notes when it next does anything; it is woken for them only
+                    // before the lane gets full.
+                    if end.notes.free_slots() < self.room_min * 2 {
+                        (end.wake_target)();
+                    }
+                    return;
+                }
+                Err(note) => staged.push_back(note),
+            }
+        } else {
+            staged.push_back(note);
+        }
+        end.waiting.announce();
+        (end.wake_target)();
+    }
+
+    fn append(&self, forward: &Forward<'_>) {
+        let size = frame::size(forward);
+        let mut current = self.current.borrow_mut();
+        if !current.is_empty() && current.len() + size > BATCH_BYTES {
+            let full = std::mem::take(&mut *current);
+            self.send_or_stage(full);
+        }
+        if current.capacity() < size.max(1) {
+            let recycled = self.end.borrow_mut().returned.pop();
+            *current = recycled.unwrap_or_else(|| Vec::with_capacity(BATCH_BYTES));
+            current.reserve(size);
+        }
+        frame::append(&mut current, forward);
+    }
+
+    fn send_or_stage(&self, batch: Vec<u8>) {
+        let mut staged = self.staged.borrow_mut();
+        let held = !staged.is_empty() || !self.staged_notes.borrow().is_empty();
+        let rejected = if held { Err(batch) } else { self.end.borrow_mut().messages.push(batch) };
+        match rejected {
+            Ok(()) => self.batches.set(self.batches.get() + 1),
+            Err(batch) => {
+                self.stalled.set(true);
+                self.staged_bytes.set(self.staged_bytes.get() + batch.len());
+                staged.push_back(batch);
+            }
+        }
+    }
+
+    /// Sends what is staged and the current batch, as far as there is room; wakes the peer if it sleeps.
+    pub fn flush(&self) -> Flushed {
+        self.flush_staged();
+        let current = std::mem::take(&mut *self.current.borrow_mut());
+        if !current.is_empty() {
+            self.send_or_stage(current);
+        } else if current.capacity() > 0 {
+            *self.current.borrow_mut() = current;
+        }
+        if self.waits_for_room() {
+            // Ask to be woken when there is room, then look once more: the peer may have made room before
+            // it could see the request.
+            self.end.borrow().waiting.announce();
+            self.flush_staged();
+        }
+        let batches = self.batches.take();
+        let woke = batches > 0 && (self.end.borrow().wake_target)();
+        Flushed { batches, woke, stalled: self.stalled.take() }
+    }
+
+    fn flush_staged(&self) {
+        let mut end = self.end.borrow_mut();
+        let mut notes = self.staged_notes.borrow_mut();
+        if !notes.is_empty() {
+            while let Some(note) = notes.pop_front() {
+                if let Err(note) = end.notes.push(note) {
+                    notes.push_front(note);
+                    break;
+                }
+            }
+            end.target_interest.raise();
+            if !notes.is_empty() {
+                (end.wake_target)();
+                return;
+            }
+        }
+        if self.notes_wanted.get() && end.notes.free_slots() >= self.room_min {
+            self.notes_wanted.set(false);
+            self.notes_room.advance_by(1);
+        }
+        let mut staged = self.staged.borrow_mut();
+        if staged.is_empty() {
+            return;
+        }
+        while let Some(batch) = staged.pop_front() {
+            let size = batch.len();
+            if let Err(batch) = end.messages.push(batch) {
+                staged.push_front(batch);
+                break;
+            }
+            self.batches.set(self.batches.get() + 1);
+            self.staged_bytes.set(self.staged_bytes.get() - size);
+        }
+        if self.staged_bytes.get() <= LANE_STAGED_BYTES_MAX {
+            self.messages_room.advance_by(1);
+        }
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.notes_wanted.get()
+            || !self.staged.borrow().is_empty()
+            || !self.staged_notes.borrow().is_empty()
+    }
+
+    /// Whether a flush would move something now.
+    pub fn can_flush(&self) -> bool {
+        if !self.staged_notes.borrow().is_empty() {
+            return self.end.borrow().notes.free_slots() > 0;
+        }
+        if self.notes_wanted.get() && self.end.borrow().notes.free_slots() >= self.room_min {
+            return true;
+        }
+        let waiting = !self.staged.borrow().is_empty() || !self.current.borrow().is_empty();
+        waiting && !self.end.borrow().messages.is_full()
+    }
+
+    pub fn wake(&self) {
+        (self.end.borrow().wake_target)();
+    }
+}
+
+/// How the broker sees one peer shard.
+pub struct ShardLink(pub Rc<Outbound>);
+
+impl LinkSink for ShardLink {
+    fn interest_changed(&self, change: &InterestChange) {
+        self.0.push_note(Note::Interest(change.clone()));
+    }
+
+    fn interest_congestion(&self) -> Option<Congestion> {
+        let outbound = &self.0;
+        let has_room = outbound.staged_notes.borrow().is_empty()
+            && outbound.end.borrow().notes.free_slots() >= outbound.room_min;
+        if has_room {
+            return None;
+        }
+        // The peer is asked to read; the flush that finds room opens the gate.
+        outbound.notes_wanted.set(true);
+        let end = outbound.end.borrow();
+        end.waiting.announce();
+        (end.wake_target)();
+        Some(Congestion {
+            gate: outbound.notes_room.clone(),
+            until: outbound.notes_room.value() + 1,
+        })
+    }
+
+    fn forward(&self, forward: &Forward<'_>) {
+        self.0.append(forward);
+    }
+
+    fn message_congestion(&self) -> Option<Congestion> {
+        let outbound = &self.0;
+        (outbound.staged_bytes.get() > LANE_STAGED_BYTES_MAX).then(|| Congestion {
+            gate: outbound.messages_room.clone(),
+            until: outbound.messages_room.value() + 1,
+        })
+    }
+}

@@ -1,0 +1,8 @@
+//! Floor 5: the only way to a socket.
+
+pub mod connection;
+pub mod doorbell;
+pub mod listener;
+pub mod read_buffer;
+pub mod runtime;
+pub mod session;

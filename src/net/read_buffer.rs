@@ -1,0 +1,183 @@
+//! Bytes of one peer that were read and not yet consumed.
+//!
+//! An idle connection holds the smallest class, a busy one grows to 64 KiB and shrinks again; only a
+//! message larger than that makes it larger, and never to more than twice what has arrived.
+
+use std::rc::Rc;
+
+use monoio::buf::IoBufMut;
+use monoio::io::{AsyncReadRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf};
+use monoio::net::TcpStream;
+
+use crate::base::limits::READ_BUFFER_BYTES;
+use crate::base::pool::BufferPool;
+
+/// Reads that used less than a quarter of the buffer before it shrinks a class.
+const SHORT_READS_BEFORE_SHRINK: u8 = 16;
+
+/// See the module's words. Invariant: `start <= data.len() <= data.capacity()`.
+pub struct ReadBuffer {
+    data: Vec<u8>,
+    /// Bytes before it are consumed.
+    start: usize,
+    /// Bytes from `start` the current command takes, as far as known.
+    needed: usize,
+    class: usize,
+    short_reads: u8,
+    pool: Rc<BufferPool>,
+}
+
+impl ReadBuffer {
+    pub fn new(pool: Rc<BufferPool>) -> Self {
+        Self { data: Vec::new(), start: 0, needed: 0, class: 0, short_reads: 0, pool }
+    }
+
+    /// What is there to be parsed.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.data.len());
+    }
+
+    /// Says how many bytes, from the first unconsumed one, the parser waits for.
+    pub fn expect(&mut self, needed: usize) {
+        self.needed = needed;
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.data.capacity()
+    }
+
+    /// Appends bytes as if they had been read: for simulators and tests.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.compact();
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// Goes back to the smallest buffer; keeps unconsumed bytes.
+    pub fn shrink(&mut self) {
+        self.class = 0;
+        self.short_reads = 0;
+        self.compact();
+        if self.data.capacity() > READ_BUFFER_BYTES[0] {
+            let mut smaller = self.pool.take(self.data.len(), 0);
+            smaller.extend_from_slice(&self.data);
+            self.pool.give_back(std::mem::replace(&mut self.data, smaller));
+        }
+    }
+
+    fn compact(&mut self) {
+        if self.start > 0 {
+            self.data.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Makes room for the next read.
+    fn make_room(&mut self) {
+        self.compact();
+        let length = self.data.len();
+        let class_bytes = self.pool.class_bytes(self.class);
+        let capacity = self.data.capacity();
+        if length == 0 {
+            if capacity != class_bytes {
+                let fresh = self.pool.take(class_bytes, self.class);
+                self.pool.give_back(std::mem::replace(&mut self.data, fresh));
+            }
+            return;
+        }
+        // A partial command: room for all of it, but at most as much again as has arrived.
+        let wanted = self.needed.max(length + 1).min(length * 2).max(class_bytes);
+        let free = capacity - length;
+        if capacity >= wanted && free > 0 {
+            return;
+        }
+        let mut larger = self.pool.take(wanted.max(length + 1), self.class);
+        larger.extend_from_slice(&self.data);
+        self.pool.give_back(std::mem::replace(&mut self.data, larger));
+    }
+
+    /// Reads once; 0 = end of stream. With a handle the read can be cancelled, which loses nothing.
+    ///
+    /// # Errors
+    /// The socket's; a cancelled read's is ECANCELED.
+    pub async fn fill(
+        &mut self,
+        source: &mut OwnedReadHalf<TcpStream>,
+        cancel: Option<CancelHandle>,
+    ) -> std::io::Result<usize> {
+        self.make_room();
+        let begin = self.data.len();
+        let room = self.data.capacity() - begin;
+        let slice = std::mem::take(&mut self.data).slice_mut(begin..);
+        let (result, slice) = match cancel {
+            Some(handle) => source.cancelable_read(slice, handle).await,
+            None => source.read(slice).await,
+        };
+        self.data = slice.into_inner();
+        let count = result?;
+        self.adapt(count, room);
+        Ok(count)
+    }
+
+    fn adapt(&mut self, count: usize, room: usize) {
+        if count == room {
+            self.class = (self.class + 1).min(self.pool.class_max());
+            self.short_reads = 0;
+        } else if count < self.pool.class_bytes(self.class) / 8 && self.class > 0 {
+            self.short_reads += 1;
+            if self.short_reads >= SHORT_READS_BEFORE_SHRINK {
+                self.class -= 1;
+                self.short_reads = 0;
+            }
+        } else {
+            self.short_reads = 0;
+        }
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer() -> ReadBuffer {
+        ReadBuffer::new(Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 4)))
+    }
+
+    #[test]
+    fn a_partial_command_never_makes_it_more_than_twice_what_arrived() {
+        let mut buffer = buffer();
+        buffer.extend(&[b'x'; 300]);
+        buffer.expect(1 << 30);
+        buffer.make_room();
+        assert!(buffer.capacity() <= READ_BUFFER_BYTES[1]);
+        for _ in 0..12 {
+            let length = buffer.bytes().len();
+            buffer.extend(&vec![b'x'; length]);
+            buffer.make_room();
+            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[2]));
+        }
+    }
+
+    #[test]
+    fn consumed_bytes_leave_and_the_rest_stays() {
+        let mut buffer = buffer();
+        buffer.extend(b"hello world");
+        buffer.consume(6);
+        buffer.make_room();
+        assert_eq!(buffer.bytes(), b"world");
+        buffer.shrink();
+        assert_eq!(buffer.bytes(), b"world");
+    }
+}

@@ -1,0 +1,234 @@
+//! monoio's run loop and its end of turn.
+//!
+//! A shard's main future is polled when the tasks that were ready have run: that is the end of a turn. There
+//! the shard drains and flushes its lanes and announces that it will sleep. `TurnHook` is how tasks ask
+//! for it. Leaned on, from monoio 0.2.4's run loop: `block_on` polls the main future after the task queue,
+//! whenever its waker was used, and a woken task goes to the back of the queue.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::base::ring::{ParkFlag, Signal};
+use crate::net::doorbell::DoorbellHandle;
+
+/// Submission entries of a shard's ring; the completion queue has four times as many.
+pub const RING_ENTRIES: u32 = 1024;
+
+/// Which of monoio's drivers runs a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    IoUring,
+    Epoll,
+}
+
+/// Builds a runtime on this thread and runs `main` on it.
+///
+/// # Errors
+/// The driver could not be set up.
+pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
+    match driver {
+        Driver::IoUring => {
+            let runtime = build_uring(ring_builder()).or_else(|_| {
+                // Kernels before 6.0 lack single issuer; the plain ring works everywhere.
+                build_uring(io_uring::IoUring::builder())
+            });
+            Ok(runtime?.block_on(main))
+        }
+        Driver::Epoll => {
+            let mut runtime =
+                monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().enable_timer().build()?;
+            Ok(runtime.block_on(main))
+        }
+    }
+}
+
+/// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the kernel
+/// anyway: no interrupts of the thread for task work.
+pub fn ring_builder() -> io_uring::Builder {
+    let mut builder = io_uring::IoUring::builder();
+    builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
+    builder
+}
+
+type UringRuntime = monoio::Runtime<monoio::time::TimeDriver<monoio::IoUringDriver>>;
+
+fn build_uring(builder: io_uring::Builder) -> io::Result<UringRuntime> {
+    monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+        .uring_builder(builder)
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
+}
+
+/// Starts a task on this shard.
+pub fn spawn<F: Future<Output = ()> + 'static>(future: F) {
+    drop(monoio::spawn(future));
+}
+
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Waits for a future that may be dropped at any time; false = it did not finish in time.
+pub async fn within<F: Future>(duration: Duration, future: F) -> bool {
+    monoio::time::timeout(duration, future).await.is_ok()
+}
+
+/// How tasks reach the end of the turn. One per shard, shared by its tasks.
+pub struct TurnHook {
+    /// The main future's waker.
+    main: RefCell<Option<Waker>>,
+    /// Wakes the kicker task, which asks for another turn without sleeping in between.
+    kicker: RefCell<Option<Waker>>,
+    yielded: RefCell<Vec<Waker>>,
+    park: ParkFlag,
+    /// Raised by other shards that announced interest.
+    interest_waiting: Signal,
+    apply_interest: RefCell<Option<Box<dyn Fn()>>>,
+    last_activity: Cell<Option<Instant>>,
+    /// When the run loop last went through the kernel's wait, where timers fire.
+    last_wait: Cell<Instant>,
+    bell: DoorbellHandle,
+    busy_poll: Duration,
+}
+
+/// How long timers may be late while a shard has no time to wait.
+const TIMER_SLACK: Duration = Duration::from_millis(1);
+
+impl TurnHook {
+    pub fn new(
+        park: ParkFlag,
+        interest_waiting: Signal,
+        bell: DoorbellHandle,
+        busy_poll: Duration,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            main: RefCell::new(None),
+            kicker: RefCell::new(None),
+            yielded: RefCell::default(),
+            park,
+            interest_waiting,
+            apply_interest: RefCell::new(None),
+            last_activity: Cell::new(None),
+            last_wait: Cell::new(Instant::now()),
+            bell,
+            busy_poll,
+        })
+    }
+
+    /// What applies waiting interest.
+    pub fn set_apply_interest(&self, apply: Box<dyn Fn()>) {
+        *self.apply_interest.borrow_mut() = Some(apply);
+    }
+
+    /// Called before a batch of a peer's commands: applies interest that other shards announced, so that
+    /// whatever this peer does now reaches subscriptions its peers were told are in force; and asks for the
+    /// end of the turn.
+    #[inline]
+    pub fn before_batch(&self) {
+        if self.interest_waiting.is_raised()
+            && let Some(apply) = self.apply_interest.borrow().as_ref()
+        {
+            apply();
+        }
+        self.note_activity();
+        self.request();
+    }
+
+    /// Asks for the end of the turn.
+    #[inline]
+    pub fn request(&self) {
+        self.park.retract();
+        if let Some(waker) = self.main.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Lets every other ready task and completion go first.
+    pub async fn yield_turn(&self) {
+        let mut first = true;
+        poll_fn(|context| {
+            if !std::mem::take(&mut first) {
+                return Poll::Ready(());
+            }
+            self.yielded.borrow_mut().push(context.waker().clone());
+            self.request();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A turn was useful: busy polling goes on from here.
+    pub fn note_activity(&self) {
+        if !self.busy_poll.is_zero() {
+            self.last_activity.set(Some(Instant::now()));
+        }
+    }
+
+    /// For the main future, first thing when polled.
+    pub fn begin_end_of_turn(&self, context: &Context<'_>) {
+        let mut main = self.main.borrow_mut();
+        if main.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            *main = Some(context.waker().clone());
+        }
+    }
+
+    /// For the main future, last thing: wakes those that yielded, and decides whether the shard sleeps.
+    /// `has_work` says whether something would be missed by sleeping.
+    pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
+        let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
+        yielded.into_iter().for_each(Waker::wake);
+        let now = Instant::now();
+        let spinning = !self.busy_poll.is_zero()
+            && self
+                .last_activity
+                .get()
+                .is_some_and(|since| now.duration_since(since) < self.busy_poll);
+        if spinning || has_work() {
+            self.go_on(now);
+            return;
+        }
+        self.last_wait.set(now);
+        self.park.announce();
+        if has_work() {
+            self.park.retract();
+            self.go_on(now);
+        }
+    }
+
+    /// Another turn without sleeping. Timers fire only when the run loop waits, so now and then it is made
+    /// to wait with the bell already rung.
+    fn go_on(&self, now: Instant) {
+        if now.duration_since(self.last_wait.get()) > TIMER_SLACK {
+            self.last_wait.set(now);
+            self.bell.ring();
+        } else {
+            self.kick();
+        }
+    }
+
+    fn kick(&self) {
+        if let Some(waker) = self.kicker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake and its run
+    /// the runtime reaps completions.
+    pub async fn run_kicker(self: Rc<Self>) {
+        poll_fn::<(), _>(|context| {
+            let mut kicker = self.kicker.borrow_mut();
+            if kicker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+                *kicker = Some(context.waker().clone());
+            }
+            drop(kicker);
+            self.request();
+            Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,51 @@
+//! What a connection needs of whoever speaks on it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::base::gate::Gate;
+use crate::broker::outbox::Outbox;
+use crate::net::read_buffer::ReadBuffer;
+use crate::protocol::nats::error::CloseReason;
+
+/// Protocol state of one peer: bytes in, bytes in an outbox out, no await.
+pub trait Session {
+    /// The connection is up: push the first bytes, if the server speaks first.
+    fn start(&mut self);
+
+    /// Consumes whole commands, a bounded amount of work per call.
+    fn receive(&mut self, input: &mut ReadBuffer) -> Step;
+
+    /// Called at every tick of the shard: pings and deadlines. Some closes the connection.
+    fn tick(&mut self, now: Instant) -> Option<CloseReason>;
+
+    /// The connection ends: detach from everything. Called once.
+    fn close(&mut self, reason: CloseReason);
+
+    fn outbox(&self) -> &Rc<Outbox>;
+}
+
+/// What the reader does after a batch.
+pub enum Step {
+    ReadMore,
+    /// There is more input in the buffer, but others get their turn first.
+    Again,
+    WaitFor(Wait),
+    /// The outbox already holds what the peer is told.
+    Close(CloseReason),
+}
+
+/// A wait of one reader; it goes on at once when what it waits for ceases to exist.
+pub enum Wait {
+    Gate {
+        gate: Rc<Gate>,
+        until: u64,
+        at_most: Option<Duration>,
+    },
+    /// Until a consumer's outbox has sent so much.
+    Sent {
+        outbox: Rc<Outbox>,
+        until: u64,
+        at_most: Duration,
+    },
+}

@@ -1,0 +1,170 @@
+//! What can go wrong with a client, the exact text it is told, and why its connection closed.
+//!
+//! Client libraries match on these texts: they are byte-equal to nats-server's. Source: nats-server
+//! server/errors.go, server/client.go (ClosedState), server/monitor.go (ClosedState.String).
+
+use std::fmt;
+
+/// Why a connection was closed, as `/connz?state=closed` and the log show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    ClientClosed,
+    AuthenticationTimeout,
+    AuthenticationFailure,
+    TlsHandshakeFailure,
+    SlowConsumerPendingBytes,
+    SlowConsumerWriteDeadline,
+    WriteError,
+    ReadError,
+    ParseError,
+    StaleConnection,
+    ProtocolViolation,
+    BadClientProtocolVersion,
+    MaximumAccountConnectionsExceeded,
+    MaximumConnectionsExceeded,
+    MaximumPayloadExceeded,
+    MaximumControlLineExceeded,
+    MaximumSubscriptionsExceeded,
+    ServerShutdown,
+    AuthenticationExpired,
+    NoRespondersRequiresHeaders,
+    Kicked,
+}
+
+impl CloseReason {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "Client Closed",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::AuthenticationFailure => "Authentication Failure",
+            Self::TlsHandshakeFailure => "TLS Handshake Failure",
+            Self::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
+            Self::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
+            Self::WriteError => "Write Error",
+            Self::ReadError => "Read Error",
+            Self::ParseError => "Parse Error",
+            Self::StaleConnection => "Stale Connection",
+            Self::ProtocolViolation => "Protocol Violation",
+            Self::BadClientProtocolVersion => "Bad Client Protocol Version",
+            Self::MaximumAccountConnectionsExceeded => "Maximum Account Connections Exceeded",
+            Self::MaximumConnectionsExceeded => "Maximum Connections Exceeded",
+            Self::MaximumPayloadExceeded => "Maximum Message Payload Exceeded",
+            Self::MaximumControlLineExceeded => "Maximum Control Line Exceeded",
+            Self::MaximumSubscriptionsExceeded => "Maximum Subscriptions Exceeded",
+            Self::ServerShutdown => "Server Shutdown",
+            Self::AuthenticationExpired => "Authentication Expired",
+            Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            Self::Kicked => "Kicked",
+        }
+    }
+
+    /// Whether what is still queued for the peer is thrown away: it cannot or must not be sent.
+    pub fn discards_pending(self) -> bool {
+        matches!(
+            self,
+            Self::SlowConsumerPendingBytes
+                | Self::SlowConsumerWriteDeadline
+                | Self::WriteError
+                | Self::ReadError
+                | Self::ClientClosed
+        )
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// What a parser refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// Not a verb, or a payload that is not followed by CRLF.
+    UnknownOperation,
+    /// Arguments that do not fit their verb: closed without a word.
+    BadArguments(&'static str),
+    MaximumControlLine,
+    MaximumPayload {
+        size: u32,
+    },
+    /// The peer sent `-ERR`.
+    PeerError,
+}
+
+impl ProtocolError {
+    /// The text between the quotes of `-ERR`, or none where nats-server closes in silence.
+    pub fn wire_text(self) -> Option<&'static str> {
+        match self {
+            Self::UnknownOperation => Some("Unknown Protocol Operation"),
+            Self::BadArguments(_) | Self::PeerError => None,
+            Self::MaximumControlLine => Some("maximum control line exceeded"),
+            Self::MaximumPayload { .. } => Some("Maximum Payload Violation"),
+        }
+    }
+
+    pub fn close_reason(self) -> CloseReason {
+        match self {
+            Self::UnknownOperation | Self::BadArguments(_) => CloseReason::ProtocolViolation,
+            Self::MaximumControlLine => CloseReason::MaximumControlLineExceeded,
+            Self::MaximumPayload { .. } => CloseReason::MaximumPayloadExceeded,
+            Self::PeerError => CloseReason::ParseError,
+        }
+    }
+}
+
+/// The other texts a client can be told, each with whether the connection stays.
+pub mod text {
+    pub const MAXIMUM_CONNECTIONS: &str = "maximum connections exceeded";
+    pub const MAXIMUM_ACCOUNT_CONNECTIONS: &str = "maximum account active connections exceeded";
+    pub const MAXIMUM_SUBSCRIPTIONS: &str = "maximum subscriptions exceeded";
+    pub const STALE_CONNECTION: &str = "Stale Connection";
+    pub const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
+    pub const NO_RESPONDERS_REQUIRES_HEADERS: &str = "no responders requires headers support";
+    pub const INVALID_SUBJECT: &str = "Invalid Subject";
+    pub const INVALID_PUBLISH_SUBJECT: &str = "Invalid Publish Subject";
+    pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
+    pub const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
+}
+
+/// A subject between double quotes as Go's `%q` writes it: what permission errors show.
+pub fn quoted(subject: &[u8]) -> String {
+    let mut out = String::with_capacity(subject.len() + 2);
+    out.push('"');
+    for chunk in subject.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\x07' => out.push_str("\\a"),
+                '\x08' => out.push_str("\\b"),
+                '\x0c' => out.push_str("\\f"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\x0b' => out.push_str("\\v"),
+                c if (c as u32) < 0x20 || c as u32 == 0x7f => {
+                    out.push_str(&format!("\\x{:02x}", c as u32))
+                }
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_quoted_as_go_does() {
+        assert_eq!(quoted(b"foo.bar"), "\"foo.bar\"");
+        assert_eq!(quoted(b"a\"b\\c\x01\xff"), "\"a\\\"b\\\\c\\x01\\xff\"");
+        assert_eq!(quoted("ü".as_bytes()), "\"ü\"");
+    }
+}

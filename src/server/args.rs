@@ -1,0 +1,195 @@
+//! From the command line to what the process is to do. Run under the name `nats-server` it keeps that
+//! program's texts and exit codes, also the odd ones.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::config::load::{self, Loaded};
+use crate::config::options::Options;
+use crate::config::surroundings::{Surroundings, SystemSurroundings};
+use crate::server::flags::Flags;
+use crate::server::help;
+use crate::server::identity::version_text;
+
+/// What the process is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    Run(Box<Start>),
+    /// Text for standard output, exit 0.
+    Version(String),
+    /// Text for standard output, exit 0.
+    Help(String),
+    /// Text for standard output, exit 0.
+    HelpTls(String),
+    /// The tested file is good: text for standard error, exit 0.
+    TestConfig(String),
+    /// Signal another process, then exit 0.
+    Signal {
+        /// `command[=pid|pidfile|prefix*]`, read by `signal_command`.
+        parameters: String,
+        /// The name whose processes are meant when no process id is given.
+        program: String,
+    },
+    /// Print and exit.
+    Refused(Refusal),
+}
+
+/// Everything a server starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    pub options: Options,
+    /// Applied again over the file at each reload.
+    pub flags: Flags,
+    /// For the operator, one line each; the server runs all the same.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub stdout: String,
+    pub stderr: String,
+    pub exit_code: u8,
+}
+
+/// The name the process was started under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Midge,
+    NatsServer,
+}
+
+impl Program {
+    fn of(argv0: &OsStr) -> Self {
+        match Path::new(argv0).file_name() {
+            Some(name) if name == "nats-server" => Program::NatsServer,
+            _ => Program::Midge,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Program::Midge => "midge",
+            Program::NatsServer => "nats-server",
+        }
+    }
+
+    fn refuse(self, reason: &str) -> Invocation {
+        Invocation::Refused(Refusal {
+            stdout: String::new(),
+            stderr: format!("{}: {reason}\n", self.name()),
+            exit_code: 1,
+        })
+    }
+
+    /// A flag that cannot be read. nats-server prints its usage and then exits as if it was asked to.
+    fn refuse_flag(self, reason: &str) -> Invocation {
+        let (stdout, exit_code) = match self {
+            Program::NatsServer => (help::usage(self.name()), 0),
+            Program::Midge => (String::new(), 2),
+        };
+        let hint = match self {
+            Program::NatsServer => "",
+            Program::Midge => "Run midge --help for the flags there are.\n",
+        };
+        Invocation::Refused(Refusal { stdout, stderr: format!("{reason}\n{hint}"), exit_code })
+    }
+
+    fn version(self) -> String {
+        version_text(self.name()) + "\n"
+    }
+}
+
+/// Reads the command line, and the configuration file it names.
+pub fn parse(argv0: &OsStr, args: impl Iterator<Item = OsString>) -> Invocation {
+    parse_in(argv0, args, &SystemSurroundings)
+}
+
+/// As `parse`, with files and environment of the caller's choice.
+pub fn parse_in(
+    argv0: &OsStr,
+    args: impl Iterator<Item = OsString>,
+    surroundings: &dyn Surroundings,
+) -> Invocation {
+    let program = Program::of(argv0);
+    let flags = match Flags::parse(args) {
+        Ok(flags) => flags,
+        Err(reason) => return program.refuse_flag(&reason),
+    };
+    let word = flags.words.first().map(|word| word.to_lowercase());
+    if flags.is_on(&["v", "version"]) {
+        return Invocation::Version(program.version());
+    }
+    if flags.is_on(&["h", "help"]) {
+        return Invocation::Help(format!("{}\n", help::usage(program.name())));
+    }
+    if flags.is_on(&["help_tls"]) {
+        return Invocation::HelpTls(help::tls_usage());
+    }
+    match word.as_deref() {
+        None => {}
+        Some("version") => return Invocation::Version(program.version()),
+        Some("help") => return Invocation::Help(format!("{}\n", help::usage(program.name()))),
+        Some(_) => {
+            let word = crate::config::go_text::quoted(&flags.words[0]);
+            return program.refuse(&format!("unrecognized command: {word}"));
+        }
+    }
+    if let Some(signal) = flags.value(&["sl", "signal"]).filter(|signal| !signal.is_empty()) {
+        return Invocation::Signal { parameters: signal.into(), program: program.name().into() };
+    }
+    if flags.is_on(&["t"]) {
+        return test_config(program, &flags, surroundings);
+    }
+    match load(&flags, surroundings) {
+        Ok(start) => Invocation::Run(Box::new(start)),
+        Err(reason) => program.refuse(&reason),
+    }
+}
+
+/// Reads the file the flags name and applies the flags over it: at start, and again at each reload.
+///
+/// # Errors
+/// Everything that is wrong, in nats-server's words.
+pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, String> {
+    let (mut options, mut warnings) = match flags.config_file() {
+        None => (Options::default(), Vec::new()),
+        Some(path) => {
+            let loaded = load::load_file(&path, surroundings, flags.allow_unsupported())?;
+            let Loaded { options, mut warnings, unsupported } = loaded;
+            warnings.extend(unsupported);
+            (options, warnings)
+        }
+    };
+    warnings.extend(flags.apply(&mut options)?);
+    load::validate(&options)?;
+    Ok(Start { options, flags: flags.clone(), warnings })
+}
+
+/// As in nats-server a test looks at the file alone, and takes a warning for a failure.
+fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings) -> Invocation {
+    let Some(path) = flags.config_file() else {
+        return program
+            .refuse("must specify [-c, --config] option to check configuration file syntax");
+    };
+    match load::load_file(&path, surroundings, flags.allow_unsupported()) {
+        Err(reason) => program.refuse(&reason),
+        Ok(loaded) if !loaded.warnings.is_empty() => {
+            let lines: String =
+                loaded.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+            program.refuse(&lines)
+        }
+        Ok(loaded) => {
+            let notes: String =
+                loaded.unsupported.iter().map(|warning| format!("{warning}\n")).collect();
+            Invocation::TestConfig(format!(
+                "{notes}{}: configuration file {} is valid ({})\n",
+                program.name(),
+                path.display(),
+                loaded.options.config_digest,
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

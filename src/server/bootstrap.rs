@@ -1,0 +1,156 @@
+//! From options to running shards: addresses, lanes, pinned threads.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::auth::state::AuthState;
+use crate::base::counters::ServerCounters;
+use crate::base::ids::ShardId;
+use crate::config::options::Options;
+use crate::mesh::{Lanes, lanes};
+use crate::net::doorbell::doorbell;
+use crate::net::listener::{Listener, bind_tcp};
+use crate::net::runtime::Driver;
+use crate::protocol::nats::handshake::Info;
+use crate::server::error_text::os_error_text;
+use crate::shard::{Offload, ShardHandle, ShardSeed, run};
+
+/// How long all shards may take to come up.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a port may stay taken by a server that has just ended.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A running server's shards.
+pub struct Shards {
+    pub handles: Vec<ShardHandle>,
+    pub threads: Vec<JoinHandle<()>>,
+    pub counters: ServerCounters,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    pub info: Arc<Info>,
+}
+
+/// What the host gives a server to run on.
+pub struct Placement {
+    pub driver: Driver,
+    /// One entry per shard: the core to pin to, if any.
+    pub cores: Vec<Option<usize>>,
+}
+
+/// Binds and starts everything; returns once every shard accepts connections.
+///
+/// # Errors
+/// What could not be had, in words for the operator.
+pub fn start(
+    options: &Arc<Options>,
+    auth: &Arc<AuthState>,
+    placement: Placement,
+    info: impl FnOnce(SocketAddr) -> Info,
+    unix: Option<UnixListener>,
+) -> Result<Shards, String> {
+    let count = placement.cores.len();
+    let wanted = resolve(&options.listen.host, options.listen.port)?;
+    let refused = |error: io::Error| {
+        let reason = os_error_text(&error);
+        format!("Error listening on port: {wanted}, \"listen tcp {wanted}: bind: {reason}\"")
+    };
+    let mut listeners = vec![];
+    let first = exclusive_first(wanted).map_err(refused)?;
+    let address = first.local_addr().map_err(refused)?;
+    listeners.push(vec![Listener::Tcp(first)]);
+    for _ in 1..count {
+        listeners.push(vec![Listener::Tcp(bind_tcp(address).map_err(refused)?)]);
+    }
+    if let Some(unix) = unix {
+        // One socket file has one queue; every shard takes from it.
+        for own in &mut listeners {
+            own.push(Listener::Unix(unix.try_clone().map_err(|error| error.to_string())?));
+        }
+    }
+    let info = Arc::new(info(address));
+    let counters = ServerCounters::default();
+    let mut bells = Vec::new();
+    let mut doorbells = Vec::new();
+    for _ in 0..count {
+        let (bell, handle) =
+            doorbell().map_err(|error| format!("no eventfd for a shard: {error}"))?;
+        doorbells.push(bell);
+        bells.push(handle);
+    }
+    let lane_ends = lanes(count, Lanes::default(), |_, to| {
+        let bell = bells[to].clone();
+        Box::new(move || bell.wake_if_parked())
+    });
+    let offload = Offload::start().map_err(|error| format!("no helper thread: {error}"))?;
+    let (ready, is_ready) = channel();
+    let mut handles = Vec::new();
+    let mut threads = Vec::new();
+    let parts = lane_ends.into_iter().zip(doorbells).zip(listeners).zip(&placement.cores);
+    for (index, (((lanes, doorbell), listeners), core)) in parts.enumerate() {
+        let (sender, tasks) = channel();
+        handles.push(ShardHandle::new(sender, bells[index].clone()));
+        let seed = ShardSeed {
+            id: ShardId(u16::try_from(index).expect("fewer shards than cores")),
+            driver: placement.driver,
+            core: *core,
+            listeners,
+            lanes,
+            doorbell,
+            own_bell: bells[index].clone(),
+            tasks,
+            options: options.clone(),
+            auth: auth.clone(),
+            offload: offload.clone(),
+            handle: handles[index].clone(),
+            info: info.clone(),
+            server: counters.clone(),
+            random_seed: fastrand::u64(..),
+        };
+        let ready = ready.clone();
+        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            if let Err(error) = run(seed, ready.clone()) {
+                panic!("{error}");
+            }
+        });
+        threads.push(thread.map_err(|error| format!("no thread for shard {index}: {error}"))?);
+    }
+    for _ in 0..count {
+        is_ready.recv_timeout(START_DEADLINE).map_err(|_| "a shard did not come up".to_owned())?;
+    }
+    Ok(Shards { handles, threads, counters, address, info })
+}
+
+/// The first address a host name stands for.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found = (bare, port).to_socket_addrs().map(|mut all| all.next());
+    match found {
+        Ok(Some(address)) => Ok(address),
+        _ => Err(format!(
+            "Error listening on port: {host}:{port}, \"listen tcp: lookup {host}: no such host\""
+        )),
+    }
+}
+
+/// Binds the first listener. With SO_REUSEPORT a second server of the same user could share the port in
+/// silence; a bind without it, right before, finds out. A server that was killed lets go of its port only
+/// when the kernel has taken its ring down, some milliseconds after its end: hence the patience.
+fn exclusive_first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    while address.port() != 0 {
+        match std::net::TcpListener::bind(address) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    bind_tcp(address)
+}

@@ -1,0 +1,36 @@
+//! Operating system errors in the words of nats-server's messages.
+
+use std::io;
+
+/// What Go prints for the same errno: the system's text in lower case, without Rust's `(os error N)`.
+pub fn os_error_text(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(number) = error.raw_os_error() {
+        let suffix = format!(" (os error {number})");
+        text.truncate(text.strip_suffix(&suffix).unwrap_or(&text).len());
+    }
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_as_in_go() {
+        let cases = [
+            (rustix::io::Errno::NOENT, "no such file or directory"),
+            (rustix::io::Errno::ACCESS, "permission denied"),
+            (rustix::io::Errno::ADDRINUSE, "address already in use"),
+            (rustix::io::Errno::SRCH, "no such process"),
+        ];
+        for (errno, expected) in cases {
+            assert_eq!(os_error_text(&errno.into()), expected);
+        }
+        assert_eq!(os_error_text(&io::Error::other("Went wrong")), "went wrong");
+    }
+}

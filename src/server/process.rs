@@ -1,0 +1,371 @@
+//! The process from its arguments to its exit code: start, signals, lame duck, end.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use crate::auth::state::AuthState;
+use crate::base::log;
+use crate::config::options::{IoDriver, Options};
+use crate::config::surroundings::SystemSurroundings;
+use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
+use crate::protocol::nats::handshake::Info;
+use crate::server::args::{self, Invocation, Start};
+use crate::server::argv_secrets::{self, Arguments};
+use crate::server::bootstrap::{self, Placement, Shards};
+use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
+use crate::server::flags::Flags;
+use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
+use crate::server::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
+use crate::server::log_writer::ServerLog;
+use crate::server::reload;
+use crate::server::signals::{self, ServerEvent};
+use crate::server::unix_socket::{self, UnixSocketFile};
+use crate::server::{panic_hook, signal_command};
+use crate::shard::Shard;
+
+/// How long connections get to send what they owe when the server stops.
+const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
+
+/// The whole process.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Arguments { arguments, warning } = argv_secrets::hide(arguments);
+    if let Some(warning) = warning {
+        eprintln!("{warning}");
+    }
+    let mut arguments = arguments.into_iter();
+    let argv0 = arguments.next().unwrap_or_default();
+    match args::parse(&argv0, arguments) {
+        Invocation::Run(start) => serve(*start),
+        Invocation::Version(text) | Invocation::Help(text) | Invocation::HelpTls(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Invocation::TestConfig(text) => {
+            eprint!("{text}");
+            ExitCode::SUCCESS
+        }
+        Invocation::Signal { parameters, program } => {
+            match signal_command::run(&parameters, &program_name()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(text) => {
+                    eprintln!("{program}: {text}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Invocation::Refused(refusal) => {
+            print!("{}", refusal.stdout);
+            eprint!("{}", refusal.stderr);
+            ExitCode::from(refusal.exit_code)
+        }
+    }
+}
+
+fn serve(start: Start) -> ExitCode {
+    panic_hook::install();
+    let log = match ServerLog::start(&start.options.log) {
+        Ok(log) => log,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match run(start, &log) {
+        Ok(()) => 0,
+        Err(text) => {
+            crate::fatal!("{text}");
+            1
+        }
+    };
+    log::exit(code)
+}
+
+/// Files of this run that disappear with it.
+#[derive(Default)]
+struct RunFiles {
+    ports: Option<PortsFile>,
+    unix: Option<UnixSocketFile>,
+}
+
+/// A server that runs, and what a reload changes of it.
+struct Server<'a> {
+    options: Arc<Options>,
+    auth: Arc<AuthState>,
+    flags: Flags,
+    identity: Identity,
+    shards: Shards,
+    log: &'a ServerLog,
+}
+
+fn run(start: Start, log: &ServerLog) -> Result<(), String> {
+    let options = Arc::new(start.options);
+    // From here on no signal ends the process by itself.
+    let (signal_thread, events) =
+        signals::channel().map_err(|error| format!("signals: {error}"))?;
+    let identity = Identity::new(options.server_name.as_deref());
+    announce_start(&identity, &options, &start.warnings);
+    let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
+    let auth = Arc::new(auth);
+    let limit = FileLimit::raise().map_err(|error| format!("open files limit: {error}"))?;
+    if let Some(warning) = limit.shortage(options.limits.connections_max) {
+        tracing::warn!("{warning}");
+    }
+    let placement = place(&options)?;
+    let mut files = RunFiles::default();
+    let unix = match &options.listen.unix {
+        Some(unix) => {
+            let (listener, file) =
+                unix_socket::listen(&unix.path, unix.mode).map_err(|error| error.to_string())?;
+            files.unix = Some(file);
+            Some(listener)
+        }
+        None => None,
+    };
+    let shards =
+        bootstrap::start(&options, &auth, placement, |at| info(&identity, &options, at), unix)?;
+    let mut server = Server { options, auth, flags: start.flags, identity, shards, log };
+    server.announce_ready(&mut files)?;
+    server.wait(&events);
+    stop(server.shards);
+    drop(files);
+    drop(signal_thread);
+    tracing::info!("Server Exiting..");
+    Ok(())
+}
+
+fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
+    tracing::info!("Starting nats-server");
+    tracing::info!("  Version:  {NATS_VERSION}");
+    tracing::info!("  Midge:    {MIDGE_VERSION}");
+    tracing::info!("  Git:      [not set]");
+    tracing::info!("  Name:     {}", identity.name);
+    tracing::info!("  ID:       {}", identity.id);
+    if let Some(path) = &options.files.config {
+        tracing::info!("Using configuration file: {} ({})", path.display(), options.config_digest);
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if options.limits.payload_bytes_max > crate::base::limits::PAYLOAD_BYTES_WARN {
+        tracing::warn!(
+            "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
+        );
+    }
+}
+
+/// Chooses the I/O driver and the core of each shard.
+fn place(options: &Options) -> Result<Placement, String> {
+    let available = AvailableCores::read().map_err(|error| error.to_string())?;
+    let cores = available.place(&options.shards).map_err(|error| error.to_string())?;
+    let driver = match options.shards.io_driver {
+        IoDriver::Epoll => Driver::Epoll,
+        wanted => match probe_io_uring(&ring_builder(), RING_ENTRIES) {
+            Ok(()) => Driver::IoUring,
+            Err(error) if wanted == IoDriver::Auto => {
+                tracing::warn!("Using epoll: {error}");
+                Driver::Epoll
+            }
+            Err(error) => return Err(error.to_string()),
+        },
+    };
+    let shared = cores.len() > available.cores.len();
+    let pin = options.shards.pin && !shared;
+    let cores: Vec<Option<usize>> = cores.into_iter().map(|core| pin.then_some(core)).collect();
+    tracing::info!("  Shards:   {} on {}", cores.len(), cores_text(&cores, driver));
+    Ok(Placement { driver, cores })
+}
+
+fn cores_text(cores: &[Option<usize>], driver: Driver) -> String {
+    let driver = match driver {
+        Driver::IoUring => "io_uring",
+        Driver::Epoll => "epoll",
+    };
+    let pinned: Vec<String> = cores.iter().flatten().map(usize::to_string).collect();
+    if pinned.is_empty() {
+        format!("{driver}, not pinned")
+    } else {
+        format!("{driver}, pinned to cores {}", pinned.join(","))
+    }
+}
+
+/// INFO without what is one connection's own.
+fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
+    let advertised = options.listen.client_advertise.as_deref().and_then(|text| {
+        let (host, port) = text.rsplit_once(':')?;
+        Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
+    });
+    let (host, port) = advertised.unwrap_or_else(|| (options.listen.host.clone(), address.port()));
+    Info {
+        server_id: identity.id.clone(),
+        server_name: identity.name.clone(),
+        version: NATS_VERSION.into(),
+        proto: PROTOCOL_VERSION,
+        go: format!("midge{MIDGE_VERSION}"),
+        host,
+        port,
+        headers: !options.limits.no_header_support,
+        max_payload: options.limits.payload_bytes_max,
+        ..Info::default()
+    }
+}
+
+/// The listener as nats-server writes it: the host as given, the real port.
+fn listen_text(options: &Options, address: SocketAddr) -> String {
+    let host = options.listen.host.trim_matches(['[', ']']);
+    if host.contains(':') {
+        format!("[{host}]:{}", address.port())
+    } else {
+        format!("{host}:{}", address.port())
+    }
+}
+
+impl Server<'_> {
+    /// Says that clients may come, in the log and in the files that tools read.
+    fn announce_ready(&self, files: &mut RunFiles) -> Result<(), String> {
+        let options = &self.options;
+        let address = self.shards.address;
+        tracing::info!("Listening for client connections on {}", listen_text(options, address));
+        if let Some(unix) = &options.listen.unix {
+            tracing::info!("Listening for client connections on unix:{}", unix.path.display());
+        }
+        tracing::info!("Server is ready");
+        if let Some(path) = &options.files.pid {
+            write_pid_file(path)?;
+        }
+        if let Some(directory) = &options.files.ports_dir {
+            let ports = Ports { nats: listener_urls("nats", address), ..Ports::default() };
+            match PortsFile::write(directory, &program_name(), &ports) {
+                Ok(file) => files.ports = Some(file),
+                Err(text) => tracing::error!("{text}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles events until the server should end.
+    fn wait(&mut self, events: &Receiver<ServerEvent>) {
+        loop {
+            match events.recv() {
+                Ok(ServerEvent::Interrupt | ServerEvent::Terminate) | Err(_) => return,
+                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
+                Ok(ServerEvent::Reload) => match self.reload() {
+                    Ok(()) => tracing::info!("Reloaded server configuration"),
+                    Err(text) => tracing::error!("Failed to reload server configuration: {text}"),
+                },
+                Ok(ServerEvent::LameDuck) => return self.lame_duck(events),
+            }
+        }
+    }
+
+    /// Reads the configuration again and applies what changed, on all shards at one point in time.
+    fn reload(&mut self) -> Result<(), String> {
+        let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
+        let auth = AuthState::build(&reload.options, Some(&self.auth))
+            .map_err(|error| error.to_string())?;
+        reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let options = Arc::new(reload.options);
+        if options.log != self.options.log {
+            self.log.reconfigure(&options.log)?;
+        }
+        let auth = Arc::new(auth);
+        let info = Arc::new(info(&self.identity, &options, self.shards.address));
+        let all_there = Arc::new(Barrier::new(self.shards.handles.len()));
+        let given = (options.clone(), auth.clone(), info.clone());
+        run_on_all(&self.shards, move |shard| {
+            // A few microseconds apart at most: nobody sees the new rules on one shard and the old ones on
+            // another for longer.
+            all_there.wait();
+            let (options, auth, info) = given.clone();
+            shard.reload(options, auth, info);
+        });
+        for row in &reload.plan.rows {
+            tracing::info!("Reloaded: {}", row.key);
+        }
+        self.options = options;
+        self.auth = auth;
+        self.shards.info = info;
+        Ok(())
+    }
+
+    /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
+    fn lame_duck(&self, events: &Receiver<ServerEvent>) {
+        tracing::info!("Entering lame duck mode, stop accepting new clients");
+        let shards = &self.shards;
+        run_on_all(shards, |shard| shard.stop_listening());
+        if shards.counters.connections() == 0 {
+            return;
+        }
+        let info = Arc::new(Info { lame_duck: true, ..Info::clone(&shards.info) });
+        run_on_all(shards, move |shard| shard.announce(info.clone()));
+        let grace = self.options.lame_duck.grace_period;
+        let window = self.options.lame_duck.duration.saturating_sub(grace);
+        if !self.pause(events, Instant::now() + grace, || false) {
+            return;
+        }
+        tracing::info!("Closing existing clients");
+        run_on_all(shards, move |shard| shard.close_all_over(window));
+        let gone = || shards.counters.connections() == 0;
+        self.pause(events, Instant::now() + window + Duration::from_secs(1), gone);
+    }
+
+    /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in
+    /// nats-server.
+    fn pause(
+        &self,
+        events: &Receiver<ServerEvent>,
+        deadline: Instant,
+        done: impl Fn() -> bool,
+    ) -> bool {
+        /// How often `done` is asked.
+        const LOOK: Duration = Duration::from_millis(100);
+        while Instant::now() < deadline && !done() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match events.recv_timeout(left.min(LOOK)) {
+                Ok(ServerEvent::Interrupt) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        true
+    }
+}
+
+/// Runs `task` on every shard and waits until all have.
+fn run_on_all(shards: &Shards, task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+    let (done, all_done) = std::sync::mpsc::channel();
+    for shard in &shards.handles {
+        let (task, done) = (task.clone(), done.clone());
+        shard.run(move |shard| {
+            task(shard);
+            // Nobody waits any more: the process is ending.
+            let _ = done.send(());
+        });
+    }
+    drop(done);
+    while all_done.recv().is_ok() {}
+}
+
+/// Closes every client, gives their last bytes a moment, and ends the shards.
+fn stop(shards: Shards) {
+    tracing::info!("Initiating Shutdown...");
+    for shard in &shards.handles {
+        shard.run(|shard| {
+            shard.stop_listening();
+            shard.close_all();
+        });
+    }
+    let deadline = Instant::now() + SHUTDOWN_FLUSH;
+    while shards.counters.connections() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    shards.handles.iter().for_each(|shard| shard.run(|shard| shard.stop()));
+    for thread in shards.threads {
+        // A shard that panicked has ended the process already.
+        let _ = thread.join();
+    }
+}

@@ -1,0 +1,120 @@
+//! Signals become events: one thread waits for them, the main thread handles them one at a time.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender};
+
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::{Handle, Signals};
+
+/// What the operator asked for. Source: nats-server server/signal.go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// SIGINT: shut down, in lame duck mode too.
+    Interrupt,
+    /// SIGTERM: shut down, but ignored in lame duck mode.
+    Terminate,
+    /// SIGHUP: reload the configuration.
+    Reload,
+    /// SIGUSR1: reopen the log file.
+    ReopenLog,
+    /// SIGUSR2: enter lame duck mode.
+    LameDuck,
+}
+
+impl ServerEvent {
+    fn from_signal(signal: i32) -> Option<Self> {
+        match signal {
+            SIGINT => Some(Self::Interrupt),
+            SIGTERM => Some(Self::Terminate),
+            SIGHUP => Some(Self::Reload),
+            SIGUSR1 => Some(Self::ReopenLog),
+            SIGUSR2 => Some(Self::LameDuck),
+            _ => None,
+        }
+    }
+
+    /// The name in nats-server's line `Trapped "…" signal`.
+    pub fn signal_text(self) -> &'static str {
+        match self {
+            Self::Interrupt => "interrupt",
+            Self::Terminate => "terminated",
+            Self::Reload => "hangup",
+            Self::ReopenLog => "user defined signal 1",
+            Self::LameDuck => "user defined signal 2",
+        }
+    }
+}
+
+/// Ends the waiting thread when dropped; the handlers stay, so a late signal does nothing.
+pub struct SignalThread {
+    handle: Handle,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Takes the five signals over and sends each as an event. Call it before the shards start: from then on
+/// none of them ends the process by itself.
+///
+/// # Errors
+/// The kernel refuses a handler or a thread; the server cannot start then.
+pub fn start(events: Sender<ServerEvent>) -> io::Result<SignalThread> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let handle = signals.handle();
+    let thread = std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
+        for event in signals.forever().filter_map(ServerEvent::from_signal) {
+            tracing::info!("Trapped {:?} signal", event.signal_text());
+            if events.send(event).is_err() {
+                // Nobody listens any more: the process is on its way out.
+                return;
+            }
+        }
+    })?;
+    Ok(SignalThread { handle, thread: Some(thread) })
+}
+
+/// `start` with its own channel.
+///
+/// # Errors
+/// As `start`.
+pub fn channel() -> io::Result<(SignalThread, Receiver<ServerEvent>)> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    Ok((start(sender)?, receiver))
+}
+
+impl Drop for SignalThread {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // It can only have panicked, and then the panic hook has ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn each_signal_arrives_as_its_event() {
+        let (thread, events) = channel().unwrap();
+        let cases = [
+            (Signal::INT, ServerEvent::Interrupt, "interrupt"),
+            (Signal::TERM, ServerEvent::Terminate, "terminated"),
+            (Signal::HUP, ServerEvent::Reload, "hangup"),
+            (Signal::USR1, ServerEvent::ReopenLog, "user defined signal 1"),
+            (Signal::USR2, ServerEvent::LameDuck, "user defined signal 2"),
+        ];
+        for (signal, expected, text) in cases {
+            kill_process(getpid(), signal).unwrap();
+            let event = events.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!(event, expected);
+            assert_eq!(event.signal_text(), text);
+        }
+        drop(thread);
+        assert!(events.recv().is_err(), "the thread ended and dropped its end");
+    }
+}

@@ -1,0 +1,209 @@
+//! Floor 7: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
+
+mod offload;
+mod run;
+
+pub use offload::Offload;
+pub use run::{ShardSeed, run};
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::auth::state::AuthState;
+use crate::base::counters::ServerCounters;
+use crate::base::ids::ShardId;
+use crate::broker::BrokerHandle;
+use crate::client::session::{ClientContext, ClientSession};
+use crate::config::options::Options;
+use crate::mesh::Mesh;
+use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
+use crate::net::doorbell::DoorbellHandle;
+use crate::net::listener::{Accepted, Listener};
+use crate::net::runtime::{TurnHook, sleep, spawn};
+use crate::net::session::Session;
+use crate::protocol::nats::error::CloseReason;
+use crate::protocol::nats::handshake::Info;
+
+/// Something another thread wants done on a shard's own thread.
+pub type Task = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
+/// How other threads reach a shard: cold messages only.
+#[derive(Clone)]
+pub struct ShardHandle {
+    tasks: Sender<Task>,
+    doorbell: DoorbellHandle,
+}
+
+impl ShardHandle {
+    pub fn new(tasks: Sender<Task>, doorbell: DoorbellHandle) -> Self {
+        Self { tasks, doorbell }
+    }
+
+    /// Runs `task` on the shard, soon. A shard that is gone runs nothing.
+    pub fn run(&self, task: impl FnOnce(&Rc<Shard>) + Send + 'static) {
+        if self.tasks.send(Box::new(task)).is_ok() {
+            self.doorbell.ring();
+        }
+    }
+}
+
+struct Entry {
+    session: Rc<RefCell<ClientSession>>,
+    control: Rc<ConnectionControl>,
+}
+
+/// Everything one core owns.
+pub struct Shard {
+    pub id: ShardId,
+    pub broker: BrokerHandle,
+    pub mesh: Mesh,
+    pub clients: Rc<ClientContext>,
+    pub server: ServerCounters,
+    connections: Rc<ConnectionContext>,
+    registry: RefCell<Slab<Entry>>,
+    hook: Rc<TurnHook>,
+    listeners: Vec<Rc<Listener>>,
+    /// The listeners were stopped for good.
+    refusing: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+impl Shard {
+    /// Starts serving an accepted socket.
+    fn accept(self: &Rc<Self>, accepted: Accepted) {
+        let count = self.server.connection_opened();
+        let refused = count > self.clients.options.borrow().limits.connections_max;
+        if refused {
+            tracing::error!("maximum connections exceeded, {count} connections");
+        }
+        let id = self.server.next_connection_id();
+        let session =
+            ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
+        let session = Rc::new(RefCell::new(session));
+        let control = Rc::new(ConnectionControl::default());
+        let entry = Entry { session: session.clone(), control: control.clone() };
+        let key = self.registry.borrow_mut().insert(entry);
+        let shard = self.clone();
+        spawn(async move {
+            let context = shard.connections.clone();
+            if let Err(error) = serve(accepted.stream, session.clone(), control, context).await {
+                tracing::error!("cid:{id} - the socket cannot be served: {error}");
+                session.borrow_mut().close(CloseReason::ReadError);
+            }
+            shard.registry.borrow_mut().remove(key);
+            shard.server.connection_closed();
+        });
+    }
+
+    /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes.
+    fn tick(&self, now: Instant) {
+        let write_deadline = self.clients.options.borrow().limits.write_deadline;
+        for (_, entry) in self.registry.borrow().iter() {
+            let mut session = entry.session.borrow_mut();
+            let outbox = session.outbox().clone();
+            if outbox.send_age(now).is_some_and(|age| age > write_deadline) {
+                outbox.close(CloseReason::SlowConsumerWriteDeadline);
+                outbox.abort_socket();
+            } else if !outbox.is_closing()
+                && let Some(reason) = session.tick(now)
+            {
+                outbox.close(reason);
+            }
+            entry.control.shrink_if_idle();
+        }
+    }
+
+    /// How often `tick` must run for deadlines to be kept within a quarter of their length.
+    fn tick_interval(&self) -> Duration {
+        let options = self.clients.options.borrow();
+        let mut shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
+        if self.clients.auth.borrow().authenticator.is_required() {
+            shortest = shortest.min(options.auth_timeout());
+        }
+        (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    async fn run_ticker(self: Rc<Self>) {
+        loop {
+            sleep(self.tick_interval()).await;
+            // A shard nobody talks to still takes the interest that others announced.
+            self.hook.before_batch();
+            self.tick(Instant::now());
+        }
+    }
+
+    pub fn connection_count(&self) -> usize {
+        self.registry.borrow().len()
+    }
+
+    /// Calls `visit` for each client session. It must not open or close connections.
+    pub fn for_each_session(&self, mut visit: impl FnMut(&mut ClientSession)) {
+        for (_, entry) in self.registry.borrow().iter() {
+            visit(&mut entry.session.borrow_mut());
+        }
+    }
+
+    /// Refuses connections from now on.
+    pub fn stop_listening(&self) {
+        self.refusing.set(true);
+        self.listeners.iter().for_each(|listener| listener.stop());
+    }
+
+    /// Lame duck: tells clients, which then look for another server.
+    pub fn announce(&self, info: Arc<Info>) {
+        *self.clients.info.borrow_mut() = info;
+        self.for_each_session(|session| session.push_async_info());
+        self.hook.request();
+    }
+
+    /// A reload: new options and authentication apply to every client from now on.
+    pub fn reload(&self, options: Arc<Options>, auth: Arc<AuthState>, info: Arc<Info>) {
+        *self.clients.options.borrow_mut() = options;
+        *self.clients.auth.borrow_mut() = auth;
+        *self.clients.info.borrow_mut() = info;
+        self.for_each_session(|session| {
+            if let Some(reason) = session.reload() {
+                session.outbox().close(reason);
+            }
+        });
+        self.hook.request();
+    }
+
+    /// Closes all clients one by one over `window`, at most a second apart.
+    pub fn close_all_over(self: &Rc<Self>, window: Duration) {
+        let shard = self.clone();
+        spawn(async move {
+            let keys: Vec<usize> = shard.registry.borrow().iter().map(|(key, _)| key).collect();
+            let pause = (window / keys.len().max(1) as u32).min(Duration::from_secs(1));
+            for key in keys {
+                shard.close_one(key);
+                sleep(pause).await;
+            }
+        });
+    }
+
+    /// Closes all clients now.
+    pub fn close_all(&self) {
+        let keys: Vec<usize> = self.registry.borrow().iter().map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.close_one(key));
+    }
+
+    fn close_one(&self, key: usize) {
+        let outbox = match self.registry.borrow().get(key) {
+            Some(entry) => entry.session.borrow().outbox().clone(),
+            None => return,
+        };
+        outbox.close(CloseReason::ServerShutdown);
+    }
+
+    /// Ends the shard's thread at the end of this turn.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.hook.request();
+    }
+}

@@ -1,0 +1,160 @@
+//! A shard's thread from its first to its last turn.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::task::Poll;
+
+use slab::Slab;
+
+use super::{Offload, Shard, ShardHandle, Task};
+use crate::auth::state::AuthState;
+use crate::base::counters::ServerCounters;
+use crate::base::ids::ShardId;
+use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
+use crate::base::pool::BufferPool;
+use crate::broker::Broker;
+use crate::broker::outbox::Resumable;
+use crate::client::session::{ClientContext, ShardCounters};
+use crate::config::options::Options;
+use crate::mesh::{LaneEnds, Mesh};
+use crate::net::connection::ConnectionContext;
+use crate::net::doorbell::{Doorbell, DoorbellHandle};
+use crate::net::listener::Listener;
+use crate::net::runtime::{self, Driver, TurnHook, spawn};
+use crate::protocol::nats::handshake::Info;
+
+/// Everything a shard's thread is given before it starts.
+pub struct ShardSeed {
+    pub id: ShardId,
+    pub driver: Driver,
+    /// The core to pin to.
+    pub core: Option<usize>,
+    pub listeners: Vec<Listener>,
+    pub lanes: LaneEnds,
+    pub doorbell: Doorbell,
+    pub own_bell: DoorbellHandle,
+    pub tasks: Receiver<Task>,
+    pub options: Arc<Options>,
+    pub info: Arc<Info>,
+    pub auth: Arc<AuthState>,
+    pub offload: Offload,
+    /// This shard's own, for what comes back from other threads.
+    pub handle: ShardHandle,
+    pub server: ServerCounters,
+    /// Seeds hashes and queue picks.
+    pub random_seed: u64,
+}
+
+/// Runs one shard on this thread until it is stopped. Says on `ready` that it serves.
+///
+/// # Errors
+/// The core or the driver is not available.
+pub fn run(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
+    if let Some(core) = seed.core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+    {
+        return Err(io::Error::other(format!(
+            "core {core} is not available to this process; choose others with --cores or run with --no-pin"
+        )));
+    }
+    let driver = seed.driver;
+    runtime::run(driver, serve(seed, ready))?
+}
+
+async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
+    let busy_poll = seed.options.shards.busy_poll;
+    let interest_waiting = seed.lanes.interest_waiting.clone();
+    let hook = TurnHook::new(seed.doorbell.flag(), interest_waiting, seed.own_bell, busy_poll);
+    let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
+    let resumable = Rc::new(Resumable::default());
+    let shard = Rc::new(Shard {
+        id: seed.id,
+        mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone()),
+        clients: Rc::new(ClientContext {
+            broker: broker.clone(),
+            options: RefCell::new(seed.options),
+            info: RefCell::new(seed.info),
+            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, CHUNKS_POOLED_MAX)),
+            counters: ShardCounters::default(),
+            auth: RefCell::new(seed.auth),
+            check_password: Box::new(move |id, job| {
+                seed.offload.check_password(job, id, seed.handle.clone());
+            }),
+            logins: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
+        }),
+        broker,
+        server: seed.server,
+        connections: Rc::new(ConnectionContext {
+            read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
+            hook: hook.clone(),
+            resumable,
+            driver: seed.driver,
+        }),
+        registry: RefCell::new(Slab::new()),
+        hook: hook.clone(),
+        listeners: seed.listeners.into_iter().map(Rc::new).collect(),
+        refusing: Cell::new(false),
+        stopped: Cell::new(false),
+    });
+    let applying = Rc::downgrade(&shard);
+    hook.set_apply_interest(Box::new(move || {
+        if let Some(shard) = applying.upgrade() {
+            shard.mesh.apply_interest();
+        }
+    }));
+
+    spawn(hook.clone().run_kicker());
+    spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
+    spawn(shard.clone().run_ticker());
+    for listener in &shard.listeners {
+        spawn(accept_loop(shard.clone(), listener.clone()));
+    }
+    // The server counts these; it may have given up on starting, then nobody listens.
+    let _ = ready.send(seed.id);
+
+    poll_fn(|context| {
+        hook.begin_end_of_turn(context);
+        if shard.mesh.end_of_turn() {
+            hook.note_activity();
+        }
+        if shard.stopped.get() {
+            return Poll::Ready(());
+        }
+        hook.finish_end_of_turn(|| shard.mesh.has_work());
+        Poll::Pending
+    })
+    .await;
+    Ok(())
+}
+
+async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Task>) {
+    let rung = || {
+        while let Ok(task) = tasks.try_recv() {
+            task(&shard);
+        }
+        shard.hook.request();
+    };
+    // What was sent before the bell could be heard.
+    rung();
+    if let Err(error) = doorbell.listen(rung).await {
+        panic!("shard {} cannot hear its doorbell: {error}", shard.id.0);
+    }
+}
+
+async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>) {
+    let result = listener
+        .serve(
+            |accepted| shard.accept(accepted),
+            |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
+            || shard.refusing.get(),
+        )
+        .await;
+    if let Err(error) = result {
+        panic!("shard {} cannot accept connections: {error}", shard.id.0);
+    }
+}

@@ -1,0 +1,15 @@
+//! What the integration tests share: a server process on a free port of 127.0.0.1, and a raw client.
+//!
+//! Nothing here sleeps: every wait is for a stated condition and has a deadline.
+
+// Each test binary compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+pub mod raw_client;
+pub mod server;
+
+use std::time::Duration;
+
+/// How long any single wait of a test may take before it counts as failed. Generous, because the tests
+/// also run on machines that are busy with something else.
+pub const WAIT_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,136 @@
+//! A TCP client without any knowledge of the protocol beyond lines: it sends bytes and keeps what comes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::WAIT_MAX;
+
+/// One connection. Received bytes stay in `unread` until they are taken.
+pub struct RawClient {
+    stream: TcpStream,
+    unread: Vec<u8>,
+    closed: bool,
+}
+
+/// What a wait for bytes came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    Grown,
+    Closed,
+    TimedOut,
+}
+
+impl RawClient {
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, WAIT_MAX)?;
+        // Each write is to leave as it is: the tests choose where the bytes are cut.
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WAIT_MAX))?;
+        Ok(Self { stream, unread: Vec::new(), closed: false })
+    }
+
+    /// The port of this end: servers name it in their log.
+    pub fn local_port(&self) -> u16 {
+        self.stream.local_addr().map_or(0, |address| address.port())
+    }
+
+    /// # Errors
+    /// The connection is gone.
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// Whether the server has closed, as far as `fill` has seen.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Drops the first `size` unread bytes.
+    pub fn consume(&mut self, size: usize) {
+        self.unread.drain(..size);
+    }
+
+    /// Waits until `deadline` for at least one more byte, or the end.
+    pub fn fill(&mut self, deadline: Instant) -> Fill {
+        if self.closed {
+            return Fill::Closed;
+        }
+        // A timeout of zero would mean none at all.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.stream.set_read_timeout(Some(left)).expect("the timeout is not zero");
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => self.end(),
+            Ok(size) => {
+                self.unread.extend_from_slice(&chunk[..size]);
+                Fill::Grown
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Fill::TimedOut
+            }
+            // A reset is a close too: the server had not read all we sent.
+            Err(_) => self.end(),
+        }
+    }
+
+    /// Waits until `deadline` for one whole line and takes it, its LF included.
+    pub fn take_line(&mut self, deadline: Instant) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                return Some(self.unread.drain(..=end).collect());
+            }
+            if self.fill(deadline) != Fill::Grown {
+                return None;
+            }
+        }
+    }
+
+    /// Sends PING and waits for the PONG; answers the server's own PING meanwhile.
+    ///
+    /// # Errors
+    /// Anything else came, or nothing in time.
+    pub fn round_trip(&mut self) -> Result<(), String> {
+        self.send(b"PING\r\n").map_err(|e| format!("cannot send PING: {e}"))?;
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            match self.take_line(deadline).as_deref() {
+                Some(b"PONG\r\n") => return Ok(()),
+                Some(b"PING\r\n") => {
+                    self.send(b"PONG\r\n").map_err(|e| format!("cannot send PONG: {e}"))?;
+                }
+                Some(line) if line.starts_with(b"INFO ") => {}
+                Some(line) => {
+                    return Err(format!("{:?} in place of PONG", line.escape_ascii().to_string()));
+                }
+                None => return Err("no PONG".into()),
+            }
+        }
+    }
+
+    /// Closes our half and waits until the server has closed its own.
+    pub fn close(&mut self) {
+        // Fails when the server was first, which is as good.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + WAIT_MAX;
+        while self.fill(deadline) == Fill::Grown {}
+    }
+
+    /// Ends the connection with a reset in place of an orderly end.
+    pub fn reset(self) {
+        // A linger time of zero makes the kernel send RST when the socket is dropped here. It can fail
+        // only on a socket that is already dead.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    fn end(&mut self) -> Fill {
+        self.closed = true;
+        Fill::Closed
+    }
+}

@@ -1,0 +1,176 @@
+//! A server under test: started on a port of its own choice, followed through its log, ended by its id.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::WAIT_MAX;
+
+/// One running server. Dropping it ends the process and removes its files.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Log>,
+    directory: PathBuf,
+}
+
+/// The lines a server wrote to standard error so far.
+#[derive(Default)]
+pub struct Log {
+    state: Mutex<LogState>,
+    grown: Condvar,
+}
+
+#[derive(Default)]
+struct LogState {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Server {
+    /// Starts `program` with `arguments` and a configuration file that holds `config`, and waits until it
+    /// says that it is ready. The file's first line asks for any free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// The program cannot be started, ends early, or is not ready in time; the text carries its log.
+    pub fn start(program: &Path, arguments: &[&str], config: &str) -> Result<Self, String> {
+        let directory = fresh_directory()?;
+        let config_path = directory.join("server.conf");
+        let text = format!("listen: \"127.0.0.1:-1\"\n{config}\n");
+        std::fs::write(&config_path, text).map_err(|e| format!("cannot write the config: {e}"))?;
+
+        let mut child = Command::new(program)
+            .arg("-c")
+            .arg(&config_path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
+        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+        let log = Arc::new(Log::default());
+        let follower = Arc::clone(&log);
+        std::thread::spawn(move || follower.follow(stderr));
+
+        let mut server =
+            Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, directory };
+        server.address = server
+            .log
+            .wait_for(0, WAIT_MAX, |line| {
+                line.split_once("Listening for client connections on ")?.1.trim().parse().ok()
+            })
+            .ok_or_else(|| server.complaint("does not say where it listens"))?;
+        server
+            .log
+            .wait_for(0, WAIT_MAX, |line| line.contains("Server is ready").then_some(()))
+            .ok_or_else(|| server.complaint("does not become ready"))?;
+        Ok(server)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// # Errors
+    /// The process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).map_err(|e| format!("cannot signal the server: {e}"))
+    }
+
+    /// Waits until the process has ended by itself; None when it is still there after `timeout`.
+    pub fn wait_for_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        // The log ends when the process closes its standard error: no polling is needed.
+        self.log.wait_for_end(timeout).then(|| self.child.wait().ok()).flatten()
+    }
+
+    fn complaint(&self, what: &str) -> String {
+        format!("the server {what}; its log:\n{}", self.log.lines().join("\n"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when the process is already gone, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Log {
+    pub fn lines(&self) -> Vec<String> {
+        self.state.lock().unwrap().lines.clone()
+    }
+
+    pub fn line_count(&self) -> usize {
+        self.state.lock().unwrap().lines.len()
+    }
+
+    /// The first answer `find` gives to a line from `start_index` on; waits for more lines until
+    /// `timeout` has passed or the log has ended.
+    pub fn wait_for<T>(
+        &self,
+        start_index: usize,
+        timeout: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now() + timeout;
+        let mut next_index = start_index;
+        let mut state = self.state.lock().unwrap();
+        loop {
+            for line in &state.lines[next_index..] {
+                if let Some(found) = find(line) {
+                    return Some(found);
+                }
+            }
+            next_index = state.lines.len();
+            let left = deadline.checked_duration_since(Instant::now())?;
+            if state.ended {
+                return None;
+            }
+            state = self.grown.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    fn wait_for_end(&self, timeout: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        self.grown.wait_timeout_while(state, timeout, |state| !state.ended).unwrap().0.ended
+    }
+
+    fn follow(&self, source: impl Read) {
+        for line in BufReader::new(source).split(b'\n') {
+            let Ok(line) = line else { break };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            self.state.lock().unwrap().lines.push(line);
+            self.grown.notify_all();
+        }
+        self.state.lock().unwrap().ended = true;
+        self.grown.notify_all();
+    }
+}
+
+/// A new directory under the system's temporary one, for the files of one server.
+fn fresh_directory() -> Result<PathBuf, String> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("midge-test-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+    Ok(path)
+}

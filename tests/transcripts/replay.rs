@@ -1,0 +1,502 @@
+//! Replays one conversation against one server and says where the two part.
+
+#[path = "recording.rs"]
+mod recording;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+pub use recording::Recorded;
+
+use crate::format::{Action, Conversation, Expected, Pattern, Step};
+use crate::lines::{difference, info_fields, subscribed};
+use crate::support::WAIT_MAX;
+use crate::support::raw_client::{Fill, RawClient};
+use crate::support::server::Server;
+
+/// How the bytes of a conversation are cut into writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// One write per step.
+    AsWritten,
+    /// Steps of one connection that follow each other are sent in one write, before any answer is read.
+    Merged,
+    /// One write per byte.
+    EveryByte,
+    /// As written, but with a pause after this many bytes of the whole conversation.
+    After(usize),
+}
+
+pub struct Replay<'a> {
+    server: &'a Server,
+    /// Its round trips are the pauses between two pieces of one input.
+    pulse: Option<&'a mut RawClient>,
+    clients: BTreeMap<char, Client>,
+    cut: Cut,
+    sent_size: usize,
+    /// The server's own PING is looked over in conversations that do not speak of it.
+    expects_ping: bool,
+    log_start: usize,
+    recording: Option<Vec<Recorded>>,
+}
+
+struct Client {
+    raw: RawClient,
+    /// Everything sent, to know what was subscribed.
+    sent: Vec<u8>,
+    ended: bool,
+}
+
+impl<'a> Replay<'a> {
+    /// # Errors
+    /// Where the server did not do what the conversation says: expected and got.
+    pub fn run(
+        server: &'a Server,
+        pulse: Option<&'a mut RawClient>,
+        conversation: &Conversation,
+        cut: Cut,
+    ) -> Result<(), String> {
+        Self::new(server, pulse, conversation, cut, None).play(conversation).map(|_| ())
+    }
+
+    /// Plays the conversation as written and returns what the server answered.
+    ///
+    /// # Errors
+    /// A step that a recording cannot change failed.
+    pub fn record(
+        server: &'a Server,
+        conversation: &Conversation,
+    ) -> Result<Vec<Recorded>, String> {
+        Self::new(server, None, conversation, Cut::AsWritten, Some(Vec::new())).play(conversation)
+    }
+
+    fn new(
+        server: &'a Server,
+        pulse: Option<&'a mut RawClient>,
+        conversation: &Conversation,
+        cut: Cut,
+        recording: Option<Vec<Recorded>>,
+    ) -> Self {
+        let expects_ping = conversation.steps.iter().any(|step| match &step.action {
+            Action::Receive { expected, .. } => expected.iter().any(
+                |one| matches!(one, Expected::Bytes(pattern) if pattern.describe() == "PING\\r\\n"),
+            ),
+            _ => false,
+        });
+        let log_start = server.log().line_count();
+        let clients = BTreeMap::new();
+        Self { server, pulse, clients, cut, sent_size: 0, expects_ping, log_start, recording }
+    }
+
+    fn play(mut self, conversation: &Conversation) -> Result<Vec<Recorded>, String> {
+        let merged;
+        let steps = if self.cut == Cut::Merged {
+            merged = merge(&conversation.steps);
+            &merged
+        } else {
+            &conversation.steps
+        };
+        for (index, step) in steps.iter().enumerate() {
+            let ends = matches!(
+                steps.get(index + 1).map(|next| &next.action),
+                Some(Action::Closed { after_anything: false, .. })
+            );
+            self.step(step, ends)
+                .map_err(|problem| format!("line {}: {problem}", step.lines.start + 1))?;
+        }
+        self.finish()?;
+        Ok(self.recording.take().unwrap_or_default())
+    }
+
+    fn step(&mut self, step: &Step, ends: bool) -> Result<(), String> {
+        match &step.action {
+            Action::Connect { peer, skip_info } => self.connect(*peer, *skip_info),
+            Action::Refused { peer } => match RawClient::connect(self.server.address()) {
+                Ok(_) => Err(format!("{peer} is accepted; expected a refusal")),
+                Err(_) => Ok(()),
+            },
+            Action::Send { peer, bytes } => self.send(*peer, bytes),
+            Action::Receive { peers, expected } if self.recording.is_some() && peers.len() == 1 => {
+                self.record_answer(peers[0], step, expected, ends)
+            }
+            Action::Receive { peers, expected } => self.receive(peers, expected),
+            Action::Closed { peer, reason, after_anything } => {
+                self.closed(*peer, reason, *after_anything, step)
+            }
+            Action::Leave { peer, reason, reset } => self.leave(*peer, reason, *reset, step),
+            Action::Until { peer, bytes, expected } => self.until(*peer, bytes, expected),
+            Action::Signal { name } => self.server.signal(match name.as_str() {
+                "USR1" => Signal::USR1,
+                "USR2" => Signal::USR2,
+                "INT" => Signal::INT,
+                "TERM" => Signal::TERM,
+                other => return Err(format!("unknown signal {other:?}")),
+            }),
+        }
+    }
+
+    fn connect(&mut self, peer: char, skip_info: bool) -> Result<(), String> {
+        let mut raw = RawClient::connect(self.server.address())
+            .map_err(|e| format!("{peer} cannot connect: {e}"))?;
+        if skip_info {
+            let line = raw.take_line(Instant::now() + WAIT_MAX).unwrap_or_default();
+            info_fields(&line).map_err(|problem| format!("{peer} got no INFO: {problem}"))?;
+        }
+        self.clients.insert(peer, Client { raw, sent: Vec::new(), ended: false });
+        Ok(())
+    }
+
+    fn client(&mut self, peer: char) -> Result<&mut Client, String> {
+        self.clients.get_mut(&peer).ok_or_else(|| format!("{peer} was never opened"))
+    }
+
+    fn send(&mut self, peer: char, bytes: &[u8]) -> Result<(), String> {
+        let start = self.sent_size;
+        self.sent_size += bytes.len();
+        let cut = self.cut;
+        let client = self.client(peer)?;
+        client.sent.extend_from_slice(bytes);
+        // A failed write is no failure by itself: the server may rightly have closed at an earlier byte,
+        // and what it said before that is compared all the same.
+        match cut {
+            Cut::EveryByte => {
+                for byte in bytes {
+                    if client.raw.send(std::slice::from_ref(byte)).is_err() {
+                        break;
+                    }
+                }
+            }
+            Cut::After(size) if start < size && size < start + bytes.len() => {
+                let (first, second) = bytes.split_at(size - start);
+                let _ = client.raw.send(first);
+                if let Some(pulse) = self.pulse.as_mut() {
+                    pulse
+                        .round_trip()
+                        .map_err(|problem| format!("between two pieces: {problem}"))?;
+                }
+                let _ = self.client(peer)?.raw.send(second);
+            }
+            _ => {
+                let _ = client.raw.send(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, peers: &[char], expected: &[Expected]) -> Result<(), String> {
+        let peer = if let [peer] = peers { *peer } else { self.first_with_bytes(peers)? };
+        for one in expected {
+            self.skip_server_ping(peer, one);
+            match one {
+                Expected::Bytes(pattern) => self.receive_pattern(peer, pattern)?,
+                Expected::Unordered(patterns) => self.receive_unordered(peer, patterns)?,
+                Expected::Info(fields) => self.receive_info(peer, fields)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The server asks every client for a PONG now and then; few conversations are about that.
+    fn skip_server_ping(&mut self, peer: char, next: &Expected) {
+        let wants_it = matches!(next, Expected::Bytes(pattern) if pattern.starts_like(b"PING\r\n"));
+        if self.expects_ping || wants_it {
+            return;
+        }
+        let Ok(client) = self.client(peer) else { return };
+        let deadline = Instant::now() + WAIT_MAX;
+        while client.raw.unread().len() < 6 && b"PING\r\n".starts_with(client.raw.unread()) {
+            if client.raw.fill(deadline) != Fill::Grown {
+                return;
+            }
+        }
+        if client.raw.unread().starts_with(b"PING\r\n") {
+            client.raw.consume(6);
+        }
+    }
+
+    /// Whichever of `peers` the server sends something to.
+    fn first_with_bytes(&mut self, peers: &[char]) -> Result<char, String> {
+        let deadline = Instant::now() + WAIT_MAX;
+        while Instant::now() < deadline {
+            for peer in peers {
+                let raw = &mut self.client(*peer)?.raw;
+                if !raw.unread().is_empty() {
+                    return Ok(*peer);
+                }
+                raw.fill(Instant::now() + Duration::from_millis(1));
+            }
+        }
+        Err(format!("none of {peers:?} received anything"))
+    }
+
+    fn receive_pattern(&mut self, peer: char, pattern: &Pattern) -> Result<(), String> {
+        let raw = &mut self.client(peer)?.raw;
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let unread = raw.unread();
+            if !pattern.starts_like(unread) {
+                return Err(difference(peer, &pattern.describe(), unread, ""));
+            }
+            if unread.len() >= pattern.size() {
+                raw.consume(pattern.size());
+                return Ok(());
+            }
+            match raw.fill(deadline) {
+                Fill::Grown => {}
+                Fill::Closed => {
+                    return Err(difference(
+                        peer,
+                        &pattern.describe(),
+                        raw.unread(),
+                        ", then closed",
+                    ));
+                }
+                Fill::TimedOut => {
+                    return Err(difference(
+                        peer,
+                        &pattern.describe(),
+                        raw.unread(),
+                        ", then silence",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn receive_unordered(&mut self, peer: char, patterns: &[Pattern]) -> Result<(), String> {
+        let raw = &mut self.client(peer)?.raw;
+        let deadline = Instant::now() + WAIT_MAX;
+        let mut left: Vec<&Pattern> = patterns.iter().collect();
+        while !left.is_empty() {
+            let unread = raw.unread();
+            let met = left
+                .iter()
+                .position(|pattern| unread.len() >= pattern.size() && pattern.starts_like(unread));
+            if let Some(index) = met {
+                raw.consume(left.remove(index).size());
+                continue;
+            }
+            let possible = left.iter().any(|pattern| pattern.starts_like(unread));
+            if !possible || raw.fill(deadline) != Fill::Grown {
+                let wanted: Vec<String> = left.iter().map(|pattern| pattern.describe()).collect();
+                return Err(difference(peer, &wanted.join(" or "), raw.unread(), ""));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_info(
+        &mut self,
+        peer: char,
+        wanted: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), String> {
+        let raw = &mut self.client(peer)?.raw;
+        let Some(line) = raw.take_line(Instant::now() + WAIT_MAX) else {
+            let then = if raw.is_closed() { ", then closed" } else { ", then silence" };
+            return Err(difference(peer, "INFO", raw.unread(), then));
+        };
+        let got = info_fields(&line).map_err(|problem| difference(peer, &problem, &line, ""))?;
+        for (name, value) in wanted {
+            let found = got.get(name);
+            let fits = match value {
+                serde_json::Value::Null => found.is_none(),
+                serde_json::Value::String(any) if any == "~" => found.is_some(),
+                _ => found == Some(value),
+            };
+            if !fits {
+                return Err(difference(peer, &format!("INFO with {name} = {value}"), &line, ""));
+            }
+        }
+        Ok(())
+    }
+
+    fn closed(
+        &mut self,
+        peer: char,
+        reason: &str,
+        after_anything: bool,
+        step: &Step,
+    ) -> Result<(), String> {
+        let expects_ping = self.expects_ping;
+        let client = self.client(peer)?;
+        let deadline = Instant::now() + WAIT_MAX;
+        client.ended = true;
+        loop {
+            if after_anything || (!expects_ping && client.raw.unread() == b"PING\r\n") {
+                let size = client.raw.unread().len();
+                client.raw.consume(size);
+            }
+            match client.raw.fill(deadline) {
+                Fill::Closed => break,
+                Fill::Grown => {}
+                Fill::TimedOut => {
+                    return Err(difference(peer, "the end", client.raw.unread(), ", still open"));
+                }
+            }
+        }
+        if !client.raw.unread().is_empty() {
+            return Err(difference(peer, "the end", client.raw.unread(), ", then closed"));
+        }
+        let port = client.raw.local_port();
+        self.check_reason(peer, port, reason, step)
+    }
+
+    /// Leaves from our side: in an orderly way, or by a reset that the server finds while it reads.
+    fn leave(&mut self, peer: char, reason: &str, reset: bool, step: &Step) -> Result<(), String> {
+        let mut client = self.clients.remove(&peer).ok_or("no such connection")?;
+        let port = client.raw.local_port();
+        if reset {
+            client.raw.reset();
+        } else {
+            client.raw.close();
+        }
+        self.check_reason(peer, port, reason, step)
+    }
+
+    /// Compares the reason in the server's log, where this replay is the one that looks at it.
+    fn check_reason(
+        &mut self,
+        peer: char,
+        port: u16,
+        reason: &str,
+        step: &Step,
+    ) -> Result<(), String> {
+        if self.cut != Cut::AsWritten {
+            return Ok(());
+        }
+        let name = format!("127.0.0.1:{port} - ");
+        let logged = self.server.log().wait_for(self.log_start, WAIT_MAX, |line| {
+            let (_, about) = line.split_once(&name)?;
+            let (_, reason) = about.split_once("Client connection closed: ")?;
+            Some(reason.trim().to_owned())
+        });
+        let logged =
+            logged.ok_or_else(|| format!("{peer} is closed, but the log gives no reason"))?;
+        // The log may go on behind the reason with the account and the user.
+        let is_it = logged
+            .strip_prefix(reason)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "));
+        if is_it && !reason.is_empty() {
+            return Ok(());
+        }
+        let Some(recording) = &mut self.recording else {
+            return Err(format!("{peer} is closed\n  expected: {reason}\n  got:      {logged}"));
+        };
+        let verb = match &step.action {
+            Action::Closed { after_anything: true, .. } => "cut",
+            Action::Closed { .. } => "closed",
+            Action::Leave { reset: true, .. } => "reset",
+            _ => "drop",
+        };
+        let text = vec![format!("{peer} {verb} {logged}")];
+        recording.push(Recorded { lines: step.lines.clone(), text });
+        Ok(())
+    }
+
+    fn until(&mut self, peer: char, bytes: &[u8], expected: &Pattern) -> Result<(), String> {
+        let client = self.client(peer)?;
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let _ = client.raw.send(bytes);
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"PONG\r\n") {
+                match client.raw.take_line(deadline) {
+                    Some(line) => answer.extend(line),
+                    None => return Err(difference(peer, &expected.describe(), &answer, "")),
+                }
+            }
+            if answer.len() == expected.size() && expected.starts_like(&answer) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(difference(peer, &expected.describe(), &answer, " to the end"));
+            }
+        }
+    }
+
+    /// Takes subscriptions back, so that the next replay on this server starts from nothing, and sees
+    /// that nothing came which nobody expected. Twice: what one connection's last bytes made the server
+    /// send to another one is certain to be there only in the second round.
+    fn finish(&mut self) -> Result<(), String> {
+        for round in 0..2 {
+            for (peer, client) in &mut self.clients {
+                if client.ended {
+                    continue;
+                }
+                let mut goodbye = Vec::new();
+                if round == 1 {
+                    for sid in subscribed(&client.sent) {
+                        goodbye.extend_from_slice(b"UNSUB ");
+                        goodbye.extend_from_slice(sid);
+                        goodbye.extend_from_slice(b"\r\n");
+                    }
+                }
+                goodbye.extend_from_slice(b"PING\r\n");
+                client.raw.send(&goodbye).map_err(|e| format!("{peer} at the end: {e}"))?;
+                let deadline = Instant::now() + WAIT_MAX;
+                loop {
+                    let Some(line) = client.raw.take_line(deadline) else {
+                        let got = client.raw.unread();
+                        return Err(format!(
+                            "at the end: {}",
+                            difference(*peer, "PONG\\r\\n", got, "")
+                        ));
+                    };
+                    match line.as_slice() {
+                        b"PONG\r\n" => break,
+                        b"PING\r\n" => {}
+                        b"+OK\r\n" if round == 1 => {}
+                        // Follows a connection's first PONG.
+                        line if round == 1 && line.starts_with(b"INFO ") => {}
+                        _ => {
+                            let what = "nothing but PONG\\r\\n";
+                            return Err(format!(
+                                "at the end: {}",
+                                difference(*peer, what, &line, "")
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        for client in self.clients.values_mut() {
+            client.raw.close();
+        }
+        Ok(())
+    }
+}
+
+/// Pulls a connection's sends before its receives, as far as no other connection stands between.
+fn merge(steps: &[Step]) -> Vec<Step> {
+    let mut merged: Vec<Step> = Vec::new();
+    // Where the current run of one connection's sends and receives starts in `merged`.
+    let mut run: Option<(char, usize)> = None;
+    for step in steps {
+        match &step.action {
+            Action::Send { peer, bytes } => match run {
+                Some((owner, start)) if owner == *peer => {
+                    if let Action::Send { bytes: all, .. } = &mut merged[start].action {
+                        all.extend_from_slice(bytes);
+                    }
+                }
+                _ => {
+                    run = Some((*peer, merged.len()));
+                    merged.push(step.clone());
+                }
+            },
+            Action::Receive { peers, .. } => {
+                if run.is_some_and(|(owner, _)| *peers != [owner]) {
+                    run = None;
+                }
+                merged.push(step.clone());
+            }
+            _ => {
+                run = None;
+                merged.push(step.clone());
+            }
+        }
+    }
+    merged
+}
