@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::Format;
 use crate::compare::statistics::{Comparison, Spread};
-use crate::load::floor;
+use crate::load::{floor, sweep};
 use crate::output::document::Document;
 use crate::output::percentiles::PERCENTILES;
 use crate::output::result::{Figure, RunResult};
@@ -53,7 +53,9 @@ fn run_text(run: &RunResult) -> String {
         text.push_str("*** INVALID RUN: these figures must not be used ***\n");
     }
     let mut table = Table::new(&[&run.workload, &run.side]);
-    for (name, figure) in run.figures_in_order() {
+    // A sweep's percentiles have a table of their own.
+    let shown = |name: &str| !name.starts_with("latency_at_");
+    for (name, figure) in run.figures_in_order().into_iter().filter(|(name, _)| shown(name)) {
         table.row(vec![shown_name(name), value_text(figure.value, &figure.unit)]);
     }
     if let Some(counts) = &run.counts {
@@ -68,6 +70,7 @@ fn run_text(run: &RunResult) -> String {
         }
     }
     text.push_str(&table.to_string());
+    text.push_str(&shares_text(std::iter::once(run)));
     for warning in &run.warnings {
         let mark = if run.valid { "warning" } else { "INVALID" };
         text.push_str(&format!("{mark}: {warning}\n"));
@@ -100,7 +103,7 @@ fn comparisons_text(document: &Document) -> String {
         let mut table =
             Table::new(&[workload, a, "[low - high]", b, "[low - high]", &better, "[95 %]"]);
         for comparison in of_workload {
-            table.row(comparison_cells(comparison));
+            table.row(comparison_cells(comparison, " undecided"));
         }
         text.push_str(&table.to_string());
         text.push_str(&beside_text(document, workload));
@@ -109,14 +112,15 @@ fn comparisons_text(document: &Document) -> String {
     text
 }
 
-pub fn comparison_cells(comparison: &Comparison) -> Vec<String> {
+/// `undecided`: what stands behind an interval that holds 1.
+pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String> {
     let unit = comparison.unit.as_str();
     let value = |spread: &Spread| value_text(spread.median, unit);
     let range = |spread: &Spread| {
         format!("[{} - {}]", value_text(spread.low, unit), value_text(spread.high, unit))
     };
     let (low, high) = comparison.interval;
-    let undecided = if low <= 1.0 && high >= 1.0 { " undecided" } else { "" };
+    let undecided = if low <= 1.0 && high >= 1.0 { undecided } else { "" };
     vec![
         shown_name(&comparison.figure),
         value(&comparison.a),
@@ -148,8 +152,37 @@ fn beside_text(document: &Document, workload: &str) -> String {
             shown("server_cpu_us_per_message")
         ));
     }
+    text.push_str(&shares_text(runs()));
     text.push_str(&notes_text(runs()));
     text
+}
+
+/// Of sweeps: the latency each side has at shares of its own maximum, medians over the rounds.
+fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
+    let sweeps: Vec<&RunResult> = runs.filter(|run| run.kind == "sweep" && run.valid).collect();
+    if sweeps.is_empty() {
+        return String::new();
+    }
+    let mut header = vec!["latency at a share of the maximum"];
+    header.extend(PERCENTILES.iter().map(|(name, _)| *name));
+    let mut table = Table::new(&header);
+    let mut sides: Vec<&str> = sweeps.iter().map(|run| run.side.as_str()).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    for side in sides {
+        for share in sweep::SHARES {
+            let percent = format!("{:.0}", 100.0 * share);
+            let mut row = vec![format!("{side} {percent} %")];
+            row.extend(PERCENTILES.iter().map(|(name, _)| {
+                let figure = sweep::figure_name(&percent, name);
+                let of_side = sweeps.iter().filter(|run| run.side == side);
+                let values: Vec<f64> = of_side.filter_map(|run| run.value(&figure)).collect();
+                Spread::of(&values).map_or("-".to_string(), |s| nanoseconds_text(s.median))
+            }));
+            table.row(row);
+        }
+    }
+    table.to_string()
 }
 
 fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {

@@ -102,10 +102,10 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
             escaped(&run.warnings.join("; "))
         ));
     }
+    html.push_str(&figures_table(document, workload, &runs));
     for warning in warnings::grouped(runs.iter().copied().filter(|run| run.valid)) {
         html.push_str(&format!("<p class=\"warning\">{}</p>\n", escaped(&warning)));
     }
-    html.push_str(&figures_table(document, workload, &runs));
     let sides = by_side(document, &runs);
     html.push_str(&rounds_chart(&sides).to_html());
     for chart in latency_charts(document, &sides)? {
@@ -177,7 +177,7 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
             };
             rows.push_str(&format!(
                 "<tr class=\"{class}\">{}</tr>",
-                cells(&comparison_cells(comparison), "td")
+                cells(&comparison_cells(comparison, ""), "td")
             ));
         }
     } else if let Some(run) = runs.iter().find(|run| run.valid && run.side != relay_process::SIDE) {
@@ -258,6 +258,9 @@ fn latency_charts(
         .iter()
         .filter(|run| run.side == floor::SIDE)
         .find_map(|run| run.curves.get("hiccup_load_core"));
+    // What was asked for first, the generator's own share behind it.
+    let mut charts: Vec<(&str, Vec<Line>)> = charts.into_iter().collect();
+    charts.sort_by_key(|(curve_name, _)| (*curve_name == "late", *curve_name));
     let with_floor = charts.into_iter().map(|(curve_name, mut lines)| {
         if let Some(curve) = hiccups.filter(|_| curve_name != "late") {
             lines.push(Line {
