@@ -147,6 +147,12 @@ impl Permissions {
         })
     }
 
+    /// No publish list is there: nothing but the reserved prefixes is refused.
+    #[inline]
+    pub fn is_publish_open(&self) -> bool {
+        self.publish_open
+    }
+
     /// The rule for answers; None = reply subjects need not be remembered.
     pub fn responses(&self) -> Option<ResponseRule> {
         self.responses

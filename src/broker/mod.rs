@@ -27,7 +27,7 @@ use crate::protocol::subject;
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
 use match_cache::MatchCache;
-use outbox::Outbox;
+use outbox::{FanOutFrame, Outbox};
 use router::MatchList;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
@@ -45,6 +45,8 @@ pub struct Broker {
     hasher: foldhash::fast::RandomState,
     /// Subscriptions that reached their maximum during the fan-out in progress.
     expired: Vec<Rc<Subscription>>,
+    /// Of the fan-out in progress; here so that its memory is taken once.
+    frame: FanOutFrame,
     pub counters: BrokerCounters,
 }
 
@@ -113,6 +115,7 @@ impl Broker {
             random,
             hasher: foldhash::fast::RandomState::default(),
             expired: Vec::new(),
+            frame: FanOutFrame::default(),
             counters: BrokerCounters::default(),
         }
     }

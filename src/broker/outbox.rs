@@ -20,7 +20,7 @@ use crate::auth::permissions::Permissions;
 use crate::auth::replies::ReplyTable;
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
-use crate::base::limits::{PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
+use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
 use crate::base::pool::BufferPool;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
@@ -55,6 +55,32 @@ pub struct RemotePublisher {
 
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
+
+/// A message framed once for many receivers: what comes before and after the sid.
+#[derive(Default)]
+pub struct FanOutFrame {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    body_size: usize,
+}
+
+impl FanOutFrame {
+    /// Receivers from which on framing once is cheaper than framing each.
+    pub const RECEIVERS_MIN: usize = 4;
+
+    /// Whether a message can be framed once: receivers differ only in their sid, and the copy of its body
+    /// is a short one.
+    pub fn suits(message: &Message<'_>) -> bool {
+        message.headers.is_empty() && message.body.len() <= encode::COPY_STEP_BYTES
+    }
+
+    pub fn set(&mut self, message: &Message<'_>) {
+        self.head.clear();
+        self.tail.clear();
+        self.body_size = message.body.len();
+        encode::message_around_sid(&mut self.head, &mut self.tail, message);
+    }
+}
 
 /// The reply subjects a client was given and may answer to.
 pub struct ReplyTracker {
@@ -159,6 +185,35 @@ impl Outbox {
         if pending + added > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
     }
 
+    /// As `push_message` for a message without headers that goes to many: all but the sid is framed already.
+    #[inline]
+    pub fn push_framed(&self, frame: &FanOutFrame, sid: &[u8]) -> Pushed {
+        let size = frame.head.len() + sid.len() + frame.tail.len();
+        if self.close_reason.get().is_some() {
+            return Pushed::Closed;
+        }
+        let pending = self.pending_bytes.get() + size;
+        if pending > self.pending_bytes_max.get() {
+            self.close(CloseReason::SlowConsumerPendingBytes);
+            return Pushed::Overflow;
+        }
+        {
+            let mut buffers = self.buffers.borrow_mut();
+            if buffers.current.capacity() - buffers.current.len() < size {
+                self.make_room(&mut buffers, size);
+            }
+            let chunk = &mut buffers.current;
+            chunk.extend_from_slice(&frame.head);
+            chunk.extend_from_slice(sid);
+            chunk.extend_from_slice(&frame.tail);
+        }
+        self.out_messages.set(self.out_messages.get() + 1);
+        self.out_bytes.set(self.out_bytes.get() + frame.body_size as u64);
+        self.pending_bytes.set(pending);
+        self.wake_writer();
+        if pending > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
+    }
+
     /// The exact test behind the cheap one: `room` is an upper bound.
     #[cold]
     fn overflows(&self, pending: usize, message: &Message<'_>) -> bool {
@@ -204,15 +259,21 @@ impl Outbox {
                 self.pool.take(room, usize::from(self.class.get())),
             );
             self.pool.give_back(empty);
-        } else if used + room <= self.pool.class_bytes(self.pool.class_max()) {
+        } else if used + room <= self.pool.class_bytes(self.pool.class_max() - 1) {
             let mut larger = self.pool.take(used + room, self.pool.class_of(used * 4));
             larger.extend_from_slice(&buffers.current);
             self.pool.give_back(std::mem::replace(&mut buffers.current, larger));
         } else {
-            let next = self.pool.take(room, self.pool.class_max());
+            let next = self.pool.take(room, self.class_max(room));
             let full = std::mem::replace(&mut buffers.current, next);
             buffers.ready.push_back(full);
         }
+    }
+
+    /// The largest chunk class worth filling with messages of this size.
+    fn class_max(&self, room: usize) -> usize {
+        let largest = self.pool.class_max();
+        if room >= LARGE_MESSAGE_BYTES { largest } else { largest - 1 }
     }
 
     #[inline]

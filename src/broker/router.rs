@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::broker::link::{Congestion, Forward};
-use crate::broker::outbox::{Outbox, Pushed};
+use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subscription::{Sink, Subscription};
 use crate::broker::{AccountState, Broker};
@@ -102,9 +102,7 @@ impl Broker {
         }
         let Some(list) = cache.list.as_deref() else { return false };
         let mut delivered = false;
-        for subscription in &list.plain {
-            delivered |= self.deliver(subscription, message, Some(publisher), turn);
-        }
+        delivered |= self.fan_out(&list.plain, message, Some(publisher), turn);
         if list.groups.is_empty() && list.links.is_empty() {
             if !self.expired.is_empty() {
                 self.remove_expired();
@@ -143,8 +141,35 @@ impl Broker {
         list
     }
 
-    /// Delivers to one local subscription unless it may not have the message. `publisher` is none for a
-    /// message from a link.
+    /// Delivers to all plain subscriptions that may have the message. `publisher` is none for a message from
+    /// a link.
+    #[inline]
+    fn fan_out(
+        &mut self,
+        subscriptions: &[Rc<Subscription>],
+        message: &Message<'_>,
+        publisher: Option<&Publisher>,
+        turn: &mut Turn,
+    ) -> bool {
+        let mut delivered = false;
+        if subscriptions.len() < FanOutFrame::RECEIVERS_MIN || !FanOutFrame::suits(message) {
+            for subscription in subscriptions {
+                delivered |= self.deliver(subscription, message, publisher, turn);
+            }
+            return delivered;
+        }
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.set(message);
+        for subscription in subscriptions {
+            delivered |= self.deliver_by(subscription, message, publisher, turn, |outbox| {
+                outbox.push_framed(&frame, subscription.sid())
+            });
+        }
+        self.frame = frame;
+        delivered
+    }
+
+    /// Delivers to one local subscription unless it may not have the message.
     #[inline]
     fn deliver(
         &mut self,
@@ -152,6 +177,21 @@ impl Broker {
         message: &Message<'_>,
         publisher: Option<&Publisher>,
         turn: &mut Turn,
+    ) -> bool {
+        self.deliver_by(subscription, message, publisher, turn, |outbox| {
+            outbox.push_message(message, subscription.sid())
+        })
+    }
+
+    /// The rules of delivery around a way to push.
+    #[inline]
+    fn deliver_by(
+        &mut self,
+        subscription: &Rc<Subscription>,
+        message: &Message<'_>,
+        publisher: Option<&Publisher>,
+        turn: &mut Turn,
+        push: impl FnOnce(&Outbox) -> Pushed,
     ) -> bool {
         let Sink::Client { key, outbox } = &subscription.sink else { return false };
         if subscription.removed.get() {
@@ -164,7 +204,7 @@ impl Broker {
             return false;
         }
         turn.deliveries += 1;
-        match outbox.push_message(message, subscription.sid()) {
+        match push(outbox) {
             Pushed::Queued => {}
             Pushed::QueuedPace => turn.note_paced(outbox),
             Pushed::Closed | Pushed::Overflow => return false,
@@ -251,9 +291,7 @@ impl Broker {
         let Some(account) = self.accounts.get_mut(forward.account.index()) else { return };
         let list = Self::matched(account, forward.message.subject);
         if forward.plain {
-            for subscription in &list.plain {
-                self.deliver(subscription, &forward.message, None, turn);
-            }
+            self.fan_out(&list.plain, &forward.message, None, turn);
         }
         let mut picks = Picks::new();
         for queue in forward.queues {

@@ -32,7 +32,9 @@ use crate::protocol::nats::command::{Command, Publish};
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
-use crate::protocol::nats::parser::{Parsed, Parser, ParserLimits, parse_unsubscribe_max};
+use crate::protocol::nats::parser::{
+    Parsed, Parser, ParserLimits, parse_unsubscribe_max, plain_publish,
+};
 use crate::protocol::subject;
 
 /// What the sessions of one shard share.
@@ -324,7 +326,13 @@ impl ClientSession {
     /// Whether this client may publish the message; tells it if not.
     #[inline]
     fn may_publish(&mut self, message: &Message<'_>) -> bool {
-        if !(self.route_allowed && self.allowed_subject == message.subject) {
+        let known = if self.permissions.is_publish_open() {
+            // Only the reserved prefixes are left to check, and they begin with these.
+            !matches!(message.subject.first(), Some(b'_' | b'$'))
+        } else {
+            self.route_allowed && self.allowed_subject == message.subject
+        };
+        if !known {
             match self.permissions.may_publish(message.subject) {
                 PublishRight::Allowed => {
                     self.route_allowed = true;
@@ -502,6 +510,14 @@ impl ClientSession {
         }
     }
 
+    /// Whether a PUB in its plain spelling may be taken without the parser: it is at the start of a line, and
+    /// nothing but the message itself is of interest.
+    fn is_quick(&self) -> bool {
+        !self.parser.is_skipping()
+            && !self.trace
+            && matches!(self.stage, Stage::Fresh | Stage::Connected)
+    }
+
     /// What the reader does after the commands of this batch.
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
@@ -599,6 +615,7 @@ impl Session for ClientSession {
         if let Err(reason) = self.before_first_command(&mut broker, input) {
             return Step::Close(reason);
         }
+        let mut quick = self.is_quick();
         let step = loop {
             if self.stage == Stage::CheckingPassword {
                 let Some(wait) = &self.login_wait else { break Step::ReadMore };
@@ -606,6 +623,14 @@ impl Session for ClientSession {
                 break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
             }
             let bytes = &input.bytes()[consumed_total..];
+            if quick && let Some((publish, consumed)) = plain_publish(bytes, &self.limits) {
+                consumed_total += consumed;
+                self.publish(&mut broker, publish, bytes);
+                if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
+                    break Step::Again;
+                }
+                continue;
+            }
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
                     // Interest must be on its way to every shard before anything this client does next.
@@ -619,12 +644,16 @@ impl Session for ClientSession {
                     if let Err(reason) = self.execute(&mut broker, command, bytes) {
                         break Step::Close(reason);
                     }
+                    quick = self.is_quick();
                     if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some()
                     {
                         break Step::Again;
                     }
                 }
-                Ok(Parsed::Skip { consumed }) => consumed_total += consumed,
+                Ok(Parsed::Skip { consumed }) => {
+                    consumed_total += consumed;
+                    quick = false;
+                }
                 Ok(Parsed::Incomplete { needed }) => {
                     input.expect(needed);
                     break Step::ReadMore;

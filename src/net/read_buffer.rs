@@ -9,7 +9,7 @@ use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf};
 use monoio::net::TcpStream;
 
-use crate::base::limits::READ_BUFFER_BYTES;
+use crate::base::limits::{LARGE_MESSAGE_BYTES, READ_BUFFER_BYTES};
 use crate::base::pool::BufferPool;
 
 /// Reads that used less than a quarter of the buffer before it shrinks a class.
@@ -127,7 +127,11 @@ impl ReadBuffer {
 
     fn adapt(&mut self, count: usize, room: usize) {
         if count == room {
-            self.class = (self.class + 1).min(self.pool.class_max());
+            let class_max = match self.needed >= LARGE_MESSAGE_BYTES {
+                true => self.pool.class_max(),
+                false => self.pool.class_max() - 1,
+            };
+            self.class = (self.class + 1).min(class_max);
             self.short_reads = 0;
         } else if count < self.pool.class_bytes(self.class) / 8 && self.class > 0 {
             self.short_reads += 1;
@@ -166,7 +170,7 @@ mod tests {
             let length = buffer.bytes().len();
             buffer.extend(&vec![b'x'; length]);
             buffer.make_room();
-            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[2]));
+            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[3]));
         }
     }
 
