@@ -237,10 +237,10 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
 
 #[test]
 fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
-    // Beyond 300 messages the server stops for half a second each time: with steps of 300 ms every rate
+    // After 300 messages the server stops for 400 ms at every hundredth: with steps of 300 ms every rate
     // above 1000/s must run into it, and 100/s must not.
     let server = FakeServer::start(|number| match number {
-        number if number > 300 && number % 50 == 0 => Action::Stall(Duration::from_millis(500)),
+        number if number > 300 && number % 100 == 0 => Action::Stall(Duration::from_millis(400)),
         _ => Action::Deliver,
     });
     let (status, stdout, stderr) = output(bench().args(["sweep", "--rate", "100"]).args([
