@@ -212,11 +212,7 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
         bench()
             .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--rounds", "3"])
             .args(["--format", "json", "--quiet", "--floor-duration", "50ms"])
-            .args(["--run", "throughput --payload 16 --messages 2000"])
-            .args([
-                "--run",
-                "connections --connections 20 --rate 500 --duration 200ms --late-limit 1s",
-            ]),
+            .args(["--run", "throughput --payload 16 --messages 2000"]),
     );
     assert_eq!(status, 0, "{stderr}");
     let document: Document = serde_json::from_str(&stdout).unwrap();
@@ -229,10 +225,24 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
     assert_eq!(sides, ["A", "B", "B", "A", "A", "B"]);
     assert!(document.comparisons.iter().any(|c| c.figure == "messages_per_second"));
     assert!(document.comparisons.iter().any(|c| c.figure == "share_of_relay_rate"));
-    let open = |run: &&midge_bench::output::result::RunResult| run.kind == "connections";
-    for run in document.runs.iter().filter(open) {
-        assert_eq!(run.value("connections_open"), Some(20.0));
-    }
+}
+
+#[test]
+fn idle_connections_are_held_open_and_counted() {
+    let server = AnyServer::start();
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["connections", "--connections", "50", "--subscriptions", "2", "--rate", "500"])
+            .args(["--duration", "300ms", "--warmup", "0s", "--late-limit", "1s", "--no-floor"])
+            .args(["--format", "json", "--quiet", "--server", &url(server.port())]),
+    );
+    assert_eq!(status, 0, "{stderr}");
+    let document: Document = serde_json::from_str(&stdout).unwrap();
+    let run = &document.runs[0];
+    assert_eq!(run.value("connections_open"), Some(50.0));
+    assert!(run.value("server_bytes_per_connection").is_some(), "{:?}", run.warnings);
+    assert!(run.curves.contains_key("probe before"));
+    assert!(run.curves.contains_key("probe with all open"));
 }
 
 #[test]

@@ -105,6 +105,7 @@ pub fn run(
             result.curves.insert(format!("latency at {percent} %"), curve.clone());
         }
         result.warnings.extend(run.warnings);
+        result.faults.extend(run.faults);
         result.valid &= run.valid;
         result.server_name = run.server_name;
         result.server_version = run.server_version;
@@ -141,7 +142,7 @@ fn step(
 
 fn judge(plan: &SweepPlan, run: &RunResult, rate: f64) -> Verdict {
     if !run.valid {
-        return Verdict::Knee(run.warnings.last().cloned().unwrap_or_default());
+        return Verdict::Knee(run.faults.first().cloned().unwrap_or_default());
     }
     if run.value("rate_reached").unwrap_or(0.0) < REACHED_MIN * rate {
         return Verdict::Knee("the rate asked for was not reached".to_string());
