@@ -107,8 +107,6 @@ pub fn run(
         result.warnings.extend(run.warnings);
         result.faults.extend(run.faults);
         result.valid &= run.valid;
-        result.server_name = run.server_name;
-        result.server_version = run.server_version;
     }
     Ok(result)
 }
@@ -137,6 +135,8 @@ fn step(
     };
     progress.say(&format!("{}/s: {shown}", number_text(rate)));
     result.load_points.push(load_point(&run, rate, None));
+    result.server_name = run.server_name;
+    result.server_version = run.server_version;
     Ok(verdict)
 }
 
