@@ -4,10 +4,35 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::base::ids::ConnectionId;
+use crate::base::ids::{ConnectionId, ShardId};
 
 /// The first client's number: nats-server's internal clients take 1 to 4.
 const FIRST_CONNECTION_ID: u64 = 5;
+
+/// Connections of each shard, for the one that hands a new one to the shard with the fewest.
+#[derive(Clone, Debug)]
+pub struct ShardLoads(Arc<[Gauge]>);
+
+impl ShardLoads {
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| Gauge::default()).collect())
+    }
+
+    pub fn of(&self, shard: ShardId) -> &Gauge {
+        &self.0[shard.index()]
+    }
+
+    /// The shard with the fewest connections; `own` where no other has fewer.
+    pub fn least(&self, own: ShardId) -> ShardId {
+        let mut least = own;
+        for (index, gauge) in self.0.iter().enumerate() {
+            if gauge.value() < self.of(least).value() {
+                least = ShardId(u16::try_from(index).expect("few shards"));
+            }
+        }
+        least
+    }
+}
 
 /// Shared by all shards. Relaxed throughout: each number stands alone, nothing is published by it.
 #[derive(Clone)]

@@ -71,6 +71,14 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// Where it listens; none for a socket file.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     fn try_clone_fd(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.try_clone().map(OwnedFd::from),

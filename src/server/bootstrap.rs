@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::auth::state::AuthState;
-use crate::base::counters::ServerCounters;
+use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
 use crate::config::options::Options;
 use crate::mesh::{Lanes, lanes};
@@ -33,6 +33,8 @@ pub struct Shards {
     pub counters: ServerCounters,
     /// Where clients connect.
     pub address: SocketAddr,
+    /// The ports of single shards, in shard order; empty when there are none.
+    pub shard_addresses: Vec<SocketAddr>,
     pub info: Arc<Info>,
 }
 
@@ -89,12 +91,30 @@ pub fn start(
     });
     let offload = Offload::start().map_err(|error| format!("no helper thread: {error}"))?;
     let (ready, is_ready) = channel();
-    let mut handles = Vec::new();
+    let mut own_listeners = Vec::new();
+    for index in 0..count {
+        own_listeners.push(own_listener(options, address, index)?);
+    }
+    let shard_addresses: Vec<SocketAddr> =
+        own_listeners.iter().filter_map(|own| own.as_ref()?.local_address()).collect();
+    let loads = ShardLoads::new(count);
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
+    let handles: Vec<ShardHandle> = senders
+        .into_iter()
+        .zip(&bells)
+        .map(|(sender, bell)| ShardHandle::new(sender, bell.clone()))
+        .collect();
     let mut threads = Vec::new();
-    let parts = lane_ends.into_iter().zip(doorbells).zip(listeners).zip(&placement.cores);
-    for (index, (((lanes, doorbell), listeners), core)) in parts.enumerate() {
-        let (sender, tasks) = channel();
-        handles.push(ShardHandle::new(sender, bells[index].clone()));
+    let parts = lane_ends
+        .into_iter()
+        .zip(doorbells)
+        .zip(listeners)
+        .zip(&placement.cores)
+        .zip(receivers)
+        .zip(own_listeners);
+    for (index, (((((lanes, doorbell), listeners), core), tasks), own_listener)) in
+        parts.enumerate()
+    {
         let seed = ShardSeed {
             id: ShardId(u16::try_from(index).expect("fewer shards than cores")),
             driver: placement.driver,
@@ -107,7 +127,9 @@ pub fn start(
             options: options.clone(),
             auth: auth.clone(),
             offload: offload.clone(),
-            handle: handles[index].clone(),
+            peers: handles.clone(),
+            loads: loads.clone(),
+            own_listener,
             info: info.clone(),
             server: counters.clone(),
             random_seed: fastrand::u64(..),
@@ -123,7 +145,23 @@ pub fn start(
     for _ in 0..count {
         is_ready.recv_timeout(START_DEADLINE).map_err(|_| "a shard did not come up".to_owned())?;
     }
-    Ok(Shards { handles, threads, counters, address, info })
+    Ok(Shards { handles, threads, counters, address, shard_addresses, info })
+}
+
+/// The port of one shard alone, where `shard_ports` asks for them: base, base + 1, and so on.
+fn own_listener(
+    options: &Options,
+    address: SocketAddr,
+    index: usize,
+) -> Result<Option<Listener>, String> {
+    let Some(base) = options.shards.ports_base else { return Ok(None) };
+    let port = u16::try_from(usize::from(base) + index)
+        .map_err(|_| format!("shard_ports {base}: no port is left for shard {index}"))?;
+    let own = SocketAddr::new(address.ip(), port);
+    let listener = exclusive_first(own).map_err(|error| {
+        format!("Error listening on shard port: {own}, {:?}", os_error_text(&error))
+    })?;
+    Ok(Some(Listener::Tcp(listener)))
 }
 
 /// The first address a host name stands for.

@@ -233,6 +233,9 @@ impl Server<'_> {
         if let Some(unix) = &options.listen.unix {
             tracing::info!("Listening for client connections on unix:{}", unix.path.display());
         }
+        for (index, address) in self.shards.shard_addresses.iter().enumerate() {
+            tracing::info!("Listening for client connections on {address} (shard {index} alone)");
+        }
         tracing::info!("Server is ready");
         if let Some(path) = &options.files.pid {
             write_pid_file(path)?;

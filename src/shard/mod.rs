@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::auth::state::AuthState;
-use crate::base::counters::ServerCounters;
+use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
-use crate::config::options::Options;
+use crate::config::options::{Balance, Options};
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
@@ -64,9 +64,13 @@ pub struct Shard {
     pub mesh: Mesh,
     pub clients: Rc<ClientContext>,
     pub server: ServerCounters,
+    loads: ShardLoads,
+    /// All shards, this one too.
+    peers: Vec<ShardHandle>,
     connections: Rc<ConnectionContext>,
     registry: RefCell<Slab<Entry>>,
     hook: Rc<TurnHook>,
+    /// The shared listeners, and last this shard's own, if any.
     listeners: Vec<Rc<Listener>>,
     /// The listeners were stopped for good.
     refusing: Cell<bool>,
@@ -74,8 +78,30 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Starts serving an accepted socket.
+    /// Takes an accepted socket, or hands it to the shard with the fewest connections where that is wanted.
+    /// It counts there at once, so that a burst is spread too.
     fn accept(self: &Rc<Self>, accepted: Accepted) {
+        let balance = self.clients.options.borrow().shards.balance;
+        let target = match balance {
+            Balance::Hash => self.id,
+            Balance::LeastConnections => self.loads.least(self.id),
+        };
+        self.loads.of(target).add();
+        if target == self.id {
+            self.serve_accepted(accepted);
+        } else {
+            self.peers[target.index()].run(move |shard| shard.serve_accepted(accepted));
+        }
+    }
+
+    /// Takes a socket that came by this shard's own port: whoever chose it stays.
+    fn accept_here(self: &Rc<Self>, accepted: Accepted) {
+        self.loads.of(self.id).add();
+        self.serve_accepted(accepted);
+    }
+
+    /// Starts serving an accepted socket, which is counted already.
+    fn serve_accepted(self: &Rc<Self>, accepted: Accepted) {
         let count = self.server.connection_opened();
         let refused = count > self.clients.options.borrow().limits.connections_max;
         if refused {
@@ -97,6 +123,7 @@ impl Shard {
             }
             shard.registry.borrow_mut().remove(key);
             shard.server.connection_closed();
+            shard.loads.of(shard.id).subtract();
         });
     }
 

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::{Offload, Shard, ShardHandle, Task};
 use crate::auth::state::AuthState;
-use crate::base::counters::ServerCounters;
+use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
 use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
 use crate::base::pool::BufferPool;
@@ -23,7 +23,7 @@ use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle};
-use crate::net::listener::Listener;
+use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::{self, Driver, TurnHook, spawn};
 use crate::protocol::nats::handshake::Info;
 
@@ -42,8 +42,11 @@ pub struct ShardSeed {
     pub info: Arc<Info>,
     pub auth: Arc<AuthState>,
     pub offload: Offload,
-    /// This shard's own, for what comes back from other threads.
-    pub handle: ShardHandle,
+    /// All shards, in order.
+    pub peers: Vec<ShardHandle>,
+    pub loads: ShardLoads,
+    /// A port of this shard alone.
+    pub own_listener: Option<Listener>,
     pub server: ServerCounters,
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
@@ -71,6 +74,8 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let hook = TurnHook::new(seed.doorbell.flag(), interest_waiting, seed.own_bell, busy_poll);
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
+    let has_own_listener = seed.own_listener.is_some();
+    let own_handle = seed.peers[seed.id.index()].clone();
     let shard = Rc::new(Shard {
         id: seed.id,
         mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone()),
@@ -82,13 +87,15 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             counters: ShardCounters::default(),
             auth: RefCell::new(seed.auth),
             check_password: Box::new(move |id, job| {
-                seed.offload.check_password(job, id, seed.handle.clone());
+                seed.offload.check_password(job, id, own_handle.clone());
             }),
             logins: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
         }),
         broker,
         server: seed.server,
+        loads: seed.loads,
+        peers: seed.peers,
         connections: Rc::new(ConnectionContext {
             read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
             hook: hook.clone(),
@@ -97,7 +104,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         }),
         registry: RefCell::new(Slab::new()),
         hook: hook.clone(),
-        listeners: seed.listeners.into_iter().map(Rc::new).collect(),
+        listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
     });
@@ -111,8 +118,12 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     spawn(hook.clone().run_kicker());
     spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
     spawn(shard.clone().run_ticker());
-    for listener in &shard.listeners {
-        spawn(accept_loop(shard.clone(), listener.clone()));
+    for (index, listener) in shard.listeners.iter().enumerate() {
+        let accept = match has_own_listener && index + 1 == shard.listeners.len() {
+            true => Shard::accept_here,
+            false => Shard::accept,
+        };
+        spawn(accept_loop(shard.clone(), listener.clone(), accept));
     }
     // The server counts these; it may have given up on starting, then nobody listens.
     let _ = ready.send(seed.id);
@@ -146,10 +157,10 @@ async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Ta
     }
 }
 
-async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>) {
+async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, accept: fn(&Rc<Shard>, Accepted)) {
     let result = listener
         .serve(
-            |accepted| shard.accept(accepted),
+            |accepted| accept(&shard, accepted),
             |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
             || shard.refusing.get(),
         )
