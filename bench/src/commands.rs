@@ -63,6 +63,8 @@ fn run_single(
         Some(process) => Ok(process),
         None => listener_process(&url.address),
     };
+    // A server that is not there is said at once, not after the noise floor.
+    drop(dialer.connect("midge-bench", 0)?);
     let pin_load = workload.time_mut().pin_load.clone().unwrap_or_default();
     // The relay and the floor's meters take the server's place on the server's own cores.
     let pin_server = process.as_ref().ok().and_then(|&id| server_process::allowed_cores(id));
@@ -111,6 +113,9 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         setting: setting.clone(),
         login: arguments.login.clone(),
     };
+    for contestant in &plan.contestants {
+        contestant.server.check()?;
+    }
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
     let progress = prepare(&arguments.output, &setting.pin_load)?;

@@ -212,11 +212,7 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
         bench()
             .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--rounds", "3"])
             .args(["--format", "json", "--quiet", "--floor-duration", "50ms"])
-            .args(["--run", "throughput --payload 16 --messages 2000"])
-            .args([
-                "--run",
-                "connections --connections 20 --rate 500 --duration 200ms --late-limit 1s",
-            ]),
+            .args(["--run", "throughput --payload 16 --messages 2000"]),
     );
     assert_eq!(status, 0, "{stderr}");
     let document: Document = serde_json::from_str(&stdout).unwrap();
@@ -229,18 +225,32 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
     assert_eq!(sides, ["A", "B", "B", "A", "A", "B"]);
     assert!(document.comparisons.iter().any(|c| c.figure == "messages_per_second"));
     assert!(document.comparisons.iter().any(|c| c.figure == "share_of_relay_rate"));
-    let open = |run: &&midge_bench::output::result::RunResult| run.kind == "connections";
-    for run in document.runs.iter().filter(open) {
-        assert_eq!(run.value("connections_open"), Some(20.0));
-    }
+}
+
+#[test]
+fn idle_connections_are_held_open_and_counted() {
+    let server = AnyServer::start();
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["connections", "--connections", "50", "--subscriptions", "2", "--rate", "500"])
+            .args(["--duration", "300ms", "--warmup", "0s", "--late-limit", "1s", "--no-floor"])
+            .args(["--format", "json", "--quiet", "--server", &url(server.port())]),
+    );
+    assert_eq!(status, 0, "{stderr}");
+    let document: Document = serde_json::from_str(&stdout).unwrap();
+    let run = &document.runs[0];
+    assert_eq!(run.value("connections_open"), Some(50.0));
+    assert!(run.value("server_bytes_per_connection").is_some(), "{:?}", run.warnings);
+    assert!(run.curves.contains_key("probe before"));
+    assert!(run.curves.contains_key("probe with all open"));
 }
 
 #[test]
 fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
-    // Beyond 300 messages the server stops for half a second each time: with steps of 300 ms every rate
+    // After 300 messages the server stops for 400 ms at every hundredth: with steps of 300 ms every rate
     // above 1000/s must run into it, and 100/s must not.
     let server = FakeServer::start(|number| match number {
-        number if number > 300 && number % 50 == 0 => Action::Stall(Duration::from_millis(500)),
+        number if number > 300 && number % 100 == 0 => Action::Stall(Duration::from_millis(400)),
         _ => Action::Deliver,
     });
     let (status, stdout, stderr) = output(bench().args(["sweep", "--rate", "100"]).args([

@@ -66,7 +66,7 @@ fn every_shape_is_complete_on_a_server_that_does_nothing_wrong() {
                 &Progress::new(true),
             )
             .unwrap();
-            assert!(result.valid, "{label}: {:?}", result.warnings);
+            assert!(result.valid, "{label}: {:?}", result.faults);
             let counts = result.counts.unwrap();
             assert!(counts.all_good(), "{label}: {counts:?}");
             let sent = 3000 * publishers as u64;

@@ -96,12 +96,7 @@ fn tls_echo_server() -> u16 {
 #[test]
 fn bytes_come_back_whole_through_tls() {
     let port = tls_echo_server();
-    let address = Address::Tcp { host: "localhost".to_string(), port, tls: true };
-    let address = match address {
-        // The listener is on IPv4; the name is what the certificate says.
-        Address::Tcp { port, tls, .. } => Address::Tcp { host: "127.0.0.1".to_string(), port, tls },
-        other => other,
-    };
+    let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
     let files = TlsFiles { authorities: Some(data("test-certificate.pem")), ..TlsFiles::default() };
     let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
     stream.start_tls(&tls::settings(&files).unwrap(), "localhost").unwrap();
@@ -147,4 +142,26 @@ fn a_certificate_nobody_signed_for_us_is_refused_unless_asked_otherwise() {
     assert!(handshake(&trusted, "other.example").is_err());
     let insecure = TlsFiles { insecure: true, ..TlsFiles::default() };
     assert!(handshake(&insecure, "other.example").is_ok());
+}
+
+#[test]
+fn a_unix_socket_carries_the_same_stream() {
+    let path = std::env::temp_dir().join(format!("midge-bench-stream-{}.sock", std::process::id()));
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut bytes = [0; 4];
+        socket.read_exact(&mut bytes).unwrap();
+        socket.write_all(&bytes).unwrap();
+    });
+    let url = ServerUrl::parse(&format!("unix://{}", path.display())).unwrap();
+    let mut stream = Stream::connect(&url.address, Duration::from_secs(5)).unwrap();
+    assert_eq!(stream.try_read(&mut [0; 4]).unwrap(), None);
+    stream.write_all(b"echo").unwrap();
+    server.join().unwrap();
+    let mut bytes = [0; 4];
+    assert_eq!(stream.read(&mut bytes).unwrap(), Some(4));
+    assert_eq!(&bytes, b"echo");
+    assert_eq!(stream.read(&mut bytes).unwrap(), Some(0), "the end of the stream");
+    std::fs::remove_file(&path).unwrap();
 }

@@ -46,7 +46,7 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
     let plan = plan(500.0, Duration::from_secs(4));
     let result =
         latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true)).unwrap();
-    assert!(result.valid, "{:?}", result.warnings);
+    assert!(result.valid, "{:?}", result.faults);
     assert_eq!(result.counts.unwrap().received, 2000);
     assert!(result.counts.unwrap().all_good());
     // Waiting: 30 % of all, evenly from 0 to 300 ms. So p90 is at two thirds of them, 200 ms; p99 at 290.
@@ -72,9 +72,9 @@ fn a_rate_beyond_the_generator_is_marked_invalid() {
             .unwrap();
     assert!(!result.valid);
     assert!(
-        result.warnings.iter().any(|text| text.contains("the generator was the bottleneck")),
+        result.faults.iter().any(|text| text.contains("the generator was the bottleneck")),
         "{:?}",
-        result.warnings
+        result.faults
     );
     assert!(result.curves["late"].count > 0);
 }
@@ -93,7 +93,7 @@ fn requests_are_answered_and_counted_in_both_pacers() {
         let result =
             latency::run(&server.dialer(), &plan, Err("not asked".into()), &Progress::new(true))
                 .unwrap();
-        assert!(result.valid, "{pacer:?}: {:?}", result.warnings);
+        assert!(result.valid, "{pacer:?}: {:?}", result.faults);
         let counts = result.counts.unwrap();
         assert!(counts.all_good() && counts.received > 700, "{counts:?}");
         assert_eq!(result.curves["latency"].count, counts.received);
@@ -111,7 +111,7 @@ fn fan_out_over_several_subjects_and_threads_is_complete() {
     let result =
         latency::run(&server.dialer(), &plan, Err("not asked".into()), &Progress::new(true))
             .unwrap();
-    assert!(result.valid, "{:?}", result.warnings);
+    assert!(result.valid, "{:?}", result.faults);
     // Each of 1200 messages goes to the two subscribers of its subject.
     assert_eq!(result.counts.unwrap().received, 2400);
 }

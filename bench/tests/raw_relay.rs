@@ -27,7 +27,7 @@ fn received_through_relay(
     let plan = throughput_plan(layout, 20_000);
     let result =
         throughput::run(&dialer, &plan, Err("a thread".into()), &Progress::new(true)).unwrap();
-    assert!(result.valid, "{:?}", result.warnings);
+    assert!(result.valid, "{:?}", result.faults);
     let counts = result.counts.unwrap();
     assert_eq!((counts.lost, counts.doubled, counts.foreign), (0, 0, 0));
     if !queue {

@@ -5,7 +5,7 @@ use crate::cli::{LoginArguments, Workload};
 use crate::compare::relay_process;
 use crate::host::interrupt;
 use crate::host::process_finder::listener_process;
-use crate::host::spawn::StartedServer;
+use crate::host::spawn::{self, StartedServer};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::suite::Setting;
@@ -34,6 +34,15 @@ impl Server {
             Server::Url(text.to_string())
         } else {
             Server::Command(text.to_string())
+        }
+    }
+
+    /// # Errors
+    /// When it can never be started or reached as it is written.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self {
+            Server::Command(text) => spawn::check_command_line(text),
+            Server::Url(text) => ServerUrl::parse(text).map(|_| ()),
         }
     }
 
@@ -90,9 +99,8 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
                 if let Some(reference) = &reference {
                     relay_process::add_share(&mut result, reference);
                 }
-                for warning in &result.warnings {
-                    let mark = if result.valid { "warning" } else { "INVALID" };
-                    progress.say(&format!("{mark}: {warning}"));
+                for fault in &result.faults {
+                    progress.say(&format!("INVALID: {fault}"));
                 }
                 runs.push(result);
             }

@@ -25,11 +25,7 @@ impl StartedServer {
     /// # Errors
     /// When it cannot be started, ends at once, or nobody accepts on the port in time.
     pub fn start(command_line: &str, cores: &CoreList) -> Result<StartedServer, Failure> {
-        if !command_line.contains("{port}") {
-            return Err(Failure::new(format!(
-                "'{command_line}' does not say where {{port}} goes, as in: nats-server -p {{port}}"
-            )));
-        }
+        check_command_line(command_line)?;
         let port = free_port()?;
         let words = split_command_line(&command_line.replace("{port}", &port.to_string()))?;
         let mut command = Command::new(&words[0]);
@@ -85,6 +81,17 @@ impl Drop for StartedServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// # Errors
+/// When the command line has no place for the port, or is no command line.
+pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
+    if !command_line.contains("{port}") {
+        return Err(Failure::new(format!(
+            "'{command_line}' does not say where {{port}} goes, as in: nats-server -p {{port}}"
+        )));
+    }
+    split_command_line(command_line).map(|_| ())
 }
 
 /// A child inherits the affinity of the thread that starts it: a short-lived thread takes the server's

@@ -244,7 +244,7 @@ fn probe(
     if let Some(curve) = run.curves.get("latency") {
         result.curves.insert(format!("probe {when}"), curve.clone());
     }
-    for warning in &run.warnings {
+    for warning in run.faults.iter().chain(&run.warnings) {
         result.warn(format!("probe {when}: {warning}"));
     }
     if !run.valid {

@@ -209,8 +209,10 @@ impl<'a> LoadThread<'a> {
                     }
                 }
                 Some(epoll) => {
-                    let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
-                        .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
+                    if wait_ns > 0 {
+                        sleep_until_ready(epoll, wait_ns)?;
+                    }
+                    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
                     ready.clear();
                     let space = rustix::buffer::spare_capacity(&mut ready);
                     match epoll::wait(epoll, space, Some(&timeout)) {
@@ -399,6 +401,17 @@ impl<'a> LoadThread<'a> {
             }
         });
         replies_done && messages_done
+    }
+}
+
+/// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does not.
+fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
+    let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
+        .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
+    let mut sockets = [rustix::event::PollFd::new(epoll, rustix::event::PollFlags::IN)];
+    match rustix::event::poll(&mut sockets, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(std::io::Error::from(error).into()),
     }
 }
 

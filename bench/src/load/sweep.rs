@@ -105,9 +105,8 @@ pub fn run(
             result.curves.insert(format!("latency at {percent} %"), curve.clone());
         }
         result.warnings.extend(run.warnings);
+        result.faults.extend(run.faults);
         result.valid &= run.valid;
-        result.server_name = run.server_name;
-        result.server_version = run.server_version;
     }
     Ok(result)
 }
@@ -136,12 +135,14 @@ fn step(
     };
     progress.say(&format!("{}/s: {shown}", number_text(rate)));
     result.load_points.push(load_point(&run, rate, None));
+    result.server_name = run.server_name;
+    result.server_version = run.server_version;
     Ok(verdict)
 }
 
 fn judge(plan: &SweepPlan, run: &RunResult, rate: f64) -> Verdict {
     if !run.valid {
-        return Verdict::Knee(run.warnings.last().cloned().unwrap_or_default());
+        return Verdict::Knee(run.faults.first().cloned().unwrap_or_default());
     }
     if run.value("rate_reached").unwrap_or(0.0) < REACHED_MIN * rate {
         return Verdict::Knee("the rate asked for was not reached".to_string());

@@ -71,9 +71,11 @@ fn run_text(run: &RunResult) -> String {
     }
     text.push_str(&table.to_string());
     text.push_str(&shares_text(std::iter::once(run)));
+    for fault in &run.faults {
+        text.push_str(&format!("INVALID: {fault}\n"));
+    }
     for warning in &run.warnings {
-        let mark = if run.valid { "warning" } else { "INVALID" };
-        text.push_str(&format!("{mark}: {warning}\n"));
+        text.push_str(&format!("note: {warning}\n"));
     }
     text.push('\n');
     text
@@ -186,8 +188,8 @@ fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String 
 }
 
 fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
-    let valid = warnings::grouped(runs.clone().filter(|run| run.valid));
-    let invalid = warnings::grouped(runs.filter(|run| !run.valid));
+    let valid = warnings::grouped(runs.clone().filter(|run| run.valid), |run| &run.warnings);
+    let invalid = warnings::grouped(runs.filter(|run| !run.valid), |run| &run.faults);
     let valid = valid.into_iter().map(|text| format!("note: {text}\n"));
     let invalid = invalid.into_iter().map(|text| format!("*** INVALID, left out: {text}\n"));
     valid.chain(invalid).collect()

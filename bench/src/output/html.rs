@@ -99,11 +99,13 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
             "<p class=\"invalid\">Invalid, left out: {} round {}: {}</p>\n",
             escaped(&side_name(run)),
             run.round + 1,
-            escaped(&run.warnings.join("; "))
+            escaped(&run.faults.join("; "))
         ));
     }
     html.push_str(&figures_table(document, workload, &runs));
-    for warning in warnings::grouped(runs.iter().copied().filter(|run| run.valid)) {
+    for warning in
+        warnings::grouped(runs.iter().copied().filter(|run| run.valid), |run| &run.warnings)
+    {
         html.push_str(&format!("<p class=\"warning\">{}</p>\n", escaped(&warning)));
     }
     let sides = by_side(document, &runs);

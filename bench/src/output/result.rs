@@ -45,6 +45,10 @@ pub struct RunResult {
     pub started_unix_ms: u64,
     pub seconds: f64,
     pub valid: bool,
+    /// Why the run is not valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
+    /// What a reader of the figures should know.
     pub warnings: Vec<String>,
     pub figures: BTreeMap<String, Figure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +109,7 @@ impl RunResult {
     /// The figures of this run must not be used: says why.
     pub fn invalidate(&mut self, text: String) {
         self.valid = false;
-        self.warnings.push(text);
+        self.faults.push(text);
     }
 
     /// CPU use and memory of the server over time, and the largest memory seen.

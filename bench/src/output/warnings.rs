@@ -9,10 +9,13 @@ struct Group<'a> {
 }
 
 /// One sentence per text: `text (A: rounds 1, 2; B: round 1)`. Of single runs just the text.
-pub fn grouped<'a>(runs: impl Iterator<Item = &'a RunResult>) -> Vec<String> {
+pub fn grouped<'a>(
+    runs: impl Iterator<Item = &'a RunResult>,
+    texts_of: impl Fn(&'a RunResult) -> &'a [String],
+) -> Vec<String> {
     let mut groups: Vec<Group> = Vec::new();
     for run in runs {
-        for text in &run.warnings {
+        for text in texts_of(run) {
             let place = groups.iter().position(|group| group.text == text).unwrap_or_else(|| {
                 groups.push(Group { text, sides: Vec::new() });
                 groups.len() - 1
@@ -56,6 +59,9 @@ mod tests {
             run
         };
         let runs = [run("A", 0, "x"), run("B", 0, "x"), run("A", 2, "x"), run("", 0, "y")];
-        assert_eq!(grouped(runs.iter()), ["x (A: rounds 1, 3; B: round 1)", "y"]);
+        assert_eq!(
+            grouped(runs.iter(), |run| &run.warnings),
+            ["x (A: rounds 1, 3; B: round 1)", "y"]
+        );
     }
 }

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Midge against the nats-server on PATH, by the standard suite, in one command.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+Usage: scripts/compare.sh [options] [-- more options of `midge-bench compare`]
+
+Builds Midge and the harness, starts Midge and nats-server in turns on the same cores, and prints every
+figure of both with its spread and the ratio with a confidence interval. Writes a report beside it.
+
+  --suite NAME        standard (default), quick or latency
+  --rounds N          rounds, each runs both servers (default 5)
+  --duration TIME     of each run (default 5s)
+  --pin-server CORES  cores of the servers (default 0)
+  --pin-load CORES    cores of the load (default: all others; 0 on a host with one core)
+  --output DIR        where the report goes (default bench-results/DATE)
+  --midge PROGRAM     this Midge instead of building one
+  --nats PROGRAM      this nats-server instead of the one on PATH
+  --bench PROGRAM     this midge-bench instead of building one
+  --help              this text
+
+For figures to show to others: a quiet host (see scripts/tune-host.sh), nothing else running.
+TEXT
+}
+
+fail() {
+  echo "compare.sh: $1" >&2
+  exit 1
+}
+
+suite=standard
+rounds=5
+duration=5s
+pin_server=0
+pin_load=""
+output=""
+midge=""
+nats="${NATS_SERVER:-}"
+bench=""
+more=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --help) usage; exit 0 ;;
+    --suite | --rounds | --duration | --pin-server | --pin-load | --output | --midge | --nats | --bench)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      name="${1#--}"
+      printf -v "${name//-/_}" '%s' "$2"
+      shift 2
+      ;;
+    --) shift; more=("$@"); break ;;
+    *) fail "unknown option '$1' (see --help)" ;;
+  esac
+done
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+if [ -z "$nats" ]; then
+  nats="$(command -v nats-server || true)"
+fi
+if [ -z "$nats" ] || [ ! -x "$nats" ]; then
+  fail "no nats-server on PATH. Get one from https://github.com/nats-io/nats-server/releases
+or by: go install github.com/nats-io/nats-server/v2@latest
+or name one by --nats PROGRAM or the variable NATS_SERVER"
+fi
+
+if [ -z "$midge" ] || [ -z "$bench" ]; then
+  (cd "$root" && cargo build --release --workspace --bins)
+  target="${CARGO_TARGET_DIR:-$root/target}"
+  midge="${midge:-$target/release/midge}"
+  bench="${bench:-$target/release/midge-bench}"
+fi
+[ -x "$midge" ] || fail "no program $midge"
+[ -x "$bench" ] || fail "no program $bench"
+
+if [ -z "$pin_load" ]; then
+  cores="$(nproc --all)"
+  if [ "$cores" -gt 1 ]; then pin_load="1-$((cores - 1))"; else pin_load=0; fi
+fi
+[ -n "$output" ] || output="$root/bench-results/$(date +%Y-%m-%d-%H%M%S)"
+
+# The kernel refuses cores that do not exist with a clear message; Midge takes one shard per core it may use.
+exec "$bench" compare \
+  --a "'$midge' -a 127.0.0.1 -p {port}" --name-a midge \
+  --b "'$nats' -a 127.0.0.1 -p {port}" --name-b nats-server \
+  --suite "$suite" --rounds "$rounds" --duration "$duration" \
+  --pin-server "$pin_server" --pin-load "$pin_load" \
+  --output "$output" ${more[@]+"${more[@]}"}
