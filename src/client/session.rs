@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::opening::Opening;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{PACE_MS_MAX, TURN_DELIVERIES_MAX};
 use crate::base::pool::BufferPool;
@@ -18,6 +19,8 @@ use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
+use crate::net::tls::{TlsFacts, TlsFailure};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::message::Message;
 use crate::protocol::nats::command::{Command, Publish};
 use crate::protocol::nats::encode;
@@ -36,6 +39,8 @@ pub struct ClientContext {
     /// INFO without what is one connection's own.
     pub info: RefCell<Arc<Info>>,
     pub chunk_pool: Rc<BufferPool>,
+    /// What connections accepted from now on speak; None = plain. A reload puts another one here.
+    pub tls: RefCell<Option<Arc<TlsServer>>>,
     pub counters: ShardCounters,
 }
 
@@ -68,6 +73,13 @@ pub struct ClientSession {
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
+    /// The listener's TLS when this connection was accepted.
+    pub(super) tls_server: Option<Arc<TlsServer>>,
+    pub(super) opening: Opening,
+    /// INFO comes after the handshake.
+    pub tls_first: bool,
+    /// Once the connection speaks TLS.
+    pub tls: Option<TlsFacts>,
     pub(super) limits: ParserLimits,
     parser: Parser,
     route_cache: RouteCache,
@@ -114,6 +126,8 @@ impl ClientSession {
             (key, broker.remote_pace(key))
         };
         let ping_interval = options.keep_alive.ping_interval;
+        let tls_server = context.tls.borrow().clone();
+        let (opening, tls_first) = Opening::of(tls_server.as_deref(), &peer);
         Self {
             id,
             peer,
@@ -122,6 +136,10 @@ impl ClientSession {
             outbox,
             connect: ConnectOptions::default(),
             stage: if refused { Stage::Refused } else { Stage::Fresh },
+            tls_server,
+            opening,
+            tls_first,
+            tls: None,
             limits: ParserLimits {
                 control_line_bytes_max: options.limits.control_line_bytes_max,
                 payload_bytes_max: options.limits.payload_bytes_max,
@@ -155,11 +173,15 @@ impl ClientSession {
     /// INFO as this connection sees it.
     pub(super) fn own_info(&self) -> Info {
         let shared = self.context.info.borrow().clone();
-        Info {
+        self.tls_info(Info {
             client_id: Some(self.id.0),
             client_ip: Some(self.peer.host()),
             ..Info::clone(&shared)
-        }
+        })
+    }
+
+    pub(super) fn push_info(&self) {
+        self.outbox.push_bytes(&self.own_info().line());
     }
 
     /// Tells a client that keeps up with INFO that something changed.
@@ -408,7 +430,9 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
 
 impl Session for ClientSession {
     fn start(&mut self) {
-        self.outbox.push_bytes(&self.own_info().line());
+        if !self.tls_first {
+            self.push_info();
+        }
         tracing::debug!("{} - Client connection created", self.label());
     }
 
@@ -416,6 +440,11 @@ impl Session for ClientSession {
         if self.stage == Stage::Refused {
             self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
+        }
+        if self.opening != Opening::Done
+            && let Some(step) = self.open(input.bytes())
+        {
+            return step;
         }
         self.active = true;
         let handle = self.context.broker.clone();
@@ -474,6 +503,10 @@ impl Session for ClientSession {
             }
         }
         step
+    }
+
+    fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
+        self.handshake_ended(outcome);
     }
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {

@@ -15,6 +15,7 @@ use crate::mesh::{Lanes, lanes};
 use crate::net::doorbell::doorbell;
 use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::error_text::os_error_text;
 use crate::shard::{ShardHandle, ShardSeed, run};
@@ -51,6 +52,7 @@ pub fn start(
     placement: Placement,
     info: impl FnOnce(SocketAddr) -> Info,
     unix: Option<UnixListener>,
+    tls: Option<Arc<TlsServer>>,
 ) -> Result<Shards, String> {
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
@@ -103,6 +105,7 @@ pub fn start(
             tasks,
             options: options.clone(),
             info: info.clone(),
+            tls: tls.clone(),
             server: counters.clone(),
             random_seed: fastrand::u64(..),
         };

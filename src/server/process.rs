@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::base::log;
 use crate::config::options::{IoDriver, Options};
+use crate::config::tls_options::HandshakeFirst;
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
@@ -99,6 +101,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
     }
+    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
+    let tls = tls.transpose()?.map(Arc::new);
     let placement = place(&options)?;
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
@@ -110,8 +114,10 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         }
         None => None,
     };
-    let shards = bootstrap::start(&options, placement, |at| info(&identity, &options, at), unix)?;
+    let own_info = |at| info(&identity, &options, at);
+    let shards = bootstrap::start(&options, placement, own_info, unix, tls)?;
     tracing::info!("Listening for client connections on {}", listen_text(&options, shards.address));
+    announce_tls(&options);
     if let Some(unix) = &options.listen.unix {
         tracing::info!("Listening for client connections on unix:{}", unix.path.display());
     }
@@ -120,7 +126,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         write_pid_file(path)?;
     }
     if let Some(directory) = &options.files.ports_dir {
-        let ports = Ports { nats: listener_urls("nats", shards.address), ..Ports::default() };
+        let scheme = if options.tls.is_some() && !options.allow_non_tls { "tls" } else { "nats" };
+        let ports = Ports { nats: listener_urls(scheme, shards.address), ..Ports::default() };
         match PortsFile::write(directory, &program_name(), &ports) {
             Ok(file) => files.ports = Some(file),
             Err(text) => tracing::error!("{text}"),
@@ -150,6 +157,22 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
     if options.limits.payload_bytes_max > crate::base::limits::PAYLOAD_BYTES_WARN {
         tracing::warn!(
             "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
+        );
+    }
+}
+
+/// Source: nats-server AcceptLoop.
+fn announce_tls(options: &Options) {
+    let Some(tls) = &options.tls else { return };
+    let handshake_first = tls.handshake_first == HandshakeFirst::Always;
+    if options.allow_non_tls && !handshake_first {
+        tracing::info!("TLS available for client connections");
+    } else {
+        tracing::info!("TLS required for client connections");
+    }
+    if handshake_first {
+        tracing::warn!(
+            "Clients that are not using \"TLS Handshake First\" option will fail to connect"
         );
     }
 }

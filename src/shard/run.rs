@@ -13,7 +13,7 @@ use slab::Slab;
 use super::{Shard, Task};
 use crate::base::counters::ServerCounters;
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
+use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES, SEALED_BYTES};
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
@@ -24,6 +24,7 @@ use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle};
 use crate::net::listener::Listener;
 use crate::net::runtime::{self, Driver, TurnHook, spawn};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
 /// Everything a shard's thread is given before it starts.
@@ -39,6 +40,8 @@ pub struct ShardSeed {
     pub tasks: Receiver<Task>,
     pub options: Arc<Options>,
     pub info: Arc<Info>,
+    /// Of the client port; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
     pub server: ServerCounters,
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
@@ -74,12 +77,14 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             options: RefCell::new(seed.options),
             info: RefCell::new(seed.info),
             chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, CHUNKS_POOLED_MAX)),
+            tls: RefCell::new(seed.tls),
             counters: ShardCounters::default(),
         }),
         broker,
         server: seed.server,
         connections: Rc::new(ConnectionContext {
             read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
+            sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, CHUNKS_POOLED_MAX)),
             hook: hook.clone(),
             resumable,
             driver: seed.driver,
