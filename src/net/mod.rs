@@ -9,3 +9,8 @@ pub mod runtime;
 pub mod session;
 pub mod tls;
 pub mod tls_config;
+
+/// Shared with the integration tests.
+#[cfg(test)]
+#[path = "../../tests/support/certificates.rs"]
+mod test_certificates;

@@ -267,14 +267,11 @@ impl TlsPipe {
         }
     }
 
-    /// After an error rustls still wants its alert to be sent. It is given the rest of the input, in which
-    /// it may remember places.
+    /// After an error rustls still wants its alert to be sent. It is asked only while it has something to
+    /// say: it must not look at input again.
     fn collect_alert(&mut self, rest: &mut [u8]) {
-        let mut taken = 0;
-        loop {
-            let UnbufferedStatus { discard, state } =
-                self.connection.process_tls_records(&mut rest[taken..]);
-            taken += discard;
+        while self.connection.wants_write() {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
             let Ok(state) = state else { return };
             match speak(state, &mut self.outgoing) {
                 Ok(true) => {}
@@ -418,3 +415,6 @@ fn speak(
         _ => Ok(false),
     }
 }
+
+#[cfg(test)]
+pub(in crate::net) mod tests;

@@ -295,3 +295,6 @@ fn is_for(certificate: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let parsed = certificate.end_entity_cert().and_then(ParsedCertificate::try_from);
     parsed.is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
 }
+
+#[cfg(test)]
+mod tests;
