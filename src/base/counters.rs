@@ -34,6 +34,46 @@ impl ShardLoads {
     }
 }
 
+/// So many per second over all shards. One number, so that no two threads disagree on which second it is:
+/// the second in the upper half, what was asked for in it in the lower.
+#[derive(Debug)]
+pub struct RateWindow {
+    /// 0 = unlimited.
+    max: u32,
+    window: AtomicU64,
+}
+
+impl RateWindow {
+    pub fn new(max: u32) -> Self {
+        Self { max, window: AtomicU64::new(0) }
+    }
+
+    /// Asks for one more in this second; None = refused, else how many the window before refused, told to
+    /// whoever opens a new one.
+    pub fn admit(&self, second: u64) -> Option<u32> {
+        if self.max == 0 {
+            return Some(0);
+        }
+        let second = second & u64::from(u32::MAX);
+        let next = |window: u64| {
+            if window >> 32 == second && window as u32 > 0 {
+                if window as u32 == u32::MAX { window } else { window + 1 }
+            } else {
+                second << 32 | 1
+            }
+        };
+        // Relaxed: the number stands alone.
+        let before = self
+            .window
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| Some(next(window)));
+        let before = before.unwrap_or_else(|unchanged| unchanged);
+        let asked = next(before) as u32;
+        let opened = asked == 1;
+        let refused_before = if opened { (before as u32).saturating_sub(self.max) } else { 0 };
+        (asked <= self.max).then_some(refused_before)
+    }
+}
+
 /// Shared by all shards. Relaxed throughout: each number stands alone, nothing is published by it.
 #[derive(Clone)]
 pub struct ServerCounters {
@@ -98,5 +138,21 @@ impl Gauge {
 
     pub fn value(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_window_admits_so_many_a_second_and_tells_how_many_it_refused() {
+        let window = RateWindow::new(2);
+        assert_eq!([0, 0, 0, 0].map(|second| window.admit(second)), [Some(0), Some(0), None, None]);
+        assert_eq!([1, 1, 1].map(|second| window.admit(second)), [Some(2), Some(0), None]);
+        assert_eq!([9, 9].map(|second| window.admit(second)), [Some(1), Some(0)]);
+        assert_eq!(window.admit(10), Some(0));
+        let unlimited = RateWindow::new(0);
+        assert!((0..100).all(|_| unlimited.admit(5) == Some(0)));
     }
 }

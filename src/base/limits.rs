@@ -70,6 +70,25 @@ pub const CHUNK_BYTES: [usize; 4] = [1 << 10, 8 << 10, 64 << 10, 256 << 10];
 /// Free chunks of each class a shard keeps for reuse. 64 of the largest are 4 MiB.
 pub const CHUNKS_POOLED_MAX: usize = 64;
 
+/// Bytes. Classes of the buffers that sealed chunks are sent from: each holds a chunk of its class and what
+/// TLS adds to it. Enforced by `net::codec`.
+pub const SEALED_BYTES: [usize; 3] = [1536, 9 << 10, 65 << 10];
+
+/// Bytes of a chunk sealed and sent at a time. Enforced by the writer in `net::connection`.
+pub const SEAL_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of TLS input that are neither a whole record nor a whole handshake message. Past this a handshake
+/// fails: it takes no more for any chain of certificates in use. Enforced by `net::tls`.
+pub const TLS_UNREAD_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// The same after the handshake: one record, and what a peer sent in pieces of a handshake message, which
+/// rustls bounds at 64 KiB. Enforced by `net::tls`.
+pub const TLS_UNREAD_BYTES_MAX: usize = 96 << 10;
+
+/// Steps of TLS handshakes in one turn of a shard. With an RSA key of 2048 bits one takes about a
+/// millisecond, as much as a turn's deliveries may. Enforced by `TurnHook::heavy_step`.
+pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;
+
 /// Slots of the interest lane of one ordered pair of shards. A subscription waits, unread, while fewer
 /// than `INTEREST_ROOM_MIN` are free.
 pub const INTEREST_LANE_SLOTS: usize = 4096;
@@ -106,6 +125,10 @@ pub const PACE_STUCK_MS: u64 = 1000;
 pub const MATCH_CACHE_ENTRIES: usize = 8192;
 
 const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);
+const _: () = assert!(
+    SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[2] <= SEAL_BYTES_MAX,
+    "a largest chunk is sealed in one go into a pooled buffer"
+);
 const _: () = assert!(
     BATCH_BYTES <= LANE_STAGED_BYTES_MAX,
     "a staged limit below one batch would stop every publisher"

@@ -102,6 +102,10 @@ pub struct Outbox {
     pub headers: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
     writer: Cell<Option<Waker>>,
+    /// Queued bytes wait: the connection is between plain and TLS.
+    held: Cell<bool>,
+    /// The writer is to look at what the connection itself has to send.
+    poked: Cell<bool>,
     /// Counts bytes the kernel took; opened for good at the end.
     pub sent: Gate,
     last_sent: Cell<Instant>,
@@ -131,6 +135,8 @@ impl Outbox {
             headers: Cell::new(false),
             close_reason: Cell::new(None),
             writer: Cell::new(None),
+            held: Cell::new(false),
+            poked: Cell::new(false),
             sent: Gate::new(),
             last_sent: Cell::new(Instant::now()),
             send_started: Cell::new(None),
@@ -283,10 +289,33 @@ impl Outbox {
         }
     }
 
+    /// Holds queued bytes back, or lets them go again; the writer then finds them. A connection that closes
+    /// while they are held never sends them.
+    pub fn hold(&self, held: bool) {
+        self.held.set(held);
+        self.wake_writer();
+    }
+
+    /// Gives the writer an empty chunk, also while bytes are held.
+    pub fn poke(&self) {
+        self.poked.set(true);
+        self.wake_writer();
+    }
+
     /// For the writer task: the next chunk to send, or `None` once the connection closes and nothing is
-    /// left to send.
+    /// left to send. An empty one comes of `poke`.
     pub async fn next_chunk(&self) -> Option<Vec<u8>> {
         poll_fn(|context| {
+            if self.poked.get() || self.held.get() {
+                if self.poked.replace(false) {
+                    return Poll::Ready(Some(Vec::new()));
+                }
+                if self.is_closing() {
+                    return Poll::Ready(None);
+                }
+                self.writer.set(Some(context.waker().clone()));
+                return Poll::Pending;
+            }
             let mut buffers = self.buffers.borrow_mut();
             let chunk = match buffers.ready.pop_front() {
                 Some(chunk) => chunk,
@@ -482,6 +511,25 @@ mod tests {
         outbox.push_error("Stale Connection");
         outbox.close(CloseReason::StaleConnection);
         assert_eq!(take(&outbox), Some(Some(b"-ERR 'Stale Connection'\r\n".to_vec())));
+        assert_eq!(take(&outbox), Some(None));
+    }
+
+    #[test]
+    fn held_bytes_wait_and_a_poke_does_not() {
+        let outbox = outbox(1000);
+        outbox.hold(true);
+        outbox.push_bytes(b"PING");
+        assert_eq!(take(&outbox), None);
+        outbox.poke();
+        assert_eq!(take(&outbox), Some(Some(Vec::new())));
+        assert_eq!(take(&outbox), None);
+        outbox.hold(false);
+        assert_eq!(take(&outbox), Some(Some(b"PING".to_vec())));
+        outbox.hold(true);
+        outbox.push_bytes(b"PONG");
+        outbox.poke();
+        outbox.close(CloseReason::TlsHandshakeFailure);
+        assert_eq!(take(&outbox), Some(Some(Vec::new())));
         assert_eq!(take(&outbox), Some(None));
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::connect::LoginWait;
+use super::opening::Opening;
 use crate::auth::authenticator::Identity;
 use crate::auth::mapping::Mapped;
 use crate::auth::password::{PasswordJob, PasswordOutcome};
@@ -27,6 +28,8 @@ use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
+use crate::net::tls::{TlsFacts, TlsFailure};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::message::Message;
 use crate::protocol::nats::command::{Command, Publish};
 use crate::protocol::nats::encode;
@@ -44,6 +47,8 @@ pub struct ClientContext {
     /// INFO without what is one connection's own.
     pub info: RefCell<Arc<Info>>,
     pub chunk_pool: Rc<BufferPool>,
+    /// What connections accepted from now on speak; None = plain. A reload puts another one here.
+    pub tls: RefCell<Option<Arc<TlsServer>>>,
     pub counters: ShardCounters,
     pub auth: RefCell<Arc<AuthState>>,
     /// Has a password checked off the shard; the outcome comes back by `password_checked`.
@@ -108,6 +113,13 @@ pub struct ClientSession {
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
+    /// The listener's TLS when this connection was accepted.
+    pub(super) tls_server: Option<Arc<TlsServer>>,
+    pub(super) opening: Opening,
+    /// INFO comes after the handshake.
+    pub tls_first: bool,
+    /// Once the connection speaks TLS.
+    pub tls: Option<TlsFacts>,
     pub(super) limits: ParserLimits,
     parser: Parser,
     route_cache: RouteCache,
@@ -164,6 +176,8 @@ impl ClientSession {
             true => new_nonce(),
             false => String::new(),
         };
+        let tls_server = context.tls.borrow().clone();
+        let (opening, tls_first) = Opening::of(tls_server.as_deref(), &peer);
         Self {
             id,
             peer,
@@ -182,6 +196,10 @@ impl ClientSession {
             outbox,
             connect: ConnectOptions::default(),
             stage,
+            tls_server,
+            opening,
+            tls_first,
+            tls: None,
             limits: ParserLimits {
                 control_line_bytes_max: options.limits.control_line_bytes_max,
                 payload_bytes_max: options.limits.payload_bytes_max,
@@ -216,13 +234,17 @@ impl ClientSession {
     pub(super) fn own_info(&self) -> Info {
         let shared = self.context.info.borrow().clone();
         let auth = self.context.auth.borrow().clone();
-        Info {
+        self.tls_info(Info {
             client_id: Some(self.id.0),
             client_ip: Some(self.peer.host()),
             nonce: (!self.nonce.is_empty()).then(|| self.nonce.clone()),
             auth_required: auth.authenticator.is_announced(),
             ..Info::clone(&shared)
-        }
+        })
+    }
+
+    pub(super) fn push_info(&self) {
+        self.outbox.push_bytes(&self.own_info().line());
     }
 
     /// Tells a client that keeps up with INFO that something changed.
@@ -597,7 +619,9 @@ fn new_nonce() -> String {
 
 impl Session for ClientSession {
     fn start(&mut self) {
-        self.outbox.push_bytes(&self.own_info().line());
+        if !self.tls_first {
+            self.push_info();
+        }
         tracing::debug!("{} - Client connection created", self.label());
     }
 
@@ -605,6 +629,11 @@ impl Session for ClientSession {
         if self.stage == Stage::Refused {
             self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
+        }
+        if self.opening != Opening::Done
+            && let Some(step) = self.open(input.bytes())
+        {
+            return step;
         }
         self.active = true;
         let handle = self.context.broker.clone();
@@ -684,6 +713,10 @@ impl Session for ClientSession {
             }
         }
         step
+    }
+
+    fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
+        self.handshake_ended(outcome);
     }
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {

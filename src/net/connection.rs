@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,12 @@ use monoio::net::TcpStream;
 use crate::base::limits::READ_BUFFER_BYTES;
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, Resumable};
+use crate::net::codec::{Codec, Sealed};
 use crate::net::read_buffer::ReadBuffer;
-use crate::net::runtime::{Driver, TurnHook, within};
+use crate::net::runtime::{Driver, TurnHook, finished_within, within};
 use crate::net::session::{Session, Step, Wait};
+use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 
 /// How long a closing connection may take to send what it still owes, an `-ERR` above all.
@@ -29,6 +33,8 @@ const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 /// What the connections of one shard share.
 pub struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
+    /// Buffers that TLS records are sent from.
+    pub sealed_pool: Rc<BufferPool>,
     pub hook: Rc<TurnHook>,
     pub resumable: Rc<Resumable>,
     pub driver: Driver,
@@ -70,15 +76,27 @@ pub async fn serve<S: Session + 'static>(
     }
     let descriptor = stream.as_raw_fd();
     let outbox = session.borrow().outbox().clone();
-    let (mut read_half, write_half) = TcpStream::from_std(stream)?.into_split();
+    let (read_half, write_half) = TcpStream::from_std(stream)?.into_split();
     // The descriptor stays open until the abort is taken back below: it cannot mean another socket.
     outbox.set_abort(Some(Box::new(move || {
         // Fails only when the peer is gone already, which wakes both tasks too.
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
-    let mut writer = monoio::spawn(write_loop(write_half, outbox.clone(), context.clone()));
+    let codec = Rc::new(RefCell::new(Codec::Plain));
+    let mut writer =
+        monoio::spawn(write_loop(write_half, outbox.clone(), codec.clone(), context.clone()));
     session.borrow_mut().start();
-    let reason = read_loop(&mut read_half, &session, &control, &context).await;
+    let mut reader = Reader {
+        source: read_half,
+        input: ReadBuffer::new(context.read_pool.clone()),
+        ciphertext: None,
+        session: &session,
+        outbox: &outbox,
+        codec: &codec,
+        control: &control,
+        context: &context,
+    };
+    let reason = reader.run().await;
     // Whoever closed the outbox first knows why.
     let reason = outbox.close_reason().unwrap_or(reason);
     session.borrow_mut().close(reason);
@@ -92,42 +110,177 @@ pub async fn serve<S: Session + 'static>(
     Ok(())
 }
 
-async fn read_loop<S: Session>(
-    source: &mut OwnedReadHalf<TcpStream>,
-    session: &RefCell<S>,
-    control: &ConnectionControl,
-    context: &ConnectionContext,
-) -> CloseReason {
-    let mut input = ReadBuffer::new(context.read_pool.clone());
-    loop {
-        // The first time there is nothing to consume yet, but the session may have its mind made up.
+/// The read task of one connection.
+struct Reader<'a, S> {
+    source: OwnedReadHalf<TcpStream>,
+    /// What the session reads.
+    input: ReadBuffer,
+    /// What the socket fills, where that is not the same: with TLS.
+    ciphertext: Option<ReadBuffer>,
+    session: &'a RefCell<S>,
+    outbox: &'a Rc<Outbox>,
+    codec: &'a RefCell<Codec>,
+    control: &'a ConnectionControl,
+    context: &'a ConnectionContext,
+}
+
+impl<S: Session> Reader<'_, S> {
+    async fn run(&mut self) -> CloseReason {
         loop {
-            context.hook.before_batch();
-            let step = session.borrow_mut().receive(&mut input);
-            match step {
-                Step::ReadMore => break,
-                Step::Again => context.hook.yield_turn().await,
-                Step::WaitFor(wait) => wait_for(wait).await,
-                Step::Close(reason) => return reason,
+            // The first time there is nothing to consume yet, but the session may have its mind made up.
+            let at_most = loop {
+                self.context.hook.before_batch();
+                let step = self.session.borrow_mut().receive(&mut self.input);
+                match step {
+                    Step::ReadMore => break None,
+                    Step::ReadMoreWithin(at_most) => break Some(at_most),
+                    Step::Again => self.context.hook.yield_turn().await,
+                    Step::WaitFor(wait) => wait_for(wait).await,
+                    Step::StartTls(server) => {
+                        if let Err(reason) = self.start_tls(&server).await {
+                            return reason;
+                        }
+                    }
+                    Step::Close(reason) => return reason,
+                }
+            };
+            if let Some(at_most) = at_most {
+                match self.fill_within(at_most).await {
+                    Some(Ok(0)) => return CloseReason::ClientClosed,
+                    Some(Ok(_)) | None => continue,
+                    Some(Err(_)) => return CloseReason::ReadError,
+                }
             }
-        }
-        let cancel = (input.capacity() > READ_BUFFER_BYTES[1]).then(|| {
-            let canceller = control.canceller.take().unwrap_or_default();
-            let handle = canceller.handle();
-            *control.canceller.borrow_mut() = Some(canceller);
-            handle
-        });
-        match input.fill(source, cancel).await {
-            Ok(0) => return CloseReason::ClientClosed,
-            Ok(_) => control.reads.set(control.reads.get() + 1),
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
-            {
-                input.shrink();
+            let target = match &mut self.ciphertext {
+                None => &mut self.input,
+                Some(ciphertext) => {
+                    if self.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
+                        return CloseReason::ClientClosed;
+                    }
+                    self.input.release_if_empty();
+                    ciphertext
+                }
+            };
+            let cancel = (target.capacity() > READ_BUFFER_BYTES[1]).then(|| {
+                let canceller = self.control.canceller.take().unwrap_or_default();
+                let handle = canceller.handle();
+                *self.control.canceller.borrow_mut() = Some(canceller);
+                handle
+            });
+            match target.fill(&mut self.source, cancel).await {
+                Ok(0) => return CloseReason::ClientClosed,
+                Ok(_) => self.control.reads.set(self.control.reads.get() + 1),
+                Err(error) if is_cancelled(&error) => {
+                    target.shrink();
+                    continue;
+                }
+                Err(_) => return CloseReason::ReadError,
             }
-            Err(_) => return CloseReason::ReadError,
+            if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
+                return CloseReason::ReadError;
+            }
         }
     }
+
+    /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never dropped.
+    async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
+        let canceller = Canceller::new();
+        let target = self.ciphertext.as_mut().unwrap_or(&mut self.input);
+        let mut read = pin!(target.fill(&mut self.source, Some(canceller.handle())));
+        let result = match finished_within(at_most, read.as_mut()).await {
+            Some(result) => result,
+            None => {
+                drop(canceller.cancel());
+                // What arrived at the same moment is not lost.
+                read.await
+            }
+        };
+        match result {
+            Err(error) if is_cancelled(&error) => None,
+            other => Some(other),
+        }
+    }
+
+    /// Opens what the socket brought for the session.
+    fn open_ciphertext(&mut self) -> Result<(), TlsFailure> {
+        let mut codec = self.codec.borrow_mut();
+        let (Some(ciphertext), Some(pipe)) = (&mut self.ciphertext, codec.tls()) else {
+            return Ok(());
+        };
+        let input = &mut self.input;
+        let result = pipe.feed(ciphertext.bytes_mut(), |opened| input.append(opened));
+        ciphertext.consume(ciphertext.bytes().len());
+        if pipe.has_outgoing() {
+            self.outbox.poke();
+        }
+        result
+    }
+
+    /// Changes from plain to TLS. The session hears how it went.
+    async fn start_tls(&mut self, server: &TlsServer) -> Result<(), CloseReason> {
+        let outcome = self.handshake(server).await;
+        if let Some(reason) = self.outbox.close_reason() {
+            return Err(reason);
+        }
+        let failed = outcome.is_err();
+        self.session.borrow_mut().tls_ended(outcome);
+        if failed {
+            return Err(CloseReason::TlsHandshakeFailure);
+        }
+        self.outbox.hold(false);
+        Ok(())
+    }
+
+    async fn handshake(&mut self, server: &TlsServer) -> Result<TlsFacts, TlsFailure> {
+        let deadline = Instant::now() + server.timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        // From the moment nothing is on its way in clear, without an await in between, nothing leaves in
+        // clear any more.
+        while self.outbox.pending_bytes() > 0 && !self.outbox.is_closing() {
+            let until = self.outbox.sent.value() + self.outbox.pending_bytes() as u64;
+            if !within(left(), self.outbox.sent.reached(until)).await {
+                return Err(TlsFailure::TimedOut);
+            }
+        }
+        if self.outbox.is_closing() {
+            return Err(TlsFailure::PeerGone);
+        }
+        self.outbox.hold(true);
+        *self.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
+        // What was read past the plaintext belongs to TLS.
+        let mut ciphertext = ReadBuffer::new(self.context.read_pool.clone());
+        ciphertext.extend(&self.input.take_all());
+        let mut is_new = !ciphertext.bytes().is_empty();
+        self.ciphertext = Some(ciphertext);
+        loop {
+            if is_new {
+                if !within(left(), self.context.hook.heavy_step()).await {
+                    return Err(TlsFailure::TimedOut);
+                }
+                self.open_ciphertext()?;
+                if let Some(facts) = self.facts() {
+                    let own = facts.peer_certificates.first().map(|der| &**der);
+                    let is_pinned = server.is_pinned(own);
+                    return if is_pinned { Ok(facts) } else { Err(TlsFailure::NotPinned) };
+                }
+            }
+            match self.fill_within(left()).await {
+                None => return Err(TlsFailure::TimedOut),
+                Some(Ok(0) | Err(_)) => return Err(TlsFailure::PeerGone),
+                Some(Ok(_)) => is_new = true,
+            }
+        }
+    }
+
+    /// Some once the handshake has ended.
+    fn facts(&self) -> Option<TlsFacts> {
+        let mut codec = self.codec.borrow_mut();
+        codec.tls().filter(|pipe| !pipe.is_handshaking()).map(|pipe| pipe.facts())
+    }
+}
+
+fn is_cancelled(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
 async fn wait_for(wait: Wait) {
@@ -145,31 +298,99 @@ async fn wait_for(wait: Wait) {
 async fn write_loop(
     mut target: OwnedWriteHalf<TcpStream>,
     outbox: Rc<Outbox>,
+    codec: Rc<RefCell<Codec>>,
     context: Rc<ConnectionContext>,
 ) {
     while let Some(mut chunk) = outbox.next_chunk().await {
         outbox.send_begins(Instant::now());
-        let mut offset = 0;
-        while offset < chunk.len() {
-            let (result, slice) = target.write(chunk.slice(offset..)).await;
-            chunk = slice.into_inner();
-            match result {
-                Ok(count) if count > 0 => {
-                    offset += count;
-                    outbox.send_progressed(count, Instant::now());
-                }
-                _ => {
-                    outbox.close(CloseReason::WriteError);
-                    break;
+        if codec.borrow().is_plain() {
+            let mut offset = 0;
+            while offset < chunk.len() {
+                let (result, slice) = target.write(chunk.slice(offset..)).await;
+                chunk = slice.into_inner();
+                match result {
+                    Ok(count) if count > 0 => {
+                        offset += count;
+                        outbox.send_progressed(count, Instant::now());
+                    }
+                    _ => {
+                        outbox.close(CloseReason::WriteError);
+                        break;
+                    }
                 }
             }
+        } else {
+            send_sealed(&mut target, &outbox, &codec, &context, &chunk).await;
         }
         outbox.send_ends(chunk);
         resume_paced(&outbox, &context);
     }
     resume_paced(&outbox, &context);
+    if !codec.borrow().is_plain()
+        && !outbox.close_reason().is_some_and(|why| why.discards_pending())
+    {
+        let bytes = codec.borrow_mut().finish(&context.sealed_pool);
+        write_all(&mut target, bytes, &context, |_| {}).await;
+    }
     // The peer sees the end of the stream after all that was owed, and the reader wakes up.
     outbox.abort_socket();
+}
+
+/// Sends one chunk as TLS records, and before it what TLS itself has to say.
+async fn send_sealed(
+    target: &mut OwnedWriteHalf<TcpStream>,
+    outbox: &Outbox,
+    codec: &RefCell<Codec>,
+    context: &ConnectionContext,
+    chunk: &[u8],
+) {
+    let mut offset = 0;
+    loop {
+        let sealed = codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool);
+        // An empty chunk after a failure is about the alert, which `finish` sends.
+        let Ok(Sealed { bytes, plain_bytes }) = sealed else {
+            return outbox.close(CloseReason::WriteError);
+        };
+        offset += plain_bytes;
+        let size = bytes.len();
+        let (mut written, mut credited) = (0, 0);
+        // What is pending is counted in plaintext: a part of the records stands for its share of it.
+        let progressed = |count: usize| {
+            written += count;
+            let share = (plain_bytes as u128 * written as u128 / size as u128) as usize;
+            outbox.send_progressed(share - credited, Instant::now());
+            credited = share;
+        };
+        if !write_all(target, bytes, context, progressed).await {
+            return outbox.close(CloseReason::WriteError);
+        }
+        if offset >= chunk.len() {
+            return;
+        }
+    }
+}
+
+/// Sends a whole buffer and gives it back to the pool; false = the socket takes no more.
+async fn write_all(
+    target: &mut OwnedWriteHalf<TcpStream>,
+    mut bytes: Vec<u8>,
+    context: &ConnectionContext,
+    mut progressed: impl FnMut(usize),
+) -> bool {
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let (result, slice) = target.write(bytes.slice(offset..)).await;
+        bytes = slice.into_inner();
+        match result {
+            Ok(count) if count > 0 => {
+                offset += count;
+                progressed(count);
+            }
+            _ => return false,
+        }
+    }
+    context.sealed_pool.give_back(bytes);
+    true
 }
 
 /// Lets publishers on other shards go on once this consumer has drained, or is gone.

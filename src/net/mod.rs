@@ -1,8 +1,16 @@
 //! Floor 5: the only way to a socket.
 
+pub mod codec;
 pub mod connection;
 pub mod doorbell;
 pub mod listener;
 pub mod read_buffer;
 pub mod runtime;
 pub mod session;
+pub mod tls;
+pub mod tls_config;
+
+/// Shared with the integration tests.
+#[cfg(test)]
+#[path = "../../tests/support/certificates.rs"]
+mod test_certificates;

@@ -38,6 +38,18 @@ impl ReadBuffer {
         &self.data[self.start..]
     }
 
+    /// The same for a codec that opens them in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..]
+    }
+
+    /// Takes everything out.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let all = self.bytes().to_vec();
+        self.consume(all.len());
+        all
+    }
+
     #[inline]
     pub fn consume(&mut self, count: usize) {
         self.start += count;
@@ -51,6 +63,29 @@ impl ReadBuffer {
 
     pub fn capacity(&self) -> usize {
         self.data.capacity()
+    }
+
+    /// Appends bytes that a codec opened, in pooled memory.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let length = self.data.len() - self.start;
+        let wanted = length + bytes.len();
+        if self.data.capacity() - self.data.len() < bytes.len() {
+            // Room for the whole command, but at most as much again as has arrived.
+            let room = self.needed.min(wanted * 2).max(wanted);
+            let mut larger = self.pool.take(room, 0);
+            larger.extend_from_slice(self.bytes());
+            self.pool.give_back(std::mem::replace(&mut self.data, larger));
+            self.start = 0;
+        }
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// Gives the memory back if nothing is in it, as before a wait of unknown length.
+    pub fn release_if_empty(&mut self) {
+        if self.bytes().is_empty() {
+            self.start = 0;
+            self.pool.give_back(std::mem::take(&mut self.data));
+        }
     }
 
     /// Appends bytes as if they had been read: for simulators and tests.

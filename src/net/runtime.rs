@@ -6,12 +6,14 @@
 //! whenever its waker was used, and a woken task goes to the back of the queue.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::base::limits::HEAVY_STEPS_PER_TURN_MAX;
 use crate::base::ring::{ParkFlag, Signal};
 use crate::net::doorbell::DoorbellHandle;
 
@@ -73,6 +75,11 @@ pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
+/// Waits for a future that may be dropped, or polled again; None = it did not finish in time.
+pub async fn finished_within<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(duration, future).await.ok()
+}
+
 /// Waits for a future that may be dropped at any time; false = it did not finish in time.
 pub async fn within<F: Future>(duration: Duration, future: F) -> bool {
     monoio::time::timeout(duration, future).await.is_ok()
@@ -85,6 +92,10 @@ pub struct TurnHook {
     /// Wakes the kicker task, which asks for another turn without sleeping in between.
     kicker: RefCell<Option<Waker>>,
     yielded: RefCell<Vec<Waker>>,
+    /// Steps this turn may still do that take as long as a turn should.
+    heavy_steps_left: Cell<usize>,
+    /// Who waits for such a step, oldest first; the cell says that its turn has come.
+    heavy_waiting: RefCell<VecDeque<(Rc<Cell<bool>>, Waker)>>,
     park: ParkFlag,
     /// Raised by other shards that announced interest.
     interest_waiting: Signal,
@@ -110,6 +121,8 @@ impl TurnHook {
             main: RefCell::new(None),
             kicker: RefCell::new(None),
             yielded: RefCell::default(),
+            heavy_steps_left: Cell::new(HEAVY_STEPS_PER_TURN_MAX),
+            heavy_waiting: RefCell::default(),
             park,
             interest_waiting,
             apply_interest: RefCell::new(None),
@@ -162,6 +175,50 @@ impl TurnHook {
         .await;
     }
 
+    /// Waits until this turn has room for a step that takes as long as a turn should: one of a TLS
+    /// handshake. First come, first served, `HEAVY_STEPS_PER_TURN_MAX` a turn, everything else in between.
+    pub async fn heavy_step(&self) {
+        let left = self.heavy_steps_left.get();
+        if left > 0 && self.heavy_waiting.borrow().is_empty() {
+            self.heavy_steps_left.set(left - 1);
+            // Another turn gives back what was taken.
+            self.request();
+            return;
+        }
+        let granted = Rc::new(Cell::new(false));
+        let mut queued = false;
+        poll_fn(|context| {
+            if granted.get() {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut queued, true) {
+                let entry = (granted.clone(), context.waker().clone());
+                self.heavy_waiting.borrow_mut().push_back(entry);
+                self.request();
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A new turn: those who waited longest go first. True if others still wait.
+    fn grant_heavy_steps(&self) -> bool {
+        let mut waiting = self.heavy_waiting.borrow_mut();
+        let mut left = HEAVY_STEPS_PER_TURN_MAX;
+        while left > 0
+            && let Some((granted, waker)) = waiting.pop_front()
+        {
+            // Nobody holds the other end: it was given up, which costs nothing.
+            if Rc::strong_count(&granted) > 1 {
+                granted.set(true);
+                waker.wake();
+                left -= 1;
+            }
+        }
+        self.heavy_steps_left.set(left);
+        !waiting.is_empty()
+    }
+
     /// A turn was useful: busy polling goes on from here.
     pub fn note_activity(&self) {
         if !self.busy_poll.is_zero() {
@@ -182,13 +239,14 @@ impl TurnHook {
     pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
         let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
         yielded.into_iter().for_each(Waker::wake);
+        let heavy_waiting = self.grant_heavy_steps();
         let now = Instant::now();
         let spinning = !self.busy_poll.is_zero()
             && self
                 .last_activity
                 .get()
                 .is_some_and(|since| now.duration_since(since) < self.busy_poll);
-        if spinning || has_work() {
+        if spinning || heavy_waiting || has_work() {
             self.go_on(now);
             return;
         }

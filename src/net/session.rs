@@ -1,11 +1,14 @@
 //! What a connection needs of whoever speaks on it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::gate::Gate;
 use crate::broker::outbox::Outbox;
 use crate::net::read_buffer::ReadBuffer;
+use crate::net::tls::{TlsFacts, TlsFailure};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 
 /// Protocol state of one peer: bytes in, bytes in an outbox out, no await.
@@ -15,6 +18,10 @@ pub trait Session {
 
     /// Consumes whole commands, a bounded amount of work per call.
     fn receive(&mut self, input: &mut ReadBuffer) -> Step;
+
+    /// The handshake that `Step::StartTls` asked for has ended. After a failure the connection closes; what
+    /// was pushed since never leaves.
+    fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>);
 
     /// Called at every tick of the shard: pings and deadlines. Some closes the connection.
     fn tick(&mut self, now: Instant) -> Option<CloseReason>;
@@ -28,6 +35,11 @@ pub trait Session {
 /// What the reader does after a batch.
 pub enum Step {
     ReadMore,
+    /// The same, but `receive` is called again after so long even if nothing came.
+    ReadMoreWithin(Duration),
+    /// Sends what is queued in clear, then speaks TLS; what is in the input already belongs to it. Asked for
+    /// at most once.
+    StartTls(Arc<TlsServer>),
     /// There is more input in the buffer, but others get their turn first.
     Again,
     WaitFor(Wait),

@@ -16,6 +16,7 @@ use crate::mesh::{Lanes, lanes};
 use crate::net::doorbell::doorbell;
 use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::error_text::os_error_text;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
@@ -55,6 +56,7 @@ pub fn start(
     placement: Placement,
     info: impl FnOnce(SocketAddr) -> Info,
     unix: Option<UnixListener>,
+    tls: Option<Arc<TlsServer>>,
 ) -> Result<Shards, String> {
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
@@ -131,6 +133,7 @@ pub fn start(
             loads: loads.clone(),
             own_listener,
             info: info.clone(),
+            tls: tls.clone(),
             server: counters.clone(),
             random_seed: fastrand::u64(..),
         };

@@ -12,7 +12,9 @@ use crate::auth::state::AuthState;
 use crate::base::log;
 use crate::config::options::{IoDriver, Options};
 use crate::config::surroundings::SystemSurroundings;
+use crate::config::tls_options::HandshakeFirst;
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
@@ -115,6 +117,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
     }
+    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
+    let tls = tls.transpose()?.map(Arc::new);
     let placement = place(&options)?;
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
@@ -126,8 +130,14 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         }
         None => None,
     };
-    let shards =
-        bootstrap::start(&options, &auth, placement, |at| info(&identity, &options, at), unix)?;
+    let shards = bootstrap::start(
+        &options,
+        &auth,
+        placement,
+        |at| info(&identity, &options, at),
+        unix,
+        tls,
+    )?;
     let mut server = Server { options, auth, flags: start.flags, identity, shards, log };
     server.announce_ready(&mut files)?;
     server.wait(&events);
@@ -154,6 +164,22 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
     if options.limits.payload_bytes_max > crate::base::limits::PAYLOAD_BYTES_WARN {
         tracing::warn!(
             "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
+        );
+    }
+}
+
+/// Source: nats-server AcceptLoop.
+fn announce_tls(options: &Options) {
+    let Some(tls) = &options.tls else { return };
+    let handshake_first = tls.handshake_first == HandshakeFirst::Always;
+    if options.allow_non_tls && !handshake_first {
+        tracing::info!("TLS available for client connections");
+    } else {
+        tracing::info!("TLS required for client connections");
+    }
+    if handshake_first {
+        tracing::warn!(
+            "Clients that are not using \"TLS Handshake First\" option will fail to connect"
         );
     }
 }
@@ -230,6 +256,7 @@ impl Server<'_> {
         let options = &self.options;
         let address = self.shards.address;
         tracing::info!("Listening for client connections on {}", listen_text(options, address));
+        announce_tls(options);
         if let Some(unix) = &options.listen.unix {
             tracing::info!("Listening for client connections on unix:{}", unix.path.display());
         }
@@ -241,7 +268,11 @@ impl Server<'_> {
             write_pid_file(path)?;
         }
         if let Some(directory) = &options.files.ports_dir {
-            let ports = Ports { nats: listener_urls("nats", address), ..Ports::default() };
+            let scheme = match options.tls.is_some() && !options.allow_non_tls {
+                true => "tls",
+                false => "nats",
+            };
+            let ports = Ports { nats: listener_urls(scheme, address), ..Ports::default() };
             match PortsFile::write(directory, &program_name(), &ports) {
                 Ok(file) => files.ports = Some(file),
                 Err(text) => tracing::error!("{text}"),

@@ -26,6 +26,7 @@ use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::{TurnHook, sleep, spawn};
 use crate::net::session::Session;
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::nats::handshake::Info;
 
@@ -162,6 +163,11 @@ impl Shard {
             self.hook.before_batch();
             self.tick(Instant::now());
         }
+    }
+
+    /// What connections accepted from now on speak; those there are keep what they have.
+    pub fn set_tls(&self, tls: Option<Arc<TlsServer>>) {
+        *self.clients.tls.borrow_mut() = tls;
     }
 
     pub fn connection_count(&self) -> usize {

@@ -14,7 +14,7 @@ use super::{Offload, Shard, ShardHandle, Task};
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
+use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES, SEALED_BYTES};
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
@@ -25,6 +25,7 @@ use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::{self, Driver, TurnHook, spawn};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
 /// Everything a shard's thread is given before it starts.
@@ -47,6 +48,8 @@ pub struct ShardSeed {
     pub loads: ShardLoads,
     /// A port of this shard alone.
     pub own_listener: Option<Listener>,
+    /// Of the client port; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
     pub server: ServerCounters,
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
@@ -84,6 +87,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             options: RefCell::new(seed.options),
             info: RefCell::new(seed.info),
             chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, CHUNKS_POOLED_MAX)),
+            tls: RefCell::new(seed.tls),
             counters: ShardCounters::default(),
             auth: RefCell::new(seed.auth),
             check_password: Box::new(move |id, job| {
@@ -98,6 +102,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         peers: seed.peers,
         connections: Rc::new(ConnectionContext {
             read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
+            sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, CHUNKS_POOLED_MAX)),
             hook: hook.clone(),
             resumable,
             driver: seed.driver,

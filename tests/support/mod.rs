@@ -5,6 +5,7 @@
 // Each test binary compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod raw_client;
 pub mod server;
 

@@ -124,6 +124,8 @@ pub mod text {
     pub const INVALID_SUBJECT: &str = "Invalid Subject";
     pub const INVALID_PUBLISH_SUBJECT: &str = "Invalid Publish Subject";
     pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
+    pub const CONNECTION_THROTTLING: &str =
+        "Connection throttling is active. Please try again later.";
     pub const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
 }
 

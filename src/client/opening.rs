@@ -1,0 +1,165 @@
+//! A connection before its first command: INFO, and whether TLS comes before it, after it, or not at all.
+//!
+//! Source of behaviour: nats-server server/server.go createClientEx.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::session::ClientSession;
+use crate::config::tls_options::HandshakeFirst;
+use crate::net::listener::Peer;
+use crate::net::session::Step;
+use crate::net::tls::{TlsFacts, TlsFailure, begins_handshake};
+use crate::net::tls_config::{Admission, TlsServer};
+use crate::protocol::nats::error::{CloseReason, text};
+use crate::protocol::nats::handshake::Info;
+
+/// How far the opening got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// INFO waits, to see whether the peer begins with TLS; the moment the wait ends, once it has begun.
+    Listening {
+        wait: Duration,
+        until: Option<Instant>,
+    },
+    /// INFO was sent in clear; the first byte says whether the peer wants TLS.
+    FirstByte {
+        until: Instant,
+    },
+    /// TLS is next.
+    Due,
+    Handshaking,
+    /// Commands are next.
+    Done,
+}
+
+impl Opening {
+    /// Where the connection of such a peer begins, and whether INFO waits for TLS.
+    pub fn of(tls: Option<&TlsServer>, peer: &Peer) -> (Self, bool) {
+        let Some(tls) = tls else { return (Self::Done, false) };
+        match (tls.handshake_first, peer) {
+            (HandshakeFirst::Fallback(wait), _) => (Self::Listening { wait, until: None }, true),
+            // On the machine itself a peer always has the choice, as nats-server's in-process ones do.
+            (HandshakeFirst::Always, Peer::Unix) => {
+                (Self::Listening { wait: LOCAL_FALLBACK, until: None }, true)
+            }
+            (HandshakeFirst::Always, _) => (Self::Due, true),
+            (HandshakeFirst::Never, _) => (Self::after_info(tls, peer), false),
+        }
+    }
+
+    fn after_info(tls: &TlsServer, peer: &Peer) -> Self {
+        if is_optional(tls, peer) {
+            Self::FirstByte { until: Instant::now() + tls.timeout }
+        } else {
+            Self::Due
+        }
+    }
+}
+
+/// How long a local peer has to begin with TLS where remote ones must. Source: nats-server
+/// DEFAULT_TLS_HANDSHAKE_FIRST_FALLBACK_DELAY.
+const LOCAL_FALLBACK: Duration = Duration::from_millis(50);
+
+fn is_optional(tls: &TlsServer, peer: &Peer) -> bool {
+    tls.allow_plain || matches!(peer, Peer::Unix)
+}
+
+/// Seconds since the process first asked.
+fn second_now() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs()
+}
+
+impl ClientSession {
+    /// INFO's words about TLS.
+    pub(super) fn tls_info(&self, info: Info) -> Info {
+        let Some(tls) = &self.tls_server else { return info };
+        // A peer that began with TLS was not asked.
+        let required = self.tls_first || !is_optional(tls, &self.peer);
+        Info { tls_required: required, tls_available: !required, tls_verify: tls.verify, ..info }
+    }
+
+    /// What the reader does before there are commands; None once there may be.
+    #[cold]
+    pub(super) fn open(&mut self, input: &[u8]) -> Option<Step> {
+        let Some(tls) = self.tls_server.clone() else {
+            self.opening = Opening::Done;
+            return None;
+        };
+        if let Opening::Listening { wait, until } = self.opening {
+            let now = Instant::now();
+            let until = until.unwrap_or(now + wait);
+            self.opening = if !input.is_empty() {
+                Opening::Due
+            } else if now < until {
+                self.opening = Opening::Listening { wait, until: Some(until) };
+                return Some(Step::ReadMoreWithin(until - now));
+            } else {
+                self.tls_first = false;
+                self.push_info();
+                Opening::after_info(&tls, &self.peer)
+            };
+        }
+        if let Opening::FirstByte { until } = self.opening {
+            let first = input.first().copied();
+            let in_time = Instant::now() < until;
+            self.opening = match first {
+                Some(first) if in_time && begins_handshake(first) => Opening::Due,
+                None if in_time => return Some(Step::ReadMore),
+                _ => Opening::Done,
+            };
+        }
+        if self.opening == Opening::Due {
+            return Some(self.begin_tls(tls));
+        }
+        None
+    }
+
+    fn begin_tls(&mut self, tls: Arc<TlsServer>) -> Step {
+        match tls.admit(second_now()) {
+            Admission::Admitted { rejected_before } => {
+                if rejected_before > 0 {
+                    tracing::warn!(
+                        "Rejected {rejected_before} connections due to TLS rate limiting"
+                    );
+                }
+                tracing::debug!("{} - Starting TLS client connection handshake", self.label());
+                self.opening = Opening::Handshaking;
+                Step::StartTls(tls)
+            }
+            Admission::Rejected => {
+                self.outbox.push_error(text::CONNECTION_THROTTLING);
+                Step::Close(CloseReason::MaximumConnectionsExceeded)
+            }
+        }
+    }
+
+    /// The peer's own certificate as DER, verified: with `verify` after the handshake.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.peer_certificates.first().map(|der| &**der)
+    }
+
+    pub(super) fn handshake_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
+        match outcome {
+            Ok(facts) => {
+                tracing::debug!("{} - TLS handshake complete", self.label());
+                let TlsFacts { version, cipher_suite, .. } = &facts;
+                tracing::debug!(
+                    "{} - TLS version {version}, cipher suite {cipher_suite}",
+                    self.label()
+                );
+                self.opening = Opening::Done;
+                self.tls = Some(facts);
+                if self.tls_first {
+                    self.push_info();
+                }
+            }
+            // Health checks of load balancers come and go.
+            Err(failure @ TlsFailure::PeerGone) => {
+                tracing::debug!("{} - {failure}", self.label());
+            }
+            Err(failure) => tracing::error!("{} - {failure}", self.label()),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What stands between a socket and a session: nothing, or TLS. Pure, no I/O.
+//!
+//! The reader opens what it reads, the writer seals what it sends; both hold the codec of their connection
+//! and neither keeps it borrowed over an await. Bytes leave in the order in which they were sealed.
+
+use crate::base::limits::SEAL_BYTES_MAX;
+use crate::base::pool::BufferPool;
+use crate::net::tls::{TlsFailure, TlsPipe};
+
+/// See the module's words.
+#[derive(Default)]
+pub enum Codec {
+    #[default]
+    Plain,
+    Tls(Box<TlsPipe>),
+}
+
+/// A buffer for the socket, and how much of the chunk it stands for.
+pub struct Sealed {
+    pub bytes: Vec<u8>,
+    pub plain_bytes: usize,
+}
+
+impl Codec {
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain)
+    }
+
+    /// The pipe of a connection that speaks TLS.
+    pub fn tls(&mut self) -> Option<&mut TlsPipe> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(pipe) => Some(pipe),
+        }
+    }
+
+    /// Takes what the codec itself has to say, then as much of `chunk` as is sealed at a time. Only for a
+    /// codec that is not plain.
+    ///
+    /// # Errors
+    /// Nothing can be sealed any more.
+    pub fn seal(&mut self, chunk: &[u8], pool: &BufferPool) -> Result<Sealed, TlsFailure> {
+        let Self::Tls(pipe) = self else { unreachable!("plain chunks are sent as they are") };
+        let plain_bytes = chunk.len().min(SEAL_BYTES_MAX);
+        let room = pipe.sealed_size_max(plain_bytes);
+        let mut bytes = pool.take(room, 0);
+        pipe.take_outgoing(&mut bytes);
+        if plain_bytes > 0 {
+            pipe.seal(&chunk[..plain_bytes], &mut bytes)?;
+        }
+        Ok(Sealed { bytes, plain_bytes })
+    }
+
+    /// The last words: what is left to say, and that the stream ends here.
+    pub fn finish(&mut self, pool: &BufferPool) -> Vec<u8> {
+        let Self::Tls(pipe) = self else { return Vec::new() };
+        let mut bytes = pool.take(pipe.sealed_size_max(0), 0);
+        pipe.take_outgoing(&mut bytes);
+        pipe.close_notify(&mut bytes);
+        bytes
+    }
+}

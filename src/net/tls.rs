@@ -1,0 +1,420 @@
+//! TLS of an accepted connection as an encrypted pipe: bytes in, bytes out, no I/O.
+//!
+//! Invariants: whatever is whole in the bytes fed was opened before `feed` returns, so `unread` holds less
+//! than one record or one handshake message; records leave `outgoing` and `seal` in the order rustls
+//! numbered them. Between the handshake's start and its end memory is bounded by
+//! `TLS_UNREAD_HANDSHAKE_BYTES_MAX` and what rustls itself keeps.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::{CertificateError, Error, ProtocolVersion};
+
+use crate::base::limits::{TLS_UNREAD_BYTES_MAX, TLS_UNREAD_HANDSHAKE_BYTES_MAX};
+use crate::net::tls_config::{TlsServer, suite_text};
+
+/// Plaintext bytes of a full record.
+const RECORD_BYTES: usize = 16 << 10;
+/// What the larger of the two versions adds to a record: header, explicit nonce or inner type, and tag.
+const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;
+/// Room for a key update or a close_notify beside a sealed chunk.
+const CONTROL_ROOM: usize = 128;
+
+/// First bytes of records that a peer may begin with.
+const ALERT_RECORD: u8 = 0x15;
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// Whether a connection's first byte begins a TLS handshake.
+pub fn begins_handshake(first: u8) -> bool {
+    first == HANDSHAKE_RECORD
+}
+
+/// Why a connection has no TLS, or no more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TlsFailure {
+    TimedOut,
+    /// The peer went away before the handshake ended.
+    PeerGone,
+    /// The peer does not speak TLS: it is told nothing.
+    NotTls,
+    /// More input than any message takes.
+    TooLarge,
+    NotPinned,
+    Protocol(Error),
+    /// Records were sealed after rustls had said that there can be no more.
+    Exhausted,
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::TimedOut => "TLS handshake timeout",
+            Self::PeerGone => "TLS handshake error: EOF",
+            Self::NotTls => {
+                "TLS handshake error: tls: first record does not look like a TLS handshake"
+            }
+            Self::TooLarge => "TLS handshake error: tls: handshake message too large",
+            Self::NotPinned => "TLS handshake error: certificate not pinned",
+            Self::Exhausted => "TLS error: no more records can be sealed",
+            Self::Protocol(error) => {
+                return write!(formatter, "TLS handshake error: {}", go_text(error));
+            }
+        };
+        formatter.write_str(text)
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+/// What operators know from nats-server, where the cause is the same; else rustls' own words.
+fn go_text(error: &Error) -> String {
+    let text = match error {
+        Error::NoCertificatesPresented => "tls: client didn't provide a certificate",
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority"
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
+        Error::InvalidCertificate(
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+        ) => {
+            "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage"
+        }
+        Error::AlertReceived(alert) => return format!("remote error: tls: {alert:?}"),
+        other => return format!("tls: {other}"),
+    };
+    text.to_owned()
+}
+
+/// What a session may know of its connection's TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    /// By nats-server's name.
+    pub cipher_suite: String,
+    /// What the peer presented and TLS verified, as DER, its own first; empty without `verify`.
+    pub peer_certificates: Vec<Box<[u8]>>,
+}
+
+/// See the module's words.
+pub struct TlsPipe {
+    connection: UnbufferedServerConnection,
+    /// Ciphertext of a record, or of a handshake message, that is not whole yet.
+    unread: Vec<u8>,
+    /// Opened while the writer sealed: nobody was there to take it.
+    opened: Vec<u8>,
+    /// What the TLS machinery has to say: handshake, alerts, tickets, key updates.
+    outgoing: Vec<u8>,
+    seen_input: bool,
+    peer_closed: bool,
+    failure: Option<TlsFailure>,
+}
+
+impl TlsPipe {
+    /// # Errors
+    /// rustls refuses the configuration.
+    pub fn new(server: &TlsServer) -> Result<Self, TlsFailure> {
+        let connection = UnbufferedServerConnection::new(Arc::clone(&server.config))
+            .map_err(TlsFailure::Protocol)?;
+        Ok(Self {
+            connection,
+            unread: Vec::new(),
+            opened: Vec::new(),
+            outgoing: Vec::new(),
+            seen_input: false,
+            peer_closed: false,
+            failure: None,
+        })
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// The peer said that it will send no more.
+    pub fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Bytes held for a record or message that is not whole yet.
+    pub fn unread_bytes(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// For a handshake that has ended.
+    pub fn facts(&self) -> TlsFacts {
+        let version = match self.connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "",
+        };
+        let suite = self.connection.negotiated_cipher_suite();
+        let cipher_suite = suite.map(|suite| suite_text(suite.suite())).unwrap_or_default();
+        let presented = self.connection.peer_certificates().unwrap_or_default();
+        let peer_certificates = presented.iter().map(|one| one.as_ref().into()).collect();
+        TlsFacts { version, cipher_suite, peer_certificates }
+    }
+
+    /// Opens what the peer sent; plaintext goes to `opened` in pieces. `ciphertext` is decrypted in place:
+    /// its content is of no use afterwards.
+    ///
+    /// # Errors
+    /// What the peer sent ends the connection; there may be an alert to be sent.
+    pub fn feed(
+        &mut self,
+        ciphertext: &mut [u8],
+        mut opened: impl FnMut(&[u8]),
+    ) -> Result<(), TlsFailure> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if !self.opened.is_empty() {
+            opened(&self.opened);
+            self.opened = Vec::new();
+        }
+        if !self.seen_input
+            && let Some(first) = ciphertext.first()
+        {
+            self.seen_input = true;
+            if !matches!(*first, ALERT_RECORD | HANDSHAKE_RECORD) {
+                return Err(self.fail(TlsFailure::NotTls));
+            }
+        }
+        let result = if self.unread.is_empty() {
+            let (taken, result) = self.process(ciphertext, &mut opened);
+            self.unread.extend_from_slice(&ciphertext[taken..]);
+            result
+        } else {
+            self.unread.extend_from_slice(ciphertext);
+            self.process_unread(&mut opened)
+        };
+        result.map_err(|failure| self.fail(failure))?;
+        let unread_bytes_max = if self.is_handshaking() {
+            TLS_UNREAD_HANDSHAKE_BYTES_MAX
+        } else {
+            TLS_UNREAD_BYTES_MAX
+        };
+        if self.unread.len() > unread_bytes_max {
+            return Err(self.fail(TlsFailure::TooLarge));
+        }
+        if self.unread.is_empty() {
+            // An idle connection holds nothing.
+            self.unread = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, failure: TlsFailure) -> TlsFailure {
+        self.unread = Vec::new();
+        self.failure = Some(failure.clone());
+        failure
+    }
+
+    fn process_unread(&mut self, opened: &mut impl FnMut(&[u8])) -> Result<(), TlsFailure> {
+        let mut unread = std::mem::take(&mut self.unread);
+        let (taken, result) = self.process(&mut unread, opened);
+        unread.drain(..taken);
+        self.unread = unread;
+        result
+    }
+
+    /// Runs the machine until it wants more input; says how many bytes it is done with.
+    fn process(
+        &mut self,
+        input: &mut [u8],
+        opened: &mut impl FnMut(&[u8]),
+    ) -> (usize, Result<(), TlsFailure>) {
+        let mut taken = 0;
+        loop {
+            let UnbufferedStatus { discard, state } =
+                self.connection.process_tls_records(&mut input[taken..]);
+            let goes_on = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+                    match traffic.next_record() {
+                        Some(Ok(record)) => opened(record.payload),
+                        Some(Err(error)) => break Err(error),
+                        None => break Ok(true),
+                    }
+                },
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_closed = true;
+                    Ok(true)
+                }
+                Ok(ConnectionState::WriteTraffic(_)) => Ok(false),
+                Ok(state) => speak(state, &mut self.outgoing),
+                Err(error) => Err(error),
+            };
+            taken += discard;
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => return (taken, Ok(())),
+                Err(error) => {
+                    self.collect_alert(&mut input[taken..]);
+                    return (taken, Err(TlsFailure::Protocol(error)));
+                }
+            }
+        }
+    }
+
+    /// After an error rustls still wants its alert to be sent. It is asked only while it has something to
+    /// say: it must not look at input again.
+    fn collect_alert(&mut self, rest: &mut [u8]) {
+        while self.connection.wants_write() {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
+            let Ok(state) = state else { return };
+            match speak(state, &mut self.outgoing) {
+                Ok(true) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Appends what is to be sent before anything that is sealed from now on.
+    pub fn take_outgoing(&mut self, target: &mut Vec<u8>) {
+        target.extend_from_slice(&self.outgoing);
+        self.outgoing = Vec::new();
+    }
+
+    /// Bytes that `take_outgoing` and `seal` of so much plaintext may add.
+    pub fn sealed_size_max(&self, plain_bytes: usize) -> usize {
+        let records = plain_bytes.div_ceil(RECORD_BYTES);
+        self.outgoing.len() + plain_bytes + records * RECORD_OVERHEAD + CONTROL_ROOM
+    }
+
+    /// Appends `plaintext` as records. Only after the handshake.
+    ///
+    /// # Errors
+    /// The connection failed, or rustls will seal no more.
+    pub fn seal(&mut self, plaintext: &[u8], target: &mut Vec<u8>) -> Result<(), TlsFailure> {
+        self.when_writable(target, plaintext.len(), |writer, room| writer.encrypt(plaintext, room))
+    }
+
+    /// Appends the alert that ends the stream; nothing if that is no longer possible.
+    pub fn close_notify(&mut self, target: &mut Vec<u8>) {
+        if self.failure.is_none() && !self.is_handshaking() {
+            // Fails only when nothing can be sealed any more: then the peer sees the end of the socket.
+            let _ = self.when_writable(target, 0, |writer, room| writer.queue_close_notify(room));
+        }
+    }
+
+    fn when_writable(
+        &mut self,
+        target: &mut Vec<u8>,
+        plain_bytes: usize,
+        write: impl Fn(
+            &mut rustls::unbuffered::WriteTraffic<'_, ServerConnectionData>,
+            &mut [u8],
+        ) -> Result<usize, EncryptError>,
+    ) -> Result<(), TlsFailure> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let mut taken = 0;
+        let mut failed = None;
+        // rustls is asked with the same bytes the reader left: it remembers where in them it was.
+        let result = loop {
+            let UnbufferedStatus { discard, state } =
+                self.connection.process_tls_records(&mut unread[taken..]);
+            let step = match state {
+                Ok(ConnectionState::WriteTraffic(mut writer)) => {
+                    break write_into(target, plain_bytes, |room| write(&mut writer, room));
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+                    match traffic.next_record() {
+                        Some(Ok(record)) => self.opened.extend_from_slice(record.payload),
+                        Some(Err(error)) => break Err(error),
+                        None => break Ok(true),
+                    }
+                },
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_closed = true;
+                    Ok(true)
+                }
+                Ok(state) => speak(state, target),
+                Err(error) => Err(error),
+            };
+            taken += discard;
+            match step {
+                Ok(true) => {}
+                Ok(false) => break Err(TlsFailure::Exhausted),
+                Err(error) => {
+                    failed = Some(TlsFailure::Protocol(error.clone()));
+                    break Err(TlsFailure::Protocol(error));
+                }
+            }
+        };
+        unread.drain(..taken);
+        self.unread = unread;
+        if let Some(failure) = failed {
+            self.fail(failure);
+        }
+        result
+    }
+}
+
+/// Lets `write` fill the free end of `target`.
+fn write_into(
+    target: &mut Vec<u8>,
+    plain_bytes: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<(), TlsFailure> {
+    let begin = target.len();
+    let records = plain_bytes.div_ceil(RECORD_BYTES);
+    let mut room = plain_bytes + records * RECORD_OVERHEAD + CONTROL_ROOM;
+    loop {
+        target.resize(begin + room, 0);
+        match write(&mut target[begin..]) {
+            Ok(written) => {
+                target.truncate(begin + written);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(needed)) if needed.required_size > room => {
+                room = needed.required_size;
+            }
+            Err(_) => {
+                target.truncate(begin);
+                return Err(TlsFailure::Exhausted);
+            }
+        }
+    }
+}
+
+/// Handles the states in which TLS itself speaks; false when it waits for input.
+fn speak(
+    state: ConnectionState<'_, '_, ServerConnectionData>,
+    outgoing: &mut Vec<u8>,
+) -> Result<bool, Error> {
+    match state {
+        ConnectionState::EncodeTlsData(mut data) => {
+            let begin = outgoing.len();
+            if let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) {
+                outgoing.resize(begin + needed.required_size, 0);
+                let encoded = data.encode(&mut outgoing[begin..]);
+                assert!(encoded.is_ok(), "the buffer has the size that was asked for");
+            }
+            Ok(true)
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(true)
+        }
+        // Early data is switched off.
+        ConnectionState::ReadEarlyData(_) => Err(Error::General("early data".into())),
+        _ => Ok(false),
+    }
+}
+
+#[cfg(test)]
+pub(in crate::net) mod tests;

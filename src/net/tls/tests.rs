@@ -1,0 +1,458 @@
+//! The pipe against rustls' client, byte strings in between.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+use super::*;
+use crate::config::tls_options::{CertificateOptions, TlsOptions};
+use crate::net::test_certificates::{Authority, Pair, Wanted};
+
+/// Files of one test, removed with it.
+pub(in crate::net) struct TestFiles(PathBuf);
+
+impl TestFiles {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("midge-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn pair(&self, name: &str, pair: &Pair) -> CertificateOptions {
+        CertificateOptions {
+            certificate_file: self.write(&format!("{name}.pem"), &pair.certificate_pem),
+            key_file: self.write(&format!("{name}.key"), &pair.key_pem),
+        }
+    }
+}
+
+impl Drop for TestFiles {
+    fn drop(&mut self) {
+        // Left behind at worst.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct World {
+    files: TestFiles,
+    authority: Authority,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        Self { files: TestFiles::new(name), authority: Authority::new("test authority") }
+    }
+
+    fn options(&self) -> TlsOptions {
+        let certificates = vec![self.files.pair("server", &self.authority.issue_local())];
+        TlsOptions { certificates, ..TlsOptions::default() }
+    }
+
+    /// Options that ask clients for a certificate.
+    fn mutual_options(&self) -> TlsOptions {
+        TlsOptions {
+            verify: true,
+            certificate_authorities_file: Some(self.files.write("ca.pem", &self.authority.pem)),
+            ..self.options()
+        }
+    }
+
+    fn client(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        own: Option<&Pair>,
+    ) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match own {
+            Some(pair) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+    }
+}
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// What the client has to say now.
+fn said(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    bytes
+}
+
+fn tell(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        client.read_tls(&mut bytes).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok(())
+}
+
+fn hear(client: &mut ClientConnection, size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    client.reader().read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// Feeds in pieces of at most `piece` bytes.
+fn feed(pipe: &mut TlsPipe, bytes: &[u8], piece: usize) -> Result<Vec<u8>, TlsFailure> {
+    let mut opened = Vec::new();
+    for part in bytes.chunks(piece) {
+        pipe.feed(&mut part.to_vec(), |bytes| opened.extend_from_slice(bytes))?;
+    }
+    Ok(opened)
+}
+
+fn outgoing(pipe: &mut TlsPipe) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pipe.take_outgoing(&mut bytes);
+    bytes
+}
+
+fn shake(
+    client: &mut ClientConnection,
+    pipe: &mut TlsPipe,
+    piece: usize,
+) -> Result<(), TlsFailure> {
+    for _ in 0..8 {
+        let result = feed(pipe, &said(client), piece);
+        // A refused handshake shows as an error on the client's side too.
+        let told = tell(client, &outgoing(pipe));
+        assert!(result.is_err() || told.is_ok(), "{told:?}");
+        result?;
+        if !pipe.is_handshaking() && !client.is_handshaking() {
+            return Ok(());
+        }
+    }
+    panic!("the handshake does not end");
+}
+
+fn server(options: &TlsOptions) -> TlsServer {
+    TlsServer::build(options, false).unwrap()
+}
+
+fn connected(
+    world: &World,
+    version: &'static SupportedProtocolVersion,
+) -> (ClientConnection, TlsPipe) {
+    let mut client = world.client(version, None);
+    let mut pipe = TlsPipe::new(&server(&world.options())).unwrap();
+    shake(&mut client, &mut pipe, usize::MAX).unwrap();
+    (client, pipe)
+}
+
+fn text(size: usize) -> Vec<u8> {
+    (0..size).map(|index| (index * 31 % 251) as u8).collect()
+}
+
+#[test]
+fn bytes_pass_both_ways_however_they_are_cut() {
+    let world = World::new("tls-both-ways");
+    for version in VERSIONS {
+        for piece in [1, 7, 1400, 70_000] {
+            let mut client = world.client(version, None);
+            let mut pipe = TlsPipe::new(&server(&world.options())).unwrap();
+            shake(&mut client, &mut pipe, piece).unwrap();
+            let facts = pipe.facts();
+            let expected = if version == &rustls::version::TLS13 {
+                ("1.3", "TLS_AES_128_GCM_SHA256")
+            } else {
+                ("1.2", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")
+            };
+            assert_eq!((facts.version, facts.cipher_suite.as_str()), expected);
+            assert!(facts.peer_certificates.is_empty());
+            for size in [1, 100, RECORD_BYTES, RECORD_BYTES + 1, 200_000] {
+                let sent = text(size);
+                let mut sealed = Vec::new();
+                let size_max = pipe.sealed_size_max(size);
+                pipe.seal(&sent, &mut sealed).unwrap();
+                assert!(sealed.len() <= size_max, "{} > {size_max}", sealed.len());
+                let mut heard = Vec::new();
+                for part in sealed.chunks(RECORD_BYTES) {
+                    tell(&mut client, part).unwrap();
+                    // An error says that there is nothing more for now.
+                    let _ = client.reader().read_to_end(&mut heard);
+                }
+                assert_eq!(heard, sent);
+                for part in sent.chunks(30_000) {
+                    client.writer().write_all(part).unwrap();
+                    assert_eq!(feed(&mut pipe, &said(&mut client), piece).unwrap(), part);
+                }
+                assert_eq!(pipe.unread_bytes(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_with_the_last_handshake_bytes_is_opened() {
+    let world = World::new("tls-early");
+    let mut client = world.client(&rustls::version::TLS13, None);
+    let mut pipe = TlsPipe::new(&server(&world.options())).unwrap();
+    feed(&mut pipe, &said(&mut client), usize::MAX).unwrap();
+    tell(&mut client, &outgoing(&mut pipe)).unwrap();
+    client.writer().write_all(b"CONNECT {}").unwrap();
+    assert_eq!(feed(&mut pipe, &said(&mut client), usize::MAX).unwrap(), b"CONNECT {}");
+    assert!(!pipe.is_handshaking());
+}
+
+#[test]
+fn key_updates_of_either_side_are_followed() {
+    let world = World::new("tls-key-update");
+    let (mut client, mut pipe) = connected(&world, &rustls::version::TLS13);
+    for round in 0..20 {
+        // Asks the server for an update in turn.
+        client.refresh_traffic_keys().unwrap();
+        client.writer().write_all(b"to the server").unwrap();
+        let piece = if round % 2 == 0 { 3 } else { usize::MAX };
+        assert_eq!(feed(&mut pipe, &said(&mut client), piece).unwrap(), b"to the server");
+        let mut sealed = outgoing(&mut pipe);
+        let size_max = pipe.sealed_size_max(10);
+        pipe.seal(b"to clients", &mut sealed).unwrap();
+        assert!(sealed.len() <= size_max);
+        tell(&mut client, &sealed).unwrap();
+        assert_eq!(hear(&mut client, 10), b"to clients");
+    }
+}
+
+#[test]
+fn sealing_while_a_record_is_half_read_disturbs_neither() {
+    let world = World::new("tls-half-read");
+    for version in VERSIONS {
+        let (mut client, mut pipe) = connected(&world, version);
+        for cut in [1, 4, 5, 6, 20, 60] {
+            if version == &rustls::version::TLS13 {
+                client.refresh_traffic_keys().unwrap();
+            }
+            client.writer().write_all(b"halves of a whole").unwrap();
+            let bytes = said(&mut client);
+            let (head, tail) = bytes.split_at(cut.min(bytes.len()));
+            let mut opened = feed(&mut pipe, head, usize::MAX).unwrap();
+            let mut sealed = outgoing(&mut pipe);
+            pipe.seal(b"meanwhile", &mut sealed).unwrap();
+            tell(&mut client, &sealed).unwrap();
+            assert_eq!(hear(&mut client, 9), b"meanwhile");
+            opened.extend(feed(&mut pipe, tail, usize::MAX).unwrap());
+            assert_eq!(opened, b"halves of a whole");
+        }
+    }
+}
+
+#[test]
+fn the_end_is_announced_and_heard() {
+    let world = World::new("tls-end");
+    for version in VERSIONS {
+        let (mut client, mut pipe) = connected(&world, version);
+        client.writer().write_all(b"last words").unwrap();
+        client.send_close_notify();
+        assert_eq!(feed(&mut pipe, &said(&mut client), usize::MAX).unwrap(), b"last words");
+        assert!(pipe.peer_closed());
+        let mut sealed = Vec::new();
+        pipe.seal(b"answer", &mut sealed).unwrap();
+        pipe.close_notify(&mut sealed);
+        tell(&mut client, &sealed).unwrap();
+        assert_eq!(hear(&mut client, 6), b"answer");
+        // The end of the stream, not of the bytes that happen to be there.
+        assert_eq!(client.reader().read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_peer_without_tls_is_told_nothing() {
+    let world = World::new("tls-plain-peer");
+    let mut pipe = TlsPipe::new(&server(&world.options())).unwrap();
+    let failure = feed(&mut pipe, b"CONNECT {}\r\n", usize::MAX).unwrap_err();
+    assert_eq!(
+        failure.to_string(),
+        "TLS handshake error: tls: first record does not look like a TLS handshake"
+    );
+    assert!(!pipe.has_outgoing());
+    let mut last = Vec::new();
+    pipe.close_notify(&mut last);
+    assert!(last.is_empty());
+}
+
+#[test]
+fn a_clients_certificate_is_verified_and_shown() {
+    let world = World::new("tls-mutual");
+    let wanted = Wanted { common_name: "alice", client: true, ..Wanted::default() };
+    let alice = world.authority.issue(wanted);
+    let expired = world.authority.issue(Wanted { expired: true, ..wanted });
+    let stranger = Authority::new("another").issue(wanted);
+    let wrong_use = world.authority.issue(Wanted { client: false, ..wanted });
+    let server = server(&world.mutual_options());
+    for version in VERSIONS {
+        let outcome = |own: Option<&Pair>| {
+            let mut pipe = TlsPipe::new(&server).unwrap();
+            shake(&mut world.client(version, own), &mut pipe, usize::MAX).map(|()| pipe.facts())
+        };
+        let facts = outcome(Some(&alice)).unwrap();
+        let der = CertificateDer::from_pem_slice(alice.certificate_pem.as_bytes()).unwrap();
+        assert_eq!(facts.peer_certificates.len(), 1);
+        assert_eq!(&*facts.peer_certificates[0], der.as_ref());
+        let words = |own| outcome(own).unwrap_err().to_string();
+        assert_eq!(words(None), "TLS handshake error: tls: client didn't provide a certificate");
+        assert!(words(Some(&stranger)).ends_with("x509: certificate signed by unknown authority"));
+        assert!(
+            words(Some(&expired)).ends_with("x509: certificate has expired or is not yet valid")
+        );
+        assert!(words(Some(&wrong_use)).ends_with("incompatible key usage"));
+    }
+}
+
+#[test]
+fn only_pinned_keys_pass() {
+    let world = World::new("tls-pinned");
+    let wanted = Wanted { common_name: "alice", client: true, ..Wanted::default() };
+    let (alice, bob) = (world.authority.issue(wanted), world.authority.issue(wanted));
+    let options =
+        TlsOptions { pinned_certificates: [alice.key_id.clone()].into(), ..world.mutual_options() };
+    let server = server(&options);
+    let der =
+        |pair: &Pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();
+    assert!(server.is_pinned(Some(der(&alice).as_ref())));
+    assert!(!server.is_pinned(Some(der(&bob).as_ref())));
+    assert!(!server.is_pinned(Some(b"no certificate")));
+    assert!(!server.is_pinned(None));
+}
+
+#[test]
+fn a_client_refuses_an_expired_certificate_and_the_server_hears_why() {
+    let world = World::new("tls-server-expired");
+    let wanted = Wanted { names: &["localhost"], expired: true, ..Wanted::default() };
+    let certificates = vec![world.files.pair("expired", &world.authority.issue(wanted))];
+    let options = TlsOptions { certificates, ..TlsOptions::default() };
+    let mut client = world.client(&rustls::version::TLS13, None);
+    let mut pipe = TlsPipe::new(&server(&options)).unwrap();
+    feed(&mut pipe, &said(&mut client), usize::MAX).unwrap();
+    tell(&mut client, &outgoing(&mut pipe)).unwrap_err();
+    let failure = feed(&mut pipe, &said(&mut client), usize::MAX).unwrap_err();
+    assert_eq!(failure.to_string(), "TLS handshake error: remote error: tls: CertificateExpired");
+}
+
+#[test]
+fn no_resumption_skips_a_clients_certificate() {
+    let world = World::new("tls-no-tickets");
+    let server = server(&world.mutual_options());
+    assert!(!server.config.ticketer.enabled());
+    assert_eq!(server.config.send_tls13_tickets, 0);
+}
+
+/// Random input before the handshake has ended: from noise to a good handshake with a few bytes changed.
+#[test]
+fn no_bytes_before_the_login_panic_or_pile_up() {
+    let world = World::new("tls-fuzz");
+    let wanted = Wanted { common_name: "alice", client: true, ..Wanted::default() };
+    let alice = world.authority.issue(wanted);
+    let servers = [server(&world.options()), server(&world.mutual_options())];
+    for seed in 0..1500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let server = &servers[random.usize(..2)];
+        let version = VERSIONS[random.usize(..2)];
+        let mut pipe = TlsPipe::new(server).unwrap();
+        let mut client = world.client(version, Some(&alice));
+        let mut fed = 0;
+        for _ in 0..6 {
+            let mut bytes = said(&mut client);
+            mutate(&mut random, &mut bytes);
+            let piece = random.usize(1..3000);
+            fed += bytes.len();
+            let result = feed(&mut pipe, &bytes, piece);
+            assert!(pipe.unread_bytes() <= TLS_UNREAD_BYTES_MAX, "seed {seed}");
+            assert!(pipe.outgoing.len() <= 64 << 10, "seed {seed}");
+            let answer = outgoing(&mut pipe);
+            if !pipe.is_handshaking() && result.is_ok() {
+                let mut sealed = Vec::new();
+                // Refused once the peer's bytes were: either is fine, a panic is not.
+                let _ = pipe.seal(b"INFO {}", &mut sealed);
+            }
+            if result.is_err() || tell(&mut client, &answer).is_err() {
+                break;
+            }
+            client.writer().write_all(&text(random.usize(..100))).unwrap();
+        }
+        assert!(fed < 1 << 20);
+        pipe.close_notify(&mut Vec::new());
+    }
+}
+
+/// After the handshake: records cut, mixed, damaged, with sealing in between.
+#[test]
+fn no_bytes_after_the_handshake_panic_or_pile_up() {
+    let world = World::new("tls-fuzz-after");
+    for seed in 0..400 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut client, mut pipe) = connected(&world, VERSIONS[random.usize(..2)]);
+        for _ in 0..20 {
+            client.writer().write_all(&text(random.usize(..40_000))).unwrap();
+            if random.u8(..) < 60 && client.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+                client.refresh_traffic_keys().unwrap();
+            }
+            let mut bytes = said(&mut client);
+            if random.u8(..) < 40 {
+                mutate(&mut random, &mut bytes);
+            }
+            let mut failed = false;
+            for part in bytes.chunks(random.usize(1..20_000)) {
+                failed |= feed(&mut pipe, part, usize::MAX).is_err();
+                assert!(pipe.unread_bytes() <= TLS_UNREAD_BYTES_MAX, "seed {seed}");
+                let sealed = pipe.seal(b"MSG", &mut Vec::new());
+                assert!(!failed || sealed.is_err(), "seed {seed}");
+            }
+            if failed {
+                break;
+            }
+        }
+    }
+}
+
+fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
+    match random.u8(..6) {
+        0 => {}
+        1 => {
+            let size = random.usize(..40_000);
+            let first = if random.bool() { HANDSHAKE_RECORD } else { random.u8(..) };
+            *bytes = (0..size).map(|_| random.u8(..)).collect();
+            bytes.insert(0, first);
+        }
+        2 => bytes.truncate(random.usize(..=bytes.len())),
+        // A handshake message that is announced large and never ends.
+        3 => {
+            *bytes = vec![HANDSHAKE_RECORD, 3, 3, 0x40, 0, 1, 0, random.u8(0x40..), 0];
+            bytes.resize(5 + 0x4000, random.u8(..));
+            let whole = bytes.clone();
+            (0..random.usize(..4)).for_each(|_| bytes.extend_from_slice(&whole));
+        }
+        _ => {
+            for _ in 0..random.usize(1..5) {
+                if !bytes.is_empty() {
+                    let index = random.usize(..bytes.len());
+                    bytes[index] = random.u8(..);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! From the `tls` block to what handshakes are made with: certificates, keys, suites, the peer's
+//! authorities. Read once at start and at each reload, never by a connection.
+//!
+//! Texts are nats-server's where it has one for the cause, with the file behind it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite};
+use sha2::{Digest, Sha256};
+
+use crate::base::counters::RateWindow;
+use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES};
+use crate::config::surroundings::file_error_text;
+use crate::config::tls_options::{CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion};
+
+/// What a listener's TLS is made of. Connections that began with one keep it when a reload brings another.
+pub struct TlsServer {
+    pub config: Arc<ServerConfig>,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+    pub handshake_first: HandshakeFirst,
+    /// Peers may stay plain.
+    pub allow_plain: bool,
+    /// Peers must show a certificate.
+    pub verify: bool,
+    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo of peers let in; empty = all.
+    pinned: BTreeSet<String>,
+    rate: RateWindow,
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TlsServer").field("verify", &self.verify).finish_non_exhaustive()
+    }
+}
+
+/// Whether a handshake may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// `rejected_before`: how many were turned away before, if that is to be told now.
+    Admitted {
+        rejected_before: u32,
+    },
+    Rejected,
+}
+
+impl TlsServer {
+    /// Reads all files of the block.
+    ///
+    /// # Errors
+    /// The first file that is not what it should be, or a name that means nothing here.
+    pub fn build(options: &TlsOptions, allow_plain: bool) -> Result<Self, String> {
+        let provider = Arc::new(provider(options)?);
+        let versions: &[_] = match options.version_min {
+            TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::V1_3 => &[&rustls::version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .map_err(|error| format!("tls: {error}"))?;
+        let authorities = options.certificate_authorities_file.as_deref().map(read_authorities);
+        let authorities = authorities.transpose()?;
+        let builder = if options.verify {
+            let roots = authorities.ok_or("tls: 'verify' needs a 'ca_file'")?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| format!("tls: {error}"))?;
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::new(Certificates::read(&options.certificates)?));
+        config.ignore_client_order = true;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if options.verify {
+            // A resumed session would skip the look at the peer's certificate.
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = ring::Ticketer::new().map_err(|error| format!("tls: {error}"))?;
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Self {
+            config: Arc::new(config),
+            timeout: options.timeout(),
+            handshake_first: options.handshake_first,
+            allow_plain,
+            verify: options.verify,
+            pinned: options.pinned_certificates.clone(),
+            rate: RateWindow::new(options.connection_rate_max),
+        })
+    }
+
+    /// Counts a handshake that is about to begin, `second` seconds after a fixed point.
+    pub fn admit(&self, second: u64) -> Admission {
+        match self.rate.admit(second) {
+            Some(rejected_before) => Admission::Admitted { rejected_before },
+            None => Admission::Rejected,
+        }
+    }
+
+    /// Whether a peer that showed this certificate is let in.
+    pub fn is_pinned(&self, certificate: Option<&[u8]>) -> bool {
+        if self.pinned.is_empty() {
+            return true;
+        }
+        let key_id = certificate.and_then(|der| public_key_id(&CertificateDer::from(der)));
+        key_id.is_some_and(|id| self.pinned.contains(&id))
+    }
+}
+
+/// Lower-case hex SHA-256 of a certificate's SubjectPublicKeyInfo.
+fn public_key_id(certificate: &CertificateDer<'_>) -> Option<String> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let digest = Sha256::digest(parsed.subject_public_key_info().as_ref());
+    Some(data_encoding::HEXLOWER.encode(&digest))
+}
+
+/// The suites and curves in force. As in Go the list of suites is about TLS 1.2: those of 1.3 are always on.
+fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
+    // AES-128 first, as Go does where the processor has AES.
+    let version_1_3 = [
+        ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    let version_1_2 = [
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let mut suites = version_1_3.to_vec();
+    if options.cipher_suites.is_empty() {
+        suites.extend(version_1_2);
+    }
+    for name in &options.cipher_suites {
+        let all = version_1_3.iter().chain(&version_1_2);
+        let suite = all.copied().find(|suite| suite_name(suite) == *name).ok_or_else(|| {
+            let why = if CIPHER_SUITES_INSECURE.contains(&name.as_str()) {
+                "insecure cipher suites are not supported"
+            } else {
+                "cipher suites in CBC mode are not supported"
+            };
+            format!("tls: cipher suite {name}: {why}")
+        })?;
+        if !suites.contains(&suite) {
+            suites.push(suite);
+        }
+    }
+    let mut groups: Vec<&'static dyn SupportedKxGroup> = Vec::new();
+    for name in &options.curve_preferences {
+        groups.push(match name.as_str() {
+            "X25519" => ring::kx_group::X25519,
+            "CurveP256" => ring::kx_group::SECP256R1,
+            "CurveP384" => ring::kx_group::SECP384R1,
+            _ => {
+                assert!(CURVES.contains(&name.as_str()), "configuration checks the names");
+                return Err(format!("tls: curve preference {name} is not supported"));
+            }
+        });
+    }
+    let base = ring::default_provider();
+    let kx_groups = if groups.is_empty() { base.kx_groups.clone() } else { groups };
+    Ok(CryptoProvider { cipher_suites: suites, kx_groups, ..base })
+}
+
+/// nats-server's name of a suite.
+fn suite_name(suite: &SupportedCipherSuite) -> String {
+    suite_text(suite.suite())
+}
+
+/// Go's name of a suite: rustls marks those of TLS 1.3.
+pub fn suite_text(suite: CipherSuite) -> String {
+    suite.as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)).unwrap_or_default()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| file_error_text(path, &error))
+}
+
+fn read_authorities(path: &Path) -> Result<RootCertStore, String> {
+    let text = read(path)?;
+    let mut roots = RootCertStore::empty();
+    // Go skips what it cannot parse too, as long as one certificate is left.
+    let certificates = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok);
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(format!("failed to parse root ca certificate ({})", path.display()));
+    }
+    Ok(roots)
+}
+
+/// The server's certificates, first the one for peers that fit none.
+#[derive(Debug)]
+struct Certificates(Vec<Arc<CertifiedKey>>);
+
+impl Certificates {
+    fn read(list: &[CertificateOptions]) -> Result<Self, String> {
+        if list.is_empty() {
+            return Err("missing 'cert_file' in TLS configuration".into());
+        }
+        let mut certificates = Vec::with_capacity(list.len());
+        for (index, one) in list.iter().enumerate() {
+            let certificate = read_pair(one).map_err(|reason| {
+                let position = match list.len() {
+                    1 => String::new(),
+                    count => format!(" {}/{count}", index + 1),
+                };
+                format!("error parsing X509 certificate/key pair{position}: {reason}")
+            })?;
+            certificates.push(Arc::new(certificate));
+        }
+        Ok(Self(certificates))
+    }
+}
+
+fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, String> {
+    let file = &options.certificate_file;
+    let (certificate_text, key_text) = (read(file)?, read(&options.key_file)?);
+    let in_file = |path: &Path, text: &str| format!("{text} ({})", path.display());
+    let mut chain = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&certificate_text) {
+        let malformed = |error: PemError| in_file(file, &format!("tls: {error}"));
+        chain.push(certificate.map_err(malformed)?);
+    }
+    let Some(leaf) = chain.first() else {
+        let text = match PrivateKeyDer::from_pem_slice(&certificate_text) {
+            Ok(_) => {
+                "tls: failed to find certificate PEM data in certificate input, but did find a private \
+                 key; PEM inputs may have been switched"
+            }
+            Err(_) => "tls: failed to find any PEM data in certificate input",
+        };
+        return Err(in_file(file, text));
+    };
+    if let Err(error) = ParsedCertificate::try_from(leaf) {
+        return Err(in_file(file, &format!("x509: malformed certificate: {error}")));
+    }
+    let file = &options.key_file;
+    let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| {
+        let text = match error {
+            PemError::NoItemsFound if CertificateDer::from_pem_slice(&key_text).is_ok() => {
+                "tls: found a certificate rather than a key in the PEM for the private key"
+                    .to_owned()
+            }
+            PemError::NoItemsFound => "tls: failed to find any PEM data in key input".to_owned(),
+            other => format!("tls: failed to parse private key: {other}"),
+        };
+        in_file(file, &text)
+    })?;
+    let key = ring::sign::any_supported_type(&key)
+        .map_err(|error| in_file(file, &format!("tls: failed to parse private key: {error}")))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // A kind of key that cannot tell its public half is taken at its word.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(_) => Err(in_file(file, "tls: private key does not match public key")),
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// The first certificate that is for the name asked for and that the peer can check; the very first if
+    /// there is none. Source: Go crypto/tls Config.getCertificate.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let first = self.0.first()?;
+        if self.0.len() == 1 {
+            return Some(first.clone());
+        }
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let fits = self.0.iter().find(|one| {
+            one.key.choose_scheme(hello.signature_schemes()).is_some()
+                && name.as_ref().is_none_or(|name| is_for(one, name))
+        });
+        Some(fits.unwrap_or(first).clone())
+    }
+}
+
+fn is_for(certificate: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let parsed = certificate.end_entity_cert().and_then(ParsedCertificate::try_from);
+    parsed.is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+}
+
+#[cfg(test)]
+mod tests;
