@@ -70,6 +70,9 @@ pub trait LinkSink {
     /// Queues a message. Never fails: what finds no room is kept, in order.
     fn forward(&self, forward: &Forward<'_>);
 
+    /// Sends what was forwarded so far; what to wait for if not all of it found room.
+    fn fence(&self) -> Option<Congestion>;
+
     /// Whether publishers that used this link should wait before their next message.
     fn message_congestion(&self) -> Option<Congestion>;
 }

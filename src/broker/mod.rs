@@ -120,6 +120,12 @@ impl Broker {
         }
     }
 
+    /// Makes sure that every message published on this shard is where its receivers' shards will find it
+    /// before they do anything else: what PONG promises. Some = wait for that first.
+    pub fn fence(&self) -> Option<Congestion> {
+        self.links.iter().find_map(|link| link.sink.fence())
+    }
+
     /// Adds a client; its subscriptions will deliver into `outbox`.
     pub fn attach(&mut self, account: AccountId, outbox: Rc<Outbox>) -> ClientKey {
         let state = ClientState {

@@ -662,10 +662,16 @@ impl Session for ClientSession {
             }
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
-                    // Interest must be on its way to every shard before anything this client does next.
-                    if matches!(command, Command::Subscribe { .. } | Command::Unsubscribe { .. })
-                        && let Some(congestion) = broker.interest_congestion()
-                    {
+                    // Interest must be on its way to every shard before anything this client does next, and
+                    // so must its messages before it is told PONG.
+                    let congestion = match command {
+                        Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
+                            broker.interest_congestion()
+                        }
+                        Command::Ping => broker.fence(),
+                        _ => None,
+                    };
+                    if let Some(congestion) = congestion {
                         let (gate, until) = (congestion.gate, congestion.until);
                         break Step::WaitFor(Wait::Gate { gate, until, at_most: None });
                     }

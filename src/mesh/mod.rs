@@ -1,11 +1,12 @@
 //! Floor 6: the links between the shards of one server.
 //!
 //! Per ordered pair of shards there are two lanes. The interest lane carries changes of interest and is
-//! written at once; the message lane carries batches and is written at the end of a turn. Whoever handles
-//! a peer's bytes or a batch first applies all interest that waits. So nothing that was caused by a
-//! subscription can overtake it, over any number of shards and also through the clients themselves: the
-//! interest was in every lane before the subscriber's next command ran, and is applied everywhere before
-//! any later command runs.
+//! written at once; the message lane carries batches and is written before anything goes to a socket.
+//! Whoever handles a peer's bytes first applies all interest that waits and delivers all messages that
+//! wait. So nothing can overtake what caused it, over any number of shards and also through the clients
+//! themselves: a subscription is in every lane before the subscriber's next command runs, a message is in
+//! its lanes before its publisher is told PONG, and both are taken before any later command runs anywhere.
+//! Where a lane is full, SUB, UNSUB and PING wait for room (`Broker::interest_congestion`, `fence`).
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must send (a
 //! queue message that looks for another member, a pause) is staged when there is no room.
@@ -17,11 +18,12 @@ mod outbound;
 
 pub use lanes::{LaneEnds, Lanes, lanes};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::base::ids::LinkId;
+use crate::base::ring::Signal;
 use crate::broker::outbox::Resumable;
 use crate::broker::router::Turn;
 use crate::broker::{Broker, BrokerHandle};
@@ -29,14 +31,12 @@ use inbound::Inbound;
 use lanes::Note;
 use outbound::{Outbound, ShardLink};
 
-/// Batches taken from one lane per turn, so that sockets get theirs: 8 of 64 KiB.
-const BATCHES_PER_TURN: usize = 8;
-
 /// One shard's side of all its lanes.
 pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
-    interest_waiting: crate::base::ring::Signal,
+    inbound_waiting: Signal,
+    dirty: Rc<Cell<bool>>,
     resumable: Rc<Resumable>,
     counters: RefCell<MeshCounters>,
 }
@@ -62,12 +62,17 @@ pub struct MeshCounters {
 
 impl Mesh {
     /// Opens a link to every peer in the broker. Call before the first client attaches.
-    pub fn new(broker: BrokerHandle, ends: LaneEnds, resumable: Rc<Resumable>) -> Self {
+    pub fn new(
+        broker: BrokerHandle,
+        ends: LaneEnds,
+        resumable: Rc<Resumable>,
+        dirty: Rc<Cell<bool>>,
+    ) -> Self {
         let peers = ends
             .peers
             .into_iter()
             .map(|end| {
-                let outbound = Rc::new(Outbound::new(end.source));
+                let outbound = Rc::new(Outbound::new(end.source, dirty.clone()));
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
                 Peer { link, outbound, inbound: RefCell::new(Inbound::new(end.target)) }
             })
@@ -75,16 +80,17 @@ impl Mesh {
         Self {
             broker,
             peers,
-            interest_waiting: ends.interest_waiting,
+            inbound_waiting: ends.inbound_waiting,
+            dirty,
             resumable,
             counters: RefCell::default(),
         }
     }
 
-    /// Applies all interest that other shards announced.
-    pub fn apply_interest(&self) {
-        if self.interest_waiting.take() {
-            self.apply_all(&mut self.broker.borrow_mut());
+    /// Takes what other shards sent, if they said that there is something.
+    pub fn catch_up(&self) {
+        if self.inbound_waiting.take() {
+            self.drain();
         }
     }
 
@@ -111,14 +117,15 @@ impl Mesh {
     pub fn end_of_turn(&self) -> bool {
         let drained = self.drain();
         self.resume_publishers();
-        let mut moved = drained;
-        let mut counters = self.counters.borrow_mut();
+        self.flush() || drained
+    }
+
+    /// Pushes what was produced for other shards, as far as there is room.
+    pub fn flush(&self) -> bool {
+        self.dirty.set(false);
+        let mut moved = false;
         for peer in &self.peers {
-            let flushed = peer.outbound.flush();
-            moved |= flushed.batches > 0;
-            counters.batches_out += flushed.batches;
-            counters.wakes += u64::from(flushed.woke);
-            counters.stalls += u64::from(flushed.stalled);
+            moved |= peer.outbound.flush();
         }
         moved
     }
@@ -137,15 +144,15 @@ impl Mesh {
     fn drain(&self) -> bool {
         let waiting: usize =
             self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
-        self.apply_interest();
+        let mut broker = self.broker.borrow_mut();
+        self.apply_all(&mut broker);
         if waiting == 0 {
             return false;
         }
-        let mut broker = self.broker.borrow_mut();
         let mut counters = self.counters.borrow_mut();
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
-            let batches = inbound.snapshot_taken().min(BATCHES_PER_TURN);
+            let batches = inbound.snapshot_taken();
             for _ in 0..batches {
                 let Some(batch) = inbound.next_batch() else { break };
                 counters.batches_in += 1;
@@ -179,6 +186,13 @@ impl Mesh {
     }
 
     pub fn counters(&self) -> MeshCounters {
-        *self.counters.borrow()
+        let mut counters = *self.counters.borrow();
+        for peer in &self.peers {
+            let own = peer.outbound.counters.get();
+            counters.batches_out += own.batches;
+            counters.wakes += own.wakes;
+            counters.stalls += own.stalls;
+        }
+        counters
     }
 }

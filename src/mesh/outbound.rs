@@ -22,8 +22,13 @@ pub struct Outbound {
     staged_bytes: Cell<usize>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
-    batches: Cell<u64>,
-    stalled: Cell<bool>,
+    /// Set when something was appended that no flush has seen; shared by all links of the shard.
+    dirty: Rc<Cell<bool>>,
+    /// Batches pushed since the last look.
+    pushed: Cell<u64>,
+    pub counters: Cell<OutboundCounters>,
+    /// Counts the times staged batches ran empty.
+    all_sent: Rc<Gate>,
     /// Free note slots a session needs before it may subscribe.
     room_min: usize,
     /// Somebody waits for room for notes.
@@ -34,16 +39,18 @@ pub struct Outbound {
     messages_room: Rc<Gate>,
 }
 
-/// What one flush did.
+/// What one lane did since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Flushed {
+pub struct OutboundCounters {
     pub batches: u64,
-    pub woke: bool,
-    pub stalled: bool,
+    /// Times the peer had to be woken.
+    pub wakes: u64,
+    /// Batches that found the lane full.
+    pub stalls: u64,
 }
 
 impl Outbound {
-    pub fn new(end: SourceEnd) -> Self {
+    pub fn new(end: SourceEnd, dirty: Rc<Cell<bool>>) -> Self {
         Self {
             room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
             notes_wanted: Cell::new(false),
@@ -52,8 +59,10 @@ impl Outbound {
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
-            batches: Cell::new(0),
-            stalled: Cell::new(false),
+            dirty,
+            pushed: Cell::new(0),
+            counters: Cell::default(),
+            all_sent: Rc::new(Gate::new()),
             notes_room: Rc::new(Gate::new()),
             messages_room: Rc::new(Gate::new()),
         }
@@ -65,7 +74,7 @@ impl Outbound {
         if staged.is_empty() {
             match end.notes.push(note) {
                 Ok(()) => {
-                    end.target_interest.raise();
+                    end.target_waiting.raise();
                     // A sleeping peer reads its notes when it next does anything; it is woken for them only
                     // before the lane gets full.
                     if end.notes.free_slots() < self.room_min * 2 {
@@ -95,6 +104,13 @@ impl Outbound {
             current.reserve(size);
         }
         frame::append(&mut current, forward);
+        self.dirty.set(true);
+    }
+
+    fn count(&self, change: impl FnOnce(&mut OutboundCounters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
     }
 
     fn send_or_stage(&self, batch: Vec<u8>) {
@@ -102,9 +118,9 @@ impl Outbound {
         let held = !staged.is_empty() || !self.staged_notes.borrow().is_empty();
         let rejected = if held { Err(batch) } else { self.end.borrow_mut().messages.push(batch) };
         match rejected {
-            Ok(()) => self.batches.set(self.batches.get() + 1),
+            Ok(()) => self.pushed.set(self.pushed.get() + 1),
             Err(batch) => {
-                self.stalled.set(true);
+                self.count(|counters| counters.stalls += 1);
                 self.staged_bytes.set(self.staged_bytes.get() + batch.len());
                 staged.push_back(batch);
             }
@@ -112,7 +128,8 @@ impl Outbound {
     }
 
     /// Sends what is staged and the current batch, as far as there is room; wakes the peer if it sleeps.
-    pub fn flush(&self) -> Flushed {
+    /// Returns whether anything was sent.
+    pub fn flush(&self) -> bool {
         self.flush_staged();
         let current = std::mem::take(&mut *self.current.borrow_mut());
         if !current.is_empty() {
@@ -126,9 +143,18 @@ impl Outbound {
             self.end.borrow().waiting.announce();
             self.flush_staged();
         }
-        let batches = self.batches.take();
-        let woke = batches > 0 && (self.end.borrow().wake_target)();
-        Flushed { batches, woke, stalled: self.stalled.take() }
+        let pushed = self.pushed.take();
+        if pushed == 0 {
+            return false;
+        }
+        let end = self.end.borrow();
+        end.target_waiting.raise();
+        let woke = (end.wake_target)();
+        self.count(|counters| {
+            counters.batches += pushed;
+            counters.wakes += u64::from(woke);
+        });
+        true
     }
 
     fn flush_staged(&self) {
@@ -141,7 +167,7 @@ impl Outbound {
                     break;
                 }
             }
-            end.target_interest.raise();
+            end.target_waiting.raise();
             if !notes.is_empty() {
                 (end.wake_target)();
                 return;
@@ -161,11 +187,14 @@ impl Outbound {
                 staged.push_front(batch);
                 break;
             }
-            self.batches.set(self.batches.get() + 1);
+            self.pushed.set(self.pushed.get() + 1);
             self.staged_bytes.set(self.staged_bytes.get() - size);
         }
         if self.staged_bytes.get() <= LANE_STAGED_BYTES_MAX {
             self.messages_room.advance_by(1);
+        }
+        if staged.is_empty() {
+            self.all_sent.advance_by(1);
         }
     }
 
@@ -227,6 +256,17 @@ impl LinkSink for ShardLink {
         (outbound.staged_bytes.get() > LANE_STAGED_BYTES_MAX).then(|| Congestion {
             gate: outbound.messages_room.clone(),
             until: outbound.messages_room.value() + 1,
+        })
+    }
+
+    fn fence(&self) -> Option<Congestion> {
+        let outbound = &self.0;
+        if !outbound.current.borrow().is_empty() {
+            outbound.flush();
+        }
+        (!outbound.staged.borrow().is_empty()).then(|| Congestion {
+            gate: outbound.all_sent.clone(),
+            until: outbound.all_sent.value() + 1,
         })
     }
 }

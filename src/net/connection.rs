@@ -302,6 +302,7 @@ async fn write_loop(
     context: Rc<ConnectionContext>,
 ) {
     while let Some(mut chunk) = outbox.next_chunk().await {
+        context.hook.before_send();
         outbox.send_begins(Instant::now());
         if codec.borrow().is_plain() {
             let mut offset = 0;

@@ -85,6 +85,14 @@ pub async fn within<F: Future>(duration: Duration, future: F) -> bool {
     monoio::time::timeout(duration, future).await.is_ok()
 }
 
+/// What a shard's lanes can be asked for.
+pub struct Lanes {
+    /// Applies and delivers all that waits.
+    pub catch_up: Box<dyn Fn()>,
+    /// Pushes all that was produced.
+    pub flush: Box<dyn Fn()>,
+}
+
 /// How tasks reach the end of the turn. One per shard, shared by its tasks.
 pub struct TurnHook {
     /// The main future's waker.
@@ -97,9 +105,11 @@ pub struct TurnHook {
     /// Who waits for such a step, oldest first; the cell says that its turn has come.
     heavy_waiting: RefCell<VecDeque<(Rc<Cell<bool>>, Waker)>>,
     park: ParkFlag,
-    /// Raised by other shards that announced interest.
-    interest_waiting: Signal,
-    apply_interest: RefCell<Option<Box<dyn Fn()>>>,
+    /// Raised by other shards that pushed something.
+    inbound_waiting: Signal,
+    /// Set while something for other shards was not pushed yet.
+    lanes_dirty: Rc<Cell<bool>>,
+    lanes: RefCell<Option<Lanes>>,
     last_activity: Cell<Option<Instant>>,
     /// When the run loop last went through the kernel's wait, where timers fire.
     last_wait: Cell<Instant>,
@@ -113,7 +123,7 @@ const TIMER_SLACK: Duration = Duration::from_millis(1);
 impl TurnHook {
     pub fn new(
         park: ParkFlag,
-        interest_waiting: Signal,
+        inbound_waiting: Signal,
         bell: DoorbellHandle,
         busy_poll: Duration,
     ) -> Rc<Self> {
@@ -124,8 +134,9 @@ impl TurnHook {
             heavy_steps_left: Cell::new(HEAVY_STEPS_PER_TURN_MAX),
             heavy_waiting: RefCell::default(),
             park,
-            interest_waiting,
-            apply_interest: RefCell::new(None),
+            inbound_waiting,
+            lanes_dirty: Rc::default(),
+            lanes: RefCell::new(None),
             last_activity: Cell::new(None),
             last_wait: Cell::new(Instant::now()),
             bell,
@@ -133,23 +144,38 @@ impl TurnHook {
         })
     }
 
-    /// What applies waiting interest.
-    pub fn set_apply_interest(&self, apply: Box<dyn Fn()>) {
-        *self.apply_interest.borrow_mut() = Some(apply);
+    pub fn set_lanes(&self, lanes: Lanes) {
+        *self.lanes.borrow_mut() = Some(lanes);
     }
 
-    /// Called before a batch of a peer's commands: applies interest that other shards announced, so that
-    /// whatever this peer does now reaches subscriptions its peers were told are in force; and asks for the
-    /// end of the turn.
+    /// For whoever appends to a lane.
+    pub fn lanes_dirty(&self) -> Rc<Cell<bool>> {
+        self.lanes_dirty.clone()
+    }
+
+    /// Called before a batch of a peer's commands: first takes what other shards sent. So whatever this peer
+    /// does now comes after everything that was in the lanes when its bytes arrived: interest that others
+    /// were told is in force, and messages whose publisher was told PONG. Asks for the end of the turn.
     #[inline]
     pub fn before_batch(&self) {
-        if self.interest_waiting.is_raised()
-            && let Some(apply) = self.apply_interest.borrow().as_ref()
+        if self.inbound_waiting.is_raised()
+            && let Some(lanes) = self.lanes.borrow().as_ref()
         {
-            apply();
+            (lanes.catch_up)();
         }
         self.note_activity();
         self.request();
+    }
+
+    /// Called before bytes go to a peer: what this shard sent to others must be in their lanes before any
+    /// peer can know of it.
+    #[inline]
+    pub fn before_send(&self) {
+        if self.lanes_dirty.get()
+            && let Some(lanes) = self.lanes.borrow().as_ref()
+        {
+            (lanes.flush)();
+        }
     }
 
     /// Asks for the end of the turn.

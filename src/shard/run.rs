@@ -24,7 +24,7 @@ use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle};
 use crate::net::listener::{Accepted, Listener};
-use crate::net::runtime::{self, Driver, TurnHook, spawn};
+use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
@@ -73,15 +73,15 @@ pub fn run(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
 
 async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let busy_poll = seed.options.shards.busy_poll;
-    let interest_waiting = seed.lanes.interest_waiting.clone();
-    let hook = TurnHook::new(seed.doorbell.flag(), interest_waiting, seed.own_bell, busy_poll);
+    let inbound_waiting = seed.lanes.inbound_waiting.clone();
+    let hook = TurnHook::new(seed.doorbell.flag(), inbound_waiting, seed.own_bell, busy_poll);
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
     let has_own_listener = seed.own_listener.is_some();
     let own_handle = seed.peers[seed.id.index()].clone();
     let shard = Rc::new(Shard {
         id: seed.id,
-        mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone()),
+        mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone(), hook.lanes_dirty()),
         clients: Rc::new(ClientContext {
             broker: broker.clone(),
             options: RefCell::new(seed.options),
@@ -113,12 +113,20 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         refusing: Cell::new(false),
         stopped: Cell::new(false),
     });
-    let applying = Rc::downgrade(&shard);
-    hook.set_apply_interest(Box::new(move || {
-        if let Some(shard) = applying.upgrade() {
-            shard.mesh.apply_interest();
-        }
-    }));
+    // Weak: the shard owns the hook.
+    let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));
+    hook.set_lanes(Lanes {
+        catch_up: Box::new(move || {
+            if let Some(shard) = catching_up.upgrade() {
+                shard.mesh.catch_up();
+            }
+        }),
+        flush: Box::new(move || {
+            if let Some(shard) = flushing.upgrade() {
+                shard.mesh.flush();
+            }
+        }),
+    });
 
     spawn(hook.clone().run_kicker());
     spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
