@@ -1,7 +1,8 @@
 //! A dense list in chunks: growing never moves what is there, and removing leaves no hole.
 
-/// Items per chunk: a push allocates at most this much at once.
-const CHUNK_ITEM_COUNT: usize = 512;
+/// Items per chunk. A push moves fewer than this and allocates at most this much; so many that the list of
+/// chunks of a large table stays in the processor's cache.
+const CHUNK_ITEM_COUNT: usize = 4_096;
 
 pub struct Chunks<T> {
     /// All full but the last, none empty. Only the first grows by doubling, so that a short list is small.
@@ -82,7 +83,7 @@ mod tests {
         let mut chunks = Chunks::new();
         let mut twin = Vec::new();
         for growing in [true, false, true, false] {
-            for step in 0..4 * CHUNK_ITEM_COUNT {
+            for step in 0..3 * CHUNK_ITEM_COUNT {
                 if twin.is_empty() || random.u32(..8) < if growing { 6 } else { 1 } {
                     assert_eq!(chunks.push(step) as usize, twin.len());
                     twin.push(step);
