@@ -71,7 +71,8 @@ pub struct SubjectTable<V> {
 /// The one filter of a shape that can match a subject.
 struct Lookup<'a> {
     hash: u32,
-    shape: &'a Shape,
+    /// `None`: the subject itself, among the literals.
+    shape: Option<&'a Shape>,
 }
 
 impl<V> SubjectTable<V> {
@@ -139,53 +140,40 @@ impl<V> SubjectTable<V> {
         if !self.hasher.sums(literal, sums) {
             return;
         }
-        let literal_hash = self.hasher.literal(sums);
-        let load_early = self.literals.len() + self.wildcards.len() >= EARLY_LOAD_FILTERS_MIN;
-        if load_early {
-            black_box(self.literals.touch_line(literal_hash));
-        }
         let token_count = sums.len() - 1;
         let mut batch: SmallVec<[Lookup<'_>; BATCH_LOOKUP_COUNT]> = SmallVec::new();
+        batch.push(Lookup { hash: self.hasher.literal(sums), shape: None });
         for shape in self.shapes.fitting(token_count as u32) {
             if batch.len() == BATCH_LOOKUP_COUNT {
-                self.look_up(literal, &batch, load_early, &mut visit);
+                self.look_up(literal, &batch, &mut visit);
                 batch.clear();
             }
-            batch.push(Lookup { hash: self.hasher.shaped(shape, sums), shape });
+            batch.push(Lookup { hash: self.hasher.shaped(shape, sums), shape: Some(shape) });
         }
-        if load_early {
-            black_box(self.literals.touch_entry(literal_hash));
-        }
-        self.look_up(literal, &batch, load_early, &mut visit);
-        self.literals.values(literal_hash, |filter| filter == literal).iter().for_each(visit);
+        self.look_up(literal, &batch, &mut visit);
     }
 
     /// In a big table every lookup is two trips to memory. The first two loops do nothing but send the
     /// processor on all of them at once; the third alone would make them one by one.
-    #[inline]
-    fn look_up(
-        &self,
-        literal: &[u8],
-        batch: &[Lookup<'_>],
-        load_early: bool,
-        visit: &mut impl FnMut(&V),
-    ) {
-        if load_early {
-            black_box(
-                batch
-                    .iter()
-                    .fold(0, |loaded, lookup| loaded ^ self.wildcards.touch_line(lookup.hash)),
-            );
-            black_box(
-                batch
-                    .iter()
-                    .fold(0, |loaded, lookup| loaded ^ self.wildcards.touch_entry(lookup.hash)),
-            );
+    fn look_up(&self, literal: &[u8], batch: &[Lookup<'_>], visit: &mut impl FnMut(&V)) {
+        if self.literals.len() + self.wildcards.len() >= EARLY_LOAD_FILTERS_MIN {
+            let lines = batch.iter().map(|lookup| self.filters(lookup).touch_line(lookup.hash));
+            black_box(lines.fold(0, |loaded, line| loaded ^ line));
+            let entries = batch.iter().map(|lookup| self.filters(lookup).touch_entry(lookup.hash));
+            black_box(entries.fold(0, |loaded, entry| loaded ^ entry));
         }
         for lookup in batch {
-            let is_it = |filter: &[u8]| matches_with_shape(filter, lookup.shape, literal);
-            self.wildcards.values(lookup.hash, is_it).iter().for_each(&mut *visit);
+            let is_it = |filter: &[u8]| match lookup.shape {
+                None => filter == literal,
+                Some(shape) => matches_with_shape(filter, shape, literal),
+            };
+            self.filters(lookup).values(lookup.hash, is_it).iter().for_each(&mut *visit);
         }
+    }
+
+    #[inline]
+    fn filters(&self, lookup: &Lookup<'_>) -> &Filters<V> {
+        if lookup.shape.is_some() { &self.wildcards } else { &self.literals }
     }
 
     /// Calls `visit` with every filter and value.

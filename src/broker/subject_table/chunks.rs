@@ -27,6 +27,12 @@ impl<T> Chunks<T> {
         &self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]
     }
 
+    #[inline]
+    pub fn try_get(&self, index: u32) -> Option<&T> {
+        let index = index as usize;
+        self.chunks.get(index / CHUNK_ITEM_COUNT)?.get(index % CHUNK_ITEM_COUNT)
+    }
+
     pub fn get_mut(&mut self, index: u32) -> &mut T {
         let index = index as usize;
         &mut self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]

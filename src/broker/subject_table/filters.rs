@@ -71,12 +71,12 @@ impl<V> Filters<V> {
         self.by_hash.touch(hash)
     }
 
-    /// Loads what the second step reads, if the first one finds something.
+    /// Loads what the second step reads, if the first one finds something where it begins to look.
     #[inline]
     pub fn touch_entry(&self, hash: u32) -> u32 {
-        self.by_hash.find(hash, |_| true).map_or(0, |entry| {
+        let entry = self.by_hash.first_in_line(hash);
+        self.entries.try_get(entry).map_or(0, |Entry { filter, list }| {
             // The two parts may lie in two cache lines.
-            let Entry { filter, list } = self.entries.get(entry);
             filter.touch() ^ list.touch()
         })
     }

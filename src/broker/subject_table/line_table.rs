@@ -98,6 +98,17 @@ impl LineTable {
         lines.get(line_of(hash, lines.len())).map_or(0, |line| line.entries[0])
     }
 
+    /// The first entry with this hash in the line where a lookup begins, or any number. It looks without a
+    /// branch: a wrong guess of the processor would wait for the line before it does anything else.
+    #[inline]
+    pub fn first_in_line(&self, hash: u32) -> u32 {
+        let lines = &self.segment(hash).lines;
+        let Some(line) = lines.get(line_of(hash, lines.len())) else { return 0 };
+        let equal = line.equal_places(hash);
+        let entry = line.entries[equal.trailing_zeros() as usize % LINE_ITEM_COUNT];
+        entry & 0_u32.wrapping_sub(u32::from(equal != 0))
+    }
+
     /// An entry that has this hash and for which `is_it` holds.
     #[inline]
     pub fn find(&self, hash: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -185,11 +196,7 @@ impl Segment {
         let mut index = line_of(hash, self.lines.len());
         loop {
             let line = self.lines.get(index)?;
-            // Eight comparisons in one or two instructions; nearly always none or one is equal.
-            let mut equal = 0_u32;
-            for place in 0..LINE_ITEM_COUNT {
-                equal |= u32::from(line.hashes[place] == hash) << place;
-            }
+            let mut equal = line.equal_places(hash);
             while equal != 0 {
                 let place = equal.trailing_zeros() as usize;
                 if line.entries[place] != EMPTY && is_it(line.entries[place]) {
@@ -283,6 +290,17 @@ impl Segment {
 }
 
 impl Line {
+    /// A bit for each place with this hash, also for empty ones. Nearly always none or one.
+    #[inline]
+    fn equal_places(&self, hash: u32) -> u32 {
+        // The compiler makes a few vector instructions of it.
+        let mut equal = 0;
+        for place in 0..LINE_ITEM_COUNT {
+            equal |= u32::from(self.hashes[place] == hash) << place;
+        }
+        equal
+    }
+
     /// Empties a place, keeps the items in front, and tells whether the line was full.
     fn take(&mut self, place: usize) -> bool {
         let count = self.entries.iter().take_while(|&&entry| entry != EMPTY).count();
