@@ -16,14 +16,13 @@
 //! costs the number of its stars. Nothing is recursive, no filter makes it exponential, and a match
 //! allocates nothing once the scratch list has the length of the longest usual subject.
 //!
-//! Nothing grows by moving everything: an insert or remove moves at most a few thousand small items, and
+//! Nothing grows by moving everything: an insert or remove moves a handful of filters, and
 //! memory follows the number of filters down as well as up. Filters and subjects come from peers: tokens are
 //! hashed with a secret seed.
 
 mod chunks;
 mod filter_hash;
 mod filters;
-mod line_table;
 mod shapes;
 pub mod short_bytes;
 mod slot_list;
@@ -40,7 +39,7 @@ use smallvec::SmallVec;
 use crate::protocol::subject;
 use filter_hash::{FilterHasher, split_token};
 use filters::Filters;
-use shapes::{Shape, Shapes};
+use shapes::{Counted, Shape, Shapes};
 
 /// Lookups started together: more than a processor can have under way, few enough to stay in its cache.
 const BATCH_LOOKUP_COUNT: usize = 16;
@@ -96,10 +95,11 @@ impl<V> SubjectTable<V> {
         self.subscription_count += 1;
         self.generation += 1;
         let (hash, shape) = self.hasher.filter(filter);
+        let hash_of = |filter: &[u8]| self.hasher.filter(filter).0;
         if !shape.has_wildcard() {
-            return self.literals.insert(hash, filter, value).0;
+            return self.literals.insert(hash, filter, value, hash_of).0;
         }
-        let (slot, is_new) = self.wildcards.insert(hash, filter, value);
+        let (slot, is_new) = self.wildcards.insert(hash, filter, value, hash_of);
         if is_new {
             self.shapes.insert(&shape);
         }
@@ -108,15 +108,16 @@ impl<V> SubjectTable<V> {
 
     /// Takes out the value that `insert` gave this slot for this filter; `None` if there is none.
     pub fn remove(&mut self, filter: &[u8], slot: Slot) -> Option<V> {
+        let (hash, shape) = self.hasher.filter(filter);
         let hash_of = |filter: &[u8]| self.hasher.filter(filter).0;
-        let value = if subject::has_wildcard(filter) {
-            let (value, was_last) = self.wildcards.remove(filter, slot, hash_of)?;
+        let value = if shape.has_wildcard() {
+            let (value, was_last) = self.wildcards.remove(hash, filter, slot, hash_of)?;
             if was_last {
-                self.shapes.remove(&self.hasher.filter(filter).1);
+                self.shapes.remove(&shape);
             }
             value
         } else {
-            self.literals.remove(filter, slot, hash_of)?.0
+            self.literals.remove(hash, filter, slot, hash_of)?.0
         };
         self.subscription_count -= 1;
         self.generation += 1;
@@ -143,12 +144,13 @@ impl<V> SubjectTable<V> {
         let token_count = sums.len() - 1;
         let mut batch: SmallVec<[Lookup<'_>; BATCH_LOOKUP_COUNT]> = SmallVec::new();
         batch.push(Lookup { hash: self.hasher.literal(sums), shape: None });
-        for shape in self.shapes.fitting(token_count as u32) {
+        for Counted { shape, wildcards_sum, .. } in self.shapes.fitting(token_count as u32) {
             if batch.len() == BATCH_LOOKUP_COUNT {
                 self.look_up(literal, &batch, &mut visit);
                 batch.clear();
             }
-            batch.push(Lookup { hash: self.hasher.shaped(shape, sums), shape: Some(shape) });
+            let hash = self.hasher.shaped(shape, *wildcards_sum, sums);
+            batch.push(Lookup { hash, shape: Some(shape) });
         }
         self.look_up(literal, &batch, &mut visit);
     }
@@ -157,10 +159,10 @@ impl<V> SubjectTable<V> {
     /// processor on all of them at once; the third alone would make them one by one.
     fn look_up(&self, literal: &[u8], batch: &[Lookup<'_>], visit: &mut impl FnMut(&V)) {
         if self.literals.len() + self.wildcards.len() >= EARLY_LOAD_FILTERS_MIN {
-            let lines = batch.iter().map(|lookup| self.filters(lookup).touch_line(lookup.hash));
-            black_box(lines.fold(0, |loaded, line| loaded ^ line));
-            let entries = batch.iter().map(|lookup| self.filters(lookup).touch_entry(lookup.hash));
-            black_box(entries.fold(0, |loaded, entry| loaded ^ entry));
+            let buckets = batch.iter().map(|lookup| self.filters(lookup).touch_bucket(lookup.hash));
+            black_box(buckets.fold(0, |loaded, bucket| loaded ^ bucket));
+            let filters = batch.iter().map(|lookup| self.filters(lookup).touch_filter(lookup.hash));
+            black_box(filters.fold(0, |loaded, filter| loaded ^ filter));
         }
         for lookup in batch {
             let is_it = |filter: &[u8]| match lookup.shape {

@@ -77,18 +77,14 @@ impl FilterHasher {
         self.finish(sums[sums.len() - 1])
     }
 
-    /// The hash of the filter of this shape that matches the subject with these sums.
+    /// The hash of the filter of this shape that matches the subject with these sums. `wildcards_sum` is
+    /// what the shape's wildcards add to any hash.
     #[inline]
-    pub fn shaped(&self, shape: &Shape, sums: &[u64]) -> u32 {
-        let token_count = shape.token_count as usize;
-        let mut sum = sums[token_count];
-        for &star in &shape.stars {
-            let star = star as usize;
-            let token = sums[star + 1].wrapping_sub(sums[star]);
-            sum = sum.wrapping_add(place(STAR, star)).wrapping_sub(token);
-        }
-        if shape.has_tail {
-            sum = sum.wrapping_add(place(TAIL, token_count));
+    pub fn shaped(&self, shape: &Shape, wildcards_sum: u64, sums: &[u64]) -> u32 {
+        let mut sum = sums[shape.token_count as usize].wrapping_add(wildcards_sum);
+        for &star in shape.stars.iter() {
+            let token = sums[star as usize + 1].wrapping_sub(sums[star as usize]);
+            sum = sum.wrapping_sub(token);
         }
         self.finish(sum)
     }
@@ -104,6 +100,13 @@ impl FilterHasher {
     fn finish(&self, sum: u64) -> u32 {
         (sum >> 32) as u32 & self.hash_mask
     }
+}
+
+/// What the wildcards of a shape add to the hash of each filter that has it.
+pub fn wildcards_sum(shape: &Shape) -> u64 {
+    let stars = shape.stars.iter().map(|&star| place(STAR, star as usize));
+    let tail = shape.has_tail.then(|| place(TAIL, shape.token_count as usize));
+    stars.chain(tail).fold(0, u64::wrapping_add)
 }
 
 /// Mixes a token's hash with its position: tokens that change places change the sum.

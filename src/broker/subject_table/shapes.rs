@@ -10,6 +10,8 @@ use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::filter_hash::wildcards_sum;
+
 /// The shape of one filter.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Shape {
@@ -46,8 +48,9 @@ struct ShapeSet {
     positions: HashTable<u32>,
 }
 
-struct Counted {
-    shape: Shape,
+pub struct Counted {
+    pub shape: Shape,
+    pub wildcards_sum: u64,
     filter_count: usize,
 }
 
@@ -73,7 +76,11 @@ impl Shapes {
             return;
         }
         let position = set.shapes.len() as u32;
-        set.shapes.push(Counted { shape: shape.clone(), filter_count: 1 });
+        set.shapes.push(Counted {
+            shape: shape.clone(),
+            wildcards_sum: wildcards_sum(shape),
+            filter_count: 1,
+        });
         let shapes = &set.shapes;
         set.positions.insert_unique(hash(shape), position, |&position| {
             hash(&shapes[position as usize].shape)
@@ -102,12 +109,12 @@ impl Shapes {
 
     /// All shapes whose filters can match a subject of that many tokens.
     #[inline]
-    pub fn fitting(&self, token_count: u32) -> impl Iterator<Item = &Shape> {
+    pub fn fitting(&self, token_count: u32) -> impl Iterator<Item = &Counted> {
         let groups = self.groups.iter().take_while(move |group| group.token_count <= token_count);
         // A final `>` takes one token at least.
         let sets =
             groups.map(move |group| &group.by_tail[usize::from(group.token_count < token_count)]);
-        sets.flat_map(|set| &set.shapes).map(|counted| &counted.shape)
+        sets.flat_map(|set| &set.shapes)
     }
 
     #[cfg(test)]
@@ -125,7 +132,7 @@ impl Shapes {
             let position = set.position(self.hash_state.hash_one(shape), shape);
             assert_eq!(set.shapes[position.unwrap()].filter_count, filter_count);
             let token_count = shape.token_count + u32::from(shape.has_tail);
-            assert_eq!(self.fitting(token_count).filter(|found| *found == shape).count(), 1);
+            assert_eq!(self.fitting(token_count).filter(|found| found.shape == *shape).count(), 1);
         }
     }
 
@@ -176,7 +183,7 @@ mod tests {
     }
 
     fn fitting(shapes: &Shapes, token_count: u32) -> Vec<Shape> {
-        shapes.fitting(token_count).cloned().collect()
+        shapes.fitting(token_count).map(|counted| counted.shape.clone()).collect()
     }
 
     #[test]
