@@ -316,7 +316,7 @@ mod tests {
             let hash = spread(&filter);
             assert_eq!(filters.values(hash, |text| text == filter), [number]);
             assert_eq!(filters.remove(hash, &filter, Slot(0), spread), Some((number, true)));
-            assert_eq!(filters.values(hash, |text| text == filter), []);
+            assert_eq!(filters.values(hash, |text| text == filter), [0_u32; 0]);
             if number % 5_003 == 0 {
                 filters.check_invariants(spread);
             }

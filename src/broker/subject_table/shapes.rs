@@ -198,7 +198,7 @@ mod tests {
         for each in [&long, &pair, &star, &tail] {
             shapes.insert(each);
         }
-        assert_eq!(fitting(&shapes, 0), []);
+        assert!(fitting(&shapes, 0).is_empty());
         assert_eq!(fitting(&shapes, 1), [tail.clone(), star]);
         assert_eq!(fitting(&shapes, 2), [tail.clone(), pair]);
         assert_eq!(fitting(&shapes, 3), [tail, long]);

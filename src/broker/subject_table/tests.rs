@@ -118,7 +118,7 @@ fn agree(mut table: SubjectTable<u32>, steps: &[Step]) {
         table.check_invariants();
     }
     assert!(table.is_empty());
-    assert_eq!(everything(&table), [0u32; 0]);
+    assert!(everything(&table).is_empty());
 }
 
 proptest! {
