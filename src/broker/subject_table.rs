@@ -1,35 +1,54 @@
 //! One account's subscriptions on one shard: who wants a subject that was just published.
 //!
-//! Every distinct filter is one entry, with its text and the values subscribed under it. An exact map finds
-//! an entry by its text: that is the whole match for filters without wildcards, and how insert and remove
-//! find any filter. Filters with wildcards are also in a `WildcardIndex`, which names the candidates for a
-//! subject; their text decides. So a wrong delivery would take a wrong `protocol::subject::matches`.
+//! Every distinct filter is one entry, with its text and the values subscribed under it, found by hash. The
+//! table knows the shapes of its wildcard filters (`shapes`): where the `*` are, how long, whether `>` ends
+//! it. A subject leaves, for each shape, one filter that can match, and `filter_hash` tells its hash at the
+//! cost of a few additions. So a match is one lookup for the subject itself and one per shape. The text of
+//! what is found decides, and each filter has one shape: nothing is found wrongly or twice, whatever the
+//! hashes.
 //!
-//! Cost. A match hashes the subject once for the exact map and each token once for the index, as deep as
-//! filters share that beginning; it allocates nothing. The bound of the index's walk is stated there.
-//! Nothing grows by moving everything: an insert or remove moves at most a few thousand small items, and
-//! memory follows the number of filters down as well as up. Filters and subjects come from peers: lookups
-//! are by keyed hash, and no work is recursive.
+//! Why not a trie: its steps wait for each other, and in a table of a million each is a trip to memory. All
+//! lookups here are known before the first begins, and `look_up` starts them together. Wildcards lie apart
+//! from the many literal filters, because most lookups are for them: a small map stays in the cache.
+//!
+//! Bound. A match does one lookup per distinct shape that fits: at most 2^(n+1) for a subject of n tokens,
+//! and never more than there are wildcard filters, each of which somebody subscribed. Working out a lookup
+//! costs the number of its stars. Nothing is recursive, no filter makes it exponential, and a match
+//! allocates nothing once the scratch list has the length of the longest usual subject.
+//!
+//! Nothing grows by moving everything: an insert or remove moves a handful of filters, and
+//! memory follows the number of filters down as well as up. Filters and subjects come from peers: tokens are
+//! hashed with a secret seed.
 
 mod chunks;
-mod growing_table;
+mod filter_hash;
+mod filters;
+mod shapes;
 pub mod short_bytes;
 mod slot_list;
 #[cfg(test)]
 mod tests;
-mod wildcard_index;
 
-use std::hash::{BuildHasher, Hasher};
+use std::cell::Cell;
+use std::hint::black_box;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
+use smallvec::SmallVec;
 
 use crate::protocol::subject;
-use chunks::Chunks;
-use growing_table::{Bucket, GrowingTable};
-use short_bytes::ShortBytes;
-use slot_list::SlotList;
-use wildcard_index::WildcardIndex;
+use filter_hash::{FilterHasher, split_token};
+use filters::Filters;
+use shapes::{Counted, Shape, Shapes};
+
+/// Lookups started together: more than a processor can have under way, few enough to stay in its cache.
+const BATCH_LOOKUP_COUNT: usize = 16;
+
+/// Tokens for which scratch space is kept between matches.
+const SCRATCH_TOKENS_MAX: usize = 256;
+
+/// Filters from which on a match expects them out of the cache and spends instructions to load them early.
+const EARLY_LOAD_FILTERS_MIN: usize = 20_000;
 
 /// Tells apart the subscriptions of one filter. It stays the same until its subscription is removed, and
 /// may then be given out again.
@@ -37,55 +56,36 @@ use wildcard_index::WildcardIndex;
 pub struct Slot(u32);
 
 pub struct SubjectTable<V> {
-    /// Dense: a removed entry's place is taken by the last one.
-    entries: Chunks<Entry<V>>,
-    /// Every entry by the hash of its text.
-    exact: GrowingTable<Reference>,
-    /// The entries with wildcards.
-    wildcards: WildcardIndex,
-    hash_state: SeedableRandomState,
+    literals: Filters<V>,
+    wildcards: Filters<V>,
+    /// The shapes of `wildcards`.
+    shapes: Shapes,
+    hasher: FilterHasher,
     subscription_count: usize,
     generation: u64,
+    /// Kept so that a match allocates nothing.
+    scratch: Cell<Vec<u64>>,
 }
 
-struct Entry<V> {
-    filter: ShortBytes,
-    list: SlotList<V>,
-}
-
-const _: () = assert!(size_of::<Entry<u64>>() == 48, "the memory per subscription rests on this");
-
-#[derive(Clone, Copy)]
-struct Reference {
-    /// The upper half of the filter's hash.
+/// The one filter of a shape that can match a subject.
+struct Lookup<'a> {
     hash: u32,
-    entry: u32,
-}
-
-impl Bucket for Reference {
-    #[inline]
-    fn hash(&self) -> u64 {
-        spread(self.hash)
-    }
-}
-
-/// A hash of 64 well-spread bits from the 32 that are stored.
-#[inline]
-fn spread(hash: u32) -> u64 {
-    let product = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ (product >> 29)
+    /// `None`: the subject itself, among the literals.
+    shape: Option<&'a Shape>,
 }
 
 impl<V> SubjectTable<V> {
     /// An empty table. The seed should be random: the keys of its hash maps come from peers.
     pub fn new(seed: u64) -> SubjectTable<V> {
+        let state = SeedableRandomState::with_seed(seed, SharedSeed::global_random());
         SubjectTable {
-            entries: Chunks::new(),
-            exact: GrowingTable::new(),
-            wildcards: WildcardIndex::new(seed),
-            hash_state: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
+            literals: Filters::new(),
+            wildcards: Filters::new(),
+            shapes: Shapes::new(state.clone()),
+            hasher: FilterHasher::new(state),
             subscription_count: 0,
             generation: 0,
+            scratch: Cell::default(),
         }
     }
 
@@ -94,87 +94,94 @@ impl<V> SubjectTable<V> {
         debug_assert!(subject::is_valid_filter(filter));
         self.subscription_count += 1;
         self.generation += 1;
-        let hash = self.hash(filter);
-        if let Some(entry) = self.find(hash, filter) {
-            return self.entries.get_mut(entry).list.insert(value);
+        let (hash, shape) = self.hasher.filter(filter);
+        let hash_of = |filter: &[u8]| self.hasher.filter(filter).0;
+        if !shape.has_wildcard() {
+            return self.literals.insert(hash, filter, value, hash_of).0;
         }
-        let (list, slot) = SlotList::new(value);
-        let entry = self.entries.push(Entry { filter: ShortBytes::new(filter), list });
-        self.exact.insert(Reference { hash, entry });
-        if subject::has_wildcard(filter) {
-            let entries = &self.entries;
-            self.wildcards.insert(entry, filter, |entry| entries.get(entry).filter.as_slice());
+        let (slot, is_new) = self.wildcards.insert(hash, filter, value, hash_of);
+        if is_new {
+            self.shapes.insert(&shape);
         }
         slot
     }
 
     /// Takes out the value that `insert` gave this slot for this filter; `None` if there is none.
     pub fn remove(&mut self, filter: &[u8], slot: Slot) -> Option<V> {
-        let hash = self.hash(filter);
-        let entry = self.find(hash, filter)?;
-        let list = &mut self.entries.get_mut(entry).list;
-        let value = if list.is_only(slot) {
-            self.remove_entry(entry, hash, filter)
+        let (hash, shape) = self.hasher.filter(filter);
+        let hash_of = |filter: &[u8]| self.hasher.filter(filter).0;
+        let value = if shape.has_wildcard() {
+            let (value, was_last) = self.wildcards.remove(hash, filter, slot, hash_of)?;
+            if was_last {
+                self.shapes.remove(&shape);
+            }
+            value
         } else {
-            list.remove(slot)?
+            self.literals.remove(hash, filter, slot, hash_of)?.0
         };
         self.subscription_count -= 1;
         self.generation += 1;
         Some(value)
     }
 
-    /// Takes out an entry that has one value. The last entry gets its number.
-    fn remove_entry(&mut self, entry: u32, hash: u32, filter: &[u8]) -> V {
-        if subject::has_wildcard(filter) {
-            let entries = &self.entries;
-            self.wildcards.remove(entry, filter, |entry| entries.get(entry).filter.as_slice());
-        }
-        self.exact
-            .remove(spread(hash), |found| found.entry == entry)
-            .expect("every entry is in the exact map");
-        let removed = self.entries.swap_remove(entry);
-        let moved = self.entries.len() as u32;
-        if moved != entry {
-            let filter = self.entries.get(entry).filter.as_slice();
-            let hash = spread(self.hash(filter));
-            if subject::has_wildcard(filter) {
-                self.wildcards.renumber(moved, entry, filter);
-            }
-            self.exact
-                .find_mut(hash, |found| found.entry == moved)
-                .expect("every entry is in the exact map")
-                .entry = entry;
-        }
-        removed.list.into_only()
-    }
-
     /// Calls `visit` with the value of every subscription that a published subject matches, once each.
     /// The subject is literal: its `*` and `>` are ordinary tokens. One with an empty token matches nothing.
     #[inline]
-    pub fn for_each_match(&self, literal: &[u8], mut visit: impl FnMut(&V)) {
-        if has_empty_token(literal) {
+    pub fn for_each_match(&self, literal: &[u8], visit: impl FnMut(&V)) {
+        // Taken, not borrowed: `visit` may match again.
+        let mut sums = self.scratch.take();
+        self.match_with(literal, &mut sums, visit);
+        if sums.capacity() <= SCRATCH_TOKENS_MAX {
+            self.scratch.set(sums);
+        }
+    }
+
+    /// `sums` is scratch space.
+    fn match_with(&self, literal: &[u8], sums: &mut Vec<u64>, mut visit: impl FnMut(&V)) {
+        if !self.hasher.sums(literal, sums) {
             return;
         }
-        // A subject that reads like a wildcard filter finds that filter's entry here and again below.
-        if let Some(entry) = self.find(self.hash(literal), literal)
-            && !subject::has_wildcard(literal)
-        {
-            self.entries.get(entry).list.values().iter().for_each(&mut visit);
-        }
-        self.wildcards.for_each_candidate(literal, |entry| {
-            let entry = self.entries.get(entry);
-            if subject::matches(entry.filter.as_slice(), literal) {
-                entry.list.values().iter().for_each(&mut visit);
+        let token_count = sums.len() - 1;
+        let mut batch: SmallVec<[Lookup<'_>; BATCH_LOOKUP_COUNT]> = SmallVec::new();
+        batch.push(Lookup { hash: self.hasher.literal(sums), shape: None });
+        for Counted { shape, wildcards_sum, .. } in self.shapes.fitting(token_count as u32) {
+            if batch.len() == BATCH_LOOKUP_COUNT {
+                self.look_up(literal, &batch, &mut visit);
+                batch.clear();
             }
-        });
+            let hash = self.hasher.shaped(shape, *wildcards_sum, sums);
+            batch.push(Lookup { hash, shape: Some(shape) });
+        }
+        self.look_up(literal, &batch, &mut visit);
+    }
+
+    /// In a big table every lookup is two trips to memory. The first two loops do nothing but send the
+    /// processor on all of them at once; the third alone would make them one by one.
+    fn look_up(&self, literal: &[u8], batch: &[Lookup<'_>], visit: &mut impl FnMut(&V)) {
+        if self.literals.len() + self.wildcards.len() >= EARLY_LOAD_FILTERS_MIN {
+            let buckets = batch.iter().map(|lookup| self.filters(lookup).touch_bucket(lookup.hash));
+            black_box(buckets.fold(0, |loaded, bucket| loaded ^ bucket));
+            let filters = batch.iter().map(|lookup| self.filters(lookup).touch_filter(lookup.hash));
+            black_box(filters.fold(0, |loaded, filter| loaded ^ filter));
+        }
+        for lookup in batch {
+            let is_it = |filter: &[u8]| match lookup.shape {
+                None => filter == literal,
+                Some(shape) => matches_with_shape(filter, shape, literal),
+            };
+            self.filters(lookup).values(lookup.hash, is_it).iter().for_each(&mut *visit);
+        }
+    }
+
+    #[inline]
+    fn filters(&self, lookup: &Lookup<'_>) -> &Filters<V> {
+        if lookup.shape.is_some() { &self.wildcards } else { &self.literals }
     }
 
     /// Calls `visit` with every filter and value.
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], &V)) {
-        for entry in self.entries.iter() {
-            for value in entry.list.values() {
-                visit(entry.filter.as_slice(), value);
-            }
+        for (filter, values) in self.literals.iter().chain(self.wildcards.iter()) {
+            values.iter().for_each(|value| visit(filter, value));
         }
     }
 
@@ -191,32 +198,30 @@ impl<V> SubjectTable<V> {
     pub fn generation(&self) -> u64 {
         self.generation
     }
-
-    #[inline]
-    fn hash(&self, text: &[u8]) -> u32 {
-        let mut hasher = self.hash_state.build_hasher();
-        hasher.write(text);
-        (hasher.finish() >> 32) as u32
-    }
-
-    #[inline]
-    fn find(&self, hash: u32, filter: &[u8]) -> Option<u32> {
-        let found = self.exact.find(spread(hash), |found| {
-            found.hash == hash && self.entries.get(found.entry).filter.as_slice() == filter
-        });
-        found.map(|found| found.entry)
-    }
 }
 
+/// Whether a filter with wildcards has this shape and matches a subject with no empty token.
 #[inline]
-fn has_empty_token(literal: &[u8]) -> bool {
-    let mut after_dot = true;
-    for &byte in literal {
-        let is_dot = byte == b'.';
-        if is_dot && after_dot {
-            return true;
+fn matches_with_shape(filter: &[u8], shape: &Shape, literal: &[u8]) -> bool {
+    let (mut filter, mut literal) = (Some(filter), Some(literal));
+    let mut stars = shape.stars.iter().copied().peekable();
+    for position in 0..shape.token_count {
+        let (Some(filter_text), Some(literal_text)) = (filter, literal) else { return false };
+        let (filter_token, filter_rest) = split_token(filter_text);
+        let (literal_token, literal_rest) = split_token(literal_text);
+        // A subject's own `*` or `>` equals a filter's wildcard, but not under this shape.
+        let is_right = if stars.next_if_eq(&position).is_some() {
+            filter_token == b"*"
+        } else {
+            filter_token == literal_token && filter_token != b"*" && filter_token != b">"
+        };
+        if !is_right {
+            return false;
         }
-        after_dot = is_dot;
+        (filter, literal) = (filter_rest, literal_rest);
     }
-    after_dot
+    match shape.has_tail {
+        true => filter == Some(b">") && literal.is_some(),
+        false => filter.is_none() && literal.is_none(),
+    }
 }

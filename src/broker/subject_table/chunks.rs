@@ -1,7 +1,8 @@
-//! A dense list in chunks: growing never moves what is there, and removing leaves no hole.
+//! A list in chunks: growing never moves what is there, and what is given up goes back to the allocator.
 
-/// Items per chunk: a push allocates at most this much at once.
-const CHUNK_ITEM_COUNT: usize = 512;
+/// Items per chunk. A push allocates at most this much; so many that the list of chunks of a large table
+/// stays in the processor's cache.
+const CHUNK_ITEM_COUNT: usize = 2_048;
 
 pub struct Chunks<T> {
     /// All full but the last, none empty. Only the first grows by doubling, so that a short list is small.
@@ -21,13 +22,11 @@ impl<T> Chunks<T> {
     }
 
     #[inline]
-    pub fn get(&self, index: u32) -> &T {
-        let index = index as usize;
+    pub fn get(&self, index: usize) -> &T {
         &self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]
     }
 
-    pub fn get_mut(&mut self, index: u32) -> &mut T {
-        let index = index as usize;
+    pub fn get_mut(&mut self, index: usize) -> &mut T {
         &mut self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]
     }
 
@@ -35,9 +34,7 @@ impl<T> Chunks<T> {
         self.chunks.iter().flatten()
     }
 
-    /// Appends an item and tells its index.
-    pub fn push(&mut self, item: T) -> u32 {
-        let index = u32::try_from(self.len()).expect("fewer than 2^32 filters on one shard");
+    pub fn push(&mut self, item: T) {
         match self.chunks.last_mut() {
             Some(last) if last.len() < CHUNK_ITEM_COUNT => last.push(item),
             None => self.chunks.push(vec![item]),
@@ -47,28 +44,25 @@ impl<T> Chunks<T> {
                 self.chunks.push(chunk);
             }
         }
-        index
     }
 
-    /// Takes an item out. The last item, if it was another, now has the freed index.
-    pub fn swap_remove(&mut self, index: u32) -> T {
-        let last = self.chunks.last_mut().expect("an index is only given out for an item");
-        let mut item = last.pop().expect("no chunk is empty");
+    pub fn pop(&mut self) -> Option<T> {
+        let last = self.chunks.last_mut()?;
+        let item = last.pop();
         if last.is_empty() {
             self.chunks.pop();
         } else if self.chunks.len() == 1 {
-            let only = &mut self.chunks[0];
-            if only.capacity() > 16 && only.len() < only.capacity() / 4 {
-                only.shrink_to(2 * only.len());
-            }
+            shrink(&mut self.chunks[0]);
         }
-        if index as usize != self.len() {
-            std::mem::swap(&mut item, self.get_mut(index));
-        }
-        if self.chunks.capacity() > 16 && self.chunks.len() < self.chunks.capacity() / 4 {
-            self.chunks.shrink_to(2 * self.chunks.len());
-        }
+        shrink(&mut self.chunks);
         item
+    }
+}
+
+/// Gives memory back once three quarters of it are unused.
+fn shrink<T>(list: &mut Vec<T>) {
+    if list.capacity() > 16 && list.len() < list.capacity() / 4 {
+        list.shrink_to(2 * list.len());
     }
 }
 
@@ -83,20 +77,18 @@ mod tests {
         let mut twin = Vec::new();
         for growing in [true, false, true, false] {
             for step in 0..4 * CHUNK_ITEM_COUNT {
-                if twin.is_empty() || random.u32(..8) < if growing { 6 } else { 1 } {
-                    assert_eq!(chunks.push(step) as usize, twin.len());
+                if random.u32(..8) < if growing { 6 } else { 1 } {
+                    chunks.push(step);
                     twin.push(step);
                 } else {
-                    let index = random.usize(..twin.len());
-                    assert_eq!(chunks.swap_remove(index as u32), twin.swap_remove(index));
+                    assert_eq!(chunks.pop(), twin.pop());
                 }
                 assert_eq!(chunks.len(), twin.len());
             }
             assert!(chunks.iter().eq(&twin));
+            assert!(twin.iter().enumerate().all(|(index, item)| chunks.get(index) == item));
         }
-        while !twin.is_empty() {
-            assert_eq!(chunks.swap_remove(0), twin.swap_remove(0));
-        }
+        while chunks.pop().is_some() {}
         assert!(chunks.chunks.is_empty());
     }
 }
