@@ -51,6 +51,8 @@ pub struct ClientContext {
     pub tls: RefCell<Option<Arc<TlsServer>>>,
     pub counters: ShardCounters,
     pub auth: RefCell<Arc<AuthState>>,
+    /// What everybody may do before a login says otherwise.
+    pub open_permissions: Arc<Permissions>,
     /// Has a password checked off the shard; the outcome comes back by `password_checked`.
     pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
     /// Logins whose password is being checked.
@@ -184,7 +186,7 @@ impl ClientSession {
             key,
             account: AccountId::GLOBAL,
             identity: None,
-            permissions: Arc::new(Permissions::unrestricted(false)),
+            permissions: context.open_permissions.clone(),
             replies: None,
             account_gauge: None,
             has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),

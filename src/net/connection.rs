@@ -3,6 +3,9 @@
 //!
 //! Bytes only: no verb of any protocol is known here. A read in flight is never dropped; it is woken by
 //! shutting the socket down, or cancelled and awaited.
+//!
+//! Every connection holds its two futures for its whole life: what is awaited rarely is boxed, so that an
+//! idle connection does not pay for it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -102,7 +105,7 @@ pub async fn serve<S: Session + 'static>(
     session.borrow_mut().close(reason);
     outbox.close(reason);
     context.hook.request();
-    if !within(FLUSH_AT_CLOSE, &mut writer).await {
+    if !Box::pin(within(FLUSH_AT_CLOSE, &mut writer)).await {
         outbox.abort_socket();
         writer.await;
     }
@@ -135,9 +138,9 @@ impl<S: Session> Reader<'_, S> {
                     Step::ReadMore => break None,
                     Step::ReadMoreWithin(at_most) => break Some(at_most),
                     Step::Again => self.context.hook.yield_turn().await,
-                    Step::WaitFor(wait) => wait_for(wait).await,
+                    Step::WaitFor(wait) => Box::pin(wait_for(wait)).await,
                     Step::StartTls(server) => {
-                        if let Err(reason) = self.start_tls(&server).await {
+                        if let Err(reason) = Box::pin(self.start_tls(&server)).await {
                             return reason;
                         }
                     }
@@ -145,7 +148,7 @@ impl<S: Session> Reader<'_, S> {
                 }
             };
             if let Some(at_most) = at_most {
-                match self.fill_within(at_most).await {
+                match Box::pin(self.fill_within(at_most)).await {
                     Some(Ok(0)) => return CloseReason::ClientClosed,
                     Some(Ok(_)) | None => continue,
                     Some(Err(_)) => return CloseReason::ReadError,
@@ -321,7 +324,7 @@ async fn write_loop(
                 }
             }
         } else {
-            send_sealed(&mut target, &outbox, &codec, &context, &chunk).await;
+            Box::pin(send_sealed(&mut target, &outbox, &codec, &context, &chunk)).await;
         }
         outbox.send_ends(chunk);
         resume_paced(&outbox, &context);
@@ -331,7 +334,7 @@ async fn write_loop(
         && !outbox.close_reason().is_some_and(|why| why.discards_pending())
     {
         let bytes = codec.borrow_mut().finish(&context.sealed_pool);
-        write_all(&mut target, bytes, &context, |_| {}).await;
+        Box::pin(write_all(&mut target, bytes, &context, |_| {})).await;
     }
     // The peer sees the end of the stream after all that was owed, and the reader wakes up.
     outbox.abort_socket();

@@ -151,7 +151,7 @@ impl ReadBuffer {
         let room = self.data.capacity() - begin;
         let slice = std::mem::take(&mut self.data).slice_mut(begin..);
         let (result, slice) = match cancel {
-            Some(handle) => source.cancelable_read(slice, handle).await,
+            Some(handle) => Box::pin(source.cancelable_read(slice, handle)).await,
             None => source.read(slice).await,
         };
         self.data = slice.into_inner();

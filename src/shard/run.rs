@@ -11,6 +11,7 @@ use std::task::Poll;
 use slab::Slab;
 
 use super::{Offload, Shard, ShardHandle, Task};
+use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
@@ -90,6 +91,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             tls: RefCell::new(seed.tls),
             counters: ShardCounters::default(),
             auth: RefCell::new(seed.auth),
+            open_permissions: Arc::new(Permissions::unrestricted(false)),
             check_password: Box::new(move |id, job| {
                 seed.offload.check_password(job, id, own_handle.clone());
             }),
