@@ -27,7 +27,8 @@ pub struct SourceEnd {
     pub notes: RingSource<Note>,
     pub messages: RingSource<Vec<u8>>,
     pub returned: RingTarget<Vec<u8>>,
-    pub target_interest: Signal,
+    /// Raised for interest and for batches.
+    pub target_signal: Signal,
     pub wake_target: Wake,
     /// Set while the source has something staged.
     pub waiting: ParkFlag,
@@ -51,8 +52,8 @@ pub struct PeerEnds {
 /// One shard's ends, peers in shard order, itself left out.
 pub struct LaneEnds {
     pub peers: Vec<PeerEnds>,
-    /// Raised by peers that announced interest.
-    pub interest_waiting: Signal,
+    /// Raised by peers that announced interest or sent a batch.
+    pub peers_waiting: Signal,
 }
 
 /// Sizes of the rings, smaller in tests.
@@ -89,7 +90,7 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
                 notes: note_source,
                 messages: message_source,
                 returned: return_target,
-                target_interest: signals[to].clone(),
+                target_signal: signals[to].clone(),
                 wake_target: wake(from, to),
                 waiting: waiting.clone(),
             }));
@@ -107,12 +108,12 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
         .into_iter()
         .zip(targets)
         .zip(signals)
-        .map(|((sources, targets), interest_waiting)| {
+        .map(|((sources, targets), peers_waiting)| {
             let pairs = sources.into_iter().zip(targets);
             let peers = pairs
                 .filter_map(|(source, target)| Some(PeerEnds { source: source?, target: target? }))
                 .collect();
-            LaneEnds { peers, interest_waiting }
+            LaneEnds { peers, peers_waiting }
         })
         .collect()
 }

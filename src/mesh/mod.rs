@@ -36,7 +36,7 @@ const BATCHES_PER_TURN: usize = 8;
 pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
-    interest_waiting: crate::base::ring::Signal,
+    peers_waiting: crate::base::ring::Signal,
     resumable: Rc<Resumable>,
     counters: RefCell<MeshCounters>,
 }
@@ -75,16 +75,17 @@ impl Mesh {
         Self {
             broker,
             peers,
-            interest_waiting: ends.interest_waiting,
+            peers_waiting: ends.peers_waiting,
             resumable,
             counters: RefCell::default(),
         }
     }
 
-    /// Applies all interest that other shards announced.
-    pub fn apply_interest(&self) {
-        if self.interest_waiting.take() {
-            self.apply_all(&mut self.broker.borrow_mut());
+    /// Takes what other shards sent: interest and messages. A peer's next command must not run before a
+    /// message that was published earlier is delivered here: PONG would overtake it, UNSUB would lose it.
+    pub fn catch_up(&self) {
+        if self.drain() && self.peers.iter().any(|peer| !peer.inbound.borrow().is_empty()) {
+            self.peers_waiting.raise();
         }
     }
 
@@ -133,11 +134,16 @@ impl Mesh {
     }
 
     /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that
-    /// was published before a message is in force when the message is delivered.
+    /// was published before a message is in force when the message is delivered. The signal is lowered
+    /// before the snapshots, so a batch that comes after them raises it again; and looked at once more
+    /// after them, for the interest that came with the last batches they show.
     fn drain(&self) -> bool {
+        let raised = self.peers_waiting.take();
         let waiting: usize =
             self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
-        self.apply_interest();
+        if raised || self.peers_waiting.is_raised() {
+            self.apply_all(&mut self.broker.borrow_mut());
+        }
         if waiting == 0 {
             return false;
         }

@@ -65,7 +65,7 @@ impl Outbound {
         if staged.is_empty() {
             match end.notes.push(note) {
                 Ok(()) => {
-                    end.target_interest.raise();
+                    end.target_signal.raise();
                     // A sleeping peer reads its notes when it next does anything; it is woken for them only
                     // before the lane gets full.
                     if end.notes.free_slots() < self.room_min * 2 {
@@ -127,7 +127,12 @@ impl Outbound {
             self.flush_staged();
         }
         let batches = self.batches.take();
-        let woke = batches > 0 && (self.end.borrow().wake_target)();
+        let mut woke = false;
+        if batches > 0 {
+            let end = self.end.borrow();
+            end.target_signal.raise();
+            woke = (end.wake_target)();
+        }
         Flushed { batches, woke, stalled: self.stalled.take() }
     }
 
@@ -141,7 +146,7 @@ impl Outbound {
                     break;
                 }
             }
-            end.target_interest.raise();
+            end.target_signal.raise();
             if !notes.is_empty() {
                 (end.wake_target)();
                 return;

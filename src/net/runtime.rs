@@ -86,9 +86,9 @@ pub struct TurnHook {
     kicker: RefCell<Option<Waker>>,
     yielded: RefCell<Vec<Waker>>,
     park: ParkFlag,
-    /// Raised by other shards that announced interest.
-    interest_waiting: Signal,
-    apply_interest: RefCell<Option<Box<dyn Fn()>>>,
+    /// Raised by other shards that announced interest or sent messages.
+    peers_waiting: Signal,
+    catch_up: RefCell<Option<Box<dyn Fn()>>>,
     last_activity: Cell<Option<Instant>>,
     /// When the run loop last went through the kernel's wait, where timers fire.
     last_wait: Cell<Instant>,
@@ -102,7 +102,7 @@ const TIMER_SLACK: Duration = Duration::from_millis(1);
 impl TurnHook {
     pub fn new(
         park: ParkFlag,
-        interest_waiting: Signal,
+        peers_waiting: Signal,
         bell: DoorbellHandle,
         busy_poll: Duration,
     ) -> Rc<Self> {
@@ -111,8 +111,8 @@ impl TurnHook {
             kicker: RefCell::new(None),
             yielded: RefCell::default(),
             park,
-            interest_waiting,
-            apply_interest: RefCell::new(None),
+            peers_waiting,
+            catch_up: RefCell::new(None),
             last_activity: Cell::new(None),
             last_wait: Cell::new(Instant::now()),
             bell,
@@ -120,20 +120,20 @@ impl TurnHook {
         })
     }
 
-    /// What applies waiting interest.
-    pub fn set_apply_interest(&self, apply: Box<dyn Fn()>) {
-        *self.apply_interest.borrow_mut() = Some(apply);
+    /// What takes what other shards sent.
+    pub fn set_catch_up(&self, catch_up: Box<dyn Fn()>) {
+        *self.catch_up.borrow_mut() = Some(catch_up);
     }
 
-    /// Called before a batch of a peer's commands: applies interest that other shards announced, so that
-    /// whatever this peer does now reaches subscriptions its peers were told are in force; and asks for the
-    /// end of the turn.
+    /// Called before a batch of a peer's commands: takes the interest and the messages that other shards
+    /// sent, so that whatever this peer does now reaches subscriptions its peers were told are in force,
+    /// and comes after the messages they were told are delivered; and asks for the end of the turn.
     #[inline]
     pub fn before_batch(&self) {
-        if self.interest_waiting.is_raised()
-            && let Some(apply) = self.apply_interest.borrow().as_ref()
+        if self.peers_waiting.is_raised()
+            && let Some(catch_up) = self.catch_up.borrow().as_ref()
         {
-            apply();
+            catch_up();
         }
         self.note_activity();
         self.request();

@@ -70,8 +70,8 @@ pub fn run(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
 
 async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let busy_poll = seed.options.shards.busy_poll;
-    let interest_waiting = seed.lanes.interest_waiting.clone();
-    let hook = TurnHook::new(seed.doorbell.flag(), interest_waiting, seed.own_bell, busy_poll);
+    let peers_waiting = seed.lanes.peers_waiting.clone();
+    let hook = TurnHook::new(seed.doorbell.flag(), peers_waiting, seed.own_bell, busy_poll);
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
     let has_own_listener = seed.own_listener.is_some();
@@ -108,10 +108,10 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         refusing: Cell::new(false),
         stopped: Cell::new(false),
     });
-    let applying = Rc::downgrade(&shard);
-    hook.set_apply_interest(Box::new(move || {
-        if let Some(shard) = applying.upgrade() {
-            shard.mesh.apply_interest();
+    let catching_up = Rc::downgrade(&shard);
+    hook.set_catch_up(Box::new(move || {
+        if let Some(shard) = catching_up.upgrade() {
+            shard.mesh.catch_up();
         }
     }));
 
