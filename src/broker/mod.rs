@@ -11,6 +11,7 @@ pub mod queue_group;
 pub mod router;
 pub mod subject_table;
 pub mod subscription;
+pub mod trace;
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;

@@ -22,6 +22,7 @@ use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
 use crate::base::pool::BufferPool;
+use crate::broker::trace::Trace;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::CloseReason;
@@ -116,7 +117,12 @@ pub struct Outbox {
     paced_remote: RefCell<Vec<RemotePublisher>>,
     /// Present when this client may answer requests to subjects that no list allows.
     replies: RefCell<Option<Rc<ReplyTracker>>>,
-    tracks_replies: Cell<bool>,
+    /// Present when what is sent is to be traced.
+    trace: RefCell<Option<Rc<Trace>>>,
+    /// One of the two above is present.
+    observed: Cell<bool>,
+    /// Chunks and bytes that were given up when the connection was closed.
+    written_off: Cell<(usize, usize)>,
     pub stalls: Cell<u64>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -143,7 +149,9 @@ impl Outbox {
             abort: RefCell::new(None),
             paced_remote: RefCell::default(),
             replies: RefCell::default(),
-            tracks_replies: Cell::new(false),
+            trace: RefCell::default(),
+            observed: Cell::new(false),
+            written_off: Cell::new((0, 0)),
             stalls: Cell::new(0),
             out_messages: Cell::new(0),
             out_bytes: Cell::new(0),
@@ -242,6 +250,11 @@ impl Outbox {
                 self.make_room(&mut buffers, bytes.len());
             }
             buffers.current.extend_from_slice(bytes);
+        }
+        if self.observed.get()
+            && let Some(trace) = self.trace.borrow().as_ref()
+        {
+            trace.sent(bytes);
         }
         self.pending_bytes.set(pending);
         self.wake_writer();
@@ -393,25 +406,47 @@ impl Outbox {
     }
 
     pub fn set_reply_tracker(&self, tracker: Option<Rc<ReplyTracker>>) {
-        self.tracks_replies.set(tracker.is_some());
         *self.replies.borrow_mut() = tracker;
+        self.update_observed();
     }
 
+    pub fn set_trace(&self, trace: Option<Rc<Trace>>) {
+        *self.trace.borrow_mut() = trace;
+        self.update_observed();
+    }
+
+    fn update_observed(&self) {
+        self.observed.set(self.replies.borrow().is_some() || self.trace.borrow().is_some());
+    }
+
+    /// Whether `observe` is to be called for each message queued.
     #[inline]
-    pub fn tracks_replies(&self) -> bool {
-        self.tracks_replies.get()
+    pub fn is_observed(&self) -> bool {
+        self.observed.get()
     }
 
-    /// A message with this reply was queued for the client.
+    /// A message was queued for the client.
     #[cold]
-    pub fn track_reply(&self, reply: &[u8]) {
-        if let Some(tracker) = self.replies.borrow().as_ref() {
-            tracker.permissions.note_delivery(
-                reply,
-                &mut tracker.table.borrow_mut(),
-                Instant::now(),
-            );
+    pub fn observe(&self, message: &Message<'_>, sid: &[u8]) {
+        if let Some(trace) = self.trace.borrow().as_ref() {
+            trace.delivered(message, sid, self.headers.get());
         }
+        if message.reply.is_empty() {
+            return;
+        }
+        if let Some(tracker) = self.replies.borrow().as_ref() {
+            let table = &mut tracker.table.borrow_mut();
+            tracker.permissions.note_delivery(message.reply, table, Instant::now());
+        }
+    }
+
+    /// Chunks and bytes that were given up when the connection was closed.
+    pub fn written_off(&self) -> (usize, usize) {
+        self.written_off.get()
+    }
+
+    pub fn pending_bytes_max(&self) -> usize {
+        self.pending_bytes_max.get()
     }
 
     pub fn set_abort(&self, abort: Option<Box<dyn Fn()>>) {
@@ -427,7 +462,9 @@ impl Outbox {
         self.close_reason.set(Some(reason));
         if reason.discards_pending() {
             let buffers = std::mem::take(&mut *self.buffers.borrow_mut());
-            self.pending_bytes.set(0);
+            let in_flight = usize::from(self.send_started.get().is_some());
+            let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
+            self.written_off.set((chunks, self.pending_bytes.replace(0)));
             buffers.ready.into_iter().for_each(|chunk| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();

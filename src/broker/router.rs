@@ -209,8 +209,8 @@ impl Broker {
             Pushed::QueuedPace => turn.note_paced(outbox),
             Pushed::Closed | Pushed::Overflow => return false,
         }
-        if !message.reply.is_empty() && outbox.tracks_replies() {
-            outbox.track_reply(message.reply);
+        if outbox.is_observed() {
+            outbox.observe(message, subscription.sid());
         }
         let delivered = subscription.delivered.get() + 1;
         subscription.delivered.set(delivered);

@@ -112,6 +112,7 @@ impl ClientSession {
         self.stage = Stage::Connected;
         if !(0..=1).contains(&self.connect.protocol) {
             self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
+            tracing::error!("{} - {}", self.label(), text::INVALID_CLIENT_PROTOCOL);
             return Err(CloseReason::BadClientProtocolVersion);
         }
         let options = self.context.options.borrow().clone();
@@ -120,6 +121,7 @@ impl ClientSession {
         self.outbox.headers.set(headers);
         if self.connect.no_responders && !headers {
             self.outbox.push_error(text::NO_RESPONDERS_REQUIRES_HEADERS);
+            tracing::error!("{} - {}", self.label(), text::NO_RESPONDERS_REQUIRES_HEADERS);
             return Err(CloseReason::NoRespondersRequiresHeaders);
         }
         let first = options.keep_alive.ping_interval.min(FIRST_PING);
@@ -142,6 +144,7 @@ impl ClientSession {
         self.apply_limits(&options.limits, &identity.account);
         self.has_mappings = !identity.account.mappings.is_empty();
         self.identity = Some(identity);
+        self.renew_trace();
     }
 
     fn apply_limits(
@@ -171,8 +174,7 @@ impl ClientSession {
     /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
     /// the subscriptions they may no longer have.
     pub fn reload(&mut self) -> Option<CloseReason> {
-        let options = self.context.options.borrow().clone();
-        self.trace = options.log.trace;
+        self.renew_trace();
         let identity = self.identity.clone()?;
         let auth = self.context.auth.borrow().clone();
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {

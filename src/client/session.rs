@@ -23,7 +23,9 @@ use crate::base::limits::{PACE_MS_MAX, TURN_DELIVERIES_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
+use crate::broker::trace::{Trace, Way};
 use crate::broker::{Broker, BrokerHandle, RemotePace};
+use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
@@ -129,7 +131,7 @@ pub struct ClientSession {
     remote_pace: Rc<RemotePace>,
     pub(super) subscriptions_max: usize,
     pub(super) subject_tokens_max: usize,
-    pub(super) trace: bool,
+    pub(super) trace: Option<Rc<Trace>>,
     first_pong_sent: bool,
     detached: bool,
     ping_interval: Duration,
@@ -213,7 +215,7 @@ impl ClientSession {
             remote_pace,
             subscriptions_max: options.limits.subscriptions_max,
             subject_tokens_max: options.limits.subject_tokens_max,
-            trace: options.log.trace,
+            trace: None,
             first_pong_sent: false,
             detached: false,
             ping_interval,
@@ -262,8 +264,8 @@ impl ClientSession {
         command: Command,
         input: &[u8],
     ) -> Result<(), CloseReason> {
-        if self.trace {
-            self.trace_in(&command, input);
+        if let Some(trace) = &self.trace {
+            trace_in(trace, &command, input);
         }
         match command {
             Command::Publish(publish) => self.publish(broker, publish, input),
@@ -503,8 +505,14 @@ impl ClientSession {
             let max = self.limits.payload_bytes_max;
             self.log_error(&format!("maximum payload exceeded: {size} vs {max}"));
         }
+        if let ProtocolError::BadArguments(what) = error {
+            self.log_error(what);
+        }
         if let Some(text) = error.wire_text() {
             self.outbox.push_error(text);
+            if !matches!(error, ProtocolError::MaximumPayload { .. }) {
+                self.log_error(text);
+            }
         }
         error.close_reason()
     }
@@ -538,7 +546,7 @@ impl ClientSession {
     /// nothing but the message itself is of interest.
     fn is_quick(&self) -> bool {
         !self.parser.is_skipping()
-            && !self.trace
+            && self.trace.is_none()
             && matches!(self.stage, Stage::Fresh | Stage::Connected)
     }
 
@@ -574,6 +582,16 @@ impl ClientSession {
             }
             label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
         }
+        if let Some(identity) = &self.identity {
+            let user = match (&connect.nkey[..], &connect.user[..], &connect.auth_token[..]) {
+                ("", "", "") => return label,
+                ("", "", _) => "token".into(),
+                ("", user, _) => format!("user:{user}"),
+                (nkey, _, _) => format!("nkey:{nkey}"),
+            };
+            let who = format!("{}/{user}", identity.account.name);
+            label.push_str(&format!(" - {}", quoted(who.as_bytes())));
+        }
         label
     }
 
@@ -581,31 +599,57 @@ impl ClientSession {
         tracing::error!("{} - {text}", self.label());
     }
 
+    /// Traces from now on, or no longer, as the options and what is known of the client say.
+    pub(super) fn renew_trace(&mut self) {
+        let options = self.context.options.borrow().clone();
+        self.trace = options.log.trace.then(|| {
+            Rc::new(Trace {
+                label: self.label(),
+                headers_only: options.log.trace_headers,
+                shown_bytes_max: options.log.traced_message_bytes_max,
+            })
+        });
+        self.outbox.set_trace(self.trace.clone());
+    }
+
+    /// The line nats-server writes about a consumer that was too slow.
     #[cold]
-    fn trace_in(&self, command: &Command, input: &[u8]) {
+    fn log_slow_consumer(&self, reason: CloseReason) {
         let label = self.label();
-        let show = |verb: &str, arguments: &[u8]| {
-            tracing::trace!("{label} - <<- [{verb} {}]", String::from_utf8_lossy(arguments));
-        };
-        match command {
-            Command::Publish(publish) => {
-                let verb = if publish.header_size > 0 { "HPUB" } else { "PUB" };
-                show(verb, publish.arguments.of(input));
-                let body = publish.body.of(input);
-                tracing::trace!("{label} - <<- MSG_PAYLOAD: [{}]", quoted(body));
-            }
-            Command::Subscribe { arguments, .. } => show("SUB", arguments.of(input)),
-            Command::Unsubscribe { arguments, .. } => show("UNSUB", arguments.of(input)),
-            Command::Connect { json } => {
-                let shown = super::connect::without_secrets(json.of(input));
-                tracing::trace!("{label} - <<- [CONNECT {shown}]");
-            }
-            Command::Ping => tracing::trace!("{label} - <<- [PING]"),
-            Command::Pong => tracing::trace!("{label} - <<- [PONG]"),
-            Command::Info { json } => show("INFO", json.of(input)),
-            Command::Error { text } => show("-ERR", text.of(input)),
-            Command::Ok => {}
+        let (chunks, bytes) = self.outbox.written_off();
+        if reason == CloseReason::SlowConsumerPendingBytes {
+            let max = self.outbox.pending_bytes_max();
+            tracing::info!("{label} - Slow Consumer Detected: MaxPending of {max} Exceeded");
+            return;
         }
+        let deadline = self.context.options.borrow().limits.write_deadline;
+        let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
+        let deadline = format_duration(SignedDuration(deadline));
+        tracing::info!(
+            "{label} - Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
+        );
+    }
+}
+
+/// The lines of one command as it came.
+#[cold]
+fn trace_in(trace: &Trace, command: &Command, input: &[u8]) {
+    let show = |verb: &str, arguments: &[u8]| trace.operation(Way::In, verb, arguments);
+    match command {
+        Command::Publish(publish) => {
+            let verb = if publish.header_size > 0 { "HPUB" } else { "PUB" };
+            show(verb, publish.arguments.of(input));
+            trace.body(Way::In, publish.body.of(input), publish.header_size as usize);
+        }
+        Command::Subscribe { arguments, .. } => show("SUB", arguments.of(input)),
+        Command::Unsubscribe { arguments, .. } => show("UNSUB", arguments.of(input)),
+        Command::Connect { json } => {
+            let shown = super::connect::without_secrets(json.of(input));
+            show("CONNECT", shown.as_bytes());
+        }
+        Command::Ping => show("PING", b""),
+        Command::Pong => show("PONG", b""),
+        Command::Info { .. } | Command::Error { .. } | Command::Ok => {}
     }
 }
 
@@ -621,6 +665,7 @@ fn new_nonce() -> String {
 
 impl Session for ClientSession {
     fn start(&mut self) {
+        self.renew_trace();
         if !self.tls_first {
             self.push_info();
         }
@@ -775,6 +820,7 @@ impl Session for ClientSession {
         ) {
             let slow = &self.context.counters.slow_consumers;
             slow.set(slow.get() + 1);
+            self.log_slow_consumer(reason);
         }
         tracing::debug!("{} - Client connection closed: {reason}", self.label());
     }

@@ -89,7 +89,7 @@ impl Mesh {
 
     /// Takes what other shards sent, if they said that there is something.
     pub fn catch_up(&self) {
-        if self.inbound_waiting.take() {
+        if self.inbound_waiting.is_raised() {
             self.drain();
         }
     }
@@ -140,8 +140,10 @@ impl Mesh {
     }
 
     /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that
-    /// was published before a message is in force when the message is delivered.
+    /// was published before a message is in force when the message is delivered. The signal is lowered
+    /// before the snapshots, so a batch that comes after them raises it again.
     fn drain(&self) -> bool {
+        self.inbound_waiting.take();
         let waiting: usize =
             self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
         let mut broker = self.broker.borrow_mut();

@@ -43,6 +43,20 @@ impl RawClient {
         self.stream.write_all(bytes)
     }
 
+    /// As `send`, where the server may be slow to take it: it slows a publisher by not reading.
+    ///
+    /// # Errors
+    /// The connection is gone, or nothing at all was taken for `timeout`.
+    pub fn send_all(&mut self, bytes: &[u8], timeout: Duration) -> std::io::Result<()> {
+        self.stream.set_write_timeout(Some(timeout))?;
+        self.stream.write_all(bytes)
+    }
+
+    /// Answers the server's PING; a connection that is gone shows it at the next read.
+    pub fn answer_ping(&mut self) {
+        let _ = self.stream.write_all(b"PONG\r\n");
+    }
+
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }
@@ -89,6 +103,20 @@ impl RawClient {
             if self.fill(deadline) != Fill::Grown {
                 return None;
             }
+        }
+    }
+
+    /// As `take_line`, but answers the server's PINGs.
+    ///
+    /// # Panics
+    /// Nothing came in time.
+    pub fn take_message_line(&mut self, deadline: Instant) -> Vec<u8> {
+        loop {
+            let line = self.take_line(deadline).expect("no line came in time");
+            if line != b"PING\r\n" {
+                return line;
+            }
+            self.answer_ping();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +18,7 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     log: Arc<Log>,
-    directory: PathBuf,
+    directory: Directory,
 }
 
 /// The lines a server wrote to standard error so far.
@@ -40,27 +41,38 @@ impl Server {
     /// # Errors
     /// The program cannot be started, ends early, or is not ready in time; the text carries its log.
     pub fn start(program: &Path, arguments: &[&str], config: &str) -> Result<Self, String> {
-        let directory = fresh_directory()?;
+        let directory = Directory::new()?;
         let config_path = directory.join("server.conf");
         let text = format!("listen: \"127.0.0.1:-1\"\n{config}\n");
         std::fs::write(&config_path, text).map_err(|e| format!("cannot write the config: {e}"))?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config_path).args(arguments);
+        Self::start_command(command, directory)
+    }
 
-        let mut child = Command::new(program)
-            .arg("-c")
-            .arg(&config_path)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
-        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
-        let log = Arc::new(Log::default());
-        let follower = Arc::clone(&log);
-        std::thread::spawn(move || follower.follow(stderr));
+    /// Midge with that many shards, wherever the system puts them.
+    pub fn midge(shard_count: usize, config: &str) -> Self {
+        Self::midge_with(shard_count, &[], config)
+    }
 
-        let mut server =
-            Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, directory };
+    /// As `midge`, with more arguments.
+    pub fn midge_with(shard_count: usize, arguments: &[&str], config: &str) -> Self {
+        let shard_count = shard_count.to_string();
+        let mut all = vec!["--shards", &shard_count, "--no-pin"];
+        all.extend(arguments);
+        match Self::start(Path::new(env!("CARGO_BIN_EXE_midge")), &all, config) {
+            Ok(server) => server,
+            Err(text) => panic!("{text}"),
+        }
+    }
+
+    /// Starts a command of the caller's making and waits until the server is ready. Its standard error
+    /// becomes the log; `directory` lives as long as the server.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_command(command: Command, directory: Directory) -> Result<Self, String> {
+        let mut server = Self::spawn(command, directory)?;
         server.address = server
             .log
             .wait_for(0, WAIT_MAX, |line| {
@@ -74,6 +86,25 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts a command whose server may never be ready. Its address stays 127.0.0.1:0.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(mut command: Command, directory: Directory) -> Result<Self, String> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot start {}: {e}", command.get_program().display()))?;
+        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+        let log = Arc::new(Log::default());
+        let follower = Arc::clone(&log);
+        std::thread::spawn(move || follower.follow(stderr));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self { child, address, log, directory })
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -82,8 +113,32 @@ impl Server {
         &self.log
     }
 
+    /// Where the server's files go; it disappears with the server.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ticks of CPU the process has used, in user and kernel, as the kernel counts them.
+    pub fn cpu_ticks(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.process_id());
+        let text = std::fs::read_to_string(path).expect("the server runs");
+        // The second field is the name in parentheses, which may hold blanks.
+        let fields: Vec<&str> = text[text.rfind(')').expect("a name") + 2..].split(' ').collect();
+        // utime and stime are the 14th and 15th of all, so the 12th and 13th of these.
+        fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// A line of `/proc/PID/status`, which counts in KiB.
+    pub fn memory_kib(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process_id());
+        let text = std::fs::read_to_string(path).expect("the server runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|number| number.parse().ok()).expect("a number of KiB")
     }
 
     /// # Errors
@@ -109,7 +164,6 @@ impl Drop for Server {
         // Both fail only when the process is already gone, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -165,12 +219,34 @@ impl Log {
     }
 }
 
-/// A new directory under the system's temporary one, for the files of one server.
-fn fresh_directory() -> Result<PathBuf, String> {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("midge-test-{}-{number}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
-    Ok(path)
+/// A new directory under the system's temporary one; dropping it removes it.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// # Errors
+    /// It cannot be made.
+    pub fn new() -> Result<Self, String> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("midge-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Deref for Directory {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left is in the system's temporary directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

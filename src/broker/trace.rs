@@ -1,0 +1,122 @@
+//! Protocol trace of one connection: the lines and their texts are nats-server's (server/client.go
+//! traceMsg, traceInOp, traceOutOp). Only built where the operator asked for it: nothing here is fast.
+
+use crate::protocol::message::Message;
+use crate::protocol::nats::encode;
+use crate::protocol::nats::error::quoted;
+
+/// How the lines of one connection are to look.
+pub struct Trace {
+    /// `ip:port - cid:N - …`
+    pub label: String,
+    /// Headers are shown, payloads are not.
+    pub headers_only: bool,
+    /// Bytes of a payload that are shown; 0 = all.
+    pub shown_bytes_max: usize,
+}
+
+/// Which way it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    In,
+    Out,
+}
+
+impl Way {
+    fn arrow(self) -> &'static str {
+        match self {
+            Self::In => "<<-",
+            Self::Out => "->>",
+        }
+    }
+}
+
+impl Trace {
+    /// `<<- [PUB foo 2]`: a verb and its arguments as they were written.
+    pub fn operation(&self, way: Way, verb: &str, arguments: &[u8]) {
+        let blank = if arguments.is_empty() { "" } else { " " };
+        let arguments = String::from_utf8_lossy(arguments);
+        tracing::trace!("{} - {} [{verb}{blank}{arguments}]", self.label, way.arrow());
+    }
+
+    /// `<<- MSG_PAYLOAD: ["hi"]`; nothing for a message without what is shown.
+    pub fn body(&self, way: Way, body: &[u8], header_size: usize) {
+        if let Some(shown) = shown(body, header_size, self.headers_only, self.shown_bytes_max) {
+            tracing::trace!("{} - {} MSG_PAYLOAD: [{shown}]", self.label, way.arrow());
+        }
+    }
+
+    /// A message as its receiver gets it.
+    pub fn delivered(&self, message: &Message<'_>, sid: &[u8], headers: bool) {
+        let mut framed = Vec::new();
+        encode::message(&mut framed, message, sid, headers);
+        let end = framed.iter().position(|byte| *byte == b'\r').unwrap_or(framed.len());
+        let (verb, arguments) = split_verb(&framed[..end]);
+        self.operation(Way::Out, &verb, arguments);
+        match headers {
+            true => self.body(Way::Out, message.body, message.headers.len()),
+            false => self.body(Way::Out, message.payload(), 0),
+        }
+    }
+
+    /// Bytes that are no message. Only those that nats-server shows are.
+    pub fn sent(&self, bytes: &[u8]) {
+        let line = bytes.strip_suffix(b"\r\n").unwrap_or(bytes);
+        match line {
+            b"+OK" => self.operation(Way::Out, "OK", b""),
+            b"PING" => self.operation(Way::Out, "PING", b""),
+            b"PONG" => self.operation(Way::Out, "PONG", b""),
+            _ => {
+                if let Some(text) = line.strip_prefix(b"-ERR '") {
+                    self.operation(Way::Out, "-ERR", text.strip_suffix(b"'").unwrap_or(text));
+                }
+            }
+        }
+    }
+}
+
+fn split_verb(line: &[u8]) -> (String, &[u8]) {
+    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    let arguments = line.get(end + 1..).unwrap_or_default();
+    (String::from_utf8_lossy(&line[..end]).into_owned(), arguments)
+}
+
+/// The quoted bytes of a trace line, if there are any to show.
+fn shown(body: &[u8], header_size: usize, headers_only: bool, bytes_max: usize) -> Option<String> {
+    let bytes = match headers_only {
+        true => body[..header_size].strip_suffix(b"\r\n\r\n").unwrap_or(&body[..header_size]),
+        false => body,
+    };
+    if bytes.is_empty() {
+        return None;
+    }
+    if bytes_max == 0 || bytes.len() <= bytes_max {
+        return Some(quoted(bytes));
+    }
+    let mut text = quoted(&bytes[..bytes_max]);
+    text.insert_str(text.len() - 1, "...");
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_is_quoted_and_cut_as_nats_server_does() {
+        let body = b"NATS/1.0\r\nA: b\r\nCc: dd\r\n\r\n0123456789";
+        let cases: [(&[u8], usize, bool, usize, Option<&str>); 8] = [
+            (b"hi", 0, false, 0, Some("\"hi\"")),
+            (b"", 0, false, 0, None),
+            (b"hello world", 0, false, 5, Some("\"hello...\"")),
+            (b"hello", 0, false, 5, Some("\"hello\"")),
+            (b"a\"\x01\xff", 0, false, 0, Some("\"a\\\"\\x01\\xff\"")),
+            (body, 26, true, 0, Some("\"NATS/1.0\\r\\nA: b\\r\\nCc: dd\"")),
+            (body, 26, true, 12, Some("\"NATS/1.0\\r\\nA:...\"")),
+            (b"hello", 0, true, 0, None),
+        ];
+        for (body, header_size, headers_only, bytes_max, expected) in cases {
+            assert_eq!(shown(body, header_size, headers_only, bytes_max).as_deref(), expected);
+        }
+    }
+}

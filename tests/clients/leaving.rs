@@ -1,0 +1,163 @@
+//! How connections end: drained, with the server, and in lame duck mode.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use async_nats::Event;
+use futures_util::StreamExt;
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::support::raw_client::RawClient;
+
+/// A connection whose events the test can wait for.
+async fn connect_watched(server: &Server) -> (Client, mpsc::UnboundedReceiver<Event>) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let options = options().event_callback(move |event| {
+        let sender = sender.clone();
+        async move {
+            // The test may have seen enough and gone.
+            let _ = sender.send(event);
+        }
+    });
+    (connect_with(server, options).await, events)
+}
+
+async fn wait_for_event(events: &mut mpsc::UnboundedReceiver<Event>, wanted: &Event) {
+    loop {
+        let event = within(&format!("{wanted}"), events.recv()).await.expect("the client lives");
+        if &event == wanted {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn drain_delivers_what_was_published_before_and_then_ends() {
+    on_shards("", async |server| {
+        let clients = connect_many(server, 6).await;
+        for publisher in &clients[1..] {
+            let draining = connect(server).await;
+            let mut subscriber = subscribe(&draining, "drained").await;
+            for number in 0..500u32 {
+                publish(publisher, "drained", number.to_be_bytes()).await;
+            }
+            round_trip(publisher).await;
+            draining.drain().await.expect("connected");
+            for number in 0..500u32 {
+                assert_eq!(next(&mut subscriber).await.payload, number.to_be_bytes()[..]);
+            }
+            assert!(within("the end", subscriber.next()).await.is_none());
+            // Interest is gone everywhere.
+            let error = within("503", publisher.request("drained", "".into())).await.unwrap_err();
+            assert_eq!(error.kind(), RequestErrorKind::NoResponders);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_reconnect_and_resubscribe_after_the_server_restarts() {
+    for shard_count in SHARD_COUNTS {
+        for signal in [Signal::TERM, Signal::KILL] {
+            let mut server = Server::midge(shard_count, "");
+            let port = server.address().port().to_string();
+            let mut clients = Vec::new();
+            for number in 0..6 {
+                let (client, events) = connect_watched(&server).await;
+                let subscriber = subscribe(&client, &format!("again.{number}")).await;
+                clients.push((client, subscriber, events));
+            }
+            server.signal(signal).unwrap();
+            server.wait_for_exit(WAIT_MAX).expect("the server ends");
+            for (_, _, events) in &mut clients {
+                wait_for_event(events, &Event::Disconnected).await;
+            }
+            drop(server);
+            let _server = Server::midge_with(shard_count, &["-p", &port], "");
+            for (client, _, events) in &mut clients {
+                wait_for_event(events, &Event::Connected).await;
+                round_trip(client).await;
+            }
+            let publishing = clients[0].0.clone();
+            for (number, (_, subscriber, _)) in clients.iter_mut().enumerate() {
+                publish(&publishing, &format!("again.{number}"), "hello").await;
+                assert_eq!(&next(subscriber).await.payload[..], b"hello");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn lame_duck_tells_clients_then_closes_them_one_by_one_and_exits_with_0() {
+    const CLIENTS: usize = 6;
+    // Thirty seconds are the least the option takes; with few clients the pause of at most a second
+    // between two of them decides.
+    let config = "lame_duck_duration: 30s, lame_duck_grace_period: 300ms";
+    for shard_count in [1, 4] {
+        let mut server = Server::midge_with(shard_count, &["-D"], config);
+        let (library_client, mut events) = connect_watched(&server).await;
+        let mut subscriber = subscribe(&library_client, "still.works").await;
+        let closed = Arc::new(Mutex::new(Vec::new()));
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = RawClient::connect(server.address()).unwrap();
+            client.send(b"CONNECT {\"verbose\":false,\"protocol\":1}\r\n").unwrap();
+            client.round_trip().unwrap();
+            clients.push(client);
+        }
+        let silent = RawClient::connect(server.address()).unwrap();
+        server.signal(Signal::USR2).unwrap();
+        wait_for_event(&mut events, &Event::LameDuckMode).await;
+        // Refused from the first moment on, while those who are there go on.
+        assert!(RawClient::connect(server.address()).is_err());
+        publish(&library_client, "still.works", "yes").await;
+        assert_eq!(&next(&mut subscriber).await.payload[..], b"yes");
+        // The library would try to come back for ever.
+        drop((library_client, subscriber));
+        let started = Instant::now();
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                let closed = closed.clone();
+                std::thread::spawn(move || {
+                    let deadline = Instant::now() + Duration::from_secs(30);
+                    let mut told = false;
+                    while let Some(line) = client.take_line(deadline) {
+                        told |= line.starts_with(b"INFO ")
+                            && String::from_utf8_lossy(&line).contains("\"ldm\":true");
+                    }
+                    assert!(client.is_closed(), "not closed in time");
+                    closed.lock().unwrap().push(started.elapsed());
+                    told
+                })
+            })
+            .collect();
+        for thread in threads {
+            assert!(thread.join().unwrap(), "every client is told");
+        }
+        let status = server.wait_for_exit(Duration::from_secs(30)).expect("the server ends");
+        assert_eq!(status.code(), Some(0));
+        drop(silent);
+        let closed = closed.lock().unwrap();
+        let spread = *closed.iter().max().unwrap() - *closed.iter().min().unwrap();
+        // Eight connections on one shard: seven pauses of a second between the first and the last.
+        if shard_count == 1 {
+            assert!(spread >= Duration::from_secs(4), "closed within {spread:?}");
+        }
+        let lines = server.log().lines().join("\n");
+        assert!(lines.contains("Entering lame duck mode, stop accepting new clients"), "{lines}");
+        assert!(lines.contains("Client connection closed: Server Shutdown"), "{lines}");
+        assert!(lines.contains("Server Exiting.."), "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn lame_duck_without_clients_ends_at_once() {
+    let mut server = Server::midge(2, "");
+    server.signal(Signal::USR2).unwrap();
+    let status = server.wait_for_exit(Duration::from_secs(5)).expect("the server ends");
+    assert_eq!(status.code(), Some(0));
+}
