@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
 use crate::broker::link::{Congestion, Forward};
 use crate::broker::outbox::{Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
@@ -101,9 +101,13 @@ impl Broker {
             Self::look_up(account, message.subject, cache);
         }
         let Some(list) = cache.list.as_deref() else { return false };
+        let no_echo = match publisher.echo {
+            true => None,
+            false => Some(self.clients[publisher.client.index()].outbox.id),
+        };
         let mut delivered = false;
         for subscription in &list.plain {
-            delivered |= self.deliver(subscription, message, Some(publisher), turn);
+            delivered |= self.deliver(subscription, message, no_echo, turn);
         }
         if list.groups.is_empty() && list.links.is_empty() {
             if !self.expired.is_empty() {
@@ -113,11 +117,11 @@ impl Broker {
         }
         let mut picks = Picks::new();
         for group in &list.groups {
-            delivered |= self.deliver_to_group(group, message, Some(publisher), turn, &mut picks);
+            delivered |= self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
         }
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
-            self.forward(publisher, message, &list.links, &picks, turn);
+            self.forward(publisher, no_echo, message, &list.links, &picks, turn);
         }
         self.remove_expired();
         delivered
@@ -143,21 +147,21 @@ impl Broker {
         list
     }
 
-    /// Delivers to one local subscription unless it may not have the message. `publisher` is none for a
-    /// message from a link.
+    /// Delivers to one local subscription unless it may not have the message. `no_echo` is the connection
+    /// that published it and asked not to hear itself.
     #[inline]
     fn deliver(
         &mut self,
         subscription: &Rc<Subscription>,
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
     ) -> bool {
-        let Sink::Client { key, outbox } = &subscription.sink else { return false };
+        let Sink::Client { outbox, .. } = &subscription.sink else { return false };
         if subscription.removed.get() {
             return false;
         }
-        if publisher.is_some_and(|publisher| !publisher.echo && publisher.client == *key) {
+        if no_echo.is_some_and(|connection| connection == outbox.id) {
             return false;
         }
         if subscription.deny.borrow().as_ref().is_some_and(|deny| deny.denies(message.subject)) {
@@ -181,30 +185,34 @@ impl Broker {
         true
     }
 
-    /// Delivers to one member of a group, or picks the link where one lives.
+    /// Delivers to one member of a group, or picks the link where one lives. Without `picks` only members
+    /// of this shard are asked.
     fn deliver_to_group<'a>(
         &mut self,
         group: &'a QueueGroup,
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
-        picks: &mut Picks<'a>,
+        mut picks: Option<&mut Picks<'a>>,
     ) -> bool {
-        let local_only = publisher.is_none();
+        let local_only = picks.is_none();
         let start = group.pick(&mut self.random, local_only);
         for offset in 0..group.members.len() {
             let member = &group.members[(start + offset) % group.members.len()];
             match member.sink {
                 Sink::Client { .. } => {
-                    if self.deliver(member, message, publisher, turn) {
+                    if self.deliver(member, message, no_echo, turn) {
                         return true;
                     }
                 }
-                Sink::Link(link) if !local_only && !member.removed.get() => {
-                    picks.push((link, group.name()));
-                    return true;
+                Sink::Link(link) => {
+                    if let Some(picks) = &mut picks
+                        && !member.removed.get()
+                    {
+                        picks.push((link, group.name()));
+                        return true;
+                    }
                 }
-                Sink::Link(_) => {}
             }
         }
         false
@@ -214,6 +222,7 @@ impl Broker {
     fn forward(
         &mut self,
         publisher: &Publisher,
+        no_echo: Option<ConnectionId>,
         message: &Message<'_>,
         links: &[LinkId],
         picks: &Picks<'_>,
@@ -233,6 +242,7 @@ impl Broker {
             sink.forward(&Forward {
                 account: publisher.account,
                 publisher: Some(publisher.client),
+                no_echo,
                 message: *message,
                 plain: links.contains(&link),
                 hops: 0,
@@ -252,14 +262,13 @@ impl Broker {
         let list = Self::matched(account, forward.message.subject);
         if forward.plain {
             for subscription in &list.plain {
-                self.deliver(subscription, &forward.message, None, turn);
+                self.deliver(subscription, &forward.message, forward.no_echo, turn);
             }
         }
-        let mut picks = Picks::new();
         for queue in forward.queues {
             let group = list.groups.iter().find(|group| group.name() == *queue);
             let served = group.is_some_and(|group| {
-                self.deliver_to_group(group, &forward.message, None, turn, &mut picks)
+                self.deliver_to_group(group, &forward.message, forward.no_echo, turn, None)
             });
             if !served {
                 self.redirect(from, forward, group, queue);
@@ -288,7 +297,9 @@ impl Broker {
             Some(link) if forward.hops < QUEUE_HOPS_MAX => {
                 let queues = [queue];
                 let sink = &self.links[link.index()].sink;
+                // A client's key means something on its own shard only: over there it would name another.
                 sink.forward(&Forward {
+                    publisher: None,
                     plain: false,
                     hops: forward.hops + 1,
                     queues: &queues,

@@ -182,3 +182,6 @@ impl Mesh {
         *self.counters.borrow()
     }
 }
+
+#[cfg(test)]
+mod tests;

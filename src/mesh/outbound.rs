@@ -125,6 +125,10 @@ impl Outbound {
             // it could see the request.
             self.end.borrow().waiting.announce();
             self.flush_staged();
+            if self.waits_for_room() {
+                // Notes alone wake nobody, and what this flush moved may have filled the lane just now.
+                (self.end.borrow().wake_target)();
+            }
         }
         let batches = self.batches.take();
         let woke = batches > 0 && (self.end.borrow().wake_target)();
@@ -143,7 +147,6 @@ impl Outbound {
             }
             end.target_interest.raise();
             if !notes.is_empty() {
-                (end.wake_target)();
                 return;
             }
         }
