@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::base::gate::Gate;
-use crate::base::ids::{AccountId, ClientKey};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::protocol::message::Message;
 
 /// Somebody here began, changed or ended to want a subject.
@@ -41,8 +41,11 @@ impl InterestChange {
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
     pub account: AccountId,
-    /// Who published it, so that a slow consumer over there can slow it down here.
+    /// Who published it, so that a slow consumer over there can slow it down here; none once it was passed
+    /// on by another shard than its publisher's.
     pub publisher: Option<ClientKey>,
+    /// The publisher's connection if it asked not to hear itself: a queue message may come home.
+    pub no_echo: Option<ConnectionId>,
     pub message: Message<'a>,
     /// Whether plain subscriptions over there get it; false for a message that only looks for another
     /// member of a queue group.

@@ -17,6 +17,8 @@ use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
@@ -43,7 +45,7 @@ pub struct Broker {
     links: Vec<LinkState>,
     interest: InterestCounts,
     random: fastrand::Rng,
-    hasher: foldhash::fast::RandomState,
+    hasher: SeedableRandomState,
     /// Subscriptions that reached their maximum during the fan-out in progress.
     expired: Vec<Rc<Subscription>>,
     /// Of the fan-out in progress; here so that its memory is taken once.
@@ -106,6 +108,16 @@ pub enum Subscribed {
 
 impl Broker {
     pub fn new(seed: u64) -> Self {
+        Self::with_hashes(seed, SharedSeed::global_random())
+    }
+
+    /// As `new`, for simulators: the same seed does the same in every process, down to the order in which
+    /// a client's subscriptions go.
+    pub fn reproducible(seed: u64) -> Self {
+        Self::with_hashes(seed, SharedSeed::global_fixed())
+    }
+
+    fn with_hashes(seed: u64, hash_seed: &'static SharedSeed) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let global = AccountState::new(&mut random);
         Self {
@@ -114,7 +126,7 @@ impl Broker {
             links: Vec::new(),
             interest: InterestCounts::new(),
             random,
-            hasher: foldhash::fast::RandomState::default(),
+            hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             frame: FanOutFrame::default(),
             counters: BrokerCounters::default(),
@@ -174,6 +186,14 @@ impl Broker {
     /// All subscriptions of this shard's own clients.
     pub fn subscription_total(&self) -> usize {
         self.clients.iter().map(|(_, client)| client.subscriptions.len()).sum()
+    }
+
+    /// Subscriptions in the tables and interest counted: this shard's own and what links announced. 0 when
+    /// nobody on the server wants anything.
+    pub fn interest_total(&self) -> usize {
+        let tables: usize = self.accounts.iter().map(|account| account.table.len()).sum();
+        let links: usize = self.links.iter().map(|link| link.subscriptions.len()).sum();
+        tables + links + self.interest.len()
     }
 
     /// Whether a session may subscribe now. Interest must reach every peer's lane before anything the

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
 use crate::broker::link::{Congestion, Forward};
 use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
@@ -101,8 +101,11 @@ impl Broker {
             Self::look_up(account, message.subject, cache);
         }
         let Some(list) = cache.list.as_deref() else { return false };
-        let mut delivered = false;
-        delivered |= self.fan_out(&list.plain, message, Some(publisher), turn);
+        let no_echo = match publisher.echo {
+            true => None,
+            false => Some(self.clients[publisher.client.index()].outbox.id),
+        };
+        let mut delivered = self.fan_out(&list.plain, message, no_echo, turn);
         if list.groups.is_empty() && list.links.is_empty() {
             if !self.expired.is_empty() {
                 self.remove_expired();
@@ -111,11 +114,11 @@ impl Broker {
         }
         let mut picks = Picks::new();
         for group in &list.groups {
-            delivered |= self.deliver_to_group(group, message, Some(publisher), turn, &mut picks);
+            delivered |= self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
         }
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
-            self.forward(publisher, message, &list.links, &picks, turn);
+            self.forward(publisher, no_echo, message, &list.links, &picks, turn);
         }
         self.remove_expired();
         delivered
@@ -141,27 +144,27 @@ impl Broker {
         list
     }
 
-    /// Delivers to all plain subscriptions that may have the message. `publisher` is none for a message from
-    /// a link.
+    /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection that
+    /// published it and asked not to hear itself.
     #[inline]
     fn fan_out(
         &mut self,
         subscriptions: &[Rc<Subscription>],
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
     ) -> bool {
         let mut delivered = false;
         if subscriptions.len() < FanOutFrame::RECEIVERS_MIN || !FanOutFrame::suits(message) {
             for subscription in subscriptions {
-                delivered |= self.deliver(subscription, message, publisher, turn);
+                delivered |= self.deliver(subscription, message, no_echo, turn);
             }
             return delivered;
         }
         let mut frame = std::mem::take(&mut self.frame);
         frame.set(message);
         for subscription in subscriptions {
-            delivered |= self.deliver_by(subscription, message, publisher, turn, |outbox| {
+            delivered |= self.deliver_by(subscription, message, no_echo, turn, |outbox| {
                 outbox.push_framed(&frame, subscription.sid())
             });
         }
@@ -175,10 +178,10 @@ impl Broker {
         &mut self,
         subscription: &Rc<Subscription>,
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
     ) -> bool {
-        self.deliver_by(subscription, message, publisher, turn, |outbox| {
+        self.deliver_by(subscription, message, no_echo, turn, |outbox| {
             outbox.push_message(message, subscription.sid())
         })
     }
@@ -189,15 +192,15 @@ impl Broker {
         &mut self,
         subscription: &Rc<Subscription>,
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
         push: impl FnOnce(&Outbox) -> Pushed,
     ) -> bool {
-        let Sink::Client { key, outbox } = &subscription.sink else { return false };
+        let Sink::Client { outbox, .. } = &subscription.sink else { return false };
         if subscription.removed.get() {
             return false;
         }
-        if publisher.is_some_and(|publisher| !publisher.echo && publisher.client == *key) {
+        if no_echo.is_some_and(|connection| connection == outbox.id) {
             return false;
         }
         if subscription.deny.borrow().as_ref().is_some_and(|deny| deny.denies(message.subject)) {
@@ -221,30 +224,34 @@ impl Broker {
         true
     }
 
-    /// Delivers to one member of a group, or picks the link where one lives.
+    /// Delivers to one member of a group, or picks the link where one lives. Without `picks` only members
+    /// of this shard are asked.
     fn deliver_to_group<'a>(
         &mut self,
         group: &'a QueueGroup,
         message: &Message<'_>,
-        publisher: Option<&Publisher>,
+        no_echo: Option<ConnectionId>,
         turn: &mut Turn,
-        picks: &mut Picks<'a>,
+        mut picks: Option<&mut Picks<'a>>,
     ) -> bool {
-        let local_only = publisher.is_none();
+        let local_only = picks.is_none();
         let start = group.pick(&mut self.random, local_only);
         for offset in 0..group.members.len() {
             let member = &group.members[(start + offset) % group.members.len()];
             match member.sink {
                 Sink::Client { .. } => {
-                    if self.deliver(member, message, publisher, turn) {
+                    if self.deliver(member, message, no_echo, turn) {
                         return true;
                     }
                 }
-                Sink::Link(link) if !local_only && !member.removed.get() => {
-                    picks.push((link, group.name()));
-                    return true;
+                Sink::Link(link) => {
+                    if let Some(picks) = &mut picks
+                        && !member.removed.get()
+                    {
+                        picks.push((link, group.name()));
+                        return true;
+                    }
                 }
-                Sink::Link(_) => {}
             }
         }
         false
@@ -254,6 +261,7 @@ impl Broker {
     fn forward(
         &mut self,
         publisher: &Publisher,
+        no_echo: Option<ConnectionId>,
         message: &Message<'_>,
         links: &[LinkId],
         picks: &Picks<'_>,
@@ -273,6 +281,7 @@ impl Broker {
             sink.forward(&Forward {
                 account: publisher.account,
                 publisher: Some(publisher.client),
+                no_echo,
                 message: *message,
                 plain: links.contains(&link),
                 hops: 0,
@@ -291,13 +300,12 @@ impl Broker {
         let Some(account) = self.accounts.get_mut(forward.account.index()) else { return };
         let list = Self::matched(account, forward.message.subject);
         if forward.plain {
-            self.fan_out(&list.plain, &forward.message, None, turn);
+            self.fan_out(&list.plain, &forward.message, forward.no_echo, turn);
         }
-        let mut picks = Picks::new();
         for queue in forward.queues {
             let group = list.groups.iter().find(|group| group.name() == *queue);
             let served = group.is_some_and(|group| {
-                self.deliver_to_group(group, &forward.message, None, turn, &mut picks)
+                self.deliver_to_group(group, &forward.message, forward.no_echo, turn, None)
             });
             if !served {
                 self.redirect(from, forward, group, queue);
@@ -326,7 +334,9 @@ impl Broker {
             Some(link) if forward.hops < QUEUE_HOPS_MAX => {
                 let queues = [queue];
                 let sink = &self.links[link.index()].sink;
+                // A client's key means something on its own shard only: over there it would name another.
                 sink.forward(&Forward {
+                    publisher: None,
                     plain: false,
                     hops: forward.hops + 1,
                     queues: &queues,

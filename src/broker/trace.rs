@@ -105,7 +105,9 @@ mod tests {
     #[test]
     fn payload_is_quoted_and_cut_as_nats_server_does() {
         let body = b"NATS/1.0\r\nA: b\r\nCc: dd\r\n\r\n0123456789";
-        let cases: [(&[u8], usize, bool, usize, Option<&str>); 8] = [
+        /// Body, header size, headers only, bytes shown, what is shown.
+        type Case = (&'static [u8], usize, bool, usize, Option<&'static str>);
+        let cases: [Case; 8] = [
             (b"hi", 0, false, 0, Some("\"hi\"")),
             (b"", 0, false, 0, None),
             (b"hello world", 0, false, 5, Some("\"hello...\"")),

@@ -707,6 +707,7 @@ impl Session for ClientSession {
                 }
                 continue;
             }
+            let parser_before = self.parser;
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
                     // Interest must be on its way to every shard before anything this client does next, and
@@ -719,6 +720,8 @@ impl Session for ClientSession {
                         _ => None,
                     };
                     if let Some(congestion) = congestion {
+                        // The command is parsed again when there is room.
+                        self.parser = parser_before;
                         let (gate, until) = (congestion.gate, congestion.until);
                         break Step::WaitFor(Wait::Gate { gate, until, at_most: None });
                     }

@@ -4,13 +4,14 @@
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{AccountId, ClientKey};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::broker::link::Forward;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode::copy_payload;
 
-/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts: eight u32.
-const HEAD_BYTES: usize = 32;
+/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, and the
+/// connection that is not to hear it in two halves: ten u32.
+const HEAD_BYTES: usize = 40;
 const PLAIN: u32 = 1;
 
 /// Bytes `forward` takes in a batch.
@@ -27,6 +28,8 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
     let flags = (u32::from(forward.plain) * PLAIN)
         | (u32::from(forward.hops) << 8)
         | ((forward.queues.len() as u32) << 16);
+    // Connections count from 5: 0 is free for none.
+    let no_echo = forward.no_echo.map_or(0, |connection| connection.0);
     let fields = [
         forward.account.0,
         forward.publisher.map_or(0, |client| client.0 + 1),
@@ -36,6 +39,8 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
         message.headers.len() as u32,
         message.body.len() as u32,
         message.header_size_text.len() as u32 | (message.size_text.len() as u32) << 16,
+        no_echo as u32,
+        (no_echo >> 32) as u32,
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
@@ -80,9 +85,11 @@ pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>)) {
         let size_text = take((field(7) >> 16) as usize);
         let body = take(field(6) as usize);
         let headers = &body[..field(5) as usize];
+        let no_echo = u64::from(field(8)) | u64::from(field(9)) << 32;
         deliver(&Forward {
             account: AccountId(field(0)),
             publisher: field(1).checked_sub(1).map(ClientKey),
+            no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
             message: Message { subject, reply, headers, body, header_size_text, size_text },
             plain: flags & PLAIN != 0,
             hops: (flags >> 8) as u8,
@@ -108,12 +115,14 @@ mod tests {
         let first = Forward {
             account: AccountId(3),
             publisher: Some(ClientKey(0)),
+            no_echo: Some(ConnectionId(5 << 32 | 7)),
             message,
             plain: true,
             hops: 2,
             queues: &[b"q1", b"", b"q3"],
         };
-        let second = Forward { publisher: None, plain: false, hops: 0, queues: &[], ..first };
+        let second =
+            Forward { publisher: None, no_echo: None, plain: false, hops: 0, queues: &[], ..first };
         let mut batch = Vec::new();
         append(&mut batch, &first);
         append(&mut batch, &second);

@@ -198,3 +198,6 @@ impl Mesh {
         counters
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,6 +142,10 @@ impl Outbound {
             // it could see the request.
             self.end.borrow().waiting.announce();
             self.flush_staged();
+            if self.waits_for_room() {
+                // Notes alone wake nobody, and what this flush moved may have filled the lane just now.
+                (self.end.borrow().wake_target)();
+            }
         }
         let pushed = self.pushed.take();
         if pushed == 0 {
@@ -169,7 +173,6 @@ impl Outbound {
             }
             end.target_waiting.raise();
             if !notes.is_empty() {
-                (end.wake_target)();
                 return;
             }
         }

@@ -1,0 +1,151 @@
+//! Named cases of the links; the simulator and the loom models look for those that have no name yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::limits::CHUNK_BYTES;
+use crate::base::pool::BufferPool;
+use crate::base::ring::ParkFlag;
+use crate::broker::outbox::Outbox;
+use crate::broker::router::{Publisher, RouteCache};
+use crate::protocol::message::Message;
+
+struct TestShard {
+    broker: BrokerHandle,
+    mesh: Mesh,
+    park: ParkFlag,
+    bell: Arc<AtomicBool>,
+}
+
+impl TestShard {
+    fn client(&self, id: u64) -> (ClientKey, Rc<Outbox>) {
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1));
+        let outbox = Rc::new(Outbox::new(ConnectionId(id), pool, 1 << 20));
+        (self.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone()), outbox)
+    }
+
+    fn subscribe(&self, client: ClientKey, filter: &str, queue: &str) {
+        let (filter, queue) = (filter.as_bytes(), queue.as_bytes());
+        self.broker.borrow_mut().subscribe(client, filter, queue, filter, None);
+    }
+
+    fn publish(&self, client: ClientKey, echo: bool) {
+        let publisher = Publisher { client, account: AccountId::GLOBAL, echo };
+        let message = Message {
+            subject: b"work",
+            reply: b"",
+            headers: b"",
+            body: b"hi",
+            header_size_text: b"",
+            size_text: b"2",
+        };
+        let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
+        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn);
+    }
+
+    /// Turns until there is nothing to do, then sleep; the bell is heard.
+    fn turn_and_sleep(&self) {
+        self.bell.store(false, Ordering::Relaxed);
+        self.park.retract();
+        while self.mesh.end_of_turn() || self.mesh.has_work() {}
+        self.park.announce();
+    }
+
+    fn is_woken(&self) -> bool {
+        self.bell.load(Ordering::Relaxed)
+    }
+}
+
+fn shards(count: usize, sizes: Lanes) -> Vec<TestShard> {
+    let parks: Vec<ParkFlag> = (0..count).map(|_| ParkFlag::default()).collect();
+    let bells: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
+    let ends = lanes(count, sizes, |_, to| {
+        let (park, bell) = (parks[to].clone(), bells[to].clone());
+        Box::new(move || {
+            let must = park.must_wake();
+            if must {
+                bell.store(true, Ordering::Relaxed);
+            }
+            must
+        })
+    });
+    ends.into_iter()
+        .zip(parks)
+        .zip(bells)
+        .map(|((ends, park), bell)| {
+            let broker = Rc::new(RefCell::new(Broker::reproducible(1)));
+            let mesh = Mesh::new(broker.clone(), ends, Rc::default(), Rc::default());
+            TestShard { broker, mesh, park, bell }
+        })
+        .collect()
+}
+
+/// Found by the simulator: the flush that moved the last staged note filled the lane, and nobody told the
+/// sleeping peer that a session waits for room.
+#[test]
+fn a_lane_filled_from_what_was_staged_wakes_the_peer_when_a_session_waits_for_room() {
+    let shards = shards(2, Lanes { note_slots: 1, message_slots: 1 });
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (client, _) = source.client(5);
+    source.subscribe(client, "first", "");
+    source.subscribe(client, "staged", "");
+    let congestion = source.broker.borrow().interest_congestion().expect("the lane is full");
+    target.turn_and_sleep();
+    source.turn_and_sleep();
+    assert!(congestion.gate.value() < congestion.until, "the staged note took the room");
+    assert!(target.is_woken());
+    target.turn_and_sleep();
+    assert!(source.is_woken());
+    source.turn_and_sleep();
+    assert!(congestion.gate.value() >= congestion.until);
+}
+
+/// Found by the simulator: a queue message whose member on another shard had just left came home and was
+/// delivered to its own publisher, who had asked for no echo.
+#[test]
+fn a_queue_message_that_comes_home_is_no_echo() {
+    let shards = shards(2, Lanes::default());
+    let [home, away] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, outbox) = home.client(5);
+    let (member, _) = away.client(6);
+    home.subscribe(publisher, "work", "crew");
+    away.subscribe(member, "work", "crew");
+    home.turn_and_sleep();
+    away.turn_and_sleep();
+    away.broker.borrow_mut().unsubscribe(member, b"work", 0);
+    home.publish(publisher, false);
+    let forwarded = |shard: &TestShard| shard.broker.borrow().counters.forwarded;
+    assert_eq!(forwarded(home), 1, "the only member that may have it is thought to be away");
+    for shard in [home, away, home, away] {
+        shard.turn_and_sleep();
+    }
+    assert_eq!(forwarded(away), 1, "it looked for another member");
+    assert_eq!(outbox.out_messages.get(), 0);
+}
+
+/// A client's key means another client on another shard: who passes a message on must not have its
+/// publisher paused through the last link.
+#[test]
+fn a_message_passed_on_names_no_publisher() {
+    let shards = shards(3, Lanes::default());
+    let (publisher, _) = shards[0].client(5);
+    let (leaving, _) = shards[1].client(6);
+    let (slow, slow_outbox) = shards[2].client(7);
+    shards[1].subscribe(leaving, "work", "crew");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    shards[2].subscribe(slow, "work", "crew");
+    shards[1].turn_and_sleep();
+    shards[1].broker.borrow_mut().unsubscribe(leaving, b"work", 0);
+    // More is pending than a producer may add to.
+    slow_outbox.push_bytes(&[b'x'; 900_000]);
+    // Shard 0 knows only of the member that left.
+    shards[0].publish(publisher, true);
+    shards[0].mesh.end_of_turn();
+    for _ in 0..4 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+    }
+    assert_eq!(slow_outbox.out_messages.get(), 1);
+    assert!(!shards[1].broker.borrow().remote_pace(leaving).paused.get());
+}

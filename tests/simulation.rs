@@ -1,0 +1,223 @@
+//! The broker core under a deterministic scheduler: 1 to 5 shards of real sessions over the real lanes,
+//! no sockets and no threads, against a flat list of subscriptions.
+//!
+//! `cargo test --release --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
+//! `MIDGE_SIM_SEED=17` one. `-- --nocapture forwards` prints what a publish costs on 2 to 64 shards.
+
+#[path = "simulation/clients.rs"]
+mod clients;
+#[path = "simulation/ear.rs"]
+mod ear;
+#[path = "simulation/laws.rs"]
+mod laws;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use clients::Run;
+use ear::{Ear, Heard};
+use midge::mesh::Lanes;
+use world::{Plant, ShardSizes, Totals, World};
+
+const SEEDS: u64 = 200;
+
+#[derive(Debug)]
+struct Outcome {
+    totals: Totals,
+    trace: u64,
+    deliveries: usize,
+    messages: usize,
+}
+
+fn run(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let mut run = Run::new(seed, plant);
+        let totals = run.go()?;
+        let (deliveries, messages) = (run.laws.deliveries(), run.laws.messages.len());
+        Ok(Outcome { totals, trace: run.world.trace, deliveries, messages })
+    }));
+    attempt.unwrap_or_else(|_| Err("a panic, shown above".into()))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn every_seed_keeps_the_laws() {
+    let seeds = match number("MIDGE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    let mut sum = Totals::default();
+    let mut deliveries = 0;
+    for seed in seeds {
+        match run(seed, None) {
+            Ok(outcome) => {
+                deliveries += outcome.deliveries;
+                sum.forwarded += outcome.totals.forwarded;
+                sum.stalls += outcome.totals.stalls;
+                sum.wakes += outcome.totals.wakes;
+            }
+            Err(reason) => panic!(
+                "MIDGE_SIM_SEED={seed} cargo test --release --test simulation every_seed: {reason}"
+            ),
+        }
+    }
+    println!("{count} seeds: {deliveries} deliveries, {sum:?}");
+    if count >= SEEDS {
+        // The runs must not be so tame that they prove nothing.
+        assert!(deliveries > 100_000, "{deliveries} deliveries");
+        assert!(sum.stalls > 1_000, "{sum:?}");
+        assert!(sum.wakes > 1_000, "{sum:?}");
+    }
+}
+
+#[test]
+fn a_seed_runs_the_same_way_twice() {
+    for seed in 0..20 {
+        let first = run(seed, None).map(|outcome| (outcome.trace, outcome.messages));
+        let second = run(seed, None).map(|outcome| (outcome.trace, outcome.messages));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn canary_planted_bugs_are_caught() {
+    for plant in [
+        Plant::InterestNotApplied,
+        Plant::ChunkLost,
+        Plant::ChunkRepeated,
+        Plant::BellLost,
+        Plant::CloseForgotten,
+    ] {
+        let caught =
+            (0..SEEDS).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
+        let (seed, why) = caught.unwrap_or_else(|| panic!("{plant:?} went unseen"));
+        println!("{plant:?}: seed {seed}: {why}");
+    }
+}
+
+/// Runs until nothing moves.
+fn rest(world: &mut World) {
+    while world.step_all() {}
+}
+
+fn say(world: &mut World, connection: usize, text: &str) {
+    world.arrive(connection, text.bytes());
+}
+
+/// A client of `shard` that said this much.
+fn client(world: &mut World, shard: usize, text: &str) -> usize {
+    let connection = world.connect(shard, usize::MAX);
+    say(world, connection, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
+    say(world, connection, text);
+    connection
+}
+
+fn messages_heard(world: &mut World, connection: usize) -> usize {
+    let mut ear = Ear::default();
+    ear.hear(&world.take_outbound(connection, usize::MAX));
+    let all = std::iter::from_fn(|| ear.next().expect("whole lines"));
+    all.filter(|heard| matches!(heard, Heard::Message { .. })).count()
+}
+
+fn sizes(shard_count: usize) -> ShardSizes {
+    let lanes = Lanes { note_slots: 64, message_slots: 8 };
+    ShardSizes { shard_count, lanes, pending_bytes_max: 64 << 20 }
+}
+
+#[test]
+fn every_member_of_a_queue_group_is_equally_likely_wherever_it_lives() {
+    const PER_PUBLISHER: usize = 3_000;
+    let mut world = World::new(number("MIDGE_SIM_SEED").unwrap_or(1), &sizes(3), None);
+    // Unequal shards, and two filters that reach the same group.
+    let homes = [0, 0, 0, 0, 1, 2, 2];
+    let members: Vec<usize> = homes
+        .iter()
+        .enumerate()
+        .map(|(index, shard)| {
+            let filter = if index % 2 == 0 { "work" } else { "*" };
+            client(&mut world, *shard, &format!("SUB {filter} crew 1\r\n"))
+        })
+        .collect();
+    rest(&mut world);
+    for shard in 0..3 {
+        client(&mut world, shard, &"PUB work 2\r\nhi\r\n".repeat(PER_PUBLISHER));
+    }
+    rest(&mut world);
+    let heard: Vec<usize> =
+        members.iter().map(|member| messages_heard(&mut world, *member)).collect();
+    let total = 3 * PER_PUBLISHER;
+    assert_eq!(heard.iter().sum::<usize>(), total, "exactly one member each: {heard:?}");
+    // 9000 picks among 7: the standard deviation of a share is about 33.
+    let fair = total / members.len();
+    let fair = fair - 170..fair + 170;
+    assert!(heard.iter().all(|count| fair.contains(count)), "{heard:?}");
+}
+
+/// Publishes `count` messages in reads of `batch` messages each and says what they cost.
+fn cost(shards: usize, subscribed: usize, count: usize, batch: usize) -> Totals {
+    let mut world = World::new(7, &sizes(shards), None);
+    let publisher = client(&mut world, 0, "");
+    let subscribers: Vec<usize> =
+        (1..=subscribed).map(|shard| client(&mut world, shard, "SUB a.* 1\r\n")).collect();
+    rest(&mut world);
+    world.tick();
+    rest(&mut world);
+    let before = world.totals();
+    for _ in 0..count / batch {
+        world.whole_reads = true;
+        say(&mut world, publisher, &"PUB a.b 2\r\nhi\r\n".repeat(batch));
+        rest(&mut world);
+    }
+    for subscriber in subscribers {
+        assert_eq!(messages_heard(&mut world, subscriber), count);
+    }
+    let after = world.totals();
+    Totals {
+        forwarded: after.forwarded - before.forwarded,
+        batches_out: after.batches_out - before.batches_out,
+        wakes: after.wakes - before.wakes,
+        messages_in: after.messages_in - before.messages_in,
+        ..Totals::default()
+    }
+}
+
+/// Growth with shards: a publish costs one copy per shard that has subscribers, however many shards there
+/// are, and a read of many messages costs one batch and at most one wake per such shard.
+#[test]
+fn forwards_are_at_most_one_per_link_and_message() {
+    const COUNT: usize = 256;
+    println!("per publish, one subscriber on each of k shards, publisher on another:");
+    println!(
+        "{:>6} {:>4} {:>9} {:>10} {:>8} {:>8}",
+        "shards", "k", "per read", "forwarded", "batches", "wakes"
+    );
+    for shards in [2usize, 8, 16, 64] {
+        let mut steps = vec![0, 1, 2, 4, 8, 16, 32, 63];
+        steps.push(shards - 1);
+        steps.retain(|subscribed| *subscribed < shards);
+        steps.sort_unstable();
+        steps.dedup();
+        for subscribed in steps {
+            for batch in [1, 64] {
+                let totals = cost(shards, subscribed, COUNT, batch);
+                let reads = COUNT / batch;
+                let per = |count: u64| count as f64 / COUNT as f64;
+                println!(
+                    "{shards:>6} {subscribed:>4} {batch:>9} {:>10.3} {:>8.3} {:>8.3}",
+                    per(totals.forwarded),
+                    per(totals.batches_out),
+                    per(totals.wakes)
+                );
+                assert_eq!(totals.forwarded, (COUNT * subscribed) as u64);
+                assert_eq!(totals.messages_in, totals.forwarded);
+                assert_eq!(totals.batches_out, (reads * subscribed) as u64);
+                assert!(totals.wakes <= totals.batches_out, "{totals:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! The server without sockets and without a runtime: real sessions, brokers and lanes, and a scheduler
+//! that takes one small step of one shard at a time.
+//!
+//! What a step may be, and what wakes whom, follows `net::connection`, `net::runtime::TurnHook` and
+//! `shard::run`: a shard that asked for no end of turn and whose bell did not ring sleeps.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use midge::auth::permissions::Permissions;
+use midge::auth::state::AuthState;
+use midge::base::ids::ConnectionId;
+use midge::base::limits::{CHUNK_BYTES, READ_BUFFER_BYTES};
+use midge::base::pool::BufferPool;
+use midge::base::ring::{ParkFlag, Signal};
+use midge::broker::outbox::{Outbox, Resumable};
+use midge::broker::{Broker, BrokerHandle};
+use midge::client::session::{ClientContext, ClientSession, ShardCounters};
+use midge::config::options::Options;
+use midge::mesh::{Lanes, Mesh, lanes};
+use midge::net::listener::Peer;
+use midge::net::read_buffer::ReadBuffer;
+use midge::net::session::{Session, Step, Wait};
+use midge::protocol::nats::error::CloseReason;
+use midge::protocol::nats::handshake::Info;
+
+/// A bug put in on purpose, for the laws to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// A batch of a client's commands is handled without applying interest first.
+    InterestNotApplied,
+    /// Now and then a chunk of messages on its way to a client is lost.
+    ChunkLost,
+    /// Now and then a chunk of messages is sent twice.
+    ChunkRepeated,
+    /// Now and then a bell that should wake a shard does not ring.
+    BellLost,
+    /// A session is not told that its connection ended.
+    CloseForgotten,
+}
+
+/// One planted bug in so many occasions.
+const PLANT_ONE_IN: u32 = 8;
+
+pub struct ShardSizes {
+    pub shard_count: usize,
+    pub lanes: Lanes,
+    pub pending_bytes_max: usize,
+}
+
+struct SimulatedShard {
+    broker: BrokerHandle,
+    mesh: Mesh,
+    /// Something for other shards was not pushed yet.
+    dirty: Rc<Cell<bool>>,
+    clients: Rc<ClientContext>,
+    resumable: Rc<Resumable>,
+    read_pool: Rc<BufferPool>,
+    park: ParkFlag,
+    inbound_waiting: Signal,
+    bell: Arc<AtomicBool>,
+    /// The end of the turn was asked for.
+    requested: bool,
+    stalled_until: u64,
+    connections: Vec<usize>,
+}
+
+/// What the reader of a connection does.
+enum Reader {
+    Ready,
+    /// In the kernel, for bytes.
+    Reading,
+    /// Lets others go first until the end of the turn.
+    Yielded,
+    Waiting(Wait),
+    Ended,
+}
+
+struct Connection {
+    shard: usize,
+    session: ClientSession,
+    outbox: Rc<Outbox>,
+    input: ReadBuffer,
+    reader: Reader,
+    writer_ended: bool,
+    in_flight: Option<(Vec<u8>, usize)>,
+    aborted: Rc<Cell<bool>>,
+    /// From the client, not yet read.
+    inbound: VecDeque<u8>,
+    inbound_ended: bool,
+    /// To the client, taken by the kernel.
+    outbound: Vec<u8>,
+    /// Bytes the kernel takes while the client does not read.
+    window: usize,
+}
+
+pub struct World {
+    pub random: fastrand::Rng,
+    pub now: u64,
+    /// Mixed from everything that happened: equal runs have equal traces.
+    pub trace: u64,
+    pub plant: Option<Plant>,
+    /// Waits that end by time end now; else they do now and then.
+    pub hurried: bool,
+    /// A read takes all that is there; else often only a part.
+    pub whole_reads: bool,
+    shards: Vec<SimulatedShard>,
+    connections: Vec<Connection>,
+    clock: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub forwarded: u64,
+    pub batches_out: u64,
+    pub batches_in: u64,
+    pub messages_in: u64,
+    pub wakes: u64,
+    pub stalls: u64,
+    pub interest_in: u64,
+    pub interest_left: usize,
+    pub members_gone: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, sizes: &ShardSizes, plant: Option<Plant>) -> Self {
+        let count = sizes.shard_count;
+        let parks: Vec<ParkFlag> = (0..count).map(|_| ParkFlag::default()).collect();
+        let bells: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
+        let rings = Arc::new(AtomicU64::new(0));
+        let ends = lanes(count, sizes.lanes, |_, to| {
+            let (park, bell, rings) = (parks[to].clone(), bells[to].clone(), rings.clone());
+            Box::new(move || {
+                let must = park.must_wake();
+                if must {
+                    let ring = rings.fetch_add(1, Ordering::Relaxed);
+                    let lost = plant == Some(Plant::BellLost)
+                        && ring % u64::from(PLANT_ONE_IN) == u64::from(PLANT_ONE_IN) - 1;
+                    bell.store(!lost, Ordering::Relaxed);
+                }
+                must
+            })
+        });
+        let mut options = Options::default();
+        options.limits.pending_bytes_max = sizes.pending_bytes_max;
+        let options = Arc::new(options);
+        let auth = Arc::new(AuthState::build(&options, None).expect("no users, nothing to refuse"));
+        let shards = ends.into_iter().zip(parks).zip(bells).enumerate();
+        let shards = shards
+            .map(|(index, ((ends, park), bell))| {
+                let broker =
+                    Rc::new(RefCell::new(Broker::reproducible(seed ^ (index as u64) << 32)));
+                let resumable = Rc::new(Resumable::default());
+                let inbound_waiting = ends.inbound_waiting.clone();
+                let dirty = Rc::new(Cell::new(false));
+                SimulatedShard {
+                    mesh: Mesh::new(broker.clone(), ends, resumable.clone(), dirty.clone()),
+                    dirty,
+                    clients: Rc::new(ClientContext {
+                        broker: broker.clone(),
+                        options: RefCell::new(options.clone()),
+                        info: RefCell::new(Arc::new(Info::default())),
+                        chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, 8)),
+                        counters: ShardCounters::default(),
+                        auth: RefCell::new(auth.clone()),
+                        tls: RefCell::new(None),
+                        open_permissions: Arc::new(Permissions::unrestricted(false)),
+                        check_password: Box::new(|_, _| panic!("nobody logs in here")),
+                        logins: RefCell::default(),
+                        random: RefCell::new(fastrand::Rng::with_seed(seed)),
+                    }),
+                    broker,
+                    resumable,
+                    read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 8)),
+                    park,
+                    inbound_waiting,
+                    bell,
+                    requested: true,
+                    stalled_until: 0,
+                    connections: Vec::new(),
+                }
+            })
+            .collect();
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            now: 0,
+            trace: seed,
+            plant,
+            hurried: false,
+            whole_reads: false,
+            shards,
+            connections: Vec::new(),
+            clock: Instant::now(),
+        }
+    }
+
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// A client connects to a shard; gives the connection's index.
+    pub fn connect(&mut self, shard: usize, window: usize) -> usize {
+        let index = self.connections.len();
+        let id = ConnectionId(index as u64 + 5);
+        let clients = self.shards[shard].clients.clone();
+        let mut session = ClientSession::new(id, Peer::Unix, clients, false, self.clock);
+        let outbox = session.outbox().clone();
+        let aborted = Rc::new(Cell::new(false));
+        let abort = aborted.clone();
+        outbox.set_abort(Some(Box::new(move || abort.set(true))));
+        // Whether a consumer moves is measured by the clock; here it always does, or runs would differ.
+        outbox.send_progressed(0, self.clock + Duration::from_secs(86_400));
+        session.start();
+        self.connections.push(Connection {
+            shard,
+            session,
+            outbox,
+            input: ReadBuffer::new(self.shards[shard].read_pool.clone()),
+            reader: Reader::Ready,
+            writer_ended: false,
+            in_flight: None,
+            aborted,
+            inbound: VecDeque::new(),
+            inbound_ended: false,
+            outbound: Vec::new(),
+            window,
+        });
+        self.shards[shard].connections.push(index);
+        index
+    }
+
+    /// The client's bytes arrive at the server's socket.
+    pub fn arrive(&mut self, connection: usize, bytes: impl Iterator<Item = u8>) {
+        self.connections[connection].inbound.extend(bytes);
+    }
+
+    /// The client shut its sending side down; what it sent before is still read.
+    pub fn arrive_end(&mut self, connection: usize) {
+        self.connections[connection].inbound_ended = true;
+    }
+
+    /// The connection is torn: nothing that waits on it is read.
+    pub fn tear(&mut self, connection: usize) {
+        let connection = &mut self.connections[connection];
+        connection.inbound.clear();
+        connection.inbound_ended = true;
+        connection.aborted.set(true);
+    }
+
+    /// What the server sent and the client has not read.
+    pub fn take_outbound(&mut self, connection: usize, most: usize) -> Vec<u8> {
+        let outbound = &mut self.connections[connection].outbound;
+        let count = outbound.len().min(most);
+        outbound.drain(..count).collect()
+    }
+
+    /// Whether the server ended the connection and everything it sent was read.
+    pub fn is_over(&self, connection: usize) -> bool {
+        let connection = &self.connections[connection];
+        connection.writer_ended && connection.outbound.is_empty()
+    }
+
+    /// The reason for which the server closed, or closes, the connection.
+    pub fn close_reason(&self, connection: usize) -> Option<CloseReason> {
+        self.connections[connection].outbox.close_reason()
+    }
+
+    pub fn stall_some_shard(&mut self, steps: u64) {
+        let shard = self.random.usize(..self.shards.len());
+        self.shards[shard].stalled_until = self.now + steps;
+    }
+
+    pub fn end_stalls(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.stalled_until = 0);
+    }
+
+    /// A second passes: every shard's ticker runs. Clients are not pinged: runs must not depend on time.
+    pub fn tick(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.before_batch(shard);
+        }
+    }
+
+    /// Takes one step of a randomly chosen shard; false if that one has nothing to do.
+    pub fn step(&mut self) -> bool {
+        let shard = self.random.usize(..self.shards.len());
+        self.step_shard(shard)
+    }
+
+    /// Steps every shard once in a random order; false if none has anything to do.
+    pub fn step_all(&mut self) -> bool {
+        let mut order: Vec<usize> = (0..self.shards.len()).collect();
+        self.random.shuffle(&mut order);
+        order.into_iter().fold(false, |moved, shard| self.step_shard(shard) | moved)
+    }
+
+    fn step_shard(&mut self, index: usize) -> bool {
+        self.now += 1;
+        let shard = &mut self.shards[index];
+        if shard.stalled_until > self.now {
+            return false;
+        }
+        if shard.bell.swap(false, Ordering::Relaxed) {
+            self.request(index);
+            return true;
+        }
+        // A random rotation of everything a runtime could run next; the first that can move does.
+        let shard = &self.shards[index];
+        let choices = shard.connections.len() * 2 + 1;
+        let start = self.random.usize(..choices);
+        for offset in 0..choices {
+            let choice = (start + offset) % choices;
+            let moved = match choice.checked_sub(1) {
+                None => self.end_of_turn(index),
+                Some(choice) => {
+                    let connection = self.shards[index].connections[choice / 2];
+                    match choice % 2 {
+                        0 => self.step_reader(connection),
+                        _ => self.step_writer(connection),
+                    }
+                }
+            };
+            if moved {
+                self.note(choice as u64);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn note(&mut self, event: u64) {
+        self.trace = (self.trace ^ event).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
+
+    fn planted(&mut self, plant: Plant) -> bool {
+        self.plant == Some(plant) && self.random.u32(..PLANT_ONE_IN) == 0
+    }
+
+    fn request(&mut self, shard: usize) {
+        let shard = &mut self.shards[shard];
+        shard.park.retract();
+        shard.requested = true;
+    }
+
+    fn before_batch(&mut self, shard: usize) {
+        let skipped = self.plant == Some(Plant::InterestNotApplied);
+        if !skipped && self.shards[shard].inbound_waiting.is_raised() {
+            self.shards[shard].mesh.catch_up();
+        }
+        self.request(shard);
+    }
+
+    fn end_of_turn(&mut self, index: usize) -> bool {
+        if !self.shards[index].requested {
+            return false;
+        }
+        let shard = &mut self.shards[index];
+        shard.requested = false;
+        let moved = shard.mesh.end_of_turn();
+        for connection in shard.connections.iter().copied() {
+            let reader = &mut self.connections[connection].reader;
+            if matches!(reader, Reader::Yielded) {
+                *reader = Reader::Ready;
+            }
+        }
+        if shard.mesh.has_work() {
+            shard.requested = true;
+        } else {
+            shard.park.announce();
+            if shard.mesh.has_work() {
+                shard.park.retract();
+                shard.requested = true;
+            }
+        }
+        self.note(u64::from(moved));
+        true
+    }
+
+    fn step_reader(&mut self, index: usize) -> bool {
+        let timed_out = self.hurried || self.random.u32(..64) == 0;
+        let connection = &mut self.connections[index];
+        match &connection.reader {
+            Reader::Ended | Reader::Yielded => return false,
+            Reader::Ready => {}
+            Reader::Waiting(Wait::Gate { gate, until, at_most }) => {
+                if gate.value() < *until && !(at_most.is_some() && timed_out) {
+                    return false;
+                }
+            }
+            Reader::Waiting(Wait::Sent { outbox, until, .. }) => {
+                if outbox.sent.value() < *until && !timed_out {
+                    return false;
+                }
+            }
+            Reader::Reading => {
+                let there = connection.inbound.len();
+                if connection.aborted.get() || (there == 0 && connection.inbound_ended) {
+                    self.end_reader(index, CloseReason::ClientClosed);
+                    return true;
+                }
+                if there == 0 {
+                    return false;
+                }
+                let count = match self.random.u32(..4) {
+                    _ if self.whole_reads => there,
+                    0 => 1,
+                    1 => there.min(self.random.usize(1..=16)),
+                    _ => self.random.usize(1..=there),
+                };
+                let bytes: Vec<u8> = connection.inbound.drain(..count).collect();
+                connection.input.extend(&bytes);
+                self.note(count as u64);
+            }
+        }
+        let shard = self.connections[index].shard;
+        self.before_batch(shard);
+        let connection = &mut self.connections[index];
+        connection.reader = match connection.session.receive(&mut connection.input) {
+            Step::ReadMore => Reader::Reading,
+            Step::Again => Reader::Yielded,
+            Step::WaitFor(wait) => Reader::Waiting(wait),
+            Step::ReadMoreWithin(_) | Step::StartTls(_) => {
+                panic!("no TLS is configured here")
+            }
+            Step::Close(reason) => {
+                self.end_reader(index, reason);
+                return true;
+            }
+        };
+        true
+    }
+
+    fn end_reader(&mut self, index: usize, reason: CloseReason) {
+        let forgotten = self.plant == Some(Plant::CloseForgotten);
+        let connection = &mut self.connections[index];
+        let reason = connection.outbox.close_reason().unwrap_or(reason);
+        if !forgotten {
+            connection.session.close(reason);
+        }
+        connection.outbox.close(reason);
+        connection.reader = Reader::Ended;
+        let shard = connection.shard;
+        self.request(shard);
+    }
+
+    fn step_writer(&mut self, index: usize) -> bool {
+        if self.connections[index].writer_ended {
+            return false;
+        }
+        let repeated = self.planted(Plant::ChunkRepeated);
+        let lost = self.planted(Plant::ChunkLost);
+        let much = self.random.bool();
+        let part = self.random.usize(1..=64);
+        let later = self.clock + Duration::from_secs(86_400);
+        let connection = &mut self.connections[index];
+        if connection.in_flight.is_none() {
+            let next = {
+                let future = pin!(connection.outbox.next_chunk());
+                future.poll(&mut Context::from_waker(Waker::noop()))
+            };
+            match next {
+                Poll::Pending => return false,
+                Poll::Ready(Some(mut chunk)) => {
+                    let shard = &self.shards[connection.shard];
+                    if shard.dirty.get() {
+                        shard.mesh.flush();
+                    }
+                    connection.outbox.send_begins(later);
+                    // A chunk holds whole lines and messages.
+                    let planted = chunk.starts_with(b"MSG");
+                    if planted && repeated {
+                        chunk.extend_from_within(..);
+                    }
+                    if planted && lost {
+                        connection.outbox.send_progressed(chunk.len(), later);
+                        connection.outbox.send_ends(chunk);
+                        return true;
+                    }
+                    connection.in_flight = Some((chunk, 0));
+                }
+                Poll::Ready(None) => {
+                    connection.writer_ended = true;
+                    connection.aborted.set(true);
+                    self.resume_paced(index);
+                    return true;
+                }
+            }
+        }
+        let Some((chunk, offset)) = &mut connection.in_flight else { return false };
+        let room = connection.window.saturating_sub(connection.outbound.len());
+        let left = chunk.len() - *offset;
+        let count = if much { left } else { part.min(left) }.min(room);
+        if connection.aborted.get() {
+            // The socket is shut down: the send fails, and what was in flight is gone.
+            connection.outbox.close(CloseReason::WriteError);
+            *offset = chunk.len();
+        } else if count == 0 {
+            return false;
+        } else {
+            let sent = &chunk[*offset..*offset + count];
+            connection.outbound.extend_from_slice(sent);
+            *offset += count;
+            connection.outbox.send_progressed(count, later);
+        }
+        if let Some((chunk, _)) = connection.in_flight.take_if(|(chunk, at)| *at == chunk.len()) {
+            connection.outbox.send_ends(chunk);
+            self.resume_paced(index);
+        }
+        self.note(count as u64);
+        true
+    }
+
+    fn resume_paced(&mut self, index: usize) {
+        let connection = &self.connections[index];
+        let shard = connection.shard;
+        if let Some(publishers) = connection.outbox.take_resumable() {
+            self.shards[shard].resumable.borrow_mut().extend(publishers);
+            self.request(shard);
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            let (broker, lanes) = (shard.broker.borrow(), shard.mesh.counters());
+            totals.forwarded += broker.counters.forwarded;
+            totals.members_gone += broker.counters.queue_members_gone;
+            totals.interest_left += broker.interest_total();
+            totals.batches_out += lanes.batches_out;
+            totals.batches_in += lanes.batches_in;
+            totals.messages_in += lanes.messages_in;
+            totals.wakes += lanes.wakes;
+            totals.stalls += lanes.stalls;
+            totals.interest_in += lanes.interest_in;
+        }
+        totals
+    }
+
+    /// Which readers still wait, and for what: for a failure's explanation.
+    pub fn stuck_readers(&self) -> Vec<String> {
+        let readers = self.connections.iter().enumerate();
+        let waits = readers.filter_map(|(index, connection)| match &connection.reader {
+            Reader::Waiting(Wait::Gate { gate, until, at_most }) => Some(format!(
+                "connection {index} on shard {} waits for {until} at a gate that stands at {}, at most {at_most:?}",
+                connection.shard,
+                gate.value()
+            )),
+            Reader::Waiting(Wait::Sent { .. }) => Some(format!("connection {index} paces")),
+            _ => None,
+        });
+        waits.collect()
+    }
+}
