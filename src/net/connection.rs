@@ -158,6 +158,8 @@ impl<S: Session> Reader<'_, S> {
                 None => &mut self.input,
                 Some(ciphertext) => {
                     if self.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
+                        // The writer goes first: answers to the last commands may still be heard.
+                        self.context.hook.yield_turn().await;
                         return CloseReason::ClientClosed;
                     }
                     self.input.release_if_empty();
