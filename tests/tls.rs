@@ -251,6 +251,33 @@ fn a_plaintext_peer_is_dropped_without_a_word() {
 }
 
 #[test]
+fn a_peer_that_never_begins_is_closed_at_the_timeout_on_either_driver() {
+    let world = World::new();
+    for driver in ["auto", "epoll"] {
+        let config = format!("midge {{ io_driver: {driver} }}");
+        let server = world.start("1", "timeout: \"300ms\"", &config);
+        let mut client = RawClient::connect(server.address()).unwrap();
+        assert!(client.take_line(deadline()).unwrap().starts_with(b"INFO "));
+        assert_eq!(client.fill(deadline()), Fill::Closed);
+        wait_for_log(&server, "TLS handshake timeout");
+        // Slow, but in time: a byte now and then does not make it wait for ever either.
+        let mut socket = TcpStream::connect(server.address()).unwrap();
+        let begun = Instant::now();
+        let mut byte = [0x16];
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        while socket.write_all(&byte).is_ok() && begun.elapsed() < WAIT_MAX {
+            byte = [3];
+            match socket.read(&mut [0; 1024]) {
+                Ok(0) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                _ => {}
+            }
+        }
+        assert!(begun.elapsed() < WAIT_MAX);
+    }
+}
+
+#[test]
 fn a_hello_that_does_not_wait_for_info_is_not_lost() {
     let world = World::new();
     let server = world.start("1", "", "");
@@ -484,6 +511,12 @@ fn a_server_whose_certificate_is_no_good_does_not_start() {
         "tls {{ cert_file: \"{directory}/server.pem\", key_file: \"{directory}/server.key\" }}"
     );
     let program = Path::new(env!("CARGO_BIN_EXE_midge"));
+    let file = world.write("test.conf", &config);
+    let output =
+        std::process::Command::new(program).arg("-t").arg("-c").arg(file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("test.conf: error parsing X509 certificate/key pair: "), "{text}");
     let complaint = Server::start(program, &["--no-pin", "--shards", "1"], &config).err().unwrap();
     assert!(complaint.contains("tls: private key does not match public key"), "{complaint}");
 }

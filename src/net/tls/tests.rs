@@ -361,6 +361,41 @@ fn no_resumption_skips_a_clients_certificate() {
     assert_eq!(server.config.send_tls13_tickets, 0);
 }
 
+/// The beginning of a hello that would be 65,280 bytes long, in full records.
+fn endless_hello(size: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        bytes.extend([HANDSHAKE_RECORD, 3, 3, 0x40, 0]);
+        let begin = bytes.len();
+        if begin == 5 {
+            bytes.extend([1, 0, 0xff, 0]);
+        }
+        bytes.resize(begin + RECORD_BYTES, 0x5a);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+#[test]
+fn an_unfinished_hello_is_held_up_to_its_bound() {
+    let world = World::new("tls-bound");
+    let server = server(&world.options());
+    const MAX: usize = TLS_UNREAD_HANDSHAKE_BYTES_MAX;
+    for piece in [1000, usize::MAX] {
+        for size in [MAX - 1, MAX, MAX + 1] {
+            let mut pipe = TlsPipe::new(&server).unwrap();
+            let result = feed(&mut pipe, &endless_hello(size), piece);
+            if size <= MAX {
+                assert_eq!(result, Ok(Vec::new()));
+                assert_eq!(pipe.unread_bytes(), size);
+            } else {
+                assert_eq!(result, Err(TlsFailure::TooLarge));
+                assert_eq!(pipe.unread_bytes(), 0);
+            }
+        }
+    }
+}
+
 /// Random input before the handshake has ended: from noise to a good handshake with a few bytes changed.
 #[test]
 fn no_bytes_before_the_login_panic_or_pile_up() {
