@@ -236,7 +236,7 @@ async fn a_client_that_does_not_trust_the_server_goes_and_the_server_stays() {
 #[test]
 fn a_plaintext_peer_is_dropped_without_a_word() {
     let world = World::new();
-    let server = world.start("1", "", "");
+    let server = world.start("1", "", "debug: true");
     let mut client = RawClient::connect(server.address()).unwrap();
     let info = String::from_utf8(client.take_line(deadline()).unwrap()).unwrap();
     assert!(info.contains("\"tls_required\":true"), "{info}");
@@ -254,7 +254,7 @@ fn a_plaintext_peer_is_dropped_without_a_word() {
 fn a_peer_that_never_begins_is_closed_at_the_timeout_on_either_driver() {
     let world = World::new();
     for driver in ["auto", "epoll"] {
-        let config = format!("midge {{ io_driver: {driver} }}");
+        let config = format!("debug: true, midge {{ io_driver: {driver} }}");
         let server = world.start("1", "timeout: \"300ms\"", &config);
         let mut client = RawClient::connect(server.address()).unwrap();
         assert!(client.take_line(deadline()).unwrap().starts_with(b"INFO "));
@@ -452,7 +452,7 @@ fn half_open(address: SocketAddr) -> TcpStream {
 fn a_thousand_half_open_handshakes_cost_little_and_end_at_the_timeout() {
     const COUNT: usize = 1000;
     let world = World::new();
-    let server = world.start("2", "timeout: 1", "");
+    let server = world.start("2", "timeout: 1", "debug: true");
     let mut established = world.connect(&server);
     // The first round shows what buffers and pools hold for good; the second must not add to it.
     let mut resident = Vec::new();

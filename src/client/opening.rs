@@ -155,8 +155,8 @@ impl ClientSession {
                     self.push_info();
                 }
             }
-            // Health checks of load balancers come and go.
-            Err(failure @ TlsFailure::PeerGone) => {
+            // What port scanners and health checks leave behind is no operator's business.
+            Err(failure @ (TlsFailure::TimedOut | TlsFailure::NotTls)) => {
                 tracing::debug!("{} - {failure}", self.label());
             }
             Err(failure) => tracing::error!("{} - {failure}", self.label()),

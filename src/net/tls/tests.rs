@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
-use crate::config::tls_options::{CertificateOptions, TlsOptions};
+use crate::config::tls_options::{CertificateOptions, TlsOptions, TlsVersion};
 use crate::net::test_certificates::{Authority, Pair, Wanted};
 
 /// Files of one test, removed with it.
@@ -350,7 +350,20 @@ fn a_client_refuses_an_expired_certificate_and_the_server_hears_why() {
     feed(&mut pipe, &said(&mut client), usize::MAX).unwrap();
     tell(&mut client, &outgoing(&mut pipe)).unwrap_err();
     let failure = feed(&mut pipe, &said(&mut client), usize::MAX).unwrap_err();
-    assert_eq!(failure.to_string(), "TLS handshake error: remote error: tls: CertificateExpired");
+    assert_eq!(failure.to_string(), "TLS handshake error: remote error: tls: expired certificate");
+}
+
+#[test]
+fn the_lowest_version_is_kept() {
+    let world = World::new("tls-version");
+    let options = TlsOptions { version_min: TlsVersion::V1_3, ..world.options() };
+    let mut pipe = TlsPipe::new(&server(&options)).unwrap();
+    let mut client = world.client(&rustls::version::TLS12, None);
+    let failure = shake(&mut client, &mut pipe, usize::MAX).unwrap_err();
+    let text = "TLS handshake error: tls: client offered only unsupported versions";
+    assert_eq!(failure.to_string(), text);
+    let mut pipe = TlsPipe::new(&server(&options)).unwrap();
+    shake(&mut world.client(&rustls::version::TLS13, None), &mut pipe, usize::MAX).unwrap();
 }
 
 #[test]
