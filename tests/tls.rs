@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::ConnectOptions;
 use futures_util::StreamExt;
+use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use support::WAIT_MAX;
@@ -500,6 +501,63 @@ fn handshakes_in_a_storm_all_succeed_and_others_are_served() {
             established.round_trip().unwrap();
         }
     });
+}
+
+#[test]
+fn a_certificate_says_which_user_it_is() {
+    let world = World::new();
+    let tls = format!("{}, verify_and_map: true", world.verify());
+    let users = "authorization { users: [ { user: \"CN=alice\", \
+                 permissions: { publish: \"allowed\" } } ] }";
+    let server = world.start("2", &tls, users);
+    let open = |name: &str| {
+        let own = world.client_certificate(name);
+        let opening = Opening { own: Some(&own), ..world.opening() };
+        TlsClient::connect(server.address(), &opening).unwrap()
+    };
+    let mut alice = open("alice");
+    alice.log_in().unwrap();
+    alice.send(b"PUB denied 0\r\n\r\n").unwrap();
+    let refusal = alice.line_with("-ERR").unwrap();
+    assert_eq!(refusal, "-ERR 'Permissions Violation for Publish to \"denied\"'\r\n");
+    let mut bob = open("bob");
+    bob.send(b"CONNECT {\"verbose\":false}\r\n").unwrap();
+    assert_eq!(bob.line_with("-ERR").unwrap(), "-ERR 'Authorization Violation'\r\n");
+}
+
+#[test]
+fn a_silent_peer_that_may_be_plain_still_has_to_log_in() {
+    let world = World::new();
+    let config = "allow_non_tls: true, authorization { token: secret, timeout: 0.2 }";
+    let server = world.start("1", "timeout: \"200ms\"", config);
+    let mut client = RawClient::connect(server.address()).unwrap();
+    assert!(client.take_line(deadline()).unwrap().starts_with(b"INFO "));
+    assert_eq!(client.take_line(deadline()).unwrap(), b"-ERR 'Authentication Timeout'\r\n");
+    assert_eq!(client.fill(deadline()), Fill::Closed);
+}
+
+#[test]
+fn a_renewed_certificate_is_for_new_clients_and_old_ones_stay() {
+    let world = World::new();
+    let server = world.start("2", "", "");
+    let mut old = world.connect(&server);
+    let renewed = world.authority.issue_local();
+    world.write_pair("server", &renewed);
+    server.signal(Signal::HUP).unwrap();
+    wait_for_log(&server, "Reloaded server configuration");
+    let new = world.connect(&server);
+    let der =
+        |pair: &Pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();
+    assert_eq!(new.server_certificate(), der(&renewed).as_ref());
+    assert_eq!(old.server_certificate(), der(&world.server).as_ref());
+    old.round_trip().unwrap();
+
+    // A reload that brings no usable certificate changes nothing.
+    world.write("server.key", "garbage");
+    server.signal(Signal::HUP).unwrap();
+    wait_for_log(&server, "Failed to reload server configuration: error parsing X509");
+    assert_eq!(world.connect(&server).server_certificate(), der(&renewed).as_ref());
+    old.round_trip().unwrap();
 }
 
 #[test]

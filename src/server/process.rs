@@ -117,8 +117,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
     }
-    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
-    let tls = tls.transpose()?.map(Arc::new);
+    let tls = build_tls(&options)?;
     let placement = place(&options)?;
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
@@ -166,6 +165,12 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
             "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
         );
     }
+}
+
+/// Reads what clients' TLS is made of, if they are to speak it.
+fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
+    Ok(tls.transpose()?.map(Arc::new))
 }
 
 /// Source: nats-server AcceptLoop.
@@ -301,6 +306,8 @@ impl Server<'_> {
         let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
         let auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
+        // The files are read again even if the block is the same: certificates are renewed in place.
+        let tls = build_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
         if options.log != self.options.log {
@@ -309,12 +316,13 @@ impl Server<'_> {
         let auth = Arc::new(auth);
         let info = Arc::new(info(&self.identity, &options, self.shards.address));
         let all_there = Arc::new(Barrier::new(self.shards.handles.len()));
-        let given = (options.clone(), auth.clone(), info.clone());
+        let given = (options.clone(), auth.clone(), info.clone(), tls);
         run_on_all(&self.shards, move |shard| {
             // A few microseconds apart at most: nobody sees the new rules on one shard and the old ones on
             // another for longer.
             all_there.wait();
-            let (options, auth, info) = given.clone();
+            let (options, auth, info, tls) = given.clone();
+            shard.set_tls(tls);
             shard.reload(options, auth, info);
         });
         for row in &reload.plan.rows {
