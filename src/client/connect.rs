@@ -17,7 +17,6 @@ use crate::base::gate::Gate;
 use crate::broker::Broker;
 use crate::broker::outbox::ReplyTracker;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
-use crate::protocol::nats::handshake::ConnectOptions;
 
 /// A client's first PING comes early, to measure its round-trip time.
 const FIRST_PING: Duration = Duration::from_secs(2);
