@@ -70,6 +70,10 @@ pub const CHUNK_BYTES: [usize; 4] = [1 << 10, 8 << 10, 64 << 10, 256 << 10];
 /// Free chunks of each class a shard keeps for reuse. 64 of the largest are 4 MiB.
 pub const CHUNKS_POOLED_MAX: usize = 64;
 
+/// Bytes. Buffer classes for what TLS opened: the largest holds what one read brings, a record that was
+/// waiting, and the part of a command before them. Enforced by `net::connection`.
+pub const OPENED_BYTES: [usize; 4] = [512, 4 << 10, 32 << 10, 128 << 10];
+
 /// Bytes. Classes of the buffers that sealed chunks are sent from: each holds a chunk of its class and what
 /// TLS adds to it. Enforced by `net::codec`.
 pub const SEALED_BYTES: [usize; 3] = [1536, 9 << 10, 65 << 10];

@@ -17,7 +17,6 @@ use crate::base::gate::Gate;
 use crate::broker::Broker;
 use crate::broker::outbox::ReplyTracker;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
-use crate::protocol::nats::handshake::ConnectOptions;
 
 /// A client's first PING comes early, to measure its round-trip time.
 const FIRST_PING: Duration = Duration::from_secs(2);
@@ -50,7 +49,7 @@ impl ClientSession {
     /// Asks who this is, by what CONNECT said so far.
     pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let auth = self.context.auth.borrow().clone();
-        let decision = decide(&auth, &self.connect, &self.nonce);
+        let decision = self.decide(&auth);
         match decision {
             Decision::Accepted(identity) => self.logged_in(broker, identity),
             Decision::NeedsPasswordCheck(job, pending) => {
@@ -179,7 +178,7 @@ impl ClientSession {
         let auth = self.context.auth.borrow().clone();
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
             Some(renewed) => Some(renewed),
-            None => match decide(&auth, &self.connect, &self.nonce) {
+            None => match self.decide(&auth) {
                 Decision::Accepted(renewed) => Some(renewed),
                 // A changed hash: the client has to come again.
                 Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => None,
@@ -207,24 +206,25 @@ impl ClientSession {
         }
         None
     }
-}
 
-fn decide(auth: &AuthState, connect: &ConnectOptions, nonce: &str) -> Decision {
-    let credentials = Credentials {
-        user: &connect.user,
-        password: Given(&connect.pass),
-        token: Given(&connect.auth_token),
-        nkey: &connect.nkey,
-        signature: &connect.sig,
-        account: &connect.account,
-        new_account: connect.new_account,
-    };
-    let facts = ConnectionFacts {
-        nonce: nonce.as_bytes(),
-        certificate: None,
-        connection_type: ConnectionType::Standard,
-    };
-    auth.authenticator.decide(&credentials, &facts)
+    fn decide(&self, auth: &AuthState) -> Decision {
+        let connect = &self.connect;
+        let credentials = Credentials {
+            user: &connect.user,
+            password: Given(&connect.pass),
+            token: Given(&connect.auth_token),
+            nkey: &connect.nkey,
+            signature: &connect.sig,
+            account: &connect.account,
+            new_account: connect.new_account,
+        };
+        let facts = ConnectionFacts {
+            nonce: self.nonce.as_bytes(),
+            certificate: self.certificate.as_deref(),
+            connection_type: ConnectionType::Standard,
+        };
+        auth.authenticator.decide(&credentials, &facts)
+    }
 }
 
 /// CONNECT's JSON as the trace may show it: secrets replaced, whatever their spelling.

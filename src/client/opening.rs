@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::session::ClientSession;
+use crate::auth::certificate::CertificateNames;
 use crate::config::tls_options::HandshakeFirst;
 use crate::net::listener::Peer;
 use crate::net::session::Step;
@@ -109,6 +110,7 @@ impl ClientSession {
                 None if in_time => return Some(Step::ReadMore),
                 _ => Opening::Done,
             };
+            self.opened_at = Instant::now();
         }
         if self.opening == Opening::Due {
             return Some(self.begin_tls(tls));
@@ -135,9 +137,18 @@ impl ClientSession {
         }
     }
 
-    /// The peer's own certificate as DER, verified: with `verify` after the handshake.
-    pub fn peer_certificate(&self) -> Option<&[u8]> {
-        self.tls.as_ref()?.peer_certificates.first().map(|der| &**der)
+    /// For the ticker: whether commands may come, now that so much time has passed.
+    pub(super) fn opening_is_over(&mut self, now: Instant) -> bool {
+        // A peer that says nothing is a plain one; whether it may stay is a matter of its login.
+        if matches!(self.opening, Opening::FirstByte { until } if now >= until) {
+            self.opening_ends(now);
+        }
+        self.opening == Opening::Done
+    }
+
+    fn opening_ends(&mut self, now: Instant) {
+        self.opening = Opening::Done;
+        self.opened_at = now;
     }
 
     pub(super) fn handshake_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
@@ -149,14 +160,17 @@ impl ClientSession {
                     "{} - TLS version {version}, cipher suite {cipher_suite}",
                     self.label()
                 );
-                self.opening = Opening::Done;
+                let own = facts.peer_certificates.first();
+                self.certificate =
+                    own.and_then(|der| CertificateNames::from_der(der)).map(Box::new);
                 self.tls = Some(facts);
+                self.opening_ends(Instant::now());
                 if self.tls_first {
                     self.push_info();
                 }
             }
-            // Health checks of load balancers come and go.
-            Err(failure @ TlsFailure::PeerGone) => {
+            // What port scanners and health checks leave behind is no operator's business.
+            Err(failure @ (TlsFailure::TimedOut | TlsFailure::NotTls)) => {
                 tracing::debug!("{} - {failure}", self.label());
             }
             Err(failure) => tracing::error!("{} - {failure}", self.label()),

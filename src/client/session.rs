@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use super::connect::LoginWait;
 use super::opening::Opening;
 use crate::auth::authenticator::Identity;
+use crate::auth::certificate::CertificateNames;
 use crate::auth::mapping::Mapped;
 use crate::auth::password::{PasswordJob, PasswordOutcome};
 use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_reserved_reply};
@@ -124,6 +125,10 @@ pub struct ClientSession {
     pub tls_first: bool,
     /// Once the connection speaks TLS.
     pub tls: Option<TlsFacts>,
+    /// What the peer's own certificate calls it.
+    pub(super) certificate: Option<Box<CertificateNames>>,
+    /// When commands could come first: the time to log in counts from here.
+    pub(super) opened_at: Instant,
     pub(super) limits: ParserLimits,
     parser: Parser,
     route_cache: RouteCache,
@@ -204,6 +209,8 @@ impl ClientSession {
             opening,
             tls_first,
             tls: None,
+            certificate: None,
+            opened_at: now,
             limits: ParserLimits {
                 control_line_bytes_max: options.limits.control_line_bytes_max,
                 payload_bytes_max: options.limits.payload_bytes_max,
@@ -779,9 +786,12 @@ impl Session for ClientSession {
         if std::mem::take(&mut self.active) {
             self.active_at = now;
         }
+        if self.opening != Opening::Done && !self.opening_is_over(now) {
+            return None;
+        }
         if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
             let timeout = self.context.options.borrow().auth_timeout();
-            if now.saturating_duration_since(self.started) > timeout {
+            if now.saturating_duration_since(self.opened_at) > timeout {
                 tracing::debug!("{} - Authentication Timeout", self.label());
                 self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
                 return Some(CloseReason::AuthenticationTimeout);

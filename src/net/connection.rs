@@ -36,6 +36,8 @@ const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 /// What the connections of one shard share.
 pub struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
+    /// Buffers for what TLS opened.
+    pub opened_pool: Rc<BufferPool>,
     /// Buffers that TLS records are sent from.
     pub sealed_pool: Rc<BufferPool>,
     pub hook: Rc<TurnHook>,
@@ -158,6 +160,8 @@ impl<S: Session> Reader<'_, S> {
                 None => &mut self.input,
                 Some(ciphertext) => {
                     if self.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
+                        // The writer goes first: answers to the last commands may still be heard.
+                        self.context.hook.yield_turn().await;
                         return CloseReason::ClientClosed;
                     }
                     self.input.release_if_empty();
@@ -252,7 +256,8 @@ impl<S: Session> Reader<'_, S> {
         *self.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
         // What was read past the plaintext belongs to TLS.
         let mut ciphertext = ReadBuffer::new(self.context.read_pool.clone());
-        ciphertext.extend(&self.input.take_all());
+        ciphertext.extend(self.input.bytes());
+        self.input = ReadBuffer::new(self.context.opened_pool.clone());
         let mut is_new = !ciphertext.bytes().is_empty();
         self.ciphertext = Some(ciphertext);
         loop {

@@ -43,13 +43,6 @@ impl ReadBuffer {
         &mut self.data[self.start..]
     }
 
-    /// Takes everything out.
-    pub fn take_all(&mut self) -> Vec<u8> {
-        let all = self.bytes().to_vec();
-        self.consume(all.len());
-        all
-    }
-
     #[inline]
     pub fn consume(&mut self, count: usize) {
         self.start += count;
@@ -189,6 +182,30 @@ impl Drop for ReadBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appended_bytes_grow_by_what_arrived_and_leave_nothing_behind() {
+        let mut buffer = buffer();
+        buffer.expect(1 << 30);
+        let mut size = 0;
+        for index in 0..200_usize {
+            let bytes = vec![index as u8; index * 7];
+            buffer.append(&bytes);
+            size += bytes.len();
+            assert_eq!(buffer.bytes().len(), size);
+            assert!(buffer.bytes().ends_with(&bytes));
+            assert!(buffer.capacity() <= (size * 2).max(READ_BUFFER_BYTES[2]));
+            if index % 50 == 0 {
+                buffer.consume(size);
+                size = 0;
+            }
+        }
+        buffer.release_if_empty();
+        assert!(buffer.capacity() > 0);
+        buffer.consume(size);
+        buffer.release_if_empty();
+        assert_eq!(buffer.capacity(), 0);
+    }
 
     fn buffer() -> ReadBuffer {
         ReadBuffer::new(Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 4)))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{CertificateError, Error, ProtocolVersion};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
 
 use crate::base::limits::{TLS_UNREAD_BYTES_MAX, TLS_UNREAD_HANDSHAKE_BYTES_MAX};
 use crate::net::tls_config::{TlsServer, suite_text};
@@ -86,8 +86,48 @@ fn go_text(error: &Error) -> String {
         ) => {
             "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage"
         }
-        Error::AlertReceived(alert) => return format!("remote error: tls: {alert:?}"),
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => "tls: client offered only unsupported versions",
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => {
+            "tls: no cipher suite supported by both client and server"
+        }
+        Error::AlertReceived(alert) => return format!("remote error: tls: {}", alert_text(*alert)),
         other => return format!("tls: {other}"),
+    };
+    text.to_owned()
+}
+
+/// Source: Go crypto/tls alert.go.
+fn alert_text(alert: AlertDescription) -> String {
+    let text = match alert {
+        AlertDescription::CloseNotify => "close notify",
+        AlertDescription::UnexpectedMessage => "unexpected message",
+        AlertDescription::BadRecordMac => "bad record MAC",
+        AlertDescription::RecordOverflow => "record overflow",
+        AlertDescription::HandshakeFailure => "handshake failure",
+        AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported certificate",
+        AlertDescription::CertificateRevoked => "revoked certificate",
+        AlertDescription::CertificateExpired => "expired certificate",
+        AlertDescription::CertificateUnknown => "unknown certificate",
+        AlertDescription::IllegalParameter => "illegal parameter",
+        AlertDescription::UnknownCA => "unknown certificate authority",
+        AlertDescription::AccessDenied => "access denied",
+        AlertDescription::DecodeError => "error decoding message",
+        AlertDescription::DecryptError => "error decrypting message",
+        AlertDescription::ProtocolVersion => "protocol version not supported",
+        AlertDescription::InsufficientSecurity => "insufficient security level",
+        AlertDescription::InternalError => "internal error",
+        AlertDescription::UserCanceled => "user canceled",
+        AlertDescription::MissingExtension => "missing extension",
+        AlertDescription::UnrecognisedName => "unrecognized name",
+        AlertDescription::CertificateRequired => "certificate required",
+        AlertDescription::NoApplicationProtocol => "no application protocol",
+        other => return format!("alert({})", u8::from(other)),
     };
     text.to_owned()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::config::load::{self, Loaded};
 use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
+use crate::net::tls_config::TlsServer;
 use crate::server::flags::Flags;
 use crate::server::help;
 use crate::server::identity::version_text;
@@ -179,6 +180,11 @@ fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings)
             program.refuse(&lines)
         }
         Ok(loaded) => {
+            if let Some(tls) = &loaded.options.tls
+                && let Err(reason) = TlsServer::build(tls, loaded.options.allow_non_tls)
+            {
+                return program.refuse(&format!("{}: {reason}", path.display()));
+            }
             let notes: String =
                 loaded.unsupported.iter().map(|warning| format!("{warning}\n")).collect();
             Invocation::TestConfig(format!(

@@ -173,6 +173,12 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
     }
 }
 
+/// Reads what clients' TLS is made of, if they are to speak it.
+fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
+    Ok(tls.transpose()?.map(Arc::new))
+}
+
 /// Source: nats-server AcceptLoop.
 fn announce_tls(options: &Options) {
     let Some(tls) = &options.tls else { return };
@@ -306,6 +312,7 @@ impl Server<'_> {
         let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
         let auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
+        // The files are read again even if the block is the same: certificates are renewed in place.
         let tls = build_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);

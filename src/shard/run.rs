@@ -15,7 +15,9 @@ use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
-use crate::base::limits::{CHUNK_BYTES, CHUNKS_POOLED_MAX, READ_BUFFER_BYTES, SEALED_BYTES};
+use crate::base::limits::{
+    CHUNK_BYTES, CHUNKS_POOLED_MAX, OPENED_BYTES, READ_BUFFER_BYTES, SEALED_BYTES,
+};
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
@@ -104,6 +106,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         peers: seed.peers,
         connections: Rc::new(ConnectionContext {
             read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
+            opened_pool: Rc::new(BufferPool::new(&OPENED_BYTES, CHUNKS_POOLED_MAX)),
             sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, CHUNKS_POOLED_MAX)),
             hook: hook.clone(),
             resumable,

@@ -8,6 +8,7 @@
 pub mod certificates;
 pub mod raw_client;
 pub mod server;
+pub mod tls_client;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
-use crate::config::tls_options::{CertificateOptions, TlsOptions};
+use crate::config::tls_options::{CertificateOptions, TlsOptions, TlsVersion};
 use crate::net::test_certificates::{Authority, Pair, Wanted};
 
 /// Files of one test, removed with it.
@@ -350,7 +350,20 @@ fn a_client_refuses_an_expired_certificate_and_the_server_hears_why() {
     feed(&mut pipe, &said(&mut client), usize::MAX).unwrap();
     tell(&mut client, &outgoing(&mut pipe)).unwrap_err();
     let failure = feed(&mut pipe, &said(&mut client), usize::MAX).unwrap_err();
-    assert_eq!(failure.to_string(), "TLS handshake error: remote error: tls: CertificateExpired");
+    assert_eq!(failure.to_string(), "TLS handshake error: remote error: tls: expired certificate");
+}
+
+#[test]
+fn the_lowest_version_is_kept() {
+    let world = World::new("tls-version");
+    let options = TlsOptions { version_min: TlsVersion::V1_3, ..world.options() };
+    let mut pipe = TlsPipe::new(&server(&options)).unwrap();
+    let mut client = world.client(&rustls::version::TLS12, None);
+    let failure = shake(&mut client, &mut pipe, usize::MAX).unwrap_err();
+    let text = "TLS handshake error: tls: client offered only unsupported versions";
+    assert_eq!(failure.to_string(), text);
+    let mut pipe = TlsPipe::new(&server(&options)).unwrap();
+    shake(&mut world.client(&rustls::version::TLS13, None), &mut pipe, usize::MAX).unwrap();
 }
 
 #[test]
@@ -359,6 +372,41 @@ fn no_resumption_skips_a_clients_certificate() {
     let server = server(&world.mutual_options());
     assert!(!server.config.ticketer.enabled());
     assert_eq!(server.config.send_tls13_tickets, 0);
+}
+
+/// The beginning of a hello that would be 65,280 bytes long, in full records.
+fn endless_hello(size: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < size {
+        bytes.extend([HANDSHAKE_RECORD, 3, 3, 0x40, 0]);
+        let begin = bytes.len();
+        if begin == 5 {
+            bytes.extend([1, 0, 0xff, 0]);
+        }
+        bytes.resize(begin + RECORD_BYTES, 0x5a);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+#[test]
+fn an_unfinished_hello_is_held_up_to_its_bound() {
+    let world = World::new("tls-bound");
+    let server = server(&world.options());
+    const MAX: usize = TLS_UNREAD_HANDSHAKE_BYTES_MAX;
+    for piece in [1000, usize::MAX] {
+        for size in [MAX - 1, MAX, MAX + 1] {
+            let mut pipe = TlsPipe::new(&server).unwrap();
+            let result = feed(&mut pipe, &endless_hello(size), piece);
+            if size <= MAX {
+                assert_eq!(result, Ok(Vec::new()));
+                assert_eq!(pipe.unread_bytes(), size);
+            } else {
+                assert_eq!(result, Err(TlsFailure::TooLarge));
+                assert_eq!(pipe.unread_bytes(), 0);
+            }
+        }
+    }
 }
 
 /// Random input before the handshake has ended: from noise to a good handshake with a few bytes changed.

@@ -1,0 +1,165 @@
+//! A raw client that speaks TLS: lines in, bytes out, without any knowledge of the protocol beyond INFO.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::WAIT_MAX;
+use super::certificates::Pair;
+
+/// One connection after its handshake.
+pub struct TlsClient {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    /// The INFO that came in clear before the handshake, if it did.
+    pub clear_info: String,
+}
+
+/// How a connection is opened.
+pub struct Opening<'a> {
+    pub authority_pem: &'a str,
+    pub own: Option<&'a Pair>,
+    pub name: &'a str,
+    /// Begin with TLS; else wait for INFO.
+    pub tls_first: bool,
+}
+
+/// What a client trusts and shows.
+pub fn client_config(authority_pem: &str, own: Option<&Pair>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(authority_pem.as_bytes()).expect("PEM");
+    roots.add(root).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions that ring has")
+        .with_root_certificates(roots);
+    Arc::new(match own {
+        Some(pair) => {
+            let chain = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).expect("PEM");
+            builder.with_client_auth_cert(vec![chain.expect("PEM")], key).expect("a pair")
+        }
+        None => builder.with_no_client_auth(),
+    })
+}
+
+impl TlsClient {
+    /// Connects and shakes hands. With TLS 1.3 a server that refuses our certificate says so only later.
+    ///
+    /// # Errors
+    /// Nobody listens, or the handshake fails.
+    pub fn connect(address: SocketAddr, opening: &Opening<'_>) -> std::io::Result<Self> {
+        let mut socket = TcpStream::connect_timeout(&address, WAIT_MAX)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(WAIT_MAX))?;
+        socket.set_write_timeout(Some(WAIT_MAX))?;
+        let clear_info = if opening.tls_first { String::new() } else { read_line(&mut socket)? };
+        let name = ServerName::try_from(opening.name.to_owned()).expect("a name");
+        let config = client_config(opening.authority_pem, opening.own);
+        let mut connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(Self { stream: StreamOwned::new(connection, socket), clear_info })
+    }
+
+    /// # Errors
+    /// The connection is gone.
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// # Errors
+    /// The connection ended, or nothing came in time.
+    pub fn line(&mut self) -> std::io::Result<String> {
+        read_line(&mut self.stream)
+    }
+
+    /// Takes lines until one begins with `start`.
+    ///
+    /// # Errors
+    /// None did before the connection ended or nothing came in time.
+    pub fn line_with(&mut self, start: &str) -> std::io::Result<String> {
+        loop {
+            let line = self.line()?;
+            if line.starts_with(start) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Sends CONNECT and waits until it took effect.
+    ///
+    /// # Errors
+    /// The server ended the connection.
+    pub fn log_in(&mut self) -> std::io::Result<()> {
+        self.send(b"CONNECT {\"verbose\":false}\r\n")?;
+        self.round_trip()
+    }
+
+    /// # Errors
+    /// No PONG came.
+    pub fn round_trip(&mut self) -> std::io::Result<()> {
+        self.send(b"PING\r\n")?;
+        self.line_with("PONG").map(drop)
+    }
+
+    /// Reads exactly so many bytes.
+    ///
+    /// # Errors
+    /// The connection ended, or they did not come in time.
+    pub fn bytes(&mut self, size: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether the server ended the stream in the way of TLS.
+    pub fn ends_cleanly(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).is_ok()
+    }
+
+    /// Asks for new keys in both directions.
+    ///
+    /// # Errors
+    /// The connection is gone, or not of TLS 1.3.
+    pub fn update_keys(&mut self) -> std::io::Result<()> {
+        self.stream.conn.refresh_traffic_keys().map_err(std::io::Error::other)
+    }
+
+    /// Says that no more will come, and nothing else.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn send_close_notify(&mut self) -> std::io::Result<()> {
+        self.stream.conn.send_close_notify();
+        self.stream.flush()
+    }
+
+    /// The server's own certificate as DER.
+    pub fn server_certificate(&self) -> Vec<u8> {
+        let presented = self.stream.conn.peer_certificates().unwrap_or_default();
+        presented.first().map(|der| der.to_vec()).unwrap_or_default()
+    }
+}
+
+/// Byte by byte: what follows the line is not ours to read.
+fn read_line(source: &mut impl Read) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') {
+        match source.read(&mut byte) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
