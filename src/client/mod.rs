@@ -1,4 +1,5 @@
 //! Floor 6: the NATS client protocol over the broker's verbs.
 
 pub mod connect;
+pub mod facts;
 pub mod session;
