@@ -37,6 +37,7 @@ pub mod net;
 // F6
 pub mod client;
 pub mod mesh;
+pub mod monitor;
 // F7
 pub mod shard;
 // F8

@@ -143,3 +143,35 @@ pub const CONFIG_DEPTH_MAX: usize = 128;
 /// Files that include each other, and variables of the environment that name each other, so that a file
 /// that includes itself ends. Enforced by the configuration parser.
 pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;
+
+/// Subscriptions kept of one closed connection for monitoring: ten thousand closed connections must not
+/// hold millions. Enforced by the session when it closes.
+pub const CLOSED_SUBSCRIPTIONS_MAX: usize = 64;
+
+/// Connections or subscriptions that one monitoring task looks at before the shard goes on with its work:
+/// at some tens of nanoseconds each, well below a tenth of a millisecond. Enforced by `shard::snapshot`.
+pub const SNAPSHOT_ENTRIES_PER_TURN: usize = 256;
+
+/// Connections described in full by one monitoring task: each takes a few allocations.
+pub const SNAPSHOT_DETAILS_PER_TURN: usize = 64;
+
+/// Cached subjects looked at for one shard's fan-out figures. Enforced by `shard::snapshot`.
+pub const SNAPSHOT_FANOUT_SUBJECTS_MAX: usize = 512;
+
+/// Entries of the lists in one monitoring answer, subscriptions of all its connections together. Past it
+/// the answer is cut and says so. Enforced by the side that gathers.
+pub const MONITOR_ENTRIES_MAX: usize = 1 << 18;
+
+/// Bytes of one HTTP request head on the monitoring port. Enforced by `monitor::http`.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+
+/// Headers of one HTTP request. Enforced by `monitor::http`.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Bytes of a request body that are read and thrown away to keep the connection; no endpoint wants one.
+/// Enforced by `monitor::http`.
+pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Connections to the monitoring port. Past it the one that waits longest for a request is closed, so
+/// half-sent requests take neither memory nor the port. Enforced by `server::monitor_http`.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;

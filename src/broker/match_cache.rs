@@ -147,6 +147,11 @@ impl<V> MatchCache<V> {
         self.clock_hand = 0;
     }
 
+    /// All answers, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.answers.iter().map(|(_, answer)| &answer.value)
+    }
+
     pub fn len(&self) -> usize {
         self.answers.len()
     }

@@ -3,6 +3,7 @@
 //! `Broker` is the facade: the verbs every speaker uses. It is borrowed for one batch of commands and never
 //! across an await. Sinks (outboxes, links) append and return; they never call back.
 
+pub mod inspect;
 pub mod interest;
 pub mod link;
 pub mod match_cache;
@@ -65,6 +66,7 @@ pub struct BrokerCounters {
 struct AccountState {
     table: SubjectTable<Rc<Subscription>>,
     cache: MatchCache<Rc<MatchList>>,
+    counts: inspect::TableCounts,
 }
 
 impl AccountState {
@@ -72,6 +74,7 @@ impl AccountState {
         Self {
             table: SubjectTable::new(random.u64(..)),
             cache: MatchCache::new(MATCH_CACHE_ENTRIES, random.u64(..)),
+            counts: inspect::TableCounts::default(),
         }
     }
 }
@@ -301,6 +304,7 @@ impl Broker {
         let state = &mut self.accounts[account.index()];
         let slot = state.table.insert(subscription.filter(), subscription.clone());
         subscription.slot.set(Some(slot));
+        state.counts.added(subscription);
         Self::evict(state, subscription.filter());
     }
 
@@ -310,6 +314,7 @@ impl Broker {
         let slot = subscription.slot.take().expect("a subscription is removed once");
         let removed = state.table.remove(subscription.filter(), slot);
         debug_assert!(removed.is_some());
+        state.counts.removed(subscription);
         Self::evict(state, subscription.filter());
     }
 

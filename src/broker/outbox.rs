@@ -8,7 +8,7 @@
 //! Invariant: `pending_bytes` = bytes in `buffers` + bytes of the chunk the writer has taken and not yet
 //! confirmed by `sent`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -83,6 +83,16 @@ impl FanOutFrame {
     }
 }
 
+/// What all outboxes of a shard did, closed ones included. A message is counted here when its send begins, or
+/// at the end of its connection: reading the sum costs nothing per connection or message.
+#[derive(Default)]
+pub struct OutboxTotals {
+    pub messages: Cell<u64>,
+    pub bytes: Cell<u64>,
+    /// Times a producer was asked to wait.
+    pub stalls: Cell<u64>,
+}
+
 /// The reply subjects a client was given and may answer to.
 pub struct ReplyTracker {
     pub permissions: Arc<Permissions>,
@@ -123,6 +133,9 @@ pub struct Outbox {
     observed: Cell<bool>,
     /// Chunks and bytes that were given up when the connection was closed.
     written_off: Cell<(usize, usize)>,
+    totals: OnceCell<Rc<OutboxTotals>>,
+    /// How much of `out_messages` and `out_bytes` the totals have.
+    totalled: Cell<(u64, u64)>,
     pub stalls: Cell<u64>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -152,10 +165,32 @@ impl Outbox {
             trace: RefCell::default(),
             observed: Cell::new(false),
             written_off: Cell::new((0, 0)),
+            totals: OnceCell::new(),
+            totalled: Cell::default(),
             stalls: Cell::new(0),
             out_messages: Cell::new(0),
             out_bytes: Cell::new(0),
         }
+    }
+
+    /// Where this outbox is counted from now on; only the first call counts.
+    pub fn set_totals(&self, totals: Rc<OutboxTotals>) {
+        // A second call is of the same shard, whose totals are the same.
+        let _ = self.totals.set(totals);
+    }
+
+    /// Brings the shard's totals up to date with this outbox.
+    pub fn add_to_totals(&self) {
+        let Some(totals) = self.totals.get() else { return };
+        let now = (self.out_messages.get(), self.out_bytes.get());
+        let before = self.totalled.replace(now);
+        totals.messages.set(totals.messages.get() + now.0 - before.0);
+        totals.bytes.set(totals.bytes.get() + now.1 - before.1);
+    }
+
+    /// When the kernel last took bytes; at first the time of the connection's start.
+    pub fn last_sent(&self) -> Instant {
+        self.last_sent.get()
     }
 
     pub fn pending_bytes(&self) -> usize {
@@ -347,6 +382,7 @@ impl Outbox {
 
     pub fn send_begins(&self, now: Instant) {
         self.send_started.set(Some(now));
+        self.add_to_totals();
     }
 
     /// The kernel took `bytes`.
@@ -382,6 +418,9 @@ impl Outbox {
             return None;
         }
         self.stalls.set(self.stalls.get() + 1);
+        if let Some(totals) = self.totals.get() {
+            totals.stalls.set(totals.stalls.get() + 1);
+        }
         Some(self.sent.value() + (pending - self.pace_bytes.get() / 2) as u64)
     }
 

@@ -134,7 +134,9 @@ impl Broker {
 
     /// The matched list of a subject, from the account's cache or the table.
     fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
+        account.counts.matches += 1;
         if let Some(list) = account.cache.get(subject) {
+            account.counts.cache_hits += 1;
             return list.clone();
         }
         let mut list = MatchList::default();

@@ -138,17 +138,19 @@ pub struct ClientSession {
     pub(super) subject_tokens_max: usize,
     pub(super) trace: Option<Rc<Trace>>,
     first_pong_sent: bool,
-    detached: bool,
+    pub(super) detached: bool,
     ping_interval: Duration,
     ping_max: u32,
     pub(super) ping_at: Instant,
-    pings_outstanding: u32,
-    ping_sent: Instant,
-    rtt: Option<Duration>,
+    pub(super) pings_outstanding: u32,
+    pub(super) ping_sent: Instant,
+    pub(super) rtt: Option<Duration>,
     rtt_measured: Instant,
     /// Set by any batch, looked at and cleared when a PING is due.
-    active_at: Instant,
-    active: bool,
+    pub(super) active_at: Instant,
+    pub(super) active: bool,
+    /// Kept for monitoring when the connection ends.
+    pub(super) last_subscriptions: super::facts::LastSubscriptions,
     pub started: Instant,
     pub in_messages: u64,
     pub in_bytes: u64,
@@ -234,6 +236,7 @@ impl ClientSession {
             rtt_measured: now,
             active_at: now,
             active: false,
+            last_subscriptions: super::facts::LastSubscriptions::default(),
             started: now,
             in_messages: 0,
             in_bytes: 0,
@@ -824,6 +827,7 @@ impl Session for ClientSession {
         if std::mem::replace(&mut self.detached, true) {
             return;
         }
+        self.keep_last_subscriptions();
         self.context.broker.borrow_mut().detach(self.key);
         self.context.logins.borrow_mut().remove(&self.id);
         self.leave_account();

@@ -23,6 +23,11 @@ impl Inbound {
         self.snapshot
     }
 
+    /// Batches and notes that wait now.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.end.messages.ready_count(), self.end.notes.ready_count())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.end.messages.is_empty()
     }

@@ -60,6 +60,14 @@ pub struct MeshCounters {
     pub interest_in: u64,
 }
 
+/// How full the lanes of this shard are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneDepth {
+    pub batches: usize,
+    pub notes: usize,
+    pub staged_bytes: usize,
+}
+
 impl Mesh {
     /// Opens a link to every peer in the broker. Call before the first client attaches.
     pub fn new(
@@ -185,6 +193,22 @@ impl Mesh {
             outbound.push_note(Note::Pace { client: publisher.client, paused: false });
             outbound.wake();
         }
+    }
+
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// What stands on the lanes into this shard, and what waits here for room.
+    pub fn depth(&self) -> LaneDepth {
+        let mut depth = LaneDepth::default();
+        for peer in &self.peers {
+            let (batches, notes) = peer.inbound.borrow().waiting();
+            depth.batches += batches;
+            depth.notes += notes;
+            depth.staged_bytes += peer.outbound.staged_bytes();
+        }
+        depth
     }
 
     pub fn counters(&self) -> MeshCounters {

@@ -68,6 +68,11 @@ impl Outbound {
         }
     }
 
+    /// Bytes of batches that found no slot.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged_bytes.get()
+    }
+
     pub fn push_note(&self, note: Note) {
         let mut staged = self.staged_notes.borrow_mut();
         let mut end = self.end.borrow_mut();

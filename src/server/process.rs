@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::log;
@@ -24,6 +24,8 @@ use crate::server::flags::Flags;
 use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
 use crate::server::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
 use crate::server::log_writer::ServerLog;
+use crate::server::monitor_answers::{Fixed, Live};
+use crate::server::monitor_http::{Monitor, MonitorPort};
 use crate::server::reload;
 use crate::server::signals::{self, ServerEvent};
 use crate::server::unix_socket::{self, UnixSocketFile};
@@ -102,6 +104,8 @@ struct Server<'a> {
     identity: Identity,
     shards: Shards,
     log: &'a ServerLog,
+    monitor: Option<Monitor>,
+    monitor_address: Option<SocketAddr>,
 }
 
 fn run(start: Start, log: &ServerLog) -> Result<(), String> {
@@ -118,7 +122,11 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let tls = build_tls(&options)?;
+    let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
+    let driver = placement.driver;
+    let port = MonitorPort::bind(&options)?;
+    let monitor_address = port.as_ref().map(|port| port.address);
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
         Some(unix) => {
@@ -137,20 +145,38 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         unix,
         tls,
     )?;
-    let mut server = Server { options, auth, flags: start.flags, identity, shards, log };
+    let live = Live {
+        options: options.clone(),
+        auth: auth.clone(),
+        info: shards.info.clone(),
+        config_loaded: started.1,
+    };
+    let monitor = match port {
+        Some(port) => {
+            let fixed = Fixed {
+                shards: shards.handles.clone(),
+                counters: shards.counters.clone(),
+                started,
+                driver: driver_name(driver),
+                http_port: port.address.port(),
+                base_path: options.monitor.base_path.clone(),
+            };
+            Some(port.serve(fixed, live).map_err(|error| format!("monitoring: {error}"))?)
+        }
+        None => None,
+    };
+    let flags = start.flags;
+    let mut server =
+        Server { options, auth, flags, identity, shards, log, monitor, monitor_address };
     server.announce_ready(&mut files)?;
     server.wait(&events);
+    // While the shards still answer.
+    drop(server.monitor);
     stop(server.shards);
     drop(files);
     drop(signal_thread);
     tracing::info!("Server Exiting..");
     Ok(())
-}
-
-/// The certificates and rules of the client port; none = plain.
-fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
-    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
-    Ok(tls.transpose()?.map(Arc::new))
 }
 
 fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
@@ -217,11 +243,15 @@ fn place(options: &Options) -> Result<Placement, String> {
     Ok(Placement { driver, cores })
 }
 
-fn cores_text(cores: &[Option<usize>], driver: Driver) -> String {
-    let driver = match driver {
+fn driver_name(driver: Driver) -> &'static str {
+    match driver {
         Driver::IoUring => "io_uring",
         Driver::Epoll => "epoll",
-    };
+    }
+}
+
+fn cores_text(cores: &[Option<usize>], driver: Driver) -> String {
+    let driver = driver_name(driver);
     let pinned: Vec<String> = cores.iter().flatten().map(usize::to_string).collect();
     if pinned.is_empty() {
         format!("{driver}, not pinned")
@@ -283,7 +313,12 @@ impl Server<'_> {
                 true => "tls",
                 false => "nats",
             };
-            let ports = Ports { nats: listener_urls(scheme, address), ..Ports::default() };
+            let monitoring = self.monitor_address.map(|address| listener_urls("http", address));
+            let ports = Ports {
+                nats: listener_urls(scheme, address),
+                monitoring: monitoring.unwrap_or_default(),
+                ..Ports::default()
+            };
             match PortsFile::write(directory, &program_name(), &ports) {
                 Ok(file) => files.ports = Some(file),
                 Err(text) => tracing::error!("{text}"),
@@ -334,6 +369,14 @@ impl Server<'_> {
         });
         for row in &reload.plan.rows {
             tracing::info!("Reloaded: {}", row.key);
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.reload(Live {
+                options: options.clone(),
+                auth: auth.clone(),
+                info: info.clone(),
+                config_loaded: SystemTime::now(),
+            });
         }
         self.options = options;
         self.auth = auth;

@@ -2,6 +2,7 @@
 
 mod offload;
 mod run;
+pub mod snapshot;
 
 pub use offload::Offload;
 pub use run::{ShardSeed, run};
@@ -69,6 +70,7 @@ pub struct Shard {
     /// All shards, this one too.
     peers: Vec<ShardHandle>,
     connections: Rc<ConnectionContext>,
+    recorded: snapshot::Recorded,
     registry: RefCell<Slab<Entry>>,
     hook: Rc<TurnHook>,
     /// The shared listeners, and last this shard's own, if any.
@@ -111,6 +113,7 @@ impl Shard {
         let id = self.server.next_connection_id();
         let session =
             ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
+        session.outbox().set_totals(self.recorded.outboxes.clone());
         let session = Rc::new(RefCell::new(session));
         let control = Rc::new(ConnectionControl::default());
         let entry = Entry { session: session.clone(), control: control.clone() };
@@ -121,7 +124,9 @@ impl Shard {
             if let Err(error) = serve(accepted.stream, session.clone(), control, context).await {
                 tracing::error!("cid:{id} - the socket cannot be served: {error}");
                 session.borrow_mut().close(CloseReason::ReadError);
+                session.borrow().outbox().close(CloseReason::ReadError);
             }
+            shard.record_closed(&mut session.borrow_mut());
             shard.registry.borrow_mut().remove(key);
             shard.server.connection_closed();
             shard.loads.of(shard.id).subtract();
@@ -144,6 +149,7 @@ impl Shard {
             }
             entry.control.shrink_if_idle();
         }
+        self.record_pending();
     }
 
     /// How often `tick` must run for deadlines to be kept within a quarter of their length.

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use slab::Slab;
 
+use super::snapshot::Recorded;
 use super::{Offload, Shard, ShardHandle, Task};
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
@@ -112,6 +113,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             resumable,
             driver: seed.driver,
         }),
+        recorded: Recorded::default(),
         registry: RefCell::new(Slab::new()),
         hook: hook.clone(),
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
@@ -148,6 +150,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
 
     poll_fn(|context| {
         hook.begin_end_of_turn(context);
+        shard.recorded.turns.set(shard.recorded.turns.get() + 1);
         if shard.mesh.end_of_turn() {
             hook.note_activity();
         }

@@ -1,0 +1,92 @@
+//! What monitoring asks a shard's routing state: counts that are kept anyway, and walks in bounded steps.
+
+use std::rc::Rc;
+
+use super::Broker;
+use super::subscription::Subscription;
+use crate::base::ids::{AccountId, ClientKey};
+
+/// What one account's table and cache did on this shard. Interest behind links is not counted as a
+/// subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounts {
+    pub subscriptions: usize,
+    pub inserts: u64,
+    pub removes: u64,
+    /// Subjects looked up; a publisher that repeats its subject does not look it up again.
+    pub matches: u64,
+    pub cache_hits: u64,
+    /// Subjects in the match cache.
+    pub cached: usize,
+}
+
+impl TableCounts {
+    pub(super) fn added(&mut self, subscription: &Subscription) {
+        if subscription.client().is_some() {
+            self.subscriptions += 1;
+            self.inserts += 1;
+        }
+    }
+
+    pub(super) fn removed(&mut self, subscription: &Subscription) {
+        if subscription.client().is_some() {
+            self.subscriptions -= 1;
+            self.removes += 1;
+        }
+    }
+}
+
+/// How many subscriptions the cached subjects reach on this shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fanout {
+    pub subjects: u64,
+    pub total: u64,
+    pub largest: u64,
+}
+
+impl Broker {
+    /// Accounts that this shard has state for; ids are below this.
+    pub fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    pub fn table_counts(&self, account: AccountId) -> TableCounts {
+        self.accounts.get(account.index()).map_or_else(TableCounts::default, |state| TableCounts {
+            cached: state.cache.len(),
+            ..state.counts
+        })
+    }
+
+    /// The fan-out of at most `subjects_max` cached subjects of an account.
+    pub fn fanout(&self, account: AccountId, subjects_max: usize) -> Fanout {
+        let mut fanout = Fanout::default();
+        let Some(state) = self.accounts.get(account.index()) else { return fanout };
+        for list in state.cache.values().take(subjects_max) {
+            let groups: usize = list.groups.iter().map(|group| group.members.len()).sum();
+            let reached = (list.plain.len() + groups) as u64;
+            fanout.subjects += 1;
+            fanout.total += reached;
+            fanout.largest = fanout.largest.max(reached);
+        }
+        fanout
+    }
+
+    /// Visits a client's subscriptions from the place an earlier walk gave, until `visit` says no. Gives the
+    /// place to go on from, or none at the end. A subscription that comes meanwhile may be missed.
+    pub fn walk_subscriptions(
+        &self,
+        client: ClientKey,
+        from: usize,
+        mut visit: impl FnMut(&Rc<Subscription>) -> bool,
+    ) -> Option<usize> {
+        let table = &self.clients.get(client.index())?.subscriptions;
+        for place in from..table.num_buckets() {
+            if let Some(subscription) = table.get_bucket(place)
+                && !visit(subscription)
+            {
+                return Some(place + 1);
+            }
+        }
+        None
+    }
+}

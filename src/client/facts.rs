@@ -1,0 +1,127 @@
+//! What a session tells monitoring about itself.
+
+use std::time::{Duration, Instant};
+
+use super::session::{ClientSession, Stage};
+use crate::auth::account::GLOBAL_ACCOUNT_NAME;
+use crate::base::ids::{ClientKey, ConnectionId};
+use crate::base::limits::CLOSED_SUBSCRIPTIONS_MAX;
+use crate::net::listener::Peer;
+use crate::protocol::nats::encode;
+use crate::protocol::nats::handshake::ConnectOptions;
+
+/// One session as it stands now. Borrowed: whoever wants to keep something copies it.
+pub struct SessionFacts<'a> {
+    pub id: ConnectionId,
+    pub key: ClientKey,
+    pub peer: &'a Peer,
+    pub connect: &'a ConnectOptions,
+    pub account: &'a str,
+    /// Who logged in: a name, a public nkey, or `[REDACTED]` for a token; empty where nobody had to.
+    pub user: &'a str,
+    pub started: Instant,
+    /// Exact to a tick of the shard.
+    pub last_activity: Instant,
+    pub rtt: Option<Duration>,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    pub pending_bytes: usize,
+    pub stalls: u64,
+}
+
+/// The subscriptions a connection had when it ended.
+#[derive(Debug, Default)]
+pub struct LastSubscriptions {
+    pub count: usize,
+    /// The first `CLOSED_SUBSCRIPTIONS_MAX` of them.
+    pub kept: Vec<LastSubscription>,
+}
+
+#[derive(Debug)]
+pub struct LastSubscription {
+    pub filter: Box<[u8]>,
+    pub queue: Box<[u8]>,
+    pub sid: Box<[u8]>,
+    pub delivered: u64,
+    pub max: u64,
+}
+
+impl ClientSession {
+    /// Whether it has left the broker: it is about to go.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Sends a PING to a client library whose round-trip time is asked for and not known yet, so that the
+    /// next answer has it. Source: nats-server server/client.go getRTT.
+    pub fn measure_round_trip(&mut self, now: Instant) {
+        let wanted = self.rtt.is_none() && self.pings_outstanding == 0;
+        if wanted && self.stage == Stage::Connected && !self.connect.lang.is_empty() {
+            self.pings_outstanding = 1;
+            self.ping_sent = now;
+            self.outbox.push_bytes(encode::PING);
+        }
+    }
+
+    pub fn facts(&self, now: Instant) -> SessionFacts<'_> {
+        let outbox = &self.outbox;
+        let heard = if self.active { now } else { self.active_at };
+        SessionFacts {
+            id: self.id,
+            key: self.key,
+            peer: &self.peer,
+            connect: &self.connect,
+            account: match &self.identity {
+                Some(identity) => &identity.account.name,
+                None => GLOBAL_ACCOUNT_NAME,
+            },
+            user: self.user(),
+            started: self.started,
+            last_activity: heard.max(outbox.last_sent()),
+            rtt: self.rtt,
+            in_messages: self.in_messages,
+            in_bytes: self.in_bytes,
+            out_messages: outbox.out_messages.get(),
+            out_bytes: outbox.out_bytes.get(),
+            pending_bytes: outbox.pending_bytes(),
+            stalls: outbox.stalls.get(),
+        }
+    }
+
+    /// Source of the order: nats-server server/client.go getRawAuthUser.
+    fn user(&self) -> &str {
+        let connect = &self.connect;
+        if !connect.nkey.is_empty() {
+            &connect.nkey
+        } else if !connect.user.is_empty() {
+            &connect.user
+        } else if !connect.auth_token.is_empty() {
+            "[REDACTED]"
+        } else {
+            self.identity.as_ref().map_or("", |identity| &identity.user_name)
+        }
+    }
+
+    /// Remembers what the broker is about to forget.
+    pub(super) fn keep_last_subscriptions(&mut self) {
+        let broker = self.context.broker.borrow();
+        let last = &mut self.last_subscriptions;
+        last.count = broker.subscription_count(self.key);
+        broker.walk_subscriptions(self.key, 0, |subscription| {
+            last.kept.push(LastSubscription {
+                filter: subscription.filter().into(),
+                queue: subscription.queue().into(),
+                sid: subscription.sid().into(),
+                delivered: subscription.delivered.get(),
+                max: subscription.max.get(),
+            });
+            last.kept.len() < CLOSED_SUBSCRIPTIONS_MAX
+        });
+    }
+
+    pub fn take_last_subscriptions(&mut self) -> LastSubscriptions {
+        std::mem::take(&mut self.last_subscriptions)
+    }
+}

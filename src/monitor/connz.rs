@@ -1,0 +1,465 @@
+//! `/connz`: who is connected, and who was.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::query::Query;
+use super::snapshot::{
+    ClosedConnection, ConnectionDetails, ConnectionFilter, ConnectionNumbers, SubscriptionDetails,
+};
+use super::subsz::SubscriptionReport;
+use super::text;
+use super::varz::ServerFacts;
+use crate::auth::account::GLOBAL_ACCOUNT_NAME;
+use crate::protocol::nats::error::CloseReason;
+
+/// Entries of a list when nobody says how many.
+pub const LIST_LIMIT_DEFAULT: usize = 1024;
+
+/// What a list of connections is sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortBy {
+    #[default]
+    Id,
+    Subscriptions,
+    Pending,
+    OutMessages,
+    InMessages,
+    OutBytes,
+    InBytes,
+    LastActivity,
+    Idle,
+    Uptime,
+    Stop,
+    Reason,
+    RoundTrip,
+}
+
+impl SortBy {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "" | "cid" | "start" => Self::Id,
+            "subs" => Self::Subscriptions,
+            "pending" => Self::Pending,
+            "msgs_to" => Self::OutMessages,
+            "msgs_from" => Self::InMessages,
+            "bytes_to" => Self::OutBytes,
+            "bytes_from" => Self::InBytes,
+            "last" => Self::LastActivity,
+            "idle" => Self::Idle,
+            "uptime" => Self::Uptime,
+            "stop" => Self::Stop,
+            "reason" => Self::Reason,
+            "rtt" => Self::RoundTrip,
+            _ => return None,
+        })
+    }
+
+    fn is_ascending(self) -> bool {
+        matches!(self, Self::Id | Self::Uptime | Self::Reason)
+    }
+
+    /// What is compared. `ended` is set for a closed connection.
+    fn rank(self, numbers: &ConnectionNumbers, now: Instant, ended: Option<&Ended>) -> u64 {
+        let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
+        let until = ended.map_or(now, |ended| ended.stopped);
+        match self {
+            Self::Id => numbers.id,
+            Self::Subscriptions => numbers.subscriptions as u64,
+            Self::Pending => numbers.pending_bytes as u64,
+            Self::OutMessages => numbers.out_messages,
+            Self::InMessages => numbers.in_messages,
+            Self::OutBytes => numbers.out_bytes,
+            Self::InBytes => numbers.in_bytes,
+            Self::LastActivity => {
+                u64::MAX - nanoseconds(now.saturating_duration_since(numbers.last_activity))
+            }
+            Self::Idle => nanoseconds(now.saturating_duration_since(numbers.last_activity)),
+            Self::Uptime => nanoseconds(until.saturating_duration_since(numbers.started)),
+            Self::Stop => u64::MAX - nanoseconds(now.saturating_duration_since(until)),
+            // Texts are compared by their first eight bytes, which differ between most reasons.
+            Self::Reason => ended.map_or(0, |ended| {
+                let mut first = [0; 8];
+                for (target, byte) in first.iter_mut().zip(ended.reason.text().bytes()) {
+                    *target = byte;
+                }
+                u64::from_be_bytes(first)
+            }),
+            Self::RoundTrip => numbers.rtt.map_or(0, nanoseconds),
+        }
+    }
+}
+
+struct Ended {
+    stopped: Instant,
+    reason: CloseReason,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    #[default]
+    Open,
+    Closed,
+    All,
+}
+
+/// How much is told of subscriptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscriptions {
+    #[default]
+    Count,
+    Subjects,
+    Details,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnzOptions {
+    pub sort: SortBy,
+    pub auth: bool,
+    pub subscriptions: Subscriptions,
+    pub offset: usize,
+    pub limit: usize,
+    pub state: State,
+    pub filter: ConnectionFilter,
+    /// MQTT is not spoken here: a filter for one of its clients finds nobody.
+    pub mqtt_client: bool,
+}
+
+/// `subs=`: a boolean or `detail`.
+pub fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
+    if query.get("subs").eq_ignore_ascii_case("detail") {
+        return Ok(Subscriptions::Details);
+    }
+    let wanted = query.boolean("subs")?;
+    Ok(if wanted { Subscriptions::Subjects } else { Subscriptions::Count })
+}
+
+/// `offset` and `limit`; what is negative or 0 means the default.
+pub fn parse_window(query: &Query) -> Result<(usize, usize), String> {
+    let offset = usize::try_from(query.integer("offset")?).unwrap_or(0);
+    let limit = match usize::try_from(query.integer("limit")?) {
+        Ok(0) | Err(_) => LIST_LIMIT_DEFAULT,
+        Ok(limit) => limit,
+    };
+    Ok((offset, limit))
+}
+
+impl ConnzOptions {
+    /// # Errors
+    /// The text of a 400 answer. Checked in nats-server's order.
+    pub fn parse(query: &Query) -> Result<Self, String> {
+        let auth = query.boolean("auth")?;
+        let subscriptions = parse_subscriptions(query)?;
+        let (offset, limit) = parse_window(query)?;
+        let id = query.unsigned("cid")?;
+        let state = match query.get("state").to_ascii_lowercase().as_str() {
+            "" | "open" => State::Open,
+            "closed" => State::Closed,
+            "any" | "all" => State::All,
+            _ => return Err(format!("Error decoding state for {}", query.get("state"))),
+        };
+        let name = query.get("sort");
+        let sort = SortBy::parse(name).ok_or_else(|| format!("invalid sorting option: {name}"))?;
+        if state != State::Closed && matches!(sort, SortBy::Stop | SortBy::Reason) {
+            return Err(format!("sort by {name} only valid on closed connections"));
+        }
+        let filter = ConnectionFilter {
+            id: (id > 0).then_some(id),
+            account: query.given("acc"),
+            user: query.given("user"),
+        };
+        let limit = if id > 0 { 1 } else { limit };
+        let mqtt_client = query.given("mqtt_client").is_some();
+        Ok(Self { sort, auth, subscriptions, offset, limit, state, filter, mqtt_client })
+    }
+}
+
+/// A connection of the list, before it is described.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    Open { shard: usize, place: usize, numbers: ConnectionNumbers },
+    Closed(Arc<ClosedConnection>),
+}
+
+impl Listed {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Open { numbers, .. } => numbers.id,
+            Self::Closed(closed) => closed.details.numbers.id,
+        }
+    }
+
+    fn rank(&self, sort: SortBy, now: Instant) -> u64 {
+        match self {
+            Self::Open { numbers, .. } => sort.rank(numbers, now, None),
+            Self::Closed(closed) => {
+                let ended = Ended { stopped: closed.stopped, reason: closed.reason };
+                sort.rank(&closed.details.numbers, now, Some(&ended))
+            }
+        }
+    }
+}
+
+/// The closed connections a filter leaves.
+pub fn filter_closed(
+    closed: &mut Vec<Arc<ClosedConnection>>,
+    options: &ConnzOptions,
+    open_found: bool,
+) {
+    let filter = &options.filter;
+    closed.retain(|closed| {
+        let details = &closed.details;
+        let of_id = filter.id.is_none_or(|id| id == details.numbers.id && !open_found);
+        let of_account = filter.account.as_ref().is_none_or(|account| *account == details.account);
+        let of_user = filter.user.as_ref().is_none_or(|user| *user == details.user);
+        of_id && of_account && of_user && !options.mqtt_client
+    });
+}
+
+/// Sorts, and keeps what offset and limit select.
+pub fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec<Listed> {
+    let sort = options.sort;
+    if sort.is_ascending() {
+        all.sort_by_cached_key(|listed| (listed.rank(sort, now), listed.id()));
+    } else {
+        all.sort_by_cached_key(|listed| (Reverse(listed.rank(sort, now)), listed.id()));
+    }
+    all.into_iter().skip(options.offset).take(options.limit).collect()
+}
+
+/// Fields and order as nats-server's `Connz`.
+#[derive(Debug, Serialize)]
+pub struct Connz {
+    server_id: String,
+    now: String,
+    num_connections: usize,
+    total: usize,
+    offset: usize,
+    limit: usize,
+    connections: Vec<ConnectionReport>,
+}
+
+/// Fields and order as nats-server's `ConnInfo`.
+#[derive(Debug, Serialize)]
+struct ConnectionReport {
+    cid: u64,
+    kind: &'static str,
+    #[serde(rename = "type")]
+    protocol: &'static str,
+    ip: String,
+    port: u16,
+    start: String,
+    last_activity: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    rtt: String,
+    uptime: String,
+    idle: String,
+    pending_bytes: usize,
+    in_msgs: u64,
+    out_msgs: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    stalls: u64,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    lang: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    authorized_user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    account: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list_detail: Vec<SubscriptionReport>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name_tag: String,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// One entry of the answer, described.
+pub enum Described {
+    Open(Box<ConnectionDetails>),
+    Closed(Arc<ClosedConnection>),
+}
+
+/// The answer. `total` counts before offset and limit.
+pub fn connz(
+    facts: &ServerFacts,
+    options: &ConnzOptions,
+    total: usize,
+    described: Vec<Described>,
+) -> Connz {
+    let connections: Vec<ConnectionReport> = described
+        .into_iter()
+        .map(|one| match one {
+            Described::Open(details) => report(facts, options, &details, None),
+            Described::Closed(closed) => {
+                let ended = Ended { stopped: closed.stopped, reason: closed.reason };
+                report(facts, options, &closed.details, Some(ended))
+            }
+        })
+        .collect();
+    Connz {
+        server_id: facts.info.server_id.clone(),
+        now: facts.now_text(),
+        num_connections: connections.len(),
+        total,
+        offset: options.offset,
+        limit: options.limit,
+        connections,
+    }
+}
+
+fn report(
+    facts: &ServerFacts,
+    options: &ConnzOptions,
+    details: &ConnectionDetails,
+    ended: Option<Ended>,
+) -> ConnectionReport {
+    let numbers = &details.numbers;
+    let until = ended.as_ref().map_or(facts.now.0, |ended| ended.stopped);
+    let (ip, port) =
+        details.address.map_or_else(Default::default, |(ip, port)| (ip.to_string(), port));
+    let list = &details.subscription_list;
+    let is_closed = ended.is_some();
+    let subjects = || list.iter().map(|one| one.subject.clone()).collect();
+    let with_accounts = || {
+        list.iter().map(|one| SubscriptionReport::new(one, is_closed.then_some(&details.account)))
+    };
+    let is_global = details.account == GLOBAL_ACCOUNT_NAME;
+    let when_auth = |text: &str| if options.auth { text.to_owned() } else { String::new() };
+    ConnectionReport {
+        cid: numbers.id,
+        kind: "Client",
+        protocol: "nats",
+        ip,
+        port,
+        start: facts.timestamp_of(numbers.started),
+        last_activity: facts.timestamp_of(numbers.last_activity),
+        stop: ended.as_ref().map(|ended| facts.timestamp_of(ended.stopped)),
+        reason: ended.as_ref().map(|ended| ended.reason.text()),
+        rtt: text::round_trip(numbers.rtt.unwrap_or_default()),
+        uptime: text::uptime(until.saturating_duration_since(numbers.started)),
+        idle: text::uptime(until.saturating_duration_since(numbers.last_activity)),
+        pending_bytes: numbers.pending_bytes,
+        in_msgs: numbers.in_messages,
+        out_msgs: numbers.out_messages,
+        in_bytes: numbers.in_bytes,
+        out_bytes: numbers.out_bytes,
+        stalls: numbers.stalls,
+        subscriptions: numbers.subscriptions,
+        name: details.name.clone(),
+        lang: details.lang.clone(),
+        version: details.version.clone(),
+        authorized_user: when_auth(&details.user),
+        account: when_auth(if is_global { "" } else { &details.account }),
+        subscriptions_list: match options.subscriptions {
+            Subscriptions::Subjects => subjects(),
+            _ => Vec::new(),
+        },
+        subscriptions_list_detail: match options.subscriptions {
+            Subscriptions::Details => with_accounts().collect(),
+            _ => Vec::new(),
+        },
+        // A closed client of the global account has none.
+        name_tag: when_auth(if is_closed && is_global { "" } else { &details.account }),
+    }
+}
+
+/// Drops what would make the answer's subscription lists too long together; says whether it did.
+pub fn cut_subscriptions(described: &mut [Described], entries_max: usize) -> bool {
+    let mut left = entries_max;
+    let mut cut = false;
+    for one in described {
+        let Described::Open(details) = one else { continue };
+        let list: &mut Vec<SubscriptionDetails> = &mut details.subscription_list;
+        cut |= list.len() > left;
+        list.truncate(left);
+        left -= list.len();
+    }
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(text: &str) -> Result<ConnzOptions, String> {
+        ConnzOptions::parse(&Query::parse(text))
+    }
+
+    #[test]
+    fn negative_and_missing_numbers_mean_the_default() {
+        let parsed = options("offset=-1&limit=-5").unwrap();
+        assert_eq!((parsed.offset, parsed.limit), (0, LIST_LIMIT_DEFAULT));
+        let parsed = options("limit=9223372036854775807&offset=9223372036854775807").unwrap();
+        assert_eq!(parsed.limit, i64::MAX as usize);
+        assert!(select(rows(3), &parsed, Instant::now()).is_empty());
+        assert_eq!(options("cid=7&limit=50").unwrap().limit, 1);
+    }
+
+    #[test]
+    fn refusals_are_those_of_nats_server() {
+        let cases = [
+            ("sort=zz", "invalid sorting option: zz"),
+            ("sort=stop", "sort by stop only valid on closed connections"),
+            ("sort=reason&state=all", "sort by reason only valid on closed connections"),
+            ("state=zz", "Error decoding state for zz"),
+            (
+                "subs=maybe",
+                "Error decoding boolean for 'subs': strconv.ParseBool: parsing \"maybe\": invalid syntax",
+            ),
+        ];
+        for (query, text) in cases {
+            assert_eq!(options(query), Err(text.into()), "{query}");
+        }
+        assert_eq!(options("subs=DETAIL").unwrap().subscriptions, Subscriptions::Details);
+        assert_eq!(options("state=ANY").unwrap().state, State::All);
+    }
+
+    fn rows(count: u64) -> Vec<Listed> {
+        let now = Instant::now();
+        let numbers = |id| ConnectionNumbers {
+            id,
+            started: now,
+            last_activity: now,
+            rtt: None,
+            subscriptions: (id % 3) as usize,
+            pending_bytes: 0,
+            in_messages: 0,
+            in_bytes: 0,
+            out_messages: id * 10,
+            out_bytes: 0,
+            stalls: 0,
+        };
+        let row = |id| Listed::Open { shard: 0, place: id as usize, numbers: numbers(id) };
+        (1..=count).map(row).collect()
+    }
+
+    #[test]
+    fn only_ids_are_ascending_and_ties_are_by_id() {
+        let ids = |query: &str| -> Vec<u64> {
+            let selected = select(rows(5), &options(query).unwrap(), Instant::now());
+            selected.iter().map(Listed::id).collect()
+        };
+        assert_eq!(ids(""), [1, 2, 3, 4, 5]);
+        assert_eq!(ids("sort=msgs_to&limit=2"), [5, 4]);
+        assert_eq!(ids("sort=subs"), [2, 5, 1, 4, 3]);
+        assert_eq!(ids("sort=cid&offset=3"), [4, 5]);
+        assert_eq!(ids("offset=9"), [0u64; 0]);
+    }
+}

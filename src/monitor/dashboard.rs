@@ -1,0 +1,51 @@
+//! The two pages: the list of endpoints, and the live dashboard, which is one file in itself.
+
+use super::http::Response;
+use super::varz::ServerFacts;
+
+/// Polls `/varz` and `/connz` beside it; loads nothing else.
+const DASHBOARD: &str = include_str!("dashboard.html");
+
+pub fn dashboard() -> Response {
+    Response::html(DASHBOARD)
+}
+
+/// Every endpoint with what it shows.
+const ENDPOINTS: [(&str, &str); 12] = [
+    ("dashboard", "Live dashboard"),
+    ("varz", "The server"),
+    ("connz", "Connections"),
+    ("subsz", "Subscriptions"),
+    ("accountz", "Accounts"),
+    ("accstatz", "Account statistics"),
+    ("routez", "Routes"),
+    ("leafz", "Leafnodes"),
+    ("gatewayz", "Gateways"),
+    ("jsz", "JetStream"),
+    ("healthz", "Health"),
+    ("metrics", "Prometheus metrics"),
+];
+
+/// Links to all endpoints, relative to where the page is asked for.
+pub fn root(facts: &ServerFacts, base_path: &str) -> Response {
+    let base = base_path.trim_end_matches('/');
+    let links: String = ENDPOINTS
+        .iter()
+        .map(|(path, text)| {
+            format!("<li><a href=\"{}/{path}\">{text}</a> <code>/{path}</code>\n", escaped(base))
+        })
+        .collect();
+    let name = escaped(&facts.info.server_name);
+    Response::html(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{name}</title>\n\
+         <style>:root{{color-scheme:light dark}}body{{font:16px/1.6 system-ui,sans-serif;margin:2rem auto;\
+         max-width:40rem;padding:0 1rem}}code{{opacity:.6}}h1{{font-size:1.2rem;overflow-wrap:anywhere}}</style>\n\
+         <h1>{name}</h1>\n<p>Midge {}, nats-server {}</p>\n<ul>\n{links}</ul>\n</html>\n",
+        facts.version, facts.info.version
+    ))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,145 @@
+//! From a request to what has to be known to answer it.
+
+use super::connz::ConnzOptions;
+use super::http::{Request, Response};
+use super::others::{self, HealthzOptions};
+use super::subsz::SubszOptions;
+
+/// One endpoint with its arguments, all of them checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Root,
+    Varz,
+    Connz(ConnzOptions),
+    Subsz(SubszOptions),
+    Routez,
+    Leafz,
+    Gatewayz,
+    /// One account's details, or all names.
+    Accountz(Option<String>),
+    Accstatz {
+        unused: bool,
+    },
+    Healthz(HealthzOptions),
+    Jsz,
+    /// No server that votes: nats-server's answer without JetStream.
+    Raftz,
+    /// No queues to show: nats-server's answer when all are empty.
+    Ipqueuesz,
+    Metrics,
+    Dashboard,
+}
+
+impl Ask {
+    /// The name requests are counted under.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Root => "/",
+            Self::Varz => "/varz",
+            Self::Connz(_) => "/connz",
+            Self::Subsz(_) => "/subsz",
+            Self::Routez => "/routez",
+            Self::Leafz => "/leafz",
+            Self::Gatewayz => "/gatewayz",
+            Self::Accountz(_) => "/accountz",
+            Self::Accstatz { .. } => "/accstatz",
+            Self::Healthz(_) => "/healthz",
+            Self::Jsz => "/jsz",
+            Self::Raftz => "/raftz",
+            Self::Ipqueuesz => "/ipqueuesz",
+            Self::Metrics => "/metrics",
+            Self::Dashboard => "/dashboard",
+        }
+    }
+}
+
+/// The endpoint below the base path, or none.
+fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
+    let base = base_path.trim_end_matches('/');
+    let rest = path.strip_prefix(base)?;
+    match rest {
+        "" if !base.is_empty() => Some("/"),
+        _ => rest.starts_with('/').then_some(rest),
+    }
+}
+
+/// What a request asks for.
+///
+/// # Errors
+/// The answer when there is no such endpoint or an argument is refused.
+pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
+    let endpoint = below(base_path, &request.path).ok_or_else(Response::not_found)?;
+    let query = &request.query;
+    let refused = |text: String| Response::text(400, text);
+    Ok(match endpoint {
+        "/" => Ask::Root,
+        "/varz" => Ask::Varz,
+        "/connz" => Ask::Connz(ConnzOptions::parse(query).map_err(refused)?),
+        "/subsz" | "/subscriptionsz" => Ask::Subsz(SubszOptions::parse(query).map_err(refused)?),
+        "/routez" => others::check_routez(query).map(|()| Ask::Routez).map_err(refused)?,
+        "/leafz" => others::check_leafz(query).map(|()| Ask::Leafz).map_err(refused)?,
+        "/gatewayz" => others::check_gatewayz(query).map(|()| Ask::Gatewayz).map_err(refused)?,
+        "/accountz" => Ask::Accountz(query.given("acc")),
+        "/accstatz" => Ask::Accstatz { unused: query.boolean("unused").map_err(refused)? },
+        "/healthz" => Ask::Healthz(HealthzOptions::parse(query).map_err(refused)?),
+        "/jsz" => others::check_jsz(query).map(|()| Ask::Jsz).map_err(refused)?,
+        "/raftz" => Ask::Raftz,
+        "/ipqueuesz" => {
+            query.boolean("all").map_err(refused)?;
+            Ask::Ipqueuesz
+        }
+        "/metrics" => Ask::Metrics,
+        "/dashboard" => Ask::Dashboard,
+        _ => return Err(Response::not_found()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::query::Query;
+
+    fn ask(base_path: &str, path: &str, query: &str) -> Result<Ask, u16> {
+        let request = Request {
+            head_only: false,
+            path: path.into(),
+            query: Query::parse(query),
+            keep_alive: true,
+        };
+        plan(base_path, &request).map_err(|response| response.status)
+    }
+
+    #[test]
+    fn the_base_path_comes_before_every_endpoint() {
+        assert_eq!(ask("/", "/varz", ""), Ok(Ask::Varz));
+        assert_eq!(ask("/", "/", ""), Ok(Ask::Root));
+        assert_eq!(ask("/", "/varz/", ""), Err(404));
+        assert_eq!(ask("/", "//varz", ""), Err(404));
+        for base in ["/nats", "/nats/"] {
+            assert_eq!(ask(base, "/nats", ""), Ok(Ask::Root));
+            assert_eq!(ask(base, "/nats/", ""), Ok(Ask::Root));
+            assert_eq!(ask(base, "/nats/jsz", ""), Ok(Ask::Jsz));
+            assert_eq!(ask(base, "/jsz", ""), Err(404));
+            assert_eq!(ask(base, "/natsjsz", ""), Err(404));
+        }
+    }
+
+    #[test]
+    fn refused_arguments_are_400_everywhere() {
+        let cases = [
+            ("/connz", "limit=x"),
+            ("/subsz", "test=a.*"),
+            ("/subscriptionsz", "offset=x"),
+            ("/routez", "subs=2"),
+            ("/leafz", "subs=2"),
+            ("/gatewayz", "accs=zz"),
+            ("/accstatz", "unused=zz"),
+            ("/healthz", "js-enabled-only=x"),
+            ("/jsz", "accounts=zz"),
+            ("/ipqueuesz", "all=zz"),
+        ];
+        for (path, query) in cases {
+            assert_eq!(ask("/", path, query), Err(400), "{path}?{query}");
+        }
+    }
+}

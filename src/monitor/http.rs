@@ -1,0 +1,257 @@
+//! HTTP/1.1 as far as a monitoring port needs it: request heads in, whole answers out.
+//!
+//! Bounds: a head of `HTTP_HEAD_BYTES_MAX` with `HTTP_HEADERS_MAX` headers, a body that is thrown away of
+//! `HTTP_BODY_BYTES_MAX`. Anything else ends the connection with the status that says why.
+
+use std::time::SystemTime;
+
+use crate::base::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::monitor::query::{Query, unescape};
+use crate::monitor::text;
+
+/// One request, its body already thrown away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// HEAD: the answer goes without its body.
+    pub head_only: bool,
+    /// Decoded, starts with `/`.
+    pub path: String,
+    pub query: Query,
+    /// The connection stays open after the answer.
+    pub keep_alive: bool,
+}
+
+/// A request that is answered with an error, after which the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Malformed,
+    MissingHost,
+    HeadTooLarge,
+    BodyTooLarge,
+    Method,
+    TransferEncoding,
+}
+
+impl Refused {
+    pub fn response(self) -> Response {
+        let (status, body) = match self {
+            Self::Malformed => (400, "400 Bad Request"),
+            Self::MissingHost => (400, "400 Bad Request: missing required Host header"),
+            Self::Method => (405, "405 Method Not Allowed"),
+            Self::BodyTooLarge => (413, "413 Content Too Large"),
+            Self::HeadTooLarge => (431, "431 Request Header Fields Too Large"),
+            Self::TransferEncoding => (501, "501 Unsupported transfer encoding"),
+        };
+        Response::text(status, body)
+    }
+}
+
+/// Bytes of one connection on their way to requests.
+#[derive(Debug, Default)]
+pub struct RequestReader {
+    bytes: Vec<u8>,
+    /// Body bytes still to be thrown away.
+    skip: usize,
+}
+
+impl RequestReader {
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        bytes = &bytes[skipped..];
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether part of a request has come.
+    pub fn is_half_way(&self) -> bool {
+        self.skip > 0 || !self.bytes.is_empty()
+    }
+
+    /// Bytes held; the caller reads no further while there is more than a head.
+    pub fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The next whole request.
+    ///
+    /// # Errors
+    /// The connection is to be closed after the answer.
+    pub fn next_request(&mut self) -> Result<Option<Request>, Refused> {
+        if self.skip > 0 {
+            return Ok(None);
+        }
+        let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        let looked_at = &self.bytes[..self.bytes.len().min(HTTP_HEAD_BYTES_MAX)];
+        let head_size = match parsed.parse(looked_at) {
+            Ok(httparse::Status::Complete(size)) => size,
+            Ok(httparse::Status::Partial) if self.bytes.len() >= HTTP_HEAD_BYTES_MAX => {
+                return Err(Refused::HeadTooLarge);
+            }
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refused::HeadTooLarge),
+            Err(_) => return Err(Refused::Malformed),
+        };
+        let (request, body_size) = understand(&parsed)?;
+        if body_size > HTTP_BODY_BYTES_MAX {
+            return Err(Refused::BodyTooLarge);
+        }
+        let here = body_size.min(self.bytes.len() - head_size);
+        self.skip = body_size - here;
+        self.bytes.drain(..head_size + here);
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        Ok(Some(request))
+    }
+}
+
+/// The request of a parsed head, and the size of the body that follows it.
+fn understand(parsed: &httparse::Request<'_, '_>) -> Result<(Request, usize), Refused> {
+    let head_only = match parsed.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(Refused::Method),
+    };
+    let is_modern = parsed.version == Some(1);
+    let mut keep_alive = is_modern;
+    let mut body_size: Option<usize> = None;
+    let mut hosts = 0;
+    for header in parsed.headers.iter() {
+        let name = header.name;
+        if name.eq_ignore_ascii_case("connection") {
+            for token in header.value.split(|byte| *byte == b',') {
+                let token = token.trim_ascii();
+                if token.eq_ignore_ascii_case(b"close") {
+                    keep_alive = false;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") && !is_modern {
+                    keep_alive = true;
+                }
+            }
+        } else if name.eq_ignore_ascii_case("content-length") {
+            let digits = header.value;
+            // Go's and ours: digits only, and two that differ are an attack.
+            if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+                return Err(Refused::Malformed);
+            }
+            let size = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+            let size = size.ok_or(Refused::BodyTooLarge)?;
+            if body_size.is_some_and(|earlier| earlier != size) {
+                return Err(Refused::Malformed);
+            }
+            body_size = Some(size);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            return Err(Refused::TransferEncoding);
+        } else if name.eq_ignore_ascii_case("host") {
+            hosts += 1;
+        }
+    }
+    if hosts > 1 {
+        return Err(Refused::Malformed);
+    }
+    if is_modern && hosts == 0 {
+        return Err(Refused::MissingHost);
+    }
+    let target = parsed.path.unwrap_or("/");
+    // A proxy may send the whole URL.
+    let target = match target.split_once("://") {
+        Some(("http" | "https", rest)) => rest.find('/').map_or("/", |start| &rest[start..]),
+        _ => target,
+    };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = unescape(path, false).filter(|path| path.starts_with('/'));
+    let path = path.ok_or(Refused::Malformed)?;
+    let request = Request { head_only, path, query: Query::parse(query), keep_alive };
+    Ok((request, body_size.unwrap_or(0)))
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Pages of other origins may read it.
+    pub cross_origin: bool,
+    /// What the lists leave out because they were too long; empty when nothing.
+    pub cut: bool,
+    pub body: Vec<u8>,
+}
+
+pub const JSON: &str = "application/json";
+pub const TEXT: &str = "text/plain; charset=utf-8";
+pub const HTML: &str = "text/html; charset=utf-8";
+
+impl Response {
+    pub fn json(status: u16, body: Vec<u8>) -> Self {
+        Self { status, content_type: JSON, cross_origin: true, cut: false, body }
+    }
+
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        let body = body.into().into_bytes();
+        Self { status, content_type: TEXT, cross_origin: false, cut: false, body }
+    }
+
+    pub fn html(body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self { status: 200, content_type: HTML, cross_origin: false, cut: false, body }
+    }
+
+    /// Nothing by that name. Source: Go net/http NotFound.
+    pub fn not_found() -> Self {
+        Self::text(404, "404 page not found\n")
+    }
+
+    /// The bytes on the wire.
+    pub fn encode(&self, now: SystemTime, head_only: bool, keep_alive: bool) -> Vec<u8> {
+        let reason = match self.status {
+            200 => "OK",
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            413 => "Content Too Large",
+            431 => "Request Header Fields Too Large",
+            500 => "Internal Server Error",
+            501 => "Not Implemented",
+            _ => "Service Unavailable",
+        };
+        let mut head = format!("HTTP/1.1 {} {reason}\r\n", self.status);
+        if self.cross_origin {
+            head.push_str("Access-Control-Allow-Origin: *\r\n");
+        }
+        head.push_str(&format!(
+            "Content-Type: {}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
+            self.content_type
+        ));
+        if self.content_type == HTML {
+            // The pages are whole in themselves: nothing else may be loaded or run, and nobody may frame
+            // them.
+            head.push_str(
+                "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
+                 script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                 frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n",
+            );
+        }
+        if self.status == 405 {
+            head.push_str("Allow: GET, HEAD\r\n");
+        }
+        if self.cut {
+            head.push_str("X-Midge-Cut: true\r\n");
+        }
+        if !keep_alive {
+            head.push_str("Connection: close\r\n");
+        }
+        head.push_str(&format!(
+            "Date: {}\r\nContent-Length: {}\r\n\r\n",
+            text::http_date(now),
+            self.body.len()
+        ));
+        let mut bytes = head.into_bytes();
+        if !head_only {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Endpoints of parts that are off here (`/routez`, `/leafz`, `/gatewayz`, `/jsz`), and `/healthz`.
+//!
+//! Tools ask for them whatever the server runs; each answers as a nats-server with that part off.
+
+use serde::Serialize;
+
+use super::connz::parse_subscriptions;
+use super::http::Response;
+use super::query::Query;
+use super::varz::ServerFacts;
+use crate::protocol::nats::error::quoted;
+
+#[derive(Debug, Serialize)]
+struct Routez<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    now: String,
+    num_routes: u32,
+    routes: [(); 0],
+}
+
+#[derive(Debug, Serialize)]
+struct Leafz<'a> {
+    server_id: &'a str,
+    now: String,
+    leafnodes: u32,
+    leafs: [(); 0],
+}
+
+#[derive(Debug, Serialize)]
+struct Gatewayz<'a> {
+    server_id: &'a str,
+    now: String,
+    outbound_gateways: Nothing,
+    inbound_gateways: Nothing,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Nothing {}
+
+#[derive(Debug, Serialize)]
+struct Jsz<'a> {
+    memory: u64,
+    storage: u64,
+    reserved_memory: u64,
+    reserved_storage: u64,
+    accounts: u32,
+    ha_assets: u32,
+    api: JetStreamApi,
+    server_id: &'a str,
+    now: String,
+    disabled: bool,
+    config: JetStreamConfig,
+    streams: u32,
+    consumers: u32,
+    messages: u64,
+    bytes: u64,
+    total: u32,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct JetStreamApi {
+    level: u32,
+    total: u64,
+    errors: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct JetStreamConfig {
+    max_memory: i64,
+    max_storage: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct Healthz {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<HealthError>,
+}
+
+#[derive(Debug, Serialize)]
+struct HealthError {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: String,
+}
+
+/// Two blanks per level, as nats-server.
+pub fn pretty(value: &impl Serialize) -> Response {
+    Response::json(200, serde_json::to_vec_pretty(value).expect("plain values always serialize"))
+}
+
+/// Checks what `/routez` may be asked.
+///
+/// # Errors
+/// The text of a 400 answer, here and below.
+pub fn check_routez(query: &Query) -> Result<(), String> {
+    parse_subscriptions(query).map(|_| ())
+}
+
+pub fn check_leafz(query: &Query) -> Result<(), String> {
+    query.boolean("subs").map(|_| ())
+}
+
+pub fn check_gatewayz(query: &Query) -> Result<(), String> {
+    parse_subscriptions(query)?;
+    query.boolean("accs").map(|_| ())
+}
+
+pub fn check_jsz(query: &Query) -> Result<(), String> {
+    for name in ["accounts", "streams", "consumers", "direct-consumers", "config"] {
+        query.boolean(name)?;
+    }
+    for name in ["offset", "limit"] {
+        query.integer(name)?;
+    }
+    let leader_only = query.boolean("leader-only")?;
+    for name in ["raft", "stream-leader-only"] {
+        query.boolean(name)?;
+    }
+    if leader_only { Err("filtered response: not leader".into()) } else { Ok(()) }
+}
+
+pub fn routez(facts: &ServerFacts) -> Response {
+    let info = &facts.info;
+    pretty(&Routez {
+        server_id: &info.server_id,
+        server_name: &info.server_name,
+        now: facts.now_text(),
+        num_routes: 0,
+        routes: [],
+    })
+}
+
+pub fn leafz(facts: &ServerFacts) -> Response {
+    let server_id = &facts.info.server_id;
+    pretty(&Leafz { server_id, now: facts.now_text(), leafnodes: 0, leafs: [] })
+}
+
+pub fn gatewayz(facts: &ServerFacts) -> Response {
+    pretty(&Gatewayz {
+        server_id: &facts.info.server_id,
+        now: facts.now_text(),
+        outbound_gateways: Nothing {},
+        inbound_gateways: Nothing {},
+    })
+}
+
+pub fn jsz(facts: &ServerFacts) -> Response {
+    pretty(&Jsz {
+        memory: 0,
+        storage: 0,
+        reserved_memory: 0,
+        reserved_storage: 0,
+        accounts: 0,
+        ha_assets: 0,
+        api: JetStreamApi::default(),
+        server_id: &facts.info.server_id,
+        now: facts.now_text(),
+        disabled: true,
+        config: JetStreamConfig::default(),
+        streams: 0,
+        consumers: 0,
+        messages: 0,
+        bytes: 0,
+        total: 0,
+    })
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthzOptions {
+    pub details: bool,
+    /// A stream was named without its account, or a consumer without its stream.
+    missing: Option<(&'static str, &'static str)>,
+}
+
+impl HealthzOptions {
+    pub fn parse(query: &Query) -> Result<Self, String> {
+        for name in ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only"] {
+            query.boolean(name)?;
+        }
+        let details = query.boolean("details")?;
+        let is_given = |name: &str| !query.get(name).is_empty();
+        let missing = if is_given("stream") && !is_given("account") {
+            Some(("account", "stream"))
+        } else if is_given("consumer") && !is_given("stream") {
+            Some(("stream", "consumer"))
+        } else {
+            None
+        };
+        Ok(Self { details, missing })
+    }
+}
+
+/// Healthy while every shard answers; a shard that does not is named.
+pub fn healthz(options: &HealthzOptions, late_shards: &[usize]) -> Response {
+    let (status, kind, error) = match (options.missing, late_shards) {
+        (Some((missing, asked)), _) => {
+            let missing = quoted(missing.as_bytes());
+            let error = format!("{missing} must not be empty when checking {asked} health");
+            (400, "BAD_REQUEST", Some(error))
+        }
+        (None, []) => (200, "", None),
+        (None, late) => {
+            let names: Vec<String> = late.iter().map(usize::to_string).collect();
+            let error = format!("shards that do not answer: {}", names.join(","));
+            (503, "CONNECTION", Some(error))
+        }
+    };
+    let state = match status {
+        200 => "ok",
+        400 => "error",
+        _ => "unavailable",
+    };
+    let health = match (options.details, error) {
+        (true, Some(error)) => {
+            Healthz { status: "error", error: None, errors: vec![HealthError { kind, error }] }
+        }
+        (_, error) => Healthz { status: state, error, errors: Vec::new() },
+    };
+    Response::json(status, serde_json::to_vec(&health).expect("plain values always serialize"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(query: &str, late: &[usize]) -> (u16, String) {
+        let options = HealthzOptions::parse(&Query::parse(query)).unwrap();
+        let response = healthz(&options, late);
+        (response.status, String::from_utf8(response.body).unwrap())
+    }
+
+    #[test]
+    fn health_is_compact_and_names_what_is_wrong() {
+        assert_eq!(health("js-enabled-only=true", &[]), (200, r#"{"status":"ok"}"#.into()));
+        let text = r#"{"status":"error","error":"\"account\" must not be empty when checking stream health"}"#;
+        assert_eq!(health("stream=x", &[]), (400, text.into()));
+        let text = r#"{"status":"error","errors":[{"type":"BAD_REQUEST","error":"\"stream\" must not be empty when checking consumer health"}]}"#;
+        assert_eq!(health("consumer=x&details=1", &[]), (400, text.into()));
+        let text = r#"{"status":"unavailable","error":"shards that do not answer: 1,3"}"#;
+        assert_eq!(health("", &[1, 3]), (503, text.into()));
+    }
+
+    #[test]
+    fn jetstream_arguments_are_checked_though_it_is_off() {
+        let check = |text: &str| check_jsz(&Query::parse(text));
+        assert_eq!(check("accounts=true&limit=-1&raft=1"), Ok(()));
+        assert_eq!(check("leader-only=1"), Err("filtered response: not leader".into()));
+        assert!(check("limit=x").is_err());
+        assert!(check("config=2").is_err());
+    }
+}

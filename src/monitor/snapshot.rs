@@ -1,0 +1,172 @@
+//! What a shard hands out about itself: plain values, filled on its own thread and sent away.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::protocol::nats::error::CloseReason;
+
+/// The numbers of one shard. Filling it costs the same whatever the number of connections.
+#[derive(Clone, Debug, Default)]
+pub struct ShardSummary {
+    pub shard: usize,
+    pub connections: usize,
+    pub subscriptions: usize,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    pub slow_consumers: u64,
+    pub stale_connections: u64,
+    pub stalls: u64,
+    /// As of the shard's last tick, at most a second ago.
+    pub pending_bytes: u64,
+    /// The connection with most of them.
+    pub pending_bytes_largest: u64,
+    pub turns: u64,
+    pub lanes: LaneSummary,
+    pub table: TableSummary,
+    pub queue_members_gone: u64,
+    /// In the order of account ids; `names` of `AccountTotals` come from the configuration.
+    pub tables_by_account: Vec<TableSummary>,
+}
+
+/// The lanes between this shard and all others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneSummary {
+    pub batches_in: u64,
+    pub messages_in: u64,
+    pub batches_out: u64,
+    pub wakes: u64,
+    pub stalls: u64,
+    pub interest_in: u64,
+    pub waiting_batches: usize,
+    pub waiting_interest: usize,
+    pub staged_bytes: usize,
+}
+
+/// One account's subject table on one shard, or a sum of such.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableSummary {
+    pub subscriptions: usize,
+    pub cached: usize,
+    pub inserts: u64,
+    pub removes: u64,
+    pub matches: u64,
+    pub cache_hits: u64,
+    pub fanout_subjects: u64,
+    pub fanout_total: u64,
+    pub fanout_largest: u64,
+}
+
+impl TableSummary {
+    pub fn add(&mut self, other: &Self) {
+        self.subscriptions += other.subscriptions;
+        self.cached += other.cached;
+        self.inserts += other.inserts;
+        self.removes += other.removes;
+        self.matches += other.matches;
+        self.cache_hits += other.cache_hits;
+        self.fanout_subjects += other.fanout_subjects;
+        self.fanout_total += other.fanout_total;
+        self.fanout_largest = self.fanout_largest.max(other.fanout_largest);
+    }
+}
+
+/// What connections are sorted by: the numbers of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionNumbers {
+    pub id: u64,
+    pub started: Instant,
+    pub last_activity: Instant,
+    pub rtt: Option<Duration>,
+    pub subscriptions: usize,
+    pub pending_bytes: usize,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    pub stalls: u64,
+}
+
+/// A connection that passed a filter, and where its shard keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionRow {
+    pub numbers: ConnectionNumbers,
+    pub place: usize,
+}
+
+/// Everything `/connz` tells of one connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionDetails {
+    pub numbers: ConnectionNumbers,
+    /// None for a Unix domain socket.
+    pub address: Option<(IpAddr, u16)>,
+    pub name: String,
+    pub lang: String,
+    pub version: String,
+    pub account: String,
+    pub user: String,
+    pub subscription_list: Vec<SubscriptionDetails>,
+}
+
+/// One subscription of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionDetails {
+    pub connection: u64,
+    pub subject: String,
+    pub queue: String,
+    pub sid: String,
+    pub delivered: u64,
+    /// 0 = none.
+    pub max: u64,
+}
+
+/// A connection that ended.
+#[derive(Debug)]
+pub struct ClosedConnection {
+    pub details: ConnectionDetails,
+    pub stopped: Instant,
+    pub reason: CloseReason,
+}
+
+/// Which open connections are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    pub id: Option<u64>,
+    pub account: Option<String>,
+    pub user: Option<String>,
+}
+
+/// One account's clients on one shard, or a sum of such; closed ones count in the messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccountTotals {
+    pub connections: usize,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    pub slow_consumers: u64,
+}
+
+impl AccountTotals {
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.in_messages += other.in_messages;
+        self.in_bytes += other.in_bytes;
+        self.out_messages += other.out_messages;
+        self.out_bytes += other.out_bytes;
+        self.slow_consumers += other.slow_consumers;
+    }
+}
+
+/// What came of one question to all shards.
+#[derive(Clone, Debug)]
+pub struct Gathered<T> {
+    /// By shard; a shard that was late has none.
+    pub answers: Vec<(usize, T)>,
+    pub late_shards: Vec<usize>,
+}
+
+/// The closed connections a shard remembers, shared with whoever shows them.
+pub type ClosedList = Vec<Arc<ClosedConnection>>;

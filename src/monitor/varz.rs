@@ -1,0 +1,344 @@
+//! `/varz`: the server as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::snapshot::{Gathered, ShardSummary};
+use super::text;
+use crate::auth::state::AuthState;
+use crate::config::options::{Options, WriteTimeoutPolicy};
+use crate::protocol::nats::handshake::Info;
+
+/// What is true of the server whatever its shards do. One value per answer.
+#[derive(Clone)]
+pub struct ServerFacts {
+    pub info: Arc<Info>,
+    pub options: Arc<Options>,
+    pub auth: Arc<AuthState>,
+    /// Of this software, not of the nats-server release it stands in for.
+    pub version: &'static str,
+    pub driver: &'static str,
+    /// Pairs the two clocks, so that moments on shards become times.
+    pub started: (Instant, SystemTime),
+    pub config_loaded: SystemTime,
+    pub now: (Instant, SystemTime),
+    /// The real port of the listener.
+    pub http_port: u16,
+    pub connections_total: u64,
+    pub process: ProcessFacts,
+    /// Requests answered so far, by path.
+    pub requests: BTreeMap<String, u64>,
+}
+
+/// The process as the kernel counts it.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessFacts {
+    pub memory_bytes: u64,
+    /// Of one core, over the last second or so.
+    pub cpu_percent: f64,
+    pub core_count: usize,
+    /// Time each shard's thread ran, by shard.
+    pub shard_cpu: Vec<Duration>,
+    pub open_files: Option<u64>,
+}
+
+impl ServerFacts {
+    /// The time of day of a moment.
+    pub fn time_of(&self, moment: Instant) -> SystemTime {
+        let (instant, time) = self.started;
+        match moment.checked_duration_since(instant) {
+            Some(later) => time + later,
+            None => time - instant.duration_since(moment),
+        }
+    }
+
+    pub fn timestamp_of(&self, moment: Instant) -> String {
+        text::timestamp(self.time_of(moment))
+    }
+
+    pub fn now_text(&self) -> String {
+        text::timestamp(self.now.1)
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
+/// Fields and order as nats-server's `Varz`; `midge` is ours.
+#[derive(Debug, Serialize)]
+pub struct Varz {
+    server_id: String,
+    server_name: String,
+    version: String,
+    proto: u32,
+    go: String,
+    host: String,
+    port: u16,
+    #[serde(skip_serializing_if = "is_false")]
+    auth_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_verify: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connect_urls: Vec<String>,
+    max_connections: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: usize,
+    ping_interval: u64,
+    ping_max: u32,
+    http_host: String,
+    http_port: u16,
+    http_base_path: String,
+    https_port: u16,
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: usize,
+    cluster: Nothing,
+    gateway: Nothing,
+    leaf: Nothing,
+    mqtt: Nothing,
+    websocket: Nothing,
+    jetstream: Nothing,
+    tls_timeout: f64,
+    write_deadline: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    write_timeout: &'static str,
+    start: String,
+    now: String,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    cpu: f64,
+    connections: usize,
+    total_connections: u64,
+    routes: u32,
+    remotes: u32,
+    leafnodes: u32,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: usize,
+    http_req_stats: BTreeMap<String, u64>,
+    config_load_time: String,
+    config_digest: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    feature_flags: BTreeMap<&'static str, bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_account: Option<String>,
+    slow_consumer_stats: ByKind,
+    stale_connection_stats: ByKind,
+    disk_io_wait_stats: DiskWaits,
+    midge: MidgeFacts,
+}
+
+/// An object whose fields are all left out while the feature is off.
+#[derive(Debug, Default, Serialize)]
+struct Nothing {}
+
+#[derive(Debug, Default, Serialize)]
+struct ByKind {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct DiskWaits {
+    waiters: u64,
+    waits: u64,
+    wait_time: u64,
+    max_wait_time: u64,
+}
+
+/// What only this server has to tell.
+#[derive(Debug, Serialize)]
+struct MidgeFacts {
+    version: &'static str,
+    driver: &'static str,
+    shards: Vec<ShardFacts>,
+    /// Shards that did not answer in time; their numbers are missing from the sums.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    late_shards: Vec<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShardFacts {
+    shard: usize,
+    /// Nanoseconds its thread ran since the start.
+    cpu_time: u64,
+    connections: usize,
+    subscriptions: usize,
+    in_msgs: u64,
+    in_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    pending_bytes: u64,
+    slow_consumers: u64,
+    stalls: u64,
+    turns: u64,
+    lanes: LaneFacts,
+}
+
+#[derive(Debug, Serialize)]
+struct LaneFacts {
+    messages_in: u64,
+    batches_in: u64,
+    batches_out: u64,
+    wakes: u64,
+    stalls: u64,
+    interest_in: u64,
+    waiting_batches: usize,
+    waiting_interest: usize,
+    staged_bytes: usize,
+}
+
+/// Flags of parts that this server does not have; tools that list them find them off.
+const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
+    let (info, options) = (&facts.info, &facts.options);
+    let summaries = || shards.answers.iter().map(|(_, summary)| summary);
+    let sum = |of: fn(&ShardSummary) -> u64| summaries().map(of).sum::<u64>();
+    let (in_messages, in_bytes) = (sum(|s| s.in_messages), sum(|s| s.in_bytes));
+    let (out_messages, out_bytes) = (sum(|s| s.out_messages), sum(|s| s.out_bytes));
+    let (slow, stale) = (sum(|s| s.slow_consumers), sum(|s| s.stale_connections));
+    let base_path = &options.monitor.base_path;
+    let system = facts.auth.authenticator.accounts().system();
+    let tls_timeout = options.tls.as_ref().map_or(Duration::from_secs(2), |tls| tls.timeout());
+    let limits = &options.limits;
+    Varz {
+        server_id: info.server_id.clone(),
+        server_name: info.server_name.clone(),
+        version: info.version.clone(),
+        proto: info.proto,
+        go: info.go.clone(),
+        host: info.host.clone(),
+        port: info.port,
+        auth_required: facts.auth.authenticator.is_required(),
+        tls_required: info.tls_required,
+        tls_verify: info.tls_verify,
+        connect_urls: info.connect_urls.clone(),
+        max_connections: i64::try_from(limits.connections_max).unwrap_or(-1),
+        max_subscriptions: limits.subscriptions_max,
+        ping_interval: nanoseconds(options.keep_alive.ping_interval),
+        ping_max: options.keep_alive.ping_max,
+        http_host: options.monitor.host.clone().unwrap_or_else(|| options.listen.host.clone()),
+        http_port: facts.http_port,
+        http_base_path: if base_path == "/" { String::new() } else { base_path.clone() },
+        https_port: 0,
+        auth_timeout: options.auth_timeout().as_secs_f64(),
+        max_control_line: limits.control_line_bytes_max,
+        max_payload: limits.payload_bytes_max,
+        max_pending: limits.pending_bytes_max,
+        cluster: Nothing {},
+        gateway: Nothing {},
+        leaf: Nothing {},
+        mqtt: Nothing {},
+        websocket: Nothing {},
+        jetstream: Nothing {},
+        tls_timeout: tls_timeout.as_secs_f64(),
+        write_deadline: nanoseconds(limits.write_deadline),
+        write_timeout: match limits.write_timeout {
+            WriteTimeoutPolicy::Default => "",
+            WriteTimeoutPolicy::Close => "close",
+            WriteTimeoutPolicy::Retry => "retry",
+        },
+        start: text::timestamp(facts.started.1),
+        now: facts.now_text(),
+        uptime: text::uptime(facts.now.0.saturating_duration_since(facts.started.0)),
+        mem: facts.process.memory_bytes,
+        cores: facts.process.core_count,
+        gomaxprocs: facts.process.shard_cpu.len(),
+        cpu: facts.process.cpu_percent,
+        connections: summaries().map(|summary| summary.connections).sum(),
+        total_connections: facts.connections_total,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: in_messages,
+        in_bytes,
+        in_client_msgs: in_messages,
+        in_client_bytes: in_bytes,
+        out_msgs: out_messages,
+        out_bytes,
+        out_client_msgs: out_messages,
+        out_client_bytes: out_bytes,
+        slow_consumers: slow,
+        stale_connections: stale,
+        stalled_clients: sum(|s| s.stalls),
+        subscriptions: summaries().map(|summary| summary.subscriptions).sum(),
+        http_req_stats: facts.requests.clone(),
+        config_load_time: text::timestamp(facts.config_loaded),
+        config_digest: options.config_digest.clone(),
+        tags: options.server_tags.clone(),
+        metadata: options.server_metadata.iter().cloned().collect(),
+        feature_flags: FEATURE_FLAGS.into_iter().map(|flag| (flag, false)).collect(),
+        system_account: system.map(|account| account.name.to_string()),
+        slow_consumer_stats: ByKind { clients: slow, ..ByKind::default() },
+        stale_connection_stats: ByKind { clients: stale, ..ByKind::default() },
+        disk_io_wait_stats: DiskWaits::default(),
+        midge: MidgeFacts {
+            version: facts.version,
+            driver: facts.driver,
+            shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
+            late_shards: shards.late_shards.clone(),
+        },
+    }
+}
+
+fn shard_facts(facts: &ServerFacts, summary: &ShardSummary) -> ShardFacts {
+    let cpu = facts.process.shard_cpu.get(summary.shard).copied().unwrap_or_default();
+    let lanes = &summary.lanes;
+    ShardFacts {
+        shard: summary.shard,
+        cpu_time: nanoseconds(cpu),
+        connections: summary.connections,
+        subscriptions: summary.subscriptions,
+        in_msgs: summary.in_messages,
+        in_bytes: summary.in_bytes,
+        out_msgs: summary.out_messages,
+        out_bytes: summary.out_bytes,
+        pending_bytes: summary.pending_bytes,
+        slow_consumers: summary.slow_consumers,
+        stalls: summary.stalls,
+        turns: summary.turns,
+        lanes: LaneFacts {
+            messages_in: lanes.messages_in,
+            batches_in: lanes.batches_in,
+            batches_out: lanes.batches_out,
+            wakes: lanes.wakes,
+            stalls: lanes.stalls,
+            interest_in: lanes.interest_in,
+            waiting_batches: lanes.waiting_batches,
+            waiting_interest: lanes.waiting_interest,
+            staged_bytes: lanes.staged_bytes,
+        },
+    }
+}

@@ -1,0 +1,263 @@
+//! One answer of the monitoring port: which shards are asked for what, and the report made of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use crate::auth::state::AuthState;
+use crate::base::counters::ServerCounters;
+use crate::base::limits::MONITOR_ENTRIES_MAX;
+use crate::config::options::Options;
+use crate::monitor::accounts;
+use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
+use crate::monitor::endpoints::{Ask, plan};
+use crate::monitor::http::{Request, Response};
+use crate::monitor::others::{self, pretty};
+use crate::monitor::snapshot::{AccountTotals, ConnectionDetails, TableSummary};
+use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
+use crate::monitor::varz::{self, ServerFacts};
+use crate::monitor::{dashboard, metrics};
+use crate::protocol::nats::handshake::Info;
+use crate::server::gather::Gatherer;
+use crate::server::identity::MIDGE_VERSION;
+use crate::server::process_usage::ProcessUsage;
+use crate::shard::ShardHandle;
+use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
+
+/// What a reload changes of the answers.
+#[derive(Clone)]
+pub struct Live {
+    pub options: Arc<Options>,
+    pub auth: Arc<AuthState>,
+    pub info: Arc<Info>,
+    pub config_loaded: SystemTime,
+}
+
+/// What is true of one run.
+pub struct Fixed {
+    pub shards: Vec<ShardHandle>,
+    pub counters: ServerCounters,
+    pub started: (Instant, SystemTime),
+    pub driver: &'static str,
+    pub http_port: u16,
+    pub base_path: String,
+}
+
+/// See the module's words. Owned by the monitor's thread.
+pub struct Answers {
+    fixed: Fixed,
+    live: Arc<Mutex<Live>>,
+    gatherer: Gatherer,
+    usage: ProcessUsage,
+    requests: BTreeMap<String, u64>,
+}
+
+impl Answers {
+    pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
+        let gatherer = Gatherer::new(fixed.shards.clone());
+        let usage = ProcessUsage::new(gatherer.shard_count());
+        Self { fixed, live, gatherer, usage, requests: BTreeMap::new() }
+    }
+
+    /// Called about once a second.
+    pub fn tick(&mut self, now: Instant) {
+        self.usage.sample(now);
+    }
+
+    pub fn answer(&mut self, request: &Request) -> Response {
+        let ask = match plan(&self.fixed.base_path, request) {
+            Ok(ask) => ask,
+            Err(response) => return response,
+        };
+        *self.requests.entry(ask.path().to_owned()).or_default() += 1;
+        match ask {
+            Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
+            Ask::Dashboard => dashboard::dashboard(),
+            Ask::Varz => {
+                let shards = self.gatherer.all(|shard| shard.summary(false));
+                pretty(&varz::varz(&self.facts(), &shards))
+            }
+            Ask::Metrics => {
+                let shards = self.gatherer.all(|shard| shard.summary(false));
+                metrics::metrics(&self.facts(), &shards)
+            }
+            Ask::Connz(options) => self.connz(&options),
+            Ask::Subsz(options) => self.subsz(&options),
+            Ask::Accountz(None) => pretty(&accounts::accountz(&self.facts())),
+            Ask::Accountz(Some(name)) => self.account(&name),
+            Ask::Accstatz { unused } => self.accstatz(unused),
+            Ask::Routez => others::routez(&self.facts()),
+            Ask::Leafz => others::leafz(&self.facts()),
+            Ask::Gatewayz => others::gatewayz(&self.facts()),
+            Ask::Jsz => others::jsz(&self.facts()),
+            Ask::Healthz(options) => {
+                let late = self.gatherer.all(|_| ()).late_shards;
+                others::healthz(&options, &late)
+            }
+            Ask::Raftz => Response::text(404, "No Raft nodes registered"),
+            Ask::Ipqueuesz => Response::json(200, b"{}".to_vec()),
+        }
+    }
+
+    fn facts(&mut self) -> ServerFacts {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ServerFacts {
+            info: live.info,
+            options: live.options,
+            auth: live.auth,
+            version: MIDGE_VERSION,
+            driver: self.fixed.driver,
+            started: self.fixed.started,
+            config_loaded: live.config_loaded,
+            now: (Instant::now(), SystemTime::now()),
+            http_port: self.fixed.http_port,
+            connections_total: self.fixed.counters.connections_total(),
+            process: self.usage.facts(),
+            requests: self.requests.clone(),
+        }
+    }
+
+    fn connz(&mut self, options: &ConnzOptions) -> Response {
+        let facts = self.facts();
+        let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
+        let mut listed: Vec<Listed> = Vec::new();
+        let mut total = 0;
+        if options.state != State::Closed {
+            let filter = options.filter.clone();
+            let starts = every_shard();
+            let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
+                shard.connection_page(&filter, from)
+            });
+            for (shard, rows) in rows.answers {
+                listed.extend(rows.into_iter().map(|row| Listed::Open {
+                    shard,
+                    place: row.place,
+                    numbers: row.numbers,
+                }));
+            }
+            if options.mqtt_client {
+                listed.clear();
+            }
+            total += match options.filter.id {
+                Some(_) => self.fixed.counters.connections(),
+                None => listed.len(),
+            };
+        }
+        if options.state != State::Open {
+            let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
+            let closed = self
+                .gatherer
+                .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
+            // Of all shards together only the newest count.
+            closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
+            closed.truncate(facts.options.limits.closed_connections_max);
+            let all = closed.len();
+            connz::filter_closed(&mut closed, options, !listed.is_empty());
+            total += if options.filter.id.is_some() { all } else { closed.len() };
+            listed.extend(closed.into_iter().map(Listed::Closed));
+        }
+        let selected = connz::select(listed, options, facts.now.0);
+        let mut described = self.describe(selected, options);
+        let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
+        let response = pretty(&connz::connz(&facts, options, total, described));
+        Response { cut, ..response }
+    }
+
+    /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
+    /// One that ended meanwhile is left out.
+    fn describe(&mut self, selected: Vec<Listed>, options: &ConnzOptions) -> Vec<Described> {
+        let mut wanted: BTreeMap<usize, Vec<(usize, u64)>> = BTreeMap::new();
+        for one in &selected {
+            if let Listed::Open { shard, place, numbers } = one {
+                wanted.entry(*shard).or_default().push((*place, numbers.id));
+            }
+        }
+        let subscriptions_max = match options.subscriptions {
+            Subscriptions::Count => 0,
+            Subscriptions::Subjects | Subscriptions::Details => MONITOR_ENTRIES_MAX,
+        };
+        let starts = wanted.keys().map(|shard| (*shard, 0)).collect();
+        let wanted = Arc::new(wanted);
+        let found = self.gatherer.pages(starts, usize::MAX, move |shard, from| {
+            let own = wanted.get(&shard.id.index()).map_or(&[][..], Vec::as_slice);
+            shard.details_page(own, subscriptions_max, from)
+        });
+        let details = found.answers.into_iter().flat_map(|list| list.1);
+        let mut by_id: BTreeMap<u64, ConnectionDetails> =
+            details.map(|details| (details.numbers.id, details)).collect();
+        let in_order = selected.into_iter().filter_map(|one| match one {
+            Listed::Open { numbers, .. } => {
+                by_id.remove(&numbers.id).map(|details| Described::Open(Box::new(details)))
+            }
+            Listed::Closed(closed) => Some(Described::Closed(closed)),
+        });
+        in_order.collect()
+    }
+
+    fn subsz(&mut self, options: &SubszOptions) -> Response {
+        let facts = self.facts();
+        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let known = options.account.as_ref().map(|name| {
+            let account = facts.auth.authenticator.accounts().get(name);
+            account.map(|account| facts.auth.id(account).index())
+        });
+        let table = match known {
+            // No such account: nothing is counted.
+            Some(None) => TableSummary::default(),
+            Some(Some(index)) => subsz::table_of(&shards, Some(index)),
+            None => subsz::table_of(&shards, None),
+        };
+        let mut list = SubscriptionList::default();
+        let mut cut = false;
+        if options.list {
+            let filter = SubscriptionFilter {
+                account: options.account.clone(),
+                subject: options.test.clone(),
+            };
+            let starts = (0..self.gatherer.shard_count())
+                .map(|shard| (shard, SubscriptionPlace::default()))
+                .collect();
+            let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
+                shard.subscription_page(&filter, from)
+            });
+            let all: Vec<_> = pages.answers.into_iter().flat_map(|list| list.1).collect();
+            cut = all.len() >= MONITOR_ENTRIES_MAX;
+            list.total = all.len();
+            if options.test.is_none() {
+                // Counted exactly, whatever was cut.
+                list.total = list.total.max(table.subscriptions);
+            }
+            list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
+        }
+        Response { cut, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+    }
+
+    fn account(&mut self, name: &str) -> Response {
+        let facts = self.facts();
+        let Some(account) = facts.auth.authenticator.accounts().get(name) else {
+            return Response::text(400, accounts::unknown_account(name));
+        };
+        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
+        pretty(&accounts::account_detail(&facts, account, &table))
+    }
+
+    fn accstatz(&mut self, unused: bool) -> Response {
+        let facts = self.facts();
+        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
+        let pages = self.gatherer.pages(starts, usize::MAX, |shard, from| shard.account_page(from));
+        let mut totals: BTreeMap<String, AccountTotals> = BTreeMap::new();
+        for (name, part) in pages.answers.into_iter().flat_map(|list| list.1) {
+            totals.entry(name).or_default().add(&part);
+        }
+        let accounts = facts.auth.authenticator.accounts().iter();
+        let tables = accounts.map(|account| {
+            let index = facts.auth.id(account).index();
+            (account.name.to_string(), subsz::table_of(&shards, Some(index)))
+        });
+        let tables = tables.collect();
+        pretty(&accounts::accstatz(&facts, unused, &totals, &tables))
+    }
+}

@@ -1,0 +1,123 @@
+//! What the kernel counts for this process: memory, processor time of the process and of each shard's thread.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::monitor::varz::ProcessFacts;
+
+/// How often the processor share is taken anew.
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the module's words.
+pub struct ProcessUsage {
+    sampled: Instant,
+    sampled_cpu: Duration,
+    cpu_percent: f64,
+    core_count: usize,
+    /// `/proc` directories of the shards' threads, once they are known.
+    shard_tasks: Vec<String>,
+    shard_count: usize,
+}
+
+impl ProcessUsage {
+    pub fn new(shard_count: usize) -> Self {
+        let core_count = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            sampled: Instant::now(),
+            sampled_cpu: cpu_time("/proc/self").unwrap_or_default(),
+            cpu_percent: 0.0,
+            core_count,
+            shard_tasks: Vec::new(),
+            shard_count,
+        }
+    }
+
+    /// Takes the processor share since the last sample, if that was long enough ago.
+    pub fn sample(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.sampled);
+        if passed < SAMPLE_INTERVAL {
+            return;
+        }
+        let cpu = cpu_time("/proc/self").unwrap_or_default();
+        let share = cpu.saturating_sub(self.sampled_cpu).as_secs_f64() / passed.as_secs_f64();
+        self.cpu_percent = (share * 1000.0).round() / 10.0;
+        (self.sampled, self.sampled_cpu) = (now, cpu);
+    }
+
+    pub fn facts(&mut self) -> ProcessFacts {
+        if self.shard_tasks.len() < self.shard_count {
+            self.shard_tasks = shard_tasks(self.shard_count);
+        }
+        let tasks = self.shard_tasks.iter();
+        ProcessFacts {
+            memory_bytes: resident_bytes(),
+            cpu_percent: self.cpu_percent,
+            core_count: self.core_count,
+            shard_cpu: tasks.map(|task| run_time(task).unwrap_or_default()).collect(),
+            open_files: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64),
+        }
+    }
+}
+
+/// The directories of the threads named `shard-N`, by N.
+fn shard_tasks(count: usize) -> Vec<String> {
+    let mut tasks: Vec<(usize, String)> = Vec::new();
+    for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let directory = entry.path().display().to_string();
+        let name = fs::read_to_string(format!("{directory}/comm")).unwrap_or_default();
+        let index = name.trim_end().strip_prefix("shard-").and_then(|index| index.parse().ok());
+        if let Some(index) = index.filter(|index| *index < count) {
+            tasks.push((index, directory));
+        }
+    }
+    tasks.sort();
+    let complete = tasks.iter().enumerate().all(|(at, task)| task.0 == at);
+    if complete { tasks.into_iter().map(|task| task.1).collect() } else { Vec::new() }
+}
+
+/// User and system time of `/proc/X/stat`.
+fn cpu_time(directory: &str) -> Option<Duration> {
+    let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
+    parse_cpu_time(&text, rustix::param::clock_ticks_per_second())
+}
+
+fn parse_cpu_time(text: &str, ticks_per_second: u64) -> Option<Duration> {
+    // The name stands in parentheses and may hold anything, parentheses too.
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_secs_f64((user + system) as f64 / ticks_per_second as f64))
+}
+
+/// Exact time on a processor, where the kernel keeps it; else in ticks.
+fn run_time(directory: &str) -> Option<Duration> {
+    let exact = fs::read_to_string(format!("{directory}/schedstat")).ok();
+    let exact = exact.and_then(|text| text.split_ascii_whitespace().next()?.parse().ok());
+    exact.map(Duration::from_nanos).or_else(|| cpu_time(directory))
+}
+
+fn resident_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_after_any_process_name() {
+        let text = "77 (a) (b c) S 1 1 1 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(parse_cpu_time(text, 100), Some(Duration::from_secs(2)));
+        assert_eq!(parse_cpu_time("77 (a", 100), None);
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_files() {
+        let facts = ProcessUsage::new(0).facts();
+        assert!(facts.memory_bytes > 1 << 20);
+        assert!(facts.open_files.unwrap() > 2);
+        assert!(facts.core_count > 0);
+    }
+}

@@ -1,0 +1,386 @@
+//! Fills monitoring's snapshots from what this shard owns, in bounded steps: each call here looks at no more
+//! than the `SNAPSHOT_*` limits say, gives the place to go on from, and lets the shard work in between.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shard;
+use crate::base::ids::AccountId;
+use crate::base::limits::{
+    SNAPSHOT_DETAILS_PER_TURN, SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_SUBJECTS_MAX,
+};
+use crate::broker::Broker;
+use crate::broker::outbox::OutboxTotals;
+use crate::broker::subscription::Subscription;
+use crate::client::facts::{LastSubscription, SessionFacts};
+use crate::client::session::ClientSession;
+use crate::monitor::snapshot::{
+    AccountTotals, ClosedConnection, ClosedList, ConnectionDetails, ConnectionFilter,
+    ConnectionNumbers, ConnectionRow, LaneSummary, ShardSummary, SubscriptionDetails, TableSummary,
+};
+use crate::net::listener::Peer;
+use crate::net::session::Session;
+use crate::protocol::nats::error::CloseReason;
+use crate::protocol::subject;
+
+/// What a shard remembers for monitoring alone.
+#[derive(Default)]
+pub struct Recorded {
+    pub outboxes: Rc<OutboxTotals>,
+    pub turns: Cell<u64>,
+    /// As of the last tick: all pending bytes, and those of the connection with most.
+    pub pending_bytes: Cell<(u64, u64)>,
+    closed: RefCell<VecDeque<Arc<ClosedConnection>>>,
+    /// Of connections that ended.
+    closed_totals: RefCell<BTreeMap<String, AccountTotals>>,
+}
+
+/// A part of a list with the place to go on from; none = that was the end.
+#[derive(Clone, Debug)]
+pub struct Page<T, P = usize> {
+    pub items: Vec<T>,
+    pub next: Option<P>,
+}
+
+/// How far a walk over all subscriptions got.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubscriptionPlace {
+    connection: usize,
+    bucket: usize,
+}
+
+/// Which subscriptions are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct SubscriptionFilter {
+    pub account: Option<String>,
+    /// Only those that a message to this subject would reach.
+    pub subject: Option<String>,
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn numbers(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionNumbers {
+    ConnectionNumbers {
+        id: facts.id.0,
+        started: facts.started,
+        last_activity: facts.last_activity,
+        rtt: facts.rtt,
+        subscriptions,
+        pending_bytes: facts.pending_bytes,
+        in_messages: facts.in_messages,
+        in_bytes: facts.in_bytes,
+        out_messages: facts.out_messages,
+        out_bytes: facts.out_bytes,
+        stalls: facts.stalls,
+    }
+}
+
+fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails {
+    ConnectionDetails {
+        numbers: numbers(facts, subscriptions),
+        address: match facts.peer {
+            Peer::Tcp(address) => Some((address.ip().to_canonical(), address.port())),
+            Peer::Unix => None,
+        },
+        name: facts.connect.name.clone(),
+        lang: facts.connect.lang.clone(),
+        version: facts.connect.version.clone(),
+        account: facts.account.to_owned(),
+        user: facts.user.to_owned(),
+        subscription_list: Vec::new(),
+    }
+}
+
+fn subscription_details(connection: u64, subscription: &Subscription) -> SubscriptionDetails {
+    SubscriptionDetails {
+        connection,
+        subject: text(subscription.filter()),
+        queue: text(subscription.queue()),
+        sid: text(subscription.sid()),
+        delivered: subscription.delivered.get(),
+        max: subscription.max.get(),
+    }
+}
+
+fn last_subscription(connection: u64, last: &LastSubscription) -> SubscriptionDetails {
+    SubscriptionDetails {
+        connection,
+        subject: text(&last.filter),
+        queue: text(&last.queue),
+        sid: text(&last.sid),
+        delivered: last.delivered,
+        max: last.max,
+    }
+}
+
+fn account_totals(facts: &SessionFacts<'_>, slow: bool) -> AccountTotals {
+    AccountTotals {
+        connections: 0,
+        in_messages: facts.in_messages,
+        in_bytes: facts.in_bytes,
+        out_messages: facts.out_messages,
+        out_bytes: facts.out_bytes,
+        slow_consumers: u64::from(slow),
+    }
+}
+
+fn table_summary(broker: &Broker, account: AccountId, with_fanout: bool) -> TableSummary {
+    let counts = broker.table_counts(account);
+    let fanout = match with_fanout {
+        true => broker.fanout(account, SNAPSHOT_FANOUT_SUBJECTS_MAX),
+        false => Default::default(),
+    };
+    TableSummary {
+        subscriptions: counts.subscriptions,
+        cached: counts.cached,
+        inserts: counts.inserts,
+        removes: counts.removes,
+        matches: counts.matches,
+        cache_hits: counts.cache_hits,
+        fanout_subjects: fanout.subjects,
+        fanout_total: fanout.total,
+        fanout_largest: fanout.largest,
+    }
+}
+
+impl Shard {
+    /// The numbers of this shard; with the fan-out of cached subjects only when asked for.
+    pub fn summary(&self, with_fanout: bool) -> ShardSummary {
+        let broker = self.broker.borrow();
+        let (counters, depth) = (self.mesh.counters(), self.mesh.depth());
+        let totals = &self.recorded.outboxes;
+        let tables: Vec<TableSummary> = (0..broker.account_count())
+            .map(|index| table_summary(&broker, AccountId(index as u32), with_fanout))
+            .collect();
+        let mut table = TableSummary::default();
+        tables.iter().for_each(|one| table.add(one));
+        let (pending_bytes, pending_bytes_largest) = self.recorded.pending_bytes.get();
+        let clients = &self.clients.counters;
+        ShardSummary {
+            shard: self.id.index(),
+            connections: self.connection_count(),
+            subscriptions: table.subscriptions,
+            in_messages: clients.in_messages.get(),
+            in_bytes: clients.in_bytes.get(),
+            out_messages: totals.messages.get(),
+            out_bytes: totals.bytes.get(),
+            slow_consumers: clients.slow_consumers.get(),
+            stale_connections: clients.stale_connections.get(),
+            stalls: totals.stalls.get(),
+            pending_bytes,
+            pending_bytes_largest,
+            turns: self.recorded.turns.get(),
+            lanes: LaneSummary {
+                batches_in: counters.batches_in,
+                messages_in: counters.messages_in,
+                batches_out: counters.batches_out,
+                wakes: counters.wakes,
+                stalls: counters.stalls,
+                interest_in: counters.interest_in,
+                waiting_batches: depth.batches,
+                waiting_interest: depth.notes,
+                staged_bytes: depth.staged_bytes,
+            },
+            table,
+            queue_members_gone: broker.counters.queue_members_gone,
+            tables_by_account: tables,
+        }
+    }
+
+    /// The connections from `from` on that pass the filter.
+    pub fn connection_page(&self, filter: &ConnectionFilter, from: usize) -> Page<ConnectionRow> {
+        let broker = self.broker.borrow();
+        let now = Instant::now();
+        let mut items = Vec::new();
+        let next = self.walk_sessions(from, SNAPSHOT_ENTRIES_PER_TURN, |place, session| {
+            let facts = session.facts(now);
+            let passes = filter.id.is_none_or(|id| id == facts.id.0)
+                && filter.account.as_ref().is_none_or(|account| account == facts.account)
+                && filter.user.as_ref().is_none_or(|user| user == facts.user);
+            // A connection about to go has left the broker already.
+            if passes && !session.is_detached() {
+                let count = broker.subscription_count(facts.key);
+                items.push(ConnectionRow { numbers: numbers(&facts, count), place });
+            }
+        });
+        Page { items, next }
+    }
+
+    /// Describes the connections at these places, as far as they are still the ones named; at most so many
+    /// subscriptions of each. `from` and the place to go on from are indexes into `wanted`.
+    pub fn details_page(
+        &self,
+        wanted: &[(usize, u64)],
+        subscriptions_max: usize,
+        from: usize,
+    ) -> Page<ConnectionDetails> {
+        let broker = self.broker.borrow();
+        let registry = self.registry.borrow();
+        let now = Instant::now();
+        let mut items = Vec::new();
+        let (mut visited, mut copied) = (0, 0);
+        for (place, id) in &wanted[from.min(wanted.len())..] {
+            if visited == SNAPSHOT_DETAILS_PER_TURN || copied >= SNAPSHOT_ENTRIES_PER_TURN {
+                break;
+            }
+            visited += 1;
+            let Some(entry) = registry.get(*place) else { continue };
+            let mut session = entry.session.borrow_mut();
+            if session.id.0 != *id || session.is_detached() {
+                continue;
+            }
+            session.measure_round_trip(now);
+            let facts = session.facts(now);
+            let mut described = details(&facts, broker.subscription_count(facts.key));
+            if subscriptions_max > 0 {
+                broker.walk_subscriptions(facts.key, 0, |subscription| {
+                    described.subscription_list.push(subscription_details(*id, subscription));
+                    described.subscription_list.len() < subscriptions_max
+                });
+            }
+            copied += described.subscription_list.len();
+            items.push(described);
+        }
+        let next = from + visited;
+        Page { items, next: (next < wanted.len()).then_some(next) }
+    }
+
+    /// The subscriptions of this shard's clients from `from` on, with their accounts.
+    pub fn subscription_page(
+        &self,
+        filter: &SubscriptionFilter,
+        from: SubscriptionPlace,
+    ) -> Page<(String, SubscriptionDetails), SubscriptionPlace> {
+        let broker = self.broker.borrow();
+        let registry = self.registry.borrow();
+        let now = Instant::now();
+        let mut items = Vec::new();
+        let mut left = SNAPSHOT_ENTRIES_PER_TURN;
+        let mut bucket = from.bucket;
+        for connection in from.connection..registry.capacity() {
+            let start = std::mem::take(&mut bucket);
+            if left == 0 {
+                let next = SubscriptionPlace { connection, bucket: start };
+                return Page { items, next: Some(next) };
+            }
+            left -= 1;
+            let Some(entry) = registry.get(connection) else { continue };
+            let session = entry.session.borrow();
+            let facts = session.facts(now);
+            let other = filter.account.as_ref().is_some_and(|account| account != facts.account);
+            if other || session.is_detached() {
+                continue;
+            }
+            let stopped = broker.walk_subscriptions(facts.key, start, |subscription| {
+                let reached = filter.subject.as_ref().is_none_or(|tested| {
+                    subject::matches(subscription.filter(), tested.as_bytes())
+                });
+                if reached {
+                    let details = subscription_details(facts.id.0, subscription);
+                    items.push((facts.account.to_owned(), details));
+                }
+                left = left.saturating_sub(1);
+                left > 0
+            });
+            if let Some(bucket) = stopped {
+                return Page { items, next: Some(SubscriptionPlace { connection, bucket }) };
+            }
+        }
+        Page { items, next: None }
+    }
+
+    /// The closed connections from the `from`th remembered on, oldest first.
+    pub fn closed_page(&self, from: usize) -> Page<Arc<ClosedConnection>> {
+        let closed = self.recorded.closed.borrow();
+        let items: ClosedList =
+            closed.iter().skip(from).take(SNAPSHOT_ENTRIES_PER_TURN).cloned().collect();
+        let next = from + items.len();
+        Page { items, next: (next < closed.len()).then_some(next) }
+    }
+
+    /// Open connections and their messages by account, from `from` on; what closed ones did comes with the
+    /// first part.
+    pub fn account_page(&self, from: usize) -> Page<(String, AccountTotals)> {
+        let now = Instant::now();
+        let mut sums = match from {
+            0 => self.recorded.closed_totals.borrow().clone(),
+            _ => BTreeMap::new(),
+        };
+        let next = self.walk_sessions(from, SNAPSHOT_ENTRIES_PER_TURN, |_, session| {
+            let facts = session.facts(now);
+            let totals = AccountTotals { connections: 1, ..account_totals(&facts, false) };
+            sums.entry(facts.account.to_owned()).or_default().add(&totals);
+        });
+        Page { items: sums.into_iter().collect(), next }
+    }
+
+    fn walk_sessions(
+        &self,
+        from: usize,
+        entries_max: usize,
+        mut visit: impl FnMut(usize, &ClientSession),
+    ) -> Option<usize> {
+        let registry = self.registry.borrow();
+        let end = registry.capacity().min(from.saturating_add(entries_max));
+        for place in from..end {
+            if let Some(entry) = registry.get(place) {
+                visit(place, &entry.session.borrow());
+            }
+        }
+        (end < registry.capacity()).then_some(end)
+    }
+
+    /// Remembers a connection that has ended.
+    pub(super) fn record_closed(&self, session: &mut ClientSession) {
+        session.outbox().add_to_totals();
+        let last = session.take_last_subscriptions();
+        let now = Instant::now();
+        let facts = session.facts(now);
+        let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);
+        let slow = matches!(
+            reason,
+            CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
+        );
+        let mut totals = self.recorded.closed_totals.borrow_mut();
+        totals.entry(facts.account.to_owned()).or_default().add(&account_totals(&facts, slow));
+        let remembered_max = self.closed_max();
+        if remembered_max == 0 {
+            return;
+        }
+        let id = facts.id.0;
+        let mut described = details(&facts, last.count);
+        described.subscription_list =
+            last.kept.iter().map(|kept| last_subscription(id, kept)).collect();
+        let mut closed = self.recorded.closed.borrow_mut();
+        while closed.len() >= remembered_max {
+            closed.pop_front();
+        }
+        closed.push_back(Arc::new(ClosedConnection { details: described, stopped: now, reason }));
+    }
+
+    /// Closed connections this shard remembers: its share of the configured number and as much again,
+    /// because connections are not spread evenly; all of a small number.
+    fn closed_max(&self) -> usize {
+        /// Below this many every shard remembers all.
+        const SMALL: usize = 64;
+        let wanted = self.clients.options.borrow().limits.closed_connections_max;
+        let share = wanted.div_ceil(self.mesh.peer_count() + 1);
+        wanted.min((share * 2).max(SMALL))
+    }
+
+    /// Brings the figures up to date that are taken once per tick.
+    pub(super) fn record_pending(&self) {
+        let (mut sum, mut largest) = (0, 0);
+        for (_, entry) in self.registry.borrow().iter() {
+            let pending = entry.session.borrow().outbox().pending_bytes() as u64;
+            sum += pending;
+            largest = pending.max(largest);
+        }
+        self.recorded.pending_bytes.set((sum, largest));
+    }
+}
