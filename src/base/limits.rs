@@ -67,8 +67,9 @@ pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;
 /// by `broker::outbox`.
 pub const CHUNK_BYTES: [usize; 4] = [1 << 10, 8 << 10, 64 << 10, 256 << 10];
 
-/// Free chunks of each class a shard keeps for reuse. 64 of the largest are 4 MiB.
-pub const CHUNKS_POOLED_MAX: usize = 64;
+/// Bytes of free buffers of each class that a shard keeps for reuse, in each of its pools. Enough for a turn's
+/// sends; more would be memory that a burst leaves behind.
+pub const POOLED_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes. Buffer classes for what TLS opened: the largest holds what one read brings, a record that was
 /// waiting, and the part of a command before them. Enforced by `net::connection`.

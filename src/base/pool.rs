@@ -6,14 +6,14 @@ use std::cell::RefCell;
 pub struct BufferPool {
     classes: &'static [usize],
     free: RefCell<Vec<Vec<Vec<u8>>>>,
-    kept_max: usize,
+    kept_bytes_max: usize,
 }
 
 impl BufferPool {
-    /// Keeps at most `kept_max` free buffers of each class.
-    pub fn new(classes: &'static [usize], kept_max: usize) -> Self {
+    /// Keeps at most `kept_bytes_max` bytes of free buffers of each class.
+    pub fn new(classes: &'static [usize], kept_bytes_max: usize) -> Self {
         assert!(!classes.is_empty() && classes.is_sorted());
-        Self { classes, free: RefCell::new(vec![Vec::new(); classes.len()]), kept_max }
+        Self { classes, free: RefCell::new(vec![Vec::new(); classes.len()]), kept_bytes_max }
     }
 
     /// The smallest class that holds `bytes`, or the largest there is.
@@ -45,7 +45,7 @@ impl BufferPool {
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         if let Some(class) = self.classes.iter().position(|size| *size == buffer.capacity()) {
             let free = &mut self.free.borrow_mut()[class];
-            if free.len() < self.kept_max {
+            if (free.len() + 1) * self.classes[class] <= self.kept_bytes_max {
                 buffer.clear();
                 free.push(buffer);
             }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round_within_their_class() {
-        let pool = BufferPool::new(&[10, 100], 1);
+        let pool = BufferPool::new(&[10, 100], 100);
         let buffer = pool.take(11, 0);
         assert_eq!(buffer.capacity(), 100);
         let address = buffer.as_ptr();

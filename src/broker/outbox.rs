@@ -527,7 +527,11 @@ mod tests {
     use std::task::Context;
 
     fn outbox(pending_bytes_max: usize) -> Outbox {
-        Outbox::new(ConnectionId(7), Rc::new(BufferPool::new(&CHUNK_BYTES, 8)), pending_bytes_max)
+        Outbox::new(
+            ConnectionId(7),
+            Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20)),
+            pending_bytes_max,
+        )
     }
 
     fn message<'a>(body: &'a [u8], size_text: &'a [u8]) -> Message<'a> {

@@ -21,7 +21,7 @@ struct TestShard {
 
 impl TestShard {
     fn client(&self, id: u64) -> (ClientKey, Rc<Outbox>) {
-        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1));
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
         let outbox = Rc::new(Outbox::new(ConnectionId(id), pool, 1 << 20));
         (self.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone()), outbox)
     }

@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn buffer() -> ReadBuffer {
-        ReadBuffer::new(Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 4)))
+        ReadBuffer::new(Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)))
     }
 
     #[test]

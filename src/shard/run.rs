@@ -17,7 +17,7 @@ use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    CHUNK_BYTES, CHUNKS_POOLED_MAX, OPENED_BYTES, READ_BUFFER_BYTES, SEALED_BYTES,
+    CHUNK_BYTES, OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEALED_BYTES,
 };
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
@@ -90,7 +90,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             broker: broker.clone(),
             options: RefCell::new(seed.options),
             info: RefCell::new(seed.info),
-            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, CHUNKS_POOLED_MAX)),
+            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
             tls: RefCell::new(seed.tls),
             counters: ShardCounters::default(),
             auth: RefCell::new(seed.auth),
@@ -106,9 +106,9 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         loads: seed.loads,
         peers: seed.peers,
         connections: Rc::new(ConnectionContext {
-            read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, CHUNKS_POOLED_MAX)),
-            opened_pool: Rc::new(BufferPool::new(&OPENED_BYTES, CHUNKS_POOLED_MAX)),
-            sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, CHUNKS_POOLED_MAX)),
+            read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, POOLED_BYTES_MAX)),
+            opened_pool: Rc::new(BufferPool::new(&OPENED_BYTES, POOLED_BYTES_MAX)),
+            sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, POOLED_BYTES_MAX)),
             hook: hook.clone(),
             resumable,
             driver: seed.driver,
