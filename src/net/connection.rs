@@ -33,6 +33,9 @@ use crate::protocol::nats::error::CloseReason;
 /// How long a closing connection may take to send what it still owes, an `-ERR` above all.
 const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 
+/// Reads of one connection before others get their turn, where reading does not wait.
+const EPOLL_READS_PER_TURN: u32 = 8;
+
 /// What the connections of one shard share.
 pub struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
@@ -176,7 +179,16 @@ impl<S: Session> Reader<'_, S> {
             });
             match target.fill(&mut self.source, cancel).await {
                 Ok(0) => return CloseReason::ClientClosed,
-                Ok(_) => self.control.reads.set(self.control.reads.get() + 1),
+                Ok(_) => {
+                    let reads = self.control.reads.get() + 1;
+                    self.control.reads.set(reads);
+                    // Here a read that finds bytes is over at once: a fast peer would never let go.
+                    if self.context.driver == Driver::Epoll
+                        && reads.is_multiple_of(EPOLL_READS_PER_TURN)
+                    {
+                        self.context.hook.yield_turn().await;
+                    }
+                }
                 Err(error) if is_cancelled(&error) => {
                     target.shrink();
                     continue;

@@ -113,6 +113,8 @@ pub struct TurnHook {
     last_activity: Cell<Option<Instant>>,
     /// When the run loop last went through the kernel's wait, where timers fire.
     last_wait: Cell<Instant>,
+    /// Those that yielded were held back, so that the run loop waits.
+    held: Cell<bool>,
     bell: DoorbellHandle,
     busy_poll: Duration,
 }
@@ -139,6 +141,7 @@ impl TurnHook {
             lanes: RefCell::new(None),
             last_activity: Cell::new(None),
             last_wait: Cell::new(Instant::now()),
+            held: Cell::new(false),
             bell,
             busy_poll,
         })
@@ -263,10 +266,12 @@ impl TurnHook {
     /// For the main future, last thing: wakes those that yielded, and decides whether the shard sleeps.
     /// `has_work` says whether something would be missed by sleeping.
     pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
-        let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
-        yielded.into_iter().for_each(Waker::wake);
         let heavy_waiting = self.grant_heavy_steps();
         let now = Instant::now();
+        if !self.yielded.borrow().is_empty() {
+            self.resume_yielded(now);
+            return;
+        }
         let spinning = !self.busy_poll.is_zero()
             && self
                 .last_activity
@@ -282,6 +287,23 @@ impl TurnHook {
             self.park.retract();
             self.go_on(now);
         }
+    }
+
+    /// Lets those that yielded go on. They keep the run loop from waiting, so when a wait is due they are
+    /// held back for one turn that consists of nothing else.
+    fn resume_yielded(&self, now: Instant) {
+        let held = self.held.take();
+        if !held && now.duration_since(self.last_wait.get()) > TIMER_SLACK {
+            self.held.set(true);
+            self.bell.ring();
+            return;
+        }
+        if held {
+            self.last_wait.set(now);
+        }
+        let yielded = std::mem::take(&mut *self.yielded.borrow_mut());
+        yielded.into_iter().for_each(Waker::wake);
+        self.kick();
     }
 
     /// Another turn without sleeping. Timers fire only when the run loop waits, so now and then it is made

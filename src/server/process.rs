@@ -115,6 +115,9 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         signals::channel().map_err(|error| format!("signals: {error}"))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
+    if let Some(path) = &options.files.pid {
+        write_pid_file(path)?;
+    }
     let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
     let auth = Arc::new(auth);
     let limit = FileLimit::raise().map_err(|error| format!("open files limit: {error}"))?;
@@ -305,9 +308,6 @@ impl Server<'_> {
             tracing::info!("Listening for client connections on {address} (shard {index} alone)");
         }
         tracing::info!("Server is ready");
-        if let Some(path) = &options.files.pid {
-            write_pid_file(path)?;
-        }
         if let Some(directory) = &options.files.ports_dir {
             let scheme = match options.tls.is_some() && !options.allow_non_tls {
                 true => "tls",

@@ -1,3 +1,5 @@
+//! Log lines, levels and the bounds of the queue.
+
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use super::*;

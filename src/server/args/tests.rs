@@ -1,3 +1,5 @@
+//! Command lines and what they come to.
+
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
