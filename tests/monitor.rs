@@ -667,7 +667,6 @@ fn parse_metrics(text: &str) -> BTreeMap<String, Family> {
         let family = families.get_mut(&current).unwrap();
         let expected = match family.kind.as_str() {
             "counter" => format!("{current}_total"),
-            "info" => format!("{current}_info"),
             _ => current.clone(),
         };
         assert_eq!(name, expected, "{line}");

@@ -49,3 +49,24 @@ pub fn root(facts: &ServerFacts, base_path: &str) -> Response {
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dashboard_loads_nothing_from_elsewhere_and_makes_no_markup_of_data() {
+        let without_namespaces = DASHBOARD.replace("http://www.w3.org/2000/svg", "");
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!without_namespaces.contains(outside), "{outside}");
+        }
+        for markup in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!DASHBOARD.contains(markup), "{markup}");
+        }
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        assert_eq!(escaped("<a href=\"&\">"), "&lt;a href=&quot;&amp;&quot;&gt;");
+    }
+}

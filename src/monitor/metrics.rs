@@ -140,9 +140,11 @@ impl Snapshot {
             MetricType::Counter,
         )?;
         ConstCounter::new(self.connections_total).encode(metric)?;
+        // A gauge and not OpenMetrics' own info type: readers of the older text format know it too.
+        let help = "This server; always 1";
         let mut info =
-            encoder.encode_descriptor("midge_server", "This server", None, MetricType::Info)?;
-        info.encode_info(&self.info)
+            encoder.encode_descriptor("midge_server_info", help, None, MetricType::Gauge)?;
+        ConstGauge::new(1i64).encode(info.encode_family(&self.info)?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The process from its arguments to its exit code: start, signals, lame duck, end.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,11 +22,13 @@ use crate::server::argv_secrets::{self, Arguments};
 use crate::server::bootstrap::{self, Placement, Shards};
 use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::flags::Flags;
+use crate::server::heartbeat::Heartbeat;
 use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
 use crate::server::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
 use crate::server::log_writer::ServerLog;
 use crate::server::monitor_answers::{Fixed, Live};
 use crate::server::monitor_http::{Monitor, MonitorPort};
+use crate::server::notify::Notify;
 use crate::server::reload;
 use crate::server::signals::{self, ServerEvent};
 use crate::server::unix_socket::{self, UnixSocketFile};
@@ -106,6 +109,7 @@ struct Server<'a> {
     log: &'a ServerLog,
     monitor: Option<Monitor>,
     monitor_address: Option<SocketAddr>,
+    heartbeat: RefCell<Heartbeat>,
 }
 
 fn run(start: Start, log: &ServerLog) -> Result<(), String> {
@@ -169,10 +173,13 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         None => None,
     };
     let flags = start.flags;
+    let heartbeat = Heartbeat::new(Notify::from_environment(), shards.handles.clone());
+    let heartbeat = RefCell::new(heartbeat);
     let mut server =
-        Server { options, auth, flags, identity, shards, log, monitor, monitor_address };
+        Server { options, auth, flags, identity, shards, log, monitor, monitor_address, heartbeat };
     server.announce_ready(&mut files)?;
     server.wait(&events);
+    server.heartbeat.borrow().notify.stopping();
     // While the shards still answer.
     drop(server.monitor);
     stop(server.shards);
@@ -324,14 +331,18 @@ impl Server<'_> {
                 Err(text) => tracing::error!("{text}"),
             }
         }
+        self.heartbeat.borrow().notify.ready();
         Ok(())
     }
 
     /// Handles events until the server should end.
     fn wait(&mut self, events: &Receiver<ServerEvent>) {
         loop {
-            match events.recv() {
-                Ok(ServerEvent::Interrupt | ServerEvent::Terminate) | Err(_) => return,
+            let next = self.heartbeat.borrow_mut().beat(Instant::now());
+            match events.recv_timeout(next) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(ServerEvent::Interrupt | ServerEvent::Terminate)
+                | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
                 Ok(ServerEvent::Reload) => match self.reload() {
                     Ok(()) => tracing::info!("Reloaded server configuration"),
@@ -416,6 +427,7 @@ impl Server<'_> {
         /// How often `done` is asked.
         const LOOK: Duration = Duration::from_millis(100);
         while Instant::now() < deadline && !done() {
+            self.heartbeat.borrow_mut().beat(Instant::now());
             let left = deadline.saturating_duration_since(Instant::now());
             match events.recv_timeout(left.min(LOOK)) {
                 Ok(ServerEvent::Interrupt) | Err(RecvTimeoutError::Disconnected) => return false,

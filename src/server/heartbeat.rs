@@ -1,0 +1,37 @@
+//! The signs of life for the service manager's watchdog: only while every shard answers.
+
+use std::time::{Duration, Instant};
+
+use crate::server::gather::Gatherer;
+use crate::server::notify::Notify;
+use crate::shard::ShardHandle;
+
+/// How long to wait when nobody watches.
+const UNWATCHED: Duration = Duration::from_secs(3600);
+
+/// See the module's words.
+pub struct Heartbeat {
+    pub notify: Notify,
+    shards: Gatherer,
+    due: Instant,
+}
+
+impl Heartbeat {
+    pub fn new(notify: Notify, shards: Vec<ShardHandle>) -> Self {
+        Self { notify, shards: Gatherer::new(shards), due: Instant::now() }
+    }
+
+    /// Sends a sign of life when one is due; says in how long the next one is.
+    pub fn beat(&mut self, now: Instant) -> Duration {
+        let Some(interval) = self.notify.watchdog_interval() else { return UNWATCHED };
+        if now >= self.due {
+            let late_shards = self.shards.all(|_| ()).late_shards;
+            match late_shards.is_empty() {
+                true => self.notify.alive(),
+                false => tracing::error!("shards do not answer: {late_shards:?}"),
+            }
+            self.due = now + interval;
+        }
+        self.due.saturating_duration_since(now)
+    }
+}

@@ -1,0 +1,62 @@
+//! Tells systemd that the server is ready, alive, or stopping: datagrams to the socket named by
+//! `NOTIFY_SOCKET` (sd_notify). Without that variable nothing is sent.
+
+use std::env;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// The service manager's socket, as far as there is one.
+#[derive(Debug)]
+pub struct Notify {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    pub fn from_environment() -> Self {
+        let name = env::var_os("NOTIFY_SOCKET");
+        let socket = name.and_then(|name| {
+            let address = match name.as_bytes() {
+                [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok()?,
+                _ => SocketAddr::from_pathname(&name).ok()?,
+            };
+            let socket = UnixDatagram::unbound().ok()?;
+            // A full queue must not hold the server: the next sign of life comes soon.
+            socket.set_nonblocking(true).ok()?;
+            Some((socket, address))
+        });
+        let for_us = match env::var("WATCHDOG_PID") {
+            Ok(pid) => pid == std::process::id().to_string(),
+            Err(_) => true,
+        };
+        let microseconds = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok());
+        let watchdog = microseconds.filter(|_| for_us && socket.is_some());
+        Self { socket, watchdog: watchdog.map(Duration::from_micros) }
+    }
+
+    /// How often a sign of life is due: half of what the manager waits.
+    pub fn watchdog_interval(&self) -> Option<Duration> {
+        self.watchdog.map(|longest| longest / 2)
+    }
+
+    pub fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    pub fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    pub fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    fn send(&self, state: &str) {
+        if let Some((socket, address)) = &self.socket {
+            // Nobody listens any more, or not fast enough: the manager decides what that means.
+            let _ = socket.send_to_addr(state.as_bytes(), address);
+        }
+    }
+}
