@@ -8,16 +8,16 @@
 //! `Outbox`, picks one member of each queue group, and forwards at most one copy per other shard. The copy
 //! travels in a batch over the `mesh` message lane (an SPSC ring); the other shard's drain delivers it
 //! there. The first push into an outbox wakes that connection's writer, which sends everything the turn
-//! produced in one system call. Interest travels the other way, over interest lanes, and every shard
-//! applies what is waiting there before it handles a client's bytes: that is what makes `flush()` mean
-//! the same thing on sixteen shards as on one.
+//! produced in one system call. Interest travels the other way, over interest lanes. Every shard takes what
+//! waits in its lanes before it handles a client's bytes, and fills its own lanes before it sends any: that
+//! is what makes `flush()` mean the same thing on sixteen shards as on one.
 //!
 //! The modules below are floors: each uses only those above it, and `tests/tidy.rs` checks that.
 //! `client`, `mesh` and `monitor` are siblings and never import each other.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
 //! `broker::{router, subject_table, match_cache, outbox, queue_group}`, `net::{connection, read_buffer}`,
-//! `client::session`, `mesh::{shard_link, drain}`. There: no allocation per message, no lock, no format.
+//! `client::session`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]
 
