@@ -4,7 +4,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use midge::base::limits::{CHUNKS_POOLED_MAX, READ_BUFFER_BYTES};
+use midge::base::limits::{POOLED_BYTES_MAX, READ_BUFFER_BYTES};
 use rustix::process::Signal;
 
 use super::{SHARD_COUNTS, connect, next, publish, round_trip, subscribe};
@@ -298,7 +298,7 @@ fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
         let peak_kib = server.memory_kib("VmHWM");
         assert!(peak_kib > idle_kib + CONNECTIONS * 48, "{driver}: {idle_kib}, {peak_kib} KiB");
         // Some free buffers of each class are kept for the next burst; 12 MiB are for the allocator.
-        let kept_bytes = CHUNKS_POOLED_MAX * READ_BUFFER_BYTES.iter().sum::<usize>();
+        let kept_bytes = POOLED_BYTES_MAX * READ_BUFFER_BYTES.len();
         let bound_kib = idle_kib + kept_bytes as u64 / 1024 + (12 << 10);
         wait_until(&format!("{driver}: fewer than {bound_kib} KiB, once {peak_kib} KiB"), || {
             server.memory_kib("VmRSS") < bound_kib
