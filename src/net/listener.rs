@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -15,6 +16,9 @@ const BACKLOG: i32 = 4096;
 
 /// Connections accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
+/// The pause after a listener was readable and had no connection.
+const READABLE_FOR_NOTHING: Duration = Duration::from_millis(1);
 
 /// An accepted socket, not yet known to the runtime.
 pub struct Accepted {
@@ -124,25 +128,32 @@ impl Listener {
     ) -> io::Result<()> {
         let readiness =
             monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
-        let mut pause = std::time::Duration::from_millis(10);
+        let mut pause = Duration::from_millis(10);
         loop {
             // A listener that was stopped is readable too; the accept then says why.
             let _ = readiness.readable(false).await;
             if stopped() {
                 return Ok(());
             }
-            for _ in 0..ACCEPTS_PER_TURN {
+            for index in 0..ACCEPTS_PER_TURN {
                 match self.accept() {
                     Ok(socket) => {
-                        pause = std::time::Duration::from_millis(10);
+                        pause = Duration::from_millis(10);
                         accepted(socket);
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if index == 0 {
+                            // Another shard was faster, or has shut their common Unix socket down: that one
+                            // stays readable, and on epoll asking again would never let go of the thread.
+                            crate::net::runtime::sleep(READABLE_FOR_NOTHING).await;
+                        }
+                        break;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         failed(error);
                         crate::net::runtime::sleep(pause).await;
-                        pause = (pause * 2).min(std::time::Duration::from_secs(1));
+                        pause = (pause * 2).min(Duration::from_secs(1));
                         break;
                     }
                 }
