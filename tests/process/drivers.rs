@@ -102,7 +102,8 @@ fn timers_fire_while_a_shard_is_never_idle() {
         let mut arrivals = Vec::new();
         for _ in 0..4 {
             let line = quiet.take_line(Instant::now() + WAIT_MAX);
-            let what = format!("{driver}, {busy_poll}, closed: {}", quiet.is_closed());
+            let what =
+                format!("{driver}, {busy_poll}, closed: {}: {}", quiet.is_closed(), log(&server));
             assert_eq!(line.as_deref(), Some(&b"PING\r\n"[..]), "{what}");
             arrivals.push(Instant::now());
             quiet.answer_ping();

@@ -89,6 +89,8 @@ impl RawClient {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Fill::TimedOut
             }
+            // A read with a timeout is not taken up again after a signal.
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.fill(deadline),
             // A reset is a close too: the server had not read all we sent.
             Err(_) => self.end(),
         }
