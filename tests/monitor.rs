@@ -283,9 +283,12 @@ fn reasons_of_ends_are_told_and_old_ones_forgotten() {
     for _ in 0..3 {
         monitored.client("early").close();
     }
+    // Their ends must come before the others': a close takes its time to arrive.
+    monitored.json_when("/connz", |connz| connz["num_connections"] == 0);
     let mut breaker = monitored.client("breaker");
     breaker.send(b"PUB a 101\r\n").unwrap();
     while breaker.fill(Instant::now() + WAIT_MAX) == Fill::Grown {}
+    monitored.json_when("/connz", |connz| connz["num_connections"] == 0);
     let mut confused = monitored.client("confused");
     confused.send(b"XYZ\r\n").unwrap();
     while confused.fill(Instant::now() + WAIT_MAX) == Fill::Grown {}
