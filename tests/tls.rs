@@ -130,7 +130,10 @@ async fn exchange(world: &World, server: &Server, first: bool) {
     let (left, right) = (connect().await.unwrap(), connect().await.unwrap());
     let mut subscription = right.subscribe("from.left").await.unwrap();
     let mut requests = right.subscribe("service").await.unwrap();
-    right.flush().await.unwrap();
+    // The library's flush does not wait for the server; a message to itself does.
+    let mut echo = right.subscribe("echo").await.unwrap();
+    right.publish("echo", "".into()).await.unwrap();
+    tokio::time::timeout(WAIT_MAX, echo.next()).await.unwrap().unwrap();
     let large: Vec<u8> = (0..1 << 20).map(|index| (index % 253) as u8).collect();
     for payload in [&b"small"[..], &large[..], b"", &large[..100_000]] {
         left.publish("from.left", payload.to_vec().into()).await.unwrap();

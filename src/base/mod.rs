@@ -7,3 +7,4 @@ pub mod limits;
 pub mod log;
 pub mod pool;
 pub mod ring;
+mod ring_parts;

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, Ordering, fence};
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use super::ring_parts::{AtomicBool, Ordering, fence, rtrb};
 
 /// The end that pushes.
 pub struct RingSource<T> {
@@ -60,9 +57,11 @@ impl<T> RingTarget<T> {
 
 /// "Something is waiting for you": raised by any shard, taken by one.
 ///
-/// `raise` is a Release store after a ring push, `take` an Acquire exchange before the ring is read: who
-/// sees the signal sees the push. A push that comes after the taker's exchange raises it again, so nothing
-/// is missed; at worst a taker finds the rings already empty.
+/// `raise` is a Release exchange after a ring push, `take` an Acquire exchange before the rings are read:
+/// who lowers the signal sees the pushes of all who raised it. (With a store, a second raise would hide the
+/// first: the taker would read only the second's value and need not see the first's push.) A push that
+/// comes after the taker's exchange raises it again, so nothing is missed; at worst a taker finds the rings
+/// already empty.
 #[derive(Clone, Default)]
 pub struct Signal {
     raised: Arc<AtomicBool>,
@@ -70,7 +69,7 @@ pub struct Signal {
 
 impl Signal {
     pub fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
+        self.raised.swap(true, Ordering::Release);
     }
 
     pub fn is_raised(&self) -> bool {
@@ -105,7 +104,9 @@ impl ParkFlag {
     /// Awake again. Cheap when nothing was announced.
     pub fn retract(&self) {
         if self.parked.load(Ordering::Relaxed) {
-            self.parked.store(false, Ordering::Relaxed);
+            // An exchange like the wakers', so that each comes before or after this: a plain store would do,
+            // but loom takes a store and another thread's exchange for unordered.
+            self.parked.swap(false, Ordering::Relaxed);
         }
     }
 
@@ -113,11 +114,17 @@ impl ParkFlag {
     /// one gets true per sleep.
     pub fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::AcqRel)
+        // Compares, so that a waker who comes late writes nothing: every false written here answers an
+        // announcement.
+        self.parked.load(Ordering::Relaxed)
+            && self
+                .parked
+                .compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

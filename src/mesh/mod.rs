@@ -141,6 +141,7 @@ impl Mesh {
     /// Whether sleeping now would leave a message behind.
     pub fn has_work(&self) -> bool {
         !self.resumable.borrow().is_empty()
+            || self.inbound_waiting.is_raised()
             || self
                 .peers
                 .iter()

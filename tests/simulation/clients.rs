@@ -159,7 +159,7 @@ impl Run {
 
     /// Everybody listens and everything moves until nothing does.
     fn rest(&mut self) -> Result<(), String> {
-        self.world.end_stalls();
+        self.world.hasten();
         let deadline = self.world.now + REST_STEPS_MAX;
         loop {
             let mut moved = false;

@@ -157,16 +157,16 @@ impl Parser {
         // The limit counts from the first argument byte to the last, so leading blanks are not in it.
         let blanks = input[from..].iter().take_while(|byte| is_blank(**byte)).count();
         let start = from + blanks;
+        if start > limits.control_line_bytes_max + limits::VERB_BYTES_MAX {
+            // Blanks without end are no way around the limit, in however many reads they come.
+            return Err(ProtocolError::MaximumControlLine);
+        }
         let Some(length) = memchr(b'\n', &input[start..]) else {
             let mut length = input.len() - start;
             if length > 0 && input[input.len() - 1] == b'\r' {
                 length -= 1;
             }
             if length > limits.control_line_bytes_max {
-                return Err(ProtocolError::MaximumControlLine);
-            }
-            if start > limits.control_line_bytes_max + limits::VERB_BYTES_MAX {
-                // Blanks without end are no way around the limit.
                 return Err(ProtocolError::MaximumControlLine);
             }
             return Ok(None);
@@ -529,6 +529,18 @@ mod tests {
             Command::Connect { json } => format!("connect {}", text(json)),
             Command::Info { json } => format!("info {}", text(json)),
             other => format!("{other:?}"),
+        }
+    }
+
+    /// Found by the fuzzer: the limit on blanks held only while the end of the line had not come yet.
+    #[test]
+    fn blanks_before_arguments_are_limited_however_they_arrive() {
+        for (blanks, refused) in [(4096 + 64 - 3, false), (4096 + 64 - 2, true)] {
+            let line = format!("SUB{}a 1\r\n", " ".repeat(blanks)).into_bytes();
+            let whole = transcript(&line, &[], &LIMITS);
+            let split = transcript(&line, &[line.len() - 2], &LIMITS);
+            assert_eq!(whole, split);
+            assert_eq!(whole[0].contains("MaximumControlLine"), refused, "{whole:?}");
         }
     }
 

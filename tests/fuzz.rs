@@ -1,0 +1,395 @@
+//! Seeded fuzzers of everything a stranger can send before and after login, and of the command line.
+//!
+//! Each takes 20,000 inputs in `cargo test`, `MIDGE_FUZZ_INPUTS=1000000` by hand. A failure prints the
+//! command that repeats the one input.
+
+#[path = "fuzz/mutate.rs"]
+mod mutate;
+
+use std::cell::RefCell;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use fastrand::Rng;
+use midge::auth::permissions::Permissions;
+use midge::auth::state::AuthState;
+use midge::base::ids::ConnectionId;
+use midge::base::limits::{CHUNK_BYTES, READ_BUFFER_BYTES, VERB_BYTES_MAX};
+use midge::base::pool::BufferPool;
+use midge::broker::Broker;
+use midge::broker::outbox::Outbox;
+use midge::client::session::{ClientContext, ClientSession, ShardCounters};
+use midge::config::auth_options::Secret;
+use midge::config::options::Options;
+use midge::config::surroundings::Surroundings;
+use midge::net::listener::Peer;
+use midge::net::read_buffer::ReadBuffer;
+use midge::net::session::{Session, Step};
+use midge::protocol::nats::command::Command;
+use midge::protocol::nats::error::ProtocolError;
+use midge::protocol::nats::handshake::{ConnectOptions, Info};
+use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
+use midge::server::args::{Invocation, parse_in};
+
+const INPUTS: u64 = 20_000;
+
+/// Runs one fuzzer over its inputs, or over the one that the environment names.
+fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
+    let number = |variable: &str| {
+        std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"))
+    };
+    let seeds = match number("MIDGE_FUZZ_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_FUZZ_INPUTS").unwrap_or(INPUTS),
+    };
+    for seed in seeds {
+        let run = || check(&mut Rng::with_seed(seed));
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            panic!("MIDGE_FUZZ_SEED={seed} cargo test --release --test fuzz {name}");
+        }
+    }
+}
+
+const LIMITS: ParserLimits =
+    ParserLimits { control_line_bytes_max: 64, payload_bytes_max: 128, headers: true };
+
+/// What a connection may leave unparsed: a control line with blanks before it, and one payload.
+const PENDING_BYTES_MAX: usize =
+    2 * LIMITS.control_line_bytes_max + VERB_BYTES_MAX + LIMITS.payload_bytes_max + 8;
+
+/// Commands with their arguments, and the error that ended the stream.
+type Reading = (Vec<String>, Option<ProtocolError>);
+
+/// Reads a stream that arrives in pieces that end at `ends`.
+fn read(stream: &[u8], ends: &[usize], keeps_state: bool) -> Reading {
+    let mut parser = Parser::default();
+    let (mut start, mut commands) = (0, Vec::new());
+    for end in ends {
+        if !keeps_state {
+            parser = Parser::default();
+        }
+        loop {
+            let pending = &stream[start..*end];
+            match parser.next(pending, &LIMITS) {
+                Ok(Parsed::Command { command, consumed }) => {
+                    assert!((1..=pending.len()).contains(&consumed));
+                    commands.push(shown(&command, pending));
+                    start += consumed;
+                }
+                Ok(Parsed::Skip { consumed }) => {
+                    assert!((1..=pending.len()).contains(&consumed));
+                    start += consumed;
+                }
+                Ok(Parsed::Incomplete { needed }) => {
+                    assert!(needed > pending.len(), "more is needed than is there");
+                    assert!(needed <= PENDING_BYTES_MAX + 1, "waits for {needed} bytes");
+                    assert!(pending.len() <= PENDING_BYTES_MAX, "{} bytes kept", pending.len());
+                    break;
+                }
+                Err(error) => return (commands, Some(error)),
+            }
+        }
+    }
+    (commands, None)
+}
+
+/// A command as its arguments, whatever their place in the buffer.
+fn shown(command: &Command, input: &[u8]) -> String {
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    match command {
+        Command::Publish(publish) => format!(
+            "PUB {} {} {} {}",
+            text(publish.subject.of(input)),
+            text(publish.reply.of(input)),
+            publish.header_size,
+            text(publish.body.of(input))
+        ),
+        Command::Subscribe { subject, queue, sid, .. } => {
+            let parts = [subject, queue, sid].map(|span| text(span.of(input)));
+            format!("SUB {parts:?}")
+        }
+        Command::Unsubscribe { sid, max, .. } => {
+            format!("UNSUB {} {}", text(sid.of(input)), text(max.of(input)))
+        }
+        Command::Connect { json } => format!("CONNECT {}", text(json.of(input))),
+        Command::Info { json } => format!("INFO {}", text(json.of(input))),
+        Command::Error { text: words } => format!("-ERR {}", text(words.of(input))),
+        Command::Ping | Command::Pong | Command::Ok => format!("{command:?}"),
+    }
+}
+
+fn check_parser(random: &mut Rng, keeps_state: bool) {
+    let stream = mutate::stream(random);
+    let whole = read(&stream, &[stream.len()], true);
+    let mut ends: Vec<usize> =
+        (0..random.usize(..8)).map(|_| random.usize(..=stream.len())).collect();
+    ends.sort_unstable();
+    ends.push(stream.len());
+    let single: Vec<usize> = (0..=stream.len()).collect();
+    for ends in [&ends, &single] {
+        assert_eq!(read(&stream, ends, keeps_state), whole, "{}", stream.escape_ascii());
+    }
+}
+
+/// Whatever the pieces in which bytes arrive, the same commands and the same error come out; the parser
+/// never takes more than it is given and never keeps more than one command.
+#[test]
+fn parser() {
+    fuzz("parser", |random| check_parser(random, true));
+}
+
+/// A parser that forgets between two reads that it was inside a line must be caught.
+#[test]
+fn canary_a_forgetful_parser_is_caught() {
+    let caught = (0..INPUTS).any(|seed| {
+        let run = || check_parser(&mut Rng::with_seed(seed), false);
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    });
+    assert!(caught, "the planted bug went unseen");
+}
+
+#[test]
+fn connect_json() {
+    fuzz("connect_json", |random| {
+        let mut json = Vec::new();
+        mutate::json(random, &mut json);
+        let mut options = ConnectOptions::default();
+        if options.merge(&json).is_ok() {
+            let once = options.clone();
+            options.merge(&json).expect("it was fine the first time");
+            assert_eq!(options, once, "saying it twice changes nothing");
+        }
+    });
+}
+
+struct FuzzedFiles(Vec<u8>);
+
+impl Surroundings for FuzzedFiles {
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match path.ends_with("file.conf") {
+            true => Ok(self.0.clone()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<OsString> {
+        (name == "HOME").then(|| "4222".into())
+    }
+}
+
+#[test]
+fn flags() {
+    fuzz("flags", |random| {
+        let program = if random.bool() { "midge" } else { "/usr/bin/nats-server" };
+        let arguments = mutate::arguments(random);
+        let files = FuzzedFiles(mutate::configuration(random));
+        let words = arguments.iter().cloned().map(OsString::from_vec);
+        match parse_in(OsStr::new(program), words, &files) {
+            Invocation::Refused(refusal) => {
+                assert!(refusal.exit_code <= 2);
+                assert!(!(refusal.stdout.is_empty() && refusal.stderr.is_empty()), "says why");
+            }
+            Invocation::Run(start) => {
+                midge::config::load::validate(&start.options).expect("what runs is valid");
+            }
+            _ => {}
+        }
+    });
+}
+
+/// A shard's clients, with one that listens to everything.
+struct House {
+    context: Rc<ClientContext>,
+    pool: Rc<BufferPool>,
+}
+
+impl House {
+    fn new(auth_required: bool) -> Self {
+        let mut options = Options::default();
+        options.limits.control_line_bytes_max = LIMITS.control_line_bytes_max;
+        options.limits.payload_bytes_max = LIMITS.payload_bytes_max;
+        if auth_required {
+            options.auth.user = Some("bob".into());
+            options.auth.password = Some(Secret::new("secret"));
+        }
+        let auth = AuthState::build(&options, None).expect("one user");
+        let context = Rc::new(ClientContext {
+            broker: Rc::new(RefCell::new(Broker::reproducible(1))),
+            options: RefCell::new(Arc::new(options)),
+            info: RefCell::new(Arc::new(Info::default())),
+            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20)),
+            counters: ShardCounters::default(),
+            auth: RefCell::new(Arc::new(auth)),
+            tls: RefCell::new(None),
+            open_permissions: Arc::new(Permissions::unrestricted(false)),
+            check_password: Box::new(|_, _| {}),
+            logins: RefCell::default(),
+            random: RefCell::new(Rng::with_seed(1)),
+        });
+        Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
+    }
+
+    fn enter(&self, id: u64) -> (ClientSession, ReadBuffer) {
+        let context = self.context.clone();
+        let mut session =
+            ClientSession::new(ConnectionId(id), Peer::Unix, context, false, Instant::now());
+        session.start();
+        (session, ReadBuffer::new(self.pool.clone()))
+    }
+}
+
+/// Gives the session a piece; false once it closed.
+fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> bool {
+    input.extend(piece);
+    loop {
+        match session.receive(input) {
+            Step::ReadMore => {
+                assert!(
+                    input.bytes().len() <= PENDING_BYTES_MAX,
+                    "{} bytes kept",
+                    input.bytes().len()
+                );
+                return true;
+            }
+            // Nobody answers password checks here: the connection stands still.
+            Step::WaitFor(_) => return true,
+            Step::Again => {}
+            Step::ReadMoreWithin(_) | Step::StartTls(_) => panic!("no TLS is configured here"),
+            Step::Close(reason) => {
+                session.close(reason);
+                return false;
+            }
+        }
+    }
+}
+
+fn said(outbox: &Outbox) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let next = std::pin::pin!(outbox.next_chunk());
+        match next.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(chunk)) => {
+                all.extend_from_slice(&chunk);
+                outbox.send_ends(chunk);
+            }
+            _ => return all,
+        }
+    }
+}
+
+/// Reads what a client is sent as strictly as a client can: whole lines of known verbs, sizes that fit.
+fn assert_well_formed(mut bytes: &[u8]) -> usize {
+    let mut messages = 0;
+    while !bytes.is_empty() {
+        let end = memchr::memmem::find(bytes, b"\r\n").expect("every line ends");
+        let line = &bytes[..end];
+        let shown = line.escape_ascii();
+        assert!(!line.iter().any(|byte| matches!(byte, b'\n' | b'\r')), "{shown}");
+        bytes = &bytes[end + 2..];
+        let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let sized = match words[0] {
+            b"MSG" => (4..=5).contains(&words.len()),
+            b"HMSG" => (5..=6).contains(&words.len()),
+            b"INFO" | b"-ERR" => false,
+            _ => {
+                assert!(matches!(line, b"PING" | b"PONG" | b"+OK"), "unknown line {shown}");
+                false
+            }
+        };
+        assert!(sized || !words[0].ends_with(b"MSG"), "words of {shown}");
+        if sized {
+            messages += 1;
+            assert!(words.iter().all(|word| !word.is_empty()), "empty word in {shown}");
+            let size = std::str::from_utf8(words[words.len() - 1]).expect("digits");
+            let size: usize = size.parse().expect("a size");
+            assert_eq!(&bytes[size..size + 2], b"\r\n", "payload of {shown}");
+            bytes = &bytes[size + 2..];
+        }
+    }
+    messages
+}
+
+fn in_pieces(random: &mut Rng, stream: &[u8], mut each: impl FnMut(&[u8]) -> bool) {
+    let mut rest = stream;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(random.usize(1..=rest.len()));
+        rest = after;
+        if !each(piece) {
+            return;
+        }
+    }
+}
+
+/// SECURITY.md, "crash before login" and "memory before login": whatever a stranger sends, nothing
+/// panics, little is kept, and nobody else hears a byte of it.
+#[test]
+fn before_login() {
+    fuzz("before_login", |random| {
+        let house = House::new(true);
+        let (mut stranger, mut input) = house.enter(6);
+        let stream = match random.bool() {
+            true => mutate::stream(random),
+            false => {
+                let mut stream = b"CONNECT ".to_vec();
+                mutate::json(random, &mut stream);
+                stream.extend_from_slice(b"\r\nSUB > 1\r\nPUB a 1\r\nx\r\n");
+                stream
+            }
+        };
+        in_pieces(random, &stream, |piece| say(&mut stranger, &mut input, piece));
+        assert_eq!(assert_well_formed(&said(stranger.outbox())), 0, "heard a message");
+        assert_eq!(house.context.broker.borrow().subscription_total(), 0, "subscribed");
+        assert_eq!(stranger.in_messages, 0, "published");
+    });
+}
+
+/// SECURITY.md, "line injection": no subject, reply, sid, queue name or error text makes a line that its
+/// receiver reads as anything but what it is.
+#[test]
+fn line_injection() {
+    fuzz("line_injection", |random| {
+        let house = House::new(false);
+        let (mut listener, mut heard) = house.enter(5);
+        let hello: &[u8] = match random.bool() {
+            true => b"CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB > 1\r\n",
+            false => b"CONNECT {\"verbose\":false}\r\nSUB > 1\r\n",
+        };
+        assert!(say(&mut listener, &mut heard, hello));
+        let (mut stranger, mut input) = house.enter(6);
+        let mut stream =
+            b"CONNECT {\"headers\":true,\"no_responders\":true}\r\nSUB a.> 7\r\n".to_vec();
+        stream.extend(mutate::stream(random));
+        in_pieces(random, &stream, |piece| say(&mut stranger, &mut input, piece));
+        assert_well_formed(&said(stranger.outbox()));
+        assert_well_formed(&said(listener.outbox()));
+    });
+}
+
+/// The inputs are not all nonsense: the generators reach deliveries, errors and logins.
+#[test]
+fn smoke() {
+    let (mut commands, mut errors, mut starts, mut logins) = (0, 0, 0, 0);
+    for seed in 0..2_000 {
+        let mut random = Rng::with_seed(seed);
+        let stream = mutate::stream(&mut random);
+        let (read, error) = read(&stream, &[stream.len()], true);
+        commands += read.len();
+        errors += u32::from(error.is_some());
+        let words = mutate::arguments(&mut random).into_iter().map(OsString::from_vec);
+        let files = FuzzedFiles(mutate::configuration(&mut random));
+        let invocation = parse_in(OsStr::new("midge"), words, &files);
+        starts += u32::from(matches!(invocation, Invocation::Run(_)));
+        let mut json = Vec::new();
+        mutate::json(&mut random, &mut json);
+        logins += u32::from(ConnectOptions::default().merge(&json).is_ok());
+    }
+    let reached = (commands, errors, starts, logins);
+    assert!(commands > 1_500 && errors > 300 && starts > 200 && logins > 300, "{reached:?}");
+}

@@ -1,0 +1,181 @@
+//! Shards for the models: a broker with one client, the mesh, and a thread that turns and sleeps.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread::JoinHandle;
+use midge::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
+use midge::base::limits::CHUNK_BYTES;
+use midge::base::pool::BufferPool;
+use midge::broker::link::{Congestion, InterestChange};
+use midge::broker::outbox::Outbox;
+use midge::broker::router::{Publisher, RouteCache, Turn};
+use midge::broker::{Broker, BrokerHandle};
+use midge::protocol::message::Message;
+
+use crate::mesh::{LaneEnds, Lanes, Mesh, lanes};
+use crate::ring::{ParkFlag, Signal};
+
+/// Words of a model thread's stack: the router's frames are larger than loom's default.
+const STACK_WORDS: usize = 64 << 10;
+
+/// An eventfd: a ring before the wait is kept, and waiting takes all rings.
+#[derive(Default)]
+pub struct Bell {
+    rings: Mutex<u32>,
+    rung: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rings.lock().expect("never poisoned") += 1;
+        self.rung.notify_one();
+    }
+
+    pub fn wait(&self) {
+        let mut rings = self.rings.lock().expect("never poisoned");
+        while *rings == 0 {
+            rings = self.rung.wait(rings).expect("never poisoned");
+        }
+        *rings = 0;
+    }
+}
+
+/// What a shard's thread is given.
+pub struct ShardPlan {
+    ends: LaneEnds,
+    park: ParkFlag,
+    bell: Arc<Bell>,
+}
+
+pub fn shard_plans(count: usize, sizes: Lanes) -> Vec<ShardPlan> {
+    let parks: Vec<ParkFlag> = (0..count).map(|_| ParkFlag::default()).collect();
+    let bells: Vec<Arc<Bell>> = (0..count).map(|_| Arc::new(Bell::default())).collect();
+    let ends = lanes(count, sizes, |_, to| {
+        let (park, bell) = (parks[to].clone(), bells[to].clone());
+        Box::new(move || {
+            let must = park.must_wake();
+            if must {
+                bell.ring();
+            }
+            must
+        })
+    });
+    let plans = ends.into_iter().zip(parks).zip(bells);
+    plans.map(|((ends, park), bell)| ShardPlan { ends, park, bell }).collect()
+}
+
+pub fn start(plan: ShardPlan, run: impl FnOnce(&Shard) + Send + 'static) -> JoinHandle<()> {
+    let builder = loom::thread::Builder::new().stack_size(STACK_WORDS);
+    builder.spawn(move || run(&Shard::new(plan))).expect("fewer threads than loom allows")
+}
+
+pub struct Shard {
+    broker: BrokerHandle,
+    mesh: Mesh,
+    inbound_waiting: Signal,
+    park: ParkFlag,
+    bell: Arc<Bell>,
+    pub client: Client,
+}
+
+/// The one client of a shard.
+pub struct Client {
+    broker: BrokerHandle,
+    key: ClientKey,
+    outbox: Rc<Outbox>,
+}
+
+impl Client {
+    /// SUB: its peers are told.
+    pub fn subscribe(&self, filter: &str) {
+        let filter = filter.as_bytes();
+        self.broker.borrow_mut().subscribe(self.key, filter, b"", filter, None);
+    }
+
+    /// Messages queued for it.
+    pub fn heard(&self) -> u64 {
+        self.outbox.out_messages.get()
+    }
+}
+
+impl Shard {
+    fn new(plan: ShardPlan) -> Self {
+        let broker = Rc::new(RefCell::new(Broker::reproducible(1)));
+        let inbound_waiting = plan.ends.inbound_waiting.clone();
+        let mesh = Mesh::new(broker.clone(), plan.ends, Rc::default(), Rc::default());
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1));
+        let outbox = Rc::new(Outbox::new(ConnectionId(5), pool, 1 << 20));
+        let key = broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
+        let client = Client { broker: broker.clone(), key, outbox };
+        Self { broker, mesh, inbound_waiting, park: plan.park, bell: plan.bell, client }
+    }
+
+    /// What a peer's note would have told long ago: keeps the models small.
+    pub fn told(&self, filter: &str, link: u32) {
+        let change = InterestChange::new(AccountId::GLOBAL, filter.as_bytes(), b"", 1);
+        self.broker.borrow_mut().link_interest(LinkId(link), &change);
+    }
+
+    /// Handles a PUB as a session does; says whether anybody gets it.
+    pub fn publish(&self, subject: &str) -> bool {
+        if self.inbound_waiting.is_raised() {
+            self.mesh.catch_up();
+        }
+        let publisher =
+            Publisher { client: self.client.key, account: AccountId::GLOBAL, echo: true };
+        let message = Message {
+            subject: subject.as_bytes(),
+            reply: b"",
+            headers: b"",
+            body: b"",
+            header_size_text: b"",
+            size_text: b"0",
+        };
+        let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
+        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
+    }
+
+    pub fn end_turn(&self) {
+        self.mesh.end_of_turn();
+    }
+
+    pub fn interest_congestion(&self) -> Option<Congestion> {
+        self.broker.borrow().interest_congestion()
+    }
+
+    pub fn interest_known(&self) -> usize {
+        self.broker.borrow().interest_total()
+    }
+
+    /// Messages that came over lanes, wanted here or not.
+    pub fn messages_in(&self) -> u64 {
+        self.mesh.counters().messages_in
+    }
+
+    pub fn batches_out(&self) -> u64 {
+        self.mesh.counters().batches_out
+    }
+
+    /// Turns, and sleeps when there is nothing to do, until `done`.
+    pub fn turn_until(&self, done: impl Fn(&Self) -> bool) {
+        loop {
+            self.mesh.end_of_turn();
+            if done(self) {
+                return;
+            }
+            if self.mesh.has_work() {
+                loom::thread::yield_now();
+                continue;
+            }
+            self.park.announce();
+            if self.mesh.has_work() {
+                self.park.retract();
+                continue;
+            }
+            self.bell.wait();
+            self.park.retract();
+        }
+    }
+}
