@@ -13,6 +13,7 @@ const SHARED_STATE_PLACES: [&str; 7] = [
     "src/server/",
     "src/shard/offload.rs",
     "src/base/ring.rs",
+    "src/base/ring_parts.rs",
     "src/base/counters.rs",
     "src/base/log.rs",
     "src/base/log/",
