@@ -9,7 +9,7 @@ use std::path::Path;
 const RUNTIME_FOLDERS: [&str; 3] = ["src/net/", "src/shard/", "src/storage/"];
 
 /// Where locks and atomics may be.
-const SHARED_STATE_PLACES: [&str; 7] = [
+const SHARED_STATE_PLACES: [&str; 8] = [
     "src/server/",
     "src/shard/offload.rs",
     "src/base/ring.rs",
