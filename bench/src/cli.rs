@@ -1,6 +1,7 @@
 //! The flags.
 
 use crate::Failure;
+use crate::load::closed_loop::ClosedLoopPlan;
 use crate::load::connections::ConnectionsPlan;
 use crate::load::event_loop::Pacer;
 use crate::load::latency::{LatencyPlan, Mode};
@@ -31,7 +32,7 @@ pub enum Command {
     /// As fast as possible; counts lost, doubled and reordered messages
     Throughput(Single<ThroughputArguments>),
     /// Open loop: latency from the time each message was due
-    Latency(Single<LatencyArguments>),
+    Latency(Single<LatencyCommand>),
     /// Raises the load to the knee, then reports latency at shares of the maximum
     Sweep(Single<SweepArguments>),
     /// Many idle connections: memory of each, connect rate, latency of a pair beside them
@@ -205,6 +206,16 @@ pub struct LatencyArguments {
 }
 
 #[derive(Args, Debug, Clone)]
+pub struct LatencyCommand {
+    #[command(flatten)]
+    pub open_loop: LatencyArguments,
+    /// With --mode request: each requester has one request in flight and asks again when the reply is
+    /// there. Gives requests per second and round trips; no latency under a given load
+    #[arg(long, conflicts_with_all = ["rate", "arrival", "late_limit", "late_share_max"])]
+    pub closed_loop: bool,
+}
+
+#[derive(Args, Debug, Clone)]
 pub struct SweepArguments {
     #[command(flatten)]
     pub latency: LatencyArguments,
@@ -307,7 +318,7 @@ pub struct CompareArguments {
 #[derive(Subcommand, Debug, Clone)]
 pub enum Workload {
     Throughput(ThroughputArguments),
-    Latency(LatencyArguments),
+    Latency(LatencyCommand),
     Sweep(SweepArguments),
     Connections(ConnectionsArguments),
 }
@@ -423,6 +434,21 @@ impl LatencyArguments {
     }
 }
 
+impl LatencyCommand {
+    pub fn closed_plan(&self, pin_load: &CoreList) -> ClosedLoopPlan {
+        let plan = self.open_loop.plan(pin_load);
+        ClosedLoopPlan {
+            layout: plan.layout,
+            pacer: plan.pacer,
+            warmup: plan.warmup,
+            duration: plan.duration,
+            pin_load: plan.pin_load,
+            load_threads: plan.load_threads,
+            seed: plan.seed,
+        }
+    }
+}
+
 impl SweepArguments {
     pub fn plan(&self, pin_load: &CoreList) -> SweepPlan {
         SweepPlan {
@@ -445,11 +471,24 @@ impl ConnectionsArguments {
 }
 
 impl Workload {
+    /// # Errors
+    /// When its flags contradict each other in a way the parser does not see.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self {
+            Workload::Latency(arguments)
+                if arguments.closed_loop && arguments.open_loop.mode != Mode::Request =>
+            {
+                Err(Failure::new("--closed-loop is for requests: add --mode request"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The times of the workload, for what is set for a whole comparison.
     pub fn time_mut(&mut self) -> &mut TimeArguments {
         match self {
             Workload::Throughput(arguments) => &mut arguments.time,
-            Workload::Latency(arguments) => &mut arguments.time,
+            Workload::Latency(arguments) => &mut arguments.open_loop.time,
             Workload::Sweep(arguments) => &mut arguments.latency.time,
             Workload::Connections(arguments) => &mut arguments.probe.time,
         }

@@ -57,14 +57,15 @@ fn run_single(
     floor: &FloorArguments,
     output: &OutputArguments,
 ) -> Result<Verdict, Failure> {
+    workload.check()?;
     let url = ServerUrl::parse(&target.server)?;
     let dialer = target.login.dialer(&url)?;
+    // A server that is not there is said at once, not after the noise floor.
+    drop(dialer.connect("midge-bench", 0)?);
     let process = match target.server_pid {
         Some(process) => Ok(process),
         None => listener_process(&url.address),
     };
-    // A server that is not there is said at once, not after the noise floor.
-    drop(dialer.connect("midge-bench", 0)?);
     let pin_load = workload.time_mut().pin_load.clone().unwrap_or_default();
     // The relay and the floor's meters take the server's place on the server's own cores.
     let pin_server = process.as_ref().ok().and_then(|&id| server_process::allowed_cores(id));
@@ -151,6 +152,7 @@ fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
         workloads.push(workload);
     }
     workloads.extend(arguments.workload.clone());
+    workloads.iter().try_for_each(Workload::check)?;
     if workloads.is_empty() {
         return Err(Failure::new(
             "compare what? Give a workload, as in: compare --a .. --b .. throughput --payload 16, \

@@ -26,17 +26,17 @@ pub enum Pacer {
 }
 
 /// Up to this many sockets a spinning thread asks each directly; more go through epoll.
-const DIRECT_READ_MAX: usize = 4;
+pub(super) const DIRECT_READ_MAX: usize = 4;
 /// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// After the last send: nothing for this long means that the rest is lost.
-const QUIET_NS_MAX: u64 = 3_000_000_000;
+pub(super) const QUIET_NS_MAX: u64 = 3_000_000_000;
 /// A schedule that is not worked off this long after its end (or its own length, if longer) is given up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 /// Messages sent between two looks at the sockets.
 const BATCH_MAX: u32 = 1000;
 /// The longest sleep: an interrupt shall be seen.
-const SLEEP_NS_MAX: u64 = 50_000_000;
+pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// What all load threads of a run agree on.
 pub struct Common {
@@ -82,11 +82,11 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
     }
 
-    fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         while !self.is_empty() {
             let taken = connection.stream.try_write(&self.bytes[self.sent..])?;
             if taken == 0 {
@@ -405,7 +405,7 @@ impl<'a> LoadThread<'a> {
 }
 
 /// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does not.
-fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
+pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
     let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
     let mut sockets = [rustix::event::PollFd::new(epoll, rustix::event::PollFlags::IN)];
@@ -415,7 +415,7 @@ fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Fa
     }
 }
 
-fn push_frame(sender: &mut Sender, due_ns: u64) {
+pub(super) fn push_frame(sender: &mut Sender, due_ns: u64) {
     let subject_index = (sender.sequence % sender.frames.len() as u64) as usize;
     let (frame, payload_offset) = &sender.frames[subject_index];
     let start = sender.outgoing.bytes.len() + payload_offset;
@@ -428,7 +428,7 @@ fn push_frame(sender: &mut Sender, due_ns: u64) {
 }
 
 /// Sends the payload back to the reply subject, the fourth word of `MSG subject sid reply size`.
-fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
+pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
     let mut words = header.split(|&byte| byte == b' ').skip(3);
     if let (Some(reply), Some(size)) = (words.next(), words.next()) {
         outgoing.bytes.extend_from_slice(b"PUB ");

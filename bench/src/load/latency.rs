@@ -101,8 +101,8 @@ pub fn run(
     };
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
-    let receivers = open_receivers(dialer, plan, thread_count)?;
-    let senders = open_senders(dialer, plan, thread_count, &mut result)?;
+    let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;
+    let senders = open_senders(dialer, layout, plan.mode, plan.seed, thread_count, &mut result)?;
     let sending = senders.iter().filter(|senders| !senders.is_empty()).count();
     let start_ns = now_ns() + START_DELAY_NS;
     let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
@@ -150,17 +150,18 @@ pub fn run(
     Ok(result)
 }
 
-fn open_receivers(
+/// The receiving connections of each load thread: subscribers, or the responders of requests.
+pub(super) fn open_receivers(
     dialer: &Dialer,
-    plan: &LatencyPlan,
+    layout: &Layout,
+    mode: Mode,
     thread_count: usize,
 ) -> Result<Vec<Vec<Receiver>>, Failure> {
-    let layout = &plan.layout;
     let read_size = READ_SIZE.max(4 * layout.payload_size);
     let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.subscriber_count {
         let mut connection = dialer.connect("midge-bench receiver", read_size)?;
-        let (subjects, queue, role) = match plan.mode {
+        let (subjects, queue, role) = match mode {
             Mode::OneWay => {
                 let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
                 (layout.subscription_subjects(index), None, ReceiverRole::Measure(tracker))
@@ -182,13 +183,15 @@ fn open_receivers(
     Ok(threads)
 }
 
-fn open_senders(
+/// The sending connections of each load thread: publishers, or requesters with their inboxes.
+pub(super) fn open_senders(
     dialer: &Dialer,
-    plan: &LatencyPlan,
+    layout: &Layout,
+    mode: Mode,
+    seed: u64,
     thread_count: usize,
     result: &mut RunResult,
 ) -> Result<Vec<Vec<Sender>>, Failure> {
-    let layout = &plan.layout;
     let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.publisher_count {
         let read_size = READ_SIZE.max(4 * layout.payload_size);
@@ -196,7 +199,7 @@ fn open_senders(
         result.server_name = connection.info.name.clone();
         result.server_version = connection.info.version.clone();
         let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
-        let reply = (plan.mode == Mode::Request).then_some(inbox.as_str());
+        let reply = (mode == Mode::Request).then_some(inbox.as_str());
         let mut tracker = None;
         if let Some(inbox) = reply {
             connection.subscribe(inbox, None, 1)?;
@@ -206,7 +209,7 @@ fn open_senders(
         let frames = layout
             .subjects()
             .iter()
-            .map(|subject| frame(subject, reply, layout.payload_size, plan.seed))
+            .map(|subject| frame(subject, reply, layout.payload_size, seed))
             .collect();
         threads[index % thread_count].push(Sender {
             connection,
@@ -220,7 +223,7 @@ fn open_senders(
     Ok(threads)
 }
 
-fn wait_until(
+pub(super) fn wait_until(
     until_ns: u64,
     what: &str,
     duration: Duration,
