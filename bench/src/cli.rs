@@ -1,6 +1,7 @@
 //! The flags.
 
 use crate::Failure;
+use crate::host::certificates::CertificateFiles;
 use crate::load::closed_loop::ClosedLoopPlan;
 use crate::load::connections::ConnectionsPlan;
 use crate::load::event_loop::Pacer;
@@ -9,7 +10,7 @@ use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
 use crate::load::sweep::SweepPlan;
 use crate::load::throughput::ThroughputPlan;
-use crate::units::{CoreList, parse_duration, parse_rate, parse_size};
+use crate::units::{CoreList, parse_duration, parse_rate, parse_size, split_command_line};
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 use crate::wire::credentials::Credentials;
@@ -275,7 +276,8 @@ pub enum Format {
 
 #[derive(Args, Debug)]
 pub struct CompareArguments {
-    /// Command line of the first server with {port} in it, or its URL
+    /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix socket is
+    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held
@@ -326,9 +328,9 @@ pub enum Workload {
 /// A `--run` text, parsed with the same flags.
 #[derive(Parser, Debug)]
 #[command(name = "--run", no_binary_name = true)]
-pub struct WorkloadLine {
+struct WorkloadLine {
     #[command(subcommand)]
-    pub workload: Workload,
+    workload: Workload,
 }
 
 #[derive(Args, Debug)]
@@ -363,6 +365,19 @@ impl LoginArguments {
     /// # Errors
     /// When a file of the flags cannot be used.
     pub fn dialer(&self, url: &ServerUrl) -> Result<Dialer, Failure> {
+        self.dialer_with(url, None)
+    }
+
+    /// As `dialer`, for a server that was started with certificates of the harness's own making: they are
+    /// used unless the flags name others.
+    ///
+    /// # Errors
+    /// As `dialer`.
+    pub fn dialer_with(
+        &self,
+        url: &ServerUrl,
+        made: Option<&CertificateFiles>,
+    ) -> Result<Dialer, Failure> {
         let mut dialer = Dialer::for_url(url);
         let credentials = self.credentials()?;
         if !matches!(credentials, Credentials::None) {
@@ -370,12 +385,20 @@ impl LoginArguments {
         }
         let given = self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_insecure;
         if given || matches!(url.address, Address::Tcp { tls: true, .. }) {
-            dialer.tls = Some(tls::settings(&TlsFiles {
+            let mut files = TlsFiles {
                 authorities: self.tls_ca.clone(),
                 certificate: self.tls_cert.clone(),
                 key: self.tls_key.clone(),
                 insecure: self.tls_insecure,
-            })?);
+            };
+            if let Some(made) = made {
+                files.authorities.get_or_insert_with(|| made.authority.clone());
+                if files.certificate.is_none() && files.key.is_none() {
+                    files.certificate = Some(made.certificate.clone());
+                    files.key = Some(made.key.clone());
+                }
+            }
+            dialer.tls = Some(tls::settings(&files)?);
         }
         Ok(dialer)
     }
@@ -471,6 +494,16 @@ impl ConnectionsArguments {
 }
 
 impl Workload {
+    /// Of a text as it stands behind `--run`.
+    ///
+    /// # Errors
+    /// When it is no workload with flags of its own.
+    pub fn parse(text: &str) -> Result<Workload, Failure> {
+        let line = WorkloadLine::try_parse_from(split_command_line(text)?)
+            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?;
+        Ok(line.workload)
+    }
+
     /// # Errors
     /// When its flags contradict each other in a way the parser does not see.
     pub fn check(&self) -> Result<(), Failure> {

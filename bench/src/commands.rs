@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::{
     Command, CommandLine, CompareArguments, FloorArguments, FloorCommand, OutputArguments,
-    RelayArguments, ReportArguments, TargetArguments, Workload, WorkloadLine,
+    RelayArguments, ReportArguments, TargetArguments, Workload,
 };
 use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
 use crate::compare::{relay_process, statistics};
@@ -17,7 +17,6 @@ use crate::relay::{self, RelayPlan};
 use crate::suite::Setting;
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::ServerUrl;
-use clap::Parser;
 use std::io::Write;
 use std::time::Duration;
 
@@ -143,9 +142,7 @@ fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
     for text in texts {
         let words = split_command_line(text)?;
         let own_duration = words.iter().any(|word| word.starts_with("--duration"));
-        let mut workload = WorkloadLine::try_parse_from(words)
-            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?
-            .workload;
+        let mut workload = Workload::parse(text)?;
         if let (Some(duration), false) = (arguments.duration, own_duration) {
             workload.time_mut().duration = duration;
         }

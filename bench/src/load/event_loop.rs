@@ -79,20 +79,25 @@ pub enum ReceiverRole {
 pub struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
+    /// The stream has taken all bytes, but TLS still holds some of them.
+    held: bool,
 }
 
 impl Outgoing {
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len()
+        self.sent == self.bytes.len() && !self.held
     }
 
     pub(super) fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         while !self.is_empty() {
             let taken = connection.stream.try_write(&self.bytes[self.sent..])?;
-            if taken == 0 {
+            self.sent += taken;
+            let held = connection.stream.holds_bytes();
+            let stuck = taken == 0 && (held || !self.held);
+            self.held = held;
+            if stuck {
                 return Ok(());
             }
-            self.sent += taken;
         }
         self.bytes.clear();
         self.sent = 0;
