@@ -4,7 +4,7 @@
 //! receiver would keep it from its message and measure itself.
 
 use crate::Failure;
-use crate::host::clock::now_ns;
+use crate::host::clock::{core_wait_ns, now_ns};
 use crate::host::interrupt;
 use crate::load::schedule::Schedule;
 use crate::load::tracker::OrderTracker;
@@ -59,6 +59,10 @@ pub struct Sender {
     pub frames: Vec<(Vec<u8>, usize)>,
     pub sequence: u64,
     pub outgoing: Outgoing,
+    /// The server has not taken what was sent before: what is due now waits for it.
+    pub held_back: bool,
+    /// Due times of the messages in `outgoing` that nothing held back, until they are handed over.
+    pub due_ns: Vec<u64>,
     /// Replies, in request mode.
     pub tracker: Option<OrderTracker>,
 }
@@ -117,6 +121,8 @@ pub struct Measured {
     pub last_send_ns: u64,
     /// The longest time the thread did not look at its sockets.
     pub pause_ns_max: u64,
+    /// Share of the thread's time in which it was ready and others had its core.
+    pub core_taken_share: Option<f64>,
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
     pub replies: Vec<(u16, OrderTracker)>,
@@ -150,6 +156,7 @@ impl<'a> LoadThread<'a> {
             sent_count: 0,
             last_send_ns: 0,
             pause_ns_max: 0,
+            core_taken_share: None,
             receivers: Vec::new(),
             replies: Vec::new(),
             gave_up: false,
@@ -169,8 +176,14 @@ impl<'a> LoadThread<'a> {
 
     /// Runs until everything is sent and received, or nothing more comes.
     pub fn run(mut self) -> Measured {
+        let (began_ns, waited_before_ns) = (now_ns(), core_wait_ns());
         if let Err(failure) = self.turn_until_done() {
             self.measured.failure = Some(failure);
+        }
+        if let (Some(before_ns), Some(after_ns)) = (waited_before_ns, core_wait_ns()) {
+            let took_ns = (now_ns() - began_ns).max(1) as f64;
+            self.measured.core_taken_share =
+                Some(after_ns.saturating_sub(before_ns) as f64 / took_ns);
         }
         if self.schedule.is_some() {
             self.common.sending_threads.fetch_sub(1, Ordering::AcqRel);
@@ -256,47 +269,55 @@ impl<'a> LoadThread<'a> {
         Ok(Some(epoll))
     }
 
-    /// Writes every message that is due, in one go per connection.
+    /// Writes the messages that are due, in one go per connection: on time that is one message, and after a
+    /// pause of the host the thread is up to date again after a few writes instead of one for each.
     fn send_due(&mut self) -> Result<(), Failure> {
         let Some(schedule) = &mut self.schedule else { return self.flush_responders() };
         let common = self.common;
+        let now = now_ns();
         let mut due_ns = schedule.next_ns();
-        let mut now = now_ns();
-        let mut batch = 0;
-        while due_ns <= now
-            && due_ns < common.end_ns
-            && !self.measured.gave_up
-            && !interrupt::requested()
-        {
+        // However far behind, the sockets are looked at between two batches.
+        for _ in 0..BATCH_MAX {
+            if due_ns > now
+                || due_ns >= common.end_ns
+                || self.measured.gave_up
+                || interrupt::requested()
+            {
+                break;
+            }
             let sender_count = self.senders.len();
             let sender = &mut self.senders[self.next_sender];
-            let held_back = !sender.outgoing.is_empty();
-            if held_back && sender.outgoing.bytes.len() > OUTGOING_BYTES_MAX {
+            if sender.held_back && sender.outgoing.bytes.len() > OUTGOING_BYTES_MAX {
                 break;
             }
             self.next_sender = (self.next_sender + 1) % sender_count;
             push_frame(sender, due_ns);
             if due_ns >= common.measure_from_ns {
                 self.measured.sent_count += 1;
-                self.measured.held_back_count += u64::from(held_back);
-                if !held_back {
-                    self.measured.late.saturating_record((now - due_ns).max(1));
+                if sender.held_back {
+                    self.measured.held_back_count += 1;
+                } else {
+                    sender.due_ns.push(due_ns);
                 }
-                self.measured.last_send_ns = now;
             }
-            sender.outgoing.flush(&mut sender.connection)?;
-            common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
             schedule.advance();
             due_ns = schedule.next_ns();
-            now = now_ns();
-            // However far behind, the sockets are looked at between two batches.
-            batch += 1;
-            if batch == BATCH_MAX {
-                break;
-            }
         }
         for sender in &mut self.senders {
+            if sender.outgoing.is_empty() {
+                continue;
+            }
+            let handed_over_ns = now_ns();
+            for due_ns in sender.due_ns.drain(..) {
+                self.measured.late.saturating_record((handed_over_ns - due_ns).max(1));
+                self.measured.last_send_ns = handed_over_ns;
+            }
             sender.outgoing.flush(&mut sender.connection)?;
+            if sender.held_back {
+                self.measured.last_send_ns = handed_over_ns;
+            }
+            sender.held_back = !sender.outgoing.is_empty();
+            common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
         }
         let nothing_waits = self.senders.iter().all(|sender| sender.outgoing.is_empty());
         let give_up_ns = common.end_ns + GIVE_UP_NS.max(common.end_ns - common.measure_from_ns);

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// The schedule starts this long after the threads do, so that none starts late.
 const START_DELAY_NS: u64 = 50_000_000;
 const READ_SIZE: usize = 64 * 1024;
+/// When others had the generator's core for more than this share of the time, they are the cause of its late
+/// sends.
+const CORE_TAKEN_MAX: f64 = 0.005;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -217,6 +220,8 @@ pub(super) fn open_senders(
             frames,
             sequence: 0,
             outgoing: Outgoing::default(),
+            held_back: false,
+            due_ns: Vec::new(),
             tracker,
         });
     }
@@ -247,6 +252,7 @@ fn report(
 ) {
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
+    let mut core_taken: Option<f64> = None;
     let mut counts = Counts::default();
     let mut unsent = false;
     let sent: Vec<u64> =
@@ -259,6 +265,7 @@ fn report(
         last_send_ns = last_send_ns.max(thread.last_send_ns);
         pause_ns_max = pause_ns_max.max(thread.pause_ns_max);
         unsent |= thread.gave_up;
+        core_taken = thread.core_taken_share.map(|share| share.max(core_taken.unwrap_or(0.0)));
         if let Some(failure) = thread.failure {
             result.invalidate(failure.to_string());
         }
@@ -296,6 +303,9 @@ fn report(
     result.figure("messages_measured", latency.len() as f64, "messages", Better::Neither);
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
+    if let Some(share) = core_taken {
+        result.figure("generator_core_taken_share", share, "", Better::Neither);
+    }
     for (name, percentile) in PERCENTILES {
         if !latency.is_empty() {
             let value = latency.value_at_quantile(percentile / 100.0) as f64;
@@ -343,9 +353,19 @@ fn judge(
     let late_share = share(late_count, sent_count);
     result.figure("late_share", late_share, "", Better::Neither);
     if late_share > plan.late_share_max {
+        let taken = result.value("generator_core_taken_share").unwrap_or(0.0);
+        let cause = if taken > CORE_TAKEN_MAX {
+            format!(
+                "other programs had its core for {:.1} % of the time; give it one of its own, by --pin-load, \
+                 and see scripts/tune-host.sh",
+                100.0 * taken
+            )
+        } else {
+            "lower the rate, pin it to cores of its own, or add --load-threads".to_string()
+        };
         result.invalidate(format!(
             "{:.2} % of the sends were more than {} late although the server took them: the generator was \
-             the bottleneck; lower the rate, pin it to cores of its own, or add --load-threads",
+             the bottleneck; {cause}",
             100.0 * late_share,
             nanoseconds_text(limit_ns as f64)
         ));
