@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "monitor/metrics.rs"]
+mod metrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -631,77 +634,6 @@ fn half_sent_requests_hold_neither_memory_nor_the_port() {
     let mut last = open.pop().unwrap();
     while last.fill(Instant::now() + WAIT_MAX) == Fill::Grown {}
     assert!(last.is_closed());
-}
-
-/// One family of `/metrics`.
-#[derive(Default)]
-struct Family {
-    kind: String,
-    help: bool,
-    samples: Vec<(String, f64)>,
-}
-
-/// Reads the text format strictly: HELP and TYPE before the samples, names of the family, numbers.
-fn parse_metrics(text: &str) -> BTreeMap<String, Family> {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    let mut current = String::new();
-    let body = text.strip_suffix("# EOF\n").expect("the text says where it ends");
-    for line in body.lines() {
-        if let Some(rest) = line.strip_prefix("# ") {
-            let mut parts = rest.splitn(3, ' ');
-            let (word, name, text) =
-                (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
-            let family = families.entry(name.to_owned()).or_default();
-            match word {
-                "HELP" => {
-                    assert!(!family.help && !text.is_empty(), "{line}");
-                    family.help = true;
-                    current = name.to_owned();
-                }
-                "TYPE" => family.kind = text.to_owned(),
-                "UNIT" => assert!(name.ends_with(text), "{line}"),
-                _ => panic!("{line}"),
-            }
-            assert_eq!(current, name, "families do not mix: {line}");
-            continue;
-        }
-        let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
-        let name = series.split('{').next().unwrap();
-        let family = families.get_mut(&current).unwrap();
-        let expected = match family.kind.as_str() {
-            "counter" => format!("{current}_total"),
-            _ => current.clone(),
-        };
-        assert_eq!(name, expected, "{line}");
-        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
-        family.samples.push((series.to_owned(), value.parse().expect("a number")));
-    }
-    families
-}
-
-#[test]
-fn metrics_are_well_formed_and_count_the_load() {
-    let monitored = Monitored::start("");
-    let _load = load(&monitored);
-    monitored.json_when("/varz", |varz| varz["connections"] == 3);
-    let answer = monitored.get("/metrics");
-    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    let families = parse_metrics(&answer.body);
-    let sum = |name: &str| -> f64 {
-        let family = families.get(name).unwrap_or_else(|| panic!("{name} is missing"));
-        assert!(family.help && !family.samples.is_empty(), "{name}");
-        family.samples.iter().map(|sample| sample.1).sum()
-    };
-    assert_eq!(sum("midge_received_messages"), 10.0);
-    assert_eq!(sum("midge_received_bytes"), 50.0);
-    assert_eq!(sum("midge_sent_messages"), 10.0);
-    assert_eq!(sum("midge_connections"), 3.0);
-    assert_eq!(sum("midge_subscriptions"), 3.0);
-    assert_eq!(sum("midge_accepted_connections"), 4.0);
-    assert_eq!(sum("midge_late_shards"), 0.0);
-    assert!(sum("midge_turns") > 0.0);
-    assert!(sum("midge_shard_cpu_seconds") > 0.0);
-    assert_eq!(families["midge_sent_messages"].samples.len(), 2);
 }
 
 /// What nats-top and prometheus-nats-exporter read, with the types they insist on.
