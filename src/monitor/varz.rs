@@ -25,9 +25,11 @@ pub struct ServerFacts {
     /// Pairs the two clocks, so that moments on shards become times.
     pub started: (Instant, SystemTime),
     pub config_loaded: SystemTime,
+    /// Of the client port's own certificate.
+    pub certificate_ends: Option<SystemTime>,
     pub now: (Instant, SystemTime),
-    /// The real port of the listener.
-    pub http_port: u16,
+    /// The real port of monitoring's listener.
+    pub monitor_port: u16,
     pub connections_total: u64,
     pub process: ProcessFacts,
     /// Requests answered so far, by path.
@@ -153,6 +155,8 @@ pub struct Varz {
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     disk_io_wait_stats: DiskWaits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<String>,
     midge: MidgeFacts,
 }
 
@@ -272,6 +276,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
     let system = facts.auth.authenticator.accounts().system();
     let tls_timeout = options.tls.as_ref().map_or(Duration::from_secs(2), |tls| tls.timeout());
     let limits = &options.limits;
+    let is_secure = options.monitor.https_port.is_some();
     Varz {
         server_id: info.server_id.clone(),
         server_name: info.server_name.clone(),
@@ -281,17 +286,17 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         host: info.host.clone(),
         port: info.port,
         auth_required: facts.auth.authenticator.is_required(),
-        tls_required: info.tls_required,
-        tls_verify: info.tls_verify,
+        tls_required: options.tls.is_some() && !options.allow_non_tls,
+        tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify),
         connect_urls: info.connect_urls.clone(),
         max_connections: i64::try_from(limits.connections_max).unwrap_or(-1),
         max_subscriptions: limits.subscriptions_max,
         ping_interval: nanoseconds(options.keep_alive.ping_interval),
         ping_max: options.keep_alive.ping_max,
         http_host: options.monitor.host.clone().unwrap_or_else(|| options.listen.host.clone()),
-        http_port: facts.http_port,
+        http_port: if is_secure { 0 } else { facts.monitor_port },
         http_base_path: if base_path == "/" { String::new() } else { base_path.clone() },
-        https_port: 0,
+        https_port: if is_secure { facts.monitor_port } else { 0 },
         auth_timeout: options.auth_timeout().as_secs_f64(),
         max_control_line: limits.control_line_bytes_max,
         max_payload: limits.payload_bytes_max,
@@ -343,6 +348,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         slow_consumer_stats: ByKind { clients: slow, ..ByKind::default() },
         stale_connection_stats: ByKind { clients: stale, ..ByKind::default() },
         disk_io_wait_stats: DiskWaits::default(),
+        tls_cert_not_after: facts.certificate_ends.map(text::timestamp),
         midge: MidgeFacts {
             version: facts.version,
             driver: facts.driver,

@@ -19,6 +19,7 @@ use crate::monitor::snapshot::{
 use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
@@ -36,6 +37,10 @@ pub struct Live {
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
     pub config_loaded: SystemTime,
+    /// For connections to come; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
+    /// Of the client port's own certificate.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 /// What is true of one run.
@@ -44,7 +49,7 @@ pub struct Fixed {
     pub counters: ServerCounters,
     pub started: (Instant, SystemTime),
     pub driver: &'static str,
-    pub http_port: u16,
+    pub port: u16,
     pub base_path: String,
 }
 
@@ -117,8 +122,9 @@ impl Answers {
             driver: self.fixed.driver,
             started: self.fixed.started,
             config_loaded: live.config_loaded,
+            certificate_ends: live.certificate_ends,
             now: (Instant::now(), SystemTime::now()),
-            http_port: self.fixed.http_port,
+            monitor_port: self.fixed.port,
             connections_total: self.fixed.counters.connections_total(),
             process: self.usage.facts(),
             requests: self.requests.clone(),
