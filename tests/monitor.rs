@@ -6,6 +6,8 @@ mod support;
 
 #[path = "monitor/metrics.rs"]
 mod metrics;
+#[path = "monitor/who.rs"]
+mod who;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -37,7 +39,9 @@ impl Monitored {
         let http = server
             .log()
             .wait_for(0, WAIT_MAX, |line| {
-                line.split_once("Starting http monitor on ")?.1.trim().parse().ok()
+                let text = line.split_once("Starting http monitor on ")?.1;
+                // More may follow in a line of JSON.
+                text.split('"').next()?.trim().parse().ok()
             })
             .expect("the log names the monitoring port");
         Self { server, http }

@@ -377,6 +377,8 @@ impl Shard {
         }
         let id = facts.id.0;
         let mut described = details(&facts, last.count);
+        // What a slow consumer did not take is what an operator wants to know of it.
+        described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =
             last.kept.iter().map(|kept| last_subscription(id, kept)).collect();
         let mut closed = self.recorded.closed.borrow_mut();
