@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use crate::auth::permissions::Permissions;
 use crate::auth::replies::ReplyTable;
 use crate::base::gate::Gate;
+use crate::base::histogram::DurationHistogram;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
 use crate::base::pool::BufferPool;
+use crate::base::turn_clock::TurnClock;
 use crate::broker::trace::Trace;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
@@ -29,10 +31,12 @@ use crate::protocol::nats::error::CloseReason;
 
 #[derive(Default)]
 struct Buffers {
-    /// Full chunks, oldest first.
-    ready: VecDeque<Vec<u8>>,
+    /// Full chunks, oldest first, each with the turn its first bytes came in.
+    ready: VecDeque<(Vec<u8>, Option<Instant>)>,
     /// The chunk that is being filled; newest bytes.
     current: Vec<u8>,
+    /// The turn in which the first bytes of `current` came. Means nothing while it is empty.
+    current_since: Option<Instant>,
 }
 
 /// What became of a push.
@@ -100,12 +104,26 @@ impl FanOutFrame {
 
 /// What all outboxes of a shard did, closed ones included. A message is counted here when its send begins, or
 /// at the end of its connection: reading the sum costs nothing per connection or message.
-#[derive(Default)]
 pub struct OutboxTotals {
+    clock: Rc<TurnClock>,
+    /// For each chunk the kernel took in full: since the turn in which its first bytes were queued.
+    pub queued: DurationHistogram,
     pub messages: Cell<u64>,
     pub bytes: Cell<u64>,
     /// Times a producer was asked to wait.
     pub stalls: Cell<u64>,
+}
+
+impl OutboxTotals {
+    pub fn new(clock: Rc<TurnClock>) -> Self {
+        Self {
+            clock,
+            queued: DurationHistogram::default(),
+            messages: Cell::new(0),
+            bytes: Cell::new(0),
+            stalls: Cell::new(0),
+        }
+    }
 }
 
 /// The reply subjects a client was given and may answer to.
@@ -139,6 +157,8 @@ pub struct Outbox {
     last_sent: Cell<Instant>,
     /// When the send in flight began.
     send_started: Cell<Option<Instant>>,
+    /// The turn in which the first bytes of the chunk that the writer holds were queued.
+    sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
     paced_remote: RefCell<Vec<RemotePublisher>>,
@@ -177,6 +197,7 @@ impl Outbox {
             sent: Gate::new(),
             last_sent: Cell::new(Instant::now()),
             send_started: Cell::new(None),
+            sending_since: Cell::new(None),
             abort: RefCell::new(None),
             paced_remote: RefCell::default(),
             replies: RefCell::default(),
@@ -241,6 +262,9 @@ impl Outbox {
                 self.make_room(&mut buffers, room);
             }
             let before = buffers.current.len();
+            if before == 0 {
+                buffers.current_since = self.turn_began();
+            }
             encode::message(&mut buffers.current, message, sid, self.headers.get());
             buffers.current.len() - before
         };
@@ -293,6 +317,9 @@ impl Outbox {
             if buffers.current.capacity() - buffers.current.len() < size {
                 self.make_room(&mut buffers, size);
             }
+            if buffers.current.is_empty() {
+                buffers.current_since = self.turn_began();
+            }
             append(&mut buffers.current);
         }
         self.out_messages.set(self.out_messages.get() + 1);
@@ -322,6 +349,9 @@ impl Outbox {
             let mut buffers = self.buffers.borrow_mut();
             if buffers.current.capacity() - buffers.current.len() < bytes.len() {
                 self.make_room(&mut buffers, bytes.len());
+            }
+            if buffers.current.is_empty() {
+                buffers.current_since = self.turn_began();
             }
             buffers.current.extend_from_slice(bytes);
         }
@@ -359,7 +389,7 @@ impl Outbox {
         } else {
             let next = self.pool.take(room, self.class_max(room));
             let full = std::mem::replace(&mut buffers.current, next);
-            buffers.ready.push_back(full);
+            buffers.ready.push_back((full, buffers.current_since));
         }
     }
 
@@ -367,6 +397,12 @@ impl Outbox {
     fn class_max(&self, room: usize) -> usize {
         let largest = self.pool.class_max();
         if room >= LARGE_MESSAGE_BYTES { largest } else { largest - 1 }
+    }
+
+    /// Reads the clock if nobody did in this turn. Out of line: once per chunk, not per message.
+    #[inline(never)]
+    fn turn_began(&self) -> Option<Instant> {
+        Some(self.totals.get()?.clock.began())
     }
 
     #[inline]
@@ -387,6 +423,10 @@ impl Outbox {
     /// while they are held never sends them.
     pub fn hold(&self, held: bool) {
         self.held.set(held);
+        if !held {
+            // The time a handshake took is none that a message waited.
+            self.buffers.borrow_mut().current_since = None;
+        }
         self.wake_writer();
     }
 
@@ -411,15 +451,18 @@ impl Outbox {
                 return Poll::Pending;
             }
             let mut buffers = self.buffers.borrow_mut();
-            let chunk = match buffers.ready.pop_front() {
+            let (chunk, since) = match buffers.ready.pop_front() {
                 Some(chunk) => chunk,
-                None if !buffers.current.is_empty() => std::mem::take(&mut buffers.current),
+                None if !buffers.current.is_empty() => {
+                    (std::mem::take(&mut buffers.current), buffers.current_since)
+                }
                 None if self.is_closing() => return Poll::Ready(None),
                 None => {
                     self.let_writer_wait(context.waker());
                     return Poll::Pending;
                 }
             };
+            self.sending_since.set(since);
             self.class.set(self.pool.class_of(chunk.len()) as u8);
             Poll::Ready(Some(chunk))
         })
@@ -442,6 +485,12 @@ impl Outbox {
 
     pub fn send_ends(&self, chunk: Vec<u8>) {
         self.send_started.set(None);
+        if let Some(since) = self.sending_since.take()
+            && !self.is_closing()
+            && let Some(totals) = self.totals.get()
+        {
+            totals.queued.record(self.last_sent.get().saturating_duration_since(since));
+        }
         self.pool.give_back(chunk);
     }
 
@@ -550,7 +599,7 @@ impl Outbox {
             let in_flight = usize::from(self.send_started.get().is_some());
             let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
             self.written_off.set((chunks, self.pending_bytes.replace(0)));
-            buffers.ready.into_iter().for_each(|chunk| self.pool.give_back(chunk));
+            buffers.ready.into_iter().for_each(|(chunk, _)| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();
         }

@@ -13,7 +13,7 @@ use crate::auth::state::AuthState;
 use crate::base::log;
 use crate::config::options::{IoDriver, Options};
 use crate::config::surroundings::SystemSurroundings;
-use crate::config::tls_options::HandshakeFirst;
+use crate::config::tls_options::{HandshakeFirst, TlsOptions};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -108,7 +108,8 @@ struct Server<'a> {
     shards: Shards,
     log: &'a ServerLog,
     monitor: Option<Monitor>,
-    monitor_address: Option<SocketAddr>,
+    /// Scheme and address.
+    monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
 }
 
@@ -129,11 +130,12 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let tls = build_tls(&options)?;
+    let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
     let port = MonitorPort::bind(&options)?;
-    let monitor_address = port.as_ref().map(|port| port.address);
+    let monitor_address = port.as_ref().map(|port| (port.scheme, port.address));
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
         Some(unix) => {
@@ -157,6 +159,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         auth: auth.clone(),
         info: shards.info.clone(),
         config_loaded: started.1,
+        tls: build_monitor_tls(&options)?,
+        certificate_ends,
     };
     let monitor = match port {
         Some(port) => {
@@ -165,7 +169,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
                 counters: shards.counters.clone(),
                 started,
                 driver: driver_name(driver),
-                http_port: port.address.port(),
+                port: port.address.port(),
                 base_path: options.monitor.base_path.clone(),
             };
             Some(port.serve(fixed, live).map_err(|error| format!("monitoring: {error}"))?)
@@ -213,6 +217,13 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
 fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
     Ok(tls.transpose()?.map(Arc::new))
+}
+
+/// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
+fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
+    let own = TlsOptions { verify: false, verify_and_map: false, ..tls.clone() };
+    Ok(Some(Arc::new(TlsServer::build(&own, false)?)))
 }
 
 /// Source: nats-server AcceptLoop.
@@ -320,7 +331,8 @@ impl Server<'_> {
                 true => "tls",
                 false => "nats",
             };
-            let monitoring = self.monitor_address.map(|address| listener_urls("http", address));
+            let monitoring =
+                self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
             let ports = Ports {
                 nats: listener_urls(scheme, address),
                 monitoring: monitoring.unwrap_or_default(),
@@ -360,6 +372,8 @@ impl Server<'_> {
             .map_err(|error| error.to_string())?;
         // The files are read again even if the block is the same: certificates are renewed in place.
         let tls = build_tls(&reload.options)?;
+        let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+        let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
         if options.log != self.options.log {
@@ -387,6 +401,8 @@ impl Server<'_> {
                 auth: auth.clone(),
                 info: info.clone(),
                 config_loaded: SystemTime::now(),
+                tls: monitor_tls,
+                certificate_ends,
             });
         }
         self.options = options;
