@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::compare::relay_process;
-use crate::compare::statistics::Spread;
+use crate::compare::statistics::{Decided, Spread};
 use crate::host::environment::Environment;
 use crate::load::{closed_loop, floor};
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit, escaped};
@@ -176,10 +176,10 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
         let header = ["figure", &a.name, "low - high", &b.name, "low - high", &better, "95 %"];
         rows.push_str(&format!("<tr>{}</tr>", cells(&header.map(str::to_string), "th")));
         for comparison in comparisons {
-            let class = match comparison.interval {
-                (low, _) if low > 1.0 => "win",
-                (_, high) if high < 1.0 => "lose",
-                _ => "tie",
+            let class = match comparison.decided() {
+                Decided::Better => "win",
+                Decided::Worse => "lose",
+                Decided::Undecided | Decided::TooFewRounds => "tie",
             };
             rows.push_str(&format!(
                 "<tr class=\"{class}\">{}</tr>",
