@@ -3,7 +3,6 @@
 set -euo pipefail
 
 readonly INFERNO_VERSION=0.12.8
-# `cargo install` and the perf package differ by system; the first place to look is the distribution.
 readonly START_SECONDS_MAX=15
 
 usage() {
