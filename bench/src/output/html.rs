@@ -53,15 +53,7 @@ fn facts(document: &Document) -> String {
     let mut row = |name: &str, value: &str| {
         rows.push_str(&format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value)));
     };
-    let created = i64::try_from(document.created_unix_ms / 1000).ok();
-    let created =
-        created.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
-    if let Some(created) = created {
-        row(
-            "measured",
-            &format!("{} {:02}:{:02} UTC", created.date(), created.hour(), created.minute()),
-        );
-    }
+    row("measured", &measured_text(document));
     for side in &document.sides {
         let name = if side.name.is_empty() { "server" } else { &side.name };
         row(name, &format!("{} ({})", side.server, side.version));
@@ -75,6 +67,24 @@ fn facts(document: &Document) -> String {
     format!(
         "<details open><summary>Environment</summary><table class=\"facts\">{rows}</table></details>\n"
     )
+}
+
+/// When: of one command that is a moment, of merged results a span of days.
+fn measured_text(document: &Document) -> String {
+    let moment = |unix_ms: u64| {
+        let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0);
+        match time::OffsetDateTime::from_unix_timestamp(seconds) {
+            Ok(time) => format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute()),
+            Err(_) => "unknown".to_string(),
+        }
+    };
+    let began = document.runs.iter().map(|run| run.started_unix_ms);
+    let first = began.clone().min().unwrap_or(document.created_unix_ms);
+    let last = began.max().unwrap_or(document.created_unix_ms);
+    match (moment(first), moment(last)) {
+        (first, last) if first == last => first,
+        (first, last) => format!("{first} to {last}"),
+    }
 }
 
 /// What the host alone does to a message that is due.
@@ -448,6 +458,17 @@ mod tests {
         ];
         let lines = load_points(runs);
         assert_eq!(lines[1], ("server p99".to_string(), vec![(1010.0, 30.0), (2010.0, 200.0)]));
+    }
+
+    #[test]
+    fn merged_results_say_from_when_to_when_they_were_measured() {
+        let mut document =
+            Document { runs: vec![sweep(0, &[]), sweep(1, &[])], ..Document::default() };
+        document.runs[0].started_unix_ms = 86_400_000;
+        document.runs[1].started_unix_ms = 86_400_000 + 500;
+        assert_eq!(measured_text(&document), "1970-01-02 00:00 UTC");
+        document.runs[1].started_unix_ms = 3 * 86_400_000;
+        assert_eq!(measured_text(&document), "1970-01-02 00:00 UTC to 1970-01-04 00:00 UTC");
     }
 
     #[test]
