@@ -277,7 +277,8 @@ pub enum Format {
 #[derive(Args, Debug)]
 pub struct CompareArguments {
     /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix socket is
-    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion
+    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion;
+    /// with {together} or {apart}, for --shard-ports, pairs sit on one shard of two or on both
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held

@@ -16,7 +16,7 @@ use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::{CoreList, nanoseconds_text, number_text};
-use crate::wire::connection::Dialer;
+use crate::wire::connection::{Dialer, Role};
 use crate::wire::frames::{TIMED_STAMP_SIZE, frame};
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -163,7 +163,8 @@ pub(super) fn open_receivers(
     let read_size = READ_SIZE.max(4 * layout.payload_size);
     let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.subscriber_count {
-        let mut connection = dialer.connect("midge-bench receiver", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Subscriber, index, "midge-bench receiver", read_size)?;
         let (subjects, queue, role) = match mode {
             Mode::OneWay => {
                 let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
@@ -198,7 +199,8 @@ pub(super) fn open_senders(
     let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.publisher_count {
         let read_size = READ_SIZE.max(4 * layout.payload_size);
-        let mut connection = dialer.connect("midge-bench sender", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Publisher, index, "midge-bench sender", read_size)?;
         result.server_name = connection.info.name.clone();
         result.server_version = connection.info.version.clone();
         let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
