@@ -347,7 +347,7 @@ fn judge(
     (sent_count, held_back): (u64, u64),
 ) {
     if latency.is_empty() {
-        result.invalidate("not a single message in the measured time".to_string());
+        result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
     let limit_ns = plan.late_limit.as_nanos() as u64;
