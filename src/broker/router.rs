@@ -13,6 +13,7 @@ use crate::broker::queue_group::QueueGroup;
 use crate::broker::subscription::{Sink, Subscription};
 use crate::broker::{AccountState, Broker};
 use crate::protocol::message::Message;
+use crate::protocol::nats::encode;
 
 /// Times a message may look for another member of its queue group on another shard before it is dropped.
 const QUEUE_HOPS_MAX: u8 = 3;
@@ -42,6 +43,12 @@ impl MatchList {
             self.plain.push(subscription.clone());
         }
     }
+
+    /// The one plain subscription that is all there is.
+    fn only(&self) -> Option<&Rc<Subscription>> {
+        let [subscription] = &self.plain[..] else { return None };
+        (self.groups.is_empty() && self.links.is_empty()).then_some(subscription)
+    }
 }
 
 /// A publisher's last subject and what it reached: most publishers repeat a subject.
@@ -50,6 +57,23 @@ pub struct RouteCache {
     subject: Vec<u8>,
     generation: u64,
     list: Option<Rc<MatchList>>,
+    /// Where one plain subscription is all that the subject reaches: its MSG up to the reply.
+    only_head: Vec<u8>,
+}
+
+impl RouteCache {
+    #[inline(never)]
+    fn fill(&mut self, account: &mut AccountState, subject: &[u8]) {
+        let list = Broker::matched(account, subject);
+        self.generation = account.table.generation();
+        self.subject.clear();
+        self.subject.extend_from_slice(subject);
+        self.only_head.clear();
+        if let Some(subscription) = list.only() {
+            encode::message_head(&mut self.only_head, subject, subscription.sid());
+        }
+        self.list = Some(list);
+    }
 }
 
 /// Who publishes, as far as routing cares.
@@ -98,13 +122,64 @@ impl Broker {
             || cache.generation != account.table.generation()
             || cache.subject != message.subject
         {
-            Self::look_up(account, message.subject, cache);
+            cache.fill(account, message.subject);
         }
+        self.route(publisher, message, cache, turn)
+    }
+
+    /// As `publish` for a message on the same subject as the last one of this publisher.
+    #[inline]
+    pub fn publish_again(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        cache: &mut RouteCache,
+        turn: &mut Turn,
+    ) -> bool {
+        debug_assert!(cache.subject == message.subject);
+        let account = &mut self.accounts[publisher.account.index()];
+        if cache.generation != account.table.generation() {
+            cache.fill(account, message.subject);
+        }
+        self.route(publisher, message, cache, turn)
+    }
+
+    #[inline(always)]
+    fn route(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        cache: &RouteCache,
+        turn: &mut Turn,
+    ) -> bool {
         let Some(list) = cache.list.as_deref() else { return false };
         let no_echo = match publisher.echo {
             true => None,
             false => Some(self.clients[publisher.client.index()].outbox.id),
         };
+        if !cache.only_head.is_empty() && !message.tail.is_empty() {
+            let delivered = self.deliver_by(&list.plain[0], message, no_echo, turn, |outbox| {
+                outbox.push_behind(&cache.only_head, message)
+            });
+            if !self.expired.is_empty() {
+                self.remove_expired();
+            }
+            return delivered;
+        }
+        if list.plain.is_empty() && list.groups.is_empty() && list.links.is_empty() {
+            return false;
+        }
+        self.route_to_many(publisher, message, list, no_echo, turn)
+    }
+
+    fn route_to_many(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        list: &MatchList,
+        no_echo: Option<ConnectionId>,
+        turn: &mut Turn,
+    ) -> bool {
         let mut delivered = self.fan_out(&list.plain, message, no_echo, turn);
         if list.groups.is_empty() && list.links.is_empty() {
             if !self.expired.is_empty() {
@@ -122,14 +197,6 @@ impl Broker {
         }
         self.remove_expired();
         delivered
-    }
-
-    #[inline(never)]
-    fn look_up(account: &mut AccountState, subject: &[u8], cache: &mut RouteCache) {
-        cache.subject.clear();
-        cache.subject.extend_from_slice(subject);
-        cache.generation = account.table.generation();
-        cache.list = Some(Self::matched(account, subject));
     }
 
     /// The matched list of a subject, from the account's cache or the table.

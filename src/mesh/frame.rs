@@ -90,7 +90,15 @@ pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>)) {
             account: AccountId(field(0)),
             publisher: field(1).checked_sub(1).map(ClientKey),
             no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
-            message: Message { subject, reply, headers, body, header_size_text, size_text },
+            message: Message {
+                subject,
+                reply,
+                headers,
+                body,
+                header_size_text,
+                size_text,
+                tail: b"",
+            },
             plain: flags & PLAIN != 0,
             hops: (flags >> 8) as u8,
             queues: &queues,
@@ -111,6 +119,7 @@ mod tests {
             body: b"hhpayload",
             header_size_text: b"2",
             size_text: b"09",
+            tail: b"",
         };
         let first = Forward {
             account: AccountId(3),
