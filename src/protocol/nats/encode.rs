@@ -11,6 +11,12 @@ pub const OK: &[u8] = b"+OK\r\n";
 /// Bytes below which a copy of any alignment stays off the slow path described at `copy_payload`.
 pub const COPY_STEP_BYTES: usize = 2000;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+
+/// Whole cache lines within `COPY_STEP_BYTES`.
+const ALIGNED_STEP_BYTES: usize = COPY_STEP_BYTES / LINE_BYTES * LINE_BYTES;
+
 /// An upper bound of the bytes `message` takes for a subscription with a sid of `sid_size` bytes.
 #[inline]
 pub fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
@@ -118,9 +124,13 @@ pub fn copy_payload(out: &mut Vec<u8>, payload: &[u8]) {
         out.extend_from_slice(payload);
         return;
     }
-    let mut rest = payload;
-    while rest.len() > COPY_STEP_BYTES {
-        let (step, after) = rest.split_at(COPY_STEP_BYTES);
+    // Steps that begin and end on cache lines of the target: no store is split in two.
+    let to_line = (out.as_ptr().addr() + out.len()).wrapping_neg() % LINE_BYTES;
+    let (head, after) = payload.split_at(to_line);
+    out.extend_from_slice(head);
+    let mut rest = std::hint::black_box(after);
+    while rest.len() > ALIGNED_STEP_BYTES {
+        let (step, after) = rest.split_at(ALIGNED_STEP_BYTES);
         out.extend_from_slice(step);
         rest = std::hint::black_box(after);
     }
