@@ -174,6 +174,10 @@ pub const SNAPSHOT_FANOUT_SUBJECTS_MAX: usize = 512;
 /// the answer is cut and says so. Enforced by the side that gathers.
 pub const MONITOR_ENTRIES_MAX: usize = 1 << 18;
 
+/// Accounts that `/metrics` shows one by one; a scrape must stay readable. Enforced by `monitor::metrics`,
+/// which says how many it left out.
+pub const METRICS_ACCOUNTS_MAX: usize = 1024;
+
 /// Bytes of one HTTP request head on the monitoring port. Enforced by `monitor::http`.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
 

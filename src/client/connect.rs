@@ -17,6 +17,7 @@ use crate::base::gate::Gate;
 use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 use crate::broker::Broker;
 use crate::broker::outbox::ReplyTracker;
+use crate::client::who::log_client;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 /// A client's first PING comes early, to measure its round-trip time.
@@ -40,7 +41,7 @@ impl ClientSession {
         json: &[u8],
     ) -> Result<(), CloseReason> {
         if let Err(error) = self.connect.merge(json) {
-            tracing::error!("{} - CONNECT: {}", self.label(), error.0);
+            log_client!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);
         }
         if self.stage == Stage::Connected {
@@ -105,7 +106,7 @@ impl ClientSession {
             (true, false) => format!(" - User {}", quoted(connect.user.as_bytes())),
             (true, true) => String::new(),
         };
-        tracing::error!("{} - authentication error{who} ({refusal})", self.label());
+        log_client!(error, self, "authentication error{who} ({refusal})");
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
         CloseReason::AuthenticationFailure
     }
@@ -126,7 +127,7 @@ impl ClientSession {
         self.stage = Stage::Connected;
         if !(0..=1).contains(&self.connect.protocol) {
             self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
-            tracing::error!("{} - {}", self.label(), text::INVALID_CLIENT_PROTOCOL);
+            log_client!(error, self, "{}", text::INVALID_CLIENT_PROTOCOL);
             return Err(CloseReason::BadClientProtocolVersion);
         }
         let options = self.context.options.borrow().clone();
@@ -135,7 +136,7 @@ impl ClientSession {
         self.outbox.headers.set(headers);
         if self.connect.no_responders && !headers {
             self.outbox.push_error(text::NO_RESPONDERS_REQUIRES_HEADERS);
-            tracing::error!("{} - {}", self.label(), text::NO_RESPONDERS_REQUIRES_HEADERS);
+            log_client!(error, self, "{}", text::NO_RESPONDERS_REQUIRES_HEADERS);
             return Err(CloseReason::NoRespondersRequiresHeaders);
         }
         let first = options.keep_alive.ping_interval.min(FIRST_PING);

@@ -26,6 +26,7 @@ use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
 use crate::broker::trace::{Trace, Way};
 use crate::broker::{Broker, BrokerHandle, RemotePace};
+use crate::client::who::log_client;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::Options;
 use crate::net::listener::Peer;
@@ -659,7 +660,7 @@ impl ClientSession {
     }
 
     fn log_error(&self, text: &str) {
-        tracing::error!("{} - {text}", self.label());
+        log_client!(error, self, "{text}");
     }
 
     /// Traces from now on, or no longer, as the options and what is known of the client say.
@@ -678,18 +679,19 @@ impl ClientSession {
     /// The line nats-server writes about a consumer that was too slow.
     #[cold]
     fn log_slow_consumer(&self, reason: CloseReason) {
-        let label = self.label();
         let (chunks, bytes) = self.outbox.written_off();
         if reason == CloseReason::SlowConsumerPendingBytes {
             let max = self.outbox.pending_bytes_max();
-            tracing::info!("{label} - Slow Consumer Detected: MaxPending of {max} Exceeded");
+            log_client!(info, self, "Slow Consumer Detected: MaxPending of {max} Exceeded");
             return;
         }
         let deadline = self.context.options.borrow().limits.write_deadline;
         let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
         let deadline = format_duration(SignedDuration(deadline));
-        tracing::info!(
-            "{label} - Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
+        log_client!(
+            info,
+            self,
+            "Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
         );
     }
 }
@@ -732,7 +734,7 @@ impl Session for ClientSession {
         if !self.tls_first {
             self.push_info();
         }
-        tracing::debug!("{} - Client connection created", self.label());
+        log_client!(debug, self, "Client connection created");
     }
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
@@ -864,7 +866,7 @@ impl Session for ClientSession {
                 deadline = deadline.max(self.login_deadline);
             }
             if now > deadline {
-                tracing::debug!("{} - Authentication Timeout", self.label());
+                log_client!(debug, self, "Authentication Timeout");
                 self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
                 return Some(CloseReason::AuthenticationTimeout);
             }
@@ -880,7 +882,7 @@ impl Session for ClientSession {
             return None;
         }
         if self.pings_outstanding + 1 > self.ping_max {
-            tracing::debug!("{} - Stale Client Connection - Closing", self.label());
+            log_client!(debug, self, "Stale Client Connection - Closing");
             self.outbox.push_error(text::STALE_CONNECTION);
             let stale = &self.context.counters.stale_connections;
             stale.set(stale.get() + 1);
@@ -908,7 +910,7 @@ impl Session for ClientSession {
             slow.set(slow.get() + 1);
             self.log_slow_consumer(reason);
         }
-        tracing::debug!("{} - Client connection closed: {reason}", self.label());
+        log_client!(debug, self, "Client connection closed: {reason}");
     }
 
     fn outbox(&self) -> &Rc<Outbox> {

@@ -15,8 +15,9 @@ use crate::base::log;
 use crate::config::auth_options::Secret;
 use crate::config::options::{IoDriver, Options};
 use crate::config::surroundings::SystemSurroundings;
-use crate::config::tls_options::HandshakeFirst;
+use crate::config::tls_options::{HandshakeFirst, TlsOptions};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
@@ -115,7 +116,8 @@ struct Server<'a> {
     shards: Shards,
     log: &'a ServerLog,
     monitor: Option<Monitor>,
-    monitor_address: Option<SocketAddr>,
+    /// Scheme and address.
+    monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
 }
 
@@ -136,11 +138,12 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     let tls = args::build_tls(&options)?;
+    let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
     let port = MonitorPort::bind(&options)?;
-    let monitor_address = port.as_ref().map(|port| port.address);
+    let monitor_address = port.as_ref().map(|port| (port.scheme, port.address));
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
         Some(unix) => {
@@ -164,6 +167,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         auth: auth.clone(),
         info: shards.info.clone(),
         config_loaded: started.1,
+        tls: build_monitor_tls(&options)?,
+        certificate_ends,
     };
     let monitor = match port {
         Some(port) => {
@@ -172,7 +177,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
                 counters: shards.counters.clone(),
                 started,
                 driver: driver_name(driver),
-                http_port: port.address.port(),
+                port: port.address.port(),
                 base_path: options.monitor.base_path.clone(),
             };
             Some(port.serve(fixed, live).map_err(|error| format!("monitoring: {error}"))?)
@@ -231,6 +236,13 @@ fn stores_plain_passwords(options: &Options) -> bool {
             .users
             .iter()
             .any(|user| is_plain(&user.password) && (is_given(&user.password) || !by_certificate))
+}
+
+/// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
+fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
+    let own = TlsOptions { verify: false, verify_and_map: false, ..tls.clone() };
+    Ok(Some(Arc::new(TlsServer::build(&own, false)?)))
 }
 
 /// Source: nats-server AcceptLoop.
@@ -345,7 +357,8 @@ impl Server<'_> {
                 true => "tls",
                 false => "nats",
             };
-            let monitoring = self.monitor_address.map(|address| listener_urls("http", address));
+            let monitoring =
+                self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
             let ports = Ports {
                 nats: listener_urls(scheme, address),
                 monitoring: monitoring.unwrap_or_default(),
@@ -393,6 +406,8 @@ impl Server<'_> {
             .map_err(|error| error.to_string())?;
         // The files are read again even if the block is the same: certificates are renewed in place.
         let tls = args::build_tls(&reload.options)?;
+        let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+        let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
         if options.log != self.options.log {
@@ -420,6 +435,8 @@ impl Server<'_> {
                 auth: auth.clone(),
                 info: info.clone(),
                 config_loaded: SystemTime::now(),
+                tls: monitor_tls,
+                certificate_ends,
             });
         }
         self.options = options;

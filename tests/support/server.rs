@@ -137,7 +137,9 @@ impl Server {
         server.address = server
             .log
             .wait_for(0, WAIT_MAX, |line| {
-                line.split_once("Listening for client connections on ")?.1.trim().parse().ok()
+                let text = line.split_once("Listening for client connections on ")?.1;
+                // More may follow in a line of JSON.
+                text.split('"').next()?.trim().parse().ok()
             })
             .ok_or_else(|| server.complaint("does not say where it listens"))?;
         server
