@@ -64,7 +64,9 @@ fn is_go_duration(text: &str) -> bool {
 }
 
 /// Who reads it, what is asked, and the fields as JSON pointers.
-const READ: [(&str, &str, &[(&str, Kind)]); 14] = [
+type Reads = (&'static str, &'static str, &'static [(&'static str, Kind)]);
+
+const READ: [Reads; 14] = [
     (
         "nats-top",
         "/varz",
