@@ -14,11 +14,11 @@ use support::server::Server;
 const STRANGERS: usize = 5_000;
 /// Bytes of memory that one of them may cost, buffers of the server and their share of tables included. A
 /// connection holds its smallest read buffer, what it has sent of a control line (4 KiB at most), and its task.
-const STRANGER_BYTES_MAX: u64 = 14 << 10;
+const STRANGER_BYTES_MAX: u64 = 16 << 10;
 /// Rounds for each kind of stranger.
 const ROUNDS: usize = 5;
-/// KiB by which the last round may be above the middle one.
-const GROWTH_KIB_MAX: u64 = 8 << 10;
+/// KiB by which the last round may be above all before it.
+const GROWTH_KIB_MAX: u64 = 12 << 10;
 
 /// How far a stranger goes.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +115,11 @@ fn five_thousand_strangers_cost_little_and_leave_nothing_behind() {
         let most = held.iter().max().expect("there are rounds");
         let each = (most - empty) * 1024 / STRANGERS as u64;
         assert!(each < STRANGER_BYTES_MAX, "{stops:?}: {each} bytes each");
-        // The first rounds show what the allocator keeps of each thread for good.
-        let (first, last) = (held[ROUNDS / 2], held[ROUNDS - 1]);
-        assert!(last < first + GROWTH_KIB_MAX, "{stops:?}: it grows: {held:?}");
+        // The first rounds show what the allocator keeps of each thread for good, and how far rounds differ
+        // by themselves.
+        let (last, earlier) = held.split_last().expect("there are rounds");
+        let before = earlier.iter().max().expect("there are several");
+        assert!(*last < before + GROWTH_KIB_MAX, "{stops:?}: it grows: {held:?}");
     }
 }
 

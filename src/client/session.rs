@@ -434,6 +434,8 @@ impl ClientSession {
                 &format!("Permissions Violation for Publish with Reply of {reply}"),
                 &format!("Publish Violation - Reply {reply}"),
             );
+            // The route cache still holds another subject: a line like this one is not to be learnt.
+            self.route_allowed = false;
             return false;
         }
         true
