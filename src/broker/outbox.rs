@@ -61,17 +61,19 @@ pub struct RemotePublisher {
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
-/// A message framed once for many receivers: what comes before and after the sid.
+/// A message framed once for all receivers with the same sid: clients of one program have the same sid for
+/// the same subscription.
 #[derive(Default)]
 pub struct FanOutFrame {
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    body_size: usize,
+    /// Of the last receiver, of whatever message.
+    sid: Vec<u8>,
+    /// The message as a receiver with this sid gets it; empty = not framed yet.
+    bytes: Vec<u8>,
 }
 
 impl FanOutFrame {
     /// Receivers from which on framing once is cheaper than framing each.
-    pub const RECEIVERS_MIN: usize = 4;
+    pub const RECEIVERS_MIN: usize = 3;
 
     /// Whether a message can be framed once: receivers differ only in their sid, and the copy of its body
     /// is a short one.
@@ -79,11 +81,24 @@ impl FanOutFrame {
         message.headers.is_empty() && message.body.len() <= encode::COPY_STEP_BYTES
     }
 
-    pub fn set(&mut self, message: &Message<'_>) {
-        self.head.clear();
-        self.tail.clear();
-        self.body_size = message.body.len();
-        encode::message_around_sid(&mut self.head, &mut self.tail, message);
+    /// Another message comes.
+    pub fn begin(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The framed message for a receiver whose sid is that of the one before it.
+    #[inline]
+    fn get(&mut self, message: &Message<'_>, sid: &[u8]) -> Option<&[u8]> {
+        if self.sid != sid {
+            self.sid.clear();
+            self.sid.extend_from_slice(sid);
+            self.bytes.clear();
+            return None;
+        }
+        if self.bytes.is_empty() {
+            encode::message(&mut self.bytes, message, sid, false);
+        }
+        Some(&self.bytes)
     }
 }
 
@@ -131,6 +146,8 @@ pub struct Outbox {
     pub headers: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
     writer: Cell<Option<Waker>>,
+    /// Whether there is one: a look is cheaper than to take it each time.
+    writer_waits: Cell<bool>,
     /// Queued bytes wait: the connection is between plain and TLS.
     held: Cell<bool>,
     /// The writer is to look at what the connection itself has to send.
@@ -174,6 +191,7 @@ impl Outbox {
             headers: Cell::new(false),
             close_reason: Cell::new(None),
             writer: Cell::new(None),
+            writer_waits: Cell::new(false),
             held: Cell::new(false),
             poked: Cell::new(false),
             sent: Gate::new(),
@@ -258,15 +276,20 @@ impl Outbox {
         if pending + added > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
     }
 
-    /// As `push_message` for a message without headers that goes to many: all but the sid is framed already.
+    /// As `push_message` for a message that `FanOutFrame::suits` and that goes to many.
     #[inline]
-    pub fn push_framed(&self, frame: &FanOutFrame, sid: &[u8]) -> Pushed {
-        let size = frame.head.len() + sid.len() + frame.tail.len();
-        self.push_by(size, frame.body_size, |chunk| {
-            chunk.extend_from_slice(&frame.head);
-            chunk.extend_from_slice(sid);
-            chunk.extend_from_slice(&frame.tail);
-        })
+    pub fn push_framed(
+        &self,
+        frame: &mut FanOutFrame,
+        message: &Message<'_>,
+        sid: &[u8],
+    ) -> Pushed {
+        match frame.get(message, sid) {
+            Some(bytes) => self.push_by(bytes.len(), message.body.len(), |chunk| {
+                chunk.extend_from_slice(bytes);
+            }),
+            None => self.push_message(message, sid),
+        }
     }
 
     /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes before it.
@@ -384,9 +407,16 @@ impl Outbox {
 
     #[inline]
     fn wake_writer(&self) {
-        if let Some(waker) = self.writer.take() {
+        if self.writer_waits.replace(false)
+            && let Some(waker) = self.writer.take()
+        {
             waker.wake();
         }
+    }
+
+    fn let_writer_wait(&self, waker: &Waker) {
+        self.writer.set(Some(waker.clone()));
+        self.writer_waits.set(true);
     }
 
     /// Holds queued bytes back, or lets them go again; the writer then finds them. A connection that closes
@@ -417,7 +447,7 @@ impl Outbox {
                 if self.is_closing() {
                     return Poll::Ready(None);
                 }
-                self.writer.set(Some(context.waker().clone()));
+                self.let_writer_wait(context.waker());
                 return Poll::Pending;
             }
             let mut buffers = self.buffers.borrow_mut();
@@ -428,7 +458,7 @@ impl Outbox {
                 }
                 None if self.is_closing() => return Poll::Ready(None),
                 None => {
-                    self.writer.set(Some(context.waker().clone()));
+                    self.let_writer_wait(context.waker());
                     return Poll::Pending;
                 }
             };
@@ -620,6 +650,25 @@ mod tests {
     }
 
     use std::future::Future;
+
+    #[test]
+    fn a_fan_out_frame_gives_each_receiver_its_own_sid() {
+        let outbox = outbox(1 << 20);
+        let (mut frame, mut expected) = (FanOutFrame::default(), Vec::new());
+        for body in [&b"one"[..], b"eight..."] {
+            let size = body.len().to_string().into_bytes();
+            let message = message(body, &size);
+            frame.begin();
+            for sid in ["1", "1", "1", "22", "1", "22", "22", "", ""] {
+                assert_eq!(
+                    outbox.push_framed(&mut frame, &message, sid.as_bytes()),
+                    Pushed::Queued
+                );
+                encode::message(&mut expected, &message, sid.as_bytes(), false);
+            }
+        }
+        assert_eq!(take(&outbox), Some(Some(expected)));
+    }
 
     #[test]
     fn bytes_come_out_in_order_whatever_the_chunks() {

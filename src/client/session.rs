@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::connect::LoginWait;
+use super::connect::{LoginWait, unlimited_if_zero};
 use super::opening::Opening;
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
@@ -120,6 +120,8 @@ pub struct ClientSession {
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: String,
     pub(super) login_wait: Option<Rc<LoginWait>>,
+    /// When a password check has to be done, in `Stage::CheckingPassword`.
+    pub(super) login_deadline: Instant,
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
@@ -210,6 +212,7 @@ impl ClientSession {
             known_line: Vec::new(),
             nonce,
             login_wait: None,
+            login_deadline: now,
             outbox,
             connect: ConnectOptions::default(),
             stage,
@@ -228,7 +231,7 @@ impl ClientSession {
             route_cache: RouteCache::default(),
             turn: Turn::default(),
             remote_pace,
-            subscriptions_max: options.limits.subscriptions_max,
+            subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
             trace: None,
             first_pong_sent: false,
@@ -492,9 +495,7 @@ impl ClientSession {
             );
             return;
         }
-        if self.subscriptions_max > 0
-            && broker.subscription_count(self.key) >= self.subscriptions_max
-        {
+        if broker.subscription_count(self.key) >= self.subscriptions_max {
             self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
             return;
         }
@@ -859,7 +860,11 @@ impl Session for ClientSession {
         }
         if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
             let timeout = self.context.options.borrow().auth_timeout();
-            if now.saturating_duration_since(self.opened_at) > timeout {
+            let mut deadline = self.opened_at + timeout;
+            if self.stage == Stage::CheckingPassword {
+                deadline = deadline.max(self.login_deadline);
+            }
+            if now > deadline {
                 log_client!(debug, self, "Authentication Timeout");
                 self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
                 return Some(CloseReason::AuthenticationTimeout);

@@ -104,6 +104,7 @@ pub struct Varz {
     http_port: u16,
     http_base_path: String,
     https_port: u16,
+    #[serde(serialize_with = "as_short_as_go")]
     auth_timeout: f64,
     max_control_line: usize,
     max_payload: usize,
@@ -114,6 +115,7 @@ pub struct Varz {
     mqtt: Nothing,
     websocket: Nothing,
     jetstream: Nothing,
+    #[serde(serialize_with = "as_short_as_go")]
     tls_timeout: f64,
     write_deadline: u64,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -263,6 +265,14 @@ struct LaneFacts {
 /// Flags of parts that this server does not have; tools that list them find them off.
 const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
 
+/// A whole number without its `.0`.
+fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => serializer.serialize_i64(*value as i64),
+        false => serializer.serialize_f64(*value),
+    }
+}
+
 pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
     let (info, options) = (&facts.info, &facts.options);
     let summaries = || shards.answers.iter().map(|(_, summary)| summary);
@@ -289,7 +299,11 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         tls_required: options.tls.is_some() && !options.allow_non_tls,
         tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify),
         connect_urls: info.connect_urls.clone(),
-        max_connections: i64::try_from(limits.connections_max).unwrap_or(-1),
+        max_connections: match limits.connections_max {
+            // What nats-server makes of 0 in the file.
+            0 => -1,
+            max => i64::try_from(max).unwrap_or(i64::MAX),
+        },
         max_subscriptions: limits.subscriptions_max,
         ping_interval: nanoseconds(options.keep_alive.ping_interval),
         ping_max: options.keep_alive.ping_max,
