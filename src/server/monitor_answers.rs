@@ -135,6 +135,7 @@ impl Answers {
         let facts = self.facts();
         let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
+        let mut late_shards = Vec::new();
         let mut total = 0;
         if options.state != State::Closed {
             let filter = options.filter.clone();
@@ -142,6 +143,7 @@ impl Answers {
             let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.connection_page(&filter, from)
             });
+            late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
                 listed.extend(rows.into_iter().map(|row| Listed::Open {
                     shard,
@@ -162,6 +164,7 @@ impl Answers {
             let closed = self
                 .gatherer
                 .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            late_shards.extend(closed.late_shards);
             let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
@@ -175,7 +178,9 @@ impl Answers {
         let mut described = self.describe(selected, options);
         let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
         let response = pretty(&connz::connz(&facts, options, total, described));
-        Response { cut, ..response }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..response }
     }
 
     /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
@@ -223,6 +228,7 @@ impl Answers {
             None => subsz::table_of(&shards, None),
         };
         let mut list = SubscriptionList::default();
+        let mut late_shards = shards.late_shards.clone();
         let mut cut = false;
         if options.list {
             let filter = SubscriptionFilter {
@@ -235,6 +241,7 @@ impl Answers {
             let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.subscription_page(&filter, from)
             });
+            late_shards.extend(pages.late_shards);
             let all: Vec<_> = pages.answers.into_iter().flat_map(|list| list.1).collect();
             cut = all.len() >= MONITOR_ENTRIES_MAX;
             list.total = all.len();
@@ -244,7 +251,9 @@ impl Answers {
             }
             list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
         }
-        Response { cut, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
     }
 
     fn account(&mut self, name: &str) -> Response {
@@ -254,7 +263,8 @@ impl Answers {
         };
         let shards = self.gatherer.all(|shard| shard.summary(true));
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
-        pretty(&accounts::account_detail(&facts, account, &table))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
     }
 
     /// Every connection of every shard is looked at.
@@ -313,6 +323,7 @@ impl Answers {
             (account.name.to_string(), subsz::table_of(&shards, Some(index)))
         });
         let tables = tables.collect();
-        pretty(&accounts::accstatz(&facts, unused, &totals, &tables))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::accstatz(&facts, unused, &totals, &tables)) }
     }
 }

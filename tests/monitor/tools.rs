@@ -63,10 +63,11 @@ fn is_go_duration(text: &str) -> bool {
     digits.parse::<f64>().is_ok() && ["ns", "µs", "ms", "s"].contains(&unit)
 }
 
-/// Who reads it, what is asked, and the fields as JSON pointers.
-type Reads = (&'static str, &'static str, &'static [(&'static str, Kind)]);
+/// Fields as JSON pointers.
+type Fields = &'static [(&'static str, Kind)];
 
-const READ: [Reads; 14] = [
+/// Who reads it, what is asked, and what is read.
+const READ: [(&str, &str, Fields); 14] = [
     (
         "nats-top",
         "/varz",
