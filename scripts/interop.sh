@@ -47,7 +47,8 @@ Usage: scripts/interop.sh [OPTIONS]
 
 LIST is separated by commas. The clients are kept in \$MIDGE_INTEROP_CACHE, by default
 \${XDG_CACHE_HOME:-\$HOME/.cache}/midge-interop; remove it to install them afresh. The transcripts
-and the harness are run only in a full run: without --server, --only and --cases.
+are replayed, the harness is tried, and Midge is shown to Prometheus and to a browser, only in a full run:
+without --server, --only and --cases.
 EOF
 }
 
@@ -83,6 +84,7 @@ main() {
     fi
     if [[ $replay_transcripts == yes ]]; then
         replay_against_real_server
+        watch_midge
         check_harness
     fi
     report
@@ -546,6 +548,35 @@ replay_against_real_server() {
         record replay pass
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"
+    fi
+}
+
+# What shows a Midge to people: Prometheus with the rules and pictures of scripts/grafana, and a browser.
+watch_midge() {
+    configuration='midge watched' language=monitoring
+    local program missing=() midge=${CARGO_TARGET_DIR:-$root/target}/release/midge
+    for program in prometheus chromium jq curl; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    if ((${#missing[@]} > 0)) && ! install_debian "${missing[@]}" >"$cache/logs/watch-install.log" 2>&1; then
+        record programs "missing: ${missing[*]} (see $cache/logs/watch-install.log)"
+        return
+    fi
+    note 'every expression of the Grafana dashboard and the alerts in a real Prometheus'
+    run_watcher prometheus "$root/scripts/grafana/check.sh" "$midge"
+    note 'the live dashboard in headless Chromium'
+    run_watcher dashboard python3 "$root/scripts/interop/browser/dashboard.py" "$midge" \
+        --screenshots "$cache/logs/dashboard"
+}
+
+# Runs a check that says itself what is wrong.
+run_watcher() {
+    local name=$1 output=$cache/logs/watch-$1.log
+    shift
+    if timeout "$PROGRAM_SECONDS_MAX" "$@" >"$output" 2>&1 </dev/null; then
+        record "$name" pass
+    else
+        record "$name" "failed: $(grep --extended-regexp 'FAILED|refused|no s' "$output" | head -n 1) (see $output)"
     fi
 }
 

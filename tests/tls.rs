@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "tls/monitoring.rs"]
+mod monitoring;
+
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

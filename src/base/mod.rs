@@ -2,9 +2,11 @@
 
 pub mod counters;
 pub mod gate;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod pool;
 pub mod ring;
 mod ring_parts;
+pub mod turn_clock;
