@@ -143,3 +143,29 @@ fn strangers_are_sent_away_at_the_timeout_all_of_them() {
         assert!(said.ends_with(end), "{}", said.escape_ascii());
     }
 }
+
+/// The time to log in is the client's: what its password's check takes, and the queue before it, is not.
+#[test]
+fn a_check_that_takes_longer_than_the_timeout_lets_in_all_the_same() {
+    const CLIENTS: usize = 8;
+    let hash = bcrypt::hash("right", 11).expect("cost 11 is allowed");
+    let config = format!(
+        "authorization {{ users: [ {{user: a, password: \"{hash}\"}} ], timeout: \"50ms\" }}"
+    );
+    let server = Server::midge(2, &config);
+    let mut clients: Vec<RawClient> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = RawClient::connect(server.address()).expect("the server listens");
+            let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"right\"}\r\n";
+            client.send(connect.as_bytes()).expect("sent");
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        client.round_trip().expect("logged in");
+    }
+    // Whoever says nothing has no such excuse.
+    let mut silent = arrive(server.address(), b"");
+    let said = wait_for_the_end(&mut silent);
+    assert!(said.ends_with(b"-ERR 'Authentication Timeout'\r\n"), "{}", said.escape_ascii());
+}
