@@ -168,7 +168,8 @@ impl Broker {
             true => None,
             false => Some(self.clients[publisher.client.index()].outbox.id),
         };
-        let mut delivered = self.deliver_plain(message, cache, list, no_echo, turn);
+        let mut delivered =
+            !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
         if cache.is_only || (list.groups.is_empty() && list.links.is_empty()) {
             if !self.expired.is_empty() {
                 self.remove_expired();
