@@ -8,3 +8,4 @@ pub mod log;
 pub mod pool;
 pub mod ring;
 mod ring_parts;
+pub mod time_text;

@@ -63,6 +63,8 @@ pub struct Publisher {
 /// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
 #[derive(Default)]
 pub struct Turn {
+    /// Whose turn it is; none while messages come in from another shard.
+    pub publisher: Option<ConnectionId>,
     pub deliveries: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
@@ -81,7 +83,7 @@ impl Turn {
 }
 
 /// Links a message goes to, with the queue groups picked there.
-type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
+pub(super) type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
 
 impl Broker {
     /// Routes a client's message. Returns whether anybody got it.
@@ -118,7 +120,8 @@ impl Broker {
         }
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
-            self.forward(publisher, no_echo, message, &list.links, &picks, turn);
+            let (account, client) = (publisher.account, Some(publisher.client));
+            self.forward(account, client, no_echo, message, &list.links, &picks, turn);
         }
         self.remove_expired();
         delivered
@@ -133,7 +136,7 @@ impl Broker {
     }
 
     /// The matched list of a subject, from the account's cache or the table.
-    fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
+    pub(super) fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
         account.counts.matches += 1;
         if let Some(list) = account.cache.get(subject) {
             account.counts.cache_hits += 1;
@@ -149,7 +152,7 @@ impl Broker {
     /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection that
     /// published it and asked not to hear itself.
     #[inline]
-    fn fan_out(
+    pub(super) fn fan_out(
         &mut self,
         subscriptions: &[Rc<Subscription>],
         message: &Message<'_>,
@@ -198,7 +201,9 @@ impl Broker {
         turn: &mut Turn,
         push: impl FnOnce(&Outbox) -> Pushed,
     ) -> bool {
-        let Sink::Client { outbox, .. } = &subscription.sink else { return false };
+        let Sink::Client { outbox, .. } = &subscription.sink else {
+            return self.deliver_internal(subscription, message, turn);
+        };
         if subscription.removed.get() {
             return false;
         }
@@ -228,7 +233,7 @@ impl Broker {
 
     /// Delivers to one member of a group, or picks the link where one lives. Without `picks` only members
     /// of this shard are asked.
-    fn deliver_to_group<'a>(
+    pub(super) fn deliver_to_group<'a>(
         &mut self,
         group: &'a QueueGroup,
         message: &Message<'_>,
@@ -241,7 +246,7 @@ impl Broker {
         for offset in 0..group.members.len() {
             let member = &group.members[(start + offset) % group.members.len()];
             match member.sink {
-                Sink::Client { .. } => {
+                Sink::Client { .. } | Sink::Internal(_) => {
                     if self.deliver(member, message, no_echo, turn) {
                         return true;
                     }
@@ -260,9 +265,11 @@ impl Broker {
     }
 
     /// One copy to each link that has plain interest or a picked member.
-    fn forward(
+    #[expect(clippy::too_many_arguments, reason = "one call, all of them facts of one message")]
+    pub(super) fn forward(
         &mut self,
-        publisher: &Publisher,
+        account: AccountId,
+        client: Option<ClientKey>,
         no_echo: Option<ConnectionId>,
         message: &Message<'_>,
         links: &[LinkId],
@@ -281,8 +288,8 @@ impl Broker {
                 picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
             let sink = &self.links[link.index()].sink;
             sink.forward(&Forward {
-                account: publisher.account,
-                publisher: Some(publisher.client),
+                account,
+                publisher: client,
                 no_echo,
                 message: *message,
                 plain: links.contains(&link),
@@ -373,7 +380,7 @@ impl Broker {
 
     /// Ends the fan-out: subscriptions that reached their maximum leave the table now.
     #[inline]
-    fn remove_expired(&mut self) {
+    pub(super) fn remove_expired(&mut self) {
         while let Some(subscription) = self.expired.pop() {
             self.forget(&subscription);
         }

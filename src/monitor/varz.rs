@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::snapshot::{Gathered, ShardSummary};
 use super::text;
 use crate::auth::state::AuthState;
-use crate::config::options::{Options, WriteTimeoutPolicy};
+use crate::config::options::{FEATURE_FLAGS, Options, WriteTimeoutPolicy};
 use crate::protocol::nats::handshake::Info;
 
 /// What is true of the server whatever its shards do. One value per answer.
@@ -182,6 +182,8 @@ struct MidgeFacts {
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     late_shards: Vec<usize>,
+    /// `$SYS` requests and events that found no room.
+    system_dropped: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -214,9 +216,6 @@ struct LaneFacts {
     waiting_interest: usize,
     staged_bytes: usize,
 }
-
-/// Flags of parts that this server does not have; tools that list them find them off.
-const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -309,6 +308,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
             driver: facts.driver,
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
+            system_dropped: sum(|s| s.system_dropped),
         },
     }
 }
