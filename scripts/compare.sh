@@ -12,6 +12,7 @@ figure of both with its spread and the ratio with a confidence interval. Writes 
   --suite NAME        standard (default), quick or latency
   --rounds N          rounds, each runs both servers (default 5)
   --duration TIME     of each run (default 5s)
+  --tls               both over TLS, with certificates made for the occasion
   --pin-server CORES  cores of the servers (default 0)
   --pin-load CORES    cores of the load (default: all others; 0 on a host with one core)
   --output DIR        where the report goes (default bench-results/DATE)
@@ -38,10 +39,12 @@ output=""
 midge=""
 nats="${NATS_SERVER:-}"
 bench=""
+tls=()
 more=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --help) usage; exit 0 ;;
+    --tls) tls=(--tls --tlscert "{tls_cert}" --tlskey "{tls_key}"); shift ;;
     --suite | --rounds | --duration | --pin-server | --pin-load | --output | --midge | --nats | --bench)
       [ $# -ge 2 ] || fail "$1 needs a value"
       name="${1#--}"
@@ -81,8 +84,8 @@ fi
 
 # The kernel refuses cores that do not exist with a clear message; Midge takes one shard per core it may use.
 exec "$bench" compare \
-  --a "'$midge' -a 127.0.0.1 -p {port}" --name-a midge \
-  --b "'$nats' -a 127.0.0.1 -p {port}" --name-b nats-server \
+  --a "'$midge' -a 127.0.0.1 -p {port} ${tls[*]-}" --name-a midge \
+  --b "'$nats' -a 127.0.0.1 -p {port} ${tls[*]-}" --name-b nats-server \
   --suite "$suite" --rounds "$rounds" --duration "$duration" \
   --pin-server "$pin_server" --pin-load "$pin_load" \
   --output "$output" ${more[@]+"${more[@]}"}

@@ -49,11 +49,15 @@ limits_wanted='# Open files and locked memory for a NATS server with many connec
 * soft memlock unlimited
 * hard memlock unlimited'
 
+# Of `always [madvise] never` the marked word is the value.
+value_of() {
+  sed 's/.*\[\(.*\)\].*/\1/' "$1"
+}
+
 # `--apply` notes each file with its old value, one pair of lines each, before it writes.
 write_value() {
   local file="$1" value="$2" old
-  # Of `always [madvise] never` the marked word is the value.
-  old="$(sed 's/.*\[\(.*\)\].*/\1/' "$file")"
+  old="$(value_of "$file")"
   [ "$old" != "$value" ] || return 0
   printf '%s\n%s\n' "$file" "$old" >>"$saved"
   if (echo "$value" >"$file") 2>/dev/null; then
@@ -70,7 +74,7 @@ setting() {
     printf '%-28s %-22s %-12s %s\n' "$name" "not on this host" "$wanted" "$why"
     return 0
   fi
-  current="$(sed 's/.*\[\(.*\)\].*/\1/' "$file")"
+  current="$(value_of "$file")"
   if [[ "$wanted" =~ ^[0-9]+$ && "$current" =~ ^[0-9]+$ && "$why" == at\ least* ]]; then
     [ "$current" -ge "$wanted" ] && mark=ok || mark="$wanted"
   else
@@ -101,6 +105,8 @@ undo() {
   local index
   # Backwards, so that the oldest value of a file is the last to be written.
   for ((index = ${#lines[@]} - 2; index >= 0; index -= 2)); do
+    # What the kernel refused to set needs no restoring.
+    if [ "$(value_of "${lines[index]}")" = "${lines[index + 1]}" ]; then continue; fi
     if (echo "${lines[index + 1]}" >"${lines[index]}") 2>/dev/null; then
       echo "restored ${lines[index]}: ${lines[index + 1]}"
     else
@@ -112,6 +118,7 @@ undo() {
     echo "removed $limits"
   fi
   rm -f "$saved"
+  rmdir "$state" 2>/dev/null || true
 }
 
 if [ "$mode" != show ] && [ "$(id -u)" -ne 0 ]; then
@@ -129,7 +136,8 @@ fi
 printf '%-28s %-22s %-12s %s\n' setting "is" "should be" "why"
 for governor in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor; do
   core="${governor#/sys/devices/system/cpu/}"
-  setting "governor ${core%%/*}" "$governor" performance "a core that sleeps or slows down wakes up late"
+  core="${core%%/*}"
+  setting "governor ${core%%\[*}" "$governor" performance "a core that sleeps or slows down wakes up late"
 done
 setting "transparent huge pages" /sys/kernel/mm/transparent_hugepage/enabled madvise \
   "background merging stalls a process"
@@ -139,6 +147,8 @@ setting "largest send buffer" /proc/sys/net/core/wmem_max 16777216 "at least: by
 setting "listen backlog" /proc/sys/net/core/somaxconn 4096 "at least: many clients at once"
 setting "open files of the host" /proc/sys/fs/nr_open 1048576 "at least: a descriptor per connection"
 setting "NUMA balancing" /proc/sys/kernel/numa_balancing 0 "moves memory under a pinned thread"
+setting "scheduler autogroups" /proc/sys/kernel/sched_autogroup_enabled 0 \
+  "else nice and idle builds of other sessions still take a core"
 setting "timer migration" /proc/sys/kernel/timer_migration 0 "other cores' timers on busy ones"
 if [ -r /proc/sys/kernel/io_uring_disabled ]; then
   setting "io_uring disabled" /proc/sys/kernel/io_uring_disabled 0 "Midge falls back to epoll without it"

@@ -1,6 +1,8 @@
 //! The flags.
 
 use crate::Failure;
+use crate::host::certificates::CertificateFiles;
+use crate::load::closed_loop::ClosedLoopPlan;
 use crate::load::connections::ConnectionsPlan;
 use crate::load::event_loop::Pacer;
 use crate::load::latency::{LatencyPlan, Mode};
@@ -8,7 +10,7 @@ use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
 use crate::load::sweep::SweepPlan;
 use crate::load::throughput::ThroughputPlan;
-use crate::units::{CoreList, parse_duration, parse_rate, parse_size};
+use crate::units::{CoreList, parse_duration, parse_rate, parse_size, split_command_line};
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 use crate::wire::credentials::Credentials;
@@ -31,7 +33,7 @@ pub enum Command {
     /// As fast as possible; counts lost, doubled and reordered messages
     Throughput(Single<ThroughputArguments>),
     /// Open loop: latency from the time each message was due
-    Latency(Single<LatencyArguments>),
+    Latency(Single<LatencyCommand>),
     /// Raises the load to the knee, then reports latency at shares of the maximum
     Sweep(Single<SweepArguments>),
     /// Many idle connections: memory of each, connect rate, latency of a pair beside them
@@ -205,6 +207,16 @@ pub struct LatencyArguments {
 }
 
 #[derive(Args, Debug, Clone)]
+pub struct LatencyCommand {
+    #[command(flatten)]
+    pub open_loop: LatencyArguments,
+    /// With --mode request: each requester has one request in flight and asks again when the reply is
+    /// there. Gives requests per second and round trips; no latency under a given load
+    #[arg(long, conflicts_with_all = ["rate", "arrival", "late_limit", "late_share_max"])]
+    pub closed_loop: bool,
+}
+
+#[derive(Args, Debug, Clone)]
 pub struct SweepArguments {
     #[command(flatten)]
     pub latency: LatencyArguments,
@@ -264,7 +276,9 @@ pub enum Format {
 
 #[derive(Args, Debug)]
 pub struct CompareArguments {
-    /// Command line of the first server with {port} in it, or its URL
+    /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix socket is
+    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion;
+    /// with {together} or {apart}, for --shard-ports, pairs sit on one shard of two or on both
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held
@@ -307,7 +321,7 @@ pub struct CompareArguments {
 #[derive(Subcommand, Debug, Clone)]
 pub enum Workload {
     Throughput(ThroughputArguments),
-    Latency(LatencyArguments),
+    Latency(LatencyCommand),
     Sweep(SweepArguments),
     Connections(ConnectionsArguments),
 }
@@ -315,9 +329,9 @@ pub enum Workload {
 /// A `--run` text, parsed with the same flags.
 #[derive(Parser, Debug)]
 #[command(name = "--run", no_binary_name = true)]
-pub struct WorkloadLine {
+struct WorkloadLine {
     #[command(subcommand)]
-    pub workload: Workload,
+    workload: Workload,
 }
 
 #[derive(Args, Debug)]
@@ -352,6 +366,19 @@ impl LoginArguments {
     /// # Errors
     /// When a file of the flags cannot be used.
     pub fn dialer(&self, url: &ServerUrl) -> Result<Dialer, Failure> {
+        self.dialer_with(url, None)
+    }
+
+    /// As `dialer`, for a server that was started with certificates of the harness's own making: they are
+    /// used unless the flags name others.
+    ///
+    /// # Errors
+    /// As `dialer`.
+    pub fn dialer_with(
+        &self,
+        url: &ServerUrl,
+        made: Option<&CertificateFiles>,
+    ) -> Result<Dialer, Failure> {
         let mut dialer = Dialer::for_url(url);
         let credentials = self.credentials()?;
         if !matches!(credentials, Credentials::None) {
@@ -359,12 +386,20 @@ impl LoginArguments {
         }
         let given = self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_insecure;
         if given || matches!(url.address, Address::Tcp { tls: true, .. }) {
-            dialer.tls = Some(tls::settings(&TlsFiles {
+            let mut files = TlsFiles {
                 authorities: self.tls_ca.clone(),
                 certificate: self.tls_cert.clone(),
                 key: self.tls_key.clone(),
                 insecure: self.tls_insecure,
-            })?);
+            };
+            if let Some(made) = made {
+                files.authorities.get_or_insert_with(|| made.authority.clone());
+                if files.certificate.is_none() && files.key.is_none() {
+                    files.certificate = Some(made.certificate.clone());
+                    files.key = Some(made.key.clone());
+                }
+            }
+            dialer.tls = Some(tls::settings(&files)?);
         }
         Ok(dialer)
     }
@@ -423,6 +458,21 @@ impl LatencyArguments {
     }
 }
 
+impl LatencyCommand {
+    pub fn closed_plan(&self, pin_load: &CoreList) -> ClosedLoopPlan {
+        let plan = self.open_loop.plan(pin_load);
+        ClosedLoopPlan {
+            layout: plan.layout,
+            pacer: plan.pacer,
+            warmup: plan.warmup,
+            duration: plan.duration,
+            pin_load: plan.pin_load,
+            load_threads: plan.load_threads,
+            seed: plan.seed,
+        }
+    }
+}
+
 impl SweepArguments {
     pub fn plan(&self, pin_load: &CoreList) -> SweepPlan {
         SweepPlan {
@@ -445,11 +495,34 @@ impl ConnectionsArguments {
 }
 
 impl Workload {
+    /// Of a text as it stands behind `--run`.
+    ///
+    /// # Errors
+    /// When it is no workload with flags of its own.
+    pub fn parse(text: &str) -> Result<Workload, Failure> {
+        let line = WorkloadLine::try_parse_from(split_command_line(text)?)
+            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?;
+        Ok(line.workload)
+    }
+
+    /// # Errors
+    /// When its flags contradict each other in a way the parser does not see.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self {
+            Workload::Latency(arguments)
+                if arguments.closed_loop && arguments.open_loop.mode != Mode::Request =>
+            {
+                Err(Failure::new("--closed-loop is for requests: add --mode request"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The times of the workload, for what is set for a whole comparison.
     pub fn time_mut(&mut self) -> &mut TimeArguments {
         match self {
             Workload::Throughput(arguments) => &mut arguments.time,
-            Workload::Latency(arguments) => &mut arguments.time,
+            Workload::Latency(arguments) => &mut arguments.open_loop.time,
             Workload::Sweep(arguments) => &mut arguments.latency.time,
             Workload::Connections(arguments) => &mut arguments.probe.time,
         }

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::{
     Command, CommandLine, CompareArguments, FloorArguments, FloorCommand, OutputArguments,
-    RelayArguments, ReportArguments, TargetArguments, Workload, WorkloadLine,
+    RelayArguments, ReportArguments, TargetArguments, Workload,
 };
 use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
 use crate::compare::{relay_process, statistics};
@@ -17,7 +17,6 @@ use crate::relay::{self, RelayPlan};
 use crate::suite::Setting;
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::ServerUrl;
-use clap::Parser;
 use std::io::Write;
 use std::time::Duration;
 
@@ -57,14 +56,15 @@ fn run_single(
     floor: &FloorArguments,
     output: &OutputArguments,
 ) -> Result<Verdict, Failure> {
+    workload.check()?;
     let url = ServerUrl::parse(&target.server)?;
     let dialer = target.login.dialer(&url)?;
+    // A server that is not there is said at once, not after the noise floor.
+    drop(dialer.connect("midge-bench", 0)?);
     let process = match target.server_pid {
         Some(process) => Ok(process),
         None => listener_process(&url.address),
     };
-    // A server that is not there is said at once, not after the noise floor.
-    drop(dialer.connect("midge-bench", 0)?);
     let pin_load = workload.time_mut().pin_load.clone().unwrap_or_default();
     // The relay and the floor's meters take the server's place on the server's own cores.
     let pin_server = process.as_ref().ok().and_then(|&id| server_process::allowed_cores(id));
@@ -142,15 +142,14 @@ fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
     for text in texts {
         let words = split_command_line(text)?;
         let own_duration = words.iter().any(|word| word.starts_with("--duration"));
-        let mut workload = WorkloadLine::try_parse_from(words)
-            .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?
-            .workload;
+        let mut workload = Workload::parse(text)?;
         if let (Some(duration), false) = (arguments.duration, own_duration) {
             workload.time_mut().duration = duration;
         }
         workloads.push(workload);
     }
     workloads.extend(arguments.workload.clone());
+    workloads.iter().try_for_each(Workload::check)?;
     if workloads.is_empty() {
         return Err(Failure::new(
             "compare what? Give a workload, as in: compare --a .. --b .. throughput --payload 16, \

@@ -26,7 +26,13 @@ pub fn run_command_line(
 ) -> std::process::ExitCode {
     let line = match cli::CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
-        Err(error) => error.exit(),
+        // Help and version are no failure; a wrong flag is one, and not the 2 of an invalid run.
+        Err(error) => {
+            let failed = error.use_stderr();
+            // A closed terminal leaves nobody to tell.
+            let _ = error.print();
+            return std::process::ExitCode::from(u8::from(failed));
+        }
     };
     match commands::run(line) {
         Ok(commands::Verdict::Good) => std::process::ExitCode::SUCCESS,

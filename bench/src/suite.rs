@@ -6,7 +6,7 @@ use crate::cli::Workload;
 use crate::compare::relay_process;
 use crate::load::floor::{self, FloorPlan};
 use crate::load::latency::Mode;
-use crate::load::{connections, latency, sweep, throughput};
+use crate::load::{closed_loop, connections, latency, sweep, throughput};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::units::CoreList;
@@ -41,6 +41,8 @@ impl SuiteName {
                 "latency --rate 10k",
                 "latency --rate 50k --publishers 10 --subscribers 1",
                 "latency --mode request --rate 10k --publishers 50",
+                "latency --mode request --closed-loop",
+                "latency --mode request --closed-loop --publishers 50",
                 "connections",
             ],
             SuiteName::Quick => &[
@@ -87,8 +89,11 @@ impl Setting {
             Workload::Throughput(arguments) => {
                 throughput::run(dialer, &arguments.plan(cores), server, progress)
             }
+            Workload::Latency(arguments) if arguments.closed_loop => {
+                closed_loop::run(dialer, &arguments.closed_plan(cores), server, progress)
+            }
             Workload::Latency(arguments) => {
-                latency::run(dialer, &arguments.plan(cores), server, progress)
+                latency::run(dialer, &arguments.open_loop.plan(cores), server, progress)
             }
             Workload::Sweep(arguments) => {
                 sweep::run(dialer, &arguments.plan(cores), &server, progress)
@@ -130,7 +135,8 @@ impl Setting {
             Workload::Throughput(arguments) => {
                 (arguments.plan(&self.pin_load).layout, arguments.time.seed)
             }
-            Workload::Latency(arguments) if arguments.mode == Mode::OneWay => {
+            Workload::Latency(arguments) if arguments.open_loop.mode == Mode::OneWay => {
+                let arguments = &arguments.open_loop;
                 (arguments.plan(&self.pin_load).layout, arguments.time.seed)
             }
             _ => return Ok(None),

@@ -294,3 +294,28 @@ fn what_cannot_work_is_said_in_a_sentence() {
     assert_eq!(status, 1);
     assert!(stderr.contains("{port}"), "{stderr}");
 }
+
+#[test]
+fn a_closed_loop_says_what_it_is_and_takes_no_flags_of_the_open_one() {
+    let server = AnyServer::start();
+    let server = url(server.port());
+    let closed = |more: &[&str]| {
+        let line = ["latency", "--closed-loop", "--duration", "300ms", "--warmup", "0s"];
+        output(bench().args(line).args(["--no-floor", "--quiet", "--server", &server]).args(more))
+    };
+    let (status, stdout, stderr) = closed(&["--mode", "request", "--publishers", "5"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.contains("closed-loop request 5x1 128 B"), "{stdout}");
+    assert!(stdout.contains("note: closed loop:"), "{stdout}");
+    for figure in ["requests per second", "round trip p50", "round trip p99 "] {
+        assert!(stdout.contains(figure), "{stdout}");
+    }
+    let (status, _, stderr) = closed(&[]);
+    assert_eq!(status, 1);
+    assert!(stderr.contains("--mode request"), "{stderr}");
+    for flags in [["--rate", "10k"], ["--arrival", "poisson"], ["--late-limit", "1ms"]] {
+        let (status, _, stderr) = closed(&[&["--mode", "request"], &flags[..]].concat());
+        assert_eq!(status, 1, "{flags:?}");
+        assert!(stderr.contains("--closed-loop"), "{stderr}");
+    }
+}

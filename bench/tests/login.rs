@@ -2,6 +2,7 @@
 
 mod support;
 
+use midge_bench::host::certificates::{self, CertificateFiles, TemporaryFolder};
 use midge_bench::wire::address::{Address, ServerUrl};
 use midge_bench::wire::connection::Dialer;
 use midge_bench::wire::credentials::Credentials;
@@ -60,14 +61,17 @@ fn the_login_of_a_url_is_used() {
     assert!(matches!(Dialer::for_url(&url).credentials, Credentials::Token(_)));
 }
 
-fn data(name: &str) -> String {
-    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+/// Certificates for localhost in a folder that goes with them.
+fn made_certificates() -> (TemporaryFolder, CertificateFiles) {
+    let folder = TemporaryFolder::new().unwrap();
+    let files = certificates::make(&folder).unwrap();
+    (folder, files)
 }
 
 /// Echoes everything over TLS; the port it listens on.
-fn tls_echo_server() -> u16 {
-    let certificates = vec![CertificateDer::from_pem_file(data("test-certificate.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(data("test-key.pem")).unwrap();
+fn tls_echo_server(files: &CertificateFiles) -> u16 {
+    let certificates = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -95,9 +99,10 @@ fn tls_echo_server() -> u16 {
 
 #[test]
 fn bytes_come_back_whole_through_tls() {
-    let port = tls_echo_server();
+    let (_folder, made) = made_certificates();
+    let port = tls_echo_server(&made);
     let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
-    let files = TlsFiles { authorities: Some(data("test-certificate.pem")), ..TlsFiles::default() };
+    let files = TlsFiles { authorities: Some(made.authority.clone()), ..TlsFiles::default() };
     let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
     stream.start_tls(&tls::settings(&files).unwrap(), "localhost").unwrap();
     assert!(stream.is_tls());
@@ -130,14 +135,14 @@ fn bytes_come_back_whole_through_tls() {
 
 #[test]
 fn a_certificate_nobody_signed_for_us_is_refused_unless_asked_otherwise() {
-    let port = tls_echo_server();
+    let (_folder, made) = made_certificates();
+    let port = tls_echo_server(&made);
     let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
     let handshake = |files: &TlsFiles, name: &str| {
         let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
         stream.start_tls(&tls::settings(files).unwrap(), name)
     };
-    let trusted =
-        TlsFiles { authorities: Some(data("test-certificate.pem")), ..TlsFiles::default() };
+    let trusted = TlsFiles { authorities: Some(made.authority.clone()), ..TlsFiles::default() };
     assert!(handshake(&trusted, "localhost").is_ok());
     assert!(handshake(&trusted, "other.example").is_err());
     let insecure = TlsFiles { insecure: true, ..TlsFiles::default() };

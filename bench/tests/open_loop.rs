@@ -7,7 +7,10 @@ use midge_bench::load::latency::{self, LatencyPlan, Mode};
 use midge_bench::load::schedule::Arrival;
 use midge_bench::output::progress::Progress;
 use midge_bench::output::result::RunResult;
+use midge_bench::relay::{self, RelayPlan};
 use midge_bench::units::CoreList;
+use midge_bench::wire::frames;
+use std::net::TcpListener;
 use std::time::Duration;
 use support::{Action, AnyServer, FakeServer, layout};
 
@@ -63,13 +66,19 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 
 #[test]
 fn a_rate_beyond_the_generator_is_marked_invalid() {
-    let server = AnyServer::start();
-    let mut plan = plan(30e6, Duration::from_millis(10));
+    // Through the raw relay, which takes bytes faster than any generator makes them: nothing holds it back.
+    let mut plan = plan(30e6, Duration::from_millis(2));
     plan.late_limit = Duration::from_micros(100);
     plan.late_share_max = 0.01;
+    let (frame, _) =
+        frames::frame(&plan.layout.subjects()[0], None, plan.layout.payload_size, plan.seed);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut dialer = support::dialer(listener.local_addr().unwrap().port());
+    dialer.raw = true;
+    let relay = RelayPlan { frame_size: frame.len(), queue: false };
+    std::thread::spawn(move || relay::serve(&listener, relay).is_ok());
     let result =
-        latency::run(&server.dialer(), &plan, Err("not asked".into()), &Progress::new(true))
-            .unwrap();
+        latency::run(&dialer, &plan, Err("a thread".into()), &Progress::new(true)).unwrap();
     assert!(!result.valid);
     assert!(
         result.faults.iter().any(|text| text.contains("the generator was the bottleneck")),
@@ -77,6 +86,24 @@ fn a_rate_beyond_the_generator_is_marked_invalid() {
         result.faults
     );
     assert!(result.curves["late"].count > 0);
+}
+
+#[test]
+fn what_was_due_in_a_pause_is_late_and_in_order_and_none_is_missing() {
+    // At this rate, beside other tests, more than one message is due at nearly every turn of the thread. All
+    // of them must leave, each dated with when it was due.
+    let server = AnyServer::start();
+    let mut plan = plan(200_000.0, Duration::from_millis(300));
+    plan.pacer = Pacer::Spin;
+    let result =
+        latency::run(&server.dialer(), &plan, Err("not asked".into()), &Progress::new(true))
+            .unwrap();
+    let counts = result.counts.unwrap();
+    assert!(counts.all_good(), "{counts:?}");
+    assert_eq!(counts.received, 60_000);
+    let held_back = result.value("held_back_share").unwrap() * 60_000.0;
+    assert_eq!(result.curves["late"].count + held_back.round() as u64, 60_000);
+    assert_eq!(result.curves["latency"].count, 60_000);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Broker;
+use super::link::Source;
 use super::router::{MatchList, Picks, Turn};
 use super::subscription::{Sink, Subscription};
 use crate::base::ids::{AccountId, ConnectionId};
@@ -189,7 +190,8 @@ impl Broker {
             self.deliver_to_group(group, message, None, &mut turn, Some(&mut picks));
         }
         if !list.links.is_empty() || !picks.is_empty() {
-            self.forward(account, None, None, message, &list.links, &picks, &mut turn);
+            let source = Source { account, publisher: None, no_echo: None };
+            self.forward(source, message, &list.links, &picks, &mut turn);
         }
         self.remove_expired();
         Published::Delivered

@@ -238,6 +238,25 @@ impl Outbox {
     #[inline]
     pub fn push_framed(&self, frame: &FanOutFrame, sid: &[u8]) -> Pushed {
         let size = frame.head.len() + sid.len() + frame.tail.len();
+        self.push_by(size, frame.body_size, |chunk| {
+            chunk.extend_from_slice(&frame.head);
+            chunk.extend_from_slice(sid);
+            chunk.extend_from_slice(&frame.tail);
+        })
+    }
+
+    /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes before it.
+    #[inline]
+    pub fn push_behind(&self, head: &[u8], message: &Message<'_>) -> Pushed {
+        self.push_by(head.len() + message.tail.len(), message.body.len(), |chunk| {
+            chunk.extend_from_slice(head);
+            encode::copy_payload(chunk, message.tail);
+        })
+    }
+
+    /// Queues a message of `size` bytes that `append` writes.
+    #[inline(always)]
+    fn push_by(&self, size: usize, body_size: usize, append: impl FnOnce(&mut Vec<u8>)) -> Pushed {
         if self.close_reason.get().is_some() {
             return Pushed::Closed;
         }
@@ -251,13 +270,10 @@ impl Outbox {
             if buffers.current.capacity() - buffers.current.len() < size {
                 self.make_room(&mut buffers, size);
             }
-            let chunk = &mut buffers.current;
-            chunk.extend_from_slice(&frame.head);
-            chunk.extend_from_slice(sid);
-            chunk.extend_from_slice(&frame.tail);
+            append(&mut buffers.current);
         }
         self.out_messages.set(self.out_messages.get() + 1);
-        self.out_bytes.set(self.out_bytes.get() + frame.body_size as u64);
+        self.out_bytes.set(self.out_bytes.get() + body_size as u64);
         self.pending_bytes.set(pending);
         self.wake_writer();
         if pending > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
@@ -535,7 +551,15 @@ mod tests {
     }
 
     fn message<'a>(body: &'a [u8], size_text: &'a [u8]) -> Message<'a> {
-        Message { subject: b"s", reply: b"", headers: b"", body, header_size_text: b"", size_text }
+        Message {
+            subject: b"s",
+            reply: b"",
+            headers: b"",
+            body,
+            header_size_text: b"",
+            size_text,
+            tail: b"",
+        }
     }
 
     fn take(outbox: &Outbox) -> Option<Option<Vec<u8>>> {

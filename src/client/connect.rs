@@ -146,6 +146,7 @@ impl ClientSession {
         let options = self.context.options.borrow().clone();
         self.apply_limits(&options.limits, &identity.account);
         self.has_mappings = !identity.account.mappings.is_empty();
+        self.forget_answers();
         self.identity = Some(identity);
         self.renew_trace();
     }
@@ -196,7 +197,6 @@ impl ClientSession {
             return Some(CloseReason::AuthenticationFailure);
         };
         self.take_identity(renewed);
-        self.route_allowed = false;
         let permissions = self.permissions.clone();
         let handle = self.context.broker.clone();
         let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);

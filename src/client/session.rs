@@ -39,7 +39,8 @@ use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 use crate::protocol::nats::parser::{
-    Parsed, Parser, ParserLimits, parse_unsubscribe_max, plain_publish,
+    Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max, plain_publish,
+    repeated_publish,
 };
 use crate::protocol::subject;
 
@@ -125,8 +126,11 @@ pub struct ClientSession {
     pub(super) has_mappings: bool,
     mapped: Vec<u8>,
     /// Whether `allowed_subject` may be published to: the answer for the last subject is kept.
-    pub(super) route_allowed: bool,
+    route_allowed: bool,
     allowed_subject: Vec<u8>,
+    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
+    /// no mapping, no pedantry, and it may be published to whatever was answered before. Empty = none.
+    known_line: Vec<u8>,
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: String,
     pub(super) login_wait: Option<Rc<LoginWait>>,
@@ -217,6 +221,7 @@ impl ClientSession {
             mapped: Vec::new(),
             route_allowed: false,
             allowed_subject: Vec::new(),
+            known_line: Vec::new(),
             nonce,
             login_wait: None,
             outbox,
@@ -309,7 +314,7 @@ impl ClientSession {
             trace_in(trace, &command, input);
         }
         match command {
-            Command::Publish(publish) => self.publish(broker, publish, input),
+            Command::Publish(publish) => self.publish_parsed(broker, publish, input),
             Command::Subscribe { subject, queue, sid, .. } => {
                 self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
             }
@@ -324,7 +329,10 @@ impl ClientSession {
                 self.rtt = Some(now.saturating_duration_since(self.ping_sent));
                 self.rtt_measured = now;
             }
-            Command::Connect { json } => return self.connected(broker, json.of(input)),
+            Command::Connect { json } => {
+                self.forget_answers();
+                return self.connected(broker, json.of(input));
+            }
             Command::Info { json } => {
                 if serde_json::from_slice::<serde_json::Value>(json.of(input)).is_err() {
                     return Err(CloseReason::ProtocolViolation);
@@ -342,8 +350,7 @@ impl ClientSession {
         Ok(())
     }
 
-    #[inline]
-    fn publish(&mut self, broker: &mut Broker, publish: Publish, input: &[u8]) {
+    fn publish_parsed(&mut self, broker: &mut Broker, publish: Publish, input: &[u8]) {
         let body = publish.body.of(input);
         let message = Message {
             subject: publish.subject.of(input),
@@ -352,23 +359,58 @@ impl ClientSession {
             body,
             header_size_text: publish.header_size_text.of(input),
             size_text: publish.size_text.of(input),
+            tail: b"",
         };
+        self.publish(broker, &message);
+    }
+
+    fn publish(&mut self, broker: &mut Broker, message: &Message<'_>) {
+        // The route cache is about to hold this subject.
+        self.known_line.clear();
         self.in_messages += 1;
-        self.in_bytes += body.len() as u64;
+        self.in_bytes += message.body.len() as u64;
         if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
         if self.has_mappings {
             let mut mapped = std::mem::take(&mut self.mapped);
             if self.map_subject(message.subject, &mut mapped) {
-                let message = Message { subject: &mapped, ..message };
-                self.publish_mapped(broker, &message);
+                self.publish_mapped(broker, &Message { subject: &mapped, ..*message });
             } else {
                 self.ok();
             }
             self.mapped = mapped;
         } else {
-            self.publish_mapped(broker, &message);
+            self.publish_mapped(broker, message);
+        }
+    }
+
+    /// Publishes a message whose line began with `known_line`.
+    #[inline]
+    fn publish_again(&mut self, broker: &mut Broker, message: &Message<'_>) {
+        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
+            return self.publish(broker, message);
+        }
+        self.in_messages += 1;
+        self.in_bytes += message.body.len() as u64;
+        if self.connect.verbose {
+            self.outbox.push_bytes(encode::OK);
+        }
+        let publisher =
+            Publisher { client: self.key, account: self.account, echo: self.connect.echo };
+        let delivered =
+            broker.publish_again(&publisher, message, &mut self.route_cache, &mut self.turn);
+        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
+            broker.send_no_responders(&publisher, message.subject, message.reply);
+        }
+    }
+
+    /// Remembers how the line of a message just published began, if the next one like it needs no second
+    /// look.
+    fn learn_line(&mut self, input: &[u8], message: &Message<'_>) {
+        let is_known = self.route_allowed && self.allowed_subject == message.subject;
+        if is_known && !self.has_mappings && !self.connect.pedantic {
+            self.known_line.extend_from_slice(known_part(input, message));
         }
     }
 
@@ -393,19 +435,15 @@ impl ClientSession {
     /// Whether this client may publish the message; tells it if not.
     #[inline]
     fn may_publish(&mut self, message: &Message<'_>) -> bool {
-        let known = if self.permissions.is_publish_open() {
-            // Only the reserved prefixes are left to check, and they begin with these.
-            !matches!(message.subject.first(), Some(b'_' | b'$'))
-        } else {
-            self.route_allowed && self.allowed_subject == message.subject
-        };
-        if !known {
+        let known = self.route_allowed && self.allowed_subject == message.subject;
+        // Of an open list only the reserved prefixes are left to check, and they begin with these.
+        let open = self.permissions.is_publish_open()
+            && !matches!(message.subject.first(), Some(b'_' | b'$'));
+        if open && !known {
+            self.allow(message.subject);
+        } else if !known {
             match self.permissions.may_publish(message.subject) {
-                PublishRight::Allowed => {
-                    self.route_allowed = true;
-                    self.allowed_subject.clear();
-                    self.allowed_subject.extend_from_slice(message.subject);
-                }
+                PublishRight::Allowed => self.allow(message.subject),
                 PublishRight::OnlyAsReply if self.answers(message.subject) => {}
                 PublishRight::OnlyAsReply | PublishRight::Denied => {
                     let subject = quoted(message.subject);
@@ -426,6 +464,19 @@ impl ClientSession {
             return false;
         }
         true
+    }
+
+    /// What was decided or matched for the last subject held for another account or other rights.
+    pub(super) fn forget_answers(&mut self) {
+        self.route_allowed = false;
+        self.known_line.clear();
+        self.route_cache = RouteCache::default();
+    }
+
+    fn allow(&mut self, subject: &[u8]) {
+        self.route_allowed = true;
+        self.allowed_subject.clear();
+        self.allowed_subject.extend_from_slice(subject);
     }
 
     /// Whether the subject is a reply this client was given and may still answer.
@@ -741,9 +792,21 @@ impl Session for ClientSession {
                 break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
             }
             let bytes = &input.bytes()[consumed_total..];
-            if quick && let Some((publish, consumed)) = plain_publish(bytes, &self.limits) {
+            if quick
+                && let Some((message, consumed)) =
+                    repeated_publish(bytes, &self.known_line, &self.limits)
+            {
                 consumed_total += consumed;
-                self.publish(&mut broker, publish, bytes);
+                self.publish_again(&mut broker, &message);
+                if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
+                    break Step::Again;
+                }
+                continue;
+            }
+            if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
+                consumed_total += consumed;
+                self.publish(&mut broker, &message);
+                self.learn_line(bytes, &message);
                 if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
                     break Step::Again;
                 }

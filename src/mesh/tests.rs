@@ -40,6 +40,7 @@ impl TestShard {
             body: b"hi",
             header_size_text: b"",
             size_text: b"2",
+            tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn);

@@ -14,6 +14,9 @@ pub struct Message<'a> {
     /// leading zeros and all. Without headers the first is empty.
     pub header_size_text: &'a [u8],
     pub size_text: &'a [u8],
+    /// What follows the subject and a blank, to the end of the message: reply, size, body and line ends, as
+    /// a MSG has them after its sid. Empty where it does not lie in one piece.
+    pub tail: &'a [u8],
 }
 
 impl<'a> Message<'a> {

@@ -215,6 +215,7 @@ fn publish(broker: &mut Broker, account: AccountId, subject: &str, payload: &[u8
             body: payload,
             header_size_text: b"",
             size_text: size.as_bytes(),
+            tail: b"",
         },
     )
 }

@@ -132,6 +132,7 @@ impl Shard {
             body: b"",
             header_size_text: b"",
             size_text: b"0",
+            tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)

@@ -1,6 +1,7 @@
 //! The raw relay as a process of its own on the server's cores, and a server's share of what it shows.
 
 use crate::Failure;
+use crate::host::interrupt;
 use crate::host::spawn::spawn_pinned;
 use crate::load::layout::Layout;
 use crate::output::result::{Better, RunResult};
@@ -32,12 +33,14 @@ impl RelayProcess {
             credentials: Credentials::None,
             tls: None,
             raw: true,
+            shards: None,
         }
     }
 }
 
 impl Drop for RelayProcess {
     fn drop(&mut self) {
+        interrupt::disown_child(self.child.id());
         // An error means that it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -125,7 +125,9 @@ fn run_once(
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
             // What was started may be a wrapper; who listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());
-            (plan.login.dialer(&url)?, Ok(process))
+            let mut dialer = plan.login.dialer_with(&url, started.certificates.as_ref())?;
+            dialer.shards = started.shards;
+            (dialer, Ok(process))
         }
         Server::Url(url) => {
             let url = ServerUrl::parse(url)?;

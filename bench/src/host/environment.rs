@@ -14,6 +14,9 @@ pub struct Environment {
     pub clock_source: String,
     pub hypervisor: String,
     pub transparent_huge_pages: String,
+    /// `1`: every session has an equal share of a core, whatever its nice value or policy.
+    #[serde(default)]
+    pub scheduler_autogroups: String,
     pub memory_kib: u64,
     pub load_average: String,
     pub mitigations: BTreeMap<String, String>,
@@ -44,6 +47,7 @@ impl Environment {
             clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             hypervisor: if cpuinfo.contains(" hypervisor") { "yes" } else { "no" }.to_string(),
             transparent_huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
+            scheduler_autogroups: read("/proc/sys/kernel/sched_autogroup_enabled"),
             memory_kib,
             load_average: read("/proc/loadavg"),
             mitigations: mitigations(),
@@ -72,6 +76,15 @@ impl Environment {
             ("mitigations on", or(&active.join(", "), "none")),
             ("clock source", or(&self.clock_source, "unknown")),
             ("transparent huge pages", or(&self.transparent_huge_pages, "unknown")),
+            (
+                "scheduler autogroups",
+                match self.scheduler_autogroups.as_str() {
+                    "0" => "off",
+                    "1" => "on: nice values do not reach across sessions",
+                    _ => "unknown",
+                }
+                .to_string(),
+            ),
             ("memory", format!("{} MiB", self.memory_kib / 1024)),
             ("load average at start", or(&self.load_average, "unknown")),
             ("load pinned to", or(&self.pin_load, "not pinned")),

@@ -1,22 +1,80 @@
-//! Ctrl-C: the first asks every loop to end and the results to be written, the second ends the process.
+//! Ctrl-C: the first asks every loop to end and the results to be written, the second ends the process at
+//! once, with the servers and temporary folders that it had.
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
-static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handlers; called once, before any load is started.
+/// What a process that ends at once must not leave behind.
+static BELONGINGS: Mutex<Belongings> =
+    Mutex::new(Belongings { children: Vec::new(), folders: Vec::new() });
+
+struct Belongings {
+    children: Vec<u32>,
+    folders: Vec<PathBuf>,
+}
+
+/// The exit status of a process that was interrupted.
+const STATUS: i32 = 128 + SIGINT;
+
+/// Starts the thread that waits for signals; called once, before any load is started.
+///
+/// # Errors
+/// When the handlers cannot be installed.
 pub fn install() -> Result<(), crate::Failure> {
-    let flag = REQUESTED.get_or_init(Arc::default);
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // Registered first, so that it sees the flag before this very signal raises it.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(flag))?;
-        signal_hook::flag::register(signal, Arc::clone(flag))?;
-    }
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // Relaxed: it only has to be seen soon; nothing else is read on its account.
+            if REQUESTED.swap(true, Ordering::Relaxed) {
+                leave();
+            }
+        }
+    });
     Ok(())
 }
 
-/// Relaxed: it only has to be seen soon; nothing else is read on its account.
 pub fn requested() -> bool {
-    REQUESTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    REQUESTED.load(Ordering::Relaxed)
+}
+
+/// A child that is ended with this process. `disown_child` must be called before its exit status is taken,
+/// while its id can be nobody else's.
+pub fn own_child(id: u32) {
+    lock().children.push(id);
+}
+
+pub fn disown_child(id: u32) {
+    lock().children.retain(|&child| child != id);
+}
+
+/// A folder that is removed with this process.
+pub fn own_folder(path: &Path) {
+    lock().folders.push(path.to_path_buf());
+}
+
+pub fn disown_folder(path: &Path) {
+    lock().folders.retain(|folder| folder != path);
+}
+
+fn leave() -> ! {
+    // Held to the end: nobody starts another child meanwhile.
+    let belongings = lock();
+    for &id in &belongings.children {
+        let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+        // One that is gone already needs no killing.
+        let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::KILL));
+    }
+    for folder in &belongings.folders {
+        // Nobody is left to be told that it stays.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    std::process::exit(STATUS)
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Belongings> {
+    BELONGINGS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

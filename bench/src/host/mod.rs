@@ -1,5 +1,6 @@
 //! The machine underneath: cores, the server's process as /proc shows it, clocks, the environment.
 
+pub mod certificates;
 pub mod clock;
 pub mod environment;
 pub mod interrupt;

@@ -1,9 +1,14 @@
-//! Starts a server by its command line, pinned, on a free port, and ends it again.
+//! Starts a server by its command line, pinned, on a free port or a Unix socket of its own, with
+//! certificates made for it if it wants them, and ends it again.
 
 use crate::Failure;
-use crate::host::pin;
+use crate::host::certificates::{self, CertificateFiles, TemporaryFolder};
+use crate::host::{interrupt, pin};
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::Address;
+use crate::wire::connection::ShardPorts;
+use crate::wire::stream::Stream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,21 +18,67 @@ const START_WAIT_MAX: Duration = Duration::from_secs(15);
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What stands in a command line for the place to listen at.
+const PORT: &str = "{port}";
+const UNIX: &str = "{unix}";
+/// What stands in it for the files of the certificates.
+const CERTIFICATE: &str = "{tls_cert}";
+const KEY: &str = "{tls_key}";
+const AUTHORITY: &str = "{tls_ca}";
+/// What stands in it for the port of the first shard, where connections are placed on shards.
+const TOGETHER: &str = "{together}";
+const APART: &str = "{apart}";
+
 /// A server this process started; ended when dropped.
 pub struct StartedServer {
     child: Child,
     pub address: Address,
+    /// Of a server whose shards have ports of their own.
+    pub shards: Option<ShardPorts>,
+    /// Of a server that was given certificates: what a client of it needs.
+    pub certificates: Option<CertificateFiles>,
+    /// Holds its socket and its certificates; goes after the server.
+    _folder: TemporaryFolder,
 }
 
 impl StartedServer {
-    /// Starts `command_line`, in which `{port}` stands for the port it shall listen on.
+    /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket it shall
+    /// listen at. With `{unix}` in it the socket is what is measured, else the port. `{tls_cert}`,
+    /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is measured. `{together}` or
+    /// `{apart}` is the first of two ports for a Midge's `--shard-ports`: connections then go there.
     ///
     /// # Errors
-    /// When it cannot be started, ends at once, or nobody accepts on the port in time.
+    /// When it cannot be started, ends at once, or nobody accepts at its address in time.
     pub fn start(command_line: &str, cores: &CoreList) -> Result<StartedServer, Failure> {
         check_command_line(command_line)?;
+        let folder = TemporaryFolder::new()?;
+        let certificates = match wants_certificates(command_line) {
+            true => Some(certificates::make(&folder)?),
+            false => None,
+        };
         let port = free_port()?;
-        let words = split_command_line(&command_line.replace("{port}", &port.to_string()))?;
+        let socket = folder.file("server.sock");
+        let mut replacements = vec![(PORT, port.to_string()), (UNIX, socket.clone())];
+        let placement = [(TOGETHER, false), (APART, true)];
+        let placement = placement.into_iter().find(|(name, _)| command_line.contains(name));
+        let mut shards = None;
+        if let Some((name, apart)) = placement {
+            let first = free_port_pair()?;
+            shards = Some(ShardPorts { first, apart });
+            replacements.push((name, first.to_string()));
+        }
+        if let Some(files) = &certificates {
+            replacements.push((CERTIFICATE, files.certificate.clone()));
+            replacements.push((KEY, files.key.clone()));
+            replacements.push((AUTHORITY, files.authority.clone()));
+        }
+        // Word by word, so that a path with a blank in it stays one word.
+        let mut words = split_command_line(command_line)?;
+        for word in &mut words {
+            for (placeholder, value) in &replacements {
+                *word = word.replace(placeholder, value);
+            }
+        }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if cores.0.len() == 1 {
@@ -35,9 +86,15 @@ impl StartedServer {
             command.env("GOMAXPROCS", "1");
         }
         let child = spawn_pinned(command, cores, &words[0])?;
-        let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false };
-        let mut server = StartedServer { child, address };
-        server.wait_until_it_accepts(port, &words[0])?;
+        let address = match command_line.contains(UNIX) {
+            true => Address::Unix { path: socket },
+            false => {
+                let tls = certificates.is_some();
+                Address::Tcp { host: "127.0.0.1".to_string(), port, tls }
+            }
+        };
+        let mut server = StartedServer { child, address, shards, certificates, _folder: folder };
+        server.wait_until_it_accepts(&words[0])?;
         Ok(server)
     }
 
@@ -45,10 +102,10 @@ impl StartedServer {
         self.child.id()
     }
 
-    fn wait_until_it_accepts(&mut self, port: u16, program: &str) -> Result<(), Failure> {
+    fn wait_until_it_accepts(&mut self, program: &str) -> Result<(), Failure> {
         let until = Instant::now() + START_WAIT_MAX;
         loop {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            if Stream::connect(&self.address, POLL_INTERVAL).is_ok() {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -56,7 +113,8 @@ impl StartedServer {
             }
             if Instant::now() > until {
                 return Err(Failure::new(format!(
-                    "{program} does not listen on port {port} after {} s",
+                    "{program} does not listen at {} after {} s",
+                    self.address,
                     START_WAIT_MAX.as_secs()
                 )));
             }
@@ -67,6 +125,7 @@ impl StartedServer {
 
 impl Drop for StartedServer {
     fn drop(&mut self) {
+        interrupt::disown_child(self.child.id());
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         // An error means that it is gone already; wait() below collects it either way.
         let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
@@ -83,19 +142,36 @@ impl Drop for StartedServer {
     }
 }
 
+fn wants_certificates(command_line: &str) -> bool {
+    [CERTIFICATE, KEY, AUTHORITY].iter().any(|name| command_line.contains(name))
+}
+
 /// # Errors
-/// When the command line has no place for the port, or is no command line.
+/// When the command line has no place to listen at, wants what does not go together, or is no command line.
 pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
-    if !command_line.contains("{port}") {
+    if !command_line.contains(PORT) && !command_line.contains(UNIX) {
         return Err(Failure::new(format!(
-            "'{command_line}' does not say where {{port}} goes, as in: nats-server -p {{port}}"
+            "'{command_line}' does not say where {PORT} or {UNIX} goes, as in: nats-server -p {PORT}"
         )));
+    }
+    if wants_certificates(command_line) {
+        if !command_line.contains(CERTIFICATE) || !command_line.contains(KEY) {
+            return Err(Failure::new(format!(
+                "'{command_line}' needs both {CERTIFICATE} and {KEY} for TLS"
+            )));
+        }
+        if command_line.contains(UNIX) {
+            return Err(Failure::new(format!(
+                "'{command_line}': TLS is measured over TCP, leave {UNIX} out"
+            )));
+        }
     }
     split_command_line(command_line).map(|_| ())
 }
 
 /// A child inherits the affinity of the thread that starts it: a short-lived thread takes the server's
-/// cores first, so that not even the server's first thread runs elsewhere.
+/// cores first, so that not even the server's first thread runs elsewhere. It gets a process group of its
+/// own: a Ctrl-C at the terminal ends the run, and the run ends the server. Who drops the child disowns it.
 pub fn spawn_pinned(
     mut command: Command,
     cores: &CoreList,
@@ -107,7 +183,12 @@ pub fn spawn_pinned(
         if !cores.0.is_empty() {
             pin::pin_thread_to_set(&cores)?;
         }
-        command.spawn().map_err(|error| Failure::new(format!("cannot start '{program}': {error}")))
+        command.process_group(0);
+        let child = command
+            .spawn()
+            .map_err(|error| Failure::new(format!("cannot start '{program}': {error}")))?;
+        interrupt::own_child(child.id());
+        Ok(child)
     })
     .join()
     .unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
@@ -117,4 +198,46 @@ pub fn spawn_pinned(
 /// with a clear message.
 pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// As `free_port`, two in a row.
+fn free_port_pair() -> Result<u16, Failure> {
+    for _ in 0..100 {
+        let first = free_port()?;
+        if first < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", first + 1)).is_ok() {
+            return Ok(first);
+        }
+    }
+    Err(Failure::new("no two free ports in a row"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(command_line: &str) -> String {
+        check_command_line(command_line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_command_line_says_where_to_listen_and_wants_whole_certificates() {
+        assert!(check_command_line("nats-server -p {port}").is_ok());
+        assert!(check_command_line("midge --unix {unix}").is_ok());
+        assert!(check_command_line("x -p {port} --tlscert {tls_cert} --tlskey {tls_key}").is_ok());
+        assert!(refusal("nats-server -p 4222").contains("{port}"));
+        assert!(refusal("x -p {port} --tlscert {tls_cert}").contains("{tls_key}"));
+        assert!(refusal("x --unix {unix} -c {tls_cert} -k {tls_key}").contains("leave {unix} out"));
+    }
+
+    #[test]
+    fn a_started_program_is_in_a_process_group_of_its_own() {
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = spawn_pinned(command, &CoreList::default(), "cat").unwrap();
+        let id = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        assert_eq!(rustix::process::getpgid(id).ok(), id);
+        interrupt::disown_child(child.id());
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
 }

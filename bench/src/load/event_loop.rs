@@ -4,7 +4,7 @@
 //! receiver would keep it from its message and measure itself.
 
 use crate::Failure;
-use crate::host::clock::now_ns;
+use crate::host::clock::{core_wait_ns, now_ns};
 use crate::host::interrupt;
 use crate::load::schedule::Schedule;
 use crate::load::tracker::OrderTracker;
@@ -26,17 +26,17 @@ pub enum Pacer {
 }
 
 /// Up to this many sockets a spinning thread asks each directly; more go through epoll.
-const DIRECT_READ_MAX: usize = 4;
+pub(super) const DIRECT_READ_MAX: usize = 4;
 /// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// After the last send: nothing for this long means that the rest is lost.
-const QUIET_NS_MAX: u64 = 3_000_000_000;
+pub(super) const QUIET_NS_MAX: u64 = 3_000_000_000;
 /// A schedule that is not worked off this long after its end (or its own length, if longer) is given up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 /// Messages sent between two looks at the sockets.
 const BATCH_MAX: u32 = 1000;
 /// The longest sleep: an interrupt shall be seen.
-const SLEEP_NS_MAX: u64 = 50_000_000;
+pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// What all load threads of a run agree on.
 pub struct Common {
@@ -59,6 +59,10 @@ pub struct Sender {
     pub frames: Vec<(Vec<u8>, usize)>,
     pub sequence: u64,
     pub outgoing: Outgoing,
+    /// The server has not taken what was sent before: what is due now waits for it.
+    pub held_back: bool,
+    /// Due times of the messages in `outgoing` that nothing held back, until they are handed over.
+    pub due_ns: Vec<u64>,
     /// Replies, in request mode.
     pub tracker: Option<OrderTracker>,
 }
@@ -79,20 +83,25 @@ pub enum ReceiverRole {
 pub struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
+    /// The stream has taken all bytes, but TLS still holds some of them.
+    held: bool,
 }
 
 impl Outgoing {
-    fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len() && !self.held
     }
 
-    fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         while !self.is_empty() {
             let taken = connection.stream.try_write(&self.bytes[self.sent..])?;
-            if taken == 0 {
+            self.sent += taken;
+            let held = connection.stream.holds_bytes();
+            let stuck = taken == 0 && (held || !self.held);
+            self.held = held;
+            if stuck {
                 return Ok(());
             }
-            self.sent += taken;
         }
         self.bytes.clear();
         self.sent = 0;
@@ -112,6 +121,8 @@ pub struct Measured {
     pub last_send_ns: u64,
     /// The longest time the thread did not look at its sockets.
     pub pause_ns_max: u64,
+    /// Share of the thread's time in which it was ready and others had its core.
+    pub core_taken_share: Option<f64>,
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
     pub replies: Vec<(u16, OrderTracker)>,
@@ -145,6 +156,7 @@ impl<'a> LoadThread<'a> {
             sent_count: 0,
             last_send_ns: 0,
             pause_ns_max: 0,
+            core_taken_share: None,
             receivers: Vec::new(),
             replies: Vec::new(),
             gave_up: false,
@@ -164,8 +176,14 @@ impl<'a> LoadThread<'a> {
 
     /// Runs until everything is sent and received, or nothing more comes.
     pub fn run(mut self) -> Measured {
+        let (began_ns, waited_before_ns) = (now_ns(), core_wait_ns());
         if let Err(failure) = self.turn_until_done() {
             self.measured.failure = Some(failure);
+        }
+        if let (Some(before_ns), Some(after_ns)) = (waited_before_ns, core_wait_ns()) {
+            let took_ns = (now_ns() - began_ns).max(1) as f64;
+            self.measured.core_taken_share =
+                Some(after_ns.saturating_sub(before_ns) as f64 / took_ns);
         }
         if self.schedule.is_some() {
             self.common.sending_threads.fetch_sub(1, Ordering::AcqRel);
@@ -251,47 +269,55 @@ impl<'a> LoadThread<'a> {
         Ok(Some(epoll))
     }
 
-    /// Writes every message that is due, in one go per connection.
+    /// Writes the messages that are due, in one go per connection: on time that is one message, and after a
+    /// pause of the host the thread is up to date again after a few writes instead of one for each.
     fn send_due(&mut self) -> Result<(), Failure> {
         let Some(schedule) = &mut self.schedule else { return self.flush_responders() };
         let common = self.common;
+        let now = now_ns();
         let mut due_ns = schedule.next_ns();
-        let mut now = now_ns();
-        let mut batch = 0;
-        while due_ns <= now
-            && due_ns < common.end_ns
-            && !self.measured.gave_up
-            && !interrupt::requested()
-        {
+        // However far behind, the sockets are looked at between two batches.
+        for _ in 0..BATCH_MAX {
+            if due_ns > now
+                || due_ns >= common.end_ns
+                || self.measured.gave_up
+                || interrupt::requested()
+            {
+                break;
+            }
             let sender_count = self.senders.len();
             let sender = &mut self.senders[self.next_sender];
-            let held_back = !sender.outgoing.is_empty();
-            if held_back && sender.outgoing.bytes.len() > OUTGOING_BYTES_MAX {
+            if sender.held_back && sender.outgoing.bytes.len() > OUTGOING_BYTES_MAX {
                 break;
             }
             self.next_sender = (self.next_sender + 1) % sender_count;
             push_frame(sender, due_ns);
             if due_ns >= common.measure_from_ns {
                 self.measured.sent_count += 1;
-                self.measured.held_back_count += u64::from(held_back);
-                if !held_back {
-                    self.measured.late.saturating_record((now - due_ns).max(1));
+                if sender.held_back {
+                    self.measured.held_back_count += 1;
+                } else {
+                    sender.due_ns.push(due_ns);
                 }
-                self.measured.last_send_ns = now;
             }
-            sender.outgoing.flush(&mut sender.connection)?;
-            common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
             schedule.advance();
             due_ns = schedule.next_ns();
-            now = now_ns();
-            // However far behind, the sockets are looked at between two batches.
-            batch += 1;
-            if batch == BATCH_MAX {
-                break;
-            }
         }
         for sender in &mut self.senders {
+            if sender.outgoing.is_empty() {
+                continue;
+            }
+            let handed_over_ns = now_ns();
+            for due_ns in sender.due_ns.drain(..) {
+                self.measured.late.saturating_record((handed_over_ns - due_ns).max(1));
+                self.measured.last_send_ns = handed_over_ns;
+            }
             sender.outgoing.flush(&mut sender.connection)?;
+            if sender.held_back {
+                self.measured.last_send_ns = handed_over_ns;
+            }
+            sender.held_back = !sender.outgoing.is_empty();
+            common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
         }
         let nothing_waits = self.senders.iter().all(|sender| sender.outgoing.is_empty());
         let give_up_ns = common.end_ns + GIVE_UP_NS.max(common.end_ns - common.measure_from_ns);
@@ -405,7 +431,7 @@ impl<'a> LoadThread<'a> {
 }
 
 /// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does not.
-fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
+pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
     let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
     let mut sockets = [rustix::event::PollFd::new(epoll, rustix::event::PollFlags::IN)];
@@ -415,7 +441,7 @@ fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Fa
     }
 }
 
-fn push_frame(sender: &mut Sender, due_ns: u64) {
+pub(super) fn push_frame(sender: &mut Sender, due_ns: u64) {
     let subject_index = (sender.sequence % sender.frames.len() as u64) as usize;
     let (frame, payload_offset) = &sender.frames[subject_index];
     let start = sender.outgoing.bytes.len() + payload_offset;
@@ -428,7 +454,7 @@ fn push_frame(sender: &mut Sender, due_ns: u64) {
 }
 
 /// Sends the payload back to the reply subject, the fourth word of `MSG subject sid reply size`.
-fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
+pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
     let mut words = header.split(|&byte| byte == b' ').skip(3);
     if let (Some(reply), Some(size)) = (words.next(), words.next()) {
         outgoing.bytes.extend_from_slice(b"PUB ");

@@ -16,7 +16,7 @@ use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::{CoreList, nanoseconds_text, number_text};
-use crate::wire::connection::Dialer;
+use crate::wire::connection::{Dialer, Role};
 use crate::wire::frames::{TIMED_STAMP_SIZE, frame};
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -25,6 +25,9 @@ use std::time::Duration;
 /// The schedule starts this long after the threads do, so that none starts late.
 const START_DELAY_NS: u64 = 50_000_000;
 const READ_SIZE: usize = 64 * 1024;
+/// When others had the generator's core for more than this share of the time, they are the cause of its late
+/// sends.
+const CORE_TAKEN_MAX: f64 = 0.005;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -101,8 +104,8 @@ pub fn run(
     };
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
-    let receivers = open_receivers(dialer, plan, thread_count)?;
-    let senders = open_senders(dialer, plan, thread_count, &mut result)?;
+    let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;
+    let senders = open_senders(dialer, layout, plan.mode, plan.seed, thread_count, &mut result)?;
     let sending = senders.iter().filter(|senders| !senders.is_empty()).count();
     let start_ns = now_ns() + START_DELAY_NS;
     let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
@@ -150,17 +153,19 @@ pub fn run(
     Ok(result)
 }
 
-fn open_receivers(
+/// The receiving connections of each load thread: subscribers, or the responders of requests.
+pub(super) fn open_receivers(
     dialer: &Dialer,
-    plan: &LatencyPlan,
+    layout: &Layout,
+    mode: Mode,
     thread_count: usize,
 ) -> Result<Vec<Vec<Receiver>>, Failure> {
-    let layout = &plan.layout;
     let read_size = READ_SIZE.max(4 * layout.payload_size);
     let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.subscriber_count {
-        let mut connection = dialer.connect("midge-bench receiver", read_size)?;
-        let (subjects, queue, role) = match plan.mode {
+        let mut connection =
+            dialer.connect_as(Role::Subscriber, index, "midge-bench receiver", read_size)?;
+        let (subjects, queue, role) = match mode {
             Mode::OneWay => {
                 let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
                 (layout.subscription_subjects(index), None, ReceiverRole::Measure(tracker))
@@ -182,21 +187,24 @@ fn open_receivers(
     Ok(threads)
 }
 
-fn open_senders(
+/// The sending connections of each load thread: publishers, or requesters with their inboxes.
+pub(super) fn open_senders(
     dialer: &Dialer,
-    plan: &LatencyPlan,
+    layout: &Layout,
+    mode: Mode,
+    seed: u64,
     thread_count: usize,
     result: &mut RunResult,
 ) -> Result<Vec<Vec<Sender>>, Failure> {
-    let layout = &plan.layout;
     let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.publisher_count {
         let read_size = READ_SIZE.max(4 * layout.payload_size);
-        let mut connection = dialer.connect("midge-bench sender", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Publisher, index, "midge-bench sender", read_size)?;
         result.server_name = connection.info.name.clone();
         result.server_version = connection.info.version.clone();
         let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
-        let reply = (plan.mode == Mode::Request).then_some(inbox.as_str());
+        let reply = (mode == Mode::Request).then_some(inbox.as_str());
         let mut tracker = None;
         if let Some(inbox) = reply {
             connection.subscribe(inbox, None, 1)?;
@@ -206,7 +214,7 @@ fn open_senders(
         let frames = layout
             .subjects()
             .iter()
-            .map(|subject| frame(subject, reply, layout.payload_size, plan.seed))
+            .map(|subject| frame(subject, reply, layout.payload_size, seed))
             .collect();
         threads[index % thread_count].push(Sender {
             connection,
@@ -214,13 +222,15 @@ fn open_senders(
             frames,
             sequence: 0,
             outgoing: Outgoing::default(),
+            held_back: false,
+            due_ns: Vec::new(),
             tracker,
         });
     }
     Ok(threads)
 }
 
-fn wait_until(
+pub(super) fn wait_until(
     until_ns: u64,
     what: &str,
     duration: Duration,
@@ -244,6 +254,7 @@ fn report(
 ) {
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
+    let mut core_taken: Option<f64> = None;
     let mut counts = Counts::default();
     let mut unsent = false;
     let sent: Vec<u64> =
@@ -256,6 +267,7 @@ fn report(
         last_send_ns = last_send_ns.max(thread.last_send_ns);
         pause_ns_max = pause_ns_max.max(thread.pause_ns_max);
         unsent |= thread.gave_up;
+        core_taken = thread.core_taken_share.map(|share| share.max(core_taken.unwrap_or(0.0)));
         if let Some(failure) = thread.failure {
             result.invalidate(failure.to_string());
         }
@@ -293,6 +305,9 @@ fn report(
     result.figure("messages_measured", latency.len() as f64, "messages", Better::Neither);
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
+    if let Some(share) = core_taken {
+        result.figure("generator_core_taken_share", share, "", Better::Neither);
+    }
     for (name, percentile) in PERCENTILES {
         if !latency.is_empty() {
             let value = latency.value_at_quantile(percentile / 100.0) as f64;
@@ -340,9 +355,19 @@ fn judge(
     let late_share = share(late_count, sent_count);
     result.figure("late_share", late_share, "", Better::Neither);
     if late_share > plan.late_share_max {
+        let taken = result.value("generator_core_taken_share").unwrap_or(0.0);
+        let cause = if taken > CORE_TAKEN_MAX {
+            format!(
+                "other programs had its core for {:.1} % of the time; give it one of its own, by --pin-load, \
+                 and see scripts/tune-host.sh",
+                100.0 * taken
+            )
+        } else {
+            "lower the rate, pin it to cores of its own, or add --load-threads".to_string()
+        };
         result.invalidate(format!(
             "{:.2} % of the sends were more than {} late although the server took them: the generator was \
-             the bottleneck; lower the rate, pin it to cores of its own, or add --load-threads",
+             the bottleneck; {cause}",
             100.0 * late_share,
             nanoseconds_text(limit_ns as f64)
         ));

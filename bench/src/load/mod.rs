@@ -1,5 +1,6 @@
 //! What is done to a server: the workloads and what they count.
 
+pub mod closed_loop;
 pub mod connections;
 pub mod event_loop;
 pub mod floor;

@@ -231,7 +231,7 @@ pub fn value_text(value: f64, unit: &str) -> String {
         "B" => format!("{:.1} MiB", value / f64::from(1 << 20)),
         "" => format!("{:.1} %", 100.0 * value),
         "1/s" => format!("{}/s", number_text(value)),
-        "bytes" | "connections" => format!("{value:.0} {unit}"),
+        "bytes" | "connections" | "requests" => format!("{value:.0} {unit}"),
         unit => format!("{} {unit}", number_text(value)),
     }
 }

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::compare::relay_process;
 use crate::host::environment::Environment;
-use crate::load::floor;
+use crate::load::{closed_loop, floor};
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit, escaped};
 use crate::output::console::{comparison_cells, figure_text, shown_name};
 use crate::output::document::Document;
@@ -212,7 +212,13 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
 
 /// One dot per round of the figure that matters most.
 fn rounds_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
-    let figure = |run: &RunResult| run.value("messages_per_second");
+    let requests =
+        sides.iter().any(|(_, _, runs)| runs.iter().any(|run| run.kind == closed_loop::KIND));
+    let (figure, what) = match requests {
+        true => ("requests_per_second", "Requests"),
+        false => ("messages_per_second", "Messages"),
+    };
+    let figure = |run: &RunResult| run.value(figure);
     let lines = sides
         .iter()
         .filter(|(_, class, _)| class != "relay")
@@ -228,9 +234,13 @@ fn rounds_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
         .filter(|line| line.points.len() > 1)
         .collect();
     Chart {
-        title: "Messages per second, round by round".to_string(),
+        title: format!("{what} per second, round by round"),
         x: Axis { title: "round".to_string(), scale: Scale::Linear, unit: Unit::Number },
-        y: Axis { title: "messages/s".to_string(), scale: Scale::Linear, unit: Unit::Number },
+        y: Axis {
+            title: format!("{}/s", what.to_lowercase()),
+            scale: Scale::Linear,
+            unit: Unit::Number,
+        },
         lines,
     }
 }

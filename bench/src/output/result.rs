@@ -134,16 +134,19 @@ impl RunResult {
 }
 
 /// What stands first in tables; everything else follows by name.
-const HEAD: [&str; 12] = [
+const HEAD: [&str; 15] = [
     "messages_per_second",
+    "requests_per_second",
     "published_per_second",
     "payload_mib_per_second",
     "rate_max",
     "rate_asked",
     "rate_reached",
     "latency_",
+    "round_trip_",
     "probe_",
     "server_cpu_us_per_message",
+    "server_cpu_us_per_request",
     "server_",
     "share_",
     "late_",

@@ -209,6 +209,11 @@ impl Stream {
         Ok(taken)
     }
 
+    /// Whether TLS holds ciphertext of bytes that it took; the next `try_write`, even of nothing, sends it.
+    pub fn holds_bytes(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
     /// Tells the peer that nothing more comes from here.
     pub fn finish_writing(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write)?)

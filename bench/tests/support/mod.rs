@@ -26,7 +26,8 @@ pub enum Action {
     Stall(Duration),
 }
 
-pub type Behaviour = Arc<dyn Fn(u64) -> Action + Send + Sync>;
+/// Of a message's number and subject.
+pub type Behaviour = Arc<dyn Fn(u64, &str) -> Action + Send + Sync>;
 
 /// The nonce of every connection.
 pub const NONCE: &str = "PXoWU7zWAMt75FY";
@@ -55,6 +56,13 @@ pub struct FakeServer {
 
 impl FakeServer {
     pub fn start(behaviour: impl Fn(u64) -> Action + Send + Sync + 'static) -> FakeServer {
+        FakeServer::start_seeing(move |number, _| behaviour(number))
+    }
+
+    /// As `start`, for a behaviour that also looks at the subject.
+    pub fn start_seeing(
+        behaviour: impl Fn(u64, &str) -> Action + Send + Sync + 'static,
+    ) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
@@ -130,7 +138,7 @@ impl State {
         let number = self.message_count;
         self.message_count += 1;
         let frame = [header.as_bytes(), b"\r\n", &payload].concat();
-        let action = behaviour(number);
+        let action = behaviour(number, subject);
         match action {
             Action::Drop => {}
             Action::Hold => {
@@ -184,6 +192,7 @@ pub fn dialer(port: u16) -> Dialer {
         credentials: Credentials::None,
         tls: None,
         raw: false,
+        shards: None,
     }
 }
 

@@ -29,8 +29,13 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
-    fn forward(&self, forward: &Forward<'_>) {
+    fn forward(&self, forward: &Forward<'_>) -> bool {
         self.forwarded.borrow_mut().push(forward.message.subject.to_vec());
+        self.is_full.get()
+    }
+
+    fn forward_again(&self, _source: &Source, _message: &Message<'_>) -> Option<bool> {
+        None
     }
 
     fn fence(&self) -> Option<Congestion> {
@@ -72,15 +77,15 @@ impl Setting {
 
     fn arrive(&mut self, subject: &str) {
         let forward = Forward {
-            account: ACCOUNT,
-            publisher: None,
-            no_echo: None,
+            source: Source { account: ACCOUNT, publisher: None, no_echo: None },
             message: message(subject, b"far"),
             plain: true,
             hops: 0,
             queues: &[],
         };
-        self.broker.publish_forwarded(self.link, &forward, &mut Turn::default());
+        let mut cache = RouteCache::default();
+        let mut turn = Turn::default();
+        self.broker.publish_forwarded(self.link, &forward, false, &mut cache, &mut turn);
     }
 
     fn serve(&mut self, filter: &str, reach: Reach) {
@@ -100,6 +105,7 @@ fn message<'a>(subject: &'a str, payload: &'a [u8]) -> Message<'a> {
         body: payload,
         header_size_text: b"",
         size_text: b"4",
+        tail: b"",
     }
 }
 

@@ -22,6 +22,11 @@ pub fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
 /// the payload alone.
 #[inline]
 pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bool) {
+    if !message.tail.is_empty() {
+        message_head(out, message.subject, sid);
+        copy_payload(out, message.tail);
+        return;
+    }
     let with_headers = headers && !message.headers.is_empty();
     out.extend_from_slice(if with_headers { b"HMSG " } else { b"MSG " });
     out.extend_from_slice(message.subject);
@@ -48,6 +53,16 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
     out.extend_from_slice(b"\r\n");
     copy_payload(out, body);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What stands before the tail of a MSG without headers.
+#[inline]
+pub fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
+    out.extend_from_slice(b"MSG ");
+    out.extend_from_slice(subject);
+    out.push(b' ');
+    out.extend_from_slice(sid);
+    out.push(b' ');
 }
 
 /// What stands before and after the sid of a MSG without headers.
@@ -148,10 +163,13 @@ mod tests {
             body: b"hello",
             header_size_text: b"",
             size_text: b"005",
+            tail: b"",
         };
         assert_eq!(encoded(&plain, true), "MSG a.b 7 005\r\nhello\r\n");
         let with_reply = Message { reply: b"r", ..plain };
         assert_eq!(encoded(&with_reply, false), "MSG a.b 7 r 005\r\nhello\r\n");
+        let in_one_piece = Message { tail: b"r 005\r\nhello\r\n", ..with_reply };
+        assert_eq!(encoded(&in_one_piece, true), encoded(&with_reply, true));
         let with_headers = Message { headers: b"he", header_size_text: b"02", ..with_reply };
         assert_eq!(encoded(&with_headers, true), "HMSG a.b 7 r 02 005\r\nhello\r\n");
         assert_eq!(encoded(&with_headers, false), "MSG a.b 7 r 3\r\nllo\r\n");
@@ -166,6 +184,7 @@ mod tests {
             body: b"hello",
             header_size_text: b"",
             size_text: b"5",
+            tail: b"",
         };
         for message in [plain, Message { reply: b"r", ..plain }] {
             let (mut head, mut tail) = (Vec::new(), Vec::new());

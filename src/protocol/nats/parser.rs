@@ -11,6 +11,7 @@ use memchr::{memchr, memchr3};
 use super::command::{Command, Publish, Span};
 use super::error::ProtocolError;
 use crate::base::limits;
+use crate::protocol::message::Message;
 
 /// What bounds one connection's commands.
 #[derive(Clone, Copy, Debug)]
@@ -187,64 +188,112 @@ impl Parser {
 /// before it, and a call costs more than a short loop.
 const SHORT_LINE_BYTES: usize = 64;
 
+/// The verb and the blank that a plain PUB begins with.
+const PLAIN_VERB: &[u8; 4] = b"PUB ";
+
 /// A whole PUB in the spelling client libraries use: one blank between arguments, a size without excess,
-/// CRLF. None = anything else, incomplete or wrong too: `Parser::next` decides about that. Only for a parser
-/// that is not inside a skipped line.
+/// CRLF. With it the bytes it took. None = anything else, incomplete or wrong too: `Parser::next` decides
+/// about that. Only for a parser that is not inside a skipped line.
 #[inline(always)]
-pub fn plain_publish(input: &[u8], limits: &ParserLimits) -> Option<(Publish, usize)> {
-    let [b'P', b'U', b'B', b' ', ..] = input else { return None };
-    let line = &input[..input.len().min(SHORT_LINE_BYTES)];
-    let subject_end = argument_end(line, 4)?;
-    if subject_end == 4 || line[subject_end] != b' ' {
+pub fn plain_publish<'a>(input: &'a [u8], limits: &ParserLimits) -> Option<(Message<'a>, usize)> {
+    if !input.starts_with(PLAIN_VERB) {
         return None;
     }
-    let mut reply = Span::new(subject_end, subject_end);
-    let mut size_start = subject_end + 1;
-    let mut size_end = argument_end(line, size_start)?;
-    if line[size_end] == b' ' {
-        reply = Span::new(size_start, size_end);
-        size_start = size_end + 1;
-        size_end = argument_end(line, size_start)?;
+    let line = &input[..input.len().min(SHORT_LINE_BYTES)];
+    let subject_end = argument_end(line, PLAIN_VERB.len())?;
+    if subject_end == PLAIN_VERB.len() || line[subject_end] != b' ' {
+        return None;
     }
-    if line[size_end] != b'\r'
-        || line.get(size_end + 1) != Some(&b'\n')
-        || reply_is_odd(reply, subject_end)
+    plain_rest(input, subject_end, limits)
+}
+
+/// As `plain_publish` for a line that begins with `known`: the verb, a subject and a blank, as the last plain
+/// line of this connection had them.
+#[inline(always)]
+pub fn repeated_publish<'a>(
+    input: &'a [u8],
+    known: &[u8],
+    limits: &ParserLimits,
+) -> Option<(Message<'a>, usize)> {
+    // What comes in is nearly always longer than the line that is known.
+    if known.is_empty() || input.len() < known.len() || input[..known.len()] != *known {
+        return None;
+    }
+    plain_rest(input, known.len() - 1, limits)
+}
+
+/// What `repeated_publish` needs to know of a line that `plain_publish` read: all of it before the tail.
+#[inline]
+pub fn known_part<'a>(input: &'a [u8], message: &Message<'_>) -> &'a [u8] {
+    &input[..PLAIN_VERB.len() + message.subject.len() + 1]
+}
+
+/// A plain PUB from the blank behind its subject on.
+#[inline(always)]
+fn plain_rest<'a>(
+    input: &'a [u8],
+    subject_end: usize,
+    limits: &ParserLimits,
+) -> Option<(Message<'a>, usize)> {
+    let rest = input.get(subject_end + 1..)?;
+    let line = &rest[..rest.len().min(SHORT_LINE_BYTES)];
+    let mut reply_end = 0;
+    let mut size_start = 0;
+    let (mut size, mut size_end) = leading_number(line);
+    // No digit at all, or a name that only begins like a size: a reply.
+    if *line.get(size_end)? > b' ' || (size_end > 0 && line[size_end] == b' ') {
+        reply_end = argument_end(line, size_end)?;
+        if line[reply_end] != b' ' {
+            return None;
+        }
+        size_start = reply_end + 1;
+        let digits;
+        (size, digits) = leading_number(&line[size_start..]);
+        size_end = size_start + digits;
+    }
+    let digits = size_end - size_start;
+    if digits == 0 || digits > limits::SIZE_DIGITS_MAX || size as usize > limits.payload_bytes_max {
+        return None;
+    }
+    let body_start = size_end + 2;
+    let body_end = body_start + size as usize;
+    if rest.get(size_end..body_start) != Some(b"\r\n")
+        || rest.get(body_end..body_end + 2) != Some(b"\r\n")
     {
         return None;
     }
-    let size_text = Span::new(size_start, size_end);
-    let size = parse_size(size_text.of(line))? as usize;
-    let body_start = size_end + 2;
-    let body_end = body_start + size;
-    if size > limits.payload_bytes_max || input.get(body_end..body_end + 2) != Some(b"\r\n") {
-        return None;
-    }
-    let publish = Publish {
-        subject: Span::new(4, subject_end),
-        reply,
-        header_size: 0,
-        body: Span::new(body_start, body_end),
-        header_size_text: Span::default(),
-        size_text,
-        arguments: Span::new(4, size_end),
+    let message = Message {
+        subject: &input[PLAIN_VERB.len()..subject_end],
+        reply: &rest[..reply_end],
+        headers: &[],
+        body: &rest[body_start..body_end],
+        header_size_text: &[],
+        size_text: &rest[size_start..size_end],
+        tail: &rest[..body_end + 2],
     };
-    Some((publish, body_end + 2))
+    Some((message, subject_end + 1 + body_end + 2))
 }
 
-/// Two blanks in a row would make an empty reply.
+/// The number that the digits at the start of `line` make, and how many they are. Of more than nine, which no
+/// size has, only their count is right.
 #[inline(always)]
-fn reply_is_odd(reply: Span, subject_end: usize) -> bool {
-    reply.is_empty() && reply.start as usize != subject_end
+fn leading_number(line: &[u8]) -> (u32, usize) {
+    let (mut value, mut digits) = (0u32, 0);
+    for byte in line {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
+        digits += 1;
+    }
+    (value, digits)
 }
 
 /// Where the argument that starts at `from` ends: at the first byte that is no more than a blank.
 #[inline(always)]
 fn argument_end(line: &[u8], from: usize) -> Option<usize> {
-    let mut end = from;
-    while *line.get(end)? > b' ' {
-        end += 1;
-    }
-    Some(end)
+    line.get(from..)?.iter().position(|byte| *byte <= b' ').map(|length| from + length)
 }
 
 #[inline]
@@ -614,11 +663,29 @@ mod tests {
             for _ in 0..random.usize(1..9) {
                 input.extend_from_slice(pieces[random.usize(..pieces.len())]);
             }
-            let Some((publish, consumed)) = plain_publish(&input, &LIMITS) else { continue };
-            agreed += 1;
-            let expected = Parsed::Command { command: Command::Publish(publish), consumed };
+            let plain = plain_publish(&input, &LIMITS);
+            let known: &[u8] = if round % 4 == 0 { b"PUB foo " } else { b"PUB a.b.c " };
+            let repeated = repeated_publish(&input, known, &LIMITS);
             let shown = String::from_utf8_lossy(&input).into_owned();
-            assert_eq!(Parser::default().next(&input, &LIMITS), Ok(expected), "{shown:?}");
+            match input.starts_with(known) {
+                true => assert_eq!(format!("{repeated:?}"), format!("{plain:?}"), "{shown:?}"),
+                false => assert!(repeated.is_none(), "{shown:?}"),
+            }
+            let Some((message, consumed)) = plain else { continue };
+            agreed += 1;
+            let Ok(Parsed::Command { command: Command::Publish(publish), consumed: expected }) =
+                Parser::default().next(&input, &LIMITS)
+            else {
+                panic!("{shown:?}");
+            };
+            assert_eq!(consumed, expected, "{shown:?}");
+            assert_eq!(message.subject, publish.subject.of(&input), "{shown:?}");
+            assert_eq!(message.reply, publish.reply.of(&input), "{shown:?}");
+            assert_eq!(message.body, publish.body.of(&input), "{shown:?}");
+            assert_eq!(message.size_text, publish.size_text.of(&input), "{shown:?}");
+            assert!(message.headers.is_empty() && message.header_size_text.is_empty());
+            let known = known_part(&input, &message);
+            assert_eq!([known, message.tail].concat(), input[..consumed], "{shown:?}");
         }
         assert!(agreed > 100, "{agreed}");
     }

@@ -1,0 +1,111 @@
+//! A temporary folder of one started server, and certificates made for it: a TLS comparison needs no files
+//! of anybody's. Keys are new each time, readable by their owner only, and gone with the folder.
+
+use crate::Failure;
+use crate::host::interrupt;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a started server is reached by.
+const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// A folder nobody else can read; removed when dropped.
+pub struct TemporaryFolder {
+    path: PathBuf,
+}
+
+impl TemporaryFolder {
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> Result<TemporaryFolder, Failure> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only the number has to be new.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("midge-bench-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
+            Failure::new(format!("cannot make the folder {}: {error}", path.display()))
+        })?;
+        interrupt::own_folder(&path);
+        Ok(TemporaryFolder { path })
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> String {
+        self.path.join(name).to_string_lossy().into_owned()
+    }
+
+    fn write(&self, name: &str, content: &str) -> Result<String, Failure> {
+        let path = self.file(name);
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(content.as_bytes())?;
+        Ok(path)
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the system's temporary folder; nothing depends on it.
+        let _ = std::fs::remove_dir_all(&self.path);
+        interrupt::disown_folder(&self.path);
+    }
+}
+
+/// Paths of an authority, and of a certificate signed by it that serves a server and its client alike.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    pub authority: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Makes an authority and a certificate for this host in `folder`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn make(folder: &TemporaryFolder) -> Result<CertificateFiles, Failure> {
+    let explain = |error: rcgen::Error| Failure::new(format!("cannot make a certificate: {error}"));
+    let authority_key = KeyPair::generate().map_err(explain)?;
+    let mut params = CertificateParams::new(Vec::new()).map_err(explain)?;
+    params.distinguished_name.push(DnType::CommonName, "midge-bench authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = params.self_signed(&authority_key).map_err(explain)?.pem();
+    let issuer = Issuer::new(params, authority_key);
+
+    let key = KeyPair::generate().map_err(explain)?;
+    let mut params = CertificateParams::new(NAMES.map(str::to_string)).map_err(explain)?;
+    params.distinguished_name.push(DnType::CommonName, "midge-bench");
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, &issuer).map_err(explain)?.pem();
+    Ok(CertificateFiles {
+        authority: folder.write("authority.pem", &authority)?,
+        certificate: folder.write("certificate.pem", &certificate)?,
+        key: folder.write("key.pem", &key.serialize_pem())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_folder_with_a_key_is_private_and_goes_away() {
+        let folder = TemporaryFolder::new().unwrap();
+        let files = make(&folder).unwrap();
+        let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&files.key), 0o600);
+        assert_eq!(mode(&folder.path.to_string_lossy()), 0o700);
+        drop(folder);
+        assert!(std::fs::metadata(&files.key).is_err());
+    }
+}

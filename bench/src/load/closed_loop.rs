@@ -1,0 +1,476 @@
+//! Closed-loop requests: every requester has one request in flight and sends the next when the reply is
+//! there. This is what a client that waits for its answer gets, and what it costs the server.
+//!
+//! It is no measure of latency under load: a server that stalls is asked nothing meanwhile, so its stall
+//! shows in one round trip per requester and not in those that would have been due. The figures are named
+//! round trips, and the result says what they are; `latency` has the open loop.
+
+use crate::Failure;
+use crate::host::clock::now_ns;
+use crate::host::interrupt;
+use crate::host::pin;
+use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::load::event_loop::{
+    DIRECT_READ_MAX, Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
+    respond, sleep_until_ready,
+};
+use crate::load::latency::{self, Mode};
+use crate::load::layout::Layout;
+use crate::load::throughput::Counter;
+use crate::load::tracker::Counts;
+use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::output::progress::Progress;
+use crate::output::result::{Better, RunResult};
+use crate::units::CoreList;
+use crate::wire::connection::Dialer;
+use crate::wire::frames::{TIMED_STAMP_SIZE, read_intended_time, read_stamp};
+use hdrhistogram::Histogram;
+use rustix::event::epoll;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The first requests leave this long after the threads started.
+const START_DELAY_NS: u64 = 20_000_000;
+/// The wait of a sleeping thread while a socket has not taken all bytes of a request.
+const UNFLUSHED_WAIT_NS: u64 = 100_000;
+/// Above this share of its time at work a load thread may be what limits the rate.
+const BUSY_SHARE_MAX: f64 = 0.9;
+
+/// The kind of these runs, and the name of their histogram.
+pub const KIND: &str = "closed-loop";
+pub const CURVE: &str = "round trip, closed loop";
+
+#[derive(Clone, Debug)]
+pub struct ClosedLoopPlan {
+    /// Its publishers are the requesters, its subscribers the responders.
+    pub layout: Layout,
+    pub pacer: Pacer,
+    pub warmup: Duration,
+    pub duration: Duration,
+    pub pin_load: CoreList,
+    pub load_threads: usize,
+    pub seed: u64,
+}
+
+/// What the threads of a run share.
+struct Common {
+    start_ns: u64,
+    measure_from_ns: u64,
+    end_ns: u64,
+    pacer: Pacer,
+    /// Per thread: replies so far.
+    replied: Vec<Counter>,
+    /// Threads that still wait for a reply or will send.
+    requesting_threads: AtomicUsize,
+}
+
+struct Requester {
+    sender: Sender,
+    /// Sequence of the request that has no reply yet.
+    awaited: Option<u64>,
+}
+
+#[derive(Default)]
+struct Measured {
+    round_trip: Option<Histogram<u64>>,
+    counts: Counts,
+    /// Time the thread spent on sockets that had something, of its whole measured time.
+    busy_ns: u64,
+    failure: Option<Failure>,
+}
+
+/// A look at what is measured, for the borders of the window.
+#[derive(Clone, Copy)]
+struct Snapshot {
+    time_ns: u64,
+    replied: u64,
+    server: Option<Sample>,
+    generator: Option<Sample>,
+}
+
+/// Runs it once against the server behind `dialer`.
+///
+/// # Errors
+/// When the plan makes no sense or the connections cannot be made.
+pub fn run(
+    dialer: &Dialer,
+    plan: &ClosedLoopPlan,
+    server: Result<u32, String>,
+    progress: &Progress,
+) -> Result<RunResult, Failure> {
+    let layout = &plan.layout;
+    if layout.payload_size < TIMED_STAMP_SIZE {
+        return Err(Failure::new(format!(
+            "requests need payloads of {TIMED_STAMP_SIZE} bytes or more"
+        )));
+    }
+    if layout.publisher_count == 0 || layout.subscriber_count == 0 {
+        return Err(Failure::new("requests need a requester and a responder at least"));
+    }
+    let mut result = RunResult::new(KIND, &format!("request {}", layout.label()));
+    result.warn(format!(
+        "closed loop: each of {} requesters waits for its reply before it asks again, so a stall of the \
+         server shows in few round trips; `latency` without --closed-loop shows it in all that were due",
+        layout.publisher_count
+    ));
+    let sampler = match server.and_then(ServerProcess::open) {
+        Ok(process) => Some(Sampler::start(process)),
+        Err(reason) => {
+            result.warn(format!("server CPU and memory not measured: {reason}"));
+            None
+        }
+    };
+    let mut generator = ServerProcess::open(std::process::id()).ok();
+    let thread_count =
+        plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
+    let receivers = latency::open_receivers(dialer, layout, Mode::Request, thread_count)?;
+    let senders =
+        latency::open_senders(dialer, layout, Mode::Request, plan.seed, thread_count, &mut result)?;
+    let start_ns = now_ns() + START_DELAY_NS;
+    let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
+    let common = Common {
+        start_ns,
+        measure_from_ns,
+        end_ns: measure_from_ns + plan.duration.as_nanos() as u64,
+        pacer: plan.pacer,
+        replied: (0..thread_count).map(|_| Counter::default()).collect(),
+        requesting_threads: AtomicUsize::new(thread_count),
+    };
+    let mut borders = None;
+    let measured: Vec<Measured> = std::thread::scope(|scope| {
+        let common = &common;
+        let threads: Vec<_> = senders
+            .into_iter()
+            .zip(receivers)
+            .enumerate()
+            .map(|(index, (senders, receivers))| {
+                scope.spawn(move || {
+                    pin::pin_load_thread(&plan.pin_load, index);
+                    LoadThread::new(common, index, senders, receivers).run()
+                })
+            })
+            .collect();
+        let mut snapshot = || Snapshot {
+            server: sampler.as_ref().and_then(Sampler::sample_now),
+            generator: generator.as_mut().and_then(ServerProcess::sample),
+            replied: common.replied.iter().map(|count| count.0.load(Ordering::Relaxed)).sum(),
+            time_ns: now_ns(),
+        };
+        let finished = || threads.iter().any(|thread| thread.is_finished());
+        latency::wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
+        let from = snapshot();
+        latency::wait_until(common.end_ns, "requests", plan.duration, progress, finished);
+        borders = Some((from, snapshot()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+    });
+    if let Some((from, until)) = borders {
+        report(&mut result, plan, from, until, measured);
+    }
+    if let Some(sampler) = sampler {
+        result.add_server_series(&sampler.finish());
+    }
+    if interrupt::requested() {
+        result.warn("interrupted: shorter than asked for".to_string());
+    }
+    Ok(result)
+}
+
+fn panicked() -> Measured {
+    Measured { failure: Some(Failure::new("the load thread panicked")), ..Measured::default() }
+}
+
+struct LoadThread<'a> {
+    common: &'a Common,
+    index: usize,
+    requesters: Vec<Requester>,
+    receivers: Vec<Receiver>,
+    round_trip: Histogram<u64>,
+    /// Requesters whose socket has not taken the whole request.
+    unflushed: Vec<usize>,
+    replied: u64,
+    last_received_ns: u64,
+    busy_ns: u64,
+}
+
+impl<'a> LoadThread<'a> {
+    fn new(
+        common: &'a Common,
+        index: usize,
+        senders: Vec<Sender>,
+        receivers: Vec<Receiver>,
+    ) -> LoadThread<'a> {
+        let requesters =
+            senders.into_iter().map(|sender| Requester { sender, awaited: None }).collect();
+        LoadThread {
+            common,
+            index,
+            requesters,
+            receivers,
+            round_trip: new_histogram(),
+            unflushed: Vec::new(),
+            replied: 0,
+            last_received_ns: 0,
+            busy_ns: 0,
+        }
+    }
+
+    fn run(mut self) -> Measured {
+        let mut requesting = true;
+        let failure = self.turn_until_done(&mut requesting).err();
+        if requesting {
+            self.common.requesting_threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        let mut counts = Counts::default();
+        for requester in &mut self.requesters {
+            if let Some(tracker) = requester.sender.tracker.take() {
+                // Only its own replies come to a requester: of the others it expects none.
+                let index = usize::from(requester.sender.index);
+                let mut own = vec![0; index + 1];
+                own[index] = requester.sender.sequence;
+                counts.add(&tracker.finish(&own));
+            }
+        }
+        Measured { round_trip: Some(self.round_trip), counts, busy_ns: self.busy_ns, failure }
+    }
+
+    fn turn_until_done(&mut self, requesting: &mut bool) -> Result<(), Failure> {
+        let epoll = self.register_sockets()?;
+        while now_ns() < self.common.start_ns {
+            std::thread::sleep(Duration::from_nanos(START_DELAY_NS / 20));
+        }
+        for place in 0..self.requesters.len() {
+            self.request(place)?;
+        }
+        let mut ready: Vec<epoll::Event> = Vec::with_capacity(256);
+        loop {
+            let mut began_ns = now_ns();
+            let over = self.is_over(began_ns);
+            if over && *requesting && self.nothing_awaited(began_ns) {
+                *requesting = false;
+                self.common.requesting_threads.fetch_sub(1, Ordering::AcqRel);
+            }
+            // A responder stays for the requests of other threads.
+            if !*requesting && self.common.requesting_threads.load(Ordering::Acquire) == 0 {
+                return Ok(());
+            }
+            self.flush()?;
+            let mut handled = 0;
+            match &epoll {
+                None => {
+                    for place in 0..self.requesters.len() + self.receivers.len() {
+                        handled += self.receive(place)?;
+                    }
+                }
+                Some(epoll) => {
+                    if self.common.pacer == Pacer::Sleep {
+                        sleep_until_ready(epoll, self.sleep_ns(began_ns))?;
+                        began_ns = now_ns();
+                    }
+                    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                    ready.clear();
+                    let space = rustix::buffer::spare_capacity(&mut ready);
+                    match epoll::wait(epoll, space, Some(&timeout)) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(error) => return Err(std::io::Error::from(error).into()),
+                    }
+                    for event in &ready {
+                        let event: &epoll::Event = event;
+                        handled += self.receive(event.data.u64() as usize)?;
+                    }
+                }
+            }
+            let in_window =
+                began_ns >= self.common.measure_from_ns && began_ns < self.common.end_ns;
+            if handled > 0 && in_window {
+                self.busy_ns += now_ns() - began_ns;
+            }
+        }
+    }
+
+    fn register_sockets(&self) -> Result<Option<rustix::fd::OwnedFd>, Failure> {
+        let count = self.requesters.len() + self.receivers.len();
+        if self.common.pacer == Pacer::Spin && count <= DIRECT_READ_MAX {
+            return Ok(None);
+        }
+        let sockets = self
+            .requesters
+            .iter()
+            .map(|requester| &requester.sender.connection)
+            .chain(self.receivers.iter().map(|receiver| &receiver.connection));
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        for (place, connection) in sockets.enumerate() {
+            let data = epoll::EventData::new_u64(place as u64);
+            epoll::add(&epoll, &connection.stream, data, epoll::EventFlags::IN)
+                .map_err(std::io::Error::from)?;
+        }
+        Ok(Some(epoll))
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        now >= self.common.end_ns || interrupt::requested()
+    }
+
+    /// Every reply is there, or nothing has come for so long that the rest is lost.
+    fn nothing_awaited(&self, now: u64) -> bool {
+        let since = self.last_received_ns.max(self.common.end_ns.min(now));
+        now.saturating_sub(since) > QUIET_NS_MAX
+            || self.requesters.iter().all(|requester| requester.awaited.is_none())
+    }
+
+    fn sleep_ns(&self, now: u64) -> u64 {
+        if !self.unflushed.is_empty() {
+            return UNFLUSHED_WAIT_NS;
+        }
+        // Past the end threads look at each other, not only at their sockets.
+        let until_end_ns = self.common.end_ns.saturating_sub(now).max(UNFLUSHED_WAIT_NS);
+        until_end_ns.min(SLEEP_NS_MAX)
+    }
+
+    fn request(&mut self, place: usize) -> Result<(), Failure> {
+        let requester = &mut self.requesters[place];
+        let sender = &mut requester.sender;
+        requester.awaited = Some(sender.sequence);
+        push_frame(sender, now_ns());
+        sender.outgoing.flush(&mut sender.connection)?;
+        if !sender.outgoing.is_empty() {
+            self.unflushed.push(place);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        for index in (0..self.unflushed.len()).rev() {
+            let sender = &mut self.requesters[self.unflushed[index]].sender;
+            sender.outgoing.flush(&mut sender.connection)?;
+            if sender.outgoing.is_empty() {
+                self.unflushed.swap_remove(index);
+            }
+        }
+        for receiver in &mut self.receivers {
+            if let ReceiverRole::Respond(outgoing) = &mut receiver.role {
+                outgoing.flush(&mut receiver.connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from one socket and does what follows: the next request, or the replies. Returns how many
+    /// messages came.
+    fn receive(&mut self, place: usize) -> Result<u32, Failure> {
+        let mut count = 0;
+        if place >= self.requesters.len() {
+            let receiver = &mut self.receivers[place - self.requesters.len()];
+            let ReceiverRole::Respond(outgoing) = &mut receiver.role else { return Ok(0) };
+            receiver.connection.try_pump(|header, payload| {
+                count += 1;
+                respond(outgoing, header, payload);
+            })?;
+            outgoing.flush(&mut receiver.connection)?;
+            return Ok(count);
+        }
+        let common = self.common;
+        let round_trip = &mut self.round_trip;
+        let requester = &mut self.requesters[place];
+        let (sender, awaited) = (&mut requester.sender, &mut requester.awaited);
+        let Some(tracker) = &mut sender.tracker else { return Ok(0) };
+        let mut received_ns = 0;
+        let mut answered = false;
+        sender.connection.try_pump(|_, payload| {
+            if received_ns == 0 {
+                received_ns = now_ns();
+            }
+            count += 1;
+            let (Some((publisher, sequence)), Some(sent_ns)) =
+                (read_stamp(payload), read_intended_time(payload))
+            else {
+                tracker.record_foreign();
+                return;
+            };
+            tracker.record(publisher, sequence);
+            // A reply that comes twice is counted as doubled; it starts no second request.
+            if *awaited == Some(sequence) {
+                *awaited = None;
+                answered = true;
+                if sent_ns >= common.measure_from_ns && sent_ns < common.end_ns {
+                    round_trip.saturating_record(received_ns.saturating_sub(sent_ns).max(1));
+                }
+            }
+        })?;
+        if answered {
+            self.last_received_ns = received_ns;
+            self.replied += 1;
+            // Relaxed: a statistic for the measuring thread.
+            common.replied[self.index].0.store(self.replied, Ordering::Relaxed);
+            if !self.is_over(received_ns) {
+                self.request(place)?;
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn report(
+    result: &mut RunResult,
+    plan: &ClosedLoopPlan,
+    from: Snapshot,
+    until: Snapshot,
+    measured: Vec<Measured>,
+) {
+    let mut round_trip = new_histogram();
+    let mut counts = Counts::default();
+    let mut busy_ns_max = 0;
+    for thread in measured {
+        if let Some(histogram) = thread.round_trip {
+            round_trip += histogram;
+        }
+        counts.add(&thread.counts);
+        busy_ns_max = busy_ns_max.max(thread.busy_ns);
+        if let Some(failure) = thread.failure {
+            result.invalidate(failure.to_string());
+        }
+    }
+    let window_ns = (until.time_ns - from.time_ns).max(1) as f64;
+    let replied = (until.replied - from.replied) as f64;
+    result.seconds = window_ns / 1e9;
+    result.figure("requests_per_second", replied / window_ns * 1e9, "1/s", Better::Higher);
+    let requesters = plan.layout.publisher_count as f64;
+    result.figure("requests_in_flight", requesters, "requests", Better::Neither);
+    if !counts.all_good() {
+        result.invalidate(format!(
+            "{} replies were lost, {} doubled, {} out of order, {} foreign: who waits for a lost reply asks \
+             no more, so these figures mean nothing",
+            counts.lost, counts.doubled, counts.out_of_order, counts.foreign
+        ));
+    }
+    result.counts = Some(counts);
+    result.curves.insert(CURVE.to_string(), Curve::of(&round_trip));
+    if replied == 0.0 || round_trip.is_empty() {
+        result.invalidate("not a single reply in the measured time".to_string());
+        return;
+    }
+    for (name, percentile) in PERCENTILES {
+        let value = round_trip.value_at_quantile(percentile / 100.0) as f64;
+        result.figure(&format!("round_trip_{name}_ns"), value, "ns", Better::Lower);
+    }
+    let cpu_ns_of = |from: Option<Sample>, until: Option<Sample>| -> Option<f64> {
+        Some(until?.cpu_ns.saturating_sub(from?.cpu_ns) as f64)
+    };
+    let server_ns = cpu_ns_of(from.server, until.server);
+    if let Some(cpu_ns) = server_ns {
+        let per_request = cpu_ns / 1e3 / replied;
+        result.figure("server_cpu_us_per_request", per_request, "us", Better::Lower);
+        result.figure("server_cores_busy", cpu_ns / window_ns, "cores", Better::Neither);
+    }
+    if let Some(cpu_ns) = cpu_ns_of(from.generator, until.generator) {
+        result.figure("generator_cores_busy", cpu_ns / window_ns, "cores", Better::Neither);
+    }
+    let busy = busy_ns_max as f64 / window_ns;
+    result.figure("generator_busy_share", busy, "", Better::Neither);
+    if busy > BUSY_SHARE_MAX && server_ns.is_some_and(|cpu_ns| cpu_ns / window_ns < 0.9) {
+        result.warn(format!(
+            "a load thread was at work {:.0} % of the time and the server less: the rate is the generator's \
+             limit, read the CPU time per request, or add --load-threads",
+            100.0 * busy
+        ));
+    }
+}

@@ -1,0 +1,125 @@
+//! Closed-loop requests: one in flight per requester, every reply counted, and a result that says what it is.
+
+mod support;
+
+use midge_bench::load::closed_loop::{self, CURVE, ClosedLoopPlan};
+use midge_bench::load::event_loop::Pacer;
+use midge_bench::output::progress::Progress;
+use midge_bench::output::result::RunResult;
+use midge_bench::units::CoreList;
+use midge_bench::wire::connection::Dialer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use support::{Action, AnyServer, FakeServer, layout};
+
+fn plan(requesters: usize, duration: Duration) -> ClosedLoopPlan {
+    ClosedLoopPlan {
+        layout: layout(requesters, 1, 32),
+        pacer: Pacer::Sleep,
+        warmup: Duration::ZERO,
+        duration,
+        pin_load: CoreList::default(),
+        load_threads: 1,
+        seed: 1,
+    }
+}
+
+fn run(dialer: &Dialer, plan: &ClosedLoopPlan) -> RunResult {
+    closed_loop::run(dialer, plan, Err("not asked".into()), &Progress::new(true)).unwrap()
+}
+
+#[test]
+fn a_stall_of_one_request_in_fifty_is_in_one_round_trip_of_fifty() {
+    // With one requester the requests are the even messages and the replies the odd ones.
+    let stall = Duration::from_millis(40);
+    let server = FakeServer::start(move |number| match number % 100 {
+        50 => Action::Stall(stall),
+        _ => Action::Deliver,
+    });
+    let result = run(&server.dialer(), &plan(1, Duration::from_secs(2)));
+    assert!(result.valid, "{:?}", result.faults);
+    let round_trips = result.curves[CURVE].decode().unwrap();
+    let slow = round_trips.len() - round_trips.count_between(0, 39_999_999);
+    let all = result.counts.unwrap().received;
+    assert_eq!(round_trips.len(), all, "every reply has its round trip");
+    assert!(all >= 100, "only {all} replies in 2 s");
+    // The host may make others slow as well, never fewer.
+    assert!(slow >= (all - 25) / 50, "{slow} of {all}");
+    assert!(result.value("round_trip_max_ns").unwrap() >= 40e6);
+    let rate = result.value("requests_per_second").unwrap();
+    assert!(
+        rate * result.seconds <= all as f64,
+        "{rate}/s for {} s, {all} replies",
+        result.seconds
+    );
+    assert!(result.warnings.iter().any(|text| text.starts_with("closed loop:")));
+}
+
+#[test]
+fn no_requester_ever_has_two_requests_in_flight() {
+    // One thread and one responder: with six requesters the server never holds more than six requests that
+    // have no reply yet. Requests and replies alternate in number only as far as the six allow.
+    let ahead_max = Arc::new(AtomicU64::new(0));
+    let requests = Arc::new(AtomicU64::new(0));
+    let server = {
+        let (ahead_max, requests) = (Arc::clone(&ahead_max), Arc::clone(&requests));
+        FakeServer::start_seeing(move |number, subject| {
+            let seen = match subject.contains(".inbox.") {
+                false => requests.fetch_add(1, Ordering::SeqCst) + 1,
+                true => requests.load(Ordering::SeqCst),
+            };
+            let replies = number + 1 - seen;
+            ahead_max.fetch_max(seen - replies, Ordering::SeqCst);
+            Action::Deliver
+        })
+    };
+    let result = run(&server.dialer(), &plan(6, Duration::from_millis(500)));
+    assert!(result.valid, "{:?}", result.faults);
+    assert!(requests.load(Ordering::SeqCst) > 100);
+    assert_eq!(ahead_max.load(Ordering::SeqCst), 6);
+    assert_eq!(result.value("requests_in_flight"), Some(6.0));
+}
+
+#[test]
+fn every_request_is_answered_in_both_pacers_and_over_threads() {
+    for (pacer, requesters, responders, threads) in
+        [(Pacer::Spin, 1, 1, 1), (Pacer::Spin, 9, 2, 2), (Pacer::Sleep, 9, 3, 2)]
+    {
+        let server = AnyServer::start();
+        let mut plan = plan(requesters, Duration::from_millis(400));
+        plan.layout.subscriber_count = responders;
+        plan.load_threads = threads;
+        plan.pacer = pacer;
+        let result = run(&server.dialer(), &plan);
+        assert!(result.valid, "{pacer:?}: {:?}", result.faults);
+        let counts = result.counts.unwrap();
+        assert!(counts.all_good() && counts.received > 50, "{counts:?}");
+        assert_eq!(result.curves[CURVE].count, counts.received);
+    }
+}
+
+#[test]
+fn a_lost_reply_makes_the_run_invalid_and_a_doubled_one_starts_no_second_request() {
+    let server = FakeServer::start(|number| match number {
+        100 => Action::Double,
+        _ => Action::Deliver,
+    });
+    let result = run(&server.dialer(), &plan(1, Duration::from_millis(300)));
+    assert_eq!(result.counts.unwrap().doubled, 1, "request 50 came twice to the responder");
+    assert_eq!(result.counts.unwrap().lost, 0);
+    assert!(!result.valid);
+
+    let server = FakeServer::start(|number| match number {
+        101 => Action::Drop,
+        _ => Action::Deliver,
+    });
+    let result = run(&server.dialer(), &plan(1, Duration::from_millis(300)));
+    assert!(!result.valid);
+    assert_eq!(result.counts.unwrap().lost, 1);
+    assert!(
+        result.faults.iter().any(|text| text.contains("1 replies were lost")),
+        "{:?}",
+        result.faults
+    );
+}
