@@ -5,7 +5,8 @@
 # Each client is installed from its own registry into a cache outside the tree and drives the same
 # cases (scripts/interop/README.md). By default the server is Midge, started under the name
 # nats-server once with one shard and once with three; then the recorded transcripts are replayed
-# against a real nats-server, so that they stay true to it.
+# against a real nats-server, so that they stay true to it, and the harness's tests are run against it,
+# with a report of midge-bench opened in a real browser.
 
 set -euo pipefail
 
@@ -44,13 +45,14 @@ Usage: scripts/interop.sh [OPTIONS]
   --shards LIST       shard counts to run Midge with (default: 1,3)
   --only LIST         only these languages: ${LANGUAGES[*]}
   --cases LIST        only these cases: ${ALL_CASES[*]}
-  --no-transcripts    do not replay the transcripts against the real nats-server
+  --no-transcripts    nothing against the real nats-server: neither the transcripts nor the harness
   --install-only      install the clients and the real nats-server, run nothing
   --help              show this
 
 LIST is separated by commas. The clients are kept in \$MIDGE_INTEROP_CACHE, by default
 \${XDG_CACHE_HOME:-\$HOME/.cache}/midge-interop; remove it to install them afresh. The transcripts
-are replayed only in a full run: without --server, --only and --cases.
+are replayed, the harness is tried, and Midge is shown to Prometheus and to a browser, only in a full run:
+without --server, --only and --cases.
 EOF
 }
 
@@ -86,6 +88,8 @@ main() {
     fi
     if [[ $replay_transcripts == yes ]]; then
         replay_against_real_server
+        watch_midge
+        check_harness
     fi
     report
 }
@@ -183,6 +187,7 @@ install_all() {
     done
     if [[ $replay_transcripts == yes || $install_only == yes || " ${languages[*]} " == *' system '* ]]; then
         install_part server
+        install_part browser
     fi
     exec {lock}>&-
 }
@@ -225,6 +230,7 @@ stamp_of() {
             java) java -version ;;
             c) gcc --version && dpkg-query --show libnats-dev ;;
             rust) rustc --version ;;
+            browser) command -v chromium ;;
         esac
         if [[ $1 == system ]]; then
             find "$programs/monitor-types" -type f -print0 | sort --zero-terminated | xargs --null cat
@@ -260,6 +266,13 @@ install_system() {
     install_cli
     cd "$programs/monitor-types"
     go build -o "$cache/bin/monitor-types" .
+}
+
+install_browser() {
+    if ! command -v chromium; then
+        install_debian chromium
+    fi
+    chromium --version
 }
 
 install_go() {
@@ -588,6 +601,78 @@ replay_against_real_server() {
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"
     fi
+}
+
+# What shows a Midge to people: Prometheus with the rules and pictures of scripts/grafana, and a browser.
+watch_midge() {
+    configuration='midge watched' language=monitoring
+    local program missing=() midge=${CARGO_TARGET_DIR:-$root/target}/release/midge
+    for program in prometheus chromium jq curl; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    if ((${#missing[@]} > 0)) && ! install_debian "${missing[@]}" >"$cache/logs/watch-install.log" 2>&1; then
+        record programs "missing: ${missing[*]} (see $cache/logs/watch-install.log)"
+        return
+    fi
+    note 'every expression of the Grafana dashboard and the alerts in a real Prometheus'
+    run_watcher prometheus "$root/scripts/grafana/check.sh" "$midge"
+    note 'the live dashboard in headless Chromium'
+    run_watcher dashboard python3 "$root/scripts/interop/browser/dashboard.py" "$midge" \
+        --screenshots "$cache/logs/dashboard"
+}
+
+# Runs a check that says itself what is wrong.
+run_watcher() {
+    local name=$1 output=$cache/logs/watch-$1.log
+    shift
+    if timeout "$PROGRAM_SECONDS_MAX" "$@" >"$output" 2>&1 </dev/null; then
+        record "$name" pass
+    else
+        record "$name" "failed: $(grep --extended-regexp 'FAILED|refused|no s' "$output" | head -n 1) (see $output)"
+    fi
+}
+
+# The harness measures the real server as well as ours: its tests, and then a report of both, whose
+# curves are counted in a browser and whose pictures are kept to be looked at.
+check_harness() {
+    local part
+    configuration='real nats-server' language=harness
+    for part in server browser; do
+        if [[ -n ${not_installed[$part]:-} ]]; then
+            record "$part" "$part ${not_installed[$part]}"
+            return
+        fi
+    done
+    note "testing midge-bench against nats-server $NATS_SERVER_VERSION"
+    if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
+        cargo test --release --package midge-bench </dev/null); then
+        record tests pass
+    else
+        record tests "midge-bench's tests fail against nats-server $NATS_SERVER_VERSION"
+    fi
+    note "drawing a report and opening it in chromium"
+    if draw_report && "$programs/report/check.py" chromium "$work/report" "$cache/report"; then
+        record report pass
+    else
+        record report "the report is not what its data says"
+    fi
+}
+
+# One short round of every kind of workload. A busy host makes invalid runs, and status 2; they are as
+# much to be drawn as others.
+draw_report() {
+    local target=${CARGO_TARGET_DIR:-$root/target}/release status=0 pace
+    (cd "$root" && cargo build --release --bin midge --bin midge-bench) || return
+    pace='--pacer sleep --late-limit 1s --warmup 200ms'
+    "$target/midge-bench" compare --rounds 1 --duration 500ms --floor-duration 200ms --quiet \
+        --a "'$target/midge' --addr 127.0.0.1 --port {port}" --name-a midge \
+        --b "'$cache/bin/nats-server' --addr 127.0.0.1 --port {port}" --name-b nats-server \
+        --run 'throughput --warmup 200ms' --run "latency --rate 2k $pace" \
+        --run 'latency --mode request --closed-loop --publishers 10 --warmup 200ms' \
+        --run "sweep --step 200ms --rate 2k --objective 20ms $pace" \
+        --run "connections --connections 100 --rate 1k $pace" \
+        --output "$work/report" >"$cache/logs/report.log" 2>&1 || status=$?
+    ((status == 0 || status == 2))
 }
 
 # --- Reporting ------------------------------------------------------------------------------------

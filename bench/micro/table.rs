@@ -1,7 +1,6 @@
-//! Micro-benchmarks of the subject table, and the memory it takes.
+//! The subject table, and the memory it takes.
 //!
-//! Run: `cargo bench --bench table`, pinned to a quiet core. Before criterion's figures it prints the
-//! resident memory per subscription, read from /proc/self/statm around the building of a table.
+//! - `memory/subscription`: resident memory, read from /proc/self/statm around the building of a table.
 //!
 //! What is measured. Tables of 10,000 and 1,000,000 subscriptions, nine tenths literal and one tenth
 //! wildcards, drawn at random over five tokens: region (20 different), site (as many as keep the filters per
@@ -19,24 +18,24 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use midge::broker::subject_table::{Slot, SubjectTable};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use super::baseline::{Figure, Unit};
+use super::cpu_time::{self, CpuTime};
 
 const SMALL: usize = 10_000;
 const LARGE: usize = 1_000_000;
 const SUBJECT_COUNT: usize = 1 << 20;
 
-struct Generator {
+pub struct Generator {
     random: fastrand::Rng,
     site_count: u32,
     counter: u32,
 }
 
 impl Generator {
-    fn new(seed: u64, subscription_count: usize) -> Generator {
+    pub fn new(seed: u64, subscription_count: usize) -> Generator {
         let site_count = (subscription_count / 500) as u32;
         Generator { random: fastrand::Rng::with_seed(seed), site_count, counter: 0 }
     }
@@ -52,7 +51,7 @@ impl Generator {
         ]
     }
 
-    fn literal(&mut self) -> String {
+    pub fn literal(&mut self) -> String {
         self.tokens().join(".")
     }
 
@@ -130,7 +129,7 @@ fn resident_bytes() -> usize {
 }
 
 /// Prints what a table of a million takes, and what is left of it when all but a thousandth has gone.
-fn print_memory() {
+pub fn memory() -> Figure {
     let mut generator = Generator::new(1, LARGE);
     let mut filters: Vec<String> = (0..LARGE).map(|_| generator.filter()).collect();
     let text_bytes: usize = filters.iter().map(String::len).sum();
@@ -165,10 +164,11 @@ fn print_memory() {
         rest / 1024,
         table.len(),
     );
+    let name = "memory/subscription".to_owned();
+    Figure { name, value: (full / LARGE) as f64, unit: Unit::Bytes }
 }
 
-fn bench(criterion: &mut Criterion) {
-    print_memory();
+pub fn bench(criterion: &mut Criterion<CpuTime>) {
     for count in [SMALL, LARGE] {
         let mut filled = fill(count);
         let subjects = new_subjects(&mut filled);
@@ -202,7 +202,7 @@ fn bench(criterion: &mut Criterion) {
 }
 
 /// Inserts and removes in batches, each timed by itself, so that the table's size stays the same.
-fn churn(criterion: &mut Criterion, count: usize, filled: &mut Filled) {
+fn churn(criterion: &mut Criterion<CpuTime>, count: usize, filled: &mut Filled) {
     const BATCH: usize = 1_000;
     let Filled { table, generator, .. } = filled;
     for timed in ["insert", "remove"] {
@@ -214,25 +214,18 @@ fn churn(criterion: &mut Criterion, count: usize, filled: &mut Filled) {
                     let batch = left.min(BATCH);
                     left -= batch;
                     let filters: Vec<String> = (0..batch).map(|_| generator.filter()).collect();
-                    let start = Instant::now();
+                    let start = cpu_time::now();
                     let slots: Vec<Slot> =
                         filters.iter().map(|filter| table.insert(filter.as_bytes(), 1)).collect();
-                    let inserted = start.elapsed();
-                    let start = Instant::now();
+                    let inserted = cpu_time::now() - start;
+                    let start = cpu_time::now();
                     for (filter, slot) in filters.iter().zip(slots) {
                         black_box(table.remove(filter.as_bytes(), slot));
                     }
-                    elapsed += if timed == "insert" { inserted } else { start.elapsed() };
+                    elapsed += if timed == "insert" { inserted } else { cpu_time::now() - start };
                 }
                 elapsed
             })
         });
     }
 }
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
-    targets = bench
-}
-criterion_main!(benches);

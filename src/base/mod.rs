@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod gate;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod log;
@@ -9,3 +10,4 @@ pub mod pool;
 pub mod ring;
 mod ring_parts;
 pub mod time_text;
+pub mod turn_clock;

@@ -262,10 +262,10 @@ impl Broker {
             return delivered;
         }
         let mut frame = std::mem::take(&mut self.frame);
-        frame.set(message);
+        frame.begin();
         for subscription in subscriptions {
             delivered |= self.deliver_by(subscription, message, no_echo, turn, |outbox| {
-                outbox.push_framed(&frame, subscription.sid())
+                outbox.push_framed(&mut frame, message, subscription.sid())
             });
         }
         self.frame = frame;

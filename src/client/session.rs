@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::connect::LoginWait;
+use super::connect::{LoginWait, unlimited_if_zero};
 use super::opening::Opening;
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
@@ -26,6 +26,7 @@ use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
 use crate::broker::trace::{Trace, Way};
 use crate::broker::{Broker, BrokerHandle, RemotePace};
+use crate::client::who::log_client;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::Options;
 use crate::net::listener::Peer;
@@ -134,6 +135,8 @@ pub struct ClientSession {
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: String,
     pub(super) login_wait: Option<Rc<LoginWait>>,
+    /// When a password check has to be done, in `Stage::CheckingPassword`.
+    pub(super) login_deadline: Instant,
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
@@ -224,6 +227,7 @@ impl ClientSession {
             known_line: Vec::new(),
             nonce,
             login_wait: None,
+            login_deadline: now,
             outbox,
             connect: ConnectOptions::default(),
             stage,
@@ -242,7 +246,7 @@ impl ClientSession {
             route_cache: RouteCache::default(),
             turn: Turn { publisher: Some(id), ..Turn::default() },
             remote_pace,
-            subscriptions_max: options.limits.subscriptions_max,
+            subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
             trace: None,
             first_pong_sent: false,
@@ -522,9 +526,7 @@ impl ClientSession {
             );
             return;
         }
-        if self.subscriptions_max > 0
-            && broker.subscription_count(self.key) >= self.subscriptions_max
-        {
+        if broker.subscription_count(self.key) >= self.subscriptions_max {
             self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
             return;
         }
@@ -689,7 +691,7 @@ impl ClientSession {
     }
 
     fn log_error(&self, text: &str) {
-        tracing::error!("{} - {text}", self.label());
+        log_client!(error, self, "{text}");
     }
 
     /// Traces from now on, or no longer, as the options and what is known of the client say.
@@ -708,18 +710,19 @@ impl ClientSession {
     /// The line nats-server writes about a consumer that was too slow.
     #[cold]
     fn log_slow_consumer(&self, reason: CloseReason) {
-        let label = self.label();
         let (chunks, bytes) = self.outbox.written_off();
         if reason == CloseReason::SlowConsumerPendingBytes {
             let max = self.outbox.pending_bytes_max();
-            tracing::info!("{label} - Slow Consumer Detected: MaxPending of {max} Exceeded");
+            log_client!(info, self, "Slow Consumer Detected: MaxPending of {max} Exceeded");
             return;
         }
         let deadline = self.context.options.borrow().limits.write_deadline;
         let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
         let deadline = format_duration(SignedDuration(deadline));
-        tracing::info!(
-            "{label} - Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
+        log_client!(
+            info,
+            self,
+            "Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
         );
     }
 }
@@ -762,7 +765,7 @@ impl Session for ClientSession {
         if !self.tls_first {
             self.push_info();
         }
-        tracing::debug!("{} - Client connection created", self.label());
+        log_client!(debug, self, "Client connection created");
     }
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
@@ -889,8 +892,12 @@ impl Session for ClientSession {
         }
         if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
             let timeout = self.context.options.borrow().auth_timeout();
-            if now.saturating_duration_since(self.opened_at) > timeout {
-                tracing::debug!("{} - Authentication Timeout", self.label());
+            let mut deadline = self.opened_at + timeout;
+            if self.stage == Stage::CheckingPassword {
+                deadline = deadline.max(self.login_deadline);
+            }
+            if now > deadline {
+                log_client!(debug, self, "Authentication Timeout");
                 self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
                 return Some(CloseReason::AuthenticationTimeout);
             }
@@ -906,7 +913,7 @@ impl Session for ClientSession {
             return None;
         }
         if self.pings_outstanding + 1 > self.ping_max {
-            tracing::debug!("{} - Stale Client Connection - Closing", self.label());
+            log_client!(debug, self, "Stale Client Connection - Closing");
             self.outbox.push_error(text::STALE_CONNECTION);
             let stale = &self.context.counters.stale_connections;
             stale.set(stale.get() + 1);
@@ -934,7 +941,7 @@ impl Session for ClientSession {
             slow.set(slow.get() + 1);
             self.log_slow_consumer(reason);
         }
-        tracing::debug!("{} - Client connection closed: {reason}", self.label());
+        log_client!(debug, self, "Client connection closed: {reason}");
     }
 
     fn outbox(&self) -> &Rc<Outbox> {

@@ -23,6 +23,7 @@ use crate::base::limits::READ_BUFFER_BYTES;
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, Resumable};
 use crate::net::codec::{Codec, Sealed};
+use crate::net::operations::Operations;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::runtime::{Driver, TurnHook, finished_within, within};
 use crate::net::session::{Session, Step, Wait};
@@ -44,6 +45,7 @@ pub struct ConnectionContext {
     /// Buffers that TLS records are sent from.
     pub sealed_pool: Rc<BufferPool>,
     pub hook: Rc<TurnHook>,
+    pub operations: Rc<Operations>,
     pub resumable: Rc<Resumable>,
     pub driver: Driver,
 }
@@ -177,7 +179,10 @@ impl<S: Session> Reader<'_, S> {
                 *self.control.canceller.borrow_mut() = Some(canceller);
                 handle
             });
-            match target.fill(&mut self.source, cancel).await {
+            self.context.operations.reads.submit();
+            let filled = target.fill(&mut self.source, cancel).await;
+            self.context.operations.reads.complete();
+            match filled {
                 Ok(0) => return CloseReason::ClientClosed,
                 Ok(_) => {
                     let reads = self.control.reads.get() + 1;
@@ -204,6 +209,7 @@ impl<S: Session> Reader<'_, S> {
     /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never dropped.
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
+        self.context.operations.reads.submit();
         let target = self.ciphertext.as_mut().unwrap_or(&mut self.input);
         let mut read = pin!(target.fill(&mut self.source, Some(canceller.handle())));
         let result = match finished_within(at_most, read.as_mut()).await {
@@ -214,6 +220,7 @@ impl<S: Session> Reader<'_, S> {
                 read.await
             }
         };
+        self.context.operations.reads.complete();
         match result {
             Err(error) if is_cancelled(&error) => None,
             other => Some(other),
@@ -327,7 +334,9 @@ async fn write_loop(
         if codec.borrow().is_plain() {
             let mut offset = 0;
             while offset < chunk.len() {
+                context.operations.writes.submit();
                 let (result, slice) = target.write(chunk.slice(offset..)).await;
+                context.operations.writes.complete();
                 chunk = slice.into_inner();
                 match result {
                     Ok(count) if count > 0 => {
@@ -400,7 +409,9 @@ async fn write_all(
 ) -> bool {
     let mut offset = 0;
     while offset < bytes.len() {
+        context.operations.writes.submit();
         let (result, slice) = target.write(bytes.slice(offset..)).await;
+        context.operations.writes.complete();
         bytes = slice.into_inner();
         match result {
             Ok(count) if count > 0 => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
@@ -15,11 +15,13 @@ use crate::monitor::endpoints::{Ask, plan};
 use crate::monitor::http::{Request, Response};
 use crate::monitor::others::{self, pretty};
 use crate::monitor::snapshot::{
-    AccountTotals, ConnectionDetails, ShardSummary, SubscriptionDetails, TableSummary,
+    AccountReport, AccountTotals, ConnectionDetails, Gathered, ShardSummary, SubscriptionDetails,
+    TableSummary,
 };
 use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
@@ -28,6 +30,9 @@ use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
 use crate::shard::{Shard, ShardHandle};
 use crate::system::answer::{Outcome, StatsFacts, Volume};
 
+/// Looking at every connection for the sake of `/metrics` happens no more often.
+const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a reload changes of the answers.
 #[derive(Clone)]
 pub struct Live {
@@ -35,6 +40,10 @@ pub struct Live {
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
     pub config_loaded: SystemTime,
+    /// For connections to come; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
+    /// Of the client port's own certificate.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 /// Requests answered so far over HTTP, by path.
@@ -47,7 +56,7 @@ pub struct Fixed {
     pub counters: ServerCounters,
     pub started: (Instant, SystemTime),
     pub driver: &'static str,
-    pub http_port: u16,
+    pub port: u16,
     pub base_path: String,
     pub requests: RequestCounts,
 }
@@ -58,13 +67,15 @@ pub struct Answers {
     live: Arc<Mutex<Live>>,
     gatherer: Gatherer,
     usage: ProcessUsage,
+    /// When accounts were last walked for, and what was found.
+    account_totals: Option<(Instant, BTreeMap<String, AccountTotals>)>,
 }
 
 impl Answers {
     pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
         let gatherer = Gatherer::new(fixed.shards.clone());
         let usage = ProcessUsage::new(gatherer.shard_count());
-        Self { fixed, live, gatherer, usage }
+        Self { fixed, live, gatherer, usage, account_totals: None }
     }
 
     /// Called about once a second.
@@ -94,7 +105,8 @@ impl Answers {
             }
             Ask::Metrics => {
                 let shards = self.gatherer.all(|shard| shard.summary(false));
-                metrics::metrics(&self.facts(), &shards)
+                let accounts = self.account_reports(&shards);
+                metrics::metrics(&self.facts(), &shards, accounts)
             }
             Ask::Connz(options) => self.connz(&options),
             Ask::Subsz(options) => self.subsz(&options),
@@ -124,8 +136,9 @@ impl Answers {
             driver: self.fixed.driver,
             started: self.fixed.started,
             config_loaded: live.config_loaded,
+            certificate_ends: live.certificate_ends,
             now: (Instant::now(), SystemTime::now()),
-            http_port: self.fixed.http_port,
+            monitor_port: self.fixed.port,
             connections_total: self.fixed.counters.connections_total(),
             process: self.usage.facts(),
             requests: {
@@ -304,16 +317,57 @@ impl Answers {
         Ok(Outcome::data(&accounts::account_report(&facts, account, &table)))
     }
 
-    /// Of all accounts, or of those named.
-    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> AccountStatz {
-        let facts = self.facts();
-        let shards = self.gatherer.all(|shard| shard.summary(false));
+    /// Every connection of every shard is looked at.
+    fn walk_accounts(&mut self) -> BTreeMap<String, AccountTotals> {
         let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let pages = self.gatherer.pages(starts, usize::MAX, |shard, from| shard.account_page(from));
         let mut totals: BTreeMap<String, AccountTotals> = BTreeMap::new();
         for (name, part) in pages.answers.into_iter().flat_map(|list| list.1) {
             totals.entry(name).or_default().add(&part);
         }
+        totals
+    }
+
+    /// The accounts of `/metrics`, those with most connections first. Walked at most once a second, however
+    /// often somebody scrapes.
+    fn account_reports(&mut self, shards: &Gathered<ShardSummary>) -> Vec<AccountReport> {
+        let now = Instant::now();
+        let before = self.account_totals.take();
+        let is_fresh = before.as_ref().is_some_and(|(at, _)| now - *at < ACCOUNT_WALK_INTERVAL);
+        let (at, totals) = match before {
+            Some(before) if is_fresh => before,
+            before => {
+                let mut totals = self.walk_accounts();
+                for (name, earlier) in before.into_iter().flat_map(|(_, earlier)| earlier) {
+                    totals.entry(name).or_default().not_below(&earlier);
+                }
+                (now, totals)
+            }
+        };
+        let facts = self.facts();
+        let accounts = facts.auth.authenticator.accounts().iter();
+        let mut reports: Vec<AccountReport> = accounts
+            .map(|account| {
+                let index = facts.auth.id(account).index();
+                let name = account.name.to_string();
+                AccountReport {
+                    totals: totals.get(&name).copied().unwrap_or_default(),
+                    subscriptions: subsz::table_of(shards, Some(index)).subscriptions,
+                    name,
+                }
+            })
+            .collect();
+        // Stable, so that equals do not take turns in being left out.
+        reports.sort_by_key(|report| std::cmp::Reverse(report.totals.connections));
+        self.account_totals = Some((at, totals));
+        reports
+    }
+
+    /// Of all accounts, or of those named.
+    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> AccountStatz {
+        let facts = self.facts();
+        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let totals = self.walk_accounts();
         let accounts = facts.auth.authenticator.accounts().iter();
         let tables = accounts.map(|account| {
             let index = facts.auth.id(account).index();

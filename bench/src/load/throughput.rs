@@ -347,7 +347,7 @@ fn report_rates(
     let payload_mib = messages * layout.payload_size as f64 / f64::from(1 << 20);
     result.figure("payload_mib_per_second", payload_mib / seconds, "MiB/s", Better::Higher);
     if messages == 0.0 {
-        result.invalidate("not a single message in the measured time".to_string());
+        result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
     let cores_of = |from: Option<Sample>, until: Option<Sample>| -> Option<(f64, f64)> {
