@@ -63,6 +63,21 @@ pub struct ClientContext {
     /// Logins whose password is being checked.
     pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
     pub random: RefCell<fastrand::Rng>,
+    /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
+    pub report: Box<Reporter>,
+}
+
+/// Who is told of logins.
+pub type Reporter = dyn Fn(&mut Broker, &ClientSession, Report);
+
+/// What becomes of somebody who wants to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// With the account it was in before, if it was another one.
+    LoggedIn {
+        left: Option<Arc<str>>,
+    },
+    Refused,
 }
 
 impl ClientContext {
@@ -229,7 +244,7 @@ impl ClientSession {
             },
             parser: Parser::default(),
             route_cache: RouteCache::default(),
-            turn: Turn::default(),
+            turn: Turn { publisher: Some(id), ..Turn::default() },
             remote_pace,
             subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
@@ -272,9 +287,25 @@ impl ClientSession {
 
     /// Tells a client that keeps up with INFO that something changed.
     pub fn push_async_info(&self) {
-        if self.connect.protocol >= 1 && self.first_pong_sent {
+        if self.reads_async_info() {
             self.outbox.push_bytes(&self.own_info().line());
         }
+    }
+
+    /// Tells this client alone to look for another server; false if it would not understand.
+    pub fn push_lame_duck_info(&self) -> bool {
+        if self.reads_async_info() {
+            self.outbox.push_bytes(&Info { lame_duck: true, ..self.own_info() }.line());
+        }
+        self.reads_async_info()
+    }
+
+    fn reads_async_info(&self) -> bool {
+        self.connect.protocol >= 1 && self.first_pong_sent
+    }
+
+    pub(super) fn report(&self, broker: &mut Broker, report: Report) {
+        (self.context.report)(broker, self, report);
     }
 
     fn execute(
@@ -600,6 +631,7 @@ impl ClientSession {
                     return self.log_in(broker);
                 }
                 self.log_error("authentication error");
+                self.report(broker, Report::Refused);
                 self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
                 Err(CloseReason::AuthenticationFailure)
             }
