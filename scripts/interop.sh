@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the official NATS clients of six languages, and the nats CLI, against a server.
+# Runs the official NATS clients of six languages, and the nats CLI, against a server; and holds what the server
+# tells of itself against nats-server's own types.
 #
 # Each client is installed from its own registry into a cache outside the tree and drives the same
 # cases (scripts/interop/README.md). By default the server is Midge, started under the name
@@ -11,16 +12,26 @@ set -euo pipefail
 
 readonly NATS_SERVER_VERSION=v2.14.5
 readonly NATS_CLI_VERSION=v0.5.1
-readonly LANGUAGES=(go python js java c rust cli)
+readonly LANGUAGES=(go python js java c rust cli system)
 # What every language's client does, and what only the command line tool or one language does.
 readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     flush_fence drain max_payload reconnect lame_duck close_callbacks)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly GO_CASES=("${CLIENT_CASES[@]}" hello_world)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
+readonly SECURE_CASES=("${CLIENT_CASES[@]}" tls_password tls_nkey)
+# shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
-readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world bench round_trip)
+# The system account, with the command line tool and nats-server's types: no language, but run like one.
+readonly SYSTEM_CASES=(server_list server_info reports requests checks top events account_info kick
+    monitor_types)
+readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip
+    "${SYSTEM_CASES[@]}")
+
+# 32 bytes of 7, as a seed and as the public key that belongs to it.
+readonly NKEY_SEED=SUAAOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBZ5FE
+readonly NKEY_PUBLIC=UDVEU3DD4KOFECV66VIHWEZOYX4ZKR3WV27L464SIIPOU2IUI3JCYSJF
 
 readonly DEFAULT_PORT=4222
 readonly SERVER_START_SECONDS_MAX=15
@@ -151,7 +162,7 @@ note() {
 
 clean_up() {
     local pid
-    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}"; do
+    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}" "${secure_pid:-}" "${reference_pid:-}"; do
         if [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null; then
             kill "$pid" 2>/dev/null || true
             wait_for_exit "$pid" 5 || kill -KILL "$pid" 2>/dev/null || true
@@ -181,7 +192,7 @@ install_all() {
     for part in "${languages[@]}"; do
         install_part "$part"
     done
-    if [[ $replay_transcripts == yes || $install_only == yes ]]; then
+    if [[ $replay_transcripts == yes || $install_only == yes || " ${languages[*]} " == *' system '* ]]; then
         install_part server
         install_part browser
     fi
@@ -220,7 +231,7 @@ stamp_of() {
         declare -f "install_$1"
         printf '%s\n' "$NATS_SERVER_VERSION" "$NATS_CLI_VERSION" "$cache"
         case $1 in
-            go | cli | server) go version ;;
+            go | cli | server | system) go version ;;
             python) python3 --version ;;
             js) node --version ;;
             java) java -version ;;
@@ -228,6 +239,9 @@ stamp_of() {
             rust) rustc --version ;;
             browser) command -v chromium ;;
         esac
+        if [[ $1 == system ]]; then
+            find "$programs/monitor-types" -type f -print0 | sort --zero-terminated | xargs --null cat
+        fi
         if [[ -d $programs/$1 ]]; then
             find "$programs/$1" -type f -print0 | sort --zero-terminated | xargs --null cat
         fi
@@ -252,6 +266,13 @@ install_server() {
 install_cli() {
     GOBIN=$cache/bin go install "github.com/nats-io/natscli/nats@$NATS_CLI_VERSION"
     "$cache/bin/nats" --version
+}
+
+# The tool and the types; the nats-server to compare with is a part of its own.
+install_system() {
+    install_cli
+    cd "$programs/monitor-types"
+    go build -o "$cache/bin/monitor-types" .
 }
 
 install_browser() {
@@ -356,6 +377,55 @@ start_server() {
     done
 }
 
+# A second server with TLS, passwords and nkeys, for the cases about those.
+start_secure_server() {
+    secure_pid=''
+    [[ " $* " == *" tls_"* ]] || return 0
+    make_certificates
+    local main_port=$port
+    pick_port
+    secure_port=$port port=$main_port
+    cat >"$work/secure.conf" <<EOF
+listen: "127.0.0.1:$secure_port"
+tls { cert_file: "$work/server.pem", key_file: "$work/server-key.pem" }
+authorization { users: [ {user: app, password: "s3cret"}, {nkey: $NKEY_PUBLIC} ] }
+EOF
+    : >"$work/secure.log"
+    "$work/server/nats-server" -c "$work/secure.conf" "${server_flags[@]}" \
+        >"$work/secure.log" 2>&1 </dev/null &
+    secure_pid=$!
+    local deadline=$((SECONDS + SERVER_START_SECONDS_MAX))
+    until grep --quiet 'Server is ready' "$work/secure.log"; do
+        if ! kill -0 "$secure_pid" 2>/dev/null || ((SECONDS > deadline)); then
+            note "the server with TLS did not start; its log:"
+            sed 's/^/    /' "$work/secure.log"
+            return 0
+        fi
+        sleep 0.02
+    done
+}
+
+stop_secure_server() {
+    [[ -n ${secure_pid:-} ]] || return 0
+    kill -TERM "$secure_pid" 2>/dev/null || true
+    wait_for_exit "$secure_pid" "$SERVER_STOP_SECONDS_MAX" || kill -KILL "$secure_pid" || true
+    secure_pid=''
+    cat "$work/secure.log" >>"$server_log"
+}
+
+# An authority and a certificate for localhost, once per run.
+make_certificates() {
+    [[ ! -e $work/server.pem ]] || return 0
+    command -v openssl >/dev/null || install_debian openssl
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+        -keyout "$work/ca-key.pem" -out "$work/ca.pem" -subj '/CN=interop authority' 2>/dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+        -keyout "$work/server-key.pem" -out "$work/server.csr" -subj '/CN=localhost' 2>/dev/null
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >"$work/server.ext"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca-key.pem" \
+        -CAcreateserial -days 2 -out "$work/server.pem" -extfile "$work/server.ext" 2>/dev/null
+}
+
 # Stops it as an operator would, and expects it to end with status 0.
 stop_server() {
     local signal=TERM status=0
@@ -399,7 +469,9 @@ cases_of() {
     local -n own_cases=CLIENT_CASES
     case $1 in
         go) local -n own_cases=GO_CASES ;;
+        python | js) local -n own_cases=SECURE_CASES ;;
         cli) local -n own_cases=CLI_CASES ;;
+        system) local -n own_cases=SYSTEM_CASES ;;
     esac
     local name
     for name in "${own_cases[@]}"; do
@@ -453,26 +525,65 @@ command_of() {
         c) command=("$cache/c/interop") ;;
         rust) command=("$cache/rust/debug/interop") ;;
         cli) command=("$programs/cli/main.sh" "$cache/bin/nats") ;;
+        system)
+            command=("$programs/system/main.sh" "$cache/bin/nats" "$cache/bin/monitor-types")
+            ;;
     esac
+}
+
+# start_reference: a nats-server beside the tested server, on the same file.
+start_reference() {
+    local port log=$cache/logs/reference.log deadline=$((SECONDS + SERVER_START_SECONDS_MAX))
+    pick_port && reference_port=$port
+    pick_port && reference_monitor=$port
+    "$cache/bin/nats-server" --addr 127.0.0.1 --port "$reference_port" \
+        --http_port "$reference_monitor" --config "$programs/system/server.conf" \
+        >"$log" 2>&1 </dev/null &
+    reference_pid=$!
+    until grep --quiet 'Server is ready' "$log"; do
+        if ! kill -0 "$reference_pid" 2>/dev/null || ((SECONDS > deadline)); then
+            server_complaint="the nats-server to compare with did not start, see $log"
+            return 1
+        fi
+        sleep 0.02
+    done
+}
+
+stop_reference() {
+    [[ -n ${reference_pid:-} ]] || return 0
+    kill "$reference_pid" 2>/dev/null || true
+    wait "$reference_pid" || true
+    reference_pid=''
 }
 
 # run_program CASE...: starts the server and the language's program, does to the server what the
 # program asks for on its standard output, and keeps its results.
 run_program() {
     local log=$cache/logs/program-$language.log line name verdict detail status=0 port command
+    local monitor_port='' reference_port='' reference_monitor='' flags=()
+    if [[ $language == system ]]; then
+        pick_port && monitor_port=$port
+        flags=(--http_port "$monitor_port" --config "$programs/system/server.conf")
+    fi
     pick_port
-    if ! start_server --port "$port"; then
+    if ! start_server --port "$port" "${flags[@]}" ||
+        { [[ $language == system ]] && ! start_reference; }; then
         for name in "$@"; do
             record "$name" "$server_complaint"
         done
         return
     fi
+    start_secure_server "$@"
     command_of "$language"
     : >"$log"
     rm -f "$work/requests" "$work/answers"
     mkfifo "$work/requests" "$work/answers"
-    NATS_URL="nats://127.0.0.1:$port" INTEROP_CASES="$*" timeout "$PROGRAM_SECONDS_MAX" \
-        "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
+    NATS_URL="nats://127.0.0.1:$port" NATS_MONITOR="http://127.0.0.1:$monitor_port" \
+        REFERENCE_URL="nats://127.0.0.1:$reference_port" \
+        REFERENCE_MONITOR="http://127.0.0.1:$reference_monitor" \
+        INTEROP_CASES="$*" INTEROP_NKEY_SEED=$NKEY_SEED \
+        INTEROP_SECURE_URL="tls://localhost:${secure_port:-0}" INTEROP_CA="$work/ca.pem" \
+        timeout "$PROGRAM_SECONDS_MAX" "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
     program_pid=$!
     exec {answers}>"$work/answers" {requests}<"$work/requests"
     while IFS= read -r line <&"$requests"; do
@@ -493,7 +604,9 @@ run_program() {
     exec {answers}>&- {requests}<&-
     wait "$program_pid" || status=$?
     program_pid=''
+    stop_reference
     stop_server
+    stop_secure_server
     for name in "$@"; do
         if [[ -z ${results["$configuration|$language|$name"]:-} ]]; then
             record "$name" "the program ended with status $status and no result, see $log"
@@ -544,7 +657,7 @@ replay_against_real_server() {
     fi
     note "replaying the transcripts against nats-server $NATS_SERVER_VERSION"
     if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
-        cargo test --release --test transcripts </dev/null); then
+        cargo test --release --test transcripts --test refused_files </dev/null); then
         record replay pass
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"

@@ -13,7 +13,7 @@
 //! is what makes `flush()` mean the same thing on sixteen shards as on one.
 //!
 //! The modules below are floors: each uses only those above it, and `tests/tidy.rs` checks that.
-//! `client`, `mesh` and `monitor` are siblings and never import each other.
+//! `client`, `mesh`, `monitor` and `system` are siblings and never import each other.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
 //! `broker::{router, subject_table, match_cache, outbox, queue_group}`, `net::{connection, read_buffer}`,
@@ -38,6 +38,7 @@ pub mod net;
 pub mod client;
 pub mod mesh;
 pub mod monitor;
+pub mod system;
 // F7
 pub mod shard;
 // F8

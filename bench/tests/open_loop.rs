@@ -3,6 +3,7 @@
 mod support;
 
 use midge_bench::host::clock::now_ns;
+use midge_bench::load::disturbance::Disturbance;
 use midge_bench::load::event_loop::{
     Common, LoadThread, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
 };
@@ -34,6 +35,7 @@ fn plan(rate: f64, duration: Duration) -> LatencyPlan {
         late_limit: Duration::from_secs(1),
         late_share_max: 1.0,
         seed: 1,
+        beside: None,
     }
 }
 
@@ -67,6 +69,21 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
     near("max", 300.0);
     assert!(milliseconds(&result, "max") >= 300.0);
     assert!(milliseconds(&result, "p50") < 45.0);
+}
+
+#[test]
+fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
+    let server = FakeServer::start(|_| Action::Deliver);
+    for kind in [Disturbance::Flood, Disturbance::Large] {
+        let plan = LatencyPlan { beside: Some(kind), ..plan(200.0, Duration::from_millis(500)) };
+        let result =
+            latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true))
+                .unwrap();
+        assert!(result.valid, "{kind:?}: {:?}", result.faults);
+        assert!(result.counts.unwrap().all_good(), "{kind:?}");
+        assert_eq!(result.counts.unwrap().received, 100, "{kind:?}");
+        assert!(result.value("disturbing_messages").unwrap() > 0.0, "{kind:?}");
+    }
 }
 
 #[test]

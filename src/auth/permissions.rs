@@ -11,6 +11,7 @@
 //! session's own (`replies::ReplyTable`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::replies::ReplyTable;
@@ -94,6 +95,8 @@ pub struct Permissions {
     responses: Option<ResponseRule>,
     /// The user is in the system account.
     system_account: bool,
+    /// What this was compiled from, for those who ask what they may do.
+    options: Option<Arc<PermissionOptions>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -144,7 +147,13 @@ impl Permissions {
             subscribe_deny: SubscribeRules::compile(subscribe_deny)?,
             responses,
             system_account,
+            options: Some(Arc::new(options.clone())),
         })
+    }
+
+    /// What the configuration says; None = nothing.
+    pub fn options(&self) -> Option<&Arc<PermissionOptions>> {
+        self.options.as_ref()
     }
 
     /// No publish list is there: nothing but the reserved prefixes is refused.

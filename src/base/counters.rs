@@ -84,6 +84,7 @@ struct Inner {
     next_connection_id: AtomicU64,
     connections: AtomicUsize,
     connections_total: AtomicU64,
+    system_sequence: AtomicU64,
 }
 
 impl Default for ServerCounters {
@@ -93,6 +94,7 @@ impl Default for ServerCounters {
                 next_connection_id: AtomicU64::new(FIRST_CONNECTION_ID),
                 connections: AtomicUsize::new(0),
                 connections_total: AtomicU64::new(0),
+                system_sequence: AtomicU64::new(0),
             }),
         }
     }
@@ -101,6 +103,11 @@ impl Default for ServerCounters {
 impl ServerCounters {
     pub fn next_connection_id(&self) -> ConnectionId {
         ConnectionId(self.inner.next_connection_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number of the next message that the server itself sends.
+    pub fn next_system_sequence(&self) -> u64 {
+        self.inner.system_sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Counts a connection in and says how many there are with it.

@@ -27,6 +27,12 @@ pub const PENDING_BYTES_PACE: usize = 1 << 20;
 /// checked again. Past it the client is told `Authentication Timeout`. Enforced by the session's tick.
 pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Password checks that wait for a helper thread, those of clients that are gone included: who comes and goes
+/// fast must not fill the memory between two of them. Past it a check is not made and its client runs into
+/// `PASSWORD_CHECK_WAIT_MAX`. Enforced by `shard::Offload`.
+pub const PASSWORD_CHECKS_MAX: usize = 1 << 17;
+const _: () = assert!(PASSWORD_CHECKS_MAX > CONNECTIONS_MAX, "all clients may log in at once");
+
 /// Helper threads for bcrypt at most. They use cores that no shard is pinned to, one each. Enforced by
 /// `shard::Offload`.
 pub const OFFLOAD_THREADS_MAX: usize = 4;
@@ -169,6 +175,23 @@ pub const SNAPSHOT_DETAILS_PER_TURN: usize = 64;
 
 /// Cached subjects looked at for one shard's fan-out figures. Enforced by `shard::snapshot`.
 pub const SNAPSHOT_FANOUT_SUBJECTS_MAX: usize = 512;
+
+/// Messages that wait for one service of the server on one shard. Past it they are dropped and counted.
+/// Enforced by `broker::internal::Mailbox`.
+pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+
+/// Bytes that wait for one service of the server on one shard. Enforced as above.
+pub const MAILBOX_BYTES_MAX: usize = 4 << 20;
+
+/// Requests that wait for the thread that answers `$SYS`: the system account's, and as many of all others.
+/// Past it they are dropped and counted. Enforced by `server::system_queue`.
+pub const SYSTEM_REQUESTS_MAX: usize = 1024;
+
+/// Bytes of those requests; room for one largest message of the default size. Enforced as above.
+pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
+
+const _: () =
+    assert!(PAYLOAD_BYTES_MAX < SYSTEM_REQUEST_BYTES_MAX && PAYLOAD_BYTES_MAX < MAILBOX_BYTES_MAX);
 
 /// Entries of the lists in one monitoring answer, subscriptions of all its connections together. Past it
 /// the answer is cut and says so. Enforced by the side that gathers.

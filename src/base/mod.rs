@@ -9,4 +9,5 @@ pub mod log;
 pub mod pool;
 pub mod ring;
 mod ring_parts;
+pub mod time_text;
 pub mod turn_clock;

@@ -5,6 +5,7 @@
 
 pub mod inspect;
 pub mod interest;
+pub mod internal;
 pub mod link;
 pub mod match_cache;
 pub mod outbox;
@@ -61,6 +62,8 @@ pub struct BrokerCounters {
     pub forwarded: u64,
     /// Queue messages that came over a link and found no member anywhere any more.
     pub queue_members_gone: u64,
+    /// Messages of the server itself that a shard behind a full lane did not get.
+    pub internal_dropped: u64,
 }
 
 struct AccountState {

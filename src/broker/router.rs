@@ -107,6 +107,8 @@ pub struct Publisher {
 /// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
 #[derive(Default)]
 pub struct Turn {
+    /// Whose turn it is; none while messages come in from another shard.
+    pub publisher: Option<ConnectionId>,
     pub deliveries: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
@@ -125,7 +127,7 @@ impl Turn {
 }
 
 /// Links a message goes to, with the queue groups picked there.
-type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
+pub(super) type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
 
 impl Broker {
     /// Routes a client's message. Returns whether anybody got it.
@@ -168,7 +170,8 @@ impl Broker {
             true => None,
             false => Some(self.clients[publisher.client.index()].outbox.id),
         };
-        let mut delivered = self.deliver_plain(message, cache, list, no_echo, turn);
+        let mut delivered =
+            !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
         if cache.is_only || (list.groups.is_empty() && list.links.is_empty()) {
             if !self.expired.is_empty() {
                 self.remove_expired();
@@ -220,14 +223,16 @@ impl Broker {
         }
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
-            self.forward(publisher, no_echo, message, &list.links, &picks, turn);
+            let source =
+                Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
+            self.forward(source, message, &list.links, &picks, turn);
         }
         self.remove_expired();
         delivered
     }
 
     /// The matched list of a subject, from the account's cache or the table.
-    fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
+    pub(super) fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
         account.counts.matches += 1;
         if let Some(list) = account.cache.get(subject) {
             account.counts.cache_hits += 1;
@@ -243,7 +248,7 @@ impl Broker {
     /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection that
     /// published it and asked not to hear itself.
     #[inline]
-    fn fan_out(
+    pub(super) fn fan_out(
         &mut self,
         subscriptions: &[Rc<Subscription>],
         message: &Message<'_>,
@@ -292,7 +297,9 @@ impl Broker {
         turn: &mut Turn,
         push: impl FnOnce(&Outbox) -> Pushed,
     ) -> bool {
-        let Sink::Client { outbox, .. } = &subscription.sink else { return false };
+        let Sink::Client { outbox, .. } = &subscription.sink else {
+            return self.deliver_internal(subscription, message, turn);
+        };
         if subscription.removed.get() {
             return false;
         }
@@ -322,7 +329,7 @@ impl Broker {
 
     /// Delivers to one member of a group, or picks the link where one lives. Without `picks` only members
     /// of this shard are asked.
-    fn deliver_to_group<'a>(
+    pub(super) fn deliver_to_group<'a>(
         &mut self,
         group: &'a QueueGroup,
         message: &Message<'_>,
@@ -335,7 +342,7 @@ impl Broker {
         for offset in 0..group.members.len() {
             let member = &group.members[(start + offset) % group.members.len()];
             match member.sink {
-                Sink::Client { .. } => {
+                Sink::Client { .. } | Sink::Internal(_) => {
                     if self.deliver(member, message, no_echo, turn) {
                         return true;
                     }
@@ -354,17 +361,14 @@ impl Broker {
     }
 
     /// One copy to each link that has plain interest or a picked member.
-    fn forward(
+    pub(super) fn forward(
         &mut self,
-        publisher: &Publisher,
-        no_echo: Option<ConnectionId>,
+        source: Source,
         message: &Message<'_>,
         links: &[LinkId],
         picks: &Picks<'_>,
         turn: &mut Turn,
     ) {
-        let source =
-            Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
         let picked_only = picks.iter().map(|pick| pick.0).filter(|link| !links.contains(link));
         let mut targets: SmallVec<[LinkId; 8]> = SmallVec::from_slice(links);
         for link in picked_only {
@@ -511,7 +515,7 @@ impl Broker {
 
     /// Ends the fan-out: subscriptions that reached their maximum leave the table now.
     #[inline]
-    fn remove_expired(&mut self) {
+    pub(super) fn remove_expired(&mut self) {
         while let Some(subscription) = self.expired.pop() {
             self.forget(&subscription);
         }

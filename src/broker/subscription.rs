@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{ClientKey, LinkId};
+use crate::broker::internal::InternalSink;
 use crate::broker::outbox::Outbox;
 use crate::broker::subject_table::Slot;
 
@@ -14,6 +15,8 @@ pub enum Sink {
     Client { key: ClientKey, outbox: Rc<Outbox> },
     /// Interest behind a link; `weight` members of the queue group live there.
     Link(LinkId),
+    /// A service of the server on this shard.
+    Internal(Rc<InternalSink>),
 }
 
 /// See the module's words. Filter, queue and sid share one allocation: there are millions of these.
@@ -71,7 +74,7 @@ impl Subscription {
     pub fn client(&self) -> Option<ClientKey> {
         match self.sink {
             Sink::Client { key, .. } => Some(key),
-            Sink::Link(_) => None,
+            Sink::Link(_) | Sink::Internal(_) => None,
         }
     }
 }

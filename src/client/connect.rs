@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::session::{ClientSession, Stage};
+use super::session::{ClientSession, Report, Stage};
 use crate::auth::account::Account;
 use crate::auth::authenticator::{
     ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
@@ -77,7 +77,7 @@ impl ClientSession {
                 (self.context.check_password)(self.id, job);
                 Ok(())
             }
-            Decision::Refused(refusal) => Err(self.refuse(refusal)),
+            Decision::Refused(refusal) => Err(self.refuse(broker, refusal)),
         }
     }
 
@@ -94,12 +94,12 @@ impl ClientSession {
                 self.ok();
                 Ok(())
             }
-            Err(refusal) => Err(self.refuse(refusal)),
+            Err(refusal) => Err(self.refuse(broker, refusal)),
         }
     }
 
     #[cold]
-    fn refuse(&mut self, refusal: Refusal) -> CloseReason {
+    fn refuse(&mut self, broker: &mut Broker, refusal: Refusal) -> CloseReason {
         let connect = &self.connect;
         let who = match (connect.nkey.is_empty(), connect.user.is_empty()) {
             (false, _) => format!(" - Nkey {}", quoted(connect.nkey.as_bytes())),
@@ -107,11 +107,14 @@ impl ClientSession {
             (true, true) => String::new(),
         };
         log_client!(error, self, "authentication error{who} ({refusal})");
+        self.report(broker, Report::Refused);
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
         CloseReason::AuthenticationFailure
     }
 
     fn logged_in(&mut self, broker: &mut Broker, identity: Identity) -> Result<(), CloseReason> {
+        let before = self.identity.as_ref().map(|identity| identity.account.name.clone());
+        let left = before.filter(|name| *name != identity.account.name);
         self.leave_account();
         let auth = self.context.auth.borrow().clone();
         let connections = auth.connections(&identity.account);
@@ -125,6 +128,7 @@ impl ClientSession {
         broker.set_account(self.key, self.account);
         self.take_identity(identity);
         self.stage = Stage::Connected;
+        self.report(broker, Report::LoggedIn { left });
         if !(0..=1).contains(&self.connect.protocol) {
             self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
             log_client!(error, self, "{}", text::INVALID_CLIENT_PROTOCOL);
@@ -185,6 +189,10 @@ impl ClientSession {
     /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
     /// the subscriptions they may no longer have.
     pub fn reload(&mut self) -> Option<CloseReason> {
+        // It ends already, and the broker does not know it any more; only its last bytes are still leaving.
+        if self.detached {
+            return None;
+        }
         self.renew_trace();
         let identity = self.identity.clone()?;
         let auth = self.context.auth.borrow().clone();
@@ -205,6 +213,8 @@ impl ClientSession {
             if auth.authenticator.has_moved(user, nkey, &identity.account.name) {
                 return Some(CloseReason::ClientClosed);
             }
+            let handle = self.context.broker.clone();
+            self.report(&mut handle.borrow_mut(), Report::Refused);
             self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
             return Some(CloseReason::AuthenticationFailure);
         };

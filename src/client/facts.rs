@@ -1,14 +1,18 @@
 //! What a session tells monitoring about itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::session::{ClientSession, Stage};
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
+use crate::auth::state::AuthState;
 use crate::base::ids::{ClientKey, ConnectionId};
 use crate::base::limits::CLOSED_SUBSCRIPTIONS_MAX;
+use crate::config::auth_options::PermissionOptions;
+use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::protocol::nats::encode;
-use crate::protocol::nats::handshake::ConnectOptions;
+use crate::protocol::nats::handshake::{ConnectOptions, Info};
 
 /// One session as it stands now. Borrowed: whoever wants to keep something copies it.
 pub struct SessionFacts<'a> {
@@ -52,6 +56,20 @@ impl ClientSession {
     /// Whether it has left the broker: it is about to go.
     pub fn is_detached(&self) -> bool {
         self.detached
+    }
+
+    /// What describes the server, as it is now.
+    pub fn server_facts(&self) -> (Arc<Info>, Arc<Options>) {
+        (self.context.info.borrow().clone(), self.context.options.borrow().clone())
+    }
+
+    pub fn auth_state(&self) -> Arc<AuthState> {
+        self.context.auth.borrow().clone()
+    }
+
+    /// The permissions its user was given in the configuration, if any.
+    pub fn permission_options(&self) -> Option<Arc<PermissionOptions>> {
+        self.permissions.options().cloned()
     }
 
     /// Sends a PING to a client library whose round-trip time is asked for and not known yet, so that the

@@ -40,8 +40,8 @@ use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 use crate::protocol::nats::parser::{
-    Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max, plain_publish,
-    repeated_publish,
+    PLAIN_LINE_BYTES_MAX, Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max,
+    plain_publish, repeated_publish,
 };
 use crate::protocol::subject;
 
@@ -63,6 +63,21 @@ pub struct ClientContext {
     /// Logins whose password is being checked.
     pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
     pub random: RefCell<fastrand::Rng>,
+    /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
+    pub report: Box<Reporter>,
+}
+
+/// Who is told of logins.
+pub type Reporter = dyn Fn(&mut Broker, &ClientSession, Report);
+
+/// What becomes of somebody who wants to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// With the account it was in before, if it was another one.
+    LoggedIn {
+        left: Option<Arc<str>>,
+    },
+    Refused,
 }
 
 impl ClientContext {
@@ -229,7 +244,7 @@ impl ClientSession {
             },
             parser: Parser::default(),
             route_cache: RouteCache::default(),
-            turn: Turn::default(),
+            turn: Turn { publisher: Some(id), ..Turn::default() },
             remote_pace,
             subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
@@ -272,9 +287,25 @@ impl ClientSession {
 
     /// Tells a client that keeps up with INFO that something changed.
     pub fn push_async_info(&self) {
-        if self.connect.protocol >= 1 && self.first_pong_sent {
+        if self.reads_async_info() {
             self.outbox.push_bytes(&self.own_info().line());
         }
+    }
+
+    /// Tells this client alone to look for another server; false if it would not understand.
+    pub fn push_lame_duck_info(&self) -> bool {
+        if self.reads_async_info() {
+            self.outbox.push_bytes(&Info { lame_duck: true, ..self.own_info() }.line());
+        }
+        self.reads_async_info()
+    }
+
+    fn reads_async_info(&self) -> bool {
+        self.connect.protocol >= 1 && self.first_pong_sent
+    }
+
+    pub(super) fn report(&self, broker: &mut Broker, report: Report) {
+        (self.context.report)(broker, self, report);
     }
 
     fn execute(
@@ -434,6 +465,8 @@ impl ClientSession {
                 &format!("Permissions Violation for Publish with Reply of {reply}"),
                 &format!("Publish Violation - Reply {reply}"),
             );
+            // The route cache still holds another subject: a line like this one is not to be learnt.
+            self.route_allowed = false;
             return false;
         }
         true
@@ -598,6 +631,7 @@ impl ClientSession {
                     return self.log_in(broker);
                 }
                 self.log_error("authentication error");
+                self.report(broker, Report::Refused);
                 self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
                 Err(CloseReason::AuthenticationFailure)
             }
@@ -610,6 +644,7 @@ impl ClientSession {
     fn is_quick(&self) -> bool {
         !self.parser.is_skipping()
             && self.trace.is_none()
+            && self.limits.control_line_bytes_max >= PLAIN_LINE_BYTES_MAX
             && matches!(self.stage, Stage::Fresh | Stage::Connected)
     }
 
@@ -760,7 +795,7 @@ impl Session for ClientSession {
             if self.stage == Stage::CheckingPassword {
                 let Some(wait) = &self.login_wait else { break Step::ReadMore };
                 let gate = wait.gate.clone();
-                break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
+                break Step::WaitFor(Wait::Login { gate });
             }
             let bytes = &input.bytes()[consumed_total..];
             if quick

@@ -12,6 +12,9 @@ use crate::config::tls_options::TlsOptions;
 /// `payload_bytes_max` when the operator asked for no limit: what nats-server's 32 bit field can hold.
 pub const PAYLOAD_BYTES_UNLIMITED: usize = i32::MAX as usize;
 
+/// Flags of parts that this server does not have; tools that list them find them off.
+pub const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
+
 /// All options of one server. Immutable once the server runs; a reload makes a new value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {

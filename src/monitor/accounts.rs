@@ -24,7 +24,7 @@ pub struct Accountz {
 
 /// Fields and order as nats-server's `AccountInfo`.
 #[derive(Debug, Serialize)]
-struct AccountReport {
+pub struct AccountReport {
     account_name: String,
     update_time: String,
     #[serde(skip_serializing_if = "is_false")]
@@ -35,8 +35,73 @@ struct AccountReport {
     leafnode_connections: u32,
     client_connections: usize,
     subscriptions: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exports: Vec<ServiceExport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<ServiceImport>,
     name_tag: String,
     sublist_stats: TableReport,
+}
+
+/// Fields and order as nats-server's `ExtExport`, as far as this server has them.
+#[derive(Debug, Serialize)]
+struct ServiceExport {
+    subject: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    response_type: &'static str,
+}
+
+/// Fields and order as nats-server's `ExtImport`, as far as this server has them.
+#[derive(Debug, Serialize)]
+struct ServiceImport {
+    subject: String,
+    account: String,
+    to: &'static str,
+    local_subject: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    invalid: bool,
+    share: bool,
+    tracking: bool,
+}
+
+const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+
+/// What the system account offers to the others.
+fn system_exports() -> Vec<ServiceExport> {
+    let offered = [
+        ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"),
+        ("$SYS.REQ.ACCOUNT.*.STATZ", "Streamed"),
+        ("$SYS.REQ.USER.*.INFO", "Singleton"),
+    ];
+    let export =
+        |(subject, response_type)| ServiceExport { subject, kind: "service", response_type };
+    offered.map(export).into()
+}
+
+/// What an account has of the system account, told as the import that it would be in nats-server.
+fn system_imports(account: &Account, system: &Account) -> Vec<ServiceImport> {
+    let import = |service: String, local: &'static str| ServiceImport {
+        subject: service,
+        account: system.name.to_string(),
+        to: local,
+        local_subject: local,
+        kind: "service",
+        invalid: false,
+        share: local == USER_INFO,
+        tracking: false,
+    };
+    let name = &account.name;
+    let mut imports = vec![import(format!("$SYS.REQ.USER.{name}.INFO"), USER_INFO)];
+    if !account.is_system {
+        let connz = format!("$SYS.REQ.ACCOUNT.{name}.CONNZ");
+        imports.push(import(connz.clone(), "$SYS.REQ.ACCOUNT.PING.CONNZ"));
+        imports.push(import(connz, "$SYS.REQ.SERVER.PING.CONNZ"));
+        let statz = format!("$SYS.REQ.ACCOUNT.{name}.STATZ");
+        imports.push(import(statz, "$SYS.REQ.ACCOUNT.PING.STATZ"));
+    }
+    imports
 }
 
 fn is_false(value: &bool) -> bool {
@@ -70,7 +135,18 @@ pub fn accountz(facts: &ServerFacts) -> Accountz {
 
 /// One account.
 pub fn account_detail(facts: &ServerFacts, account: &Account, table: &TableSummary) -> Accountz {
-    let report = AccountReport {
+    let report = account_report(facts, account, table);
+    Accountz { account_detail: Some(report), ..empty(facts) }
+}
+
+/// The part of it that is about the account.
+pub fn account_report(
+    facts: &ServerFacts,
+    account: &Account,
+    table: &TableSummary,
+) -> AccountReport {
+    let system = facts.auth.authenticator.accounts().system();
+    AccountReport {
         account_name: account.name.to_string(),
         update_time: super::text::timestamp(facts.config_loaded),
         is_system: account.is_system,
@@ -80,10 +156,11 @@ pub fn account_detail(facts: &ServerFacts, account: &Account, table: &TableSumma
         leafnode_connections: 0,
         client_connections: facts.auth.connections(account).value(),
         subscriptions: table.subscriptions,
+        exports: if account.is_system { system_exports() } else { Vec::new() },
+        imports: system.map_or_else(Vec::new, |system| system_imports(account, system)),
         name_tag: account.name.to_string(),
         sublist_stats: table.into(),
-    };
-    Accountz { account_detail: Some(report), ..empty(facts) }
+    }
 }
 
 /// Fields and order as nats-server's `AccountStatz`.
@@ -94,8 +171,9 @@ pub struct AccountStatz {
     account_statz: Vec<AccountStat>,
 }
 
+/// Fields and order as nats-server's `AccountStat`.
 #[derive(Debug, Serialize)]
-struct AccountStat {
+pub struct AccountStat {
     acc: String,
     name: String,
     conns: usize,
@@ -127,13 +205,17 @@ fn traffic(msgs: u64, bytes: u64) -> Traffic {
     Traffic { msgs, bytes, gateways: none(), routes: none(), leafs: none() }
 }
 
-/// Accounts with clients; all of them with `unused`. Totals and tables are by name.
+/// Accounts with clients; all of them with `unused`; of them the `wanted` ones, if any are named. Totals and
+/// tables are by name.
 pub fn accstatz(
     facts: &ServerFacts,
     unused: bool,
+    wanted: &[String],
     totals: &BTreeMap<String, AccountTotals>,
     tables: &BTreeMap<String, TableSummary>,
 ) -> AccountStatz {
+    let is_wanted =
+        |account: &Account| wanted.is_empty() || wanted.iter().any(|name| **name == *account.name);
     let stat = |account: &Account| {
         let name: &str = &account.name;
         let total = totals.get(name).copied().unwrap_or_default();
@@ -154,8 +236,22 @@ pub fn accstatz(
         server_id: facts.info.server_id.clone(),
         now: facts.now_text(),
         account_statz: accounts
+            .filter(|account| is_wanted(account))
             .map(|account| stat(account))
             .filter(|stat| unused || stat.conns > 0)
             .collect(),
+    }
+}
+
+impl AccountStatz {
+    pub fn is_empty(&self) -> bool {
+        self.account_statz.is_empty()
+    }
+
+    /// The first account of the answer, and how many clients it has.
+    pub fn into_first(self) -> Option<(AccountStat, usize)> {
+        let first = self.account_statz.into_iter().next()?;
+        let connections = first.conns;
+        Some((first, connections))
     }
 }

@@ -39,7 +39,7 @@ pub enum SortBy {
 }
 
 impl SortBy {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "" | "cid" | "start" => Self::Id,
             "subs" => Self::Subscriptions,
@@ -126,6 +126,8 @@ pub struct ConnzOptions {
     pub filter: ConnectionFilter,
     /// MQTT is not spoken here: a filter for one of its clients finds nobody.
     pub mqtt_client: bool,
+    /// Only clients with a subscription that overlaps this.
+    pub filter_subject: Option<String>,
 }
 
 /// `subs=`: a boolean or `detail`.
@@ -139,12 +141,17 @@ pub fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
 
 /// `offset` and `limit`; what is negative or 0 means the default.
 pub fn parse_window(query: &Query) -> Result<(usize, usize), String> {
-    let offset = usize::try_from(query.integer("offset")?).unwrap_or(0);
-    let limit = match usize::try_from(query.integer("limit")?) {
+    Ok(window(query.integer("offset")?, query.integer("limit")?))
+}
+
+/// The same of two numbers.
+pub(super) fn window(offset: i64, limit: i64) -> (usize, usize) {
+    let offset = usize::try_from(offset).unwrap_or(0);
+    let limit = match usize::try_from(limit) {
         Ok(0) | Err(_) => LIST_LIMIT_DEFAULT,
         Ok(limit) => limit,
     };
-    Ok((offset, limit))
+    (offset, limit)
 }
 
 impl ConnzOptions {
@@ -173,7 +180,18 @@ impl ConnzOptions {
         };
         let limit = if id > 0 { 1 } else { limit };
         let mqtt_client = query.given("mqtt_client").is_some();
-        Ok(Self { sort, auth, subscriptions, offset, limit, state, filter, mqtt_client })
+        let filter_subject = None;
+        Ok(Self {
+            sort,
+            auth,
+            subscriptions,
+            offset,
+            limit,
+            state,
+            filter,
+            mqtt_client,
+            filter_subject,
+        })
     }
 }
 
@@ -185,7 +203,7 @@ pub enum Listed {
 }
 
 impl Listed {
-    fn id(&self) -> u64 {
+    pub fn id(&self) -> u64 {
         match self {
             Self::Open { numbers, .. } => numbers.id,
             Self::Closed(closed) => closed.details.numbers.id,
@@ -239,7 +257,8 @@ pub struct Connz {
     total: usize,
     offset: usize,
     limit: usize,
-    connections: Vec<ConnectionReport>,
+    /// None where an account was asked for that is not there.
+    connections: Option<Vec<ConnectionReport>>,
 }
 
 /// Fields and order as nats-server's `ConnInfo`.
@@ -320,7 +339,20 @@ pub fn connz(
         total,
         offset: options.offset,
         limit: options.limit,
-        connections,
+        connections: Some(connections),
+    }
+}
+
+/// nats-server's answer about an account that is not there.
+pub fn unknown_account(facts: &ServerFacts, options: &ConnzOptions) -> Connz {
+    Connz {
+        server_id: String::new(),
+        now: facts.now_text(),
+        num_connections: 0,
+        total: 0,
+        offset: options.offset,
+        limit: options.limit,
+        connections: None,
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Ask {
     Accountz(Option<String>),
     Accstatz {
         unused: bool,
+        /// Empty = all.
+        accounts: Vec<String>,
     },
     Healthz(HealthzOptions),
     Jsz,
@@ -80,7 +82,10 @@ pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
         "/leafz" => others::check_leafz(query).map(|()| Ask::Leafz).map_err(refused)?,
         "/gatewayz" => others::check_gatewayz(query).map(|()| Ask::Gatewayz).map_err(refused)?,
         "/accountz" => Ask::Accountz(query.given("acc")),
-        "/accstatz" => Ask::Accstatz { unused: query.boolean("unused").map_err(refused)? },
+        "/accstatz" => Ask::Accstatz {
+            unused: query.boolean("unused").map_err(refused)?,
+            accounts: Vec::new(),
+        },
         "/healthz" => Ask::Healthz(HealthzOptions::parse(query).map_err(refused)?),
         "/jsz" => others::check_jsz(query).map(|()| Ask::Jsz).map_err(refused)?,
         "/raftz" => Ask::Raftz,

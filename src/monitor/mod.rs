@@ -12,6 +12,7 @@ pub mod http;
 pub mod metrics;
 pub mod others;
 pub mod query;
+pub mod requested;
 pub mod snapshot;
 pub mod subsz;
 pub mod text;

@@ -75,6 +75,8 @@ struct JetStreamConfig {
 struct Healthz {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<HealthError>,
@@ -175,6 +177,8 @@ pub struct HealthzOptions {
     pub details: bool,
     /// A stream was named without its account, or a consumer without its stream.
     missing: Option<(&'static str, &'static str)>,
+    /// The answer has its HTTP status among its fields: it comes without HTTP.
+    pub with_code: bool,
 }
 
 impl HealthzOptions {
@@ -184,14 +188,20 @@ impl HealthzOptions {
         }
         let details = query.boolean("details")?;
         let is_given = |name: &str| !query.get(name).is_empty();
-        let missing = if is_given("stream") && !is_given("account") {
+        let (account, stream) = (is_given("account"), is_given("stream"));
+        Ok(Self::new(details, account, stream, is_given("consumer")))
+    }
+
+    /// Of what is given.
+    pub fn new(details: bool, account: bool, stream: bool, consumer: bool) -> Self {
+        let missing = if stream && !account {
             Some(("account", "stream"))
-        } else if is_given("consumer") && !is_given("stream") {
+        } else if consumer && !stream {
             Some(("stream", "consumer"))
         } else {
             None
         };
-        Ok(Self { details, missing })
+        Self { details, missing, with_code: false }
     }
 }
 
@@ -215,11 +225,13 @@ pub fn healthz(options: &HealthzOptions, late_shards: &[usize]) -> Response {
         400 => "error",
         _ => "unavailable",
     };
+    let status_code = options.with_code.then_some(status);
     let health = match (options.details, error) {
         (true, Some(error)) => {
-            Healthz { status: "error", error: None, errors: vec![HealthError { kind, error }] }
+            let errors = vec![HealthError { kind, error }];
+            Healthz { status: "error", status_code, error: None, errors }
         }
-        (_, error) => Healthz { status: state, error, errors: Vec::new() },
+        (_, error) => Healthz { status: state, status_code, error, errors: Vec::new() },
     };
     Response::json(status, serde_json::to_vec(&health).expect("plain values always serialize"))
 }

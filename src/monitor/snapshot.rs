@@ -33,6 +33,8 @@ pub struct ShardSummary {
     pub lanes: LaneSummary,
     pub table: TableSummary,
     pub queue_members_gone: u64,
+    /// `$SYS` requests and events that found no room.
+    pub system_dropped: u64,
     /// In the order of account ids; `names` of `AccountTotals` come from the configuration.
     pub tables_by_account: Vec<TableSummary>,
 }

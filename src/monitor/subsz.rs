@@ -25,11 +25,16 @@ impl SubszOptions {
         let list = query.boolean("subs")?;
         let (offset, limit) = parse_window(query)?;
         let test = query.given("test");
-        if let Some(test) = test.as_ref().filter(|test| !subject::is_valid_literal(test.as_bytes()))
-        {
-            return Err(format!("invalid test subject, must be valid publish subject: {test}"));
+        Self { list, offset, limit, account: query.given("acc"), test }.checked()
+    }
+
+    pub(super) fn checked(self) -> Result<Self, String> {
+        match &self.test {
+            Some(test) if !subject::is_valid_literal(test.as_bytes()) => {
+                Err(format!("invalid test subject, must be valid publish subject: {test}"))
+            }
+            _ => Ok(self),
         }
-        Ok(Self { list, offset, limit, account: query.given("acc"), test })
     }
 }
 

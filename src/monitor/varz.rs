@@ -10,7 +10,7 @@ use super::snapshot::{Gathered, ShardSummary};
 use super::text;
 use crate::auth::state::AuthState;
 use crate::base::histogram::{Durations, nanoseconds, upper_bound_ns};
-use crate::config::options::{Options, WriteTimeoutPolicy};
+use crate::config::options::{FEATURE_FLAGS, Options, WriteTimeoutPolicy};
 use crate::protocol::nats::handshake::Info;
 
 /// What is true of the server whatever its shards do. One value per answer.
@@ -191,6 +191,8 @@ struct MidgeFacts {
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     late_shards: Vec<usize>,
+    /// `$SYS` requests and events that found no room.
+    system_dropped: u64,
     delivery_latency: LatencyFacts,
 }
 
@@ -261,9 +263,6 @@ struct LaneFacts {
     waiting_interest: usize,
     staged_bytes: usize,
 }
-
-/// Flags of parts that this server does not have; tools that list them find them off.
-const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
 
 /// A whole number without its `.0`.
 fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -368,6 +367,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
             driver: facts.driver,
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
+            system_dropped: sum(|s| s.system_dropped),
             delivery_latency: LatencyFacts::new(&queued),
         },
     }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
@@ -19,6 +19,7 @@ use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::error_text::os_error_text;
+use crate::shard::system::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
 /// How long all shards may take to come up.
@@ -48,6 +49,18 @@ pub struct Placement {
     pub free_cores: Vec<usize>,
 }
 
+/// What the process has made for its shards.
+pub struct Provisions {
+    /// The Unix domain socket, if there is one.
+    pub unix: Option<UnixListener>,
+    /// Of the client port; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
+    /// How the server's own service is reached.
+    pub system: SystemDoor,
+    /// When the server started, by both clocks.
+    pub started: (Instant, SystemTime),
+}
+
 /// Binds and starts everything; returns once every shard accepts connections.
 ///
 /// # Errors
@@ -57,9 +70,9 @@ pub fn start(
     auth: &Arc<AuthState>,
     placement: Placement,
     info: impl FnOnce(SocketAddr) -> Info,
-    unix: Option<UnixListener>,
-    tls: Option<Arc<TlsServer>>,
+    provisions: Provisions,
 ) -> Result<Shards, String> {
+    let Provisions { unix, tls, system, started } = provisions;
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
@@ -138,6 +151,8 @@ pub fn start(
             info: info.clone(),
             tls: tls.clone(),
             server: counters.clone(),
+            system: system.clone(),
+            started,
             random_seed: fastrand::u64(..),
         };
         let ready = ready.clone();

@@ -22,6 +22,8 @@ pub mod process_usage;
 pub mod reload;
 pub mod signal_command;
 pub mod signals;
+pub mod system_queue;
+pub mod system_service;
 #[cfg(test)]
 mod temporary;
 pub mod unix_socket;

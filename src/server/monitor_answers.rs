@@ -1,6 +1,7 @@
 //! One answer of the monitoring port: which shards are asked for what, and the report made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,13 +9,14 @@ use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::limits::MONITOR_ENTRIES_MAX;
 use crate::config::options::Options;
-use crate::monitor::accounts;
+use crate::monitor::accounts::{self, AccountStatz};
 use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
 use crate::monitor::endpoints::{Ask, plan};
 use crate::monitor::http::{Request, Response};
 use crate::monitor::others::{self, pretty};
 use crate::monitor::snapshot::{
-    AccountReport, AccountTotals, ConnectionDetails, Gathered, ShardSummary, TableSummary,
+    AccountReport, AccountTotals, ConnectionDetails, Gathered, ShardSummary, SubscriptionDetails,
+    TableSummary,
 };
 use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
@@ -24,8 +26,9 @@ use crate::protocol::nats::handshake::Info;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
 use crate::server::process_usage::ProcessUsage;
-use crate::shard::ShardHandle;
 use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
+use crate::shard::{Shard, ShardHandle};
+use crate::system::answer::{Outcome, StatsFacts, Volume};
 
 /// Looking at every connection for the sake of `/metrics` happens no more often.
 const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +46,11 @@ pub struct Live {
     pub certificate_ends: Option<SystemTime>,
 }
 
+/// Requests answered so far over HTTP, by path.
+pub type RequestCounts = Arc<Mutex<BTreeMap<String, u64>>>;
+
 /// What is true of one run.
+#[derive(Clone)]
 pub struct Fixed {
     pub shards: Vec<ShardHandle>,
     pub counters: ServerCounters,
@@ -51,15 +58,15 @@ pub struct Fixed {
     pub driver: &'static str,
     pub port: u16,
     pub base_path: String,
+    pub requests: RequestCounts,
 }
 
-/// See the module's words. Owned by the monitor's thread.
+/// See the module's words. Each thread that answers has its own.
 pub struct Answers {
     fixed: Fixed,
     live: Arc<Mutex<Live>>,
     gatherer: Gatherer,
     usage: ProcessUsage,
-    requests: BTreeMap<String, u64>,
     /// When accounts were last walked for, and what was found.
     account_totals: Option<(Instant, BTreeMap<String, AccountTotals>)>,
 }
@@ -68,7 +75,7 @@ impl Answers {
     pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
         let gatherer = Gatherer::new(fixed.shards.clone());
         let usage = ProcessUsage::new(gatherer.shard_count());
-        Self { fixed, live, gatherer, usage, requests: BTreeMap::new(), account_totals: None }
+        Self { fixed, live, gatherer, usage, account_totals: None }
     }
 
     /// Called about once a second.
@@ -81,7 +88,14 @@ impl Answers {
             Ok(ask) => ask,
             Err(response) => return response,
         };
-        *self.requests.entry(ask.path().to_owned()).or_default() += 1;
+        let mut counts = self.fixed.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(ask.path().to_owned()).or_default() += 1;
+        drop(counts);
+        self.respond(ask)
+    }
+
+    /// Answers what was understood, whoever asked.
+    pub fn respond(&mut self, ask: Ask) -> Response {
         match ask {
             Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
             Ask::Dashboard => dashboard::dashboard(),
@@ -98,7 +112,10 @@ impl Answers {
             Ask::Subsz(options) => self.subsz(&options),
             Ask::Accountz(None) => pretty(&accounts::accountz(&self.facts())),
             Ask::Accountz(Some(name)) => self.account(&name),
-            Ask::Accstatz { unused } => self.accstatz(unused),
+            Ask::Accstatz { unused, accounts } => {
+                let (statz, late_shards) = self.accstatz(unused, &accounts);
+                Response { late_shards, ..pretty(&statz) }
+            }
             Ask::Routez => others::routez(&self.facts()),
             Ask::Leafz => others::leafz(&self.facts()),
             Ask::Gatewayz => others::gatewayz(&self.facts()),
@@ -112,7 +129,7 @@ impl Answers {
         }
     }
 
-    fn facts(&mut self) -> ServerFacts {
+    pub fn facts(&mut self) -> ServerFacts {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ServerFacts {
             info: live.info,
@@ -127,14 +144,23 @@ impl Answers {
             monitor_port: self.fixed.port,
             connections_total: self.fixed.counters.connections_total(),
             process: self.usage.facts(),
-            requests: self.requests.clone(),
+            requests: {
+                let counts = self.fixed.requests.lock();
+                counts.unwrap_or_else(PoisonError::into_inner).clone()
+            },
         }
     }
 
     fn connz(&mut self, options: &ConnzOptions) -> Response {
         let facts = self.facts();
+        if let Some(name) = &options.filter.account
+            && facts.auth.authenticator.accounts().get(name).is_none()
+        {
+            return pretty(&connz::unknown_account(&facts, options));
+        }
         let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
+        let mut late_shards = Vec::new();
         let mut total = 0;
         if options.state != State::Closed {
             let filter = options.filter.clone();
@@ -142,6 +168,7 @@ impl Answers {
             let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.connection_page(&filter, from)
             });
+            late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
                 listed.extend(rows.into_iter().map(|row| Listed::Open {
                     shard,
@@ -156,12 +183,17 @@ impl Answers {
                 Some(_) => self.fixed.counters.connections(),
                 None => listed.len(),
             };
+            if let Some(filter) = &options.filter_subject {
+                let interested = self.connections_with_interest(&options.filter.account, filter);
+                listed.retain(|one| interested.contains(&one.id()));
+            }
         }
         if options.state != State::Open {
             let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
             let closed = self
                 .gatherer
                 .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            late_shards.extend(closed.late_shards);
             let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
@@ -175,7 +207,40 @@ impl Answers {
         let mut described = self.describe(selected, options);
         let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
         let response = pretty(&connz::connz(&facts, options, total, described));
-        Response { cut, ..response }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..response }
+    }
+
+    /// The clients of an account with a subscription that overlaps the filter.
+    fn connections_with_interest(
+        &mut self,
+        account: &Option<String>,
+        filter: &str,
+    ) -> BTreeSet<u64> {
+        let filter = SubscriptionFilter {
+            account: account.clone(),
+            overlaps: Some(filter.to_owned()),
+            ..SubscriptionFilter::default()
+        };
+        let (found, _) = self.subscriptions(filter);
+        found.into_iter().map(|(_, subscription)| subscription.connection).collect()
+    }
+
+    /// At most `MONITOR_ENTRIES_MAX` subscriptions that pass the filter, with their accounts, and the shards
+    /// that were late.
+    fn subscriptions(
+        &mut self,
+        filter: SubscriptionFilter,
+    ) -> (Vec<(String, SubscriptionDetails)>, Vec<usize>) {
+        let starts = (0..self.gatherer.shard_count())
+            .map(|shard| (shard, SubscriptionPlace::default()))
+            .collect();
+        let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
+            shard.subscription_page(&filter, from)
+        });
+        let all = pages.answers.into_iter().flat_map(|list| list.1).collect();
+        (all, pages.late_shards)
     }
 
     /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
@@ -223,19 +288,16 @@ impl Answers {
             None => subsz::table_of(&shards, None),
         };
         let mut list = SubscriptionList::default();
+        let mut late_shards = shards.late_shards.clone();
         let mut cut = false;
         if options.list {
             let filter = SubscriptionFilter {
                 account: options.account.clone(),
                 subject: options.test.clone(),
+                ..SubscriptionFilter::default()
             };
-            let starts = (0..self.gatherer.shard_count())
-                .map(|shard| (shard, SubscriptionPlace::default()))
-                .collect();
-            let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
-                shard.subscription_page(&filter, from)
-            });
-            let all: Vec<_> = pages.answers.into_iter().flat_map(|list| list.1).collect();
+            let (all, late) = self.subscriptions(filter);
+            late_shards.extend(late);
             cut = all.len() >= MONITOR_ENTRIES_MAX;
             list.total = all.len();
             if options.test.is_none() {
@@ -244,7 +306,9 @@ impl Answers {
             }
             list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
         }
-        Response { cut, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
     }
 
     fn account(&mut self, name: &str) -> Response {
@@ -254,7 +318,21 @@ impl Answers {
         };
         let shards = self.gatherer.all(|shard| shard.summary(true));
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
-        pretty(&accounts::account_detail(&facts, account, &table))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
+    }
+
+    /// One account's part of `/accountz`.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn account_info(&mut self, name: &str) -> Result<Outcome, String> {
+        let facts = self.facts();
+        let account = facts.auth.authenticator.accounts().get(name);
+        let account = account.ok_or_else(|| accounts::unknown_account(name))?;
+        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
+        Ok(Outcome::data(&accounts::account_report(&facts, account, &table)))
     }
 
     /// Every connection of every shard is looked at.
@@ -303,7 +381,8 @@ impl Answers {
         reports
     }
 
-    fn accstatz(&mut self, unused: bool) -> Response {
+    /// Of all accounts, or of those named, and the shards that were late.
+    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> (AccountStatz, Vec<usize>) {
         let facts = self.facts();
         let shards = self.gatherer.all(|shard| shard.summary(false));
         let totals = self.walk_accounts();
@@ -313,6 +392,62 @@ impl Answers {
             (account.name.to_string(), subsz::table_of(&shards, Some(index)))
         });
         let tables = tables.collect();
-        pretty(&accounts::accstatz(&facts, unused, &totals, &tables))
+        (accounts::accstatz(&facts, unused, wanted, &totals, &tables), shards.late_shards)
+    }
+
+    /// The statistics of the whole server.
+    pub fn stats(&mut self) -> StatsFacts {
+        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let facts = self.facts();
+        let sum = |of: fn(&ShardSummary) -> u64| {
+            shards.answers.iter().map(|(_, summary)| of(summary)).sum::<u64>()
+        };
+        let accounts = facts.auth.authenticator.accounts().iter();
+        StatsFacts {
+            started: facts.started.1,
+            memory_bytes: facts.process.memory_bytes,
+            core_count: facts.process.core_count,
+            shard_count: facts.process.shard_cpu.len(),
+            cpu_percent: facts.process.cpu_percent,
+            connections: self.fixed.counters.connections(),
+            connections_total: facts.connections_total,
+            active_accounts: accounts
+                .filter(|account| facts.auth.connections(account).value() > 0)
+                .count(),
+            subscriptions: sum(|summary| summary.subscriptions as u64) as usize,
+            sent: Volume {
+                msgs: sum(|summary| summary.out_messages),
+                bytes: sum(|summary| summary.out_bytes),
+            },
+            received: Volume {
+                msgs: sum(|summary| summary.in_messages),
+                bytes: sum(|summary| summary.in_bytes),
+            },
+            slow_consumers: sum(|summary| summary.slow_consumers),
+            stale_connections: sum(|summary| summary.stale_connections),
+            stalls: sum(|summary| summary.stalls),
+        }
+    }
+
+    /// How many client subscriptions of an account overlap a filter; only those of a queue group if one is
+    /// named.
+    pub fn subscriber_count(&mut self, account: &str, filter: &str, queue: Option<&str>) -> usize {
+        let (found, _) = self.subscriptions(SubscriptionFilter {
+            account: Some(account.to_owned()),
+            within: Some(filter.to_owned()),
+            ..SubscriptionFilter::default()
+        });
+        let of_queue = |subscription: &SubscriptionDetails| {
+            queue.is_none_or(|queue| subscription.queue == queue)
+        };
+        found.iter().filter(|(_, subscription)| of_queue(subscription)).count()
+    }
+
+    /// One answer of each shard that is not late.
+    pub fn ask_shards<T: Send + 'static>(
+        &mut self,
+        question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        self.gatherer.all(question).answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }

@@ -74,11 +74,10 @@ impl MonitorPort {
     ///
     /// # Errors
     /// No thread or no wake-up pipe can be made.
-    pub fn serve(self, fixed: Fixed, live: Live) -> io::Result<Monitor> {
+    pub fn serve(self, fixed: Fixed, live: Arc<Mutex<Live>>) -> io::Result<Monitor> {
         let (stop, stopped) = UnixStream::pair()?;
-        let live = Arc::new(Mutex::new(live));
         let answers = Answers::new(fixed, live.clone());
-        let of_loop = live.clone();
+        let of_loop = live;
         let thread = std::thread::Builder::new().name("midge-monitor".into()).spawn(move || {
             // Without the right to lower it the thread runs as any other.
             let _ = rustix::process::setpriority_process(None, NICE);
@@ -91,7 +90,7 @@ impl MonitorPort {
             }
             .run();
         })?;
-        Ok(Monitor { stop: Some(stop), thread: Some(thread), live })
+        Ok(Monitor { stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -99,14 +98,6 @@ impl MonitorPort {
 pub struct Monitor {
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
-    live: Arc<Mutex<Live>>,
-}
-
-impl Monitor {
-    /// After a reload.
-    pub fn reload(&self, live: Live) {
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
-    }
 }
 
 impl Drop for Monitor {

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::password::is_bcrypt;
@@ -21,21 +21,27 @@ use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
-use crate::server::bootstrap::{self, Placement, Shards};
+use crate::server::bootstrap::{self, Placement, Provisions, Shards};
 use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::flags::Flags;
 use crate::server::heartbeat::Heartbeat;
 use crate::server::host::{AvailableCores, FileLimit, probe_io_uring};
 use crate::server::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
 use crate::server::log_writer::ServerLog;
-use crate::server::monitor_answers::{Fixed, Live};
-use crate::server::monitor_http::{Monitor, MonitorPort};
+use crate::server::monitor_answers::{Fixed, Live, RequestCounts};
+use crate::server::monitor_http::MonitorPort;
 use crate::server::notify::Notify;
 use crate::server::reload;
 use crate::server::signals::{self, ServerEvent};
+use crate::server::system_queue::SystemQueue;
+use crate::server::system_service::SystemService;
 use crate::server::unix_socket::{self, UnixSocketFile};
 use crate::server::{panic_hook, signal_command};
-use crate::shard::Shard;
+use crate::shard::system::SystemDoor;
+use crate::shard::{Shard, ShardHandle};
+use crate::system::answer;
+use crate::system::events;
+use crate::system::server_info::ServerInfo;
 
 /// How long connections get to send what they owe when the server stops.
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
@@ -100,6 +106,19 @@ fn serve(start: Start) -> ExitCode {
     log::exit(code)
 }
 
+/// What the main thread is asked to do.
+pub enum Order {
+    Signal(ServerEvent),
+    /// To reload the configuration, and to say there what came of it.
+    Reload(Sender<Result<(), String>>),
+}
+
+impl From<ServerEvent> for Order {
+    fn from(event: ServerEvent) -> Self {
+        Self::Signal(event)
+    }
+}
+
 /// Files of this run that disappear with it.
 #[derive(Default)]
 struct RunFiles {
@@ -115,7 +134,7 @@ struct Server<'a> {
     identity: Identity,
     shards: Shards,
     log: &'a ServerLog,
-    monitor: Option<Monitor>,
+    live: Arc<Mutex<Live>>,
     /// Scheme and address.
     monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
@@ -124,8 +143,9 @@ struct Server<'a> {
 fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
-    let (signal_thread, events) =
-        signals::channel().map_err(|error| format!("signals: {error}"))?;
+    let (sender, orders) = channel();
+    let signal_thread =
+        signals::start(sender.clone()).map_err(|error| format!("signals: {error}"))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
     if let Some(path) = &options.files.pid {
@@ -154,13 +174,17 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         }
         None => None,
     };
+    let queue = Arc::new(SystemQueue::default());
+    let system: SystemDoor = {
+        let queue = queue.clone();
+        Arc::new(move |note| queue.push(note))
+    };
     let shards = bootstrap::start(
         &options,
         &auth,
         placement,
         |at| info(&identity, &options, at),
-        unix,
-        tls,
+        Provisions { unix, tls, system, started },
     )?;
     let live = Live {
         options: options.clone(),
@@ -170,17 +194,21 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         tls: build_monitor_tls(&options)?,
         certificate_ends,
     };
+    let live = Arc::new(Mutex::new(live));
+    let fixed = Fixed {
+        shards: shards.handles.clone(),
+        counters: shards.counters.clone(),
+        started,
+        driver: driver_name(driver),
+        port: monitor_address.map_or(0, |(_, address)| address.port()),
+        base_path: options.monitor.base_path.clone(),
+        requests: RequestCounts::default(),
+    };
+    let system = SystemService::start(queue, fixed.clone(), live.clone(), sender)
+        .map_err(|error| format!("no thread for the system account: {error}"))?;
     let monitor = match port {
         Some(port) => {
-            let fixed = Fixed {
-                shards: shards.handles.clone(),
-                counters: shards.counters.clone(),
-                started,
-                driver: driver_name(driver),
-                port: port.address.port(),
-                base_path: options.monitor.base_path.clone(),
-            };
-            Some(port.serve(fixed, live).map_err(|error| format!("monitoring: {error}"))?)
+            Some(port.serve(fixed, live.clone()).map_err(|error| format!("monitoring: {error}"))?)
         }
         None => None,
     };
@@ -188,12 +216,14 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     let heartbeat = Heartbeat::new(Notify::from_environment(), shards.handles.clone());
     let heartbeat = RefCell::new(heartbeat);
     let mut server =
-        Server { options, auth, flags, identity, shards, log, monitor, monitor_address, heartbeat };
+        Server { options, auth, flags, identity, shards, log, live, monitor_address, heartbeat };
     server.announce_ready(&mut files)?;
-    server.wait(&events);
+    server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
+    server.tell(events::shutdown_subject);
     // While the shards still answer.
-    drop(server.monitor);
+    drop(monitor);
+    drop(system);
     stop(server.shards);
     drop(files);
     drop(signal_thread);
@@ -374,29 +404,59 @@ impl Server<'_> {
     }
 
     /// Handles events until the server should end.
-    fn wait(&mut self, events: &Receiver<ServerEvent>) {
+    fn wait(&mut self, orders: &Receiver<Order>) {
         loop {
             let next = self.heartbeat.borrow_mut().beat(Instant::now());
-            match events.recv_timeout(next) {
+            match orders.recv_timeout(next) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(ServerEvent::Interrupt | ServerEvent::Terminate)
+                Ok(Order::Signal(ServerEvent::Interrupt | ServerEvent::Terminate))
                 | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
-                Ok(ServerEvent::Reload) => match self.reload() {
-                    Ok(()) => tracing::info!(
-                        "Reloaded server configuration ({})",
-                        self.options.config_digest
-                    ),
-                    Err(text) => {
-                        let mut lines = text.lines();
-                        let first = lines.next().unwrap_or_default();
-                        tracing::error!("Failed to reload server configuration: {first}");
-                        lines.for_each(|line| tracing::error!("{line}"));
-                    }
-                },
-                Ok(ServerEvent::LameDuck) => return self.lame_duck(events),
+                Ok(Order::Signal(ServerEvent::ReopenLog)) => self.log.reopen(&self.options.log),
+                Ok(Order::Signal(ServerEvent::Reload)) => {
+                    // Said in the log.
+                    let _ = self.reload_and_say();
+                }
+                Ok(Order::Reload(asked)) => {
+                    let outcome = self.reload_and_say();
+                    // Whoever asked may have given up.
+                    let _ = asked.send(outcome);
+                }
+                Ok(Order::Signal(ServerEvent::LameDuck)) => return self.lame_duck(orders),
             }
         }
+    }
+
+    fn reload_and_say(&mut self) -> Result<(), String> {
+        let outcome = self.reload();
+        match &outcome {
+            Ok(()) => {
+                tracing::info!("Reloaded server configuration ({})", self.options.config_digest);
+            }
+            Err(text) => {
+                let mut lines = text.lines();
+                let first = lines.next().unwrap_or_default();
+                tracing::error!("Failed to reload server configuration: {first}");
+                lines.for_each(|line| tracing::error!("{line}"));
+            }
+        }
+        outcome
+    }
+
+    /// Publishes an event that is nothing but the server's description, and waits until every shard has it:
+    /// what follows may close those who want it.
+    fn tell(&self, subject: impl Fn(&str) -> String) {
+        let accounts = self.auth.authenticator.accounts();
+        let Some(system) = accounts.system().map(|system| self.auth.id(system)) else { return };
+        let info = &self.shards.info;
+        let sequence = self.shards.counters.next_system_sequence();
+        let server = ServerInfo::new(info, &self.options, sequence, SystemTime::now());
+        let (subject, event) = (subject(&info.server_id), answer::json(&server));
+        let first = self.shards.handles[..1].to_vec();
+        run_on(&first, move |shard| {
+            shard.publish_system(system, &subject, &event);
+            shard.hand_over();
+        });
+        run_on_all(&self.shards, |shard| shard.hand_over());
     }
 
     /// Reads the configuration again and applies what changed, on all shards at one point in time.
@@ -429,16 +489,14 @@ impl Server<'_> {
         for row in &reload.plan.rows {
             tracing::info!("Reloaded: {}", reload::announcement(row, &options));
         }
-        if let Some(monitor) = &self.monitor {
-            monitor.reload(Live {
-                options: options.clone(),
-                auth: auth.clone(),
-                info: info.clone(),
-                config_loaded: SystemTime::now(),
-                tls: monitor_tls,
-                certificate_ends,
-            });
-        }
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live {
+            options: options.clone(),
+            auth: auth.clone(),
+            info: info.clone(),
+            config_loaded: SystemTime::now(),
+            tls: monitor_tls,
+            certificate_ends,
+        };
         self.options = options;
         self.auth = auth;
         self.shards.info = info;
@@ -446,8 +504,9 @@ impl Server<'_> {
     }
 
     /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
-    fn lame_duck(&self, events: &Receiver<ServerEvent>) {
+    fn lame_duck(&self, orders: &Receiver<Order>) {
         tracing::info!("Entering lame duck mode, stop accepting new clients");
+        self.tell(events::lame_duck_subject);
         let shards = &self.shards;
         run_on_all(shards, |shard| shard.stop_listening());
         if shards.counters.connections() == 0 {
@@ -457,31 +516,32 @@ impl Server<'_> {
         run_on_all(shards, move |shard| shard.announce(info.clone()));
         let grace = self.options.lame_duck.grace_period;
         let window = self.options.lame_duck.duration.saturating_sub(grace);
-        if !self.pause(events, Instant::now() + grace, || false) {
+        if !self.pause(orders, Instant::now() + grace, || false) {
             return;
         }
         tracing::info!("Closing existing clients");
         run_on_all(shards, move |shard| shard.close_all_over(window));
         let gone = || shards.counters.connections() == 0;
-        self.pause(events, Instant::now() + window + Duration::from_secs(1), gone);
+        self.pause(orders, Instant::now() + window + Duration::from_secs(1), gone);
     }
 
     /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in
     /// nats-server.
-    fn pause(
-        &self,
-        events: &Receiver<ServerEvent>,
-        deadline: Instant,
-        done: impl Fn() -> bool,
-    ) -> bool {
+    fn pause(&self, orders: &Receiver<Order>, deadline: Instant, done: impl Fn() -> bool) -> bool {
         /// How often `done` is asked.
         const LOOK: Duration = Duration::from_millis(100);
         while Instant::now() < deadline && !done() {
             self.heartbeat.borrow_mut().beat(Instant::now());
             let left = deadline.saturating_duration_since(Instant::now());
-            match events.recv_timeout(left.min(LOOK)) {
-                Ok(ServerEvent::Interrupt) | Err(RecvTimeoutError::Disconnected) => return false,
-                Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
+            match orders.recv_timeout(left.min(LOOK)) {
+                Ok(Order::Signal(ServerEvent::Interrupt)) | Err(RecvTimeoutError::Disconnected) => {
+                    return false;
+                }
+                Ok(Order::Signal(ServerEvent::ReopenLog)) => self.log.reopen(&self.options.log),
+                Ok(Order::Reload(asked)) => {
+                    // Whoever asked may have given up.
+                    let _ = asked.send(Err("the server is shutting down".into()));
+                }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -491,8 +551,12 @@ impl Server<'_> {
 
 /// Runs `task` on every shard and waits until all have.
 fn run_on_all(shards: &Shards, task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+    run_on(&shards.handles, task);
+}
+
+fn run_on(shards: &[ShardHandle], task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
     let (done, all_done) = std::sync::mpsc::channel();
-    for shard in &shards.handles {
+    for shard in shards {
         let (task, done) = (task.clone(), done.clone());
         shard.run(move |shard| {
             task(shard);

@@ -1,7 +1,7 @@
 //! Signals become events: one thread waits for them, the main thread handles them one at a time.
 
 use std::io;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
@@ -51,33 +51,24 @@ pub struct SignalThread {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Takes the five signals over and sends each as an event. Call it before the shards start: from then on
+/// Takes the five signals over and sends each as what the receiver makes of it. Call it before the shards start: from then on
 /// none of them ends the process by itself.
 ///
 /// # Errors
 /// The kernel refuses a handler or a thread; the server cannot start then.
-pub fn start(events: Sender<ServerEvent>) -> io::Result<SignalThread> {
+pub fn start<E: From<ServerEvent> + Send + 'static>(events: Sender<E>) -> io::Result<SignalThread> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
     let handle = signals.handle();
     let thread = std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
         for event in signals.forever().filter_map(ServerEvent::from_signal) {
             tracing::info!("Trapped {:?} signal", event.signal_text());
-            if events.send(event).is_err() {
+            if events.send(event.into()).is_err() {
                 // Nobody listens any more: the process is on its way out.
                 return;
             }
         }
     })?;
     Ok(SignalThread { handle, thread: Some(thread) })
-}
-
-/// `start` with its own channel.
-///
-/// # Errors
-/// As `start`.
-pub fn channel() -> io::Result<(SignalThread, Receiver<ServerEvent>)> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    Ok((start(sender)?, receiver))
 }
 
 impl Drop for SignalThread {
@@ -100,7 +91,8 @@ mod tests {
 
     #[test]
     fn each_signal_arrives_as_its_event() {
-        let (thread, events) = channel().unwrap();
+        let (sender, events) = std::sync::mpsc::channel();
+        let thread = start::<ServerEvent>(sender).unwrap();
         let cases = [
             (Signal::INT, ServerEvent::Interrupt, "interrupt"),
             (Signal::TERM, ServerEvent::Terminate, "terminated"),

@@ -3,6 +3,7 @@
 mod offload;
 mod run;
 pub mod snapshot;
+pub mod system;
 
 pub use offload::Offload;
 pub use run::{ShardSeed, run};
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
-use crate::base::ids::ShardId;
+use crate::base::ids::{ConnectionId, ShardId};
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::config::options::{Balance, Options};
@@ -72,6 +74,10 @@ pub struct Shard {
     connections: Rc<ConnectionContext>,
     recorded: snapshot::Recorded,
     registry: RefCell<Slab<Entry>>,
+    /// Where each connection is in the registry.
+    places: RefCell<HashMap<ConnectionId, usize>>,
+    system: Rc<system::System>,
+    served_accounts: RefCell<system::ServedAccounts>,
     hook: Rc<TurnHook>,
     /// The shared listeners, and last this shard's own, if any.
     listeners: Vec<Rc<Listener>>,
@@ -118,6 +124,7 @@ impl Shard {
         let control = Rc::new(ConnectionControl::default());
         let entry = Entry { session: session.clone(), control: control.clone() };
         let key = self.registry.borrow_mut().insert(entry);
+        self.places.borrow_mut().insert(id, key);
         let shard = self.clone();
         spawn(async move {
             let context = shard.connections.clone();
@@ -128,6 +135,7 @@ impl Shard {
             }
             shard.record_closed(&mut session.borrow_mut());
             shard.registry.borrow_mut().remove(key);
+            shard.places.borrow_mut().remove(&id);
             shard.server.connection_closed();
             shard.loads.of(shard.id).subtract();
         });
@@ -193,6 +201,12 @@ impl Shard {
         self.listeners.iter().for_each(|listener| listener.stop());
     }
 
+    /// Sends what this shard has for others, and takes what they sent.
+    pub fn hand_over(&self) {
+        self.mesh.flush();
+        self.hook.before_batch();
+    }
+
     /// Lame duck: tells clients, which then look for another server.
     pub fn announce(&self, info: Arc<Info>) {
         *self.clients.info.borrow_mut() = info;
@@ -205,6 +219,7 @@ impl Shard {
         *self.clients.options.borrow_mut() = options;
         *self.clients.auth.borrow_mut() = auth;
         *self.clients.info.borrow_mut() = info;
+        self.subscribe_system();
         self.for_each_session(|session| {
             if let Some(reason) = session.reload() {
                 session.outbox().close(reason);

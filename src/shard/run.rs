@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::task::Poll;
+use std::time::{Instant, SystemTime};
 
 use slab::Slab;
 
 use super::snapshot::Recorded;
+use super::system::{System, SystemDoor};
 use super::{Offload, Shard, ShardHandle, Task};
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
@@ -56,6 +58,10 @@ pub struct ShardSeed {
     /// Of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
     pub server: ServerCounters,
+    /// How the server's own service is reached.
+    pub system: SystemDoor,
+    /// Of the server, by both clocks.
+    pub started: (Instant, SystemTime),
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
 }
@@ -91,6 +97,8 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let resumable = Rc::new(Resumable::default());
     let has_own_listener = seed.own_listener.is_some();
     let own_handle = seed.peers[seed.id.index()].clone();
+    let system = System::new(seed.system, seed.server.clone(), seed.started);
+    let reporting = system.clone();
     let shard = Rc::new(Shard {
         id: seed.id,
         mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone(), hook.lanes_dirty()),
@@ -108,6 +116,9 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             }),
             logins: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
+            report: Box::new(move |broker, session, report| {
+                reporting.report(broker, session, report);
+            }),
         }),
         broker,
         server: seed.server,
@@ -124,6 +135,9 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         }),
         recorded: Recorded::new(clock),
         registry: RefCell::new(Slab::new()),
+        places: RefCell::default(),
+        system,
+        served_accounts: RefCell::default(),
         hook: hook.clone(),
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
         refusing: Cell::new(false),
@@ -144,7 +158,9 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         }),
     });
 
+    shard.subscribe_system();
     spawn(hook.clone().run_kicker());
+    spawn(shard.clone().hear_requests());
     spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
     spawn(shard.clone().run_ticker());
     for (index, listener) in shard.listeners.iter().enumerate() {

@@ -73,6 +73,25 @@ pub struct SubscriptionFilter {
     pub account: Option<String>,
     /// Only those that a message to this subject would reach.
     pub subject: Option<String>,
+    /// Only those that some message could reach that this filter matches too.
+    pub overlaps: Option<String>,
+    /// Only those whose messages this filter matches too; a subject stands for a message to it.
+    pub within: Option<String>,
+}
+
+impl SubscriptionFilter {
+    fn passes(&self, subscription: &Subscription) -> bool {
+        let filter = subscription.filter();
+        let reached = |tested: &String| subject::matches(filter, tested.as_bytes());
+        let overlaps = |other: &String| subject::overlap(filter, other.as_bytes());
+        let within = |outer: &String| match subject::has_wildcard(outer.as_bytes()) {
+            true => subject::is_subset(filter, outer.as_bytes()),
+            false => subject::matches(filter, outer.as_bytes()),
+        };
+        self.subject.as_ref().is_none_or(reached)
+            && self.overlaps.as_ref().is_none_or(overlaps)
+            && self.within.as_ref().is_none_or(within)
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -211,6 +230,7 @@ impl Shard {
             },
             table,
             queue_members_gone: broker.counters.queue_members_gone,
+            system_dropped: self.system_dropped(),
             tables_by_account: tables,
         }
     }
@@ -300,10 +320,7 @@ impl Shard {
                 continue;
             }
             let stopped = broker.walk_subscriptions(facts.key, start, |subscription| {
-                let reached = filter.subject.as_ref().is_none_or(|tested| {
-                    subject::matches(subscription.filter(), tested.as_bytes())
-                });
-                if reached {
+                if filter.passes(subscription) {
                     let details = subscription_details(facts.id.0, subscription);
                     items.push((facts.account.to_owned(), details));
                 }
@@ -365,6 +382,7 @@ impl Shard {
         let now = Instant::now();
         let facts = session.facts(now);
         let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);
+        self.system.ended(&mut self.broker.borrow_mut(), session, reason);
         let slow = matches!(
             reason,
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline

@@ -175,6 +175,7 @@ impl World {
                         check_password: Box::new(|_, _| panic!("nobody logs in here")),
                         logins: RefCell::default(),
                         random: RefCell::new(fastrand::Rng::with_seed(seed)),
+                        report: Box::new(|_, _, _| {}),
                     }),
                     broker,
                     resumable,
@@ -393,6 +394,11 @@ impl World {
             Reader::Ready => {}
             Reader::Waiting(Wait::Gate { gate, until, at_most }) => {
                 if gate.value() < *until && !(at_most.is_some() && timed_out) {
+                    return false;
+                }
+            }
+            Reader::Waiting(Wait::Login { gate }) => {
+                if gate.value() < 1 {
                     return false;
                 }
             }

@@ -1,0 +1,210 @@
+//! How a service inside the server uses the broker: it subscribes with a mailbox and publishes like a client
+//! that has no connection.
+//!
+//! A mailbox appends and returns, like every sink: the service takes the messages out in its own task and
+//! answers from there. It holds at most `MAILBOX_MESSAGES_MAX` messages and `MAILBOX_BYTES_MAX` bytes; what
+//! comes beyond is dropped and counted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::Broker;
+use super::link::Source;
+use super::router::{MatchList, Picks, Turn};
+use super::subscription::{Sink, Subscription};
+use crate::base::ids::{AccountId, ConnectionId};
+use crate::base::limits::{MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX};
+use crate::protocol::message::Message;
+
+/// A message that waits for its service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Where it was published, and where an answer goes.
+    pub account: AccountId,
+    /// The connection that published it, if that is one of this shard.
+    pub publisher: Option<ConnectionId>,
+    pub subject: Vec<u8>,
+    pub reply: Vec<u8>,
+    pub headers: Vec<u8>,
+    pub payload: Vec<u8>,
+}
+
+impl Delivery {
+    fn size(&self) -> usize {
+        self.subject.len() + self.reply.len() + self.headers.len() + self.payload.len()
+    }
+}
+
+/// Messages for one service on one shard, oldest first.
+#[derive(Default)]
+pub struct Mailbox {
+    waiting: RefCell<VecDeque<Delivery>>,
+    waiting_bytes: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+    dropped: Cell<u64>,
+}
+
+impl Mailbox {
+    /// Takes the oldest message out.
+    pub fn take(&self) -> Option<Delivery> {
+        let delivery = self.waiting.borrow_mut().pop_front()?;
+        self.waiting_bytes.set(self.waiting_bytes.get() - delivery.size());
+        Some(delivery)
+    }
+
+    /// Ready when there is a message to take; else the task is woken by the next one.
+    pub fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.waiting.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Messages that found no room so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// Whether it was taken.
+    fn put(&self, delivery: Delivery) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let bytes = self.waiting_bytes.get() + delivery.size();
+        if waiting.len() >= MAILBOX_MESSAGES_MAX || bytes > MAILBOX_BYTES_MAX {
+            self.dropped.set(self.dropped.get() + 1);
+            return false;
+        }
+        self.waiting_bytes.set(bytes);
+        waiting.push_back(delivery);
+        drop(waiting);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        true
+    }
+}
+
+/// Which messages an internal subscription gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those published on this shard: the same service subscribes on every shard, and a message is answered
+    /// where its publisher is. No other shard hears of the interest.
+    OwnShard,
+    /// Those of the whole server: the service lives on this shard alone.
+    Server,
+}
+
+/// The sink of an internal subscription.
+pub struct InternalSink {
+    account: AccountId,
+    reach: Reach,
+    mailbox: Rc<Mailbox>,
+}
+
+/// What became of a message that the server itself published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    Delivered,
+    NoInterest,
+    /// Another shard wants it but does not keep up: it went nowhere, and is counted.
+    Congested,
+}
+
+impl Broker {
+    /// Subscribes a service of this shard. Internal subscriptions last as long as the broker and belong to no
+    /// client; monitoring does not count them.
+    pub fn subscribe_internal(
+        &mut self,
+        account: AccountId,
+        filter: &[u8],
+        reach: Reach,
+        mailbox: &Rc<Mailbox>,
+    ) {
+        self.ensure_account(account);
+        let sink = InternalSink { account, reach, mailbox: mailbox.clone() };
+        let sink = Sink::Internal(Rc::new(sink));
+        let subscription = Rc::new(Subscription::new(filter, b"", b"", sink, 1));
+        self.add_to_table(account, &subscription);
+        if reach == Reach::Server {
+            self.count_interest(account, &subscription, true);
+        }
+    }
+
+    /// Puts a message into a service's mailbox.
+    #[cold]
+    pub(super) fn deliver_internal(
+        &mut self,
+        subscription: &Subscription,
+        message: &Message<'_>,
+        turn: &Turn,
+    ) -> bool {
+        let Sink::Internal(sink) = &subscription.sink else { return false };
+        // Without a publisher it came from another shard, where the same service has it already.
+        if sink.reach == Reach::OwnShard && turn.publisher.is_none() {
+            return false;
+        }
+        subscription.delivered.set(subscription.delivered.get() + 1);
+        sink.mailbox.put(Delivery {
+            account: sink.account,
+            publisher: turn.publisher,
+            subject: message.subject.to_vec(),
+            reply: message.reply.to_vec(),
+            headers: message.headers.to_vec(),
+            payload: message.payload().to_vec(),
+        })
+    }
+
+    /// Whether anybody but the server's own services would get a message on `subject`.
+    pub fn is_wanted(&mut self, account: AccountId, subject: &[u8]) -> bool {
+        match self.accounts.get_mut(account.index()) {
+            Some(state) => wants(&Self::matched(state, subject)),
+            None => false,
+        }
+    }
+
+    /// Publishes a message of the server itself. Services do not hear each other this way.
+    pub fn publish_internal(&mut self, account: AccountId, message: &Message<'_>) -> Published {
+        let Some(state) = self.accounts.get_mut(account.index()) else {
+            return Published::NoInterest;
+        };
+        let list = Self::matched(state, message.subject);
+        if !wants(&list) {
+            return Published::NoInterest;
+        }
+        let behind = list.groups.iter().flat_map(|group| &group.members);
+        let behind = behind.filter_map(|member| match member.sink {
+            Sink::Link(link) => Some(link),
+            _ => None,
+        });
+        let mut links = list.links.iter().copied().chain(behind);
+        if links.any(|link| self.links[link.index()].sink.message_congestion().is_some()) {
+            self.counters.internal_dropped += 1;
+            return Published::Congested;
+        }
+        let mut turn = Turn::default();
+        let mut picks = Picks::new();
+        self.fan_out(&list.plain, message, None, &mut turn);
+        for group in &list.groups {
+            self.deliver_to_group(group, message, None, &mut turn, Some(&mut picks));
+        }
+        if !list.links.is_empty() || !picks.is_empty() {
+            let source = Source { account, publisher: None, no_echo: None };
+            self.forward(source, message, &list.links, &picks, &mut turn);
+        }
+        self.remove_expired();
+        Published::Delivered
+    }
+}
+
+fn wants(list: &MatchList) -> bool {
+    let is_internal = |subscription: &Rc<Subscription>| {
+        matches!(subscription.sink, Sink::Internal(_)) || subscription.removed.get()
+    };
+    !(list.plain.iter().all(is_internal) && list.groups.is_empty() && list.links.is_empty())
+}
+
+#[cfg(test)]
+#[path = "internal/tests.rs"]
+mod tests;

@@ -1,0 +1,219 @@
+//! What is asked of an endpoint over `$SYS`, where the arguments are a JSON object. Names and types of its
+//! fields are those of nats-server's options (server/monitor.go).
+
+use super::connz::{ConnzOptions, SortBy, State, Subscriptions, window};
+use super::endpoints::Ask;
+use super::others::HealthzOptions;
+use super::snapshot::ConnectionFilter;
+use super::subsz::SubszOptions;
+use crate::protocol::json_fields::JsonFields;
+
+/// Why a request gets no data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A value of the wrong type, in Go's words.
+    Unreadable(String),
+    /// A value that makes no sense, in nats-server's.
+    Senseless(String),
+    /// Nobody answers: this server is not the one that could.
+    Silent,
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self::Unreadable(text)
+    }
+}
+
+/// The fields of one service's options, and what Go calls the struct that they are in.
+#[derive(Clone, Copy)]
+pub struct Arguments<'a> {
+    pub fields: &'a JsonFields,
+    pub part: &'static str,
+}
+
+impl Arguments<'_> {
+    fn boolean(&self, name: &str) -> Result<bool, String> {
+        self.fields.boolean(self.part, name)
+    }
+
+    /// None when it is empty.
+    pub fn given(&self, name: &str) -> Result<Option<String>, String> {
+        Ok(self.fields.text(self.part, name)?.filter(|text| !text.is_empty()))
+    }
+
+    fn window(&self) -> Result<(usize, usize), String> {
+        let offset = self.fields.integer(self.part, "offset")?;
+        Ok(window(offset, self.fields.integer(self.part, "limit")?))
+    }
+}
+
+/// # Errors
+/// As said there; here and below.
+pub fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+    let sort_text = arguments.given("sort")?.unwrap_or_default();
+    let auth = arguments.boolean("auth")?;
+    let subjects = arguments.boolean("subscriptions")?;
+    let details = arguments.boolean("subscriptions_detail")?;
+    let (offset, limit) = arguments.window()?;
+    let id = arguments.fields.unsigned(arguments.part, "cid")?;
+    let mqtt_client = arguments.given("mqtt_client")?.is_some();
+    let state = arguments.fields.integer(arguments.part, "state")?;
+    let user = arguments.given("user")?;
+    let own_account = arguments.given("acc")?;
+    let filter_subject = arguments.given("filter_subject")?.filter(|filter| filter != ">");
+    let account = account.map(str::to_owned).or(own_account);
+    let sort = SortBy::parse(&sort_text)
+        .ok_or_else(|| Refusal::Senseless(format!("invalid sorting option: {sort_text}")))?;
+    let state = match state {
+        0 => State::Open,
+        1 => State::Closed,
+        2 => State::All,
+        other => return Err(Refusal::Senseless(format!("invalid connection state: {other}"))),
+    };
+    if state != State::Closed && matches!(sort, SortBy::Stop | SortBy::Reason) {
+        let text = format!("sort by {sort_text} only valid on closed connections");
+        return Err(Refusal::Senseless(text));
+    }
+    if filter_subject.is_some() && account.is_none() {
+        let text = "filter by subject only valid with account filtering";
+        return Err(Refusal::Senseless(text.into()));
+    }
+    Ok(Ask::Connz(ConnzOptions {
+        sort,
+        auth,
+        subscriptions: match (details, subjects) {
+            (true, _) => Subscriptions::Details,
+            (false, true) => Subscriptions::Subjects,
+            (false, false) => Subscriptions::Count,
+        },
+        offset,
+        limit: if id > 0 { 1 } else { limit },
+        state,
+        filter: ConnectionFilter { id: (id > 0).then_some(id), account, user },
+        mqtt_client,
+        filter_subject,
+    }))
+}
+
+pub fn subsz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+    let (offset, limit) = arguments.window()?;
+    let list = arguments.boolean("subscriptions")?;
+    let own_account = arguments.given("account")?;
+    let test = arguments.given("test")?;
+    let list = list || account.is_some();
+    let account = account.map(str::to_owned).or(own_account);
+    let options = SubszOptions { list, offset, limit, account, test };
+    Ok(Ask::Subsz(options.checked().map_err(Refusal::Senseless)?))
+}
+
+pub fn routez(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+    arguments.boolean("subscriptions")?;
+    arguments.boolean("subscriptions_detail")?;
+    Ok(Ask::Routez)
+}
+
+pub fn gatewayz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+    for name in ["accounts", "subscriptions", "subscriptions_detail"] {
+        arguments.boolean(name)?;
+    }
+    for name in ["name", "account_name"] {
+        arguments.given(name)?;
+    }
+    Ok(Ask::Gatewayz)
+}
+
+pub fn leafz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+    arguments.boolean("subscriptions")?;
+    arguments.given("account")?;
+    Ok(Ask::Leafz)
+}
+
+pub fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+    const SWITCHES: [&str; 8] = [
+        "accounts",
+        "streams",
+        "consumer",
+        "direct_consumer",
+        "config",
+        "raft",
+        "stream_leader_only",
+        "leader_only",
+    ];
+    for name in SWITCHES {
+        arguments.boolean(name)?;
+    }
+    arguments.given("account")?;
+    arguments.window()?;
+    // Without JetStream this server leads nothing.
+    if arguments.boolean("leader_only")? { Err(Refusal::Silent) } else { Ok(Ask::Jsz) }
+}
+
+pub fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+    for name in ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only"] {
+        arguments.boolean(name)?;
+    }
+    let details = arguments.boolean("details")?;
+    let is_given = |name| Ok::<_, String>(arguments.given(name)?.is_some());
+    let (account, stream) = (is_given("account")?, is_given("stream")?);
+    let mut options = HealthzOptions::new(details, account, stream, is_given("consumer")?);
+    options.with_code = true;
+    Ok(Ask::Healthz(options))
+}
+
+pub fn accstatz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+    let unused = arguments.boolean("include_unused")?;
+    let accounts = arguments.fields.texts(arguments.part, "accounts")?;
+    let accounts = account.map_or(accounts, |account| vec![account.to_owned()]);
+    Ok(Ask::Accstatz { unused, accounts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(
+        read: impl Fn(Arguments<'_>) -> Result<Ask, Refusal>,
+        text: &str,
+    ) -> Result<Ask, Refusal> {
+        let fields = JsonFields::parse(text.as_bytes(), "TestEventOptions").unwrap();
+        read(Arguments { fields: &fields, part: "TestOptions" })
+    }
+
+    #[test]
+    fn an_account_in_the_subject_wins_over_one_in_the_body() {
+        let text = r#"{"acc":"VICTIM","cid":9,"limit":-1,"auth":true}"#;
+        let Ok(Ask::Connz(options)) = ask(|a| connz(a, Some("OWN")), text) else {
+            panic!("refused")
+        };
+        assert_eq!(options.filter.account.as_deref(), Some("OWN"));
+        assert_eq!((options.filter.id, options.limit, options.auth), (Some(9), 1, true));
+        let Ok(Ask::Accstatz { accounts, .. }) =
+            ask(|a| accstatz(a, Some("OWN")), r#"{"accounts":["VICTIM"]}"#)
+        else {
+            panic!("refused")
+        };
+        assert_eq!(accounts, ["OWN"]);
+        let Ok(Ask::Subsz(options)) = ask(|a| subsz(a, Some("OWN")), r#"{"account":"VICTIM"}"#)
+        else {
+            panic!("refused")
+        };
+        assert_eq!((options.account.as_deref(), options.list), (Some("OWN"), true));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_nats_servers_words() {
+        let senseless = |text: &str| Err(Refusal::Senseless(text.into()));
+        let connz = |text: &str| ask(|a| connz(a, None), text);
+        assert_eq!(connz(r#"{"sort":"zz"}"#), senseless("invalid sorting option: zz"));
+        let text = "sort by stop only valid on closed connections";
+        assert_eq!(connz(r#"{"sort":"stop"}"#), senseless(text));
+        let text = "filter by subject only valid with account filtering";
+        assert_eq!(connz(r#"{"filter_subject":"a"}"#), senseless(text));
+        let text = "json: cannot unmarshal string into Go struct field TestEventOptions.TestOptions.limit of type int";
+        assert_eq!(connz(r#"{"limit":"x"}"#), Err(Refusal::Unreadable(text.into())));
+        let text = "invalid test subject, must be valid publish subject: a.*";
+        assert_eq!(ask(|a| subsz(a, None), r#"{"test":"a.*"}"#), senseless(text));
+        assert_eq!(ask(jsz, r#"{"leader_only":true}"#), Err(Refusal::Silent));
+    }
+}

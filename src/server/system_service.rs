@@ -1,0 +1,417 @@
+//! The thread that answers `$SYS` requests and tells how the server is.
+//!
+//! Shards hand requests over by the queue and publish the answers as tasks. The thread waits for each of its
+//! answers to be published, so no more than one waits on any shard. It runs below the shards' priority.
+
+use std::io;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::auth::account::Account;
+use crate::base::counters::ServerCounters;
+use crate::base::ids::{AccountId, ConnectionId, ShardId};
+use crate::monitor::endpoints::Ask;
+use crate::monitor::requested::{self, Arguments, Refusal};
+use crate::monitor::varz::ServerFacts;
+use crate::protocol::json_fields::JsonFields;
+use crate::server::files::program_name;
+use crate::server::monitor_answers::{Answers, Fixed, Live};
+use crate::server::process::Order;
+use crate::server::process_usage::SAMPLE_INTERVAL;
+use crate::server::system_queue::{SystemQueue, Work};
+use crate::shard::ShardHandle;
+use crate::shard::system::SystemRequest;
+use crate::system::answer::{self, Outcome, UserInfo};
+use crate::system::events;
+use crate::system::filter::ServerFilter;
+use crate::system::request::{Asked, Service, understand};
+use crate::system::schedule::Schedule;
+use crate::system::server_info::ServerInfo;
+
+/// The thread is below the shards: an answer waits for messages, not the other way round.
+const NICE: i32 = 10;
+
+/// How long a shard may take to publish an answer. Past it nothing is known of the answer.
+const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a reload may take before its answer is given up.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A service that runs. Dropping it ends its thread.
+pub struct SystemService {
+    queue: Arc<SystemQueue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SystemService {
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(
+        queue: Arc<SystemQueue>,
+        fixed: Fixed,
+        live: Arc<Mutex<Live>>,
+        orders: Sender<Order>,
+    ) -> io::Result<Self> {
+        let service = Loop {
+            queue: queue.clone(),
+            shards: fixed.shards.clone(),
+            counters: fixed.counters.clone(),
+            answers: Answers::new(fixed, live),
+            schedule: Schedule::new(Instant::now()),
+            orders,
+        };
+        let thread = std::thread::Builder::new().name("midge-system".into()).spawn(move || {
+            // Without the right to lower it the thread runs as any other.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            service.run();
+        })?;
+        Ok(Self { queue, thread: Some(thread) })
+    }
+}
+
+impl Drop for SystemService {
+    fn drop(&mut self) {
+        self.queue.stop();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has ended the process already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Loop {
+    queue: Arc<SystemQueue>,
+    shards: Vec<ShardHandle>,
+    counters: ServerCounters,
+    answers: Answers,
+    schedule: Schedule,
+    orders: Sender<Order>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            self.answers.tick(now);
+            match self.queue.next(self.schedule.next().min(now + SAMPLE_INTERVAL)) {
+                Work::Stop => return,
+                Work::Request(request) => self.answer(&request),
+                Work::AccountsChanged(names) => {
+                    names.iter().for_each(|name| self.tell_account(name));
+                }
+                Work::TimeIsUp => {}
+            }
+            let now = Instant::now();
+            if self.schedule.take_stats(now) {
+                self.tell_stats();
+            }
+            for name in self.schedule.accounts_due(now) {
+                self.tell_account(&name);
+            }
+        }
+    }
+
+    fn server_info(&self, facts: &ServerFacts) -> ServerInfo {
+        let sequence = self.counters.next_system_sequence();
+        ServerInfo::new(&facts.info, &facts.options, sequence, SystemTime::now())
+    }
+
+    fn publish(&self, shard: ShardId, account: AccountId, subject: &str, payload: Vec<u8>) {
+        let (done, is_done) = channel();
+        let subject = subject.to_owned();
+        self.shards[shard.index()].run(move |shard| {
+            shard.publish_system(account, &subject, &payload);
+            // The service may have given up meanwhile.
+            let _ = done.send(());
+        });
+        // An answer is published once, whatever the shard's trouble is: no second try.
+        let _ = is_done.recv_timeout(PUBLISH_DEADLINE);
+    }
+
+    /// Publishes in the system account, on any shard.
+    fn tell(&self, system: AccountId, subject: &str, payload: Vec<u8>) {
+        self.publish(ShardId(0), system, subject, payload);
+    }
+
+    /// Whether somebody wants one of these subjects in the system account.
+    fn is_any_wanted(&self, subjects: &[String]) -> bool {
+        let (answer, answered) = channel();
+        let subjects = subjects.to_vec();
+        self.shards[0].run(move |shard| {
+            // As above.
+            let _ = answer.send(shard.is_any_wanted(&subjects));
+        });
+        answered.recv_timeout(PUBLISH_DEADLINE).unwrap_or(false)
+    }
+
+    fn tell_stats(&mut self) {
+        let facts = self.answers.facts();
+        let Some(system) = facts.auth.authenticator.accounts().system() else { return };
+        let system = facts.auth.id(system);
+        let subject = events::stats_subject(&facts.info.server_id);
+        if !self.is_any_wanted(std::slice::from_ref(&subject)) {
+            return;
+        }
+        let stats = self.answers.stats();
+        let event = answer::stats(&self.server_info(&facts), &stats);
+        self.tell(system, &subject, event);
+    }
+
+    /// Tells how many clients an account has, to those who want to know.
+    fn tell_account(&mut self, name: &str) {
+        let facts = self.answers.facts();
+        let accounts = facts.auth.authenticator.accounts();
+        let Some(system) = accounts.system() else { return };
+        let system = facts.auth.id(system);
+        let connections =
+            accounts.get(name).map_or(0, |account| facts.auth.connections(account).value());
+        self.schedule.note_account(name, connections, Instant::now());
+        let subjects = events::account_connections_subjects(name);
+        if !self.is_any_wanted(&subjects) {
+            return;
+        }
+        for subject in subjects {
+            if let Some(event) = self.account_connections(&facts, name) {
+                self.tell(system, &subject, event);
+            }
+        }
+    }
+
+    fn account_connections(&mut self, facts: &ServerFacts, name: &str) -> Option<Vec<u8>> {
+        let (account, _) = self.answers.accstatz(true, &[name.to_owned()]).0.into_first()?;
+        let server = self.server_info(facts);
+        Some(events::account_connections(&server, &account, SystemTime::now()))
+    }
+
+    fn answer(&mut self, request: &SystemRequest) {
+        let facts = self.answers.facts();
+        let Ok(subject) = std::str::from_utf8(&request.subject) else { return };
+        let other = request.other_account.as_deref();
+        let Some(asked) = understand(subject, &facts.info.server_id, other) else { return };
+        let Ok(reply) = std::str::from_utf8(&request.reply) else { return };
+        let payload = match asked.service {
+            // Without a reply it asks for the event.
+            Service::Statsz if reply.is_empty() => return self.tell_stats(),
+            _ if reply.is_empty() => return,
+            Service::Idz => answer::identity(&facts.info),
+            Service::AccountConns => match self.account_conns(&facts, &asked, &request.payload) {
+                Some(payload) => payload,
+                None => return,
+            },
+            Service::DebugSubscribers => match self.debug_subscribers(&facts, &request.payload) {
+                Some(count) => count.to_string().into_bytes(),
+                None => return,
+            },
+            Service::CountSubscribers => match self.count_subscribers(&request.payload) {
+                Some(count) => count.to_string().into_bytes(),
+                None => return,
+            },
+            _ => match self.outcome(&facts, &asked, request) {
+                Answer::Enveloped(outcome) => answer::envelope(&self.server_info(&facts), &outcome),
+                Answer::Stats => {
+                    let stats = self.answers.stats();
+                    answer::stats(&self.server_info(&facts), &stats)
+                }
+                Answer::None => return,
+            },
+        };
+        self.publish(request.shard, request.account, reply, payload);
+    }
+
+    /// Reads the request's options and does what it asks.
+    fn outcome(&mut self, facts: &ServerFacts, asked: &Asked, request: &SystemRequest) -> Answer {
+        let service = asked.service;
+        if service == Service::UserInfo {
+            return Answer::Enveloped(user_info(request));
+        }
+        let (type_name, part) = service.options_type();
+        let unreadable = |text| Answer::Enveloped(Outcome::BadRequest(text));
+        let fields = match JsonFields::parse(&request.payload, type_name) {
+            Ok(fields) => fields,
+            // nats-server says nothing to these.
+            Err(_) if matches!(service, Service::Kick | Service::LameDuck) => return Answer::None,
+            Err(text) => return unreadable(text),
+        };
+        match ServerFilter::read(&fields, service.filter_part()) {
+            Err(text) => return unreadable(text),
+            Ok(filter) if !filter.admits(&facts.info, &facts.options) => return Answer::None,
+            Ok(_) => {}
+        }
+        let arguments = Arguments { fields: &fields, part };
+        match self.serve(facts, asked, arguments, request) {
+            Ok(answer) => answer,
+            Err(Refusal::Unreadable(text)) => unreadable(text),
+            Err(Refusal::Senseless(text)) => Answer::Enveloped(Outcome::failed(text)),
+            Err(Refusal::Silent) => Answer::None,
+        }
+    }
+
+    fn serve(
+        &mut self,
+        facts: &ServerFacts,
+        asked: &Asked,
+        arguments: Arguments<'_>,
+        request: &SystemRequest,
+    ) -> Result<Answer, Refusal> {
+        let account = asked.account.as_str();
+        let fields = arguments.fields;
+        let ask = match asked.service {
+            Service::Statsz => return Ok(Answer::Stats),
+            Service::Varz => Ask::Varz,
+            Service::Connz => requested::connz(arguments, None)?,
+            Service::AccountConnz => requested::connz(arguments, Some(account))?,
+            Service::Subsz => requested::subsz(arguments, None)?,
+            Service::AccountSubsz => requested::subsz(arguments, Some(account))?,
+            Service::Routez => requested::routez(arguments)?,
+            Service::Gatewayz => requested::gatewayz(arguments)?,
+            Service::Leafz | Service::AccountLeafz => requested::leafz(arguments)?,
+            Service::Accountz => Ask::Accountz(arguments.given("account")?),
+            Service::Jsz => requested::jsz(arguments)?,
+            Service::AccountJsz => {
+                requested::jsz(arguments)?;
+                return Err(Refusal::Senseless("jetstream not enabled".into()));
+            }
+            Service::Healthz => requested::healthz(arguments)?,
+            Service::Ipqueuesz => Ask::Ipqueuesz,
+            Service::Raftz => return Ok(Answer::Enveloped(Outcome::Data(b"{}".to_vec()))),
+            Service::AccountInfo => {
+                let detail = self.answers.account_info(account);
+                return detail.map(Answer::Enveloped).map_err(Refusal::Senseless);
+            }
+            Service::AccountStatz | Service::EveryAccountStatz => {
+                let account = (asked.service == Service::AccountStatz).then_some(account);
+                let ask = requested::accstatz(arguments, account)?;
+                let Ask::Accstatz { unused, accounts } = ask else { return Ok(Answer::None) };
+                let (statz, _) = self.answers.accstatz(unused, &accounts);
+                // An account without clients is another server's business.
+                return Ok(match statz.is_empty() && !unused {
+                    true => Answer::None,
+                    false => Answer::Enveloped(Outcome::data(&statz)),
+                });
+            }
+            Service::Profilez => {
+                let name = arguments.given("name")?.unwrap_or_default();
+                return Ok(Answer::Enveloped(answer::profile(&name)));
+            }
+            Service::Expvarz => {
+                let outcome = answer::variables(facts.process.memory_bytes, &program_name());
+                return Ok(Answer::Enveloped(outcome));
+            }
+            Service::Kick => return Ok(self.kick(fields.unsigned("", "cid")?)),
+            Service::LameDuck => return Ok(self.lame_duck(fields.unsigned("", "cid")?)),
+            Service::Reload => return Ok(Answer::Enveloped(self.reload())),
+            Service::Idz
+            | Service::UserInfo
+            | Service::AccountConns
+            | Service::DebugSubscribers
+            | Service::CountSubscribers => return Ok(Answer::None),
+        };
+        debug_assert!(request.other_account.is_none() || asked.service == Service::AccountConnz);
+        let is_health = asked.service == Service::Healthz;
+        let response = self.answers.respond(ask);
+        // A server that is not healthy says so in its data.
+        Ok(Answer::Enveloped(match response.status {
+            200 => Outcome::Data(response.body),
+            _ if is_health => Outcome::Data(response.body),
+            _ => Outcome::failed(String::from_utf8_lossy(&response.body)),
+        }))
+    }
+
+    fn kick(&mut self, id: u64) -> Answer {
+        let kicked = self.answers.ask_shards(move |shard| shard.kick(ConnectionId(id)));
+        Answer::Enveloped(match kicked.contains(&true) {
+            true => Outcome::Done,
+            false => Outcome::refused("no such client or leafnode id"),
+        })
+    }
+
+    fn lame_duck(&mut self, id: u64) -> Answer {
+        let told = self.answers.ask_shards(move |shard| shard.announce_to(ConnectionId(id)));
+        let text = match told.into_iter().flatten().next() {
+            Some(true) => return Answer::Enveloped(Outcome::Done),
+            Some(false) => {
+                "client does not support Lame Duck Mode or is not ready to receive the notification"
+            }
+            None => "no such client id",
+        };
+        Answer::Enveloped(Outcome::refused(text))
+    }
+
+    /// Has the main thread reload the configuration.
+    fn reload(&self) -> Outcome {
+        let (sender, result) = channel();
+        let is_ending = || Outcome::refused("the server is shutting down");
+        if self.orders.send(Order::Reload(sender)).is_err() {
+            return is_ending();
+        }
+        let deadline = Instant::now() + RELOAD_DEADLINE;
+        loop {
+            match result.recv_timeout(Duration::from_millis(100)) {
+                Ok(Ok(())) => return Outcome::Done,
+                Ok(Err(text)) => return Outcome::refused(text),
+                Err(RecvTimeoutError::Disconnected) => return is_ending(),
+                Err(RecvTimeoutError::Timeout) if self.queue.is_stopping() => return is_ending(),
+                Err(RecvTimeoutError::Timeout) if Instant::now() > deadline => {
+                    return Outcome::refused("the reload takes too long; see the log");
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// None where nats-server does not answer: an account without clients, or a request about another one.
+    fn account_conns(
+        &mut self,
+        facts: &ServerFacts,
+        asked: &Asked,
+        payload: &[u8],
+    ) -> Option<Vec<u8>> {
+        let fields = JsonFields::parse(payload, asked.service.options_type().0).ok()?;
+        let named = fields.text("", "acc").ok()?;
+        if named.is_some_and(|name| name != asked.account) {
+            return None;
+        }
+        let account = facts.auth.authenticator.accounts().get(&asked.account)?;
+        if facts.auth.connections(account).value() == 0 {
+            return None;
+        }
+        self.account_connections(facts, &asked.account)
+    }
+
+    /// How many clients of the system account want a subject; in a queue group if one is named.
+    fn debug_subscribers(&mut self, facts: &ServerFacts, payload: &[u8]) -> Option<usize> {
+        let text = String::from_utf8_lossy(payload).into_owned();
+        let mut words = text.split_ascii_whitespace();
+        let system: &Arc<Account> = facts.auth.authenticator.accounts().system()?;
+        let (Some(filter), queue) = (words.next(), words.next()) else { return Some(0) };
+        Some(self.answers.subscriber_count(&system.name, filter, queue))
+    }
+
+    fn count_subscribers(&mut self, payload: &[u8]) -> Option<usize> {
+        let fields = JsonFields::parse(payload, Service::CountSubscribers.options_type().0).ok()?;
+        let account = fields.text("", "acc").ok()??;
+        let filter = fields.text("", "subject").ok()?.filter(|filter| !filter.is_empty())?;
+        Some(self.answers.subscriber_count(&account, &filter, None))
+    }
+}
+
+/// What becomes of a request that asks for an envelope.
+enum Answer {
+    Enveloped(Outcome),
+    Stats,
+    None,
+}
+
+fn user_info(request: &SystemRequest) -> Outcome {
+    let info = match &request.requester {
+        Some(requester) => {
+            let permissions = requester.permissions.as_deref();
+            UserInfo::new(&requester.user, &requester.account, permissions)
+        }
+        // It went away meanwhile.
+        None => UserInfo::new("", "", None),
+    };
+    Outcome::data(&info)
+}
