@@ -232,6 +232,7 @@ impl House {
             check_password: Box::new(|_, _| {}),
             logins: RefCell::default(),
             random: RefCell::new(Rng::with_seed(1)),
+            mapped: RefCell::default(),
         });
         Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
     }

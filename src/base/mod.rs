@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod gate;
+pub mod huge_pages;
 pub mod ids;
 pub mod limits;
 pub mod log;

@@ -143,7 +143,7 @@ impl ClientSession {
         self.apply_limits(&options.limits, &identity.account);
         self.has_mappings = !identity.account.mappings.is_empty();
         self.forget_answers();
-        self.identity = Some(identity);
+        self.identity = Some(Box::new(identity));
         self.renew_trace();
     }
 

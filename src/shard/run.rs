@@ -100,6 +100,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             }),
             logins: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
+            mapped: RefCell::default(),
         }),
         broker,
         server: seed.server,
@@ -119,6 +120,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
+        huge_pages: Cell::new(false),
     });
     // Weak: the shard owns the hook.
     let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));

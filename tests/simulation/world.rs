@@ -175,6 +175,7 @@ impl World {
                         check_password: Box::new(|_, _| panic!("nobody logs in here")),
                         logins: RefCell::default(),
                         random: RefCell::new(fastrand::Rng::with_seed(seed)),
+                        mapped: RefCell::default(),
                     }),
                     broker,
                     resumable,
