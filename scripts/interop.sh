@@ -4,7 +4,8 @@
 # Each client is installed from its own registry into a cache outside the tree and drives the same
 # cases (scripts/interop/README.md). By default the server is Midge, started under the name
 # nats-server once with one shard and once with three; then the recorded transcripts are replayed
-# against a real nats-server, so that they stay true to it.
+# against a real nats-server, so that they stay true to it, and the harness's tests are run against it,
+# with a report of midge-bench opened in a real browser.
 
 set -euo pipefail
 
@@ -17,9 +18,15 @@ readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders q
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly GO_CASES=("${CLIENT_CASES[@]}" hello_world)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
+readonly SECURE_CASES=("${CLIENT_CASES[@]}" tls_password tls_nkey)
+# shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
-readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world bench round_trip)
+readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip)
+
+# 32 bytes of 7, as a seed and as the public key that belongs to it.
+readonly NKEY_SEED=SUAAOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBZ5FE
+readonly NKEY_PUBLIC=UDVEU3DD4KOFECV66VIHWEZOYX4ZKR3WV27L464SIIPOU2IUI3JCYSJF
 
 readonly DEFAULT_PORT=4222
 readonly SERVER_START_SECONDS_MAX=15
@@ -40,13 +47,14 @@ Usage: scripts/interop.sh [OPTIONS]
   --shards LIST       shard counts to run Midge with (default: 1,3)
   --only LIST         only these languages: ${LANGUAGES[*]}
   --cases LIST        only these cases: ${ALL_CASES[*]}
-  --no-transcripts    do not replay the transcripts against the real nats-server
+  --no-transcripts    nothing against the real nats-server: neither the transcripts nor the harness
   --install-only      install the clients and the real nats-server, run nothing
   --help              show this
 
 LIST is separated by commas. The clients are kept in \$MIDGE_INTEROP_CACHE, by default
 \${XDG_CACHE_HOME:-\$HOME/.cache}/midge-interop; remove it to install them afresh. The transcripts
-are replayed only in a full run: without --server, --only and --cases.
+are replayed, the harness is tried, and Midge is shown to Prometheus and to a browser, only in a full run:
+without --server, --only and --cases.
 EOF
 }
 
@@ -82,6 +90,8 @@ main() {
     fi
     if [[ $replay_transcripts == yes ]]; then
         replay_against_real_server
+        watch_midge
+        check_harness
     fi
     report
 }
@@ -147,7 +157,7 @@ note() {
 
 clean_up() {
     local pid
-    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}"; do
+    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}" "${secure_pid:-}"; do
         if [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null; then
             kill "$pid" 2>/dev/null || true
             wait_for_exit "$pid" 5 || kill -KILL "$pid" 2>/dev/null || true
@@ -179,6 +189,7 @@ install_all() {
     done
     if [[ $replay_transcripts == yes || $install_only == yes ]]; then
         install_part server
+        install_part browser
     fi
     exec {lock}>&-
 }
@@ -221,6 +232,7 @@ stamp_of() {
             java) java -version ;;
             c) gcc --version && dpkg-query --show libnats-dev ;;
             rust) rustc --version ;;
+            browser) command -v chromium ;;
         esac
         if [[ -d $programs/$1 ]]; then
             find "$programs/$1" -type f -print0 | sort --zero-terminated | xargs --null cat
@@ -246,6 +258,13 @@ install_server() {
 install_cli() {
     GOBIN=$cache/bin go install "github.com/nats-io/natscli/nats@$NATS_CLI_VERSION"
     "$cache/bin/nats" --version
+}
+
+install_browser() {
+    if ! command -v chromium; then
+        install_debian chromium
+    fi
+    chromium --version
 }
 
 install_go() {
@@ -343,6 +362,55 @@ start_server() {
     done
 }
 
+# A second server with TLS, passwords and nkeys, for the cases about those.
+start_secure_server() {
+    secure_pid=''
+    [[ " $* " == *" tls_"* ]] || return 0
+    make_certificates
+    local main_port=$port
+    pick_port
+    secure_port=$port port=$main_port
+    cat >"$work/secure.conf" <<EOF
+listen: "127.0.0.1:$secure_port"
+tls { cert_file: "$work/server.pem", key_file: "$work/server-key.pem" }
+authorization { users: [ {user: app, password: "s3cret"}, {nkey: $NKEY_PUBLIC} ] }
+EOF
+    : >"$work/secure.log"
+    "$work/server/nats-server" -c "$work/secure.conf" "${server_flags[@]}" \
+        >"$work/secure.log" 2>&1 </dev/null &
+    secure_pid=$!
+    local deadline=$((SECONDS + SERVER_START_SECONDS_MAX))
+    until grep --quiet 'Server is ready' "$work/secure.log"; do
+        if ! kill -0 "$secure_pid" 2>/dev/null || ((SECONDS > deadline)); then
+            note "the server with TLS did not start; its log:"
+            sed 's/^/    /' "$work/secure.log"
+            return 0
+        fi
+        sleep 0.02
+    done
+}
+
+stop_secure_server() {
+    [[ -n ${secure_pid:-} ]] || return 0
+    kill -TERM "$secure_pid" 2>/dev/null || true
+    wait_for_exit "$secure_pid" "$SERVER_STOP_SECONDS_MAX" || kill -KILL "$secure_pid" || true
+    secure_pid=''
+    cat "$work/secure.log" >>"$server_log"
+}
+
+# An authority and a certificate for localhost, once per run.
+make_certificates() {
+    [[ ! -e $work/server.pem ]] || return 0
+    command -v openssl >/dev/null || install_debian openssl
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+        -keyout "$work/ca-key.pem" -out "$work/ca.pem" -subj '/CN=interop authority' 2>/dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+        -keyout "$work/server-key.pem" -out "$work/server.csr" -subj '/CN=localhost' 2>/dev/null
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >"$work/server.ext"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca-key.pem" \
+        -CAcreateserial -days 2 -out "$work/server.pem" -extfile "$work/server.ext" 2>/dev/null
+}
+
 # Stops it as an operator would, and expects it to end with status 0.
 stop_server() {
     local signal=TERM status=0
@@ -386,6 +454,7 @@ cases_of() {
     local -n own_cases=CLIENT_CASES
     case $1 in
         go) local -n own_cases=GO_CASES ;;
+        python | js) local -n own_cases=SECURE_CASES ;;
         cli) local -n own_cases=CLI_CASES ;;
     esac
     local name
@@ -454,12 +523,14 @@ run_program() {
         done
         return
     fi
+    start_secure_server "$@"
     command_of "$language"
     : >"$log"
     rm -f "$work/requests" "$work/answers"
     mkfifo "$work/requests" "$work/answers"
-    NATS_URL="nats://127.0.0.1:$port" INTEROP_CASES="$*" timeout "$PROGRAM_SECONDS_MAX" \
-        "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
+    NATS_URL="nats://127.0.0.1:$port" INTEROP_CASES="$*" INTEROP_NKEY_SEED=$NKEY_SEED \
+        INTEROP_SECURE_URL="tls://localhost:${secure_port:-0}" INTEROP_CA="$work/ca.pem" \
+        timeout "$PROGRAM_SECONDS_MAX" "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
     program_pid=$!
     exec {answers}>"$work/answers" {requests}<"$work/requests"
     while IFS= read -r line <&"$requests"; do
@@ -481,6 +552,7 @@ run_program() {
     wait "$program_pid" || status=$?
     program_pid=''
     stop_server
+    stop_secure_server
     for name in "$@"; do
         if [[ -z ${results["$configuration|$language|$name"]:-} ]]; then
             record "$name" "the program ended with status $status and no result, see $log"
@@ -531,11 +603,83 @@ replay_against_real_server() {
     fi
     note "replaying the transcripts against nats-server $NATS_SERVER_VERSION"
     if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
-        cargo test --release --test transcripts </dev/null); then
+        cargo test --release --test transcripts --test refused_files </dev/null); then
         record replay pass
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"
     fi
+}
+
+# What shows a Midge to people: Prometheus with the rules and pictures of scripts/grafana, and a browser.
+watch_midge() {
+    configuration='midge watched' language=monitoring
+    local program missing=() midge=${CARGO_TARGET_DIR:-$root/target}/release/midge
+    for program in prometheus chromium jq curl; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    if ((${#missing[@]} > 0)) && ! install_debian "${missing[@]}" >"$cache/logs/watch-install.log" 2>&1; then
+        record programs "missing: ${missing[*]} (see $cache/logs/watch-install.log)"
+        return
+    fi
+    note 'every expression of the Grafana dashboard and the alerts in a real Prometheus'
+    run_watcher prometheus "$root/scripts/grafana/check.sh" "$midge"
+    note 'the live dashboard in headless Chromium'
+    run_watcher dashboard python3 "$root/scripts/interop/browser/dashboard.py" "$midge" \
+        --screenshots "$cache/logs/dashboard"
+}
+
+# Runs a check that says itself what is wrong.
+run_watcher() {
+    local name=$1 output=$cache/logs/watch-$1.log
+    shift
+    if timeout "$PROGRAM_SECONDS_MAX" "$@" >"$output" 2>&1 </dev/null; then
+        record "$name" pass
+    else
+        record "$name" "failed: $(grep --extended-regexp 'FAILED|refused|no s' "$output" | head -n 1) (see $output)"
+    fi
+}
+
+# The harness measures the real server as well as ours: its tests, and then a report of both, whose
+# curves are counted in a browser and whose pictures are kept to be looked at.
+check_harness() {
+    local part
+    configuration='real nats-server' language=harness
+    for part in server browser; do
+        if [[ -n ${not_installed[$part]:-} ]]; then
+            record "$part" "$part ${not_installed[$part]}"
+            return
+        fi
+    done
+    note "testing midge-bench against nats-server $NATS_SERVER_VERSION"
+    if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
+        cargo test --release --package midge-bench </dev/null); then
+        record tests pass
+    else
+        record tests "midge-bench's tests fail against nats-server $NATS_SERVER_VERSION"
+    fi
+    note "drawing a report and opening it in chromium"
+    if draw_report && "$programs/report/check.py" chromium "$work/report" "$cache/report"; then
+        record report pass
+    else
+        record report "the report is not what its data says"
+    fi
+}
+
+# One short round of every kind of workload. A busy host makes invalid runs, and status 2; they are as
+# much to be drawn as others.
+draw_report() {
+    local target=${CARGO_TARGET_DIR:-$root/target}/release status=0 pace
+    (cd "$root" && cargo build --release --bin midge --bin midge-bench) || return
+    pace='--pacer sleep --late-limit 1s --warmup 200ms'
+    "$target/midge-bench" compare --rounds 1 --duration 500ms --floor-duration 200ms --quiet \
+        --a "'$target/midge' --addr 127.0.0.1 --port {port}" --name-a midge \
+        --b "'$cache/bin/nats-server' --addr 127.0.0.1 --port {port}" --name-b nats-server \
+        --run 'throughput --warmup 200ms' --run "latency --rate 2k $pace" \
+        --run 'latency --mode request --closed-loop --publishers 10 --warmup 200ms' \
+        --run "sweep --step 200ms --rate 2k --objective 20ms $pace" \
+        --run "connections --connections 100 --rate 1k $pace" \
+        --output "$work/report" >"$cache/logs/report.log" 2>&1 || status=$?
+    ((status == 0 || status == 2))
 }
 
 # --- Reporting ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 #[path = "fuzz/mutate.rs"]
 mod mutate;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -21,14 +21,17 @@ use fastrand::Rng;
 use midge::auth::permissions::Permissions;
 use midge::auth::state::AuthState;
 use midge::base::ids::ConnectionId;
-use midge::base::limits::{CHUNK_BYTES, READ_BUFFER_BYTES, VERB_BYTES_MAX};
+use midge::base::limits::{CHUNK_BYTES, HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX};
 use midge::base::pool::BufferPool;
 use midge::broker::Broker;
 use midge::broker::outbox::Outbox;
 use midge::client::session::{ClientContext, ClientSession, ShardCounters};
 use midge::config::auth_options::Secret;
+use midge::config::load;
 use midge::config::options::Options;
 use midge::config::surroundings::Surroundings;
+use midge::monitor::endpoints::plan;
+use midge::monitor::http::RequestReader;
 use midge::net::listener::Peer;
 use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step};
@@ -58,7 +61,7 @@ fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
 }
 
 const LIMITS: ParserLimits =
-    ParserLimits { control_line_bytes_max: 64, payload_bytes_max: 128, headers: true };
+    ParserLimits { control_line_bytes_max: 128, payload_bytes_max: 128, headers: true };
 
 /// What a connection may leave unparsed: a control line with blanks before it, and one payload.
 const PENDING_BYTES_MAX: usize =
@@ -202,6 +205,52 @@ fn flags() {
             _ => {}
         }
     });
+}
+
+/// A file of the corpus, damaged: it is read or refused with words, the same way twice, and what is read
+/// can be judged.
+#[test]
+fn configuration_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut corpus: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
+        .map(|path| (path.display().to_string(), std::fs::read(&path).expect("a file")))
+        .collect();
+    corpus.sort();
+    let (read, refused) = (Cell::new(0u64), Cell::new(0u64));
+    fuzz("configuration_files", |random| {
+        let mut text = corpus[random.usize(..corpus.len())].1.clone();
+        if random.u8(..4) == 0 {
+            text.extend_from_slice(&corpus[random.usize(..corpus.len())].1);
+        }
+        mutate::mutate(random, &mut text);
+        let files = FuzzedFiles(text);
+        let load = || load::load_file(Path::new("file.conf"), &files, random_is_even(&files.0));
+        match load() {
+            Ok(loaded) => {
+                read.set(read.get() + 1);
+                let again = load().expect("it was read before");
+                assert_eq!(again.options.config_digest, loaded.options.config_digest);
+                // Either is fine, but neither panics.
+                let _ = load::validate(&loaded.options);
+                let _ = AuthState::build(&loaded.options, None);
+            }
+            Err(reason) => {
+                refused.set(refused.get() + 1);
+                assert!(!reason.trim().is_empty(), "refused without a word");
+                assert_eq!(load().err(), Some(reason));
+            }
+        }
+    });
+    let (read, refused) = (read.get(), refused.get());
+    assert!(read + refused < INPUTS || (read > INPUTS / 20 && refused > INPUTS / 20), "{read}");
+}
+
+/// Some bit of the text, the same every time.
+fn random_is_even(text: &[u8]) -> bool {
+    text.len().is_multiple_of(2)
 }
 
 /// A shard's clients, with one that listens to everything.
@@ -373,10 +422,107 @@ fn line_injection() {
     });
 }
 
+/// Requests, pipelined and damaged.
+fn requests(random: &mut Rng) -> Vec<u8> {
+    const HEADERS: [&str; 9] = [
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "Content-Length: 18446744073709551616\r\n",
+        "Content-Length: -1\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close, keep-alive\r\n",
+        "Expect: 100-continue\r\n",
+        "X: \x7f\u{e9}\r\n",
+        " folded\r\n",
+    ];
+    const TARGETS: [&str; 14] = [
+        "/",
+        "/varz",
+        "/connz?limit=1&offset=9223372036854775807&sort=bytes_to&subs=detail",
+        "/connz?cid=18446744073709551615&state=ALL&acc=%24G",
+        "/subsz?subs=1&test=a.b&limit=-1",
+        "/subsz?test=a.%2A;limit=2",
+        "/jsz?accounts=1&raft=T&leader-only=0&limit=9",
+        "/healthz?js-enabled-only=true&details=1&stream=x",
+        "/accountz?acc=%ff",
+        "/accstatz?unused=yes",
+        "/gatewayz?accs=1&acc_name=%",
+        "/metrics",
+        "http://a/dashboard",
+        "*",
+    ];
+    let mut bytes = Vec::new();
+    for _ in 0..random.usize(1..4) {
+        let verb = *mutate::choose(random, &["GET", "GET", "GET", "HEAD", "POST", "get"]);
+        let target = *mutate::choose(random, &TARGETS);
+        let version = *mutate::choose(random, &["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0"]);
+        bytes.extend_from_slice(format!("{verb} {target} {version}\r\n").as_bytes());
+        if random.u8(..) < 230 {
+            bytes.extend_from_slice(b"Host: localhost\r\n");
+        }
+        while random.u8(..) < 60 {
+            bytes.extend_from_slice(mutate::choose(random, &HEADERS).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    if random.bool() {
+        mutate::mutate(random, &mut bytes);
+    }
+    if random.u8(..) < 4 {
+        let size = bytes.len() + random.usize(..20_000);
+        bytes.resize(size, b'a');
+    }
+    bytes
+}
+
+/// What came of a stream of requests that arrived in pieces: answers' statuses, and the end.
+fn plan_all(bytes: &[u8], ends: &[usize]) -> (Vec<(String, u16)>, Option<u16>) {
+    let mut reader = RequestReader::default();
+    let (mut start, mut planned) = (0, Vec::new());
+    for end in ends {
+        // As the monitoring thread: a chunk at a time, and no more while a head is there.
+        for chunk in bytes[start..*end].chunks(4096) {
+            reader.push(chunk);
+            loop {
+                match reader.next_request() {
+                    Ok(Some(request)) => {
+                        let path = request.path.clone();
+                        let status =
+                            plan("/", &request).map_or_else(|answer| answer.status, |_| 200);
+                        assert!([200, 400, 404].contains(&status), "{path}: {status}");
+                        planned.push((path, status));
+                    }
+                    Ok(None) => break,
+                    Err(refused) => return (planned, Some(refused.response().status)),
+                }
+            }
+            assert!(reader.held() < HTTP_HEAD_BYTES_MAX, "{} bytes are held", reader.held());
+        }
+        start = *end;
+    }
+    (planned, None)
+}
+
+/// Requests to the monitoring port come out the same wherever they are cut, and are all answered.
+#[test]
+fn http() {
+    fuzz("http", |random| {
+        let bytes = requests(random);
+        let whole = plan_all(&bytes, &[bytes.len()]);
+        let mut ends: Vec<usize> =
+            (0..random.usize(1..6)).map(|_| random.usize(..=bytes.len())).collect();
+        ends.push(bytes.len());
+        ends.sort_unstable();
+        let pieces = plan_all(&bytes, &ends);
+        assert_eq!(pieces, whole);
+    });
+}
+
 /// The inputs are not all nonsense: the generators reach deliveries, errors and logins.
 #[test]
 fn smoke() {
     let (mut commands, mut errors, mut starts, mut logins) = (0, 0, 0, 0);
+    let mut answered = 0;
     for seed in 0..2_000 {
         let mut random = Rng::with_seed(seed);
         let stream = mutate::stream(&mut random);
@@ -387,10 +533,13 @@ fn smoke() {
         let files = FuzzedFiles(mutate::configuration(&mut random));
         let invocation = parse_in(OsStr::new("midge"), words, &files);
         starts += u32::from(matches!(invocation, Invocation::Run(_)));
+        let bytes = requests(&mut random);
+        answered += plan_all(&bytes, &[bytes.len()]).0.iter().filter(|one| one.1 == 200).count();
         let mut json = Vec::new();
         mutate::json(&mut random, &mut json);
         logins += u32::from(ConnectOptions::default().merge(&json).is_ok());
     }
     let reached = (commands, errors, starts, logins);
+    assert!(answered > 500, "{answered} requests that an endpoint answers");
     assert!(commands > 1_500 && errors > 300 && starts > 200 && logins > 300, "{reached:?}");
 }

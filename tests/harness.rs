@@ -71,6 +71,7 @@ fn latency_plan(mode: Mode) -> LatencyPlan {
         late_limit: Duration::from_secs(10),
         late_share_max: 1.0,
         seed: 1,
+        beside: None,
     }
 }
 
@@ -180,4 +181,30 @@ fn a_unix_socket_is_compared_with_tcp_of_the_same_server() {
     }
     let comparisons = statistics::compare(&runs, "unix", "tcp", 1);
     assert!(comparisons.iter().any(|c| c.figure == "messages_per_second"));
+}
+
+#[test]
+fn logins_are_taken_by_the_server_and_wrong_ones_are_reported_in_its_words() {
+    let login = |user: &str, password: &str| LoginArguments {
+        user: Some(user.to_string()),
+        password: Some(password.to_string()),
+        ..LoginArguments::default()
+    };
+    let token = |token: &str| LoginArguments {
+        token: Some(token.to_string()),
+        ..LoginArguments::default()
+    };
+    for (flags, good, bad) in [
+        ("--user anna --pass secret", login("anna", "secret"), login("anna", "wrong")),
+        ("--auth t0ken", token("t0ken"), token("other")),
+    ] {
+        let server = StartedServer::start(&command_line(flags), &CoreList::default()).unwrap();
+        let url = ServerUrl { address: server.address.clone(), user: None, password: None };
+        let connect = |login: &LoginArguments| login.dialer(&url).unwrap().connect("test", 0);
+        assert!(connect(&good).is_ok(), "{flags}");
+        for refused in [&bad, &LoginArguments::default()] {
+            let failure = connect(refused).err().unwrap().to_string();
+            assert!(failure.contains("'Authorization Violation'"), "{flags}: {failure}");
+        }
+    }
 }

@@ -22,8 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use format::{Action, Conversation, Expected, TranscriptFile};
-use replay::{Cut, Recorded, Replay};
-use support::raw_client::RawClient;
+use replay::{Cut, Pulse, Recorded, Replay};
 use support::server::Server;
 
 /// Inputs up to this many bytes are cut at every boundary.
@@ -50,9 +49,17 @@ struct Target {
     cut_stride: usize,
 }
 
+/// How a server is configured.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Setup {
+    config: String,
+    file: Option<String>,
+    flags: Vec<String>,
+}
+
 /// Conversations for one server.
 struct Job<'a> {
-    config: String,
+    setup: Setup,
     alone: bool,
     conversations: Vec<(usize, &'a Conversation)>,
 }
@@ -175,32 +182,50 @@ fn read_files() -> Vec<TranscriptFile> {
 
 /// Conversations with the same options share servers; one that must be alone has its own.
 fn jobs<'a>(files: &'a [TranscriptFile], filter: &str) -> Vec<Job<'a>> {
-    let mut shared: BTreeMap<String, Vec<(usize, &Conversation)>> = BTreeMap::new();
+    let mut shared: BTreeMap<Setup, Vec<(usize, &Conversation)>> = BTreeMap::new();
     let mut jobs = Vec::new();
     for (file_index, file) in files.iter().enumerate() {
         for conversation in &file.conversations {
-            if !conversation.name.contains(filter) {
+            let is_original = std::env::var_os("NATS_SERVER").is_some();
+            if !conversation.name.contains(filter) || (conversation.ours && is_original) {
                 continue;
             }
-            let config = conversation.config.join("\n");
+            let setup = Setup {
+                config: conversation.config.join("\n"),
+                file: conversation.file.clone(),
+                flags: conversation.flags.clone(),
+            };
             if conversation.alone {
                 let conversations = vec![(file_index, conversation)];
-                jobs.push(Job { config, alone: true, conversations });
+                jobs.push(Job { setup, alone: true, conversations });
             } else {
-                shared.entry(config).or_default().push((file_index, conversation));
+                shared.entry(setup).or_default().push((file_index, conversation));
             }
         }
     }
-    for (config, conversations) in shared {
+    for (setup, conversations) in shared {
         for chunk in conversations.chunks(CONVERSATIONS_PER_SERVER) {
-            jobs.push(Job { config: config.clone(), alone: false, conversations: chunk.to_vec() });
+            jobs.push(Job { setup: setup.clone(), alone: false, conversations: chunk.to_vec() });
         }
     }
     jobs
 }
 
-fn start(target: &Target, config: &str) -> Result<Server, String> {
-    Server::start(&target.program, &target.arguments, &format!("debug: true\n{config}"))
+fn start(target: &Target, setup: &Setup) -> Result<Server, String> {
+    let mut arguments = target.arguments.clone();
+    arguments.extend(setup.flags.iter().map(String::as_str));
+    match &setup.file {
+        Some(name) => {
+            // What connections end of is in the debug log.
+            arguments.push("-D");
+            let path = format!("{}/tests/config/{name}.conf", env!("CARGO_MANIFEST_DIR"));
+            Server::start_file(&target.program, &arguments, Path::new(&path))
+        }
+        None => {
+            let config = format!("debug: true\n{}", setup.config);
+            Server::start(&target.program, &arguments, &config)
+        }
+    }
 }
 
 /// Plays all of a job; one failure per conversation is enough.
@@ -210,7 +235,7 @@ fn work(target: &Target, job: &Job, files: &[TranscriptFile]) -> Vec<String> {
     for (file_index, conversation) in &job.conversations {
         let mut outcome = Ok(());
         if server.is_none() {
-            match start(target, &job.config) {
+            match start(target, &job.setup) {
                 Ok(started) => server = Some(started),
                 Err(problem) => outcome = Err((Cut::AsWritten, problem)),
             }
@@ -238,7 +263,7 @@ fn play_all_cuts(
     server: &Server,
     conversation: &Conversation,
 ) -> Result<(), (Cut, String)> {
-    let play = |pulse: Option<&mut RawClient>, cut| {
+    let play = |pulse: Option<&mut Pulse>, cut| {
         Replay::run(server, pulse, conversation, cut).map_err(|problem| (cut, problem))
     };
     play(None, Cut::AsWritten)?;
@@ -250,11 +275,8 @@ fn play_all_cuts(
     if size <= EVERY_BYTE_BYTES_MAX {
         play(None, Cut::EveryByte)?;
     }
-    let mut pulse = RawClient::connect(server.address())
+    let mut pulse = Pulse::start(server)
         .map_err(|e| (Cut::After(0), format!("the pulse cannot connect: {e}")))?;
-    // Skips the INFO, too.
-    let greeting = pulse.send(b"CONNECT {\"verbose\":false}\r\n");
-    greeting.map_err(|e| (Cut::After(0), format!("the pulse cannot send: {e}")))?;
     // A first CONNECT that another conversation sends as well is cut there.
     let greeting_size = greeting_cut_before(target, conversation);
     for boundary in boundaries(conversation, size).into_iter().step_by(target.cut_stride) {
@@ -263,7 +285,7 @@ fn play_all_cuts(
         }
         play(Some(&mut pulse), Cut::After(boundary))?;
     }
-    pulse.close();
+    pulse.end();
     Ok(())
 }
 
@@ -281,6 +303,7 @@ fn greeting_cut_before(target: &Target, conversation: &Conversation) -> usize {
     };
     let mut key = target.label.clone().into_bytes();
     key.extend_from_slice(conversation.config.join(" ").as_bytes());
+    key.extend_from_slice(conversation.file.as_deref().unwrap_or_default().as_bytes());
     key.extend_from_slice(line);
     if SEEN.lock().unwrap().insert(key) { 0 } else { line.len() }
 }
@@ -318,7 +341,7 @@ fn record(files: &mut [TranscriptFile], target: &Target, filter: &str) {
                 loop {
                     let Some(job) = jobs.lock().unwrap().pop() else { break };
                     for (file_index, conversation) in &job.conversations {
-                        let outcome = start(target, &job.config)
+                        let outcome = start(target, &job.setup)
                             .and_then(|server| Replay::record(&server, conversation));
                         results.lock().unwrap().push((*file_index, &conversation.name, outcome));
                     }

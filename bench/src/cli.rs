@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::host::certificates::CertificateFiles;
 use crate::load::closed_loop::ClosedLoopPlan;
 use crate::load::connections::ConnectionsPlan;
+use crate::load::disturbance::Disturbance;
 use crate::load::event_loop::Pacer;
 use crate::load::latency::{LatencyPlan, Mode};
 use crate::load::layout::Layout;
@@ -204,6 +205,9 @@ pub struct LatencyArguments {
     /// Share of late sends above which the run is invalid
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     pub late_share_max: f64,
+    /// Somebody who misbehaves beside it, on the load's cores at the lowest priority
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub beside: Option<Disturbance>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -277,7 +281,8 @@ pub enum Format {
 #[derive(Args, Debug)]
 pub struct CompareArguments {
     /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix socket is
-    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion
+    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion;
+    /// with {together} or {apart}, for --shard-ports, pairs sit on one shard of two or on both
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held
@@ -453,6 +458,7 @@ impl LatencyArguments {
             late_limit,
             late_share_max: self.late_share_max,
             seed: self.time.seed,
+            beside: self.beside,
         }
     }
 }

@@ -200,6 +200,10 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let run = &document.runs[0];
     assert!(run.warnings.iter().any(|text| text.contains("interrupted")), "{:?}", run.warnings);
     assert!(run.seconds < 60.0 && run.counts.unwrap().received > 0);
+    // Not on a terminal: plain lines, each with what is left.
+    let shown = String::from_utf8(output.stderr).unwrap();
+    assert!(shown.contains("throughput: 0 %, 3600 s left\n"), "{shown}");
+    assert!(!shown.contains('\r'), "{shown}");
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed["schema"], "midge-bench/1");
     std::fs::remove_dir_all(folder).unwrap();
@@ -318,4 +322,48 @@ fn a_closed_loop_says_what_it_is_and_takes_no_flags_of_the_open_one() {
         assert_eq!(status, 1, "{flags:?}");
         assert!(stderr.contains("--closed-loop"), "{stderr}");
     }
+}
+
+#[test]
+fn an_invalid_run_is_loud_in_every_output_and_ends_with_2() {
+    let server = AnyServer::start();
+    let folder = folder("invalid");
+    // No send leaves within a microsecond of its time in every case.
+    let line = ["latency", "--rate", "1k", "--duration", "300ms", "--warmup", "0s"];
+    let strict = ["--pacer", "sleep", "--late-limit", "1us", "--late-share-max", "0", "--no-floor"];
+    let (status, stdout, _) = output(bench().args(line).args(strict).args([
+        "--server",
+        &url(server.port()),
+        "--output",
+        folder.to_str().unwrap(),
+    ]));
+    assert_eq!(status, 2, "{stdout}");
+    assert!(stdout.contains("*** INVALID RUN: these figures must not be used ***"), "{stdout}");
+    assert!(stdout.contains("the generator was the bottleneck"), "{stdout}");
+    let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(html.contains("class=\"invalid\">Invalid, left out"));
+    let csv = std::fs::read_to_string(folder.join("result.csv")).unwrap();
+    assert!(csv.lines().skip(1).all(|line| line.contains(",false,")), "{csv}");
+    let logs = std::fs::read_dir(&folder).unwrap().filter_map(Result::ok);
+    let logs = logs.filter(|file| file.file_name().to_string_lossy().ends_with(".hlog"));
+    assert_eq!(logs.count(), 0, "an invalid run's histogram is not to be merged with others");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
+    let server = AnyServer::start();
+    let (status, stdout, stderr) =
+        output(bench().args(["throughput", "--messages", "1000", "--no-floor", "--quiet"]).args([
+            "--server-pid",
+            "4294967295",
+            "--server",
+            &url(server.port()),
+        ]));
+    assert_eq!(status, 0, "{stderr}");
+    assert!(
+        stdout.contains("note: server CPU and memory not measured: /proc/4294967295"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("server cpu per message"), "{stdout}");
 }

@@ -2,15 +2,21 @@
 
 mod support;
 
-use midge_bench::load::event_loop::Pacer;
+use midge_bench::host::clock::now_ns;
+use midge_bench::load::disturbance::Disturbance;
+use midge_bench::load::event_loop::{
+    Common, LoadThread, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
+};
 use midge_bench::load::latency::{self, LatencyPlan, Mode};
-use midge_bench::load::schedule::Arrival;
+use midge_bench::load::schedule::{Arrival, Schedule};
+use midge_bench::load::tracker::OrderTracker;
 use midge_bench::output::progress::Progress;
 use midge_bench::output::result::RunResult;
 use midge_bench::relay::{self, RelayPlan};
 use midge_bench::units::CoreList;
 use midge_bench::wire::frames;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 use support::{Action, AnyServer, FakeServer, layout};
 
@@ -29,6 +35,7 @@ fn plan(rate: f64, duration: Duration) -> LatencyPlan {
         late_limit: Duration::from_secs(1),
         late_share_max: 1.0,
         seed: 1,
+        beside: None,
     }
 }
 
@@ -65,6 +72,21 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 }
 
 #[test]
+fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
+    let server = FakeServer::start(|_| Action::Deliver);
+    for kind in [Disturbance::Flood, Disturbance::Large] {
+        let plan = LatencyPlan { beside: Some(kind), ..plan(200.0, Duration::from_millis(500)) };
+        let result =
+            latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true))
+                .unwrap();
+        assert!(result.valid, "{kind:?}: {:?}", result.faults);
+        assert!(result.counts.unwrap().all_good(), "{kind:?}");
+        assert_eq!(result.counts.unwrap().received, 100, "{kind:?}");
+        assert!(result.value("disturbing_messages").unwrap() > 0.0, "{kind:?}");
+    }
+}
+
+#[test]
 fn a_rate_beyond_the_generator_is_marked_invalid() {
     // Through the raw relay, which takes bytes faster than any generator makes them: nothing holds it back.
     let mut plan = plan(30e6, Duration::from_millis(2));
@@ -86,6 +108,52 @@ fn a_rate_beyond_the_generator_is_marked_invalid() {
         result.faults
     );
     assert!(result.curves["late"].count > 0);
+}
+
+#[test]
+fn what_the_generator_sends_late_is_late_in_the_latency_too() {
+    // A thread that begins 100 ms after its schedule: all hundred messages are due at once, the first of
+    // them for 100 ms. Latency from the moment of sending would show next to nothing.
+    let server = AnyServer::start();
+    let layout = layout(1, 1, 32);
+    let mut receiver = server.dialer().connect("receiver", 0).unwrap();
+    receiver.subscribe(&layout.subjects()[0], None, 1).unwrap();
+    receiver.fence().unwrap();
+    let sender = Sender {
+        connection: server.dialer().connect("sender", 0).unwrap(),
+        index: 0,
+        frames: vec![frames::frame(&layout.subjects()[0], None, layout.payload_size, 1)],
+        sequence: 0,
+        outgoing: Outgoing::default(),
+        held_back: false,
+        due_ns: Vec::new(),
+        tracker: None,
+    };
+    let role = ReceiverRole::Measure(OrderTracker::new(1, &[true]));
+    let start_ns = now_ns();
+    let common = Common {
+        start_ns,
+        measure_from_ns: start_ns,
+        end_ns: start_ns + 100_000_000,
+        pacer: Pacer::Spin,
+        sent: vec![AtomicU64::new(0)],
+        sending_threads: AtomicUsize::new(1),
+    };
+    while now_ns() < common.end_ns {
+        std::thread::yield_now();
+    }
+    let schedule = Schedule::new(Arrival::Constant, 1000.0, start_ns, 1);
+    let receivers = vec![Receiver { connection: receiver, role }];
+    let measured = LoadThread::new(&common, Some(schedule), vec![sender], receivers).run();
+    assert!(measured.failure.is_none(), "{:?}", measured.failure);
+    assert_eq!((measured.sent_count, measured.held_back_count), (100, 0));
+    for histogram in [&measured.latency, &measured.late] {
+        assert_eq!(histogram.len(), 100);
+        // Due 100, 99, ... 1 ms before; the histogram has three digits.
+        assert!(histogram.max() >= 99_900_000, "{}", histogram.max());
+        assert!(histogram.value_at_quantile(0.5) >= 49_900_000);
+        assert!(histogram.min() >= 990_000, "{}", histogram.min());
+    }
 }
 
 #[test]

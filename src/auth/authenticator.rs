@@ -435,6 +435,19 @@ impl Authenticator {
         }
     }
 
+    /// After a reload: whether the user or nkey that a client named is in none of the lists, or in another
+    /// account. Source: nats-server clientHasMovedToDifferentAccount.
+    pub fn has_moved(&self, user_name: &str, nkey: &str, account_name: &str) -> bool {
+        let user = if !nkey.is_empty() {
+            self.nkey_users.get(nkey).map(|(_, user)| user)
+        } else if !user_name.is_empty() {
+            self.user_by_name.get(user_name).map(|&index| &self.users[index])
+        } else {
+            return false;
+        };
+        user.is_none_or(|user| *user.account.name != *account_name)
+    }
+
     /// After a reload: who a client is now, if what let it in before still would. Spares a bcrypt
     /// comparison per connected client. None = decide again with the credentials it gave.
     pub fn renew(&self, identity: &Identity, connection_type: ConnectionType) -> Option<Identity> {

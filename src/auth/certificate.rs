@@ -1,7 +1,9 @@
-//! The names in a client's certificate: subject and alternative names, read from DER.
+//! The names in a client's certificate, subject and alternative names, and the end of any: read from DER.
 //!
-//! Only for certificates that TLS has already verified. Reads what it needs and nothing else: lengths are
+//! Only for certificates that TLS has already verified, or our own. Reads what it needs and nothing else: lengths are
 //! checked against the bytes that are there, and whatever is not as expected gives no names.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a certificate calls its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 const NUMERIC_STRING: u8 = 0x12;
 const PRINTABLE_STRING: u8 = 0x13;
 const T61_STRING: u8 = 0x14;
@@ -149,6 +153,51 @@ fn dotted(content: &[u8]) -> Option<String> {
     }
     let parts: Vec<String> = numbers.iter().map(u64::to_string).collect();
     (!parts.is_empty()).then(|| parts.join("."))
+}
+
+/// The last moment a certificate is good for. None when the bytes are no X.509 certificate, or when that
+/// moment is before 1970.
+pub fn not_after(der: &[u8]) -> Option<SystemTime> {
+    let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
+    let mut body = Reader(certificate.expect(SEQUENCE)?);
+    if body.peek() == Some(EXPLICIT_VERSION) {
+        body.next()?;
+    }
+    body.expect(INTEGER)?;
+    body.expect(SEQUENCE)?; // signature algorithm
+    body.expect(SEQUENCE)?; // issuer
+    let mut validity = Reader(body.expect(SEQUENCE)?);
+    validity.next()?;
+    let (tag, text) = validity.next()?;
+    let (year_size, text) = match tag {
+        UTC_TIME => (2, text.strip_suffix(b"Z")?),
+        GENERALIZED_TIME => (4, text.strip_suffix(b"Z")?),
+        _ => return None,
+    };
+    if text.len() != year_size + 10 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number =
+        |digits: &[u8]| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let year = match number(&text[..year_size]) {
+        year if year_size == 4 => year,
+        // RFC 5280: two digits stand for 1950 to 2049.
+        year if year < 50 => 2000 + year,
+        year => 1900 + year,
+    };
+    let rest: Vec<u64> = text[year_size..].chunks(2).map(number).collect();
+    let (month, day) = (rest[0], rest[1]);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year < 1970 {
+        return None;
+    }
+    // Years begin in March, so that the day of a leap year is the last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    /// From March 1st of year 0 to 1970-01-01.
+    const DAYS_TO_EPOCH: u64 = 719_468;
+    let days = days.checked_sub(DAYS_TO_EPOCH)?;
+    let seconds = days * 86_400 + rest[2] * 3600 + rest[3] * 60 + rest[4];
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// What is left of a run of DER values.

@@ -4,6 +4,7 @@
 //! bcrypt hash is slow on purpose: `PasswordJob` carries it to the offload thread.
 
 use std::hint::black_box;
+use std::sync::{Arc, Weak};
 
 use crate::config::auth_options::Secret;
 
@@ -36,6 +37,8 @@ pub fn secrets_equal(stored: &str, given: &str) -> bool {
 pub struct PasswordJob {
     hash: Secret,
     given: Secret,
+    /// Whoever waits for the outcome holds the other end; None = somebody always does.
+    waiter: Option<Weak<()>>,
 }
 
 /// What a `PasswordJob` found.
@@ -46,7 +49,18 @@ pub struct PasswordOutcome {
 
 impl PasswordJob {
     pub fn new(hash: Secret, given: &str) -> Self {
-        Self { hash, given: Secret::new(given) }
+        Self { hash, given: Secret::new(given), waiter: None }
+    }
+
+    /// The job is of use only as long as `waiter` is there.
+    pub fn for_waiter(mut self, waiter: &Arc<()>) -> Self {
+        self.waiter = Some(Arc::downgrade(waiter));
+        self
+    }
+
+    /// Whether somebody still waits for the outcome.
+    pub fn is_wanted(&self) -> bool {
+        self.waiter.as_ref().is_none_or(|waiter| waiter.strong_count() > 0)
     }
 
     /// Takes milliseconds to seconds of CPU time. A hash that is no hash matches nothing.
@@ -122,6 +136,15 @@ mod tests {
             assert!(!outcome(broken, "right"), "{broken}");
             assert!(!outcome(broken, ""), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_job_is_wanted_as_long_as_somebody_waits() {
+        let waiter = Arc::new(());
+        let job = PasswordJob::new(Secret::new("$2a$04$x"), "given").for_waiter(&waiter);
+        assert!(job.is_wanted());
+        drop(waiter);
+        assert!(!job.is_wanted());
     }
 
     #[test]

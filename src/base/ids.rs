@@ -23,7 +23,7 @@ impl fmt::Display for ConnectionId {
 }
 
 /// An account's index, equal on all shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AccountId(pub u32);
 
 impl AccountId {

@@ -2,6 +2,8 @@
 //!
 //! Bounds an operator can change have their default here; the value in force is in `config::Options`.
 
+use std::time::Duration;
+
 /// Bytes of arguments of one control line. nats-server's `max_control_line`. Enforced by the parser.
 pub const CONTROL_LINE_BYTES_MAX: usize = 4096;
 
@@ -19,6 +21,21 @@ pub const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Bytes queued for one connection past which its producers are slowed while it keeps moving: what is
 /// still in cache is cheap to send. Enforced by the router, obeyed by the publisher's session.
 pub const PENDING_BYTES_PACE: usize = 1 << 20;
+
+/// A client that gave a password in time waits so long at most for its turn with the helper threads and for
+/// the bcrypt comparison: after a restart everybody comes at once, and whoever is turned away has to be
+/// checked again. Past it the client is told `Authentication Timeout`. Enforced by the session's tick.
+pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Password checks that wait for a helper thread, those of clients that are gone included: who comes and goes
+/// fast must not fill the memory between two of them. Past it a check is not made and its client runs into
+/// `PASSWORD_CHECK_WAIT_MAX`. Enforced by `shard::Offload`.
+pub const PASSWORD_CHECKS_MAX: usize = 1 << 17;
+const _: () = assert!(PASSWORD_CHECKS_MAX > CONNECTIONS_MAX, "all clients may log in at once");
+
+/// Helper threads for bcrypt at most. They use cores that no shard is pinned to, one each. Enforced by
+/// `shard::Offload`.
+pub const OFFLOAD_THREADS_MAX: usize = 4;
 
 /// Client connections. nats-server's `max_connections`. Enforced at accept over all shards.
 pub const CONNECTIONS_MAX: usize = 65_536;
@@ -174,6 +191,10 @@ pub const SNAPSHOT_FANOUT_SUBJECTS_MAX: usize = 512;
 /// Entries of the lists in one monitoring answer, subscriptions of all its connections together. Past it
 /// the answer is cut and says so. Enforced by the side that gathers.
 pub const MONITOR_ENTRIES_MAX: usize = 1 << 18;
+
+/// Accounts that `/metrics` shows one by one; a scrape must stay readable. Enforced by `monitor::metrics`,
+/// which says how many it left out.
+pub const METRICS_ACCOUNTS_MAX: usize = 1024;
 
 /// Bytes of one HTTP request head on the monitoring port. Enforced by `monitor::http`.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;

@@ -182,7 +182,8 @@ impl LineFormat {
             push(&mut line, format_args!("[{label}] "));
         }
         push_escaped(&mut line, text);
-        for (name, value) in fields {
+        let others = fields.iter().filter(|field| !WHO_FIELDS.contains(&field.0.as_str()));
+        for (name, value) in others {
             line.push(' ');
             push_escaped(&mut line, name);
             line.push('=');
@@ -208,13 +209,17 @@ impl LineFormat {
         object.insert("level".into(), severity.names().2.into());
         object.insert("pid".into(), self.pid.into());
         object.insert("message".into(), text.into());
-        for (name, value) in fields {
+        let told = fields.iter().filter(|(_, value)| value.as_str() != Some(""));
+        for (name, value) in told {
             // The line's own four keys win over a field of the same name.
             object.entry(name.clone()).or_insert_with(|| value.clone());
         }
         Value::Object(object).to_string()
     }
 }
+
+/// Say who a line is about. The text has it too, in the words of nats-server.
+const WHO_FIELDS: [&str; 5] = ["cid", "address", "name", "user", "account"];
 
 fn nats_timestamp(time: &DateTime) -> String {
     format!(

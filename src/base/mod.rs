@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod gate;
+pub mod histogram;
 pub mod huge_pages;
 pub mod ids;
 pub mod limits;
@@ -9,3 +10,4 @@ pub mod log;
 pub mod pool;
 pub mod ring;
 mod ring_parts;
+pub mod turn_clock;

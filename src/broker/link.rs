@@ -37,15 +37,21 @@ impl InterestChange {
     }
 }
 
-/// One message on its way over a link, at most once per link and message.
-#[derive(Clone, Copy, Debug)]
-pub struct Forward<'a> {
+/// Where a forwarded message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
     pub account: AccountId,
     /// Who published it, so that a slow consumer over there can slow it down here; none once it was passed
     /// on by another shard than its publisher's.
     pub publisher: Option<ClientKey>,
     /// The publisher's connection if it asked not to hear itself: a queue message may come home.
     pub no_echo: Option<ConnectionId>,
+}
+
+/// One message on its way over a link, at most once per link and message.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward<'a> {
+    pub source: Source,
     pub message: Message<'a>,
     /// Whether plain subscriptions over there get it; false for a message that only looks for another
     /// member of a queue group.
@@ -70,8 +76,11 @@ pub trait LinkSink {
     /// Whether a further subscription may be made now; else what to wait for first.
     fn interest_congestion(&self) -> Option<Congestion>;
 
-    /// Queues a message. Never fails: what finds no room is kept, in order.
-    fn forward(&self, forward: &Forward<'_>);
+    /// Queues a message. Never fails: what finds no room is kept, in order. True = ask `message_congestion`.
+    fn forward(&self, forward: &Forward<'_>) -> bool;
+    /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same source and
+    /// on the same subject. None = it is not, or the link cannot tell: `forward` it.
+    fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool>;
 
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;

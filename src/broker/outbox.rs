@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use crate::auth::permissions::Permissions;
 use crate::auth::replies::ReplyTable;
 use crate::base::gate::Gate;
+use crate::base::histogram::DurationHistogram;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
 use crate::base::pool::BufferPool;
+use crate::base::turn_clock::TurnClock;
 use crate::broker::trace::Trace;
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
@@ -29,10 +31,12 @@ use crate::protocol::nats::error::CloseReason;
 
 #[derive(Default)]
 struct Buffers {
-    /// Full chunks, oldest first.
-    ready: VecDeque<Vec<u8>>,
+    /// Full chunks, oldest first, each with the turn its first bytes came in.
+    ready: VecDeque<(Vec<u8>, Option<Instant>)>,
     /// The chunk that is being filled; newest bytes.
     current: Vec<u8>,
+    /// The turn in which the first bytes of `current` came. Means nothing while it is empty.
+    current_since: Option<Instant>,
 }
 
 /// What became of a push.
@@ -57,17 +61,19 @@ pub struct RemotePublisher {
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
-/// A message framed once for many receivers: what comes before and after the sid.
+/// A message framed once for all receivers with the same sid: clients of one program have the same sid for
+/// the same subscription.
 #[derive(Default)]
 pub struct FanOutFrame {
-    head: Vec<u8>,
-    tail: Vec<u8>,
-    body_size: usize,
+    /// Of the last receiver, of whatever message.
+    sid: Vec<u8>,
+    /// The message as a receiver with this sid gets it; empty = not framed yet.
+    bytes: Vec<u8>,
 }
 
 impl FanOutFrame {
     /// Receivers from which on framing once is cheaper than framing each.
-    pub const RECEIVERS_MIN: usize = 4;
+    pub const RECEIVERS_MIN: usize = 3;
 
     /// Whether a message can be framed once: receivers differ only in their sid, and the copy of its body
     /// is a short one.
@@ -75,22 +81,49 @@ impl FanOutFrame {
         message.headers.is_empty() && message.body.len() <= encode::COPY_STEP_BYTES
     }
 
-    pub fn set(&mut self, message: &Message<'_>) {
-        self.head.clear();
-        self.tail.clear();
-        self.body_size = message.body.len();
-        encode::message_around_sid(&mut self.head, &mut self.tail, message);
+    /// Another message comes.
+    pub fn begin(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// The framed message for a receiver whose sid is that of the one before it.
+    #[inline]
+    fn get(&mut self, message: &Message<'_>, sid: &[u8]) -> Option<&[u8]> {
+        if self.sid != sid {
+            self.sid.clear();
+            self.sid.extend_from_slice(sid);
+            self.bytes.clear();
+            return None;
+        }
+        if self.bytes.is_empty() {
+            encode::message(&mut self.bytes, message, sid, false);
+        }
+        Some(&self.bytes)
     }
 }
 
 /// What all outboxes of a shard did, closed ones included. A message is counted here when its send begins, or
 /// at the end of its connection: reading the sum costs nothing per connection or message.
-#[derive(Default)]
 pub struct OutboxTotals {
+    clock: Rc<TurnClock>,
+    /// For each chunk the kernel took in full: since the turn in which its first bytes were queued.
+    pub queued: DurationHistogram,
     pub messages: Cell<u64>,
     pub bytes: Cell<u64>,
     /// Times a producer was asked to wait.
     pub stalls: Cell<u64>,
+}
+
+impl OutboxTotals {
+    pub fn new(clock: Rc<TurnClock>) -> Self {
+        Self {
+            clock,
+            queued: DurationHistogram::default(),
+            messages: Cell::new(0),
+            bytes: Cell::new(0),
+            stalls: Cell::new(0),
+        }
+    }
 }
 
 /// The reply subjects a client was given and may answer to.
@@ -125,6 +158,8 @@ pub struct Outbox {
     pub headers: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
     writer: Cell<Option<Waker>>,
+    /// Whether there is one: a look is cheaper than to take it each time.
+    writer_waits: Cell<bool>,
     /// Queued bytes wait: the connection is between plain and TLS.
     held: Cell<bool>,
     /// The writer is to look at what the connection itself has to send.
@@ -134,6 +169,8 @@ pub struct Outbox {
     last_sent: Cell<Instant>,
     /// When the send in flight began.
     send_started: Cell<Option<Instant>>,
+    /// The turn in which the first bytes of the chunk that the writer holds were queued.
+    sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
     rare: RefCell<Option<Box<Rare>>>,
@@ -160,11 +197,13 @@ impl Outbox {
             headers: Cell::new(false),
             close_reason: Cell::new(None),
             writer: Cell::new(None),
+            writer_waits: Cell::new(false),
             held: Cell::new(false),
             poked: Cell::new(false),
             sent: Gate::new(),
             last_sent: Cell::new(Instant::now()),
             send_started: Cell::new(None),
+            sending_since: Cell::new(None),
             abort: RefCell::new(None),
             rare: RefCell::default(),
             observed: Cell::new(false),
@@ -226,6 +265,9 @@ impl Outbox {
                 self.make_room(&mut buffers, room);
             }
             let before = buffers.current.len();
+            if before == 0 {
+                buffers.current_since = self.turn_began();
+            }
             encode::message(&mut buffers.current, message, sid, self.headers.get());
             buffers.current.len() - before
         };
@@ -237,15 +279,20 @@ impl Outbox {
         if pending + added > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
     }
 
-    /// As `push_message` for a message without headers that goes to many: all but the sid is framed already.
+    /// As `push_message` for a message that `FanOutFrame::suits` and that goes to many.
     #[inline]
-    pub fn push_framed(&self, frame: &FanOutFrame, sid: &[u8]) -> Pushed {
-        let size = frame.head.len() + sid.len() + frame.tail.len();
-        self.push_by(size, frame.body_size, |chunk| {
-            chunk.extend_from_slice(&frame.head);
-            chunk.extend_from_slice(sid);
-            chunk.extend_from_slice(&frame.tail);
-        })
+    pub fn push_framed(
+        &self,
+        frame: &mut FanOutFrame,
+        message: &Message<'_>,
+        sid: &[u8],
+    ) -> Pushed {
+        match frame.get(message, sid) {
+            Some(bytes) => self.push_by(bytes.len(), message.body.len(), |chunk| {
+                chunk.extend_from_slice(bytes);
+            }),
+            None => self.push_message(message, sid),
+        }
     }
 
     /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes before it.
@@ -272,6 +319,9 @@ impl Outbox {
             let mut buffers = self.buffers.borrow_mut();
             if buffers.current.capacity() - buffers.current.len() < size {
                 self.make_room(&mut buffers, size);
+            }
+            if buffers.current.is_empty() {
+                buffers.current_since = self.turn_began();
             }
             append(&mut buffers.current);
         }
@@ -302,6 +352,9 @@ impl Outbox {
             let mut buffers = self.buffers.borrow_mut();
             if buffers.current.capacity() - buffers.current.len() < bytes.len() {
                 self.make_room(&mut buffers, bytes.len());
+            }
+            if buffers.current.is_empty() {
+                buffers.current_since = self.turn_began();
             }
             buffers.current.extend_from_slice(bytes);
         }
@@ -339,7 +392,7 @@ impl Outbox {
         } else {
             let next = self.pool.take(room, self.class_max(room));
             let full = std::mem::replace(&mut buffers.current, next);
-            buffers.ready.push_back(full);
+            buffers.ready.push_back((full, buffers.current_since));
         }
     }
 
@@ -349,17 +402,34 @@ impl Outbox {
         if room >= LARGE_MESSAGE_BYTES { largest } else { largest - 1 }
     }
 
+    /// Reads the clock if nobody did in this turn. Out of line: once per chunk, not per message.
+    #[inline(never)]
+    fn turn_began(&self) -> Option<Instant> {
+        Some(self.totals.get()?.clock.began())
+    }
+
     #[inline]
     fn wake_writer(&self) {
-        if let Some(waker) = self.writer.take() {
+        if self.writer_waits.replace(false)
+            && let Some(waker) = self.writer.take()
+        {
             waker.wake();
         }
+    }
+
+    fn let_writer_wait(&self, waker: &Waker) {
+        self.writer.set(Some(waker.clone()));
+        self.writer_waits.set(true);
     }
 
     /// Holds queued bytes back, or lets them go again; the writer then finds them. A connection that closes
     /// while they are held never sends them.
     pub fn hold(&self, held: bool) {
         self.held.set(held);
+        if !held {
+            // The time a handshake took is none that a message waited.
+            self.buffers.borrow_mut().current_since = None;
+        }
         self.wake_writer();
     }
 
@@ -380,19 +450,22 @@ impl Outbox {
                 if self.is_closing() {
                     return Poll::Ready(None);
                 }
-                self.writer.set(Some(context.waker().clone()));
+                self.let_writer_wait(context.waker());
                 return Poll::Pending;
             }
             let mut buffers = self.buffers.borrow_mut();
-            let chunk = match buffers.ready.pop_front() {
+            let (chunk, since) = match buffers.ready.pop_front() {
                 Some(chunk) => chunk,
-                None if !buffers.current.is_empty() => std::mem::take(&mut buffers.current),
+                None if !buffers.current.is_empty() => {
+                    (std::mem::take(&mut buffers.current), buffers.current_since)
+                }
                 None if self.is_closing() => return Poll::Ready(None),
                 None => {
-                    self.writer.set(Some(context.waker().clone()));
+                    self.let_writer_wait(context.waker());
                     return Poll::Pending;
                 }
             };
+            self.sending_since.set(since);
             self.class.set(self.pool.class_of(chunk.len()) as u8);
             Poll::Ready(Some(chunk))
         })
@@ -415,6 +488,12 @@ impl Outbox {
 
     pub fn send_ends(&self, chunk: Vec<u8>) {
         self.send_started.set(None);
+        if let Some(since) = self.sending_since.take()
+            && !self.is_closing()
+            && let Some(totals) = self.totals.get()
+        {
+            totals.queued.record(self.last_sent.get().saturating_duration_since(since));
+        }
         self.pool.give_back(chunk);
     }
 
@@ -529,7 +608,7 @@ impl Outbox {
             let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
             let written_off = (chunks, self.pending_bytes.replace(0));
             self.rare.borrow_mut().get_or_insert_default().written_off = written_off;
-            buffers.ready.into_iter().for_each(|chunk| self.pool.give_back(chunk));
+            buffers.ready.into_iter().for_each(|(chunk, _)| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();
         }
@@ -580,6 +659,25 @@ mod tests {
     }
 
     use std::future::Future;
+
+    #[test]
+    fn a_fan_out_frame_gives_each_receiver_its_own_sid() {
+        let outbox = outbox(1 << 20);
+        let (mut frame, mut expected) = (FanOutFrame::default(), Vec::new());
+        for body in [&b"one"[..], b"eight..."] {
+            let size = body.len().to_string().into_bytes();
+            let message = message(body, &size);
+            frame.begin();
+            for sid in ["1", "1", "1", "22", "1", "22", "22", "", ""] {
+                assert_eq!(
+                    outbox.push_framed(&mut frame, &message, sid.as_bytes()),
+                    Pushed::Queued
+                );
+                encode::message(&mut expected, &message, sid.as_bytes(), false);
+            }
+        }
+        assert_eq!(take(&outbox), Some(Some(expected)));
+    }
 
     #[test]
     fn bytes_come_out_in_order_whatever_the_chunks() {

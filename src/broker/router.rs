@@ -7,7 +7,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
-use crate::broker::link::{Congestion, Forward};
+use crate::broker::link::{Congestion, Forward, Source};
 use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subscription::{Sink, Subscription};
@@ -43,36 +43,56 @@ impl MatchList {
             self.plain.push(subscription.clone());
         }
     }
-
-    /// The one plain subscription that is all there is.
-    fn only(&self) -> Option<&Rc<Subscription>> {
-        let [subscription] = &self.plain[..] else { return None };
-        (self.groups.is_empty() && self.links.is_empty()).then_some(subscription)
-    }
 }
 
 /// A publisher's last subject and what it reached: most publishers repeat a subject.
 #[derive(Default)]
 pub struct RouteCache {
+    account: AccountId,
     subject: Vec<u8>,
     generation: u64,
     list: Option<Rc<MatchList>>,
-    /// Where one plain subscription is all that the subject reaches: its MSG up to the reply.
-    only_head: Vec<u8>,
+    /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
+    head: Vec<u8>,
+    /// And nothing else.
+    is_only: bool,
 }
 
 impl RouteCache {
     #[inline(never)]
-    fn fill(&mut self, account: &mut AccountState, subject: &[u8]) {
+    fn fill(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
         let list = Broker::matched(account, subject);
+        self.account = id;
         self.generation = account.table.generation();
         self.subject.clear();
         self.subject.extend_from_slice(subject);
-        self.only_head.clear();
-        if let Some(subscription) = list.only() {
-            encode::message_head(&mut self.only_head, subject, subscription.sid());
+        self.head.clear();
+        if let [subscription] = &list.plain[..] {
+            encode::message_head(&mut self.head, subject, subscription.sid());
         }
+        self.is_only = list.plain.len() == 1 && list.groups.is_empty() && list.links.is_empty();
         self.list = Some(list);
+    }
+
+    /// Makes this what `subject` reaches now.
+    #[inline]
+    fn renew(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
+        if self.generation != account.table.generation()
+            || self.account != id
+            || self.subject != subject
+            || self.list.is_none()
+        {
+            self.fill(id, account, subject);
+        }
+    }
+
+    /// As `renew` where the subject and the account are those of before.
+    #[inline]
+    fn renew_same(&mut self, account: &mut AccountState, subject: &[u8]) {
+        debug_assert!(self.subject == subject);
+        if self.generation != account.table.generation() {
+            self.fill(self.account, account, subject);
+        }
     }
 }
 
@@ -118,12 +138,7 @@ impl Broker {
         turn: &mut Turn,
     ) -> bool {
         let account = &mut self.accounts[publisher.account.index()];
-        if cache.list.is_none()
-            || cache.generation != account.table.generation()
-            || cache.subject != message.subject
-        {
-            cache.fill(account, message.subject);
-        }
+        cache.renew(publisher.account, account, message.subject);
         self.route(publisher, message, cache, turn)
     }
 
@@ -136,11 +151,7 @@ impl Broker {
         cache: &mut RouteCache,
         turn: &mut Turn,
     ) -> bool {
-        debug_assert!(cache.subject == message.subject);
-        let account = &mut self.accounts[publisher.account.index()];
-        if cache.generation != account.table.generation() {
-            cache.fill(account, message.subject);
-        }
+        cache.renew_same(&mut self.accounts[publisher.account.index()], message.subject);
         self.route(publisher, message, cache, turn)
     }
 
@@ -157,22 +168,45 @@ impl Broker {
             true => None,
             false => Some(self.clients[publisher.client.index()].outbox.id),
         };
-        if !cache.only_head.is_empty() && !message.tail.is_empty() {
-            let delivered = self.deliver_by(&list.plain[0], message, no_echo, turn, |outbox| {
-                outbox.push_behind(&cache.only_head, message)
-            });
+        let mut delivered =
+            !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
+        if cache.is_only || (list.groups.is_empty() && list.links.is_empty()) {
             if !self.expired.is_empty() {
                 self.remove_expired();
             }
             return delivered;
         }
-        if list.plain.is_empty() && list.groups.is_empty() && list.links.is_empty() {
-            return false;
+        if list.groups.is_empty() {
+            self.forward_plain(publisher, no_echo, message, &list.links, turn);
+            if !self.expired.is_empty() {
+                self.remove_expired();
+            }
+            return true;
         }
-        self.route_to_many(publisher, message, list, no_echo, turn)
+        delivered |= self.route_beyond(publisher, message, list, no_echo, turn);
+        delivered
     }
 
-    fn route_to_many(
+    /// Delivers to the plain subscriptions of this shard.
+    #[inline]
+    fn deliver_plain(
+        &mut self,
+        message: &Message<'_>,
+        cache: &RouteCache,
+        list: &MatchList,
+        no_echo: Option<ConnectionId>,
+        turn: &mut Turn,
+    ) -> bool {
+        if cache.head.is_empty() || message.tail.is_empty() {
+            return self.fan_out(&list.plain, message, no_echo, turn);
+        }
+        self.deliver_by(&list.plain[0], message, no_echo, turn, |outbox| {
+            outbox.push_behind(&cache.head, message)
+        })
+    }
+
+    /// Picks a member of each queue group and sends a copy over each link that wants one.
+    fn route_beyond(
         &mut self,
         publisher: &Publisher,
         message: &Message<'_>,
@@ -180,13 +214,7 @@ impl Broker {
         no_echo: Option<ConnectionId>,
         turn: &mut Turn,
     ) -> bool {
-        let mut delivered = self.fan_out(&list.plain, message, no_echo, turn);
-        if list.groups.is_empty() && list.links.is_empty() {
-            if !self.expired.is_empty() {
-                self.remove_expired();
-            }
-            return delivered;
-        }
+        let mut delivered = false;
         let mut picks = Picks::new();
         for group in &list.groups {
             delivered |= self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
@@ -231,10 +259,10 @@ impl Broker {
             return delivered;
         }
         let mut frame = std::mem::take(&mut self.frame);
-        frame.set(message);
+        frame.begin();
         for subscription in subscriptions {
             delivered |= self.deliver_by(subscription, message, no_echo, turn, |outbox| {
-                outbox.push_framed(&frame, subscription.sid())
+                outbox.push_framed(&mut frame, message, subscription.sid())
             });
         }
         self.frame = frame;
@@ -336,6 +364,8 @@ impl Broker {
         picks: &Picks<'_>,
         turn: &mut Turn,
     ) {
+        let source =
+            Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
         let picked_only = picks.iter().map(|pick| pick.0).filter(|link| !links.contains(link));
         let mut targets: SmallVec<[LinkId; 8]> = SmallVec::from_slice(links);
         for link in picked_only {
@@ -343,44 +373,86 @@ impl Broker {
                 targets.push(link);
             }
         }
-        for link in targets {
+        for &link in &targets {
             let queues: SmallVec<[&[u8]; 4]> =
                 picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
+            let plain = links.contains(&link);
+            let forward = Forward { source, message: *message, plain, hops: 0, queues: &queues };
+            self.forward_over(link, &forward, turn);
+        }
+    }
+
+    fn forward_over(&mut self, link: LinkId, forward: &Forward<'_>, turn: &mut Turn) {
+        let sink = &self.links[link.index()].sink;
+        if sink.forward(forward) {
+            turn.congestion = sink.message_congestion();
+        }
+        self.counters.forwarded += 1;
+    }
+
+    /// One copy to each link that has plain interest.
+    #[inline]
+    fn forward_plain(
+        &mut self,
+        publisher: &Publisher,
+        no_echo: Option<ConnectionId>,
+        message: &Message<'_>,
+        links: &[LinkId],
+        turn: &mut Turn,
+    ) {
+        let source =
+            Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
+        for link in links {
             let sink = &self.links[link.index()].sink;
-            sink.forward(&Forward {
-                account: publisher.account,
-                publisher: Some(publisher.client),
-                no_echo,
-                message: *message,
-                plain: links.contains(&link),
-                hops: 0,
-                queues: &queues,
-            });
-            self.counters.forwarded += 1;
-            if let Some(congestion) = sink.message_congestion() {
-                turn.congestion = Some(congestion);
+            match sink.forward_again(&source, message) {
+                Some(congested) => {
+                    if congested {
+                        turn.congestion = sink.message_congestion();
+                    }
+                    self.counters.forwarded += 1;
+                }
+                None => {
+                    let message = *message;
+                    let forward = Forward { source, message, plain: true, hops: 0, queues: &[] };
+                    self.forward_over(*link, &forward, turn);
+                }
             }
         }
     }
 
     /// Delivers a message that came over a link: to plain subscriptions here and to one member of each
-    /// named group. A group whose members all left meanwhile is looked for once more elsewhere.
-    pub fn publish_forwarded(&mut self, from: LinkId, forward: &Forward<'_>, turn: &mut Turn) {
-        let Some(account) = self.accounts.get_mut(forward.account.index()) else { return };
-        let list = Self::matched(account, forward.message.subject);
+    /// named group. A group whose members all left meanwhile is looked for once more elsewhere. `same`: its
+    /// subject and account are those of the message before it that came with this cache.
+    #[inline]
+    pub fn publish_forwarded(
+        &mut self,
+        from: LinkId,
+        forward: &Forward<'_>,
+        same: bool,
+        cache: &mut RouteCache,
+        turn: &mut Turn,
+    ) {
+        let Some(account) = self.accounts.get_mut(forward.source.account.index()) else { return };
+        match same {
+            true => cache.renew_same(account, forward.message.subject),
+            false => cache.renew(forward.source.account, account, forward.message.subject),
+        }
+        let Some(list) = cache.list.as_deref() else { return };
         if forward.plain {
-            self.fan_out(&list.plain, &forward.message, forward.no_echo, turn);
+            self.deliver_plain(&forward.message, cache, list, forward.source.no_echo, turn);
         }
         for queue in forward.queues {
             let group = list.groups.iter().find(|group| group.name() == *queue);
             let served = group.is_some_and(|group| {
-                self.deliver_to_group(group, &forward.message, forward.no_echo, turn, None)
+                self.deliver_to_group(group, &forward.message, forward.source.no_echo, turn, None)
             });
             if !served {
                 self.redirect(from, forward, group, queue);
             }
         }
-        self.remove_expired();
+        if !self.expired.is_empty() {
+            self.remove_expired();
+        }
     }
 
     /// Sends a queue message that found no member here to another link that has one.
@@ -405,7 +477,7 @@ impl Broker {
                 let sink = &self.links[link.index()].sink;
                 // A client's key means something on its own shard only: over there it would name another.
                 sink.forward(&Forward {
-                    publisher: None,
+                    source: Source { publisher: None, ..forward.source },
                     plain: false,
                     hops: forward.hops + 1,
                     queues: &queues,

@@ -14,8 +14,10 @@ use crate::auth::password::PasswordOutcome;
 use crate::auth::replies::ReplyTable;
 use crate::auth::state::AuthState;
 use crate::base::gate::Gate;
+use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 use crate::broker::Broker;
 use crate::broker::outbox::ReplyTracker;
+use crate::client::who::log_client;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 /// A client's first PING comes early, to measure its round-trip time.
@@ -27,6 +29,10 @@ pub struct LoginWait {
     pub gate: Rc<Gate>,
     pub outcome: Cell<Option<PasswordOutcome>>,
     pending: Cell<Option<PendingLogin>>,
+    /// The helper thread leaves out the check of a client that is gone.
+    waiter: Arc<()>,
+    /// When the check has to be done.
+    pub(super) deadline: Instant,
 }
 
 impl ClientSession {
@@ -37,16 +43,21 @@ impl ClientSession {
         json: &[u8],
     ) -> Result<(), CloseReason> {
         if let Err(error) = self.connect.merge(json) {
-            tracing::error!("{} - CONNECT: {}", self.label(), error.0);
+            log_client!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);
         }
         if self.stage == Stage::Connected {
             broker.unsubscribe_all(self.key);
         }
-        self.log_in(broker)
+        self.log_in(broker)?;
+        if self.stage == Stage::Connected {
+            self.ok();
+        }
+        Ok(())
     }
 
-    /// Asks who this is, by what CONNECT said so far.
+    /// Asks who this is, by what CONNECT said so far. Says nothing when the answer is yes: the client may
+    /// not have sent CONNECT at all.
     pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let auth = self.context.auth.borrow().clone();
         let decision = self.decide(&auth);
@@ -58,7 +69,10 @@ impl ClientSession {
                     gate: Rc::new(Gate::new()),
                     outcome: Cell::new(None),
                     pending: Cell::new(Some(pending)),
+                    waiter: Arc::new(()),
+                    deadline: Instant::now() + PASSWORD_CHECK_WAIT_MAX,
                 };
+                let job = job.for_waiter(&wait.waiter);
                 let wait = Rc::new(wait);
                 self.login_wait = Some(wait.clone());
                 self.context.logins.borrow_mut().insert(self.id, wait);
@@ -77,7 +91,11 @@ impl ClientSession {
             return Ok(());
         };
         match pending.resume(outcome) {
-            Ok(identity) => self.logged_in(broker, identity),
+            Ok(identity) => {
+                self.logged_in(broker, identity)?;
+                self.ok();
+                Ok(())
+            }
             Err(refusal) => Err(self.refuse(refusal)),
         }
     }
@@ -90,7 +108,7 @@ impl ClientSession {
             (true, false) => format!(" - User {}", quoted(connect.user.as_bytes())),
             (true, true) => String::new(),
         };
-        tracing::error!("{} - authentication error{who} ({refusal})", self.label());
+        log_client!(error, self, "authentication error{who} ({refusal})");
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
         CloseReason::AuthenticationFailure
     }
@@ -111,7 +129,7 @@ impl ClientSession {
         self.stage = Stage::Connected;
         if !(0..=1).contains(&self.connect.protocol) {
             self.outbox.push_error(text::INVALID_CLIENT_PROTOCOL);
-            tracing::error!("{} - {}", self.label(), text::INVALID_CLIENT_PROTOCOL);
+            log_client!(error, self, "{}", text::INVALID_CLIENT_PROTOCOL);
             return Err(CloseReason::BadClientProtocolVersion);
         }
         let options = self.context.options.borrow().clone();
@@ -120,12 +138,11 @@ impl ClientSession {
         self.outbox.headers.set(headers);
         if self.connect.no_responders && !headers {
             self.outbox.push_error(text::NO_RESPONDERS_REQUIRES_HEADERS);
-            tracing::error!("{} - {}", self.label(), text::NO_RESPONDERS_REQUIRES_HEADERS);
+            log_client!(error, self, "{}", text::NO_RESPONDERS_REQUIRES_HEADERS);
             return Err(CloseReason::NoRespondersRequiresHeaders);
         }
         let first = options.keep_alive.ping_interval.min(FIRST_PING);
         self.ping_at = Instant::now() + first + first.mul_f64(fastrand::f64() * 0.2);
-        self.ok();
         Ok(())
     }
 
@@ -155,12 +172,8 @@ impl ClientSession {
         let payload = account.limits.payload_bytes_max.unwrap_or(usize::MAX);
         self.limits.payload_bytes_max = limits.payload_bytes_max.min(payload);
         self.limits.control_line_bytes_max = limits.control_line_bytes_max;
-        self.subscriptions_max = match (limits.subscriptions_max, account.limits.subscriptions_max)
-        {
-            (own, None) => own,
-            (0, Some(account)) => account,
-            (own, Some(account)) => own.min(account),
-        };
+        let of_account = account.limits.subscriptions_max.unwrap_or(usize::MAX);
+        self.subscriptions_max = unlimited_if_zero(limits.subscriptions_max).min(of_account);
         self.subject_tokens_max = limits.subject_tokens_max;
     }
 
@@ -174,6 +187,10 @@ impl ClientSession {
     /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
     /// the subscriptions they may no longer have.
     pub fn reload(&mut self) -> Option<CloseReason> {
+        // It ends already, and the broker does not know it any more; only its last bytes are still leaving.
+        if self.detached {
+            return None;
+        }
         self.renew_trace();
         let identity = self.identity.clone()?;
         let auth = self.context.auth.borrow().clone();
@@ -181,12 +198,19 @@ impl ClientSession {
             Some(renewed) => Some(renewed),
             None => match self.decide(&auth) {
                 Decision::Accepted(renewed) => Some(renewed),
-                // A changed hash: the client has to come again.
-                Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => None,
+                // Another hash, perhaps of the same password: the client is to come again and be checked.
+                Decision::NeedsPasswordCheck(..) => return Some(CloseReason::ClientClosed),
+                Decision::Refused(_) => None,
             },
         };
         let renewed = renewed.filter(|renewed| renewed.account.name == identity.account.name);
         let Some(renewed) = renewed else {
+            // Whoever is gone or has moved may simply come again, as in nats-server; who is still there
+            // gave a secret that is no longer the right one, and is told.
+            let (user, nkey) = (&*self.connect.user, &*self.connect.nkey);
+            if auth.authenticator.has_moved(user, nkey, &identity.account.name) {
+                return Some(CloseReason::ClientClosed);
+            }
             self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
             return Some(CloseReason::AuthenticationFailure);
         };
@@ -225,6 +249,11 @@ impl ClientSession {
         };
         auth.authenticator.decide(&credentials, &facts)
     }
+}
+
+/// The server's own limit of subscriptions; an account's limit of 0 means none at all.
+pub(super) fn unlimited_if_zero(max: usize) -> usize {
+    if max == 0 { usize::MAX } else { max }
 }
 
 /// CONNECT's JSON as the trace may show it: secrets replaced, whatever their spelling.

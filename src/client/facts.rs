@@ -91,7 +91,7 @@ impl ClientSession {
     }
 
     /// Source of the order: nats-server server/client.go getRawAuthUser.
-    fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         let connect = &self.connect;
         if !connect.nkey.is_empty() {
             &connect.nkey

@@ -4,3 +4,4 @@ pub mod connect;
 pub mod facts;
 mod opening;
 pub mod session;
+mod who;

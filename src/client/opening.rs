@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::session::ClientSession;
 use crate::auth::certificate::CertificateNames;
+use crate::client::who::log_client;
 use crate::config::tls_options::HandshakeFirst;
 use crate::net::listener::Peer;
 use crate::net::session::Step;
@@ -126,7 +127,7 @@ impl ClientSession {
                         "Rejected {rejected_before} connections due to TLS rate limiting"
                     );
                 }
-                tracing::debug!("{} - Starting TLS client connection handshake", self.label());
+                log_client!(debug, self, "Starting TLS client connection handshake");
                 self.opening = Opening::Handshaking;
                 Step::StartTls(tls)
             }
@@ -154,12 +155,9 @@ impl ClientSession {
     pub(super) fn handshake_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
         match outcome {
             Ok(facts) => {
-                tracing::debug!("{} - TLS handshake complete", self.label());
+                log_client!(debug, self, "TLS handshake complete");
                 let TlsFacts { version, cipher_suite, .. } = &facts;
-                tracing::debug!(
-                    "{} - TLS version {version}, cipher suite {cipher_suite}",
-                    self.label()
-                );
+                log_client!(debug, self, "TLS version {version}, cipher suite {cipher_suite}");
                 let own = facts.peer_certificates.first();
                 self.certificate =
                     own.and_then(|der| CertificateNames::from_der(der)).map(Box::new);
@@ -171,9 +169,9 @@ impl ClientSession {
             }
             // What port scanners and health checks leave behind is no operator's business.
             Err(failure @ (TlsFailure::TimedOut | TlsFailure::NotTls)) => {
-                tracing::debug!("{} - {failure}", self.label());
+                log_client!(debug, self, "{failure}");
             }
-            Err(failure) => tracing::error!("{} - {failure}", self.label()),
+            Err(failure) => log_client!(error, self, "{failure}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::connect::LoginWait;
+use super::connect::{LoginWait, unlimited_if_zero};
 use super::opening::Opening;
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
@@ -26,6 +26,7 @@ use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
 use crate::broker::trace::{Trace, Way};
 use crate::broker::{Broker, BrokerHandle};
+use crate::client::who::log_client;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::Options;
 use crate::net::listener::Peer;
@@ -39,8 +40,8 @@ use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
 use crate::protocol::nats::parser::{
-    Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max, plain_publish,
-    repeated_publish,
+    PLAIN_LINE_BYTES_MAX, Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max,
+    plain_publish, repeated_publish,
 };
 use crate::protocol::subject;
 
@@ -224,7 +225,7 @@ impl ClientSession {
             parser: Parser::default(),
             route_cache: RouteCache::default(),
             turn: Turn::default(),
-            subscriptions_max: options.limits.subscriptions_max,
+            subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
             trace: None,
             first_pong_sent: false,
@@ -425,6 +426,8 @@ impl ClientSession {
                 &format!("Permissions Violation for Publish with Reply of {reply}"),
                 &format!("Publish Violation - Reply {reply}"),
             );
+            // The route cache still holds another subject: a line like this one is not to be learnt.
+            self.route_allowed = false;
             return false;
         }
         true
@@ -486,9 +489,7 @@ impl ClientSession {
             );
             return;
         }
-        if self.subscriptions_max > 0
-            && broker.subscription_count(self.key) >= self.subscriptions_max
-        {
+        if broker.subscription_count(self.key) >= self.subscriptions_max {
             self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
             return;
         }
@@ -603,6 +604,7 @@ impl ClientSession {
     fn is_quick(&self) -> bool {
         !self.parser.is_skipping()
             && self.trace.is_none()
+            && self.limits.control_line_bytes_max >= PLAIN_LINE_BYTES_MAX
             && matches!(self.stage, Stage::Fresh | Stage::Connected)
     }
 
@@ -652,7 +654,7 @@ impl ClientSession {
     }
 
     fn log_error(&self, text: &str) {
-        tracing::error!("{} - {text}", self.label());
+        log_client!(error, self, "{text}");
     }
 
     /// Traces from now on, or no longer, as the options and what is known of the client say.
@@ -671,18 +673,19 @@ impl ClientSession {
     /// The line nats-server writes about a consumer that was too slow.
     #[cold]
     fn log_slow_consumer(&self, reason: CloseReason) {
-        let label = self.label();
         let (chunks, bytes) = self.outbox.written_off();
         if reason == CloseReason::SlowConsumerPendingBytes {
             let max = self.outbox.pending_bytes_max();
-            tracing::info!("{label} - Slow Consumer Detected: MaxPending of {max} Exceeded");
+            log_client!(info, self, "Slow Consumer Detected: MaxPending of {max} Exceeded");
             return;
         }
         let deadline = self.context.options.borrow().limits.write_deadline;
         let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
         let deadline = format_duration(SignedDuration(deadline));
-        tracing::info!(
-            "{label} - Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
+        log_client!(
+            info,
+            self,
+            "Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
         );
     }
 }
@@ -725,7 +728,7 @@ impl Session for ClientSession {
         if !self.tls_first {
             self.push_info();
         }
-        tracing::debug!("{} - Client connection created", self.label());
+        log_client!(debug, self, "Client connection created");
     }
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
@@ -752,7 +755,7 @@ impl Session for ClientSession {
             if self.stage == Stage::CheckingPassword {
                 let Some(wait) = &self.login_wait else { break Step::ReadMore };
                 let gate = wait.gate.clone();
-                break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
+                break Step::WaitFor(Wait::Login { gate });
             }
             let bytes = &input.bytes()[consumed_total..];
             if quick
@@ -851,8 +854,13 @@ impl Session for ClientSession {
         }
         if matches!(self.stage, Stage::Unauthenticated | Stage::CheckingPassword) {
             let timeout = self.context.options.borrow().auth_timeout();
-            if now.saturating_duration_since(self.opened_at) > timeout {
-                tracing::debug!("{} - Authentication Timeout", self.label());
+            let mut deadline = self.opened_at + timeout;
+            if self.stage == Stage::CheckingPassword {
+                deadline =
+                    self.login_wait.as_ref().map_or(deadline, |wait| deadline.max(wait.deadline));
+            }
+            if now > deadline {
+                log_client!(debug, self, "Authentication Timeout");
                 self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
                 return Some(CloseReason::AuthenticationTimeout);
             }
@@ -871,7 +879,7 @@ impl Session for ClientSession {
             return None;
         }
         if self.pings_outstanding + 1 > ping_max {
-            tracing::debug!("{} - Stale Client Connection - Closing", self.label());
+            log_client!(debug, self, "Stale Client Connection - Closing");
             self.outbox.push_error(text::STALE_CONNECTION);
             let stale = &self.context.counters.stale_connections;
             stale.set(stale.get() + 1);
@@ -899,7 +907,7 @@ impl Session for ClientSession {
             slow.set(slow.get() + 1);
             self.log_slow_consumer(reason);
         }
-        tracing::debug!("{} - Client connection closed: {reason}", self.label());
+        log_client!(debug, self, "Client connection closed: {reason}");
     }
 
     fn outbox(&self) -> &Rc<Outbox> {

@@ -215,9 +215,19 @@ shown_by_debug!(
     IoDriver,
     Balance,
     LogFormat,
-    WriteTimeoutPolicy,
     UnixListenOptions
 );
+
+impl Shown for WriteTimeoutPolicy {
+    fn shown(&self) -> String {
+        match self {
+            // nats-server's zero value.
+            Self::Default => String::new(),
+            Self::Close => "close".into(),
+            Self::Retry => "retry".into(),
+        }
+    }
+}
 
 /// A row whose comparison and text come from one field.
 macro_rules! row {

@@ -155,13 +155,13 @@ pub fn read_global_mappings(reader: &mut Reader<'_>, value: &Value) {
     reader.options.auth.accounts.push(account);
 }
 
-fn read_mappings(reader: &mut Reader<'_>, value: &Value) -> Vec<MappingOptions> {
+fn read_mappings(reader: &mut Reader<'_>, block: &Value) -> Vec<MappingOptions> {
     let mut mappings = Vec::new();
-    let Some(map) = reader.map(value) else { return mappings };
+    let Some(map) = reader.map(block) else { return mappings };
     for (source, value) in map.entries() {
         if !subject::is_valid_filter(source.as_bytes()) {
             let reason = format!("Subject {} is not a valid subject", quoted(&source));
-            reader.error(value, reason);
+            reader.error(block, reason);
             continue;
         }
         let destinations: Vec<MappingDestinationOptions> = match &*value.data {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::auth_options::Place;
 use crate::config::go_text::{parse_duration, quoted};
 use crate::config::read_auth::seconds_to_duration;
 use crate::config::reader::Reader;
@@ -50,7 +51,7 @@ pub const CURVES: [&str; 5] = ["X25519MLKEM768", "X25519", "CurveP256", "CurveP3
 
 /// Names are unknown, a file does not open: the first such problem ends the block, as in nats-server.
 pub fn read_tls(reader: &mut Reader<'_>, value: &Value) {
-    let mut tls = TlsOptions::default();
+    let mut tls = TlsOptions { place: Place(value.place()), ..TlsOptions::default() };
     let errors_before = reader.errors.len();
     if read_block(reader, value, &mut tls).is_none() || reader.errors.len() > errors_before {
         return;

@@ -42,13 +42,15 @@ Midge refuses a few files that nats-server takes and then cannot use, or reads a
 - negative durations, and negative sizes other than `max_payload`, `logfile_size_limit` and counts, where \
 they mean none;
 - `accounts` that is neither a block nor a list;
+- a `tls` block without a certificate, cipher suites in CBC mode;
+- `verify` without a `ca_file` (nats-server then trusts the authorities of the host);
 - text that is not UTF-8;
 - nesting deeper than 128 levels, includes deeper than 32 files;
 - digits of other scripts are letters.
 
-`-t` checks that certificate files can be read, not that they fit together: that shows at start. With \
-`no_auth_user` a reload is applied; nats-server refuses most changes of it. TLS flags change what they \
-name and keep the rest of the file's `tls` block; in nats-server they replace it.
+`-t` checks what the `tls` block names as a start does: that it is there and that a key belongs to its \
+certificate. TLS flags change what they name and keep the rest of the file's `tls` block; in nats-server \
+they replace it.
 ";
 
 fn push_row(page: &mut String, row: &Row) {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::auth_options::Place;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TlsOptions {
     /// `cert_file` with `key_file`, or the `certs` list.
@@ -28,6 +30,8 @@ pub struct TlsOptions {
     pub handshake_first: HandshakeFirst,
     /// TLS handshakes begun per second; 0 = unlimited.
     pub connection_rate_max: u32,
+    /// Where the file has the block, for the error when it cannot be used; empty when flags made it.
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,11 +1,13 @@
-//! How messages lie in a batch of a message lane: a fixed head, queue names, subject, reply, body.
+//! How messages lie in a batch of a message lane: a fixed head, queue names, subject, then the rest.
 //!
-//! Native to one process, so there is no version and no check: a frame that does not parse is our bug.
+//! A message that differs from the one before it in its reply and payload only, as most of a publisher do, has
+//! a short head and leaves all else out. Native to one process, so there is no version and no check: a frame
+//! that does not parse is our bug.
 
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::broker::link::Forward;
+use crate::broker::link::{Forward, Source};
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode::copy_payload;
 
@@ -13,26 +15,84 @@ use crate::protocol::nats::encode::copy_payload;
 /// connection that is not to hear it in two halves: ten u32.
 const HEAD_BYTES: usize = 40;
 const PLAIN: u32 = 1;
+/// The rest is the message's tail; without it, reply, size texts and body.
+const IN_ONE_PIECE: u32 = 2;
 
-/// Bytes `forward` takes in a batch.
+/// Of a message like the one before: size of its tail with `AGAIN`, sizes of reply and size text.
+const SHORT_HEAD_BYTES: usize = 8;
+/// In the first u32 of a head. Accounts are far fewer.
+const AGAIN: u32 = 1 << 31;
+
+/// An upper bound of the bytes `forward` takes in a batch.
+#[inline]
 pub fn size(forward: &Forward<'_>) -> usize {
     let queues: usize = forward.queues.iter().map(|queue| queue.len() + 4).sum();
     let message = &forward.message;
     let texts = message.header_size_text.len() + message.size_text.len();
-    HEAD_BYTES + queues + message.subject.len() + message.reply.len() + texts + message.body.len()
+    // A tail has a blank and two line ends besides.
+    HEAD_BYTES
+        + queues
+        + message.subject.len()
+        + message.reply.len()
+        + texts
+        + message.body.len()
+        + 5
 }
 
-/// Appends `forward`; the batch has room.
-pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
-    let message = &forward.message;
+/// What the last message of a batch was, as far as the next may leave it out.
+#[derive(Default)]
+pub struct Last {
+    /// None = the next message is written whole.
+    same: Option<Source>,
+    /// Where its subject lies in the batch.
+    subject_start: usize,
+    subject_size: usize,
+}
+
+impl Last {
+    /// The next message begins a batch.
+    pub fn forget(&mut self) {
+        self.same = None;
+    }
+}
+
+/// Bytes that `append_again` takes for `message`.
+#[inline]
+pub fn size_again(message: &Message<'_>) -> usize {
+    SHORT_HEAD_BYTES + message.tail.len()
+}
+
+/// Whether a message for plain subscriptions is like the last of the batch but for its tail.
+#[inline]
+pub fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
+    last.same.as_ref() == Some(source)
+        && !message.tail.is_empty()
+        && batch[last.subject_start..][..last.subject_size] == *message.subject
+}
+
+/// Appends a message of which `is_again` holds; the batch has room.
+#[inline]
+pub fn append_again(batch: &mut Vec<u8>, message: &Message<'_>) {
+    let sizes = message.reply.len() as u32 | (message.size_text.len() as u32) << 16;
+    let head = u64::from(message.tail.len() as u32 | AGAIN) | u64::from(sizes) << 32;
+    batch.extend_from_slice(&head.to_le_bytes());
+    copy_payload(batch, message.tail);
+}
+
+/// Appends `forward` with all that belongs to it; the batch has room.
+pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, last: &mut Last) {
+    let (message, source) = (&forward.message, &forward.source);
+    let may_repeat = forward.plain && forward.queues.is_empty() && forward.hops == 0;
+    last.same = may_repeat.then_some(*source);
     let flags = (u32::from(forward.plain) * PLAIN)
+        | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
         | (u32::from(forward.hops) << 8)
         | ((forward.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
-    let no_echo = forward.no_echo.map_or(0, |connection| connection.0);
+    let no_echo = source.no_echo.map_or(0, |connection| connection.0);
     let fields = [
-        forward.account.0,
-        forward.publisher.map_or(0, |client| client.0 + 1),
+        source.account.0,
+        source.publisher.map_or(0, |client| client.0 + 1),
         flags,
         message.subject.len() as u32,
         message.reply.len() as u32,
@@ -44,65 +104,125 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>) {
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
-        place.copy_from_slice(&field.to_ne_bytes());
+        place.copy_from_slice(&field.to_le_bytes());
     }
     batch.extend_from_slice(&head);
     for queue in forward.queues {
-        batch.extend_from_slice(&(queue.len() as u32).to_ne_bytes());
+        batch.extend_from_slice(&(queue.len() as u32).to_le_bytes());
         batch.extend_from_slice(queue);
     }
+    last.subject_start = batch.len();
+    last.subject_size = message.subject.len();
     batch.extend_from_slice(message.subject);
-    batch.extend_from_slice(message.reply);
-    batch.extend_from_slice(message.header_size_text);
-    batch.extend_from_slice(message.size_text);
-    copy_payload(batch, message.body);
+    if message.tail.is_empty() {
+        batch.extend_from_slice(message.reply);
+        batch.extend_from_slice(message.header_size_text);
+        batch.extend_from_slice(message.size_text);
+        copy_payload(batch, message.body);
+    } else {
+        copy_payload(batch, message.tail);
+    }
 }
 
-/// Calls `deliver` for each message of a batch, in order.
-pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>)) {
+/// Calls `deliver` for each message of a batch, in order, and says whether account and subject are those of
+/// the message before it.
+#[inline]
+pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>, bool)) {
     let mut rest = batch;
+    // The last message with a whole head, for those that leave it out; they have no queues.
+    let mut whole: Option<Forward<'_>> = None;
     while !rest.is_empty() {
-        let (head, after) = rest.split_at(HEAD_BYTES);
-        let field = |index: usize| {
-            let bytes: [u8; 4] = head[index * 4..index * 4 + 4].try_into().expect("four bytes");
-            u32::from_ne_bytes(bytes)
-        };
-        let flags = field(2);
-        rest = after;
-        let mut take = |count: usize| {
-            let (taken, after) = rest.split_at(count);
+        let first = field(rest, 0);
+        if first & AGAIN == 0 {
+            let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
+            let (forward, after) = read_whole(rest, &mut queues);
             rest = after;
-            taken
-        };
-        let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
-        for _ in 0..flags >> 16 {
-            let size = u32::from_ne_bytes(take(4).try_into().expect("four bytes"));
-            queues.push(take(size as usize));
+            deliver(&Forward { queues: &queues, ..forward }, false);
+            whole = Some(forward);
+            continue;
         }
-        let subject = take(field(3) as usize);
-        let reply = take(field(4) as usize);
-        let header_size_text = take((field(7) & 0xffff) as usize);
-        let size_text = take((field(7) >> 16) as usize);
-        let body = take(field(6) as usize);
-        let headers = &body[..field(5) as usize];
-        let no_echo = u64::from(field(8)) | u64::from(field(9)) << 32;
-        deliver(&Forward {
-            account: AccountId(field(0)),
-            publisher: field(1).checked_sub(1).map(ClientKey),
-            no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
-            message: Message {
-                subject,
-                reply,
-                headers,
-                body,
-                header_size_text,
-                size_text,
-                tail: b"",
-            },
-            plain: flags & PLAIN != 0,
-            hops: (flags >> 8) as u8,
-            queues: &queues,
-        });
+        let sizes = field(rest, 1);
+        let (tail, after) = rest[SHORT_HEAD_BYTES..].split_at((first & !AGAIN) as usize);
+        rest = after;
+        let forward = whole.as_mut().expect("a batch begins with a whole message");
+        let (reply, size_text) = ((sizes & 0xffff) as usize, (sizes >> 16) as usize);
+        forward.message = in_one_piece(forward.message.subject, tail, reply, size_text);
+        deliver(forward, true);
+    }
+}
+
+/// The message with a whole head that `batch` begins with, its queues apart, and what comes after it.
+fn read_whole<'a>(
+    batch: &'a [u8],
+    queues: &mut SmallVec<[&'a [u8]; 4]>,
+) -> (Forward<'a>, &'a [u8]) {
+    let (head, mut rest) = batch.split_at(HEAD_BYTES);
+    let mut take = |count: usize| {
+        let (taken, after) = rest.split_at(count);
+        rest = after;
+        taken
+    };
+    let flags = field(head, 2);
+    for _ in 0..flags >> 16 {
+        let size = field(take(4), 0);
+        queues.push(take(size as usize));
+    }
+    let subject = take(field(head, 3) as usize);
+    let (reply_size, body_size) = (field(head, 4) as usize, field(head, 6) as usize);
+    let texts = field(head, 7);
+    let (header_text_size, size_text_size) = ((texts & 0xffff) as usize, (texts >> 16) as usize);
+    let message = if flags & IN_ONE_PIECE != 0 {
+        let blank = usize::from(reply_size > 0);
+        let tail = take(reply_size + blank + size_text_size + 2 + body_size + 2);
+        in_one_piece(subject, tail, reply_size, size_text_size)
+    } else {
+        let reply = take(reply_size);
+        let header_size_text = take(header_text_size);
+        let size_text = take(size_text_size);
+        let body = take(body_size);
+        let headers = &body[..field(head, 5) as usize];
+        Message { subject, reply, headers, body, header_size_text, size_text, tail: &[] }
+    };
+    let no_echo = u64::from(field(head, 8)) | u64::from(field(head, 9)) << 32;
+    let source = Source {
+        account: AccountId(field(head, 0)),
+        publisher: field(head, 1).checked_sub(1).map(ClientKey),
+        no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
+    };
+    let forward = Forward {
+        source,
+        message,
+        plain: flags & PLAIN != 0,
+        hops: (flags >> 8) as u8,
+        queues: &[],
+    };
+    (forward, rest)
+}
+
+#[inline]
+fn field(head: &[u8], index: usize) -> u32 {
+    let bytes: [u8; 4] = head[index * 4..index * 4 + 4].try_into().expect("four bytes");
+    u32::from_le_bytes(bytes)
+}
+
+/// The message that a subject and a tail make.
+#[inline]
+fn in_one_piece<'a>(
+    subject: &'a [u8],
+    tail: &'a [u8],
+    reply_size: usize,
+    size_text_size: usize,
+) -> Message<'a> {
+    let size_start = if reply_size > 0 { reply_size + 1 } else { 0 };
+    let size_end = size_start + size_text_size;
+    Message {
+        subject,
+        reply: &tail[..reply_size],
+        headers: &[],
+        body: &tail[size_end + 2..tail.len() - 2],
+        header_size_text: &[],
+        size_text: &tail[size_start..size_end],
+        tail,
     }
 }
 
@@ -110,34 +230,87 @@ pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>)) {
 mod tests {
     use super::*;
 
+    const MESSAGE: Message<'static> = Message {
+        subject: b"a.b",
+        reply: b"r",
+        headers: b"hh",
+        body: b"hhpayload",
+        header_size_text: b"2",
+        size_text: b"09",
+        tail: b"",
+    };
+    const SOURCE: Source = Source {
+        account: AccountId(3),
+        publisher: Some(ClientKey(0)),
+        no_echo: Some(ConnectionId(5 << 32 | 7)),
+    };
+    const FORWARD: Forward<'static> = Forward {
+        source: SOURCE,
+        message: MESSAGE,
+        plain: true,
+        hops: 2,
+        queues: &[b"q1", b"", b"q3"],
+    };
+
+    /// A message as its publisher's plain line had it.
+    fn plain<'a>(subject: &'a [u8], tail: &'a [u8], reply: usize, digits: usize) -> Message<'a> {
+        in_one_piece(subject, tail, reply, digits)
+    }
+
+    /// What comes out of a batch of `forwards`, and which of them were written short.
+    fn round_trip(forwards: &[Forward<'_>]) -> Vec<bool> {
+        let (mut batch, mut last) = (Vec::new(), Last::default());
+        for forward in forwards {
+            let before = batch.len();
+            let Forward { source, message, .. } = forward;
+            let plain = forward.plain && forward.queues.is_empty() && forward.hops == 0;
+            if plain && is_again(&batch, source, message, &last) {
+                append_again(&mut batch, message);
+                assert_eq!(batch.len() - before, size_again(message));
+            } else {
+                append(&mut batch, forward, &mut last);
+                assert!(batch.len() - before <= size(forward));
+            }
+        }
+        let (mut seen, mut short) = (Vec::new(), Vec::new());
+        for_each(&batch, |forward, same| {
+            seen.push(format!("{forward:?}"));
+            short.push(same);
+        });
+        let expected: Vec<String> = forwards.iter().map(|f| format!("{f:?}")).collect();
+        assert_eq!(seen, expected);
+        short
+    }
+
     #[test]
     fn frames_come_back_as_they_went_in() {
-        let message = Message {
-            subject: b"a.b",
-            reply: b"r",
-            headers: b"hh",
-            body: b"hhpayload",
-            header_size_text: b"2",
-            size_text: b"09",
-            tail: b"",
-        };
+        let source = Source { publisher: None, no_echo: None, ..SOURCE };
+        let second = Forward { source, plain: false, hops: 0, queues: &[], ..FORWARD };
+        assert_eq!(round_trip(&[FORWARD, second]), [false, false]);
+    }
+
+    #[test]
+    fn only_a_message_like_the_one_before_is_written_short() {
         let first = Forward {
-            account: AccountId(3),
-            publisher: Some(ClientKey(0)),
-            no_echo: Some(ConnectionId(5 << 32 | 7)),
-            message,
-            plain: true,
-            hops: 2,
-            queues: &[b"q1", b"", b"q3"],
+            message: plain(b"a", b"r 3\r\none\r\n", 1, 1),
+            hops: 0,
+            queues: &[],
+            ..FORWARD
         };
-        let second =
-            Forward { publisher: None, no_echo: None, plain: false, hops: 0, queues: &[], ..first };
-        let mut batch = Vec::new();
-        append(&mut batch, &first);
-        append(&mut batch, &second);
-        assert_eq!(batch.len(), size(&first) + size(&second));
-        let mut seen = Vec::new();
-        for_each(&batch, |forward| seen.push(format!("{forward:?}")));
-        assert_eq!(seen, [format!("{first:?}"), format!("{second:?}")]);
+        let again = Forward { message: plain(b"a", b"003\r\ntwo\r\n", 0, 3), ..first };
+        let other_subject = Forward { message: plain(b"b", b"0\r\n\r\n", 0, 1), ..first };
+        let from = |source| Forward { source, ..first };
+        let other_account = from(Source { account: AccountId(4), ..SOURCE });
+        let other_publisher = from(Source { publisher: None, ..SOURCE });
+        let may_hear_itself = from(Source { no_echo: None, ..SOURCE });
+        let to_a_group = Forward { queues: &[b"q"], ..first };
+        let with_headers = Forward { message: MESSAGE, ..first };
+        let short = round_trip(&[first, again, first, other_subject, other_subject, first]);
+        assert_eq!(short, [false, true, true, false, true, false]);
+        for other in
+            [other_account, other_publisher, may_hear_itself, to_a_group, with_headers, FORWARD]
+        {
+            assert_eq!(round_trip(&[first, other, first, first]), [false, false, false, true]);
+        }
     }
 }

@@ -22,10 +22,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::base::ids::LinkId;
+use crate::base::ids::{ClientKey, LinkId};
 use crate::base::ring::Signal;
 use crate::broker::outbox::Resumable;
-use crate::broker::router::Turn;
+use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
 use inbound::Inbound;
 use lanes::Note;
@@ -45,6 +45,19 @@ struct Peer {
     link: LinkId,
     outbound: Rc<Outbound>,
     inbound: RefCell<Inbound>,
+    /// Where its last message went here.
+    route: RefCell<RouteCache>,
+}
+
+impl Peer {
+    /// Asks a publisher over there to wait for the consumer that its messages reached, if it should.
+    fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn) {
+        if let (Some(client), Some((outbox, _))) = (publisher, pace_target(turn, Instant::now))
+            && outbox.note_paced(self.link, client)
+        {
+            self.outbound.push_note(Note::Pace { client, paused: true });
+        }
+    }
 }
 
 /// What the lanes of this shard did since it started.
@@ -82,7 +95,8 @@ impl Mesh {
             .map(|end| {
                 let outbound = Rc::new(Outbound::new(end.source, dirty.clone()));
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
-                Peer { link, outbound, inbound: RefCell::new(Inbound::new(end.target)) }
+                let inbound = RefCell::new(Inbound::new(end.target));
+                Peer { link, outbound, inbound, route: RefCell::default() }
             })
             .collect();
         Self {
@@ -164,20 +178,21 @@ impl Mesh {
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
             let batches = inbound.snapshot_taken();
+            let mut route = peer.route.borrow_mut();
             for _ in 0..batches {
                 let Some(batch) = inbound.next_batch() else { break };
                 counters.batches_in += 1;
-                frame::for_each(&batch, |forward| {
+                // A run of one publisher's messages is settled at its end.
+                let (mut turn, mut publisher) = (Turn::default(), None);
+                frame::for_each(&batch, |forward, same| {
                     counters.messages_in += 1;
-                    let mut turn = Turn::default();
-                    broker.publish_forwarded(peer.link, forward, &mut turn);
-                    if let (Some(outbox), Some(client)) = (turn.paced, forward.publisher)
-                        && outbox.pace_target(Instant::now()).is_some()
-                        && outbox.note_paced(peer.link, client)
-                    {
-                        peer.outbound.push_note(Note::Pace { client, paused: true });
+                    if !same {
+                        peer.pause(publisher, &mut turn);
+                        publisher = forward.source.publisher;
                     }
+                    broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
                 });
+                peer.pause(publisher, &mut turn);
                 inbound.give_back(batch);
             }
             if batches > 0 {

@@ -8,7 +8,8 @@ use super::frame;
 use super::lanes::{Note, SourceEnd};
 use crate::base::gate::Gate;
 use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN, LANE_STAGED_BYTES_MAX};
-use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink};
+use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
+use crate::protocol::message::Message;
 
 /// See the module's words.
 ///
@@ -22,6 +23,8 @@ pub struct Outbound {
     staged_bytes: Cell<usize>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
+    /// What its last message was.
+    last: RefCell<frame::Last>,
     /// Set when something was appended that no flush has seen; shared by all links of the shard.
     dirty: Rc<Cell<bool>>,
     /// Batches pushed since the last look.
@@ -59,6 +62,7 @@ impl Outbound {
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
+            last: RefCell::default(),
             dirty,
             pushed: Cell::new(0),
             counters: Cell::default(),
@@ -108,8 +112,31 @@ impl Outbound {
             *current = recycled.unwrap_or_else(|| Vec::with_capacity(BATCH_BYTES));
             current.reserve(size);
         }
-        frame::append(&mut current, forward);
+        let mut last = self.last.borrow_mut();
+        if current.is_empty() {
+            last.forget();
+        }
+        frame::append(&mut current, forward, &mut last);
         self.dirty.set(true);
+    }
+
+    /// Appends a message like the last of the batch; false = it is none, or there is no room in the batch.
+    #[inline]
+    fn append_again(&self, source: &Source, message: &Message<'_>) -> bool {
+        let mut current = self.current.borrow_mut();
+        if current.len() + frame::size_again(message) > BATCH_BYTES
+            || current.is_empty()
+            || !frame::is_again(&current, source, message, &self.last.borrow())
+        {
+            return false;
+        }
+        frame::append_again(&mut current, message);
+        self.dirty.set(true);
+        true
+    }
+
+    fn is_congested(&self) -> bool {
+        self.staged_bytes.get() > LANE_STAGED_BYTES_MAX
     }
 
     fn count(&self, change: impl FnOnce(&mut OutboundCounters)) {
@@ -255,13 +282,18 @@ impl LinkSink for ShardLink {
         })
     }
 
-    fn forward(&self, forward: &Forward<'_>) {
+    fn forward(&self, forward: &Forward<'_>) -> bool {
         self.0.append(forward);
+        self.0.is_congested()
+    }
+
+    fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool> {
+        self.0.append_again(source, message).then(|| self.0.is_congested())
     }
 
     fn message_congestion(&self) -> Option<Congestion> {
         let outbound = &self.0;
-        (outbound.staged_bytes.get() > LANE_STAGED_BYTES_MAX).then(|| Congestion {
+        outbound.is_congested().then(|| Congestion {
             gate: outbound.messages_room.clone(),
             until: outbound.messages_room.value() + 1,
         })

@@ -150,3 +150,42 @@ fn a_message_passed_on_names_no_publisher() {
     assert_eq!(slow_outbox.out_messages.get(), 1);
     assert!(shards[1].broker.borrow().remote_pace(leaving).is_none());
 }
+
+/// What one publish costs the mesh, by the shards there are and those with a subscriber: a forward and two
+/// copies for each shard that wants it, and per turn one batch and at most one wake, however many messages the
+/// turn had. Nothing grows with the shards that do not want it.
+#[test]
+fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are() {
+    const MESSAGES: u64 = 200;
+    for count in [2, 8, 16, 64] {
+        for wanting in [0, 1, 7, 15, 63].into_iter().filter(|wanting| *wanting < count) {
+            let shards = shards(count, Lanes::default());
+            let (publisher, _) = shards[0].client(5);
+            let subscribers: Vec<_> = shards[1..=wanting]
+                .iter()
+                .map(|shard| {
+                    let (client, outbox) = shard.client(6);
+                    shard.subscribe(client, "work", "");
+                    outbox
+                })
+                .collect();
+            shards.iter().for_each(TestShard::turn_and_sleep);
+            for _ in 0..MESSAGES {
+                shards[0].publish(publisher, true);
+            }
+            shards[0].mesh.end_of_turn();
+            let named = format!("{count} shards, wanted on {wanting}");
+            let counters = shards[0].mesh.counters();
+            let forwarded = shards[0].broker.borrow().counters.forwarded;
+            assert_eq!(forwarded, MESSAGES * wanting as u64, "{named}");
+            assert_eq!(counters.batches_out, wanting as u64, "{named}");
+            assert_eq!(counters.wakes, wanting as u64, "{named}");
+            shards[1..].iter().for_each(TestShard::turn_and_sleep);
+            for (index, shard) in shards[1..].iter().enumerate() {
+                let expected = if index < wanting { MESSAGES } else { 0 };
+                assert_eq!(shard.mesh.counters().messages_in, expected, "{named}");
+            }
+            assert!(subscribers.iter().all(|outbox| outbox.out_messages.get() == MESSAGES));
+        }
+    }
+}

@@ -6,15 +6,18 @@ use std::fmt::Error;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::http::Response;
-use super::snapshot::{Gathered, ShardSummary};
+use super::snapshot::{AccountReport, Gathered, OperationTotals, ShardSummary};
 use super::varz::ServerFacts;
+use crate::base::histogram::{Durations, upper_bound_ns};
+use crate::base::limits::METRICS_ACCOUNTS_MAX;
+use crate::base::log;
 
 /// What Prometheus is told the format is.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,10 +77,99 @@ const SHARD_SERIES: [ShardSeries; 24] = [
     series("midge_queue_members_gone", "Queue messages whose members all left meanwhile", None, Counter, |s| s.queue_members_gone),
 ];
 
+/// One number that every account has.
+struct AccountSeries {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    kind: Kind,
+    of: fn(&AccountReport) -> u64,
+}
+
+const fn account_series(
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    kind: Kind,
+    of: fn(&AccountReport) -> u64,
+) -> AccountSeries {
+    AccountSeries { name, help, unit, kind, of }
+}
+
+#[rustfmt::skip]
+const ACCOUNT_SERIES: [AccountSeries; 7] = [
+    account_series("midge_account_connections", "Open client connections of the account", None, Gauge, |a| a.totals.connections as u64),
+    account_series("midge_account_subscriptions", "Subscriptions of the account's clients", None, Gauge, |a| a.subscriptions as u64),
+    account_series("midge_account_received_messages", "Messages that clients of the account published", None, Counter, |a| a.totals.in_messages),
+    account_series("midge_account_received", "Headers and payloads that clients of the account published", Some(Unit::Bytes), Counter, |a| a.totals.in_bytes),
+    account_series("midge_account_sent_messages", "Messages queued for clients of the account", None, Counter, |a| a.totals.out_messages),
+    account_series("midge_account_sent", "Headers and payloads queued for clients of the account", Some(Unit::Bytes), Counter, |a| a.totals.out_bytes),
+    account_series("midge_account_slow_consumers", "Clients of the account closed because they did not keep up", None, Counter, |a| a.totals.slow_consumers),
+];
+
+/// Durations that every shard has, at every or at every other bound.
+struct DurationSeries {
+    name: &'static str,
+    help: &'static str,
+    bound_step: usize,
+    of: fn(&ShardSummary) -> &Durations,
+}
+
+#[rustfmt::skip]
+const DURATION_SERIES: [DurationSeries; 2] = [
+    DurationSeries {
+        name: "midge_delivery_latency_seconds",
+        help: "For each send to a client: from the turn that took its oldest message, from a read or from another shard, to the kernel having taken it all",
+        bound_step: 1,
+        of: |s| &s.queued_durations,
+    },
+    DurationSeries {
+        name: "midge_turn_duration_seconds",
+        help: "For each turn of the run loop that had something to do: from its first read to its end, without the kernel's work for it",
+        bound_step: 2,
+        of: |s| &s.turn_durations,
+    },
+];
+
+/// What is handed to the driver, by kind.
+type OperationsOf = fn(&OperationTotals) -> (u64, u64);
+const OPERATIONS: [(&str, OperationsOf); 3] =
+    [("read", |o| o.reads), ("write", |o| o.writes), ("poll", |o| o.polls)];
+
+impl EncodeMetric for DurationSample<'_> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        let mut gathered = 0;
+        for (index, count) in self.durations.counts.iter().enumerate() {
+            gathered += count;
+            let bound = upper_bound_ns(index);
+            if bound.is_some() && !index.is_multiple_of(self.bound_step) {
+                continue;
+            }
+            let seconds = bound.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+            buckets.push((seconds, std::mem::take(&mut gathered)));
+        }
+        let sum = self.durations.sum_ns as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(sum, self.durations.count(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+struct DurationSample<'a> {
+    durations: &'a Durations,
+    bound_step: usize,
+}
+
 #[derive(Debug)]
 struct Snapshot {
     shards: Vec<ShardSummary>,
+    accounts: Vec<AccountReport>,
     shard_cpu_seconds: Vec<f64>,
+    shard_busy: Vec<f64>,
+    log_dropped_lines: u64,
     late_shards: u64,
     connections_total: u64,
     memory_bytes: u64,
@@ -110,6 +202,67 @@ impl Snapshot {
         Ok(())
     }
 
+    fn encode_account(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        series: &AccountSeries,
+    ) -> Result<(), Error> {
+        let kind = match series.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+        };
+        let mut metric =
+            encoder.encode_descriptor(series.name, series.help, series.unit.as_ref(), kind)?;
+        for report in self.accounts.iter().take(METRICS_ACCOUNTS_MAX) {
+            let value = (series.of)(report);
+            let labels = [("account", report.name.as_str())];
+            let labelled = metric.encode_family(&labels)?;
+            match series.kind {
+                Kind::Counter => ConstCounter::new(value).encode(labelled)?,
+                Kind::Gauge => ConstGauge::new(value).encode(labelled)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_durations(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        series: &DurationSeries,
+    ) -> Result<(), Error> {
+        // The unit stands in the name: some readers take no UNIT line for a histogram.
+        let kind = MetricType::Histogram;
+        let mut metric = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+        for summary in &self.shards {
+            let labels = [("shard", summary.shard.to_string())];
+            let sample =
+                DurationSample { durations: (series.of)(summary), bound_step: series.bound_step };
+            sample.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_operations(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let submissions = "Operations handed to the shard's driver, io_uring or epoll";
+        let completions = "Operations that the shard's driver gave back, cancelled ones too";
+        for (name, help, is_submitted) in [
+            ("midge_io_submissions", submissions, true),
+            ("midge_io_completions", completions, false),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for summary in &self.shards {
+                for (operation, of) in OPERATIONS {
+                    let (submitted, completed) = of(&summary.operations);
+                    let shard = summary.shard.to_string();
+                    let labels = [("shard", shard.as_str()), ("operation", operation)];
+                    let value = if is_submitted { submitted } else { completed };
+                    ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn encode_server(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
         let help = "Processor time of the shard's thread";
         let seconds = Some(&Unit::Seconds);
@@ -118,6 +271,13 @@ impl Snapshot {
         for (shard, value) in self.shard_cpu_seconds.iter().enumerate() {
             let labels = [("shard", shard.to_string())];
             ConstCounter::new(*value).encode(cpu.encode_family(&labels)?)?;
+        }
+        let help = "Share of the last second that the shard's thread ran, busy polling and the kernel's work for it included";
+        let mut busy =
+            encoder.encode_descriptor("midge_shard_busy_ratio", help, None, MetricType::Gauge)?;
+        for (shard, value) in self.shard_busy.iter().enumerate() {
+            let labels = [("shard", shard.to_string())];
+            ConstGauge::new(*value).encode(busy.encode_family(&labels)?)?;
         }
         let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: f64| {
             let metric = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
@@ -129,6 +289,9 @@ impl Snapshot {
         gauge("midge_start_time", help, Some(Unit::Seconds), self.start_seconds)?;
         let help = "Shards that did not answer this scrape in time";
         gauge("midge_late_shards", help, None, self.late_shards as f64)?;
+        let help = "Accounts whose own numbers are left out because there are too many";
+        let left_out = self.accounts.len().saturating_sub(METRICS_ACCOUNTS_MAX);
+        gauge("midge_left_out_accounts", help, None, left_out as f64)?;
         if let Some(files) = self.open_files {
             gauge("midge_open_files", "Open file descriptors", None, files as f64)?;
         }
@@ -140,6 +303,10 @@ impl Snapshot {
             MetricType::Counter,
         )?;
         ConstCounter::new(self.connections_total).encode(metric)?;
+        let help = "Log lines dropped because they came faster than they could be written";
+        let kind = MetricType::Counter;
+        let metric = encoder.encode_descriptor("midge_log_dropped_lines", help, None, kind)?;
+        ConstCounter::new(self.log_dropped_lines).encode(metric)?;
         // A gauge and not OpenMetrics' own info type: readers of the older text format know it too.
         let help = "This server; always 1";
         let mut info =
@@ -153,15 +320,30 @@ impl Collector for Snapshot {
         for series in &SHARD_SERIES {
             self.encode_shard(&mut encoder, series)?;
         }
+        for series in &DURATION_SERIES {
+            self.encode_durations(&mut encoder, series)?;
+        }
+        self.encode_operations(&mut encoder)?;
+        for series in &ACCOUNT_SERIES {
+            self.encode_account(&mut encoder, series)?;
+        }
         self.encode_server(&mut encoder)
     }
 }
 
-pub fn metrics(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Response {
+/// `accounts` are in the order in which they are to be told, as far as there is room.
+pub fn metrics(
+    facts: &ServerFacts,
+    shards: &Gathered<ShardSummary>,
+    accounts: Vec<AccountReport>,
+) -> Response {
     let since_epoch = facts.started.1.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let snapshot = Snapshot {
         shards: shards.answers.iter().map(|(_, summary)| summary.clone()).collect(),
         shard_cpu_seconds: facts.process.shard_cpu.iter().map(|time| time.as_secs_f64()).collect(),
+        accounts,
+        shard_busy: facts.process.shard_busy.clone(),
+        log_dropped_lines: log::installed().map_or(0, log::Logger::dropped_lines),
         late_shards: shards.late_shards.len() as u64,
         connections_total: facts.connections_total,
         memory_bytes: facts.process.memory_bytes,

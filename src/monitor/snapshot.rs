@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::histogram::Durations;
 use crate::protocol::nats::error::CloseReason;
 
 /// The numbers of one shard. Filling it costs the same whatever the number of connections.
@@ -24,11 +25,24 @@ pub struct ShardSummary {
     /// The connection with most of them.
     pub pending_bytes_largest: u64,
     pub turns: u64,
+    /// Of turns that had something to do.
+    pub turn_durations: Durations,
+    /// From the turn that queued a chunk's first bytes to the kernel having taken it.
+    pub queued_durations: Durations,
+    pub operations: OperationTotals,
     pub lanes: LaneSummary,
     pub table: TableSummary,
     pub queue_members_gone: u64,
     /// In the order of account ids; `names` of `AccountTotals` come from the configuration.
     pub tables_by_account: Vec<TableSummary>,
+}
+
+/// Operations handed to the shard's driver, each as submitted and completed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OperationTotals {
+    pub reads: (u64, u64),
+    pub writes: (u64, u64),
+    pub polls: (u64, u64),
 }
 
 /// The lanes between this shard and all others.
@@ -150,6 +164,16 @@ pub struct AccountTotals {
 }
 
 impl AccountTotals {
+    /// What only ever grows is not less than it was: a connection that ends while the shards are walked may
+    /// be missing from one walk, and a counter that goes back looks like a restart.
+    pub fn not_below(&mut self, earlier: &Self) {
+        self.in_messages = self.in_messages.max(earlier.in_messages);
+        self.in_bytes = self.in_bytes.max(earlier.in_bytes);
+        self.out_messages = self.out_messages.max(earlier.out_messages);
+        self.out_bytes = self.out_bytes.max(earlier.out_bytes);
+        self.slow_consumers = self.slow_consumers.max(earlier.slow_consumers);
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.in_messages += other.in_messages;
@@ -158,6 +182,14 @@ impl AccountTotals {
         self.out_bytes += other.out_bytes;
         self.slow_consumers += other.slow_consumers;
     }
+}
+
+/// One account over all shards, for `/metrics`.
+#[derive(Clone, Debug)]
+pub struct AccountReport {
+    pub name: String,
+    pub totals: AccountTotals,
+    pub subscriptions: usize,
 }
 
 /// What came of one question to all shards.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::snapshot::{Gathered, ShardSummary};
 use super::text;
 use crate::auth::state::AuthState;
+use crate::base::histogram::{Durations, nanoseconds, upper_bound_ns};
 use crate::config::options::{Options, WriteTimeoutPolicy};
 use crate::protocol::nats::handshake::Info;
 
@@ -24,9 +25,11 @@ pub struct ServerFacts {
     /// Pairs the two clocks, so that moments on shards become times.
     pub started: (Instant, SystemTime),
     pub config_loaded: SystemTime,
+    /// Of the client port's own certificate.
+    pub certificate_ends: Option<SystemTime>,
     pub now: (Instant, SystemTime),
-    /// The real port of the listener.
-    pub http_port: u16,
+    /// The real port of monitoring's listener.
+    pub monitor_port: u16,
     pub connections_total: u64,
     pub process: ProcessFacts,
     /// Requests answered so far, by path.
@@ -42,6 +45,8 @@ pub struct ProcessFacts {
     pub core_count: usize,
     /// Time each shard's thread ran, by shard.
     pub shard_cpu: Vec<Duration>,
+    /// Share of the last second or so that each shard's thread ran, 0 to 1.
+    pub shard_busy: Vec<f64>,
     pub open_files: Option<u64>,
 }
 
@@ -99,6 +104,7 @@ pub struct Varz {
     http_port: u16,
     http_base_path: String,
     https_port: u16,
+    #[serde(serialize_with = "as_short_as_go")]
     auth_timeout: f64,
     max_control_line: usize,
     max_payload: usize,
@@ -109,6 +115,7 @@ pub struct Varz {
     mqtt: Nothing,
     websocket: Nothing,
     jetstream: Nothing,
+    #[serde(serialize_with = "as_short_as_go")]
     tls_timeout: f64,
     write_deadline: u64,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -150,6 +157,8 @@ pub struct Varz {
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     disk_io_wait_stats: DiskWaits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<String>,
     midge: MidgeFacts,
 }
 
@@ -182,6 +191,42 @@ struct MidgeFacts {
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     late_shards: Vec<usize>,
+    delivery_latency: LatencyFacts,
+}
+
+/// From the turn that read a send's oldest message to the kernel having taken the send, since the start.
+/// Whoever wants to know about a stretch of time subtracts the counts of its beginning from those of its end.
+#[derive(Debug, Serialize)]
+struct LatencyFacts {
+    count: u64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    p999_ns: u64,
+    /// Of the buckets that hold something; 0 = no bound.
+    upper_bounds_ns: Vec<u64>,
+    counts: Vec<u64>,
+}
+
+impl LatencyFacts {
+    fn new(durations: &Durations) -> Self {
+        let bound = |per_mille| durations.bound_ns_of(per_mille).unwrap_or(0);
+        let counts = durations.counts.iter().enumerate();
+        let filled: Vec<(usize, u64)> =
+            counts.filter(|(_, count)| **count > 0).map(|(index, count)| (index, *count)).collect();
+        Self {
+            count: durations.count(),
+            p50_ns: bound(500),
+            p90_ns: bound(900),
+            p99_ns: bound(990),
+            p999_ns: bound(999),
+            upper_bounds_ns: filled
+                .iter()
+                .map(|(at, _)| upper_bound_ns(*at).unwrap_or(0))
+                .collect(),
+            counts: filled.iter().map(|(_, count)| *count).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -189,6 +234,8 @@ struct ShardFacts {
     shard: usize,
     /// Nanoseconds its thread ran since the start.
     cpu_time: u64,
+    /// Share of the last second that it ran, 0 to 1.
+    busy: f64,
     connections: usize,
     subscriptions: usize,
     in_msgs: u64,
@@ -218,8 +265,12 @@ struct LaneFacts {
 /// Flags of parts that this server does not have; tools that list them find them off.
 const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// A whole number without its `.0`.
+fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => serializer.serialize_i64(*value as i64),
+        false => serializer.serialize_f64(*value),
+    }
 }
 
 pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
@@ -229,10 +280,13 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
     let (in_messages, in_bytes) = (sum(|s| s.in_messages), sum(|s| s.in_bytes));
     let (out_messages, out_bytes) = (sum(|s| s.out_messages), sum(|s| s.out_bytes));
     let (slow, stale) = (sum(|s| s.slow_consumers), sum(|s| s.stale_connections));
+    let mut queued = Durations::default();
+    summaries().for_each(|summary| queued.add(&summary.queued_durations));
     let base_path = &options.monitor.base_path;
     let system = facts.auth.authenticator.accounts().system();
     let tls_timeout = options.tls.as_ref().map_or(Duration::from_secs(2), |tls| tls.timeout());
     let limits = &options.limits;
+    let is_secure = options.monitor.https_port.is_some();
     Varz {
         server_id: info.server_id.clone(),
         server_name: info.server_name.clone(),
@@ -242,17 +296,21 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         host: info.host.clone(),
         port: info.port,
         auth_required: facts.auth.authenticator.is_required(),
-        tls_required: info.tls_required,
-        tls_verify: info.tls_verify,
+        tls_required: options.tls.is_some() && !options.allow_non_tls,
+        tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify),
         connect_urls: info.connect_urls.clone(),
-        max_connections: i64::try_from(limits.connections_max).unwrap_or(-1),
+        max_connections: match limits.connections_max {
+            // What nats-server makes of 0 in the file.
+            0 => -1,
+            max => i64::try_from(max).unwrap_or(i64::MAX),
+        },
         max_subscriptions: limits.subscriptions_max,
         ping_interval: nanoseconds(options.keep_alive.ping_interval),
         ping_max: options.keep_alive.ping_max,
         http_host: options.monitor.host.clone().unwrap_or_else(|| options.listen.host.clone()),
-        http_port: facts.http_port,
+        http_port: if is_secure { 0 } else { facts.monitor_port },
         http_base_path: if base_path == "/" { String::new() } else { base_path.clone() },
-        https_port: 0,
+        https_port: if is_secure { facts.monitor_port } else { 0 },
         auth_timeout: options.auth_timeout().as_secs_f64(),
         max_control_line: limits.control_line_bytes_max,
         max_payload: limits.payload_bytes_max,
@@ -304,11 +362,13 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         slow_consumer_stats: ByKind { clients: slow, ..ByKind::default() },
         stale_connection_stats: ByKind { clients: stale, ..ByKind::default() },
         disk_io_wait_stats: DiskWaits::default(),
+        tls_cert_not_after: facts.certificate_ends.map(text::timestamp),
         midge: MidgeFacts {
             version: facts.version,
             driver: facts.driver,
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
+            delivery_latency: LatencyFacts::new(&queued),
         },
     }
 }
@@ -319,6 +379,7 @@ fn shard_facts(facts: &ServerFacts, summary: &ShardSummary) -> ShardFacts {
     ShardFacts {
         shard: summary.shard,
         cpu_time: nanoseconds(cpu),
+        busy: facts.process.shard_busy.get(summary.shard).copied().unwrap_or_default(),
         connections: summary.connections,
         subscriptions: summary.subscriptions,
         in_msgs: summary.in_messages,

@@ -11,7 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, Resumable};
 use crate::net::codec::{Codec, Sealed};
+use crate::net::operations::Operations;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::runtime::{Driver, TurnHook, finished_within, spawn, within};
 use crate::net::session::{Session, Step, Wait};
@@ -40,6 +41,9 @@ const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 /// Reads of one connection before others get their turn, where reading does not wait.
 const EPOLL_READS_PER_TURN: u32 = 8;
 
+/// How often the socket of a connection that waits for its login is looked at.
+const PEER_LOOK: Duration = Duration::from_millis(250);
+
 /// What the connections of one shard share.
 pub struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
@@ -48,6 +52,7 @@ pub struct ConnectionContext {
     /// Buffers that TLS records are sent from.
     pub sealed_pool: Rc<BufferPool>,
     pub hook: Rc<TurnHook>,
+    pub operations: Rc<Operations>,
     pub resumable: Rc<Resumable>,
     pub driver: Driver,
 }
@@ -116,7 +121,8 @@ pub fn serve<S: Session + 'static>(
     let ends = Rc::new(Ends { outbox, codec: RefCell::new(Codec::Plain), context });
     let writer = monoio::spawn(write_loop(write_half, ends.clone()));
     session.borrow_mut().start();
-    let mut reader = Reader { source: read_half, input, ciphertext: None, session, control, ends };
+    let mut reader =
+        Reader { source: read_half, descriptor, input, ciphertext: None, session, control, ends };
     spawn(async move {
         let reason = reader.run().await;
         Box::pin(finish(reader, reason, writer)).await;
@@ -150,6 +156,8 @@ async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: 
 /// The read task of one connection.
 struct Reader<S> {
     source: OwnedReadHalf<TcpStream>,
+    /// Of the same socket.
+    descriptor: RawFd,
     /// What the session reads.
     input: ReadBuffer,
     /// What the socket fills, where that is not the same: with TLS.
@@ -203,7 +211,11 @@ impl<S: Session> Reader<S> {
                 Step::ReadMore => break None,
                 Step::ReadMoreWithin(at_most) => break Some(at_most),
                 Step::Again => self.ends.context.hook.yield_turn().await,
-                Step::WaitFor(wait) => Box::pin(wait_for(wait)).await,
+                Step::WaitFor(wait) => {
+                    if !Box::pin(wait_for(wait, self.descriptor)).await {
+                        return Err(CloseReason::ClientClosed);
+                    }
+                }
                 Step::StartTls(server) => Box::pin(self.start_tls(&server)).await?,
                 Step::Close(reason) => return Err(reason),
             }
@@ -223,10 +235,15 @@ impl<S: Session> Reader<S> {
     async fn read(&mut self) -> io::Result<usize> {
         loop {
             let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
-            let Some(handle) = self.control.cancel_handle(target) else {
-                return target.fill(&mut self.source).await;
+            let handle = self.control.cancel_handle(target);
+            let reads = &self.ends.context.operations.reads;
+            reads.submit();
+            let result = match handle {
+                None => target.fill(&mut self.source).await,
+                Some(handle) => Box::pin(target.fill_cancelable(&mut self.source, handle)).await,
             };
-            match Box::pin(target.fill_cancelable(&mut self.source, handle)).await {
+            reads.complete();
+            match result {
                 Err(error) if is_cancelled(&error) => target.shrink(),
                 result => return result,
             }
@@ -236,6 +253,7 @@ impl<S: Session> Reader<S> {
     /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never dropped.
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
+        self.ends.context.operations.reads.submit();
         let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
         let mut read = pin!(target.fill_cancelable(&mut self.source, canceller.handle()));
         let result = match finished_within(at_most, read.as_mut()).await {
@@ -246,6 +264,7 @@ impl<S: Session> Reader<S> {
                 read.await
             }
         };
+        self.ends.context.operations.reads.complete();
         match result {
             Err(error) if is_cancelled(&error) => None,
             other => Some(other),
@@ -335,8 +354,16 @@ fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
-async fn wait_for(wait: Wait) {
+/// False when the peer went away from a wait that is for it alone.
+async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
     match wait {
+        Wait::Login { gate } => {
+            while !within(PEER_LOOK, gate.reached(1)).await {
+                if peer_is_gone(descriptor) {
+                    return false;
+                }
+            }
+        }
         Wait::Gate { gate, until, at_most: None } => gate.reached(until).await,
         Wait::Gate { gate, until, at_most: Some(at_most) } => {
             within(at_most, gate.reached(until)).await;
@@ -344,6 +371,21 @@ async fn wait_for(wait: Wait) {
         Wait::Sent { outbox, until, at_most } => {
             within(at_most, outbox.sent.reached(until)).await;
         }
+    }
+    true
+}
+
+/// Whether the peer has reset a connection that nobody reads, or has closed it; bytes before its end that are
+/// not read yet hide an orderly close.
+fn peer_is_gone(descriptor: RawFd) -> bool {
+    use nix::errno::Errno;
+    use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
+    if getpeername::<SockaddrStorage>(descriptor).err() == Some(Errno::ENOTCONN) {
+        return true;
+    }
+    match recv(descriptor, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(count) => count == 0,
+        Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
     }
 }
 
@@ -357,7 +399,9 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
             if ends.codec.borrow().is_plain() {
                 let mut offset = 0;
                 while offset < chunk.len() {
+                    ends.context.operations.writes.submit();
                     let (result, slice) = target.write(chunk.slice(offset..)).await;
+                    ends.context.operations.writes.complete();
                     chunk = slice.into_inner();
                     match result {
                         Ok(count) if count > 0 => {
@@ -426,7 +470,9 @@ async fn write_all(
 ) -> bool {
     let mut offset = 0;
     while offset < bytes.len() {
+        context.operations.writes.submit();
         let (result, slice) = target.write(bytes.slice(offset..)).await;
+        context.operations.writes.complete();
         bytes = slice.into_inner();
         match result {
             Ok(count) if count > 0 => {

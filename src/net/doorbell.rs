@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::base::ring::ParkFlag;
+use crate::net::operations::OperationCount;
 
 /// What other threads hold to wake the owner.
 #[derive(Clone)]
@@ -59,14 +60,16 @@ impl Doorbell {
     }
 
     /// Calls `rung` after each ring, for ever. Runs inside the owner's runtime.
-    pub async fn listen(self, rung: impl Fn()) -> io::Result<()> {
+    pub async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
         // The runtime waits for readiness on its stream types only; an eventfd polls like any other. It is
         // read here, not through the stream.
         let reader = self.bell.try_clone()?;
         let stream = monoio::net::UnixStream::from_std(StdUnixStream::from(self.bell))?;
         let mut count = [0u8; 8];
         loop {
+            polls.submit();
             stream.readable(false).await?;
+            polls.complete();
             // Fails only if a spurious wake left nothing to read.
             let _ = rustix::io::read(&reader, &mut count);
             rung();

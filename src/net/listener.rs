@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::net::operations::OperationCount;
+
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -125,13 +127,16 @@ impl Listener {
         accepted: impl Fn(Accepted),
         failed: impl Fn(io::Error),
         stopped: impl Fn() -> bool,
+        polls: &OperationCount,
     ) -> io::Result<()> {
         let readiness =
             monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
         let mut pause = Duration::from_millis(10);
         loop {
             // A listener that was stopped is readable too; the accept then says why.
+            polls.submit();
             let _ = readiness.readable(false).await;
+            polls.complete();
             if stopped() {
                 return Ok(());
             }

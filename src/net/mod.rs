@@ -4,6 +4,7 @@ pub mod codec;
 pub mod connection;
 pub mod doorbell;
 pub mod listener;
+pub mod operations;
 pub mod read_buffer;
 pub mod runtime;
 pub mod session;

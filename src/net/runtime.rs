@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::limits::HEAVY_STEPS_PER_TURN_MAX;
 use crate::base::ring::{ParkFlag, Signal};
+use crate::base::turn_clock::TurnClock;
 use crate::net::doorbell::DoorbellHandle;
 
 /// Submission entries of a shard's ring; the completion queue has four times as many.
@@ -117,6 +118,7 @@ pub struct TurnHook {
     held: Cell<bool>,
     bell: DoorbellHandle,
     busy_poll: Duration,
+    clock: Rc<TurnClock>,
 }
 
 /// How long timers may be late while a shard has no time to wait.
@@ -128,6 +130,7 @@ impl TurnHook {
         inbound_waiting: Signal,
         bell: DoorbellHandle,
         busy_poll: Duration,
+        clock: Rc<TurnClock>,
     ) -> Rc<Self> {
         Rc::new(Self {
             main: RefCell::new(None),
@@ -144,6 +147,7 @@ impl TurnHook {
             held: Cell::new(false),
             bell,
             busy_poll,
+            clock,
         })
     }
 
@@ -161,6 +165,7 @@ impl TurnHook {
     /// were told is in force, and messages whose publisher was told PONG. Asks for the end of the turn.
     #[inline]
     pub fn before_batch(&self) {
+        self.clock.began();
         if self.inbound_waiting.is_raised()
             && let Some(lanes) = self.lanes.borrow().as_ref()
         {
@@ -268,6 +273,7 @@ impl TurnHook {
     pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
         let heavy_waiting = self.grant_heavy_steps();
         let now = Instant::now();
+        self.clock.end(now);
         if !self.yielded.borrow().is_empty() {
             self.resume_yielded(now);
             return;

@@ -59,7 +59,7 @@ impl fmt::Display for TlsFailure {
             Self::NotPinned => "TLS handshake error: certificate not pinned",
             Self::Exhausted => "TLS error: no more records can be sealed",
             Self::Protocol(error) => {
-                return write!(formatter, "TLS handshake error: {}", go_text(error));
+                return write!(formatter, "TLS handshake error: {}", failure_text(error));
             }
         };
         formatter.write_str(text)
@@ -69,7 +69,7 @@ impl fmt::Display for TlsFailure {
 impl std::error::Error for TlsFailure {}
 
 /// What operators know from nats-server, where the cause is the same; else rustls' own words.
-fn go_text(error: &Error) -> String {
+pub fn failure_text(error: &Error) -> String {
     let text = match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate",
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {

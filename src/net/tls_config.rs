@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
@@ -21,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite};
 use sha2::{Digest, Sha256};
 
+use crate::auth::certificate;
 use crate::base::counters::RateWindow;
 use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES};
 use crate::config::surroundings::file_error_text;
@@ -39,6 +40,8 @@ pub struct TlsServer {
     /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo of peers let in; empty = all.
     pinned: BTreeSet<String>,
     rate: RateWindow,
+    /// When the first certificate ends, if it says so.
+    pub not_after: Option<SystemTime>,
 }
 
 impl fmt::Debug for TlsServer {
@@ -82,8 +85,10 @@ impl TlsServer {
         } else {
             builder.with_no_client_auth()
         };
-        let mut config =
-            builder.with_cert_resolver(Arc::new(Certificates::read(&options.certificates)?));
+        let certificates = Certificates::read(&options.certificates)?;
+        let first = certificates.0.first().and_then(|first| first.end_entity_cert().ok());
+        let not_after = first.and_then(|der| certificate::not_after(der));
+        let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if options.verify {
@@ -101,6 +106,7 @@ impl TlsServer {
             verify: options.verify,
             pinned: options.pinned_certificates.clone(),
             rate: RateWindow::new(options.connection_rate_max),
+            not_after,
         })
     }
 

@@ -3,7 +3,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::auth::state::AuthState;
 use crate::config::load::{self, Loaded};
 use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
@@ -166,6 +168,28 @@ pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, Str
     Ok(Start { options, flags: flags.clone(), warnings })
 }
 
+/// Builds what only later is needed of the options, to see whether it can be.
+///
+/// # Errors
+/// What cannot be used, with its place in the file.
+pub fn check_usable(options: &Options) -> Result<(), String> {
+    AuthState::build(options, None).map_err(|error| error.to_string())?;
+    build_tls(options).map(drop)
+}
+
+/// Reads what clients' TLS is made of, if they are to speak it.
+///
+/// # Errors
+/// A file cannot be read, or its content cannot be used.
+pub fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let Some(tls) = &options.tls else { return Ok(None) };
+    match TlsServer::build(tls, options.allow_non_tls) {
+        Ok(server) => Ok(Some(Arc::new(server))),
+        Err(reason) if tls.place.0.is_empty() => Err(reason),
+        Err(reason) => Err(format!("{}: {reason}", tls.place.0)),
+    }
+}
+
 /// As in nats-server a test looks at the file alone, and takes a warning for a failure.
 fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings) -> Invocation {
     let Some(path) = flags.config_file() else {
@@ -180,10 +204,8 @@ fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings)
             program.refuse(&lines)
         }
         Ok(loaded) => {
-            if let Some(tls) = &loaded.options.tls
-                && let Err(reason) = TlsServer::build(tls, loaded.options.allow_non_tls)
-            {
-                return program.refuse(&format!("{}: {reason}", path.display()));
+            if let Err(reason) = check_usable(&loaded.options) {
+                return program.refuse(&reason);
             }
             let notes: String =
                 loaded.unsupported.iter().map(|warning| format!("{warning}\n")).collect();

@@ -44,6 +44,8 @@ pub struct Placement {
     pub driver: Driver,
     /// One entry per shard: the core to pin to, if any.
     pub cores: Vec<Option<usize>>,
+    /// Cores of this process that no shard is pinned to; empty where shards are not pinned.
+    pub free_cores: Vec<usize>,
 }
 
 /// Binds and starts everything; returns once every shard accepts connections.
@@ -91,7 +93,8 @@ pub fn start(
         let bell = bells[to].clone();
         Box::new(move || bell.wake_if_parked())
     });
-    let offload = Offload::start().map_err(|error| format!("no helper thread: {error}"))?;
+    let offload = Offload::start(&placement.free_cores)
+        .map_err(|error| format!("no helper thread: {error}"))?;
     let (ready, is_ready) = channel();
     let mut own_listeners = Vec::new();
     for index in 0..count {

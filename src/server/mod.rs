@@ -14,6 +14,7 @@ pub mod identity;
 pub mod log_writer;
 pub mod monitor_answers;
 pub mod monitor_http;
+mod monitor_stream;
 pub mod notify;
 pub mod panic_hook;
 pub mod process;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
@@ -13,16 +13,22 @@ use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscr
 use crate::monitor::endpoints::{Ask, plan};
 use crate::monitor::http::{Request, Response};
 use crate::monitor::others::{self, pretty};
-use crate::monitor::snapshot::{AccountTotals, ConnectionDetails, TableSummary};
+use crate::monitor::snapshot::{
+    AccountReport, AccountTotals, ConnectionDetails, Gathered, ShardSummary, TableSummary,
+};
 use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
+use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
 use crate::server::process_usage::ProcessUsage;
 use crate::shard::ShardHandle;
 use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
+
+/// Looking at every connection for the sake of `/metrics` happens no more often.
+const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a reload changes of the answers.
 #[derive(Clone)]
@@ -31,6 +37,10 @@ pub struct Live {
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
     pub config_loaded: SystemTime,
+    /// For connections to come; None = plain.
+    pub tls: Option<Arc<TlsServer>>,
+    /// Of the client port's own certificate.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 /// What is true of one run.
@@ -39,7 +49,7 @@ pub struct Fixed {
     pub counters: ServerCounters,
     pub started: (Instant, SystemTime),
     pub driver: &'static str,
-    pub http_port: u16,
+    pub port: u16,
     pub base_path: String,
 }
 
@@ -50,13 +60,15 @@ pub struct Answers {
     gatherer: Gatherer,
     usage: ProcessUsage,
     requests: BTreeMap<String, u64>,
+    /// When accounts were last walked for, and what was found.
+    account_totals: Option<(Instant, BTreeMap<String, AccountTotals>)>,
 }
 
 impl Answers {
     pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
         let gatherer = Gatherer::new(fixed.shards.clone());
         let usage = ProcessUsage::new(gatherer.shard_count());
-        Self { fixed, live, gatherer, usage, requests: BTreeMap::new() }
+        Self { fixed, live, gatherer, usage, requests: BTreeMap::new(), account_totals: None }
     }
 
     /// Called about once a second.
@@ -79,7 +91,8 @@ impl Answers {
             }
             Ask::Metrics => {
                 let shards = self.gatherer.all(|shard| shard.summary(false));
-                metrics::metrics(&self.facts(), &shards)
+                let accounts = self.account_reports(&shards);
+                metrics::metrics(&self.facts(), &shards, accounts)
             }
             Ask::Connz(options) => self.connz(&options),
             Ask::Subsz(options) => self.subsz(&options),
@@ -109,8 +122,9 @@ impl Answers {
             driver: self.fixed.driver,
             started: self.fixed.started,
             config_loaded: live.config_loaded,
+            certificate_ends: live.certificate_ends,
             now: (Instant::now(), SystemTime::now()),
-            http_port: self.fixed.http_port,
+            monitor_port: self.fixed.port,
             connections_total: self.fixed.counters.connections_total(),
             process: self.usage.facts(),
             requests: self.requests.clone(),
@@ -121,6 +135,7 @@ impl Answers {
         let facts = self.facts();
         let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
+        let mut late_shards = Vec::new();
         let mut total = 0;
         if options.state != State::Closed {
             let filter = options.filter.clone();
@@ -128,6 +143,7 @@ impl Answers {
             let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.connection_page(&filter, from)
             });
+            late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
                 listed.extend(rows.into_iter().map(|row| Listed::Open {
                     shard,
@@ -148,6 +164,7 @@ impl Answers {
             let closed = self
                 .gatherer
                 .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            late_shards.extend(closed.late_shards);
             let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
@@ -161,7 +178,9 @@ impl Answers {
         let mut described = self.describe(selected, options);
         let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
         let response = pretty(&connz::connz(&facts, options, total, described));
-        Response { cut, ..response }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..response }
     }
 
     /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
@@ -209,6 +228,7 @@ impl Answers {
             None => subsz::table_of(&shards, None),
         };
         let mut list = SubscriptionList::default();
+        let mut late_shards = shards.late_shards.clone();
         let mut cut = false;
         if options.list {
             let filter = SubscriptionFilter {
@@ -221,6 +241,7 @@ impl Answers {
             let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.subscription_page(&filter, from)
             });
+            late_shards.extend(pages.late_shards);
             let all: Vec<_> = pages.answers.into_iter().flat_map(|list| list.1).collect();
             cut = all.len() >= MONITOR_ENTRIES_MAX;
             list.total = all.len();
@@ -230,7 +251,9 @@ impl Answers {
             }
             list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
         }
-        Response { cut, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
     }
 
     fn account(&mut self, name: &str) -> Response {
@@ -240,24 +263,67 @@ impl Answers {
         };
         let shards = self.gatherer.all(|shard| shard.summary(true));
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
-        pretty(&accounts::account_detail(&facts, account, &table))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
     }
 
-    fn accstatz(&mut self, unused: bool) -> Response {
-        let facts = self.facts();
-        let shards = self.gatherer.all(|shard| shard.summary(false));
+    /// Every connection of every shard is looked at.
+    fn walk_accounts(&mut self) -> BTreeMap<String, AccountTotals> {
         let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let pages = self.gatherer.pages(starts, usize::MAX, |shard, from| shard.account_page(from));
         let mut totals: BTreeMap<String, AccountTotals> = BTreeMap::new();
         for (name, part) in pages.answers.into_iter().flat_map(|list| list.1) {
             totals.entry(name).or_default().add(&part);
         }
+        totals
+    }
+
+    /// The accounts of `/metrics`, those with most connections first. Walked at most once a second, however
+    /// often somebody scrapes.
+    fn account_reports(&mut self, shards: &Gathered<ShardSummary>) -> Vec<AccountReport> {
+        let now = Instant::now();
+        let before = self.account_totals.take();
+        let is_fresh = before.as_ref().is_some_and(|(at, _)| now - *at < ACCOUNT_WALK_INTERVAL);
+        let (at, totals) = match before {
+            Some(before) if is_fresh => before,
+            before => {
+                let mut totals = self.walk_accounts();
+                for (name, earlier) in before.into_iter().flat_map(|(_, earlier)| earlier) {
+                    totals.entry(name).or_default().not_below(&earlier);
+                }
+                (now, totals)
+            }
+        };
+        let facts = self.facts();
+        let accounts = facts.auth.authenticator.accounts().iter();
+        let mut reports: Vec<AccountReport> = accounts
+            .map(|account| {
+                let index = facts.auth.id(account).index();
+                let name = account.name.to_string();
+                AccountReport {
+                    totals: totals.get(&name).copied().unwrap_or_default(),
+                    subscriptions: subsz::table_of(shards, Some(index)).subscriptions,
+                    name,
+                }
+            })
+            .collect();
+        // Stable, so that equals do not take turns in being left out.
+        reports.sort_by_key(|report| std::cmp::Reverse(report.totals.connections));
+        self.account_totals = Some((at, totals));
+        reports
+    }
+
+    fn accstatz(&mut self, unused: bool) -> Response {
+        let facts = self.facts();
+        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let totals = self.walk_accounts();
         let accounts = facts.auth.authenticator.accounts().iter();
         let tables = accounts.map(|account| {
             let index = facts.auth.id(account).index();
             (account.name.to_string(), subsz::table_of(&shards, Some(index)))
         });
         let tables = tables.collect();
-        pretty(&accounts::accstatz(&facts, unused, &totals, &tables))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::accstatz(&facts, unused, &totals, &tables)) }
     }
 }

@@ -4,8 +4,8 @@
 //! priority. Slow and half-sent requests cost a socket and at most a request head each, end after a
 //! deadline, and give way when there are too many.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use crate::config::options::Options;
 use crate::monitor::http::RequestReader;
 use crate::server::error_text::os_error_text;
 use crate::server::monitor_answers::{Answers, Fixed, Live};
+use crate::server::monitor_stream::MonitorStream;
 use crate::server::process_usage::SAMPLE_INTERVAL;
 
 /// How long a request may take to come in full. As nats-server.
@@ -37,6 +38,8 @@ const NICE: i32 = 10;
 pub struct MonitorPort {
     listener: TcpListener,
     pub address: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
 }
 
 impl MonitorPort {
@@ -46,12 +49,9 @@ impl MonitorPort {
     /// The port cannot be had, or is one this server cannot serve.
     pub fn bind(options: &Options) -> Result<Option<Self>, String> {
         let monitor = &options.monitor;
-        if monitor.https_port.is_some() {
-            return Err("monitoring over HTTPS is not supported by this version: use http_port, \
-                        bound to an address that only the monitoring can reach"
-                .into());
-        }
-        let Some(port) = monitor.port else { return Ok(None) };
+        // Configuration refuses both at once.
+        let Some(port) = monitor.https_port.or(monitor.port) else { return Ok(None) };
+        let scheme = if monitor.https_port.is_some() { "https" } else { "http" };
         let host = monitor.host.as_deref().unwrap_or(&options.listen.host);
         let bare = host.trim_matches(['[', ']']);
         let wanted = if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() };
@@ -66,8 +66,8 @@ impl MonitorPort {
         let listener = TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        tracing::info!("Starting http monitor on {wanted}:{}", address.port());
-        Ok(Some(Self { listener, address }))
+        tracing::info!("Starting {scheme} monitor on {wanted}:{}", address.port());
+        Ok(Some(Self { listener, address, scheme }))
     }
 
     /// Serves the port on a thread of its own.
@@ -78,10 +78,18 @@ impl MonitorPort {
         let (stop, stopped) = UnixStream::pair()?;
         let live = Arc::new(Mutex::new(live));
         let answers = Answers::new(fixed, live.clone());
+        let of_loop = live.clone();
         let thread = std::thread::Builder::new().name("midge-monitor".into()).spawn(move || {
             // Without the right to lower it the thread runs as any other.
             let _ = rustix::process::setpriority_process(None, NICE);
-            Loop { listener: self.listener, stopped, connections: Vec::new(), answers }.run();
+            Loop {
+                listener: self.listener,
+                stopped,
+                connections: Vec::new(),
+                answers,
+                live: of_loop,
+            }
+            .run();
         })?;
         Ok(Monitor { stop: Some(stop), thread: Some(thread), live })
     }
@@ -117,10 +125,11 @@ struct Loop {
     stopped: UnixStream,
     connections: Vec<Connection>,
     answers: Answers,
+    live: Arc<Mutex<Live>>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: MonitorStream,
     reader: RequestReader,
     /// Bytes of answers that the kernel has not taken yet.
     unsent: Vec<u8>,
@@ -163,7 +172,12 @@ impl Loop {
             PollFd::new(&self.listener, PollFlags::IN),
         ];
         polled.extend(self.connections.iter().map(|connection| {
-            let wanted = if connection.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT };
+            let wanted = match (connection.unsent.is_empty(), connection.stream.wants_write()) {
+                (true, false) => PollFlags::IN,
+                // A handshake goes both ways.
+                (true, true) => PollFlags::IN | PollFlags::OUT,
+                (false, _) => PollFlags::OUT,
+            };
             PollFd::new(&connection.stream, wanted)
         }));
         let timeout = Timespec {
@@ -208,13 +222,19 @@ impl Loop {
                     self.connections.swap_remove(index);
                 }
             }
-            self.connections.push(Connection::new(stream));
+            let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            let tls = live.tls.as_ref().map(|tls| tls.config.clone());
+            drop(live);
+            match MonitorStream::new(stream, tls) {
+                Ok(stream) => self.connections.push(Connection::new(stream)),
+                Err(error) => tracing::error!("monitoring: {error}"),
+            }
         }
     }
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: MonitorStream) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -289,6 +309,9 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        if !self.stream.flush()? {
+            return Ok(());
+        }
         if !self.unsent.is_empty() {
             self.unsent = Vec::new();
             self.sent = 0;
@@ -303,14 +326,7 @@ impl Connection {
         if !self.ending || !self.unsent.is_empty() {
             return Ok(());
         }
-        // What the peer sent and we did not read would turn the close into a reset that takes the answer
-        // with it: read a little of it away.
-        let mut chunk = [0; 4096];
-        for _ in 0..16 {
-            if !matches!(self.stream.read(&mut chunk), Ok(1..)) {
-                break;
-            }
-        }
+        self.stream.finish();
         Err(ErrorKind::ConnectionAborted.into())
     }
 }

@@ -9,11 +9,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::auth::password::is_bcrypt;
 use crate::auth::state::AuthState;
 use crate::base::log;
+use crate::config::auth_options::Secret;
 use crate::config::options::{IoDriver, Options};
 use crate::config::surroundings::SystemSurroundings;
-use crate::config::tls_options::HandshakeFirst;
+use crate::config::tls_options::{HandshakeFirst, TlsOptions};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -48,7 +50,13 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let argv0 = arguments.next().unwrap_or_default();
     match args::parse(&argv0, arguments) {
-        Invocation::Run(start) => serve(*start),
+        Invocation::Run(start) => match args::check_usable(&start.options) {
+            Ok(()) => serve(*start),
+            Err(reason) => {
+                eprintln!("{}: {reason}", program_name());
+                ExitCode::FAILURE
+            }
+        },
         Invocation::Version(text) | Invocation::Help(text) | Invocation::HelpTls(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -109,7 +117,8 @@ struct Server<'a> {
     shards: Shards,
     log: &'a ServerLog,
     monitor: Option<Monitor>,
-    monitor_address: Option<SocketAddr>,
+    /// Scheme and address.
+    monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
 }
 
@@ -129,12 +138,13 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
     }
-    let tls = build_tls(&options)?;
+    let tls = args::build_tls(&options)?;
+    let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
     let port = MonitorPort::bind(&options)?;
-    let monitor_address = port.as_ref().map(|port| port.address);
+    let monitor_address = port.as_ref().map(|port| (port.scheme, port.address));
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
         Some(unix) => {
@@ -158,6 +168,8 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         auth: auth.clone(),
         info: shards.info.clone(),
         config_loaded: started.1,
+        tls: build_monitor_tls(&options)?,
+        certificate_ends,
     };
     let monitor = match port {
         Some(port) => {
@@ -166,7 +178,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
                 counters: shards.counters.clone(),
                 started,
                 driver: driver_name(driver),
-                http_port: port.address.port(),
+                port: port.address.port(),
                 base_path: options.monitor.base_path.clone(),
             };
             Some(port.serve(fixed, live).map_err(|error| format!("monitoring: {error}"))?)
@@ -197,6 +209,9 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
     tracing::info!("  Git:      [not set]");
     tracing::info!("  Name:     {}", identity.name);
     tracing::info!("  ID:       {}", identity.id);
+    if stores_plain_passwords(options) {
+        tracing::warn!("Plaintext passwords detected, use nkeys or bcrypt");
+    }
     if let Some(path) = &options.files.config {
         tracing::info!("Using configuration file: {} ({})", path.display(), options.config_digest);
     }
@@ -210,10 +225,25 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
     }
 }
 
-/// Reads what clients' TLS is made of, if they are to speak it.
-fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
-    let tls = options.tls.as_ref().map(|tls| TlsServer::build(tls, options.allow_non_tls));
-    Ok(tls.transpose()?.map(Arc::new))
+/// Source: nats-server checkAuthforWarnings.
+fn stores_plain_passwords(options: &Options) -> bool {
+    let auth = &options.auth;
+    let is_plain = |secret: &Option<Secret>| !is_bcrypt(secret.as_ref().map_or("", Secret::expose));
+    let by_certificate = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
+    let is_given =
+        |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| !s.expose().is_empty());
+    (is_given(&auth.password) && is_plain(&auth.password))
+        || auth
+            .users
+            .iter()
+            .any(|user| is_plain(&user.password) && (is_given(&user.password) || !by_certificate))
+}
+
+/// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
+fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
+    let own = TlsOptions { verify: false, verify_and_map: false, ..tls.clone() };
+    Ok(Some(Arc::new(TlsServer::build(&own, false)?)))
 }
 
 /// Source: nats-server AcceptLoop.
@@ -251,7 +281,14 @@ fn place(options: &Options) -> Result<Placement, String> {
     let pin = options.shards.pin && !shared;
     let cores: Vec<Option<usize>> = cores.into_iter().map(|core| pin.then_some(core)).collect();
     tracing::info!("  Shards:   {} on {}", cores.len(), cores_text(&cores, driver));
-    Ok(Placement { driver, cores })
+    // A quota is for all threads together: helpers on more cores would take the shards' share of it.
+    let free_cores = match pin && !available.is_limited_by_quota() {
+        true => {
+            available.cores.iter().copied().filter(|core| !cores.contains(&Some(*core))).collect()
+        }
+        false => Vec::new(),
+    };
+    Ok(Placement { driver, cores, free_cores })
 }
 
 fn driver_name(driver: Driver) -> &'static str {
@@ -321,7 +358,8 @@ impl Server<'_> {
                 true => "tls",
                 false => "nats",
             };
-            let monitoring = self.monitor_address.map(|address| listener_urls("http", address));
+            let monitoring =
+                self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
             let ports = Ports {
                 nats: listener_urls(scheme, address),
                 monitoring: monitoring.unwrap_or_default(),
@@ -346,8 +384,16 @@ impl Server<'_> {
                 | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(ServerEvent::ReopenLog) => self.log.reopen(&self.options.log),
                 Ok(ServerEvent::Reload) => match self.reload() {
-                    Ok(()) => tracing::info!("Reloaded server configuration"),
-                    Err(text) => tracing::error!("Failed to reload server configuration: {text}"),
+                    Ok(()) => tracing::info!(
+                        "Reloaded server configuration ({})",
+                        self.options.config_digest
+                    ),
+                    Err(text) => {
+                        let mut lines = text.lines();
+                        let first = lines.next().unwrap_or_default();
+                        tracing::error!("Failed to reload server configuration: {first}");
+                        lines.for_each(|line| tracing::error!("{line}"));
+                    }
                 },
                 Ok(ServerEvent::LameDuck) => return self.lame_duck(events),
             }
@@ -360,7 +406,9 @@ impl Server<'_> {
         let auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
         // The files are read again even if the block is the same: certificates are renewed in place.
-        let tls = build_tls(&reload.options)?;
+        let tls = args::build_tls(&reload.options)?;
+        let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+        let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
         if options.log != self.options.log {
@@ -380,7 +428,7 @@ impl Server<'_> {
             shard.reload(options, auth, info);
         });
         for row in &reload.plan.rows {
-            tracing::info!("Reloaded: {}", row.key);
+            tracing::info!("Reloaded: {}", reload::announcement(row, &options));
         }
         if let Some(monitor) = &self.monitor {
             monitor.reload(Live {
@@ -388,6 +436,8 @@ impl Server<'_> {
                 auth: auth.clone(),
                 info: info.clone(),
                 config_loaded: SystemTime::now(),
+                tls: monitor_tls,
+                certificate_ends,
             });
         }
         self.options = options;

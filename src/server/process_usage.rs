@@ -17,6 +17,9 @@ pub struct ProcessUsage {
     /// `/proc` directories of the shards' threads, once they are known.
     shard_tasks: Vec<String>,
     shard_count: usize,
+    /// As of the last sample.
+    sampled_shard_cpu: Vec<Duration>,
+    shard_busy: Vec<f64>,
 }
 
 impl ProcessUsage {
@@ -29,6 +32,8 @@ impl ProcessUsage {
             core_count,
             shard_tasks: Vec::new(),
             shard_count,
+            sampled_shard_cpu: vec![Duration::ZERO; shard_count],
+            shard_busy: vec![0.0; shard_count],
         }
     }
 
@@ -41,19 +46,33 @@ impl ProcessUsage {
         let cpu = cpu_time("/proc/self").unwrap_or_default();
         let share = cpu.saturating_sub(self.sampled_cpu).as_secs_f64() / passed.as_secs_f64();
         self.cpu_percent = (share * 1000.0).round() / 10.0;
+        let shard_cpu = self.shard_cpu();
+        for (at, now) in shard_cpu.iter().enumerate() {
+            let ran = now.saturating_sub(self.sampled_shard_cpu[at]).as_secs_f64();
+            self.shard_busy[at] = (ran / passed.as_secs_f64()).min(1.0);
+        }
+        self.sampled_shard_cpu = shard_cpu;
         (self.sampled, self.sampled_cpu) = (now, cpu);
     }
 
-    pub fn facts(&mut self) -> ProcessFacts {
+    /// The time each shard's thread ran.
+    fn shard_cpu(&mut self) -> Vec<Duration> {
         if self.shard_tasks.len() < self.shard_count {
             self.shard_tasks = shard_tasks(self.shard_count);
         }
-        let tasks = self.shard_tasks.iter();
+        let mut times: Vec<Duration> =
+            self.shard_tasks.iter().map(|task| run_time(task).unwrap_or_default()).collect();
+        times.resize(self.shard_count, Duration::ZERO);
+        times
+    }
+
+    pub fn facts(&mut self) -> ProcessFacts {
         ProcessFacts {
             memory_bytes: resident_bytes(),
             cpu_percent: self.cpu_percent,
             core_count: self.core_count,
-            shard_cpu: tasks.map(|task| run_time(task).unwrap_or_default()).collect(),
+            shard_cpu: self.shard_cpu(),
+            shard_busy: self.shard_busy.clone(),
             open_files: open_files(),
         }
     }

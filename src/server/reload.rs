@@ -3,6 +3,7 @@
 
 use crate::config::changes::{self, ReloadPlan};
 use crate::config::load;
+use crate::config::option_table::Row;
 use crate::config::options::Options;
 use crate::config::surroundings::Surroundings;
 use crate::server::args;
@@ -32,6 +33,29 @@ pub fn prepare(
     load::validate(&options)?;
     let plan = changes::plan_reload(running, &options)?;
     Ok(Reload { options, plan, warnings: start.warnings })
+}
+
+/// What the log says of one changed option, in nats-server's words.
+pub fn announcement(row: &Row, new: &Options) -> String {
+    let value = || (row.shown)(new);
+    match row.key {
+        "authorization.user" => "authorization username".into(),
+        "authorization.timeout" => {
+            format!("authorization timeout = {}", new.auth_timeout().as_secs_f64())
+        }
+        "pidfile" => format!("pid_file = {}", value()),
+        "authorization.nkeys" => "authorization nkey users".into(),
+        key if key.starts_with("authorization.") => key.replacen('.', " ", 1),
+        "accounts" | "mappings" => "accounts".into(),
+        "server_tags" => "tags".into(),
+        "server_metadata" => "metadata".into(),
+        "tls" => format!("tls = {}", if new.tls.is_some() { "enabled" } else { "disabled" }),
+        "no_fast_producer_stall" => {
+            let not = if new.limits.no_fast_producer_stall { "not " } else { "" };
+            format!("fast producers will {not}be stalled")
+        }
+        key => format!("{key} = {}", value()),
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,27 @@
-//! One helper thread of the process for work that would stall a shard: bcrypt.
+//! Helper threads of the process for work that would stall a shard: bcrypt.
 //!
-//! Its outcome comes back to the shard as a task. The queue holds at most one job per connection that is
-//! logging in, so connections bound it.
+//! An outcome comes back to the shard as a task. The queue holds one job per connection that is logging in,
+//! and those of connections that went meanwhile, which are left out when their turn comes; it has a bound.
+//!
+//! They stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
+//! thread on each of those (four at most) and on no other. Where shards have every core there is one thread
+//! that goes wherever there is idle time, at the lowest priority: a shard that has something to do takes its
+//! core back at once, and one that never rests leaves it a hundredth.
 
 use std::io;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::ShardHandle;
 use crate::auth::password::PasswordJob;
 use crate::base::ids::ConnectionId;
+use crate::base::limits::{OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
 
-/// The helper thread's priority: logins wait for messages, not the other way round.
-const NICE: i32 = 10;
+/// The priority beside shards: logins wait for messages, not the other way round.
+const NICE: i32 = 19;
 
 struct Job {
     password: PasswordJob,
@@ -19,26 +29,43 @@ struct Job {
     shard: ShardHandle,
 }
 
-/// How shards reach the helper thread, which ends with the last of these.
+/// How shards reach the helper threads, which end with the last of these.
 #[derive(Clone)]
 pub struct Offload {
     jobs: Sender<Job>,
+    /// Jobs in the queue. Only a count: the channel orders what the jobs hold.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Offload {
+    /// `free_cores` are those that no shard is pinned to; empty where shards have or may use all.
+    ///
     /// # Errors
     /// No thread can be made.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(free_cores: &[usize]) -> io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
-        std::thread::Builder::new().name("midge-offload".into()).spawn(move || {
-            // Without the right to lower it the thread runs as any other.
-            let _ = rustix::process::setpriority_process(None, NICE);
-            for job in queue {
-                let outcome = job.password.run();
-                job.shard.run(move |shard| shard.clients.password_checked(job.connection, outcome));
-            }
-        })?;
-        Ok(Self { jobs })
+        let queue = Arc::new(Mutex::new(queue));
+        let cores: Vec<Option<usize>> = match free_cores {
+            [] => vec![None],
+            some => some.iter().copied().take(OFFLOAD_THREADS_MAX).map(Some).collect(),
+        };
+        let waiting = Arc::new(AtomicUsize::new(0));
+        for core in cores {
+            let (queue, waiting) = (queue.clone(), waiting.clone());
+            std::thread::Builder::new().name("midge-offload".into()).spawn(move || {
+                settle(core);
+                while let Some(job) = next(&queue) {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    if !job.password.is_wanted() {
+                        continue;
+                    }
+                    let outcome = job.password.run();
+                    let connection = job.connection;
+                    job.shard.run(move |shard| shard.clients.password_checked(connection, outcome));
+                }
+            })?;
+        }
+        Ok(Self { jobs, waiting })
     }
 
     pub fn check_password(
@@ -47,7 +74,30 @@ impl Offload {
         connection: ConnectionId,
         shard: ShardHandle,
     ) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= PASSWORD_CHECKS_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let job = Job { password, connection, shard };
-        assert!(self.jobs.send(job).is_ok(), "the helper thread lives as long as this");
+        assert!(self.jobs.send(job).is_ok(), "the helper threads live as long as this");
     }
+}
+
+/// Gives this thread its place. Where the kernel does not let it, it runs as any other.
+fn settle(core: Option<usize>) {
+    match core {
+        Some(core) => {
+            let mut set = CpuSet::new();
+            set.set(core);
+            let _ = sched_setaffinity(None, &set);
+        }
+        None => {
+            let _ = rustix::process::setpriority_process(None, NICE);
+        }
+    }
+}
+
+/// The next job; None when no shard is left. One thread waits, the others wait for it.
+fn next(queue: &Mutex<Receiver<Job>>) -> Option<Job> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }

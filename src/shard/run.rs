@@ -20,6 +20,7 @@ use crate::base::limits::{
     CHUNK_BYTES, OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEALED_BYTES,
 };
 use crate::base::pool::BufferPool;
+use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
 use crate::client::session::{ClientContext, ShardCounters};
@@ -78,7 +79,14 @@ pub fn run(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
 async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let busy_poll = seed.options.shards.busy_poll;
     let inbound_waiting = seed.lanes.inbound_waiting.clone();
-    let hook = TurnHook::new(seed.doorbell.flag(), inbound_waiting, seed.own_bell, busy_poll);
+    let clock = Rc::new(TurnClock::default());
+    let hook = TurnHook::new(
+        seed.doorbell.flag(),
+        inbound_waiting,
+        seed.own_bell,
+        busy_poll,
+        clock.clone(),
+    );
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
     let has_own_listener = seed.own_listener.is_some();
@@ -111,10 +119,11 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             opened_pool: Rc::new(BufferPool::new(&OPENED_BYTES, POOLED_BYTES_MAX)),
             sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, POOLED_BYTES_MAX)),
             hook: hook.clone(),
+            operations: Rc::default(),
             resumable,
             driver: seed.driver,
         }),
-        recorded: Recorded::default(),
+        recorded: Recorded::new(clock),
         registry: RefCell::new(Slab::new()),
         hook: hook.clone(),
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
@@ -175,7 +184,8 @@ async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Ta
     };
     // What was sent before the bell could be heard.
     rung();
-    if let Err(error) = doorbell.listen(rung).await {
+    let polls = &shard.connections.operations.polls;
+    if let Err(error) = doorbell.listen(rung, polls).await {
         panic!("shard {} cannot hear its doorbell: {error}", shard.id.0);
     }
 }
@@ -186,6 +196,7 @@ async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, accept: fn(&Rc<Sh
             |accepted| accept(&shard, accepted),
             |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
             || shard.refusing.get(),
+            &shard.connections.operations.polls,
         )
         .await;
     if let Err(error) = result {

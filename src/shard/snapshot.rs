@@ -12,6 +12,7 @@ use crate::base::ids::AccountId;
 use crate::base::limits::{
     SNAPSHOT_DETAILS_PER_TURN, SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_SUBJECTS_MAX,
 };
+use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::OutboxTotals;
 use crate::broker::subscription::Subscription;
@@ -19,7 +20,8 @@ use crate::client::facts::{LastSubscription, SessionFacts};
 use crate::client::session::ClientSession;
 use crate::monitor::snapshot::{
     AccountTotals, ClosedConnection, ClosedList, ConnectionDetails, ConnectionFilter,
-    ConnectionNumbers, ConnectionRow, LaneSummary, ShardSummary, SubscriptionDetails, TableSummary,
+    ConnectionNumbers, ConnectionRow, LaneSummary, OperationTotals, ShardSummary,
+    SubscriptionDetails, TableSummary,
 };
 use crate::net::listener::Peer;
 use crate::net::session::Session;
@@ -27,15 +29,28 @@ use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 
 /// What a shard remembers for monitoring alone.
-#[derive(Default)]
 pub struct Recorded {
     pub outboxes: Rc<OutboxTotals>,
+    clock: Rc<TurnClock>,
     pub turns: Cell<u64>,
     /// As of the last tick: all pending bytes, and those of the connection with most.
     pub pending_bytes: Cell<(u64, u64)>,
     closed: RefCell<VecDeque<Arc<ClosedConnection>>>,
     /// Of connections that ended.
     closed_totals: RefCell<BTreeMap<String, AccountTotals>>,
+}
+
+impl Recorded {
+    pub fn new(clock: Rc<TurnClock>) -> Self {
+        Self {
+            outboxes: Rc::new(OutboxTotals::new(clock.clone())),
+            clock,
+            turns: Cell::new(0),
+            pending_bytes: Cell::default(),
+            closed: RefCell::default(),
+            closed_totals: RefCell::default(),
+        }
+    }
 }
 
 /// A part of a list with the place to go on from; none = that was the end.
@@ -161,6 +176,7 @@ impl Shard {
         tables.iter().for_each(|one| table.add(one));
         let (pending_bytes, pending_bytes_largest) = self.recorded.pending_bytes.get();
         let clients = &self.clients.counters;
+        let operations = &self.connections.operations;
         ShardSummary {
             shard: self.id.index(),
             connections: self.connection_count(),
@@ -175,6 +191,13 @@ impl Shard {
             pending_bytes,
             pending_bytes_largest,
             turns: self.recorded.turns.get(),
+            turn_durations: self.recorded.clock.turns.durations(),
+            queued_durations: totals.queued.durations(),
+            operations: OperationTotals {
+                reads: operations.reads.totals(),
+                writes: operations.writes.totals(),
+                polls: operations.polls.totals(),
+            },
             lanes: LaneSummary {
                 batches_in: counters.batches_in,
                 messages_in: counters.messages_in,
@@ -354,6 +377,8 @@ impl Shard {
         }
         let id = facts.id.0;
         let mut described = details(&facts, last.count);
+        // What a slow consumer did not take is what an operator wants to know of it.
+        described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =
             last.kept.iter().map(|kept| last_subscription(id, kept)).collect();
         let mut closed = self.recorded.closed.borrow_mut();

@@ -34,25 +34,55 @@ async fn wait_for_event(events: &mut mpsc::UnboundedReceiver<Event>, wanted: &Ev
     }
 }
 
+/// What every client library's drain rests on: UNSUB and PING, then all that was published before comes before
+/// the PONG, and nothing after it. The bytes are our own, because async-nats ends its drain without that PONG.
 #[tokio::test]
-async fn drain_delivers_what_was_published_before_and_then_ends() {
+async fn what_was_published_before_an_unsubscribe_comes_before_its_pong() {
     on_shards("", async |server| {
-        let clients = connect_many(server, 6).await;
-        for publisher in &clients[1..] {
-            let draining = connect(server).await;
-            let mut subscriber = subscribe(&draining, "drained").await;
-            for number in 0..500u32 {
-                publish(publisher, "drained", number.to_be_bytes()).await;
+        for publisher in &connect_many(server, 6).await {
+            let mut subscriber = RawClient::connect(server.address()).expect("the server listens");
+            let connect = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB drained 1\r\n";
+            subscriber.send(connect).expect("the server reads");
+            subscriber.round_trip().expect("it is let in");
+            for number in 0..500 {
+                publish(publisher, "drained", format!("{number:03}")).await;
             }
             round_trip(publisher).await;
-            draining.drain().await.expect("connected");
-            for number in 0..500u32 {
-                assert_eq!(next(&mut subscriber).await.payload, number.to_be_bytes()[..]);
+            subscriber.send(b"UNSUB 1\r\nPING\r\n").expect("the server reads");
+            let deadline = Instant::now() + WAIT_MAX;
+            for number in 0..500 {
+                assert_eq!(subscriber.take_message_line(deadline), b"MSG drained 1 3\r\n");
+                let body = subscriber.take_line(deadline).expect("the payload follows");
+                assert_eq!(body, format!("{number:03}\r\n").into_bytes());
             }
-            assert!(within("the end", subscriber.next()).await.is_none());
+            assert_eq!(subscriber.take_message_line(deadline), b"PONG\r\n");
             // Interest is gone everywhere.
             let error = within("503", publisher.request("drained", "".into())).await.unwrap_err();
             assert_eq!(error.kind(), RequestErrorKind::NoResponders);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drained_client_ends_and_nobody_wants_its_subject_any_more() {
+    on_shards("", async |server| {
+        let publisher = connect(server).await;
+        for _ in 0..6 {
+            let draining = connect(server).await;
+            let mut subscriber = subscribe(&draining, "drained").await;
+            draining.drain().await.expect("connected");
+            assert!(within("the end", subscriber.next()).await.is_none());
+            // The library does not wait for the server.
+            within("503", async {
+                let asked = async || publisher.request("drained", "".into()).await;
+                let impatient = Duration::from_millis(200);
+                while !matches!(timeout(impatient, asked()).await,
+                    Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders)
+                {
+                }
+            })
+            .await;
         }
     })
     .await;

@@ -50,6 +50,67 @@ impl Server {
         Self::start_command(command, directory)
     }
 
+    /// Starts `program` with a file of `tests/config`, moved to free ports and to the server's directory.
+    ///
+    /// # Errors
+    /// As `start`, or the file cannot be read.
+    pub fn start_file(program: &Path, arguments: &[&str], path: &Path) -> Result<Self, String> {
+        let directory = Directory::new()?;
+        let moved = |e: std::io::Error| format!("{}: {e}", path.display());
+        let mut text = std::fs::read_to_string(path).map_err(moved)?;
+        let names_port = text.contains("5222") || text.contains("port: -1");
+        for port in ["5222", "8222", "8443"] {
+            text = text.replace(port, "-1");
+        }
+        let place = format!("{}/", directory.display());
+        for folder in ["/var/log/", "/run/"] {
+            text = text.replace(folder, &place);
+        }
+        let config_path = directory.join("server.conf");
+        std::fs::write(&config_path, text).map_err(moved)?;
+        let files = path.parent().expect("a file has a folder").join("files");
+        std::os::unix::fs::symlink(files, directory.join("files")).map_err(moved)?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&config_path).args(arguments);
+        if !names_port {
+            command.args(["-p", "-1"]);
+        }
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        Self::start_command(command, directory)
+    }
+
+    /// Writes a new configuration, in the way of `start`, for the next reload.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn rewrite_config(&self, config: &str) -> Result<(), String> {
+        let text = format!("listen: \"127.0.0.1:-1\"\ndebug: true\n{config}\n");
+        std::fs::write(self.directory.join("server.conf"), text).map_err(|e| e.to_string())
+    }
+
+    /// The body of an answer of the monitoring port.
+    ///
+    /// # Errors
+    /// There is no such port, or no whole answer comes in time.
+    pub fn monitor_get(&self, path: &str) -> Result<Vec<u8>, String> {
+        let address = self.log.wait_for(0, WAIT_MAX, |line| {
+            line.split_once("Starting http monitor on ")?.1.trim().parse::<SocketAddr>().ok()
+        });
+        let address = address.ok_or_else(|| self.complaint("has no monitoring port"))?;
+        let ask = || -> std::io::Result<Vec<u8>> {
+            let mut stream = std::net::TcpStream::connect_timeout(&address, WAIT_MAX)?;
+            stream.set_read_timeout(Some(WAIT_MAX))?;
+            let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+            std::io::Write::write_all(&mut stream, request.as_bytes())?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().map_err(|e| format!("{path}: {e}"))?;
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").map(|end| end + 4);
+        body.map(|start| answer[start..].to_vec()).ok_or_else(|| format!("{path}: no answer"))
+    }
+
     /// Midge with that many shards, wherever the system puts them.
     pub fn midge(shard_count: usize, config: &str) -> Self {
         Self::midge_with(shard_count, &[], config)
@@ -76,7 +137,9 @@ impl Server {
         server.address = server
             .log
             .wait_for(0, WAIT_MAX, |line| {
-                line.split_once("Listening for client connections on ")?.1.trim().parse().ok()
+                let text = line.split_once("Listening for client connections on ")?.1;
+                // More may follow in a line of JSON.
+                text.split('"').next()?.trim().parse().ok()
             })
             .ok_or_else(|| server.complaint("does not say where it listens"))?;
         server

@@ -7,6 +7,9 @@
 //! ```text
 //! === name_says_the_law
 //! config max_payload: 16        one line of the server's configuration file
+//! file users                    the server's configuration is tests/config/users.conf, on any free port
+//! flags -m -1                   the server is started with these flags, too
+//! ours why                      Midge does otherwise on purpose: not for nats-server, and not recorded
 //! alone                         a server of its own, replayed once as written
 //! quirk why                     nats-server answers otherwise when the input is cut: only Midge's is cut
 //! A open                        connect and skip the first INFO
@@ -24,7 +27,14 @@
 //! A until >> PING\r\n           send again and again, until the answer is what the next lines say;
 //!                               what is sent ends with a PING, the answer with its PONG
 //! signal USR2                   send the server a signal
+//! rewrite max_payload: 32       one line of a new configuration, beyond the listener
+//! reload text                   put it in place of the old one, SIGHUP; what the log then says of it
+//! get /varz {"/tags/0":"a"}     ask the monitoring port; the fields, or JSON pointers, must have these
+//!                               values; null = absent, "~" = any value
 //! ```
+//!
+//! Among the bytes that are sent `\sig{7}` is the signature of the connection's nonce by the nkey whose
+//! seed is 32 bytes of 7.
 //!
 //! At the end of a conversation every connection still open is asked for a PONG: bytes that nobody
 //! expected fail it.
@@ -45,8 +55,13 @@ pub struct Conversation {
     pub name: String,
     /// Lines of configuration beyond the listener, in order.
     pub config: Vec<String>,
+    /// A file of `tests/config`, in place of `config`.
+    pub file: Option<String>,
+    pub flags: Vec<String>,
     pub alone: bool,
     pub quirk: bool,
+    /// Not what nats-server does.
+    pub ours: bool,
     pub steps: Vec<Step>,
 }
 
@@ -67,6 +82,8 @@ pub enum Action {
     Leave { peer: char, reason: String, reset: bool },
     Until { peer: char, bytes: Vec<u8>, expected: Pattern },
     Signal { name: String },
+    Reload { config: Vec<String>, expected: String },
+    Get { path: String, fields: serde_json::Map<String, serde_json::Value> },
 }
 
 #[derive(Clone, Debug)]
@@ -111,8 +128,11 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
             conversations.push(Conversation {
                 name: name.to_owned(),
                 config: Vec::new(),
+                file: None,
+                flags: Vec::new(),
                 alone: false,
                 quirk: false,
+                ours: false,
                 steps: Vec::new(),
             });
             continue;
@@ -121,10 +141,22 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
             conversations.last_mut().ok_or_else(|| fail("a step before the first name"))?;
         match line.split_once(' ').unwrap_or((line, "")) {
             ("config", option) => conversation.config.push(option.to_owned()),
+            ("file", name) => conversation.file = Some(name.to_owned()),
+            ("flags", flags) => {
+                conversation.flags.extend(flags.split_whitespace().map(str::to_owned));
+            }
             ("alone", "") => conversation.alone = true,
+            ("ours", why) if !why.is_empty() => conversation.ours = true,
             ("quirk", why) if !why.is_empty() => conversation.quirk = true,
             ("signal", name) => {
                 let action = Action::Signal { name: name.to_owned() };
+                conversation.steps.push(Step { lines: index..index + 1, action });
+            }
+            (verb @ ("rewrite" | "reload"), text) => add_reload(conversation, index, verb, text),
+            ("get", text) => {
+                let (path, json) = text.split_once(' ').ok_or_else(|| fail("no object"))?;
+                let fields = serde_json::from_str(json).map_err(|e| fail(&e.to_string()))?;
+                let action = Action::Get { path: path.to_owned(), fields };
                 conversation.steps.push(Step { lines: index..index + 1, action });
             }
             (peers, rest) => {
@@ -133,6 +165,28 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
         }
     }
     Ok(conversations)
+}
+
+/// One line of a new configuration, or the end of it.
+fn add_reload(conversation: &mut Conversation, index: usize, verb: &str, text: &str) {
+    let goes_on = conversation.steps.last().is_some_and(|step| {
+        step.lines.end == index
+            && matches!(&step.action, Action::Reload { expected, .. } if expected.is_empty())
+    });
+    if !goes_on {
+        let action = Action::Reload { config: Vec::new(), expected: String::new() };
+        conversation.steps.push(Step { lines: index..index, action });
+    }
+    let Some(Step { lines, action: Action::Reload { config, expected } }) =
+        conversation.steps.last_mut()
+    else {
+        return;
+    };
+    lines.end = index + 1;
+    match verb {
+        "rewrite" => config.push(text.to_owned()),
+        _ => *expected = text.to_owned(),
+    }
 }
 
 /// One line of a connection: a new step, or more of the step before it.
@@ -286,6 +340,18 @@ impl Piece {
     }
 }
 
+/// What stands for a signature by key `number` until the nonce is known; as long as the signature.
+pub fn signature_place(number: u8) -> [u8; SIGNATURE_SIZE] {
+    let mut place = [b'@'; SIGNATURE_SIZE];
+    place[..SIGNATURE_MARK.len()].copy_from_slice(SIGNATURE_MARK);
+    place[SIGNATURE_MARK.len()] = number;
+    place
+}
+
+/// 64 bytes in base64 without padding.
+pub const SIGNATURE_SIZE: usize = 86;
+pub const SIGNATURE_MARK: &[u8] = b"@signature ";
+
 /// The bytes that `text` stands for.
 ///
 /// # Errors
@@ -311,6 +377,13 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 let value = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
                 bytes.push(value.ok_or("\\x wants two digits")?);
                 rest = &rest[2..];
+            }
+            b's' => {
+                let text = std::str::from_utf8(rest).map_err(|e| e.to_string())?;
+                let number = text.strip_prefix("ig{").and_then(|text| text.split_once('}'));
+                let (number, behind) = number.ok_or("\\s wants ig{number}")?;
+                bytes.extend_from_slice(&signature_place(number.parse().map_err(|_| number)?));
+                rest = behind.as_bytes();
             }
             b'*' => {
                 let text = std::str::from_utf8(rest).map_err(|e| e.to_string())?;

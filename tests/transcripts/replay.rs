@@ -10,7 +10,9 @@ use rustix::process::Signal;
 
 pub use recording::Recorded;
 
-use crate::format::{Action, Conversation, Expected, Pattern, Step};
+use crate::format::{
+    Action, Conversation, Expected, Pattern, SIGNATURE_MARK, SIGNATURE_SIZE, Step,
+};
 use crate::lines::{difference, info_fields, subscribed};
 use crate::support::WAIT_MAX;
 use crate::support::raw_client::{Fill, RawClient};
@@ -32,7 +34,7 @@ pub enum Cut {
 pub struct Replay<'a> {
     server: &'a Server,
     /// Its round trips are the pauses between two pieces of one input.
-    pulse: Option<&'a mut RawClient>,
+    pulse: Option<&'a mut Pulse>,
     clients: BTreeMap<char, Client>,
     cut: Cut,
     sent_size: usize,
@@ -42,8 +44,50 @@ pub struct Replay<'a> {
     recording: Option<Vec<Recorded>>,
 }
 
+/// Makes the server do a round of its work.
+pub enum Pulse {
+    /// A client that stays.
+    Client(RawClient),
+    /// Where strangers are not answered: one connection after the other that waits for its INFO.
+    Visitors(std::net::SocketAddr),
+}
+
+impl Pulse {
+    /// # Errors
+    /// Nobody listens there.
+    pub fn start(server: &Server) -> std::io::Result<Self> {
+        let mut client = RawClient::connect(server.address())?;
+        // Skips the INFO, too.
+        let greeted = client.send(b"CONNECT {\"verbose\":false}\r\n").is_ok();
+        Ok(match greeted && client.round_trip().is_ok() {
+            true => Self::Client(client),
+            false => Self::Visitors(server.address()),
+        })
+    }
+
+    fn beat(&mut self) -> Result<(), String> {
+        match self {
+            Self::Client(client) => client.round_trip(),
+            Self::Visitors(address) => {
+                let mut visitor = RawClient::connect(*address).map_err(|e| e.to_string())?;
+                let info = visitor.take_line(Instant::now() + WAIT_MAX);
+                visitor.close();
+                info.map(drop).ok_or_else(|| "no INFO".to_owned())
+            }
+        }
+    }
+
+    pub fn end(self) {
+        if let Self::Client(mut client) = self {
+            client.close();
+        }
+    }
+}
+
 struct Client {
     raw: RawClient,
+    /// Of the INFO that was skipped; empty where it had none.
+    nonce: String,
     /// Everything sent, to know what was subscribed.
     sent: Vec<u8>,
     ended: bool,
@@ -54,7 +98,7 @@ impl<'a> Replay<'a> {
     /// Where the server did not do what the conversation says: expected and got.
     pub fn run(
         server: &'a Server,
-        pulse: Option<&'a mut RawClient>,
+        pulse: Option<&'a mut Pulse>,
         conversation: &Conversation,
         cut: Cut,
     ) -> Result<(), String> {
@@ -74,7 +118,7 @@ impl<'a> Replay<'a> {
 
     fn new(
         server: &'a Server,
-        pulse: Option<&'a mut RawClient>,
+        pulse: Option<&'a mut Pulse>,
         conversation: &Conversation,
         cut: Cut,
         recording: Option<Vec<Recorded>>,
@@ -134,17 +178,24 @@ impl<'a> Replay<'a> {
                 "TERM" => Signal::TERM,
                 other => return Err(format!("unknown signal {other:?}")),
             }),
+            Action::Reload { config, expected } => self.reload(config, expected, step),
+            Action::Get { path, fields } => self.get(path, fields, step),
         }
     }
 
     fn connect(&mut self, peer: char, skip_info: bool) -> Result<(), String> {
         let mut raw = RawClient::connect(self.server.address())
             .map_err(|e| format!("{peer} cannot connect: {e}"))?;
+        let mut nonce = String::new();
         if skip_info {
             let line = raw.take_line(Instant::now() + WAIT_MAX).unwrap_or_default();
-            info_fields(&line).map_err(|problem| format!("{peer} got no INFO: {problem}"))?;
+            let info = info_fields(&line);
+            let info = info.map_err(|problem| format!("{peer} got no INFO: {problem}"))?;
+            if let Some(serde_json::Value::String(given)) = info.get("nonce") {
+                nonce.clone_from(given);
+            }
         }
-        self.clients.insert(peer, Client { raw, sent: Vec::new(), ended: false });
+        self.clients.insert(peer, Client { raw, nonce, sent: Vec::new(), ended: false });
         Ok(())
     }
 
@@ -157,6 +208,7 @@ impl<'a> Replay<'a> {
         self.sent_size += bytes.len();
         let cut = self.cut;
         let client = self.client(peer)?;
+        let bytes = &signed(bytes, &client.nonce)[..];
         client.sent.extend_from_slice(bytes);
         // A failed write is no failure by itself: the server may rightly have closed at an earlier byte,
         // and what it said before that is compared all the same.
@@ -172,9 +224,7 @@ impl<'a> Replay<'a> {
                 let (first, second) = bytes.split_at(size - start);
                 let _ = client.raw.send(first);
                 if let Some(pulse) = self.pulse.as_mut() {
-                    pulse
-                        .round_trip()
-                        .map_err(|problem| format!("between two pieces: {problem}"))?;
+                    pulse.beat().map_err(|problem| format!("between two pieces: {problem}"))?;
                 }
                 let _ = self.client(peer)?.raw.send(second);
             }
@@ -300,12 +350,7 @@ impl<'a> Replay<'a> {
         let got = info_fields(&line).map_err(|problem| difference(peer, &problem, &line, ""))?;
         for (name, value) in wanted {
             let found = got.get(name);
-            let fits = match value {
-                serde_json::Value::Null => found.is_none(),
-                serde_json::Value::String(any) if any == "~" => found.is_some(),
-                _ => found == Some(value),
-            };
-            if !fits {
+            if !is_wanted(value, found) {
                 return Err(difference(peer, &format!("INFO with {name} = {value}"), &line, ""));
             }
         }
@@ -395,6 +440,64 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    /// Replaces the configuration and waits for what the log says of it.
+    fn reload(&mut self, config: &[String], expected: &str, step: &Step) -> Result<(), String> {
+        let start = self.server.log().line_count();
+        self.server.rewrite_config(&config.join("\n"))?;
+        self.server.signal(Signal::HUP)?;
+        let said = self.server.log().wait_for(start, WAIT_MAX, |line| {
+            let (_, said) = line.split_once("] ")?.1.split_once("] ")?;
+            let is_it = said.starts_with("Reloaded server configuration")
+                || said.starts_with("Failed to reload server configuration");
+            is_it.then(|| said.to_owned())
+        });
+        let said = said.ok_or("the log says nothing of the reload")?;
+        let directory = format!("{}/", self.server.directory().display());
+        let said = said.replace(&directory, "");
+        if said == expected {
+            return Ok(());
+        }
+        let Some(recording) = &mut self.recording else {
+            return Err(format!("the reload\n  expected: {expected}\n  got:      {said}"));
+        };
+        let mut text: Vec<String> = config.iter().map(|line| format!("rewrite {line}")).collect();
+        text.push(format!("reload {said}"));
+        recording.push(Recorded { lines: step.lines.clone(), text });
+        Ok(())
+    }
+
+    /// Asks the monitoring port.
+    fn get(
+        &mut self,
+        path: &str,
+        fields: &serde_json::Map<String, serde_json::Value>,
+        step: &Step,
+    ) -> Result<(), String> {
+        let body = self.server.monitor_get(path)?;
+        let got: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|e| format!("{path}: {e}"))?;
+        let find = |name: &str| match name.starts_with('/') {
+            true => got.pointer(name),
+            false => got.get(name),
+        };
+        let wrong = fields.iter().find(|(name, value)| !is_wanted(value, find(name)));
+        let Some((name, value)) = wrong else { return Ok(()) };
+        let Some(recording) = &mut self.recording else {
+            let found = find(name).map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            return Err(format!("{path}, {name}\n  expected: {value}\n  got:      {found}"));
+        };
+        let fields: serde_json::Map<String, serde_json::Value> = fields
+            .iter()
+            .map(|(name, value)| match value.as_str() {
+                Some("~") => (name.clone(), value.clone()),
+                _ => (name.clone(), find(name).cloned().unwrap_or_default()),
+            })
+            .collect();
+        let text = vec![format!("get {path} {}", serde_json::Value::Object(fields))];
+        recording.push(Recorded { lines: step.lines.clone(), text });
+        Ok(())
+    }
+
     fn until(&mut self, peer: char, bytes: &[u8], expected: &Pattern) -> Result<(), String> {
         let client = self.client(peer)?;
         let deadline = Instant::now() + WAIT_MAX;
@@ -466,6 +569,29 @@ impl<'a> Replay<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a field is as a conversation wants it.
+fn is_wanted(wanted: &serde_json::Value, found: Option<&serde_json::Value>) -> bool {
+    match wanted {
+        serde_json::Value::Null => found.is_none(),
+        serde_json::Value::String(any) if any == "~" => found.is_some(),
+        _ => found == Some(wanted),
+    }
+}
+
+/// The bytes with signatures of the nonce where their places are.
+fn signed(bytes: &[u8], nonce: &str) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    while let Some(start) = memchr::memmem::find(&bytes, SIGNATURE_MARK) {
+        let number = bytes[start + SIGNATURE_MARK.len()];
+        let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [number; 32]);
+        let pair = pair.expect("any 32 bytes are a seed");
+        let signature = pair.sign(nonce.as_bytes()).expect("the pair has its seed");
+        let text = data_encoding::BASE64URL_NOPAD.encode(&signature);
+        bytes[start..start + SIGNATURE_SIZE].copy_from_slice(text.as_bytes());
+    }
+    bytes
 }
 
 /// Pulls a connection's sends before its receives, as far as no other connection stands between.

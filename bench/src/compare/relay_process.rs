@@ -33,6 +33,7 @@ impl RelayProcess {
             credentials: Credentials::None,
             tls: None,
             raw: true,
+            shards: None,
         }
     }
 }

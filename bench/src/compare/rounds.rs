@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::cli::{LoginArguments, Workload};
 use crate::compare::relay_process;
+use crate::compare::statistics::ROUNDS_MIN;
 use crate::host::interrupt;
 use crate::host::process_finder::listener_process;
 use crate::host::spawn::{self, StartedServer};
@@ -66,8 +67,8 @@ pub struct ComparePlan {
 /// # Errors
 /// When a server cannot be started or a workload not be run at all.
 pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Failure> {
-    if plan.rounds < 5 {
-        progress.say("fewer than 5 rounds: the confidence intervals mean little");
+    if (plan.rounds as usize) < ROUNDS_MIN {
+        progress.say(&format!("fewer than {ROUNDS_MIN} rounds: too few for a confidence interval"));
     }
     let mut runs: Vec<RunResult> = Vec::new();
     runs.extend(plan.setting.measure_floor(progress)?);
@@ -125,7 +126,9 @@ fn run_once(
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
             // What was started may be a wrapper; who listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());
-            (plan.login.dialer_with(&url, started.certificates.as_ref())?, Ok(process))
+            let mut dialer = plan.login.dialer_with(&url, started.certificates.as_ref())?;
+            dialer.shards = started.shards;
+            (dialer, Ok(process))
         }
         Server::Url(url) => {
             let url = ServerUrl::parse(url)?;

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const RESAMPLES: usize = 10_000;
+/// With fewer rounds the interval is narrower than it says: even from the smallest to the largest of four
+/// values the median lies in 7 of 8 cases only.
+pub const ROUNDS_MIN: usize = 5;
 
 /// Median, smallest and largest of the rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,6 +44,27 @@ pub struct Comparison {
     pub times_better: f64,
     /// 95 % confidence interval of it.
     pub interval: (f64, f64),
+}
+
+/// What the rounds say about A.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    Better,
+    Worse,
+    /// The interval holds 1.
+    Undecided,
+    TooFewRounds,
+}
+
+impl Comparison {
+    pub fn decided(&self) -> Decided {
+        match self.interval {
+            _ if self.a.rounds.min(self.b.rounds) < ROUNDS_MIN => Decided::TooFewRounds,
+            (low, _) if low > 1.0 => Decided::Better,
+            (_, high) if high < 1.0 => Decided::Worse,
+            _ => Decided::Undecided,
+        }
+    }
 }
 
 /// All figures both sides have, from the valid runs.
@@ -163,5 +187,27 @@ mod tests {
             comparisons.iter().map(|c| (c.figure.as_str(), c.times_better)).collect();
         assert_eq!(figures, [("cpu", 4.0), ("rate", 3.0)]);
         assert_eq!(comparisons[0].a, Spread { median: 1.5, low: 1.0, high: 2.0, rounds: 2 });
+    }
+
+    #[test]
+    fn an_interval_decides_only_with_enough_rounds_and_without_one_in_it() {
+        let decided = |rounds: usize, interval: (f64, f64)| {
+            let spread = |rounds| Spread { rounds, ..Spread::default() };
+            let comparison = Comparison {
+                workload: String::new(),
+                figure: String::new(),
+                unit: String::new(),
+                better: Better::Higher,
+                a: spread(5),
+                b: spread(rounds),
+                times_better: 1.0,
+                interval,
+            };
+            comparison.decided()
+        };
+        assert_eq!(decided(4, (2.0, 2.0)), Decided::TooFewRounds);
+        assert_eq!(decided(5, (1.1, 2.0)), Decided::Better);
+        assert_eq!(decided(5, (0.5, 0.9)), Decided::Worse);
+        assert_eq!(decided(5, (0.9, 1.1)), Decided::Undecided);
     }
 }

@@ -41,6 +41,14 @@ pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
+/// Why nothing was measured, when `otherwise` was not the reason.
+pub fn reason_or(otherwise: &str) -> String {
+    match requested() {
+        true => "interrupted before anything was measured".to_string(),
+        false => otherwise.to_string(),
+    }
+}
+
 /// A child that is ended with this process. `disown_child` must be called before its exit status is taken,
 /// while its id can be nobody else's.
 pub fn own_child(id: u32) {

@@ -3,6 +3,9 @@
 use crate::host::clock::now_ns;
 use crate::units::CoreList;
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,22 +25,41 @@ pub struct Sample {
 }
 
 /// Reads one process. Threads that ended keep what they had used when last seen.
+///
+/// Its files stay open: a sample is then one short read per thread, since the sampling thread shares the
+/// load's cores and each microsecond it takes there is a late send of somebody.
 pub struct ServerProcess {
     id: u32,
-    thread_cpu_ns: HashMap<u32, u64>,
+    tasks: PathBuf,
+    /// Links of the folder of tasks when `threads` was read from it: it has one for each thread.
+    task_links: u64,
+    threads: HashMap<u32, ThreadTime>,
+    /// CPU time of threads that are gone.
+    ended_cpu_ns: u64,
+    memory: File,
     page_size: u64,
+}
+
+struct ThreadTime {
+    schedstat: File,
+    cpu_ns: u64,
 }
 
 impl ServerProcess {
     /// # Errors
     /// When /proc does not show the process's CPU time to this user.
     pub fn open(id: u32) -> Result<ServerProcess, String> {
-        let page_size = rustix::param::page_size() as u64;
-        let mut process = ServerProcess { id, thread_cpu_ns: HashMap::new(), page_size };
-        match process.sample() {
-            Some(_) => Ok(process),
-            None => Err(format!("/proc/{id} is not readable: CPU and memory are not measured")),
-        }
+        let unreadable = || format!("/proc/{id} is not readable: CPU and memory are not measured");
+        let mut process = ServerProcess {
+            id,
+            tasks: PathBuf::from(format!("/proc/{id}/task")),
+            task_links: 0,
+            threads: HashMap::new(),
+            ended_cpu_ns: 0,
+            memory: File::open(format!("/proc/{id}/statm")).map_err(|_| unreadable())?,
+            page_size: rustix::param::page_size() as u64,
+        };
+        process.sample().map(|_| process).ok_or_else(unreadable)
     }
 
     pub fn id(&self) -> u32 {
@@ -46,26 +68,53 @@ impl ServerProcess {
 
     /// `None` when the process is gone.
     pub fn sample(&mut self) -> Option<Sample> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id)).ok()?;
-        for task in tasks.filter_map(Result::ok) {
-            let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
+        let links = std::fs::metadata(&self.tasks).ok()?.nlink();
+        if links != self.task_links || !self.read_threads() {
+            self.task_links = links;
+            self.look_for_threads()?;
+            // One that ends right now counts with what it had used before.
+            self.read_threads();
+        }
+        let resident_pages = number_at(&self.memory, 1)?;
+        let cpu_ns = self.ended_cpu_ns + self.threads.values().map(|time| time.cpu_ns).sum::<u64>();
+        let cpu_ns = if cpu_ns == 0 { self.cpu_ns_by_ticks()? } else { cpu_ns };
+        Some(Sample { time_ns: now_ns(), cpu_ns, resident_bytes: resident_pages * self.page_size })
+    }
+
+    /// Reads the time of every known thread. False when one of them is gone.
+    fn read_threads(&mut self) -> bool {
+        let mut all_there = true;
+        for time in self.threads.values_mut() {
             // First field: time on a CPU in nanoseconds. Finer than the ticks of /proc/PID/stat.
-            let cpu_ns = std::fs::read_to_string(task.path().join("schedstat"))
-                .ok()
-                .and_then(|content| content.split_whitespace().next()?.parse().ok());
-            if let Some(cpu_ns) = cpu_ns {
-                self.thread_cpu_ns.insert(thread, cpu_ns);
+            match number_at(&time.schedstat, 0) {
+                Some(cpu_ns) => time.cpu_ns = cpu_ns,
+                None => all_there = false,
             }
         }
-        let memory = std::fs::read_to_string(format!("/proc/{}/statm", self.id)).ok()?;
-        let resident_pages: u64 = memory.split_whitespace().nth(1)?.parse().ok()?;
-        let cpu_ns = match self.thread_cpu_ns.values().sum() {
-            0 => self.cpu_ns_by_ticks()?,
-            cpu_ns => cpu_ns,
-        };
-        Some(Sample { time_ns: now_ns(), cpu_ns, resident_bytes: resident_pages * self.page_size })
+        all_there
+    }
+
+    fn look_for_threads(&mut self) -> Option<()> {
+        let mut known = std::mem::take(&mut self.threads);
+        for task in std::fs::read_dir(&self.tasks).ok()?.filter_map(Result::ok) {
+            let Some(id) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if let Some(time) = known.remove(&id) {
+                // An id may come back as that of another thread: then the old file reads no more.
+                if number_at(&time.schedstat, 0).is_some() {
+                    self.threads.insert(id, time);
+                    continue;
+                }
+                self.ended_cpu_ns += time.cpu_ns;
+            }
+            // One that cannot be opened has ended meanwhile.
+            if let Ok(schedstat) = File::open(task.path().join("schedstat")) {
+                self.threads.insert(id, ThreadTime { schedstat, cpu_ns: 0 });
+            }
+        }
+        self.ended_cpu_ns += known.values().map(|time| time.cpu_ns).sum::<u64>();
+        Some(())
     }
 
     /// For kernels without schedstat: ten milliseconds' resolution.
@@ -77,6 +126,14 @@ impl ServerProcess {
             fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         Some(ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second())
     }
+}
+
+/// The number in a field of a file of /proc, read anew.
+fn number_at(file: &File, field: usize) -> Option<u64> {
+    let mut bytes = [0; 256];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(&bytes[..count]).ok()?;
+    text.split_whitespace().nth(field)?.parse().ok()
 }
 
 /// The cores a process may use, when they are not simply all of this host's.
@@ -151,6 +208,36 @@ mod tests {
             }
             assert!(after.time_ns < before.time_ns + 10_000_000_000, "no CPU time in 10 s");
         }
+    }
+
+    #[test]
+    fn the_time_of_a_thread_that_ended_stays_and_a_new_thread_is_seen() {
+        let burn = || {
+            let cpu_ns = || {
+                let content = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+                content.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+            };
+            let mut value = 1u64;
+            while cpu_ns() < 20_000_000 {
+                value = std::hint::black_box(value.wrapping_mul(3));
+            }
+        };
+        let mut process = ServerProcess::open(std::process::id()).unwrap();
+        let before = process.sample().unwrap().cpu_ns;
+        let (done, wait) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            burn();
+            done.send(()).unwrap();
+            ended.recv().unwrap();
+        });
+        wait.recv().unwrap();
+        let with_thread = process.sample().unwrap().cpu_ns;
+        assert!(with_thread >= before + 20_000_000, "{before} {with_thread}");
+        end.send(()).unwrap();
+        thread.join().unwrap();
+        let after = process.sample().unwrap().cpu_ns;
+        assert!(after >= with_thread, "{with_thread} {after}");
     }
 
     #[test]

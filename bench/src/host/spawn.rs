@@ -6,6 +6,7 @@ use crate::host::certificates::{self, CertificateFiles, TemporaryFolder};
 use crate::host::{interrupt, pin};
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::Address;
+use crate::wire::connection::ShardPorts;
 use crate::wire::stream::Stream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -24,11 +25,16 @@ const UNIX: &str = "{unix}";
 const CERTIFICATE: &str = "{tls_cert}";
 const KEY: &str = "{tls_key}";
 const AUTHORITY: &str = "{tls_ca}";
+/// What stands in it for the port of the first shard, where connections are placed on shards.
+const TOGETHER: &str = "{together}";
+const APART: &str = "{apart}";
 
 /// A server this process started; ended when dropped.
 pub struct StartedServer {
     child: Child,
     pub address: Address,
+    /// Of a server whose shards have ports of their own.
+    pub shards: Option<ShardPorts>,
     /// Of a server that was given certificates: what a client of it needs.
     pub certificates: Option<CertificateFiles>,
     /// Holds its socket and its certificates; goes after the server.
@@ -38,7 +44,8 @@ pub struct StartedServer {
 impl StartedServer {
     /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket it shall
     /// listen at. With `{unix}` in it the socket is what is measured, else the port. `{tls_cert}`,
-    /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is measured.
+    /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is measured. `{together}` or
+    /// `{apart}` is the first of two ports for a Midge's `--shard-ports`: connections then go there.
     ///
     /// # Errors
     /// When it cannot be started, ends at once, or nobody accepts at its address in time.
@@ -52,6 +59,14 @@ impl StartedServer {
         let port = free_port()?;
         let socket = folder.file("server.sock");
         let mut replacements = vec![(PORT, port.to_string()), (UNIX, socket.clone())];
+        let placement = [(TOGETHER, false), (APART, true)];
+        let placement = placement.into_iter().find(|(name, _)| command_line.contains(name));
+        let mut shards = None;
+        if let Some((name, apart)) = placement {
+            let first = free_port_pair()?;
+            shards = Some(ShardPorts { first, apart });
+            replacements.push((name, first.to_string()));
+        }
         if let Some(files) = &certificates {
             replacements.push((CERTIFICATE, files.certificate.clone()));
             replacements.push((KEY, files.key.clone()));
@@ -78,7 +93,7 @@ impl StartedServer {
                 Address::Tcp { host: "127.0.0.1".to_string(), port, tls }
             }
         };
-        let mut server = StartedServer { child, address, certificates, _folder: folder };
+        let mut server = StartedServer { child, address, shards, certificates, _folder: folder };
         server.wait_until_it_accepts(&words[0])?;
         Ok(server)
     }
@@ -183,6 +198,17 @@ pub fn spawn_pinned(
 /// with a clear message.
 pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// As `free_port`, two in a row.
+fn free_port_pair() -> Result<u16, Failure> {
+    for _ in 0..100 {
+        let first = free_port()?;
+        if first < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", first + 1)).is_ok() {
+            return Ok(first);
+        }
+    }
+    Err(Failure::new("no two free ports in a row"))
 }
 
 #[cfg(test)]

@@ -445,7 +445,7 @@ fn report(
     result.counts = Some(counts);
     result.curves.insert(CURVE.to_string(), Curve::of(&round_trip));
     if replied == 0.0 || round_trip.is_empty() {
-        result.invalidate("not a single reply in the measured time".to_string());
+        result.invalidate(interrupt::reason_or("not a single reply in the measured time"));
         return;
     }
     for (name, percentile) in PERCENTILES {

@@ -70,9 +70,9 @@ pub fn run(
     let stop = AtomicBool::new(false);
     let (kept_alive, probed) = std::thread::scope(|scope| {
         let keeper = scope.spawn(|| keep_alive(streams, &stop));
-        std::thread::sleep(SETTLE);
+        settle(progress, 0);
         let idle_from = look();
-        std::thread::sleep(SETTLE);
+        settle(progress, 1);
         let idle_until = look();
         report_memory(&mut result, opened, before, connected, idle_from, idle_until);
         samples.extend([before, connected, idle_from, idle_until].into_iter().flatten());
@@ -88,6 +88,13 @@ pub fn run(
     }
     result.add_server_series(&samples);
     Ok(result)
+}
+
+/// Waits for rest: the first or the second of two times.
+fn settle(progress: &Progress, number: u64) {
+    let settle_ns = SETTLE.as_nanos() as u64;
+    progress.show("idle", number * settle_ns, 2 * settle_ns);
+    std::thread::sleep(SETTLE);
 }
 
 /// Lifts the soft limit to the hard one; fewer connections than asked for are said to be fewer.

@@ -40,25 +40,23 @@ pub fn run(plan: &FloorPlan, progress: &Progress) -> Result<RunResult, Failure> 
     let mut result = RunResult::new("floor", "of this host");
     result.side = SIDE.to_string();
     result.seconds = plan.duration.as_secs_f64();
-    progress.say("measuring the noise floor");
     let mut hiccups = Vec::new();
     for (name, cores) in [("load", &plan.pin_load), ("server", &plan.pin_server)] {
         if name == "load" || !cores.0.is_empty() {
-            hiccups.push((format!("hiccup_{name}_core"), hiccup_meter(plan.duration, cores)?));
+            let what = format!("{name}'s core");
+            let histogram = meter(plan, progress, &what, || hiccup_meter(plan.duration, cores))?;
+            hiccups.push((format!("hiccup_{name}_core"), histogram));
         }
     }
-    let tcp = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let client = std::net::TcpStream::connect(listener.local_addr()?)?;
-        let (server, _) = listener.accept()?;
-        client.set_nodelay(true)?;
-        server.set_nodelay(true)?;
-        echo(plan, client.into(), server.into())?
-    };
-    let unix = {
-        let (client, server) = std::os::unix::net::UnixStream::pair()?;
-        echo(plan, client.into(), server.into())?
-    };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let tcp = meter(plan, progress, "TCP echo", || echo(plan, client.into(), server.into()))?;
+    let (client, server) = std::os::unix::net::UnixStream::pair()?;
+    let unix =
+        meter(plan, progress, "Unix socket echo", || echo(plan, client.into(), server.into()))?;
     hiccups.push(("tcp_echo".to_string(), tcp));
     hiccups.push(("unix_echo".to_string(), unix));
     for (name, histogram) in &hiccups {
@@ -69,6 +67,17 @@ pub fn run(plan: &FloorPlan, progress: &Progress) -> Result<RunResult, Failure> 
         result.curves.insert(name.clone(), Curve::of(histogram));
     }
     Ok(result)
+}
+
+fn meter(
+    plan: &FloorPlan,
+    progress: &Progress,
+    name: &str,
+    step: impl FnOnce() -> Result<Histogram<u64>, Failure> + Send,
+) -> Result<Histogram<u64>, Failure> {
+    progress
+        .during(&format!("noise floor, {name}"), plan.duration, step)
+        .unwrap_or_else(|| Err(Failure::new(format!("the meter of the {name} panicked"))))
 }
 
 /// Reads the clock without pause and records each time it was kept from doing so.
@@ -94,8 +103,7 @@ fn hiccup_meter(duration: Duration, cores: &CoreList) -> Result<Histogram<u64>, 
         }
         // A message due in any other step would only have waited for the clock itself.
         let clock_ns = (last_ns - begin_ns) / read_count.max(1);
-        let quiet_steps =
-            (duration.as_nanos() as u64 / HICCUP_STEP_NS).saturating_sub(histogram.len());
+        let quiet_steps = ((last_ns - begin_ns) / HICCUP_STEP_NS).saturating_sub(histogram.len());
         histogram.saturating_record_n(clock_ns.max(1), quiet_steps);
         Ok(histogram)
     });

@@ -6,6 +6,7 @@ use crate::host::clock::now_ns;
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::load::disturbance::{self, Disturbance};
 use crate::load::event_loop::{
     Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
 };
@@ -16,10 +17,10 @@ use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::{CoreList, nanoseconds_text, number_text};
-use crate::wire::connection::Dialer;
+use crate::wire::connection::{Dialer, Role};
 use crate::wire::frames::{TIMED_STAMP_SIZE, frame};
 use hdrhistogram::Histogram;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The schedule starts this long after the threads do, so that none starts late.
@@ -54,6 +55,8 @@ pub struct LatencyPlan {
     /// Share of late sends above which the run is invalid.
     pub late_share_max: f64,
     pub seed: u64,
+    /// Who misbehaves beside it.
+    pub beside: Option<Disturbance>,
 }
 
 impl LatencyPlan {
@@ -66,7 +69,8 @@ impl LatencyPlan {
             Arrival::Constant => "",
             Arrival::Poisson => " poisson",
         };
-        format!("{mode}{} at {}/s{arrival}", self.layout.label(), number_text(self.rate))
+        let beside = self.beside.map_or(String::new(), |kind| format!(" beside {}", kind.name()));
+        format!("{mode}{} at {}/s{arrival}{beside}", self.layout.label(), number_text(self.rate))
     }
 }
 
@@ -118,6 +122,8 @@ pub fn run(
         sending_threads: AtomicUsize::new(sending),
     };
     let mut borders: (Option<Sample>, Option<Sample>) = (None, None);
+    let stop = AtomicBool::new(false);
+    let mut disturbed = None;
     let measured: Vec<Measured> = std::thread::scope(|scope| {
         let common = &common;
         let threads: Vec<_> = senders
@@ -140,13 +146,23 @@ pub fn run(
             .collect();
         let sample = || sampler.as_ref().and_then(Sampler::sample_now);
         let finished = || threads.iter().any(|thread| thread.is_finished());
+        let stop = &stop;
+        let disturber = plan.beside.map(|kind| {
+            let prefix = &plan.layout.subject_prefix;
+            (kind, scope.spawn(move || disturbance::run(dialer, kind, prefix, stop)))
+        });
         wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
         borders.0 = sample();
         wait_until(common.end_ns, "latency", plan.duration, progress, finished);
         borders.1 = sample();
+        stop.store(true, Ordering::Relaxed);
+        disturbed = disturber.and_then(|(kind, thread)| Some((kind, thread.join().ok()?)));
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     report(&mut result, plan, &common, measured, borders);
+    if let Some((kind, disturbed)) = disturbed {
+        disturbed.report(kind, &mut result);
+    }
     if let Some(sampler) = sampler {
         result.add_server_series(&sampler.finish());
     }
@@ -163,7 +179,8 @@ pub(super) fn open_receivers(
     let read_size = READ_SIZE.max(4 * layout.payload_size);
     let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.subscriber_count {
-        let mut connection = dialer.connect("midge-bench receiver", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Subscriber, index, "midge-bench receiver", read_size)?;
         let (subjects, queue, role) = match mode {
             Mode::OneWay => {
                 let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
@@ -198,7 +215,8 @@ pub(super) fn open_senders(
     let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
     for index in 0..layout.publisher_count {
         let read_size = READ_SIZE.max(4 * layout.payload_size);
-        let mut connection = dialer.connect("midge-bench sender", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Publisher, index, "midge-bench sender", read_size)?;
         result.server_name = connection.info.name.clone();
         result.server_version = connection.info.version.clone();
         let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
@@ -345,7 +363,7 @@ fn judge(
     (sent_count, held_back): (u64, u64),
 ) {
     if latency.is_empty() {
-        result.invalidate("not a single message in the measured time".to_string());
+        result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
     let limit_ns = plan.late_limit.as_nanos() as u64;

@@ -2,6 +2,7 @@
 
 pub mod closed_loop;
 pub mod connections;
+pub mod disturbance;
 pub mod event_loop;
 pub mod floor;
 pub mod latency;

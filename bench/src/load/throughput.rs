@@ -13,7 +13,7 @@ use crate::load::tracker::{Counts, GroupTracker, OrderTracker};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::CoreList;
-use crate::wire::connection::{Connection, Dialer};
+use crate::wire::connection::{Connection, Dialer, Role};
 use crate::wire::frames::{FrameRing, STAMP_SIZE};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -262,7 +262,8 @@ fn open_subscribers(dialer: &Dialer, layout: &Layout) -> Result<Vec<Connection>,
     let read_size = READ_SIZE.max(4 * layout.payload_size);
     let mut connections = Vec::new();
     for index in 0..layout.subscriber_count {
-        let mut connection = dialer.connect("midge-bench subscriber", read_size)?;
+        let mut connection =
+            dialer.connect_as(Role::Subscriber, index, "midge-bench subscriber", read_size)?;
         let subjects = layout.subscription_subjects(index);
         for (sid, subject) in subjects.iter().enumerate() {
             connection.subscribe(subject, layout.queue.as_deref(), sid as u64 + 1)?;
@@ -275,8 +276,8 @@ fn open_subscribers(dialer: &Dialer, layout: &Layout) -> Result<Vec<Connection>,
 
 fn open_publishers(dialer: &Dialer, layout: &Layout) -> Result<Vec<Connection>, Failure> {
     let mut connections = Vec::new();
-    for _ in 0..layout.publisher_count {
-        let connection = dialer.connect("midge-bench publisher", 0)?;
+    for index in 0..layout.publisher_count {
+        let connection = dialer.connect_as(Role::Publisher, index, "midge-bench publisher", 0)?;
         let size_max = connection.info.payload_size_max;
         if size_max > 0 && layout.payload_size > size_max {
             return Err(Failure::new(format!(
@@ -346,7 +347,7 @@ fn report_rates(
     let payload_mib = messages * layout.payload_size as f64 / f64::from(1 << 20);
     result.figure("payload_mib_per_second", payload_mib / seconds, "MiB/s", Better::Higher);
     if messages == 0.0 {
-        result.invalidate("not a single message in the measured time".to_string());
+        result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
     let cores_of = |from: Option<Sample>, until: Option<Sample>| -> Option<(f64, f64)> {

@@ -22,6 +22,10 @@ pub fn check(now: &Document, stored: &Document, worse_max: f64) -> Findings {
     let mut findings = Findings::default();
     for (key, (value, unit, better)) in medians(now) {
         let Some((before, _, _)) = stored.get(&key) else { continue };
+        // Nothing is so many percent of zero: of a share that was zero only the figures it shows in count.
+        if *before <= 0.0 {
+            continue;
+        }
         findings.compared += 1;
         let worse_by = match better {
             Better::Higher => 1.0 - value / before,
@@ -86,6 +90,12 @@ mod tests {
             ["throughput x: rate is 89.0/s, it was 100/s (11.0 % worse, 10.0 % allowed)"]
         );
         assert_eq!(check(&document(100.0, 1.2), &stored, 0.1).worse.len(), 1);
+    }
+
+    #[test]
+    fn what_was_zero_cannot_be_worse_by_a_share() {
+        assert_eq!(check(&document(100.0, 0.001), &document(100.0, 0.0), 0.1).compared, 1);
+        assert!(check(&document(100.0, 0.001), &document(100.0, 0.0), 0.1).worse.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::cli::Format;
-use crate::compare::statistics::{Comparison, Spread};
+use crate::compare::statistics::{Comparison, Decided, Spread};
 use crate::load::{floor, sweep};
 use crate::output::document::Document;
 use crate::output::percentiles::PERCENTILES;
@@ -122,7 +122,11 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
         format!("[{} - {}]", value_text(spread.low, unit), value_text(spread.high, unit))
     };
     let (low, high) = comparison.interval;
-    let undecided = if low <= 1.0 && high >= 1.0 { undecided } else { "" };
+    let interval = match comparison.decided() {
+        Decided::TooFewRounds => "too few rounds".to_string(),
+        Decided::Undecided => format!("[{low:.2} - {high:.2}]{undecided}"),
+        Decided::Better | Decided::Worse => format!("[{low:.2} - {high:.2}]"),
+    };
     vec![
         shown_name(&comparison.figure),
         value(&comparison.a),
@@ -130,7 +134,7 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
         value(&comparison.b),
         range(&comparison.b),
         format!("{:.2} x", comparison.times_better),
-        format!("[{low:.2} - {high:.2}]{undecided}"),
+        interval,
     ]
 }
 
@@ -231,7 +235,9 @@ pub fn value_text(value: f64, unit: &str) -> String {
         "B" => format!("{:.1} MiB", value / f64::from(1 << 20)),
         "" => format!("{:.1} %", 100.0 * value),
         "1/s" => format!("{}/s", number_text(value)),
-        "bytes" | "connections" | "requests" => format!("{value:.0} {unit}"),
+        "bytes" => format!("{value:.0} {unit}"),
+        // The figure's name says of what.
+        "connections" | "requests" | "messages" => format!("{value:.0}"),
         unit => format!("{} {unit}", number_text(value)),
     }
 }

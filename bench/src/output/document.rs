@@ -145,3 +145,72 @@ fn quoted(text: &str) -> String {
         text.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::result::Better;
+
+    fn compared(rates: &[(&str, u32, f64)]) -> Document {
+        let mut document = Document::new(Environment::default());
+        for name in ["A", "B"] {
+            document.sides.push(Side { name: name.to_string(), ..Side::default() });
+        }
+        for &(side, round, rate) in rates {
+            let mut run = RunResult::new("throughput", "1x1, \"small\"");
+            run.side = side.to_string();
+            run.round = round;
+            run.figure("rate", rate, "1/s", Better::Higher);
+            document.runs.push(run);
+        }
+        document
+    }
+
+    #[test]
+    fn results_of_two_days_merge_into_more_rounds_and_are_compared_anew() {
+        let monday = compared(&[("A", 0, 30.0), ("B", 0, 10.0), ("B", 1, 10.0), ("A", 1, 30.0)]);
+        let tuesday = compared(&[("A", 0, 60.0), ("B", 0, 10.0)]);
+        let merged = Document::merge(vec![monday, tuesday]).unwrap();
+        let rounds: Vec<(&str, u32)> =
+            merged.runs.iter().map(|run| (run.side.as_str(), run.round)).collect();
+        assert_eq!(rounds, [("A", 0), ("B", 0), ("B", 1), ("A", 1), ("A", 2), ("B", 2)]);
+        let comparison = &merged.comparisons[0];
+        assert_eq!(comparison.a.rounds, 3);
+        assert_eq!(comparison.times_better, 3.0);
+        assert_eq!((comparison.a.low, comparison.a.high), (30.0, 60.0));
+    }
+
+    #[test]
+    fn results_of_other_sides_do_not_merge() {
+        let mut other = compared(&[("A", 0, 1.0)]);
+        other.sides[1].name = "C".to_string();
+        let refused = Document::merge(vec![compared(&[("A", 0, 1.0)]), other]).unwrap_err();
+        assert!(refused.to_string().contains("do not belong together"), "{refused}");
+    }
+
+    #[test]
+    fn a_result_of_another_schema_is_refused_by_name() {
+        let path = std::env::temp_dir().join(format!("midge-bench-schema-{}", std::process::id()));
+        let document = compared(&[("A", 0, 1.0)]);
+        std::fs::write(&path, document.to_json()).unwrap();
+        assert_eq!(Document::read(&path).unwrap().runs.len(), 1);
+        std::fs::write(&path, document.to_json().replace("midge-bench/1", "midge-bench/2"))
+            .unwrap();
+        let refused = Document::read(&path).unwrap_err().to_string();
+        assert!(refused.contains("midge-bench/2") && refused.contains(SCHEMA), "{refused}");
+        std::fs::write(&path, "PNG").unwrap();
+        assert!(Document::read(&path).unwrap_err().to_string().contains("is no JSON"));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_csv_has_a_line_per_figure_with_quotes_where_they_are_needed() {
+        let document = compared(&[("A", 0, 30.0), ("B", 0, 10.5)]);
+        let csv = document.to_csv();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines.len(), 3);
+        let begin = "\"throughput 1x1, \"\"small\"\"\",B,0,0,true,";
+        assert!(lines[2].starts_with(begin), "{}", lines[2]);
+        assert!(lines[2].ends_with(",rate,10.5,1/s"), "{}", lines[2]);
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::compare::relay_process;
+use crate::compare::statistics::{Decided, Spread};
 use crate::host::environment::Environment;
 use crate::load::{closed_loop, floor};
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit, escaped};
@@ -13,6 +14,8 @@ use crate::output::warnings;
 use std::collections::BTreeMap;
 
 const MIB: f64 = 1_048_576.0;
+/// Points of a load curve that is drawn from several sweeps.
+const NEIGHBOURS_PER_DECADE: f64 = 12.0;
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
@@ -50,15 +53,7 @@ fn facts(document: &Document) -> String {
     let mut row = |name: &str, value: &str| {
         rows.push_str(&format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value)));
     };
-    let created = i64::try_from(document.created_unix_ms / 1000).ok();
-    let created =
-        created.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
-    if let Some(created) = created {
-        row(
-            "measured",
-            &format!("{} {:02}:{:02} UTC", created.date(), created.hour(), created.minute()),
-        );
-    }
+    row("measured", &measured_text(document));
     for side in &document.sides {
         let name = if side.name.is_empty() { "server" } else { &side.name };
         row(name, &format!("{} ({})", side.server, side.version));
@@ -67,10 +62,29 @@ fn facts(document: &Document) -> String {
     for (name, value) in environment.lines() {
         row(name, &value);
     }
-    row("command", &document.command_line.join(" "));
+    let words: Vec<String> = document.command_line.iter().map(|word| shell_word(word)).collect();
+    row("command", &words.join(" "));
     format!(
         "<details open><summary>Environment</summary><table class=\"facts\">{rows}</table></details>\n"
     )
+}
+
+/// When: of one command that is a moment, of merged results a span of days.
+fn measured_text(document: &Document) -> String {
+    let moment = |unix_ms: u64| {
+        let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0);
+        match time::OffsetDateTime::from_unix_timestamp(seconds) {
+            Ok(time) => format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute()),
+            Err(_) => "unknown".to_string(),
+        }
+    };
+    let began = document.runs.iter().map(|run| run.started_unix_ms);
+    let first = began.clone().min().unwrap_or(document.created_unix_ms);
+    let last = began.max().unwrap_or(document.created_unix_ms);
+    match (moment(first), moment(last)) {
+        (first, last) if first == last => first,
+        (first, last) => format!("{first} to {last}"),
+    }
 }
 
 /// What the host alone does to a message that is due.
@@ -172,10 +186,10 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
         let header = ["figure", &a.name, "low - high", &b.name, "low - high", &better, "95 %"];
         rows.push_str(&format!("<tr>{}</tr>", cells(&header.map(str::to_string), "th")));
         for comparison in comparisons {
-            let class = match comparison.interval {
-                (low, _) if low > 1.0 => "win",
-                (_, high) if high < 1.0 => "lose",
-                _ => "tie",
+            let class = match comparison.decided() {
+                Decided::Better => "win",
+                Decided::Worse => "lose",
+                Decided::Undecided | Decided::TooFewRounds => "tie",
             };
             rows.push_str(&format!(
                 "<tr class=\"{class}\">{}</tr>",
@@ -320,6 +334,10 @@ fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
                 })
                 .collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let sweep_count = runs.iter().filter(|run| !run.load_points.is_empty()).count();
+            if sweep_count > 1 {
+                points = medians_of_neighbours(&points);
+            }
             let dashes = if *percentile == "p50" { " dashed" } else { "" };
             lines.push(Line {
                 name: format!("{name} {percentile}"),
@@ -335,6 +353,33 @@ fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
         y: Axis { title: "latency".to_string(), scale: Scale::Log, unit: Unit::Nanoseconds },
         lines,
     }
+}
+
+/// Several sweeps in one line: each search takes other rates, so that the points of neighbouring rates, a
+/// twelfth of a decade, make one point of their medians.
+fn medians_of_neighbours(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut groups: BTreeMap<i64, Vec<(f64, f64)>> = BTreeMap::new();
+    for &(rate, latency) in points.iter().filter(|(rate, _)| *rate > 0.0) {
+        let group = (rate.log10() * NEIGHBOURS_PER_DECADE).round() as i64;
+        groups.entry(group).or_default().push((rate, latency));
+    }
+    let median = |values: Vec<f64>| Spread::of(&values).map(|spread| spread.median);
+    groups
+        .values()
+        .filter_map(|group| {
+            let rate = median(group.iter().map(|point| point.0).collect())?;
+            Some((rate, median(group.iter().map(|point| point.1).collect())?))
+        })
+        .collect()
+}
+
+/// A word as it can be pasted into a shell.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_string();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn series_chart(
@@ -358,5 +403,79 @@ fn series_chart(
         x: Axis { title: "seconds".to_string(), scale: Scale::Linear, unit: Unit::Number },
         y: Axis { title: axis_title.to_string(), scale: Scale::Linear, unit: Unit::Number },
         lines,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::document::Side;
+    use crate::output::result::LoadPoint;
+
+    fn sweep(round: u32, rates: &[(f64, u64)]) -> RunResult {
+        let mut run = RunResult::new("sweep", "x");
+        run.round = round;
+        for &(rate, p99) in rates {
+            run.load_points.push(LoadPoint {
+                rate_asked: rate,
+                rate_reached: rate,
+                share_of_max: None,
+                valid: rate < 1e6,
+                latency_ns: BTreeMap::from([("p50".into(), p99 / 2), ("p99".into(), p99)]),
+            });
+        }
+        run
+    }
+
+    fn load_points(runs: Vec<RunResult>) -> Vec<(String, Vec<(f64, f64)>)> {
+        let document =
+            Document { sides: vec![Side::default()], runs: runs.clone(), ..Document::default() };
+        let runs: Vec<&RunResult> = runs.iter().collect();
+        let lines = load_chart(&by_side(&document, &runs)).lines;
+        lines.into_iter().map(|line| (line.name, line.points)).collect()
+    }
+
+    #[test]
+    fn a_load_curve_has_every_valid_point_of_a_sweep_by_rate() {
+        let run = sweep(0, &[(1000.0, 20), (4000.0, 40), (2000.0, 30), (2e6, 90)]);
+        let expected =
+            |values: [f64; 3]| vec![(1000.0, values[0]), (2000.0, values[1]), (4000.0, values[2])];
+        assert_eq!(
+            load_points(vec![run]),
+            [
+                ("server p50".to_string(), expected([10.0, 15.0, 20.0])),
+                ("server p99".to_string(), expected([20.0, 30.0, 40.0])),
+            ]
+        );
+    }
+
+    #[test]
+    fn several_sweeps_make_one_line_of_medians() {
+        let runs = vec![
+            sweep(0, &[(1000.0, 20), (2000.0, 200)]),
+            sweep(1, &[(1010.0, 60), (2010.0, 100)]),
+            sweep(2, &[(1020.0, 30), (2020.0, 300)]),
+        ];
+        let lines = load_points(runs);
+        assert_eq!(lines[1], ("server p99".to_string(), vec![(1010.0, 30.0), (2010.0, 200.0)]));
+    }
+
+    #[test]
+    fn merged_results_say_from_when_to_when_they_were_measured() {
+        let mut document =
+            Document { runs: vec![sweep(0, &[]), sweep(1, &[])], ..Document::default() };
+        document.runs[0].started_unix_ms = 86_400_000;
+        document.runs[1].started_unix_ms = 86_400_000 + 500;
+        assert_eq!(measured_text(&document), "1970-01-02 00:00 UTC");
+        document.runs[1].started_unix_ms = 3 * 86_400_000;
+        assert_eq!(measured_text(&document), "1970-01-02 00:00 UTC to 1970-01-04 00:00 UTC");
+    }
+
+    #[test]
+    fn a_command_line_can_be_pasted() {
+        assert_eq!(shell_word("--rate"), "--rate");
+        assert_eq!(shell_word("midge -p {port}"), "'midge -p {port}'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const SILENT_MAX: Duration = Duration::from_secs(2);
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a step on a thread of its own is looked at.
+const STEP_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const BAR_WIDTH: usize = 30;
 
 pub struct Progress {
@@ -64,6 +66,31 @@ impl Progress {
         }
     }
 
+    /// Runs `step` on a thread of its own, which takes about `duration`, and shows how far it is. This thread
+    /// wakes rarely: it may share the core of what is measured. `None` when the step panicked.
+    pub fn during<T: Send>(
+        &self,
+        what: &str,
+        duration: Duration,
+        step: impl FnOnce() -> T + Send,
+    ) -> Option<T> {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            let shower = std::thread::current();
+            let thread = scope.spawn(move || {
+                let outcome = step();
+                shower.unpark();
+                outcome
+            });
+            while !thread.is_finished() {
+                let done = began.elapsed().min(duration);
+                self.show(what, done.as_nanos() as u64, duration.as_nanos() as u64);
+                std::thread::park_timeout(STEP_LOOK_INTERVAL);
+            }
+            thread.join().ok()
+        })
+    }
+
     /// One line that stays.
     pub fn say(&self, text: &str) {
         self.clear();
@@ -82,5 +109,18 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_gives_its_outcome_and_a_panic_gives_none() {
+        let progress = Progress::new(true);
+        assert_eq!(progress.during("step", Duration::ZERO, || 7), Some(7));
+        let panicked = progress.during("step", Duration::ZERO, || panic!("on purpose"));
+        assert_eq!(panicked, None::<()>);
     }
 }

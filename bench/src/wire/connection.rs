@@ -23,6 +23,32 @@ pub struct Dialer {
     pub tls: Option<TlsSettings>,
     /// The far side is the raw relay: no INFO, no verbs after the handshake.
     pub raw: bool,
+    /// Where the shards of a Midge have ports of their own, which of them each connection takes.
+    pub shards: Option<ShardPorts>,
+}
+
+/// Ports of the first two shards, and how a workload's connections are placed on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPorts {
+    pub first: u16,
+    /// The i-th subscriber on the shard next to the i-th publisher's, else on the same.
+    pub apart: bool,
+}
+
+impl ShardPorts {
+    fn port(&self, role: Role, index: usize) -> u16 {
+        let next = self.apart && role == Role::Subscriber;
+        self.first + u16::from((index + usize::from(next)) % 2 == 1)
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Publishes, or requests.
+    Publisher,
+    /// Subscribes, or responds.
+    Subscriber,
 }
 
 /// What the server says of itself.
@@ -49,7 +75,26 @@ impl Dialer {
             (Some(token), None) => Credentials::Token(token.clone()),
             _ => Credentials::None,
         };
-        Dialer { address: url.address.clone(), credentials, tls: None, raw: false }
+        Dialer { address: url.address.clone(), credentials, tls: None, raw: false, shards: None }
+    }
+
+    /// As `connect`, to where the `index`-th connection of its kind belongs.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub fn connect_as(
+        &self,
+        role: Role,
+        index: usize,
+        name: &str,
+        read_size: usize,
+    ) -> Result<Connection, Failure> {
+        let (Some(shards), Address::Tcp { host, tls, .. }) = (self.shards, &self.address) else {
+            return self.connect(name, read_size);
+        };
+        let port = shards.port(role, index);
+        let address = Address::Tcp { host: host.clone(), port, tls: *tls };
+        Dialer { address, ..self.clone() }.connect(name, read_size)
     }
 
     /// Connects, upgrades to TLS where asked, logs in, and waits for the PONG that confirms it.
@@ -217,4 +262,20 @@ fn read_info_line(stream: &mut Stream) -> Result<Value, Failure> {
     }
     serde_json::from_slice(&line[4..])
         .map_err(|error| Failure::new(format!("INFO is not readable: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_share_a_shard_or_sit_on_neighbouring_ones() {
+        let together = ShardPorts { first: 7000, apart: false };
+        let apart = ShardPorts { apart: true, ..together };
+        let ports = |places: ShardPorts, role| [0, 1, 2].map(|index| places.port(role, index));
+        assert_eq!(ports(together, Role::Publisher), [7000, 7001, 7000]);
+        assert_eq!(ports(together, Role::Subscriber), [7000, 7001, 7000]);
+        assert_eq!(ports(apart, Role::Publisher), [7000, 7001, 7000]);
+        assert_eq!(ports(apart, Role::Subscriber), [7001, 7000, 7001]);
+    }
 }

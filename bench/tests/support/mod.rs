@@ -192,6 +192,7 @@ pub fn dialer(port: u16) -> Dialer {
         credentials: Credentials::None,
         tls: None,
         raw: false,
+        shards: None,
     }
 }
 

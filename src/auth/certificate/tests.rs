@@ -146,3 +146,41 @@ fn this_certificate_stands_for_the_users_that_nats_server_finds() {
         assert_eq!(found.is_some(), expected, "{user}");
     }
 }
+
+#[test]
+fn the_end_is_read_in_both_notations() {
+    let der = certificate();
+    let seconds = |der: &[u8]| Some(not_after(der)?.duration_since(UNIX_EPOCH).ok()?.as_secs());
+    // 2126-10-30T05:07:08Z
+    assert_eq!(seconds(&der), Some(4_949_010_428));
+    let with_end = |end: &[u8]| {
+        let mut der = der.clone();
+        let place = der.windows(2).position(|pair| pair == [GENERALIZED_TIME, 15]).unwrap();
+        der.splice(place..place + 17, end.iter().copied());
+        // The lengths around it: certificate, body (two bytes each) and validity (one).
+        let shorter = 17 - end.len();
+        for at in [3, 7] {
+            der[at] -= shorter as u8;
+        }
+        let validity = der.windows(4).position(|run| run == [SEQUENCE, 0x20, UTC_TIME, 13]);
+        der[validity.unwrap() + 1] -= shorter as u8;
+        der
+    };
+    // 2000-02-29, 1999-12-31, 2049-12-31: two digits of a year.
+    assert_eq!(seconds(&with_end(b"\x17\x0d000229000000Z")), Some(951_782_400));
+    assert_eq!(seconds(&with_end(b"\x17\x0d991231235959Z")), Some(946_684_799));
+    assert_eq!(seconds(&with_end(b"\x17\x0d491231235959Z")), Some(2_524_607_999));
+    for nonsense in [
+        b"\x17\x0d001329000000Z",
+        b"\x17\x0d000200000000Z",
+        b"\x17\x0d0002290000000",
+        b"\x17\x0dabcdefghijklZ",
+    ] {
+        assert_eq!(seconds(&with_end(nonsense)), None);
+    }
+    assert_eq!(seconds(&with_end(b"\x17\x0d600101000000Z")), None, "before 1970");
+    for size in 0..der.len() {
+        // Whatever is missing: no panic.
+        let _ = not_after(&der[..size]);
+    }
+}

@@ -97,6 +97,7 @@ fn json_line_has_time_level_pid_message_and_fields() {
     let mut fields = Map::new();
     fields.insert("cid".into(), 5.into());
     fields.insert("level".into(), "forged".into());
+    fields.insert("user".into(), "".into());
     let line = format.line_with_fields(Severity::Fatal, moment(), "a \"b\"\n", &fields);
     let value: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(value["time"], "2026-11-22T23:21:50.345044Z");
@@ -104,6 +105,7 @@ fn json_line_has_time_level_pid_message_and_fields() {
     assert_eq!(value["pid"], 77);
     assert_eq!(value["message"], "a \"b\"\n");
     assert_eq!(value["cid"], 5);
+    assert_eq!(value.get("user"), None);
     assert_eq!(line.matches('\n').count(), 1);
 }
 
@@ -130,13 +132,23 @@ fn events_become_lines_with_their_label_and_fields() {
     let (logger, lines) = logger_with(LogSettings { timestamp: false, ..PLAIN }, 16);
     with_logger(&logger, || {
         tracing::info!("Server is {}", "ready");
-        tracing::error!(cid = 7, name = "a\nb", "gone");
+        tracing::error!(shard = 7, path = "a\nb", "gone");
+        tracing::error!(
+            cid = 7,
+            address = "a:1",
+            name = "n",
+            user = "",
+            account = "A",
+            "a:1 - cid:7"
+        );
         fatal!("Could not write pidfile: {}", 1);
         tracing::info!(target: "rustls::client", "not ours");
         tracing::warn!(target: "rustls::client", "but this is");
     });
     assert_eq!(next(&lines), "[77] [INF] Server is ready\n");
-    assert_eq!(next(&lines), "[77] [ERR] gone cid=7 name=a\\nb\n");
+    assert_eq!(next(&lines), "[77] [ERR] gone path=a\\nb shard=7\n");
+    // Who it is about stands in the text already.
+    assert_eq!(next(&lines), "[77] [ERR] a:1 - cid:7\n");
     assert_eq!(next(&lines), "[77] [FTL] Could not write pidfile: 1\n");
     assert_eq!(next(&lines), "[77] [WRN] but this is\n");
 }

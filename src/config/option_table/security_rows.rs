@@ -105,7 +105,7 @@ pub(super) static AUTHENTICATION: &[Row] = &[
             Ok(())
         }),
         "",
-        Live,
+        Restart,
         auth.no_auth_user,
         "The user that a client without credentials becomes."
     ),

@@ -81,13 +81,13 @@ pub(super) static LIMITS: &[Row] = &[
             min: i64::MIN,
             max: COUNT_MAX,
             set: |options, value| {
-                options.limits.connections_max = size_or(value, usize::MAX);
+                options.limits.connections_max = size_or(value.max(0), 0);
             }
         },
         "65536",
         Live,
         limits.connections_max,
-        "Client connections at one time; 0 for no limit."
+        "Client connections at one time; 0 for none at all."
     )
     .aliases(&["max_conn"]),
     row!(

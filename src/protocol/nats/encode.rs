@@ -71,22 +71,6 @@ pub fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
     out.push(b' ');
 }
 
-/// What stands before and after the sid of a MSG without headers.
-pub fn message_around_sid(head: &mut Vec<u8>, tail: &mut Vec<u8>, message: &Message<'_>) {
-    head.extend_from_slice(b"MSG ");
-    head.extend_from_slice(message.subject);
-    head.push(b' ');
-    tail.push(b' ');
-    if !message.reply.is_empty() {
-        tail.extend_from_slice(message.reply);
-        tail.push(b' ');
-    }
-    tail.extend_from_slice(message.size_text);
-    tail.extend_from_slice(b"\r\n");
-    tail.extend_from_slice(message.body);
-    tail.extend_from_slice(b"\r\n");
-}
-
 /// `-ERR 'text'`.
 pub fn error(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"-ERR '");
@@ -183,25 +167,6 @@ mod tests {
         let with_headers = Message { headers: b"he", header_size_text: b"02", ..with_reply };
         assert_eq!(encoded(&with_headers, true), "HMSG a.b 7 r 02 005\r\nhello\r\n");
         assert_eq!(encoded(&with_headers, false), "MSG a.b 7 r 3\r\nllo\r\n");
-    }
-
-    #[test]
-    fn framing_around_the_sid_gives_the_same_bytes() {
-        let plain = Message {
-            subject: b"a.b",
-            reply: b"",
-            headers: b"",
-            body: b"hello",
-            header_size_text: b"",
-            size_text: b"5",
-            tail: b"",
-        };
-        for message in [plain, Message { reply: b"r", ..plain }] {
-            let (mut head, mut tail) = (Vec::new(), Vec::new());
-            message_around_sid(&mut head, &mut tail, &message);
-            let framed = [head, b"7".to_vec(), tail].concat();
-            assert_eq!(encoded(&message, false).into_bytes(), framed);
-        }
     }
 
     #[test]

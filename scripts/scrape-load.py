@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""What scraping costs those who are not looking: the latency of a pair with and without it.
+
+Starts Midge, and in each round measures a talking pair beside many idle connections twice: once while nobody
+asks, once while all monitoring endpoints are asked 100 times a second. Every second round begins with the scraped
+half. Prints each round, then the medians and the median ratio of each percentile. Ends with status 1 if the scrapes
+did not happen as asked, failed, or a measurement was invalid; with status 2 if --ratio-max is given and the median
+ratio of p99 is above it.
+
+Cores: the server gets --pin-server, load and scraper share --pin-load. The server's monitoring thread runs on the
+server's cores, below the shards' priority.
+"""
+
+import argparse
+import http.client
+import json
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+PERCENTILES = [50.0, 90.0, 99.0, 99.9]
+
+
+def cores(text):
+    found = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def scrape(address, paths, per_second, pinned, stop, result):
+    """Open loop: a scrape that is late does not move those after it."""
+    if pinned:
+        os.sched_setaffinity(0, pinned)
+    connection = http.client.HTTPConnection(address, timeout=10)
+    begin = time.monotonic()
+    done, failed, sizes, slowest = 0, 0, 0, 0.0
+    while not stop.is_set():
+        due = begin + done / per_second
+        wait = due - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        asked = time.monotonic()
+        try:
+            connection.request("GET", paths[done % len(paths)])
+            answer = connection.getresponse()
+            sizes += len(answer.read())
+            failed += answer.status != 200
+        except (OSError, http.client.HTTPException):
+            failed += 1
+            connection.close()
+        slowest = max(slowest, time.monotonic() - asked)
+        done += 1
+    result.put({"done": done, "failed": failed, "bytes": sizes, "slowest": slowest,
+                "per_second": done / (time.monotonic() - begin)})
+
+
+def probe(arguments, port, work):
+    """One run of the harness: percentiles in microseconds of the pair beside the idle connections."""
+    command = [arguments.bench, "connections", "--server", f"nats://127.0.0.1:{port}",
+               "--connections", str(arguments.connections), "--rate", arguments.rate,
+               "--duration", arguments.duration, "--no-floor", "--quiet", "--format", "json"]
+    if arguments.pin_load:
+        command += ["--pin-load", arguments.pin_load]
+    with open(os.path.join(work, "bench.log"), "w") as log:
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, check=False)
+    if ended.returncode not in (0, 2):
+        with open(os.path.join(work, "bench.log")) as log:
+            sys.exit(f"midge-bench failed: {log.read()}")
+    run = json.loads(ended.stdout)["runs"][0]
+    points = run["curves"]["probe with all open"]["points"]
+
+    def at(percentile):
+        # The smallest one that is not below it.
+        return next((value for share, value in points if share >= percentile), points[-1][1]) / 1000
+
+    return {"valid": run["valid"], "warnings": run["warnings"],
+            "open": run["figures"]["connections_open"]["value"], "us": {p: at(p) for p in PERCENTILES}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "target", "release")
+    parser.add_argument("--midge", default=os.path.join(here, "midge"))
+    parser.add_argument("--bench", default=os.path.join(here, "midge-bench"))
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--scrapes", type=float, default=100, help="a second, over all endpoints (default 100)")
+    parser.add_argument("--paths", default="/metrics,/varz,/connz,/subsz,/accstatz,/healthz",
+                        help="asked in turn (default %(default)s)")
+    parser.add_argument("--rate", default="5k", help="messages a second of the pair (default 5k)")
+    parser.add_argument("--duration", default="10s", help="of each half of a round (default 10s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--pin-server", default="", help="cores, as 0 or 0-3")
+    parser.add_argument("--pin-load", default="")
+    parser.add_argument("--ratio-max", type=float, default=0.0)
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as work:
+        log_path = os.path.join(work, "midge.log")
+        command = [arguments.midge, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--shards", str(arguments.shards)]
+        command += ["--cores", arguments.pin_server] if arguments.pin_server else ["--no-pin"]
+        if arguments.pin_server:
+            # The monitoring thread too stays off the load's cores.
+            command = ["taskset", "--cpu-list", arguments.pin_server] + command
+        with open(log_path, "w") as log:
+            server = subprocess.Popen(command, stderr=log)
+        try:
+            return measure(arguments, server, log_path, work)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def measure(arguments, server, log_path, work):
+    deadline = time.monotonic() + 20
+    while True:
+        with open(log_path) as log:
+            text = log.read()
+        if "Server is ready" in text:
+            break
+        if server.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"the server does not start:\n{text}")
+        time.sleep(0.05)
+    port = int(re.search(r"Listening for client connections on \S+:(\d+)", text)[1])
+    monitor = re.search(r"Starting http monitor on (\S+)", text)[1].replace("0.0.0.0", "127.0.0.1")
+    pinned = cores(arguments.pin_load) if arguments.pin_load else set()
+    paths = arguments.paths.split(",")
+
+    rounds, good = [], True
+    for number in range(arguments.rounds):
+        halves = {}
+        for scraped in ([False, True] if number % 2 == 0 else [True, False]):
+            if scraped:
+                stop, result = multiprocessing.Event(), multiprocessing.Queue()
+                scraper = multiprocessing.Process(
+                    target=scrape, args=(monitor, paths, arguments.scrapes, pinned, stop, result))
+                scraper.start()
+            halves[scraped] = probe(arguments, port, work)
+            if scraped:
+                stop.set()
+                told = result.get(timeout=30)
+                scraper.join()
+        rounds.append(halves)
+        shown = "  ".join(f"p{p:g} {halves[False]['us'][p]:.0f} -> {halves[True]['us'][p]:.0f} us" for p in PERCENTILES)
+        print(f"round {number + 1}: {shown}; {told['per_second']:.1f} scrapes/s, {told['failed']} failed, "
+              f"slowest {told['slowest'] * 1000:.0f} ms, {told['bytes'] / max(1, told['done']) / 1024:.0f} KiB each",
+              flush=True)
+        for scraped, half in halves.items():
+            if half["open"] < arguments.connections:
+                print(f"  only {half['open']:.0f} connections were open (ulimit -n?)")
+                good = False
+            if not half["valid"]:
+                print(f"  invalid {'with' if scraped else 'without'} scrapes: {'; '.join(half['warnings'])}")
+                good = False
+        if told["failed"] or told["per_second"] < arguments.scrapes * 0.95:
+            print("  the scrapes did not happen as asked")
+            good = False
+
+    for percentile in PERCENTILES:
+        before = statistics.median(half[False]["us"][percentile] for half in rounds)
+        after = statistics.median(half[True]["us"][percentile] for half in rounds)
+        ratio = statistics.median(half[True]["us"][percentile] / half[False]["us"][percentile] for half in rounds)
+        print(f"p{percentile:g}: {before:.0f} us without, {after:.0f} us with scrapes, median ratio {ratio:.2f}")
+        if percentile == 99.0 and arguments.ratio_max and ratio > arguments.ratio_max:
+            print(f"the ratio of p99 is above {arguments.ratio_max:g}")
+            return 2
+    return 0 if good else 1
+
+
+sys.exit(main())

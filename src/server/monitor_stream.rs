@@ -1,0 +1,153 @@
+//! A monitoring connection's bytes, plain or in TLS. Never blocks.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection};
+
+use crate::net::tls::failure_text;
+
+/// What somebody is told who forgot the `s` of `https`. Source: Go net/http conn.serve.
+const PLAIN_REFUSAL: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// A nonblocking socket. Memory of TLS is bounded by rustls: one handshake message, one record each way that
+/// was not read, and what it holds of an answer (64 KiB).
+pub struct MonitorStream {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    /// The first bytes were looked at.
+    begun: bool,
+}
+
+impl MonitorStream {
+    /// # Errors
+    /// rustls has no room, or the configuration does not serve.
+    pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+        let tls = tls.map(|config| ServerConnection::new(config).map(Box::new));
+        let tls = tls.transpose().map_err(io::Error::other)?;
+        Ok(Self { socket, begun: tls.is_none(), tls })
+    }
+
+    /// As `Read::read`, 0 = the peer will send no more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; anything else ends the connection.
+    pub fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        if !self.begun {
+            self.check_beginning()?;
+        }
+        let Self { socket, tls, .. } = self;
+        let Some(tls) = tls else { return socket.read(chunk) };
+        loop {
+            match tls.reader().read(chunk) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            if tls.read_tls(socket)? == 0 {
+                return Ok(0);
+            }
+            let is_handshaking = tls.is_handshaking();
+            let processed = tls.process_new_packets();
+            // A handshake goes on, or an alert says why it does not.
+            let flushed = flush(socket, tls);
+            if let Err(error) = processed {
+                if is_handshaking {
+                    log_failure(socket, &failure_text(&error));
+                }
+                return Err(io::Error::other(error));
+            }
+            flushed?;
+        }
+    }
+
+    /// Tells who speaks plain HTTP; rustls would only send an alert.
+    fn check_beginning(&mut self) -> io::Result<()> {
+        let mut first = [0; 5];
+        let size = self.socket.peek(&mut first)?;
+        let methods = [&b"GET /"[..], b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
+        if !methods.contains(&&first[..size]) {
+            self.begun = true;
+            return Ok(());
+        }
+        log_failure(&self.socket, "client sent an HTTP request to an HTTPS server");
+        // Read away, so that the close is no reset that takes the answer with it.
+        let mut chunk = [0; 4096];
+        let _ = self.socket.read(&mut chunk);
+        self.socket.write_all(PLAIN_REFUSAL)?;
+        Err(ErrorKind::InvalidData.into())
+    }
+
+    /// As `Write::write`. With TLS, what is taken may still wait: see `flush`.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
+        if !flush(&mut self.socket, tls)? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let taken = tls.writer().write(bytes)?;
+        flush(&mut self.socket, tls)?;
+        Ok(taken)
+    }
+
+    /// Sends what TLS holds; false = some of it waits for the socket.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        match &mut self.tls {
+            Some(tls) => flush(&mut self.socket, tls),
+            None => Ok(true),
+        }
+    }
+
+    /// Something waits for the socket to take it.
+    pub fn wants_write(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Says that no more will come. What the peer sent and nobody read would turn the close into a reset that
+    /// takes the last answer with it: a little of it is read away.
+    pub fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            // Courtesy: the answer is whole without it.
+            let _ = flush(&mut self.socket, tls);
+        }
+        let mut chunk = [0; 4096];
+        for _ in 0..16 {
+            if !matches!(self.socket.read(&mut chunk), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+impl AsFd for MonitorStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn flush(socket: &mut TcpStream, tls: &mut ServerConnection) -> io::Result<bool> {
+    while tls.wants_write() {
+        match tls.write_tls(socket) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Source of the words: Go net/http.
+fn log_failure(socket: &TcpStream, text: &str) {
+    let peer = socket.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    tracing::error!("monitoring: TLS handshake error from {peer}: {text}");
+}

@@ -1,0 +1,163 @@
+//! `/metrics`, read by a parser of the OpenMetrics specification.
+
+use openmetrics_parser::{MetricFamily, OpenMetricsType, OpenMetricsValue, openmetrics};
+
+use super::{MIDGE, Monitored, load};
+
+type Exposition = openmetrics_parser::MetricsExposition<OpenMetricsType, OpenMetricsValue>;
+type Family = MetricFamily<OpenMetricsType, OpenMetricsValue>;
+
+/// What one scrape brought.
+struct Scraped(Exposition);
+
+impl Scraped {
+    fn of(monitored: &Monitored) -> Self {
+        let answer = monitored.get("/metrics");
+        let kind = answer.header("content-type").expect("a content type");
+        assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+        let parsed = openmetrics::parse_openmetrics(&answer.body);
+        Self(parsed.unwrap_or_else(|error| panic!("{error:?}\n{}", answer.body)))
+    }
+
+    fn family(&self, name: &str) -> &Family {
+        self.0.families.get(name).unwrap_or_else(|| panic!("{name} is missing"))
+    }
+
+    /// Of the samples that have all these labels.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let samples = self.family(name).iter_samples().filter(|sample| {
+            let own = sample.get_labelset().expect("samples have labels");
+            labels.iter().all(|(name, value)| own.get_label_value(name) == Some(*value))
+        });
+        let values = samples.map(|sample| match &sample.value {
+            OpenMetricsValue::Counter(counter) => counter.value.as_f64(),
+            OpenMetricsValue::Gauge(number) => number.as_f64(),
+            OpenMetricsValue::Histogram(histogram) => histogram.count.expect("a count") as f64,
+            other => panic!("{name} is {other:?}"),
+        });
+        let values: Vec<f64> = values.collect();
+        assert!(!values.is_empty(), "{name} has no samples with {labels:?}");
+        values.into_iter().sum()
+    }
+}
+
+#[test]
+fn metrics_are_well_formed_and_count_the_load() {
+    let monitored = Monitored::start("");
+    let _load = load(&monitored);
+    monitored.json_when("/varz", |varz| varz["connections"] == 3);
+    let scraped = Scraped::of(&monitored);
+    for (name, family) in &scraped.0.families {
+        assert!(name.starts_with("midge_"), "{name}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        assert!(!family.help.is_empty(), "{name} has no help");
+        assert_ne!(family.family_type, OpenMetricsType::Unknown, "{name} has no type");
+        assert!(family.unit.is_empty() || name.ends_with(&family.unit), "{name}: {}", family.unit);
+    }
+    let sum = |name: &str| scraped.sum(name, &[]);
+    assert_eq!(sum("midge_received_messages"), 10.0);
+    assert_eq!(sum("midge_received_bytes"), 50.0);
+    assert_eq!(sum("midge_sent_messages"), 10.0);
+    assert_eq!(sum("midge_connections"), 3.0);
+    assert_eq!(sum("midge_subscriptions"), 3.0);
+    assert_eq!(sum("midge_accepted_connections"), 4.0);
+    assert_eq!(sum("midge_late_shards"), 0.0);
+    assert_eq!(sum("midge_log_dropped_lines"), 0.0);
+    assert!(sum("midge_turns") > 0.0);
+    assert!(sum("midge_shard_cpu_seconds") > 0.0);
+    let busy = sum("midge_shard_busy_ratio");
+    assert!((0.0..=2.0).contains(&busy), "{busy}");
+    for name in [
+        "midge_lane_waiting_batches",
+        "midge_lane_stalls",
+        "midge_lane_wakes",
+        "midge_pending_bytes",
+        "midge_slow_consumers",
+    ] {
+        assert!(sum(name) >= 0.0);
+    }
+    let shards = |name: &str| scraped.family(name).iter_samples().count();
+    assert_eq!(shards("midge_sent_messages"), 2);
+    assert_eq!(shards("midge_delivery_latency_seconds"), 2);
+}
+
+#[test]
+fn durations_are_histograms_of_what_was_sent_and_turned() {
+    let monitored = Monitored::start("");
+    let _load = load(&monitored);
+    let scraped = Scraped::of(&monitored);
+    for name in ["midge_delivery_latency_seconds", "midge_turn_duration_seconds"] {
+        for sample in scraped.family(name).iter_samples() {
+            let OpenMetricsValue::Histogram(histogram) = &sample.value else {
+                panic!("{name} is no histogram");
+            };
+            let bounds: Vec<f64> =
+                histogram.buckets.iter().map(|bucket| bucket.upper_bound).collect();
+            assert!(bounds.is_sorted() && bounds.len() > 20, "{bounds:?}");
+            assert_eq!(bounds.last(), Some(&f64::INFINITY));
+            let mut counts = histogram.buckets.iter().map(|bucket| bucket.count.as_f64());
+            assert!(counts.clone().is_sorted());
+            assert_eq!(counts.next_back(), histogram.count.map(|count| count as f64));
+        }
+    }
+    // INFO and PONG for each of four clients at least; ten messages in one send at least.
+    let sends = scraped.sum("midge_delivery_latency_seconds", &[]);
+    assert!(sends >= 9.0, "{sends}");
+    assert!(scraped.sum("midge_turn_duration_seconds", &[]) >= 9.0);
+    let latency = monitored.json("/varz")["midge"]["delivery_latency"].clone();
+    let counts = latency["counts"].as_array().expect("a list");
+    let total: u64 = counts.iter().map(|count| count.as_u64().expect("a number")).sum();
+    assert_eq!(latency["count"], total);
+    assert!(total as f64 >= sends);
+    assert_eq!(latency["upper_bounds_ns"].as_array().map(Vec::len), Some(counts.len()));
+    assert!(latency["p50_ns"].as_u64() <= latency["p999_ns"].as_u64());
+}
+
+#[test]
+fn operations_of_the_driver_come_back() {
+    let arguments = ["--shards", "1", "--no-pin"];
+    let monitored = Monitored::start_program(MIDGE.as_ref(), &arguments, "");
+    let load = load(&monitored);
+    // Three clients wait in a read each; nothing else is under way when the shard answers.
+    monitored.json_when("/varz", |varz| varz["connections"] == 3);
+    let scraped = Scraped::of(&monitored);
+    let of = |name: &str, operation: &str| scraped.sum(name, &[("operation", operation)]);
+    let open = |operation: &str| {
+        of("midge_io_submissions", operation) - of("midge_io_completions", operation)
+    };
+    assert_eq!(open("read"), 3.0);
+    assert_eq!(open("write"), 0.0);
+    assert_eq!(open("poll"), 1.0, "the listener; the bell was just heard");
+    assert!(of("midge_io_completions", "read") >= 7.0);
+    assert!(of("midge_io_completions", "write") >= 7.0);
+    drop(load);
+}
+
+const ACCOUNTS: &str = r#"
+accounts {
+  A { users: [{ user: a, password: pa }] }
+  'B "quoted"' { users: [{ user: b, password: pb }] }
+}
+no_auth_user: a
+"#;
+
+#[test]
+fn accounts_have_numbers_of_their_own_that_never_go_back() {
+    let monitored = Monitored::start(ACCOUNTS);
+    let _load = load(&monitored);
+    monitored.json_when("/varz", |varz| varz["connections"] == 3);
+    let of = |name: &str, account: &str| Scraped::of(&monitored).sum(name, &[("account", account)]);
+    // Taken at most once a second, so it may be from before the last client left.
+    let deadline = std::time::Instant::now() + super::WAIT_MAX;
+    while of("midge_account_connections", "A") != 3.0 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    assert_eq!(of("midge_account_received_messages", "A"), 10.0);
+    assert_eq!(of("midge_account_received_bytes", "A"), 50.0);
+    assert_eq!(of("midge_account_sent_messages", "A"), 10.0);
+    assert_eq!(of("midge_account_sent_bytes", "A"), 50.0);
+    assert_eq!(of("midge_account_subscriptions", "A"), 3.0);
+    assert_eq!(of("midge_account_slow_consumers", "A"), 0.0);
+    // The parser keeps the escapes of a label.
+    assert_eq!(of("midge_account_connections", r#"B \"quoted\""#), 0.0);
+}
