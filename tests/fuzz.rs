@@ -282,6 +282,7 @@ impl House {
             logins: RefCell::default(),
             random: RefCell::new(Rng::with_seed(1)),
             report: Box::new(|_, _, _| {}),
+            mapped: RefCell::default(),
         });
         Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
     }

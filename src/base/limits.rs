@@ -72,9 +72,17 @@ const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes befo
 /// and its blanks. Enforced by the parser.
 pub const VERB_BYTES_MAX: usize = 64;
 
-/// Bytes. Read buffer classes of a connection: idle ones hold the smallest. Enforced by
-/// `net::read_buffer`.
-pub const READ_BUFFER_BYTES: [usize; 4] = [512, 4 << 10, 64 << 10, 256 << 10];
+/// Bytes. Read buffer classes of a connection: one that is idle holds the smallest, enough for PING and PONG;
+/// a new one begins with the next. Enforced by `net::read_buffer`.
+pub const READ_BUFFER_BYTES: [usize; 5] = [64, 512, 4 << 10, 64 << 10, 256 << 10];
+
+/// Reads of one connection between two ticks of its shard up to which it is a slow one, whose reads can be
+/// taken back so that it idles on the smallest buffer. Enforced by the reader in `net::connection`.
+pub const SLOW_READS_MAX: u32 = 16;
+
+/// Idle connections that give their buffers back in one tick: each costs a cancelled read and a new one, some
+/// microseconds. The others follow at the next ticks. Enforced by the shard's ticker.
+pub const SHRINKS_PER_TICK_MAX: usize = 512;
 
 /// Bytes of a message from which on a connection's buffers may grow to the largest class: for small messages
 /// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::outbox`.
@@ -82,7 +90,7 @@ pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;
 
 /// Bytes. Write chunk classes; a message larger than the largest gets a chunk of its own size. Enforced
 /// by `broker::outbox`.
-pub const CHUNK_BYTES: [usize; 4] = [1 << 10, 8 << 10, 64 << 10, 256 << 10];
+pub const CHUNK_BYTES: [usize; 5] = [128, 1 << 10, 8 << 10, 64 << 10, 256 << 10];
 
 /// Bytes of free buffers of each class that a shard keeps for reuse, in each of its pools. Enough for a turn's
 /// sends; more would be memory that a burst leaves behind.
@@ -143,12 +151,16 @@ pub const PACE_MOVING_MS: u64 = 20;
 /// is not waited for either: it is left to be cut.
 pub const PACE_STUCK_MS: u64 = 1000;
 
+/// Subscriptions of a shard from which on its memory may come in huge pages: its table no longer fits a core's
+/// cache, and a page more or less is little beside it. Enforced by the shard's ticker.
+pub const HUGE_PAGES_SUBSCRIPTIONS_MIN: usize = 50_000;
+
 /// Matched lists a shard remembers per account. Enforced by the match cache.
 pub const MATCH_CACHE_ENTRIES: usize = 8192;
 
 const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);
 const _: () = assert!(
-    SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[2] <= SEAL_BYTES_MAX,
+    SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[3] <= SEAL_BYTES_MAX,
     "a largest chunk is sealed in one go into a pooled buffer"
 );
 const _: () = assert!(

@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod gate;
 pub mod histogram;
+pub mod huge_pages;
 pub mod ids;
 pub mod limits;
 pub mod log;

@@ -200,7 +200,7 @@ impl Broker {
 
 fn wants(list: &MatchList) -> bool {
     let is_internal = |subscription: &Rc<Subscription>| {
-        matches!(subscription.sink, Sink::Internal(_)) || subscription.removed.get()
+        matches!(subscription.sink, Sink::Internal(_)) || subscription.is_removed()
     };
     !(list.plain.iter().all(is_internal) && list.groups.is_empty() && list.links.is_empty())
 }

@@ -4,7 +4,8 @@
 //! `evict_literal` for a filter without wildcards and `evict_matching` for one with. Then an answer is exact.
 //!
 //! A hit costs one hash and no allocation. The number of answers is bounded; a full cache drops one that was
-//! not asked for since the clock hand last passed, or any after a few steps.
+//! not asked for since the clock hand last passed, or any after a few steps. And it takes an answer only when
+//! its subject comes the second time of late: where every subject is new, none pays for being kept.
 //!
 //! Wildcards come and go often (each requester subscribes its own inbox), so a change must not walk the
 //! cache. The cached subjects are chained by their first token, again by their first two, and all together. A
@@ -42,6 +43,8 @@ pub struct MatchCache<V> {
     /// The key where the search for one to drop goes on.
     clock_hand: usize,
     hash_state: SeedableRandomState,
+    /// Hashes of subjects lately refused, each at a place of its own hash; empty until the cache is full.
+    refused: Box<[u32]>,
 }
 
 struct Answer<V> {
@@ -79,6 +82,7 @@ impl<V> MatchCache<V> {
             capacity,
             clock_hand: 0,
             hash_state: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
+            refused: Box::default(),
         }
     }
 
@@ -90,7 +94,8 @@ impl<V> MatchCache<V> {
         Some(&answer.value)
     }
 
-    /// Keeps an answer, in place of an older one for the same subject.
+    /// Keeps an answer, in place of an older one for the same subject. A full cache refuses it unless its
+    /// subject was refused already, not long ago.
     pub fn insert(&mut self, literal: &[u8], value: V) {
         let hash = self.hash(literal);
         if let Some(key) = self.find(hash, literal) {
@@ -101,6 +106,9 @@ impl<V> MatchCache<V> {
             return;
         }
         if self.answers.len() == self.capacity {
+            if !self.comes_again(hash) {
+                return;
+            }
             self.drop_one();
         }
         let unlinked = Link { chain_hash: 0, previous: NONE, next: NONE, is_linked: false };
@@ -177,6 +185,17 @@ impl<V> MatchCache<V> {
             }
             key = next;
         }
+    }
+
+    /// Whether a subject with this hash was refused lately; if not, it is from now on. Another's hash may
+    /// stand for it: then it is kept a little early or late.
+    fn comes_again(&mut self, hash: u64) -> bool {
+        if self.refused.is_empty() {
+            self.refused = vec![0; self.capacity.next_power_of_two()].into_boxed_slice();
+        }
+        let place = hash as usize & (self.refused.len() - 1);
+        let kept = (hash >> 32) as u32 | 1;
+        std::mem::replace(&mut self.refused[place], kept) == kept
     }
 
     /// Drops the next answer that was not asked for lately.
@@ -445,7 +464,9 @@ mod tests {
             for often in 0..CLOCK_STEPS_MAX {
                 cache.get(format!("often.{often}").as_bytes());
             }
-            cache.insert(format!("once.{number}").as_bytes(), number);
+            for _ in 0..2 {
+                cache.insert(format!("once.{number}").as_bytes(), number);
+            }
             assert_eq!(cache.len(), 64);
         }
         for often in 0..CLOCK_STEPS_MAX {
@@ -459,6 +480,12 @@ mod tests {
         let mut cache = MatchCache::new(100, 1);
         for number in 0..1_000 {
             let literal = format!("s.{number}");
+            cache.insert(literal.as_bytes(), number);
+            assert_eq!(
+                cache.get(literal.as_bytes()).is_some(),
+                number < 100,
+                "kept at once if free"
+            );
             cache.insert(literal.as_bytes(), number);
             assert_eq!(cache.get(literal.as_bytes()), Some(&number));
             assert!(cache.len() <= 100);

@@ -15,7 +15,7 @@ pub mod subject_table;
 pub mod subscription;
 pub mod trace;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
@@ -87,15 +87,15 @@ struct ClientState {
     outbox: Rc<Outbox>,
     /// By sid.
     subscriptions: HashTable<Rc<Subscription>>,
-    pace: Rc<RemotePace>,
+    /// Since a consumer on another shard first asked this publisher to pause.
+    pace: Option<RemotePace>,
 }
 
-/// Set while a consumer on another shard asks this publisher to pause.
 #[derive(Default)]
-pub struct RemotePace {
-    pub paused: Cell<bool>,
+struct RemotePace {
+    paused: bool,
     /// Counts resumes.
-    pub resumed: Rc<Gate>,
+    resumed: Rc<Gate>,
 }
 
 struct LinkState {
@@ -147,12 +147,7 @@ impl Broker {
 
     /// Adds a client; its subscriptions will deliver into `outbox`.
     pub fn attach(&mut self, account: AccountId, outbox: Rc<Outbox>) -> ClientKey {
-        let state = ClientState {
-            account,
-            outbox,
-            subscriptions: HashTable::new(),
-            pace: Rc::new(RemotePace::default()),
-        };
+        let state = ClientState { account, outbox, subscriptions: HashTable::new(), pace: None };
         ClientKey(
             u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
         )
@@ -178,11 +173,15 @@ impl Broker {
     pub fn detach(&mut self, client: ClientKey) {
         self.unsubscribe_all(client);
         let state = self.clients.remove(client.index());
-        state.pace.resumed.open_for_good();
+        if let Some(pace) = state.pace {
+            pace.resumed.open_for_good();
+        }
     }
 
-    pub fn remote_pace(&self, client: ClientKey) -> Rc<RemotePace> {
-        self.clients[client.index()].pace.clone()
+    /// Some while a consumer on another shard asks this publisher to pause: counts resumes.
+    pub fn remote_pace(&self, client: ClientKey) -> Option<&Rc<Gate>> {
+        let pace = self.clients[client.index()].pace.as_ref()?;
+        pace.paused.then_some(&pace.resumed)
     }
 
     pub fn subscription_count(&self, client: ClientKey) -> usize {
@@ -224,7 +223,7 @@ impl Broker {
         let account = state.account;
         let sink = Sink::Client { key: client, outbox: state.outbox.clone() };
         let subscription = Subscription::new(filter, queue, sid, sink, 1);
-        *subscription.deny.borrow_mut() = deny.map(Box::new);
+        subscription.set_deny(deny);
         let subscription = Rc::new(subscription);
         let hasher = &self.hasher;
         state
@@ -246,7 +245,7 @@ impl Broker {
             return;
         };
         if max > subscription.delivered.get() {
-            subscription.max.set(max);
+            subscription.set_max(max);
         } else {
             self.forget(&subscription);
         }
@@ -296,9 +295,9 @@ impl Broker {
                     continue;
                 }
                 SubscribeRight::Allowed => None,
-                SubscribeRight::AllowedWithDeliveryFilter(filter) => Some(Box::new(filter)),
+                SubscribeRight::AllowedWithDeliveryFilter(filter) => Some(filter),
             };
-            *subscription.deny.borrow_mut() = deny;
+            subscription.set_deny(deny);
         }
         removed
     }
@@ -306,15 +305,15 @@ impl Broker {
     fn add_to_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
         let state = &mut self.accounts[account.index()];
         let slot = state.table.insert(subscription.filter(), subscription.clone());
-        subscription.slot.set(Some(slot));
+        subscription.set_slot(slot);
         state.counts.added(subscription);
         Self::evict(state, subscription.filter());
     }
 
     fn remove_from_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
-        subscription.removed.set(true);
+        subscription.mark_removed();
         let state = &mut self.accounts[account.index()];
-        let slot = subscription.slot.take().expect("a subscription is removed once");
+        let slot = subscription.take_slot().expect("a subscription is removed once");
         let removed = state.table.remove(subscription.filter(), slot);
         debug_assert!(removed.is_some());
         state.counts.removed(subscription);
@@ -369,7 +368,7 @@ impl Broker {
                 let ((_, subscription), _) = entry.remove();
                 self.remove_from_table(account, &subscription);
             }
-            (Some(entry), weight) => entry.get().1.weight.set(weight),
+            (Some(entry), weight) => entry.get().1.set_weight(weight),
             (None, 0) => {}
             (None, weight) => {
                 let subscription =
@@ -385,10 +384,11 @@ impl Broker {
 
     /// A consumer behind a link asks a publisher here to pause, or lets it go on.
     pub fn link_pace(&mut self, client: ClientKey, paused: bool) {
-        if let Some(state) = self.clients.get(client.index()) {
-            state.pace.paused.set(paused);
+        if let Some(state) = self.clients.get_mut(client.index()) {
+            let pace = state.pace.get_or_insert_default();
+            pace.paused = paused;
             if !paused {
-                state.pace.resumed.advance_by(1);
+                pace.resumed.advance_by(1);
             }
         }
     }

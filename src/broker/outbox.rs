@@ -132,6 +132,18 @@ pub struct ReplyTracker {
     pub table: RefCell<ReplyTable>,
 }
 
+/// What few outboxes have.
+#[derive(Default)]
+struct Rare {
+    paced_remote: Vec<RemotePublisher>,
+    /// Present when this client may answer requests to subjects that no list allows.
+    replies: Option<Rc<ReplyTracker>>,
+    /// Present when what is sent is to be traced.
+    trace: Option<Rc<Trace>>,
+    /// Chunks and bytes that were given up when the connection was closed.
+    written_off: (usize, usize),
+}
+
 /// See the module's words.
 pub struct Outbox {
     pub id: ConnectionId,
@@ -161,15 +173,9 @@ pub struct Outbox {
     sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
-    paced_remote: RefCell<Vec<RemotePublisher>>,
-    /// Present when this client may answer requests to subjects that no list allows.
-    replies: RefCell<Option<Rc<ReplyTracker>>>,
-    /// Present when what is sent is to be traced.
-    trace: RefCell<Option<Rc<Trace>>>,
-    /// One of the two above is present.
+    rare: RefCell<Option<Box<Rare>>>,
+    /// `rare` has replies or a trace.
     observed: Cell<bool>,
-    /// Chunks and bytes that were given up when the connection was closed.
-    written_off: Cell<(usize, usize)>,
     totals: OnceCell<Rc<OutboxTotals>>,
     /// How much of `out_messages` and `out_bytes` the totals have.
     totalled: Cell<(u64, u64)>,
@@ -199,11 +205,8 @@ impl Outbox {
             send_started: Cell::new(None),
             sending_since: Cell::new(None),
             abort: RefCell::new(None),
-            paced_remote: RefCell::default(),
-            replies: RefCell::default(),
-            trace: RefCell::default(),
+            rare: RefCell::default(),
             observed: Cell::new(false),
-            written_off: Cell::new((0, 0)),
             totals: OnceCell::new(),
             totalled: Cell::default(),
             stalls: Cell::new(0),
@@ -356,7 +359,7 @@ impl Outbox {
             buffers.current.extend_from_slice(bytes);
         }
         if self.observed.get()
-            && let Some(trace) = self.trace.borrow().as_ref()
+            && let Some(trace) = self.rare.borrow().as_ref().and_then(|rare| rare.trace.as_ref())
         {
             trace.sent(bytes);
         }
@@ -522,7 +525,8 @@ impl Outbox {
     /// Remembers a publisher behind a link that was told to pause; false if it was told already.
     pub fn note_paced(&self, link: LinkId, client: ClientKey) -> bool {
         let publisher = RemotePublisher { link, client };
-        let mut paced = self.paced_remote.borrow_mut();
+        let mut rare = self.rare.borrow_mut();
+        let paced = &mut rare.get_or_insert_default().paced_remote;
         if paced.contains(&publisher) {
             return false;
         }
@@ -533,24 +537,26 @@ impl Outbox {
     /// The publishers that may go on, once the outbox has drained enough.
     pub fn take_resumable(&self) -> Option<Vec<RemotePublisher>> {
         let drained = self.is_closing() || self.pending_bytes.get() <= self.pace_bytes.get() / 2;
-        if !drained || self.paced_remote.borrow().is_empty() {
-            return None;
-        }
-        Some(std::mem::take(&mut self.paced_remote.borrow_mut()))
+        let mut rare = self.rare.borrow_mut();
+        let paced = &mut rare.as_mut()?.paced_remote;
+        (drained && !paced.is_empty()).then(|| std::mem::take(paced))
     }
 
     pub fn set_reply_tracker(&self, tracker: Option<Rc<ReplyTracker>>) {
-        *self.replies.borrow_mut() = tracker;
-        self.update_observed();
+        self.change_observer(tracker.is_some(), |rare| rare.replies = tracker);
     }
 
     pub fn set_trace(&self, trace: Option<Rc<Trace>>) {
-        *self.trace.borrow_mut() = trace;
-        self.update_observed();
+        self.change_observer(trace.is_some(), |rare| rare.trace = trace);
     }
 
-    fn update_observed(&self) {
-        self.observed.set(self.replies.borrow().is_some() || self.trace.borrow().is_some());
+    fn change_observer(&self, is_there: bool, change: impl FnOnce(&mut Rare)) {
+        let mut rare = self.rare.borrow_mut();
+        if is_there || rare.is_some() {
+            let rare = rare.get_or_insert_default();
+            change(rare);
+            self.observed.set(rare.replies.is_some() || rare.trace.is_some());
+        }
     }
 
     /// Whether `observe` is to be called for each message queued.
@@ -562,13 +568,15 @@ impl Outbox {
     /// A message was queued for the client.
     #[cold]
     pub fn observe(&self, message: &Message<'_>, sid: &[u8]) {
-        if let Some(trace) = self.trace.borrow().as_ref() {
+        let rare = self.rare.borrow();
+        let Some(rare) = rare.as_ref() else { return };
+        if let Some(trace) = &rare.trace {
             trace.delivered(message, sid, self.headers.get());
         }
         if message.reply.is_empty() {
             return;
         }
-        if let Some(tracker) = self.replies.borrow().as_ref() {
+        if let Some(tracker) = &rare.replies {
             let table = &mut tracker.table.borrow_mut();
             tracker.permissions.note_delivery(message.reply, table, Instant::now());
         }
@@ -576,7 +584,7 @@ impl Outbox {
 
     /// Chunks and bytes that were given up when the connection was closed.
     pub fn written_off(&self) -> (usize, usize) {
-        self.written_off.get()
+        self.rare.borrow().as_ref().map_or((0, 0), |rare| rare.written_off)
     }
 
     pub fn pending_bytes_max(&self) -> usize {
@@ -598,7 +606,8 @@ impl Outbox {
             let buffers = std::mem::take(&mut *self.buffers.borrow_mut());
             let in_flight = usize::from(self.send_started.get().is_some());
             let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
-            self.written_off.set((chunks, self.pending_bytes.replace(0)));
+            let written_off = (chunks, self.pending_bytes.replace(0));
+            self.rare.borrow_mut().get_or_insert_default().written_off = written_off;
             buffers.ready.into_iter().for_each(|(chunk, _)| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();

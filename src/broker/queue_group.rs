@@ -39,7 +39,7 @@ impl QueueGroup {
         let weight = |member: &Rc<Subscription>| match member.client() {
             Some(_) => 1,
             None if local_only => 0,
-            None => u64::from(member.weight.get()),
+            None => u64::from(member.weight()),
         };
         let total: u64 = self.members.iter().map(weight).sum();
         if total == 0 {

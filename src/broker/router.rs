@@ -74,6 +74,12 @@ impl RouteCache {
         self.list = Some(list);
     }
 
+    /// What it was last asked for; empty = nothing yet.
+    #[inline]
+    pub fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
     /// Makes this what `subject` reaches now.
     #[inline]
     fn renew(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
@@ -300,13 +306,13 @@ impl Broker {
         let Sink::Client { outbox, .. } = &subscription.sink else {
             return self.deliver_internal(subscription, message, turn);
         };
-        if subscription.removed.get() {
+        if subscription.is_removed() {
             return false;
         }
         if no_echo.is_some_and(|connection| connection == outbox.id) {
             return false;
         }
-        if subscription.deny.borrow().as_ref().is_some_and(|deny| deny.denies(message.subject)) {
+        if subscription.denies(message.subject) {
             return false;
         }
         turn.deliveries += 1;
@@ -320,8 +326,8 @@ impl Broker {
         }
         let delivered = subscription.delivered.get() + 1;
         subscription.delivered.set(delivered);
-        if delivered == subscription.max.get() {
-            subscription.removed.set(true);
+        if delivered == subscription.max() {
+            subscription.mark_removed();
             self.expired.push(subscription.clone());
         }
         true
@@ -349,7 +355,7 @@ impl Broker {
                 }
                 Sink::Link(link) => {
                     if let Some(picks) = &mut picks
-                        && !member.removed.get()
+                        && !member.is_removed()
                     {
                         picks.push((link, group.name()));
                         return true;
@@ -469,7 +475,7 @@ impl Broker {
     ) {
         let members = group.map_or(&[][..], |group| &group.members);
         let others = members.iter().filter_map(|member| match member.sink {
-            Sink::Link(link) if !member.removed.get() => Some(link),
+            Sink::Link(link) if !member.is_removed() => Some(link),
             _ => None,
         });
         // Where it came from is the last choice: the members there were passed over for a reason.
@@ -503,7 +509,7 @@ impl Broker {
     pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
         let list = Self::matched(&mut self.accounts[publisher.account.index()], reply);
         let own =
-            list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.removed.get());
+            list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.is_removed());
         let Some(Sink::Client { outbox, .. }) = own.map(|subscription| &subscription.sink) else {
             return;
         };

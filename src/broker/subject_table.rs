@@ -55,6 +55,20 @@ const EARLY_LOAD_FILTERS_MIN: usize = 20_000;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Slot(u32);
 
+impl Slot {
+    /// No slot's number.
+    pub const NONE: u32 = u32::MAX;
+
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// None for `Slot::NONE`.
+    pub fn from_number(number: u32) -> Option<Slot> {
+        (number != Self::NONE).then_some(Slot(number))
+    }
+}
+
 pub struct SubjectTable<V> {
     literals: Filters<V>,
     wildcards: Filters<V>,

@@ -1,6 +1,6 @@
 //! One entry of a subject table: what is wanted, by whom, and for how long.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use crate::auth::permissions::DeliveryFilter;
@@ -25,18 +25,27 @@ pub struct Subscription {
     filter_len: u32,
     queue_len: u32,
     pub sink: Sink,
-    /// Deliveries after which it ends, counted from SUB; 0 = never.
-    pub max: Cell<u64>,
     pub delivered: Cell<u64>,
-    /// Where it is in the table; none before insertion.
-    pub slot: Cell<Option<Slot>>,
-    /// Set the moment it must get no further message; leaves the table at the end of the fan-out.
-    pub removed: Cell<bool>,
-    /// Denied subjects that its filter overlaps: withheld at delivery.
-    pub deny: RefCell<Option<Box<DeliveryFilter>>>,
-    /// Queue members it stands for: 1 for a client, any number for a link.
-    pub weight: Cell<u32>,
+    /// Where it is in the table; none before insertion. Its last value is not given out.
+    slot: Cell<u32>,
+    rare: OnceCell<Box<Rare>>,
+    /// Queue members it stands for, and `REMOVED` since it must get no further message.
+    weight: Cell<u32>,
 }
+
+/// A bit of `Subscription::weight`: more members than it could count are no queue group.
+const REMOVED: u32 = 1 << 31;
+
+/// What few subscriptions have.
+#[derive(Default)]
+struct Rare {
+    /// Deliveries after which it ends, counted from SUB; 0 = never.
+    max: Cell<u64>,
+    /// Denied subjects that its filter overlaps: withheld at delivery.
+    deny: RefCell<Option<DeliveryFilter>>,
+}
+
+const _: () = assert!(size_of::<Subscription>() <= 64, "with its counts it fills 80 bytes");
 
 impl Subscription {
     pub fn new(filter: &[u8], queue: &[u8], sid: &[u8], sink: Sink, weight: u32) -> Self {
@@ -49,13 +58,63 @@ impl Subscription {
             filter_len: u32::try_from(filter.len()).expect("bounded by the control line"),
             queue_len: u32::try_from(queue.len()).expect("bounded by the control line"),
             sink,
-            max: Cell::new(0),
             delivered: Cell::new(0),
-            slot: Cell::new(None),
-            removed: Cell::new(false),
-            deny: RefCell::new(None),
-            weight: Cell::new(weight),
+            slot: Cell::new(Slot::NONE),
+            rare: OnceCell::new(),
+            weight: Cell::new(weight.min(REMOVED - 1)),
         }
+    }
+
+    /// Queue members it stands for: 1 for a client, any number for a link.
+    #[inline]
+    pub fn weight(&self) -> u32 {
+        self.weight.get() & !REMOVED
+    }
+
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.set(weight.min(REMOVED - 1) | self.weight.get() & REMOVED);
+    }
+
+    /// It must get no further message, and leaves the table at the end of the fan-out.
+    pub fn mark_removed(&self) {
+        self.weight.set(self.weight.get() | REMOVED);
+    }
+
+    #[inline]
+    pub fn is_removed(&self) -> bool {
+        self.weight.get() & REMOVED != 0
+    }
+
+    pub fn set_slot(&self, slot: Slot) {
+        self.slot.set(slot.number());
+    }
+
+    /// Where it is in the table; none before insertion, and from now on.
+    pub fn take_slot(&self) -> Option<Slot> {
+        Slot::from_number(self.slot.replace(Slot::NONE))
+    }
+
+    /// Deliveries after which it ends, counted from SUB; 0 = never.
+    #[inline]
+    pub fn max(&self) -> u64 {
+        self.rare.get().map_or(0, |rare| rare.max.get())
+    }
+
+    pub fn set_max(&self, max: u64) {
+        self.rare.get_or_init(Box::default).max.set(max);
+    }
+
+    /// Withholds what the filter denies, at delivery.
+    pub fn set_deny(&self, deny: Option<DeliveryFilter>) {
+        if deny.is_some() || self.rare.get().is_some() {
+            *self.rare.get_or_init(Box::default).deny.borrow_mut() = deny;
+        }
+    }
+
+    #[inline]
+    pub fn denies(&self, subject: &[u8]) -> bool {
+        let Some(rare) = self.rare.get() else { return false };
+        rare.deny.borrow().as_ref().is_some_and(|deny| deny.denies(subject))
     }
 
     pub fn filter(&self) -> &[u8] {

@@ -31,6 +31,8 @@ pub struct LoginWait {
     pending: Cell<Option<PendingLogin>>,
     /// The helper thread leaves out the check of a client that is gone.
     waiter: Arc<()>,
+    /// When the check has to be done.
+    pub(super) deadline: Instant,
 }
 
 impl ClientSession {
@@ -68,9 +70,9 @@ impl ClientSession {
                     outcome: Cell::new(None),
                     pending: Cell::new(Some(pending)),
                     waiter: Arc::new(()),
+                    deadline: Instant::now() + PASSWORD_CHECK_WAIT_MAX,
                 };
                 let job = job.for_waiter(&wait.waiter);
-                self.login_deadline = Instant::now() + PASSWORD_CHECK_WAIT_MAX;
                 let wait = Rc::new(wait);
                 self.login_wait = Some(wait.clone());
                 self.context.logins.borrow_mut().insert(self.id, wait);
@@ -162,7 +164,7 @@ impl ClientSession {
         self.apply_limits(&options.limits, &identity.account);
         self.has_mappings = !identity.account.mappings.is_empty();
         self.forget_answers();
-        self.identity = Some(identity);
+        self.identity = Some(Box::new(identity));
         self.renew_trace();
     }
 

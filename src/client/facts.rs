@@ -125,7 +125,7 @@ impl ClientSession {
     /// Remembers what the broker is about to forget.
     pub(super) fn keep_last_subscriptions(&mut self) {
         let broker = self.context.broker.borrow();
-        let last = &mut self.last_subscriptions;
+        let mut last = Box::<LastSubscriptions>::default();
         last.count = broker.subscription_count(self.key);
         broker.walk_subscriptions(self.key, 0, |subscription| {
             last.kept.push(LastSubscription {
@@ -133,13 +133,15 @@ impl ClientSession {
                 queue: subscription.queue().into(),
                 sid: subscription.sid().into(),
                 delivered: subscription.delivered.get(),
-                max: subscription.max.get(),
+                max: subscription.max(),
             });
             last.kept.len() < CLOSED_SUBSCRIPTIONS_MAX
         });
+        drop(broker);
+        self.last_subscriptions = Some(last);
     }
 
     pub fn take_last_subscriptions(&mut self) -> LastSubscriptions {
-        std::mem::take(&mut self.last_subscriptions)
+        self.last_subscriptions.take().map_or_else(Default::default, |last| *last)
     }
 }

@@ -161,7 +161,7 @@ impl ClientSession {
                 let own = facts.peer_certificates.first();
                 self.certificate =
                     own.and_then(|der| CertificateNames::from_der(der)).map(Box::new);
-                self.tls = Some(facts);
+                self.tls = Some(Box::new(facts));
                 self.opening_ends(Instant::now());
                 if self.tls_first {
                     self.push_info();

@@ -25,7 +25,7 @@ use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
 use crate::broker::trace::{Trace, Way};
-use crate::broker::{Broker, BrokerHandle, RemotePace};
+use crate::broker::{Broker, BrokerHandle};
 use crate::client::who::log_client;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::Options;
@@ -38,7 +38,7 @@ use crate::protocol::message::Message;
 use crate::protocol::nats::command::{Command, Publish};
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
-use crate::protocol::nats::handshake::{ConnectOptions, Info};
+use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
 use crate::protocol::nats::parser::{
     PLAIN_LINE_BYTES_MAX, Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max,
     plain_publish, repeated_publish,
@@ -63,6 +63,8 @@ pub struct ClientContext {
     /// Logins whose password is being checked.
     pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
     pub random: RefCell<fastrand::Rng>,
+    /// Scratch space for a mapped subject.
+    pub mapped: RefCell<Vec<u8>>,
     /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
     pub report: Box<Reporter>,
 }
@@ -120,23 +122,20 @@ pub struct ClientSession {
     pub peer: Peer,
     pub(super) key: ClientKey,
     pub(super) account: AccountId,
-    pub(super) identity: Option<Identity>,
+    /// Boxed, as what follows of its kind: without logins or TLS nobody has it.
+    pub(super) identity: Option<Box<Identity>>,
     pub(super) permissions: Arc<Permissions>,
     pub(super) replies: Option<Rc<ReplyTracker>>,
     pub(super) account_gauge: Option<Gauge>,
     pub(super) has_mappings: bool,
-    mapped: Vec<u8>,
-    /// Whether `allowed_subject` may be published to: the answer for the last subject is kept.
+    /// Whether the subject of `route_cache` may be published to whatever was answered before.
     route_allowed: bool,
-    allowed_subject: Vec<u8>,
     /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
     /// no mapping, no pedantry, and it may be published to whatever was answered before. Empty = none.
     known_line: Vec<u8>,
     /// What INFO asked this client to sign; empty = nothing.
-    pub(super) nonce: String,
+    pub(super) nonce: Text,
     pub(super) login_wait: Option<Rc<LoginWait>>,
-    /// When a password check has to be done, in `Stage::CheckingPassword`.
-    pub(super) login_deadline: Instant,
     pub(super) outbox: Rc<Outbox>,
     pub(super) connect: ConnectOptions,
     pub(super) stage: Stage,
@@ -146,7 +145,7 @@ pub struct ClientSession {
     /// INFO comes after the handshake.
     pub tls_first: bool,
     /// Once the connection speaks TLS.
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<Box<TlsFacts>>,
     /// What the peer's own certificate calls it.
     pub(super) certificate: Option<Box<CertificateNames>>,
     /// When commands could come first: the time to log in counts from here.
@@ -155,14 +154,11 @@ pub struct ClientSession {
     parser: Parser,
     route_cache: RouteCache,
     turn: Turn,
-    remote_pace: Rc<RemotePace>,
     pub(super) subscriptions_max: usize,
     pub(super) subject_tokens_max: usize,
     pub(super) trace: Option<Rc<Trace>>,
     first_pong_sent: bool,
     pub(super) detached: bool,
-    ping_interval: Duration,
-    ping_max: u32,
     pub(super) ping_at: Instant,
     pub(super) pings_outstanding: u32,
     pub(super) ping_sent: Instant,
@@ -172,11 +168,16 @@ pub struct ClientSession {
     pub(super) active_at: Instant,
     pub(super) active: bool,
     /// Kept for monitoring when the connection ends.
-    pub(super) last_subscriptions: super::facts::LastSubscriptions,
+    pub(super) last_subscriptions: Option<Box<super::facts::LastSubscriptions>>,
     pub started: Instant,
     pub in_messages: u64,
     pub in_bytes: u64,
 }
+
+const _: () = assert!(
+    size_of::<RefCell<ClientSession>>() + 2 * size_of::<usize>() <= 640,
+    "with the counts of its Rc it fills one of the allocator's sizes: every connection has one"
+);
 
 /// How old a round-trip time may be before a busy connection is pinged for a fresh one.
 const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -193,12 +194,7 @@ impl ClientSession {
         let options = context.options.borrow().clone();
         let outbox =
             Rc::new(Outbox::new(id, context.chunk_pool.clone(), options.limits.pending_bytes_max));
-        let (key, remote_pace) = {
-            let mut broker = context.broker.borrow_mut();
-            let key = broker.attach(AccountId::GLOBAL, outbox.clone());
-            (key, broker.remote_pace(key))
-        };
-        let ping_interval = options.keep_alive.ping_interval;
+        let key = context.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
         let auth = context.auth.borrow().clone();
         let stage = match (refused, auth.authenticator.is_required()) {
             (true, _) => Stage::Refused,
@@ -206,8 +202,8 @@ impl ClientSession {
             (false, false) => Stage::Fresh,
         };
         let nonce = match auth.authenticator.needs_nonce() {
-            true => new_nonce(),
-            false => String::new(),
+            true => new_nonce().into(),
+            false => Text::default(),
         };
         let tls_server = context.tls.borrow().clone();
         let (opening, tls_first) = Opening::of(tls_server.as_deref(), &peer);
@@ -221,13 +217,10 @@ impl ClientSession {
             replies: None,
             account_gauge: None,
             has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),
-            mapped: Vec::new(),
             route_allowed: false,
-            allowed_subject: Vec::new(),
             known_line: Vec::new(),
             nonce,
             login_wait: None,
-            login_deadline: now,
             outbox,
             connect: ConnectOptions::default(),
             stage,
@@ -245,22 +238,19 @@ impl ClientSession {
             parser: Parser::default(),
             route_cache: RouteCache::default(),
             turn: Turn { publisher: Some(id), ..Turn::default() },
-            remote_pace,
             subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
             trace: None,
             first_pong_sent: false,
             detached: false,
-            ping_interval,
-            ping_max: options.keep_alive.ping_max,
-            ping_at: now + ping_interval,
+            ping_at: now + options.keep_alive.ping_interval,
             pings_outstanding: 0,
             ping_sent: now,
             rtt: None,
             rtt_measured: now,
             active_at: now,
             active: false,
-            last_subscriptions: super::facts::LastSubscriptions::default(),
+            last_subscriptions: None,
             started: now,
             in_messages: 0,
             in_bytes: 0,
@@ -275,7 +265,7 @@ impl ClientSession {
         self.tls_info(Info {
             client_id: Some(self.id.0),
             client_ip: Some(self.peer.host()),
-            nonce: (!self.nonce.is_empty()).then(|| self.nonce.clone()),
+            nonce: (!self.nonce.is_empty()).then(|| self.nonce.to_string()),
             auth_required: auth.authenticator.is_announced(),
             ..Info::clone(&shared)
         })
@@ -377,13 +367,13 @@ impl ClientSession {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
         if self.has_mappings {
-            let mut mapped = std::mem::take(&mut self.mapped);
+            let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
                 self.publish_mapped(broker, &Message { subject: &mapped, ..*message });
             } else {
                 self.ok();
             }
-            self.mapped = mapped;
+            self.context.mapped.replace(mapped);
         } else {
             self.publish_mapped(broker, message);
         }
@@ -412,8 +402,8 @@ impl ClientSession {
     /// Remembers how the line of a message just published began, if the next one like it needs no second
     /// look.
     fn learn_line(&mut self, input: &[u8], message: &Message<'_>) {
-        let is_known = self.route_allowed && self.allowed_subject == message.subject;
-        if is_known && !self.has_mappings && !self.connect.pedantic {
+        if self.route_allowed && !self.has_mappings && !self.connect.pedantic {
+            debug_assert!(self.route_cache.subject() == message.subject);
             self.known_line.extend_from_slice(known_part(input, message));
         }
     }
@@ -439,23 +429,23 @@ impl ClientSession {
     /// Whether this client may publish the message; tells it if not.
     #[inline]
     fn may_publish(&mut self, message: &Message<'_>) -> bool {
-        let known = self.route_allowed && self.allowed_subject == message.subject;
-        // Of an open list only the reserved prefixes are left to check, and they begin with these.
-        let open = self.permissions.is_publish_open()
-            && !matches!(message.subject.first(), Some(b'_' | b'$'));
-        if open && !known {
-            self.allow(message.subject);
-        } else if !known {
-            match self.permissions.may_publish(message.subject) {
-                PublishRight::Allowed => self.allow(message.subject),
-                PublishRight::OnlyAsReply if self.answers(message.subject) => {}
-                PublishRight::OnlyAsReply | PublishRight::Denied => {
-                    let subject = quoted(message.subject);
-                    self.violation(
-                        &format!("Permissions Violation for Publish to {subject}"),
-                        &format!("Publish Violation - Subject {subject}"),
-                    );
-                    return false;
+        if !self.route_allowed || self.route_cache.subject() != message.subject {
+            // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
+            // decided here holds once the route cache has this subject, which it has after the publish.
+            self.route_allowed = self.permissions.is_publish_open()
+                && !matches!(message.subject.first(), Some(b'_' | b'$'));
+            if !self.route_allowed {
+                match self.permissions.may_publish(message.subject) {
+                    PublishRight::Allowed => self.route_allowed = true,
+                    PublishRight::OnlyAsReply if self.answers(message.subject) => {}
+                    PublishRight::OnlyAsReply | PublishRight::Denied => {
+                        let subject = quoted(message.subject);
+                        self.violation(
+                            &format!("Permissions Violation for Publish to {subject}"),
+                            &format!("Publish Violation - Subject {subject}"),
+                        );
+                        return false;
+                    }
                 }
             }
         }
@@ -477,12 +467,6 @@ impl ClientSession {
         self.route_allowed = false;
         self.known_line.clear();
         self.route_cache = RouteCache::default();
-    }
-
-    fn allow(&mut self, subject: &[u8]) {
-        self.route_allowed = true;
-        self.allowed_subject.clear();
-        self.allowed_subject.extend_from_slice(subject);
     }
 
     /// Whether the subject is a reply this client was given and may still answer.
@@ -675,7 +659,7 @@ impl ClientSession {
             }
             for part in [&connect.lang, &connect.name] {
                 if !part.is_empty() {
-                    parts.push(part.clone());
+                    parts.push(part.to_string());
                 }
             }
             label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
@@ -857,6 +841,7 @@ impl Session for ClientSession {
                 Err(error) => break Step::Close(self.protocol_error(error)),
             }
         };
+        let remote_pace = broker.remote_pace(self.key).cloned();
         drop(broker);
         input.consume(consumed_total);
         let counters = &self.context.counters;
@@ -869,14 +854,12 @@ impl Session for ClientSession {
             if let Some(wait) = self.end_of_batch() {
                 return Step::WaitFor(wait);
             }
-            if self.remote_pace.paused.get() && self.in_messages > messages_before.0 {
-                let until = self.remote_pace.resumed.value() + 1;
+            if let Some(gate) = remote_pace
+                && self.in_messages > messages_before.0
+            {
+                let until = gate.value() + 1;
                 let at_most = Some(Duration::from_millis(PACE_MS_MAX));
-                return Step::WaitFor(Wait::Gate {
-                    gate: self.remote_pace.resumed.clone(),
-                    until,
-                    at_most,
-                });
+                return Step::WaitFor(Wait::Gate { gate, until, at_most });
             }
         }
         step
@@ -897,7 +880,8 @@ impl Session for ClientSession {
             let timeout = self.context.options.borrow().auth_timeout();
             let mut deadline = self.opened_at + timeout;
             if self.stage == Stage::CheckingPassword {
-                deadline = deadline.max(self.login_deadline);
+                deadline =
+                    self.login_wait.as_ref().map_or(deadline, |wait| deadline.max(wait.deadline));
             }
             if now > deadline {
                 log_client!(debug, self, "Authentication Timeout");
@@ -908,14 +892,17 @@ impl Session for ClientSession {
         if now < self.ping_at || self.stage == Stage::Refused {
             return None;
         }
-        self.ping_at = now + self.ping_interval;
-        let quiet = now.saturating_duration_since(self.active_at) >= self.ping_interval;
+        let options = self.context.options.borrow().clone();
+        let (ping_interval, ping_max) =
+            (options.keep_alive.ping_interval, options.keep_alive.ping_max);
+        self.ping_at = now + ping_interval;
+        let quiet = now.saturating_duration_since(self.active_at) >= ping_interval;
         let rtt_known =
             self.rtt.is_some() && now.saturating_duration_since(self.rtt_measured) < RTT_AGE_MAX;
         if !quiet && rtt_known {
             return None;
         }
-        if self.pings_outstanding + 1 > self.ping_max {
+        if self.pings_outstanding + 1 > ping_max {
             log_client!(debug, self, "Stale Client Connection - Closing");
             self.outbox.push_error(text::STALE_CONNECTION);
             let stale = &self.context.counters.stale_connections;

@@ -148,7 +148,7 @@ fn a_message_passed_on_names_no_publisher() {
         shards.iter().for_each(TestShard::turn_and_sleep);
     }
     assert_eq!(slow_outbox.out_messages.get(), 1);
-    assert!(!shards[1].broker.borrow().remote_pace(leaving).paused.get());
+    assert!(shards[1].broker.borrow().remote_pace(leaving).is_none());
 }
 
 /// What one publish costs the mesh, by the shards there are and those with a subscriber: a forward and two

@@ -5,7 +5,8 @@
 //! shutting the socket down, or cancelled and awaited.
 //!
 //! Every connection holds its two futures for its whole life: what is awaited rarely is boxed, so that an
-//! idle connection does not pay for it.
+//! idle connection does not pay for it. The two that are held are async blocks: an async fn would keep its
+//! arguments twice.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,16 +17,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use monoio::buf::IoBuf;
-use monoio::io::{AsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncWriteRent, CancelHandle, Canceller, OwnedReadHalf, OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
+use monoio::task::JoinHandle;
 
-use crate::base::limits::READ_BUFFER_BYTES;
+use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, Resumable};
 use crate::net::codec::{Codec, Sealed};
 use crate::net::operations::Operations;
 use crate::net::read_buffer::ReadBuffer;
-use crate::net::runtime::{Driver, TurnHook, finished_within, within};
+use crate::net::runtime::{Driver, TurnHook, finished_within, spawn, within};
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
 use crate::net::tls_config::TlsServer;
@@ -56,33 +60,51 @@ pub struct ConnectionContext {
 /// What the shard's ticker may do to a connection it does not own.
 #[derive(Default)]
 pub struct ConnectionControl {
-    /// Set while a read with a large buffer is in flight.
+    /// Set while a read is in flight that can be taken back.
     canceller: RefCell<Option<Canceller>>,
     /// Reads since the last look.
     reads: Cell<u32>,
 }
 
 impl ConnectionControl {
-    /// Called once per tick: a connection that read nothing since gives its large buffer back.
-    pub fn shrink_if_idle(&self) {
-        if self.reads.replace(0) > 0 {
-            return;
+    /// For a read into this buffer that the ticker may take back: of a large buffer, or of a connection that
+    /// reads so seldom that it costs nothing. One that was busy until now keeps what it has, up to the third
+    /// class, until its next read.
+    fn cancel_handle(&self, target: &ReadBuffer) -> Option<CancelHandle> {
+        let is_slow = self.reads.get() <= SLOW_READS_MAX && target.bytes().is_empty();
+        let least_bytes = if is_slow { READ_BUFFER_BYTES[0] } else { READ_BUFFER_BYTES[2] };
+        if target.capacity() <= least_bytes && !(is_slow && target.capacity() == 0) {
+            return None;
         }
-        if let Some(canceller) = self.canceller.take() {
-            drop(canceller.cancel());
+        let canceller = self.canceller.take().unwrap_or_default();
+        let handle = canceller.handle();
+        *self.canceller.borrow_mut() = Some(canceller);
+        Some(handle)
+    }
+
+    /// Called once per tick: a connection that read nothing since gives its buffer back, if it `may`. True if
+    /// it does.
+    pub fn shrink_if_idle(&self, may: bool) -> bool {
+        if self.reads.replace(0) > 0 || !may {
+            return false;
         }
+        let Some(canceller) = self.canceller.take() else { return false };
+        drop(canceller.cancel());
+        true
     }
 }
 
-/// Serves one connection until it ends and everything owed is sent or given up.
+/// Starts to serve one connection, until it ends and everything owed is sent or given up; then `ended` is
+/// called.
 ///
 /// # Errors
 /// The socket could not be given to the runtime.
-pub async fn serve<S: Session + 'static>(
+pub fn serve<S: Session + 'static>(
     stream: StdTcpStream,
     session: Rc<RefCell<S>>,
     control: Rc<ConnectionControl>,
     context: Rc<ConnectionContext>,
+    ended: impl FnOnce() + 'static,
 ) -> io::Result<()> {
     if context.driver == Driver::Epoll {
         stream.set_nonblocking(true)?;
@@ -95,120 +117,83 @@ pub async fn serve<S: Session + 'static>(
         // Fails only when the peer is gone already, which wakes both tasks too.
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
-    let codec = Rc::new(RefCell::new(Codec::Plain));
-    let mut writer =
-        monoio::spawn(write_loop(write_half, outbox.clone(), codec.clone(), context.clone()));
+    let input = ReadBuffer::new(context.read_pool.clone());
+    let ends = Rc::new(Ends { outbox, codec: RefCell::new(Codec::Plain), context });
+    let writer = monoio::spawn(write_loop(write_half, ends.clone()));
     session.borrow_mut().start();
-    let mut reader = Reader {
-        source: read_half,
-        descriptor,
-        input: ReadBuffer::new(context.read_pool.clone()),
-        ciphertext: None,
-        session: &session,
-        outbox: &outbox,
-        codec: &codec,
-        control: &control,
-        context: &context,
-    };
-    let reason = reader.run().await;
+    let mut reader =
+        Reader { source: read_half, descriptor, input, ciphertext: None, session, control, ends };
+    spawn(async move {
+        let reason = reader.run().await;
+        Box::pin(finish(reader, reason, writer)).await;
+        ended();
+    });
+    Ok(())
+}
+
+/// What the two tasks of a connection share.
+struct Ends {
+    outbox: Rc<Outbox>,
+    codec: RefCell<Codec>,
+    context: Rc<ConnectionContext>,
+}
+
+/// Sends what is still owed, or gives it up.
+async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: JoinHandle<()>) {
+    let Ends { outbox, context, .. } = &*reader.ends;
     // Whoever closed the outbox first knows why.
     let reason = outbox.close_reason().unwrap_or(reason);
-    session.borrow_mut().close(reason);
+    reader.session.borrow_mut().close(reason);
     outbox.close(reason);
     context.hook.request();
-    if !Box::pin(within(FLUSH_AT_CLOSE, &mut writer)).await {
+    if !within(FLUSH_AT_CLOSE, &mut writer).await {
         outbox.abort_socket();
         writer.await;
     }
     outbox.set_abort(None);
-    Ok(())
 }
 
 /// The read task of one connection.
-struct Reader<'a, S> {
+struct Reader<S> {
     source: OwnedReadHalf<TcpStream>,
     /// Of the same socket.
     descriptor: RawFd,
     /// What the session reads.
     input: ReadBuffer,
     /// What the socket fills, where that is not the same: with TLS.
-    ciphertext: Option<ReadBuffer>,
-    session: &'a RefCell<S>,
-    outbox: &'a Rc<Outbox>,
-    codec: &'a RefCell<Codec>,
-    control: &'a ConnectionControl,
-    context: &'a ConnectionContext,
+    ciphertext: Option<Box<ReadBuffer>>,
+    session: Rc<RefCell<S>>,
+    control: Rc<ConnectionControl>,
+    ends: Rc<Ends>,
 }
 
-impl<S: Session> Reader<'_, S> {
+impl<S: Session> Reader<S> {
     async fn run(&mut self) -> CloseReason {
         loop {
-            // The first time there is nothing to consume yet, but the session may have its mind made up.
-            let at_most = loop {
-                self.context.hook.before_batch();
-                let step = self.session.borrow_mut().receive(&mut self.input);
-                match step {
-                    Step::ReadMore => break None,
-                    Step::ReadMoreWithin(at_most) => break Some(at_most),
-                    Step::Again => self.context.hook.yield_turn().await,
-                    Step::WaitFor(wait) => {
-                        if !Box::pin(wait_for(wait, self.descriptor)).await {
-                            return CloseReason::ClientClosed;
-                        }
-                    }
-                    Step::StartTls(server) => {
-                        if let Err(reason) = Box::pin(self.start_tls(&server)).await {
-                            return reason;
-                        }
-                    }
-                    Step::Close(reason) => return reason,
-                }
+            let at_most = match self.work().await {
+                Ok(at_most) => at_most,
+                Err(reason) => return reason,
             };
-            if let Some(at_most) = at_most {
-                match Box::pin(self.fill_within(at_most)).await {
-                    Some(Ok(0)) => return CloseReason::ClientClosed,
-                    Some(Ok(_)) | None => continue,
-                    Some(Err(_)) => return CloseReason::ReadError,
-                }
-            }
-            let target = match &mut self.ciphertext {
-                None => &mut self.input,
-                Some(ciphertext) => {
-                    if self.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
-                        // The writer goes first: answers to the last commands may still be heard.
-                        self.context.hook.yield_turn().await;
-                        return CloseReason::ClientClosed;
-                    }
-                    self.input.release_if_empty();
-                    ciphertext
-                }
+            let read = match at_most {
+                None => self.read().await,
+                Some(at_most) => match Box::pin(self.fill_within(at_most)).await {
+                    Some(result) => result,
+                    None => continue,
+                },
             };
-            let cancel = (target.capacity() > READ_BUFFER_BYTES[1]).then(|| {
-                let canceller = self.control.canceller.take().unwrap_or_default();
-                let handle = canceller.handle();
-                *self.control.canceller.borrow_mut() = Some(canceller);
-                handle
-            });
-            self.context.operations.reads.submit();
-            let filled = target.fill(&mut self.source, cancel).await;
-            self.context.operations.reads.complete();
-            match filled {
+            match read {
                 Ok(0) => return CloseReason::ClientClosed,
-                Ok(_) => {
-                    let reads = self.control.reads.get() + 1;
-                    self.control.reads.set(reads);
-                    // Here a read that finds bytes is over at once: a fast peer would never let go.
-                    if self.context.driver == Driver::Epoll
-                        && reads.is_multiple_of(EPOLL_READS_PER_TURN)
-                    {
-                        self.context.hook.yield_turn().await;
-                    }
-                }
-                Err(error) if is_cancelled(&error) => {
-                    target.shrink();
-                    continue;
-                }
                 Err(_) => return CloseReason::ReadError,
+                Ok(_) if at_most.is_some() => continue,
+                Ok(_) => {}
+            }
+            let reads = self.control.reads.get() + 1;
+            self.control.reads.set(reads);
+            // Here a read that finds bytes is over at once: a fast peer would never let go.
+            if self.ends.context.driver == Driver::Epoll
+                && reads.is_multiple_of(EPOLL_READS_PER_TURN)
+            {
+                self.ends.context.hook.yield_turn().await;
             }
             if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
                 return CloseReason::ReadError;
@@ -216,12 +201,61 @@ impl<S: Session> Reader<'_, S> {
         }
     }
 
+    /// Lets the session do all it can with what is there; then it wants to read, perhaps not for longer than
+    /// some time. The first time there is nothing to consume yet, but the session may have its mind made up.
+    async fn work(&mut self) -> Result<Option<Duration>, CloseReason> {
+        let at_most = loop {
+            self.ends.context.hook.before_batch();
+            let step = self.session.borrow_mut().receive(&mut self.input);
+            match step {
+                Step::ReadMore => break None,
+                Step::ReadMoreWithin(at_most) => break Some(at_most),
+                Step::Again => self.ends.context.hook.yield_turn().await,
+                Step::WaitFor(wait) => {
+                    if !Box::pin(wait_for(wait, self.descriptor)).await {
+                        return Err(CloseReason::ClientClosed);
+                    }
+                }
+                Step::StartTls(server) => Box::pin(self.start_tls(&server)).await?,
+                Step::Close(reason) => return Err(reason),
+            }
+        };
+        if at_most.is_none() && self.ciphertext.is_some() {
+            if self.ends.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
+                // The writer goes first: answers to the last commands may still be heard.
+                self.ends.context.hook.yield_turn().await;
+                return Err(CloseReason::ClientClosed);
+            }
+            self.input.release_if_empty();
+        }
+        Ok(at_most)
+    }
+
+    /// Reads once. A connection that stays idle meanwhile exchanges its buffer for a smaller one.
+    async fn read(&mut self) -> io::Result<usize> {
+        loop {
+            let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
+            let handle = self.control.cancel_handle(target);
+            let reads = &self.ends.context.operations.reads;
+            reads.submit();
+            let result = match handle {
+                None => target.fill(&mut self.source).await,
+                Some(handle) => Box::pin(target.fill_cancelable(&mut self.source, handle)).await,
+            };
+            reads.complete();
+            match result {
+                Err(error) if is_cancelled(&error) => target.shrink(),
+                result => return result,
+            }
+        }
+    }
+
     /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never dropped.
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
-        self.context.operations.reads.submit();
-        let target = self.ciphertext.as_mut().unwrap_or(&mut self.input);
-        let mut read = pin!(target.fill(&mut self.source, Some(canceller.handle())));
+        self.ends.context.operations.reads.submit();
+        let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
+        let mut read = pin!(target.fill_cancelable(&mut self.source, canceller.handle()));
         let result = match finished_within(at_most, read.as_mut()).await {
             Some(result) => result,
             None => {
@@ -230,7 +264,7 @@ impl<S: Session> Reader<'_, S> {
                 read.await
             }
         };
-        self.context.operations.reads.complete();
+        self.ends.context.operations.reads.complete();
         match result {
             Err(error) if is_cancelled(&error) => None,
             other => Some(other),
@@ -239,7 +273,7 @@ impl<S: Session> Reader<'_, S> {
 
     /// Opens what the socket brought for the session.
     fn open_ciphertext(&mut self) -> Result<(), TlsFailure> {
-        let mut codec = self.codec.borrow_mut();
+        let mut codec = self.ends.codec.borrow_mut();
         let (Some(ciphertext), Some(pipe)) = (&mut self.ciphertext, codec.tls()) else {
             return Ok(());
         };
@@ -247,7 +281,7 @@ impl<S: Session> Reader<'_, S> {
         let result = pipe.feed(ciphertext.bytes_mut(), |opened| input.append(opened));
         ciphertext.consume(ciphertext.bytes().len());
         if pipe.has_outgoing() {
-            self.outbox.poke();
+            self.ends.outbox.poke();
         }
         result
     }
@@ -255,7 +289,7 @@ impl<S: Session> Reader<'_, S> {
     /// Changes from plain to TLS. The session hears how it went.
     async fn start_tls(&mut self, server: &TlsServer) -> Result<(), CloseReason> {
         let outcome = self.handshake(server).await;
-        if let Some(reason) = self.outbox.close_reason() {
+        if let Some(reason) = self.ends.outbox.close_reason() {
             return Err(reason);
         }
         let failed = outcome.is_err();
@@ -263,7 +297,7 @@ impl<S: Session> Reader<'_, S> {
         if failed {
             return Err(CloseReason::TlsHandshakeFailure);
         }
-        self.outbox.hold(false);
+        self.ends.outbox.hold(false);
         Ok(())
     }
 
@@ -272,26 +306,26 @@ impl<S: Session> Reader<'_, S> {
         let left = || deadline.saturating_duration_since(Instant::now());
         // From the moment nothing is on its way in clear, without an await in between, nothing leaves in
         // clear any more.
-        while self.outbox.pending_bytes() > 0 && !self.outbox.is_closing() {
-            let until = self.outbox.sent.value() + self.outbox.pending_bytes() as u64;
-            if !within(left(), self.outbox.sent.reached(until)).await {
+        while self.ends.outbox.pending_bytes() > 0 && !self.ends.outbox.is_closing() {
+            let until = self.ends.outbox.sent.value() + self.ends.outbox.pending_bytes() as u64;
+            if !within(left(), self.ends.outbox.sent.reached(until)).await {
                 return Err(TlsFailure::TimedOut);
             }
         }
-        if self.outbox.is_closing() {
+        if self.ends.outbox.is_closing() {
             return Err(TlsFailure::PeerGone);
         }
-        self.outbox.hold(true);
-        *self.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
+        self.ends.outbox.hold(true);
+        *self.ends.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
         // What was read past the plaintext belongs to TLS.
-        let mut ciphertext = ReadBuffer::new(self.context.read_pool.clone());
+        let mut ciphertext = ReadBuffer::new(self.ends.context.read_pool.clone());
         ciphertext.extend(self.input.bytes());
-        self.input = ReadBuffer::new(self.context.opened_pool.clone());
+        self.input = ReadBuffer::new(self.ends.context.opened_pool.clone());
         let mut is_new = !ciphertext.bytes().is_empty();
-        self.ciphertext = Some(ciphertext);
+        self.ciphertext = Some(Box::new(ciphertext));
         loop {
             if is_new {
-                if !within(left(), self.context.hook.heavy_step()).await {
+                if !within(left(), self.ends.context.hook.heavy_step()).await {
                     return Err(TlsFailure::TimedOut);
                 }
                 self.open_ciphertext()?;
@@ -311,7 +345,7 @@ impl<S: Session> Reader<'_, S> {
 
     /// Some once the handshake has ended.
     fn facts(&self) -> Option<TlsFacts> {
-        let mut codec = self.codec.borrow_mut();
+        let mut codec = self.ends.codec.borrow_mut();
         codec.tls().filter(|pipe| !pipe.is_handshaking()).map(|pipe| pipe.facts())
     }
 }
@@ -355,58 +389,52 @@ fn peer_is_gone(descriptor: RawFd) -> bool {
     }
 }
 
-async fn write_loop(
-    mut target: OwnedWriteHalf<TcpStream>,
-    outbox: Rc<Outbox>,
-    codec: Rc<RefCell<Codec>>,
-    context: Rc<ConnectionContext>,
-) {
-    while let Some(mut chunk) = outbox.next_chunk().await {
-        context.hook.before_send();
-        outbox.send_begins(Instant::now());
-        if codec.borrow().is_plain() {
-            let mut offset = 0;
-            while offset < chunk.len() {
-                context.operations.writes.submit();
-                let (result, slice) = target.write(chunk.slice(offset..)).await;
-                context.operations.writes.complete();
-                chunk = slice.into_inner();
-                match result {
-                    Ok(count) if count > 0 => {
-                        offset += count;
-                        outbox.send_progressed(count, Instant::now());
-                    }
-                    _ => {
-                        outbox.close(CloseReason::WriteError);
-                        break;
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let Some(mut chunk) = ends.outbox.next_chunk().await else { break };
+            ends.context.hook.before_send();
+            ends.outbox.send_begins(Instant::now());
+            if ends.codec.borrow().is_plain() {
+                let mut offset = 0;
+                while offset < chunk.len() {
+                    ends.context.operations.writes.submit();
+                    let (result, slice) = target.write(chunk.slice(offset..)).await;
+                    ends.context.operations.writes.complete();
+                    chunk = slice.into_inner();
+                    match result {
+                        Ok(count) if count > 0 => {
+                            offset += count;
+                            ends.outbox.send_progressed(count, Instant::now());
+                        }
+                        _ => {
+                            ends.outbox.close(CloseReason::WriteError);
+                            break;
+                        }
                     }
                 }
+            } else {
+                Box::pin(send_sealed(&mut target, &ends, &chunk)).await;
             }
-        } else {
-            Box::pin(send_sealed(&mut target, &outbox, &codec, &context, &chunk)).await;
+            ends.outbox.send_ends(chunk);
+            resume_paced(&ends);
         }
-        outbox.send_ends(chunk);
-        resume_paced(&outbox, &context);
+        resume_paced(&ends);
+        if !ends.codec.borrow().is_plain()
+            && !ends.outbox.close_reason().is_some_and(|why| why.discards_pending())
+        {
+            let bytes = ends.codec.borrow_mut().finish(&ends.context.sealed_pool);
+            Box::pin(write_all(&mut target, bytes, &ends.context, |_| {})).await;
+        }
+        // The peer sees the end of the stream after all that was owed, and the reader wakes up.
+        ends.outbox.abort_socket();
     }
-    resume_paced(&outbox, &context);
-    if !codec.borrow().is_plain()
-        && !outbox.close_reason().is_some_and(|why| why.discards_pending())
-    {
-        let bytes = codec.borrow_mut().finish(&context.sealed_pool);
-        Box::pin(write_all(&mut target, bytes, &context, |_| {})).await;
-    }
-    // The peer sees the end of the stream after all that was owed, and the reader wakes up.
-    outbox.abort_socket();
 }
 
 /// Sends one chunk as TLS records, and before it what TLS itself has to say.
-async fn send_sealed(
-    target: &mut OwnedWriteHalf<TcpStream>,
-    outbox: &Outbox,
-    codec: &RefCell<Codec>,
-    context: &ConnectionContext,
-    chunk: &[u8],
-) {
+async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk: &[u8]) {
+    let Ends { outbox, codec, context } = ends;
     let mut offset = 0;
     loop {
         let sealed = codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool);
@@ -459,7 +487,7 @@ async fn write_all(
 }
 
 /// Lets publishers on other shards go on once this consumer has drained, or is gone.
-fn resume_paced(outbox: &Outbox, context: &ConnectionContext) {
+fn resume_paced(Ends { outbox, context, .. }: &Ends) {
     if let Some(publishers) = outbox.take_resumable() {
         context.resumable.borrow_mut().extend(publishers);
         context.hook.request();

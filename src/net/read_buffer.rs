@@ -1,11 +1,12 @@
 //! Bytes of one peer that were read and not yet consumed.
 //!
-//! An idle connection holds the smallest class, a busy one grows to 64 KiB and shrinks again; only a
-//! message larger than that makes it larger, and never to more than twice what has arrived.
+//! A connection begins with the second class and grows to 64 KiB and shrinks again; only a message larger than
+//! that makes it larger, and never to more than twice what has arrived. One that is idle holds the smallest
+//! class: its next bytes take one read more.
 
 use std::rc::Rc;
 
-use monoio::buf::IoBufMut;
+use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf};
 use monoio::net::TcpStream;
 
@@ -15,6 +16,9 @@ use crate::base::pool::BufferPool;
 /// Reads that used less than a quarter of the buffer before it shrinks a class.
 const SHORT_READS_BEFORE_SHRINK: u8 = 16;
 
+/// The class of a connection that is in use; below it is only the one of idle connections.
+const CLASS_IN_USE_MIN: u8 = 1;
+
 /// See the module's words. Invariant: `start <= data.len() <= data.capacity()`.
 pub struct ReadBuffer {
     data: Vec<u8>,
@@ -22,14 +26,21 @@ pub struct ReadBuffer {
     start: usize,
     /// Bytes from `start` the current command takes, as far as known.
     needed: usize,
-    class: usize,
+    class: u8,
     short_reads: u8,
     pool: Rc<BufferPool>,
 }
 
 impl ReadBuffer {
     pub fn new(pool: Rc<BufferPool>) -> Self {
-        Self { data: Vec::new(), start: 0, needed: 0, class: 0, short_reads: 0, pool }
+        Self {
+            data: Vec::new(),
+            start: 0,
+            needed: 0,
+            class: CLASS_IN_USE_MIN,
+            short_reads: 0,
+            pool,
+        }
     }
 
     /// What is there to be parsed.
@@ -110,11 +121,11 @@ impl ReadBuffer {
     fn make_room(&mut self) {
         self.compact();
         let length = self.data.len();
-        let class_bytes = self.pool.class_bytes(self.class);
+        let class_bytes = self.class_bytes();
         let capacity = self.data.capacity();
         if length == 0 {
             if capacity != class_bytes {
-                let fresh = self.pool.take(class_bytes, self.class);
+                let fresh = self.pool.take(class_bytes, usize::from(self.class));
                 self.pool.give_back(std::mem::replace(&mut self.data, fresh));
             }
             return;
@@ -125,32 +136,61 @@ impl ReadBuffer {
         if capacity >= wanted && free > 0 {
             return;
         }
-        let mut larger = self.pool.take(wanted.max(length + 1), self.class);
+        let mut larger = self.pool.take(wanted.max(length + 1), usize::from(self.class));
         larger.extend_from_slice(&self.data);
         self.pool.give_back(std::mem::replace(&mut self.data, larger));
     }
 
-    /// Reads once; 0 = end of stream. With a handle the read can be cancelled, which loses nothing.
+    /// Reads once; 0 = end of stream.
+    ///
+    /// # Errors
+    /// The socket's.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+    pub fn fill(
+        &mut self,
+        source: &mut OwnedReadHalf<TcpStream>,
+    ) -> impl Future<Output = std::io::Result<usize>> {
+        async move {
+            let (result, slice) = source.read(self.lend()).await;
+            self.take_back(result, slice)
+        }
+    }
+
+    /// As `fill`, but the read can be cancelled, which loses nothing.
     ///
     /// # Errors
     /// The socket's; a cancelled read's is ECANCELED.
-    pub async fn fill(
+    pub async fn fill_cancelable(
         &mut self,
         source: &mut OwnedReadHalf<TcpStream>,
-        cancel: Option<CancelHandle>,
+        cancel: CancelHandle,
     ) -> std::io::Result<usize> {
+        let (result, slice) = source.cancelable_read(self.lend(), cancel).await;
+        self.take_back(result, slice)
+    }
+
+    /// The free part of the buffer, for a read.
+    fn lend(&mut self) -> SliceMut<Vec<u8>> {
         self.make_room();
         let begin = self.data.len();
-        let room = self.data.capacity() - begin;
-        let slice = std::mem::take(&mut self.data).slice_mut(begin..);
-        let (result, slice) = match cancel {
-            Some(handle) => Box::pin(source.cancelable_read(slice, handle)).await,
-            None => source.read(slice).await,
-        };
+        std::mem::take(&mut self.data).slice_mut(begin..)
+    }
+
+    /// What `lend` gave comes back with the result of a read into it.
+    fn take_back(
+        &mut self,
+        result: std::io::Result<usize>,
+        slice: SliceMut<Vec<u8>>,
+    ) -> std::io::Result<usize> {
+        let room = slice.end() - slice.begin();
         self.data = slice.into_inner();
         let count = result?;
         self.adapt(count, room);
         Ok(count)
+    }
+
+    fn class_bytes(&self) -> usize {
+        self.pool.class_bytes(usize::from(self.class))
     }
 
     fn adapt(&mut self, count: usize, room: usize) {
@@ -159,9 +199,9 @@ impl ReadBuffer {
                 true => self.pool.class_max(),
                 false => self.pool.class_max() - 1,
             };
-            self.class = (self.class + 1).min(class_max);
+            self.class = (self.class + 1).min(class_max as u8);
             self.short_reads = 0;
-        } else if count < self.pool.class_bytes(self.class) / 8 && self.class > 0 {
+        } else if count < self.class_bytes() / 8 && self.class > CLASS_IN_USE_MIN {
             self.short_reads += 1;
             if self.short_reads >= SHORT_READS_BEFORE_SHRINK {
                 self.class -= 1;
@@ -194,7 +234,7 @@ mod tests {
             size += bytes.len();
             assert_eq!(buffer.bytes().len(), size);
             assert!(buffer.bytes().ends_with(&bytes));
-            assert!(buffer.capacity() <= (size * 2).max(READ_BUFFER_BYTES[2]));
+            assert!(buffer.capacity() <= (size * 2).max(READ_BUFFER_BYTES[3]));
             if index % 50 == 0 {
                 buffer.consume(size);
                 size = 0;
@@ -217,12 +257,12 @@ mod tests {
         buffer.extend(&[b'x'; 300]);
         buffer.expect(1 << 30);
         buffer.make_room();
-        assert!(buffer.capacity() <= READ_BUFFER_BYTES[1]);
+        assert!(buffer.capacity() <= READ_BUFFER_BYTES[2]);
         for _ in 0..12 {
             let length = buffer.bytes().len();
             buffer.extend(&vec![b'x'; length]);
             buffer.make_room();
-            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[3]));
+            assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[4]));
         }
     }
 

@@ -19,7 +19,9 @@ use slab::Slab;
 
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
+use crate::base::huge_pages;
 use crate::base::ids::{ConnectionId, ShardId};
+use crate::base::limits::{HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX};
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::config::options::{Balance, Options};
@@ -84,6 +86,18 @@ pub struct Shard {
     /// The listeners were stopped for good.
     refusing: Cell<bool>,
     stopped: Cell<bool>,
+    /// It has asked for them.
+    huge_pages: Cell<bool>,
+}
+
+/// Bytes of an allocation that is a mapping of its own in the allocator.
+const NUDGE_BYTES: usize = 2 << 20;
+
+/// Has the allocator give freed pages back to the system. It does so when a page is freed some time after
+/// others were, and an idle shard frees nothing: the memory of a burst would stay. Nothing here is written, so
+/// no memory is taken.
+fn nudge_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
 }
 
 impl Shard {
@@ -125,25 +139,29 @@ impl Shard {
         let entry = Entry { session: session.clone(), control: control.clone() };
         let key = self.registry.borrow_mut().insert(entry);
         self.places.borrow_mut().insert(id, key);
-        let shard = self.clone();
-        spawn(async move {
-            let context = shard.connections.clone();
-            if let Err(error) = serve(accepted.stream, session.clone(), control, context).await {
-                tracing::error!("cid:{id} - the socket cannot be served: {error}");
-                session.borrow_mut().close(CloseReason::ReadError);
-                session.borrow().outbox().close(CloseReason::ReadError);
-            }
-            shard.record_closed(&mut session.borrow_mut());
-            shard.registry.borrow_mut().remove(key);
-            shard.places.borrow_mut().remove(&id);
-            shard.server.connection_closed();
-            shard.loads.of(shard.id).subtract();
-        });
+        let connections = self.connections.clone();
+        let (shard, served) = (self.clone(), session.clone());
+        let ended = move || shard.connection_ended(key, &served);
+        if let Err(error) = serve(accepted.stream, session.clone(), control, connections, ended) {
+            tracing::error!("cid:{id} - the socket cannot be served: {error}");
+            session.borrow_mut().close(CloseReason::ReadError);
+            session.borrow().outbox().close(CloseReason::ReadError);
+            self.connection_ended(key, &session);
+        }
+    }
+
+    fn connection_ended(&self, key: usize, session: &RefCell<ClientSession>) {
+        self.record_closed(&mut session.borrow_mut());
+        self.registry.borrow_mut().remove(key);
+        self.places.borrow_mut().remove(&session.borrow().id);
+        self.server.connection_closed();
+        self.loads.of(self.id).subtract();
     }
 
     /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes.
     fn tick(&self, now: Instant) {
         let write_deadline = self.clients.options.borrow().limits.write_deadline;
+        let mut shrinks_left = SHRINKS_PER_TICK_MAX;
         for (_, entry) in self.registry.borrow().iter() {
             let mut session = entry.session.borrow_mut();
             let outbox = session.outbox().clone();
@@ -155,9 +173,17 @@ impl Shard {
             {
                 outbox.close(reason);
             }
-            entry.control.shrink_if_idle();
+            let shrinks = entry.control.shrink_if_idle(shrinks_left > 0);
+            shrinks_left -= usize::from(shrinks);
         }
         self.record_pending();
+        if !self.huge_pages.get()
+            && self.broker.borrow().interest_total() >= HUGE_PAGES_SUBSCRIPTIONS_MIN
+        {
+            self.huge_pages.set(true);
+            huge_pages::allow();
+        }
+        nudge_allocator();
     }
 
     /// How often `tick` must run for deadlines to be kept within a quarter of their length.

@@ -119,6 +119,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             report: Box::new(move |broker, session, report| {
                 reporting.report(broker, session, report);
             }),
+            mapped: RefCell::default(),
         }),
         broker,
         server: seed.server,
@@ -142,6 +143,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
+        huge_pages: Cell::new(false),
     });
     // Weak: the shard owns the hook.
     let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));

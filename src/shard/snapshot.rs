@@ -121,9 +121,9 @@ fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails 
             Peer::Tcp(address) => Some((address.ip().to_canonical(), address.port())),
             Peer::Unix => None,
         },
-        name: facts.connect.name.clone(),
-        lang: facts.connect.lang.clone(),
-        version: facts.connect.version.clone(),
+        name: facts.connect.name.to_string(),
+        lang: facts.connect.lang.to_string(),
+        version: facts.connect.version.to_string(),
         account: facts.account.to_owned(),
         user: facts.user.to_owned(),
         subscription_list: Vec::new(),
@@ -137,7 +137,7 @@ fn subscription_details(connection: u64, subscription: &Subscription) -> Subscri
         queue: text(subscription.queue()),
         sid: text(subscription.sid()),
         delivered: subscription.delivered.get(),
-        max: subscription.max.get(),
+        max: subscription.max(),
     }
 }
 

@@ -176,6 +176,7 @@ impl World {
                         logins: RefCell::default(),
                         random: RefCell::new(fastrand::Rng::with_seed(seed)),
                         report: Box::new(|_, _, _| {}),
+                        mapped: RefCell::default(),
                     }),
                     broker,
                     resumable,

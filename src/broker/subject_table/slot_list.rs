@@ -114,6 +114,7 @@ impl<V> Many<V> {
         let position = self.values.len();
         if position == self.pairs.len() {
             let index = u32::try_from(position).expect("fewer than 2^32 subscriptions of a filter");
+            assert!(index != Slot::NONE);
             self.pairs.push(Pair { slot_at: index, position_of: index });
             self.trim_below = self.pairs.len() / 4;
         }

@@ -1,6 +1,9 @@
 //! INFO and CONNECT, the two JSON commands. Source: nats-server server/server.go (Info) and
 //! server/client.go (ClientOpts).
 
+use std::fmt;
+use std::ops::Deref;
+
 use serde::{Deserialize, Serialize};
 
 /// What a client is told, in the order nats-server emits it; fields that are off are left out.
@@ -58,6 +61,37 @@ impl Info {
     }
 }
 
+/// A text that is empty nearly always, and then takes one pointer: every connection holds ten of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub struct Text(Option<Box<Box<str>>>);
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self((!text.is_empty()).then(|| Box::new(text.into_boxed_str())))
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deref().fmt(f)
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.as_deref().map_or("", |text| text)
+    }
+}
+
 /// A client's CONNECT. Keys match in any letter case, null keeps the default, unknown keys are ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectOptions {
@@ -68,16 +102,16 @@ pub struct ConnectOptions {
     pub headers: bool,
     pub no_responders: bool,
     pub protocol: i64,
-    pub auth_token: String,
-    pub user: String,
-    pub pass: String,
-    pub nkey: String,
-    pub jwt: String,
-    pub sig: String,
-    pub name: String,
-    pub lang: String,
-    pub version: String,
-    pub account: String,
+    pub auth_token: Text,
+    pub user: Text,
+    pub pass: Text,
+    pub nkey: Text,
+    pub jwt: Text,
+    pub sig: Text,
+    pub name: Text,
+    pub lang: Text,
+    pub version: Text,
+    pub account: Text,
     pub new_account: bool,
 }
 
@@ -92,16 +126,16 @@ impl Default for ConnectOptions {
             headers: false,
             no_responders: false,
             protocol: 0,
-            auth_token: String::new(),
-            user: String::new(),
-            pass: String::new(),
-            nkey: String::new(),
-            jwt: String::new(),
-            sig: String::new(),
-            name: String::new(),
-            lang: String::new(),
-            version: String::new(),
-            account: String::new(),
+            auth_token: Text::default(),
+            user: Text::default(),
+            pass: Text::default(),
+            nkey: Text::default(),
+            jwt: Text::default(),
+            sig: Text::default(),
+            name: Text::default(),
+            lang: Text::default(),
+            version: Text::default(),
+            account: Text::default(),
             new_account: false,
         }
     }
@@ -188,7 +222,7 @@ mod tests {
             .expect("valid");
         assert!(!options.verbose && options.echo && options.pedantic);
         options.merge(br#"{"pedantic":false}"#).expect("valid");
-        assert_eq!((options.verbose, options.pedantic, options.name.as_str()), (false, false, "n"));
+        assert_eq!((options.verbose, options.pedantic, &*options.name), (false, false, "n"));
     }
 
     #[test]
