@@ -19,12 +19,19 @@ readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders q
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly GO_CASES=("${CLIENT_CASES[@]}" hello_world)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
+readonly SECURE_CASES=("${CLIENT_CASES[@]}" tls_password tls_nkey)
+# shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
 # The system account, with the command line tool and nats-server's types: no language, but run like one.
 readonly SYSTEM_CASES=(server_list server_info reports requests checks top events account_info kick
     monitor_types)
-readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world bench round_trip "${SYSTEM_CASES[@]}")
+readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip
+    "${SYSTEM_CASES[@]}")
+
+# 32 bytes of 7, as a seed and as the public key that belongs to it.
+readonly NKEY_SEED=SUAAOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBZ5FE
+readonly NKEY_PUBLIC=UDVEU3DD4KOFECV66VIHWEZOYX4ZKR3WV27L464SIIPOU2IUI3JCYSJF
 
 readonly DEFAULT_PORT=4222
 readonly SERVER_START_SECONDS_MAX=15
@@ -155,7 +162,8 @@ note() {
 
 clean_up() {
     local pid
-    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}" "${reference_pid:-}"; do
+    for pid in "${program_pid:-}" "${install_pid:-}" "${server_pid:-}" "${secure_pid:-}" \
+        "${reference_pid:-}"; do
         if [[ -n $pid ]] && kill -0 "$pid" 2>/dev/null; then
             kill "$pid" 2>/dev/null || true
             wait_for_exit "$pid" 5 || kill -KILL "$pid" 2>/dev/null || true
@@ -370,6 +378,55 @@ start_server() {
     done
 }
 
+# A second server with TLS, passwords and nkeys, for the cases about those.
+start_secure_server() {
+    secure_pid=''
+    [[ " $* " == *" tls_"* ]] || return 0
+    make_certificates
+    local main_port=$port
+    pick_port
+    secure_port=$port port=$main_port
+    cat >"$work/secure.conf" <<EOF
+listen: "127.0.0.1:$secure_port"
+tls { cert_file: "$work/server.pem", key_file: "$work/server-key.pem" }
+authorization { users: [ {user: app, password: "s3cret"}, {nkey: $NKEY_PUBLIC} ] }
+EOF
+    : >"$work/secure.log"
+    "$work/server/nats-server" -c "$work/secure.conf" "${server_flags[@]}" \
+        >"$work/secure.log" 2>&1 </dev/null &
+    secure_pid=$!
+    local deadline=$((SECONDS + SERVER_START_SECONDS_MAX))
+    until grep --quiet 'Server is ready' "$work/secure.log"; do
+        if ! kill -0 "$secure_pid" 2>/dev/null || ((SECONDS > deadline)); then
+            note "the server with TLS did not start; its log:"
+            sed 's/^/    /' "$work/secure.log"
+            return 0
+        fi
+        sleep 0.02
+    done
+}
+
+stop_secure_server() {
+    [[ -n ${secure_pid:-} ]] || return 0
+    kill -TERM "$secure_pid" 2>/dev/null || true
+    wait_for_exit "$secure_pid" "$SERVER_STOP_SECONDS_MAX" || kill -KILL "$secure_pid" || true
+    secure_pid=''
+    cat "$work/secure.log" >>"$server_log"
+}
+
+# An authority and a certificate for localhost, once per run.
+make_certificates() {
+    [[ ! -e $work/server.pem ]] || return 0
+    command -v openssl >/dev/null || install_debian openssl
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+        -keyout "$work/ca-key.pem" -out "$work/ca.pem" -subj '/CN=interop authority' 2>/dev/null
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+        -keyout "$work/server-key.pem" -out "$work/server.csr" -subj '/CN=localhost' 2>/dev/null
+    printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' >"$work/server.ext"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca-key.pem" \
+        -CAcreateserial -days 2 -out "$work/server.pem" -extfile "$work/server.ext" 2>/dev/null
+}
+
 # Stops it as an operator would, and expects it to end with status 0.
 stop_server() {
     local signal=TERM status=0
@@ -413,6 +470,7 @@ cases_of() {
     local -n own_cases=CLIENT_CASES
     case $1 in
         go) local -n own_cases=GO_CASES ;;
+        python | js) local -n own_cases=SECURE_CASES ;;
         cli) local -n own_cases=CLI_CASES ;;
         system) local -n own_cases=SYSTEM_CASES ;;
     esac
@@ -516,14 +574,17 @@ run_program() {
         done
         return
     fi
+    start_secure_server "$@"
     command_of "$language"
     : >"$log"
     rm -f "$work/requests" "$work/answers"
     mkfifo "$work/requests" "$work/answers"
-    NATS_URL="nats://127.0.0.1:$port" NATS_MONITOR="http://127.0.0.1:$monitor_port" \
+    NATS_URL="nats://127.0.0.1:$port" INTEROP_CASES="$*" INTEROP_NKEY_SEED=$NKEY_SEED \
+        INTEROP_SECURE_URL="tls://localhost:${secure_port:-0}" INTEROP_CA="$work/ca.pem" \
+        NATS_MONITOR="http://127.0.0.1:$monitor_port" \
         REFERENCE_URL="nats://127.0.0.1:$reference_port" \
-        REFERENCE_MONITOR="http://127.0.0.1:$reference_monitor" INTEROP_CASES="$*" timeout "$PROGRAM_SECONDS_MAX" \
-        "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
+        REFERENCE_MONITOR="http://127.0.0.1:$reference_monitor" \
+        timeout "$PROGRAM_SECONDS_MAX" "${command[@]}" <"$work/answers" >"$work/requests" 2>>"$log" &
     program_pid=$!
     exec {answers}>"$work/answers" {requests}<"$work/requests"
     while IFS= read -r line <&"$requests"; do
@@ -546,6 +607,7 @@ run_program() {
     program_pid=''
     stop_reference
     stop_server
+    stop_secure_server
     for name in "$@"; do
         if [[ -z ${results["$configuration|$language|$name"]:-} ]]; then
             record "$name" "the program ended with status $status and no result, see $log"
@@ -596,7 +658,7 @@ replay_against_real_server() {
     fi
     note "replaying the transcripts against nats-server $NATS_SERVER_VERSION"
     if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
-        cargo test --release --test transcripts </dev/null); then
+        cargo test --release --test transcripts --test refused_files </dev/null); then
         record replay pass
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"

@@ -6,7 +6,7 @@
 #[path = "fuzz/mutate.rs"]
 mod mutate;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -27,6 +27,7 @@ use midge::broker::Broker;
 use midge::broker::outbox::Outbox;
 use midge::client::session::{ClientContext, ClientSession, ShardCounters};
 use midge::config::auth_options::Secret;
+use midge::config::load;
 use midge::config::options::Options;
 use midge::config::surroundings::Surroundings;
 use midge::monitor::endpoints::plan;
@@ -60,7 +61,7 @@ fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
 }
 
 const LIMITS: ParserLimits =
-    ParserLimits { control_line_bytes_max: 64, payload_bytes_max: 128, headers: true };
+    ParserLimits { control_line_bytes_max: 128, payload_bytes_max: 128, headers: true };
 
 /// What a connection may leave unparsed: a control line with blanks before it, and one payload.
 const PENDING_BYTES_MAX: usize =
@@ -204,6 +205,52 @@ fn flags() {
             _ => {}
         }
     });
+}
+
+/// A file of the corpus, damaged: it is read or refused with words, the same way twice, and what is read
+/// can be judged.
+#[test]
+fn configuration_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut corpus: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "conf"))
+        .map(|path| (path.display().to_string(), std::fs::read(&path).expect("a file")))
+        .collect();
+    corpus.sort();
+    let (read, refused) = (Cell::new(0u64), Cell::new(0u64));
+    fuzz("configuration_files", |random| {
+        let mut text = corpus[random.usize(..corpus.len())].1.clone();
+        if random.u8(..4) == 0 {
+            text.extend_from_slice(&corpus[random.usize(..corpus.len())].1);
+        }
+        mutate::mutate(random, &mut text);
+        let files = FuzzedFiles(text);
+        let load = || load::load_file(Path::new("file.conf"), &files, random_is_even(&files.0));
+        match load() {
+            Ok(loaded) => {
+                read.set(read.get() + 1);
+                let again = load().expect("it was read before");
+                assert_eq!(again.options.config_digest, loaded.options.config_digest);
+                // Either is fine, but neither panics.
+                let _ = load::validate(&loaded.options);
+                let _ = AuthState::build(&loaded.options, None);
+            }
+            Err(reason) => {
+                refused.set(refused.get() + 1);
+                assert!(!reason.trim().is_empty(), "refused without a word");
+                assert_eq!(load().err(), Some(reason));
+            }
+        }
+    });
+    let (read, refused) = (read.get(), refused.get());
+    assert!(read + refused < INPUTS || (read > INPUTS / 20 && refused > INPUTS / 20), "{read}");
+}
+
+/// Some bit of the text, the same every time.
+fn random_is_even(text: &[u8]) -> bool {
+    text.len().is_multiple_of(2)
 }
 
 /// A shard's clients, with one that listens to everything.

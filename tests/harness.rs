@@ -71,6 +71,7 @@ fn latency_plan(mode: Mode) -> LatencyPlan {
         late_limit: Duration::from_secs(10),
         late_share_max: 1.0,
         seed: 1,
+        beside: None,
     }
 }
 

@@ -461,7 +461,8 @@ fn a_thousand_half_open_handshakes_cost_little_and_end_at_the_timeout() {
     let world = World::new();
     let server = world.start("2", "timeout: 1", "debug: true");
     let mut established = world.connect(&server);
-    // The first round shows what buffers and pools hold for good; the second must not add to it.
+    // The first rounds show what buffers and pools hold for good, on a busy host not all of it at once; the
+    // last must not add to it.
     let mut resident = Vec::new();
     for round in 0..3 {
         let mut sockets: Vec<TcpStream> = (0..COUNT).map(|_| half_open(server.address())).collect();
@@ -481,7 +482,9 @@ fn a_thousand_half_open_handshakes_cost_little_and_end_at_the_timeout() {
     }
     established.round_trip().unwrap();
     world.connect(&server).round_trip().unwrap();
-    let (first, last) = (resident[0].0.max(resident[0].1), resident[2].0.max(resident[2].1));
+    let most =
+        |rounds: &[(usize, usize)]| rounds.iter().map(|(held, after)| *held.max(after)).max();
+    let (first, last) = (most(&resident[..2]).unwrap(), most(&resident[2..]).unwrap());
     assert!(last < first + 4096, "kB while open and after: {resident:?}");
     assert!(first < 128 << 10, "kB while open and after: {resident:?}");
 }

@@ -27,6 +27,12 @@ pub const PENDING_BYTES_PACE: usize = 1 << 20;
 /// checked again. Past it the client is told `Authentication Timeout`. Enforced by the session's tick.
 pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Password checks that wait for a helper thread, those of clients that are gone included: who comes and goes
+/// fast must not fill the memory between two of them. Past it a check is not made and its client runs into
+/// `PASSWORD_CHECK_WAIT_MAX`. Enforced by `shard::Offload`.
+pub const PASSWORD_CHECKS_MAX: usize = 1 << 17;
+const _: () = assert!(PASSWORD_CHECKS_MAX > CONNECTIONS_MAX, "all clients may log in at once");
+
 /// Helper threads for bcrypt at most. They use cores that no shard is pinned to, one each. Enforced by
 /// `shard::Offload`.
 pub const OFFLOAD_THREADS_MAX: usize = 4;

@@ -189,6 +189,10 @@ impl ClientSession {
     /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
     /// the subscriptions they may no longer have.
     pub fn reload(&mut self) -> Option<CloseReason> {
+        // It ends already, and the broker does not know it any more; only its last bytes are still leaving.
+        if self.detached {
+            return None;
+        }
         self.renew_trace();
         let identity = self.identity.clone()?;
         let auth = self.context.auth.borrow().clone();

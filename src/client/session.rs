@@ -40,8 +40,8 @@ use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 use crate::protocol::nats::parser::{
-    Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max, plain_publish,
-    repeated_publish,
+    PLAIN_LINE_BYTES_MAX, Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max,
+    plain_publish, repeated_publish,
 };
 use crate::protocol::subject;
 
@@ -465,6 +465,8 @@ impl ClientSession {
                 &format!("Permissions Violation for Publish with Reply of {reply}"),
                 &format!("Publish Violation - Reply {reply}"),
             );
+            // The route cache still holds another subject: a line like this one is not to be learnt.
+            self.route_allowed = false;
             return false;
         }
         true
@@ -642,6 +644,7 @@ impl ClientSession {
     fn is_quick(&self) -> bool {
         !self.parser.is_skipping()
             && self.trace.is_none()
+            && self.limits.control_line_bytes_max >= PLAIN_LINE_BYTES_MAX
             && matches!(self.stage, Stage::Fresh | Stage::Connected)
     }
 
@@ -792,7 +795,7 @@ impl Session for ClientSession {
             if self.stage == Stage::CheckingPassword {
                 let Some(wait) = &self.login_wait else { break Step::ReadMore };
                 let gate = wait.gate.clone();
-                break Step::WaitFor(Wait::Gate { gate, until: 1, at_most: None });
+                break Step::WaitFor(Wait::Login { gate });
             }
             let bytes = &input.bytes()[consumed_total..];
             if quick

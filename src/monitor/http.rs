@@ -174,6 +174,8 @@ pub struct Response {
     pub cross_origin: bool,
     /// What the lists leave out because they were too long; empty when nothing.
     pub cut: bool,
+    /// Shards that did not answer in time: what they know is missing.
+    pub late_shards: Vec<usize>,
     pub body: Vec<u8>,
 }
 
@@ -183,17 +185,38 @@ pub const HTML: &str = "text/html; charset=utf-8";
 
 impl Response {
     pub fn json(status: u16, body: Vec<u8>) -> Self {
-        Self { status, content_type: JSON, cross_origin: true, cut: false, body }
+        Self {
+            status,
+            content_type: JSON,
+            cross_origin: true,
+            cut: false,
+            late_shards: Vec::new(),
+            body,
+        }
     }
 
     pub fn text(status: u16, body: impl Into<String>) -> Self {
         let body = body.into().into_bytes();
-        Self { status, content_type: TEXT, cross_origin: false, cut: false, body }
+        Self {
+            status,
+            content_type: TEXT,
+            cross_origin: false,
+            cut: false,
+            late_shards: Vec::new(),
+            body,
+        }
     }
 
     pub fn html(body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { status: 200, content_type: HTML, cross_origin: false, cut: false, body }
+        Self {
+            status: 200,
+            content_type: HTML,
+            cross_origin: false,
+            cut: false,
+            late_shards: Vec::new(),
+            body,
+        }
     }
 
     /// Nothing by that name. Source: Go net/http NotFound.
@@ -236,6 +259,10 @@ impl Response {
         }
         if self.cut {
             head.push_str("X-Midge-Cut: true\r\n");
+        }
+        if !self.late_shards.is_empty() {
+            let names: Vec<String> = self.late_shards.iter().map(usize::to_string).collect();
+            head.push_str(&format!("X-Midge-Late-Shards: {}\r\n", names.join(",")));
         }
         if !keep_alive {
             head.push_str("Connection: close\r\n");

@@ -119,7 +119,7 @@ struct DurationSeries {
 const DURATION_SERIES: [DurationSeries; 2] = [
     DurationSeries {
         name: "midge_delivery_latency_seconds",
-        help: "For each send to a client: from the turn that read its oldest message to the kernel having taken all of it",
+        help: "For each send to a client: from the turn that took its oldest message, from a read or from another shard, to the kernel having taken it all",
         bound_step: 1,
         of: |s| &s.queued_durations,
     },

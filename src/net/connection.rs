@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -36,6 +36,9 @@ const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 
 /// Reads of one connection before others get their turn, where reading does not wait.
 const EPOLL_READS_PER_TURN: u32 = 8;
+
+/// How often the socket of a connection that waits for its login is looked at.
+const PEER_LOOK: Duration = Duration::from_millis(250);
 
 /// What the connections of one shard share.
 pub struct ConnectionContext {
@@ -98,6 +101,7 @@ pub async fn serve<S: Session + 'static>(
     session.borrow_mut().start();
     let mut reader = Reader {
         source: read_half,
+        descriptor,
         input: ReadBuffer::new(context.read_pool.clone()),
         ciphertext: None,
         session: &session,
@@ -123,6 +127,8 @@ pub async fn serve<S: Session + 'static>(
 /// The read task of one connection.
 struct Reader<'a, S> {
     source: OwnedReadHalf<TcpStream>,
+    /// Of the same socket.
+    descriptor: RawFd,
     /// What the session reads.
     input: ReadBuffer,
     /// What the socket fills, where that is not the same: with TLS.
@@ -145,7 +151,11 @@ impl<S: Session> Reader<'_, S> {
                     Step::ReadMore => break None,
                     Step::ReadMoreWithin(at_most) => break Some(at_most),
                     Step::Again => self.context.hook.yield_turn().await,
-                    Step::WaitFor(wait) => Box::pin(wait_for(wait)).await,
+                    Step::WaitFor(wait) => {
+                        if !Box::pin(wait_for(wait, self.descriptor)).await {
+                            return CloseReason::ClientClosed;
+                        }
+                    }
                     Step::StartTls(server) => {
                         if let Err(reason) = Box::pin(self.start_tls(&server)).await {
                             return reason;
@@ -310,8 +320,16 @@ fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
-async fn wait_for(wait: Wait) {
+/// False when the peer went away from a wait that is for it alone.
+async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
     match wait {
+        Wait::Login { gate } => {
+            while !within(PEER_LOOK, gate.reached(1)).await {
+                if peer_is_gone(descriptor) {
+                    return false;
+                }
+            }
+        }
         Wait::Gate { gate, until, at_most: None } => gate.reached(until).await,
         Wait::Gate { gate, until, at_most: Some(at_most) } => {
             within(at_most, gate.reached(until)).await;
@@ -319,6 +337,21 @@ async fn wait_for(wait: Wait) {
         Wait::Sent { outbox, until, at_most } => {
             within(at_most, outbox.sent.reached(until)).await;
         }
+    }
+    true
+}
+
+/// Whether the peer has reset a connection that nobody reads, or has closed it; bytes before its end that are
+/// not read yet hide an orderly close.
+fn peer_is_gone(descriptor: RawFd) -> bool {
+    use nix::errno::Errno;
+    use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
+    if getpeername::<SockaddrStorage>(descriptor).err() == Some(Errno::ENOTCONN) {
+        return true;
+    }
+    match recv(descriptor, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(count) => count == 0,
+        Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
     }
 }
 

@@ -54,6 +54,11 @@ pub enum Wait {
         until: u64,
         at_most: Option<Duration>,
     },
+    /// Until the gate is at 1: the outcome of a login is there. The connection ends if its peer goes
+    /// meanwhile: nobody is to be checked who does not wait for it.
+    Login {
+        gate: Rc<Gate>,
+    },
     /// Until a consumer's outbox has sent so much.
     Sent {
         outbox: Rc<Outbox>,

@@ -112,7 +112,10 @@ impl Answers {
             Ask::Subsz(options) => self.subsz(&options),
             Ask::Accountz(None) => pretty(&accounts::accountz(&self.facts())),
             Ask::Accountz(Some(name)) => self.account(&name),
-            Ask::Accstatz { unused, accounts } => pretty(&self.accstatz(unused, &accounts)),
+            Ask::Accstatz { unused, accounts } => {
+                let (statz, late_shards) = self.accstatz(unused, &accounts);
+                Response { late_shards, ..pretty(&statz) }
+            }
             Ask::Routez => others::routez(&self.facts()),
             Ask::Leafz => others::leafz(&self.facts()),
             Ask::Gatewayz => others::gatewayz(&self.facts()),
@@ -157,6 +160,7 @@ impl Answers {
         }
         let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
+        let mut late_shards = Vec::new();
         let mut total = 0;
         if options.state != State::Closed {
             let filter = options.filter.clone();
@@ -164,6 +168,7 @@ impl Answers {
             let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
                 shard.connection_page(&filter, from)
             });
+            late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
                 listed.extend(rows.into_iter().map(|row| Listed::Open {
                     shard,
@@ -188,6 +193,7 @@ impl Answers {
             let closed = self
                 .gatherer
                 .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            late_shards.extend(closed.late_shards);
             let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
@@ -201,7 +207,9 @@ impl Answers {
         let mut described = self.describe(selected, options);
         let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
         let response = pretty(&connz::connz(&facts, options, total, described));
-        Response { cut, ..response }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..response }
     }
 
     /// The clients of an account with a subscription that overlaps the filter.
@@ -215,19 +223,24 @@ impl Answers {
             overlaps: Some(filter.to_owned()),
             ..SubscriptionFilter::default()
         };
-        let found = self.subscriptions(filter);
+        let (found, _) = self.subscriptions(filter);
         found.into_iter().map(|(_, subscription)| subscription.connection).collect()
     }
 
-    /// At most `MONITOR_ENTRIES_MAX` subscriptions that pass the filter, with their accounts.
-    fn subscriptions(&mut self, filter: SubscriptionFilter) -> Vec<(String, SubscriptionDetails)> {
+    /// At most `MONITOR_ENTRIES_MAX` subscriptions that pass the filter, with their accounts; and the shards that
+    /// were late.
+    fn subscriptions(
+        &mut self,
+        filter: SubscriptionFilter,
+    ) -> (Vec<(String, SubscriptionDetails)>, Vec<usize>) {
         let starts = (0..self.gatherer.shard_count())
             .map(|shard| (shard, SubscriptionPlace::default()))
             .collect();
         let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
             shard.subscription_page(&filter, from)
         });
-        pages.answers.into_iter().flat_map(|list| list.1).collect()
+        let all = pages.answers.into_iter().flat_map(|list| list.1).collect();
+        (all, pages.late_shards)
     }
 
     /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
@@ -275,6 +288,7 @@ impl Answers {
             None => subsz::table_of(&shards, None),
         };
         let mut list = SubscriptionList::default();
+        let mut late_shards = shards.late_shards.clone();
         let mut cut = false;
         if options.list {
             let filter = SubscriptionFilter {
@@ -282,7 +296,8 @@ impl Answers {
                 subject: options.test.clone(),
                 ..SubscriptionFilter::default()
             };
-            let all = self.subscriptions(filter);
+            let (all, late) = self.subscriptions(filter);
+            late_shards.extend(late);
             cut = all.len() >= MONITOR_ENTRIES_MAX;
             list.total = all.len();
             if options.test.is_none() {
@@ -291,7 +306,9 @@ impl Answers {
             }
             list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
         }
-        Response { cut, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+        late_shards.sort_unstable();
+        late_shards.dedup();
+        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
     }
 
     fn account(&mut self, name: &str) -> Response {
@@ -301,7 +318,8 @@ impl Answers {
         };
         let shards = self.gatherer.all(|shard| shard.summary(true));
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
-        pretty(&accounts::account_detail(&facts, account, &table))
+        let late_shards = shards.late_shards.clone();
+        Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
     }
 
     /// One account's part of `/accountz`.
@@ -363,8 +381,8 @@ impl Answers {
         reports
     }
 
-    /// Of all accounts, or of those named.
-    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> AccountStatz {
+    /// Of all accounts, or of those named; with the shards that were late.
+    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> (AccountStatz, Vec<usize>) {
         let facts = self.facts();
         let shards = self.gatherer.all(|shard| shard.summary(false));
         let totals = self.walk_accounts();
@@ -374,7 +392,8 @@ impl Answers {
             (account.name.to_string(), subsz::table_of(&shards, Some(index)))
         });
         let tables = tables.collect();
-        accounts::accstatz(&facts, unused, wanted, &totals, &tables)
+        let late_shards = shards.late_shards.clone();
+        (accounts::accstatz(&facts, unused, wanted, &totals, &tables), late_shards)
     }
 
     /// The statistics of the whole server.
@@ -414,7 +433,7 @@ impl Answers {
     /// How many client subscriptions of an account overlap a filter; only those of a queue group if one is
     /// named.
     pub fn subscriber_count(&mut self, account: &str, filter: &str, queue: Option<&str>) -> usize {
-        let found = self.subscriptions(SubscriptionFilter {
+        let (found, _) = self.subscriptions(SubscriptionFilter {
             account: Some(account.to_owned()),
             within: Some(filter.to_owned()),
             ..SubscriptionFilter::default()

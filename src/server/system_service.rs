@@ -180,7 +180,8 @@ impl Loop {
     }
 
     fn account_connections(&mut self, facts: &ServerFacts, name: &str) -> Option<Vec<u8>> {
-        let (account, _) = self.answers.accstatz(true, &[name.to_owned()]).into_first()?;
+        let (statz, _) = self.answers.accstatz(true, &[name.to_owned()]);
+        let (account, _) = statz.into_first()?;
         let server = self.server_info(facts);
         Some(events::account_connections(&server, &account, SystemTime::now()))
     }
@@ -284,7 +285,7 @@ impl Loop {
                 let account = (asked.service == Service::AccountStatz).then_some(account);
                 let ask = requested::accstatz(arguments, account)?;
                 let Ask::Accstatz { unused, accounts } = ask else { return Ok(Answer::None) };
-                let statz = self.answers.accstatz(unused, &accounts);
+                let (statz, _) = self.answers.accstatz(unused, &accounts);
                 // An account without clients is another server's business.
                 return Ok(match statz.is_empty() && !unused {
                     true => Answer::None,

@@ -1,7 +1,7 @@
 //! Helper threads of the process for work that would stall a shard: bcrypt.
 //!
-//! An outcome comes back to the shard as a task. The queue holds at most one job per connection that is
-//! logging in, so connections bound it; a job whose connection is gone is left out.
+//! An outcome comes back to the shard as a task. The queue holds one job per connection that is logging in,
+//! and those of connections that went meanwhile, which are left out when their turn comes; it has a bound.
 //!
 //! They stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
 //! thread on each of those (four at most) and on no other. Where shards have every core there is one thread
@@ -9,6 +9,7 @@
 //! core back at once, and one that never rests leaves it a hundredth.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::ShardHandle;
 use crate::auth::password::PasswordJob;
 use crate::base::ids::ConnectionId;
-use crate::base::limits::OFFLOAD_THREADS_MAX;
+use crate::base::limits::{OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
 
 /// The priority beside shards: logins wait for messages, not the other way round.
 const NICE: i32 = 19;
@@ -32,6 +33,8 @@ struct Job {
 #[derive(Clone)]
 pub struct Offload {
     jobs: Sender<Job>,
+    /// Jobs in the queue. Only a count: the channel orders what the jobs hold.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Offload {
@@ -46,11 +49,13 @@ impl Offload {
             [] => vec![None],
             some => some.iter().copied().take(OFFLOAD_THREADS_MAX).map(Some).collect(),
         };
+        let waiting = Arc::new(AtomicUsize::new(0));
         for core in cores {
-            let queue = queue.clone();
+            let (queue, waiting) = (queue.clone(), waiting.clone());
             std::thread::Builder::new().name("midge-offload".into()).spawn(move || {
                 settle(core);
                 while let Some(job) = next(&queue) {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
                     if !job.password.is_wanted() {
                         continue;
                     }
@@ -60,7 +65,7 @@ impl Offload {
                 }
             })?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, waiting })
     }
 
     pub fn check_password(
@@ -69,6 +74,10 @@ impl Offload {
         connection: ConnectionId,
         shard: ShardHandle,
     ) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= PASSWORD_CHECKS_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let job = Job { password, connection, shard };
         assert!(self.jobs.send(job).is_ok(), "the helper threads live as long as this");
     }

@@ -63,8 +63,11 @@ fn is_go_duration(text: &str) -> bool {
     digits.parse::<f64>().is_ok() && ["ns", "µs", "ms", "s"].contains(&unit)
 }
 
-/// Who reads it, what is asked, and the fields as JSON pointers.
-const READ: [(&str, &str, &[(&str, Kind)]); 14] = [
+/// Fields as JSON pointers.
+type Fields = &'static [(&'static str, Kind)];
+
+/// Who reads it, what is asked, and what is read.
+const READ: [(&str, &str, Fields); 14] = [
     (
         "nats-top",
         "/varz",

@@ -397,6 +397,11 @@ impl World {
                     return false;
                 }
             }
+            Reader::Waiting(Wait::Login { gate }) => {
+                if gate.value() < 1 {
+                    return false;
+                }
+            }
             Reader::Waiting(Wait::Sent { outbox, until, .. }) => {
                 if outbox.sent.value() < *until && !timed_out {
                     return false;

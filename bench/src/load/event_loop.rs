@@ -27,6 +27,9 @@ pub enum Pacer {
 
 /// Up to this many sockets a spinning thread asks each directly; more go through epoll.
 pub(super) const DIRECT_READ_MAX: usize = 4;
+/// To a sender that expects no replies only PINGs come: it is looked at once in so many turns, a receiver in
+/// each.
+const TURNS_PER_SENDER_LOOK: u32 = 64;
 /// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// After the last send: nothing for this long means that the rest is lost.
@@ -205,6 +208,7 @@ impl<'a> LoadThread<'a> {
         let epoll = self.register_sockets()?;
         let mut ready = Vec::with_capacity(256);
         let mut last_look_ns = now_ns();
+        let mut turn = 0u32;
         loop {
             let now = now_ns();
             if now > self.common.start_ns {
@@ -222,7 +226,14 @@ impl<'a> LoadThread<'a> {
             };
             match &epoll {
                 None => {
-                    for place in 0..self.senders.len() + self.receivers.len() {
+                    turn = turn.wrapping_add(1);
+                    let first = match self.senders.iter().all(|sender| sender.tracker.is_none())
+                        && !turn.is_multiple_of(TURNS_PER_SENDER_LOOK)
+                    {
+                        true => self.senders.len(),
+                        false => 0,
+                    };
+                    for place in first..self.senders.len() + self.receivers.len() {
                         self.receive(place)?;
                     }
                 }

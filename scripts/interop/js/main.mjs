@@ -4,7 +4,13 @@
 import { createInterface } from "node:readline";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import { connect as connectTo, errors, headers as newHeaders } from "@nats-io/transport-node";
+import {
+  connect as connectTo,
+  errors,
+  headers as newHeaders,
+  nkeyAuthenticator,
+  nkeys,
+} from "@nats-io/transport-node";
 
 const url = process.env.NATS_URL;
 const waitMaxMs = 10_000;
@@ -327,6 +333,45 @@ async function closeCallbacks() {
   check(raised instanceof errors.ClosedConnectionError, `publishing when closed: ${raised}`);
 }
 
+function connectSecurely(options, tls = { caFile: process.env.INTEROP_CA }) {
+  const servers = process.env.INTEROP_SECURE_URL.replace("tls://", "");
+  return connectTo({ servers, tls, reconnect: false, maxReconnectAttempts: 0, ...options });
+}
+
+async function echo(connection, subject) {
+  const messages = connection.subscribe(subject, { max: 1 })[Symbol.asyncIterator]();
+  connection.publish(subject, "sealed");
+  const { value } = await within("the message", messages.next());
+  check(value.string() === "sealed", `got ${value.string()}`);
+  await connection.close();
+}
+
+async function isRefused(what, options, tls) {
+  let connection;
+  try {
+    connection = await connectSecurely(options, tls);
+  } catch {
+    return;
+  }
+  await connection.close();
+  throw new Error(`${what} is let in`);
+}
+
+async function tlsPassword() {
+  await echo(await connectSecurely({ user: "app", pass: "s3cret" }), "js.tls");
+  await isRefused("a wrong password", { user: "app", pass: "wrong" });
+  await isRefused("nobody", {});
+  await isRefused("a stranger to the authority", { user: "app", pass: "s3cret" }, {});
+}
+
+async function tlsNkey() {
+  const seed = (text) => nkeyAuthenticator(new TextEncoder().encode(text));
+  const known = seed(process.env.INTEROP_NKEY_SEED);
+  await echo(await connectSecurely({ authenticator: known }), "js.nkey");
+  const stranger = nkeyAuthenticator(nkeys.createUser().getSeed());
+  await isRefused("a stranger's nkey", { authenticator: stranger });
+}
+
 const cases = {
   publish_subscribe: publishSubscribe,
   wildcards,
@@ -340,6 +385,8 @@ const cases = {
   reconnect,
   lame_duck: lameDuck,
   close_callbacks: closeCallbacks,
+  tls_password: tlsPassword,
+  tls_nkey: tlsNkey,
 };
 
 for (const name of process.env.INTEROP_CASES.split(/\s+/).filter(Boolean)) {

@@ -6,10 +6,12 @@ scripts/interop.sh.
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 
 import nats
+import nkeys
 from nats.errors import ConnectionClosedError, MaxPayloadError, NoRespondersError
 
 URL = os.environ["NATS_URL"]
@@ -314,6 +316,54 @@ async def close_callbacks():
     raise AssertionError("publishing on a closed connection raised no error")
 
 
+async def connect_securely(**options):
+    trust = options.pop("trust", os.environ["INTEROP_CA"])
+    return await nats.connect(
+        os.environ["INTEROP_SECURE_URL"],
+        tls=ssl.create_default_context(cafile=trust),
+        connect_timeout=WAIT_MAX_S,
+        allow_reconnect=False,
+        max_reconnect_attempts=0,
+        error_cb=report_error,
+        **options,
+    )
+
+
+async def echo(connection, subject):
+    subscription = await connection.subscribe(subject)
+    await connection.publish(subject, b"sealed")
+    message = await subscription.next_msg(WAIT_MAX_S)
+    assert message.data == b"sealed", f"got {message.data!r}"
+    await connection.close()
+
+
+async def is_refused(what, expected, **options):
+    try:
+        connection = await connect_securely(**options)
+    except Exception as error:  # the client has several names for it
+        text = f"{type(error).__name__} {error}"
+        assert expected.lower() in text.lower(), f"{what}: {text}"
+        return
+    await connection.close()
+    raise AssertionError(f"{what} is let in")
+
+
+async def tls_password():
+    await echo(await connect_securely(user="app", password="s3cret"), "python.tls")
+    await is_refused("a wrong password", "Authorization", user="app", password="wrong")
+    await is_refused("nobody", "Authorization")
+    await is_refused(
+        "a stranger to the authority", "certificate", trust=None, user="app", password="s3cret"
+    )
+
+
+async def tls_nkey():
+    seed = os.environ["INTEROP_NKEY_SEED"]
+    await echo(await connect_securely(nkeys_seed_str=seed), "python.nkey")
+    stranger = nkeys.encode_seed(bytes([8] * 32), nkeys.PREFIX_BYTE_USER).decode()
+    await is_refused("a stranger's nkey", "Authorization", nkeys_seed_str=stranger)
+
+
 CASES = {
     case.__name__: case
     for case in [
@@ -329,6 +379,8 @@ CASES = {
         reconnect,
         lame_duck,
         close_callbacks,
+        tls_password,
+        tls_nkey,
     ]
 }
 

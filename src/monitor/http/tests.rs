@@ -103,6 +103,18 @@ fn an_answer_to_head_has_the_length_but_no_body() {
     assert!(text.ends_with("\r\n\r\n"));
 }
 
+#[test]
+fn an_answer_names_what_is_missing_from_it() {
+    let head = |response: &Response| {
+        let bytes = response.encode(SystemTime::UNIX_EPOCH, true, true);
+        String::from_utf8(bytes).unwrap()
+    };
+    let whole = Response::json(200, b"{}".to_vec());
+    assert!(!head(&whole).contains("X-Midge-"));
+    let part = Response { cut: true, late_shards: vec![1, 3], ..whole };
+    assert!(head(&part).contains("\r\nX-Midge-Cut: true\r\nX-Midge-Late-Shards: 1,3\r\n"));
+}
+
 /// 20,000 inputs made of pieces of requests, cut and damaged at random: nothing panics, nothing is held
 /// beyond the bounds, and every request that comes out has a path.
 #[test]

@@ -416,7 +416,7 @@ fn no_bytes_before_the_login_panic_or_pile_up() {
     let wanted = Wanted { common_name: "alice", client: true, ..Wanted::default() };
     let alice = world.authority.issue(wanted);
     let servers = [server(&world.options()), server(&world.mutual_options())];
-    for seed in 0..1500 {
+    for seed in 0..20_000 {
         let mut random = fastrand::Rng::with_seed(seed);
         let server = &servers[random.usize(..2)];
         let version = VERSIONS[random.usize(..2)];

@@ -119,7 +119,10 @@ impl ConnectOptions {
     pub fn merge(&mut self, json: &[u8]) -> Result<(), BadConnect> {
         // Go's decoder replaces bytes that are not UTF-8; names are all they can be part of.
         let text = String::from_utf8_lossy(json);
-        let bad = |error: serde_json::Error| BadConnect(error.to_string());
+        // serde's own words quote what was there, and that may be a secret in the wrong place.
+        let bad = |error: serde_json::Error| {
+            BadConnect(format!("no JSON object, seen at column {}", error.column()))
+        };
         let mut reader = serde_json::Deserializer::from_str(&text);
         let fields =
             std::collections::BTreeMap::<String, serde_json::Value>::deserialize(&mut reader);
@@ -132,7 +135,10 @@ impl ConnectOptions {
         reader.end().map_err(bad)?;
         for (key, value) in fields {
             if !value.is_null() {
-                self.set(&key.to_ascii_lowercase(), value).map_err(bad)?;
+                let key = key.to_ascii_lowercase();
+                let set = self.set(&key, value);
+                // Only the keys that are known here can fail.
+                set.map_err(|_| BadConnect(format!("the value of {key} is of a wrong type")))?;
             }
         }
         Ok(())

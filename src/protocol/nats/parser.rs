@@ -188,6 +188,10 @@ impl Parser {
 /// before it, and a call costs more than a short loop.
 const SHORT_LINE_BYTES: usize = 64;
 
+/// Bytes of arguments in the longest line that `plain_publish` and `repeated_publish` take: a subject and what
+/// follows it. They do not look at the limit of a control line, so that must not be lower.
+pub const PLAIN_LINE_BYTES_MAX: usize = 2 * SHORT_LINE_BYTES;
+
 /// The verb and the blank that a plain PUB begins with.
 const PLAIN_VERB: &[u8; 4] = b"PUB ";
 

@@ -1,0 +1,171 @@
+//! Peers that do not log in: many, at once, for as long as they are let. SECURITY.md, "memory before login".
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::WAIT_MAX;
+use support::raw_client::RawClient;
+use support::server::Server;
+
+/// Connections at one time in each round.
+const STRANGERS: usize = 5_000;
+/// Bytes of memory that one of them may cost, buffers of the server and their share of tables included. A
+/// connection holds its smallest read buffer, what it has sent of a control line (4 KiB at most), and its task.
+const STRANGER_BYTES_MAX: u64 = 16 << 10;
+/// Rounds for each kind of stranger.
+const ROUNDS: usize = 5;
+/// KiB by which the last round may be above all before it.
+const GROWTH_KIB_MAX: u64 = 12 << 10;
+
+/// How far a stranger goes.
+#[derive(Clone, Copy, Debug)]
+enum Stops {
+    /// It says nothing at all.
+    AtOnce,
+    /// In the middle of a CONNECT of almost the largest size.
+    InConnect,
+    /// In the middle of the first verb.
+    InVerb,
+    /// It gave a wrong password whose check takes a while, and sends more that nobody reads.
+    InPasswordCheck,
+}
+
+impl Stops {
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::AtOnce => Vec::new(),
+            Self::InConnect => {
+                let mut bytes = b"CONNECT {\"name\":\"".to_vec();
+                bytes.resize(4000, b'x');
+                bytes
+            }
+            Self::InVerb => b"CON".to_vec(),
+            Self::InPasswordCheck => {
+                let mut bytes =
+                    b"CONNECT {\"user\":\"a\",\"pass\":\"wrong\"}\r\nPUB a 100000\r\n".to_vec();
+                bytes.resize(1500, b'x');
+                bytes
+            }
+        }
+    }
+}
+
+fn allow_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, wanted).expect("the soft limit may rise to the hard one");
+    let enough = limit.maximum.is_none_or(|maximum| maximum > STRANGERS as u64 + 100);
+    assert!(enough, "the hard limit of open files is {:?}", limit.maximum);
+}
+
+fn arrive(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect_timeout(&address, WAIT_MAX).expect("the server listens");
+    socket.set_read_timeout(Some(WAIT_MAX * 6)).expect("a timeout");
+    // INFO has come: the connection is the server's, not only the kernel's.
+    let mut first = [0; 1];
+    socket.read_exact(&mut first).expect("INFO");
+    socket.write_all(bytes).expect("the server takes it");
+    socket
+}
+
+/// Reads until the server closes; the rest of what it said.
+fn wait_for_the_end(socket: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    match socket.read_to_end(&mut rest) {
+        Ok(_) => rest,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
+        Err(error) => panic!("not closed: {error}"),
+    }
+}
+
+#[test]
+fn five_thousand_strangers_cost_little_and_leave_nothing_behind() {
+    allow_sockets();
+    // Cost 12 is a quarter of a second: nobody's check is done while the round lasts.
+    let hash = bcrypt::hash("right", 12).expect("cost 12 is allowed");
+    for stops in [Stops::AtOnce, Stops::InConnect, Stops::InVerb, Stops::InPasswordCheck] {
+        let config = format!(
+            "authorization {{ users: [ {{user: a, password: \"{hash}\"}}, {{user: b, password: b}} ], \
+             timeout: 60 }}"
+        );
+        let server = Server::midge(2, &config);
+        let mut friend = RawClient::connect(server.address()).expect("the server listens");
+        friend
+            .send(b"CONNECT {\"verbose\":false,\"user\":\"b\",\"pass\":\"b\"}\r\n")
+            .expect("sent");
+        friend.round_trip().expect("logged in");
+        let empty = server.memory_kib("VmRSS");
+        let bytes = stops.bytes();
+        let mut held = Vec::new();
+        for _ in 0..ROUNDS {
+            let strangers: Vec<TcpStream> =
+                (0..STRANGERS).map(|_| arrive(server.address(), &bytes)).collect();
+            friend.round_trip().expect("others are served");
+            held.push(server.memory_kib("VmRSS"));
+            drop(strangers);
+            support::wait_until("the strangers are gone", || {
+                friend.round_trip().expect("others are served");
+                open_sockets(&server) < 100
+            });
+        }
+        println!("{stops:?}: KiB empty {empty}, in each round {held:?}");
+        let most = held.iter().max().expect("there are rounds");
+        let each = (most - empty) * 1024 / STRANGERS as u64;
+        assert!(each < STRANGER_BYTES_MAX, "{stops:?}: {each} bytes each");
+        // The first rounds show what the allocator keeps of each thread for good, and how far rounds differ
+        // by themselves.
+        let (last, earlier) = held.split_last().expect("there are rounds");
+        let before = earlier.iter().max().expect("there are several");
+        assert!(*last < before + GROWTH_KIB_MAX, "{stops:?}: it grows: {held:?}");
+    }
+}
+
+fn open_sockets(server: &Server) -> usize {
+    let path = format!("/proc/{}/fd", server.process_id());
+    std::fs::read_dir(path).expect("the server runs").count()
+}
+
+#[test]
+fn strangers_are_sent_away_at_the_timeout_all_of_them() {
+    const COUNT: usize = 500;
+    allow_sockets();
+    let server = Server::midge(2, "authorization { token: planted, timeout: 1 }");
+    let bytes = Stops::InConnect.bytes();
+    let mut strangers: Vec<TcpStream> = (0..COUNT)
+        .map(|index| arrive(server.address(), if index % 2 == 0 { &bytes } else { b"" }))
+        .collect();
+    for stranger in &mut strangers {
+        let said = wait_for_the_end(stranger);
+        let end = b"-ERR 'Authentication Timeout'\r\n";
+        assert!(said.ends_with(end), "{}", said.escape_ascii());
+    }
+}
+
+/// The time to log in is the client's: what its password's check takes, and the queue before it, is not.
+#[test]
+fn a_check_that_takes_longer_than_the_timeout_lets_in_all_the_same() {
+    const CLIENTS: usize = 8;
+    let hash = bcrypt::hash("right", 11).expect("cost 11 is allowed");
+    let config = format!(
+        "authorization {{ users: [ {{user: a, password: \"{hash}\"}} ], timeout: \"50ms\" }}"
+    );
+    let server = Server::midge(2, &config);
+    let mut clients: Vec<RawClient> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = RawClient::connect(server.address()).expect("the server listens");
+            let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"right\"}\r\n";
+            client.send(connect.as_bytes()).expect("sent");
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        client.round_trip().expect("logged in");
+    }
+    // Whoever says nothing has no such excuse.
+    let mut silent = arrive(server.address(), b"");
+    let said = wait_for_the_end(&mut silent);
+    assert!(said.ends_with(b"-ERR 'Authentication Timeout'\r\n"), "{}", said.escape_ascii());
+}
