@@ -84,6 +84,10 @@ pub const SLOW_READS_MAX: u32 = 16;
 /// microseconds. The others follow at the next ticks. Enforced by the shard's ticker.
 pub const SHRINKS_PER_TICK_MAX: usize = 512;
 
+/// Connections whose timers are looked at in one turn: at some tenths of a microsecond each, what others wait
+/// for it stays below a tenth of a millisecond. Enforced by the shard's ticker.
+pub const TICKED_PER_TURN_MAX: usize = 128;
+
 /// Bytes of a message from which on a connection's buffers may grow to the largest class: for small messages
 /// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::outbox`.
 pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;

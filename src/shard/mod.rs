@@ -21,7 +21,9 @@ use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::huge_pages;
 use crate::base::ids::{ConnectionId, ShardId};
-use crate::base::limits::{HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX};
+use crate::base::limits::{
+    HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX, TICKED_PER_TURN_MAX,
+};
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::config::options::{Balance, Options};
@@ -100,6 +102,16 @@ fn nudge_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
 }
 
+/// One look at all connections, a part of them a turn.
+#[derive(Default)]
+struct TickPass {
+    next_key: usize,
+    /// Idle buffers given back so far.
+    shrinks: usize,
+    pending_sum: u64,
+    pending_max: u64,
+}
+
 impl Shard {
     /// Takes an accepted socket, or hands it to the shard with the fewest connections where that is wanted.
     /// It counts there at once, so that a burst is spread too.
@@ -158,11 +170,32 @@ impl Shard {
         self.loads.of(self.id).subtract();
     }
 
-    /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes.
-    fn tick(&self, now: Instant) {
+    /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes. Some connections a turn:
+    /// the shard serves its peers in between.
+    async fn tick(&self) {
+        let mut pass = TickPass::default();
+        while self.tick_some(&mut pass, Instant::now()) {
+            self.hook.yield_turn().await;
+            self.hook.before_batch();
+        }
+        self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
+        if !self.huge_pages.get()
+            && self.broker.borrow().interest_total() >= HUGE_PAGES_SUBSCRIPTIONS_MIN
+        {
+            self.huge_pages.set(true);
+            huge_pages::allow();
+        }
+        nudge_allocator();
+    }
+
+    /// True if there are more.
+    fn tick_some(&self, pass: &mut TickPass, now: Instant) -> bool {
         let write_deadline = self.clients.options.borrow().limits.write_deadline;
-        let mut shrinks_left = SHRINKS_PER_TICK_MAX;
-        for (_, entry) in self.registry.borrow().iter() {
+        let registry = self.registry.borrow();
+        let Some((last, _)) = registry.iter().next_back() else { return false };
+        let end = pass.next_key + TICKED_PER_TURN_MAX;
+        for key in pass.next_key..end.min(last + 1) {
+            let Some(entry) = registry.get(key) else { continue };
             let mut session = entry.session.borrow_mut();
             let outbox = session.outbox().clone();
             if outbox.send_age(now).is_some_and(|age| age > write_deadline) {
@@ -173,17 +206,14 @@ impl Shard {
             {
                 outbox.close(reason);
             }
-            let shrinks = entry.control.shrink_if_idle(shrinks_left > 0);
-            shrinks_left -= usize::from(shrinks);
+            let may_shrink = pass.shrinks < SHRINKS_PER_TICK_MAX;
+            pass.shrinks += usize::from(entry.control.shrink_if_idle(may_shrink));
+            let pending = outbox.pending_bytes() as u64;
+            pass.pending_sum += pending;
+            pass.pending_max = pass.pending_max.max(pending);
         }
-        self.record_pending();
-        if !self.huge_pages.get()
-            && self.broker.borrow().interest_total() >= HUGE_PAGES_SUBSCRIPTIONS_MIN
-        {
-            self.huge_pages.set(true);
-            huge_pages::allow();
-        }
-        nudge_allocator();
+        pass.next_key = end;
+        end <= last
     }
 
     /// How often `tick` must run for deadlines to be kept within a quarter of their length.
@@ -201,7 +231,7 @@ impl Shard {
             sleep(self.tick_interval()).await;
             // A shard nobody talks to still takes the interest that others announced.
             self.hook.before_batch();
-            self.tick(Instant::now());
+            self.tick().await;
         }
     }
 

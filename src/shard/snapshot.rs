@@ -415,15 +415,4 @@ impl Shard {
         let share = wanted.div_ceil(self.mesh.peer_count() + 1);
         wanted.min((share * 2).max(SMALL))
     }
-
-    /// Brings the figures up to date that are taken once per tick.
-    pub(super) fn record_pending(&self) {
-        let (mut sum, mut largest) = (0, 0);
-        for (_, entry) in self.registry.borrow().iter() {
-            let pending = entry.session.borrow().outbox().pending_bytes() as u64;
-            sum += pending;
-            largest = pending.max(largest);
-        }
-        self.recorded.pending_bytes.set((sum, largest));
-    }
 }
