@@ -11,6 +11,7 @@ use crate::base::limits::CLOSED_SUBSCRIPTIONS_MAX;
 use crate::config::auth_options::PermissionOptions;
 use crate::config::options::Options;
 use crate::net::listener::Peer;
+use crate::net::tls::TlsFacts;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 
@@ -23,6 +24,10 @@ pub struct SessionFacts<'a> {
     pub account: &'a str,
     /// Who logged in: a name, a public nkey, or `[REDACTED]` for a token; empty where nobody had to.
     pub user: &'a str,
+    /// None = plain, or not there yet.
+    pub tls: Option<&'a TlsFacts>,
+    /// TLS came before INFO.
+    pub tls_first: bool,
     pub started: Instant,
     /// Exact to a tick of the shard.
     pub last_activity: Instant,
@@ -96,6 +101,8 @@ impl ClientSession {
                 None => GLOBAL_ACCOUNT_NAME,
             },
             user: self.user(),
+            tls: self.tls.as_deref(),
+            tls_first: self.tls_first,
             started: self.started,
             last_activity: heard.max(outbox.last_sent()),
             rtt: self.rtt,

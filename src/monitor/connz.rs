@@ -293,6 +293,12 @@ struct ConnectionReport {
     lang: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tls_version: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    tls_cipher_suite: String,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_first: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     authorized_user: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -303,6 +309,10 @@ struct ConnectionReport {
     subscriptions_list_detail: Vec<SubscriptionReport>,
     #[serde(skip_serializing_if = "String::is_empty")]
     name_tag: String,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -373,6 +383,8 @@ fn report(
         list.iter().map(|one| SubscriptionReport::new(one, is_closed.then_some(&details.account)))
     };
     let is_global = details.account == GLOBAL_ACCOUNT_NAME;
+    // Of a connection that is gone nats-server no longer knows.
+    let tls = details.tls.as_ref().filter(|_| !is_closed);
     let when_auth = |text: &str| if options.auth { text.to_owned() } else { String::new() };
     ConnectionReport {
         cid: numbers.id,
@@ -397,6 +409,9 @@ fn report(
         name: details.name.clone(),
         lang: details.lang.clone(),
         version: details.version.clone(),
+        tls_version: tls.map_or("", |tls| tls.version),
+        tls_cipher_suite: tls.map_or_else(String::new, |tls| tls.cipher_suite.clone()),
+        tls_first: tls.is_some_and(|tls| tls.is_first),
         authorized_user: when_auth(&details.user),
         account: when_auth(if is_global { "" } else { &details.account }),
         subscriptions_list: match options.subscriptions {

@@ -123,7 +123,18 @@ pub struct ConnectionDetails {
     pub version: String,
     pub account: String,
     pub user: String,
+    pub tls: Option<TlsDetails>,
     pub subscription_list: Vec<SubscriptionDetails>,
+}
+
+/// What a connection's TLS agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsDetails {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    pub cipher_suite: String,
+    /// It came before INFO.
+    pub is_first: bool,
 }
 
 /// One subscription of a client.

@@ -21,7 +21,7 @@ use crate::client::session::ClientSession;
 use crate::monitor::snapshot::{
     AccountTotals, ClosedConnection, ClosedList, ConnectionDetails, ConnectionFilter,
     ConnectionNumbers, ConnectionRow, LaneSummary, OperationTotals, ShardSummary,
-    SubscriptionDetails, TableSummary,
+    SubscriptionDetails, TableSummary, TlsDetails,
 };
 use crate::net::listener::Peer;
 use crate::net::session::Session;
@@ -126,6 +126,11 @@ fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails 
         version: facts.connect.version.to_string(),
         account: facts.account.to_owned(),
         user: facts.user.to_owned(),
+        tls: facts.tls.map(|tls| TlsDetails {
+            version: tls.version,
+            cipher_suite: tls.cipher_suite.clone(),
+            is_first: facts.tls_first,
+        }),
         subscription_list: Vec::new(),
     }
 }

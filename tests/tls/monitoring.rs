@@ -200,3 +200,22 @@ fn https_needs_tls_and_bears_no_http_beside_it() {
     let error = start("http_port: 8222, https_port: 8443");
     assert!(error.contains("can't specify both HTTP (8222) and HTTPs (8443) ports"), "{error}");
 }
+
+#[test]
+fn connections_tell_what_their_tls_agreed_on() {
+    let world = World::new();
+    for (block, tls_first) in [("", false), ("handshake_first: true", true)] {
+        let server = world.start("2", block, HTTPS);
+        let opening = Opening { tls_first, ..world.opening() };
+        let mut client = TlsClient::connect(server.address(), &opening).unwrap();
+        client.log_in().unwrap();
+        let (_, body) = get(&mut open(&world, port_of(&server)), "/connz");
+        let connz: Value = serde_json::from_slice(&body).unwrap();
+        let connection = &connz["connections"][0];
+        assert_eq!(connection["tls_version"], "1.3", "{connz}");
+        let suite = connection["tls_cipher_suite"].as_str().unwrap();
+        assert!(suite.starts_with("TLS_AES_") || suite.starts_with("TLS_CHACHA20_"), "{suite}");
+        let said = if tls_first { Value::Bool(true) } else { Value::Null };
+        assert_eq!(connection["tls_first"], said, "{connz}");
+    }
+}
