@@ -657,7 +657,7 @@ replay_against_real_server() {
     fi
     note "replaying the transcripts against nats-server $NATS_SERVER_VERSION"
     if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
-        cargo test --release --test transcripts --test refused_files </dev/null); then
+        cargo test --test transcripts --test refused_files </dev/null); then
         record replay pass
     else
         record replay "the transcripts differ from nats-server $NATS_SERVER_VERSION"
@@ -706,7 +706,7 @@ check_harness() {
     done
     note "testing midge-bench against nats-server $NATS_SERVER_VERSION"
     if (cd "$root" && NATS_SERVER=$cache/bin/nats-server \
-        cargo test --release --package midge-bench </dev/null); then
+        cargo test --package midge-bench </dev/null); then
         record tests pass
     else
         record tests "midge-bench's tests fail against nats-server $NATS_SERVER_VERSION"

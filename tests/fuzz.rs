@@ -55,7 +55,7 @@ fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
     for seed in seeds {
         let run = || check(&mut Rng::with_seed(seed));
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            panic!("MIDGE_FUZZ_SEED={seed} cargo test --release --test fuzz {name}");
+            panic!("MIDGE_FUZZ_SEED={seed} cargo test --test fuzz {name}");
         }
     }
 }

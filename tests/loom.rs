@@ -3,7 +3,7 @@
 //!
 //! `base::ring` and all of `mesh` are compiled here a second time, over loom's atomics; broker and outbox
 //! are the library's. A shard sleeps as `net::runtime::TurnHook` does. A wake-up that is lost leaves a
-//! thread asleep for ever, which loom reports as a deadlock. `cargo test --release --test loom [name]`;
+//! thread asleep for ever, which loom reports as a deadlock. `cargo test --test loom [name]`;
 //! `LOOM_MAX_PREEMPTIONS=4` looks further.
 
 // The second copies are used in part.
@@ -299,7 +299,7 @@ fn main() {
         println!("model {name} ... {} ({took:.1?})", if passed { "ok" } else { "FAILED" });
     }
     if failed > 0 {
-        eprintln!("{failed} models failed: cargo test --release --test loom [name]");
+        eprintln!("{failed} models failed: cargo test --test loom [name]");
         std::process::exit(1);
     }
 }

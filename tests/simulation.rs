@@ -1,7 +1,7 @@
 //! The broker core under a deterministic scheduler: 1 to 5 shards of real sessions over the real lanes,
 //! no sockets and no threads, against a flat list of subscriptions.
 //!
-//! `cargo test --release --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
+//! `cargo test --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
 //! `MIDGE_SIM_SEED=17` one. `-- --nocapture forwards` prints what a publish costs on 2 to 64 shards.
 
 #[path = "simulation/clients.rs"]
@@ -62,7 +62,7 @@ fn every_seed_keeps_the_laws() {
                 sum.wakes += outcome.totals.wakes;
             }
             Err(reason) => panic!(
-                "MIDGE_SIM_SEED={seed} cargo test --release --test simulation every_seed: {reason}"
+                "MIDGE_SIM_SEED={seed} cargo test --test simulation every_seed: {reason}"
             ),
         }
     }
