@@ -61,9 +61,9 @@ fn every_seed_keeps_the_laws() {
                 sum.stalls += outcome.totals.stalls;
                 sum.wakes += outcome.totals.wakes;
             }
-            Err(reason) => panic!(
-                "MIDGE_SIM_SEED={seed} cargo test --test simulation every_seed: {reason}"
-            ),
+            Err(reason) => {
+                panic!("MIDGE_SIM_SEED={seed} cargo test --test simulation every_seed: {reason}")
+            }
         }
     }
     println!("{count} seeds: {deliveries} deliveries, {sum:?}");
