@@ -49,14 +49,7 @@ const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 impl CertificateNames {
     /// None when the bytes are no X.509 certificate.
     pub fn from_der(der: &[u8]) -> Option<Self> {
-        let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
-        let mut body = Reader(certificate.expect(SEQUENCE)?);
-        if body.peek() == Some(EXPLICIT_VERSION) {
-            body.next()?;
-        }
-        body.expect(INTEGER)?;
-        body.expect(SEQUENCE)?; // signature algorithm
-        body.expect(SEQUENCE)?; // issuer
+        let mut body = body_from_validity(der)?;
         body.expect(SEQUENCE)?; // validity
         let mut names = Self { subject: read_name(body.expect(SEQUENCE)?)?, ..Self::default() };
         body.expect(SEQUENCE)?; // public key
@@ -155,9 +148,8 @@ fn dotted(content: &[u8]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("."))
 }
 
-/// The last moment a certificate is good for. None when the bytes are no X.509 certificate, or when that
-/// moment is before 1970.
-pub fn not_after(der: &[u8]) -> Option<SystemTime> {
+/// What a certificate says of itself, from its validity on.
+fn body_from_validity(der: &[u8]) -> Option<Reader<'_>> {
     let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
     let mut body = Reader(certificate.expect(SEQUENCE)?);
     if body.peek() == Some(EXPLICIT_VERSION) {
@@ -166,7 +158,13 @@ pub fn not_after(der: &[u8]) -> Option<SystemTime> {
     body.expect(INTEGER)?;
     body.expect(SEQUENCE)?; // signature algorithm
     body.expect(SEQUENCE)?; // issuer
-    let mut validity = Reader(body.expect(SEQUENCE)?);
+    Some(body)
+}
+
+/// The last moment a certificate is good for. None when the bytes are no X.509 certificate, or when that
+/// moment is before 1970.
+pub fn not_after(der: &[u8]) -> Option<SystemTime> {
+    let mut validity = Reader(body_from_validity(der)?.expect(SEQUENCE)?);
     validity.next()?;
     let (tag, text) = validity.next()?;
     let (year_size, text) = match tag {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
+use crate::base::limits::TURN_DELIVERIES_MAX;
 use crate::broker::link::{Congestion, Forward, Source};
 use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
@@ -54,8 +55,6 @@ pub struct RouteCache {
     list: Option<Rc<MatchList>>,
     /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
     head: Vec<u8>,
-    /// And nothing else.
-    is_only: bool,
 }
 
 impl RouteCache {
@@ -70,7 +69,6 @@ impl RouteCache {
         if let [subscription] = &list.plain[..] {
             encode::message_head(&mut self.head, subject, subscription.sid());
         }
-        self.is_only = list.plain.len() == 1 && list.groups.is_empty() && list.links.is_empty();
         self.list = Some(list);
     }
 
@@ -123,6 +121,12 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Whether the others come first now.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.deliveries >= TURN_DELIVERIES_MAX || self.congestion.is_some()
+    }
+
     fn note_paced(&mut self, outbox: &Rc<Outbox>) {
         let larger =
             self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
@@ -178,20 +182,13 @@ impl Broker {
         };
         let mut delivered =
             !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
-        if cache.is_only || (list.groups.is_empty() && list.links.is_empty()) {
-            if !self.expired.is_empty() {
-                self.remove_expired();
-            }
-            return delivered;
-        }
-        if list.groups.is_empty() {
+        if !list.groups.is_empty() {
+            delivered |= self.route_to_groups(publisher, message, list, no_echo, turn);
+        } else if !list.links.is_empty() {
             self.forward_plain(publisher, no_echo, message, &list.links, turn);
-            if !self.expired.is_empty() {
-                self.remove_expired();
-            }
-            return true;
+            delivered = true;
         }
-        delivered |= self.route_beyond(publisher, message, list, no_echo, turn);
+        self.remove_expired();
         delivered
     }
 
@@ -214,7 +211,7 @@ impl Broker {
     }
 
     /// Picks a member of each queue group and sends a copy over each link that wants one.
-    fn route_beyond(
+    fn route_to_groups(
         &mut self,
         publisher: &Publisher,
         message: &Message<'_>,
@@ -233,7 +230,6 @@ impl Broker {
                 Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
             self.forward(source, message, &list.links, &picks, turn);
         }
-        self.remove_expired();
         delivered
     }
 
@@ -459,9 +455,7 @@ impl Broker {
                 self.redirect(from, forward, group, queue);
             }
         }
-        if !self.expired.is_empty() {
-            self.remove_expired();
-        }
+        self.remove_expired();
     }
 
     /// Sends a queue message that found no member here to another link that has one.

@@ -20,7 +20,7 @@ use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_res
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::{PACE_MS_MAX, TURN_DELIVERIES_MAX};
+use crate::base::limits::PACE_MS_MAX;
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
@@ -387,16 +387,7 @@ impl ClientSession {
         }
         self.in_messages += 1;
         self.in_bytes += message.body.len() as u64;
-        if self.connect.verbose {
-            self.outbox.push_bytes(encode::OK);
-        }
-        let publisher =
-            Publisher { client: self.key, account: self.account, echo: self.connect.echo };
-        let delivered =
-            broker.publish_again(&publisher, message, &mut self.route_cache, &mut self.turn);
-        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
-            broker.send_no_responders(&publisher, message.subject, message.reply);
-        }
+        self.hand_over(broker, message, Broker::publish_again);
     }
 
     /// Remembers how the line of a message just published began, if the next one like it needs no second
@@ -480,15 +471,23 @@ impl ClientSession {
 
     #[inline]
     fn publish_mapped(&mut self, broker: &mut Broker, message: &Message<'_>) {
-        if !self.may_publish(message) {
-            return;
+        if self.may_publish(message) {
+            self.hand_over(broker, message, Broker::publish);
         }
-        if self.connect.verbose {
-            self.outbox.push_bytes(encode::OK);
-        }
+    }
+
+    /// Gives the broker a message that may be published, by one of its two ways to take one.
+    #[inline(always)]
+    fn hand_over(
+        &mut self,
+        broker: &mut Broker,
+        message: &Message<'_>,
+        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
+    ) {
+        self.ok();
         let publisher =
             Publisher { client: self.key, account: self.account, echo: self.connect.echo };
-        let delivered = broker.publish(&publisher, message, &mut self.route_cache, &mut self.turn);
+        let delivered = publish(broker, &publisher, message, &mut self.route_cache, &mut self.turn);
         if !delivered && self.connect.no_responders && !message.reply.is_empty() {
             broker.send_no_responders(&publisher, message.subject, message.reply);
         }
@@ -788,7 +787,7 @@ impl Session for ClientSession {
             {
                 consumed_total += consumed;
                 self.publish_again(&mut broker, &message);
-                if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
+                if self.turn.is_over() {
                     break Step::Again;
                 }
                 continue;
@@ -797,7 +796,7 @@ impl Session for ClientSession {
                 consumed_total += consumed;
                 self.publish(&mut broker, &message);
                 self.learn_line(bytes, &message);
-                if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some() {
+                if self.turn.is_over() {
                     break Step::Again;
                 }
                 continue;
@@ -825,8 +824,7 @@ impl Session for ClientSession {
                         break Step::Close(reason);
                     }
                     quick = self.is_quick();
-                    if self.turn.deliveries >= TURN_DELIVERIES_MAX || self.turn.congestion.is_some()
-                    {
+                    if self.turn.is_over() {
                         break Step::Again;
                     }
                 }

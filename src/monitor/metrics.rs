@@ -22,13 +22,13 @@ use crate::base::log;
 /// What Prometheus is told the format is.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// One number that every shard has.
-struct ShardSeries {
+/// One number that every `T` has.
+struct Series<T> {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
     kind: Kind,
-    of: fn(&ShardSummary) -> u64,
+    of: fn(&T) -> u64,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -37,20 +37,20 @@ enum Kind {
     Gauge,
 }
 
-const fn series(
+const fn series<T>(
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
     kind: Kind,
-    of: fn(&ShardSummary) -> u64,
-) -> ShardSeries {
-    ShardSeries { name, help, unit, kind, of }
+    of: fn(&T) -> u64,
+) -> Series<T> {
+    Series { name, help, unit, kind, of }
 }
 
 use Kind::{Counter, Gauge};
 
 #[rustfmt::skip]
-const SHARD_SERIES: [ShardSeries; 24] = [
+const SHARD_SERIES: [Series<ShardSummary>; 24] = [
     series("midge_received_messages", "Messages that clients published", None, Counter, |s| s.in_messages),
     series("midge_received", "Headers and payloads that clients published", Some(Unit::Bytes), Counter, |s| s.in_bytes),
     series("midge_sent_messages", "Messages queued for clients", None, Counter, |s| s.out_messages),
@@ -77,34 +77,15 @@ const SHARD_SERIES: [ShardSeries; 24] = [
     series("midge_queue_members_gone", "Queue messages whose members all left meanwhile", None, Counter, |s| s.queue_members_gone),
 ];
 
-/// One number that every account has.
-struct AccountSeries {
-    name: &'static str,
-    help: &'static str,
-    unit: Option<Unit>,
-    kind: Kind,
-    of: fn(&AccountReport) -> u64,
-}
-
-const fn account_series(
-    name: &'static str,
-    help: &'static str,
-    unit: Option<Unit>,
-    kind: Kind,
-    of: fn(&AccountReport) -> u64,
-) -> AccountSeries {
-    AccountSeries { name, help, unit, kind, of }
-}
-
 #[rustfmt::skip]
-const ACCOUNT_SERIES: [AccountSeries; 7] = [
-    account_series("midge_account_connections", "Open client connections of the account", None, Gauge, |a| a.totals.connections as u64),
-    account_series("midge_account_subscriptions", "Subscriptions of the account's clients", None, Gauge, |a| a.subscriptions as u64),
-    account_series("midge_account_received_messages", "Messages that clients of the account published", None, Counter, |a| a.totals.in_messages),
-    account_series("midge_account_received", "Headers and payloads that clients of the account published", Some(Unit::Bytes), Counter, |a| a.totals.in_bytes),
-    account_series("midge_account_sent_messages", "Messages queued for clients of the account", None, Counter, |a| a.totals.out_messages),
-    account_series("midge_account_sent", "Headers and payloads queued for clients of the account", Some(Unit::Bytes), Counter, |a| a.totals.out_bytes),
-    account_series("midge_account_slow_consumers", "Clients of the account closed because they did not keep up", None, Counter, |a| a.totals.slow_consumers),
+const ACCOUNT_SERIES: [Series<AccountReport>; 7] = [
+    series("midge_account_connections", "Open client connections of the account", None, Gauge, |a| a.totals.connections as u64),
+    series("midge_account_subscriptions", "Subscriptions of the account's clients", None, Gauge, |a| a.subscriptions as u64),
+    series("midge_account_received_messages", "Messages that clients of the account published", None, Counter, |a| a.totals.in_messages),
+    series("midge_account_received", "Headers and payloads that clients of the account published", Some(Unit::Bytes), Counter, |a| a.totals.in_bytes),
+    series("midge_account_sent_messages", "Messages queued for clients of the account", None, Counter, |a| a.totals.out_messages),
+    series("midge_account_sent", "Headers and payloads queued for clients of the account", Some(Unit::Bytes), Counter, |a| a.totals.out_bytes),
+    series("midge_account_slow_consumers", "Clients of the account closed because they did not keep up", None, Counter, |a| a.totals.slow_consumers),
 ];
 
 /// Durations that every shard has, at every or at every other bound.
@@ -179,52 +160,6 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn encode_shard(
-        &self,
-        encoder: &mut DescriptorEncoder,
-        series: &ShardSeries,
-    ) -> Result<(), Error> {
-        let kind = match series.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-        };
-        let mut metric =
-            encoder.encode_descriptor(series.name, series.help, series.unit.as_ref(), kind)?;
-        for summary in &self.shards {
-            let value = (series.of)(summary);
-            let labels = [("shard", summary.shard.to_string())];
-            let labelled = metric.encode_family(&labels)?;
-            match series.kind {
-                Kind::Counter => ConstCounter::new(value).encode(labelled)?,
-                Kind::Gauge => ConstGauge::new(value).encode(labelled)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn encode_account(
-        &self,
-        encoder: &mut DescriptorEncoder,
-        series: &AccountSeries,
-    ) -> Result<(), Error> {
-        let kind = match series.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-        };
-        let mut metric =
-            encoder.encode_descriptor(series.name, series.help, series.unit.as_ref(), kind)?;
-        for report in self.accounts.iter().take(METRICS_ACCOUNTS_MAX) {
-            let value = (series.of)(report);
-            let labels = [("account", report.name.as_str())];
-            let labelled = metric.encode_family(&labels)?;
-            match series.kind {
-                Kind::Counter => ConstCounter::new(value).encode(labelled)?,
-                Kind::Gauge => ConstGauge::new(value).encode(labelled)?,
-            }
-        }
-        Ok(())
-    }
-
     fn encode_durations(
         &self,
         encoder: &mut DescriptorEncoder,
@@ -315,17 +250,45 @@ impl Snapshot {
     }
 }
 
+/// One series, with the label that tells the items apart.
+fn encode_series<'a, T: 'a>(
+    encoder: &mut DescriptorEncoder,
+    series: &Series<T>,
+    label: &str,
+    items: impl Iterator<Item = (String, &'a T)>,
+) -> Result<(), Error> {
+    let kind = match series.kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+    };
+    let mut metric =
+        encoder.encode_descriptor(series.name, series.help, series.unit.as_ref(), kind)?;
+    for (name, item) in items {
+        let value = (series.of)(item);
+        let labels = [(label, name)];
+        let labelled = metric.encode_family(&labels)?;
+        match series.kind {
+            Kind::Counter => ConstCounter::new(value).encode(labelled)?,
+            Kind::Gauge => ConstGauge::new(value).encode(labelled)?,
+        }
+    }
+    Ok(())
+}
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         for series in &SHARD_SERIES {
-            self.encode_shard(&mut encoder, series)?;
+            let shards = self.shards.iter().map(|summary| (summary.shard.to_string(), summary));
+            encode_series(&mut encoder, series, "shard", shards)?;
         }
         for series in &DURATION_SERIES {
             self.encode_durations(&mut encoder, series)?;
         }
         self.encode_operations(&mut encoder)?;
         for series in &ACCOUNT_SERIES {
-            self.encode_account(&mut encoder, series)?;
+            let accounts = self.accounts.iter().take(METRICS_ACCOUNTS_MAX);
+            let accounts = accounts.map(|report| (report.name.clone(), report));
+            encode_series(&mut encoder, series, "account", accounts)?;
         }
         self.encode_server(&mut encoder)
     }

@@ -11,8 +11,8 @@ use crate::host::interrupt;
 use crate::host::pin;
 use crate::host::server_process::{Sample, Sampler, ServerProcess};
 use crate::load::event_loop::{
-    DIRECT_READ_MAX, Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
-    respond, sleep_until_ready,
+    Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
+    register_sockets, respond, sleep_until_ready,
 };
 use crate::load::latency::{self, Mode};
 use crate::load::layout::Layout;
@@ -113,13 +113,7 @@ pub fn run(
          server shows in few round trips; `latency` without --closed-loop shows it in all that were due",
         layout.publisher_count
     ));
-    let sampler = match server.and_then(ServerProcess::open) {
-        Ok(process) => Some(Sampler::start(process)),
-        Err(reason) => {
-            result.warn(format!("server CPU and memory not measured: {reason}"));
-            None
-        }
-    };
+    let sampler = result.server_process(server).map(Sampler::start);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
@@ -288,22 +282,9 @@ impl<'a> LoadThread<'a> {
     }
 
     fn register_sockets(&self) -> Result<Option<rustix::fd::OwnedFd>, Failure> {
-        let count = self.requesters.len() + self.receivers.len();
-        if self.common.pacer == Pacer::Spin && count <= DIRECT_READ_MAX {
-            return Ok(None);
-        }
-        let sockets = self
-            .requesters
-            .iter()
-            .map(|requester| &requester.sender.connection)
-            .chain(self.receivers.iter().map(|receiver| &receiver.connection));
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        for (place, connection) in sockets.enumerate() {
-            let data = epoll::EventData::new_u64(place as u64);
-            epoll::add(&epoll, &connection.stream, data, epoll::EventFlags::IN)
-                .map_err(std::io::Error::from)?;
-        }
-        Ok(Some(epoll))
+        let requesters = self.requesters.iter().map(|requester| &requester.sender.connection);
+        let receivers = self.receivers.iter().map(|receiver| &receiver.connection);
+        register_sockets(self.common.pacer, requesters.chain(receivers).collect())
     }
 
     fn is_over(&self, now: u64) -> bool {

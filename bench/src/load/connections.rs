@@ -45,13 +45,7 @@ pub fn run(
         format!("{} with {} subscriptions each", plan.connection_count, plan.subscriptions_each);
     let mut result = RunResult::new("connections", &label);
     let wanted = within_descriptor_limit(plan.connection_count, &mut result)?;
-    let mut process = match server.clone().and_then(ServerProcess::open) {
-        Ok(process) => Some(process),
-        Err(reason) => {
-            result.warn(format!("server CPU and memory not measured: {reason}"));
-            None
-        }
-    };
+    let mut process = result.server_process(server.clone());
     probe(dialer, plan, server, progress, "before", &mut result)?;
     std::thread::sleep(SETTLE);
     let mut samples: Vec<Sample> = Vec::new();

@@ -26,7 +26,7 @@ pub enum Pacer {
 }
 
 /// Up to this many sockets a spinning thread asks each directly; more go through epoll.
-pub(super) const DIRECT_READ_MAX: usize = 4;
+const DIRECT_READ_MAX: usize = 4;
 /// To a sender that expects no replies only PINGs come: it is looked at once in so many turns, a receiver in
 /// each.
 const TURNS_PER_SENDER_LOOK: u32 = 64;
@@ -260,24 +260,10 @@ impl<'a> LoadThread<'a> {
         }
     }
 
-    /// None when a spinning thread has so few sockets that asking each is the quickest.
     fn register_sockets(&self) -> Result<Option<rustix::fd::OwnedFd>, Failure> {
-        let sockets = self
-            .senders
-            .iter()
-            .map(|sender| &sender.connection)
-            .chain(self.receivers.iter().map(|receiver| &receiver.connection));
-        let count = self.senders.len() + self.receivers.len();
-        if self.common.pacer == Pacer::Spin && count <= DIRECT_READ_MAX {
-            return Ok(None);
-        }
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        for (place, connection) in sockets.enumerate() {
-            let data = epoll::EventData::new_u64(place as u64);
-            epoll::add(&epoll, &connection.stream, data, epoll::EventFlags::IN)
-                .map_err(std::io::Error::from)?;
-        }
-        Ok(Some(epoll))
+        let senders = self.senders.iter().map(|sender| &sender.connection);
+        let receivers = self.receivers.iter().map(|receiver| &receiver.connection);
+        register_sockets(self.common.pacer, senders.chain(receivers).collect())
     }
 
     /// Writes the messages that are due, in one go per connection: on time that is one message, and after a
@@ -475,4 +461,22 @@ pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
         outgoing.bytes.extend_from_slice(payload);
         outgoing.bytes.extend_from_slice(b"\r\n");
     }
+}
+
+/// What a thread waits for its sockets on, each under its place in the list. None when a spinning thread has
+/// so few of them that asking each is the quickest.
+pub(super) fn register_sockets(
+    pacer: Pacer,
+    connections: Vec<&Connection>,
+) -> Result<Option<rustix::fd::OwnedFd>, Failure> {
+    if pacer == Pacer::Spin && connections.len() <= DIRECT_READ_MAX {
+        return Ok(None);
+    }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
+    for (place, connection) in connections.into_iter().enumerate() {
+        let data = epoll::EventData::new_u64(place as u64);
+        epoll::add(&epoll, &connection.stream, data, epoll::EventFlags::IN)
+            .map_err(std::io::Error::from)?;
+    }
+    Ok(Some(epoll))
 }

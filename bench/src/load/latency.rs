@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::interrupt;
 use crate::host::pin;
-use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::host::server_process::{Sample, Sampler};
 use crate::load::disturbance::{self, Disturbance};
 use crate::load::event_loop::{
     Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
@@ -99,13 +99,7 @@ pub fn run(
         ));
     }
     let mut result = RunResult::new("latency", &plan.label());
-    let sampler = match server.and_then(ServerProcess::open) {
-        Ok(process) => Some(Sampler::start(process)),
-        Err(reason) => {
-            result.warn(format!("server CPU and memory not measured: {reason}"));
-            None
-        }
-    };
+    let sampler = result.server_process(server).map(Sampler::start);
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
     let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;

@@ -126,13 +126,7 @@ pub fn run(
         )));
     }
     let mut result = RunResult::new("throughput", &layout.label());
-    let sampler = match server.and_then(ServerProcess::open) {
-        Ok(process) => Some(Sampler::start(process)),
-        Err(reason) => {
-            result.warn(format!("server CPU and memory not measured: {reason}"));
-            None
-        }
-    };
+    let sampler = result.server_process(server).map(Sampler::start);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let subscribers = open_subscribers(dialer, layout)?;
     let publishers = open_publishers(dialer, layout)?;

@@ -1,6 +1,6 @@
 //! The result of one run, as it is kept in JSON. `SCHEMA` names the version; a reader refuses others.
 
-use crate::host::server_process::Sample;
+use crate::host::server_process::{Sample, ServerProcess};
 use crate::load::tracker::Counts;
 use crate::output::percentiles::{Curve, PERCENTILES};
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,17 @@ impl RunResult {
 
     pub fn warn(&mut self, text: String) {
         self.warnings.push(text);
+    }
+
+    /// The server's process, or a warning that its CPU and memory are not measured.
+    pub fn server_process(&mut self, server: Result<u32, String>) -> Option<ServerProcess> {
+        match server.and_then(ServerProcess::open) {
+            Ok(process) => Some(process),
+            Err(reason) => {
+                self.warn(format!("server CPU and memory not measured: {reason}"));
+                None
+            }
+        }
     }
 
     /// The figures of this run must not be used: says why.

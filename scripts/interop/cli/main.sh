@@ -5,29 +5,8 @@
 set -euo pipefail
 
 readonly nats_tool=$1
-readonly WAIT_SECONDS_MAX=10
-work=$(mktemp -d -t midge-interop-cli.XXXXXX)
-# The tool's own contexts and settings must play no part.
-export XDG_CONFIG_HOME=$work/config
-background=()
-# What `fail` said of the case that runs.
-complaint=''
-
-clean_up() {
-    end_background
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 143' TERM
-
-end_background() {
-    local pid
-    for pid in "${background[@]}"; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    background=()
-}
+# shellcheck source=scripts/interop/tool_cases.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../tool_cases.sh"
 
 # nats ARGUMENTS...: the tool, with its server and without a terminal.
 nats() {
@@ -41,21 +20,6 @@ in_background() {
     timeout $((WAIT_SECONDS_MAX * 3)) "$nats_tool" --server "$NATS_URL" --no-context "$@" \
         </dev/null >"$output" 2>&1 &
     background+=($!)
-}
-
-# A case is over at its first complaint: `step || fail ... || return`.
-fail() {
-    complaint=$*
-    return 1
-}
-
-# eventually COMMAND...: whether it succeeds before the deadline.
-eventually() {
-    local deadline=$((SECONDS + WAIT_SECONDS_MAX))
-    until "$@"; do
-        ((SECONDS <= deadline)) || return 1
-        sleep 0.05
-    done
 }
 
 # holds FILE TEXT: whether the file has a line that is this text.
@@ -195,14 +159,4 @@ round_trip() {
     [[ $output == *"${NATS_URL}"* ]] || fail "nats rtt did not name the server: $output"
 }
 
-for name in $INTEROP_CASES; do
-    complaint=''
-    rm -rf "${work:?}"/*
-    "$name" || complaint=${complaint:-failed}
-    end_background
-    if [[ -z $complaint ]]; then
-        printf 'RESULT %s pass\n' "$name"
-    else
-        printf 'RESULT %s fail %s\n' "$name" "$(tr '\n' ' ' <<<"$complaint")"
-    fi
-done
+run_cases

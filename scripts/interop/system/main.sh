@@ -7,31 +7,10 @@
 set -euo pipefail
 
 readonly nats_tool=$1 monitor_types=$2
-readonly WAIT_SECONDS_MAX=10
 # The events and the statistics of two servers, one after the other.
 readonly TYPES_SECONDS_MAX=120
-work=$(mktemp -d -t midge-interop-system.XXXXXX)
-# The tool's own contexts and settings must play no part.
-export XDG_CONFIG_HOME=$work/config
-background=()
-# What `fail` said of the case that runs.
-complaint=''
-
-clean_up() {
-    end_background
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 143' TERM
-
-end_background() {
-    local pid
-    for pid in "${background[@]}"; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    background=()
-}
+# shellcheck source=scripts/interop/tool_cases.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../tool_cases.sh"
 
 # nats USER ARGUMENTS...: the tool as a user whose password is its name, without a terminal.
 nats() {
@@ -48,21 +27,6 @@ in_background() {
     timeout $((WAIT_SECONDS_MAX * 3)) "$nats_tool" --server "$NATS_URL" --user "$user" \
         --password "$user" --no-context "$@" </dev/null >"$output" 2>&1 &
     background+=($!)
-}
-
-# A case is over at its first complaint: `step || fail ... || return`.
-fail() {
-    complaint=$*
-    return 1
-}
-
-# eventually COMMAND...: whether it succeeds before the deadline.
-eventually() {
-    local deadline=$((SECONDS + WAIT_SECONDS_MAX))
-    until "$@"; do
-        ((SECONDS <= deadline)) || return 1
-        sleep 0.05
-    done
 }
 
 # shows TEXT USER ARGUMENTS...: whether the tool succeeds and its output has the text.
@@ -200,14 +164,4 @@ monitor_types() {
         { cat "$work/types" >&2 && fail "$(tail -n 1 "$work/types"), first: $(head -n 1 "$work/types")"; }
 }
 
-for name in $INTEROP_CASES; do
-    complaint=''
-    rm -rf "${work:?}"/*
-    "$name" || complaint=${complaint:-failed}
-    end_background
-    if [[ -z $complaint ]]; then
-        printf 'RESULT %s pass\n' "$name"
-    else
-        printf 'RESULT %s fail %s\n' "$name" "$(tr '\n' ' ' <<<"$complaint")"
-    fi
-done
+run_cases
