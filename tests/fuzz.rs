@@ -283,6 +283,7 @@ impl House {
             random: RefCell::new(Rng::with_seed(1)),
             report: Box::new(|_, _, _| {}),
             mapped: RefCell::default(),
+            tails: RefCell::default(),
         });
         Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
     }

@@ -8,7 +8,8 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use midge::protocol::nats::command::Command;
-use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits, plain_publish};
+use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
+use midge::protocol::nats::plain::plain_publish;
 
 use super::cpu_time::CpuTime;
 

@@ -144,6 +144,14 @@ pub const LANE_STAGED_BYTES_MAX: usize = 1 << 20;
 /// bounds a turn to about a millisecond; one message's own fan-out is never split.
 pub const TURN_DELIVERIES_MAX: usize = 16_384;
 
+/// Messages of one publisher on one subject that are routed together, and bytes from which on no further one is
+/// added: what is read stays in the nearest cache until it is written. Enforced by `parser::extend_run`.
+pub const RUN_MESSAGES_MAX: usize = 256;
+pub const RUN_BYTES_MAX: usize = 4 << 10;
+
+/// Receivers of a subject up to which its messages are routed in runs. Enforced by `Broker::run_max`.
+pub const RUN_RECEIVERS_MAX: usize = 1024;
+
 /// Milliseconds a publisher waits, in all, for slow consumers after one read. nats-server's stall limit
 /// per read loop pass.
 pub const PACE_MS_MAX: u64 = 10;

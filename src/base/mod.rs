@@ -1,6 +1,7 @@
 //! Floor 0: knows neither NATS nor sockets.
 
 pub mod counters;
+pub mod few_bytes;
 pub mod gate;
 pub mod histogram;
 pub mod huge_pages;

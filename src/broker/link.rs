@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::protocol::message::Message;
+use crate::broker::router::Publisher;
+use crate::protocol::message::{Message, MessageRun};
 
 /// Somebody here began, changed or ended to want a subject.
 #[derive(Clone, Debug)]
@@ -48,6 +49,13 @@ pub struct Source {
     pub no_echo: Option<ConnectionId>,
 }
 
+impl Source {
+    /// A client of this shard; `no_echo` if it asked not to hear itself.
+    pub fn of(publisher: &Publisher, no_echo: Option<ConnectionId>) -> Self {
+        Self { account: publisher.account, publisher: Some(publisher.client), no_echo }
+    }
+}
+
 /// One message on its way over a link, at most once per link and message.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
@@ -81,6 +89,10 @@ pub trait LinkSink {
     /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same source and
     /// on the same subject. None = it is not, or the link cannot tell: `forward` it.
     fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool>;
+
+    /// Queues, of a run for plain subscriptions, the messages from its start that are like the last one forwarded,
+    /// and says how many: 0 = `forward` the first.
+    fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize;
 
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;

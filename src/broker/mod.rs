@@ -11,6 +11,7 @@ pub mod match_cache;
 pub mod outbox;
 pub mod queue_group;
 pub mod router;
+pub mod runs;
 pub mod subject_table;
 pub mod subscription;
 pub mod trace;

@@ -25,7 +25,7 @@ use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PE
 use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::trace::Trace;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::CloseReason;
 
@@ -84,6 +84,19 @@ impl FanOutFrame {
     /// Another message comes.
     pub fn begin(&mut self) {
         self.bytes.clear();
+    }
+
+    /// The framed run for a receiver with this sid. `begin` comes before each run.
+    fn get_run(&mut self, run: &MessageRun<'_>, sid: &[u8]) -> &[u8] {
+        if self.bytes.is_empty() || self.sid != sid {
+            self.sid.clear();
+            self.sid.extend_from_slice(sid);
+            self.bytes.clear();
+            let mut head = Vec::with_capacity(run.subject.len() + sid.len() + 6);
+            encode::message_head(&mut head, run.subject, sid);
+            encode::run(&mut self.bytes, &head, run);
+        }
+        &self.bytes
     }
 
     /// The framed message for a receiver whose sid is that of the one before it.
@@ -255,7 +268,7 @@ impl Outbox {
             return Pushed::Closed;
         }
         let pending = self.pending_bytes.get();
-        if pending + room > self.pending_bytes_max.get() && self.overflows(pending, message) {
+        if pending + room > self.pending_bytes_max.get() && self.overflows(pending, message, sid) {
             self.close(CloseReason::SlowConsumerPendingBytes);
             return Pushed::Overflow;
         }
@@ -288,25 +301,60 @@ impl Outbox {
         sid: &[u8],
     ) -> Pushed {
         match frame.get(message, sid) {
-            Some(bytes) => self.push_by(bytes.len(), message.body.len(), |chunk| {
+            Some(bytes) => self.push_by(bytes.len(), 1, message.body.len(), |chunk| {
                 chunk.extend_from_slice(bytes);
             }),
             None => self.push_message(message, sid),
         }
     }
 
+    /// Whether a run can be pushed in one piece: it is in no danger of the bound, and nobody looks at single
+    /// messages.
+    #[inline]
+    pub fn takes_run(&self, head_size: usize, run: &MessageRun<'_>) -> bool {
+        let size = head_size * run.len() + run.tail_bytes();
+        self.pending_bytes.get() + size <= self.pending_bytes_max.get() && !self.observed.get()
+    }
+
+    /// `push_behind` for each message of a run; `head` is all that comes before the tail of each.
+    #[inline]
+    pub fn push_run(&self, head: &[u8], run: &MessageRun<'_>) -> Pushed {
+        let size = head.len() * run.len() + run.tail_bytes();
+        self.push_by(size, run.len(), run.body_bytes(), |chunk| encode::run(chunk, head, run))
+    }
+
+    /// `push_framed` for each message of a run that goes to many.
+    #[inline]
+    pub fn push_framed_run(
+        &self,
+        frame: &mut FanOutFrame,
+        run: &MessageRun<'_>,
+        sid: &[u8],
+    ) -> Pushed {
+        let bytes = frame.get_run(run, sid);
+        self.push_by(bytes.len(), run.len(), run.body_bytes(), |chunk| {
+            encode::copy_payload(chunk, bytes);
+        })
+    }
+
     /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes before it.
     #[inline]
     pub fn push_behind(&self, head: &[u8], message: &Message<'_>) -> Pushed {
-        self.push_by(head.len() + message.tail.len(), message.body.len(), |chunk| {
+        self.push_by(head.len() + message.tail.len(), 1, message.body.len(), |chunk| {
             chunk.extend_from_slice(head);
             encode::copy_payload(chunk, message.tail);
         })
     }
 
-    /// Queues a message of `size` bytes that `append` writes.
+    /// Queues messages of `size` bytes in all that `append` writes.
     #[inline(always)]
-    fn push_by(&self, size: usize, body_size: usize, append: impl FnOnce(&mut Vec<u8>)) -> Pushed {
+    fn push_by(
+        &self,
+        size: usize,
+        messages: usize,
+        body_size: usize,
+        append: impl FnOnce(&mut Vec<u8>),
+    ) -> Pushed {
         if self.close_reason.get().is_some() {
             return Pushed::Closed;
         }
@@ -325,7 +373,7 @@ impl Outbox {
             }
             append(&mut buffers.current);
         }
-        self.out_messages.set(self.out_messages.get() + 1);
+        self.out_messages.set(self.out_messages.get() + messages as u64);
         self.out_bytes.set(self.out_bytes.get() + body_size as u64);
         self.pending_bytes.set(pending);
         self.wake_writer();
@@ -334,8 +382,10 @@ impl Outbox {
 
     /// The exact test behind the cheap one: `room` is an upper bound.
     #[cold]
-    fn overflows(&self, pending: usize, message: &Message<'_>) -> bool {
-        pending + message.body.len() + message.subject.len() > self.pending_bytes_max.get()
+    fn overflows(&self, pending: usize, message: &Message<'_>, sid: &[u8]) -> bool {
+        let mut framed = Vec::new();
+        encode::message(&mut framed, message, sid, self.headers.get());
+        pending + framed.len() > self.pending_bytes_max.get()
     }
 
     /// Queues protocol bytes that are no message: INFO, PONG, +OK, -ERR.

@@ -1,13 +1,15 @@
 //! From a published message to everybody who wants it: local fan-out, one member per queue group, at most
 //! one copy per link.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::time::Instant;
 
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
-use crate::base::limits::TURN_DELIVERIES_MAX;
+use crate::base::limits::{RUN_RECEIVERS_MAX, TURN_DELIVERIES_MAX};
 use crate::broker::link::{Congestion, Forward, Source};
 use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
@@ -26,9 +28,23 @@ pub struct MatchList {
     pub groups: Vec<QueueGroup>,
     /// Links with plain interest, each once.
     pub links: SmallVec<[LinkId; 4]>,
+    /// Whether no connection has two of the plain subscriptions, once somebody asked.
+    apart: OnceCell<bool>,
 }
 
 impl MatchList {
+    /// Whether a run may go to one subscription after the other. Not to two of one connection, which is to hear
+    /// each message on both before the next, as from nats-server; not to services of the server; and to many
+    /// receivers it is no use.
+    #[inline]
+    pub(super) fn takes_runs(&self) -> bool {
+        match &self.plain[..] {
+            [] => true,
+            [subscription] => matches!(subscription.sink, Sink::Client { .. }),
+            many => *self.apart.get_or_init(|| are_apart(many)),
+        }
+    }
+
     fn add(&mut self, subscription: &Rc<Subscription>) {
         let queue = subscription.queue();
         if !queue.is_empty() {
@@ -46,28 +62,43 @@ impl MatchList {
     }
 }
 
+#[cold]
+fn are_apart(subscriptions: &[Rc<Subscription>]) -> bool {
+    let mut seen = HashSet::new();
+    subscriptions.len() <= RUN_RECEIVERS_MAX
+        && subscriptions
+            .iter()
+            .all(|subscription| subscription.client().is_some_and(|client| seen.insert(client)))
+}
+
 /// A publisher's last subject and what it reached: most publishers repeat a subject.
 #[derive(Default)]
 pub struct RouteCache {
     account: AccountId,
-    subject: Vec<u8>,
+    pub(super) subject: Vec<u8>,
     generation: u64,
-    list: Option<Rc<MatchList>>,
+    pub(super) list: Option<Rc<MatchList>>,
     /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
-    head: Vec<u8>,
+    pub(super) head: Vec<u8>,
 }
 
 impl RouteCache {
     #[inline(never)]
     fn fill(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
-        let list = Broker::matched(account, subject);
         self.account = id;
-        self.generation = account.table.generation();
         self.subject.clear();
         self.subject.extend_from_slice(subject);
+        self.refill(account);
+    }
+
+    /// Looks up again what it was last asked for.
+    #[inline(never)]
+    fn refill(&mut self, account: &mut AccountState) {
+        let list = Broker::matched(account, &self.subject);
+        self.generation = account.table.generation();
         self.head.clear();
         if let [subscription] = &list.plain[..] {
-            encode::message_head(&mut self.head, subject, subscription.sid());
+            encode::message_head(&mut self.head, &self.subject, subscription.sid());
         }
         self.list = Some(list);
     }
@@ -92,10 +123,9 @@ impl RouteCache {
 
     /// As `renew` where the subject and the account are those of before.
     #[inline]
-    fn renew_same(&mut self, account: &mut AccountState, subject: &[u8]) {
-        debug_assert!(self.subject == subject);
+    pub(super) fn renew_same(&mut self, account: &mut AccountState) {
         if self.generation != account.table.generation() {
-            self.fill(self.account, account, subject);
+            self.refill(account);
         }
     }
 }
@@ -127,7 +157,7 @@ impl Turn {
         self.deliveries >= TURN_DELIVERIES_MAX || self.congestion.is_some()
     }
 
-    fn note_paced(&mut self, outbox: &Rc<Outbox>) {
+    pub(super) fn note_paced(&mut self, outbox: &Rc<Outbox>) {
         let larger =
             self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
         if larger {
@@ -163,8 +193,18 @@ impl Broker {
         cache: &mut RouteCache,
         turn: &mut Turn,
     ) -> bool {
-        cache.renew_same(&mut self.accounts[publisher.account.index()], message.subject);
+        debug_assert!(cache.subject == message.subject);
+        cache.renew_same(&mut self.accounts[publisher.account.index()]);
         self.route(publisher, message, cache, turn)
+    }
+
+    /// The connection that is not to hear what this publisher says.
+    #[inline]
+    pub(super) fn no_echo(&self, publisher: &Publisher) -> Option<ConnectionId> {
+        match publisher.echo {
+            true => None,
+            false => Some(self.clients[publisher.client.index()].outbox.id),
+        }
     }
 
     #[inline(always)]
@@ -176,10 +216,7 @@ impl Broker {
         turn: &mut Turn,
     ) -> bool {
         let Some(list) = cache.list.as_deref() else { return false };
-        let no_echo = match publisher.echo {
-            true => None,
-            false => Some(self.clients[publisher.client.index()].outbox.id),
-        };
+        let no_echo = self.no_echo(publisher);
         let mut delivered =
             !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
         if !list.groups.is_empty() {
@@ -194,7 +231,7 @@ impl Broker {
 
     /// Delivers to the plain subscriptions of this shard.
     #[inline]
-    fn deliver_plain(
+    pub(super) fn deliver_plain(
         &mut self,
         message: &Message<'_>,
         cache: &RouteCache,
@@ -226,8 +263,7 @@ impl Broker {
         }
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
-            let source =
-                Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
+            let source = Source::of(publisher, no_echo);
             self.forward(source, message, &list.links, &picks, turn);
         }
         delivered
@@ -277,7 +313,7 @@ impl Broker {
 
     /// Delivers to one local subscription unless it may not have the message.
     #[inline]
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         subscription: &Rc<Subscription>,
         message: &Message<'_>,
@@ -405,8 +441,7 @@ impl Broker {
         links: &[LinkId],
         turn: &mut Turn,
     ) {
-        let source =
-            Source { account: publisher.account, publisher: Some(publisher.client), no_echo };
+        let source = Source::of(publisher, no_echo);
         for link in links {
             let sink = &self.links[link.index()].sink;
             match sink.forward_again(&source, message) {
@@ -439,7 +474,7 @@ impl Broker {
     ) {
         let Some(account) = self.accounts.get_mut(forward.source.account.index()) else { return };
         match same {
-            true => cache.renew_same(account, forward.message.subject),
+            true => cache.renew_same(account),
             false => cache.renew(forward.source.account, account, forward.message.subject),
         }
         let Some(list) = cache.list.as_deref() else { return };

@@ -34,14 +34,14 @@ use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::command::{Command, Publish};
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
-use crate::protocol::nats::parser::{
-    PLAIN_LINE_BYTES_MAX, Parsed, Parser, ParserLimits, known_part, parse_unsubscribe_max,
-    plain_publish, repeated_publish,
+use crate::protocol::nats::parser::{Parsed, Parser, ParserLimits, parse_unsubscribe_max};
+use crate::protocol::nats::plain::{
+    PLAIN_LINE_BYTES_MAX, extend_run, known_part, plain_publish, repeated_publish,
 };
 use crate::protocol::subject;
 
@@ -65,6 +65,8 @@ pub struct ClientContext {
     pub random: RefCell<fastrand::Rng>,
     /// Scratch space for a mapped subject.
     pub mapped: RefCell<Vec<u8>>,
+    /// Scratch space for a run of messages.
+    pub tails: RefCell<Vec<Tail>>,
     /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
     pub report: Box<Reporter>,
 }
@@ -131,7 +133,7 @@ pub struct ClientSession {
     /// Whether the subject of `route_cache` may be published to whatever was answered before.
     route_allowed: bool,
     /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
-    /// no mapping, no pedantry, and it may be published to whatever was answered before. Empty = none.
+    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
     known_line: Vec<u8>,
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: Text,
@@ -390,10 +392,54 @@ impl ClientSession {
         self.hand_over(broker, message, Broker::publish_again);
     }
 
+    /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
+    /// bytes they took.
+    #[inline]
+    fn publish_onwards(
+        &mut self,
+        broker: &mut Broker,
+        input: &[u8],
+        first: &Message<'_>,
+        consumed: usize,
+    ) -> usize {
+        if !first.reply.is_empty() {
+            self.publish_again(broker, first);
+            return consumed;
+        }
+        let messages_max = broker.run_max(self.account, &mut self.route_cache, &self.turn);
+        if messages_max < 2 {
+            self.publish_again(broker, first);
+            return consumed;
+        }
+        let mut tails = self.context.tails.take();
+        let consumed = extend_run(
+            input,
+            &self.known_line,
+            first,
+            consumed,
+            messages_max,
+            &self.limits,
+            &mut tails,
+        );
+        let run = MessageRun::new(first.subject, input, &tails);
+        self.in_messages += run.len() as u64;
+        self.in_bytes += run.body_bytes() as u64;
+        broker.publish_run(&self.publisher(), &run, &self.route_cache, &mut self.turn);
+        self.context.tails.replace(tails);
+        consumed
+    }
+
+    /// Who this session publishes as.
+    #[inline]
+    fn publisher(&self) -> Publisher {
+        Publisher { client: self.key, account: self.account, echo: self.connect.echo }
+    }
+
     /// Remembers how the line of a message just published began, if the next one like it needs no second
     /// look.
     fn learn_line(&mut self, input: &[u8], message: &Message<'_>) {
-        if self.route_allowed && !self.has_mappings && !self.connect.pedantic {
+        let is_answered = self.connect.pedantic || self.connect.verbose;
+        if self.route_allowed && !self.has_mappings && !is_answered {
             debug_assert!(self.route_cache.subject() == message.subject);
             self.known_line.extend_from_slice(known_part(input, message));
         }
@@ -485,8 +531,7 @@ impl ClientSession {
         publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
     ) {
         self.ok();
-        let publisher =
-            Publisher { client: self.key, account: self.account, echo: self.connect.echo };
+        let publisher = self.publisher();
         let delivered = publish(broker, &publisher, message, &mut self.route_cache, &mut self.turn);
         if !delivered && self.connect.no_responders && !message.reply.is_empty() {
             broker.send_no_responders(&publisher, message.subject, message.reply);
@@ -785,8 +830,7 @@ impl Session for ClientSession {
                 && let Some((message, consumed)) =
                     repeated_publish(bytes, &self.known_line, &self.limits)
             {
-                consumed_total += consumed;
-                self.publish_again(&mut broker, &message);
+                consumed_total += self.publish_onwards(&mut broker, bytes, &message, consumed);
                 if self.turn.is_over() {
                     break Step::Again;
                 }

@@ -7,8 +7,9 @@
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::limits::RUN_MESSAGES_MAX;
 use crate::broker::link::{Forward, Source};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::copy_payload;
 
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, and the
@@ -65,9 +66,19 @@ pub fn size_again(message: &Message<'_>) -> usize {
 /// Whether a message for plain subscriptions is like the last of the batch but for its tail.
 #[inline]
 pub fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
+    !message.tail.is_empty() && goes_on(batch, source, message.subject, last)
+}
+
+/// Whether all messages of a run are like the last of the batch but for their tails.
+#[inline]
+pub fn is_run(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
+    goes_on(batch, source, run.subject, last)
+}
+
+#[inline]
+fn goes_on(batch: &[u8], source: &Source, subject: &[u8], last: &Last) -> bool {
     last.same.as_ref() == Some(source)
-        && !message.tail.is_empty()
-        && batch[last.subject_start..][..last.subject_size] == *message.subject
+        && batch[last.subject_start..][..last.subject_size] == *subject
 }
 
 /// Appends a message of which `is_again` holds; the batch has room.
@@ -124,31 +135,60 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, last: &mut Last) {
     }
 }
 
-/// Calls `deliver` for each message of a batch, in order, and says whether account and subject are those of
-/// the message before it.
+/// A part of a batch.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// A message, and whether its account and subject are those of the message before it.
+    One(&'a Forward<'a>, bool),
+    /// Messages from here, whose account and subject are those of the message before them.
+    Run(&'a Source, MessageRun<'a>),
+}
+
+/// Calls `deliver` for each part of a batch, in order. `tails` is scratch space.
 #[inline]
-pub fn for_each(batch: &[u8], mut deliver: impl FnMut(&Forward<'_>, bool)) {
-    let mut rest = batch;
+pub fn for_each(batch: &[u8], tails: &mut Vec<Tail>, mut deliver: impl FnMut(Part<'_>)) {
+    let mut at = 0;
     // The last message with a whole head, for those that leave it out; they have no queues.
     let mut whole: Option<Forward<'_>> = None;
-    while !rest.is_empty() {
-        let first = field(rest, 0);
-        if first & AGAIN == 0 {
+    while at < batch.len() {
+        if field(&batch[at..], 0) & AGAIN == 0 {
             let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
-            let (forward, after) = read_whole(rest, &mut queues);
-            rest = after;
-            deliver(&Forward { queues: &queues, ..forward }, false);
+            let (forward, after) = read_whole(&batch[at..], &mut queues);
+            at = batch.len() - after.len();
+            deliver(Part::One(&Forward { queues: &queues, ..forward }, false));
             whole = Some(forward);
             continue;
         }
-        let sizes = field(rest, 1);
-        let (tail, after) = rest[SHORT_HEAD_BYTES..].split_at((first & !AGAIN) as usize);
-        rest = after;
         let forward = whole.as_mut().expect("a batch begins with a whole message");
-        let (reply, size_text) = ((sizes & 0xffff) as usize, (sizes >> 16) as usize);
-        forward.message = in_one_piece(forward.message.subject, tail, reply, size_text);
-        deliver(forward, true);
+        tails.clear();
+        while let Some((size, 0, size_text_size)) = short_head(&batch[at..])
+            && tails.len() < RUN_MESSAGES_MAX
+        {
+            tails.push(Tail::new(at + SHORT_HEAD_BYTES, size, size_text_size));
+            at += SHORT_HEAD_BYTES + size;
+        }
+        let subject = forward.message.subject;
+        if !tails.is_empty() {
+            deliver(Part::Run(&forward.source, MessageRun::new(subject, batch, tails)));
+        } else if let Some((size, reply, size_text_size)) = short_head(&batch[at..]) {
+            let tail = &batch[at + SHORT_HEAD_BYTES..][..size];
+            at += SHORT_HEAD_BYTES + size;
+            forward.message = in_one_piece(subject, tail, reply, size_text_size);
+            deliver(Part::One(forward, true));
+        }
     }
+}
+
+/// Sizes of tail, reply and size text of a message with a short head that `rest` begins with.
+#[inline]
+fn short_head(rest: &[u8]) -> Option<(usize, usize, usize)> {
+    let (first, sizes) =
+        rest.first_chunk::<SHORT_HEAD_BYTES>().map(|head| (field(head, 0), field(head, 1)))?;
+    (first & AGAIN != 0).then_some((
+        (first & !AGAIN) as usize,
+        (sizes & 0xffff) as usize,
+        (sizes >> 16) as usize,
+    ))
 }
 
 /// The message with a whole head that `batch` begins with, its queues apart, and what comes after it.
@@ -273,9 +313,19 @@ mod tests {
             }
         }
         let (mut seen, mut short) = (Vec::new(), Vec::new());
-        for_each(&batch, |forward, same| {
-            seen.push(format!("{forward:?}"));
-            short.push(same);
+        for_each(&batch, &mut Vec::new(), |part| match part {
+            Part::One(forward, same) => {
+                seen.push(format!("{forward:?}"));
+                short.push(same);
+            }
+            Part::Run(source, run) => {
+                for message in run.messages() {
+                    let forward =
+                        Forward { source: *source, message, plain: true, hops: 0, queues: &[] };
+                    seen.push(format!("{forward:?}"));
+                    short.push(true);
+                }
+            }
         });
         let expected: Vec<String> = forwards.iter().map(|f| format!("{f:?}")).collect();
         assert_eq!(seen, expected);

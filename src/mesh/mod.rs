@@ -27,6 +27,7 @@ use crate::base::ring::Signal;
 use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
+use crate::protocol::message::Tail;
 use inbound::Inbound;
 use lanes::Note;
 use outbound::{Outbound, ShardLink};
@@ -39,6 +40,8 @@ pub struct Mesh {
     dirty: Rc<Cell<bool>>,
     resumable: Rc<Resumable>,
     counters: RefCell<MeshCounters>,
+    /// Scratch space for a run of messages.
+    tails: RefCell<Vec<Tail>>,
 }
 
 struct Peer {
@@ -106,6 +109,7 @@ impl Mesh {
             dirty,
             resumable,
             counters: RefCell::default(),
+            tails: RefCell::default(),
         }
     }
 
@@ -175,6 +179,7 @@ impl Mesh {
             return false;
         }
         let mut counters = self.counters.borrow_mut();
+        let mut tails = self.tails.borrow_mut();
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
             let batches = inbound.snapshot_taken();
@@ -184,13 +189,19 @@ impl Mesh {
                 counters.batches_in += 1;
                 // A run of one publisher's messages is settled at its end.
                 let (mut turn, mut publisher) = (Turn::default(), None);
-                frame::for_each(&batch, |forward, same| {
-                    counters.messages_in += 1;
-                    if !same {
-                        peer.pause(publisher, &mut turn);
-                        publisher = forward.source.publisher;
+                frame::for_each(&batch, &mut tails, |part| match part {
+                    frame::Part::One(forward, same) => {
+                        counters.messages_in += 1;
+                        if !same {
+                            peer.pause(publisher, &mut turn);
+                            publisher = forward.source.publisher;
+                        }
+                        broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
                     }
-                    broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
+                    frame::Part::Run(source, run) => {
+                        counters.messages_in += run.len() as u64;
+                        broker.publish_forwarded_run(source, &run, &mut route, &mut turn);
+                    }
                 });
                 peer.pause(publisher, &mut turn);
                 inbound.give_back(batch);

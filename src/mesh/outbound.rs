@@ -9,7 +9,7 @@ use super::lanes::{Note, SourceEnd};
 use crate::base::gate::Gate;
 use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN, LANE_STAGED_BYTES_MAX};
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun};
 
 /// See the module's words.
 ///
@@ -133,6 +133,24 @@ impl Outbound {
         frame::append_again(&mut current, message);
         self.dirty.set(true);
         true
+    }
+
+    /// Appends the messages at the start of a run that are like the last of the batch and find room in it.
+    fn append_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
+        let mut current = self.current.borrow_mut();
+        if current.is_empty() || !frame::is_run(&current, source, run, &self.last.borrow()) {
+            return 0;
+        }
+        let mut appended = 0;
+        for message in run.messages() {
+            if current.len() + frame::size_again(&message) > BATCH_BYTES {
+                break;
+            }
+            frame::append_again(&mut current, &message);
+            appended += 1;
+        }
+        self.dirty.set(true);
+        appended
     }
 
     fn is_congested(&self) -> bool {
@@ -289,6 +307,10 @@ impl LinkSink for ShardLink {
 
     fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool> {
         self.0.append_again(source, message).then(|| self.0.is_congested())
+    }
+
+    fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
+        self.0.append_run(source, run)
     }
 
     fn message_congestion(&self) -> Option<Congestion> {

@@ -120,6 +120,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
                 reporting.report(broker, session, report);
             }),
             mapped: RefCell::default(),
+            tails: RefCell::default(),
         }),
         broker,
         server: seed.server,

@@ -177,6 +177,7 @@ impl World {
                         random: RefCell::new(fastrand::Rng::with_seed(seed)),
                         report: Box::new(|_, _, _| {}),
                         mapped: RefCell::default(),
+                        tails: RefCell::default(),
                     }),
                     broker,
                     resumable,

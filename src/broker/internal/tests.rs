@@ -8,6 +8,7 @@ use crate::broker::link::LinkSink;
 use crate::broker::link::{Congestion, Forward, InterestChange};
 use crate::broker::outbox::Outbox;
 use crate::broker::router::{Publisher, RouteCache};
+use crate::protocol::message::MessageRun;
 
 const ACCOUNT: AccountId = AccountId(1);
 const CONNECTION: ConnectionId = ConnectionId(9);
@@ -36,6 +37,10 @@ impl LinkSink for Rc<Recorder> {
 
     fn forward_again(&self, _source: &Source, _message: &Message<'_>) -> Option<bool> {
         None
+    }
+
+    fn forward_run(&self, _source: &Source, _run: &MessageRun<'_>) -> usize {
+        0
     }
 
     fn fence(&self) -> Option<Congestion> {

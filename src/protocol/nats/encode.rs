@@ -2,7 +2,8 @@
 //!
 //! Each function appends to a chunk that has room: `message_size` says how much a message takes.
 
-use crate::protocol::message::Message;
+use crate::base::few_bytes;
+use crate::protocol::message::{Message, MessageRun};
 
 pub const PING: &[u8] = b"PING\r\n";
 pub const PONG: &[u8] = b"PONG\r\n";
@@ -59,6 +60,37 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
     out.extend_from_slice(b"\r\n");
     copy_payload(out, body);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a MSG for each message of a run; `head` is all that comes before the tail of each.
+#[inline]
+pub fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
+    if run.tail_bytes() > run.len() * FEW_BYTES {
+        for tail in run.tails() {
+            out.extend_from_slice(head);
+            copy_payload(out, tail);
+        }
+        return;
+    }
+    let start = out.len();
+    out.resize(start + head.len() * run.len() + run.tail_bytes(), 0);
+    let mut rest = &mut out[start..];
+    for tail in run.tails() {
+        let (place, after) = rest.split_at_mut(head.len());
+        few_bytes::copy(place, head);
+        let (place, after) = after.split_at_mut(tail.len());
+        few_bytes::copy(place, tail);
+        rest = after;
+    }
+}
+
+/// Bytes of a tail up to which it is cheaper to clear its place first than to call for its copy.
+const FEW_BYTES: usize = 256;
+
+/// Bytes that `message_head` appends.
+#[inline]
+pub fn message_head_size(subject: &[u8], sid: &[u8]) -> usize {
+    b"MSG   ".len() + subject.len() + sid.len()
 }
 
 /// What stands before the tail of a MSG without headers.

@@ -5,3 +5,4 @@ pub mod encode;
 pub mod error;
 pub mod handshake;
 pub mod parser;
+pub mod plain;

@@ -11,7 +11,6 @@ use memchr::{memchr, memchr3};
 use super::command::{Command, Publish, Span};
 use super::error::ProtocolError;
 use crate::base::limits;
-use crate::protocol::message::Message;
 
 /// What bounds one connection's commands.
 #[derive(Clone, Copy, Debug)]
@@ -182,122 +181,6 @@ impl Parser {
         }
         Ok(Some((Span::new(start, end), after)))
     }
-}
-
-/// Bytes of a PUB line that are looked at one by one before the vectorised scans take over: most lines end
-/// before it, and a call costs more than a short loop.
-const SHORT_LINE_BYTES: usize = 64;
-
-/// Bytes of arguments in the longest line that `plain_publish` and `repeated_publish` take: a subject and what
-/// follows it. They do not look at the limit of a control line, so that must not be lower.
-pub const PLAIN_LINE_BYTES_MAX: usize = 2 * SHORT_LINE_BYTES;
-
-/// The verb and the blank that a plain PUB begins with.
-const PLAIN_VERB: &[u8; 4] = b"PUB ";
-
-/// A whole PUB in the spelling client libraries use: one blank between arguments, a size without excess,
-/// CRLF. With it the bytes it took. None = anything else, incomplete or wrong too: `Parser::next` decides
-/// about that. Only for a parser that is not inside a skipped line.
-#[inline(always)]
-pub fn plain_publish<'a>(input: &'a [u8], limits: &ParserLimits) -> Option<(Message<'a>, usize)> {
-    if !input.starts_with(PLAIN_VERB) {
-        return None;
-    }
-    let line = &input[..input.len().min(SHORT_LINE_BYTES)];
-    let subject_end = argument_end(line, PLAIN_VERB.len())?;
-    if subject_end == PLAIN_VERB.len() || line[subject_end] != b' ' {
-        return None;
-    }
-    plain_rest(input, subject_end, limits)
-}
-
-/// As `plain_publish` for a line that begins with `known`: the verb, a subject and a blank, as the last plain
-/// line of this connection had them.
-#[inline(always)]
-pub fn repeated_publish<'a>(
-    input: &'a [u8],
-    known: &[u8],
-    limits: &ParserLimits,
-) -> Option<(Message<'a>, usize)> {
-    // What comes in is nearly always longer than the line that is known.
-    if known.is_empty() || input.len() < known.len() || input[..known.len()] != *known {
-        return None;
-    }
-    plain_rest(input, known.len() - 1, limits)
-}
-
-/// What `repeated_publish` needs to know of a line that `plain_publish` read: all of it before the tail.
-#[inline]
-pub fn known_part<'a>(input: &'a [u8], message: &Message<'_>) -> &'a [u8] {
-    &input[..PLAIN_VERB.len() + message.subject.len() + 1]
-}
-
-/// A plain PUB from the blank behind its subject on.
-#[inline(always)]
-fn plain_rest<'a>(
-    input: &'a [u8],
-    subject_end: usize,
-    limits: &ParserLimits,
-) -> Option<(Message<'a>, usize)> {
-    let rest = input.get(subject_end + 1..)?;
-    let line = &rest[..rest.len().min(SHORT_LINE_BYTES)];
-    let mut reply_end = 0;
-    let mut size_start = 0;
-    let (mut size, mut size_end) = leading_number(line);
-    // No digit at all, or a name that only begins like a size: a reply.
-    if *line.get(size_end)? > b' ' || (size_end > 0 && line[size_end] == b' ') {
-        reply_end = argument_end(line, size_end)?;
-        if line[reply_end] != b' ' {
-            return None;
-        }
-        size_start = reply_end + 1;
-        let digits;
-        (size, digits) = leading_number(&line[size_start..]);
-        size_end = size_start + digits;
-    }
-    let digits = size_end - size_start;
-    if digits == 0 || digits > limits::SIZE_DIGITS_MAX || size as usize > limits.payload_bytes_max {
-        return None;
-    }
-    let body_start = size_end + 2;
-    let body_end = body_start + size as usize;
-    if rest.get(size_end..body_start) != Some(b"\r\n")
-        || rest.get(body_end..body_end + 2) != Some(b"\r\n")
-    {
-        return None;
-    }
-    let message = Message {
-        subject: &input[PLAIN_VERB.len()..subject_end],
-        reply: &rest[..reply_end],
-        headers: &[],
-        body: &rest[body_start..body_end],
-        header_size_text: &[],
-        size_text: &rest[size_start..size_end],
-        tail: &rest[..body_end + 2],
-    };
-    Some((message, subject_end + 1 + body_end + 2))
-}
-
-/// The number that the digits at the start of `line` make, and how many they are. Of more than nine, which no
-/// size has, only their count is right.
-#[inline(always)]
-fn leading_number(line: &[u8]) -> (u32, usize) {
-    let (mut value, mut digits) = (0u32, 0);
-    for byte in line {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
-        }
-        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
-        digits += 1;
-    }
-    (value, digits)
-}
-
-/// Where the argument that starts at `from` ends: at the first byte that is no more than a blank.
-#[inline(always)]
-fn argument_end(line: &[u8], from: usize) -> Option<usize> {
-    line.get(from..)?.iter().position(|byte| *byte <= b' ').map(|length| from + length)
 }
 
 #[inline]
@@ -648,50 +531,6 @@ mod tests {
         assert_eq!(transcript(&input, &[], &LIMITS), ["MaximumControlLine"]);
         let ping = [b"PING ".as_slice(), &endless, b"\r\n"].concat();
         assert_eq!(transcript(&ping, &[3000, 6000], &LIMITS), ["Ping"]);
-    }
-
-    /// The quick look and the parser agree wherever the quick look has an opinion.
-    #[test]
-    fn the_quick_look_agrees_with_the_parser() {
-        let mut random = fastrand::Rng::with_seed(7);
-        let pieces: [&[u8]; 14] = [
-            b"PUB", b"pub", b" ", b" ", b"  ", b"\t", b"foo", b"a.b.c", b"5", b"0", b"hello",
-            b"\r\n", b"\r\n", b"\x01",
-        ];
-        let mut agreed = 0;
-        for round in 0..200_000 {
-            let mut input = Vec::new();
-            if round % 2 == 0 {
-                input.extend_from_slice(b"PUB foo ");
-            }
-            for _ in 0..random.usize(1..9) {
-                input.extend_from_slice(pieces[random.usize(..pieces.len())]);
-            }
-            let plain = plain_publish(&input, &LIMITS);
-            let known: &[u8] = if round % 4 == 0 { b"PUB foo " } else { b"PUB a.b.c " };
-            let repeated = repeated_publish(&input, known, &LIMITS);
-            let shown = String::from_utf8_lossy(&input).into_owned();
-            match input.starts_with(known) {
-                true => assert_eq!(format!("{repeated:?}"), format!("{plain:?}"), "{shown:?}"),
-                false => assert!(repeated.is_none(), "{shown:?}"),
-            }
-            let Some((message, consumed)) = plain else { continue };
-            agreed += 1;
-            let Ok(Parsed::Command { command: Command::Publish(publish), consumed: expected }) =
-                Parser::default().next(&input, &LIMITS)
-            else {
-                panic!("{shown:?}");
-            };
-            assert_eq!(consumed, expected, "{shown:?}");
-            assert_eq!(message.subject, publish.subject.of(&input), "{shown:?}");
-            assert_eq!(message.reply, publish.reply.of(&input), "{shown:?}");
-            assert_eq!(message.body, publish.body.of(&input), "{shown:?}");
-            assert_eq!(message.size_text, publish.size_text.of(&input), "{shown:?}");
-            assert!(message.headers.is_empty() && message.header_size_text.is_empty());
-            let known = known_part(&input, &message);
-            assert_eq!([known, message.tail].concat(), input[..consumed], "{shown:?}");
-        }
-        assert!(agreed > 100, "{agreed}");
     }
 
     #[test]
