@@ -22,7 +22,7 @@ mod shards;
 use midge::{broker, protocol};
 mod base {
     pub(crate) use crate::ring;
-    pub use midge::base::{gate, ids, limits, pool};
+    pub use midge::base::{few_bytes, gate, ids, limits, pool};
 }
 
 use std::panic::catch_unwind;

@@ -54,6 +54,26 @@ fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     }
 }
 
+/// Appends the two parts of each pair, `size` bytes in all. For short parts: their place is cleared first.
+#[inline]
+pub fn append_pairs<'a, H: AsRef<[u8]>>(
+    out: &mut Vec<u8>,
+    size: usize,
+    pairs: impl Iterator<Item = (H, &'a [u8])>,
+) {
+    let start = out.len();
+    out.resize(start + size, 0);
+    let mut rest = &mut out[start..];
+    for (first, second) in pairs {
+        let (place, after) = rest.split_at_mut(first.as_ref().len());
+        copy(place, first.as_ref());
+        let (place, after) = after.split_at_mut(second.len());
+        copy(place, second);
+        rest = after;
+    }
+    debug_assert!(rest.is_empty());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

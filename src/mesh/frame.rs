@@ -6,11 +6,12 @@
 
 use smallvec::SmallVec;
 
+use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::RUN_MESSAGES_MAX;
 use crate::broker::link::{Forward, Source};
 use crate::protocol::message::{Message, MessageRun, Tail};
-use crate::protocol::nats::encode::copy_payload;
+use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, and the
 /// connection that is not to hear it in two halves: ten u32.
@@ -84,10 +85,33 @@ fn goes_on(batch: &[u8], source: &Source, subject: &[u8], last: &Last) -> bool {
 /// Appends a message of which `is_again` holds; the batch has room.
 #[inline]
 pub fn append_again(batch: &mut Vec<u8>, message: &Message<'_>) {
-    let sizes = message.reply.len() as u32 | (message.size_text.len() as u32) << 16;
-    let head = u64::from(message.tail.len() as u32 | AGAIN) | u64::from(sizes) << 32;
-    batch.extend_from_slice(&head.to_le_bytes());
+    let head = head_again(message.tail.len(), message.reply.len(), message.size_text.len());
+    batch.extend_from_slice(&head);
     copy_payload(batch, message.tail);
+}
+
+#[inline]
+fn head_again(tail: usize, reply: usize, size_text: usize) -> [u8; SHORT_HEAD_BYTES] {
+    let sizes = reply as u32 | (size_text as u32) << 16;
+    (u64::from(tail as u32 | AGAIN) | u64::from(sizes) << 32).to_le_bytes()
+}
+
+/// Bytes that `append_run` takes.
+#[inline]
+pub fn size_run(run: &MessageRun<'_>) -> usize {
+    SHORT_HEAD_BYTES * run.len() + run.tail_bytes()
+}
+
+/// `append_again` for each message of a run of which `is_run` holds; the batch has room.
+#[inline]
+pub fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
+    if !has_few_bytes(run) {
+        return run.messages().for_each(|message| append_again(batch, &message));
+    }
+    let pairs = run
+        .places()
+        .map(|(tail, size_text_size)| (head_again(tail.len(), 0, size_text_size), tail));
+    few_bytes::append_pairs(batch, size_run(run), pairs);
 }
 
 /// Appends `forward` with all that belongs to it; the batch has room.
@@ -337,6 +361,30 @@ mod tests {
         let source = Source { publisher: None, no_echo: None, ..SOURCE };
         let second = Forward { source, plain: false, hops: 0, queues: &[], ..FORWARD };
         assert_eq!(round_trip(&[FORWARD, second]), [false, false]);
+    }
+
+    #[test]
+    fn a_run_written_at_once_is_its_messages_written_one_by_one() {
+        let first =
+            Forward { message: plain(b"a", b"1\r\nx\r\n", 0, 1), hops: 0, queues: &[], ..FORWARD };
+        for size in [0, 3, 100, 300, 3000] {
+            let tail =
+                [format!("{size}\r\n").into_bytes(), vec![b'y'; size], b"\r\n".to_vec()].concat();
+            let digits = size.to_string().len();
+            let input = [b"--".as_slice(), &tail, b"-", &tail].concat();
+            let place = Tail::new(2, tail.len(), digits);
+            let places = [place, place.at(3 + tail.len())];
+            let run = MessageRun::new(b"a", &input, &places);
+            let (mut at_once, mut last) = (Vec::new(), Last::default());
+            append(&mut at_once, &first, &mut last);
+            let mut one_by_one = at_once.clone();
+            assert!(is_run(&at_once, &SOURCE, &run, &last));
+            assert!(!is_run(&at_once, &SOURCE, &MessageRun::new(b"b", &input, &places), &last));
+            append_run(&mut at_once, &run);
+            assert_eq!(at_once.len() - one_by_one.len(), size_run(&run));
+            run.messages().for_each(|message| append_again(&mut one_by_one, &message));
+            assert_eq!(at_once, one_by_one);
+        }
     }
 
     #[test]

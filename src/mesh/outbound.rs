@@ -141,6 +141,11 @@ impl Outbound {
         if current.is_empty() || !frame::is_run(&current, source, run, &self.last.borrow()) {
             return 0;
         }
+        self.dirty.set(true);
+        if current.len() + frame::size_run(run) <= BATCH_BYTES {
+            frame::append_run(&mut current, run);
+            return run.len();
+        }
         let mut appended = 0;
         for message in run.messages() {
             if current.len() + frame::size_again(&message) > BATCH_BYTES {
@@ -149,7 +154,6 @@ impl Outbound {
             frame::append_again(&mut current, &message);
             appended += 1;
         }
-        self.dirty.set(true);
         appended
     }
 

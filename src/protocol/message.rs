@@ -100,12 +100,18 @@ impl<'a> MessageRun<'a> {
         self.tails.iter().map(move |tail| &input[tail.start as usize..][..tail.size as usize])
     }
 
+    /// The tails, and how many bytes of each are its size.
+    #[inline]
+    pub fn places(&self) -> impl Iterator<Item = (&'a [u8], usize)> + use<'a> {
+        self.tails().zip(self.tails).map(|(tail, place)| (tail, place.size_text_size as usize))
+    }
+
     /// Its messages one by one.
     #[inline]
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
         let subject = self.subject;
-        self.tails().zip(self.tails).map(move |(tail, place)| {
-            let (size_text, rest) = tail.split_at(place.size_text_size as usize);
+        self.places().map(move |(tail, size_text_size)| {
+            let (size_text, rest) = tail.split_at(size_text_size);
             Message {
                 subject,
                 reply: &[],

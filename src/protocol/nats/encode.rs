@@ -65,27 +65,25 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
 /// Appends a MSG for each message of a run; `head` is all that comes before the tail of each.
 #[inline]
 pub fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
-    if run.tail_bytes() > run.len() * FEW_BYTES {
+    if !has_few_bytes(run) {
         for tail in run.tails() {
             out.extend_from_slice(head);
             copy_payload(out, tail);
         }
         return;
     }
-    let start = out.len();
-    out.resize(start + head.len() * run.len() + run.tail_bytes(), 0);
-    let mut rest = &mut out[start..];
-    for tail in run.tails() {
-        let (place, after) = rest.split_at_mut(head.len());
-        few_bytes::copy(place, head);
-        let (place, after) = after.split_at_mut(tail.len());
-        few_bytes::copy(place, tail);
-        rest = after;
-    }
+    let size = head.len() * run.len() + run.tail_bytes();
+    few_bytes::append_pairs(out, size, run.tails().map(|tail| (head, tail)));
 }
 
 /// Bytes of a tail up to which it is cheaper to clear its place first than to call for its copy.
 const FEW_BYTES: usize = 256;
+
+/// Whether the tails of a run are short enough, by and large, for `few_bytes::append_pairs`.
+#[inline]
+pub fn has_few_bytes(run: &MessageRun<'_>) -> bool {
+    run.tail_bytes() <= run.len() * FEW_BYTES
+}
 
 /// Bytes that `message_head` appends.
 #[inline]
