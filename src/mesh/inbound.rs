@@ -28,10 +28,6 @@ impl Inbound {
         (self.end.messages.ready_count(), self.end.notes.ready_count())
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.end.messages.is_empty()
-    }
-
     pub fn next_note(&mut self) -> Option<Note> {
         self.end.notes.pop()
     }

@@ -37,7 +37,10 @@ pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
     inbound_waiting: Signal,
+    /// Something was appended that no flush has seen.
     dirty: Rc<Cell<bool>>,
+    /// Something waits for room on a lane.
+    waiting: Rc<Cell<bool>>,
     resumable: Rc<Resumable>,
     counters: RefCell<MeshCounters>,
     /// Scratch space for a run of messages.
@@ -92,11 +95,12 @@ impl Mesh {
         resumable: Rc<Resumable>,
         dirty: Rc<Cell<bool>>,
     ) -> Self {
+        let waiting = Rc::<Cell<bool>>::default();
         let peers = ends
             .peers
             .into_iter()
             .map(|end| {
-                let outbound = Rc::new(Outbound::new(end.source, dirty.clone()));
+                let outbound = Rc::new(Outbound::new(end.source, dirty.clone(), waiting.clone()));
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
                 let inbound = RefCell::new(Inbound::new(end.target));
                 Peer { link, outbound, inbound, route: RefCell::default() }
@@ -107,6 +111,7 @@ impl Mesh {
             peers,
             inbound_waiting: ends.inbound_waiting,
             dirty,
+            waiting,
             resumable,
             counters: RefCell::default(),
             tails: RefCell::default(),
@@ -141,29 +146,33 @@ impl Mesh {
     /// One end of a turn: take what other shards sent, then send what this turn produced. Returns whether
     /// anything moved.
     pub fn end_of_turn(&self) -> bool {
-        let drained = self.drain();
+        let drained = self.inbound_waiting.is_raised() && self.drain();
         self.resume_publishers();
         self.flush() || drained
     }
 
     /// Pushes what was produced for other shards, as far as there is room.
     pub fn flush(&self) -> bool {
-        self.dirty.set(false);
+        if !self.dirty.replace(false) && !self.waiting.get() {
+            return false;
+        }
+        self.waiting.set(false);
         let mut moved = false;
         for peer in &self.peers {
             moved |= peer.outbound.flush();
+            if peer.outbound.waits_for_room() {
+                self.waiting.set(true);
+            }
         }
         moved
     }
 
-    /// Whether sleeping now would leave a message behind.
+    /// Whether sleeping now would leave a message behind. What a peer pushes after the last drain raises the signal.
     pub fn has_work(&self) -> bool {
+        let may_flush = self.dirty.get() || self.waiting.get();
         !self.resumable.borrow().is_empty()
             || self.inbound_waiting.is_raised()
-            || self
-                .peers
-                .iter()
-                .any(|peer| !peer.inbound.borrow().is_empty() || peer.outbound.can_flush())
+            || (may_flush && self.peers.iter().any(|peer| peer.outbound.can_flush()))
     }
 
     /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that

@@ -27,6 +27,8 @@ pub struct Outbound {
     last: RefCell<frame::Last>,
     /// Set when something was appended that no flush has seen; shared by all links of the shard.
     dirty: Rc<Cell<bool>>,
+    /// Set when something waits for room; shared likewise.
+    waiting: Rc<Cell<bool>>,
     /// Batches pushed since the last look.
     pushed: Cell<u64>,
     pub counters: Cell<OutboundCounters>,
@@ -53,7 +55,7 @@ pub struct OutboundCounters {
 }
 
 impl Outbound {
-    pub fn new(end: SourceEnd, dirty: Rc<Cell<bool>>) -> Self {
+    pub fn new(end: SourceEnd, dirty: Rc<Cell<bool>>, waiting: Rc<Cell<bool>>) -> Self {
         Self {
             room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
             notes_wanted: Cell::new(false),
@@ -64,6 +66,7 @@ impl Outbound {
             current: RefCell::default(),
             last: RefCell::default(),
             dirty,
+            waiting,
             pushed: Cell::new(0),
             counters: Cell::default(),
             all_sent: Rc::new(Gate::new()),
@@ -96,6 +99,7 @@ impl Outbound {
         } else {
             staged.push_back(note);
         }
+        self.waiting.set(true);
         end.waiting.announce();
         (end.wake_target)();
     }
@@ -176,6 +180,7 @@ impl Outbound {
             Err(batch) => {
                 self.count(|counters| counters.stalls += 1);
                 self.staged_bytes.set(self.staged_bytes.get() + batch.len());
+                self.waiting.set(true);
                 staged.push_back(batch);
             }
         }
@@ -184,6 +189,9 @@ impl Outbound {
     /// Sends what is staged and the current batch, as far as there is room; wakes the peer if it sleeps.
     /// Returns whether anything was sent.
     pub fn flush(&self) -> bool {
+        if self.pushed.get() == 0 && self.current.borrow().is_empty() && !self.waits_for_room() {
+            return false;
+        }
         self.flush_staged();
         let current = std::mem::take(&mut *self.current.borrow_mut());
         if !current.is_empty() {
@@ -255,7 +263,7 @@ impl Outbound {
         }
     }
 
-    fn waits_for_room(&self) -> bool {
+    pub fn waits_for_room(&self) -> bool {
         self.notes_wanted.get()
             || !self.staged.borrow().is_empty()
             || !self.staged_notes.borrow().is_empty()
@@ -295,6 +303,7 @@ impl LinkSink for ShardLink {
         }
         // The peer is asked to read; the flush that finds room opens the gate.
         outbound.notes_wanted.set(true);
+        outbound.waiting.set(true);
         let end = outbound.end.borrow();
         end.waiting.announce();
         (end.wake_target)();
