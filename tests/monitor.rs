@@ -293,6 +293,45 @@ fn a_round_trip_time_is_measured_for_who_is_looked_at() {
 }
 
 #[test]
+fn a_total_counts_what_the_account_has_whatever_else_is_asked_for() {
+    let monitored = Monitored::start(ACCOUNTS);
+    let log_in = |user: &str, password: &str| {
+        let mut client = RawClient::connect(monitored.server.address()).unwrap();
+        let connect = format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\",\"name\":\"{user}\"}}\r\n"
+        );
+        client.send(connect.as_bytes()).unwrap();
+        client.round_trip().unwrap();
+        client
+    };
+    let _open = [log_in("ann", "planted-secret-1"), log_in("bob", "planted-secret-2")];
+    for _ in 0..2 {
+        log_in("ann", "planted-secret-1").close();
+    }
+    monitored.json_when("/connz?state=all", |connz| connz["total"] == 4);
+    for (arguments, total, shown) in [
+        ("user=ann", 2, 1),
+        ("user=nobody", 2, 0),
+        ("mqtt_client=x", 2, 0),
+        ("acc=A&user=bob", 1, 0),
+        ("acc=A&cid=99", 1, 0),
+        ("cid=5", 2, 1),
+        ("state=closed&user=ann", 2, 2),
+        ("state=closed&user=bob", 2, 0),
+        ("state=closed&acc=A&user=bob", 2, 0),
+        ("state=closed&acc=B&cid=7", 0, 0),
+        ("state=closed&mqtt_client=x", 2, 0),
+        ("state=all&user=ann", 4, 3),
+        ("state=all&acc=A&user=bob", 3, 0),
+        ("state=all&acc=B&cid=5", 1, 0),
+    ] {
+        let connz = monitored.json(&format!("/connz?{arguments}"));
+        assert_eq!(connz["total"], total, "{arguments}");
+        assert_eq!(connz["num_connections"], shown, "{arguments}");
+    }
+}
+
+#[test]
 fn reasons_of_ends_are_told_and_old_ones_forgotten() {
     let monitored = Monitored::start("max_closed_clients: 2\nmax_payload: 100");
     for _ in 0..3 {

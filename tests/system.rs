@@ -626,6 +626,12 @@ async fn subscribers_are_counted_over_all_shards() {
     let text = r#"{"filter_subject":"kept.x","acc":"A"}"#;
     let connz = observed.ping("CONNZ", text).await;
     assert_eq!(connz["data"]["num_connections"], 5);
+    // A number that stands for no state, which no connection has.
+    let none = observed.ping("CONNZ", r#"{"state":5}"#).await;
+    assert_eq!(
+        (&none["data"]["total"], &none["data"]["connections"]),
+        (&0.into(), &Value::Array(vec![]))
+    );
     let text = r#"{"filter_subject":"nothing","acc":"A"}"#;
     let connz = observed.ping("CONNZ", text).await;
     assert_eq!(

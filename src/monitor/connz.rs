@@ -104,6 +104,8 @@ pub enum State {
     Open,
     Closed,
     All,
+    /// A number that stands for no state: as in nats-server no connection has it.
+    None,
 }
 
 /// How much is told of subscriptions.
@@ -221,20 +223,26 @@ impl Listed {
     }
 }
 
-/// The closed connections a filter leaves.
+/// Keeps the closed connections that the filter leaves. Says how many there are of its account, whatever else
+/// it asks for.
 pub fn filter_closed(
     closed: &mut Vec<Arc<ClosedConnection>>,
     options: &ConnzOptions,
     open_found: bool,
-) {
+) -> usize {
     let filter = &options.filter;
+    let of_account = |closed: &Arc<ClosedConnection>| {
+        filter.account.as_ref().is_none_or(|account| *account == closed.details.account)
+    };
+    closed.retain(of_account);
+    let total = closed.len();
     closed.retain(|closed| {
         let details = &closed.details;
         let of_id = filter.id.is_none_or(|id| id == details.numbers.id && !open_found);
-        let of_account = filter.account.as_ref().is_none_or(|account| *account == details.account);
         let of_user = filter.user.as_ref().is_none_or(|user| *user == details.user);
-        of_id && of_account && of_user && !options.mqtt_client
+        of_id && of_user && !options.mqtt_client
     });
+    total
 }
 
 /// Sorts, and keeps what offset and limit select.
