@@ -166,6 +166,7 @@ pub struct Outbox {
     poked: Cell<bool>,
     /// Counts bytes the kernel took; opened for good at the end.
     pub sent: Gate,
+    /// When the kernel last took bytes; at first the time of the connection's start.
     last_sent: Cell<Instant>,
     /// When the send in flight began.
     send_started: Cell<Option<Instant>>,
@@ -179,6 +180,8 @@ pub struct Outbox {
     totals: OnceCell<Rc<OutboxTotals>>,
     /// How much of `out_messages` and `out_bytes` the totals have.
     totalled: Cell<(u64, u64)>,
+    /// A send began that has messages. Who looks at it clears it.
+    pub delivered: Cell<bool>,
     pub stalls: Cell<u64>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -209,6 +212,7 @@ impl Outbox {
             observed: Cell::new(false),
             totals: OnceCell::new(),
             totalled: Cell::default(),
+            delivered: Cell::new(false),
             stalls: Cell::new(0),
             out_messages: Cell::new(0),
             out_bytes: Cell::new(0),
@@ -226,13 +230,11 @@ impl Outbox {
         let Some(totals) = self.totals.get() else { return };
         let now = (self.out_messages.get(), self.out_bytes.get());
         let before = self.totalled.replace(now);
+        if now.0 != before.0 {
+            self.delivered.set(true);
+        }
         totals.messages.set(totals.messages.get() + now.0 - before.0);
         totals.bytes.set(totals.bytes.get() + now.1 - before.1);
-    }
-
-    /// When the kernel last took bytes; at first the time of the connection's start.
-    pub fn last_sent(&self) -> Instant {
-        self.last_sent.get()
     }
 
     pub fn pending_bytes(&self) -> usize {
