@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::histogram::Durations;
+use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
 
 /// The numbers of one shard. Filling it costs the same whatever the number of connections.
@@ -135,6 +136,7 @@ pub struct TlsDetails {
     pub cipher_suite: String,
     /// It came before INFO.
     pub is_first: bool,
+    pub peer_certificates: PeerCertificates,
 }
 
 /// One subscription of a client.

@@ -130,6 +130,7 @@ fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails 
             version: tls.version,
             cipher_suite: tls.cipher_suite.clone(),
             is_first: facts.tls_first,
+            peer_certificates: tls.peer_certificates.clone(),
         }),
         subscription_list: Vec::new(),
     }
@@ -399,6 +400,10 @@ impl Shard {
         }
         let id = facts.id.0;
         let mut described = details(&facts, last.count);
+        if let Some(tls) = &mut described.tls {
+            // Never told of a connection that is gone.
+            tls.peer_certificates = Arc::default();
+        }
         // What a slow consumer did not take is what an operator wants to know of it.
         described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =
