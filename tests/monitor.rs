@@ -381,6 +381,24 @@ fn a_total_counts_what_the_account_has_whatever_else_is_asked_for() {
     }
 }
 
+/// What a tool asks for whose base address ends with a slash, and what is of Go alone.
+#[test]
+fn repeated_slashes_threads_and_variables_are_answered() {
+    let monitored = Monitored::start("");
+    assert!(monitored.json("//varz")["server_id"].is_string());
+    assert!(monitored.json("//connz?limit=1")["connections"].is_array());
+    let threads = monitored.get("/stacksz");
+    assert_eq!(threads.status, 200);
+    assert_eq!(threads.header("content-type"), Some("text/plain; charset=utf-8"));
+    for name in ["shard-0 ", "shard-1 "] {
+        let listed = threads.body.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(listed, 1, "{name}: {}", threads.body);
+    }
+    let variables = monitored.json("/debug/vars");
+    assert_eq!(variables["cmdline"], serde_json::json!(["midge"]));
+    assert!(variables["memstats"]["Sys"].as_u64().unwrap() > 1 << 20);
+}
+
 #[test]
 fn reasons_of_ends_are_told_and_old_ones_forgotten() {
     let monitored = Monitored::start("max_closed_clients: 2\nmax_payload: 100");

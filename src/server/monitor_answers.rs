@@ -23,12 +23,13 @@ use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
+use crate::server::files::program_name;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
-use crate::server::process_usage::ProcessUsage;
+use crate::server::process_usage::{self, ProcessUsage};
 use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
 use crate::shard::{Shard, ShardHandle};
-use crate::system::answer::{Outcome, StatsFacts, Volume};
+use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 
 /// Looking at every connection for the sake of `/metrics` happens no more often.
 const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
@@ -126,6 +127,11 @@ impl Answers {
             }
             Ask::Raftz => Response::text(404, "No Raft nodes registered"),
             Ask::Ipqueuesz => Response::json(200, b"{}".to_vec()),
+            Ask::Threads => Response::text(200, process_usage::threads()),
+            Ask::Variables => {
+                let memory_bytes = self.usage.facts().memory_bytes;
+                Response::json(200, answer::variables(memory_bytes, &program_name()))
+            }
         }
     }
 

@@ -16,7 +16,6 @@ use crate::monitor::endpoints::Ask;
 use crate::monitor::requested::{self, Arguments, Refusal};
 use crate::monitor::varz::ServerFacts;
 use crate::protocol::json_fields::JsonFields;
-use crate::server::files::program_name;
 use crate::server::monitor_answers::{Answers, Fixed, Live};
 use crate::server::process::Order;
 use crate::server::process_usage::SAMPLE_INTERVAL;
@@ -244,7 +243,7 @@ impl Loop {
             Ok(_) => {}
         }
         let arguments = Arguments { fields: &fields, part };
-        match self.serve(facts, asked, arguments, request) {
+        match self.serve(asked, arguments, request) {
             Ok(answer) => answer,
             Err(Refusal::Unreadable(_)) if names_client => Answer::None,
             Err(Refusal::Unreadable(text)) => unreadable(text),
@@ -255,7 +254,6 @@ impl Loop {
 
     fn serve(
         &mut self,
-        facts: &ServerFacts,
         asked: &Asked,
         arguments: Arguments<'_>,
         request: &SystemRequest,
@@ -300,10 +298,7 @@ impl Loop {
                 let name = arguments.given("name")?.unwrap_or_default();
                 return Ok(Answer::Enveloped(answer::profile(&name)));
             }
-            Service::Expvarz => {
-                let outcome = answer::variables(facts.process.memory_bytes, &program_name());
-                return Ok(Answer::Enveloped(outcome));
-            }
+            Service::Expvarz => Ask::Variables,
             Service::Kick => return Ok(self.kick(fields.unsigned("", "cid")?)),
             Service::LameDuck => return Ok(self.lame_duck(fields.unsigned("", "cid")?)),
             Service::Reload => return Ok(Answer::Enveloped(self.reload())),
