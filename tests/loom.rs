@@ -22,7 +22,7 @@ mod shards;
 use midge::{broker, protocol};
 mod base {
     pub(crate) use crate::ring;
-    pub use midge::base::{gate, ids, limits, pool};
+    pub use midge::base::{gate, histogram, ids, limits, pool, turn_clock};
 }
 
 use std::panic::catch_unwind;

@@ -106,7 +106,8 @@ impl FanOutFrame {
 /// at the end of its connection: reading the sum costs nothing per connection or message.
 pub struct OutboxTotals {
     clock: Rc<TurnClock>,
-    /// For each chunk the kernel took in full: since the turn in which its first bytes were queued.
+    /// For each chunk the kernel took in full: since the turn in which its first bytes were read, on this
+    /// shard or another, or made.
     pub queued: DurationHistogram,
     pub messages: Cell<u64>,
     pub bytes: Cell<u64>,
@@ -170,7 +171,7 @@ pub struct Outbox {
     last_sent: Cell<Instant>,
     /// When the send in flight began.
     send_started: Cell<Option<Instant>>,
-    /// The turn in which the first bytes of the chunk that the writer holds were queued.
+    /// The turn in which the first bytes of the chunk that the writer holds were read.
     sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
@@ -268,7 +269,7 @@ impl Outbox {
             }
             let before = buffers.current.len();
             if before == 0 {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             encode::message(&mut buffers.current, message, sid, self.headers.get());
             buffers.current.len() - before
@@ -323,7 +324,7 @@ impl Outbox {
                 self.make_room(&mut buffers, size);
             }
             if buffers.current.is_empty() {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             append(&mut buffers.current);
         }
@@ -356,7 +357,7 @@ impl Outbox {
                 self.make_room(&mut buffers, bytes.len());
             }
             if buffers.current.is_empty() {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             buffers.current.extend_from_slice(bytes);
         }
@@ -406,8 +407,8 @@ impl Outbox {
 
     /// Reads the clock if nobody did in this turn. Out of line: once per chunk, not per message.
     #[inline(never)]
-    fn turn_began(&self) -> Option<Instant> {
-        Some(self.totals.get()?.clock.began())
+    fn read_at(&self) -> Option<Instant> {
+        Some(self.totals.get()?.clock.read_at())
     }
 
     #[inline]

@@ -218,6 +218,7 @@ impl Shard {
             turns: self.recorded.turns.get(),
             turn_durations: self.recorded.clock.turns.durations(),
             queued_durations: totals.queued.durations(),
+            lane_durations: self.mesh.transits(),
             operations: OperationTotals {
                 reads: operations.reads.totals(),
                 writes: operations.writes.totals(),
