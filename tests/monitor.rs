@@ -279,17 +279,124 @@ fn connz_shows_open_and_closed_connections() {
     assert_eq!(monitored.json("/connz?auth=1&cid=5")["connections"][0]["name_tag"], "$G");
 }
 
+/// Time to the CONNECT at first, as in nats-server: nobody is sent a PING because somebody looks.
 #[test]
-fn a_round_trip_time_is_measured_for_who_is_looked_at() {
+fn a_round_trip_time_is_estimated_at_connect_and_measured_by_the_first_ping() {
     let monitored = Monitored::start("");
+    let _silent = RawClient::connect(monitored.server.address()).unwrap();
     let mut client = monitored.client("measured");
-    assert_eq!(monitored.json("/connz")["connections"][0]["rtt"], "0s");
+    let connz = monitored.json_when("/connz", |connz| connz["num_connections"] == 2);
+    let connections = connz["connections"].as_array().unwrap();
+    let (named, silent): (Vec<&Value>, Vec<&Value>) =
+        connections.iter().partition(|one| one["name"] == "measured");
+    assert_eq!(silent[0]["rtt"], "0s");
+    let estimate = named[0]["rtt"].as_str().unwrap().to_owned();
+    assert!(estimate.ends_with('s') && estimate != "0s", "{estimate}");
+    let path = format!("/connz?cid={}", named[0]["cid"]);
+    let again = monitored.json(&path)["connections"][0].clone();
+    assert_eq!((&again["rtt"], &again["pending_bytes"]), (&estimate.clone().into(), &0.into()));
     let deadline = Instant::now() + WAIT_MAX;
     assert_eq!(client.take_line(deadline).as_deref(), Some(&b"PING\r\n"[..]));
     client.send(b"PONG\r\n").unwrap();
-    let connz = monitored.json_when("/connz", |connz| connz["connections"][0]["rtt"] != "0s");
-    let rtt = connz["connections"][0]["rtt"].as_str().unwrap().to_owned();
-    assert!(rtt.ends_with('s'), "{rtt}");
+    monitored.json_when(&path, |connz| connz["connections"][0]["rtt"] != estimate.as_str());
+}
+
+/// PING and PONG are no activity: who only keeps its connection alive is idle.
+#[test]
+fn activity_is_messages_and_subscriptions() {
+    let monitored = Monitored::start("");
+    let mut client = monitored.client("idle");
+    let path = "/connz?cid=5";
+    // With all its digits, so that times compare as texts.
+    let activity = || {
+        let connz = monitored.json(path);
+        let text = connz["connections"][0]["last_activity"].as_str().unwrap().replace('Z', "");
+        let (time, fraction) = text.split_once('.').unwrap_or((&text, ""));
+        format!("{time}.{fraction:0<9}")
+    };
+    let at_rest = |client: &mut RawClient| {
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let before = activity();
+            client.round_trip().unwrap();
+            if activity() == before {
+                return before;
+            }
+            assert!(Instant::now() < deadline, "a PING counts as activity");
+        }
+    };
+    for (bytes, what) in [
+        (&b"SUB foo 1\r\n"[..], "a subscription"),
+        (b"PUB bar 0\r\n\r\n", "a message"),
+        (b"UNSUB 2\r\n", "an end of a subscription"),
+    ] {
+        let before = at_rest(&mut client);
+        client.send(bytes).unwrap();
+        client.round_trip().unwrap();
+        assert!(activity() > before, "{what} is no activity");
+    }
+    let mut other = monitored.client("other");
+    let before = at_rest(&mut client);
+    other.send(b"PUB foo 2\r\nhi\r\n").unwrap();
+    other.round_trip().unwrap();
+    monitored.json_when(path, |_| activity() > before);
+}
+
+#[test]
+fn a_total_counts_what_the_account_has_whatever_else_is_asked_for() {
+    let monitored = Monitored::start(ACCOUNTS);
+    let log_in = |user: &str, password: &str| {
+        let mut client = RawClient::connect(monitored.server.address()).unwrap();
+        let connect = format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\",\"name\":\"{user}\"}}\r\n"
+        );
+        client.send(connect.as_bytes()).unwrap();
+        client.round_trip().unwrap();
+        client
+    };
+    let _open = [log_in("ann", "planted-secret-1"), log_in("bob", "planted-secret-2")];
+    for _ in 0..2 {
+        log_in("ann", "planted-secret-1").close();
+    }
+    monitored.json_when("/connz?state=all", |connz| connz["total"] == 4);
+    for (arguments, total, shown) in [
+        ("user=ann", 2, 1),
+        ("user=nobody", 2, 0),
+        ("mqtt_client=x", 2, 0),
+        ("acc=A&user=bob", 1, 0),
+        ("acc=A&cid=99", 1, 0),
+        ("cid=5", 2, 1),
+        ("state=closed&user=ann", 2, 2),
+        ("state=closed&user=bob", 2, 0),
+        ("state=closed&acc=A&user=bob", 2, 0),
+        ("state=closed&acc=B&cid=7", 0, 0),
+        ("state=closed&mqtt_client=x", 2, 0),
+        ("state=all&user=ann", 4, 3),
+        ("state=all&acc=A&user=bob", 3, 0),
+        ("state=all&acc=B&cid=5", 1, 0),
+    ] {
+        let connz = monitored.json(&format!("/connz?{arguments}"));
+        assert_eq!(connz["total"], total, "{arguments}");
+        assert_eq!(connz["num_connections"], shown, "{arguments}");
+    }
+}
+
+/// What a tool asks for whose base address ends with a slash, and what is of Go alone.
+#[test]
+fn repeated_slashes_threads_and_variables_are_answered() {
+    let monitored = Monitored::start("");
+    assert!(monitored.json("//varz")["server_id"].is_string());
+    assert!(monitored.json("//connz?limit=1")["connections"].is_array());
+    let threads = monitored.get("/stacksz");
+    assert_eq!(threads.status, 200);
+    assert_eq!(threads.header("content-type"), Some("text/plain; charset=utf-8"));
+    for name in ["shard-0 ", "shard-1 "] {
+        let listed = threads.body.lines().filter(|line| line.starts_with(name)).count();
+        assert_eq!(listed, 1, "{name}: {}", threads.body);
+    }
+    let variables = monitored.json("/debug/vars");
+    assert_eq!(variables["cmdline"], serde_json::json!(["midge"]));
+    assert!(variables["memstats"]["Sys"].as_u64().unwrap() > 1 << 20);
 }
 
 #[test]

@@ -410,6 +410,35 @@ async fn a_connection_is_kicked_or_sent_away_by_its_number() {
     }
 }
 
+/// As nats-server: what it cannot read of these, and an account that has no clients, get no answer at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn some_requests_are_met_with_silence() {
+    let observed = Observed::start(3, CONFIG).await;
+    let inbox = observed.system.new_inbox();
+    let mut answers = subscribe(&observed.system, &inbox).await;
+    let own = |name: &str| format!("$SYS.REQ.SERVER.{}.{name}", observed.id);
+    let count = "$SYS.REQ.ACCOUNT.NSUBS";
+    let mut silent: Vec<(String, &str)> = Vec::new();
+    for name in ["KICK", "LDM"] {
+        for body in ["", "x", r#"{"cid":"5"}"#, r#"{"cid":-1}"#] {
+            silent.push((own(name), body));
+        }
+    }
+    for body in ["", "{}", r#"{"acc":"NOPE","subject":"a"}"#, r#"{"acc":"A","subject":"a"}"#] {
+        silent.push((count.into(), body));
+    }
+    let answered = (own("KICK"), r#"{"cid":999999}"#);
+    for (subject, body) in silent.iter().chain([&answered]) {
+        let reply = inbox.clone();
+        let body = body.as_bytes().to_vec().into();
+        let sent = observed.system.publish_with_reply(subject.clone(), reply, body).await;
+        sent.expect("connected");
+    }
+    // Requests of one client are answered in order: the first answer is to the last of them.
+    let answer: Value = serde_json::from_slice(&next(&mut answers).await.payload).expect("JSON");
+    assert_eq!(answer["error"]["description"], "no such client or leafnode id");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_is_asked_for_and_its_failure_told() {
     let observed = Observed::start(3, CONFIG).await;
@@ -623,9 +652,23 @@ async fn subscribers_are_counted_over_all_shards() {
     assert_eq!(count("kept.one").await, 5);
     assert_eq!(count("kept.>").await, 5);
     assert_eq!(count("kept.one.two").await, 0);
+    assert_eq!(count("").await, 0);
+    // The name of the group is Base64.
+    let mut member =
+        clients[0].queue_subscribe("kept.one", "crew".into()).await.expect("connected");
+    subscribe(&clients[0], "any").await;
+    let body = r#"{"acc":"A","subject":"kept.one","queue":"Y3Jldw=="}"#;
+    assert_eq!(observed.ask("$SYS.REQ.ACCOUNT.NSUBS", body).await, 1);
+    member.unsubscribe().await.expect("connected");
     let text = r#"{"filter_subject":"kept.x","acc":"A"}"#;
     let connz = observed.ping("CONNZ", text).await;
     assert_eq!(connz["data"]["num_connections"], 5);
+    // A number that stands for no state, which no connection has.
+    let none = observed.ping("CONNZ", r#"{"state":5}"#).await;
+    assert_eq!(
+        (&none["data"]["total"], &none["data"]["connections"]),
+        (&0.into(), &Value::Array(vec![]))
+    );
     let text = r#"{"filter_subject":"nothing","acc":"A"}"#;
     let connz = observed.ping("CONNZ", text).await;
     assert_eq!(

@@ -50,8 +50,7 @@ impl CertificateNames {
     /// None when the bytes are no X.509 certificate.
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let mut body = body_from_validity(der)?;
-        body.expect(SEQUENCE)?; // validity
-        let mut names = Self { subject: read_name(body.expect(SEQUENCE)?)?, ..Self::default() };
+        let mut names = Self { subject: read_subject(&mut body)?, ..Self::default() };
         body.expect(SEQUENCE)?; // public key
         while let Some((tag, content)) = body.next() {
             if tag == EXPLICIT_EXTENSIONS {
@@ -89,6 +88,16 @@ impl CertificateNames {
         }
         Some(())
     }
+}
+
+/// What a certificate calls its owner in the first place. None when the bytes are no X.509 certificate.
+pub fn subject(der: &[u8]) -> Option<Vec<Vec<Attribute>>> {
+    read_subject(&mut body_from_validity(der)?)
+}
+
+fn read_subject(body: &mut Reader<'_>) -> Option<Vec<Vec<Attribute>>> {
+    body.expect(SEQUENCE)?; // validity
+    read_name(body.expect(SEQUENCE)?)
 }
 
 fn read_name(name: &[u8]) -> Option<Vec<Vec<Attribute>>> {

@@ -13,16 +13,16 @@ use super::certificate::{Attribute, CertificateNames};
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
 
 /// Attribute types by OID, as RFC 2253 and nats-server name them. In the order in which nats-server spells
-/// a subject out.
+/// a subject out: that of Go 1.26, which it is built with (crypto/x509/pkix ToRDNSequence).
 const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
     ("2.5.4.5", "SERIALNUMBER"),
     ("2.5.4.3", "CN"),
-    ("2.5.4.17", "POSTALCODE"),
-    ("2.5.4.9", "STREET"),
-    ("2.5.4.8", "ST"),
-    ("2.5.4.7", "L"),
     ("2.5.4.11", "OU"),
     ("2.5.4.10", "O"),
+    ("2.5.4.17", "POSTALCODE"),
+    ("2.5.4.9", "STREET"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
     ("2.5.4.6", "C"),
 ];
 
@@ -227,6 +227,46 @@ impl CertificateMap {
     }
 }
 
+/// The subject as nats-server spells it for monitoring: a fixed order of types, values of one type joined by
+/// `+`; then types it does not know, by their numbers and with their values in DER.
+/// Source: Go crypto/x509/pkix Name.String.
+pub fn subject_text(subject: &[Vec<Attribute>]) -> String {
+    let mut parts = Vec::new();
+    let known = spell_subject(subject);
+    if !known.is_empty() {
+        parts.push(known);
+    }
+    let is_known = |oid: &str| ATTRIBUTE_NAMES.iter().any(|(known, _)| *known == oid);
+    for Attribute { oid, value } in subject.iter().flatten().rev() {
+        if let Some(value) = value.as_ref().filter(|_| !is_known(oid)) {
+            let value = data_encoding::HEXLOWER.encode(&der_text(value));
+            parts.push(format!("{oid}=#{value}"));
+        }
+    }
+    parts.join(",")
+}
+
+/// A text in DER, of the narrowest type that Go would give it.
+fn der_text(value: &str) -> Vec<u8> {
+    const PRINTABLE_STRING: u8 = 0x13;
+    const UTF8_STRING: u8 = 0x0c;
+    let is_printable = |byte: u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte);
+    let is_narrow = value.bytes().all(is_printable);
+    let mut der = vec![if is_narrow { PRINTABLE_STRING } else { UTF8_STRING }];
+    let size = value.len().to_be_bytes();
+    let size = &size[size.iter().take_while(|byte| **byte == 0).count()..];
+    match size {
+        [] => der.push(0),
+        [short @ 0..0x80] => der.push(*short),
+        long => {
+            der.push(0x80 | long.len() as u8);
+            der.extend_from_slice(long);
+        }
+    }
+    der.extend_from_slice(value.as_bytes());
+    der
+}
+
 /// The subject as nats-server spells it without domain components: a fixed order of types, values of one
 /// type joined by `+`; types it does not know are left out.
 fn spell_subject(subject: &[Vec<Attribute>]) -> String {
@@ -284,15 +324,19 @@ fn escape(value: &str) -> String {
 mod tests {
     use super::*;
 
-    const NAMES: [(&str, &str); 4] =
-        [("CN", "2.5.4.3"), ("O", "2.5.4.10"), ("OU", "2.5.4.11"), ("DC", DOMAIN_COMPONENT)];
+    /// Of an attribute type's name.
+    fn oid_of(name: &str) -> Option<&'static str> {
+        if name == "DC" {
+            return Some(DOMAIN_COMPONENT);
+        }
+        ATTRIBUTE_NAMES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+    }
 
     /// A subject in the order of a certificate: `O=x,OU=a+OU=b,CN=y`, most general first.
     fn subject(text: &str) -> Vec<Vec<Attribute>> {
         let attribute = |text: &str| {
             let (name, value) = text.split_once('=').expect("name=value");
-            let known = NAMES.iter().find(|(known, _)| *known == name);
-            let oid = known.map_or(name, |(_, oid)| oid).to_owned();
+            let oid = oid_of(name).unwrap_or(name).to_owned();
             Attribute { oid, value: Some(value.to_owned()) }
         };
         text.split(',').map(|part| part.split('+').map(attribute).collect()).collect()
@@ -311,6 +355,31 @@ mod tests {
     fn with_subject(text: &str) -> CertificateNames {
         CertificateNames { subject: subject(text), ..CertificateNames::default() }
     }
+
+    /// What Go 1.26 printed for certificates with these subjects.
+    #[test]
+    fn subjects_are_spelled_as_go_does_for_monitoring() {
+        for (stored, spelled) in [
+            ("CN=joe", "CN=joe"),
+            ("O=acme,OU=dev,OU=ops,CN=joe", "CN=joe,OU=dev+OU=ops,O=acme"),
+            ("DC=com,DC=acme,CN=joe", SUBJECT_WITH_DOMAIN),
+            ("C=US,ST=there,L=here,STREET=x,POSTALCODE=1,O=acme,OU=dev,CN=joe", EVERY_TYPE),
+            ("CN=j;e <#>", r"CN=j\;e \<#\>"),
+            ("1.2.840.113549.1.9.1=joe@acme.com", EMAIL_ALONE),
+        ] {
+            assert_eq!(subject_text(&subject(stored)), spelled, "{stored}");
+        }
+        assert_eq!(subject_text(&[]), "");
+        assert_eq!(der_text(""), [0x13, 0]);
+        assert_eq!(der_text(&"é".repeat(64))[..3], [0x0c, 0x81, 0x80]);
+        assert_eq!(der_text(&"a".repeat(127))[..2], [0x13, 0x7f]);
+        assert_eq!(der_text(&"a".repeat(300))[..4], [0x13, 0x82, 0x01, 0x2c]);
+    }
+
+    const SUBJECT_WITH_DOMAIN: &str = "CN=joe,0.9.2342.19200300.100.1.25=#130461636d65,\
+        0.9.2342.19200300.100.1.25=#1303636f6d";
+    const EVERY_TYPE: &str = "CN=joe,OU=dev,O=acme,POSTALCODE=1,STREET=x,L=here,ST=there,C=US";
+    const EMAIL_ALONE: &str = "1.2.840.113549.1.9.1=#0c0c6a6f654061636d652e636f6d";
 
     #[test]
     fn distinguished_names_match_by_parts() {

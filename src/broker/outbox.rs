@@ -119,7 +119,8 @@ impl FanOutFrame {
 /// at the end of its connection: reading the sum costs nothing per connection or message.
 pub struct OutboxTotals {
     clock: Rc<TurnClock>,
-    /// For each chunk the kernel took in full: since the turn in which its first bytes were queued.
+    /// For each chunk the kernel took in full: since the turn in which its first bytes were read, on this
+    /// shard or another, or made.
     pub queued: DurationHistogram,
     pub messages: Cell<u64>,
     pub bytes: Cell<u64>,
@@ -179,10 +180,11 @@ pub struct Outbox {
     poked: Cell<bool>,
     /// Counts bytes the kernel took; opened for good at the end.
     pub sent: Gate,
+    /// When the kernel last took bytes; at first the time of the connection's start.
     last_sent: Cell<Instant>,
     /// When the send in flight began.
     send_started: Cell<Option<Instant>>,
-    /// The turn in which the first bytes of the chunk that the writer holds were queued.
+    /// The turn in which the first bytes of the chunk that the writer holds were read.
     sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
     abort: RefCell<Option<Box<dyn Fn()>>>,
@@ -192,6 +194,8 @@ pub struct Outbox {
     totals: OnceCell<Rc<OutboxTotals>>,
     /// How much of `out_messages` and `out_bytes` the totals have.
     totalled: Cell<(u64, u64)>,
+    /// A send began that has messages. Who looks at it clears it.
+    pub delivered: Cell<bool>,
     pub stalls: Cell<u64>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -222,6 +226,7 @@ impl Outbox {
             observed: Cell::new(false),
             totals: OnceCell::new(),
             totalled: Cell::default(),
+            delivered: Cell::new(false),
             stalls: Cell::new(0),
             out_messages: Cell::new(0),
             out_bytes: Cell::new(0),
@@ -239,13 +244,11 @@ impl Outbox {
         let Some(totals) = self.totals.get() else { return };
         let now = (self.out_messages.get(), self.out_bytes.get());
         let before = self.totalled.replace(now);
+        if now.0 != before.0 {
+            self.delivered.set(true);
+        }
         totals.messages.set(totals.messages.get() + now.0 - before.0);
         totals.bytes.set(totals.bytes.get() + now.1 - before.1);
-    }
-
-    /// When the kernel last took bytes; at first the time of the connection's start.
-    pub fn last_sent(&self) -> Instant {
-        self.last_sent.get()
     }
 
     pub fn pending_bytes(&self) -> usize {
@@ -279,7 +282,7 @@ impl Outbox {
             }
             let before = buffers.current.len();
             if before == 0 {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             encode::message(&mut buffers.current, message, sid, self.headers.get());
             buffers.current.len() - before
@@ -369,7 +372,7 @@ impl Outbox {
                 self.make_room(&mut buffers, size);
             }
             if buffers.current.is_empty() {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             append(&mut buffers.current);
         }
@@ -404,7 +407,7 @@ impl Outbox {
                 self.make_room(&mut buffers, bytes.len());
             }
             if buffers.current.is_empty() {
-                buffers.current_since = self.turn_began();
+                buffers.current_since = self.read_at();
             }
             buffers.current.extend_from_slice(bytes);
         }
@@ -454,8 +457,8 @@ impl Outbox {
 
     /// Reads the clock if nobody did in this turn. Out of line: once per chunk, not per message.
     #[inline(never)]
-    fn turn_began(&self) -> Option<Instant> {
-        Some(self.totals.get()?.clock.began())
+    fn read_at(&self) -> Option<Instant> {
+        Some(self.totals.get()?.clock.read_at())
     }
 
     #[inline]

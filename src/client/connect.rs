@@ -42,6 +42,9 @@ impl ClientSession {
         broker: &mut Broker,
         json: &[u8],
     ) -> Result<(), CloseReason> {
+        self.moved = true;
+        // An estimate until a PONG tells better. Source: nats-server server/client.go processConnect.
+        self.rtt = Some(self.started.elapsed().max(Duration::from_nanos(1)));
         if let Err(error) = self.connect.merge(json) {
             log_client!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);

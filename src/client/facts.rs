@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::session::{ClientSession, Stage};
+use super::session::ClientSession;
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
 use crate::auth::state::AuthState;
 use crate::base::ids::{ClientKey, ConnectionId};
@@ -12,7 +12,6 @@ use crate::config::auth_options::PermissionOptions;
 use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::net::tls::TlsFacts;
-use crate::protocol::nats::encode;
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 
 /// One session as it stands now. Borrowed: whoever wants to keep something copies it.
@@ -29,8 +28,9 @@ pub struct SessionFacts<'a> {
     /// TLS came before INFO.
     pub tls_first: bool,
     pub started: Instant,
-    /// Exact to a tick of the shard.
+    /// When it last published, subscribed or was sent a message; exact to a tick of the shard.
     pub last_activity: Instant,
+    /// None = it has not said CONNECT.
     pub rtt: Option<Duration>,
     pub in_messages: u64,
     pub in_bytes: u64,
@@ -77,20 +77,9 @@ impl ClientSession {
         self.permissions.options().cloned()
     }
 
-    /// Sends a PING to a client library whose round-trip time is asked for and not known yet, so that the
-    /// next answer has it. Source: nats-server server/client.go getRTT.
-    pub fn measure_round_trip(&mut self, now: Instant) {
-        let wanted = self.rtt.is_none() && self.pings_outstanding == 0;
-        if wanted && self.stage == Stage::Connected && !self.connect.lang.is_empty() {
-            self.pings_outstanding = 1;
-            self.ping_sent = now;
-            self.outbox.push_bytes(encode::PING);
-        }
-    }
-
     pub fn facts(&self, now: Instant) -> SessionFacts<'_> {
         let outbox = &self.outbox;
-        let heard = if self.active { now } else { self.active_at };
+        let has_moved = self.moved || outbox.delivered.get();
         SessionFacts {
             id: self.id,
             key: self.key,
@@ -104,7 +93,7 @@ impl ClientSession {
             tls: self.tls.as_deref(),
             tls_first: self.tls_first,
             started: self.started,
-            last_activity: heard.max(outbox.last_sent()),
+            last_activity: if has_moved { now } else { self.moved_at },
             rtt: self.rtt,
             in_messages: self.in_messages,
             in_bytes: self.in_bytes,

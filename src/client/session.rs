@@ -163,12 +163,15 @@ pub struct ClientSession {
     pub(super) detached: bool,
     pub(super) ping_at: Instant,
     pub(super) pings_outstanding: u32,
-    pub(super) ping_sent: Instant,
+    /// None = no PING yet; what there is of a round-trip time is then an estimate.
+    ping_sent: Option<Instant>,
     pub(super) rtt: Option<Duration>,
-    rtt_measured: Instant,
-    /// Set by any batch, looked at and cleared when a PING is due.
-    pub(super) active_at: Instant,
-    pub(super) active: bool,
+    /// Set by any batch, looked at and cleared by a tick.
+    active_at: Instant,
+    active: bool,
+    /// The same of batches that had something to do with messages: what monitoring calls activity.
+    pub(super) moved_at: Instant,
+    pub(super) moved: bool,
     /// Kept for monitoring when the connection ends.
     pub(super) last_subscriptions: Option<Box<super::facts::LastSubscriptions>>,
     pub started: Instant,
@@ -247,11 +250,12 @@ impl ClientSession {
             detached: false,
             ping_at: now + options.keep_alive.ping_interval,
             pings_outstanding: 0,
-            ping_sent: now,
+            ping_sent: None,
             rtt: None,
-            rtt_measured: now,
             active_at: now,
             active: false,
+            moved_at: now,
+            moved: false,
             last_subscriptions: None,
             started: now,
             in_messages: 0,
@@ -312,18 +316,20 @@ impl ClientSession {
         match command {
             Command::Publish(publish) => self.publish_parsed(broker, publish, input),
             Command::Subscribe { subject, queue, sid, .. } => {
+                self.moved = true;
                 self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
             }
             Command::Unsubscribe { sid, max, .. } => {
+                self.moved = true;
                 broker.unsubscribe(self.key, sid.of(input), parse_unsubscribe_max(max.of(input)));
                 self.ok();
             }
             Command::Ping => self.pong(),
             Command::Pong => {
                 self.pings_outstanding = 0;
-                let now = Instant::now();
-                self.rtt = Some(now.saturating_duration_since(self.ping_sent));
-                self.rtt_measured = now;
+                if let Some(sent) = self.ping_sent {
+                    self.rtt = Some(sent.elapsed());
+                }
             }
             Command::Connect { json } => {
                 self.forget_answers();
@@ -887,6 +893,7 @@ impl Session for ClientSession {
         drop(broker);
         input.consume(consumed_total);
         let counters = &self.context.counters;
+        self.moved |= self.in_messages != messages_before.0;
         counters.in_messages.set(counters.in_messages.get() + self.in_messages - messages_before.0);
         counters.in_bytes.set(counters.in_bytes.get() + self.in_bytes - messages_before.1);
         if let Some(reason) = self.outbox.close_reason() {
@@ -915,6 +922,9 @@ impl Session for ClientSession {
         if std::mem::take(&mut self.active) {
             self.active_at = now;
         }
+        if std::mem::take(&mut self.moved) | self.outbox.delivered.take() {
+            self.moved_at = now;
+        }
         if self.opening != Opening::Done && !self.opening_is_over(now) {
             return None;
         }
@@ -939,8 +949,8 @@ impl Session for ClientSession {
             (options.keep_alive.ping_interval, options.keep_alive.ping_max);
         self.ping_at = now + ping_interval;
         let quiet = now.saturating_duration_since(self.active_at) >= ping_interval;
-        let rtt_known =
-            self.rtt.is_some() && now.saturating_duration_since(self.rtt_measured) < RTT_AGE_MAX;
+        let age = |sent| now.saturating_duration_since(sent);
+        let rtt_known = self.ping_sent.is_some_and(|sent| age(sent) < RTT_AGE_MAX);
         if !quiet && rtt_known {
             return None;
         }
@@ -952,7 +962,7 @@ impl Session for ClientSession {
             return Some(CloseReason::StaleConnection);
         }
         self.pings_outstanding += 1;
-        self.ping_sent = now;
+        self.ping_sent = Some(now);
         self.outbox.push_bytes(encode::PING);
         None
     }

@@ -1,6 +1,6 @@
 //! The receiving ends of one peer's lanes.
 
-use super::lanes::{Note, TargetEnd};
+use super::lanes::{Batch, Note, TargetEnd};
 
 /// See the module's words.
 pub struct Inbound {
@@ -32,14 +32,14 @@ impl Inbound {
         self.end.notes.pop()
     }
 
-    pub fn next_batch(&mut self) -> Option<Vec<u8>> {
+    pub fn next_batch(&mut self) -> Option<Batch> {
         self.end.messages.pop()
     }
 
-    /// Sends an emptied batch home; if there is no room it is freed here.
-    pub fn give_back(&mut self, mut batch: Vec<u8>) {
-        batch.clear();
-        drop(self.end.returned.push(batch));
+    /// Sends a batch's emptied buffer home; if there is no room it is freed here.
+    pub fn give_back(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        drop(self.end.returned.push(bytes));
     }
 
     /// There is room again: wakes the source if it waits for some.

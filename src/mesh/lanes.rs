@@ -1,5 +1,7 @@
 //! The rings of all ordered pairs of shards, made before the shards' threads start.
 
+use std::time::Instant;
+
 use crate::base::ids::ClientKey;
 use crate::base::limits::{INTEREST_LANE_SLOTS, MESSAGE_LANE_SLOTS};
 use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, ring};
@@ -19,13 +21,21 @@ pub enum Note {
     },
 }
 
+/// What the message lane carries: messages as `frame` lays them out.
+#[derive(Debug)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    /// The turn in which the first of them was read, on whatever shard that was.
+    pub read_at: Instant,
+}
+
 /// Wakes a shard if it sleeps; true if it had to.
 pub type Wake = Box<dyn Fn() -> bool + Send>;
 
 /// The source's ends of one ordered pair.
 pub struct SourceEnd {
     pub notes: RingSource<Note>,
-    pub messages: RingSource<Vec<u8>>,
+    pub messages: RingSource<Batch>,
     pub returned: RingTarget<Vec<u8>>,
     /// Tells the target that there is something, awake or not.
     pub target_waiting: Signal,
@@ -37,7 +47,7 @@ pub struct SourceEnd {
 /// The target's ends of one ordered pair.
 pub struct TargetEnd {
     pub notes: RingTarget<Note>,
-    pub messages: RingTarget<Vec<u8>>,
+    pub messages: RingTarget<Batch>,
     pub returned: RingSource<Vec<u8>>,
     pub wake_source: Wake,
     pub waiting: ParkFlag,

@@ -22,14 +22,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
 use crate::base::ring::Signal;
+use crate::base::turn_clock::TurnClock;
 use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
 use crate::protocol::message::Tail;
 use inbound::Inbound;
-use lanes::Note;
+use lanes::{Batch, Note};
 use outbound::{Outbound, ShardLink};
 
 /// One shard's side of all its lanes.
@@ -42,6 +44,10 @@ pub struct Mesh {
     /// Something waits for room on a lane.
     waiting: Rc<Cell<bool>>,
     resumable: Rc<Resumable>,
+    clock: Rc<TurnClock>,
+    /// For each batch that came: from the turn in which its first message was read to the one here that took
+    /// it.
+    transits: DurationHistogram,
     counters: RefCell<MeshCounters>,
     /// Scratch space for a run of messages.
     tails: RefCell<Vec<Tail>>,
@@ -94,13 +100,16 @@ impl Mesh {
         ends: LaneEnds,
         resumable: Rc<Resumable>,
         dirty: Rc<Cell<bool>>,
+        clock: Rc<TurnClock>,
     ) -> Self {
         let waiting = Rc::<Cell<bool>>::default();
         let peers = ends
             .peers
             .into_iter()
             .map(|end| {
-                let outbound = Rc::new(Outbound::new(end.source, dirty.clone(), waiting.clone()));
+                let outbound =
+                    Outbound::new(end.source, dirty.clone(), waiting.clone(), clock.clone());
+                let outbound = Rc::new(outbound);
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
                 let inbound = RefCell::new(Inbound::new(end.target));
                 Peer { link, outbound, inbound, route: RefCell::default() }
@@ -113,6 +122,8 @@ impl Mesh {
             dirty,
             waiting,
             resumable,
+            clock,
+            transits: DurationHistogram::default(),
             counters: RefCell::default(),
             tails: RefCell::default(),
         }
@@ -194,11 +205,13 @@ impl Mesh {
             let batches = inbound.snapshot_taken();
             let mut route = peer.route.borrow_mut();
             for _ in 0..batches {
-                let Some(batch) = inbound.next_batch() else { break };
+                let Some(Batch { bytes, read_at }) = inbound.next_batch() else { break };
                 counters.batches_in += 1;
+                self.transits.record(self.clock.began().saturating_duration_since(read_at));
+                self.clock.set_read_elsewhere(Some(read_at));
                 // A run of one publisher's messages is settled at its end.
                 let (mut turn, mut publisher) = (Turn::default(), None);
-                frame::for_each(&batch, &mut tails, |part| match part {
+                frame::for_each(&bytes, &mut tails, |part| match part {
                     frame::Part::One(forward, same) => {
                         counters.messages_in += 1;
                         if !same {
@@ -213,12 +226,13 @@ impl Mesh {
                     }
                 });
                 peer.pause(publisher, &mut turn);
-                inbound.give_back(batch);
+                inbound.give_back(bytes);
             }
             if batches > 0 {
                 inbound.wake_waiting_source();
             }
         }
+        self.clock.set_read_elsewhere(None);
         true
     }
 
@@ -229,6 +243,10 @@ impl Mesh {
             outbound.push_note(Note::Pace { client: publisher.client, paused: false });
             outbound.wake();
         }
+    }
+
+    pub fn transits(&self) -> Durations {
+        self.transits.durations()
     }
 
     pub fn peer_count(&self) -> usize {

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::frame;
-use super::lanes::{Note, SourceEnd};
+use super::lanes::{Batch, Note, SourceEnd};
 use crate::base::gate::Gate;
 use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN, LANE_STAGED_BYTES_MAX};
+use crate::base::turn_clock::TurnClock;
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
 use crate::protocol::message::{Message, MessageRun};
 
@@ -19,10 +21,13 @@ pub struct Outbound {
     end: RefCell<SourceEnd>,
     staged_notes: RefCell<VecDeque<Note>>,
     /// Full batches that found no slot.
-    staged: RefCell<VecDeque<Vec<u8>>>,
+    staged: RefCell<VecDeque<Batch>>,
     staged_bytes: Cell<usize>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
+    /// When its first message was read.
+    current_read_at: Cell<Instant>,
+    clock: Rc<TurnClock>,
     /// What its last message was.
     last: RefCell<frame::Last>,
     /// Set when something was appended that no flush has seen; shared by all links of the shard.
@@ -55,7 +60,12 @@ pub struct OutboundCounters {
 }
 
 impl Outbound {
-    pub fn new(end: SourceEnd, dirty: Rc<Cell<bool>>, waiting: Rc<Cell<bool>>) -> Self {
+    pub fn new(
+        end: SourceEnd,
+        dirty: Rc<Cell<bool>>,
+        waiting: Rc<Cell<bool>>,
+        clock: Rc<TurnClock>,
+    ) -> Self {
         Self {
             room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
             notes_wanted: Cell::new(false),
@@ -64,6 +74,8 @@ impl Outbound {
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
+            current_read_at: Cell::new(Instant::now()),
+            clock,
             last: RefCell::default(),
             dirty,
             waiting,
@@ -119,6 +131,7 @@ impl Outbound {
         let mut last = self.last.borrow_mut();
         if current.is_empty() {
             last.forget();
+            self.current_read_at.set(self.clock.read_at());
         }
         frame::append(&mut current, forward, &mut last);
         self.dirty.set(true);
@@ -171,7 +184,9 @@ impl Outbound {
         self.counters.set(counters);
     }
 
-    fn send_or_stage(&self, batch: Vec<u8>) {
+    /// Sends what was the current batch.
+    fn send_or_stage(&self, bytes: Vec<u8>) {
+        let batch = Batch { bytes, read_at: self.current_read_at.get() };
         let mut staged = self.staged.borrow_mut();
         let held = !staged.is_empty() || !self.staged_notes.borrow().is_empty();
         let rejected = if held { Err(batch) } else { self.end.borrow_mut().messages.push(batch) };
@@ -179,7 +194,7 @@ impl Outbound {
             Ok(()) => self.pushed.set(self.pushed.get() + 1),
             Err(batch) => {
                 self.count(|counters| counters.stalls += 1);
-                self.staged_bytes.set(self.staged_bytes.get() + batch.len());
+                self.staged_bytes.set(self.staged_bytes.get() + batch.bytes.len());
                 self.waiting.set(true);
                 staged.push_back(batch);
             }
@@ -247,7 +262,7 @@ impl Outbound {
             return;
         }
         while let Some(batch) = staged.pop_front() {
-            let size = batch.len();
+            let size = batch.bytes.len();
             if let Err(batch) = end.messages.push(batch) {
                 staged.push_front(batch);
                 break;

@@ -1,20 +1,25 @@
 //! Named cases of the links; the simulator and the loom models look for those that have no name yet.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::*;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
-use crate::broker::outbox::Outbox;
+use crate::broker::outbox::{Outbox, OutboxTotals};
 use crate::broker::router::{Publisher, RouteCache};
 use crate::protocol::message::Message;
 
 struct TestShard {
     broker: BrokerHandle,
     mesh: Mesh,
+    clock: Rc<TurnClock>,
+    totals: Rc<OutboxTotals>,
     park: ParkFlag,
     bell: Arc<AtomicBool>,
 }
@@ -23,6 +28,7 @@ impl TestShard {
     fn client(&self, id: u64) -> (ClientKey, Rc<Outbox>) {
         let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
         let outbox = Rc::new(Outbox::new(ConnectionId(id), pool, 1 << 20));
+        outbox.set_totals(self.totals.clone());
         (self.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone()), outbox)
     }
 
@@ -77,8 +83,10 @@ fn shards(count: usize, sizes: Lanes) -> Vec<TestShard> {
         .zip(bells)
         .map(|((ends, park), bell)| {
             let broker = Rc::new(RefCell::new(Broker::reproducible(1)));
-            let mesh = Mesh::new(broker.clone(), ends, Rc::default(), Rc::default());
-            TestShard { broker, mesh, park, bell }
+            let clock = Rc::new(TurnClock::default());
+            let totals = Rc::new(OutboxTotals::new(clock.clone()));
+            let mesh = Mesh::new(broker.clone(), ends, Rc::default(), Rc::default(), clock.clone());
+            TestShard { broker, mesh, clock, totals, park, bell }
         })
         .collect()
 }
@@ -188,4 +196,46 @@ fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are()
             assert!(subscribers.iter().all(|outbox| outbox.out_messages.get() == MESSAGES));
         }
     }
+}
+
+/// A message is as old as its read, whatever shards it crossed: the time on the lane counts in what its
+/// receiver's outbox records, and by itself.
+#[test]
+fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
+    const ON_THE_LANE: Duration = Duration::from_millis(3);
+    let shards = shards(3, Lanes::default());
+    let (publisher, _) = shards[0].client(5);
+    let (leaving, _) = shards[1].client(6);
+    shards[1].subscribe(leaving, "work", "crew");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let (member, outbox) = shards[2].client(7);
+    shards[2].subscribe(member, "work", "crew");
+    shards[1].turn_and_sleep();
+    // Shard 0 knows only of the member that left: the message crosses two lanes.
+    shards[1].broker.borrow_mut().unsubscribe(leaving, b"work", 0);
+    let read_at = shards[0].clock.began();
+    shards[0].publish(publisher, true);
+    shards[0].mesh.end_of_turn();
+    while read_at.elapsed() < ON_THE_LANE {}
+    shards[1].mesh.end_of_turn();
+    shards[2].mesh.end_of_turn();
+    assert!(shards[2].clock.began() - read_at >= ON_THE_LANE);
+    assert_eq!(shards[2].clock.read_at(), shards[2].clock.began(), "the delivery is over");
+    let mut next = std::pin::pin!(outbox.next_chunk());
+    let Poll::Ready(Some(sent)) = next.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    else {
+        panic!("nothing was delivered");
+    };
+    outbox.send_begins(Instant::now());
+    outbox.send_progressed(sent.len(), Instant::now());
+    outbox.send_ends(sent);
+    for (durations, what) in [
+        (shards[1].mesh.transits(), "the first lane"),
+        (shards[2].mesh.transits(), "both lanes"),
+        (shards[2].totals.queued.durations(), "the latency"),
+    ] {
+        assert_eq!(durations.count(), 1, "{what}");
+        assert!(u128::from(durations.sum_ns) >= ON_THE_LANE.as_nanos(), "{what}: {durations:?}");
+    }
+    assert_eq!(shards[0].mesh.transits().count(), 0);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::query::Query;
 use super::snapshot::{
@@ -14,6 +15,8 @@ use super::subsz::SubscriptionReport;
 use super::text;
 use super::varz::ServerFacts;
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
+use crate::auth::{certificate, tls_map};
+use crate::net::tls_config::public_key_id;
 use crate::protocol::nats::error::CloseReason;
 
 /// Entries of a list when nobody says how many.
@@ -104,6 +107,8 @@ pub enum State {
     Open,
     Closed,
     All,
+    /// A number that stands for no state: as in nats-server no connection has it.
+    None,
 }
 
 /// How much is told of subscriptions.
@@ -221,20 +226,26 @@ impl Listed {
     }
 }
 
-/// The closed connections a filter leaves.
+/// Keeps the closed connections that the filter leaves. Says how many there are of its account, whatever else
+/// it asks for.
 pub fn filter_closed(
     closed: &mut Vec<Arc<ClosedConnection>>,
     options: &ConnzOptions,
     open_found: bool,
-) {
+) -> usize {
     let filter = &options.filter;
+    let of_account = |closed: &Arc<ClosedConnection>| {
+        filter.account.as_ref().is_none_or(|account| *account == closed.details.account)
+    };
+    closed.retain(of_account);
+    let total = closed.len();
     closed.retain(|closed| {
         let details = &closed.details;
         let of_id = filter.id.is_none_or(|id| id == details.numbers.id && !open_found);
-        let of_account = filter.account.as_ref().is_none_or(|account| *account == details.account);
         let of_user = filter.user.as_ref().is_none_or(|user| *user == details.user);
-        of_id && of_account && of_user && !options.mqtt_client
+        of_id && of_user && !options.mqtt_client
     });
+    total
 }
 
 /// Sorts, and keeps what offset and limit select.
@@ -297,6 +308,8 @@ struct ConnectionReport {
     tls_version: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     tls_cipher_suite: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_peer_certs: Vec<CertificateReport>,
     #[serde(skip_serializing_if = "is_false")]
     tls_first: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -309,6 +322,27 @@ struct ConnectionReport {
     subscriptions_list_detail: Vec<SubscriptionReport>,
     #[serde(skip_serializing_if = "String::is_empty")]
     name_tag: String,
+}
+
+/// Fields and order as nats-server's `TLSPeerCert`. Made where it is asked for: hashing is no work for shards.
+#[derive(Debug, Serialize)]
+struct CertificateReport {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    subject: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    spki_sha256: String,
+    cert_sha256: String,
+}
+
+impl CertificateReport {
+    fn new(der: &[u8]) -> Self {
+        let subject = certificate::subject(der).unwrap_or_default();
+        Self {
+            subject: tls_map::subject_text(&subject),
+            spki_sha256: public_key_id(der).unwrap_or_default(),
+            cert_sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(der)),
+        }
+    }
 }
 
 fn is_false(value: &bool) -> bool {
@@ -383,8 +417,7 @@ fn report(
         list.iter().map(|one| SubscriptionReport::new(one, is_closed.then_some(&details.account)))
     };
     let is_global = details.account == GLOBAL_ACCOUNT_NAME;
-    // Of a connection that is gone nats-server no longer knows.
-    let tls = details.tls.as_ref().filter(|_| !is_closed);
+    let tls = details.tls.as_ref();
     let when_auth = |text: &str| if options.auth { text.to_owned() } else { String::new() };
     ConnectionReport {
         cid: numbers.id,
@@ -411,6 +444,9 @@ fn report(
         version: details.version.clone(),
         tls_version: tls.map_or("", |tls| tls.version),
         tls_cipher_suite: tls.map_or_else(String::new, |tls| tls.cipher_suite.clone()),
+        tls_peer_certs: tls.filter(|_| options.auth).map_or_else(Vec::new, |tls| {
+            tls.peer_certificates.iter().map(|der| CertificateReport::new(der)).collect()
+        }),
         tls_first: tls.is_some_and(|tls| tls.is_first),
         authorized_user: when_auth(&details.user),
         account: when_auth(if is_global { "" } else { &details.account }),

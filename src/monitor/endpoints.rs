@@ -28,6 +28,10 @@ pub enum Ask {
     Raftz,
     /// No queues to show: nats-server's answer when all are empty.
     Ipqueuesz,
+    /// The threads of the process, where nats-server lists its goroutines.
+    Threads,
+    /// Go's own variables, as far as there are such.
+    Variables,
     Metrics,
     Dashboard,
 }
@@ -49,10 +53,24 @@ impl Ask {
             Self::Jsz => "/jsz",
             Self::Raftz => "/raftz",
             Self::Ipqueuesz => "/ipqueuesz",
+            Self::Threads => "/stacksz",
+            Self::Variables => "/debug/vars",
             Self::Metrics => "/metrics",
             Self::Dashboard => "/dashboard",
         }
     }
+}
+
+/// A path without the slashes that repeat another: they come from a tool's base address that ends with one.
+/// nats-server sends the tool there by a redirection.
+fn without_repeated_slashes(path: &str) -> String {
+    let mut clean = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !clean.ends_with('/') {
+            clean.push(character);
+        }
+    }
+    clean
 }
 
 /// The endpoint below the base path, or none.
@@ -70,7 +88,8 @@ fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
 /// # Errors
 /// The answer when there is no such endpoint or an argument is refused.
 pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
-    let endpoint = below(base_path, &request.path).ok_or_else(Response::not_found)?;
+    let path = without_repeated_slashes(&request.path);
+    let endpoint = below(base_path, &path).ok_or_else(Response::not_found)?;
     let query = &request.query;
     let refused = |text: String| Response::text(400, text);
     Ok(match endpoint {
@@ -93,6 +112,8 @@ pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
             query.boolean("all").map_err(refused)?;
             Ask::Ipqueuesz
         }
+        "/stacksz" => Ask::Threads,
+        "/debug/vars" => Ask::Variables,
         "/metrics" => Ask::Metrics,
         "/dashboard" => Ask::Dashboard,
         _ => return Err(Response::not_found()),
@@ -119,11 +140,15 @@ mod tests {
         assert_eq!(ask("/", "/varz", ""), Ok(Ask::Varz));
         assert_eq!(ask("/", "/", ""), Ok(Ask::Root));
         assert_eq!(ask("/", "/varz/", ""), Err(404));
-        assert_eq!(ask("/", "//varz", ""), Err(404));
+        assert_eq!(ask("/", "//varz", ""), Ok(Ask::Varz));
+        assert_eq!(ask("/", "/debug//vars", ""), Ok(Ask::Variables));
+        assert_eq!(ask("/", "//", ""), Ok(Ask::Root));
+        assert_eq!(ask("/", "/./varz", ""), Err(404));
         for base in ["/nats", "/nats/"] {
             assert_eq!(ask(base, "/nats", ""), Ok(Ask::Root));
             assert_eq!(ask(base, "/nats/", ""), Ok(Ask::Root));
             assert_eq!(ask(base, "/nats/jsz", ""), Ok(Ask::Jsz));
+            assert_eq!(ask(base, "//nats//jsz", ""), Ok(Ask::Jsz));
             assert_eq!(ask(base, "/jsz", ""), Err(404));
             assert_eq!(ask(base, "/natsjsz", ""), Err(404));
         }

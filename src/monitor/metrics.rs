@@ -97,12 +97,18 @@ struct DurationSeries {
 }
 
 #[rustfmt::skip]
-const DURATION_SERIES: [DurationSeries; 2] = [
+const DURATION_SERIES: [DurationSeries; 3] = [
     DurationSeries {
         name: "midge_delivery_latency_seconds",
-        help: "For each send to a client: from the turn that took its oldest message, from a read or from another shard, to the kernel having taken it all",
+        help: "For each send to a client: from the turn that read its first message, on this shard or another, to the kernel having taken it all",
         bound_step: 1,
         of: |s| &s.queued_durations,
+    },
+    DurationSeries {
+        name: "midge_lane_transit_seconds",
+        help: "For each batch from another shard: from the turn there that read its first message to the turn here that took it",
+        bound_step: 2,
+        of: |s| &s.lane_durations,
     },
     DurationSeries {
         name: "midge_turn_duration_seconds",

@@ -51,14 +51,15 @@ impl Arguments<'_> {
 /// # Errors
 /// As said there; here and below.
 pub fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
-    let sort_text = arguments.given("sort")?.unwrap_or_default();
+    let Arguments { fields, part } = arguments;
+    let sort_text = fields.text_as("server.SortOpt", part, "sort")?.unwrap_or_default();
     let auth = arguments.boolean("auth")?;
     let subjects = arguments.boolean("subscriptions")?;
     let details = arguments.boolean("subscriptions_detail")?;
     let (offset, limit) = arguments.window()?;
-    let id = arguments.fields.unsigned(arguments.part, "cid")?;
+    let id = fields.unsigned(part, "cid")?;
     let mqtt_client = arguments.given("mqtt_client")?.is_some();
-    let state = arguments.fields.integer(arguments.part, "state")?;
+    let state = fields.integer_as("server.ConnState", part, "state")?;
     let user = arguments.given("user")?;
     let own_account = arguments.given("acc")?;
     let filter_subject = arguments.given("filter_subject")?.filter(|filter| filter != ">");
@@ -69,7 +70,7 @@ pub fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Ref
         0 => State::Open,
         1 => State::Closed,
         2 => State::All,
-        other => return Err(Refusal::Senseless(format!("invalid connection state: {other}"))),
+        _ => State::None,
     };
     if state != State::Closed && matches!(sort, SortBy::Stop | SortBy::Reason) {
         let text = format!("sort by {sort_text} only valid on closed connections");
@@ -208,6 +209,8 @@ mod tests {
         assert_eq!(connz(r#"{"sort":"zz"}"#), senseless("invalid sorting option: zz"));
         let text = "sort by stop only valid on closed connections";
         assert_eq!(connz(r#"{"sort":"stop"}"#), senseless(text));
+        let Ok(Ask::Connz(options)) = connz(r#"{"state":5}"#) else { panic!("refused") };
+        assert_eq!(options.state, State::None);
         let text = "filter by subject only valid with account filtering";
         assert_eq!(connz(r#"{"filter_subject":"a"}"#), senseless(text));
         let text = "json: cannot unmarshal string into Go struct field TestEventOptions.TestOptions.limit of type int";

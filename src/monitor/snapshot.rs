@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::histogram::Durations;
+use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
 
 /// The numbers of one shard. Filling it costs the same whatever the number of connections.
@@ -27,8 +28,10 @@ pub struct ShardSummary {
     pub turns: u64,
     /// Of turns that had something to do.
     pub turn_durations: Durations,
-    /// From the turn that queued a chunk's first bytes to the kernel having taken it.
+    /// From the turn that read a chunk's first bytes, here or on another shard, to the kernel having taken it.
     pub queued_durations: Durations,
+    /// From the turn that read a batch's first message on another shard to the one that took it here.
+    pub lane_durations: Durations,
     pub operations: OperationTotals,
     pub lanes: LaneSummary,
     pub table: TableSummary,
@@ -135,6 +138,7 @@ pub struct TlsDetails {
     pub cipher_suite: String,
     /// It came before INFO.
     pub is_first: bool,
+    pub peer_certificates: PeerCertificates,
 }
 
 /// One subscription of a client.

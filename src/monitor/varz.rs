@@ -196,7 +196,7 @@ struct MidgeFacts {
     delivery_latency: LatencyFacts,
 }
 
-/// From the turn that read a send's oldest message to the kernel having taken the send, since the start.
+/// From the turn that read a send's first message to the kernel having taken the send, since the start.
 /// Whoever wants to know about a stretch of time subtracts the counts of its beginning from those of its end.
 #[derive(Debug, Serialize)]
 struct LatencyFacts {

@@ -132,6 +132,9 @@ fn alert_text(alert: AlertDescription) -> String {
     text.to_owned()
 }
 
+/// Certificates in DER.
+pub type PeerCertificates = Arc<[Box<[u8]>]>;
+
 /// What a session may know of its connection's TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
@@ -139,8 +142,9 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// By nats-server's name.
     pub cipher_suite: String,
-    /// What the peer presented and TLS verified, as DER, its own first; empty without `verify`.
-    pub peer_certificates: Vec<Box<[u8]>>,
+    /// What the peer presented and TLS verified, as DER, its own first; empty without `verify`. Shared with
+    /// who describes them in another thread.
+    pub peer_certificates: PeerCertificates,
 }
 
 /// See the module's words.
@@ -201,8 +205,10 @@ impl TlsPipe {
         };
         let suite = self.connection.negotiated_cipher_suite();
         let cipher_suite = suite.map(|suite| suite_text(suite.suite())).unwrap_or_default();
-        let presented = self.connection.peer_certificates().unwrap_or_default();
-        let peer_certificates = presented.iter().map(|one| one.as_ref().into()).collect();
+        let presented = self.connection.peer_certificates();
+        let peer_certificates = presented.map_or_else(Arc::default, |presented| {
+            presented.iter().map(|one| one.as_ref().into()).collect()
+        });
         TlsFacts { version, cipher_suite, peer_certificates }
     }
 

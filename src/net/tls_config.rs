@@ -123,14 +123,15 @@ impl TlsServer {
         if self.pinned.is_empty() {
             return true;
         }
-        let key_id = certificate.and_then(|der| public_key_id(&CertificateDer::from(der)));
+        let key_id = certificate.and_then(public_key_id);
         key_id.is_some_and(|id| self.pinned.contains(&id))
     }
 }
 
 /// Lower-case hex SHA-256 of a certificate's SubjectPublicKeyInfo.
-fn public_key_id(certificate: &CertificateDer<'_>) -> Option<String> {
-    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+pub fn public_key_id(certificate: &[u8]) -> Option<String> {
+    let der = CertificateDer::from(certificate);
+    let parsed = ParsedCertificate::try_from(&der).ok()?;
     let digest = Sha256::digest(parsed.subject_public_key_info().as_ref());
     Some(data_encoding::HEXLOWER.encode(&digest))
 }

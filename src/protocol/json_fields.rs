@@ -48,7 +48,9 @@ impl JsonFields {
     fn refusal(&self, value: &Value, part: &str, name: &str, wanted: &str) -> String {
         let kind = match (value, wanted) {
             // Go shows a number that does not fit.
-            (Value::Number(number), "int" | "uint64") => format!("number {number}"),
+            (Value::Number(number), "int" | "uint64" | "server.ConnState") => {
+                format!("number {number}")
+            }
             _ => kind_of(value).to_owned(),
         };
         let inner = if part.is_empty() { String::new() } else { format!("{part}.") };
@@ -61,10 +63,15 @@ impl JsonFields {
     /// # Errors
     /// Go's text, here and below. `part` is the embedded Go struct that has the field.
     pub fn text(&self, part: &str, name: &str) -> Result<Option<String>, String> {
+        self.text_as("string", part, name)
+    }
+
+    /// A text for which Go has a type of its own.
+    pub fn text_as(&self, wanted: &str, part: &str, name: &str) -> Result<Option<String>, String> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(other) => Err(self.refusal(other, part, name, "string")),
+            Some(other) => Err(self.refusal(other, part, name, wanted)),
         }
     }
 
@@ -79,8 +86,13 @@ impl JsonFields {
 
     /// 0 when it is not given.
     pub fn integer(&self, part: &str, name: &str) -> Result<i64, String> {
+        self.integer_as("int", part, name)
+    }
+
+    /// A number for which Go has a type of its own.
+    pub fn integer_as(&self, wanted: &str, part: &str, name: &str) -> Result<i64, String> {
         let Some(value) = self.get(name) else { return Ok(0) };
-        value.as_i64().ok_or_else(|| self.refusal(value, part, name, "int"))
+        value.as_i64().ok_or_else(|| self.refusal(value, part, name, wanted))
     }
 
     /// 0 when it is not given.
@@ -195,6 +207,19 @@ mod tests {
         assert_eq!(
             refused.integer("ConnzOptions", "offset"),
             text("number 1.5", "offset of type int")
+        );
+        let refused = fields(r#"{"sort":5,"state":"closed","acc":0.5}"#);
+        assert_eq!(
+            refused.integer_as("server.ConnState", "ConnzOptions", "state"),
+            text("string", "state of type server.ConnState")
+        );
+        assert_eq!(
+            refused.integer_as("server.ConnState", "ConnzOptions", "acc"),
+            text("number 0.5", "acc of type server.ConnState")
+        );
+        assert_eq!(
+            refused.text_as("server.SortOpt", "ConnzOptions", "sort"),
+            text("number", "sort of type server.SortOpt").map(|_: i64| None)
         );
     }
 }

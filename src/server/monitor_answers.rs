@@ -23,12 +23,13 @@ use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
+use crate::server::files::program_name;
 use crate::server::gather::Gatherer;
 use crate::server::identity::MIDGE_VERSION;
-use crate::server::process_usage::ProcessUsage;
+use crate::server::process_usage::{self, ProcessUsage};
 use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
 use crate::shard::{Shard, ShardHandle};
-use crate::system::answer::{Outcome, StatsFacts, Volume};
+use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 
 /// Looking at every connection for the sake of `/metrics` happens no more often.
 const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
@@ -126,6 +127,11 @@ impl Answers {
             }
             Ask::Raftz => Response::text(404, "No Raft nodes registered"),
             Ask::Ipqueuesz => Response::json(200, b"{}".to_vec()),
+            Ask::Threads => Response::text(200, process_usage::threads()),
+            Ask::Variables => {
+                let memory_bytes = self.usage.facts().memory_bytes;
+                Response::json(200, answer::variables(memory_bytes, &program_name()))
+            }
         }
     }
 
@@ -153,16 +159,18 @@ impl Answers {
 
     fn connz(&mut self, options: &ConnzOptions) -> Response {
         let facts = self.facts();
-        if let Some(name) = &options.filter.account
-            && facts.auth.authenticator.accounts().get(name).is_none()
-        {
-            return pretty(&connz::unknown_account(&facts, options));
-        }
+        let account = match &options.filter.account {
+            Some(name) => match facts.auth.authenticator.accounts().get(name) {
+                None => return pretty(&connz::unknown_account(&facts, options)),
+                known => known,
+            },
+            None => None,
+        };
         let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
         let mut late_shards = Vec::new();
         let mut total = 0;
-        if options.state != State::Closed {
+        if matches!(options.state, State::Open | State::All) {
             let filter = options.filter.clone();
             let starts = every_shard();
             let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
@@ -179,16 +187,20 @@ impl Answers {
             if options.mqtt_client {
                 listed.clear();
             }
-            total += match options.filter.id {
-                Some(_) => self.fixed.counters.connections(),
-                None => listed.len(),
+            // As in nats-server an account narrows the total, and nothing else does.
+            let filter = &options.filter;
+            let is_narrowed = filter.id.is_some() || filter.user.is_some() || options.mqtt_client;
+            total += match account {
+                _ if !is_narrowed => listed.len(),
+                Some(account) => facts.auth.connections(account).value(),
+                None => self.fixed.counters.connections(),
             };
             if let Some(filter) = &options.filter_subject {
                 let interested = self.connections_with_interest(&options.filter.account, filter);
                 listed.retain(|one| interested.contains(&one.id()));
             }
         }
-        if options.state != State::Open {
+        if matches!(options.state, State::Closed | State::All) {
             let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
             let closed = self
                 .gatherer
@@ -198,9 +210,7 @@ impl Answers {
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
             closed.truncate(facts.options.limits.closed_connections_max);
-            let all = closed.len();
-            connz::filter_closed(&mut closed, options, !listed.is_empty());
-            total += if options.filter.id.is_some() { all } else { closed.len() };
+            total += connz::filter_closed(&mut closed, options, !listed.is_empty());
             listed.extend(closed.into_iter().map(Listed::Closed));
         }
         let selected = connz::select(listed, options, facts.now.0);

@@ -94,6 +94,41 @@ fn shard_tasks(count: usize) -> Vec<String> {
     if complete { tasks.into_iter().map(|task| task.1).collect() } else { Vec::new() }
 }
 
+/// The threads of this process as the kernel sees them, one a line: for when a shard no longer answers, so
+/// nobody is asked but the kernel.
+pub fn threads() -> String {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let directory = entry.path();
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+        let (name, status) = (read("comm"), read("status"));
+        let of = |wanted: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        // 0 where it runs, or where the kernel does not tell.
+        let waits_in = read("wchan");
+        lines.push(format!(
+            "{:<16} {} {} waits_in={} ran={:?} cores={} switches={}+{}\n",
+            name.trim_end(),
+            entry.file_name().to_string_lossy(),
+            of("State").replace(' ', ""),
+            if waits_in.is_empty() { "?" } else { &waits_in },
+            run_time(&directory.display().to_string()).unwrap_or_default(),
+            of("Cpus_allowed_list"),
+            of("voluntary_ctxt_switches"),
+            of("nonvoluntary_ctxt_switches"),
+        ));
+    }
+    lines.sort();
+    format!(
+        "{} threads. There are no goroutines and no stacks to show here: name, id, state, where in the kernel \
+         it waits, time it ran, cores it may run on, switches of its own will and against it.\n\n{}",
+        lines.len(),
+        lines.concat()
+    )
+}
+
 /// User and system time of `/proc/X/stat`.
 fn cpu_time(directory: &str) -> Option<Duration> {
     let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
@@ -137,6 +172,14 @@ mod tests {
         let text = "77 (a) (b c) S 1 1 1 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 9 0 1 2 3";
         assert_eq!(parse_cpu_time(text, 100), Some(Duration::from_secs(2)));
         assert_eq!(parse_cpu_time("77 (a", 100), None);
+    }
+
+    #[test]
+    fn the_thread_that_asks_runs() {
+        let builder = std::thread::Builder::new().name("shard-7".into());
+        let text = builder.spawn(threads).expect("a thread").join().expect("no panic");
+        let line = text.lines().find(|line| line.starts_with("shard-7 ")).expect("it is listed");
+        assert!(line.contains(" R(running) "), "{line}");
     }
 
     #[test]

@@ -16,7 +16,6 @@ use crate::monitor::endpoints::Ask;
 use crate::monitor::requested::{self, Arguments, Refusal};
 use crate::monitor::varz::ServerFacts;
 use crate::protocol::json_fields::JsonFields;
-use crate::server::files::program_name;
 use crate::server::monitor_answers::{Answers, Fixed, Live};
 use crate::server::process::Order;
 use crate::server::process_usage::SAMPLE_INTERVAL;
@@ -204,7 +203,7 @@ impl Loop {
                 Some(count) => count.to_string().into_bytes(),
                 None => return,
             },
-            Service::CountSubscribers => match self.count_subscribers(&request.payload) {
+            Service::CountSubscribers => match self.count_subscribers(&facts, &request.payload) {
                 Some(count) => count.to_string().into_bytes(),
                 None => return,
             },
@@ -228,10 +227,14 @@ impl Loop {
         }
         let (type_name, part) = service.options_type();
         let unreadable = |text| Answer::Enveloped(Outcome::BadRequest(text));
+        // To what it cannot read of these nats-server says nothing.
+        let names_client = matches!(service, Service::Kick | Service::LameDuck);
+        if names_client && request.payload.is_empty() {
+            return Answer::None;
+        }
         let fields = match JsonFields::parse(&request.payload, type_name) {
             Ok(fields) => fields,
-            // nats-server says nothing to these.
-            Err(_) if matches!(service, Service::Kick | Service::LameDuck) => return Answer::None,
+            Err(_) if names_client => return Answer::None,
             Err(text) => return unreadable(text),
         };
         match ServerFilter::read(&fields, service.filter_part()) {
@@ -240,8 +243,9 @@ impl Loop {
             Ok(_) => {}
         }
         let arguments = Arguments { fields: &fields, part };
-        match self.serve(facts, asked, arguments, request) {
+        match self.serve(asked, arguments, request) {
             Ok(answer) => answer,
+            Err(Refusal::Unreadable(_)) if names_client => Answer::None,
             Err(Refusal::Unreadable(text)) => unreadable(text),
             Err(Refusal::Senseless(text)) => Answer::Enveloped(Outcome::failed(text)),
             Err(Refusal::Silent) => Answer::None,
@@ -250,7 +254,6 @@ impl Loop {
 
     fn serve(
         &mut self,
-        facts: &ServerFacts,
         asked: &Asked,
         arguments: Arguments<'_>,
         request: &SystemRequest,
@@ -295,10 +298,7 @@ impl Loop {
                 let name = arguments.given("name")?.unwrap_or_default();
                 return Ok(Answer::Enveloped(answer::profile(&name)));
             }
-            Service::Expvarz => {
-                let outcome = answer::variables(facts.process.memory_bytes, &program_name());
-                return Ok(Answer::Enveloped(outcome));
-            }
+            Service::Expvarz => Ask::Variables,
             Service::Kick => return Ok(self.kick(fields.unsigned("", "cid")?)),
             Service::LameDuck => return Ok(self.lame_duck(fields.unsigned("", "cid")?)),
             Service::Reload => return Ok(Answer::Enveloped(self.reload())),
@@ -389,11 +389,23 @@ impl Loop {
         Some(self.answers.subscriber_count(&system.name, filter, queue))
     }
 
-    fn count_subscribers(&mut self, payload: &[u8]) -> Option<usize> {
+    /// None where nats-server does not answer: an account that has no clients here.
+    fn count_subscribers(&mut self, facts: &ServerFacts, payload: &[u8]) -> Option<usize> {
         let fields = JsonFields::parse(payload, Service::CountSubscribers.options_type().0).ok()?;
-        let account = fields.text("", "acc").ok()??;
-        let filter = fields.text("", "subject").ok()?.filter(|filter| !filter.is_empty())?;
-        Some(self.answers.subscriber_count(&account, &filter, None))
+        let text = |name| Some(fields.text("", name).ok()?.unwrap_or_default());
+        let (name, filter, queue) = (text("acc")?, text("subject")?, text("queue")?);
+        // Bytes to nats-server, and so Base64 in JSON.
+        let queue = data_encoding::BASE64.decode(queue.as_bytes()).ok()?;
+        let queue = String::from_utf8_lossy(&queue);
+        let queue = Some(&*queue).filter(|queue| !queue.is_empty());
+        let account = facts.auth.authenticator.accounts().get(&name)?;
+        if facts.auth.connections(account).value() == 0 {
+            return None;
+        }
+        Some(match filter.is_empty() {
+            true => 0,
+            false => self.answers.subscriber_count(&name, &filter, queue),
+        })
     }
 }
 

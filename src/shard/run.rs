@@ -101,7 +101,13 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     let reporting = system.clone();
     let shard = Rc::new(Shard {
         id: seed.id,
-        mesh: Mesh::new(broker.clone(), seed.lanes, resumable.clone(), hook.lanes_dirty()),
+        mesh: Mesh::new(
+            broker.clone(),
+            seed.lanes,
+            resumable.clone(),
+            hook.lanes_dirty(),
+            clock.clone(),
+        ),
         clients: Rc::new(ClientContext {
             broker: broker.clone(),
             options: RefCell::new(seed.options),

@@ -130,6 +130,7 @@ fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails 
             version: tls.version,
             cipher_suite: tls.cipher_suite.clone(),
             is_first: facts.tls_first,
+            peer_certificates: tls.peer_certificates.clone(),
         }),
         subscription_list: Vec::new(),
     }
@@ -217,6 +218,7 @@ impl Shard {
             turns: self.recorded.turns.get(),
             turn_durations: self.recorded.clock.turns.durations(),
             queued_durations: totals.queued.durations(),
+            lane_durations: self.mesh.transits(),
             operations: OperationTotals {
                 reads: operations.reads.totals(),
                 writes: operations.writes.totals(),
@@ -278,11 +280,10 @@ impl Shard {
             }
             visited += 1;
             let Some(entry) = registry.get(*place) else { continue };
-            let mut session = entry.session.borrow_mut();
+            let session = entry.session.borrow();
             if session.id.0 != *id || session.is_detached() {
                 continue;
             }
-            session.measure_round_trip(now);
             let facts = session.facts(now);
             let mut described = details(&facts, broker.subscription_count(facts.key));
             if subscriptions_max > 0 {
@@ -400,6 +401,10 @@ impl Shard {
         }
         let id = facts.id.0;
         let mut described = details(&facts, last.count);
+        if let Some(tls) = &mut described.tls {
+            // Never told of a connection that is gone.
+            tls.peer_certificates = Arc::default();
+        }
         // What a slow consumer did not take is what an operator wants to know of it.
         described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =

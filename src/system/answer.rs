@@ -303,14 +303,14 @@ pub fn profile(name: &str) -> Outcome {
 
 /// Fields and order as nats-server's `ExpvarzStatus`. Of Go's memory statistics the one that is known without
 /// Go: what the system gave. The command line is the program alone: arguments can hold secrets.
-pub fn variables(memory_bytes: u64, program: &str) -> Outcome {
+pub fn variables(memory_bytes: u64, program: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Variables<'a> {
         memstats: BTreeMap<&'static str, u64>,
         cmdline: [&'a str; 1],
     }
     let memstats = BTreeMap::from([("Sys", memory_bytes)]);
-    Outcome::data(&Variables { memstats, cmdline: [program] })
+    json(&Variables { memstats, cmdline: [program] })
 }
 
 #[cfg(test)]

@@ -104,7 +104,8 @@ impl Shard {
     fn new(plan: ShardPlan) -> Self {
         let broker = Rc::new(RefCell::new(Broker::reproducible(1)));
         let inbound_waiting = plan.ends.inbound_waiting.clone();
-        let mesh = Mesh::new(broker.clone(), plan.ends, Rc::default(), Rc::default());
+        let mesh =
+            Mesh::new(broker.clone(), plan.ends, Rc::default(), Rc::default(), Rc::default());
         let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1));
         let outbox = Rc::new(Outbox::new(ConnectionId(5), pool, 1 << 20));
         let key = broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());

@@ -86,7 +86,11 @@ fn durations_are_histograms_of_what_was_sent_and_turned() {
     let monitored = Monitored::start("");
     let _load = load(&monitored);
     let scraped = Scraped::of(&monitored);
-    for name in ["midge_delivery_latency_seconds", "midge_turn_duration_seconds"] {
+    for name in [
+        "midge_delivery_latency_seconds",
+        "midge_turn_duration_seconds",
+        "midge_lane_transit_seconds",
+    ] {
         for sample in scraped.family(name).iter_samples() {
             let OpenMetricsValue::Histogram(histogram) = &sample.value else {
                 panic!("{name} is no histogram");
@@ -104,6 +108,8 @@ fn durations_are_histograms_of_what_was_sent_and_turned() {
     let sends = scraped.sum("midge_delivery_latency_seconds", &[]);
     assert!(sends >= 9.0, "{sends}");
     assert!(scraped.sum("midge_turn_duration_seconds", &[]) >= 9.0);
+    let batches = scraped.sum("midge_lane_received_batches", &[]);
+    assert_eq!(scraped.sum("midge_lane_transit_seconds", &[]), batches);
     let latency = monitored.json("/varz")["midge"]["delivery_latency"].clone();
     let counts = latency["counts"].as_array().expect("a list");
     let total: u64 = counts.iter().map(|count| count.as_u64().expect("a number")).sum();

@@ -161,7 +161,13 @@ impl World {
                 let inbound_waiting = ends.inbound_waiting.clone();
                 let dirty = Rc::new(Cell::new(false));
                 SimulatedShard {
-                    mesh: Mesh::new(broker.clone(), ends, resumable.clone(), dirty.clone()),
+                    mesh: Mesh::new(
+                        broker.clone(),
+                        ends,
+                        resumable.clone(),
+                        dirty.clone(),
+                        Rc::default(),
+                    ),
                     dirty,
                     clients: Rc::new(ClientContext {
                         broker: broker.clone(),

@@ -2,9 +2,13 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use rustix::process::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::support::WAIT_MAX;
 use super::support::certificates::Authority;
@@ -218,4 +222,41 @@ fn connections_tell_what_their_tls_agreed_on() {
         let said = if tls_first { Value::Bool(true) } else { Value::Null };
         assert_eq!(connection["tls_first"], said, "{connz}");
     }
+}
+
+/// Names and digests of a client's certificates: only where who is asked for, and never of who is gone.
+#[test]
+fn certificates_of_clients_are_named_when_logins_are_asked_for() {
+    let world = World::new();
+    let server = world.start("2", &world.verify(), HTTPS);
+    let alice = world.client_certificate("alice, the first");
+    let opening = Opening { own: Some(&alice), ..world.opening() };
+    let mut client = TlsClient::connect(server.address(), &opening).unwrap();
+    client.log_in().unwrap();
+    let mut monitor = open(&world, port_of(&server));
+    let mut connection = |path: &str| {
+        let (_, body) = get(&mut monitor, path);
+        let connz: Value = serde_json::from_slice(&body).unwrap();
+        connz["connections"][0].clone()
+    };
+    let der = CertificateDer::from_pem_slice(alice.certificate_pem.as_bytes()).unwrap();
+    let expected = serde_json::json!([{
+        "subject": "CN=alice\\, the first",
+        "spki_sha256": alice.key_id,
+        "cert_sha256": data_encoding::HEXLOWER.encode(&Sha256::digest(&der)),
+    }]);
+    assert_eq!(connection("/connz?auth=1")["tls_peer_certs"], expected);
+    assert_eq!(connection("/connz")["tls_peer_certs"], Value::Null);
+    drop(client);
+    let deadline = Instant::now() + WAIT_MAX;
+    let path = "/connz?auth=1&state=closed";
+    let closed = loop {
+        let closed = connection(path);
+        if !closed.is_null() {
+            break closed;
+        }
+        assert!(Instant::now() < deadline, "it is never told to be closed");
+    };
+    assert_eq!(closed["tls_version"], "1.3", "{closed}");
+    assert_eq!(closed["tls_peer_certs"], Value::Null, "{closed}");
 }

@@ -100,5 +100,5 @@ fn profiles_and_variables_of_go_have_their_shape() {
     let expected = r#","data":{"profile":null,"error":"Profile \"nope\" not found"}}"#;
     assert_eq!(enveloped(profile("nope")), expected);
     let expected = r#","data":{"memstats":{"Sys":5},"cmdline":["midge"]}}"#;
-    assert_eq!(enveloped(variables(5, "midge")), expected);
+    assert_eq!(enveloped(Outcome::Data(variables(5, "midge"))), expected);
 }
