@@ -72,6 +72,7 @@ fn latency_plan(mode: Mode) -> LatencyPlan {
         late_share_max: 1.0,
         seed: 1,
         beside: None,
+        pin_beside: CoreList::default(),
     }
 }
 

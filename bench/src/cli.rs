@@ -208,6 +208,9 @@ pub struct LatencyArguments {
     /// Somebody who misbehaves beside it, on the load's cores at the lowest priority
     #[arg(long, value_enum, value_name = "KIND")]
     pub beside: Option<Disturbance>,
+    /// Cores for that somebody instead. On the server's, where few cores are: it takes what the server leaves over
+    #[arg(long, value_name = "CORES", value_parser = CoreList::parse, requires = "beside")]
+    pub pin_beside: Option<CoreList>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -459,6 +462,7 @@ impl LatencyArguments {
             late_share_max: self.late_share_max,
             seed: self.time.seed,
             beside: self.beside,
+            pin_beside: self.pin_beside.clone().unwrap_or_default(),
         }
     }
 }

@@ -36,6 +36,7 @@ fn plan(rate: f64, duration: Duration) -> LatencyPlan {
         late_share_max: 1.0,
         seed: 1,
         beside: None,
+        pin_beside: CoreList::default(),
     }
 }
 

@@ -5,7 +5,9 @@
 //! leaves over.
 
 use crate::Failure;
+use crate::host::pin::pin_thread_to_set;
 use crate::output::result::{Better, RunResult};
+use crate::units::CoreList;
 use crate::wire::connection::{Connection, Dialer};
 use crate::wire::frames::frame;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,10 +69,22 @@ impl Disturbed {
 }
 
 /// Disturbs until told to stop.
-pub fn run(dialer: &Dialer, kind: Disturbance, prefix: &str, stop: &AtomicBool) -> Disturbed {
+pub fn run(
+    dialer: &Dialer,
+    kind: Disturbance,
+    prefix: &str,
+    cores: &CoreList,
+    stop: &AtomicBool,
+) -> Disturbed {
     // The thread's own; without it the load is only disturbed more.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut disturbed = Disturbed::default();
+    if !cores.0.is_empty()
+        && let Err(failure) = pin_thread_to_set(cores)
+    {
+        disturbed.failure = Some(failure);
+        return disturbed;
+    }
     let subject = format!("{prefix}.beside");
     let outcome = match kind {
         Disturbance::Stuck => unread(dialer, &subject, 0, stop, &mut disturbed),

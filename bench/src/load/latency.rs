@@ -57,6 +57,8 @@ pub struct LatencyPlan {
     pub seed: u64,
     /// Who misbehaves beside it.
     pub beside: Option<Disturbance>,
+    /// On which cores; empty = those of the load.
+    pub pin_beside: CoreList,
 }
 
 impl LatencyPlan {
@@ -143,7 +145,8 @@ pub fn run(
         let stop = &stop;
         let disturber = plan.beside.map(|kind| {
             let prefix = &plan.layout.subject_prefix;
-            (kind, scope.spawn(move || disturbance::run(dialer, kind, prefix, stop)))
+            let cores = &plan.pin_beside;
+            (kind, scope.spawn(move || disturbance::run(dialer, kind, prefix, cores, stop)))
         });
         wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
         borders.0 = sample();
