@@ -126,7 +126,8 @@ fn who_hears_of_a_push_takes_it() {
 /// A shard that goes to sleep while a message comes wakes up for it.
 fn a_message_wakes_the_shard_it_is_for() {
     check(PREEMPTIONS_MAX, || {
-        let mut plans = shard_plans(2, Lanes { note_slots: 2, message_slots: 2 });
+        let mut plans =
+            shard_plans(2, Lanes { note_slots: 2, message_slots: 2, returned_slots: 1 });
         let (target, source) = (plans.pop().expect("two"), plans.pop().expect("two"));
         let sender = start(source, |shard| {
             shard.told("news", 0);
@@ -145,7 +146,8 @@ fn a_message_wakes_the_shard_it_is_for() {
 /// other, and whoever takes the question has applied the interest.
 fn an_answer_finds_the_subscription_that_awaits_it() {
     check(PREEMPTIONS_MAX_LONG, || {
-        let mut plans = shard_plans(2, Lanes { note_slots: 2, message_slots: 2 });
+        let mut plans =
+            shard_plans(2, Lanes { note_slots: 2, message_slots: 2, returned_slots: 1 });
         let (responder, asker) = (plans.pop().expect("two"), plans.pop().expect("two"));
         let asker = start(asker, |shard| {
             shard.told("question", 0);
@@ -166,7 +168,8 @@ fn an_answer_finds_the_subscription_that_awaits_it() {
 /// The same over a third shard: interest goes to it directly, the question by way of the second.
 fn an_answer_from_a_third_shard_finds_the_subscription() {
     check(PREEMPTIONS_MAX_THREE_SHARDS, || {
-        let mut plans = shard_plans(3, Lanes { note_slots: 4, message_slots: 2 });
+        let mut plans =
+            shard_plans(3, Lanes { note_slots: 4, message_slots: 2, returned_slots: 1 });
         let responder = plans.pop().expect("three");
         let (relay, asker) = (plans.pop().expect("three"), plans.pop().expect("three"));
         let asker = start(asker, |shard| {
@@ -196,7 +199,8 @@ fn an_answer_from_a_third_shard_finds_the_subscription() {
 /// An interest lane of one slot: a session that waits for room gets it, although notes wake nobody.
 fn a_full_interest_lane_lets_the_session_go_on() {
     check(PREEMPTIONS_MAX, || {
-        let mut plans = shard_plans(2, Lanes { note_slots: 1, message_slots: 1 });
+        let mut plans =
+            shard_plans(2, Lanes { note_slots: 1, message_slots: 1, returned_slots: 1 });
         let (target, source) = (plans.pop().expect("two"), plans.pop().expect("two"));
         let source = start(source, |shard| {
             shard.client.subscribe("first");
@@ -215,7 +219,8 @@ fn a_full_interest_lane_lets_the_session_go_on() {
 /// A message lane of one slot: what finds no room is staged, and goes out when there is.
 fn a_full_message_lane_is_emptied_and_filled() {
     check(PREEMPTIONS_MAX_LONG, || {
-        let mut plans = shard_plans(2, Lanes { note_slots: 2, message_slots: 1 });
+        let mut plans =
+            shard_plans(2, Lanes { note_slots: 2, message_slots: 1, returned_slots: 1 });
         let (target, source) = (plans.pop().expect("two"), plans.pop().expect("two"));
         let source = start(source, |shard| {
             shard.told("news", 0);

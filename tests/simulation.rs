@@ -125,7 +125,7 @@ fn messages_heard(world: &mut World, connection: usize) -> usize {
 }
 
 fn sizes(shard_count: usize) -> ShardSizes {
-    let lanes = Lanes { note_slots: 64, message_slots: 8 };
+    let lanes = Lanes { note_slots: 64, message_slots: 8, returned_slots: 1 };
     ShardSizes { shard_count, lanes, pending_bytes_max: 64 << 20 }
 }
 

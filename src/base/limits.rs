@@ -127,11 +127,20 @@ pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;
 /// than `INTEREST_ROOM_MIN` are free.
 pub const INTEREST_LANE_SLOTS: usize = 4096;
 
+/// Slots of all interest lanes into one shard, of 56 bytes each: with many shards there are lanes as the square of
+/// their number. Enforced by `mesh::Lanes::of`, which gives no lane less than four times `INTEREST_ROOM_MIN`.
+pub const INTEREST_SLOTS_PER_SHARD: usize = 8192;
+
 /// Free interest slots a session needs before it may execute SUB or UNSUB.
 pub const INTEREST_ROOM_MIN: usize = 64;
 
 /// Slots of the message lane of one ordered pair of shards; each holds one batch.
 pub const MESSAGE_LANE_SLOTS: usize = 64;
+
+/// Empty batches that wait on one pair of shards for their maker, and on all pairs with one maker: what would be
+/// more is freed. Enforced by `mesh::Lanes::of`, which gives each pair at least one.
+pub const RETURNED_BATCHES_MAX: usize = 8;
+pub const RETURNED_BATCHES_PER_SHARD: usize = 32;
 
 /// Bytes of one batch on a message lane; a larger message travels alone.
 pub const BATCH_BYTES: usize = 64 << 10;

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use crate::base::ids::ClientKey;
-use crate::base::limits::{INTEREST_LANE_SLOTS, MESSAGE_LANE_SLOTS};
+use crate::base::limits::{
+    INTEREST_LANE_SLOTS, INTEREST_ROOM_MIN, INTEREST_SLOTS_PER_SHARD, MESSAGE_LANE_SLOTS,
+    RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
+};
 use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, ring};
 use crate::broker::link::InterestChange;
-
-/// Empty batches on their way back to the shard that made them.
-const RETURN_LANE_SLOTS: usize = 8;
 
 /// What the interest lane carries, in order.
 #[derive(Clone, Debug)]
@@ -71,13 +71,25 @@ pub struct LaneEnds {
 pub struct Lanes {
     pub note_slots: usize,
     pub message_slots: usize,
+    /// Empty batches on their way back to the shard that made them.
+    pub returned_slots: usize,
 }
 
-impl Default for Lanes {
-    fn default() -> Self {
-        Self { note_slots: INTEREST_LANE_SLOTS, message_slots: MESSAGE_LANE_SLOTS }
+impl Lanes {
+    /// Of a server with `count` shards: the more there are, the smaller, so that the memory of all lanes does not
+    /// grow with the square of their number.
+    pub fn of(count: usize) -> Self {
+        let peers = count.saturating_sub(1).max(1);
+        Self {
+            note_slots: (INTEREST_SLOTS_PER_SHARD / peers)
+                .clamp(4 * INTEREST_ROOM_MIN, INTEREST_LANE_SLOTS),
+            message_slots: MESSAGE_LANE_SLOTS,
+            returned_slots: (RETURNED_BATCHES_PER_SHARD / peers).clamp(1, RETURNED_BATCHES_MAX),
+        }
     }
 }
+
+const _: () = assert!(size_of::<Note>() <= 56, "as the limits say");
 
 /// The ends for `count` shards; `wake(from, to)` gives shard `from` what wakes shard `to`.
 pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) -> Vec<LaneEnds> {
@@ -94,7 +106,7 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
             }
             let (note_source, note_target) = ring(sizes.note_slots);
             let (message_source, message_target) = ring(sizes.message_slots);
-            let (return_source, return_target) = ring(RETURN_LANE_SLOTS);
+            let (return_source, return_target) = ring(sizes.returned_slots);
             let waiting = ParkFlag::default();
             row.push(Some(SourceEnd {
                 notes: note_source,
@@ -126,4 +138,20 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
             LaneEnds { peers, inbound_waiting }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_get_smaller_with_the_number_of_shards() {
+        let sizes = |count| {
+            let Lanes { note_slots, returned_slots, .. } = Lanes::of(count);
+            (note_slots, returned_slots)
+        };
+        assert_eq!([1, 2, 3].map(sizes), [(4096, 8); 3]);
+        assert_eq!(sizes(16), (546, 2));
+        assert_eq!(sizes(64), (256, 1));
+    }
 }

@@ -95,7 +95,7 @@ fn shards(count: usize, sizes: Lanes) -> Vec<TestShard> {
 /// sleeping peer that a session waits for room.
 #[test]
 fn a_lane_filled_from_what_was_staged_wakes_the_peer_when_a_session_waits_for_room() {
-    let shards = shards(2, Lanes { note_slots: 1, message_slots: 1 });
+    let shards = shards(2, Lanes { note_slots: 1, message_slots: 1, returned_slots: 1 });
     let [source, target] = &shards[..] else { unreachable!("two shards") };
     let (client, _) = source.client(5);
     source.subscribe(client, "first", "");
@@ -115,7 +115,7 @@ fn a_lane_filled_from_what_was_staged_wakes_the_peer_when_a_session_waits_for_ro
 /// delivered to its own publisher, who had asked for no echo.
 #[test]
 fn a_queue_message_that_comes_home_is_no_echo() {
-    let shards = shards(2, Lanes::default());
+    let shards = shards(2, Lanes::of(2));
     let [home, away] = &shards[..] else { unreachable!("two shards") };
     let (publisher, outbox) = home.client(5);
     let (member, _) = away.client(6);
@@ -138,7 +138,7 @@ fn a_queue_message_that_comes_home_is_no_echo() {
 /// publisher paused through the last link.
 #[test]
 fn a_message_passed_on_names_no_publisher() {
-    let shards = shards(3, Lanes::default());
+    let shards = shards(3, Lanes::of(3));
     let (publisher, _) = shards[0].client(5);
     let (leaving, _) = shards[1].client(6);
     let (slow, slow_outbox) = shards[2].client(7);
@@ -167,7 +167,7 @@ fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are()
     const MESSAGES: u64 = 200;
     for count in [2, 8, 16, 64] {
         for wanting in [0, 1, 7, 15, 63].into_iter().filter(|wanting| *wanting < count) {
-            let shards = shards(count, Lanes::default());
+            let shards = shards(count, Lanes::of(count));
             let (publisher, _) = shards[0].client(5);
             let subscribers: Vec<_> = shards[1..=wanting]
                 .iter()
@@ -203,7 +203,7 @@ fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are()
 #[test]
 fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
     const ON_THE_LANE: Duration = Duration::from_millis(3);
-    let shards = shards(3, Lanes::default());
+    let shards = shards(3, Lanes::of(3));
     let (publisher, _) = shards[0].client(5);
     let (leaving, _) = shards[1].client(6);
     shards[1].subscribe(leaving, "work", "crew");

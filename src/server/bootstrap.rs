@@ -102,7 +102,7 @@ pub fn start(
         doorbells.push(bell);
         bells.push(handle);
     }
-    let lane_ends = lanes(count, Lanes::default(), |_, to| {
+    let lane_ends = lanes(count, Lanes::of(count), |_, to| {
         let bell = bells[to].clone();
         Box::new(move || bell.wake_if_parked())
     });

@@ -67,7 +67,11 @@ impl Run {
         let overflows = !heavy && random.u32(..4) == 0;
         let sizes = ShardSizes {
             shard_count: random.usize(1..=5),
-            lanes: Lanes { note_slots: random.usize(1..=12), message_slots: random.usize(1..=4) },
+            lanes: Lanes {
+                note_slots: random.usize(1..=12),
+                message_slots: random.usize(1..=4),
+                returned_slots: random.usize(1..=8),
+            },
             pending_bytes_max: if overflows { 6_000 } else { 64 << 20 },
         };
         let mut run = Self {
