@@ -179,13 +179,20 @@ impl Shard {
             self.hook.before_batch();
         }
         self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
-        if !self.huge_pages.get()
-            && self.broker.borrow().interest_total() >= HUGE_PAGES_SUBSCRIPTIONS_MIN
-        {
+        self.choose_page_size();
+        nudge_allocator();
+    }
+
+    /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the
+    /// opposite once, and both ask for the whole process.
+    fn choose_page_size(&self) {
+        let interest_total = self.broker.borrow().interest_total();
+        if interest_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
             self.huge_pages.set(true);
             huge_pages::allow();
+        } else if interest_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
+            huge_pages::avoid();
         }
-        nudge_allocator();
     }
 
     /// True if there are more.
