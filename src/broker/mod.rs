@@ -8,6 +8,7 @@ pub mod interest;
 pub mod internal;
 pub mod link;
 pub mod match_cache;
+mod names;
 pub mod outbox;
 pub mod queue_group;
 pub mod router;
