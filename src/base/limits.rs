@@ -100,6 +100,10 @@ pub const CHUNK_BYTES: [usize; 5] = [128, 1 << 10, 8 << 10, 64 << 10, 256 << 10]
 /// sends; more would be memory that a burst leaves behind.
 pub const POOLED_BYTES_MAX: usize = 1 << 20;
 
+/// Free buffers of each class that a pool gives up in one tick of its shard, of those nobody needed since the
+/// last one: some hundredths of a microsecond each. Enforced by `BufferPool::trim`.
+pub const POOL_TRIMMED_MAX: usize = 1024;
+
 /// Bytes. Buffer classes for what TLS opened: the largest holds what one read brings, a record that was
 /// waiting, and the part of a command before them. Enforced by `net::connection`.
 pub const OPENED_BYTES: [usize; 4] = [512, 4 << 10, 32 << 10, 128 << 10];

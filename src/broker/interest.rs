@@ -4,6 +4,7 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 use crate::base::ids::AccountId;
+use crate::base::shrink;
 use crate::broker::names::Names;
 
 struct Entry {
@@ -64,6 +65,7 @@ impl InterestCounts {
         entry.get_mut().count = count;
         if count == 0 {
             entry.remove();
+            shrink::table(&mut self.entries, |entry| Self::hash_of(&self.hasher, entry));
         }
         count
     }

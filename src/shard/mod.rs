@@ -24,6 +24,7 @@ use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::limits::{
     HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX, TICKED_PER_TURN_MAX,
 };
+use crate::base::shrink;
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::config::options::{Balance, Options};
@@ -165,7 +166,9 @@ impl Shard {
     fn connection_ended(&self, key: usize, session: &RefCell<ClientSession>) {
         self.record_closed(&mut session.borrow_mut());
         self.registry.borrow_mut().remove(key);
-        self.places.borrow_mut().remove(&session.borrow().id);
+        let mut places = self.places.borrow_mut();
+        places.remove(&session.borrow().id);
+        shrink::map(&mut places);
         self.server.connection_closed();
         self.loads.of(self.id).subtract();
     }
@@ -180,6 +183,7 @@ impl Shard {
         }
         self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
         self.choose_page_size();
+        self.trim();
         nudge_allocator();
     }
 
@@ -192,6 +196,16 @@ impl Shard {
             huge_pages::allow();
         } else if interest_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
             huge_pages::avoid();
+        }
+    }
+
+    /// Lets go of what a burst has left.
+    fn trim(&self) {
+        self.broker.borrow_mut().trim();
+        shrink::slab(&mut self.registry.borrow_mut());
+        let ConnectionContext { read_pool, opened_pool, sealed_pool, .. } = &*self.connections;
+        for pool in [read_pool, opened_pool, sealed_pool, &self.clients.chunk_pool] {
+            pool.trim();
         }
     }
 
