@@ -1,7 +1,6 @@
 //! `/connz`: who is connected, and who was.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -199,7 +198,7 @@ impl ConnzOptions {
 #[derive(Clone, Debug)]
 pub enum Listed {
     Open { shard: usize, place: usize, numbers: ConnectionNumbers },
-    Closed(Arc<ClosedConnection>),
+    Closed(Box<ClosedConnection>),
 }
 
 impl Listed {
@@ -222,11 +221,7 @@ impl Listed {
 }
 
 /// The closed connections a filter leaves.
-pub fn filter_closed(
-    closed: &mut Vec<Arc<ClosedConnection>>,
-    options: &ConnzOptions,
-    open_found: bool,
-) {
+pub fn filter_closed(closed: &mut Vec<ClosedConnection>, options: &ConnzOptions, open_found: bool) {
     let filter = &options.filter;
     closed.retain(|closed| {
         let details = &closed.details;
@@ -322,7 +317,7 @@ fn is_zero(value: &u64) -> bool {
 /// One entry of the answer, described.
 pub enum Described {
     Open(Box<ConnectionDetails>),
-    Closed(Arc<ClosedConnection>),
+    Closed(Box<ClosedConnection>),
 }
 
 /// The answer. `total` counts before offset and limit.
