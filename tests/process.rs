@@ -57,6 +57,16 @@ fn output(program: impl AsRef<Path>, arguments: &[&str]) -> (i32, String, String
     (status.code().expect("not ended by a signal"), text(stdout), text(stderr))
 }
 
+/// A huge page is resident as a whole from its first byte on.
+#[test]
+fn a_small_server_has_no_huge_page() {
+    let server = start(&[]);
+    let path = format!("/proc/{}/smaps_rollup", server.process_id());
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("AnonHugePages:")).unwrap();
+    assert_eq!(line.split_whitespace().nth(1), Some("0"), "{text}");
+}
+
 fn exit_code(server: &mut Server) -> Option<i32> {
     let status = server.wait_for_exit(WAIT_MAX);
     status.unwrap_or_else(|| panic!("it runs on:\n{}", log(server))).code()

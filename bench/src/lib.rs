@@ -3,6 +3,8 @@
 //! It depends on no part of the server. `wire` is its own small client, `load` the workloads, `host` the
 //! machine underneath, `compare` two servers side by side, `output` what becomes of the figures.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod commands;
 pub mod compare;

@@ -1,5 +1,7 @@
 //! The command: parses the flags, runs what they ask for, and turns the outcome into an exit status.
 
+#![forbid(unsafe_code)]
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

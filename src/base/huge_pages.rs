@@ -6,7 +6,8 @@
 //!
 //! Where the kernel refuses, what it does by itself stands: this is about figures, not about function.
 
-/// For the start of the process, before there is anything worth a huge page.
+/// For the start of the process, before anything is allocated, and for when nothing is worth a huge page any
+/// more: freed memory would be merged into huge pages again and stay.
 pub fn avoid() {
     // A kernel or sandbox without this call decides by itself.
     let _ = nix::sys::prctl::set_thp_disable(true);

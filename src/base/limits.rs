@@ -73,8 +73,9 @@ const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes befo
 pub const VERB_BYTES_MAX: usize = 64;
 
 /// Bytes. Read buffer classes of a connection: one that is idle holds the smallest, enough for PING and PONG;
-/// a new one begins with the next. Enforced by `net::read_buffer`.
-pub const READ_BUFFER_BYTES: [usize; 5] = [64, 512, 4 << 10, 64 << 10, 256 << 10];
+/// a new one begins with the next. That one is of a size nothing else of a connection has: when all of them are
+/// idle it leaves no holes in the memory of what stays. Enforced by `net::read_buffer`.
+pub const READ_BUFFER_BYTES: [usize; 5] = [64, 640, 4 << 10, 64 << 10, 256 << 10];
 
 /// Reads of one connection between two ticks of its shard up to which it is a slow one, whose reads can be
 /// taken back so that it idles on the smallest buffer. Enforced by the reader in `net::connection`.
@@ -99,6 +100,10 @@ pub const CHUNK_BYTES: [usize; 5] = [128, 1 << 10, 8 << 10, 64 << 10, 256 << 10]
 /// Bytes of free buffers of each class that a shard keeps for reuse, in each of its pools. Enough for a turn's
 /// sends; more would be memory that a burst leaves behind.
 pub const POOLED_BYTES_MAX: usize = 1 << 20;
+
+/// Free buffers of each class that a pool gives up in one tick of its shard, of those nobody needed since the
+/// last one: some hundredths of a microsecond each. Enforced by `BufferPool::trim`.
+pub const POOL_TRIMMED_MAX: usize = 1024;
 
 /// Bytes. Buffer classes for what TLS opened: the largest holds what one read brings, a record that was
 /// waiting, and the part of a command before them. Enforced by `net::connection`.

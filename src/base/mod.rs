@@ -11,5 +11,6 @@ pub mod log;
 pub mod pool;
 pub mod ring;
 mod ring_parts;
+pub mod shrink;
 pub mod time_text;
 pub mod turn_clock;

@@ -2,18 +2,29 @@
 
 use std::cell::RefCell;
 
+use crate::base::limits::POOL_TRIMMED_MAX;
+
 /// Buffers of the sizes in `classes`, smallest first. Larger ones are made to measure and not kept.
 pub struct BufferPool {
     classes: &'static [usize],
-    free: RefCell<Vec<Vec<Vec<u8>>>>,
+    free: RefCell<Vec<Free>>,
     kept_bytes_max: usize,
+}
+
+/// The free buffers of one class.
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    /// The fewest there were since the last trim: so many nobody needed.
+    unneeded: usize,
 }
 
 impl BufferPool {
     /// Keeps at most `kept_bytes_max` bytes of free buffers of each class.
     pub fn new(classes: &'static [usize], kept_bytes_max: usize) -> Self {
         assert!(!classes.is_empty() && classes.is_sorted());
-        Self { classes, free: RefCell::new(vec![Vec::new(); classes.len()]), kept_bytes_max }
+        let free = classes.iter().map(|_| Free::default()).collect();
+        Self { classes, free: RefCell::new(free), kept_bytes_max }
     }
 
     /// The smallest class that holds `bytes`, or the largest there is.
@@ -34,7 +45,9 @@ impl BufferPool {
         match self.classes.iter().position(|size| *size >= bytes) {
             Some(fitting) => {
                 let class = class.max(fitting);
-                let pooled = self.free.borrow_mut()[class].pop();
+                let free = &mut self.free.borrow_mut()[class];
+                let pooled = free.buffers.pop();
+                free.unneeded = free.unneeded.min(free.buffers.len());
                 pooled.unwrap_or_else(|| Vec::with_capacity(self.classes[class]))
             }
             None => Vec::with_capacity(bytes),
@@ -45,9 +58,22 @@ impl BufferPool {
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         if let Some(class) = self.classes.iter().position(|size| *size == buffer.capacity()) {
             let free = &mut self.free.borrow_mut()[class];
-            if (free.len() + 1) * self.classes[class] <= self.kept_bytes_max {
+            if (free.buffers.len() + 1) * self.classes[class] <= self.kept_bytes_max {
                 buffer.clear();
-                free.push(buffer);
+                free.buffers.push(buffer);
+            }
+        }
+    }
+
+    /// Frees buffers that nobody needed since the last call, at most `POOL_TRIMMED_MAX` of a class: one here and
+    /// there would keep all the memory around it.
+    pub fn trim(&self) {
+        for Free { buffers, unneeded } in self.free.borrow_mut().iter_mut() {
+            // Those that lay longest.
+            buffers.drain(..(*unneeded).min(POOL_TRIMMED_MAX));
+            *unneeded = buffers.len();
+            if buffers.len() < buffers.capacity() / 4 {
+                buffers.shrink_to(2 * buffers.len());
             }
         }
     }
@@ -68,5 +94,27 @@ mod tests {
         let again = pool.take(5, 1);
         assert_eq!(again.as_ptr(), address);
         assert!(pool.take(1000, 0).capacity() >= 1000);
+    }
+
+    #[test]
+    fn what_nobody_needed_between_two_trims_is_freed() {
+        const COUNT: usize = 3 * POOL_TRIMMED_MAX;
+        let pool = BufferPool::new(&[10, 100], 1 << 20);
+        let free = || pool.free.borrow()[1].buffers.len();
+        let use_some = |count: usize| {
+            let taken: Vec<_> = (0..count).map(|_| pool.take(100, 1)).collect();
+            taken.into_iter().for_each(|buffer| pool.give_back(buffer));
+        };
+        use_some(COUNT);
+        pool.trim();
+        assert_eq!(free(), COUNT, "all were in use until now");
+        use_some(COUNT - 10);
+        pool.trim();
+        assert_eq!(free(), COUNT - 10);
+        for left in [2, 1, 0] {
+            pool.trim();
+            assert_eq!(free(), (left * POOL_TRIMMED_MAX).saturating_sub(10));
+        }
+        assert_eq!(pool.free.borrow()[1].buffers.capacity(), 0);
     }
 }

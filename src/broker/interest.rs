@@ -4,13 +4,17 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 use crate::base::ids::AccountId;
+use crate::base::shrink;
+use crate::broker::names::Names;
 
 struct Entry {
+    /// No sid.
+    names: Names,
     account: AccountId,
-    filter: Box<[u8]>,
-    queue: Box<[u8]>,
     count: u32,
 }
+
+const _: () = assert!(size_of::<Entry>() <= 32, "there may be as many as subscriptions");
 
 /// See the module's words.
 pub struct InterestCounts {
@@ -32,20 +36,23 @@ impl InterestCounts {
         hasher.hash_one((account, filter, queue))
     }
 
+    fn hash_of(hasher: &foldhash::fast::RandomState, entry: &Entry) -> u64 {
+        Self::hash(hasher, entry.account, entry.names.filter(), entry.names.queue())
+    }
+
     /// Counts one subscription in or out and gives the new count.
     pub fn change(&mut self, account: AccountId, filter: &[u8], queue: &[u8], added: bool) -> u32 {
         let hash = Self::hash(&self.hasher, account, filter, queue);
         let same = |entry: &Entry| {
-            entry.account == account && *entry.filter == *filter && *entry.queue == *queue
+            entry.account == account
+                && entry.names.filter() == filter
+                && entry.names.queue() == queue
         };
         if added {
-            let hasher = &self.hasher;
-            let rehash =
-                |entry: &Entry| Self::hash(hasher, entry.account, &entry.filter, &entry.queue);
+            let rehash = |entry: &Entry| Self::hash_of(&self.hasher, entry);
             let mut entry = self.entries.entry(hash, same, rehash).or_insert_with(|| Entry {
+                names: Names::new(filter, queue, b""),
                 account,
-                filter: filter.into(),
-                queue: queue.into(),
                 count: 0,
             });
             let entry = entry.get_mut();
@@ -58,6 +65,7 @@ impl InterestCounts {
         entry.get_mut().count = count;
         if count == 0 {
             entry.remove();
+            shrink::table(&mut self.entries, |entry| Self::hash_of(&self.hasher, entry));
         }
         count
     }

@@ -8,6 +8,7 @@ pub mod interest;
 pub mod internal;
 pub mod link;
 pub mod match_cache;
+mod names;
 pub mod outbox;
 pub mod queue_group;
 pub mod router;
@@ -29,6 +30,7 @@ use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::base::limits::MATCH_CACHE_ENTRIES;
+use crate::base::shrink;
 use crate::protocol::subject;
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
@@ -179,6 +181,11 @@ impl Broker {
         }
     }
 
+    /// For now and then: gives memory back that many clients, now gone, have left.
+    pub fn trim(&mut self) {
+        shrink::slab(&mut self.clients);
+    }
+
     /// Some while a consumer on another shard asks this publisher to pause: counts resumes.
     pub fn remote_pace(&self, client: ClientKey) -> Option<&Rc<Gate>> {
         let pace = self.clients[client.index()].pace.as_ref()?;
@@ -272,6 +279,8 @@ impl Broker {
         let account = state.account;
         let entry = state.subscriptions.find_entry(hash, |other| Rc::ptr_eq(other, subscription));
         entry.ok().expect("a live subscription is in its client's map").remove();
+        let hasher = &self.hasher;
+        shrink::table(&mut state.subscriptions, |other| hasher.hash_one(other.sid()));
         self.remove_from_table(account, subscription);
         self.count_interest(account, subscription, false);
     }
@@ -367,6 +376,10 @@ impl Broker {
         match (existing, change.weight) {
             (Some(entry), 0) => {
                 let ((_, subscription), _) = entry.remove();
+                let hasher = &self.hasher;
+                shrink::table(&mut state.subscriptions, |other| {
+                    hasher.hash_one((other.0, other.1.filter(), other.1.queue()))
+                });
                 self.remove_from_table(account, &subscription);
             }
             (Some(entry), weight) => entry.get().1.set_weight(weight),

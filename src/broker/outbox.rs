@@ -187,8 +187,8 @@ pub struct Outbox {
     /// The turn in which the first bytes of the chunk that the writer holds were read.
     sending_since: Cell<Option<Instant>>,
     /// Shuts the socket down so that both tasks of the connection wake up.
-    abort: RefCell<Option<Box<dyn Fn()>>>,
-    rare: RefCell<Option<Box<Rare>>>,
+    abort: Cell<Option<Box<dyn Fn()>>>,
+    rare: OnceCell<Box<RefCell<Rare>>>,
     /// `rare` has replies or a trace.
     observed: Cell<bool>,
     totals: OnceCell<Rc<OutboxTotals>>,
@@ -200,6 +200,11 @@ pub struct Outbox {
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
 }
+
+const _: () = assert!(
+    size_of::<Outbox>() + 2 * size_of::<usize>() <= 320,
+    "with the counts of its Rc it fills one of the allocator's sizes: every connection has one"
+);
 
 impl Outbox {
     pub fn new(id: ConnectionId, pool: Rc<BufferPool>, pending_bytes_max: usize) -> Self {
@@ -221,8 +226,8 @@ impl Outbox {
             last_sent: Cell::new(Instant::now()),
             send_started: Cell::new(None),
             sending_since: Cell::new(None),
-            abort: RefCell::new(None),
-            rare: RefCell::default(),
+            abort: Cell::new(None),
+            rare: OnceCell::new(),
             observed: Cell::new(false),
             totals: OnceCell::new(),
             totalled: Cell::default(),
@@ -412,7 +417,8 @@ impl Outbox {
             buffers.current.extend_from_slice(bytes);
         }
         if self.observed.get()
-            && let Some(trace) = self.rare.borrow().as_ref().and_then(|rare| rare.trace.as_ref())
+            && let Some(rare) = self.rare.get()
+            && let Some(trace) = &rare.borrow().trace
         {
             trace.sent(bytes);
         }
@@ -578,8 +584,7 @@ impl Outbox {
     /// Remembers a publisher behind a link that was told to pause; false if it was told already.
     pub fn note_paced(&self, link: LinkId, client: ClientKey) -> bool {
         let publisher = RemotePublisher { link, client };
-        let mut rare = self.rare.borrow_mut();
-        let paced = &mut rare.get_or_insert_default().paced_remote;
+        let paced = &mut self.rare().borrow_mut().paced_remote;
         if paced.contains(&publisher) {
             return false;
         }
@@ -590,8 +595,7 @@ impl Outbox {
     /// The publishers that may go on, once the outbox has drained enough.
     pub fn take_resumable(&self) -> Option<Vec<RemotePublisher>> {
         let drained = self.is_closing() || self.pending_bytes.get() <= self.pace_bytes.get() / 2;
-        let mut rare = self.rare.borrow_mut();
-        let paced = &mut rare.as_mut()?.paced_remote;
+        let paced = &mut self.rare.get()?.borrow_mut().paced_remote;
         (drained && !paced.is_empty()).then(|| std::mem::take(paced))
     }
 
@@ -604,12 +608,15 @@ impl Outbox {
     }
 
     fn change_observer(&self, is_there: bool, change: impl FnOnce(&mut Rare)) {
-        let mut rare = self.rare.borrow_mut();
-        if is_there || rare.is_some() {
-            let rare = rare.get_or_insert_default();
-            change(rare);
+        if is_there || self.rare.get().is_some() {
+            let mut rare = self.rare().borrow_mut();
+            change(&mut rare);
             self.observed.set(rare.replies.is_some() || rare.trace.is_some());
         }
+    }
+
+    fn rare(&self) -> &RefCell<Rare> {
+        self.rare.get_or_init(Box::default)
     }
 
     /// Whether `observe` is to be called for each message queued.
@@ -621,8 +628,8 @@ impl Outbox {
     /// A message was queued for the client.
     #[cold]
     pub fn observe(&self, message: &Message<'_>, sid: &[u8]) {
-        let rare = self.rare.borrow();
-        let Some(rare) = rare.as_ref() else { return };
+        let Some(rare) = self.rare.get() else { return };
+        let rare = rare.borrow();
         if let Some(trace) = &rare.trace {
             trace.delivered(message, sid, self.headers.get());
         }
@@ -637,7 +644,7 @@ impl Outbox {
 
     /// Chunks and bytes that were given up when the connection was closed.
     pub fn written_off(&self) -> (usize, usize) {
-        self.rare.borrow().as_ref().map_or((0, 0), |rare| rare.written_off)
+        self.rare.get().map_or((0, 0), |rare| rare.borrow().written_off)
     }
 
     pub fn pending_bytes_max(&self) -> usize {
@@ -645,7 +652,7 @@ impl Outbox {
     }
 
     pub fn set_abort(&self, abort: Option<Box<dyn Fn()>>) {
-        *self.abort.borrow_mut() = abort;
+        self.abort.set(abort);
     }
 
     /// Closes the outbox for new bytes; the first reason stands. Queued bytes are still sent unless the
@@ -660,7 +667,7 @@ impl Outbox {
             let in_flight = usize::from(self.send_started.get().is_some());
             let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
             let written_off = (chunks, self.pending_bytes.replace(0));
-            self.rare.borrow_mut().get_or_insert_default().written_off = written_off;
+            self.rare().borrow_mut().written_off = written_off;
             buffers.ready.into_iter().for_each(|(chunk, _)| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();
@@ -671,9 +678,11 @@ impl Outbox {
 
     /// Wakes both tasks of the connection by shutting its socket down.
     pub fn abort_socket(&self) {
-        if let Some(abort) = self.abort.borrow().as_ref() {
+        let abort = self.abort.take();
+        if let Some(abort) = &abort {
             abort();
         }
+        self.abort.set(abort);
     }
 }
 

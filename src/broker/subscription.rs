@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{ClientKey, LinkId};
 use crate::broker::internal::InternalSink;
+use crate::broker::names::Names;
 use crate::broker::outbox::Outbox;
 use crate::broker::subject_table::Slot;
 
@@ -19,11 +20,9 @@ pub enum Sink {
     Internal(Rc<InternalSink>),
 }
 
-/// See the module's words. Filter, queue and sid share one allocation: there are millions of these.
+/// See the module's words. There are millions of these.
 pub struct Subscription {
-    text: Box<[u8]>,
-    filter_len: u32,
-    queue_len: u32,
+    names: Names,
     pub sink: Sink,
     pub delivered: Cell<u64>,
     /// Where it is in the table; none before insertion. Its last value is not given out.
@@ -49,14 +48,8 @@ const _: () = assert!(size_of::<Subscription>() <= 64, "with its counts it fills
 
 impl Subscription {
     pub fn new(filter: &[u8], queue: &[u8], sid: &[u8], sink: Sink, weight: u32) -> Self {
-        let mut text = Vec::with_capacity(filter.len() + queue.len() + sid.len());
-        text.extend_from_slice(filter);
-        text.extend_from_slice(queue);
-        text.extend_from_slice(sid);
         Self {
-            text: text.into_boxed_slice(),
-            filter_len: u32::try_from(filter.len()).expect("bounded by the control line"),
-            queue_len: u32::try_from(queue.len()).expect("bounded by the control line"),
+            names: Names::new(filter, queue, sid),
             sink,
             delivered: Cell::new(0),
             slot: Cell::new(Slot::NONE),
@@ -118,16 +111,17 @@ impl Subscription {
     }
 
     pub fn filter(&self) -> &[u8] {
-        &self.text[..self.filter_len as usize]
+        self.names.filter()
     }
 
     /// Empty = no queue group.
     pub fn queue(&self) -> &[u8] {
-        &self.text[self.filter_len as usize..][..self.queue_len as usize]
+        self.names.queue()
     }
 
+    #[inline]
     pub fn sid(&self) -> &[u8] {
-        &self.text[self.filter_len as usize + self.queue_len as usize..]
+        self.names.sid()
     }
 
     pub fn client(&self) -> Option<ClientKey> {

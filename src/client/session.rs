@@ -130,11 +130,8 @@ pub struct ClientSession {
     pub(super) replies: Option<Rc<ReplyTracker>>,
     pub(super) account_gauge: Option<Gauge>,
     pub(super) has_mappings: bool,
-    /// Whether the subject of `route_cache` may be published to whatever was answered before.
-    route_allowed: bool,
-    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
-    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
-    known_line: Vec<u8>,
+    /// Present from the first message on.
+    publishing: Option<Box<Publishing>>,
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: Text,
     pub(super) login_wait: Option<Rc<LoginWait>>,
@@ -154,8 +151,6 @@ pub struct ClientSession {
     pub(super) opened_at: Instant,
     pub(super) limits: ParserLimits,
     parser: Parser,
-    route_cache: RouteCache,
-    turn: Turn,
     pub(super) subscriptions_max: usize,
     pub(super) subject_tokens_max: usize,
     pub(super) trace: Option<Rc<Trace>>,
@@ -179,10 +174,31 @@ pub struct ClientSession {
     pub in_bytes: u64,
 }
 
+/// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
+#[derive(Default)]
+struct Publishing {
+    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
+    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
+    known_line: Vec<u8>,
+    route_cache: RouteCache,
+    /// Whether the subject of `route_cache` may be published to whatever was answered before.
+    route_allowed: bool,
+    turn: Turn,
+}
+
 const _: () = assert!(
-    size_of::<RefCell<ClientSession>>() + 2 * size_of::<usize>() <= 640,
+    size_of::<RefCell<ClientSession>>() + 2 * size_of::<usize>() <= 512,
     "with the counts of its Rc it fills one of the allocator's sizes: every connection has one"
 );
+
+impl Publishing {
+    /// What was decided or matched for the last subject held for another account or other rights.
+    fn forget_answers(&mut self) {
+        self.route_allowed = false;
+        self.known_line.clear();
+        self.route_cache = RouteCache::default();
+    }
+}
 
 /// How old a round-trip time may be before a busy connection is pinged for a fresh one.
 const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -222,8 +238,7 @@ impl ClientSession {
             replies: None,
             account_gauge: None,
             has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),
-            route_allowed: false,
-            known_line: Vec::new(),
+            publishing: None,
             nonce,
             login_wait: None,
             outbox,
@@ -241,8 +256,6 @@ impl ClientSession {
                 headers: false,
             },
             parser: Parser::default(),
-            route_cache: RouteCache::default(),
-            turn: Turn { publisher: Some(id), ..Turn::default() },
             subscriptions_max: unlimited_if_zero(options.limits.subscriptions_max),
             subject_tokens_max: options.limits.subject_tokens_max,
             trace: None,
@@ -307,6 +320,7 @@ impl ClientSession {
     fn execute(
         &mut self,
         broker: &mut Broker,
+        publishing: &mut Publishing,
         command: Command,
         input: &[u8],
     ) -> Result<(), CloseReason> {
@@ -314,7 +328,9 @@ impl ClientSession {
             trace_in(trace, &command, input);
         }
         match command {
-            Command::Publish(publish) => self.publish_parsed(broker, publish, input),
+            Command::Publish(publish) => {
+                self.publish_parsed(broker, publishing, publish, input);
+            }
             Command::Subscribe { subject, queue, sid, .. } => {
                 self.moved = true;
                 self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
@@ -332,7 +348,7 @@ impl ClientSession {
                 }
             }
             Command::Connect { json } => {
-                self.forget_answers();
+                publishing.forget_answers();
                 return self.connected(broker, json.of(input));
             }
             Command::Info { json } => {
@@ -352,7 +368,13 @@ impl ClientSession {
         Ok(())
     }
 
-    fn publish_parsed(&mut self, broker: &mut Broker, publish: Publish, input: &[u8]) {
+    fn publish_parsed(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        publish: Publish,
+        input: &[u8],
+    ) {
         let body = publish.body.of(input);
         let message = Message {
             subject: publish.subject.of(input),
@@ -363,12 +385,12 @@ impl ClientSession {
             size_text: publish.size_text.of(input),
             tail: b"",
         };
-        self.publish(broker, &message);
+        self.publish(broker, publishing, &message);
     }
 
-    fn publish(&mut self, broker: &mut Broker, message: &Message<'_>) {
+    fn publish(&mut self, broker: &mut Broker, publishing: &mut Publishing, message: &Message<'_>) {
         // The route cache is about to hold this subject.
-        self.known_line.clear();
+        publishing.known_line.clear();
         self.in_messages += 1;
         self.in_bytes += message.body.len() as u64;
         if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
@@ -377,25 +399,31 @@ impl ClientSession {
         if self.has_mappings {
             let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
-                self.publish_mapped(broker, &Message { subject: &mapped, ..*message });
+                let message = Message { subject: &mapped, ..*message };
+                self.publish_mapped(broker, publishing, &message);
             } else {
                 self.ok();
             }
             self.context.mapped.replace(mapped);
         } else {
-            self.publish_mapped(broker, message);
+            self.publish_mapped(broker, publishing, message);
         }
     }
 
     /// Publishes a message whose line began with `known_line`.
     #[inline]
-    fn publish_again(&mut self, broker: &mut Broker, message: &Message<'_>) {
+    fn publish_again(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
         if !message.reply.is_empty() && is_reserved_reply(message.reply) {
-            return self.publish(broker, message);
+            return self.publish(broker, publishing, message);
         }
         self.in_messages += 1;
         self.in_bytes += message.body.len() as u64;
-        self.hand_over(broker, message, Broker::publish_again);
+        self.hand_over(broker, publishing, message, Broker::publish_again);
     }
 
     /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
@@ -404,33 +432,29 @@ impl ClientSession {
     fn publish_onwards(
         &mut self,
         broker: &mut Broker,
+        publishing: &mut Publishing,
         input: &[u8],
         first: &Message<'_>,
         consumed: usize,
     ) -> usize {
         if !first.reply.is_empty() {
-            self.publish_again(broker, first);
+            self.publish_again(broker, publishing, first);
             return consumed;
         }
-        let messages_max = broker.run_max(self.account, &mut self.route_cache, &self.turn);
+        let Publishing { route_cache, turn, known_line, .. } = publishing;
+        let messages_max = broker.run_max(self.account, route_cache, turn);
         if messages_max < 2 {
-            self.publish_again(broker, first);
+            self.publish_again(broker, publishing, first);
             return consumed;
         }
         let mut tails = self.context.tails.take();
-        let consumed = extend_run(
-            input,
-            &self.known_line,
-            first,
-            consumed,
-            messages_max,
-            &self.limits,
-            &mut tails,
-        );
+        let limits = &self.limits;
+        let consumed =
+            extend_run(input, known_line, first, consumed, messages_max, limits, &mut tails);
         let run = MessageRun::new(first.subject, input, &tails);
         self.in_messages += run.len() as u64;
         self.in_bytes += run.body_bytes() as u64;
-        broker.publish_run(&self.publisher(), &run, &self.route_cache, &mut self.turn);
+        broker.publish_run(&self.publisher(), &run, route_cache, turn);
         self.context.tails.replace(tails);
         consumed
     }
@@ -443,11 +467,11 @@ impl ClientSession {
 
     /// Remembers how the line of a message just published began, if the next one like it needs no second
     /// look.
-    fn learn_line(&mut self, input: &[u8], message: &Message<'_>) {
+    fn learn_line(&self, publishing: &mut Publishing, input: &[u8], message: &Message<'_>) {
         let is_answered = self.connect.pedantic || self.connect.verbose;
-        if self.route_allowed && !self.has_mappings && !is_answered {
-            debug_assert!(self.route_cache.subject() == message.subject);
-            self.known_line.extend_from_slice(known_part(input, message));
+        if publishing.route_allowed && !self.has_mappings && !is_answered {
+            debug_assert!(publishing.route_cache.subject() == message.subject);
+            publishing.known_line.extend_from_slice(known_part(input, message));
         }
     }
 
@@ -471,15 +495,15 @@ impl ClientSession {
 
     /// Whether this client may publish the message; tells it if not.
     #[inline]
-    fn may_publish(&mut self, message: &Message<'_>) -> bool {
-        if !self.route_allowed || self.route_cache.subject() != message.subject {
+    fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
+        if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
             // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
             // decided here holds once the route cache has this subject, which it has after the publish.
-            self.route_allowed = self.permissions.is_publish_open()
+            publishing.route_allowed = self.permissions.is_publish_open()
                 && !matches!(message.subject.first(), Some(b'_' | b'$'));
-            if !self.route_allowed {
+            if !publishing.route_allowed {
                 match self.permissions.may_publish(message.subject) {
-                    PublishRight::Allowed => self.route_allowed = true,
+                    PublishRight::Allowed => publishing.route_allowed = true,
                     PublishRight::OnlyAsReply if self.answers(message.subject) => {}
                     PublishRight::OnlyAsReply | PublishRight::Denied => {
                         let subject = quoted(message.subject);
@@ -499,7 +523,7 @@ impl ClientSession {
                 &format!("Publish Violation - Reply {reply}"),
             );
             // The route cache still holds another subject: a line like this one is not to be learnt.
-            self.route_allowed = false;
+            publishing.route_allowed = false;
             return false;
         }
         true
@@ -507,9 +531,9 @@ impl ClientSession {
 
     /// What was decided or matched for the last subject held for another account or other rights.
     pub(super) fn forget_answers(&mut self) {
-        self.route_allowed = false;
-        self.known_line.clear();
-        self.route_cache = RouteCache::default();
+        if let Some(publishing) = &mut self.publishing {
+            publishing.forget_answers();
+        }
     }
 
     /// Whether the subject is a reply this client was given and may still answer.
@@ -522,9 +546,14 @@ impl ClientSession {
     }
 
     #[inline]
-    fn publish_mapped(&mut self, broker: &mut Broker, message: &Message<'_>) {
-        if self.may_publish(message) {
-            self.hand_over(broker, message, Broker::publish);
+    fn publish_mapped(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
+        if self.may_publish(publishing, message) {
+            self.hand_over(broker, publishing, message, Broker::publish);
         }
     }
 
@@ -533,12 +562,14 @@ impl ClientSession {
     fn hand_over(
         &mut self,
         broker: &mut Broker,
+        publishing: &mut Publishing,
         message: &Message<'_>,
         publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
     ) {
         self.ok();
         let publisher = self.publisher();
-        let delivered = publish(broker, &publisher, message, &mut self.route_cache, &mut self.turn);
+        let Publishing { route_cache, turn, .. } = publishing;
+        let delivered = publish(broker, &publisher, message, route_cache, turn);
         if !delivered && self.connect.no_responders && !message.reply.is_empty() {
             broker.send_no_responders(&publisher, message.subject, message.reply);
         }
@@ -685,14 +716,15 @@ impl ClientSession {
     /// What the reader does after the commands of this batch.
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
-        if let Some(congestion) = self.turn.congestion.take() {
+        let turn = &mut self.publishing.as_mut()?.turn;
+        if let Some(congestion) = turn.congestion.take() {
             return Some(Wait::Gate {
                 gate: congestion.gate,
                 until: congestion.until,
                 at_most: None,
             });
         }
-        if let Some((outbox, until)) = pace_target(&mut self.turn, Instant::now) {
+        if let Some((outbox, until)) = pace_target(turn, Instant::now) {
             return Some(Wait::Sent { outbox, until, at_most });
         }
         None
@@ -819,11 +851,13 @@ impl Session for ClientSession {
         let handle = self.context.broker.clone();
         let mut broker = handle.borrow_mut();
         let messages_before = (self.in_messages, self.in_bytes);
-        self.turn.deliveries = 0;
         let mut consumed_total = 0;
         if let Err(reason) = self.before_first_command(&mut broker, input) {
             return Step::Close(reason);
         }
+        let mut publishing = self.publishing.take().unwrap_or_default();
+        publishing.turn.publisher = Some(self.id);
+        publishing.turn.deliveries = 0;
         let mut quick = self.is_quick();
         let step = loop {
             if self.stage == Stage::CheckingPassword {
@@ -834,19 +868,20 @@ impl Session for ClientSession {
             let bytes = &input.bytes()[consumed_total..];
             if quick
                 && let Some((message, consumed)) =
-                    repeated_publish(bytes, &self.known_line, &self.limits)
+                    repeated_publish(bytes, &publishing.known_line, &self.limits)
             {
-                consumed_total += self.publish_onwards(&mut broker, bytes, &message, consumed);
-                if self.turn.is_over() {
+                consumed_total +=
+                    self.publish_onwards(&mut broker, &mut publishing, bytes, &message, consumed);
+                if publishing.turn.is_over() {
                     break Step::Again;
                 }
                 continue;
             }
             if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
                 consumed_total += consumed;
-                self.publish(&mut broker, &message);
-                self.learn_line(bytes, &message);
-                if self.turn.is_over() {
+                self.publish(&mut broker, &mut publishing, &message);
+                self.learn_line(&mut publishing, bytes, &message);
+                if publishing.turn.is_over() {
                     break Step::Again;
                 }
                 continue;
@@ -870,11 +905,12 @@ impl Session for ClientSession {
                         break Step::WaitFor(Wait::Gate { gate, until, at_most: None });
                     }
                     consumed_total += consumed;
-                    if let Err(reason) = self.execute(&mut broker, command, bytes) {
+                    if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)
+                    {
                         break Step::Close(reason);
                     }
                     quick = self.is_quick();
-                    if self.turn.is_over() {
+                    if publishing.turn.is_over() {
                         break Step::Again;
                     }
                 }
@@ -889,6 +925,9 @@ impl Session for ClientSession {
                 Err(error) => break Step::Close(self.protocol_error(error)),
             }
         };
+        if self.in_messages > 0 {
+            self.publishing = Some(publishing);
+        }
         let remote_pace = broker.remote_pace(self.key).cloned();
         drop(broker);
         input.consume(consumed_total);

@@ -13,6 +13,9 @@ use crate::base::turn_clock::TurnClock;
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
 use crate::protocol::message::{Message, MessageRun};
 
+/// Staged notes whose room is kept once they are sent.
+const STAGED_NOTES_KEPT_MAX: usize = 1024;
+
 /// See the module's words.
 ///
 /// Invariants: notes reach the ring in order (staged ones first); so do batches; while notes are staged no
@@ -251,6 +254,10 @@ impl Outbound {
             end.target_waiting.raise();
             if !notes.is_empty() {
                 return;
+            }
+            // A client with very many subscriptions has left: what that needed is not needed again.
+            if notes.capacity() > STAGED_NOTES_KEPT_MAX {
+                *notes = VecDeque::new();
             }
         }
         if self.notes_wanted.get() && end.notes.free_slots() >= self.room_min {

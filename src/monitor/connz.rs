@@ -1,7 +1,6 @@
 //! `/connz`: who is connected, and who was.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -204,7 +203,7 @@ impl ConnzOptions {
 #[derive(Clone, Debug)]
 pub enum Listed {
     Open { shard: usize, place: usize, numbers: ConnectionNumbers },
-    Closed(Arc<ClosedConnection>),
+    Closed(Box<ClosedConnection>),
 }
 
 impl Listed {
@@ -229,12 +228,12 @@ impl Listed {
 /// Keeps the closed connections that the filter leaves. Says how many there are of its account, whatever else
 /// it asks for.
 pub fn filter_closed(
-    closed: &mut Vec<Arc<ClosedConnection>>,
+    closed: &mut Vec<ClosedConnection>,
     options: &ConnzOptions,
     open_found: bool,
 ) -> usize {
     let filter = &options.filter;
-    let of_account = |closed: &Arc<ClosedConnection>| {
+    let of_account = |closed: &ClosedConnection| {
         filter.account.as_ref().is_none_or(|account| *account == closed.details.account)
     };
     closed.retain(of_account);
@@ -356,7 +355,7 @@ fn is_zero(value: &u64) -> bool {
 /// One entry of the answer, described.
 pub enum Described {
     Open(Box<ConnectionDetails>),
-    Closed(Arc<ClosedConnection>),
+    Closed(Box<ClosedConnection>),
 }
 
 /// The answer. `total` counts before offset and limit.

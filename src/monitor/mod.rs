@@ -5,6 +5,7 @@
 //! of all JSON fields are nats-server's (server/monitor.go), because tools decode them strictly.
 
 pub mod accounts;
+pub mod closed;
 pub mod connz;
 pub mod dashboard;
 pub mod endpoints;

@@ -1,7 +1,6 @@
 //! What a shard hands out about itself: plain values, filled on its own thread and sent away.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::histogram::Durations;
@@ -154,7 +153,7 @@ pub struct SubscriptionDetails {
 }
 
 /// A connection that ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClosedConnection {
     pub details: ConnectionDetails,
     pub stopped: Instant,
@@ -216,6 +215,3 @@ pub struct Gathered<T> {
     pub answers: Vec<(usize, T)>,
     pub late_shards: Vec<usize>,
 }
-
-/// The closed connections a shard remembers, shared with whoever shows them.
-pub type ClosedList = Vec<Arc<ClosedConnection>>;

@@ -168,37 +168,43 @@ struct Reader<S> {
 }
 
 impl<S: Session> Reader<S> {
-    async fn run(&mut self) -> CloseReason {
-        loop {
-            let at_most = match self.work().await {
-                Ok(at_most) => at_most,
-                Err(reason) => return reason,
-            };
-            let read = match at_most {
-                None => self.read().await,
-                Some(at_most) => match Box::pin(self.fill_within(at_most)).await {
-                    Some(result) => result,
-                    None => continue,
-                },
-            };
-            match read {
-                Ok(0) => return CloseReason::ClientClosed,
-                Err(_) => return CloseReason::ReadError,
-                Ok(_) if at_most.is_some() => continue,
-                Ok(_) => {}
-            }
-            let reads = self.control.reads.get() + 1;
-            self.control.reads.set(reads);
-            // Here a read that finds bytes is over at once: a fast peer would never let go.
-            if self.ends.context.driver == Driver::Epoll
-                && reads.is_multiple_of(EPOLL_READS_PER_TURN)
-            {
-                self.ends.context.hook.yield_turn().await;
-            }
-            if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
-                return CloseReason::ReadError;
+    /// Nothing is kept over the wait for bytes: that is where a connection spends its life.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+    fn run(&mut self) -> impl Future<Output = CloseReason> {
+        async move {
+            loop {
+                match self.work().await {
+                    Ok(None) => {}
+                    Ok(Some(at_most)) => match Box::pin(self.fill_within(at_most)).await {
+                        Some(Ok(0)) => return CloseReason::ClientClosed,
+                        Some(Err(_)) => return CloseReason::ReadError,
+                        Some(Ok(_)) | None => continue,
+                    },
+                    Err(reason) => return reason,
+                }
+                match self.read().await {
+                    Ok(0) => return CloseReason::ClientClosed,
+                    Err(_) => return CloseReason::ReadError,
+                    Ok(_) => {}
+                }
+                // Here a read that finds bytes is over at once: a fast peer would never let go.
+                if self.count_read().is_multiple_of(EPOLL_READS_PER_TURN)
+                    && self.ends.context.driver == Driver::Epoll
+                {
+                    self.ends.context.hook.yield_turn().await;
+                }
+                if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
+                    return CloseReason::ReadError;
+                }
             }
         }
+    }
+
+    /// Reads since the ticker's last look, with this one.
+    fn count_read(&self) -> u32 {
+        let reads = self.control.reads.get() + 1;
+        self.control.reads.set(reads);
+        reads
     }
 
     /// Lets the session do all it can with what is there; then it wants to read, perhaps not for longer than
@@ -232,20 +238,26 @@ impl<S: Session> Reader<S> {
     }
 
     /// Reads once. A connection that stays idle meanwhile exchanges its buffer for a smaller one.
-    async fn read(&mut self) -> io::Result<usize> {
-        loop {
-            let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
-            let handle = self.control.cancel_handle(target);
-            let reads = &self.ends.context.operations.reads;
-            reads.submit();
-            let result = match handle {
-                None => target.fill(&mut self.source).await,
-                Some(handle) => Box::pin(target.fill_cancelable(&mut self.source, handle)).await,
-            };
-            reads.complete();
-            match result {
-                Err(error) if is_cancelled(&error) => target.shrink(),
-                result => return result,
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+    fn read(&mut self) -> impl Future<Output = io::Result<usize>> {
+        async move {
+            loop {
+                let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
+                let handle = self.control.cancel_handle(target);
+                self.ends.context.operations.reads.submit();
+                let result = match handle {
+                    None => target.fill(&mut self.source).await,
+                    Some(handle) => {
+                        Box::pin(target.fill_cancelable(&mut self.source, handle)).await
+                    }
+                };
+                self.ends.context.operations.reads.complete();
+                match result {
+                    Err(error) if is_cancelled(&error) => {
+                        self.ciphertext.as_deref_mut().unwrap_or(&mut self.input).shrink();
+                    }
+                    result => return result,
+                }
             }
         }
     }

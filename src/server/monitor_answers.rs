@@ -206,12 +206,14 @@ impl Answers {
                 .gatherer
                 .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
             late_shards.extend(closed.late_shards);
-            let mut closed: Vec<_> = closed.answers.into_iter().flat_map(|list| list.1).collect();
+            let epoch = self.fixed.started.0;
+            let packed = closed.answers.into_iter().flat_map(|list| list.1);
+            let mut closed: Vec<_> = packed.map(|packed| packed.unpack(epoch)).collect();
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
             closed.truncate(facts.options.limits.closed_connections_max);
             total += connz::filter_closed(&mut closed, options, !listed.is_empty());
-            listed.extend(closed.into_iter().map(Listed::Closed));
+            listed.extend(closed.into_iter().map(|one| Listed::Closed(Box::new(one))));
         }
         let selected = connz::select(listed, options, facts.now.0);
         let mut described = self.describe(selected, options);

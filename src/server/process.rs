@@ -48,7 +48,6 @@ const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
 
 /// The whole process.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    crate::base::huge_pages::avoid();
     let Arguments { arguments, warning } = argv_secrets::hide(arguments);
     if let Some(warning) = warning {
         eprintln!("{warning}");

@@ -24,6 +24,7 @@ use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::limits::{
     HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX, TICKED_PER_TURN_MAX,
 };
+use crate::base::shrink;
 use crate::broker::BrokerHandle;
 use crate::client::session::{ClientContext, ClientSession};
 use crate::config::options::{Balance, Options};
@@ -165,7 +166,9 @@ impl Shard {
     fn connection_ended(&self, key: usize, session: &RefCell<ClientSession>) {
         self.record_closed(&mut session.borrow_mut());
         self.registry.borrow_mut().remove(key);
-        self.places.borrow_mut().remove(&session.borrow().id);
+        let mut places = self.places.borrow_mut();
+        places.remove(&session.borrow().id);
+        shrink::map(&mut places);
         self.server.connection_closed();
         self.loads.of(self.id).subtract();
     }
@@ -179,13 +182,31 @@ impl Shard {
             self.hook.before_batch();
         }
         self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
-        if !self.huge_pages.get()
-            && self.broker.borrow().interest_total() >= HUGE_PAGES_SUBSCRIPTIONS_MIN
-        {
+        self.choose_page_size();
+        self.trim();
+        nudge_allocator();
+    }
+
+    /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the
+    /// opposite once, and both ask for the whole process.
+    fn choose_page_size(&self) {
+        let interest_total = self.broker.borrow().interest_total();
+        if interest_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
             self.huge_pages.set(true);
             huge_pages::allow();
+        } else if interest_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
+            huge_pages::avoid();
         }
-        nudge_allocator();
+    }
+
+    /// Lets go of what a burst has left.
+    fn trim(&self) {
+        self.broker.borrow_mut().trim();
+        shrink::slab(&mut self.registry.borrow_mut());
+        let ConnectionContext { read_pool, opened_pool, sealed_pool, .. } = &*self.connections;
+        for pool in [read_pool, opened_pool, sealed_pool, &self.clients.chunk_pool] {
+            pool.trim();
+        }
     }
 
     /// True if there are more.

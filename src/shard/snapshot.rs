@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shard;
@@ -18,10 +17,11 @@ use crate::broker::outbox::OutboxTotals;
 use crate::broker::subscription::Subscription;
 use crate::client::facts::{LastSubscription, SessionFacts};
 use crate::client::session::ClientSession;
+use crate::monitor::closed::PackedConnection;
 use crate::monitor::snapshot::{
-    AccountTotals, ClosedConnection, ClosedList, ConnectionDetails, ConnectionFilter,
-    ConnectionNumbers, ConnectionRow, LaneSummary, OperationTotals, ShardSummary,
-    SubscriptionDetails, TableSummary, TlsDetails,
+    AccountTotals, ClosedConnection, ConnectionDetails, ConnectionFilter, ConnectionNumbers,
+    ConnectionRow, LaneSummary, OperationTotals, ShardSummary, SubscriptionDetails, TableSummary,
+    TlsDetails,
 };
 use crate::net::listener::Peer;
 use crate::net::session::Session;
@@ -35,7 +35,7 @@ pub struct Recorded {
     pub turns: Cell<u64>,
     /// As of the last tick: all pending bytes, and those of the connection with most.
     pub pending_bytes: Cell<(u64, u64)>,
-    closed: RefCell<VecDeque<Arc<ClosedConnection>>>,
+    closed: RefCell<VecDeque<PackedConnection>>,
     /// Of connections that ended.
     closed_totals: RefCell<BTreeMap<String, AccountTotals>>,
 }
@@ -341,9 +341,9 @@ impl Shard {
     }
 
     /// The closed connections from the `from`th remembered on, oldest first.
-    pub fn closed_page(&self, from: usize) -> Page<Arc<ClosedConnection>> {
+    pub fn closed_page(&self, from: usize) -> Page<PackedConnection> {
         let closed = self.recorded.closed.borrow();
-        let items: ClosedList =
+        let items: Vec<PackedConnection> =
             closed.iter().skip(from).take(SNAPSHOT_ENTRIES_PER_TURN).cloned().collect();
         let next = from + items.len();
         Page { items, next: (next < closed.len()).then_some(next) }
@@ -401,10 +401,6 @@ impl Shard {
         }
         let id = facts.id.0;
         let mut described = details(&facts, last.count);
-        if let Some(tls) = &mut described.tls {
-            // Never told of a connection that is gone.
-            tls.peer_certificates = Arc::default();
-        }
         // What a slow consumer did not take is what an operator wants to know of it.
         described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =
@@ -413,7 +409,8 @@ impl Shard {
         while closed.len() >= remembered_max {
             closed.pop_front();
         }
-        closed.push_back(Arc::new(ClosedConnection { details: described, stopped: now, reason }));
+        let last = ClosedConnection { details: described, stopped: now, reason };
+        closed.push_back(PackedConnection::pack(&last, self.system.epoch()));
     }
 
     /// Closed connections this shard remembers: its share of the configured number and as much again,

@@ -104,6 +104,11 @@ impl System {
         ServerInfo::new(&info, &options, self.counters.next_system_sequence(), now)
     }
 
+    /// When the server started, as its monitoring knows it too.
+    pub(super) fn epoch(&self) -> Instant {
+        self.started.0
+    }
+
     fn time_of(&self, moment: Instant) -> SystemTime {
         let (instant, time) = self.started;
         time + moment.saturating_duration_since(instant)

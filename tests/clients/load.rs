@@ -307,6 +307,35 @@ fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
     }
 }
 
+/// What few remember of many that are gone: the shards' tables, their pools of buffers, the allocator.
+#[test]
+fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
+    const CONNECTIONS: usize = 900;
+    const SUBSCRIPTIONS: usize = 60_000;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
+    command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "2", "--no-pin"]);
+    command.env("MIMALLOC_PURGE_DELAY", "0");
+    let server = Server::start_command(command, Directory::new().unwrap()).unwrap();
+    drop(subscriber(&server, "first"));
+    let before_kib = server.memory_kib("RssAnon");
+    let clients: Vec<RawClient> =
+        (0..CONNECTIONS).map(|index| subscriber(&server, &format!("own.{index}"))).collect();
+    let mut greedy = subscriber(&server, "greedy");
+    let lines: String =
+        (2..SUBSCRIPTIONS).map(|sid| format!("SUB greedy.{sid} {sid}\r\n")).collect();
+    greedy.send_all(lines.as_bytes(), WAIT_MAX).unwrap();
+    greedy.round_trip().unwrap();
+    let grown_kib = server.memory_kib("RssAnon") - before_kib;
+    assert!(grown_kib > 16 << 10, "{grown_kib} KiB");
+    drop(clients);
+    drop(greedy);
+    // A quarter, most of it what the allocator keeps: at more than this something still holds what it had.
+    let bound_kib = before_kib + grown_kib / 4;
+    wait_until(&format!("fewer than {bound_kib} KiB: {before_kib} and {grown_kib} more"), || {
+        server.memory_kib("RssAnon") < bound_kib
+    });
+}
+
 /// Thousands of bytes of partial commands cost what arrived, not what they announce.
 #[test]
 fn announced_payload_costs_no_memory_before_it_arrives() {

@@ -32,6 +32,31 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// In order; whoever adds a reason adds it here.
+    pub const ALL: [Self; Self::Kicked as usize + 1] = [
+        Self::ClientClosed,
+        Self::AuthenticationTimeout,
+        Self::AuthenticationFailure,
+        Self::TlsHandshakeFailure,
+        Self::SlowConsumerPendingBytes,
+        Self::SlowConsumerWriteDeadline,
+        Self::WriteError,
+        Self::ReadError,
+        Self::ParseError,
+        Self::StaleConnection,
+        Self::ProtocolViolation,
+        Self::BadClientProtocolVersion,
+        Self::MaximumAccountConnectionsExceeded,
+        Self::MaximumConnectionsExceeded,
+        Self::MaximumPayloadExceeded,
+        Self::MaximumControlLineExceeded,
+        Self::MaximumSubscriptionsExceeded,
+        Self::ServerShutdown,
+        Self::AuthenticationExpired,
+        Self::NoRespondersRequiresHeaders,
+        Self::Kicked,
+    ];
+
     pub fn text(self) -> &'static str {
         match self {
             Self::ClientClosed => "Client Closed",

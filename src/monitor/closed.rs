@@ -1,0 +1,269 @@
+//! A connection that has ended, packed: a shard remembers thousands of them, which nobody may ever ask for.
+//!
+//! One allocation each. Numbers come in groups of seven bits, the lowest first; texts with their length before
+//! them; moments in nanoseconds after others that are never later.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::snapshot::{
+    ClosedConnection, ConnectionDetails, ConnectionNumbers, SubscriptionDetails, TlsDetails,
+};
+use crate::protocol::nats::error::CloseReason;
+
+/// See the module's words.
+#[derive(Clone, Debug)]
+pub struct PackedConnection(Arc<[u8]>);
+
+/// TLS versions as they are packed; 0 stands for none.
+const TLS_VERSIONS: [&str; 3] = ["", "1.2", "1.3"];
+
+impl PackedConnection {
+    /// `epoch`: a moment before the connection started, the same for `unpack`.
+    pub fn pack(closed: &ClosedConnection, epoch: Instant) -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        let ConnectionDetails { numbers, .. } = &closed.details;
+        let after = |moment: Instant, before: Instant| {
+            u64::try_from(moment.saturating_duration_since(before).as_nanos()).unwrap_or(u64::MAX)
+        };
+        let rtt = numbers.rtt.map_or(0, |rtt| 1 + rtt.as_nanos().min(u64::MAX as u128 - 1) as u64);
+        for number in [
+            numbers.id,
+            after(numbers.started, epoch),
+            after(numbers.last_activity, numbers.started),
+            after(closed.stopped, numbers.started),
+            rtt,
+            numbers.subscriptions as u64,
+            numbers.pending_bytes as u64,
+            numbers.in_messages,
+            numbers.in_bytes,
+            numbers.out_messages,
+            numbers.out_bytes,
+            numbers.stalls,
+            closed.reason as u64,
+        ] {
+            put_number(&mut bytes, number);
+        }
+        pack_details(&mut bytes, &closed.details);
+        Self(bytes.into())
+    }
+
+    pub fn unpack(&self, epoch: Instant) -> ClosedConnection {
+        let mut rest = Rest(&self.0);
+        let id = rest.number();
+        let started = epoch + Duration::from_nanos(rest.number());
+        let last_activity = started + Duration::from_nanos(rest.number());
+        let stopped = started + Duration::from_nanos(rest.number());
+        let numbers = ConnectionNumbers {
+            id,
+            started,
+            last_activity,
+            rtt: rest.number().checked_sub(1).map(Duration::from_nanos),
+            subscriptions: rest.number() as usize,
+            pending_bytes: rest.number() as usize,
+            in_messages: rest.number(),
+            in_bytes: rest.number(),
+            out_messages: rest.number(),
+            out_bytes: rest.number(),
+            stalls: rest.number(),
+        };
+        let reason = CloseReason::ALL[rest.number() as usize];
+        let details = unpack_details(&mut rest, numbers);
+        debug_assert!(rest.0.is_empty());
+        ClosedConnection { details, stopped, reason }
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn pack_details(bytes: &mut Vec<u8>, details: &ConnectionDetails) {
+    match details.address {
+        None => put_bytes(bytes, &[]),
+        Some((IpAddr::V4(address), _)) => put_bytes(bytes, &address.octets()),
+        Some((IpAddr::V6(address), _)) => put_bytes(bytes, &address.octets()),
+    }
+    put_number(bytes, details.address.map_or(0, |(_, port)| port.into()));
+    let ConnectionDetails { name, lang, version, account, user, .. } = details;
+    for text in [name, lang, version, account, user] {
+        put_bytes(bytes, text.as_bytes());
+    }
+    let tls = details.tls.as_ref();
+    let version = tls.and_then(|tls| TLS_VERSIONS.iter().position(|name| *name == tls.version));
+    put_number(bytes, version.unwrap_or(0) as u64);
+    if let (Some(tls), Some(_)) = (tls, version) {
+        put_bytes(bytes, tls.cipher_suite.as_bytes());
+        put_number(bytes, tls.is_first.into());
+    }
+    put_number(bytes, details.subscription_list.len() as u64);
+    for subscription in &details.subscription_list {
+        let SubscriptionDetails { subject, queue, sid, .. } = subscription;
+        for text in [subject, queue, sid] {
+            put_bytes(bytes, text.as_bytes());
+        }
+        put_number(bytes, subscription.delivered);
+        put_number(bytes, subscription.max);
+    }
+}
+
+fn unpack_details(rest: &mut Rest<'_>, numbers: ConnectionNumbers) -> ConnectionDetails {
+    let connection = numbers.id;
+    let octets = rest.bytes();
+    let port = rest.number() as u16;
+    let address: Option<IpAddr> = match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        _ => None,
+    };
+    ConnectionDetails {
+        numbers,
+        address: address.map(|address| (address, port)),
+        name: rest.text(),
+        lang: rest.text(),
+        version: rest.text(),
+        account: rest.text(),
+        user: rest.text(),
+        tls: match rest.number() as usize {
+            0 => None,
+            version => Some(TlsDetails {
+                version: TLS_VERSIONS[version],
+                cipher_suite: rest.text(),
+                is_first: rest.number() != 0,
+                peer_certificates: Arc::default(),
+            }),
+        },
+        subscription_list: (0..rest.number())
+            .map(|_| SubscriptionDetails {
+                connection,
+                subject: rest.text(),
+                queue: rest.text(),
+                sid: rest.text(),
+                delivered: rest.number(),
+                max: rest.number(),
+            })
+            .collect(),
+    }
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn put_bytes(bytes: &mut Vec<u8>, text: &[u8]) {
+    put_number(bytes, text.len() as u64);
+    bytes.extend_from_slice(text);
+}
+
+/// What is still to be unpacked.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn number(&mut self) -> u64 {
+        let end = self.0.iter().position(|byte| byte & 0x80 == 0).expect("a number has an end");
+        let (own, rest) = self.0.split_at(end + 1);
+        self.0 = rest;
+        own.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f))
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let size = self.number() as usize;
+        let (own, rest) = self.0.split_at(size);
+        self.0 = rest;
+        own
+    }
+
+    fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.bytes()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(address: Option<(IpAddr, u16)>, epoch: Instant) -> ClosedConnection {
+        let started = epoch + Duration::from_secs(5);
+        let numbers = ConnectionNumbers {
+            id: 9_000,
+            started,
+            last_activity: started + Duration::from_millis(20),
+            rtt: Some(Duration::from_micros(150)),
+            subscriptions: 1,
+            pending_bytes: 0,
+            in_messages: 3,
+            in_bytes: 300,
+            out_messages: u64::MAX,
+            out_bytes: 1 << 40,
+            stalls: 0,
+        };
+        let subscription = SubscriptionDetails {
+            connection: 9_000,
+            subject: "idle.9000".into(),
+            queue: String::new(),
+            sid: "1".into(),
+            delivered: 70_000,
+            max: 0,
+        };
+        let details = ConnectionDetails {
+            numbers,
+            address,
+            name: "sensor \u{e9}".into(),
+            lang: "rust".into(),
+            version: "1.2.3".into(),
+            account: "$G".into(),
+            user: String::new(),
+            tls: None,
+            subscription_list: vec![subscription],
+        };
+        let stopped = started + Duration::from_secs(3600);
+        ClosedConnection { details, stopped, reason: CloseReason::Kicked }
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_again() {
+        let epoch = Instant::now();
+        let four = "10.0.0.1".parse().unwrap();
+        let six = "fe80::1".parse().unwrap();
+        let tls = TlsDetails {
+            version: "1.3",
+            cipher_suite: "TLS_X".into(),
+            is_first: true,
+            peer_certificates: Arc::default(),
+        };
+        for address in [None, Some((four, 65_535)), Some((six, 1))] {
+            for tls in [None, Some(tls.clone())] {
+                for (rtt, reason) in [(None, 0), (Some(Duration::ZERO), CloseReason::ALL.len() - 1)]
+                {
+                    let mut closed = closed(address, epoch);
+                    closed.details.tls = tls.clone();
+                    closed.details.numbers.rtt = rtt;
+                    closed.reason = CloseReason::ALL[reason];
+                    let unpacked = PackedConnection::pack(&closed, epoch).unpack(epoch);
+                    assert_eq!(format!("{unpacked:?}"), format!("{closed:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_reason_is_found_by_its_number() {
+        for (number, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+    }
+
+    #[test]
+    fn a_usual_one_is_small() {
+        let epoch = Instant::now();
+        let address = Some(("10.0.0.1".parse().unwrap(), 50_000));
+        let size = PackedConnection::pack(&closed(address, epoch), epoch).size();
+        assert!(size <= 112, "{size}: ten thousand are remembered");
+    }
+}
