@@ -167,6 +167,10 @@ pub struct TimeArguments {
     /// Seed of payloads, arrivals and resampling
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Share of the time other programs may have the server's core, and in throughput and the closed loop
+    /// the generator's, before the run is invalid
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    pub core_taken_max: f64,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -520,6 +524,15 @@ impl Workload {
                 Err(Failure::new("--closed-loop is for requests: add --mode request"))
             }
             _ => Ok(()),
+        }
+    }
+
+    pub fn time(&self) -> &TimeArguments {
+        match self {
+            Workload::Throughput(arguments) => &arguments.time,
+            Workload::Latency(arguments) => &arguments.open_loop.time,
+            Workload::Sweep(arguments) => &arguments.latency.time,
+            Workload::Connections(arguments) => &arguments.probe.time,
         }
     }
 

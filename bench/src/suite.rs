@@ -6,7 +6,7 @@ use crate::cli::Workload;
 use crate::compare::relay_process;
 use crate::load::floor::{self, FloorPlan};
 use crate::load::latency::Mode;
-use crate::load::{closed_loop, connections, latency, sweep, throughput};
+use crate::load::{closed_loop, connections, cores, latency, sweep, throughput};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::units::CoreList;
@@ -84,24 +84,26 @@ impl Setting {
         server: Result<u32, String>,
         progress: &Progress,
     ) -> Result<RunResult, Failure> {
-        let cores = &self.pin_load;
-        match workload {
+        let pin = &self.pin_load;
+        let mut result = match workload {
             Workload::Throughput(arguments) => {
-                throughput::run(dialer, &arguments.plan(cores), server, progress)
+                throughput::run(dialer, &arguments.plan(pin), server, progress)
             }
             Workload::Latency(arguments) if arguments.closed_loop => {
-                closed_loop::run(dialer, &arguments.closed_plan(cores), server, progress)
+                closed_loop::run(dialer, &arguments.closed_plan(pin), server, progress)
             }
             Workload::Latency(arguments) => {
-                latency::run(dialer, &arguments.open_loop.plan(cores), server, progress)
+                latency::run(dialer, &arguments.open_loop.plan(pin), server, progress)
             }
             Workload::Sweep(arguments) => {
-                sweep::run(dialer, &arguments.plan(cores), &server, progress)
+                sweep::run(dialer, &arguments.plan(pin), &server, progress)
             }
             Workload::Connections(arguments) => {
-                connections::run(dialer, &arguments.plan(cores), &server, progress)
+                connections::run(dialer, &arguments.plan(pin), &server, progress)
             }
-        }
+        }?;
+        cores::judge(&mut result, workload.time().core_taken_max);
+        Ok(result)
     }
 
     /// The noise floor, if it is wanted.

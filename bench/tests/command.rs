@@ -2,8 +2,10 @@
 
 mod support;
 
+use midge_bench::host::{core_time, interrupt, spawn};
 use midge_bench::output::document::Document;
 use midge_bench::output::result::RunResult;
+use midge_bench::units::CoreList;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ fn bench() -> Command {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
+
+/// Beside other tests a run has not its cores to itself: where that is not what is tested.
+const ANY_HOST: [&str; 2] = ["--core-taken-max", "1"];
 
 /// A folder of this test's own, empty.
 fn folder(name: &str) -> PathBuf {
@@ -50,6 +55,7 @@ fn run_latency(port: u16, folder: &Path) -> (i32, String, String) {
     output(
         bench()
             .args(["latency", "--rate", "500", "--duration", "500ms", "--warmup", "100ms"])
+            .args(ANY_HOST)
             .args([
                 "--pacer",
                 "sleep",
@@ -159,6 +165,8 @@ fn a_figure_worse_than_the_baseline_fails_with_its_name() {
         &url(server.port()),
         "--baseline",
         file.to_str().unwrap(),
+        "--core-taken-max",
+        "1",
     ]));
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains("latency_p50_ns is"), "{stderr}");
@@ -217,7 +225,7 @@ fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
         bench()
             .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--rounds", "3"])
             .args(["--format", "json", "--quiet", "--floor-duration", "50ms"])
-            .args(["--run", "throughput --payload 16 --messages 2000"]),
+            .args(["--run", "throughput --payload 16 --messages 2000 --core-taken-max 1"]),
     );
     assert_eq!(status, 0, "{stderr}");
     let document: Document = serde_json::from_str(&stdout).unwrap();
@@ -238,6 +246,7 @@ fn idle_connections_are_held_open_and_counted() {
     let (status, stdout, stderr) = output(
         bench()
             .args(["connections", "--connections", "50", "--subscriptions", "2", "--rate", "500"])
+            .args(ANY_HOST)
             .args(["--duration", "300ms", "--warmup", "0s", "--late-limit", "1s", "--no-floor"])
             .args(["--format", "json", "--quiet", "--server", &url(server.port())]),
     );
@@ -268,26 +277,27 @@ fn sweep_of_a_stalling_server() -> RunResult {
         number if number > 300 && number % 100 == 0 => Action::Stall(Duration::from_millis(400)),
         _ => Action::Deliver,
     });
-    let (status, stdout, stderr) = output(bench().args(["sweep", "--rate", "100"]).args([
-        "--step",
-        "300ms",
-        "--duration",
-        "100ms",
-        "--warmup",
-        "0s",
-        "--objective",
-        "200ms",
-        "--pacer",
-        "sleep",
-        "--late-limit",
-        "1s",
-        "--no-floor",
-        "--format",
-        "json",
-        "--quiet",
-        "--server",
-        &url(server.port),
-    ]));
+    let (status, stdout, stderr) =
+        output(bench().args(["sweep", "--rate", "100"]).args(ANY_HOST).args([
+            "--step",
+            "300ms",
+            "--duration",
+            "100ms",
+            "--warmup",
+            "0s",
+            "--objective",
+            "200ms",
+            "--pacer",
+            "sleep",
+            "--late-limit",
+            "1s",
+            "--no-floor",
+            "--format",
+            "json",
+            "--quiet",
+            "--server",
+            &url(server.port),
+        ]));
     assert!(status == 0 || status == 2, "{stderr}");
     let mut document: Document =
         serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
@@ -314,7 +324,13 @@ fn a_closed_loop_says_what_it_is_and_takes_no_flags_of_the_open_one() {
     let server = url(server.port());
     let closed = |more: &[&str]| {
         let line = ["latency", "--closed-loop", "--duration", "300ms", "--warmup", "0s"];
-        output(bench().args(line).args(["--no-floor", "--quiet", "--server", &server]).args(more))
+        output(
+            bench()
+                .args(line)
+                .args(ANY_HOST)
+                .args(["--no-floor", "--quiet", "--server", &server])
+                .args(more),
+        )
     };
     let (status, stdout, stderr) = closed(&["--mode", "request", "--publishers", "5"]);
     assert_eq!(status, 0, "{stderr}");
@@ -362,17 +378,49 @@ fn an_invalid_run_is_loud_in_every_output_and_ends_with_2() {
 #[test]
 fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
     let server = AnyServer::start();
-    let (status, stdout, stderr) =
-        output(bench().args(["throughput", "--messages", "1000", "--no-floor", "--quiet"]).args([
-            "--server-pid",
-            "4294967295",
-            "--server",
-            &url(server.port()),
-        ]));
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["throughput", "--messages", "1000", "--no-floor", "--quiet"])
+            .args(ANY_HOST)
+            .args(["--server-pid", "4294967295", "--server", &url(server.port())]),
+    );
     assert_eq!(status, 0, "{stderr}");
     assert!(
         stdout.contains("note: server CPU and memory not measured: /proc/4294967295"),
         "{stdout}"
     );
     assert!(!stdout.contains("server cpu per message"), "{stdout}");
+}
+
+#[test]
+fn a_generator_without_a_core_of_its_own_makes_no_valid_throughput() {
+    let server = AnyServer::start();
+    let core = core_time::allowed_cores("self").unwrap().0[0];
+    let spinners: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]);
+            spawn::spawn_pinned(command, &CoreList(vec![core]), "sh").unwrap()
+        })
+        .collect();
+    let run = |more: &[&str]| {
+        let line = ["throughput", "--duration", "500ms", "--warmup", "0s", "--no-floor", "--quiet"];
+        let (core, server) = (core.to_string(), url(server.port()));
+        output(bench().args(line).args(["--pin-load", &core, "--server", &server]).args(more))
+    };
+    let (strict, lenient) = (run(&[]), run(&ANY_HOST));
+    let json = run(&["--format", "json"]).1;
+    for mut spinner in spinners {
+        interrupt::disown_child(spinner.id());
+        spinner.kill().unwrap();
+        spinner.wait().unwrap();
+    }
+    assert_eq!(strict.0, 2, "{}{}", strict.1, strict.2);
+    assert!(strict.1.contains("*** INVALID RUN: these figures must not be used ***"));
+    assert!(strict.1.contains("other programs had the generator's core for"), "{}", strict.1);
+    assert!(strict.1.contains("generator core taken share"), "{}", strict.1);
+    assert_eq!(lenient.0, 0, "{}{}", lenient.1, lenient.2);
+    let document: Document = serde_json::from_str(&json).unwrap();
+    let taken = document.runs[0].value("generator_core_taken_share").unwrap();
+    assert!((0.1..=1.0).contains(&taken), "{taken}");
 }

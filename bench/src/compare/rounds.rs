@@ -74,6 +74,9 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
     runs.extend(plan.setting.measure_floor(progress)?);
     for (number, workload) in plan.workloads.iter().enumerate() {
         let reference = plan.setting.reference(workload, progress)?;
+        for fault in reference.iter().flat_map(|reference| &reference.faults) {
+            progress.say(&format!("raw relay INVALID: {fault}"));
+        }
         for round in 0..plan.rounds {
             let mut order = [0, 1];
             if round % 2 == 1 {

@@ -5,6 +5,7 @@ use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::interrupt;
 use crate::host::server_process::{Sample, ServerProcess};
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
@@ -235,6 +236,7 @@ fn probe(
     result: &mut RunResult,
 ) -> Result<(), Failure> {
     let run = latency::run(dialer, &plan.probe, server.clone(), progress)?;
+    cores::keep_worst(result, &run);
     let figure_part = when.replace(' ', "_");
     for (name, _) in PERCENTILES {
         if let Some(value) = run.value(&format!("latency_{name}_ns")) {

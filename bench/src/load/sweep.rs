@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::host::interrupt;
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
@@ -104,6 +105,7 @@ pub fn run(
         if let Some(curve) = run.curves.get("latency") {
             result.curves.insert(format!("latency at {percent} %"), curve.clone());
         }
+        cores::keep_worst(&mut result, &run);
         result.warnings.extend(run.warnings);
         result.faults.extend(run.faults);
         result.valid &= run.valid;
@@ -129,6 +131,7 @@ fn step(
     at_rate.duration = plan.step_duration;
     let run = latency::run(dialer, &at_rate, server.clone(), progress)?;
     let verdict = judge(plan, &run, rate);
+    cores::keep_worst(result, &run);
     let shown = match &verdict {
         Verdict::Good => "good".to_string(),
         Verdict::Knee(reason) => reason.clone(),

@@ -142,7 +142,7 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
 fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
-    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE);
+    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE && run.valid);
     if let Some(relay) = relay.filter(|relay| relay.kind == "latency") {
         text.push_str("the same through the raw relay, on the same cores:\n");
         text.push_str(&percentiles_text(relay));

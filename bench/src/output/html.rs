@@ -204,7 +204,7 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
             ));
         }
     }
-    if let Some(relay) = runs.iter().find(|run| run.side == relay_process::SIDE) {
+    if let Some(relay) = runs.iter().find(|run| run.side == relay_process::SIDE && run.valid) {
         let shown: Vec<String> = [
             "messages_per_second",
             "server_cpu_us_per_message",
