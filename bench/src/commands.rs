@@ -74,6 +74,7 @@ fn run_single(
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
     let progress = prepare(output, &setting.pin_load)?;
     let mut document = Document::new(environment);
+    document.warnings.extend(document.environment.warning(&url.address));
     document.runs.extend(setting.measure_floor(&progress)?);
     let reference = setting.reference(&workload, &progress)?;
     let mut result = setting.execute(&workload, &dialer, process, &progress)?;
@@ -120,6 +121,11 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
     let progress = prepare(&arguments.output, &setting.pin_load)?;
     let mut document = Document::new(environment);
+    for contestant in &plan.contestants {
+        let warning = document.environment.warning(&contestant.server.address()?);
+        document.warnings.extend(warning);
+    }
+    document.warnings.dedup();
     document.runs = rounds::run(&plan, &progress)?;
     for contestant in &plan.contestants {
         let run = document.runs.iter().find(|run| run.side == contestant.name);

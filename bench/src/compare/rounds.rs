@@ -10,7 +10,7 @@ use crate::host::spawn::{self, StartedServer};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::suite::Setting;
-use crate::wire::address::ServerUrl;
+use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 
 /// One of the two servers.
@@ -44,6 +44,17 @@ impl Server {
         match self {
             Server::Command(text) => spawn::check_command_line(text),
             Server::Url(text) => ServerUrl::parse(text).map(|_| ()),
+        }
+    }
+
+    /// Where it is measured; of a command line the port is not known yet.
+    ///
+    /// # Errors
+    /// When its URL is none.
+    pub fn address(&self) -> Result<Address, Failure> {
+        match self {
+            Server::Command(text) => Ok(spawn::address_of(text)),
+            Server::Url(text) => Ok(ServerUrl::parse(text)?.address),
         }
     }
 

@@ -86,13 +86,11 @@ impl StartedServer {
             command.env("GOMAXPROCS", "1");
         }
         let child = spawn_pinned(command, cores, &words[0])?;
-        let address = match command_line.contains(UNIX) {
-            true => Address::Unix { path: socket },
-            false => {
-                let tls = certificates.is_some();
-                Address::Tcp { host: "127.0.0.1".to_string(), port, tls }
-            }
-        };
+        let mut address = address_of(command_line);
+        match &mut address {
+            Address::Unix { path } => *path = socket,
+            Address::Tcp { port: place, .. } => *place = port,
+        }
         let mut server = StartedServer { child, address, shards, certificates, _folder: folder };
         server.wait_until_it_accepts(&words[0])?;
         Ok(server)
@@ -139,6 +137,18 @@ impl Drop for StartedServer {
         // Same: nothing can be done about a child that is already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What kind of address a command line is measured at.
+pub fn address_of(command_line: &str) -> Address {
+    match command_line.contains(UNIX) {
+        true => Address::Unix { path: String::new() },
+        false => Address::Tcp {
+            host: "127.0.0.1".to_string(),
+            port: 0,
+            tls: wants_certificates(command_line),
+        },
     }
 }
 

@@ -33,6 +33,9 @@ fn table_text(document: &Document) -> String {
         let name = if side.name.is_empty() { "server" } else { &side.name };
         text.push_str(&format!("{name}: {} ({})\n", side.server, side.version));
     }
+    for warning in &document.warnings {
+        text.push_str(&format!("*** {warning}\n"));
+    }
     text.push('\n');
     if document.comparisons.is_empty() {
         for run in &document.runs {

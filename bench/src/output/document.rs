@@ -27,6 +27,9 @@ pub struct Document {
     /// The command that made it, as it was typed.
     pub command_line: Vec<String>,
     pub environment: Environment,
+    /// What a reader of any of its figures must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub sides: Vec<Side>,
     pub runs: Vec<RunResult>,
     #[serde(default)]
@@ -83,6 +86,11 @@ impl Document {
                     names(&merged),
                     names(&document)
                 )));
+            }
+            for warning in document.warnings {
+                if !merged.warnings.contains(&warning) {
+                    merged.warnings.push(warning);
+                }
             }
             let rounds = merged.runs.iter().map(|run| run.round + 1).max().unwrap_or(0);
             let positions = merged.runs.len() as u32;

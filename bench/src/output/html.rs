@@ -23,6 +23,9 @@ const SCRIPT: &str = include_str!("report.js");
 /// When a stored histogram is damaged.
 pub fn render(document: &Document) -> Result<String, Failure> {
     let mut body = String::from("<h1>midge-bench report</h1>\n");
+    for warning in &document.warnings {
+        body.push_str(&format!("<p class=\"invalid\">{}</p>\n", escaped(warning)));
+    }
     body.push_str(&facts(document));
     body.push_str(&floor_section(document));
     let workloads = workloads(document);
