@@ -319,6 +319,30 @@ fn what_cannot_work_is_said_in_a_sentence() {
 }
 
 #[test]
+fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
+    let server = FakeServer::start(|_| Action::Deliver);
+    let server_url = url(server.port);
+    let line = ["throughput", "--messages", "1000", "--server", &server_url];
+    for wrong in [["--baseline", "/nope"], ["--output", "/dev/null/x"]] {
+        let (status, stdout, stderr) = output(bench().args(line).args(wrong));
+        assert_eq!((status, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(wrong[1]), "{stderr}");
+    }
+    // An hour of floor for the first server would come before the second one.
+    for (b, said) in [
+        ("sh -c 'echo no flag --bogus >&2; exit 2' server {port}", "no flag --bogus"),
+        ("nats://127.0.0.1:1", "cannot connect"),
+    ] {
+        let arguments = ["compare", "--a", &server_url, "--b", b, "--floor-duration", "1h"];
+        let (status, _, stderr) = output(bench().args(arguments).arg("throughput"));
+        assert_eq!(status, 1);
+        assert!(stderr.starts_with("midge-bench: B: "), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    assert_eq!(server.message_count(), 0);
+}
+
+#[test]
 fn a_closed_loop_says_what_it_is_and_takes_no_flags_of_the_open_one() {
     let server = AnyServer::start();
     let server = url(server.port());
