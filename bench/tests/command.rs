@@ -417,7 +417,7 @@ fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
 }
 
 #[test]
-fn a_generator_without_a_core_of_its_own_makes_no_valid_throughput() {
+fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
     let server = AnyServer::start();
     let core = core_time::allowed_cores("self").unwrap().0[0];
     let spinners: Vec<_> = (0..4)
@@ -427,13 +427,16 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_throughput() {
             spawn::spawn_pinned(command, &CoreList(vec![core]), "sh").unwrap()
         })
         .collect();
-    let run = |more: &[&str]| {
-        let line = ["throughput", "--duration", "500ms", "--warmup", "0s", "--no-floor", "--quiet"];
-        let (core, server) = (core.to_string(), url(server.port()));
-        output(bench().args(line).args(["--pin-load", &core, "--server", &server]).args(more))
+    let (core, server) = (core.to_string(), url(server.port()));
+    let run = |line: &[&str]| {
+        let every = ["--duration", "500ms", "--warmup", "0s", "--no-floor", "--quiet"];
+        output(bench().args(line).args(every).args(["--pin-load", &core, "--server", &server]))
     };
-    let (strict, lenient) = (run(&[]), run(&ANY_HOST));
-    let json = run(&["--format", "json"]).1;
+    // Spinning it is always ready, whatever becomes of the server beside other tests.
+    let closed_loop = ["latency", "--mode", "request", "--closed-loop"];
+    let strict = run(&closed_loop);
+    let lenient = run(&[&closed_loop[..], &ANY_HOST].concat());
+    let throughput = run(&["throughput", "--format", "json"]);
     for mut spinner in spinners {
         interrupt::disown_child(spinner.id());
         spinner.kill().unwrap();
@@ -442,9 +445,13 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_throughput() {
     assert_eq!(strict.0, 2, "{}{}", strict.1, strict.2);
     assert!(strict.1.contains("*** INVALID RUN: these figures must not be used ***"));
     assert!(strict.1.contains("other programs had the generator's core for"), "{}", strict.1);
-    assert!(strict.1.contains("generator core taken share"), "{}", strict.1);
-    assert_eq!(lenient.0, 0, "{}{}", lenient.1, lenient.2);
-    let document: Document = serde_json::from_str(&json).unwrap();
-    let taken = document.runs[0].value("generator_core_taken_share").unwrap();
-    assert!((0.1..=1.0).contains(&taken), "{taken}");
+    assert!(lenient.1.contains("generator core taken share"), "{}", lenient.1);
+    assert!(!lenient.1.contains("generator's core"), "{}", lenient.1);
+    // How often a publisher is ready is up to the server; the limit holds for what there was.
+    let document: Document = serde_json::from_str(&throughput.1).unwrap();
+    let run = &document.runs[0];
+    let taken = |whose: &str| run.value(&format!("{whose}_core_taken_share")).unwrap() > 0.1;
+    let by_cores = run.faults.iter().any(|fault| fault.starts_with("other programs had"));
+    assert_eq!(by_cores, taken("generator") || taken("server"), "{:?}", run.figures);
+    assert_eq!(throughput.0 == 0, run.valid);
 }

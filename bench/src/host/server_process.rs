@@ -100,7 +100,7 @@ impl ServerProcess {
     }
 
     /// The use each thread made of its cores between two borders. Threads that ended meanwhile are left out.
-    fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
+    pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
         let window_ns = until.sample.time_ns.saturating_sub(from.sample.time_ns).max(1) as f64;
         let used = until.threads.iter().filter_map(|(id, &(ran_ns, waited_ns))| {
             let (ran_before_ns, waited_before_ns) = from.threads.get(id).copied().unwrap_or((0, 0));
@@ -211,10 +211,8 @@ impl Sampler {
         lock(&self.process).border()
     }
 
-    /// The use each thread of the process made of its cores in the window, to be asked once it is over: none
-    /// when a border was not seen.
-    pub fn core_use(&self, from: Option<&Border>, until: Option<&Border>) -> Vec<ThreadUse> {
-        let (Some(from), Some(until)) = (from, until) else { return Vec::new() };
+    /// As of the process.
+    pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
         lock(&self.process).core_use(from, until)
     }
 

@@ -7,11 +7,11 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
-use crate::host::core_time::{ThreadUse, Watch, taken_share};
+use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
-use crate::load::cores;
+use crate::load::cores::{self, Span};
 use crate::load::event_loop::{
     Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
     register_sockets, respond, sleep_until_ready,
@@ -116,6 +116,7 @@ pub fn run(
         layout.publisher_count
     ));
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
@@ -162,11 +163,15 @@ pub fn run(
     if let Some((from, until)) = borders {
         let load: Vec<ThreadUse> =
             measured.iter().filter_map(|thread| thread.core_use.clone()).collect();
-        let server = sampler.as_ref().map_or(Vec::new(), |sampler| {
-            sampler.core_use(from.server.as_ref(), until.server.as_ref())
-        });
-        let of_server = taken_share(&server, &load);
-        cores::report(&mut result, taken_share(&load, &server), of_server);
+        let sampler = sampler.as_ref();
+        let after = sampler.and_then(Sampler::border_now);
+        let use_of = |from: &Option<Border>, until: &Option<Border>| {
+            cores::server_use(sampler, from.as_ref(), until.as_ref())
+        };
+        let window = Span { load: load.clone(), server: use_of(&from.server, &until.server) };
+        let whole = Span { load, server: use_of(&before, &after) };
+        let (of_generator, of_server) = cores::taken_of(&window, &whole);
+        cores::report(&mut result, of_generator, of_server);
         report(&mut result, plan, &from, &until, measured);
     }
     if let Some(sampler) = sampler {

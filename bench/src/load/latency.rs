@@ -7,7 +7,7 @@ use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::host::server_process::{Border, Sampler};
-use crate::load::cores::{self, GENERATOR_FIGURE};
+use crate::load::cores::{self, GENERATOR_FIGURE, Span};
 use crate::load::disturbance::{self, Disturbance};
 use crate::load::event_loop::{
     Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
@@ -102,6 +102,7 @@ pub fn run(
     }
     let mut result = RunResult::new("latency", &plan.label());
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
     let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;
@@ -155,10 +156,10 @@ pub fn run(
         disturbed = disturber.and_then(|(kind, thread)| Some((kind, thread.join().ok()?)));
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let server_use = sampler
-        .as_ref()
-        .map_or(Vec::new(), |sampler| sampler.core_use(borders.0.as_ref(), borders.1.as_ref()));
-    report(&mut result, plan, &common, measured, borders, &server_use);
+    let after = sampler.as_ref().and_then(Sampler::border_now);
+    let server_use = [(&borders.0, &borders.1), (&before, &after)]
+        .map(|(from, until)| cores::server_use(sampler.as_ref(), from.as_ref(), until.as_ref()));
+    report(&mut result, plan, &common, measured, borders, server_use);
     if let Some((kind, disturbed)) = disturbed {
         disturbed.report(kind, &mut result);
     }
@@ -266,7 +267,7 @@ fn report(
     common: &Common,
     measured: Vec<Measured>,
     borders: (Option<Border>, Option<Border>),
-    server_use: &[ThreadUse],
+    [in_window, in_whole]: [Vec<ThreadUse>; 2],
 ) {
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
@@ -322,7 +323,10 @@ fn report(
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
     // The server too makes sends late when it has the load's core.
-    cores::report(result, taken_share(&load_use, &[]), taken_share(server_use, &load_use));
+    let of_generator = taken_share(&load_use, &[]);
+    let window = Span { load: load_use.clone(), server: in_window };
+    let whole = Span { load: load_use, server: in_whole };
+    cores::report(result, of_generator, cores::taken_of(&window, &whole).1);
     for (name, percentile) in PERCENTILES {
         if !latency.is_empty() {
             let value = latency.value_at_quantile(percentile / 100.0) as f64;

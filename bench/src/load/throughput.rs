@@ -3,11 +3,11 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
-use crate::host::core_time::{ThreadUse, Watch, taken_share};
+use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
-use crate::load::cores;
+use crate::load::cores::{self, Span};
 use crate::load::layout::Layout;
 use crate::load::publisher;
 use crate::load::subscriber::{self, Tracker};
@@ -93,7 +93,7 @@ struct Snapshot {
     published: u64,
     delivered: u64,
     server: Option<Border>,
-    generator: Option<Sample>,
+    generator: Option<Border>,
 }
 
 fn snapshot(
@@ -103,7 +103,7 @@ fn snapshot(
 ) -> Snapshot {
     Snapshot {
         server: server.and_then(Sampler::border_now),
-        generator: generator.and_then(|process| process.sample()),
+        generator: generator.and_then(ServerProcess::border),
         published: total(&shared.published),
         delivered: total(&shared.delivered),
         time_ns: now_ns(),
@@ -128,6 +128,7 @@ pub fn run(
     }
     let mut result = RunResult::new("throughput", &layout.label());
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let subscribers = open_subscribers(dialer, layout)?;
     let publishers = open_publishers(dialer, layout)?;
@@ -233,11 +234,20 @@ pub fn run(
         }
     });
     if let Some((from, until)) = window {
-        let server = sampler.as_ref().map_or(Vec::new(), |sampler| {
-            sampler.core_use(from.server.as_ref(), until.server.as_ref())
-        });
-        let of_server = taken_share(&server, &load);
-        cores::report(&mut result, taken_share(&load, &server), of_server);
+        let sampler = sampler.as_ref();
+        let use_of = |from: &Option<Border>, until: &Option<Border>| {
+            cores::server_use(sampler, from.as_ref(), until.as_ref())
+        };
+        let mut window = Span { server: use_of(&from.server, &until.server), load: Vec::new() };
+        if let (Some(process), Some(from), Some(until)) =
+            (&generator, &from.generator, &until.generator)
+        {
+            window.load = process.core_use(from, until);
+        }
+        let after = sampler.and_then(Sampler::border_now);
+        let whole = Span { load, server: use_of(&before, &after) };
+        let (of_generator, of_server) = cores::taken_of(&window, &whole);
+        cores::report(&mut result, of_generator, of_server);
         report_rates(&mut result, layout, &plan.pin_load, &from, &until);
     }
     if layout.subscriber_count > 0 {
@@ -371,7 +381,7 @@ fn report_rates(
         result.figure("server_cpu_us_per_message", per_message, "us", Better::Lower);
         result.figure("server_cores_busy", cores, "cores", Better::Neither);
     }
-    if let Some((cpu_ns, cores)) = cores_of(from.generator, until.generator) {
+    if let Some((cpu_ns, cores)) = cores_of(sample(&from.generator), sample(&until.generator)) {
         let per_message = cpu_ns / 1e3 / messages;
         result.figure("generator_cpu_us_per_message", per_message, "us", Better::Neither);
         result.figure("generator_cores_busy", cores, "cores", Better::Neither);
