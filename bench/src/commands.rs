@@ -12,6 +12,7 @@ use crate::host::process_finder::listener_process;
 use crate::host::{interrupt, pin, server_process};
 use crate::output::document::{Document, Side};
 use crate::output::progress::Progress;
+use crate::output::result::RunResult;
 use crate::output::{baseline, console, files};
 use crate::relay::{self, RelayPlan};
 use crate::suite::Setting;
@@ -25,6 +26,8 @@ use std::time::Duration;
 pub enum Verdict {
     Good,
     Bad,
+    /// There is less than was asked for.
+    Interrupted,
 }
 
 /// Where the figures go, and what they are held against.
@@ -136,6 +139,10 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     }
     document.warnings.dedup();
     document.runs = rounds::run(&plan, progress)?;
+    if let Some(warning) = incomplete(&plan, &document.runs) {
+        progress.say(&warning);
+        document.warnings.push(warning);
+    }
     for contestant in &plan.contestants {
         let run = document.runs.iter().find(|run| run.side == contestant.name);
         document.sides.push(Side {
@@ -147,6 +154,18 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     document.comparisons =
         statistics::compare(&document.runs, &arguments.name_a, &arguments.name_b, 1);
     outlet.publish(&document)
+}
+
+/// What an interrupted comparison is short of.
+fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
+    let wanted = plan.workloads.len() * plan.rounds as usize;
+    let made = plan.contestants.each_ref().map(|contestant| {
+        let count = runs.iter().filter(|run| run.side == contestant.name).count();
+        (contestant.name.as_str(), count)
+    });
+    let short = interrupt::requested() || made.iter().any(|(_, count)| *count < wanted);
+    let made = made.map(|(name, count)| format!("{name} {count} of {wanted} runs"));
+    short.then(|| format!("INCOMPLETE: interrupted; made were {}", made.join(", ")))
 }
 
 /// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the whole.
@@ -242,12 +261,16 @@ impl<'a> Outlet<'a> {
             for finding in &findings.worse {
                 eprintln!("worse than the baseline: {finding}");
             }
-            if findings.compared == 0 {
+            if findings.compared == 0 && !interrupt::requested() {
                 return Err(Failure::new("the baseline has no figure in common with this result"));
             }
             eprintln!("{} figures held against the baseline", findings.compared);
             good &= findings.worse.is_empty();
         }
-        Ok(if good { Verdict::Good } else { Verdict::Bad })
+        Ok(match (interrupt::requested(), good) {
+            (true, _) => Verdict::Interrupted,
+            (false, true) => Verdict::Good,
+            (false, false) => Verdict::Bad,
+        })
     }
 }

@@ -122,6 +122,12 @@ fn the_report_draws_as_many_points_as_the_data_has_and_can_be_drawn_again() {
     assert_eq!(status, 0, "{stdout}{stderr}");
     let merged = Document::read(&again.join("result.json")).unwrap();
     assert_eq!(merged.runs.len(), 2 * document.runs.len());
+    let twice = [first.to_str().unwrap(), first.to_str().unwrap()];
+    let (status, stdout, _) = output(bench().arg("report").args(twice));
+    assert_eq!(status, 0);
+    let count = document.runs.len();
+    let word = format!("*** of {count} runs of a result {count} were there already");
+    assert!(stdout.contains(&word), "{stdout}");
     let logs = std::fs::read_dir(&again).unwrap().filter_map(Result::ok);
     assert!(logs.filter(|file| file.file_name().to_string_lossy().ends_with(".hlog")).count() >= 4);
     for folder in [first, second, again] {
@@ -205,6 +211,7 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
     let document = Document::read(&folder.join("result.json")).unwrap();
     let run = &document.runs[0];
     assert!(run.warnings.iter().any(|text| text.contains("interrupted")), "{:?}", run.warnings);
@@ -216,6 +223,32 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed["schema"], "midge-bench/1");
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_interrupted_comparison_says_what_it_is_short_of() {
+    // Its first message says that the first server is being measured.
+    let (begun, seen) = std::sync::mpsc::channel();
+    let a = FakeServer::start(move |number| {
+        if number == 0 {
+            begun.send(()).unwrap();
+        }
+        Action::Deliver
+    });
+    let b = FakeServer::start(|_| Action::Deliver);
+    let child = bench()
+        .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--no-floor", "--quiet"])
+        .args(["throughput", "--duration", "1h", "--warmup", "0s"])
+        .spawn()
+        .unwrap();
+    seen.recv_timeout(Duration::from_secs(60)).unwrap();
+    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let expected = "*** INCOMPLETE: interrupted; made were A 1 of 5 runs, B 0 of 5 runs";
+    assert!(stdout.contains(expected), "{stdout}");
 }
 
 #[test]
@@ -257,6 +290,56 @@ fn idle_connections_are_held_open_and_counted() {
     assert!(run.value("server_bytes_per_connection").is_some(), "{:?}", run.warnings);
     assert!(run.curves.contains_key("probe before"));
     assert!(run.curves.contains_key("probe with all open"));
+}
+
+#[test]
+fn an_invalid_probe_ends_with_2_and_is_drawn_nowhere() {
+    let server = AnyServer::start();
+    let folder = folder("probes");
+    // No send leaves within a microsecond of its time in every case.
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["connections", "--connections", "20", "--rate", "500", "--pacer", "sleep"])
+            .args(["--late-limit", "1us", "--late-share-max", "0", "--no-floor", "--quiet"])
+            .args(["--duration", "300ms", "--warmup", "0s", "--output", folder.to_str().unwrap()])
+            .args(ANY_HOST)
+            .args(["--server", &url(server.port())]),
+    );
+    assert_eq!(status, 2, "{stdout}{stderr}");
+    assert!(stdout.contains("*** INVALID IN PART"), "{stdout}");
+    let document = Document::read(&folder.join("result.json")).unwrap();
+    let run = &document.runs[0];
+    // What is not the probe's stands.
+    assert!(run.valid, "{:?}", run.faults);
+    assert_eq!(run.value("connections_open"), Some(20.0));
+    assert_eq!(run.invalid_parts.len(), 2, "{:?}", run.invalid_parts);
+    for (part, when) in run.invalid_parts.iter().zip(["before", "with all open"]) {
+        assert!(part.starts_with(&format!("probe {when}: ")), "{part}");
+        assert!(part.contains("the generator was the bottleneck"), "{part}");
+        assert!(stdout.contains(&format!("INVALID, left out: {part}")), "{stdout}");
+    }
+    assert!(run.curves.is_empty());
+    let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(html.contains("class=\"invalid\">Invalid, left out: probe before"), "{html}");
+    assert!(!html.contains("<figcaption>Probe before"));
+    let drawn: Vec<String> = drawn_lines(&html).into_iter().map(|(name, _)| name).collect();
+    assert!(drawn.len() <= 2, "only CPU and memory over time: {drawn:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_sweep_whose_generator_is_late_does_not_say_start_lower() {
+    let server = AnyServer::start();
+    let (status, stdout, _) = output(
+        bench()
+            .args(["sweep", "--rate", "1k", "--step", "300ms", "--warmup", "0s", "--no-floor"])
+            .args(["--pacer", "sleep", "--late-limit", "1us", "--late-share-max", "0", "--quiet"])
+            .args(["--server", &url(server.port())]),
+    );
+    assert_eq!(status, 2, "{stdout}");
+    assert!(stdout.contains("there is no knee: the run at the first rate, 1000/s, is not valid"));
+    assert!(stdout.contains("the generator was the bottleneck"), "{stdout}");
+    assert!(!stdout.contains("start lower"), "{stdout}");
 }
 
 #[test]
@@ -340,6 +423,21 @@ fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
         assert!(stderr.contains(said), "{stderr}");
     }
     assert_eq!(server.message_count(), 0);
+}
+
+#[test]
+fn no_time_at_all_is_no_time_to_measure_in() {
+    for line in [
+        "floor --duration 0s",
+        "throughput --duration 0",
+        "throughput --floor-duration 0s",
+        "sweep --step 0ms",
+        "compare --a x:// --b y:// --duration 0s throughput",
+    ] {
+        let (status, stdout, stderr) = output(bench().args(line.split(' ')));
+        assert_eq!((status, stdout.as_str()), (1, ""), "{line}");
+        assert!(stderr.contains("above zero"), "{line}: {stderr}");
+    }
 }
 
 #[test]

@@ -54,6 +54,8 @@ fn run_text(run: &RunResult) -> String {
     let mut text = String::new();
     if !run.valid {
         text.push_str("*** INVALID RUN: these figures must not be used ***\n");
+    } else if !run.invalid_parts.is_empty() {
+        text.push_str("*** INVALID IN PART: some figures are left out ***\n");
     }
     let mut table = Table::new(&[&run.workload, &run.side]);
     // A sweep's percentiles have a table of their own.
@@ -76,6 +78,9 @@ fn run_text(run: &RunResult) -> String {
     text.push_str(&shares_text(std::iter::once(run)));
     for fault in &run.faults {
         text.push_str(&format!("INVALID: {fault}\n"));
+    }
+    for part in &run.invalid_parts {
+        text.push_str(&format!("INVALID, left out: {part}\n"));
     }
     for warning in &run.warnings {
         text.push_str(&format!("note: {warning}\n"));
@@ -196,9 +201,11 @@ fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String 
 
 fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
     let valid = warnings::grouped(runs.clone().filter(|run| run.valid), |run| &run.warnings);
+    let parts = warnings::grouped(runs.clone(), |run| &run.invalid_parts);
     let invalid = warnings::grouped(runs.filter(|run| !run.valid), |run| &run.faults);
     let valid = valid.into_iter().map(|text| format!("note: {text}\n"));
-    let invalid = invalid.into_iter().map(|text| format!("*** INVALID, left out: {text}\n"));
+    let invalid =
+        invalid.into_iter().chain(parts).map(|text| format!("*** INVALID, left out: {text}\n"));
     valid.chain(invalid).collect()
 }
 

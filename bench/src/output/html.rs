@@ -119,6 +119,9 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
             escaped(&run.faults.join("; "))
         ));
     }
+    for part in warnings::grouped(runs.iter().copied(), |run| &run.invalid_parts) {
+        html.push_str(&format!("<p class=\"invalid\">Invalid, left out: {}</p>\n", escaped(&part)));
+    }
     html.push_str(&figures_table(document, workload, &runs));
     for warning in
         warnings::grouped(runs.iter().copied().filter(|run| run.valid), |run| &run.warnings)
