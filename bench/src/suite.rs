@@ -16,13 +16,35 @@ use std::time::Duration;
 /// The ready sets of `compare --suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SuiteName {
-    /// What README shows: throughput by size and fan-out, latency, requests, idle connections
+    /// Throughput by size, fan-out, wildcard and queue group; open-loop latency; requests in both loops; idle
+    /// connections
     Standard,
+    /// The rows of README's tables: twelve of throughput, closed-loop requests of 50 clients and of one. Each
+    /// run lasts a second after 300 ms of warm-up, whatever --duration says
+    Readme,
     /// One of each kind
     Quick,
     /// Latency only: one-way at several rates, requests, a sweep
     Latency,
 }
+
+/// In the order of README.
+const README_ROWS: [&str; 14] = [
+    "throughput --warmup 300ms --duration 1s --payload 16 --subscribers 0",
+    "throughput --warmup 300ms --duration 1s --payload 16",
+    "throughput --warmup 300ms --duration 1s --payload 16 --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 128",
+    "throughput --warmup 300ms --duration 1s --payload 128 --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 128 --subscribers 100",
+    "throughput --warmup 300ms --duration 1s --payload 1k",
+    "throughput --warmup 300ms --duration 1s --payload 1k --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 16k",
+    "throughput --warmup 300ms --duration 1s --payload 16k --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 16 --subjects 500000 --wildcard",
+    "throughput --warmup 300ms --duration 1s --payload 16 --subjects 500000 --subscribers 0",
+    "latency --warmup 300ms --duration 1s --mode request --closed-loop --publishers 50",
+    "latency --warmup 300ms --duration 1s --mode request --closed-loop",
+];
 
 impl SuiteName {
     /// Texts as of `--run`.
@@ -45,6 +67,7 @@ impl SuiteName {
                 "latency --mode request --closed-loop --publishers 50",
                 "connections",
             ],
+            SuiteName::Readme => &README_ROWS,
             SuiteName::Quick => &[
                 "throughput --payload 128",
                 "latency --rate 10k",
@@ -153,5 +176,40 @@ impl Setting {
         let mut result = result?;
         result.side = relay_process::SIDE.to_string();
         Ok(Some(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+    use std::time::Duration;
+
+    #[test]
+    fn every_text_of_every_suite_is_a_workload() {
+        for suite in SuiteName::value_variants() {
+            assert!(!suite.workloads().is_empty());
+            for text in suite.workloads() {
+                Workload::parse(text).and_then(|workload| workload.check()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_suite_of_readme_has_a_row_for_each_of_readmes() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("\n## ").find(|text| text.starts_with("Measuring\n")).unwrap();
+        let rows = |begin: &str| section.lines().filter(|line| line.starts_with(begin)).count();
+        // One row in the second table is the same workload against another command line.
+        let with_busy_poll = rows("| 1 client, `--busy-poll");
+        assert_eq!(with_busy_poll, 1);
+        let shown: usize =
+            ["| 1 → ", "| 4 → ", "| 50 clients", "| 1 client "].map(rows).iter().sum();
+        assert_eq!(SuiteName::Readme.workloads().len(), shown);
+        for text in SuiteName::Readme.workloads() {
+            let time = Workload::parse(text).unwrap().time().clone();
+            assert_eq!(time.warmup, Duration::from_millis(300), "{text}");
+            assert_eq!(time.duration, Duration::from_secs(1), "{text}");
+        }
     }
 }
