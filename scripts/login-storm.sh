@@ -121,7 +121,7 @@ storm() {
 }
 
 load=(latency --server "nats://pair:pair@127.0.0.1:$port" --server-pid "$server_pid" --rate "$rate"
-  --duration "$duration" --pacer sleep)
+  --duration "$duration" --pacer sleep --no-floor)
 [ -z "$pin_load" ] || load+=(--pin-load "$pin_load")
 
 # measure NAME: the 99th percentile of the healthy pair in microseconds, or nothing when the run is not valid.
