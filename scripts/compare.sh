@@ -9,9 +9,10 @@ Usage: scripts/compare.sh [options] [-- more options of `midge-bench compare`]
 Builds Midge and the harness, starts Midge and nats-server in turns on the same cores, and prints every
 figure of both with its spread and the ratio with a confidence interval. Writes a report beside it.
 
-  --suite NAME        standard (default), quick or latency
+  --suite NAME        standard (default), quick, latency or readme: the rows of README's tables, Midge with one
+                      shard; the row of a busy-polling Midge comes after the others, with a report of its own
   --rounds N          rounds, each runs both servers (default 5)
-  --duration TIME     of each run (default 5s)
+  --duration TIME     of each run (default 5s; always 1s in the suite readme)
   --tls               both over TLS, with certificates made for the occasion
   --pin-server CORES  cores of the servers (default 0)
   --pin-load CORES    cores of the load (default: all others; 0 on a host with one core)
@@ -83,9 +84,19 @@ fi
 [ -n "$output" ] || output="$root/bench-results/$(date +%Y-%m-%d-%H%M%S)"
 
 # The kernel refuses cores that do not exist with a clear message; Midge takes one shard per core it may use.
-exec "$bench" compare \
-  --a "'$midge' -a 127.0.0.1 -p {port} ${tls[*]-}" --name-a midge \
-  --b "'$nats' -a 127.0.0.1 -p {port} ${tls[*]-}" --name-b nats-server \
-  --suite "$suite" --rounds "$rounds" --duration "$duration" \
-  --pin-server "$pin_server" --pin-load "$pin_load" \
-  --output "$output" ${more[@]+"${more[@]}"}
+midge_line="'$midge' -a 127.0.0.1 -p {port} ${tls[*]-}"
+command=("$bench" compare --name-a midge --name-b nats-server --b "'$nats' -a 127.0.0.1 -p {port} ${tls[*]-}"
+  --rounds "$rounds" --pin-server "$pin_server" --pin-load "$pin_load" ${more[@]+"${more[@]}"})
+
+if [ "$suite" != readme ]; then
+  exec "${command[@]}" --a "$midge_line" --suite "$suite" --duration "$duration" --output "$output"
+fi
+midge_line+=" --shards 1 --no-pin"
+status=0
+"${command[@]}" --a "$midge_line" --suite readme --output "$output" || status=$?
+# 2: invalid runs, which are left out of the tables. The last row is still measured.
+[ "$status" -eq 0 ] || [ "$status" -eq 2 ] || exit "$status"
+echo "the same with midge --busy-poll 200:"
+"${command[@]}" --a "$midge_line --busy-poll 200" --output "$output/busy-poll" \
+  --run "latency --warmup 300ms --duration 1s --mode request --closed-loop"
+exit "$status"

@@ -67,6 +67,7 @@ run() {
   case "$status" in
     0) ;;
     2) invalid=$((invalid + 1)) ;;
+    130) exit 130 ;;
     *) fail "'$name' failed" ;;
   esac
   folders+=("$output/$name")

@@ -3,9 +3,10 @@
 
 Starts Midge, and in each round measures a talking pair beside many idle connections twice: once while nobody
 asks, once while all monitoring endpoints are asked 100 times a second. Every second round begins with the scraped
-half. Prints each round, then the medians and the median ratio of each percentile. Ends with status 1 if the scrapes
-did not happen as asked, failed, or a measurement was invalid; with status 2 if --ratio-max is given and the median
-ratio of p99 is above it.
+half. Prints each round, then the medians and the median ratio of each percentile. Rounds in which the scrapes did not
+happen as asked, a scrape failed, connections were missing or the harness found a measurement invalid are left out.
+Ends with status 2 if there was such a round, or if --ratio-max is given and the median ratio of p99 is above it; with
+status 1 if it could not measure at all.
 
 Cores: the server gets --pin-server, load and scraper share --pin-load. The server's monitoring thread runs on the
 server's cores, below the shards' priority.
@@ -114,14 +115,20 @@ def probe(arguments, port, work):
         with open(os.path.join(work, "bench.log")) as log:
             sys.exit(f"midge-bench failed: {log.read()}")
     run = json.loads(ended.stdout)["runs"][0]
-    points = run["curves"]["probe with all open"]["points"]
+    # Nothing is read from the probe before, nor is there a curve of an invalid one.
+    parts = [part for part in run.get("invalid_parts", []) if not part.startswith("probe before")]
+    faults = run.get("faults", []) + parts
+    curve = run.get("curves", {}).get("probe with all open")
+    if curve is None and not faults:
+        faults = ["no probe with all connections open"]
 
     def at(percentile):
         # The smallest one that is not below it.
+        points = curve["points"]
         return next((value for share, value in points if share >= percentile), points[-1][1]) / 1000
 
-    return {"valid": run["valid"], "warnings": run["warnings"],
-            "open": run["figures"]["connections_open"]["value"], "us": {p: at(p) for p in PERCENTILES}}
+    return {"faults": faults, "open": run["figures"]["connections_open"]["value"],
+            "us": None if faults else {p: at(p) for p in PERCENTILES}}
 
 
 def main():
@@ -187,23 +194,30 @@ def measure(arguments, server, log_path, work):
                 stop.set()
                 told = result.get(timeout=30)
                 scraper.join()
+        faults = []
+        for scraped, half in halves.items():
+            when = "with" if scraped else "without"
+            if half["open"] < arguments.connections:
+                faults.append(f"only {half['open']:.0f} connections were open {when} scrapes (ulimit -n?)")
+            faults += [f"{when} scrapes: {fault}" for fault in half["faults"]]
+        if told["failed"] or told["per_second"] < arguments.scrapes * 0.95:
+            faults.append("the scrapes did not happen as asked")
+        scrapes = (f"{told['per_second']:.1f} scrapes/s, {told['failed']} failed, "
+                   f"slowest {told['slowest'] * 1000:.0f} ms, {told['bytes'] / max(1, told['done']) / 1024:.0f} KiB and "
+                   f"{told['cpu_us']:.0f} us of the load's core each")
+        if faults:
+            good = False
+            print(f"round {number + 1}: INVALID, left out; {scrapes}")
+            for fault in faults:
+                print(f"  {fault}", flush=True)
+            continue
         rounds.append(halves)
         shown = "  ".join(f"p{p:g} {halves[False]['us'][p]:.0f} -> {halves[True]['us'][p]:.0f} us" for p in PERCENTILES)
-        print(f"round {number + 1}: {shown}; {told['per_second']:.1f} scrapes/s, {told['failed']} failed, "
-              f"slowest {told['slowest'] * 1000:.0f} ms, {told['bytes'] / max(1, told['done']) / 1024:.0f} KiB and "
-              f"{told['cpu_us']:.0f} us of the load's core each",
-              flush=True)
-        for scraped, half in halves.items():
-            if half["open"] < arguments.connections:
-                print(f"  only {half['open']:.0f} connections were open (ulimit -n?)")
-                good = False
-            if not half["valid"]:
-                print(f"  invalid {'with' if scraped else 'without'} scrapes: {'; '.join(half['warnings'])}")
-                good = False
-        if told["failed"] or told["per_second"] < arguments.scrapes * 0.95:
-            print("  the scrapes did not happen as asked")
-            good = False
+        print(f"round {number + 1}: {shown}; {scrapes}", flush=True)
 
+    if not rounds:
+        print("no valid round")
+        return 2
     for percentile in PERCENTILES:
         before = statistics.median(half[False]["us"][percentile] for half in rounds)
         after = statistics.median(half[True]["us"][percentile] for half in rounds)
@@ -212,7 +226,7 @@ def measure(arguments, server, log_path, work):
         if percentile == 99.0 and arguments.ratio_max and ratio > arguments.ratio_max:
             print(f"the ratio of p99 is above {arguments.ratio_max:g}")
             return 2
-    return 0 if good else 1
+    return 0 if good else 2
 
 
 sys.exit(main())

@@ -86,6 +86,13 @@ setting() {
   fi
 }
 
+# Shows what is only to be known.
+shown() {
+  local value="not on this host"
+  [ ! -r "$2" ] || value="$(tr --squeeze-repeats '\t' ' ' <"$2")"
+  printf '%-28s %-22s\n' "$1" "$value"
+}
+
 # True when core $1 is in the list $2.
 in_list() {
   local core="$1" part first last
@@ -145,11 +152,15 @@ setting "huge page defragmentation" /sys/kernel/mm/transparent_hugepage/defrag m
 setting "largest receive buffer" /proc/sys/net/core/rmem_max 16777216 "at least: bytes"
 setting "largest send buffer" /proc/sys/net/core/wmem_max 16777216 "at least: bytes"
 setting "listen backlog" /proc/sys/net/core/somaxconn 4096 "at least: many clients at once"
+setting "TCP congestion control" /proc/sys/net/ipv4/tcp_congestion_control cubic \
+  "bbr paces the loopback: half the throughput"
 setting "open files of the host" /proc/sys/fs/nr_open 1048576 "at least: a descriptor per connection"
 setting "NUMA balancing" /proc/sys/kernel/numa_balancing 0 "moves memory under a pinned thread"
 setting "scheduler autogroups" /proc/sys/kernel/sched_autogroup_enabled 0 \
   "else nice and idle builds of other sessions still take a core"
 setting "timer migration" /proc/sys/kernel/timer_migration 0 "other cores' timers on busy ones"
+shown "TCP receive buffer" /proc/sys/net/ipv4/tcp_rmem
+shown "TCP send buffer" /proc/sys/net/ipv4/tcp_wmem
 if [ -r /proc/sys/kernel/io_uring_disabled ]; then
   setting "io_uring disabled" /proc/sys/kernel/io_uring_disabled 0 "Midge falls back to epoll without it"
 fi

@@ -167,7 +167,9 @@ fn a_unix_socket_is_compared_with_tcp_of_the_same_server() {
     };
     let plan = ComparePlan {
         contestants: [contestant("unix", "--unix {unix}"), contestant("tcp", "")],
-        workloads: vec![Workload::parse("throughput --messages 2000 --payload 16").unwrap()],
+        workloads: vec![
+            Workload::parse("throughput --messages 2000 --payload 16 --core-taken-max 1").unwrap(),
+        ],
         rounds: 2,
         setting: Setting::default(),
         login: LoginArguments::default(),

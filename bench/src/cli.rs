@@ -11,7 +11,9 @@ use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
 use crate::load::sweep::SweepPlan;
 use crate::load::throughput::ThroughputPlan;
-use crate::units::{CoreList, parse_duration, parse_rate, parse_size, split_command_line};
+use crate::units::{
+    CoreList, parse_duration, parse_duration_above_zero, parse_rate, parse_size, split_command_line,
+};
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 use crate::wire::credentials::Credentials;
@@ -69,14 +71,14 @@ pub struct FloorArguments {
     #[arg(long, help_heading = "Noise floor")]
     pub no_floor: bool,
     /// Duration of each meter of the floor
-    #[arg(long, help_heading = "Noise floor", default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, help_heading = "Noise floor", default_value = "1s", value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub floor_duration: Duration,
 }
 
 #[derive(Args, Debug)]
 pub struct FloorCommand {
     /// Duration of each meter
-    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "5s", value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub duration: Duration,
     /// Cores of the load
     #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
@@ -157,7 +159,7 @@ pub struct ShapeArguments {
 
 #[derive(Args, Debug, Clone)]
 pub struct TimeArguments {
-    #[arg(long, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "5s", value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub duration: Duration,
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
     pub warmup: Duration,
@@ -167,6 +169,10 @@ pub struct TimeArguments {
     /// Seed of payloads, arrivals and resampling
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Share of the time other programs may have the server's core, and in throughput and the closed loop
+    /// the generator's, before the run is invalid
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    pub core_taken_max: f64,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -228,12 +234,12 @@ pub struct SweepArguments {
     #[command(flatten)]
     pub latency: LatencyArguments,
     /// The knee is where the percentile of --objective-percentile passes this
-    #[arg(long, default_value = "1ms", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "1ms", value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub objective: Duration,
     #[arg(long, default_value_t = 99.0, value_name = "PERCENT")]
     pub objective_percentile: f64,
     /// Duration of each step of the search
-    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "2s", value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub step: Duration,
 }
 
@@ -308,7 +314,7 @@ pub struct CompareArguments {
     #[arg(long, value_name = "WORKLOAD")]
     pub run: Vec<String>,
     /// Duration of every workload that does not say otherwise
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub duration: Option<Duration>,
     /// A ready set of workloads
     #[arg(long, value_enum)]
@@ -524,6 +530,15 @@ impl Workload {
                 Err(Failure::new("--closed-loop is for requests: add --mode request"))
             }
             _ => Ok(()),
+        }
+    }
+
+    pub fn time(&self) -> &TimeArguments {
+        match self {
+            Workload::Throughput(arguments) => &arguments.time,
+            Workload::Latency(arguments) => &arguments.open_loop.time,
+            Workload::Sweep(arguments) => &arguments.latency.time,
+            Workload::Connections(arguments) => &arguments.probe.time,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::host::process_finder::listener_process;
 use crate::host::{interrupt, pin, server_process};
 use crate::output::document::{Document, Side};
 use crate::output::progress::Progress;
+use crate::output::result::RunResult;
 use crate::output::{baseline, console, files};
 use crate::relay::{self, RelayPlan};
 use crate::suite::Setting;
@@ -25,6 +26,15 @@ use std::time::Duration;
 pub enum Verdict {
     Good,
     Bad,
+    /// There is less than was asked for.
+    Interrupted,
+}
+
+/// Where the figures go, and what they are held against.
+struct Outlet<'a> {
+    output: &'a OutputArguments,
+    stored: Option<Document>,
+    progress: Progress,
 }
 
 /// # Errors
@@ -72,11 +82,13 @@ fn run_single(
         Setting { pin_load, pin_server: pin_server.unwrap_or_default(), floor: floor_of(floor) };
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
-    let progress = prepare(output, &setting.pin_load)?;
+    let outlet = prepare(output, &setting.pin_load)?;
+    let progress = &outlet.progress;
     let mut document = Document::new(environment);
-    document.runs.extend(setting.measure_floor(&progress)?);
-    let reference = setting.reference(&workload, &progress)?;
-    let mut result = setting.execute(&workload, &dialer, process, &progress)?;
+    document.warnings.extend(document.environment.warning(&url.address));
+    document.runs.extend(setting.measure_floor(progress)?);
+    let reference = setting.reference(&workload, progress)?;
+    let mut result = setting.execute(&workload, &dialer, process, progress)?;
     if let Some(reference) = &reference {
         relay_process::add_share(&mut result, reference);
     }
@@ -87,7 +99,7 @@ fn run_single(
     });
     document.runs.push(result);
     document.runs.extend(reference);
-    publish(&document, output, &progress)
+    outlet.publish(&document)
 }
 
 fn floor_of(arguments: &FloorArguments) -> Option<Duration> {
@@ -118,9 +130,19 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     }
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
-    let progress = prepare(&arguments.output, &setting.pin_load)?;
+    let outlet = prepare(&arguments.output, &setting.pin_load)?;
+    let progress = &outlet.progress;
     let mut document = Document::new(environment);
-    document.runs = rounds::run(&plan, &progress)?;
+    for contestant in &plan.contestants {
+        let warning = document.environment.warning(&contestant.server.address()?);
+        document.warnings.extend(warning);
+    }
+    document.warnings.dedup();
+    document.runs = rounds::run(&plan, progress)?;
+    if let Some(warning) = incomplete(&plan, &document.runs) {
+        progress.say(&warning);
+        document.warnings.push(warning);
+    }
     for contestant in &plan.contestants {
         let run = document.runs.iter().find(|run| run.side == contestant.name);
         document.sides.push(Side {
@@ -131,7 +153,19 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     }
     document.comparisons =
         statistics::compare(&document.runs, &arguments.name_a, &arguments.name_b, 1);
-    publish(&document, &arguments.output, &progress)
+    outlet.publish(&document)
+}
+
+/// What an interrupted comparison is short of.
+fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
+    let wanted = plan.workloads.len() * plan.rounds as usize;
+    let made = plan.contestants.each_ref().map(|contestant| {
+        let count = runs.iter().filter(|run| run.side == contestant.name).count();
+        (contestant.name.as_str(), count)
+    });
+    let short = interrupt::requested() || made.iter().any(|(_, count)| *count < wanted);
+    let made = made.map(|(name, count)| format!("{name} {count} of {wanted} runs"));
+    short.then(|| format!("INCOMPLETE: interrupted; made were {}", made.join(", ")))
 }
 
 /// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the whole.
@@ -167,21 +201,22 @@ fn run_floor(arguments: &FloorCommand) -> Result<Verdict, Failure> {
     };
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
-    let progress = prepare(&arguments.output, &setting.pin_load)?;
+    let outlet = prepare(&arguments.output, &setting.pin_load)?;
+    let progress = &outlet.progress;
     let mut document = Document::new(environment);
-    document.runs.extend(setting.measure_floor(&progress)?);
-    publish(&document, &arguments.output, &progress)
+    document.runs.extend(setting.measure_floor(progress)?);
+    outlet.publish(&document)
 }
 
 fn run_report(arguments: &ReportArguments) -> Result<Verdict, Failure> {
-    let progress = Progress::new(arguments.output.quiet);
+    let outlet = Outlet::open(&arguments.output)?;
     let mut documents = Vec::new();
     for folder in &arguments.folders {
         let file = if folder.is_dir() { folder.join("result.json") } else { folder.clone() };
         documents.push(Document::read(&file)?);
     }
     let document = Document::merge(documents)?;
-    publish(&document, &arguments.output, &progress)
+    outlet.publish(&document)
 }
 
 fn run_relay(arguments: &RelayArguments) -> Result<Verdict, Failure> {
@@ -193,38 +228,49 @@ fn run_relay(arguments: &RelayArguments) -> Result<Verdict, Failure> {
     Ok(Verdict::Good)
 }
 
-/// Signal handlers, the load's cores for this thread and all it starts, and the progress display.
-fn prepare(output: &OutputArguments, pin_load: &CoreList) -> Result<Progress, Failure> {
+/// Signal handlers, the load's cores for this thread and all it starts, and the outlet. What would fail at the end is
+/// tried now: minutes of measuring are not to be lost for a wrong path.
+fn prepare<'a>(output: &'a OutputArguments, pin_load: &CoreList) -> Result<Outlet<'a>, Failure> {
     interrupt::install()?;
     if !pin_load.0.is_empty() {
         pin::pin_thread_to_set(pin_load)?;
     }
-    Ok(Progress::new(output.quiet))
+    Outlet::open(output)
 }
 
-/// Writes and prints a document. Invalid runs, and figures worse than the baseline's, make the verdict bad.
-fn publish(
-    document: &Document,
-    output: &OutputArguments,
-    progress: &Progress,
-) -> Result<Verdict, Failure> {
-    progress.clear();
-    if let Some(folder) = &output.output {
-        files::write(document, folder)?;
-        progress.say(&format!("written to {}", folder.display()));
-    }
-    console::print(document, output.format)?;
-    let mut good = document.all_valid();
-    if let Some(path) = &output.baseline {
-        let findings = baseline::check(document, &Document::read(path)?, output.worse_max);
-        for finding in &findings.worse {
-            eprintln!("worse than the baseline: {finding}");
+impl<'a> Outlet<'a> {
+    fn open(output: &'a OutputArguments) -> Result<Outlet<'a>, Failure> {
+        let stored = output.baseline.as_deref().map(Document::read).transpose()?;
+        if let Some(folder) = &output.output {
+            files::make_folder(folder)?;
         }
-        if findings.compared == 0 {
-            return Err(Failure::new("the baseline has no figure in common with this result"));
-        }
-        eprintln!("{} figures held against the baseline", findings.compared);
-        good &= findings.worse.is_empty();
+        Ok(Outlet { output, stored, progress: Progress::new(output.quiet) })
     }
-    Ok(if good { Verdict::Good } else { Verdict::Bad })
+
+    /// Writes and prints a document. Invalid runs, and figures worse than the baseline's, make the verdict bad.
+    fn publish(&self, document: &Document) -> Result<Verdict, Failure> {
+        self.progress.clear();
+        if let Some(folder) = &self.output.output {
+            files::write(document, folder)?;
+            self.progress.say(&format!("written to {}", folder.display()));
+        }
+        console::print(document, self.output.format)?;
+        let mut good = document.all_valid();
+        if let Some(stored) = &self.stored {
+            let findings = baseline::check(document, stored, self.output.worse_max);
+            for finding in &findings.worse {
+                eprintln!("worse than the baseline: {finding}");
+            }
+            if findings.compared == 0 && !interrupt::requested() {
+                return Err(Failure::new("the baseline has no figure in common with this result"));
+            }
+            eprintln!("{} figures held against the baseline", findings.compared);
+            good &= findings.worse.is_empty();
+        }
+        Ok(match (interrupt::requested(), good) {
+            (true, _) => Verdict::Interrupted,
+            (false, true) => Verdict::Good,
+            (false, false) => Verdict::Bad,
+        })
+    }
 }

@@ -21,8 +21,8 @@ pub use failure::Failure;
 
 use clap::Parser;
 
-/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure, 2 for an
-/// invalid run or a figure worse than the baseline.
+/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure or a wrong flag, 2 for
+/// an invalid run or a figure worse than the baseline, 130 when it was interrupted.
 pub fn run_command_line(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> std::process::ExitCode {
@@ -39,6 +39,7 @@ pub fn run_command_line(
     match commands::run(line) {
         Ok(commands::Verdict::Good) => std::process::ExitCode::SUCCESS,
         Ok(commands::Verdict::Bad) => std::process::ExitCode::from(2),
+        Ok(commands::Verdict::Interrupted) => std::process::ExitCode::from(host::interrupt::STATUS),
         Err(failure) => {
             eprintln!("midge-bench: {failure}");
             std::process::ExitCode::FAILURE

@@ -6,7 +6,7 @@ use crate::cli::Workload;
 use crate::compare::relay_process;
 use crate::load::floor::{self, FloorPlan};
 use crate::load::latency::Mode;
-use crate::load::{closed_loop, connections, latency, sweep, throughput};
+use crate::load::{closed_loop, connections, cores, latency, sweep, throughput};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::units::CoreList;
@@ -16,13 +16,35 @@ use std::time::Duration;
 /// The ready sets of `compare --suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SuiteName {
-    /// What README shows: throughput by size and fan-out, latency, requests, idle connections
+    /// Throughput by size, fan-out, wildcard and queue group; open-loop latency; requests in both loops; idle
+    /// connections
     Standard,
+    /// The rows of README's tables: twelve of throughput, closed-loop requests of 50 clients and of one. Each
+    /// run lasts a second after 300 ms of warm-up, whatever --duration says
+    Readme,
     /// One of each kind
     Quick,
     /// Latency only: one-way at several rates, requests, a sweep
     Latency,
 }
+
+/// In the order of README.
+const README_ROWS: [&str; 14] = [
+    "throughput --warmup 300ms --duration 1s --payload 16 --subscribers 0",
+    "throughput --warmup 300ms --duration 1s --payload 16",
+    "throughput --warmup 300ms --duration 1s --payload 16 --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 128",
+    "throughput --warmup 300ms --duration 1s --payload 128 --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 128 --subscribers 100",
+    "throughput --warmup 300ms --duration 1s --payload 1k",
+    "throughput --warmup 300ms --duration 1s --payload 1k --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 16k",
+    "throughput --warmup 300ms --duration 1s --payload 16k --publishers 4 --subscribers 4",
+    "throughput --warmup 300ms --duration 1s --payload 16 --subjects 500000 --wildcard",
+    "throughput --warmup 300ms --duration 1s --payload 16 --subjects 500000 --subscribers 0",
+    "latency --warmup 300ms --duration 1s --mode request --closed-loop --publishers 50",
+    "latency --warmup 300ms --duration 1s --mode request --closed-loop",
+];
 
 impl SuiteName {
     /// Texts as of `--run`.
@@ -45,6 +67,7 @@ impl SuiteName {
                 "latency --mode request --closed-loop --publishers 50",
                 "connections",
             ],
+            SuiteName::Readme => &README_ROWS,
             SuiteName::Quick => &[
                 "throughput --payload 128",
                 "latency --rate 10k",
@@ -84,24 +107,26 @@ impl Setting {
         server: Result<u32, String>,
         progress: &Progress,
     ) -> Result<RunResult, Failure> {
-        let cores = &self.pin_load;
-        match workload {
+        let pin = &self.pin_load;
+        let mut result = match workload {
             Workload::Throughput(arguments) => {
-                throughput::run(dialer, &arguments.plan(cores), server, progress)
+                throughput::run(dialer, &arguments.plan(pin), server, progress)
             }
             Workload::Latency(arguments) if arguments.closed_loop => {
-                closed_loop::run(dialer, &arguments.closed_plan(cores), server, progress)
+                closed_loop::run(dialer, &arguments.closed_plan(pin), server, progress)
             }
             Workload::Latency(arguments) => {
-                latency::run(dialer, &arguments.open_loop.plan(cores), server, progress)
+                latency::run(dialer, &arguments.open_loop.plan(pin), server, progress)
             }
             Workload::Sweep(arguments) => {
-                sweep::run(dialer, &arguments.plan(cores), &server, progress)
+                sweep::run(dialer, &arguments.plan(pin), &server, progress)
             }
             Workload::Connections(arguments) => {
-                connections::run(dialer, &arguments.plan(cores), &server, progress)
+                connections::run(dialer, &arguments.plan(pin), &server, progress)
             }
-        }
+        }?;
+        cores::judge(&mut result, workload.time().core_taken_max);
+        Ok(result)
     }
 
     /// The noise floor, if it is wanted.
@@ -151,5 +176,40 @@ impl Setting {
         let mut result = result?;
         result.side = relay_process::SIDE.to_string();
         Ok(Some(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+    use std::time::Duration;
+
+    #[test]
+    fn every_text_of_every_suite_is_a_workload() {
+        for suite in SuiteName::value_variants() {
+            assert!(!suite.workloads().is_empty());
+            for text in suite.workloads() {
+                Workload::parse(text).and_then(|workload| workload.check()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_suite_of_readme_has_a_row_for_each_of_readmes() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("\n## ").find(|text| text.starts_with("Measuring\n")).unwrap();
+        let rows = |begin: &str| section.lines().filter(|line| line.starts_with(begin)).count();
+        // One row in the second table is the same workload against another command line.
+        let with_busy_poll = rows("| 1 client, `--busy-poll");
+        assert_eq!(with_busy_poll, 1);
+        let shown: usize =
+            ["| 1 → ", "| 4 → ", "| 50 clients", "| 1 client "].map(rows).iter().sum();
+        assert_eq!(SuiteName::Readme.workloads().len(), shown);
+        for text in SuiteName::Readme.workloads() {
+            let time = Workload::parse(text).unwrap().time().clone();
+            assert_eq!(time.warmup, Duration::from_millis(300), "{text}");
+            assert_eq!(time.duration, Duration::from_secs(1), "{text}");
+        }
     }
 }

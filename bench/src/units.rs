@@ -39,6 +39,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value * scale).map_err(|_| format!("'{text}' is no duration"))
 }
 
+/// As `parse_duration`, for the time that something is measured.
+///
+/// # Errors
+/// When it is no duration, or none at all.
+pub fn parse_duration_above_zero(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(format!("'{text}' is no time to measure in: above zero")),
+        duration => Ok(duration),
+    }
+}
+
 /// `20000`, `20k`, `1.5M`: decimal multiples.
 ///
 /// # Errors
@@ -166,6 +177,11 @@ mod tests {
         assert_eq!(parse_duration("250us"), Ok(Duration::from_micros(250)));
         assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
         assert!(parse_duration("fast").is_err());
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration_above_zero("1us"), Ok(Duration::from_micros(1)));
+        for none in ["0", "0ms", "0.0000000001s"] {
+            assert!(parse_duration_above_zero(none).unwrap_err().contains("above zero"), "{none}");
+        }
         assert_eq!(parse_rate("1.5M"), Ok(1_500_000.0));
         assert!(parse_rate("0").is_err());
         assert_eq!(CoreList::parse("0,2-4"), Ok(CoreList(vec![0, 2, 3, 4])));

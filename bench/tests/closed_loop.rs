@@ -93,7 +93,17 @@ fn every_request_is_answered_in_both_pacers_and_over_threads() {
         plan.layout.subscriber_count = responders;
         plan.load_threads = threads;
         plan.pacer = pacer;
-        let result = run(&server.dialer(), &plan);
+        // A busy host may let nobody run for as long as the test lasts: once more then.
+        let nothing_came =
+            |result: &RunResult| result.counts.unwrap().received <= requesters as u64;
+        let mut result = run(&server.dialer(), &plan);
+        for _ in 0..5 {
+            if !nothing_came(&result) {
+                break;
+            }
+            plan.layout.subject_prefix.push('x');
+            result = run(&server.dialer(), &plan);
+        }
         assert!(result.valid, "{pacer:?}: {:?}", result.faults);
         let counts = result.counts.unwrap();
         assert!(counts.all_good(), "{counts:?}");

@@ -2,8 +2,10 @@
 
 mod support;
 
+use midge_bench::host::{core_time, interrupt, spawn};
 use midge_bench::output::document::Document;
 use midge_bench::output::result::RunResult;
+use midge_bench::units::CoreList;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +16,9 @@ fn bench() -> Command {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
+
+/// Beside other tests a run has not its cores to itself: where that is not what is tested.
+const ANY_HOST: [&str; 2] = ["--core-taken-max", "1"];
 
 /// A folder of this test's own, empty.
 fn folder(name: &str) -> PathBuf {
@@ -50,6 +55,7 @@ fn run_latency(port: u16, folder: &Path) -> (i32, String, String) {
     output(
         bench()
             .args(["latency", "--rate", "500", "--duration", "500ms", "--warmup", "100ms"])
+            .args(ANY_HOST)
             .args([
                 "--pacer",
                 "sleep",
@@ -116,6 +122,12 @@ fn the_report_draws_as_many_points_as_the_data_has_and_can_be_drawn_again() {
     assert_eq!(status, 0, "{stdout}{stderr}");
     let merged = Document::read(&again.join("result.json")).unwrap();
     assert_eq!(merged.runs.len(), 2 * document.runs.len());
+    let twice = [first.to_str().unwrap(), first.to_str().unwrap()];
+    let (status, stdout, _) = output(bench().arg("report").args(twice));
+    assert_eq!(status, 0);
+    let count = document.runs.len();
+    let word = format!("*** of {count} runs of a result {count} were there already");
+    assert!(stdout.contains(&word), "{stdout}");
     let logs = std::fs::read_dir(&again).unwrap().filter_map(Result::ok);
     assert!(logs.filter(|file| file.file_name().to_string_lossy().ends_with(".hlog")).count() >= 4);
     for folder in [first, second, again] {
@@ -159,6 +171,8 @@ fn a_figure_worse_than_the_baseline_fails_with_its_name() {
         &url(server.port()),
         "--baseline",
         file.to_str().unwrap(),
+        "--core-taken-max",
+        "1",
     ]));
     assert_eq!(status, 2, "{stderr}");
     assert!(stderr.contains("latency_p50_ns is"), "{stderr}");
@@ -197,6 +211,7 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
     let document = Document::read(&folder.join("result.json")).unwrap();
     let run = &document.runs[0];
     assert!(run.warnings.iter().any(|text| text.contains("interrupted")), "{:?}", run.warnings);
@@ -211,13 +226,39 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
 }
 
 #[test]
+fn an_interrupted_comparison_says_what_it_is_short_of() {
+    // Its first message says that the first server is being measured.
+    let (begun, seen) = std::sync::mpsc::channel();
+    let a = FakeServer::start(move |number| {
+        if number == 0 {
+            begun.send(()).unwrap();
+        }
+        Action::Deliver
+    });
+    let b = FakeServer::start(|_| Action::Deliver);
+    let child = bench()
+        .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--no-floor", "--quiet"])
+        .args(["throughput", "--duration", "1h", "--warmup", "0s"])
+        .spawn()
+        .unwrap();
+    seen.recv_timeout(Duration::from_secs(60)).unwrap();
+    let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let expected = "*** INCOMPLETE: interrupted; made were A 1 of 5 runs, B 0 of 5 runs";
+    assert!(stdout.contains(expected), "{stdout}");
+}
+
+#[test]
 fn compare_runs_both_sides_in_turns_and_prints_the_ratio() {
     let (a, b) = (FakeServer::start(|_| Action::Deliver), FakeServer::start(|_| Action::Deliver));
     let (status, stdout, stderr) = output(
         bench()
             .args(["compare", "--a", &url(a.port), "--b", &url(b.port), "--rounds", "3"])
             .args(["--format", "json", "--quiet", "--floor-duration", "50ms"])
-            .args(["--run", "throughput --payload 16 --messages 2000"]),
+            .args(["--run", "throughput --payload 16 --messages 2000 --core-taken-max 1"]),
     );
     assert_eq!(status, 0, "{stderr}");
     let document: Document = serde_json::from_str(&stdout).unwrap();
@@ -238,6 +279,7 @@ fn idle_connections_are_held_open_and_counted() {
     let (status, stdout, stderr) = output(
         bench()
             .args(["connections", "--connections", "50", "--subscriptions", "2", "--rate", "500"])
+            .args(ANY_HOST)
             .args(["--duration", "300ms", "--warmup", "0s", "--late-limit", "1s", "--no-floor"])
             .args(["--format", "json", "--quiet", "--server", &url(server.port())]),
     );
@@ -248,6 +290,56 @@ fn idle_connections_are_held_open_and_counted() {
     assert!(run.value("server_bytes_per_connection").is_some(), "{:?}", run.warnings);
     assert!(run.curves.contains_key("probe before"));
     assert!(run.curves.contains_key("probe with all open"));
+}
+
+#[test]
+fn an_invalid_probe_ends_with_2_and_is_drawn_nowhere() {
+    let server = AnyServer::start();
+    let folder = folder("probes");
+    // No send leaves within a microsecond of its time in every case.
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["connections", "--connections", "20", "--rate", "500", "--pacer", "sleep"])
+            .args(["--late-limit", "1us", "--late-share-max", "0", "--no-floor", "--quiet"])
+            .args(["--duration", "300ms", "--warmup", "0s", "--output", folder.to_str().unwrap()])
+            .args(ANY_HOST)
+            .args(["--server", &url(server.port())]),
+    );
+    assert_eq!(status, 2, "{stdout}{stderr}");
+    assert!(stdout.contains("*** INVALID IN PART"), "{stdout}");
+    let document = Document::read(&folder.join("result.json")).unwrap();
+    let run = &document.runs[0];
+    // What is not the probe's stands.
+    assert!(run.valid, "{:?}", run.faults);
+    assert_eq!(run.value("connections_open"), Some(20.0));
+    assert_eq!(run.invalid_parts.len(), 2, "{:?}", run.invalid_parts);
+    for (part, when) in run.invalid_parts.iter().zip(["before", "with all open"]) {
+        assert!(part.starts_with(&format!("probe {when}: ")), "{part}");
+        assert!(part.contains("the generator was the bottleneck"), "{part}");
+        assert!(stdout.contains(&format!("INVALID, left out: {part}")), "{stdout}");
+    }
+    assert!(run.curves.is_empty());
+    let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(html.contains("class=\"invalid\">Invalid, left out: probe before"), "{html}");
+    assert!(!html.contains("<figcaption>Probe before"));
+    let drawn: Vec<String> = drawn_lines(&html).into_iter().map(|(name, _)| name).collect();
+    assert!(drawn.len() <= 2, "only CPU and memory over time: {drawn:?}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_sweep_whose_generator_is_late_does_not_say_start_lower() {
+    let server = AnyServer::start();
+    let (status, stdout, _) = output(
+        bench()
+            .args(["sweep", "--rate", "1k", "--step", "300ms", "--warmup", "0s", "--no-floor"])
+            .args(["--pacer", "sleep", "--late-limit", "1us", "--late-share-max", "0", "--quiet"])
+            .args(["--server", &url(server.port())]),
+    );
+    assert_eq!(status, 2, "{stdout}");
+    assert!(stdout.contains("there is no knee: the run at the first rate, 1000/s, is not valid"));
+    assert!(stdout.contains("the generator was the bottleneck"), "{stdout}");
+    assert!(!stdout.contains("start lower"), "{stdout}");
 }
 
 #[test]
@@ -268,26 +360,27 @@ fn sweep_of_a_stalling_server() -> RunResult {
         number if number > 300 && number % 100 == 0 => Action::Stall(Duration::from_millis(400)),
         _ => Action::Deliver,
     });
-    let (status, stdout, stderr) = output(bench().args(["sweep", "--rate", "100"]).args([
-        "--step",
-        "300ms",
-        "--duration",
-        "100ms",
-        "--warmup",
-        "0s",
-        "--objective",
-        "200ms",
-        "--pacer",
-        "sleep",
-        "--late-limit",
-        "1s",
-        "--no-floor",
-        "--format",
-        "json",
-        "--quiet",
-        "--server",
-        &url(server.port),
-    ]));
+    let (status, stdout, stderr) =
+        output(bench().args(["sweep", "--rate", "100"]).args(ANY_HOST).args([
+            "--step",
+            "300ms",
+            "--duration",
+            "100ms",
+            "--warmup",
+            "0s",
+            "--objective",
+            "200ms",
+            "--pacer",
+            "sleep",
+            "--late-limit",
+            "1s",
+            "--no-floor",
+            "--format",
+            "json",
+            "--quiet",
+            "--server",
+            &url(server.port),
+        ]));
     assert!(status == 0 || status == 2, "{stderr}");
     let mut document: Document =
         serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
@@ -309,12 +402,57 @@ fn what_cannot_work_is_said_in_a_sentence() {
 }
 
 #[test]
+fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
+    let server = FakeServer::start(|_| Action::Deliver);
+    let server_url = url(server.port);
+    let line = ["throughput", "--messages", "1000", "--server", &server_url];
+    for wrong in [["--baseline", "/nope"], ["--output", "/dev/null/x"]] {
+        let (status, stdout, stderr) = output(bench().args(line).args(wrong));
+        assert_eq!((status, stdout.as_str()), (1, ""), "{stderr}");
+        assert!(stderr.contains(wrong[1]), "{stderr}");
+    }
+    // An hour of floor for the first server would come before the second one.
+    for (b, said) in [
+        ("sh -c 'echo no flag --bogus >&2; exit 2' server {port}", "no flag --bogus"),
+        ("nats://127.0.0.1:1", "cannot connect"),
+    ] {
+        let arguments = ["compare", "--a", &server_url, "--b", b, "--floor-duration", "1h"];
+        let (status, _, stderr) = output(bench().args(arguments).arg("throughput"));
+        assert_eq!(status, 1);
+        assert!(stderr.starts_with("midge-bench: B: "), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    assert_eq!(server.message_count(), 0);
+}
+
+#[test]
+fn no_time_at_all_is_no_time_to_measure_in() {
+    for line in [
+        "floor --duration 0s",
+        "throughput --duration 0",
+        "throughput --floor-duration 0s",
+        "sweep --step 0ms",
+        "compare --a x:// --b y:// --duration 0s throughput",
+    ] {
+        let (status, stdout, stderr) = output(bench().args(line.split(' ')));
+        assert_eq!((status, stdout.as_str()), (1, ""), "{line}");
+        assert!(stderr.contains("above zero"), "{line}: {stderr}");
+    }
+}
+
+#[test]
 fn a_closed_loop_says_what_it_is_and_takes_no_flags_of_the_open_one() {
     let server = AnyServer::start();
     let server = url(server.port());
     let closed = |more: &[&str]| {
         let line = ["latency", "--closed-loop", "--duration", "300ms", "--warmup", "0s"];
-        output(bench().args(line).args(["--no-floor", "--quiet", "--server", &server]).args(more))
+        output(
+            bench()
+                .args(line)
+                .args(ANY_HOST)
+                .args(["--no-floor", "--quiet", "--server", &server])
+                .args(more),
+        )
     };
     let (status, stdout, stderr) = closed(&["--mode", "request", "--publishers", "5"]);
     assert_eq!(status, 0, "{stderr}");
@@ -362,17 +500,56 @@ fn an_invalid_run_is_loud_in_every_output_and_ends_with_2() {
 #[test]
 fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
     let server = AnyServer::start();
-    let (status, stdout, stderr) =
-        output(bench().args(["throughput", "--messages", "1000", "--no-floor", "--quiet"]).args([
-            "--server-pid",
-            "4294967295",
-            "--server",
-            &url(server.port()),
-        ]));
+    let (status, stdout, stderr) = output(
+        bench()
+            .args(["throughput", "--messages", "1000", "--no-floor", "--quiet"])
+            .args(ANY_HOST)
+            .args(["--server-pid", "4294967295", "--server", &url(server.port())]),
+    );
     assert_eq!(status, 0, "{stderr}");
     assert!(
         stdout.contains("note: server CPU and memory not measured: /proc/4294967295"),
         "{stdout}"
     );
     assert!(!stdout.contains("server cpu per message"), "{stdout}");
+}
+
+#[test]
+fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
+    let server = AnyServer::start();
+    let core = core_time::allowed_cores("self").unwrap().0[0];
+    let spinners: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]);
+            spawn::spawn_pinned(command, &CoreList(vec![core]), "sh").unwrap()
+        })
+        .collect();
+    let (core, server) = (core.to_string(), url(server.port()));
+    let run = |line: &[&str]| {
+        let every = ["--duration", "500ms", "--warmup", "0s", "--no-floor", "--quiet"];
+        output(bench().args(line).args(every).args(["--pin-load", &core, "--server", &server]))
+    };
+    // Spinning it is always ready, whatever becomes of the server beside other tests.
+    let closed_loop = ["latency", "--mode", "request", "--closed-loop"];
+    let strict = run(&closed_loop);
+    let lenient = run(&[&closed_loop[..], &ANY_HOST].concat());
+    let throughput = run(&["throughput", "--format", "json"]);
+    for mut spinner in spinners {
+        interrupt::disown_child(spinner.id());
+        spinner.kill().unwrap();
+        spinner.wait().unwrap();
+    }
+    assert_eq!(strict.0, 2, "{}{}", strict.1, strict.2);
+    assert!(strict.1.contains("*** INVALID RUN: these figures must not be used ***"));
+    assert!(strict.1.contains("other programs had the generator's core for"), "{}", strict.1);
+    assert!(lenient.1.contains("generator core taken share"), "{}", lenient.1);
+    assert!(!lenient.1.contains("generator's core"), "{}", lenient.1);
+    // How often a publisher is ready is up to the server; the limit holds for what there was.
+    let document: Document = serde_json::from_str(&throughput.1).unwrap();
+    let run = &document.runs[0];
+    let taken = |whose: &str| run.value(&format!("{whose}_core_taken_share")).unwrap() > 0.1;
+    let by_cores = run.faults.iter().any(|fault| fault.starts_with("other programs had"));
+    assert_eq!(by_cores, taken("generator") || taken("server"), "{:?}", run.figures);
+    assert_eq!(throughput.0 == 0, run.valid);
 }

@@ -16,6 +16,10 @@ use std::process::{Child, Command, Stdio};
 /// The name of the relay's side in results.
 pub const SIDE: &str = "raw relay";
 
+/// A server may be a little quicker than the relay, which writes each read out at once. Beyond this something else
+/// was.
+const SHARE_MAX: f64 = 1.5;
+
 /// A running relay; ended when dropped.
 pub struct RelayProcess {
     child: Child,
@@ -82,11 +86,22 @@ pub fn start(
 
 /// Puts the share of the ceiling beside a server's figures.
 pub fn add_share(result: &mut RunResult, ceiling: &RunResult) {
+    if !ceiling.valid {
+        result.warn("without its share of the raw relay, whose own run is not valid".to_string());
+        return;
+    }
     if let (Some(own), Some(most)) =
         (result.value("messages_per_second"), ceiling.value("messages_per_second"))
         && most > 0.0
     {
         result.figure("share_of_relay_rate", own / most, "", Better::Higher);
+        if own > SHARE_MAX * most {
+            result.warn(format!(
+                "{:.1} times the rate of the raw relay, which parses nothing: the host was not the same for \
+                 both, measure again",
+                own / most
+            ));
+        }
     }
     if result.kind == "throughput"
         && let (Some(own), Some(least)) =
@@ -94,5 +109,29 @@ pub fn add_share(result: &mut RunResult, ceiling: &RunResult) {
         && own > 0.0
     {
         result.figure("share_of_relay_cpu", least / own, "", Better::Higher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rate: f64) -> RunResult {
+        let mut run = RunResult::new("throughput", "x");
+        run.figure("messages_per_second", rate, "1/s", Better::Higher);
+        run
+    }
+
+    #[test]
+    fn a_relay_that_could_not_run_is_no_ceiling() {
+        let (mut server, mut relay) = (run(100.0), run(50.0));
+        add_share(&mut server, &relay);
+        assert_eq!(server.value("share_of_relay_rate"), Some(2.0));
+        assert!(server.warnings[0].contains("2.0 times the rate of the raw relay"));
+        let mut server = run(100.0);
+        relay.invalidate("no core".to_string());
+        add_share(&mut server, &relay);
+        assert_eq!(server.value("share_of_relay_rate"), None);
+        assert!(server.warnings[0].contains("not valid"));
     }
 }

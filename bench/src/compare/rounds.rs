@@ -10,7 +10,7 @@ use crate::host::spawn::{self, StartedServer};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::suite::Setting;
-use crate::wire::address::ServerUrl;
+use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 
 /// One of the two servers.
@@ -47,6 +47,17 @@ impl Server {
         }
     }
 
+    /// Where it is measured; of a command line the port is not known yet.
+    ///
+    /// # Errors
+    /// When its URL is none.
+    pub fn address(&self) -> Result<Address, Failure> {
+        match self {
+            Server::Command(text) => Ok(spawn::address_of(text)),
+            Server::Url(text) => Ok(ServerUrl::parse(text)?.address),
+        }
+    }
+
     pub fn text(&self) -> &str {
         match self {
             Server::Command(text) | Server::Url(text) => text,
@@ -70,10 +81,19 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
     if (plan.rounds as usize) < ROUNDS_MIN {
         progress.say(&format!("fewer than {ROUNDS_MIN} rounds: too few for a confidence interval"));
     }
+    // What cannot be started or logged in to is said now, not after minutes of measuring the other.
+    for contestant in &plan.contestants {
+        let (dialer, _, mut started) = reach(plan, contestant)?;
+        let connected = dialer.connect("midge-bench", 0).map(drop);
+        connected.map_err(|failure| explained(failure, contestant, started.as_mut()))?;
+    }
     let mut runs: Vec<RunResult> = Vec::new();
     runs.extend(plan.setting.measure_floor(progress)?);
     for (number, workload) in plan.workloads.iter().enumerate() {
         let reference = plan.setting.reference(workload, progress)?;
+        for fault in reference.iter().flat_map(|reference| &reference.faults) {
+            progress.say(&format!("raw relay INVALID: {fault}"));
+        }
         for round in 0..plan.rounds {
             let mut order = [0, 1];
             if round % 2 == 1 {
@@ -119,22 +139,43 @@ fn run_once(
     progress: &Progress,
 ) -> Result<RunResult, Failure> {
     // Kept to the end of the run: dropping it ends the server.
-    let started;
-    let (dialer, process): (Dialer, Result<u32, String>) = match &contestant.server {
+    let (dialer, process, mut started) = reach(plan, contestant)?;
+    let result = plan.setting.execute(workload, &dialer, process, progress);
+    result.map_err(|failure| explained(failure, contestant, started.as_mut()))
+}
+
+/// How to reach a server, its process, and the server itself if it was started for this.
+type Reached = (Dialer, Result<u32, String>, Option<StartedServer>);
+
+fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure> {
+    match &contestant.server {
         Server::Command(command_line) => {
-            started = StartedServer::start(command_line, &plan.setting.pin_server)?;
+            let started = StartedServer::start(command_line, &plan.setting.pin_server)
+                .map_err(|failure| explained(failure, contestant, None))?;
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
             // What was started may be a wrapper; who listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());
             let mut dialer = plan.login.dialer_with(&url, started.certificates.as_ref())?;
             dialer.shards = started.shards;
-            (dialer, Ok(process))
+            Ok((dialer, Ok(process), Some(started)))
         }
         Server::Url(url) => {
             let url = ServerUrl::parse(url)?;
             let process = listener_process(&url.address);
-            (plan.login.dialer(&url)?, process)
+            Ok((plan.login.dialer(&url)?, process, None))
         }
+    }
+}
+
+/// A failure with the name of the server it is of, and that server's last words if it has ended.
+fn explained(
+    failure: Failure,
+    contestant: &Contestant,
+    started: Option<&mut StartedServer>,
+) -> Failure {
+    let failure = match started {
+        Some(started) => started.explain(failure),
+        None => failure,
     };
-    plan.setting.execute(workload, &dialer, process, progress)
+    Failure::new(format!("{}: {failure}", contestant.name))
 }

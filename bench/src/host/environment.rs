@@ -1,5 +1,7 @@
 //! What the figures were measured on: without it nobody can compare them with his own.
 
+use crate::host::process_finder;
+use crate::wire::address::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,6 +19,14 @@ pub struct Environment {
     /// `1`: every session has an equal share of a core, whatever its nice value or policy.
     #[serde(default)]
     pub scheduler_autogroups: String,
+    /// `bbr` paces what it sends, over the loopback too.
+    #[serde(default)]
+    pub tcp_congestion_control: String,
+    /// Bytes of a socket's receive buffer: at least, at first, at most.
+    #[serde(default)]
+    pub tcp_rmem: String,
+    #[serde(default)]
+    pub tcp_wmem: String,
     pub memory_kib: u64,
     pub load_average: String,
     pub mitigations: BTreeMap<String, String>,
@@ -48,12 +58,31 @@ impl Environment {
             hypervisor: if cpuinfo.contains(" hypervisor") { "yes" } else { "no" }.to_string(),
             transparent_huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
             scheduler_autogroups: read("/proc/sys/kernel/sched_autogroup_enabled"),
+            tcp_congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            tcp_rmem: words(&read("/proc/sys/net/ipv4/tcp_rmem")),
+            tcp_wmem: words(&read("/proc/sys/net/ipv4/tcp_wmem")),
             memory_kib,
             load_average: read("/proc/loadavg"),
             mitigations: mitigations(),
             pin_load: pin_load.to_string(),
             pin_server: pin_server.to_string(),
         }
+    }
+
+    /// What this host does to a server at `address` that a reader of the figures must know.
+    pub fn warning(&self, address: &Address) -> Option<String> {
+        let over_loopback = match address {
+            Address::Tcp { host, .. } => process_finder::is_on_this_host(host),
+            Address::Unix { .. } => false,
+        };
+        // There is bbr2, bbr3 and whatever comes.
+        (over_loopback && self.tcp_congestion_control.starts_with("bbr")).then(|| {
+            format!(
+                "TCP congestion control is {}, which paces the loopback: throughput is up to half as high as with \
+                 cubic, and which server is quicker may turn around; scripts/tune-host.sh --apply sets cubic",
+                self.tcp_congestion_control
+            )
+        })
     }
 
     /// Name and value of each line of the reports.
@@ -85,6 +114,9 @@ impl Environment {
                 }
                 .to_string(),
             ),
+            ("TCP congestion control", or(&self.tcp_congestion_control, "unknown")),
+            ("TCP receive buffer (tcp_rmem)", or(&self.tcp_rmem, "unknown")),
+            ("TCP send buffer (tcp_wmem)", or(&self.tcp_wmem, "unknown")),
             ("memory", format!("{} MiB", self.memory_kib / 1024)),
             ("load average at start", or(&self.load_average, "unknown")),
             ("load pinned to", or(&self.pin_load, "not pinned")),
@@ -111,6 +143,11 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).map_or(String::new(), |content| content.trim().to_string())
 }
 
+/// One blank between two words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// `always [madvise] never` means `madvise`.
 fn chosen(text: &str) -> String {
     let marked = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
@@ -128,6 +165,37 @@ mod tests {
         assert!(environment.cores > 0);
         let lines = environment.lines();
         assert!(lines.iter().all(|(_, value)| !value.is_empty()));
+    }
+
+    #[test]
+    fn bbr_is_warned_of_where_it_paces_the_loopback() {
+        let address = |host: &str| Address::Tcp { host: host.to_string(), port: 1, tls: false };
+        let mut environment = Environment::collect("", "");
+        for (control, host, warned) in [
+            ("bbr", "127.0.0.1", true),
+            ("bbr", "localhost", true),
+            ("bbr", "192.0.2.1", false),
+            ("cubic", "127.0.0.1", false),
+        ] {
+            environment.tcp_congestion_control = control.to_string();
+            let warning = environment.warning(&address(host));
+            assert_eq!(warning.is_some(), warned, "{control} {host}");
+        }
+        environment.tcp_congestion_control = "bbr".to_string();
+        assert_eq!(environment.warning(&Address::Unix { path: "/x".to_string() }), None);
+        let lines = environment.lines();
+        assert!(lines.contains(&("TCP congestion control", "bbr".to_string())));
+    }
+
+    #[test]
+    fn a_stored_environment_without_the_newer_fields_is_read() {
+        let mut stored = serde_json::to_value(Environment::default()).unwrap();
+        let fields = stored.as_object_mut().unwrap();
+        for field in ["tcp_congestion_control", "tcp_rmem", "tcp_wmem"] {
+            assert!(fields.remove(field).is_some());
+        }
+        let environment: Environment = serde_json::from_value(stored).unwrap();
+        assert_eq!(environment.tcp_congestion_control, "");
     }
 
     #[test]

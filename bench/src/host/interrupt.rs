@@ -17,8 +17,9 @@ struct Belongings {
     folders: Vec<PathBuf>,
 }
 
-/// The exit status of a process that was interrupted.
-const STATUS: i32 = 128 + SIGINT;
+/// The exit status of a process that was interrupted, as shells have it: 128 and the number of SIGINT.
+pub const STATUS: u8 = 130;
+const _: () = assert!(STATUS as i32 == 128 + SIGINT);
 
 /// Starts the thread that waits for signals; called once, before any load is started.
 ///
@@ -80,7 +81,7 @@ fn leave() -> ! {
         // Nobody is left to be told that it stays.
         let _ = std::fs::remove_dir_all(folder);
     }
-    std::process::exit(STATUS)
+    std::process::exit(i32::from(STATUS))
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Belongings> {

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod clock;
+pub mod core_time;
 pub mod environment;
 pub mod interrupt;
 pub mod pin;

@@ -8,11 +8,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 pub fn listener_process(address: &Address) -> Result<u32, String> {
     let inode = match address {
         Address::Tcp { host, port, .. } => {
-            let on_this_host = (host.as_str(), *port)
-                .to_socket_addrs()
-                .map(|mut targets| targets.any(|target| is_local(target.ip())))
-                .unwrap_or(false);
-            if !on_this_host {
+            if !is_on_this_host(host) {
                 return Err(format!("{host} is not this host; give --server-pid if it is"));
             }
             tcp_listener_inode(*port)
@@ -23,6 +19,14 @@ pub fn listener_process(address: &Address) -> Result<u32, String> {
     process_with_socket(inode).ok_or_else(|| {
         format!("the process behind {address} is not readable: run as its user or as root, or give --server-pid")
     })
+}
+
+/// Whether what goes to `host` stays within this host.
+pub fn is_on_this_host(host: &str) -> bool {
+    (host, 0)
+        .to_socket_addrs()
+        .map(|mut targets| targets.any(|target| is_local(target.ip())))
+        .unwrap_or(false)
 }
 
 /// Loopback, or an address that one can bind to here.

@@ -1,6 +1,7 @@
 //! CPU time and resident memory of the server's process, from /proc, sampled while a run goes on.
 
 use crate::host::clock::now_ns;
+use crate::host::core_time::{self, ThreadUse};
 use crate::units::CoreList;
 use std::collections::HashMap;
 use std::fs::File;
@@ -43,6 +44,16 @@ pub struct ServerProcess {
 struct ThreadTime {
     schedstat: File,
     cpu_ns: u64,
+    /// It was ready and others had the core.
+    waited_ns: u64,
+}
+
+/// A sample with what each thread had of its cores until then: a border of a window.
+#[derive(Clone, Debug)]
+pub struct Border {
+    pub sample: Sample,
+    /// By thread: time on a core, and time waiting for one.
+    threads: HashMap<u32, (u64, u64)>,
 }
 
 impl ServerProcess {
@@ -81,13 +92,34 @@ impl ServerProcess {
         Some(Sample { time_ns: now_ns(), cpu_ns, resident_bytes: resident_pages * self.page_size })
     }
 
+    /// `None` when the process is gone.
+    pub fn border(&mut self) -> Option<Border> {
+        let sample = self.sample()?;
+        let times = self.threads.iter().map(|(&id, time)| (id, (time.cpu_ns, time.waited_ns)));
+        Some(Border { sample, threads: times.collect() })
+    }
+
+    /// The use each thread made of its cores between two borders. Threads that ended meanwhile are left out.
+    pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
+        let window_ns = until.sample.time_ns.saturating_sub(from.sample.time_ns).max(1) as f64;
+        let used = until.threads.iter().filter_map(|(id, &(ran_ns, waited_ns))| {
+            let (ran_before_ns, waited_before_ns) = from.threads.get(id).copied().unwrap_or((0, 0));
+            Some(ThreadUse {
+                ran: ran_ns.saturating_sub(ran_before_ns) as f64 / window_ns,
+                waited: waited_ns.saturating_sub(waited_before_ns) as f64 / window_ns,
+                cores: core_time::allowed_cores(&format!("{}/task/{id}", self.id))?,
+            })
+        });
+        used.collect()
+    }
+
     /// Reads the time of every known thread. False when one of them is gone.
     fn read_threads(&mut self) -> bool {
         let mut all_there = true;
         for time in self.threads.values_mut() {
-            // First field: time on a CPU in nanoseconds. Finer than the ticks of /proc/PID/stat.
-            match number_at(&time.schedstat, 0) {
-                Some(cpu_ns) => time.cpu_ns = cpu_ns,
+            // In nanoseconds: finer than the ticks of /proc/PID/stat.
+            match times_at(&time.schedstat) {
+                Some(times) => (time.cpu_ns, time.waited_ns) = times,
                 None => all_there = false,
             }
         }
@@ -102,7 +134,7 @@ impl ServerProcess {
             };
             if let Some(time) = known.remove(&id) {
                 // An id may come back as that of another thread: then the old file reads no more.
-                if number_at(&time.schedstat, 0).is_some() {
+                if times_at(&time.schedstat).is_some() {
                     self.threads.insert(id, time);
                     continue;
                 }
@@ -110,7 +142,7 @@ impl ServerProcess {
             }
             // One that cannot be opened has ended meanwhile.
             if let Ok(schedstat) = File::open(task.path().join("schedstat")) {
-                self.threads.insert(id, ThreadTime { schedstat, cpu_ns: 0 });
+                self.threads.insert(id, ThreadTime { schedstat, cpu_ns: 0, waited_ns: 0 });
             }
         }
         self.ended_cpu_ns += known.values().map(|time| time.cpu_ns).sum::<u64>();
@@ -130,21 +162,23 @@ impl ServerProcess {
 
 /// The number in a field of a file of /proc, read anew.
 fn number_at(file: &File, field: usize) -> Option<u64> {
+    with_text_of(file, |text| text.split_whitespace().nth(field)?.parse().ok())
+}
+
+fn times_at(schedstat: &File) -> Option<(u64, u64)> {
+    with_text_of(schedstat, core_time::times_ns)
+}
+
+fn with_text_of<T>(file: &File, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut bytes = [0; 256];
     let count = file.read_at(&mut bytes, 0).ok()?;
-    let text = std::str::from_utf8(&bytes[..count]).ok()?;
-    text.split_whitespace().nth(field)?.parse().ok()
+    read(std::str::from_utf8(&bytes[..count]).ok()?)
 }
 
 /// The cores a process may use, when they are not simply all of this host's.
 pub fn allowed_cores(id: u32) -> Option<CoreList> {
-    let of_process = |id: &str| {
-        let content = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-        let line = content.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
-        CoreList::parse(line.trim()).ok()
-    };
-    let cores = of_process(&id.to_string())?;
-    (Some(&cores) != of_process("self").as_ref()).then_some(cores)
+    let cores = core_time::allowed_cores(&id.to_string())?;
+    (Some(&cores) != core_time::allowed_cores("self").as_ref()).then_some(cores)
 }
 
 /// Samples a process on a thread of its own until it is stopped.
@@ -172,9 +206,14 @@ impl Sampler {
         Sampler { process, stop, thread }
     }
 
-    /// A sample taken now, for the borders of the measured window.
-    pub fn sample_now(&self) -> Option<Sample> {
-        lock(&self.process).sample()
+    /// Taken now, for the borders of the measured window.
+    pub fn border_now(&self) -> Option<Border> {
+        lock(&self.process).border()
+    }
+
+    /// As of the process.
+    pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
+        lock(&self.process).core_use(from, until)
     }
 
     pub fn finish(self) -> Vec<Sample> {
@@ -238,6 +277,36 @@ mod tests {
         thread.join().unwrap();
         let after = process.sample().unwrap().cpu_ns;
         assert!(after >= with_thread, "{with_thread} {after}");
+    }
+
+    #[test]
+    fn a_process_that_shares_its_core_is_seen_to_wait() {
+        let core = core_time::allowed_cores("self").unwrap().0[0];
+        let spin = || {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", "while :; do :; done"]);
+            crate::host::spawn::spawn_pinned(command, &CoreList(vec![core]), "sh").unwrap()
+        };
+        let mut children = [spin(), spin()];
+        let mut process = ServerProcess::open(children[0].id()).unwrap();
+        let from = process.border().unwrap();
+        let until_ns = now_ns() + 20_000_000_000;
+        let taken = loop {
+            // A stated condition: it has run and has waited for as long, or longer.
+            std::thread::park_timeout(Duration::from_millis(50));
+            let until = process.border().unwrap();
+            let used = process.core_use(&from, &until);
+            let taken = core_time::taken_share(&used, &[]).unwrap();
+            if (used[0].ran > 0.0 && taken > 0.2) || now_ns() > until_ns {
+                break taken;
+            }
+        };
+        for child in &mut children {
+            crate::host::interrupt::disown_child(child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(taken > 0.2, "{taken}");
     }
 
     #[test]

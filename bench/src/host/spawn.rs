@@ -8,8 +8,11 @@ use crate::units::{CoreList, split_command_line};
 use crate::wire::address::Address;
 use crate::wire::connection::ShardPorts;
 use crate::wire::stream::Stream;
+use std::collections::VecDeque;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A server has this long to answer its first connection.
@@ -17,6 +20,12 @@ const START_WAIT_MAX: Duration = Duration::from_secs(15);
 /// A server has this long to end after SIGTERM, before it is killed.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// What is kept of a server's output: the end of it.
+const OUTPUT_BYTES_MAX: usize = 4096;
+/// Lines of it that are shown when the server fails.
+const OUTPUT_LINES_MAX: usize = 10;
+/// What a server that ended has written is there after this long; a child of its own may hold its output open.
+const OUTPUT_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What stands in a command line for the place to listen at.
 const PORT: &str = "{port}";
@@ -32,6 +41,7 @@ const APART: &str = "{apart}";
 /// A server this process started; ended when dropped.
 pub struct StartedServer {
     child: Child,
+    output: Output,
     pub address: Address,
     /// Of a server whose shards have ports of their own.
     pub shards: Option<ShardPorts>,
@@ -80,20 +90,21 @@ impl StartedServer {
             }
         }
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let (reader, writer) = std::io::pipe()?;
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if cores.0.len() == 1 {
             // Go would otherwise start more runnable threads than it has cores.
             command.env("GOMAXPROCS", "1");
         }
         let child = spawn_pinned(command, cores, &words[0])?;
-        let address = match command_line.contains(UNIX) {
-            true => Address::Unix { path: socket },
-            false => {
-                let tls = certificates.is_some();
-                Address::Tcp { host: "127.0.0.1".to_string(), port, tls }
-            }
-        };
-        let mut server = StartedServer { child, address, shards, certificates, _folder: folder };
+        let output = Output::collect(reader);
+        let mut address = address_of(command_line);
+        match &mut address {
+            Address::Unix { path } => *path = socket,
+            Address::Tcp { port: place, .. } => *place = port,
+        }
+        let mut server =
+            StartedServer { child, output, address, shards, certificates, _folder: folder };
         server.wait_until_it_accepts(&words[0])?;
         Ok(server)
     }
@@ -109,17 +120,76 @@ impl StartedServer {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                return Err(Failure::new(format!("{program} ended at once: {status}")));
+                return Err(Failure::new(format!(
+                    "{program} ended at once: {status}; {}",
+                    self.output.last_lines(OUTPUT_WAIT_MAX)
+                )));
             }
             if Instant::now() > until {
                 return Err(Failure::new(format!(
-                    "{program} does not listen at {} after {} s",
+                    "{program} does not listen at {} after {} s; {}",
                     self.address,
-                    START_WAIT_MAX.as_secs()
+                    START_WAIT_MAX.as_secs(),
+                    self.output.last_lines(Duration::ZERO)
                 )));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Puts the server's own words behind a failure when the server has ended meanwhile.
+    pub fn explain(&mut self, failure: Failure) -> Failure {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Failure::new(format!(
+                "{failure}; the server had ended: {status}; {}",
+                self.output.last_lines(OUTPUT_WAIT_MAX)
+            )),
+            _ => failure,
+        }
+    }
+}
+
+/// The end of what a server writes to its standard output and error, in the order it came.
+struct Output {
+    tail: Arc<Mutex<VecDeque<u8>>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Output {
+    /// Reads until everybody who can write has ended: a server must never wait for somebody to read its log.
+    fn collect(mut reader: std::io::PipeReader) -> Output {
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&tail);
+        let thread = std::thread::spawn(move || {
+            let mut bytes = [0; OUTPUT_BYTES_MAX];
+            while let Ok(count) = reader.read(&mut bytes)
+                && count > 0
+            {
+                let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                kept.extend(&bytes[..count]);
+                let surplus = kept.len().saturating_sub(OUTPUT_BYTES_MAX);
+                kept.drain(..surplus);
+            }
+        });
+        Output { tail, thread }
+    }
+
+    /// A sentence with the last lines, once all has come or `wait` is over.
+    fn last_lines(&self, wait: Duration) -> String {
+        let until = Instant::now() + wait;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        let kept = self.tail.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bytes: Vec<u8> = kept.iter().copied().collect();
+        drop(kept);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
+            return "it said nothing".to_string();
+        }
+        let shown = &lines[lines.len().saturating_sub(OUTPUT_LINES_MAX)..];
+        format!("its last words:\n  {}", shown.join("\n  "))
     }
 }
 
@@ -139,6 +209,18 @@ impl Drop for StartedServer {
         // Same: nothing can be done about a child that is already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What kind of address a command line is measured at.
+pub fn address_of(command_line: &str) -> Address {
+    match command_line.contains(UNIX) {
+        true => Address::Unix { path: String::new() },
+        false => Address::Tcp {
+            host: "127.0.0.1".to_string(),
+            port: 0,
+            tls: wants_certificates(command_line),
+        },
     }
 }
 
@@ -227,6 +309,26 @@ mod tests {
         assert!(refusal("nats-server -p 4222").contains("{port}"));
         assert!(refusal("x -p {port} --tlscert {tls_cert}").contains("{tls_key}"));
         assert!(refusal("x --unix {unix} -c {tls_cert} -k {tls_key}").contains("leave {unix} out"));
+    }
+
+    fn start_failure(script: &str) -> String {
+        let line = format!("sh -c '{script}' server {{port}}");
+        match StartedServer::start(&line, &CoreList::default()) {
+            Ok(_) => panic!("{script} is no server"),
+            Err(failure) => failure.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_quoted() {
+        let said = start_failure("echo usage: none; echo no such flag: --bogus >&2; exit 3");
+        assert!(said.contains("exit status: 3"), "{said}");
+        assert!(said.contains("usage: none\n  no such flag: --bogus"), "{said}");
+        assert!(start_failure("exit 1").contains("it said nothing"));
+        // Of much the end is kept, in whole lines.
+        let said = start_failure("seq 1 100000; exit 1");
+        assert!(said.ends_with("\n  99999\n  100000"), "{said}");
+        assert_eq!(said.lines().count(), 1 + OUTPUT_LINES_MAX);
     }
 
     #[test]

@@ -7,9 +7,11 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
+use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::host::pin;
-use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
+use crate::load::cores::{self, Span};
 use crate::load::event_loop::{
     Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
     register_sockets, respond, sleep_until_ready,
@@ -76,15 +78,15 @@ struct Measured {
     counts: Counts,
     /// Time the thread spent on sockets that had something, of its whole measured time.
     busy_ns: u64,
+    core_use: Option<ThreadUse>,
     failure: Option<Failure>,
 }
 
 /// A look at what is measured, for the borders of the window.
-#[derive(Clone, Copy)]
 struct Snapshot {
     time_ns: u64,
     replied: u64,
-    server: Option<Sample>,
+    server: Option<Border>,
     generator: Option<Sample>,
 }
 
@@ -114,6 +116,7 @@ pub fn run(
         layout.publisher_count
     ));
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
@@ -145,7 +148,7 @@ pub fn run(
             })
             .collect();
         let mut snapshot = || Snapshot {
-            server: sampler.as_ref().and_then(Sampler::sample_now),
+            server: sampler.as_ref().and_then(Sampler::border_now),
             generator: generator.as_mut().and_then(ServerProcess::sample),
             replied: common.replied.iter().map(|count| count.0.load(Ordering::Relaxed)).sum(),
             time_ns: now_ns(),
@@ -158,7 +161,18 @@ pub fn run(
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
     });
     if let Some((from, until)) = borders {
-        report(&mut result, plan, from, until, measured);
+        let load: Vec<ThreadUse> =
+            measured.iter().filter_map(|thread| thread.core_use.clone()).collect();
+        let sampler = sampler.as_ref();
+        let after = sampler.and_then(Sampler::border_now);
+        let use_of = |from: &Option<Border>, until: &Option<Border>| {
+            cores::server_use(sampler, from.as_ref(), until.as_ref())
+        };
+        let window = Span { load: load.clone(), server: use_of(&from.server, &until.server) };
+        let whole = Span { load, server: use_of(&before, &after) };
+        let (of_generator, of_server) = cores::taken_of(&window, &whole);
+        cores::report(&mut result, of_generator, of_server);
+        report(&mut result, plan, &from, &until, measured);
     }
     if let Some(sampler) = sampler {
         result.add_server_series(&sampler.finish());
@@ -209,6 +223,7 @@ impl<'a> LoadThread<'a> {
     }
 
     fn run(mut self) -> Measured {
+        let watch = Watch::start();
         let mut requesting = true;
         let failure = self.turn_until_done(&mut requesting).err();
         if requesting {
@@ -224,7 +239,13 @@ impl<'a> LoadThread<'a> {
                 counts.add(&tracker.finish(&own));
             }
         }
-        Measured { round_trip: Some(self.round_trip), counts, busy_ns: self.busy_ns, failure }
+        Measured {
+            round_trip: Some(self.round_trip),
+            counts,
+            busy_ns: self.busy_ns,
+            core_use: watch.finish(),
+            failure,
+        }
     }
 
     fn turn_until_done(&mut self, requesting: &mut bool) -> Result<(), Failure> {
@@ -393,8 +414,8 @@ impl<'a> LoadThread<'a> {
 fn report(
     result: &mut RunResult,
     plan: &ClosedLoopPlan,
-    from: Snapshot,
-    until: Snapshot,
+    from: &Snapshot,
+    until: &Snapshot,
     measured: Vec<Measured>,
 ) {
     let mut round_trip = new_histogram();
@@ -436,7 +457,8 @@ fn report(
     let cpu_ns_of = |from: Option<Sample>, until: Option<Sample>| -> Option<f64> {
         Some(until?.cpu_ns.saturating_sub(from?.cpu_ns) as f64)
     };
-    let server_ns = cpu_ns_of(from.server, until.server);
+    let sample = |border: &Option<Border>| border.as_ref().map(|border| border.sample);
+    let server_ns = cpu_ns_of(sample(&from.server), sample(&until.server));
     if let Some(cpu_ns) = server_ns {
         let per_request = cpu_ns / 1e3 / replied;
         result.figure("server_cpu_us_per_request", per_request, "us", Better::Lower);

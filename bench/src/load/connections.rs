@@ -5,6 +5,7 @@ use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::interrupt;
 use crate::host::server_process::{Sample, ServerProcess};
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
@@ -235,24 +236,24 @@ fn probe(
     result: &mut RunResult,
 ) -> Result<(), Failure> {
     let run = latency::run(dialer, &plan.probe, server.clone(), progress)?;
-    let figure_part = when.replace(' ', "_");
-    for (name, _) in PERCENTILES {
-        if let Some(value) = run.value(&format!("latency_{name}_ns")) {
-            let better = if when == "before" { Better::Neither } else { Better::Lower };
-            result.figure(&format!("probe_{figure_part}_{name}_ns"), value, "ns", better);
+    cores::keep_worst(result, &run);
+    if run.valid {
+        let figure_part = when.replace(' ', "_");
+        for (name, _) in PERCENTILES {
+            if let Some(value) = run.value(&format!("latency_{name}_ns")) {
+                let better = if when == "before" { Better::Neither } else { Better::Lower };
+                result.figure(&format!("probe_{figure_part}_{name}_ns"), value, "ns", better);
+            }
         }
-    }
-    if let Some(curve) = run.curves.get("latency") {
-        result.curves.insert(format!("probe {when}"), curve.clone());
-    }
-    for warning in run.faults.iter().chain(&run.warnings) {
-        result.warn(format!("probe {when}: {warning}"));
-    }
-    if !run.valid {
+        if let Some(curve) = run.curves.get("latency") {
+            result.curves.insert(format!("probe {when}"), curve.clone());
+        }
+    } else {
         // The memory figures stand on their own; only the probe's are void.
-        let void = |name: &String| name.starts_with(&format!("probe_{figure_part}"));
-        result.figures.retain(|name, _| !void(name));
-        result.warn(format!("the probe {when} is not valid: its figures are left out"));
+        result.invalid_parts.push(format!("probe {when}: {}", run.faults.join("; ")));
+    }
+    for warning in &run.warnings {
+        result.warn(format!("probe {when}: {warning}"));
     }
     result.server_name = run.server_name;
     result.server_version = run.server_version;

@@ -4,7 +4,8 @@
 //! receiver would keep it from its message and measure itself.
 
 use crate::Failure;
-use crate::host::clock::{core_wait_ns, now_ns};
+use crate::host::clock::now_ns;
+use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::load::schedule::Schedule;
 use crate::load::tracker::OrderTracker;
@@ -124,8 +125,8 @@ pub struct Measured {
     pub last_send_ns: u64,
     /// The longest time the thread did not look at its sockets.
     pub pause_ns_max: u64,
-    /// Share of the thread's time in which it was ready and others had its core.
-    pub core_taken_share: Option<f64>,
+    /// What the thread had of its core.
+    pub core_use: Option<ThreadUse>,
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
     pub replies: Vec<(u16, OrderTracker)>,
@@ -159,7 +160,7 @@ impl<'a> LoadThread<'a> {
             sent_count: 0,
             last_send_ns: 0,
             pause_ns_max: 0,
-            core_taken_share: None,
+            core_use: None,
             receivers: Vec::new(),
             replies: Vec::new(),
             gave_up: false,
@@ -179,15 +180,11 @@ impl<'a> LoadThread<'a> {
 
     /// Runs until everything is sent and received, or nothing more comes.
     pub fn run(mut self) -> Measured {
-        let (began_ns, waited_before_ns) = (now_ns(), core_wait_ns());
+        let watch = Watch::start();
         if let Err(failure) = self.turn_until_done() {
             self.measured.failure = Some(failure);
         }
-        if let (Some(before_ns), Some(after_ns)) = (waited_before_ns, core_wait_ns()) {
-            let took_ns = (now_ns() - began_ns).max(1) as f64;
-            self.measured.core_taken_share =
-                Some(after_ns.saturating_sub(before_ns) as f64 / took_ns);
-        }
+        self.measured.core_use = watch.finish();
         if self.schedule.is_some() {
             self.common.sending_threads.fetch_sub(1, Ordering::AcqRel);
         }

@@ -3,9 +3,11 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
+use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::interrupt;
 use crate::host::pin;
-use crate::host::server_process::{Sample, Sampler};
+use crate::host::server_process::{Border, Sampler};
+use crate::load::cores::{self, GENERATOR_FIGURE, Span};
 use crate::load::disturbance::{self, Disturbance};
 use crate::load::event_loop::{
     Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
@@ -102,6 +104,7 @@ pub fn run(
     }
     let mut result = RunResult::new("latency", &plan.label());
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
     let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;
@@ -117,7 +120,7 @@ pub fn run(
         sent: (0..layout.publisher_count).map(|_| AtomicU64::new(0)).collect(),
         sending_threads: AtomicUsize::new(sending),
     };
-    let mut borders: (Option<Sample>, Option<Sample>) = (None, None);
+    let mut borders: (Option<Border>, Option<Border>) = (None, None);
     let stop = AtomicBool::new(false);
     let mut disturbed = None;
     let measured: Vec<Measured> = std::thread::scope(|scope| {
@@ -140,7 +143,7 @@ pub fn run(
                 })
             })
             .collect();
-        let sample = || sampler.as_ref().and_then(Sampler::sample_now);
+        let border = || sampler.as_ref().and_then(Sampler::border_now);
         let finished = || threads.iter().any(|thread| thread.is_finished());
         let stop = &stop;
         let disturber = plan.beside.map(|kind| {
@@ -149,14 +152,17 @@ pub fn run(
             (kind, scope.spawn(move || disturbance::run(dialer, kind, prefix, cores, stop)))
         });
         wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
-        borders.0 = sample();
+        borders.0 = border();
         wait_until(common.end_ns, "latency", plan.duration, progress, finished);
-        borders.1 = sample();
+        borders.1 = border();
         stop.store(true, Ordering::Relaxed);
         disturbed = disturber.and_then(|(kind, thread)| Some((kind, thread.join().ok()?)));
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    report(&mut result, plan, &common, measured, borders);
+    let after = sampler.as_ref().and_then(Sampler::border_now);
+    let server_use = [(&borders.0, &borders.1), (&before, &after)]
+        .map(|(from, until)| cores::server_use(sampler.as_ref(), from.as_ref(), until.as_ref()));
+    report(&mut result, plan, &common, measured, borders, server_use);
     if let Some((kind, disturbed)) = disturbed {
         disturbed.report(kind, &mut result);
     }
@@ -263,11 +269,12 @@ fn report(
     plan: &LatencyPlan,
     common: &Common,
     measured: Vec<Measured>,
-    borders: (Option<Sample>, Option<Sample>),
+    borders: (Option<Border>, Option<Border>),
+    [in_window, in_whole]: [Vec<ThreadUse>; 2],
 ) {
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
-    let mut core_taken: Option<f64> = None;
+    let mut load_use: Vec<ThreadUse> = Vec::new();
     let mut counts = Counts::default();
     let mut unsent = false;
     let sent: Vec<u64> =
@@ -280,7 +287,7 @@ fn report(
         last_send_ns = last_send_ns.max(thread.last_send_ns);
         pause_ns_max = pause_ns_max.max(thread.pause_ns_max);
         unsent |= thread.gave_up;
-        core_taken = thread.core_taken_share.map(|share| share.max(core_taken.unwrap_or(0.0)));
+        load_use.extend(thread.core_use);
         if let Some(failure) = thread.failure {
             result.invalidate(failure.to_string());
         }
@@ -318,9 +325,11 @@ fn report(
     result.figure("messages_measured", latency.len() as f64, "messages", Better::Neither);
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
-    if let Some(share) = core_taken {
-        result.figure("generator_core_taken_share", share, "", Better::Neither);
-    }
+    // The server too makes sends late when it has the load's core.
+    let of_generator = taken_share(&load_use, &[]);
+    let window = Span { load: load_use.clone(), server: in_window };
+    let whole = Span { load: load_use, server: in_whole };
+    cores::report(result, of_generator, cores::taken_of(&window, &whole).1);
     for (name, percentile) in PERCENTILES {
         if !latency.is_empty() {
             let value = latency.value_at_quantile(percentile / 100.0) as f64;
@@ -334,6 +343,7 @@ fn report(
     if let (Some(from), Some(until)) = borders
         && sent_count > 0
     {
+        let (from, until) = (from.sample, until.sample);
         let cpu_us = until.cpu_ns.saturating_sub(from.cpu_ns) as f64 / 1e3;
         result.figure("server_cpu_us_per_message", cpu_us / sent_count as f64, "us", Better::Lower);
         let busy = cpu_us * 1e3 / (until.time_ns - from.time_ns).max(1) as f64;
@@ -368,7 +378,7 @@ fn judge(
     let late_share = share(late_count, sent_count);
     result.figure("late_share", late_share, "", Better::Neither);
     if late_share > plan.late_share_max {
-        let taken = result.value("generator_core_taken_share").unwrap_or(0.0);
+        let taken = result.value(GENERATOR_FIGURE).unwrap_or(0.0);
         let cause = if taken > CORE_TAKEN_MAX {
             format!(
                 "other programs had its core for {:.1} % of the time; give it one of its own, by --pin-load, \

@@ -2,6 +2,7 @@
 
 pub mod closed_loop;
 pub mod connections;
+pub mod cores;
 pub mod disturbance;
 pub mod event_loop;
 pub mod floor;

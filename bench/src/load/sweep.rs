@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::host::interrupt;
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
@@ -36,6 +37,8 @@ pub struct SweepPlan {
 enum Verdict {
     Good,
     Knee(String),
+    /// The run is not valid: what it says of the server is unknown.
+    Unknown(String),
 }
 
 /// # Errors
@@ -50,6 +53,8 @@ pub fn run(
     let (mut good, mut bad) = (0.0, None);
     let mut rate = plan.latency.rate;
     let mut why = "the sweep was ended early".to_string();
+    // Whether `why` is of the server, not of a run that is not valid.
+    let mut measured = true;
     while !interrupt::requested() && bad.is_none() && rate < RATE_MAX {
         match step(dialer, plan, rate, server, progress, &mut result)? {
             Verdict::Good => {
@@ -58,6 +63,10 @@ pub fn run(
             }
             Verdict::Knee(reason) => {
                 why = reason;
+                bad = Some(rate);
+            }
+            Verdict::Unknown(reason) => {
+                (why, measured) = (reason, false);
                 bad = Some(rate);
             }
         }
@@ -71,7 +80,11 @@ pub fn run(
             match step(dialer, plan, middle, server, progress, &mut result)? {
                 Verdict::Good => good = middle,
                 Verdict::Knee(reason) => {
-                    why = reason;
+                    (why, measured) = (reason, true);
+                    bad = middle;
+                }
+                Verdict::Unknown(reason) => {
+                    (why, measured) = (reason, false);
                     bad = middle;
                 }
             }
@@ -79,12 +92,30 @@ pub fn run(
     }
     result.figure("rate_max", good, "1/s", Better::Higher);
     if good == 0.0 {
-        result.invalidate(format!(
-            "already the first rate is too much: {why}; start lower, by --rate"
-        ));
+        let first = number_text(plan.latency.rate);
+        result.invalidate(match (interrupt::requested(), measured) {
+            (true, _) => "interrupted before a rate was found good".to_string(),
+            (false, true) => {
+                format!(
+                    "already the first rate, {first}/s, is too much: {why}; start lower, by --rate"
+                )
+            }
+            (false, false) => {
+                format!(
+                    "there is no knee: the run at the first rate, {first}/s, is not valid: {why}"
+                )
+            }
+        });
         return Ok(result);
     }
-    result.warn(format!("the knee is at {}/s because {why}", number_text(good)));
+    let good_text = number_text(good);
+    result.warn(match measured {
+        true => format!("the knee is at {good_text}/s because {why}"),
+        false => format!(
+            "the search ended at {good_text}/s because the runs beyond are not valid, the server's knee may lie \
+             higher: {why}"
+        ),
+    });
     for share in SHARES {
         if interrupt::requested() {
             break;
@@ -104,6 +135,7 @@ pub fn run(
         if let Some(curve) = run.curves.get("latency") {
             result.curves.insert(format!("latency at {percent} %"), curve.clone());
         }
+        cores::keep_worst(&mut result, &run);
         result.warnings.extend(run.warnings);
         result.faults.extend(run.faults);
         result.valid &= run.valid;
@@ -129,9 +161,10 @@ fn step(
     at_rate.duration = plan.step_duration;
     let run = latency::run(dialer, &at_rate, server.clone(), progress)?;
     let verdict = judge(plan, &run, rate);
+    cores::keep_worst(result, &run);
     let shown = match &verdict {
         Verdict::Good => "good".to_string(),
-        Verdict::Knee(reason) => reason.clone(),
+        Verdict::Knee(reason) | Verdict::Unknown(reason) => reason.clone(),
     };
     progress.say(&format!("{}/s: {shown}", number_text(rate)));
     result.load_points.push(load_point(&run, rate, None));
@@ -142,7 +175,7 @@ fn step(
 
 fn judge(plan: &SweepPlan, run: &RunResult, rate: f64) -> Verdict {
     if !run.valid {
-        return Verdict::Knee(run.faults.first().cloned().unwrap_or_default());
+        return Verdict::Unknown(run.faults.first().cloned().unwrap_or_default());
     }
     if run.value("rate_reached").unwrap_or(0.0) < REACHED_MIN * rate {
         return Verdict::Knee("the rate asked for was not reached".to_string());

@@ -3,9 +3,11 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
+use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::host::pin;
-use crate::host::server_process::{Sample, Sampler, ServerProcess};
+use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
+use crate::load::cores::{self, Span};
 use crate::load::layout::Layout;
 use crate::load::publisher;
 use crate::load::subscriber::{self, Tracker};
@@ -86,13 +88,12 @@ fn total(counters: &[Counter]) -> u64 {
 }
 
 /// One look at everything that is measured.
-#[derive(Clone, Copy)]
 struct Snapshot {
     time_ns: u64,
     published: u64,
     delivered: u64,
-    server: Option<Sample>,
-    generator: Option<Sample>,
+    server: Option<Border>,
+    generator: Option<Border>,
 }
 
 fn snapshot(
@@ -101,8 +102,8 @@ fn snapshot(
     generator: Option<&mut ServerProcess>,
 ) -> Snapshot {
     Snapshot {
-        server: server.and_then(Sampler::sample_now),
-        generator: generator.and_then(|process| process.sample()),
+        server: server.and_then(Sampler::border_now),
+        generator: generator.and_then(ServerProcess::border),
         published: total(&shared.published),
         delivered: total(&shared.delivered),
         time_ns: now_ns(),
@@ -127,6 +128,7 @@ pub fn run(
     }
     let mut result = RunResult::new("throughput", &layout.label());
     let sampler = result.server_process(server).map(Sampler::start);
+    let before = sampler.as_ref().and_then(Sampler::border_now);
     let mut generator = ServerProcess::open(std::process::id()).ok();
     let subscribers = open_subscribers(dialer, layout)?;
     let publishers = open_publishers(dialer, layout)?;
@@ -146,6 +148,7 @@ pub fn run(
     };
     let mut window = None;
     let (mut published, mut trackers) = (Vec::new(), Vec::new());
+    let mut load: Vec<ThreadUse> = Vec::new();
     std::thread::scope(|scope| {
         let shared = &shared;
         let receivers: Vec<_> = subscribers
@@ -155,7 +158,10 @@ pub fn run(
                 let tracker = new_tracker(layout, index);
                 scope.spawn(move || {
                     pin::pin_load_thread(&plan.pin_load, layout.publisher_count + index);
-                    subscriber::receive(connection, tracker, index, shared)
+                    let watch = Watch::start();
+                    let (tracker, failure) =
+                        subscriber::receive(connection, tracker, index, shared);
+                    (tracker, failure, watch.finish())
                 })
             })
             .collect();
@@ -172,7 +178,9 @@ pub fn run(
                 );
                 scope.spawn(move || {
                     pin::pin_load_thread(&plan.pin_load, index);
-                    publisher::publish(connection, ring, index, shared)
+                    let watch = Watch::start();
+                    let (count, failure) = publisher::publish(connection, ring, index, shared);
+                    (count, failure, watch.finish())
                 })
             })
             .collect();
@@ -199,7 +207,9 @@ pub fn run(
             if interrupt::requested() {
                 shared.stop.store(true, Ordering::Relaxed);
             }
-            let (count, failure) = sender.join().unwrap_or_else(|_| panicked());
+            let (count, failure, used) =
+                sender.join().unwrap_or_else(|_| (0, Some(panicked()), None));
+            load.extend(used);
             if let Some(failure) = failure {
                 result.invalidate(format!("publisher {}: {failure}", published.len()));
             }
@@ -211,8 +221,9 @@ pub fn run(
         // The vector was empty: only this thread sets it.
         let _ = shared.published_final.set(published.clone());
         for (index, receiver) in receivers.into_iter().enumerate() {
-            let (tracker, failure) =
-                receiver.join().unwrap_or_else(|_| (Tracker::Number(0), panicked().1));
+            let (tracker, failure, used) =
+                receiver.join().unwrap_or_else(|_| (Tracker::Number(0), Some(panicked()), None));
+            load.extend(used);
             if let Some(failure) = failure {
                 result.invalidate(format!("subscriber {index}: {failure}"));
             }
@@ -223,7 +234,21 @@ pub fn run(
         }
     });
     if let Some((from, until)) = window {
-        report_rates(&mut result, layout, &plan.pin_load, from, until);
+        let sampler = sampler.as_ref();
+        let use_of = |from: &Option<Border>, until: &Option<Border>| {
+            cores::server_use(sampler, from.as_ref(), until.as_ref())
+        };
+        let mut window = Span { server: use_of(&from.server, &until.server), load: Vec::new() };
+        if let (Some(process), Some(from), Some(until)) =
+            (&generator, &from.generator, &until.generator)
+        {
+            window.load = process.core_use(from, until);
+        }
+        let after = sampler.and_then(Sampler::border_now);
+        let whole = Span { load, server: use_of(&before, &after) };
+        let (of_generator, of_server) = cores::taken_of(&window, &whole);
+        cores::report(&mut result, of_generator, of_server);
+        report_rates(&mut result, layout, &plan.pin_load, &from, &until);
     }
     if layout.subscriber_count > 0 {
         let counts = finish_trackers(trackers, &published);
@@ -248,8 +273,8 @@ pub fn run(
     Ok(result)
 }
 
-fn panicked() -> (u64, Option<Failure>) {
-    (0, Some(Failure::new("the load thread panicked")))
+fn panicked() -> Failure {
+    Failure::new("the load thread panicked")
 }
 
 fn open_subscribers(dialer: &Dialer, layout: &Layout) -> Result<Vec<Connection>, Failure> {
@@ -328,8 +353,8 @@ fn report_rates(
     result: &mut RunResult,
     layout: &Layout,
     pin_load: &CoreList,
-    from: Snapshot,
-    until: Snapshot,
+    from: &Snapshot,
+    until: &Snapshot,
 ) {
     let seconds = (until.time_ns - from.time_ns) as f64 / 1e9;
     let published = (until.published - from.published) as f64;
@@ -349,13 +374,14 @@ fn report_rates(
         let cpu_ns = until.cpu_ns.saturating_sub(from.cpu_ns) as f64;
         Some((cpu_ns, cpu_ns / (until.time_ns - from.time_ns) as f64))
     };
-    let server = cores_of(from.server, until.server);
+    let sample = |border: &Option<Border>| border.as_ref().map(|border| border.sample);
+    let server = cores_of(sample(&from.server), sample(&until.server));
     if let Some((cpu_ns, cores)) = server {
         let per_message = cpu_ns / 1e3 / messages;
         result.figure("server_cpu_us_per_message", per_message, "us", Better::Lower);
         result.figure("server_cores_busy", cores, "cores", Better::Neither);
     }
-    if let Some((cpu_ns, cores)) = cores_of(from.generator, until.generator) {
+    if let Some((cpu_ns, cores)) = cores_of(sample(&from.generator), sample(&until.generator)) {
         let per_message = cpu_ns / 1e3 / messages;
         result.figure("generator_cpu_us_per_message", per_message, "us", Better::Neither);
         result.figure("generator_cores_busy", cores, "cores", Better::Neither);

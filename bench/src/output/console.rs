@@ -33,6 +33,9 @@ fn table_text(document: &Document) -> String {
         let name = if side.name.is_empty() { "server" } else { &side.name };
         text.push_str(&format!("{name}: {} ({})\n", side.server, side.version));
     }
+    for warning in &document.warnings {
+        text.push_str(&format!("*** {warning}\n"));
+    }
     text.push('\n');
     if document.comparisons.is_empty() {
         for run in &document.runs {
@@ -51,6 +54,8 @@ fn run_text(run: &RunResult) -> String {
     let mut text = String::new();
     if !run.valid {
         text.push_str("*** INVALID RUN: these figures must not be used ***\n");
+    } else if !run.invalid_parts.is_empty() {
+        text.push_str("*** INVALID IN PART: some figures are left out ***\n");
     }
     let mut table = Table::new(&[&run.workload, &run.side]);
     // A sweep's percentiles have a table of their own.
@@ -73,6 +78,9 @@ fn run_text(run: &RunResult) -> String {
     text.push_str(&shares_text(std::iter::once(run)));
     for fault in &run.faults {
         text.push_str(&format!("INVALID: {fault}\n"));
+    }
+    for part in &run.invalid_parts {
+        text.push_str(&format!("INVALID, left out: {part}\n"));
     }
     for warning in &run.warnings {
         text.push_str(&format!("note: {warning}\n"));
@@ -142,7 +150,7 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
 fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
-    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE);
+    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE && run.valid);
     if let Some(relay) = relay.filter(|relay| relay.kind == "latency") {
         text.push_str("the same through the raw relay, on the same cores:\n");
         text.push_str(&percentiles_text(relay));
@@ -193,9 +201,11 @@ fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String 
 
 fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
     let valid = warnings::grouped(runs.clone().filter(|run| run.valid), |run| &run.warnings);
+    let parts = warnings::grouped(runs.clone(), |run| &run.invalid_parts);
     let invalid = warnings::grouped(runs.filter(|run| !run.valid), |run| &run.faults);
     let valid = valid.into_iter().map(|text| format!("note: {text}\n"));
-    let invalid = invalid.into_iter().map(|text| format!("*** INVALID, left out: {text}\n"));
+    let invalid =
+        invalid.into_iter().chain(parts).map(|text| format!("*** INVALID, left out: {text}\n"));
     valid.chain(invalid).collect()
 }
 

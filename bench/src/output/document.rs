@@ -27,6 +27,9 @@ pub struct Document {
     /// The command that made it, as it was typed.
     pub command_line: Vec<String>,
     pub environment: Environment,
+    /// What a reader of any of its figures must know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub sides: Vec<Side>,
     pub runs: Vec<RunResult>,
     #[serde(default)]
@@ -66,7 +69,8 @@ impl Document {
             .map_err(|error| Failure::new(format!("{shown} is no result file: {error}")))
     }
 
-    /// One document of several: all runs, rounds counted on, comparisons made anew over all of them.
+    /// One document of several: all runs, rounds counted on, comparisons made anew over all of them. A run that
+    /// is there already is left out: twice the same rounds would look twice as sure.
     ///
     /// # Errors
     /// When there is none, or two of them compare different sides.
@@ -84,17 +88,33 @@ impl Document {
                     names(&document)
                 )));
             }
+            for warning in document.warnings {
+                if !merged.warnings.contains(&warning) {
+                    merged.warnings.push(warning);
+                }
+            }
             let rounds = merged.runs.iter().map(|run| run.round + 1).max().unwrap_or(0);
             let positions = merged.runs.len() as u32;
+            let had = merged.runs.len();
+            let offered = document.runs.len();
             let on_another_host = document.environment.cpu != merged.environment.cpu
                 || document.environment.kernel != merged.environment.kernel;
             for mut run in document.runs {
+                if merged.runs[..had].iter().any(|before| before.is_same_as(&run)) {
+                    continue;
+                }
                 run.round += rounds;
                 run.position += positions;
                 if on_another_host {
                     run.warn("measured on another CPU or kernel than the first".to_string());
                 }
                 merged.runs.push(run);
+            }
+            let doubled = offered - (merged.runs.len() - had);
+            if doubled > 0 {
+                merged.warnings.push(format!(
+                    "of {offered} runs of a result {doubled} were there already: they are left out"
+                ));
             }
             merged.created_unix_ms = merged.created_unix_ms.max(document.created_unix_ms);
         }
@@ -131,10 +151,11 @@ impl Document {
         text
     }
 
-    /// Whether every run against a server may be used; what it is held against may be missing.
+    /// Whether every run against a server may be used as a whole; what it is held against may be missing.
     pub fn all_valid(&self) -> bool {
         let beside = [relay_process::SIDE, floor::SIDE];
-        self.runs.iter().all(|run| run.valid || beside.contains(&run.side.as_str()))
+        let whole = |run: &RunResult| run.valid && run.invalid_parts.is_empty();
+        self.runs.iter().all(|run| whole(run) || beside.contains(&run.side.as_str()))
     }
 }
 
@@ -150,14 +171,17 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::output::result::Better;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn compared(rates: &[(&str, u32, f64)]) -> Document {
         let mut document = Document::new(Environment::default());
         for name in ["A", "B"] {
             document.sides.push(Side { name: name.to_string(), ..Side::default() });
         }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         for &(side, round, rate) in rates {
             let mut run = RunResult::new("throughput", "1x1, \"small\"");
+            run.started_unix_ms = NEXT.fetch_add(1, Ordering::Relaxed);
             run.side = side.to_string();
             run.round = round;
             run.figure("rate", rate, "1/s", Better::Higher);
@@ -178,6 +202,22 @@ mod tests {
         assert_eq!(comparison.a.rounds, 3);
         assert_eq!(comparison.times_better, 3.0);
         assert_eq!((comparison.a.low, comparison.a.high), (30.0, 60.0));
+    }
+
+    #[test]
+    fn a_result_given_twice_counts_once_and_is_said_to() {
+        let monday = compared(&[("A", 0, 30.0), ("B", 0, 10.0)]);
+        let tuesday = compared(&[("A", 0, 60.0), ("B", 0, 10.0)]);
+        let both = Document::merge(vec![monday.clone(), tuesday.clone()]).unwrap();
+        assert!(both.warnings.is_empty());
+        let thrice = Document::merge(vec![monday.clone(), monday.clone(), tuesday]).unwrap();
+        assert_eq!(thrice.runs.len(), 4);
+        assert_eq!(thrice.comparisons[0].a.rounds, 2);
+        let warning = "of 2 runs of a result 2 were there already: they are left out";
+        assert_eq!(thrice.warnings, [warning]);
+        // Also one that was merged into another before.
+        let again = Document::merge(vec![both, monday]).unwrap();
+        assert_eq!((again.runs.len(), again.warnings.len()), (4, 1));
     }
 
     #[test]

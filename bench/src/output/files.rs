@@ -5,15 +5,23 @@ use crate::output::document::Document;
 use crate::output::{hlog, html};
 use std::path::Path;
 
+/// # Errors
+/// When it is not there and cannot be made.
+pub fn make_folder(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))
+}
+
+fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot write to {}: {error}", folder.display()))
+}
+
 /// Writes all files of a document into `folder`, which is made if need be.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write(document: &Document, folder: &Path) -> Result<(), Failure> {
-    let explain = |error: std::io::Error| {
-        Failure::new(format!("cannot write to {}: {error}", folder.display()))
-    };
-    std::fs::create_dir_all(folder).map_err(explain)?;
+    make_folder(folder)?;
+    let explain = |error: std::io::Error| unwritable(folder, &error);
     std::fs::write(folder.join("result.json"), document.to_json()).map_err(explain)?;
     std::fs::write(folder.join("result.csv"), document.to_csv()).map_err(explain)?;
     for (name, content) in hlog::logs(document)? {

@@ -23,6 +23,9 @@ const SCRIPT: &str = include_str!("report.js");
 /// When a stored histogram is damaged.
 pub fn render(document: &Document) -> Result<String, Failure> {
     let mut body = String::from("<h1>midge-bench report</h1>\n");
+    for warning in &document.warnings {
+        body.push_str(&format!("<p class=\"invalid\">{}</p>\n", escaped(warning)));
+    }
     body.push_str(&facts(document));
     body.push_str(&floor_section(document));
     let workloads = workloads(document);
@@ -116,6 +119,9 @@ fn workload_section(document: &Document, workload: &str) -> Result<String, Failu
             escaped(&run.faults.join("; "))
         ));
     }
+    for part in warnings::grouped(runs.iter().copied(), |run| &run.invalid_parts) {
+        html.push_str(&format!("<p class=\"invalid\">Invalid, left out: {}</p>\n", escaped(&part)));
+    }
     html.push_str(&figures_table(document, workload, &runs));
     for warning in
         warnings::grouped(runs.iter().copied().filter(|run| run.valid), |run| &run.warnings)
@@ -204,7 +210,7 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> St
             ));
         }
     }
-    if let Some(relay) = runs.iter().find(|run| run.side == relay_process::SIDE) {
+    if let Some(relay) = runs.iter().find(|run| run.side == relay_process::SIDE && run.valid) {
         let shown: Vec<String> = [
             "messages_per_second",
             "server_cpu_us_per_message",

@@ -48,6 +48,9 @@ pub struct RunResult {
     /// Why the run is not valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
+    /// Parts that are not valid, with the reason: their figures and curves are left out, the rest stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invalid_parts: Vec<String>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
     pub figures: BTreeMap<String, Figure>,
@@ -121,6 +124,15 @@ impl RunResult {
     pub fn invalidate(&mut self, text: String) {
         self.valid = false;
         self.faults.push(text);
+    }
+
+    /// Whether both are the same measurement, read twice. The round may have been counted on by a merge.
+    pub fn is_same_as(&self, other: &RunResult) -> bool {
+        self.started_unix_ms == other.started_unix_ms
+            && self.workload == other.workload
+            && self.side == other.side
+            && self.seconds == other.seconds
+            && self.figures == other.figures
     }
 
     /// CPU use and memory of the server over time, and the largest memory seen.

@@ -84,6 +84,11 @@ impl FakeServer {
         self.state.lock().unwrap().connects.clone()
     }
 
+    /// Messages published so far.
+    pub fn message_count(&self) -> u64 {
+        self.state.lock().unwrap().message_count
+    }
+
     pub fn dialer(&self) -> Dialer {
         dialer(self.port)
     }

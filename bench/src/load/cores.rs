@@ -1,0 +1,128 @@
+//! Whether load and server had their cores to themselves: what is judged of every run, whatever the workload.
+
+use crate::host::core_time::{ThreadUse, taken_share};
+use crate::host::server_process::{Border, Sampler};
+use crate::load::closed_loop;
+use crate::output::result::{Better, RunResult};
+
+pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
+pub const SERVER_FIGURE: &str = "server_core_taken_share";
+
+/// What the threads of both had of their cores over a span.
+#[derive(Default)]
+pub struct Span {
+    pub load: Vec<ThreadUse>,
+    pub server: Vec<ThreadUse>,
+}
+
+/// The use the server made of its cores between two borders; empty when it is not read or a border was not seen.
+pub fn server_use(
+    sampler: Option<&Sampler>,
+    from: Option<&Border>,
+    until: Option<&Border>,
+) -> Vec<ThreadUse> {
+    match (sampler, from, until) {
+        (Some(sampler), Some(from), Some(until)) => sampler.core_use(from, until),
+        _ => Vec::new(),
+    }
+}
+
+/// How much of a span others had the cores of the generator, and of the server: the larger of the measured window
+/// and of the whole run. The kernel counts a wait once it is over, so that the window alone does not show those
+/// waits that outlast it: of a starved thread that may be all of them.
+pub fn taken_of(window: &Span, whole: &Span) -> (Option<f64>, Option<f64>) {
+    let larger = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
+    };
+    let of_generator = |span: &Span| taken_share(&span.load, &span.server);
+    let of_server = |span: &Span| taken_share(&span.server, &span.load);
+    (larger(of_generator(window), of_generator(whole)), larger(of_server(window), of_server(whole)))
+}
+
+/// Puts down how much of the time others had the cores of each.
+pub fn report(result: &mut RunResult, of_generator: Option<f64>, of_server: Option<f64>) {
+    for (figure, share) in [(GENERATOR_FIGURE, of_generator), (SERVER_FIGURE, of_server)] {
+        if let Some(share) = share {
+            result.figure(figure, share, "", Better::Neither);
+        }
+    }
+}
+
+/// Of a run that was made of several: the worst its server had in any of them.
+pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
+    if let Some(share) = part.value(SERVER_FIGURE) {
+        let before = result.value(SERVER_FIGURE).unwrap_or(0.0);
+        result.figure(SERVER_FIGURE, share.max(before), "", Better::Neither);
+    }
+}
+
+/// A run whose server, or whose generator where nothing else says how it did, waited for its cores for more than
+/// the limit is not valid. The open loop's generator is judged by its late sends.
+pub fn judge(result: &mut RunResult, taken_max: f64) {
+    let by_cores = ["throughput", closed_loop::KIND].contains(&result.kind.as_str());
+    for (figure, whose, flag, judged) in [
+        (GENERATOR_FIGURE, "the generator", "--pin-load", by_cores),
+        (SERVER_FIGURE, "the server", "--pin-server of `compare`", true),
+    ] {
+        let share = result.value(figure).unwrap_or(0.0);
+        if judged && share > taken_max {
+            result.invalidate(format!(
+                "other programs had {whose}'s core for {:.0} % of the time, {:.0} % are allowed: end \
+                 them, or give {whose} a core of its own, by {flag}; see scripts/tune-host.sh",
+                100.0 * share,
+                100.0 * taken_max
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(kind: &str, generator: f64, server: f64) -> Vec<String> {
+        let mut run = RunResult::new(kind, "x");
+        report(&mut run, Some(generator), Some(server));
+        judge(&mut run, 0.1);
+        assert_eq!(run.valid, run.faults.is_empty());
+        run.faults
+    }
+
+    #[test]
+    fn a_run_without_its_cores_is_not_valid() {
+        assert!(faults("throughput", 0.1, 0.1).is_empty());
+        let fault = &faults("throughput", 0.986, 0.0)[0];
+        assert!(fault.contains("the generator's core for 99 % of the time"), "{fault}");
+        assert_eq!(faults("closed-loop", 0.11, 0.0).len(), 1);
+        let fault = &faults("latency", 0.5, 0.2)[0];
+        assert!(fault.contains("the server's core for 20 % of the time"), "{fault}");
+    }
+
+    #[test]
+    fn a_wait_that_outlasts_the_window_is_seen_in_the_whole() {
+        let thread = |ran: f64, waited: f64, core: usize| ThreadUse {
+            ran,
+            waited,
+            cores: crate::units::CoreList(vec![core]),
+        };
+        let window = Span { load: vec![thread(0.0, 0.0, 1)], server: vec![thread(0.4, 0.5, 0)] };
+        let whole = Span { load: vec![thread(0.1, 0.7, 1)], server: vec![thread(0.9, 0.1, 0)] };
+        let (of_generator, of_server) = taken_of(&window, &whole);
+        assert!((of_generator.unwrap() - 0.7).abs() < 1e-9);
+        assert!((of_server.unwrap() - 0.5).abs() < 1e-9);
+        assert_eq!(taken_of(&Span::default(), &Span::default()), (None, None));
+    }
+
+    #[test]
+    fn the_worst_part_counts() {
+        let mut whole = RunResult::new("sweep", "x");
+        for share in [0.02, 0.3, 0.1] {
+            let mut part = RunResult::new("latency", "x");
+            report(&mut part, Some(0.9), Some(share));
+            keep_worst(&mut whole, &part);
+        }
+        assert_eq!(whole.value(SERVER_FIGURE), Some(0.3));
+        assert_eq!(whole.value(GENERATOR_FIGURE), None);
+    }
+}
