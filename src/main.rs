@@ -1,6 +1,6 @@
 //! The `midge` binary: allocator, arguments, exit code; nothing else.
 //!
-//! The server's only unsafe code is here, two things that have no safe form. Each saves a user memory: see
+//! The server's only unsafe code is here, three things that have no safe form. Each saves a user memory: see
 //! their words.
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -70,6 +70,14 @@ extern "C" fn before_main() {
     midge::base::huge_pages::avoid();
 }
 
+#[expect(unsafe_code, reason = "a sixth of the memory that a burst of connections leaves behind")]
+// SAFETY: mimalloc's own declaration. It may be called at any time, on any thread, with either argument.
+unsafe extern "C" {
+    /// Looks through what the calling thread has freed, and others for it, for memory to give back; `force`: all
+    /// there is, without the usual delay.
+    safe fn mi_collect(force: bool);
+}
+
 fn main() -> ExitCode {
-    midge::server::process::main(std::env::args_os())
+    midge::server::process::main(std::env::args_os(), || mi_collect(false))
 }

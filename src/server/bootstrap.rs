@@ -59,6 +59,8 @@ pub struct Provisions {
     pub system: SystemDoor,
     /// When the server started, by both clocks.
     pub started: (Instant, SystemTime),
+    /// Has the allocator give back what the calling thread no longer needs.
+    pub collect: fn(),
 }
 
 /// Binds and starts everything; returns once every shard accepts connections.
@@ -72,7 +74,7 @@ pub fn start(
     info: impl FnOnce(SocketAddr) -> Info,
     provisions: Provisions,
 ) -> Result<Shards, String> {
-    let Provisions { unix, tls, system, started } = provisions;
+    let Provisions { unix, tls, system, started, collect } = provisions;
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
@@ -153,6 +155,7 @@ pub fn start(
             server: counters.clone(),
             system: system.clone(),
             started,
+            collect,
             random_seed: fastrand::u64(..),
         };
         let ready = ready.clone();

@@ -46,8 +46,8 @@ use crate::system::server_info::ServerInfo;
 /// How long connections get to send what they owe when the server stops.
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
 
-/// The whole process.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+/// The whole process. `collect` has the allocator give back what the calling thread no longer needs.
+pub fn main(arguments: impl Iterator<Item = OsString>, collect: fn()) -> ExitCode {
     let Arguments { arguments, warning } = argv_secrets::hide(arguments);
     if let Some(warning) = warning {
         eprintln!("{warning}");
@@ -56,7 +56,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let argv0 = arguments.next().unwrap_or_default();
     match args::parse(&argv0, arguments) {
         Invocation::Run(start) => match args::check_usable(&start.options) {
-            Ok(()) => serve(*start),
+            Ok(()) => serve(*start, collect),
             Err(reason) => {
                 eprintln!("{}: {reason}", program_name());
                 ExitCode::FAILURE
@@ -87,7 +87,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn serve(start: Start) -> ExitCode {
+fn serve(start: Start, collect: fn()) -> ExitCode {
     panic_hook::install();
     let log = match ServerLog::start(&start.options.log) {
         Ok(log) => log,
@@ -96,7 +96,7 @@ fn serve(start: Start) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match run(start, &log) {
+    let code = match run(start, &log, collect) {
         Ok(()) => 0,
         Err(text) => {
             crate::fatal!("{text}");
@@ -140,7 +140,7 @@ struct Server<'a> {
     heartbeat: RefCell<Heartbeat>,
 }
 
-fn run(start: Start, log: &ServerLog) -> Result<(), String> {
+fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
     let (sender, orders) = channel();
@@ -184,7 +184,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         &auth,
         placement,
         |at| info(&identity, &options, at),
-        Provisions { unix, tls, system, started },
+        Provisions { unix, tls, system, started, collect },
     )?;
     let live = Live {
         options: options.clone(),

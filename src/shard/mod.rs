@@ -91,6 +91,12 @@ pub struct Shard {
     stopped: Cell<bool>,
     /// It has asked for them.
     huge_pages: Cell<bool>,
+    /// Has the allocator give back what this thread no longer needs.
+    collect: fn(),
+    /// Connections and interest at the last tick.
+    held: Cell<usize>,
+    /// Further ticks that collect.
+    collections: Cell<u32>,
 }
 
 /// Bytes of an allocation that is a mapping of its own in the allocator.
@@ -102,6 +108,9 @@ const NUDGE_BYTES: usize = 2 << 20;
 fn nudge_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
 }
+
+/// Ticks in a row at which the allocator looks for what was freed.
+const COLLECTIONS: u32 = 3;
 
 /// One look at all connections, a part of them a turn.
 #[derive(Default)]
@@ -184,7 +193,23 @@ impl Shard {
         self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
         self.choose_page_size();
         self.trim();
-        nudge_allocator();
+        self.give_back(pass.shrinks);
+    }
+
+    /// Has freed memory given back. Where something went since the last tick the allocator looks for all that was
+    /// freed, by other threads too, and again at the next ticks, because it waits before it gives back.
+    fn give_back(&self, shrinks: usize) {
+        let held = self.registry.borrow().len() + self.broker.borrow().interest_total();
+        if self.held.replace(held) > held || shrinks > 0 {
+            self.collections.set(COLLECTIONS);
+        }
+        match self.collections.get().checked_sub(1) {
+            Some(left) => {
+                self.collections.set(left);
+                (self.collect)();
+            }
+            None => nudge_allocator(),
+        }
     }
 
     /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the

@@ -62,6 +62,8 @@ pub struct ShardSeed {
     pub system: SystemDoor,
     /// Of the server, by both clocks.
     pub started: (Instant, SystemTime),
+    /// Has the allocator give back what this thread no longer needs.
+    pub collect: fn(),
     /// Seeds hashes and queue picks.
     pub random_seed: u64,
 }
@@ -151,6 +153,9 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         refusing: Cell::new(false),
         stopped: Cell::new(false),
         huge_pages: Cell::new(false),
+        collect: seed.collect,
+        held: Cell::default(),
+        collections: Cell::default(),
     });
     // Weak: the shard owns the hook.
     let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));

@@ -1,3 +1,5 @@
+//! Runs against the same messages one by one.
+
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
