@@ -194,6 +194,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
         config_loaded: started.1,
         tls: build_monitor_tls(&options)?,
         certificate_ends,
+        is_leaving: false,
     };
     let live = Arc::new(Mutex::new(live));
     let fixed = Fixed {
@@ -497,6 +498,7 @@ impl Server<'_> {
             config_loaded: SystemTime::now(),
             tls: monitor_tls,
             certificate_ends,
+            is_leaving: false,
         };
         self.options = options;
         self.auth = auth;
@@ -507,6 +509,7 @@ impl Server<'_> {
     /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
     fn lame_duck(&self, orders: &Receiver<Order>) {
         tracing::info!("Entering lame duck mode, stop accepting new clients");
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).is_leaving = true;
         self.tell(events::lame_duck_subject);
         let shards = &self.shards;
         run_on_all(shards, |shard| shard.stop_listening());
