@@ -279,17 +279,30 @@ fn connz_shows_open_and_closed_connections() {
     assert_eq!(monitored.json("/connz?auth=1&cid=5")["connections"][0]["name_tag"], "$G");
 }
 
+/// As in nats-server: the time from the connection to its CONNECT stands in for it until a PING is answered.
 #[test]
-fn a_round_trip_time_is_measured_for_who_is_looked_at() {
+fn a_round_trip_time_is_there_from_connect_on() {
     let monitored = Monitored::start("");
     let mut client = monitored.client("measured");
-    assert_eq!(monitored.json("/connz")["connections"][0]["rtt"], "0s");
+    let rtt = |state: &str| {
+        let connz = monitored.json(&format!("/connz?state={state}"));
+        connz["connections"][0]["rtt"].as_str().map(str::to_owned)
+    };
+    assert_ne!(rtt("open").unwrap(), "0s");
+    // The first PING comes early all the same.
     let deadline = Instant::now() + WAIT_MAX;
     assert_eq!(client.take_line(deadline).as_deref(), Some(&b"PING\r\n"[..]));
     client.send(b"PONG\r\n").unwrap();
-    let connz = monitored.json_when("/connz", |connz| connz["connections"][0]["rtt"] != "0s");
-    let rtt = connz["connections"][0]["rtt"].as_str().unwrap().to_owned();
-    assert!(rtt.ends_with('s'), "{rtt}");
+    client.round_trip().unwrap();
+    let measured = rtt("open").unwrap();
+    assert_ne!(measured, "0s");
+    client.close();
+    monitored.json_when("/connz?state=closed", |connz| connz["num_connections"] == 1);
+    assert_eq!(rtt("closed"), Some(measured));
+
+    let mut stranger = RawClient::connect(monitored.server.address()).unwrap();
+    stranger.round_trip().unwrap();
+    assert_eq!(rtt("open").as_deref(), Some("0s"), "it never said CONNECT");
 }
 
 #[test]
@@ -418,6 +431,33 @@ fn accounts_are_told_apart_and_no_endpoint_tells_a_secret() {
         let body = monitored.get(path).body;
         assert!(!body.contains("planted"), "{path}: {body}");
     }
+}
+
+/// As nats-server 2.14.5 tells of the same file: weights add up, and what is left of 100 keeps the subject.
+#[test]
+fn mappings_of_an_account_are_told() {
+    let config = r#"accounts: { APP: { users: [{user: ann, password: planted}], mappings: {
+        orders: orders.v2, "a.*": "b.$1",
+        w: [{destination: w1, weight: 30%}, {destination: w2, weight: 50%}],
+        c: [{destination: c1, weight: 100%, cluster: east}] } } }"#;
+    let monitored = Monitored::start(config);
+    let told = monitored.json("/accountz?acc=APP")["account_detail"]["mappings"].clone();
+    let expected = serde_json::json!({
+        "a.*": [{"subject": "b.$1", "weight": 100}],
+        "c": [
+            {"subject": "c", "weight": 100},
+            {"subject": "c1", "weight": 100, "cluster": "east"},
+        ],
+        "orders": [{"subject": "orders.v2", "weight": 100}],
+        "w": [
+            {"subject": "w", "weight": 20},
+            {"subject": "w1", "weight": 50},
+            {"subject": "w2", "weight": 100},
+        ],
+    });
+    assert_eq!(told, expected);
+    let global = monitored.json("/accountz?acc=$G");
+    assert_eq!(global["account_detail"].get("mappings"), None);
 }
 
 /// As nats-server 2.14.5: while the last clients are sent away, nobody is to be sent here.

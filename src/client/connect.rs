@@ -42,6 +42,8 @@ impl ClientSession {
         broker: &mut Broker,
         json: &[u8],
     ) -> Result<(), CloseReason> {
+        // A client answers INFO with it. Source: nats-server computeRTT.
+        self.rtt = Some(self.started.elapsed().max(Duration::from_nanos(1)));
         if let Err(error) = self.connect.merge(json) {
             log_client!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::session::{ClientSession, Stage};
+use super::session::ClientSession;
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
 use crate::auth::state::AuthState;
 use crate::base::ids::{ClientKey, ConnectionId};
@@ -12,7 +12,6 @@ use crate::config::auth_options::PermissionOptions;
 use crate::config::options::Options;
 use crate::net::listener::Peer;
 use crate::net::tls::TlsFacts;
-use crate::protocol::nats::encode;
 use crate::protocol::nats::handshake::{ConnectOptions, Info};
 
 /// One session as it stands now. Borrowed: whoever wants to keep something copies it.
@@ -75,17 +74,6 @@ impl ClientSession {
     /// The permissions its user was given in the configuration, if any.
     pub fn permission_options(&self) -> Option<Arc<PermissionOptions>> {
         self.permissions.options().cloned()
-    }
-
-    /// Sends a PING to a client library whose round-trip time is asked for and not known yet, so that the
-    /// next answer has it. Source: nats-server server/client.go getRTT.
-    pub fn measure_round_trip(&mut self, now: Instant) {
-        let wanted = self.rtt.is_none() && self.pings_outstanding == 0;
-        if wanted && self.stage == Stage::Connected && !self.connect.lang.is_empty() {
-            self.pings_outstanding = 1;
-            self.ping_sent = now;
-            self.outbox.push_bytes(encode::PING);
-        }
     }
 
     pub fn facts(&self, now: Instant) -> SessionFacts<'_> {

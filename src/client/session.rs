@@ -163,9 +163,9 @@ pub struct ClientSession {
     pub(super) detached: bool,
     pub(super) ping_at: Instant,
     pub(super) pings_outstanding: u32,
-    pub(super) ping_sent: Instant,
+    /// The last PING of ours.
+    pub(super) ping_sent: Option<Instant>,
     pub(super) rtt: Option<Duration>,
-    rtt_measured: Instant,
     /// Set by any batch, looked at and cleared when a PING is due.
     pub(super) active_at: Instant,
     pub(super) active: bool,
@@ -247,9 +247,8 @@ impl ClientSession {
             detached: false,
             ping_at: now + options.keep_alive.ping_interval,
             pings_outstanding: 0,
-            ping_sent: now,
+            ping_sent: None,
             rtt: None,
-            rtt_measured: now,
             active_at: now,
             active: false,
             last_subscriptions: None,
@@ -321,9 +320,9 @@ impl ClientSession {
             Command::Ping => self.pong(),
             Command::Pong => {
                 self.pings_outstanding = 0;
-                let now = Instant::now();
-                self.rtt = Some(now.saturating_duration_since(self.ping_sent));
-                self.rtt_measured = now;
+                if let Some(sent) = self.ping_sent {
+                    self.rtt = Some(sent.elapsed());
+                }
             }
             Command::Connect { json } => {
                 self.forget_answers();
@@ -939,8 +938,9 @@ impl Session for ClientSession {
             (options.keep_alive.ping_interval, options.keep_alive.ping_max);
         self.ping_at = now + ping_interval;
         let quiet = now.saturating_duration_since(self.active_at) >= ping_interval;
-        let rtt_known =
-            self.rtt.is_some() && now.saturating_duration_since(self.rtt_measured) < RTT_AGE_MAX;
+        // What a CONNECT says of the time is only an estimate.
+        let rtt_known = self.rtt.is_some()
+            && self.ping_sent.is_some_and(|sent| now.saturating_duration_since(sent) < RTT_AGE_MAX);
         if !quiet && rtt_known {
             return None;
         }
@@ -952,7 +952,7 @@ impl Session for ClientSession {
             return Some(CloseReason::StaleConnection);
         }
         self.pings_outstanding += 1;
-        self.ping_sent = now;
+        self.ping_sent = Some(now);
         self.outbox.push_bytes(encode::PING);
         None
     }

@@ -383,8 +383,7 @@ fn report(
         list.iter().map(|one| SubscriptionReport::new(one, is_closed.then_some(&details.account)))
     };
     let is_global = details.account == GLOBAL_ACCOUNT_NAME;
-    // Of a connection that is gone nats-server no longer knows.
-    let tls = details.tls.as_ref().filter(|_| !is_closed);
+    let tls = details.tls.as_ref();
     let when_auth = |text: &str| if options.auth { text.to_owned() } else { String::new() };
     ConnectionReport {
         cid: numbers.id,

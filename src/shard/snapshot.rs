@@ -278,11 +278,10 @@ impl Shard {
             }
             visited += 1;
             let Some(entry) = registry.get(*place) else { continue };
-            let mut session = entry.session.borrow_mut();
+            let session = entry.session.borrow();
             if session.id.0 != *id || session.is_detached() {
                 continue;
             }
-            session.measure_round_trip(now);
             let facts = session.facts(now);
             let mut described = details(&facts, broker.subscription_count(facts.key));
             if subscriptions_max > 0 {
