@@ -36,6 +36,7 @@ use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::command::{Command, Publish};
+use crate::protocol::nats::complaint;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
@@ -622,21 +623,26 @@ impl ClientSession {
         self.log_error(log_text);
     }
 
+    /// Tells what is wrong with the command that begins at `start`.
     #[cold]
-    fn protocol_error(&mut self, error: ProtocolError) -> CloseReason {
-        if let ProtocolError::MaximumPayload { size } = error {
-            let max = self.limits.payload_bytes_max;
-            self.log_error(&format!("maximum payload exceeded: {size} vs {max}"));
-        }
-        if let ProtocolError::BadArguments(what) = error {
-            self.log_error(what);
-        }
+    fn protocol_error(&mut self, error: ProtocolError, input: &[u8], start: usize) -> CloseReason {
         if let Some(text) = error.wire_text() {
             self.outbox.push_error(text);
-            if !matches!(error, ProtocolError::MaximumPayload { .. }) {
-                self.log_error(text);
-            }
         }
+        self.log_error(&match error {
+            ProtocolError::UnknownOperation => complaint::unknown_operation(input, start),
+            ProtocolError::BadArguments(what, None) => what.to_owned(),
+            ProtocolError::BadArguments(what, Some(arguments)) => {
+                let arguments = arguments.of(&input[start..]);
+                format!("{what}: {}", complaint::arguments(arguments))
+            }
+            ProtocolError::MaximumControlLine => text::MAXIMUM_CONTROL_LINE.to_owned(),
+            ProtocolError::MaximumPayload { size } => {
+                let max = self.limits.payload_bytes_max;
+                format!("maximum payload exceeded: {size} vs {max}")
+            }
+            ProtocolError::PeerError => "Client Error".to_owned(),
+        });
         error.close_reason()
     }
 
@@ -879,7 +885,10 @@ impl Session for ClientSession {
                     input.expect(needed);
                     break Step::ReadMore;
                 }
-                Err(error) => break Step::Close(self.protocol_error(error)),
+                Err(error) => {
+                    let reason = self.protocol_error(error, input.bytes(), consumed_total);
+                    break Step::Close(reason);
+                }
             }
         };
         let remote_pace = broker.remote_pace(self.key).cloned();
