@@ -529,6 +529,8 @@ fn a_certificate_says_which_user_it_is() {
     alice.send(b"PUB denied 0\r\n\r\n").unwrap();
     let refusal = alice.line_with("-ERR").unwrap();
     assert_eq!(refusal, "-ERR 'Permissions Violation for Publish to \"denied\"'\r\n");
+    // The log names the user, though CONNECT did not.
+    wait_for_log(&server, "- \"$G/user:CN=alice\" - Publish Violation - Subject \"denied\"");
     let mut bob = open("bob");
     bob.send(b"CONNECT {\"verbose\":false}\r\n").unwrap();
     assert_eq!(bob.line_with("-ERR").unwrap(), "-ERR 'Authorization Violation'\r\n");

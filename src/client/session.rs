@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::connect::{LoginWait, unlimited_if_zero};
 use super::opening::Opening;
+use super::rare_lines::{RareLines, SAME_LINE_INTERVAL, SUBSCRIPTION_LIMIT_INTERVAL};
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
 use crate::auth::mapping::Mapped;
@@ -20,7 +21,7 @@ use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_res
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::PACE_MS_MAX;
+use crate::base::limits::{PACE_MS_MAX, STALL_MS_LOGGED_MIN};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
@@ -68,6 +69,7 @@ pub struct ClientContext {
     pub mapped: RefCell<Vec<u8>>,
     /// Scratch space for a run of messages.
     pub tails: RefCell<Vec<Tail>>,
+    pub rare_lines: RareLines,
     /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
     pub report: Box<Reporter>,
 }
@@ -167,6 +169,8 @@ pub struct ClientSession {
     /// The last PING of ours.
     pub(super) ping_sent: Option<Instant>,
     pub(super) rtt: Option<Duration>,
+    /// When it began to wait for consumers that are slower, if it does.
+    stalled_since: Option<Instant>,
     /// Set by any batch, looked at and cleared when a PING is due.
     pub(super) active_at: Instant,
     pub(super) active: bool,
@@ -250,6 +254,7 @@ impl ClientSession {
             pings_outstanding: 0,
             ping_sent: None,
             rtt: None,
+            stalled_since: None,
             active_at: now,
             active: false,
             last_subscriptions: None,
@@ -258,6 +263,11 @@ impl ClientSession {
             in_bytes: 0,
             context,
         }
+    }
+
+    /// The line about one client too many.
+    pub fn say_refused(&self) {
+        self.log_rarely(text::MAXIMUM_CONNECTIONS);
     }
 
     /// INFO as this connection sees it.
@@ -557,7 +567,7 @@ impl ClientSession {
             return;
         }
         if broker.subscription_count(self.key) >= self.subscriptions_max {
-            self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
+            self.refuse_for_the_limit();
             return;
         }
         if !subject::is_valid_filter(filter) {
@@ -616,6 +626,25 @@ impl ClientSession {
         }
     }
 
+    #[cold]
+    fn refuse_for_the_limit(&self) {
+        let text = text::MAXIMUM_SUBSCRIPTIONS;
+        self.outbox.push_error(text);
+        let (lines, interval) = (&self.context.rare_lines, SUBSCRIPTION_LIMIT_INTERVAL);
+        if lines.may_log(text, self.account, Instant::now(), interval) {
+            self.log_error(text);
+        }
+    }
+
+    /// A line in the way of nats-server's RateLimitErrorf, unless another client just had the same.
+    #[cold]
+    pub(super) fn log_rarely(&self, text: &'static str) {
+        let (lines, now) = (&self.context.rare_lines, Instant::now());
+        if lines.may_log(text, self.account, now, SAME_LINE_INTERVAL) {
+            log_client!(error, self, "{text}{}", self.label_end());
+        }
+    }
+
     /// An error that leaves the connection open.
     #[cold]
     fn violation(&self, wire_text: &str, log_text: &str) {
@@ -663,10 +692,7 @@ impl ClientSession {
                 if self.context.auth.borrow().authenticator.has_no_auth_user() {
                     return self.log_in(broker);
                 }
-                self.log_error("authentication error");
-                self.report(broker, Report::Refused);
-                self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
-                Err(CloseReason::AuthenticationFailure)
+                Err(self.authentication_failed(broker))
             }
             _ => Ok(()),
         }
@@ -697,9 +723,10 @@ impl ClientSession {
         None
     }
 
-    /// `ip:port - cid:N`, with what CONNECT told of the client library.
+    /// `ip:port - cid:N`; once somebody is let in also what CONNECT told of the client library, and who it is.
     pub fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.host(), self.peer.port(), self.id);
+        let Some(identity) = &self.identity else { return label };
         let connect = &self.connect;
         if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {
             let mut parts = Vec::new();
@@ -713,13 +740,7 @@ impl ClientSession {
             }
             label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
         }
-        if let Some(identity) = &self.identity {
-            let user = match (&connect.nkey[..], &connect.user[..], &connect.auth_token[..]) {
-                ("", "", "") => return label,
-                ("", "", _) => "token".into(),
-                ("", user, _) => format!("user:{user}"),
-                (nkey, _, _) => format!("nkey:{nkey}"),
-            };
+        if let Some(user) = self.user_label() {
             let who = format!("{}/{user}", identity.account.name);
             label.push_str(&format!(" - {}", quoted(who.as_bytes())));
         }
@@ -741,6 +762,21 @@ impl ClientSession {
             })
         });
         self.outbox.set_trace(self.trace.clone());
+    }
+
+    /// The line nats-server writes about a publisher that slow consumers held up. Source: resetReadLoopStallTime.
+    #[cold]
+    fn say_stalled(&self, stalled: Duration) {
+        const KIND: &str = "Producer was stalled for a total of";
+        let (lines, now) = (&self.context.rare_lines, Instant::now());
+        if stalled < Duration::from_millis(STALL_MS_LOGGED_MIN)
+            || !lines.may_log(KIND, self.account, now, SAME_LINE_INTERVAL)
+        {
+            return;
+        }
+        let rounded = i64::try_from((stalled.as_micros() + 500) / 1000).unwrap_or(i64::MAX);
+        let total = format_duration(SignedDuration(rounded.saturating_mul(1_000_000)));
+        log_client!(warn, self, "{KIND} {total}{}", self.label_end());
     }
 
     /// The line nats-server writes about a consumer that was too slow.
@@ -815,6 +851,9 @@ impl Session for ClientSession {
             return step;
         }
         self.active = true;
+        if let Some(since) = self.stalled_since.take() {
+            self.say_stalled(since.elapsed());
+        }
         let handle = self.context.broker.clone();
         let mut broker = handle.borrow_mut();
         let messages_before = (self.in_messages, self.in_bytes);
@@ -902,6 +941,7 @@ impl Session for ClientSession {
         }
         if matches!(step, Step::ReadMore | Step::Again) {
             if let Some(wait) = self.end_of_batch() {
+                self.stalled_since = matches!(wait, Wait::Sent { .. }).then(Instant::now);
                 return Step::WaitFor(wait);
             }
             if let Some(gate) = remote_pace
@@ -909,6 +949,7 @@ impl Session for ClientSession {
             {
                 let until = gate.value() + 1;
                 let at_most = Some(Duration::from_millis(PACE_MS_MAX));
+                self.stalled_since = Some(Instant::now());
                 return Step::WaitFor(Wait::Gate { gate, until, at_most });
             }
         }

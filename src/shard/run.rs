@@ -25,6 +25,7 @@ use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
+use crate::client::rare_lines::RareLines;
 use crate::client::session::{ClientContext, ShardCounters};
 use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
@@ -121,6 +122,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             }),
             mapped: RefCell::default(),
             tails: RefCell::default(),
+            rare_lines: RareLines::default(),
         }),
         broker,
         server: seed.server,
