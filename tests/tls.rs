@@ -556,6 +556,7 @@ fn a_renewed_certificate_is_for_new_clients_and_old_ones_stay() {
     world.write_pair("server", &renewed);
     server.signal(Signal::HUP).unwrap();
     wait_for_log(&server, "Reloaded server configuration");
+    wait_for_log(&server, "Reloaded: tls = enabled");
     let new = world.connect(&server);
     let der =
         |pair: &Pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();

@@ -139,6 +139,8 @@ struct Server<'a> {
     /// Scheme and address.
     monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
+    /// Of the certificates in force.
+    tls_fingerprint: Option<[u8; 32]>,
 }
 
 fn run(start: Start, log: &ServerLog) -> Result<(), String> {
@@ -160,6 +162,7 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     }
     let tls = args::build_tls(&options)?;
     let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+    let tls_fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
@@ -217,8 +220,18 @@ fn run(start: Start, log: &ServerLog) -> Result<(), String> {
     let flags = start.flags;
     let heartbeat = Heartbeat::new(Notify::from_environment(), shards.handles.clone());
     let heartbeat = RefCell::new(heartbeat);
-    let mut server =
-        Server { options, auth, flags, identity, shards, log, live, monitor_address, heartbeat };
+    let mut server = Server {
+        options,
+        auth,
+        flags,
+        identity,
+        shards,
+        log,
+        live,
+        monitor_address,
+        heartbeat,
+        tls_fingerprint,
+    };
     server.announce_ready(&mut files)?;
     server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
@@ -469,6 +482,8 @@ impl Server<'_> {
         // The files are read again even if the block is the same: certificates are renewed in place.
         let tls = args::build_tls(&reload.options)?;
         let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+        let fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
+        let tls_renewed = fingerprint.is_some() && fingerprint != self.tls_fingerprint;
         let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
@@ -488,8 +503,8 @@ impl Server<'_> {
             shard.set_tls(tls);
             shard.reload(options, auth, info);
         });
-        for row in &reload.plan.rows {
-            tracing::info!("Reloaded: {}", reload::announcement(row, &options));
+        for line in reload::announcements(&reload.plan, &self.options, &options, tls_renewed) {
+            tracing::info!("{line}");
         }
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live {
             options: options.clone(),
@@ -500,6 +515,7 @@ impl Server<'_> {
             certificate_ends,
             is_leaving: false,
         };
+        self.tls_fingerprint = fingerprint;
         self.options = options;
         self.auth = auth;
         self.shards.info = info;

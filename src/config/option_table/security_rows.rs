@@ -60,13 +60,13 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "A token every client must show, or a bcrypt hash of it."
     )
     .flag(&["auth"], "<token>"),
-    row!(
+    hidden_row!(
         "authorization.timeout",
         "AuthTimeout",
         Part { shape: "seconds or duration", flag: PartFlag::None },
         "2s",
         Live,
-        auth.timeout,
+        |options| options.auth_timeout(),
         "Time a client has to log in; with TLS, the TLS timeout and one second."
     ),
     hidden_row!(
