@@ -8,6 +8,8 @@ mod drivers;
 mod log_lines;
 #[path = "process/refusals.rs"]
 mod refusals;
+#[path = "process/resources.rs"]
+mod resources;
 #[path = "process/unix_socket.rs"]
 mod unix_socket;
 

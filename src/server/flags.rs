@@ -155,7 +155,7 @@ impl Flags {
             Kind::Integer { min, max, set } | Kind::Bytes { min, max, set } => {
                 let number = parse_integer(value).map_err(|error| error.text().to_string());
                 number.and_then(|number| {
-                    check_range(name, number, min, max).map(|()| set(options, number))
+                    check_range(row, name, number, min, max).map(|()| set(options, number))
                 })
             }
             Kind::Duration { set, .. } => {

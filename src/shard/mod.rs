@@ -6,7 +6,7 @@ pub mod snapshot;
 pub mod system;
 
 pub use offload::Offload;
-pub use run::{ShardSeed, run};
+pub use run::{Ready, ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
