@@ -47,8 +47,11 @@ impl<'a> Reader<'a> {
     pub fn refuse_later(&mut self, at: &Value, feature: &str) {
         let text = format!("{}: {}", at.place(), later::refusal(feature));
         if self.allow_unsupported {
-            self.unsupported
-                .push(format!("{}: {feature} is not supported yet, ignored", at.place()));
+            self.unsupported.push(format!(
+                "{}: {}, ignored",
+                at.place(),
+                later::not_supported(feature)
+            ));
         } else {
             self.errors.push(text);
         }

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::certificate;
 use crate::base::counters::RateWindow;
-use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES};
+use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES_REFUSED};
 use crate::config::surroundings::file_error_text;
 use crate::config::tls_options::{CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion};
 
@@ -186,7 +186,7 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
             "CurveP256" => ring::kx_group::SECP256R1,
             "CurveP384" => ring::kx_group::SECP384R1,
             _ => {
-                assert!(CURVES.contains(&name.as_str()), "configuration checks the names");
+                assert!(CURVES_REFUSED.contains(&name.as_str()), "configuration checks the names");
                 return Err(format!("tls: curve preference {name} is not supported"));
             }
         });

@@ -176,7 +176,7 @@ impl Flags {
                 Ok(())
             }
             Kind::Later(feature) if self.allow_unsupported() => {
-                let_through.push(format!("-{name}: {feature} is not supported yet, ignored"));
+                let_through.push(format!("-{name}: {}, ignored", later::not_supported(feature)));
                 Ok(())
             }
             Kind::Later(feature) => Err(later::refusal(feature)),
