@@ -25,6 +25,7 @@ use midge::base::limits::{CHUNK_BYTES, HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, V
 use midge::base::pool::BufferPool;
 use midge::broker::Broker;
 use midge::broker::outbox::Outbox;
+use midge::client::rare_lines::RareLines;
 use midge::client::session::{ClientContext, ClientSession, ShardCounters};
 use midge::config::auth_options::Secret;
 use midge::config::load;
@@ -284,6 +285,7 @@ impl House {
             report: Box::new(|_, _, _| {}),
             mapped: RefCell::default(),
             tails: RefCell::default(),
+            rare_lines: RareLines::default(),
         });
         Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
     }

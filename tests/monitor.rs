@@ -527,6 +527,72 @@ fn accounts_are_told_apart_and_no_endpoint_tells_a_secret() {
     }
 }
 
+/// As nats-server 2.14.5 tells of the same file: weights add up, and what is left of 100 keeps the subject.
+#[test]
+fn mappings_of_an_account_are_told() {
+    let config = r#"accounts: { APP: { users: [{user: ann, password: planted}], mappings: {
+        orders: orders.v2, "a.*": "b.$1",
+        w: [{destination: w1, weight: 30%}, {destination: w2, weight: 50%}],
+        c: [{destination: c1, weight: 100%, cluster: east}] } } }"#;
+    let monitored = Monitored::start(config);
+    let told = monitored.json("/accountz?acc=APP")["account_detail"]["mappings"].clone();
+    let expected = serde_json::json!({
+        "a.*": [{"subject": "b.$1", "weight": 100}],
+        "c": [
+            {"subject": "c", "weight": 100},
+            {"subject": "c1", "weight": 100, "cluster": "east"},
+        ],
+        "orders": [{"subject": "orders.v2", "weight": 100}],
+        "w": [
+            {"subject": "w", "weight": 20},
+            {"subject": "w1", "weight": 50},
+            {"subject": "w2", "weight": 100},
+        ],
+    });
+    assert_eq!(told, expected);
+    let global = monitored.json("/accountz?acc=$G");
+    assert_eq!(global["account_detail"].get("mappings"), None);
+}
+
+/// As nats-server 2.14.5: while the last clients are sent away, nobody is to be sent here.
+#[test]
+fn in_lame_duck_mode_the_server_is_not_healthy() {
+    let monitored = Monitored::start("lame_duck_grace_period: 25s");
+    let client = monitored.client("last");
+    assert_eq!(monitored.get("/healthz").status, 200);
+    monitored.server.signal(rustix::process::Signal::USR2).unwrap();
+    let told = monitored
+        .server
+        .log()
+        .wait_for(0, WAIT_MAX, |line| line.contains("Entering lame duck mode").then_some(()));
+    assert!(told.is_some());
+    let deadline = Instant::now() + WAIT_MAX;
+    while monitored.get("/healthz").status == 200 {
+        assert!(Instant::now() < deadline, "it is healthy on and on");
+    }
+    let error = "failed to be ready for connections after 1ms: server";
+    let plain = format!(r#"{{"status":"error","error":"{error}"}}"#);
+    let detailed =
+        format!(r#"{{"status":"error","errors":[{{"type":"CONNECTION","error":"{error}"}}]}}"#);
+    for (path, body) in [
+        ("/healthz", &plain),
+        ("/healthz?js-server-only=true", &plain),
+        ("/healthz?js-enabled-only=1", &plain),
+        ("/healthz?details=1", &detailed),
+    ] {
+        let answer = monitored.get(path);
+        assert_eq!((answer.status, &answer.body), (500, body), "{path}");
+    }
+    // What is asked wrongly is told first.
+    assert_eq!(monitored.get("/healthz?stream=x").status, 400);
+    for text in [&format!("Healthcheck failed: \"{error}\""), "Healthcheck failed: 1 errors"] {
+        let line =
+            |line: &str| line.contains("[WRN]").then(|| line.contains(text)).filter(|is| *is);
+        assert!(monitored.server.log().wait_for(0, WAIT_MAX, line).is_some(), "{text}");
+    }
+    drop(client);
+}
+
 const ENDPOINTS: [&str; 14] = [
     "/varz",
     "/connz",

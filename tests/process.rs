@@ -6,6 +6,10 @@ mod support;
 mod drivers;
 #[path = "process/log_lines.rs"]
 mod log_lines;
+#[path = "process/refusals.rs"]
+mod refusals;
+#[path = "process/resources.rs"]
+mod resources;
 #[path = "process/unix_socket.rs"]
 mod unix_socket;
 

@@ -529,6 +529,8 @@ fn a_certificate_says_which_user_it_is() {
     alice.send(b"PUB denied 0\r\n\r\n").unwrap();
     let refusal = alice.line_with("-ERR").unwrap();
     assert_eq!(refusal, "-ERR 'Permissions Violation for Publish to \"denied\"'\r\n");
+    // The log names the user, though CONNECT did not.
+    wait_for_log(&server, "- \"$G/user:CN=alice\" - Publish Violation - Subject \"denied\"");
     let mut bob = open("bob");
     bob.send(b"CONNECT {\"verbose\":false}\r\n").unwrap();
     assert_eq!(bob.line_with("-ERR").unwrap(), "-ERR 'Authorization Violation'\r\n");
@@ -554,6 +556,7 @@ fn a_renewed_certificate_is_for_new_clients_and_old_ones_stay() {
     world.write_pair("server", &renewed);
     server.signal(Signal::HUP).unwrap();
     wait_for_log(&server, "Reloaded server configuration");
+    wait_for_log(&server, "Reloaded: tls = enabled");
     let new = world.connect(&server);
     let der =
         |pair: &Pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap();

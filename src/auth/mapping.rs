@@ -4,6 +4,7 @@
 //! order of the file. Source of the behaviour: nats-server server/accounts.go (AddWeightedMappings,
 //! selectMappedSubject).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -25,10 +26,22 @@ struct Rule {
     source_has_wildcard: bool,
     /// By rising weight.
     destinations: Vec<Destination>,
+    /// Every destination as the operator is told of it, also those of other clusters.
+    told: Vec<ToldDestination>,
+}
+
+/// A destination for monitoring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldDestination {
+    pub subject: String,
+    /// In percent, with those of the same cluster before it.
+    pub weight_end: u8,
+    pub cluster: Option<String>,
 }
 
 #[derive(Clone, Debug)]
 struct Destination {
+    subject: String,
     transform: Transform,
     /// A random number below 100 that is below this, and not below the one before, picks it.
     weight_end: u8,
@@ -68,6 +81,11 @@ impl Mappings {
         self.rules.is_empty()
     }
 
+    /// Every source with its destinations.
+    pub fn told(&self) -> impl Iterator<Item = (&[u8], &[ToldDestination])> {
+        self.rules.iter().map(|rule| (&*rule.source, &rule.told[..]))
+    }
+
     /// Looks up where `subject` goes. `output` is cleared and holds the new subject if there is one.
     pub fn map(&self, subject: &[u8], random: &mut fastrand::Rng, output: &mut Vec<u8>) -> Mapped {
         output.clear();
@@ -105,8 +123,9 @@ impl Rule {
         let source_has_wildcard = subject::has_wildcard(input.source.as_bytes());
         let source_is_listed =
             input.destinations.iter().any(|destination| destination.subject == input.source);
-        let mut general = Vec::new();
-        let mut of_this_cluster = Vec::new();
+        // By cluster; None = wherever no cluster has its own.
+        let mut groups: BTreeMap<Option<&str>, Vec<Destination>> = BTreeMap::new();
+        groups.insert(None, Vec::new());
         for (index, destination) in input.destinations.iter().enumerate() {
             let earlier = &input.destinations[..index];
             if earlier.iter().any(|known| known.subject == destination.subject) {
@@ -124,31 +143,37 @@ impl Rule {
             // Destinations of other clusters are checked too, so that one file is good for all servers.
             let transform = Transform::compile(&input.source, &destination.subject)
                 .map_err(|error| fail(Reason::Destination(destination.subject.clone(), error)))?;
-            let compiled = Destination { transform, weight_end: destination.weight };
-            match destination.cluster.as_deref() {
-                None => general.push(compiled),
-                Some(name) if Some(name) == cluster_name => of_this_cluster.push(compiled),
-                Some(_) => {}
+            let (subject, weight_end) = (destination.subject.clone(), destination.weight);
+            let compiled = Destination { subject, transform, weight_end };
+            groups.entry(destination.cluster.as_deref()).or_default().push(compiled);
+        }
+        for destinations in groups.values_mut() {
+            let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
+            // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
+            if total != 100 && !source_is_listed {
+                let transform = Transform::compile(&input.source, &identity_of(&input.source))
+                    .map_err(|error| fail(Reason::Destination(input.source.clone(), error)))?;
+                let (subject, weight_end) = (input.source.clone(), 100 - total);
+                destinations.push(Destination { subject, transform, weight_end });
+            }
+            destinations.sort_by_key(|destination| destination.weight_end);
+            let mut end = 0;
+            for destination in destinations {
+                end += destination.weight_end;
+                destination.weight_end = end;
             }
         }
-        let mut destinations = match of_this_cluster.is_empty() {
-            true => general,
-            false => of_this_cluster,
-        };
-        let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
-        // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
-        if total != 100 && !source_is_listed {
-            let transform = Transform::compile(&input.source, &identity_of(&input.source))
-                .map_err(|error| fail(Reason::Destination(input.source.clone(), error)))?;
-            destinations.push(Destination { transform, weight_end: 100 - total });
-        }
-        destinations.sort_by_key(|destination| destination.weight_end);
-        let mut end = 0;
-        for destination in &mut destinations {
-            end += destination.weight_end;
-            destination.weight_end = end;
-        }
-        Ok(Self { source: input.source.as_bytes().into(), source_has_wildcard, destinations })
+        let told = groups.iter().flat_map(|(cluster, destinations)| {
+            destinations.iter().map(|destination| ToldDestination {
+                subject: destination.subject.clone(),
+                weight_end: destination.weight_end,
+                cluster: cluster.map(str::to_owned),
+            })
+        });
+        let told = told.collect();
+        let own = cluster_name.and_then(|name| groups.remove(&Some(name)));
+        let destinations = own.or_else(|| groups.remove(&None)).unwrap_or_default();
+        Ok(Self { source: input.source.as_bytes().into(), source_has_wildcard, destinations, told })
     }
 
     /// A wildcard token of the published subject is only matched by one as wide, and an empty token only

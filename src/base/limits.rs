@@ -166,9 +166,16 @@ pub const RUN_BYTES_MAX: usize = 4 << 10;
 /// Receivers of a subject up to which its messages are routed in runs. Enforced by `Broker::run_max`.
 pub const RUN_RECEIVERS_MAX: usize = 1024;
 
+/// Kinds of lines, by account, that were written a moment ago. Beyond it such lines are left out. Enforced by
+/// client::rare_lines.
+pub const RARE_LINES_MAX: usize = 256;
+
 /// Milliseconds a publisher waits, in all, for slow consumers after one read. nats-server's stall limit
 /// per read loop pass.
 pub const PACE_MS_MAX: u64 = 10;
+
+/// Milliseconds of such a wait from which on the log tells of it. nats-server's stallClientMaxDuration.
+pub const STALL_MS_LOGGED_MIN: u64 = 5;
 
 /// Milliseconds without a completed send after which a consumer is not worth pacing for.
 pub const PACE_MOVING_MS: u64 = 20;

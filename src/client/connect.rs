@@ -105,13 +105,25 @@ impl ClientSession {
 
     #[cold]
     fn refuse(&mut self, broker: &mut Broker, refusal: Refusal) -> CloseReason {
+        let reason = self.authentication_failed(broker);
+        log_client!(debug, self, "Login refused: {refusal}");
+        reason
+    }
+
+    /// Says so everywhere. Tools read the line of the log: it is nats-server's to the byte, from authViolation.
+    #[cold]
+    pub(super) fn authentication_failed(&self, broker: &mut Broker) -> CloseReason {
         let connect = &self.connect;
-        let who = match (connect.nkey.is_empty(), connect.user.is_empty()) {
-            (false, _) => format!(" - Nkey {}", quoted(connect.nkey.as_bytes())),
-            (true, false) => format!(" - User {}", quoted(connect.user.as_bytes())),
-            (true, true) => String::new(),
+        let who = if !connect.nkey.is_empty() {
+            format!(" - Nkey {}", quoted(connect.nkey.as_bytes()))
+        } else if !connect.user.is_empty() {
+            format!(" - User {}", quoted(connect.user.as_bytes()))
+        } else if !connect.auth_token.is_empty() {
+            " - Token \"[REDACTED]\"".into()
+        } else {
+            String::new()
         };
-        log_client!(error, self, "authentication error{who} ({refusal})");
+        log_client!(error, self, "authentication error{who}");
         self.report(broker, Report::Refused);
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
         CloseReason::AuthenticationFailure
@@ -127,6 +139,7 @@ impl ClientSession {
         self.account_gauge = Some(connections);
         if identity.account.limits.connections_max.is_some_and(|max| count > max) {
             self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
+            self.log_rarely(text::MAXIMUM_ACCOUNT_CONNECTIONS);
             return Err(CloseReason::MaximumAccountConnectionsExceeded);
         }
         self.account = auth.id(&identity.account);
@@ -219,9 +232,7 @@ impl ClientSession {
                 return Some(CloseReason::ClientClosed);
             }
             let handle = self.context.broker.clone();
-            self.report(&mut handle.borrow_mut(), Report::Refused);
-            self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
-            return Some(CloseReason::AuthenticationFailure);
+            return Some(self.authentication_failed(&mut handle.borrow_mut()));
         };
         self.take_identity(renewed);
         let permissions = self.permissions.clone();

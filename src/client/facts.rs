@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::session::ClientSession;
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
+use crate::auth::authenticator::Login;
+use crate::auth::nkey::UserKey;
 use crate::auth::state::AuthState;
 use crate::base::ids::{ClientKey, ConnectionId};
 use crate::base::limits::CLOSED_SUBSCRIPTIONS_MAX;
@@ -57,6 +59,14 @@ pub struct LastSubscription {
     pub max: u64,
 }
 
+/// Who a client is, by what it gave or by what it has.
+enum Who<'a> {
+    Nkey(&'a str),
+    User(&'a str),
+    Token,
+    Nobody,
+}
+
 impl ClientSession {
     /// Whether it has left the broker: it is about to go.
     pub fn is_detached(&self) -> bool {
@@ -106,15 +116,46 @@ impl ClientSession {
 
     /// Source of the order: nats-server server/client.go getRawAuthUser.
     pub(super) fn user(&self) -> &str {
+        match self.who() {
+            Who::Nkey(name) | Who::User(name) => name,
+            Who::Token => "[REDACTED]",
+            Who::Nobody => "",
+        }
+    }
+
+    /// Who it is, as a part of a label: with its kind. None = nobody had to say.
+    pub(super) fn user_label(&self) -> Option<String> {
+        match self.who() {
+            Who::Nkey(name) => Some(format!("nkey:{name}")),
+            Who::User(name) => Some(format!("user:{name}")),
+            Who::Token => Some("token".into()),
+            Who::Nobody => None,
+        }
+    }
+
+    /// What nats-server appends to some lines of clients that were let in.
+    pub(super) fn label_end(&self) -> String {
+        let Some(identity) = &self.identity else { return String::new() };
+        let user = self.user_label().map(|label| format!(" - {label}")).unwrap_or_default();
+        format!(" - Account:{}{user}", identity.account.name)
+    }
+
+    fn who(&self) -> Who<'_> {
         let connect = &self.connect;
-        if !connect.nkey.is_empty() {
-            &connect.nkey
-        } else if !connect.user.is_empty() {
-            &connect.user
-        } else if !connect.auth_token.is_empty() {
-            "[REDACTED]"
-        } else {
-            self.identity.as_ref().map_or("", |identity| &identity.user_name)
+        let known = self.identity.as_ref().filter(|identity| !identity.user_name.is_empty());
+        match known {
+            _ if !connect.nkey.is_empty() => Who::Nkey(&connect.nkey),
+            // Whatever name CONNECT gave.
+            Some(identity) if identity.login == Login::Certificate => {
+                Who::User(&identity.user_name)
+            }
+            _ if !connect.user.is_empty() => Who::User(&connect.user),
+            _ if !connect.auth_token.is_empty() => Who::Token,
+            Some(identity) if UserKey::parse(&identity.user_name).is_ok() => {
+                Who::Nkey(&identity.user_name)
+            }
+            Some(identity) => Who::User(&identity.user_name),
+            None => Who::Nobody,
         }
     }
 

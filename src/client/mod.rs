@@ -3,5 +3,6 @@
 pub mod connect;
 pub mod facts;
 mod opening;
+pub mod rare_lines;
 pub mod session;
 mod who;

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::connect::{LoginWait, unlimited_if_zero};
 use super::opening::Opening;
+use super::rare_lines::{RareLines, SAME_LINE_INTERVAL, SUBSCRIPTION_LIMIT_INTERVAL};
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
 use crate::auth::mapping::Mapped;
@@ -20,7 +21,7 @@ use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_res
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::PACE_MS_MAX;
+use crate::base::limits::{PACE_MS_MAX, STALL_MS_LOGGED_MIN};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
@@ -36,6 +37,7 @@ use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::command::{Command, Publish};
+use crate::protocol::nats::complaint;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
@@ -67,6 +69,7 @@ pub struct ClientContext {
     pub mapped: RefCell<Vec<u8>>,
     /// Scratch space for a run of messages.
     pub tails: RefCell<Vec<Tail>>,
+    pub rare_lines: RareLines,
     /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
     pub report: Box<Reporter>,
 }
@@ -161,6 +164,8 @@ pub struct ClientSession {
     /// None = no PING yet; what there is of a round-trip time is then an estimate.
     ping_sent: Option<Instant>,
     pub(super) rtt: Option<Duration>,
+    /// When it began to wait for consumers that are slower, if it does.
+    stalled_since: Option<Instant>,
     /// Set by any batch, looked at and cleared by a tick.
     active_at: Instant,
     active: bool,
@@ -265,6 +270,7 @@ impl ClientSession {
             pings_outstanding: 0,
             ping_sent: None,
             rtt: None,
+            stalled_since: None,
             active_at: now,
             active: false,
             moved_at: now,
@@ -275,6 +281,11 @@ impl ClientSession {
             in_bytes: 0,
             context,
         }
+    }
+
+    /// The line about one client too many.
+    pub fn say_refused(&self) {
+        self.log_rarely(text::MAXIMUM_CONNECTIONS);
     }
 
     /// INFO as this connection sees it.
@@ -594,7 +605,7 @@ impl ClientSession {
             return;
         }
         if broker.subscription_count(self.key) >= self.subscriptions_max {
-            self.outbox.push_error(text::MAXIMUM_SUBSCRIPTIONS);
+            self.refuse_for_the_limit();
             return;
         }
         if !subject::is_valid_filter(filter) {
@@ -653,6 +664,25 @@ impl ClientSession {
         }
     }
 
+    #[cold]
+    fn refuse_for_the_limit(&self) {
+        let text = text::MAXIMUM_SUBSCRIPTIONS;
+        self.outbox.push_error(text);
+        let (lines, interval) = (&self.context.rare_lines, SUBSCRIPTION_LIMIT_INTERVAL);
+        if lines.may_log(text, self.account, Instant::now(), interval) {
+            self.log_error(text);
+        }
+    }
+
+    /// A line in the way of nats-server's RateLimitErrorf, unless another client just had the same.
+    #[cold]
+    pub(super) fn log_rarely(&self, text: &'static str) {
+        let (lines, now) = (&self.context.rare_lines, Instant::now());
+        if lines.may_log(text, self.account, now, SAME_LINE_INTERVAL) {
+            log_client!(error, self, "{text}{}", self.label_end());
+        }
+    }
+
     /// An error that leaves the connection open.
     #[cold]
     fn violation(&self, wire_text: &str, log_text: &str) {
@@ -660,21 +690,26 @@ impl ClientSession {
         self.log_error(log_text);
     }
 
+    /// Tells what is wrong with the command that begins at `start`.
     #[cold]
-    fn protocol_error(&mut self, error: ProtocolError) -> CloseReason {
-        if let ProtocolError::MaximumPayload { size } = error {
-            let max = self.limits.payload_bytes_max;
-            self.log_error(&format!("maximum payload exceeded: {size} vs {max}"));
-        }
-        if let ProtocolError::BadArguments(what) = error {
-            self.log_error(what);
-        }
+    fn protocol_error(&mut self, error: ProtocolError, input: &[u8], start: usize) -> CloseReason {
         if let Some(text) = error.wire_text() {
             self.outbox.push_error(text);
-            if !matches!(error, ProtocolError::MaximumPayload { .. }) {
-                self.log_error(text);
-            }
         }
+        self.log_error(&match error {
+            ProtocolError::UnknownOperation => complaint::unknown_operation(input, start),
+            ProtocolError::BadArguments(what, None) => what.to_owned(),
+            ProtocolError::BadArguments(what, Some(arguments)) => {
+                let arguments = arguments.of(&input[start..]);
+                format!("{what}: {}", complaint::arguments(arguments))
+            }
+            ProtocolError::MaximumControlLine => text::MAXIMUM_CONTROL_LINE.to_owned(),
+            ProtocolError::MaximumPayload { size } => {
+                let max = self.limits.payload_bytes_max;
+                format!("maximum payload exceeded: {size} vs {max}")
+            }
+            ProtocolError::PeerError => "Client Error".to_owned(),
+        });
         error.close_reason()
     }
 
@@ -695,10 +730,7 @@ impl ClientSession {
                 if self.context.auth.borrow().authenticator.has_no_auth_user() {
                     return self.log_in(broker);
                 }
-                self.log_error("authentication error");
-                self.report(broker, Report::Refused);
-                self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
-                Err(CloseReason::AuthenticationFailure)
+                Err(self.authentication_failed(broker))
             }
             _ => Ok(()),
         }
@@ -730,9 +762,10 @@ impl ClientSession {
         None
     }
 
-    /// `ip:port - cid:N`, with what CONNECT told of the client library.
+    /// `ip:port - cid:N`; once somebody is let in also what CONNECT told of the client library, and who it is.
     pub fn label(&self) -> String {
         let mut label = format!("{}:{} - cid:{}", self.peer.host(), self.peer.port(), self.id);
+        let Some(identity) = &self.identity else { return label };
         let connect = &self.connect;
         if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {
             let mut parts = Vec::new();
@@ -746,13 +779,7 @@ impl ClientSession {
             }
             label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
         }
-        if let Some(identity) = &self.identity {
-            let user = match (&connect.nkey[..], &connect.user[..], &connect.auth_token[..]) {
-                ("", "", "") => return label,
-                ("", "", _) => "token".into(),
-                ("", user, _) => format!("user:{user}"),
-                (nkey, _, _) => format!("nkey:{nkey}"),
-            };
+        if let Some(user) = self.user_label() {
             let who = format!("{}/{user}", identity.account.name);
             label.push_str(&format!(" - {}", quoted(who.as_bytes())));
         }
@@ -774,6 +801,21 @@ impl ClientSession {
             })
         });
         self.outbox.set_trace(self.trace.clone());
+    }
+
+    /// The line nats-server writes about a publisher that slow consumers held up. Source: resetReadLoopStallTime.
+    #[cold]
+    fn say_stalled(&self, stalled: Duration) {
+        const KIND: &str = "Producer was stalled for a total of";
+        let (lines, now) = (&self.context.rare_lines, Instant::now());
+        if stalled < Duration::from_millis(STALL_MS_LOGGED_MIN)
+            || !lines.may_log(KIND, self.account, now, SAME_LINE_INTERVAL)
+        {
+            return;
+        }
+        let rounded = i64::try_from((stalled.as_micros() + 500) / 1000).unwrap_or(i64::MAX);
+        let total = format_duration(SignedDuration(rounded.saturating_mul(1_000_000)));
+        log_client!(warn, self, "{KIND} {total}{}", self.label_end());
     }
 
     /// The line nats-server writes about a consumer that was too slow.
@@ -848,6 +890,9 @@ impl Session for ClientSession {
             return step;
         }
         self.active = true;
+        if let Some(since) = self.stalled_since.take() {
+            self.say_stalled(since.elapsed());
+        }
         let handle = self.context.broker.clone();
         let mut broker = handle.borrow_mut();
         let messages_before = (self.in_messages, self.in_bytes);
@@ -922,7 +967,10 @@ impl Session for ClientSession {
                     input.expect(needed);
                     break Step::ReadMore;
                 }
-                Err(error) => break Step::Close(self.protocol_error(error)),
+                Err(error) => {
+                    let reason = self.protocol_error(error, input.bytes(), consumed_total);
+                    break Step::Close(reason);
+                }
             }
         };
         if self.in_messages > 0 {
@@ -940,6 +988,7 @@ impl Session for ClientSession {
         }
         if matches!(step, Step::ReadMore | Step::Again) {
             if let Some(wait) = self.end_of_batch() {
+                self.stalled_since = matches!(wait, Wait::Sent { .. }).then(Instant::now);
                 return Step::WaitFor(wait);
             }
             if let Some(gate) = remote_pace
@@ -947,6 +996,7 @@ impl Session for ClientSession {
             {
                 let until = gate.value() + 1;
                 let at_most = Some(Duration::from_millis(PACE_MS_MAX));
+                self.stalled_since = Some(Instant::now());
                 return Step::WaitFor(Wait::Gate { gate, until, at_most });
             }
         }

@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn tls_changes_wait_for_the_next_connection() {
         let plan = changed(|new| new.tls = Some(TlsOptions::default()));
-        assert_eq!(keys(plan), (vec!["tls"], Some(Reload::Reconnect)));
+        // The time to log in follows from it.
+        let changed = vec!["authorization.timeout", "tls"];
+        assert_eq!(keys(plan), (changed, Some(Reload::Reconnect)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ const fn later(
         flag: if flags.is_empty() {
             None
         } else {
-            Some(Flag { names: flags, argument, inverse: false })
+            Some(Flag { names: flags, argument, inverse: false, help: "" })
         },
         kind: Kind::Later(feature),
         default: "",
@@ -68,5 +68,36 @@ pub static LATER: &[Row] = &[
 
 /// What an operator reads when an option of a later feature is used.
 pub fn refusal(feature: &str) -> String {
-    format!("{feature} is not supported yet (--allow-unsupported starts without it)")
+    let it = if is_plural(feature) { "them" } else { "it" };
+    format!("{} (--allow-unsupported starts without {it})", not_supported(feature))
+}
+
+pub fn not_supported(feature: &str) -> String {
+    let is = if is_plural(feature) { "are" } else { "is" };
+    format!("{feature} {is} not supported yet")
+}
+
+/// By the noun that the feature's name is about.
+fn is_plural(feature: &str) -> bool {
+    let end = [" between ", " of ", " ("].iter().filter_map(|cut| feature.find(cut)).min();
+    feature[..end.unwrap_or(feature.len())].ends_with('s')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_sentences() {
+        let plural = ["Gateways", "Leafnodes", "Trusted proxies", "Feature flags"];
+        for row in LATER {
+            let Kind::Later(feature) = row.kind else { panic!("{} is here", row.key) };
+            let verb = if plural.contains(&feature) { "are" } else { "is" };
+            assert_eq!(not_supported(feature), format!("{feature} {verb} not supported yet"));
+        }
+        let text = "Exports between accounts are not supported yet (--allow-unsupported starts without them)";
+        assert_eq!(refusal("Exports between accounts"), text);
+        let text = "Message tracing of accounts is not supported yet";
+        assert_eq!(not_supported("Message tracing of accounts"), text);
+    }
 }

@@ -39,6 +39,8 @@ pub struct Flag {
     pub argument: &'static str,
     /// A switch that turns its option off.
     pub inverse: bool,
+    /// Of the flag alone; empty where the option's own words do.
+    pub help: &'static str,
 }
 
 /// When a changed option takes effect.
@@ -100,12 +102,24 @@ impl Row {
     }
 
     const fn flag(mut self, names: &'static [&'static str], argument: &'static str) -> Self {
-        self.flag = Some(Flag { names, argument, inverse: false });
+        self.flag = Some(Flag { names, argument, inverse: false, help: "" });
         self
     }
 
-    const fn inverse_flag(mut self, names: &'static [&'static str]) -> Self {
-        self.flag = Some(Flag { names, argument: "", inverse: true });
+    const fn inverse_flag(mut self, names: &'static [&'static str], help: &'static str) -> Self {
+        self.flag = Some(Flag { names, argument: "", inverse: true, help });
+        self
+    }
+
+    const fn flag_help(mut self, help: &'static str) -> Self {
+        if let Some(flag) = &mut self.flag {
+            flag.help = help;
+        }
+        self
+    }
+
+    const fn default(mut self, default: &'static str) -> Self {
+        self.default = default;
         self
     }
 

@@ -14,7 +14,7 @@ use crate::config::value::{Data, Value};
 /// How long `handshake_first: auto` waits for the client to begin.
 const HANDSHAKE_FALLBACK: Duration = Duration::from_millis(50);
 
-pub const CIPHER_SUITES: [&str; 13] = [
+pub const CIPHER_SUITES: [&str; 9] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
@@ -24,7 +24,10 @@ pub const CIPHER_SUITES: [&str; 13] = [
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-    // The rest of nats-server's secure list; rustls has no CBC suites, `net::tls` refuses them by name.
+];
+
+/// The rest of nats-server's secure list; rustls has no CBC suites, `net::tls` refuses them by name.
+pub const CIPHER_SUITES_CBC: [&str; 4] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
@@ -47,7 +50,10 @@ pub const CIPHER_SUITES_INSECURE: [&str; 12] = [
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
 ];
 
-pub const CURVES: [&str; 5] = ["X25519MLKEM768", "X25519", "CurveP256", "CurveP384", "CurveP521"];
+pub const CURVES: [&str; 3] = ["X25519", "CurveP256", "CurveP384"];
+
+/// The rest of nats-server's curves; `net::tls` refuses them by name.
+pub const CURVES_REFUSED: [&str; 2] = ["X25519MLKEM768", "CurveP521"];
 
 /// Names are unknown, a file does not open: the first such problem ends the block, as in nats-server.
 pub fn read_tls(reader: &mut Reader<'_>, value: &Value) {
@@ -233,12 +239,16 @@ fn names(
 
 fn cipher_suites(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<String>> {
     names(reader, value, "cipher_suites", "cipher", |name| {
-        CIPHER_SUITES.contains(&name) || CIPHER_SUITES_INSECURE.contains(&name)
+        [&CIPHER_SUITES[..], &CIPHER_SUITES_CBC, &CIPHER_SUITES_INSECURE]
+            .iter()
+            .any(|list| list.contains(&name))
     })
 }
 
 fn curves(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<String>> {
-    names(reader, value, "curve_preferences", "curve preference", |name| CURVES.contains(&name))
+    names(reader, value, "curve_preferences", "curve preference", |name| {
+        CURVES.contains(&name) || CURVES_REFUSED.contains(&name)
+    })
 }
 
 /// The outer None is an error, the inner one "not given".

@@ -47,8 +47,11 @@ impl<'a> Reader<'a> {
     pub fn refuse_later(&mut self, at: &Value, feature: &str) {
         let text = format!("{}: {}", at.place(), later::refusal(feature));
         if self.allow_unsupported {
-            self.unsupported
-                .push(format!("{}: {feature} is not supported yet, ignored", at.place()));
+            self.unsupported.push(format!(
+                "{}: {}, ignored",
+                at.place(),
+                later::not_supported(feature)
+            ));
         } else {
             self.errors.push(text);
         }
@@ -152,7 +155,7 @@ impl<'a> Reader<'a> {
             }
             Kind::Integer { min, max, set } | Kind::Bytes { min, max, set } => {
                 if let Some(number) = self.integer(value) {
-                    match check_range(name, number, min, max) {
+                    match check_range(row, name, number, min, max) {
                         Ok(()) => set(&mut self.options, number),
                         Err(reason) => self.error(value, reason),
                     }
@@ -257,8 +260,11 @@ impl<'a> Reader<'a> {
 
 /// # Errors
 /// nats-server's text for a number it refuses.
-pub fn check_range(name: &str, number: i64, min: i64, max: i64) -> Result<(), String> {
-    if number > max {
+pub fn check_range(row: &Row, name: &str, number: i64, min: i64, max: i64) -> Result<(), String> {
+    let is_own = row.go_name == row.key;
+    if is_own && !(min..=max).contains(&number) {
+        Err(format!("{name} must be {min} to {max}"))
+    } else if number > max {
         Err(format!("{name} value is too big"))
     } else if number < min && number <= 0 {
         Err(format!("{name} value can not be negative"))

@@ -60,7 +60,7 @@ fn push_row(page: &mut String, row: &Row) {
     }
     let flags = row.flag.as_ref().map_or(String::new(), |flag| {
         let names: Vec<String> = flag.names.iter().map(|name| format!("`-{name}`")).collect();
-        names.join(", ")
+        names.join(", ") + if flag.inverse { " turns it off" } else { "" }
     });
     let reload = match row.reload {
         _ if row.go_name.is_empty() => "",
@@ -84,7 +84,9 @@ fn value(row: &Row) -> String {
         Kind::Toggle(_) => "true or false".into(),
         Kind::Integer { min, max, .. } => format!("number{}", range(min, max)),
         Kind::Bytes { min, max, .. } => format!("bytes{}", range(min, max)),
-        Kind::Duration { integer_is_seconds: true, .. } => "duration, or seconds".into(),
+        Kind::Duration { integer_is_seconds: true, .. } => {
+            "duration; a bare number means seconds, with a warning, and is refused by `-t`".into()
+        }
         Kind::Duration { .. } => "duration".into(),
         Kind::Text(_) => "text".into(),
         Kind::Structure { shape, .. } | Kind::Part { shape, .. } => shape.into(),

@@ -8,6 +8,7 @@ use super::snapshot::{AccountTotals, TableSummary};
 use super::subsz::TableReport;
 use super::varz::ServerFacts;
 use crate::auth::account::Account;
+use crate::auth::mapping::ToldDestination;
 
 /// Fields and order as nats-server's `Accountz`.
 #[derive(Debug, Serialize)]
@@ -35,12 +36,23 @@ pub struct AccountReport {
     leafnode_connections: u32,
     client_connections: usize,
     subscriptions: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    mappings: BTreeMap<String, Vec<MapDestination>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     exports: Vec<ServiceExport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     imports: Vec<ServiceImport>,
     name_tag: String,
     sublist_stats: TableReport,
+}
+
+/// Fields and order as nats-server's `MapDest`.
+#[derive(Debug, Serialize)]
+struct MapDestination {
+    subject: String,
+    weight: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
 }
 
 /// Fields and order as nats-server's `ExtExport`, as far as this server has them.
@@ -156,11 +168,26 @@ pub fn account_report(
         leafnode_connections: 0,
         client_connections: facts.auth.connections(account).value(),
         subscriptions: table.subscriptions,
+        mappings: mappings(account),
         exports: if account.is_system { system_exports() } else { Vec::new() },
         imports: system.map_or_else(Vec::new, |system| system_imports(account, system)),
         name_tag: account.name.to_string(),
         sublist_stats: table.into(),
     }
+}
+
+/// By source.
+fn mappings(account: &Account) -> BTreeMap<String, Vec<MapDestination>> {
+    let destination = |told: &ToldDestination| MapDestination {
+        subject: told.subject.clone(),
+        weight: told.weight_end,
+        cluster: told.cluster.clone(),
+    };
+    let all = account.mappings.told();
+    all.map(|(source, told)| {
+        (String::from_utf8_lossy(source).into_owned(), told.iter().map(destination).collect())
+    })
+    .collect()
 }
 
 /// Fields and order as nats-server's `AccountStatz`.

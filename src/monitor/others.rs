@@ -205,26 +205,27 @@ impl HealthzOptions {
     }
 }
 
-/// Healthy while every shard answers; a shard that does not is named.
-pub fn healthz(options: &HealthzOptions, late_shards: &[usize]) -> Response {
-    let (status, kind, error) = match (options.missing, late_shards) {
-        (Some((missing, asked)), _) => {
-            let missing = quoted(missing.as_bytes());
-            let error = format!("{missing} must not be empty when checking {asked} health");
-            (400, "BAD_REQUEST", Some(error))
-        }
-        (None, []) => (200, "", None),
-        (None, late) => {
-            let names: Vec<String> = late.iter().map(usize::to_string).collect();
-            let error = format!("shards that do not answer: {}", names.join(","));
-            (503, "CONNECTION", Some(error))
-        }
+/// Healthy while new clients are let in and every shard answers; a shard that does not is named. What is wrong is
+/// logged for who asked over HTTP. Source: nats-server server/monitor.go HandleHealthz.
+pub fn healthz(options: &HealthzOptions, is_leaving: bool, late_shards: &[usize]) -> Response {
+    let (status, state, kind, error) = if let Some((missing, asked)) = options.missing {
+        let missing = quoted(missing.as_bytes());
+        let error = format!("{missing} must not be empty when checking {asked} health");
+        (400, "error", "BAD_REQUEST", Some(error))
+    } else if is_leaving {
+        let error = "failed to be ready for connections after 1ms: server".to_owned();
+        (500, "error", "CONNECTION", Some(error))
+    } else if late_shards.is_empty() {
+        (200, "ok", "", None)
+    } else {
+        let names: Vec<String> = late_shards.iter().map(usize::to_string).collect();
+        let error = format!("shards that do not answer: {}", names.join(","));
+        (503, "unavailable", "CONNECTION", Some(error))
     };
-    let state = match status {
-        200 => "ok",
-        400 => "error",
-        _ => "unavailable",
-    };
+    if let Some(error) = error.as_ref().filter(|_| !options.with_code) {
+        let what = if options.details { "1 errors".to_owned() } else { quoted(error.as_bytes()) };
+        tracing::warn!("Healthcheck failed: {what}");
+    }
     let status_code = options.with_code.then_some(status);
     let health = match (options.details, error) {
         (true, Some(error)) => {
@@ -242,7 +243,7 @@ mod tests {
 
     fn health(query: &str, late: &[usize]) -> (u16, String) {
         let options = HealthzOptions::parse(&Query::parse(query)).unwrap();
-        let response = healthz(&options, late);
+        let response = healthz(&options, false, late);
         (response.status, String::from_utf8(response.body).unwrap())
     }
 

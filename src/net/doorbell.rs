@@ -59,19 +59,38 @@ impl Doorbell {
         self.flag.clone()
     }
 
-    /// Calls `rung` after each ring, for ever. Runs inside the owner's runtime.
-    pub async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
+    /// What its owner hears it with, inside the owner's runtime.
+    ///
+    /// # Errors
+    /// Descriptors are out.
+    pub fn ear(self) -> io::Result<Ear> {
         // The runtime waits for readiness on its stream types only; an eventfd polls like any other. It is
         // read here, not through the stream.
         let reader = self.bell.try_clone()?;
         let stream = monoio::net::UnixStream::from_std(StdUnixStream::from(self.bell))?;
+        Ok(Ear { reader, stream })
+    }
+}
+
+/// See `Doorbell::ear`.
+pub struct Ear {
+    reader: OwnedFd,
+    stream: monoio::net::UnixStream,
+}
+
+impl Ear {
+    /// Calls `rung` after each ring, for ever.
+    ///
+    /// # Errors
+    /// The runtime cannot wait for it.
+    pub async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
         let mut count = [0u8; 8];
         loop {
             polls.submit();
-            stream.readable(false).await?;
+            self.stream.readable(false).await?;
             polls.complete();
             // Fails only if a spurious wake left nothing to read.
-            let _ = rustix::io::read(&reader, &mut count);
+            let _ = rustix::io::read(&self.reader, &mut count);
             rung();
         }
     }

@@ -76,6 +76,9 @@ pub enum Listener {
     Unix(StdUnixListener),
 }
 
+/// See `Listener::readiness`.
+pub struct Readiness(monoio::net::TcpListener);
+
 impl Listener {
     /// Where it listens; none for a socket file.
     pub fn local_address(&self) -> Option<SocketAddr> {
@@ -117,20 +120,25 @@ impl Listener {
         let _ = result;
     }
 
-    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept is told to
-    /// `failed` and tried again: it is about one connection, or about descriptors that may come back.
+    /// What tells that somebody waits, inside the runtime.
     ///
     /// # Errors
-    /// The socket could not be given to the runtime.
+    /// The socket could not be given to the runtime: descriptors are out.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        let listener = StdTcpListener::from(self.try_clone_fd()?);
+        Ok(Readiness(monoio::net::TcpListener::from_std(listener)?))
+    }
+
+    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept is told to
+    /// `failed` and tried again: it is about one connection, or about descriptors that may come back.
     pub async fn serve(
         &self,
+        Readiness(readiness): Readiness,
         accepted: impl Fn(Accepted),
         failed: impl Fn(io::Error),
         stopped: impl Fn() -> bool,
         polls: &OperationCount,
-    ) -> io::Result<()> {
-        let readiness =
-            monoio::net::TcpListener::from_std(StdTcpListener::from(self.try_clone_fd()?))?;
+    ) {
         let mut pause = Duration::from_millis(10);
         loop {
             // A listener that was stopped is readable too; the accept then says why.
@@ -138,7 +146,7 @@ impl Listener {
             let _ = readiness.readable(false).await;
             polls.complete();
             if stopped() {
-                return Ok(());
+                return;
             }
             for index in 0..ACCEPTS_PER_TURN {
                 match self.accept() {

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::certificate;
 use crate::base::counters::RateWindow;
-use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES};
+use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES_REFUSED};
 use crate::config::surroundings::file_error_text;
 use crate::config::tls_options::{CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion};
 
@@ -42,6 +42,8 @@ pub struct TlsServer {
     rate: RateWindow,
     /// When the first certificate ends, if it says so.
     pub not_after: Option<SystemTime>,
+    /// Another one for other certificates, own ones or authorities.
+    pub fingerprint: [u8; 32],
 }
 
 impl fmt::Debug for TlsServer {
@@ -76,6 +78,10 @@ impl TlsServer {
             .map_err(|error| format!("tls: {error}"))?;
         let authorities = options.certificate_authorities_file.as_deref().map(read_authorities);
         let authorities = authorities.transpose()?;
+        let mut fingerprint = Sha256::new();
+        for trusted in authorities.iter().flat_map(|roots| &roots.roots) {
+            fingerprint.update(&trusted.subject_public_key_info);
+        }
         let builder = if options.verify {
             let roots = authorities.ok_or("tls: 'verify' needs a 'ca_file'")?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -88,6 +94,9 @@ impl TlsServer {
         let certificates = Certificates::read(&options.certificates)?;
         let first = certificates.0.first().and_then(|first| first.end_entity_cert().ok());
         let not_after = first.and_then(|der| certificate::not_after(der));
+        for der in certificates.0.iter().flat_map(|one| &one.cert) {
+            fingerprint.update(der);
+        }
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -107,6 +116,7 @@ impl TlsServer {
             pinned: options.pinned_certificates.clone(),
             rate: RateWindow::new(options.connection_rate_max),
             not_after,
+            fingerprint: fingerprint.finalize().into(),
         })
     }
 
@@ -177,7 +187,7 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
             "CurveP256" => ring::kx_group::SECP256R1,
             "CurveP384" => ring::kx_group::SECP384R1,
             _ => {
-                assert!(CURVES.contains(&name.as_str()), "configuration checks the names");
+                assert!(CURVES_REFUSED.contains(&name.as_str()), "configuration checks the names");
                 return Err(format!("tls: curve preference {name} is not supported"));
             }
         });

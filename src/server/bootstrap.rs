@@ -18,7 +18,7 @@ use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
-use crate::server::error_text::os_error_text;
+use crate::server::error_text::{os_error_text, start_error_text};
 use crate::shard::system::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
@@ -43,8 +43,8 @@ pub struct Shards {
 /// What the host gives a server to run on.
 pub struct Placement {
     pub driver: Driver,
-    /// One entry per shard: the core to pin to, if any.
-    pub cores: Vec<Option<usize>>,
+    /// One entry per shard: the cores it may run on, one if it is pinned; empty = those of the process.
+    pub cores: Vec<Vec<usize>>,
     /// Cores of this process that no shard is pinned to; empty where shards are not pinned.
     pub free_cores: Vec<usize>,
 }
@@ -78,7 +78,7 @@ pub fn start(
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
-        let reason = os_error_text(&error);
+        let reason = start_error_text(&error);
         format!("Error listening on port: {wanted}, \"listen tcp {wanted}: bind: {reason}\"")
     };
     let mut listeners = vec![];
@@ -100,7 +100,7 @@ pub fn start(
     let mut doorbells = Vec::new();
     for _ in 0..count {
         let (bell, handle) =
-            doorbell().map_err(|error| format!("no eventfd for a shard: {error}"))?;
+            doorbell().map_err(|e| format!("no eventfd for a shard: {}", start_error_text(&e)))?;
         doorbells.push(bell);
         bells.push(handle);
     }
@@ -132,13 +132,13 @@ pub fn start(
         .zip(&placement.cores)
         .zip(receivers)
         .zip(own_listeners);
-    for (index, (((((lanes, doorbell), listeners), core), tasks), own_listener)) in
+    for (index, (((((lanes, doorbell), listeners), cores), tasks), own_listener)) in
         parts.enumerate()
     {
         let seed = ShardSeed {
             id: ShardId(u16::try_from(index).expect("fewer shards than cores")),
             driver: placement.driver,
-            core: *core,
+            cores: cores.clone(),
             listeners,
             lanes,
             doorbell,
@@ -161,13 +161,16 @@ pub fn start(
         let ready = ready.clone();
         let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             if let Err(error) = run(seed, ready.clone()) {
-                panic!("{error}");
+                let text = format!("shard {index}: {}", start_error_text(&error));
+                // Nobody hears it if another shard's reason was first. One that is ready never comes here.
+                let _ = ready.send(Err(text));
             }
         });
         threads.push(thread.map_err(|error| format!("no thread for shard {index}: {error}"))?);
     }
     for _ in 0..count {
-        is_ready.recv_timeout(START_DEADLINE).map_err(|_| "a shard did not come up".to_owned())?;
+        let told = is_ready.recv_timeout(START_DEADLINE);
+        told.map_err(|_| "a shard did not come up".to_owned())??;
     }
     Ok(Shards { handles, threads, counters, address, shard_addresses, info })
 }

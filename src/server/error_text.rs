@@ -16,6 +16,20 @@ pub fn os_error_text(error: &io::Error) -> String {
     }
 }
 
+/// The same for what a start needs and cannot have, and what to do about it.
+pub fn start_error_text(error: &io::Error) -> String {
+    let text = os_error_text(error);
+    match error.raw_os_error() {
+        Some(number) if number == rustix::io::Errno::MFILE.raw_os_error() => {
+            format!(
+                "{text}; raise the limit of open files (ulimit -Hn, LimitNOFILE= of systemd, --ulimit \
+                 nofile= of docker)"
+            )
+        }
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

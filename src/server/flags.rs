@@ -155,7 +155,7 @@ impl Flags {
             Kind::Integer { min, max, set } | Kind::Bytes { min, max, set } => {
                 let number = parse_integer(value).map_err(|error| error.text().to_string());
                 number.and_then(|number| {
-                    check_range(name, number, min, max).map(|()| set(options, number))
+                    check_range(row, name, number, min, max).map(|()| set(options, number))
                 })
             }
             Kind::Duration { set, .. } => {
@@ -176,7 +176,7 @@ impl Flags {
                 Ok(())
             }
             Kind::Later(feature) if self.allow_unsupported() => {
-                let_through.push(format!("-{name}: {feature} is not supported yet, ignored"));
+                let_through.push(format!("-{name}: {}, ignored", later::not_supported(feature)));
                 Ok(())
             }
             Kind::Later(feature) => Err(later::refusal(feature)),

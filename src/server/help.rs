@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use crate::config::option_table::SECTIONS;
-use crate::config::read_tls::{CIPHER_SUITES, CIPHER_SUITES_INSECURE, CURVES};
+use crate::config::read_tls::{
+    CIPHER_SUITES, CIPHER_SUITES_CBC, CIPHER_SUITES_INSECURE, CURVES, CURVES_REFUSED,
+};
 use crate::server::flags::SPECIALS;
 
 const COLUMN_WIDTH: usize = 38;
@@ -15,8 +17,13 @@ pub fn usage(program: &str) -> String {
         let mut lines = String::new();
         for row in section.rows {
             if let Some(flag) = &row.flag {
-                let help = if flag.inverse { "Do not: " } else { "" };
-                push_line(&mut lines, flag.names, flag.argument, &format!("{help}{}", row.help));
+                let help = if flag.help.is_empty() { row.help } else { flag.help };
+                let default = match row.default {
+                    "" | "false" => String::new(),
+                    _ if flag.inverse => String::new(),
+                    default => format!(" (default: {default})"),
+                };
+                push_line(&mut lines, flag.names, flag.argument, &format!("{help}{default}"));
             }
         }
         if !lines.is_empty() {
@@ -34,7 +41,11 @@ pub fn usage(program: &str) -> String {
 fn push_line(text: &mut String, names: &[&str], argument: &str, help: &str) {
     let dashed: Vec<String> = names
         .iter()
-        .map(|name| if name.len() <= 3 { format!("-{name}") } else { format!("--{name}") })
+        .map(|name| {
+            // As nats-server writes them.
+            let is_short = name.len() <= 2 || name.bytes().all(|byte| byte.is_ascii_uppercase());
+            if is_short { format!("-{name}") } else { format!("--{name}") }
+        })
         .collect();
     let left = format!("{} {argument}", dashed.join(", "));
     let left = left.trim_end();
@@ -57,17 +68,72 @@ pub fn tls_usage() -> String {
          \x20       verify:    true\n\
          \x20   }\n\n",
     );
-    let lists: [(&str, &[&str]); 3] = [
-        ("Cipher suites:", &CIPHER_SUITES),
-        ("Cipher suites that need allow_insecure_cipher_suites:", &CIPHER_SUITES_INSECURE),
-        ("Curve preferences:", &CURVES),
+    let lists: [(&str, &[&[&str]]); 3] = [
+        ("Cipher suites:", &[&CIPHER_SUITES]),
+        ("Curve preferences:", &[&CURVES]),
+        (
+            "Refused, though nats-server has them:",
+            &[&CIPHER_SUITES_CBC, &CIPHER_SUITES_INSECURE, &CURVES_REFUSED],
+        ),
     ];
     for (title, names) in lists {
         writeln!(text, "{title}").expect("writing to a String cannot fail");
-        for name in names {
+        for name in names.iter().copied().flatten() {
             writeln!(text, "    {name}").expect("writing to a String cannot fail");
         }
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::option_table::rows;
+
+    #[test]
+    fn tls_help_lists_what_works_apart_from_what_is_refused() {
+        let text = tls_usage();
+        let (works, refused) = text.split_once("Refused, though").expect("both parts");
+        for name in CIPHER_SUITES.iter().chain(&CURVES) {
+            assert!(works.contains(&format!("    {name}\n")), "{name}");
+        }
+        for name in CIPHER_SUITES_CBC.iter().chain(&CIPHER_SUITES_INSECURE).chain(&CURVES_REFUSED) {
+            assert!(refused.contains(&format!("    {name}\n")), "{name}");
+            assert!(!works.contains(&format!("    {name}\n")), "{name}");
+        }
+    }
+
+    /// A line of the help is about the flag, also where the table speaks of a block of the file.
+    #[test]
+    fn lines_of_flags_are_sentences_and_show_their_defaults() {
+        let text = usage("midge");
+        let line = |flag: &str| {
+            let start = format!("    {flag} ");
+            text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{flag}"))
+        };
+        for (flag, end) in [
+            ("--no-pin", "  Do not pin shards to cores; with --cores they stay on those cores."),
+            ("--tls", "  Encrypt client connections; needs a certificate and its key."),
+            ("--user <user>", "  Name that clients must log in with, together with --pass."),
+            ("-p, --port <port>", "  Port for clients; -1 takes any free one. (default: 4222)"),
+            ("-a, --addr, --net <host>", "(default: 0.0.0.0)"),
+            ("-T, --logtime", "(default: true)"),
+            ("-D, --debug", "  Log what the server does."),
+            ("--shards <number>", "(default: one per core)"),
+            ("--unix-mode <octal>", "(default: 0660)"),
+        ] {
+            assert!(line(flag).ends_with(end), "{}", line(flag));
+        }
+        for word in ["Do not:", "follow", "`password`"] {
+            assert!(!text.contains(word), "{word}");
+        }
+        for row in rows().filter(|row| row.flag.is_some()) {
+            assert!(
+                !row.help.contains("default"),
+                "{}: the default has a place of its own",
+                row.key
+            );
+        }
+    }
 }

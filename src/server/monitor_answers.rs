@@ -45,6 +45,8 @@ pub struct Live {
     pub tls: Option<Arc<TlsServer>>,
     /// Of the client port's own certificate.
     pub certificate_ends: Option<SystemTime>,
+    /// Nobody new is let in any more: lame duck mode.
+    pub is_leaving: bool,
 }
 
 /// Requests answered so far over HTTP, by path.
@@ -123,7 +125,8 @@ impl Answers {
             Ask::Jsz => others::jsz(&self.facts()),
             Ask::Healthz(options) => {
                 let late = self.gatherer.all(|_| ()).late_shards;
-                others::healthz(&options, &late)
+                let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+                others::healthz(&options, live.is_leaving, &late)
             }
             Ask::Raftz => Response::text(404, "No Raft nodes registered"),
             Ask::Ipqueuesz => Response::json(200, b"{}".to_vec()),

@@ -22,6 +22,7 @@ use crate::protocol::nats::handshake::Info;
 use crate::server::args::{self, Invocation, Start};
 use crate::server::argv_secrets::{self, Arguments};
 use crate::server::bootstrap::{self, Placement, Provisions, Shards};
+use crate::server::error_text::start_error_text;
 use crate::server::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::flags::Flags;
 use crate::server::heartbeat::Heartbeat;
@@ -138,14 +139,16 @@ struct Server<'a> {
     /// Scheme and address.
     monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
+    /// Of the certificates in force.
+    tls_fingerprint: Option<[u8; 32]>,
 }
 
 fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
     let (sender, orders) = channel();
-    let signal_thread =
-        signals::start(sender.clone()).map_err(|error| format!("signals: {error}"))?;
+    let signal_thread = signals::start(sender.clone())
+        .map_err(|error| format!("signals: {}", start_error_text(&error)))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
     if let Some(path) = &options.files.pid {
@@ -159,6 +162,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     }
     let tls = args::build_tls(&options)?;
     let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+    let tls_fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
@@ -193,6 +197,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         config_loaded: started.1,
         tls: build_monitor_tls(&options)?,
         certificate_ends,
+        is_leaving: false,
     };
     let live = Arc::new(Mutex::new(live));
     let fixed = Fixed {
@@ -205,18 +210,30 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         requests: RequestCounts::default(),
     };
     let system = SystemService::start(queue, fixed.clone(), live.clone(), sender)
-        .map_err(|error| format!("no thread for the system account: {error}"))?;
+        .map_err(|e| format!("no thread for the system account: {}", start_error_text(&e)))?;
     let monitor = match port {
-        Some(port) => {
-            Some(port.serve(fixed, live.clone()).map_err(|error| format!("monitoring: {error}"))?)
-        }
+        Some(port) => Some(
+            port.serve(fixed, live.clone())
+                .map_err(|error| format!("monitoring: {}", start_error_text(&error)))?,
+        ),
         None => None,
     };
+    leave_files_for_clients()?;
     let flags = start.flags;
     let heartbeat = Heartbeat::new(Notify::from_environment(), shards.handles.clone());
     let heartbeat = RefCell::new(heartbeat);
-    let mut server =
-        Server { options, auth, flags, identity, shards, log, live, monitor_address, heartbeat };
+    let mut server = Server {
+        options,
+        auth,
+        flags,
+        identity,
+        shards,
+        log,
+        live,
+        monitor_address,
+        heartbeat,
+        tls_fingerprint,
+    };
     server.announce_ready(&mut files)?;
     server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
@@ -291,6 +308,12 @@ fn announce_tls(options: &Options) {
     }
 }
 
+/// Tries whether a client could be accepted at all: a server that says it is ready can be used.
+fn leave_files_for_clients() -> Result<(), String> {
+    let spare = std::fs::File::open("/dev/null");
+    spare.map(drop).map_err(|error| format!("no file for a client: {}", start_error_text(&error)))
+}
+
 /// Chooses the I/O driver and the core of each shard.
 fn place(options: &Options) -> Result<Placement, String> {
     let available = AvailableCores::read().map_err(|error| error.to_string())?;
@@ -308,15 +331,16 @@ fn place(options: &Options) -> Result<Placement, String> {
     };
     let shared = cores.len() > available.cores.len();
     let pin = options.shards.pin && !shared;
-    let cores: Vec<Option<usize>> = cores.into_iter().map(|core| pin.then_some(core)).collect();
-    tracing::info!("  Shards:   {} on {}", cores.len(), cores_text(&cores, driver));
+    tracing::info!("  Shards:   {} on {}", cores.len(), cores_text(&cores, pin, options, driver));
     // A quota is for all threads together: helpers on more cores would take the shards' share of it.
     let free_cores = match pin && !available.is_limited_by_quota() {
-        true => {
-            available.cores.iter().copied().filter(|core| !cores.contains(&Some(*core))).collect()
-        }
+        true => available.cores.iter().copied().filter(|core| !cores.contains(core)).collect(),
         false => Vec::new(),
     };
+    // Not pinned, but still kept to the cores that were named.
+    let named = options.shards.cores.clone().unwrap_or_default();
+    let own = |core| if pin { vec![core] } else { named.clone() };
+    let cores = cores.into_iter().map(own).collect();
     Ok(Placement { driver, cores, free_cores })
 }
 
@@ -327,13 +351,13 @@ fn driver_name(driver: Driver) -> &'static str {
     }
 }
 
-fn cores_text(cores: &[Option<usize>], driver: Driver) -> String {
+fn cores_text(cores: &[usize], pin: bool, options: &Options, driver: Driver) -> String {
     let driver = driver_name(driver);
-    let pinned: Vec<String> = cores.iter().flatten().map(usize::to_string).collect();
-    if pinned.is_empty() {
-        format!("{driver}, not pinned")
-    } else {
-        format!("{driver}, pinned to cores {}", pinned.join(","))
+    let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    match &options.shards.cores {
+        _ if pin => format!("{driver}, pinned to cores {}", list(cores)),
+        Some(named) => format!("{driver}, not pinned, on cores {}", list(named)),
+        None => format!("{driver}, not pinned"),
     }
 }
 
@@ -467,6 +491,8 @@ impl Server<'_> {
         // The files are read again even if the block is the same: certificates are renewed in place.
         let tls = args::build_tls(&reload.options)?;
         let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
+        let fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
+        let tls_renewed = fingerprint.is_some() && fingerprint != self.tls_fingerprint;
         let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
@@ -486,8 +512,8 @@ impl Server<'_> {
             shard.set_tls(tls);
             shard.reload(options, auth, info);
         });
-        for row in &reload.plan.rows {
-            tracing::info!("Reloaded: {}", reload::announcement(row, &options));
+        for line in reload::announcements(&reload.plan, &self.options, &options, tls_renewed) {
+            tracing::info!("{line}");
         }
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live {
             options: options.clone(),
@@ -496,7 +522,9 @@ impl Server<'_> {
             config_loaded: SystemTime::now(),
             tls: monitor_tls,
             certificate_ends,
+            is_leaving: false,
         };
+        self.tls_fingerprint = fingerprint;
         self.options = options;
         self.auth = auth;
         self.shards.info = info;
@@ -506,6 +534,7 @@ impl Server<'_> {
     /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
     fn lame_duck(&self, orders: &Receiver<Order>) {
         tracing::info!("Entering lame duck mode, stop accepting new clients");
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).is_leaving = true;
         self.tell(events::lame_duck_subject);
         let shards = &self.shards;
         run_on_all(shards, |shard| shard.stop_listening());

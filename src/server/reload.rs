@@ -1,11 +1,14 @@
 //! What SIGHUP asks for: the file read again, the flags applied over it, and the difference judged.
 //! Nothing is applied here.
 
+use std::time::Duration;
+
 use crate::config::changes::{self, ReloadPlan};
 use crate::config::load;
-use crate::config::option_table::Row;
+use crate::config::option_table::{Row, Shown};
 use crate::config::options::Options;
 use crate::config::surroundings::Surroundings;
+use crate::config::tls_options::{HandshakeFirst, TlsOptions};
 use crate::server::args;
 use crate::server::flags::Flags;
 
@@ -35,27 +38,91 @@ pub fn prepare(
     Ok(Reload { options, plan, warnings: start.warnings })
 }
 
-/// What the log says of one changed option, in nats-server's words.
-pub fn announcement(row: &Row, new: &Options) -> String {
+/// What the log says of the changed options, in nats-server's words, each line once. `tls_renewed`: the same `tls`
+/// block now stands for other certificates.
+pub fn announcements(
+    plan: &ReloadPlan,
+    old: &Options,
+    new: &Options,
+    tls_renewed: bool,
+) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in plan.rows.iter().flat_map(|row| announcement(row, old, new)) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if tls_renewed && !plan.rows.iter().any(|row| row.key == "tls") {
+        lines.push("Reloaded: tls = enabled".into());
+    }
+    lines
+}
+
+fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
     let value = || (row.shown)(new);
-    match row.key {
+    let text = match row.key {
         "authorization.user" => "authorization username".into(),
         "authorization.timeout" => {
             format!("authorization timeout = {}", new.auth_timeout().as_secs_f64())
         }
         "pidfile" => format!("pid_file = {}", value()),
+        "logfile" => format!("log_file = {}", value()),
         "authorization.nkeys" => "authorization nkey users".into(),
+        // nats-server has users in its accounts and accounts of its users: it names both whenever either changes.
+        "authorization.users" | "authorization.default_permissions" | "accounts" | "mappings" => {
+            return ["Reloaded: authorization users", "Reloaded: accounts"]
+                .map(String::from)
+                .into();
+        }
         key if key.starts_with("authorization.") => key.replacen('.', " ", 1),
-        "accounts" | "mappings" => "accounts".into(),
         "server_tags" => "tags".into(),
         "server_metadata" => "metadata".into(),
-        "tls" => format!("tls = {}", if new.tls.is_some() { "enabled" } else { "disabled" }),
+        "client_advertise" => return vec![format!("Reload: client_advertise = {}", value())],
+        "tls" => return tls_announcements(old.tls.as_ref(), new.tls.as_ref()),
         "no_fast_producer_stall" => {
             let not = if new.limits.no_fast_producer_stall { "not " } else { "" };
             format!("fast producers will {not}be stalled")
         }
         key => format!("{key} = {}", value()),
+    };
+    vec![format!("Reloaded: {text}")]
+}
+
+/// nats-server keeps some options of the block apart from what handshakes are made with.
+fn tls_announcements(old: Option<&TlsOptions>, new: Option<&TlsOptions>) -> Vec<String> {
+    let none = TlsOptions::default();
+    let (was, is) = (old.unwrap_or(&none), new.unwrap_or(&none));
+    let mut lines = Vec::new();
+    let rest = |tls: &TlsOptions| TlsOptions {
+        timeout: None,
+        pinned_certificates: Default::default(),
+        handshake_first: HandshakeFirst::Never,
+        place: none.place.clone(),
+        ..tls.clone()
+    };
+    if old.is_some() != new.is_some() || rest(was) != rest(is) {
+        let state = if new.is_some() { "enabled" } else { "disabled" };
+        lines.push(format!("Reloaded: tls = {state}"));
     }
+    if was.timeout() != is.timeout() {
+        lines.push(format!("Reloaded: tls timeout = {}", is.timeout().as_secs_f64()));
+    }
+    if was.pinned_certificates != is.pinned_certificates {
+        lines.push(format!("Reloaded: {} pinned_certs", is.pinned_certificates.len()));
+    }
+    let first = |tls: &TlsOptions| tls.handshake_first != HandshakeFirst::Never;
+    if first(was) != first(is) {
+        lines.push(format!("Reloaded: Client TLS handshake first: {}", first(is)));
+    }
+    let fallback = |tls: &TlsOptions| match tls.handshake_first {
+        HandshakeFirst::Fallback(delay) => delay,
+        _ => Duration::ZERO,
+    };
+    if fallback(was) != fallback(is) {
+        let delay = fallback(is).shown();
+        lines.push(format!("Reloaded: Client TLS handshake first fallback delay: {delay}"));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -95,6 +162,75 @@ mod tests {
         let keys: Vec<&str> = reload.plan.rows.iter().map(|row| row.key).collect();
         assert_eq!(keys, ["max_payload", "debug"]);
         assert!(reload.options.log.debug);
+    }
+
+    /// The lines, one after the other.
+    fn said(before: &'static str, after: &'static str) -> Vec<String> {
+        let old = args::load(
+            &Flags::parse(["-c", "f"].map(OsString::from).into_iter()).unwrap(),
+            &OneFile(before.into()),
+        );
+        let old = old.expect("the first file is good").options;
+        let reload = reload("-c f", before, after).expect("it can be followed");
+        announcements(&reload.plan, &old, &reload.options, false)
+    }
+
+    /// As nats-server 2.14.5, which names users and accounts even when neither changed.
+    #[test]
+    fn what_changed_is_told_in_nats_servers_words() {
+        let both = ["Reloaded: authorization users", "Reloaded: accounts"];
+        let user = "accounts { A { users: [{user: a, password: x}] } }";
+        let other = "accounts { A { users: [{user: a, password: y}] } }";
+        assert_eq!(said(user, other), both);
+        assert_eq!(said(user, user), [""; 0]);
+        let mapped = "accounts { A { users: [{user: a, password: x}], mappings: {a: b} } }";
+        assert_eq!(said(user, mapped), both);
+        assert_eq!(said("", "mappings: {a: b}"), both);
+        let permitted = "authorization { default_permissions: {publish: a} }";
+        assert_eq!(said("", permitted), both);
+        let expected = ["Reload: client_advertise = a:1"];
+        assert_eq!(said("", "client_advertise: \"a:1\""), expected);
+        assert_eq!(said("", "log_file: \"/l\""), ["Reloaded: log_file = /l"]);
+    }
+
+    #[test]
+    fn parts_of_the_tls_block_are_told_one_by_one() {
+        let tls = |change: fn(&mut TlsOptions)| {
+            let mut tls = TlsOptions::default();
+            change(&mut tls);
+            Some(tls)
+        };
+        let plain = tls(|_| {});
+        let said = |old: &Option<TlsOptions>, new: &Option<TlsOptions>| {
+            tls_announcements(old.as_ref(), new.as_ref())
+        };
+        assert_eq!(said(&None, &plain), ["Reloaded: tls = enabled"]);
+        assert_eq!(said(&plain, &None), ["Reloaded: tls = disabled"]);
+        assert_eq!(said(&plain, &plain), [""; 0]);
+        assert_eq!(said(&plain, &tls(|t| t.verify = true)), ["Reloaded: tls = enabled"]);
+        let slow = tls(|t| t.timeout = Some(Duration::from_millis(3500)));
+        assert_eq!(said(&plain, &slow), ["Reloaded: tls timeout = 3.5"]);
+        let first = tls(|t| t.handshake_first = HandshakeFirst::Always);
+        assert_eq!(said(&plain, &first), ["Reloaded: Client TLS handshake first: true"]);
+        let later = tls(|t| {
+            t.handshake_first = HandshakeFirst::Fallback(Duration::from_millis(200));
+            t.pinned_certificates = ["a".to_owned()].into();
+        });
+        let expected = [
+            "Reloaded: 1 pinned_certs",
+            "Reloaded: Client TLS handshake first fallback delay: 200ms",
+        ];
+        assert_eq!(said(&first, &later), expected);
+    }
+
+    /// Files of the same names may hold other certificates.
+    #[test]
+    fn renewed_certificates_are_told_once() {
+        let same = ReloadPlan { rows: Vec::new(), class: None };
+        let options = Options::default();
+        let said = |renewed| announcements(&same, &options, &options, renewed);
+        assert_eq!(said(true), ["Reloaded: tls = enabled"]);
+        assert_eq!(said(false), [""; 0]);
     }
 
     #[test]

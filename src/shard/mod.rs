@@ -6,7 +6,7 @@ pub mod snapshot;
 pub mod system;
 
 pub use offload::Offload;
-pub use run::{ShardSeed, run};
+pub use run::{Ready, ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -149,13 +149,13 @@ impl Shard {
     fn serve_accepted(self: &Rc<Self>, accepted: Accepted) {
         let count = self.server.connection_opened();
         let refused = count > self.clients.options.borrow().limits.connections_max;
-        if refused {
-            tracing::error!("maximum connections exceeded, {count} connections");
-        }
         let id = self.server.next_connection_id();
         let session =
             ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
         session.outbox().set_totals(self.recorded.outboxes.clone());
+        if refused {
+            session.say_refused();
+        }
         let session = Rc::new(RefCell::new(session));
         let control = Rc::new(ConnectionControl::default());
         let entry = Entry { session: session.clone(), control: control.clone() };

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
 use slab::Slab;
 
 use super::snapshot::Recorded;
@@ -25,12 +26,13 @@ use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
+use crate::client::rare_lines::RareLines;
 use crate::client::session::{ClientContext, ShardCounters};
 use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
-use crate::net::doorbell::{Doorbell, DoorbellHandle};
-use crate::net::listener::{Accepted, Listener};
+use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
+use crate::net::listener::{Accepted, Listener, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -39,8 +41,8 @@ use crate::protocol::nats::handshake::Info;
 pub struct ShardSeed {
     pub id: ShardId,
     pub driver: Driver,
-    /// The core to pin to.
-    pub core: Option<usize>,
+    /// The cores this thread may run on; empty = those of the process.
+    pub cores: Vec<usize>,
     pub listeners: Vec<Listener>,
     pub lanes: LaneEnds,
     pub doorbell: Doorbell,
@@ -68,23 +70,33 @@ pub struct ShardSeed {
     pub random_seed: u64,
 }
 
+/// What a shard says of its start: that it serves, or why it cannot.
+pub type Ready = Result<ShardId, String>;
+
 /// Runs one shard on this thread until it is stopped. Says on `ready` that it serves.
 ///
 /// # Errors
 /// The core or the driver is not available.
-pub fn run(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
-    if let Some(core) = seed.core
-        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-    {
+pub fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
+    if !seed.cores.is_empty() && !run_on_cores(&seed.cores) {
+        let cores: Vec<String> = seed.cores.iter().map(usize::to_string).collect();
         return Err(io::Error::other(format!(
-            "core {core} is not available to this process; choose others with --cores or run with --no-pin"
+            "no core of {} is available to this process; choose others with --cores or run with --no-pin",
+            cores.join(",")
         )));
     }
     let driver = seed.driver;
     runtime::run(driver, serve(seed, ready))?
 }
 
-async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
+/// Whether the kernel keeps this thread to these cores.
+fn run_on_cores(cores: &[usize]) -> bool {
+    let mut mask = CpuSet::new();
+    cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| mask.set(*core));
+    sched_setaffinity(None, &mask).is_ok()
+}
+
+async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     let busy_poll = seed.options.shards.busy_poll;
     let inbound_waiting = seed.lanes.inbound_waiting.clone();
     let clock = Rc::new(TurnClock::default());
@@ -129,6 +141,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
             }),
             mapped: RefCell::default(),
             tails: RefCell::default(),
+            rare_lines: RareLines::default(),
         }),
         broker,
         server: seed.server,
@@ -172,20 +185,24 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
         }),
     });
 
+    // All that may lack descriptors is had before anybody is told that this shard serves.
+    let ear = seed.doorbell.ear()?;
+    let readiness: io::Result<Vec<Readiness>> =
+        shard.listeners.iter().map(|listener| listener.readiness()).collect();
     shard.subscribe_system();
     spawn(hook.clone().run_kicker());
     spawn(shard.clone().hear_requests());
-    spawn(listen_to_bell(shard.clone(), seed.doorbell, seed.tasks));
+    spawn(listen_to_bell(shard.clone(), ear, seed.tasks));
     spawn(shard.clone().run_ticker());
-    for (index, listener) in shard.listeners.iter().enumerate() {
+    for (index, (listener, readiness)) in shard.listeners.iter().zip(readiness?).enumerate() {
         let accept = match has_own_listener && index + 1 == shard.listeners.len() {
             true => Shard::accept_here,
             false => Shard::accept,
         };
-        spawn(accept_loop(shard.clone(), listener.clone(), accept));
+        spawn(accept_loop(shard.clone(), listener.clone(), readiness, accept));
     }
     // The server counts these; it may have given up on starting, then nobody listens.
-    let _ = ready.send(seed.id);
+    let _ = ready.send(Ok(seed.id));
 
     poll_fn(|context| {
         hook.begin_end_of_turn(context);
@@ -203,7 +220,7 @@ async fn serve(seed: ShardSeed, ready: Sender<ShardId>) -> io::Result<()> {
     Ok(())
 }
 
-async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Task>) {
+async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, tasks: Receiver<Task>) {
     let rung = || {
         while let Ok(task) = tasks.try_recv() {
             task(&shard);
@@ -213,21 +230,24 @@ async fn listen_to_bell(shard: Rc<Shard>, doorbell: Doorbell, tasks: Receiver<Ta
     // What was sent before the bell could be heard.
     rung();
     let polls = &shard.connections.operations.polls;
-    if let Err(error) = doorbell.listen(rung, polls).await {
+    if let Err(error) = ear.listen(rung, polls).await {
         panic!("shard {} cannot hear its doorbell: {error}", shard.id.0);
     }
 }
 
-async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, accept: fn(&Rc<Shard>, Accepted)) {
-    let result = listener
+async fn accept_loop(
+    shard: Rc<Shard>,
+    listener: Rc<Listener>,
+    readiness: Readiness,
+    accept: fn(&Rc<Shard>, Accepted),
+) {
+    listener
         .serve(
+            readiness,
             |accepted| accept(&shard, accepted),
             |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
             || shard.refusing.get(),
             &shard.connections.operations.polls,
         )
         .await;
-    if let Err(error) = result {
-        panic!("shard {} cannot accept connections: {error}", shard.id.0);
-    }
 }

@@ -22,6 +22,7 @@ use midge::base::pool::BufferPool;
 use midge::base::ring::{ParkFlag, Signal};
 use midge::broker::outbox::{Outbox, Resumable};
 use midge::broker::{Broker, BrokerHandle};
+use midge::client::rare_lines::RareLines;
 use midge::client::session::{ClientContext, ClientSession, ShardCounters};
 use midge::config::options::Options;
 use midge::mesh::{Lanes, Mesh, lanes};
@@ -184,6 +185,7 @@ impl World {
                         report: Box::new(|_, _, _| {}),
                         mapped: RefCell::default(),
                         tails: RefCell::default(),
+                        rare_lines: RareLines::default(),
                     }),
                     broker,
                     resumable,

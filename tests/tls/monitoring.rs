@@ -260,3 +260,25 @@ fn certificates_of_clients_are_named_when_logins_are_asked_for() {
     assert_eq!(closed["tls_version"], "1.3", "{closed}");
     assert_eq!(closed["tls_peer_certs"], Value::Null, "{closed}");
 }
+
+/// As nats-server 2.14.5, which keeps what it knew when the client went.
+#[test]
+fn a_closed_client_still_has_its_tls() {
+    let world = World::new();
+    let server = world.start("1", "", HTTPS);
+    let mut client = world.connect(&server);
+    client.send_close_notify().unwrap();
+    drop(client);
+    let mut monitor = open(&world, port_of(&server));
+    let deadline = std::time::Instant::now() + WAIT_MAX;
+    let connection = loop {
+        let (_, body) = get(&mut monitor, "/connz?state=closed");
+        let connz: Value = serde_json::from_slice(&body).unwrap();
+        if connz["num_connections"] == 1 {
+            break connz["connections"][0].clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "{connz:#}");
+    };
+    assert_eq!(connection["tls_version"], "1.3");
+    assert_eq!(connection["tls_cipher_suite"], "TLS_AES_128_GCM_SHA256");
+}

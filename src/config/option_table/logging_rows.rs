@@ -194,7 +194,7 @@ pub(super) static MONITORING: &[Row] = &[
         "",
         Restart,
         monitor.https_port,
-        "Port for monitoring over HTTPS; needs `tls`."
+        "Port for monitoring over HTTPS; needs TLS."
     )
     .flag(&["ms", "https_port"], "<port>"),
     row!(

@@ -42,7 +42,7 @@ pub(super) static MIDGE: &[Row] = &[
         "all this process may use",
         Restart,
         shards.cores,
-        "Cores for the shards, as `2-5,8`."
+        "Cores for the shards, as `2-5,8`: one each, in this order; without pinning, all for all."
     )
     .flag(&["cores"], "<list>"),
     row!(
@@ -54,7 +54,10 @@ pub(super) static MIDGE: &[Row] = &[
         shards.pin,
         "Pin each shard to its core."
     )
-    .inverse_flag(&["no-pin"]),
+    .inverse_flag(
+        &["no-pin"],
+        "Do not pin shards to cores; with --cores they stay on those cores.",
+    ),
     row!(
         "midge.busy_poll",
         "midge.busy_poll",
@@ -105,8 +108,9 @@ pub(super) static MIDGE: &[Row] = &[
     entry_row!(
         "midge.unix_mode",
         Text(set_unix_mode),
-        "Permission bits of that socket, octal, as \"0660\" (the default)."
+        "Permission bits of that socket, octal, as \"0660\"."
     )
+    .default("0660")
     .flag(&["unix-mode"], "<octal>"),
     row!(
         "midge.shard_ports",

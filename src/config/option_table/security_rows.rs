@@ -23,10 +23,11 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "",
         Live,
         |options| options.auth.user.clone(),
-        "The one user, with `password`."
+        "Name of the one user; `password` belongs to it."
     )
     .aliases(&["username"])
-    .flag(&["user"], "<user>"),
+    .flag(&["user"], "<user>")
+    .flag_help("Name that clients must log in with, together with --pass."),
     hidden_row!(
         "authorization.password",
         "Password",
@@ -43,7 +44,8 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "Its password, or a bcrypt hash of it."
     )
     .aliases(&["pass"])
-    .flag(&["pass"], "<password>"),
+    .flag(&["pass"], "<password>")
+    .flag_help("Password of that user, or a bcrypt hash of it."),
     hidden_row!(
         "authorization.token",
         "Authorization",
@@ -60,13 +62,13 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "A token every client must show, or a bcrypt hash of it."
     )
     .flag(&["auth"], "<token>"),
-    row!(
+    hidden_row!(
         "authorization.timeout",
         "AuthTimeout",
         Part { shape: "seconds or duration", flag: PartFlag::None },
         "2s",
         Live,
-        auth.timeout,
+        |options| options.auth_timeout(),
         "Time a client has to log in; with TLS, the TLS timeout and one second."
     ),
     hidden_row!(
@@ -156,7 +158,8 @@ pub(super) static TLS: &[Row] = &[
         |options| options.tls.clone(),
         "Encrypt client connections. Its options follow."
     )
-    .flag(&["tls"], ""),
+    .flag(&["tls"], "")
+    .flag_help("Encrypt client connections; needs a certificate and its key."),
     entry_row!(
         "tls.cert_file",
         Part {
@@ -209,8 +212,9 @@ pub(super) static TLS: &[Row] = &[
     entry_row!(
         "tls.timeout",
         Part { shape: "seconds or duration", flag: PartFlag::None },
-        "Time a handshake may take, 2 seconds by default."
-    ),
+        "Time a handshake may take."
+    )
+    .default("2s"),
     entry_row!(
         "tls.cipher_suites",
         Part { shape: "list of names", flag: PartFlag::None },
@@ -219,7 +223,7 @@ pub(super) static TLS: &[Row] = &[
     entry_row!(
         "tls.allow_insecure_cipher_suites",
         Part { shape: "true or false", flag: PartFlag::None },
-        "Let `cipher_suites` name suites known to be weak."
+        "Without effect but on the words of the refusal: suites known to be weak are not supported."
     ),
     entry_row!(
         "tls.curve_preferences",

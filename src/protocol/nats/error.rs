@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::command::Span;
+
 /// Why a connection was closed, as `/connz?state=closed` and the log show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -107,8 +109,8 @@ impl fmt::Display for CloseReason {
 pub enum ProtocolError {
     /// Not a verb, or a payload that is not followed by CRLF.
     UnknownOperation,
-    /// Arguments that do not fit their verb: closed without a word.
-    BadArguments(&'static str),
+    /// Arguments that do not fit their verb: closed without a word. Where they are, if the log quotes them.
+    BadArguments(&'static str, Option<Span>),
     MaximumControlLine,
     MaximumPayload {
         size: u32,
@@ -122,15 +124,15 @@ impl ProtocolError {
     pub fn wire_text(self) -> Option<&'static str> {
         match self {
             Self::UnknownOperation => Some("Unknown Protocol Operation"),
-            Self::BadArguments(_) | Self::PeerError => None,
-            Self::MaximumControlLine => Some("maximum control line exceeded"),
+            Self::BadArguments(..) | Self::PeerError => None,
+            Self::MaximumControlLine => Some(text::MAXIMUM_CONTROL_LINE),
             Self::MaximumPayload { .. } => Some("Maximum Payload Violation"),
         }
     }
 
     pub fn close_reason(self) -> CloseReason {
         match self {
-            Self::UnknownOperation | Self::BadArguments(_) => CloseReason::ProtocolViolation,
+            Self::UnknownOperation | Self::BadArguments(..) => CloseReason::ProtocolViolation,
             Self::MaximumControlLine => CloseReason::MaximumControlLineExceeded,
             Self::MaximumPayload { .. } => CloseReason::MaximumPayloadExceeded,
             Self::PeerError => CloseReason::ParseError,
@@ -143,6 +145,7 @@ pub mod text {
     pub const MAXIMUM_CONNECTIONS: &str = "maximum connections exceeded";
     pub const MAXIMUM_ACCOUNT_CONNECTIONS: &str = "maximum account active connections exceeded";
     pub const MAXIMUM_SUBSCRIPTIONS: &str = "maximum subscriptions exceeded";
+    pub const MAXIMUM_CONTROL_LINE: &str = "maximum control line exceeded";
     pub const STALE_CONNECTION: &str = "Stale Connection";
     pub const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
     pub const NO_RESPONDERS_REQUIRES_HEADERS: &str = "no responders requires headers support";

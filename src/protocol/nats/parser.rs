@@ -183,8 +183,19 @@ impl Parser {
     }
 }
 
+#[cold]
+fn bad(what: &'static str, arguments: Span) -> ProtocolError {
+    ProtocolError::BadArguments(what, Some(arguments))
+}
+
+/// The size at the end of a publish's control line.
+pub(super) fn size_at_end(line: &[u8]) -> Option<usize> {
+    let (_, size) = split_last(line, Span::new(0, line.len()));
+    parse_size(size.of(line)).map(|size| size as usize)
+}
+
 #[inline]
-fn is_blank(byte: u8) -> bool {
+pub(super) fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
@@ -285,10 +296,10 @@ fn publish(
 ) -> Result<Parsed, ProtocolError> {
     let (names, size_text) = split_last(input, arguments);
     let Some((subject, reply)) = subject_and_reply(input, names) else {
-        return Err(ProtocolError::BadArguments("processPub Parse Error"));
+        return Err(bad("processPub Parse Error", arguments));
     };
     let Some(size) = parse_size(size_text.of(input)) else {
-        return Err(ProtocolError::BadArguments("processPub Bad or Missing Size"));
+        return Err(bad("processPub Bad or Missing Size", arguments));
     };
     let header_size_text = Span::default();
     body(input, after, size, limits, |body| Publish {
@@ -309,22 +320,21 @@ fn publish_with_headers(
     limits: &ParserLimits,
 ) -> Result<Parsed, ProtocolError> {
     if !limits.headers {
-        return Err(ProtocolError::BadArguments("message headers not supported"));
+        return Err(ProtocolError::BadArguments("message headers not supported", None));
     }
     let (before, size_text) = split_last(input, arguments);
     let (names, header_size_text) = split_last(input, before);
     let Some((subject, reply)) = subject_and_reply(input, names) else {
-        return Err(ProtocolError::BadArguments("processHeaderPub Parse Error"));
+        return Err(bad("processHeaderPub Parse Error", arguments));
     };
-    let (Some(header_size), Some(total)) =
-        (parse_size(header_size_text.of(input)), parse_size(size_text.of(input)))
-    else {
-        return Err(ProtocolError::BadArguments("processHeaderPub Bad or Missing Header Size"));
+    let Some(header_size) = parse_size(header_size_text.of(input)) else {
+        return Err(bad("processHeaderPub Bad or Missing Header Size", arguments));
+    };
+    let Some(total) = parse_size(size_text.of(input)) else {
+        return Err(bad("processHeaderPub Bad or Missing Total Size", arguments));
     };
     if header_size > total {
-        return Err(ProtocolError::BadArguments(
-            "processHeaderPub Header Size larger then TotalSize",
-        ));
+        return Err(bad("processHeaderPub Header Size larger then TotalSize", arguments));
     }
     body(input, after, total, limits, |body| Publish {
         subject,
@@ -394,7 +404,7 @@ fn subscribe(input: &[u8], arguments: Span) -> Result<Command, ProtocolError> {
         Some(([subject, queue, sid], 3)) => {
             Ok(Command::Subscribe { subject, queue, sid, arguments })
         }
-        _ => Err(ProtocolError::BadArguments("processSub Parse Error")),
+        _ => Err(bad("processSub Parse Error", arguments)),
     }
 }
 
@@ -402,7 +412,7 @@ fn unsubscribe(input: &[u8], arguments: Span) -> Result<Command, ProtocolError> 
     match split::<2>(input, arguments) {
         Some(([sid, _], 1)) => Ok(Command::Unsubscribe { sid, max: Span::default(), arguments }),
         Some(([sid, max], 2)) => Ok(Command::Unsubscribe { sid, max, arguments }),
-        _ => Err(ProtocolError::BadArguments("processUnsub Parse Error")),
+        _ => Err(bad("processUnsub Parse Error", arguments)),
     }
 }
 
@@ -437,6 +447,11 @@ mod tests {
                     Ok(Parsed::Command { command, consumed }) => {
                         out.push(show(command, pending));
                         start += consumed;
+                    }
+                    Err(ProtocolError::BadArguments(what, Some(arguments))) => {
+                        let text = String::from_utf8_lossy(arguments.of(pending));
+                        out.push(format!("{what}: {text}"));
+                        return out;
                     }
                     Err(error) => {
                         out.push(format!("{error:?}"));
@@ -482,7 +497,7 @@ mod tests {
 
     #[test]
     fn commands_are_parsed_whole_and_cut_anywhere() {
-        let table: [(&[u8], &[&str]); 22] = [
+        let table: [(&[u8], &[&str]); 27] = [
             (b"PUB foo 2\r\nhi\r\n", &["pub foo||0|hi"]),
             (b"pub\tfoo  bar \t 2 \nhi\r\n", &["pub foo|bar|0|hi"]),
             (b"PuB foo 000000002\r\nhi\r\n", &["pub foo||0|hi"]),
@@ -499,10 +514,15 @@ mod tests {
             (b"PUB\r\n", &["UnknownOperation"]),
             (b"XYZ", &["UnknownOperation"]),
             (b"MSG a 1 1\r\n", &["UnknownOperation"]),
-            (b"PUB foo -1\r\n", &["BadArguments(\"processPub Bad or Missing Size\")"]),
-            (b"PUB foo 1234567890\r\n", &["BadArguments(\"processPub Bad or Missing Size\")"]),
-            (b"PUB a b c 1\r\n", &["BadArguments(\"processPub Parse Error\")"]),
-            (b"PUB 1\r\n", &["BadArguments(\"processPub Parse Error\")"]),
+            (b"PUB foo -1\r\n", &["processPub Bad or Missing Size: foo -1"]),
+            (b"PUB foo 1234567890\r\n", &["processPub Bad or Missing Size: foo 1234567890"]),
+            (b"PUB a b c 1\r\n", &["processPub Parse Error: a b c 1"]),
+            (b"PUB 1\r\n", &["processPub Parse Error: 1"]),
+            (b"SUB a b c d\r\n", &["processSub Parse Error: a b c d"]),
+            (b"UNSUB a b c \r\n", &["processUnsub Parse Error: a b c "]),
+            (b"HPUB a b c 1 1\r\n", &["processHeaderPub Parse Error: a b c 1 1"]),
+            (b"HPUB a x 1\r\n", &["processHeaderPub Bad or Missing Header Size: a x 1"]),
+            (b"HPUB a 1 x\r\n", &["processHeaderPub Bad or Missing Total Size: a 1 x"]),
             (b"PUB foo 2\r\nhiXX", &["UnknownOperation"]),
             (b"PUB foo 1048577\r\n", &["MaximumPayload { size: 1048577 }"]),
         ];

@@ -137,7 +137,9 @@ fn midges_own_flags_reach_their_fields() {
 #[test]
 fn values_that_make_no_sense_are_refused_with_the_flag_named() {
     let cases = [
-        ("--shards 0", "-shards: shards value can not be negative"),
+        ("--shards 0", "-shards: shards must be 1 to 1024"),
+        ("--shards 1025", "-shards: shards must be 1 to 1024"),
+        ("--busy-poll -1", "-busy-poll: busy-poll must be 0 to 1000000"),
         ("--cores 5-2", "-cores: cores \"5-2\" is not a list such as 2-5,8"),
         ("--cores 1,1", "-cores: cores \"1,1\" names a core twice"),
         ("--io-driver kqueue", "-io-driver: io_driver must be 'auto', 'io_uring' or 'epoll'"),
