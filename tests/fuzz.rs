@@ -18,15 +18,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use fastrand::Rng;
-use midge::auth::permissions::Permissions;
 use midge::auth::state::AuthState;
 use midge::base::ids::ConnectionId;
-use midge::base::limits::{CHUNK_BYTES, HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX};
+use midge::base::limits::{HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX};
 use midge::base::pool::BufferPool;
 use midge::broker::Broker;
 use midge::broker::outbox::Outbox;
-use midge::client::rare_lines::RareLines;
-use midge::client::session::{ClientContext, ClientSession, ShardCounters};
+use midge::client::session::{ClientContext, ClientSession};
 use midge::config::auth_options::Secret;
 use midge::config::load;
 use midge::config::options::Options;
@@ -38,7 +36,7 @@ use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step};
 use midge::protocol::nats::command::Command;
 use midge::protocol::nats::error::ProtocolError;
-use midge::protocol::nats::handshake::{ConnectOptions, Info};
+use midge::protocol::nats::handshake::ConnectOptions;
 use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
 use midge::server::args::{Invocation, parse_in};
 
@@ -270,23 +268,12 @@ impl House {
             options.auth.password = Some(Secret::new("secret"));
         }
         let auth = AuthState::build(&options, None).expect("one user");
-        let context = Rc::new(ClientContext {
-            broker: Rc::new(RefCell::new(Broker::reproducible(1))),
-            options: RefCell::new(Arc::new(options)),
-            info: RefCell::new(Arc::new(Info::default())),
-            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20)),
-            counters: ShardCounters::default(),
-            auth: RefCell::new(Arc::new(auth)),
-            tls: RefCell::new(None),
-            open_permissions: Arc::new(Permissions::unrestricted(false)),
-            check_password: Box::new(|_, _| {}),
-            logins: RefCell::default(),
-            random: RefCell::new(Rng::with_seed(1)),
-            report: Box::new(|_, _, _| {}),
-            mapped: RefCell::default(),
-            tails: RefCell::default(),
-            rare_lines: RareLines::default(),
-        });
+        let context = Rc::new(ClientContext::plain(
+            Rc::new(RefCell::new(Broker::reproducible(1))),
+            Arc::new(options),
+            Arc::new(auth),
+            1,
+        ));
         Self { context, pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20)) }
     }
 

@@ -7,21 +7,17 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use midge::auth::permissions::Permissions;
 use midge::auth::state::AuthState;
 use midge::base::ids::ConnectionId;
-use midge::base::limits::{CHUNK_BYTES, READ_BUFFER_BYTES};
+use midge::base::limits::READ_BUFFER_BYTES;
 use midge::base::log::{LineFormat, LogSettings, Logger};
 use midge::base::pool::BufferPool;
 use midge::broker::Broker;
-use midge::client::rare_lines::RareLines;
-use midge::client::session::{ClientContext, ClientSession, ShardCounters};
+use midge::client::session::{ClientContext, ClientSession};
 use midge::config::options::Options;
 use midge::net::listener::Peer;
 use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step, Wait};
-use midge::protocol::nats::handshake::Info;
 use tracing_subscriber::layer::SubscriberExt;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -43,23 +39,12 @@ impl Write for Lines {
 fn context() -> Rc<ClientContext> {
     let options = Options::default();
     let auth = AuthState::build(&options, None).expect("nobody has to log in");
-    Rc::new(ClientContext {
-        broker: Rc::new(RefCell::new(Broker::reproducible(1))),
-        options: RefCell::new(Arc::new(options)),
-        info: RefCell::new(Arc::new(Info::default())),
-        chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20)),
-        counters: ShardCounters::default(),
-        auth: RefCell::new(Arc::new(auth)),
-        tls: RefCell::new(None),
-        open_permissions: Arc::new(Permissions::unrestricted(false)),
-        check_password: Box::new(|_, _| {}),
-        logins: RefCell::default(),
-        random: RefCell::new(Rng::with_seed(1)),
-        report: Box::new(|_, _, _| {}),
-        mapped: RefCell::default(),
-        tails: RefCell::default(),
-        rare_lines: RareLines::default(),
-    })
+    Rc::new(ClientContext::plain(
+        Rc::new(RefCell::new(Broker::reproducible(1))),
+        Arc::new(options),
+        Arc::new(auth),
+        1,
+    ))
 }
 
 /// A publisher that has to wait for a subscriber, if the machine lets them be quick enough: a consumer that stood

@@ -69,6 +69,8 @@ pub struct FanOutFrame {
     sid: Vec<u8>,
     /// The message as a receiver with this sid gets it; empty = not framed yet.
     bytes: Vec<u8>,
+    /// Of a run, what comes before each tail.
+    head: Vec<u8>,
 }
 
 impl FanOutFrame {
@@ -92,9 +94,9 @@ impl FanOutFrame {
             self.sid.clear();
             self.sid.extend_from_slice(sid);
             self.bytes.clear();
-            let mut head = Vec::with_capacity(run.subject.len() + sid.len() + 6);
-            encode::message_head(&mut head, run.subject, sid);
-            encode::run(&mut self.bytes, &head, run);
+            self.head.clear();
+            encode::message_head(&mut self.head, run.subject, sid);
+            encode::run(&mut self.bytes, &self.head, run);
         }
         &self.bytes
     }

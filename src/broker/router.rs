@@ -157,13 +157,43 @@ impl Turn {
         self.deliveries >= TURN_DELIVERIES_MAX || self.congestion.is_some()
     }
 
-    pub(super) fn note_paced(&mut self, outbox: &Rc<Outbox>) {
+    /// Counts and pushes deliveries; whether they were queued.
+    #[inline(always)]
+    pub(super) fn push(
+        &mut self,
+        outbox: &Rc<Outbox>,
+        deliveries: usize,
+        push: impl FnOnce(&Outbox) -> Pushed,
+    ) -> bool {
+        self.deliveries += deliveries;
+        match push(outbox) {
+            Pushed::Queued => {}
+            Pushed::QueuedPace => self.note_paced(outbox),
+            Pushed::Closed | Pushed::Overflow => return false,
+        }
+        true
+    }
+
+    fn note_paced(&mut self, outbox: &Rc<Outbox>) {
         let larger =
             self.paced.as_ref().is_none_or(|paced| paced.pending_bytes() < outbox.pending_bytes());
         if larger {
             self.paced = Some(outbox.clone());
         }
     }
+}
+
+/// Whether a subscription must not have a message on `subject`, all its rules of delivery but the maximum.
+#[inline(always)]
+pub(super) fn withholds(
+    subscription: &Subscription,
+    outbox: &Outbox,
+    subject: &[u8],
+    no_echo: Option<ConnectionId>,
+) -> bool {
+    subscription.is_removed()
+        || no_echo.is_some_and(|connection| connection == outbox.id)
+        || subscription.denies(subject)
 }
 
 /// Links a message goes to, with the queue groups picked there.
@@ -338,20 +368,9 @@ impl Broker {
         let Sink::Client { outbox, .. } = &subscription.sink else {
             return self.deliver_internal(subscription, message, turn);
         };
-        if subscription.is_removed() {
+        if withholds(subscription, outbox, message.subject, no_echo) || !turn.push(outbox, 1, push)
+        {
             return false;
-        }
-        if no_echo.is_some_and(|connection| connection == outbox.id) {
-            return false;
-        }
-        if subscription.denies(message.subject) {
-            return false;
-        }
-        turn.deliveries += 1;
-        match push(outbox) {
-            Pushed::Queued => {}
-            Pushed::QueuedPace => turn.note_paced(outbox),
-            Pushed::Closed | Pushed::Overflow => return false,
         }
         if outbox.is_observed() {
             outbox.observe(message, subscription.sid());

@@ -10,7 +10,7 @@ use crate::base::limits::{RUN_MESSAGES_MAX, TURN_DELIVERIES_MAX};
 use crate::broker::Broker;
 use crate::broker::link::{Forward, Source};
 use crate::broker::outbox::{Outbox, Pushed};
-use crate::broker::router::{MatchList, Publisher, RouteCache, Turn};
+use crate::broker::router::{MatchList, Publisher, RouteCache, Turn, withholds};
 use crate::broker::subscription::{Sink, Subscription};
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
@@ -105,19 +105,11 @@ impl Broker {
             }
             return;
         }
-        if subscription.is_removed()
-            || no_echo.is_some_and(|connection| connection == outbox.id)
-            || subscription.denies(run.subject)
+        if !withholds(subscription, outbox, run.subject, no_echo)
+            && turn.push(outbox, run.len(), push)
         {
-            return;
+            subscription.delivered.set(subscription.delivered.get() + run.len() as u64);
         }
-        turn.deliveries += run.len();
-        match push(outbox) {
-            Pushed::Queued => {}
-            Pushed::QueuedPace => turn.note_paced(outbox),
-            Pushed::Closed | Pushed::Overflow => return,
-        }
-        subscription.delivered.set(subscription.delivered.get() + run.len() as u64);
     }
 
     /// One copy of a run to each link that has plain interest.

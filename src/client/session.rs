@@ -21,7 +21,7 @@ use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_res
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::{PACE_MS_MAX, STALL_MS_LOGGED_MIN};
+use crate::base::limits::{CHUNK_BYTES, PACE_MS_MAX, POOLED_BYTES_MAX, STALL_MS_LOGGED_MIN};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
@@ -88,6 +88,32 @@ pub enum Report {
 }
 
 impl ClientContext {
+    /// Of clients that speak plain, whose hashed passwords nobody checks and whose logins nobody is told of.
+    pub fn plain(
+        broker: BrokerHandle,
+        options: Arc<Options>,
+        auth: Arc<AuthState>,
+        random_seed: u64,
+    ) -> Self {
+        Self {
+            broker,
+            options: RefCell::new(options),
+            info: RefCell::default(),
+            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
+            tls: RefCell::new(None),
+            counters: ShardCounters::default(),
+            auth: RefCell::new(auth),
+            open_permissions: Arc::new(Permissions::unrestricted(false)),
+            check_password: Box::new(|_, _| {}),
+            logins: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
+            mapped: RefCell::default(),
+            tails: RefCell::default(),
+            rare_lines: RareLines::default(),
+            report: Box::new(|_, _, _| {}),
+        }
+    }
+
     /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
     pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
         if let Some(wait) = self.logins.borrow_mut().remove(&id) {

@@ -15,19 +15,15 @@ use slab::Slab;
 use super::snapshot::Recorded;
 use super::system::{System, SystemDoor};
 use super::{Offload, Shard, ShardHandle, Task};
-use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
-use crate::base::limits::{
-    CHUNK_BYTES, OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEALED_BYTES,
-};
+use crate::base::limits::{OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEALED_BYTES};
 use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
-use crate::client::rare_lines::RareLines;
-use crate::client::session::{ClientContext, ShardCounters};
+use crate::client::session::ClientContext;
 use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
@@ -123,25 +119,15 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             clock.clone(),
         ),
         clients: Rc::new(ClientContext {
-            broker: broker.clone(),
-            options: RefCell::new(seed.options),
             info: RefCell::new(seed.info),
-            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
             tls: RefCell::new(seed.tls),
-            counters: ShardCounters::default(),
-            auth: RefCell::new(seed.auth),
-            open_permissions: Arc::new(Permissions::unrestricted(false)),
             check_password: Box::new(move |id, job| {
                 seed.offload.check_password(job, id, own_handle.clone());
             }),
-            logins: RefCell::default(),
-            random: RefCell::new(fastrand::Rng::with_seed(seed.random_seed)),
             report: Box::new(move |broker, session, report| {
                 reporting.report(broker, session, report);
             }),
-            mapped: RefCell::default(),
-            tails: RefCell::default(),
-            rare_lines: RareLines::default(),
+            ..ClientContext::plain(broker.clone(), seed.options, seed.auth, seed.random_seed)
         }),
         broker,
         server: seed.server,

@@ -14,23 +14,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use midge::auth::permissions::Permissions;
 use midge::auth::state::AuthState;
 use midge::base::ids::ConnectionId;
-use midge::base::limits::{CHUNK_BYTES, READ_BUFFER_BYTES};
+use midge::base::limits::READ_BUFFER_BYTES;
 use midge::base::pool::BufferPool;
 use midge::base::ring::{ParkFlag, Signal};
 use midge::broker::outbox::{Outbox, Resumable};
 use midge::broker::{Broker, BrokerHandle};
-use midge::client::rare_lines::RareLines;
-use midge::client::session::{ClientContext, ClientSession, ShardCounters};
+use midge::client::session::{ClientContext, ClientSession};
 use midge::config::options::Options;
 use midge::mesh::{Lanes, Mesh, lanes};
 use midge::net::listener::Peer;
 use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step, Wait};
 use midge::protocol::nats::error::CloseReason;
-use midge::protocol::nats::handshake::Info;
 
 /// A bug put in on purpose, for the laws to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,21 +168,8 @@ impl World {
                     ),
                     dirty,
                     clients: Rc::new(ClientContext {
-                        broker: broker.clone(),
-                        options: RefCell::new(options.clone()),
-                        info: RefCell::new(Arc::new(Info::default())),
-                        chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20)),
-                        counters: ShardCounters::default(),
-                        auth: RefCell::new(auth.clone()),
-                        tls: RefCell::new(None),
-                        open_permissions: Arc::new(Permissions::unrestricted(false)),
                         check_password: Box::new(|_, _| panic!("nobody logs in here")),
-                        logins: RefCell::default(),
-                        random: RefCell::new(fastrand::Rng::with_seed(seed)),
-                        report: Box::new(|_, _, _| {}),
-                        mapped: RefCell::default(),
-                        tails: RefCell::default(),
-                        rare_lines: RareLines::default(),
+                        ..ClientContext::plain(broker.clone(), options.clone(), auth.clone(), seed)
                     }),
                     broker,
                     resumable,
