@@ -24,7 +24,8 @@ use midge::base::limits::{HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX
 use midge::base::pool::BufferPool;
 use midge::broker::Broker;
 use midge::broker::outbox::Outbox;
-use midge::client::session::{ClientContext, ClientSession};
+use midge::client::context::ClientContext;
+use midge::client::session::ClientSession;
 use midge::config::auth_options::Secret;
 use midge::config::load;
 use midge::config::options::Options;

@@ -76,7 +76,7 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
     let server = FakeServer::start(|_| Action::Deliver);
     for kind in [Disturbance::Flood, Disturbance::Large] {
-        let plan = LatencyPlan { beside: Some(kind), ..plan(200.0, Duration::from_millis(500)) };
+        let plan = LatencyPlan { beside: Some(kind), ..plan(50.0, Duration::from_secs(2)) };
         let result =
             latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true))
                 .unwrap();

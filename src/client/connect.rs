@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::session::{ClientSession, Report, Stage};
+use super::context::Report;
+use super::session::{ClientSession, Stage};
 use crate::auth::account::Account;
 use crate::auth::authenticator::{
     ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,

@@ -3,134 +3,39 @@
 //! Source of behaviour: nats-server server/client.go, checked against PROTOCOL transcripts. What an error
 //! closes and what it leaves open is decided here, the texts are in `protocol::nats::error`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-
+use super::complaints::trace_in;
 use super::connect::{LoginWait, unlimited_if_zero};
+use super::context::{ClientContext, Report};
 use super::opening::Opening;
-use super::rare_lines::{RareLines, SAME_LINE_INTERVAL, SUBSCRIPTION_LIMIT_INTERVAL};
+use super::publish::Publishing;
+use super::who::log_client;
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
-use crate::auth::mapping::Mapped;
-use crate::auth::password::{PasswordJob, PasswordOutcome};
-use crate::auth::permissions::{Permissions, PublishRight, SubscribeRight, is_reserved_reply};
-use crate::auth::state::AuthState;
+use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::{CHUNK_BYTES, PACE_MS_MAX, POOLED_BYTES_MAX, STALL_MS_LOGGED_MIN};
-use crate::base::pool::BufferPool;
+use crate::base::limits::PACE_MS_MAX;
+use crate::broker::Broker;
 use crate::broker::outbox::{Outbox, ReplyTracker};
-use crate::broker::router::{Publisher, RouteCache, Turn, pace_target};
-use crate::broker::trace::{Trace, Way};
-use crate::broker::{Broker, BrokerHandle};
-use crate::client::who::log_client;
-use crate::config::go_text::{SignedDuration, format_duration};
-use crate::config::options::Options;
+use crate::broker::router::pace_target;
+use crate::broker::trace::Trace;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
-use crate::protocol::message::{Message, MessageRun, Tail};
-use crate::protocol::nats::command::{Command, Publish};
-use crate::protocol::nats::complaint;
+use crate::protocol::nats::command::Command;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, quoted, text};
 use crate::protocol::nats::handshake::{ConnectOptions, Info, Text};
 use crate::protocol::nats::parser::{Parsed, Parser, ParserLimits, parse_unsubscribe_max};
-use crate::protocol::nats::plain::{
-    PLAIN_LINE_BYTES_MAX, extend_run, known_part, plain_publish, repeated_publish,
-};
+use crate::protocol::nats::plain::{PLAIN_LINE_BYTES_MAX, plain_publish, repeated_publish};
 use crate::protocol::subject;
-
-/// What the sessions of one shard share.
-pub struct ClientContext {
-    pub broker: BrokerHandle,
-    pub options: RefCell<Arc<Options>>,
-    /// INFO without what is one connection's own.
-    pub info: RefCell<Arc<Info>>,
-    pub chunk_pool: Rc<BufferPool>,
-    /// What connections accepted from now on speak; None = plain. A reload puts another one here.
-    pub tls: RefCell<Option<Arc<TlsServer>>>,
-    pub counters: ShardCounters,
-    pub auth: RefCell<Arc<AuthState>>,
-    /// What everybody may do before a login says otherwise.
-    pub open_permissions: Arc<Permissions>,
-    /// Has a password checked off the shard; the outcome comes back by `password_checked`.
-    pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
-    /// Logins whose password is being checked.
-    pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
-    pub random: RefCell<fastrand::Rng>,
-    /// Scratch space for a mapped subject.
-    pub mapped: RefCell<Vec<u8>>,
-    /// Scratch space for a run of messages.
-    pub tails: RefCell<Vec<Tail>>,
-    pub rare_lines: RareLines,
-    /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
-    pub report: Box<Reporter>,
-}
-
-/// Who is told of logins.
-pub type Reporter = dyn Fn(&mut Broker, &ClientSession, Report);
-
-/// What becomes of somebody who wants to log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// With the account it was in before, if it was another one.
-    LoggedIn {
-        left: Option<Arc<str>>,
-    },
-    Refused,
-}
-
-impl ClientContext {
-    /// Of clients that speak plain, whose hashed passwords nobody checks and whose logins nobody is told of.
-    pub fn plain(
-        broker: BrokerHandle,
-        options: Arc<Options>,
-        auth: Arc<AuthState>,
-        random_seed: u64,
-    ) -> Self {
-        Self {
-            broker,
-            options: RefCell::new(options),
-            info: RefCell::default(),
-            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
-            tls: RefCell::new(None),
-            counters: ShardCounters::default(),
-            auth: RefCell::new(auth),
-            open_permissions: Arc::new(Permissions::unrestricted(false)),
-            check_password: Box::new(|_, _| {}),
-            logins: RefCell::default(),
-            random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
-            mapped: RefCell::default(),
-            tails: RefCell::default(),
-            rare_lines: RareLines::default(),
-            report: Box::new(|_, _, _| {}),
-        }
-    }
-
-    /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
-    pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
-        if let Some(wait) = self.logins.borrow_mut().remove(&id) {
-            wait.outcome.set(Some(outcome));
-            wait.gate.advance_to(1);
-        }
-    }
-}
-
-/// What this shard's clients did, closed ones included.
-#[derive(Default)]
-pub struct ShardCounters {
-    pub in_messages: Cell<u64>,
-    pub in_bytes: Cell<u64>,
-    pub slow_consumers: Cell<u64>,
-    pub stale_connections: Cell<u64>,
-}
 
 /// How far the login got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +65,7 @@ pub struct ClientSession {
     pub(super) account_gauge: Option<Gauge>,
     pub(super) has_mappings: bool,
     /// Present from the first message on.
-    publishing: Option<Box<Publishing>>,
+    pub(super) publishing: Option<Box<Publishing>>,
     /// What INFO asked this client to sign; empty = nothing.
     pub(super) nonce: Text,
     pub(super) login_wait: Option<Rc<LoginWait>>,
@@ -205,31 +110,10 @@ pub struct ClientSession {
     pub in_bytes: u64,
 }
 
-/// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
-#[derive(Default)]
-struct Publishing {
-    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
-    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
-    known_line: Vec<u8>,
-    route_cache: RouteCache,
-    /// Whether the subject of `route_cache` may be published to whatever was answered before.
-    route_allowed: bool,
-    turn: Turn,
-}
-
 const _: () = assert!(
     size_of::<RefCell<ClientSession>>() + 2 * size_of::<usize>() <= 512,
     "with the counts of its Rc it fills one of the allocator's sizes: every connection has one"
 );
-
-impl Publishing {
-    /// What was decided or matched for the last subject held for another account or other rights.
-    fn forget_answers(&mut self) {
-        self.route_allowed = false;
-        self.known_line.clear();
-        self.route_cache = RouteCache::default();
-    }
-}
 
 /// How old a round-trip time may be before a busy connection is pinged for a fresh one.
 const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -405,210 +289,10 @@ impl ClientSession {
         Ok(())
     }
 
-    fn publish_parsed(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        publish: Publish,
-        input: &[u8],
-    ) {
-        let body = publish.body.of(input);
-        let message = Message {
-            subject: publish.subject.of(input),
-            reply: publish.reply.of(input),
-            headers: &body[..publish.header_size as usize],
-            body,
-            header_size_text: publish.header_size_text.of(input),
-            size_text: publish.size_text.of(input),
-            tail: b"",
-        };
-        self.publish(broker, publishing, &message);
-    }
-
-    fn publish(&mut self, broker: &mut Broker, publishing: &mut Publishing, message: &Message<'_>) {
-        // The route cache is about to hold this subject.
-        publishing.known_line.clear();
-        self.in_messages += 1;
-        self.in_bytes += message.body.len() as u64;
-        if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
-            self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
-        }
-        if self.has_mappings {
-            let mut mapped = self.context.mapped.take();
-            if self.map_subject(message.subject, &mut mapped) {
-                let message = Message { subject: &mapped, ..*message };
-                self.publish_mapped(broker, publishing, &message);
-            } else {
-                self.ok();
-            }
-            self.context.mapped.replace(mapped);
-        } else {
-            self.publish_mapped(broker, publishing, message);
-        }
-    }
-
-    /// Publishes a message whose line began with `known_line`.
-    #[inline]
-    fn publish_again(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        message: &Message<'_>,
-    ) {
-        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
-            return self.publish(broker, publishing, message);
-        }
-        self.in_messages += 1;
-        self.in_bytes += message.body.len() as u64;
-        self.hand_over(broker, publishing, message, Broker::publish_again);
-    }
-
-    /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
-    /// bytes they took.
-    #[inline]
-    fn publish_onwards(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        input: &[u8],
-        first: &Message<'_>,
-        consumed: usize,
-    ) -> usize {
-        if !first.reply.is_empty() {
-            self.publish_again(broker, publishing, first);
-            return consumed;
-        }
-        let Publishing { route_cache, turn, known_line, .. } = publishing;
-        let messages_max = broker.run_max(self.account, route_cache, turn);
-        if messages_max < 2 {
-            self.publish_again(broker, publishing, first);
-            return consumed;
-        }
-        let mut tails = self.context.tails.take();
-        let limits = &self.limits;
-        let consumed =
-            extend_run(input, known_line, first, consumed, messages_max, limits, &mut tails);
-        let run = MessageRun::new(first.subject, input, &tails);
-        self.in_messages += run.len() as u64;
-        self.in_bytes += run.body_bytes() as u64;
-        broker.publish_run(&self.publisher(), &run, route_cache, turn);
-        self.context.tails.replace(tails);
-        consumed
-    }
-
-    /// Who this session publishes as.
-    #[inline]
-    fn publisher(&self) -> Publisher {
-        Publisher { client: self.key, account: self.account, echo: self.connect.echo }
-    }
-
-    /// Remembers how the line of a message just published began, if the next one like it needs no second
-    /// look.
-    fn learn_line(&self, publishing: &mut Publishing, input: &[u8], message: &Message<'_>) {
-        let is_answered = self.connect.pedantic || self.connect.verbose;
-        if publishing.route_allowed && !self.has_mappings && !is_answered {
-            debug_assert!(publishing.route_cache.subject() == message.subject);
-            publishing.known_line.extend_from_slice(known_part(input, message));
-        }
-    }
-
-    /// Applies the account's subject mappings; false = the message is dropped by its weights.
-    fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
-        let auth = self.context.auth.borrow();
-        let account = match &self.identity {
-            Some(identity) => &identity.account,
-            None => auth.authenticator.accounts().global(),
-        };
-        match account.mappings.map(subject, &mut self.context.random.borrow_mut(), mapped) {
-            Mapped::Changed => true,
-            Mapped::Lost => false,
-            Mapped::Unchanged => {
-                mapped.clear();
-                mapped.extend_from_slice(subject);
-                true
-            }
-        }
-    }
-
-    /// Whether this client may publish the message; tells it if not.
-    #[inline]
-    fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
-        if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
-            // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
-            // decided here holds once the route cache has this subject, which it has after the publish.
-            publishing.route_allowed = self.permissions.is_publish_open()
-                && !matches!(message.subject.first(), Some(b'_' | b'$'));
-            if !publishing.route_allowed {
-                match self.permissions.may_publish(message.subject) {
-                    PublishRight::Allowed => publishing.route_allowed = true,
-                    PublishRight::OnlyAsReply if self.answers(message.subject) => {}
-                    PublishRight::OnlyAsReply | PublishRight::Denied => {
-                        let subject = quoted(message.subject);
-                        self.violation(
-                            &format!("Permissions Violation for Publish to {subject}"),
-                            &format!("Publish Violation - Subject {subject}"),
-                        );
-                        return false;
-                    }
-                }
-            }
-        }
-        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
-            let reply = quoted(message.reply);
-            self.violation(
-                &format!("Permissions Violation for Publish with Reply of {reply}"),
-                &format!("Publish Violation - Reply {reply}"),
-            );
-            // The route cache still holds another subject: a line like this one is not to be learnt.
-            publishing.route_allowed = false;
-            return false;
-        }
-        true
-    }
-
     /// What was decided or matched for the last subject held for another account or other rights.
     pub(super) fn forget_answers(&mut self) {
         if let Some(publishing) = &mut self.publishing {
             publishing.forget_answers();
-        }
-    }
-
-    /// Whether the subject is a reply this client was given and may still answer.
-    #[cold]
-    fn answers(&self, subject: &[u8]) -> bool {
-        let (Some(tracker), Some(rule)) = (&self.replies, self.permissions.responses()) else {
-            return false;
-        };
-        tracker.table.borrow_mut().use_up(subject, rule, Instant::now())
-    }
-
-    #[inline]
-    fn publish_mapped(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        message: &Message<'_>,
-    ) {
-        if self.may_publish(publishing, message) {
-            self.hand_over(broker, publishing, message, Broker::publish);
-        }
-    }
-
-    /// Gives the broker a message that may be published, by one of its two ways to take one.
-    #[inline(always)]
-    fn hand_over(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        message: &Message<'_>,
-        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
-    ) {
-        self.ok();
-        let publisher = self.publisher();
-        let Publishing { route_cache, turn, .. } = publishing;
-        let delivered = publish(broker, &publisher, message, route_cache, turn);
-        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
-            broker.send_no_responders(&publisher, message.subject, message.reply);
         }
     }
 
@@ -673,72 +357,6 @@ impl ClientSession {
         }
     }
 
-    #[cold]
-    fn refuse_subscription(&self, filter: &[u8], queue: &[u8], sid: &[u8]) {
-        let (filter, sid) = (quoted(filter), String::from_utf8_lossy(sid));
-        if queue.is_empty() {
-            self.violation(
-                &format!("Permissions Violation for Subscription to {filter}"),
-                &format!("Subscription Violation - Subject {filter}, SID {sid}"),
-            );
-        } else {
-            let queue = quoted(queue);
-            self.violation(
-                &format!("Permissions Violation for Subscription to {filter} using queue {queue}"),
-                &format!("Subscription Violation - Subject {filter}, Queue: {queue}, SID {sid}"),
-            );
-        }
-    }
-
-    #[cold]
-    fn refuse_for_the_limit(&self) {
-        let text = text::MAXIMUM_SUBSCRIPTIONS;
-        self.outbox.push_error(text);
-        let (lines, interval) = (&self.context.rare_lines, SUBSCRIPTION_LIMIT_INTERVAL);
-        if lines.may_log(text, self.account, Instant::now(), interval) {
-            self.log_error(text);
-        }
-    }
-
-    /// A line in the way of nats-server's RateLimitErrorf, unless another client just had the same.
-    #[cold]
-    pub(super) fn log_rarely(&self, text: &'static str) {
-        let (lines, now) = (&self.context.rare_lines, Instant::now());
-        if lines.may_log(text, self.account, now, SAME_LINE_INTERVAL) {
-            log_client!(error, self, "{text}{}", self.label_end());
-        }
-    }
-
-    /// An error that leaves the connection open.
-    #[cold]
-    fn violation(&self, wire_text: &str, log_text: &str) {
-        self.outbox.push_error(wire_text);
-        self.log_error(log_text);
-    }
-
-    /// Tells what is wrong with the command that begins at `start`.
-    #[cold]
-    fn protocol_error(&mut self, error: ProtocolError, input: &[u8], start: usize) -> CloseReason {
-        if let Some(text) = error.wire_text() {
-            self.outbox.push_error(text);
-        }
-        self.log_error(&match error {
-            ProtocolError::UnknownOperation => complaint::unknown_operation(input, start),
-            ProtocolError::BadArguments(what, None) => what.to_owned(),
-            ProtocolError::BadArguments(what, Some(arguments)) => {
-                let arguments = arguments.of(&input[start..]);
-                format!("{what}: {}", complaint::arguments(arguments))
-            }
-            ProtocolError::MaximumControlLine => text::MAXIMUM_CONTROL_LINE.to_owned(),
-            ProtocolError::MaximumPayload { size } => {
-                let max = self.limits.payload_bytes_max;
-                format!("maximum payload exceeded: {size} vs {max}")
-            }
-            ProtocolError::PeerError => "Client Error".to_owned(),
-        });
-        error.close_reason()
-    }
-
     /// What comes before a client's commands: a password check that ended, and the rule that a client who
     /// must log in begins with CONNECT, unless somebody stands in for those without credentials.
     fn before_first_command(
@@ -786,103 +404,6 @@ impl ClientSession {
             return Some(Wait::Sent { outbox, until, at_most });
         }
         None
-    }
-
-    /// `ip:port - cid:N`; once somebody is let in also what CONNECT told of the client library, and who it is.
-    pub fn label(&self) -> String {
-        let mut label = format!("{}:{} - cid:{}", self.peer.host(), self.peer.port(), self.id);
-        let Some(identity) = &self.identity else { return label };
-        let connect = &self.connect;
-        if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {
-            let mut parts = Vec::new();
-            if !connect.version.is_empty() {
-                parts.push(format!("v{}", connect.version));
-            }
-            for part in [&connect.lang, &connect.name] {
-                if !part.is_empty() {
-                    parts.push(part.to_string());
-                }
-            }
-            label.push_str(&format!(" - {}", quoted(parts.join(":").as_bytes())));
-        }
-        if let Some(user) = self.user_label() {
-            let who = format!("{}/{user}", identity.account.name);
-            label.push_str(&format!(" - {}", quoted(who.as_bytes())));
-        }
-        label
-    }
-
-    fn log_error(&self, text: &str) {
-        log_client!(error, self, "{text}");
-    }
-
-    /// Traces from now on, or no longer, as the options and what is known of the client say.
-    pub(super) fn renew_trace(&mut self) {
-        let options = self.context.options.borrow().clone();
-        self.trace = options.log.trace.then(|| {
-            Rc::new(Trace {
-                label: self.label(),
-                headers_only: options.log.trace_headers,
-                shown_bytes_max: options.log.traced_message_bytes_max,
-            })
-        });
-        self.outbox.set_trace(self.trace.clone());
-    }
-
-    /// The line nats-server writes about a publisher that slow consumers held up. Source: resetReadLoopStallTime.
-    #[cold]
-    fn say_stalled(&self, stalled: Duration) {
-        const KIND: &str = "Producer was stalled for a total of";
-        let (lines, now) = (&self.context.rare_lines, Instant::now());
-        if stalled < Duration::from_millis(STALL_MS_LOGGED_MIN)
-            || !lines.may_log(KIND, self.account, now, SAME_LINE_INTERVAL)
-        {
-            return;
-        }
-        let rounded = i64::try_from((stalled.as_micros() + 500) / 1000).unwrap_or(i64::MAX);
-        let total = format_duration(SignedDuration(rounded.saturating_mul(1_000_000)));
-        log_client!(warn, self, "{KIND} {total}{}", self.label_end());
-    }
-
-    /// The line nats-server writes about a consumer that was too slow.
-    #[cold]
-    fn log_slow_consumer(&self, reason: CloseReason) {
-        let (chunks, bytes) = self.outbox.written_off();
-        if reason == CloseReason::SlowConsumerPendingBytes {
-            let max = self.outbox.pending_bytes_max();
-            log_client!(info, self, "Slow Consumer Detected: MaxPending of {max} Exceeded");
-            return;
-        }
-        let deadline = self.context.options.borrow().limits.write_deadline;
-        let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
-        let deadline = format_duration(SignedDuration(deadline));
-        log_client!(
-            info,
-            self,
-            "Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
-        );
-    }
-}
-
-/// The lines of one command as it came.
-#[cold]
-fn trace_in(trace: &Trace, command: &Command, input: &[u8]) {
-    let show = |verb: &str, arguments: &[u8]| trace.operation(Way::In, verb, arguments);
-    match command {
-        Command::Publish(publish) => {
-            let verb = if publish.header_size > 0 { "HPUB" } else { "PUB" };
-            show(verb, publish.arguments.of(input));
-            trace.body(Way::In, publish.body.of(input), publish.header_size as usize);
-        }
-        Command::Subscribe { arguments, .. } => show("SUB", arguments.of(input)),
-        Command::Unsubscribe { arguments, .. } => show("UNSUB", arguments.of(input)),
-        Command::Connect { json } => {
-            let shown = super::connect::without_secrets(json.of(input));
-            show("CONNECT", shown.as_bytes());
-        }
-        Command::Ping => show("PING", b""),
-        Command::Pong => show("PONG", b""),
-        Command::Info { .. } | Command::Error { .. } | Command::Ok => {}
     }
 }
 

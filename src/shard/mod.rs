@@ -26,7 +26,8 @@ use crate::base::limits::{
 };
 use crate::base::shrink;
 use crate::broker::BrokerHandle;
-use crate::client::session::{ClientContext, ClientSession};
+use crate::client::context::ClientContext;
+use crate::client::session::ClientSession;
 use crate::config::options::{Balance, Options};
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};

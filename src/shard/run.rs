@@ -23,7 +23,7 @@ use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::outbox::Resumable;
-use crate::client::session::ClientContext;
+use crate::client::context::ClientContext;
 use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;

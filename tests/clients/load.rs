@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use midge::base::limits::{POOLED_BYTES_MAX, READ_BUFFER_BYTES};
 use rustix::process::Signal;
 
-use super::{SHARD_COUNTS, connect, next, publish, round_trip, subscribe};
+use super::{SHARD_COUNTS, connect, next, publish, subscribe};
 use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::{Directory, Server};
 use crate::support::{WAIT_MAX, wait_until};

@@ -1,0 +1,107 @@
+//! What the sessions of one shard share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::connect::LoginWait;
+use super::rare_lines::RareLines;
+use super::session::ClientSession;
+use crate::auth::password::{PasswordJob, PasswordOutcome};
+use crate::auth::permissions::Permissions;
+use crate::auth::state::AuthState;
+use crate::base::ids::ConnectionId;
+use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
+use crate::base::pool::BufferPool;
+use crate::broker::{Broker, BrokerHandle};
+use crate::config::options::Options;
+use crate::net::tls_config::TlsServer;
+use crate::protocol::message::Tail;
+use crate::protocol::nats::handshake::Info;
+
+/// See the module's words.
+pub struct ClientContext {
+    pub broker: BrokerHandle,
+    pub options: RefCell<Arc<Options>>,
+    /// INFO without what is one connection's own.
+    pub info: RefCell<Arc<Info>>,
+    pub chunk_pool: Rc<BufferPool>,
+    /// What connections accepted from now on speak; None = plain. A reload puts another one here.
+    pub tls: RefCell<Option<Arc<TlsServer>>>,
+    pub counters: ShardCounters,
+    pub auth: RefCell<Arc<AuthState>>,
+    /// What everybody may do before a login says otherwise.
+    pub open_permissions: Arc<Permissions>,
+    /// Has a password checked off the shard; the outcome comes back by `password_checked`.
+    pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
+    /// Logins whose password is being checked.
+    pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
+    pub random: RefCell<fastrand::Rng>,
+    /// Scratch space for a mapped subject.
+    pub mapped: RefCell<Vec<u8>>,
+    /// Scratch space for a run of messages.
+    pub tails: RefCell<Vec<Tail>>,
+    pub rare_lines: RareLines,
+    /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
+    pub report: Box<Reporter>,
+}
+
+/// Who is told of logins.
+pub type Reporter = dyn Fn(&mut Broker, &ClientSession, Report);
+
+/// What becomes of somebody who wants to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// With the account it was in before, if it was another one.
+    LoggedIn {
+        left: Option<Arc<str>>,
+    },
+    Refused,
+}
+
+impl ClientContext {
+    /// Of clients that speak plain, whose hashed passwords nobody checks and whose logins nobody is told of.
+    pub fn plain(
+        broker: BrokerHandle,
+        options: Arc<Options>,
+        auth: Arc<AuthState>,
+        random_seed: u64,
+    ) -> Self {
+        Self {
+            broker,
+            options: RefCell::new(options),
+            info: RefCell::default(),
+            chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
+            tls: RefCell::new(None),
+            counters: ShardCounters::default(),
+            auth: RefCell::new(auth),
+            open_permissions: Arc::new(Permissions::unrestricted(false)),
+            check_password: Box::new(|_, _| {}),
+            logins: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
+            mapped: RefCell::default(),
+            tails: RefCell::default(),
+            rare_lines: RareLines::default(),
+            report: Box::new(|_, _, _| {}),
+        }
+    }
+
+    /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
+    pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
+        if let Some(wait) = self.logins.borrow_mut().remove(&id) {
+            wait.outcome.set(Some(outcome));
+            wait.gate.advance_to(1);
+        }
+    }
+}
+
+/// What this shard's clients did, closed ones included.
+#[derive(Default)]
+pub struct ShardCounters {
+    pub in_messages: Cell<u64>,
+    pub in_bytes: Cell<u64>,
+    pub slow_consumers: Cell<u64>,
+    pub stale_connections: Cell<u64>,
+}

@@ -1,0 +1,248 @@
+//! What a client publishes: by way of its mappings and rights to the broker, with what was found out about the
+//! last subject kept for the next message.
+
+use std::time::Instant;
+
+use super::session::ClientSession;
+use crate::auth::mapping::Mapped;
+use crate::auth::permissions::{PublishRight, is_reserved_reply};
+use crate::broker::Broker;
+use crate::broker::router::{Publisher, RouteCache, Turn};
+use crate::protocol::message::{Message, MessageRun};
+use crate::protocol::nats::command::Publish;
+use crate::protocol::nats::error::{quoted, text};
+use crate::protocol::nats::plain::{extend_run, known_part};
+use crate::protocol::subject;
+
+/// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
+#[derive(Default)]
+pub(super) struct Publishing {
+    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
+    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
+    pub(super) known_line: Vec<u8>,
+    route_cache: RouteCache,
+    /// Whether the subject of `route_cache` may be published to whatever was answered before.
+    route_allowed: bool,
+    pub(super) turn: Turn,
+}
+
+impl Publishing {
+    /// What was decided or matched for the last subject held for another account or other rights.
+    pub(super) fn forget_answers(&mut self) {
+        self.route_allowed = false;
+        self.known_line.clear();
+        self.route_cache = RouteCache::default();
+    }
+}
+
+impl ClientSession {
+    pub(super) fn publish_parsed(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        publish: Publish,
+        input: &[u8],
+    ) {
+        let body = publish.body.of(input);
+        let message = Message {
+            subject: publish.subject.of(input),
+            reply: publish.reply.of(input),
+            headers: &body[..publish.header_size as usize],
+            body,
+            header_size_text: publish.header_size_text.of(input),
+            size_text: publish.size_text.of(input),
+            tail: b"",
+        };
+        self.publish(broker, publishing, &message);
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
+        // The route cache is about to hold this subject.
+        publishing.known_line.clear();
+        self.in_messages += 1;
+        self.in_bytes += message.body.len() as u64;
+        if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
+            self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
+        }
+        if self.has_mappings {
+            let mut mapped = self.context.mapped.take();
+            if self.map_subject(message.subject, &mut mapped) {
+                let message = Message { subject: &mapped, ..*message };
+                self.publish_mapped(broker, publishing, &message);
+            } else {
+                self.ok();
+            }
+            self.context.mapped.replace(mapped);
+        } else {
+            self.publish_mapped(broker, publishing, message);
+        }
+    }
+
+    /// Publishes a message whose line began with `known_line`.
+    #[inline]
+    fn publish_again(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
+        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
+            return self.publish(broker, publishing, message);
+        }
+        self.in_messages += 1;
+        self.in_bytes += message.body.len() as u64;
+        self.hand_over(broker, publishing, message, Broker::publish_again);
+    }
+
+    /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
+    /// bytes they took.
+    #[inline]
+    pub(super) fn publish_onwards(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        input: &[u8],
+        first: &Message<'_>,
+        consumed: usize,
+    ) -> usize {
+        if !first.reply.is_empty() {
+            self.publish_again(broker, publishing, first);
+            return consumed;
+        }
+        let Publishing { route_cache, turn, known_line, .. } = publishing;
+        let messages_max = broker.run_max(self.account, route_cache, turn);
+        if messages_max < 2 {
+            self.publish_again(broker, publishing, first);
+            return consumed;
+        }
+        let mut tails = self.context.tails.take();
+        let limits = &self.limits;
+        let consumed =
+            extend_run(input, known_line, first, consumed, messages_max, limits, &mut tails);
+        let run = MessageRun::new(first.subject, input, &tails);
+        self.in_messages += run.len() as u64;
+        self.in_bytes += run.body_bytes() as u64;
+        broker.publish_run(&self.publisher(), &run, route_cache, turn);
+        self.context.tails.replace(tails);
+        consumed
+    }
+
+    /// Who this session publishes as.
+    #[inline]
+    fn publisher(&self) -> Publisher {
+        Publisher { client: self.key, account: self.account, echo: self.connect.echo }
+    }
+
+    /// Remembers how the line of a message just published began, if the next one like it needs no second
+    /// look.
+    pub(super) fn learn_line(
+        &self,
+        publishing: &mut Publishing,
+        input: &[u8],
+        message: &Message<'_>,
+    ) {
+        let is_answered = self.connect.pedantic || self.connect.verbose;
+        if publishing.route_allowed && !self.has_mappings && !is_answered {
+            debug_assert!(publishing.route_cache.subject() == message.subject);
+            publishing.known_line.extend_from_slice(known_part(input, message));
+        }
+    }
+
+    /// Applies the account's subject mappings; false = the message is dropped by its weights.
+    fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
+        let auth = self.context.auth.borrow();
+        let account = match &self.identity {
+            Some(identity) => &identity.account,
+            None => auth.authenticator.accounts().global(),
+        };
+        match account.mappings.map(subject, &mut self.context.random.borrow_mut(), mapped) {
+            Mapped::Changed => true,
+            Mapped::Lost => false,
+            Mapped::Unchanged => {
+                mapped.clear();
+                mapped.extend_from_slice(subject);
+                true
+            }
+        }
+    }
+
+    /// Whether this client may publish the message; tells it if not.
+    #[inline]
+    fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
+        if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
+            // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
+            // decided here holds once the route cache has this subject, which it has after the publish.
+            publishing.route_allowed = self.permissions.is_publish_open()
+                && !matches!(message.subject.first(), Some(b'_' | b'$'));
+            if !publishing.route_allowed {
+                match self.permissions.may_publish(message.subject) {
+                    PublishRight::Allowed => publishing.route_allowed = true,
+                    PublishRight::OnlyAsReply if self.answers(message.subject) => {}
+                    PublishRight::OnlyAsReply | PublishRight::Denied => {
+                        let subject = quoted(message.subject);
+                        self.violation(
+                            &format!("Permissions Violation for Publish to {subject}"),
+                            &format!("Publish Violation - Subject {subject}"),
+                        );
+                        return false;
+                    }
+                }
+            }
+        }
+        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
+            let reply = quoted(message.reply);
+            self.violation(
+                &format!("Permissions Violation for Publish with Reply of {reply}"),
+                &format!("Publish Violation - Reply {reply}"),
+            );
+            // The route cache still holds another subject: a line like this one is not to be learnt.
+            publishing.route_allowed = false;
+            return false;
+        }
+        true
+    }
+
+    /// Whether the subject is a reply this client was given and may still answer.
+    #[cold]
+    fn answers(&self, subject: &[u8]) -> bool {
+        let (Some(tracker), Some(rule)) = (&self.replies, self.permissions.responses()) else {
+            return false;
+        };
+        tracker.table.borrow_mut().use_up(subject, rule, Instant::now())
+    }
+
+    #[inline]
+    fn publish_mapped(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
+        if self.may_publish(publishing, message) {
+            self.hand_over(broker, publishing, message, Broker::publish);
+        }
+    }
+
+    /// Gives the broker a message that may be published, by one of its two ways to take one.
+    #[inline(always)]
+    fn hand_over(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
+    ) {
+        self.ok();
+        let publisher = self.publisher();
+        let Publishing { route_cache, turn, .. } = publishing;
+        let delivered = publish(broker, &publisher, message, route_cache, turn);
+        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
+            broker.send_no_responders(&publisher, message.subject, message.reply);
+        }
+    }
+}
