@@ -238,6 +238,11 @@ pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX < SYSTEM_REQUEST_BYTES_MAX && PAYLOAD_BYTES_MAX < MAILBOX_BYTES_MAX);
 
+/// Nice value of the threads beside the shards: password checks, monitoring, $SYS answers. They wait for messages,
+/// not the other way round; a shard that never rests still leaves such a thread a tenth of its core, which a login
+/// needs to be done before its client gives up.
+pub const HELPER_NICE: i32 = 10;
+
 /// Entries of the lists in one monitoring answer, subscriptions of all its connections together. Past it
 /// the answer is cut and says so. Enforced by the side that gathers.
 pub const MONITOR_ENTRIES_MAX: usize = 1 << 18;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::base::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::base::limits::{HELPER_NICE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::config::options::Options;
 use crate::monitor::http::RequestReader;
 use crate::server::error_text::os_error_text;
@@ -30,9 +30,6 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long the peer may take no byte of an answer.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The monitor's thread is below the shards: a scrape waits for messages, not the other way round.
-const NICE: i32 = 10;
 
 /// A bound port that is not served yet.
 pub struct MonitorPort {
@@ -80,7 +77,7 @@ impl MonitorPort {
         let of_loop = live;
         let thread = std::thread::Builder::new().name("midge-monitor".into()).spawn(move || {
             // Without the right to lower it the thread runs as any other.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             Loop {
                 listener: self.listener,
                 stopped,

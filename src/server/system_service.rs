@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::auth::account::Account;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::{AccountId, ConnectionId, ShardId};
+use crate::base::limits::HELPER_NICE;
 use crate::monitor::endpoints::Ask;
 use crate::monitor::requested::{self, Arguments, Refusal};
 use crate::monitor::varz::ServerFacts;
@@ -28,9 +29,6 @@ use crate::system::filter::ServerFilter;
 use crate::system::request::{Asked, Service, understand};
 use crate::system::schedule::Schedule;
 use crate::system::server_info::ServerInfo;
-
-/// The thread is below the shards: an answer waits for messages, not the other way round.
-const NICE: i32 = 10;
 
 /// How long a shard may take to publish an answer. Past it nothing is known of the answer.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
@@ -63,7 +61,7 @@ impl SystemService {
         };
         let thread = std::thread::Builder::new().name("midge-system".into()).spawn(move || {
             // Without the right to lower it the thread runs as any other.
-            let _ = rustix::process::setpriority_process(None, NICE);
+            let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             service.run();
         })?;
         Ok(Self { queue, thread: Some(thread) })

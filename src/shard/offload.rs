@@ -5,8 +5,8 @@
 //!
 //! They stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
 //! thread on each of those (four at most) and on no other. Where shards have every core there is one thread
-//! that goes wherever there is idle time, at the lowest priority: a shard that has something to do takes its
-//! core back at once, and one that never rests leaves it a hundredth.
+//! that goes wherever there is idle time, below the shards: one that has something to do takes its core back, and
+//! one that never rests leaves it a tenth.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +18,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::ShardHandle;
 use crate::auth::password::PasswordJob;
 use crate::base::ids::ConnectionId;
-use crate::base::limits::{OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
-
-/// The priority beside shards: logins wait for messages, not the other way round.
-const NICE: i32 = 19;
+use crate::base::limits::{HELPER_NICE, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
 
 struct Job {
     password: PasswordJob,
@@ -92,7 +89,7 @@ fn settle(core: Option<usize>) {
             let _ = sched_setaffinity(None, &set);
         }
         None => {
-            let _ = rustix::process::setpriority_process(None, NICE);
+            let _ = rustix::process::setpriority_process(None, HELPER_NICE);
         }
     }
 }
