@@ -76,14 +76,20 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
     let server = FakeServer::start(|_| Action::Deliver);
     for kind in [Disturbance::Flood, Disturbance::Large] {
-        let plan = LatencyPlan { beside: Some(kind), ..plan(50.0, Duration::from_secs(2)) };
-        let result =
-            latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true))
-                .unwrap();
-        assert!(result.valid, "{kind:?}: {:?}", result.faults);
-        assert!(result.counts.unwrap().all_good(), "{kind:?}");
-        assert_eq!(result.counts.unwrap().received, 100, "{kind:?}");
-        assert!(result.value("disturbing_messages").unwrap() > 0.0, "{kind:?}");
+        // It has the lowest priority: on a busy machine a run may end before its turn comes, and says so.
+        let disturbed = [0.5, 5.0, 50.0].into_iter().any(|seconds| {
+            let plan = plan(100.0 / seconds, Duration::from_secs_f64(seconds));
+            let plan = LatencyPlan { beside: Some(kind), ..plan };
+            let result =
+                latency::run(&server.dialer(), &plan, Err("fake".into()), &Progress::new(true))
+                    .unwrap();
+            assert!(result.counts.unwrap().all_good(), "{kind:?}");
+            assert_eq!(result.counts.unwrap().received, 100, "{kind:?}");
+            let disturbed = result.value("disturbing_messages").unwrap() > 0.0;
+            assert_eq!(result.valid, disturbed, "{kind:?}: {:?}", result.faults);
+            disturbed
+        });
+        assert!(disturbed, "{kind:?}");
     }
 }
 

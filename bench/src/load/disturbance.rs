@@ -64,6 +64,9 @@ impl Disturbed {
         result.figure("disturbing_messages", self.published as f64, "messages", Better::Neither);
         if let Some(failure) = self.failure {
             result.invalidate(format!("the {} ended early: {failure}", kind.name()));
+        } else if self.published == 0 {
+            let why = "its thread got no time: give it a core of its own, by --pin-beside";
+            result.invalidate(format!("the {} disturbed nobody: {why}", kind.name()));
         }
     }
 }
