@@ -10,7 +10,7 @@ use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf};
 use monoio::net::TcpStream;
 
-use crate::base::limits::{LARGE_MESSAGE_BYTES, READ_BUFFER_BYTES};
+use crate::base::limits::{LARGE_MESSAGE_BYTES, PIECE_BYTES, READ_BUFFER_BYTES};
 use crate::base::pool::BufferPool;
 
 /// Reads that used less than a quarter of the buffer before it shrinks a class.
@@ -173,7 +173,12 @@ impl ReadBuffer {
     fn lend(&mut self) -> SliceMut<Vec<u8>> {
         self.make_room();
         let begin = self.data.len();
-        std::mem::take(&mut self.data).slice_mut(begin..)
+        let capacity = self.data.capacity();
+        let end = match capacity > READ_BUFFER_BYTES[4] {
+            true => capacity.min(begin + PIECE_BYTES),
+            false => capacity,
+        };
+        std::mem::take(&mut self.data).slice_mut(begin..end)
     }
 
     /// What `lend` gave comes back with the result of a read into it.
@@ -264,6 +269,21 @@ mod tests {
             buffer.make_room();
             assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[4]));
         }
+    }
+
+    #[test]
+    fn only_a_message_larger_than_any_buffer_is_read_in_pieces() {
+        let room_with = |length: usize| {
+            let mut buffer = buffer();
+            buffer.extend(&vec![b'x'; length]);
+            buffer.expect(1 << 20);
+            let slice = buffer.lend();
+            (slice.end() - slice.begin(), slice.get_ref().capacity() - length)
+        };
+        let (room, free) = room_with(READ_BUFFER_BYTES[4] / 2);
+        assert_eq!(room, free);
+        let (room, free) = room_with(READ_BUFFER_BYTES[4] + 1);
+        assert!(room == PIECE_BYTES && free > room, "{room}, {free}");
     }
 
     #[test]
