@@ -189,7 +189,7 @@ pub const PACE_MOVING_MS: u64 = 20;
 /// is not waited for either: it is left to be cut.
 pub const PACE_STUCK_MS: u64 = 1000;
 
-/// Subscriptions of a shard from which on its memory may come in huge pages: its table no longer fits a core's
+/// Subscriptions in a shard's tables from which on its memory may come in huge pages: its table no longer fits a core's
 /// cache, and a page more or less is little beside it. Enforced by the shard's ticker.
 pub const HUGE_PAGES_SUBSCRIPTIONS_MIN: usize = 50_000;
 

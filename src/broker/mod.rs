@@ -204,9 +204,13 @@ impl Broker {
     /// Subscriptions in the tables and interest counted: this shard's own and what links announced. 0 when
     /// nobody on the server wants anything.
     pub fn interest_total(&self) -> usize {
-        let tables: usize = self.accounts.iter().map(|account| account.table.len()).sum();
         let links: usize = self.links.iter().map(|link| link.subscriptions.len()).sum();
-        tables + links + self.interest.len()
+        self.table_total() + links + self.interest.len()
+    }
+
+    /// Subscriptions in the tables, which a publish looks through.
+    pub fn table_total(&self) -> usize {
+        self.accounts.iter().map(|account| account.table.len()).sum()
     }
 
     /// Whether a session may subscribe now. Interest must reach every peer's lane before anything the

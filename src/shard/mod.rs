@@ -216,11 +216,11 @@ impl Shard {
     /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the
     /// opposite once, and both ask for the whole process.
     fn choose_page_size(&self) {
-        let interest_total = self.broker.borrow().interest_total();
-        if interest_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
+        let table_total = self.broker.borrow().table_total();
+        if table_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
             self.huge_pages.set(true);
             huge_pages::allow();
-        } else if interest_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
+        } else if table_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
             huge_pages::avoid();
         }
     }
