@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::Value;
-use support::WAIT_MAX;
 use support::raw_client::{Fill, RawClient};
 use support::server::Server;
+use support::{WAIT_MAX, allow_open_files};
 
 const MIDGE: &str = env!("CARGO_BIN_EXE_midge");
 
@@ -798,13 +798,15 @@ fn resident_bytes(process: u32) -> u64 {
 
 #[test]
 fn half_sent_requests_hold_neither_memory_nor_the_port() {
+    const CLIENTS: usize = 5_000;
+    allow_open_files(CLIENTS + 100);
     let monitored = Monitored::start("");
     monitored.json("/varz");
     let process = monitored.server.process_id();
     let before = resident_bytes(process);
     let head = [b"GET /varz HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 7_000]].concat();
     let mut open = Vec::new();
-    for index in 0..5_000 {
+    for index in 0..CLIENTS {
         let mut client = RawClient::connect(monitored.http).unwrap();
         // One that was driven out already may refuse the bytes.
         let _ = client.send(&head);

@@ -6,10 +6,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::WAIT_MAX;
 use support::raw_client::RawClient;
 use support::server::Server;
+use support::{WAIT_MAX, allow_open_files};
 
 /// Connections at one time in each round.
 const STRANGERS: usize = 5_000;
@@ -54,14 +53,6 @@ impl Stops {
     }
 }
 
-fn allow_sockets() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, wanted).expect("the soft limit may rise to the hard one");
-    let enough = limit.maximum.is_none_or(|maximum| maximum > STRANGERS as u64 + 100);
-    assert!(enough, "the hard limit of open files is {:?}", limit.maximum);
-}
-
 fn arrive(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect_timeout(&address, WAIT_MAX).expect("the server listens");
     socket.set_read_timeout(Some(WAIT_MAX * 6)).expect("a timeout");
@@ -84,7 +75,7 @@ fn wait_for_the_end(socket: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn five_thousand_strangers_cost_little_and_leave_nothing_behind() {
-    allow_sockets();
+    allow_open_files(STRANGERS + 100);
     // Cost 12 is a quarter of a second: nobody's check is done while the round lasts.
     let hash = bcrypt::hash("right", 12).expect("cost 12 is allowed");
     for stops in [Stops::AtOnce, Stops::InConnect, Stops::InVerb, Stops::InPasswordCheck] {
@@ -132,7 +123,7 @@ fn open_sockets(server: &Server) -> usize {
 #[test]
 fn strangers_are_sent_away_at_the_timeout_all_of_them() {
     const COUNT: usize = 500;
-    allow_sockets();
+    allow_open_files(STRANGERS + 100);
     let server = Server::midge(2, "authorization { token: planted, timeout: 1 }");
     let bytes = Stops::InConnect.bytes();
     let mut strangers: Vec<TcpStream> = (0..COUNT)

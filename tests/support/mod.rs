@@ -12,6 +12,8 @@ pub mod tls_client;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How long any single wait of a test may take before it counts as failed. Generous, because the tests
 /// also run on machines that are busy with something else.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -26,4 +28,17 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "waited in vain for: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Lets this test have so many files open, servers it starts from now on as well: a login's usual soft limit is
+/// 1,024.
+///
+/// # Panics
+/// The hard limit is lower.
+pub fn allow_open_files(count: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = limit.maximum.is_none_or(|maximum| maximum >= count as u64);
+    assert!(enough, "{count} files are needed; the hard limit is {:?}", limit.maximum);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, wanted).expect("the soft limit may rise to the hard one");
 }
