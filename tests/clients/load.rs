@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{SHARD_COUNTS, connect, next, publish, subscribe};
 use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::{Directory, Server};
-use crate::support::{WAIT_MAX, wait_until};
+use crate::support::{WAIT_MAX, allow_open_files, wait_until};
 
 /// How long one flood may take on a machine that is busy with something else.
 const FLOOD_MAX: Duration = Duration::from_secs(120);
@@ -281,6 +281,7 @@ fn consumer_that_moves_slows_its_publisher_instead_of_being_cut() {
 #[test]
 fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
     const CONNECTIONS: u64 = 600;
+    allow_open_files(2_000);
     for driver in ["io_uring", "epoll"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
         command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "1", "--no-pin"]);
@@ -319,6 +320,7 @@ fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
     // What two shards that once were busy keep whatever the burst was: pools, tables of the smallest size, pages
     // of the allocator's that are not quite empty.
     const KEPT_KIB: u64 = 6 << 10;
+    allow_open_files(2_000);
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
     command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "2", "--no-pin"]);
     command.env("MIMALLOC_PURGE_DELAY", "0");

@@ -10,10 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::support::WAIT_MAX;
 use super::support::certificates::Authority;
 use super::support::server::Server;
 use super::support::tls_client::{Opening, TlsClient};
+use super::support::{WAIT_MAX, allow_open_files};
 use super::{World, wait_for_log};
 
 const HTTPS: &str = "https: \"127.0.0.1:-1\"";
@@ -108,15 +108,17 @@ fn plain_http_is_told_so() {
 
 #[test]
 fn garbage_and_silence_take_neither_the_port_nor_the_server() {
+    const SOCKETS: usize = 600;
+    allow_open_files(2 * SOCKETS);
     let world = World::new();
     let server = world.start("1", "", HTTPS);
     let address = port_of(&server);
     let mut open_sockets = Vec::new();
-    for index in 0..600_u32 {
+    for index in 0..SOCKETS {
         let mut socket = TcpStream::connect(address).unwrap();
         // Silence, no TLS, the head of a record, and a record that is none.
         let bytes: &[u8] =
-            [&b""[..], b"\x00\x01", b"\x16\x03", b"\x16\x03\x01\x00\x05hello"][index as usize % 4];
+            [&b""[..], b"\x00\x01", b"\x16\x03", b"\x16\x03\x01\x00\x05hello"][index % 4];
         // One that was driven out already may refuse the bytes.
         let _ = std::io::Write::write_all(&mut socket, bytes);
         open_sockets.push(socket);
