@@ -93,9 +93,12 @@ pub const TICKED_PER_TURN_MAX: usize = 128;
 /// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::outbox`.
 pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;
 
-/// Bytes of one turn's read or send where a message is larger than the largest buffer: the kernel copies them
-/// meanwhile, and everybody else on the shard waits. Enforced by `net::read_buffer` and the writer in
-/// `net::connection`; all others read and send what fits a buffer at once, which is a tenth faster.
+/// Bytes of a buffer up to which it is read into, or sent, as a whole: the largest of a class. Enforced as follows.
+pub const WHOLE_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of one turn's read or send where a message needs a larger buffer: the kernel copies them meanwhile, and
+/// everybody else on the shard waits. Enforced by `net::read_buffer` and the writer in `net::connection`; as pieces
+/// of all buffers they would cost a tenth of the speed.
 pub const PIECE_BYTES: usize = 128 << 10;
 
 /// Bytes. Write chunk classes; a message larger than the largest gets a chunk of its own size. Enforced
@@ -189,13 +192,14 @@ pub const PACE_MOVING_MS: u64 = 20;
 /// is not waited for either: it is left to be cut.
 pub const PACE_STUCK_MS: u64 = 1000;
 
-/// Subscriptions in a shard's tables from which on its memory may come in huge pages: its table no longer fits a core's
-/// cache, and a page more or less is little beside it. Enforced by the shard's ticker.
+/// Subscriptions in a shard's tables from which on its memory may come in huge pages: they no longer fit a core's
+/// cache, and a page more or less is little beside them. Enforced by the shard's ticker.
 pub const HUGE_PAGES_SUBSCRIPTIONS_MIN: usize = 50_000;
 
 /// Matched lists a shard remembers per account. Enforced by the match cache.
 pub const MATCH_CACHE_ENTRIES: usize = 8192;
 
+const _: () = assert!(READ_BUFFER_BYTES[4] == WHOLE_BYTES_MAX && CHUNK_BYTES[4] == WHOLE_BYTES_MAX);
 const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);
 const _: () = assert!(
     SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[3] <= SEAL_BYTES_MAX,

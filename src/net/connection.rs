@@ -23,12 +23,12 @@ use monoio::io::{
 use monoio::net::TcpStream;
 use monoio::task::JoinHandle;
 
-use crate::base::limits::{CHUNK_BYTES, PIECE_BYTES, READ_BUFFER_BYTES, SLOW_READS_MAX};
+use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::outbox::{Outbox, Resumable};
 use crate::net::codec::{Codec, Sealed};
 use crate::net::operations::Operations;
-use crate::net::read_buffer::ReadBuffer;
+use crate::net::read_buffer::{ReadBuffer, piece_end};
 use crate::net::runtime::{Driver, TurnHook, finished_within, spawn, within};
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
@@ -412,7 +412,7 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
                 let mut offset = 0;
                 while offset < chunk.len() {
                     ends.context.operations.writes.submit();
-                    let end = piece_end(chunk.len(), offset);
+                    let end = piece_end(offset, chunk.len());
                     let (result, slice) = target.write(chunk.slice(offset..end)).await;
                     ends.context.operations.writes.complete();
                     chunk = slice.into_inner();
@@ -442,14 +442,6 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
         }
         // The peer sees the end of the stream after all that was owed, and the reader wakes up.
         ends.outbox.abort_socket();
-    }
-}
-
-/// Up to where a chunk is sent next.
-fn piece_end(length: usize, offset: usize) -> usize {
-    match length > CHUNK_BYTES[4] {
-        true => length.min(offset + PIECE_BYTES),
-        false => length,
     }
 }
 

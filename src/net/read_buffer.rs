@@ -10,7 +10,7 @@ use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, CancelHandle, CancelableAsyncReadRent, OwnedReadHalf};
 use monoio::net::TcpStream;
 
-use crate::base::limits::{LARGE_MESSAGE_BYTES, PIECE_BYTES, READ_BUFFER_BYTES};
+use crate::base::limits::{LARGE_MESSAGE_BYTES, PIECE_BYTES, READ_BUFFER_BYTES, WHOLE_BYTES_MAX};
 use crate::base::pool::BufferPool;
 
 /// Reads that used less than a quarter of the buffer before it shrinks a class.
@@ -173,11 +173,7 @@ impl ReadBuffer {
     fn lend(&mut self) -> SliceMut<Vec<u8>> {
         self.make_room();
         let begin = self.data.len();
-        let capacity = self.data.capacity();
-        let end = match capacity > READ_BUFFER_BYTES[4] {
-            true => capacity.min(begin + PIECE_BYTES),
-            false => capacity,
-        };
+        let end = piece_end(begin, self.data.capacity());
         std::mem::take(&mut self.data).slice_mut(begin..end)
     }
 
@@ -221,6 +217,14 @@ impl ReadBuffer {
 impl Drop for ReadBuffer {
     fn drop(&mut self) {
         self.pool.give_back(std::mem::take(&mut self.data));
+    }
+}
+
+/// Where a turn's read or send from `begin` on ends, in a buffer that ends at `end`.
+pub(super) fn piece_end(begin: usize, end: usize) -> usize {
+    match end > WHOLE_BYTES_MAX {
+        true => end.min(begin + PIECE_BYTES),
+        false => end,
     }
 }
 

@@ -317,9 +317,6 @@ fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
     const CONNECTIONS: usize = 900;
     // Fewer than what earns huge pages, which stay.
     const SUBSCRIPTIONS: usize = 40_000;
-    // What two shards that once were busy keep whatever the burst was: pools, tables of the smallest size, pages
-    // of the allocator's that are not quite empty.
-    const KEPT_KIB: u64 = 6 << 10;
     allow_open_files(2_000);
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
     command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "2", "--no-pin"]);
@@ -335,10 +332,11 @@ fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
     greedy.send_all(lines.as_bytes(), WAIT_MAX).unwrap();
     greedy.round_trip().unwrap();
     let grown_kib = server.memory_kib("RssAnon") - before_kib;
-    assert!(grown_kib > 2 * KEPT_KIB, "{grown_kib} KiB");
+    assert!(grown_kib > 16 << 10, "{grown_kib} KiB");
     drop(clients);
     drop(greedy);
-    let bound_kib = before_kib + KEPT_KIB;
+    // A quarter, most of it what the allocator keeps: at more than this something still holds what it had.
+    let bound_kib = before_kib + grown_kib / 4;
     wait_until(&format!("fewer than {bound_kib} KiB: {before_kib} and {grown_kib} more"), || {
         server.memory_kib("RssAnon") < bound_kib
     });

@@ -127,8 +127,12 @@ impl RawClient {
     /// # Errors
     /// Anything else came, or nothing in time.
     pub fn round_trip(&mut self) -> Result<(), String> {
+        self.round_trip_by(Instant::now() + WAIT_MAX)
+    }
+
+    /// The same where the answer may take longer.
+    pub fn round_trip_by(&mut self, deadline: Instant) -> Result<(), String> {
         self.send(b"PING\r\n").map_err(|e| format!("cannot send PING: {e}"))?;
-        let deadline = Instant::now() + WAIT_MAX;
         loop {
             match self.take_line(deadline).as_deref() {
                 Some(b"PONG\r\n") => return Ok(()),
