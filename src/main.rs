@@ -79,5 +79,5 @@ unsafe extern "C" {
 }
 
 fn main() -> ExitCode {
-    midge::server::process::main(std::env::args_os(), || mi_collect(false))
+    midge::server::run::process::main(std::env::args_os(), || mi_collect(false))
 }

@@ -39,7 +39,7 @@ use midge::protocol::nats::command::Command;
 use midge::protocol::nats::error::ProtocolError;
 use midge::protocol::nats::handshake::ConnectOptions;
 use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
-use midge::server::args::{Invocation, parse_in};
+use midge::server::command::args::{Invocation, parse_in};
 
 const INPUTS: u64 = 20_000;
 

@@ -271,5 +271,5 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Connections to the monitoring port. Past it the one that waits longest for a request is closed, so
-/// half-sent requests take neither memory nor the port. Enforced by `server::monitor_http`.
+/// half-sent requests take neither memory nor the port. Enforced by `server::answers::http`.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;

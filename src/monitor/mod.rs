@@ -1,7 +1,7 @@
 //! Floor 6: what the server tells about itself: the answers of the monitoring port.
 //!
 //! Pure: snapshots of shards and facts of the server go in, bytes come out. How requests arrive and how
-//! snapshots are gathered is the business of `server::monitor_http` and `shard::snapshot`. Names and types
+//! snapshots are gathered is the business of `server::answers::http` and `shard::snapshot`. Names and types
 //! of all JSON fields are nats-server's (server/monitor.go), because tools decode them strictly.
 
 pub mod accounts;

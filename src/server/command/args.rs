@@ -10,9 +10,9 @@ use crate::config::load::{self, Loaded};
 use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
 use crate::net::tls_config::TlsServer;
-use crate::server::flags::Flags;
-use crate::server::help;
-use crate::server::identity::version_text;
+use crate::server::command::flags::Flags;
+use crate::server::command::help;
+use crate::server::host::identity::version_text;
 
 /// What the process is to do.
 #[derive(Clone, Debug, PartialEq)]

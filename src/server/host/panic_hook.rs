@@ -52,8 +52,8 @@ mod tests {
 
     use super::*;
     use crate::config::options::LogOptions;
-    use crate::server::log_writer::ServerLog;
-    use crate::server::temporary::TemporaryDirectory;
+    use crate::server::host::log_writer::ServerLog;
+    use crate::server::host::temporary::TemporaryDirectory;
 
     const CHILD: &str = "MIDGE_TEST_PANIC_CHILD";
     const NAME: &str =
@@ -95,8 +95,9 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].ends_with("[INF] running"));
         assert!(
-            lines[1]
-                .contains("[FTL] Thread \"midge-shard-3\" panicked at src/server/panic_hook.rs:")
+            lines[1].contains(
+                "[FTL] Thread \"midge-shard-3\" panicked at src/server/host/panic_hook.rs:"
+            )
         );
         assert!(lines[1].ends_with(": the table lost 2\\nmembers"), "{}", lines[1]);
 

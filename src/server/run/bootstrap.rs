@@ -18,7 +18,7 @@ use crate::net::listener::{Listener, bind_tcp};
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
-use crate::server::error_text::{os_error_text, start_error_text};
+use crate::server::host::error_text::{os_error_text, start_error_text};
 use crate::shard::system::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::server::error_text::os_error_text;
+use crate::server::host::error_text::os_error_text;
 
 /// Bytes of a socket's path: `sun_path` of sockaddr_un less its final zero.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -134,7 +134,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
-    use crate::server::temporary::TemporaryDirectory;
+    use crate::server::host::temporary::TemporaryDirectory;
 
     fn accept(listener: &UnixListener) -> UnixStream {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -17,10 +17,10 @@ use rustix::time::Timespec;
 use crate::base::limits::{HELPER_NICE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::config::options::Options;
 use crate::monitor::http::RequestReader;
-use crate::server::error_text::os_error_text;
-use crate::server::monitor_answers::{Answers, Fixed, Live};
-use crate::server::monitor_stream::MonitorStream;
-use crate::server::process_usage::SAMPLE_INTERVAL;
+use crate::server::answers::endpoints::{Answers, Fixed, Live};
+use crate::server::answers::stream::MonitorStream;
+use crate::server::host::error_text::os_error_text;
+use crate::server::host::process_usage::SAMPLE_INTERVAL;
 
 /// How long a request may take to come in full. As nats-server.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::server::error_text::os_error_text;
+use crate::server::host::error_text::os_error_text;
 
 const PID_FILE_MODE: u32 = 0o600;
 const PORTS_FILE_MODE: u32 = 0o666;
@@ -115,7 +115,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::server::temporary::TemporaryDirectory;
+    use crate::server::host::temporary::TemporaryDirectory;
 
     #[test]
     fn pid_file_is_decimal_without_newline_and_private() {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::config::options::ShardOptions;
-use crate::server::error_text::os_error_text;
+use crate::server::host::error_text::os_error_text;
 
 /// The largest core number a list may name: what an affinity mask of the system library holds.
 pub const CORE_NUMBER_MAX: usize = CpuSet::MAX_CPU - 1;

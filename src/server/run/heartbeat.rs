@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::server::gather::Gatherer;
-use crate::server::notify::Notify;
+use crate::server::answers::gather::Gatherer;
+use crate::server::host::notify::Notify;
 use crate::shard::ShardHandle;
 
 /// How long to wait when nobody watches.

@@ -296,7 +296,7 @@ fn twenty_thousand_command_lines_are_answered() {
         let names = row.flag.iter().flat_map(|flag| flag.names.iter());
         pieces.extend(names.map(|name| format!("-{name}")));
     }
-    for (names, _, _) in crate::server::flags::SPECIALS {
+    for (names, _, _) in crate::server::command::flags::SPECIALS {
         pieces.extend(names.iter().map(|name| format!("--{name}")));
     }
     let files = Files::with("f.conf", "port: 5000\ntls { timeout: 1 }");

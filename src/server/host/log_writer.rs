@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use crate::base::log::{LineFormat, LogSettings, Logger, Severity};
 use crate::config::options::{LogFormat, LogOptions};
-use crate::server::error_text::os_error_text;
+use crate::server::host::error_text::os_error_text;
 
 /// Permission bits of a new log file, before the umask. Source: nats-server logger/log.go.
 const LOG_FILE_MODE: u32 = 0o640;
@@ -299,7 +299,7 @@ impl Write for LogWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::temporary::TemporaryDirectory;
+    use crate::server::host::temporary::TemporaryDirectory;
 
     fn options(path: &Path) -> LogOptions {
         LogOptions { file: Some(path.to_path_buf()), ..LogOptions::default() }

@@ -6,7 +6,7 @@ use crate::config::option_table::SECTIONS;
 use crate::config::read_tls::{
     CIPHER_SUITES, CIPHER_SUITES_CBC, CIPHER_SUITES_INSECURE, CURVES, CURVES_REFUSED,
 };
-use crate::server::flags::SPECIALS;
+use crate::server::command::flags::SPECIALS;
 
 const COLUMN_WIDTH: usize = 38;
 

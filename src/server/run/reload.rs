@@ -9,8 +9,8 @@ use crate::config::option_table::{Row, Shown};
 use crate::config::options::Options;
 use crate::config::surroundings::Surroundings;
 use crate::config::tls_options::{HandshakeFirst, TlsOptions};
-use crate::server::args;
-use crate::server::flags::Flags;
+use crate::server::command::args;
+use crate::server::command::flags::Flags;
 
 /// A reload that may be carried out.
 pub struct Reload {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::server::error_text::os_error_text;
+use crate::server::host::error_text::os_error_text;
 
 /// Bytes of a process name that the kernel keeps.
 const PROCESS_NAME_BYTES_MAX: usize = 15;
@@ -122,7 +122,7 @@ fn running(proc_directory: &Path, process_name: &str) -> Result<Vec<Pid>, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::temporary::TemporaryDirectory;
+    use crate::server::host::temporary::TemporaryDirectory;
 
     /// A made-up /proc, so that a test never signals a real process.
     fn proc_with(processes: &[(u32, &str)]) -> TemporaryDirectory {
