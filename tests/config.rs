@@ -383,43 +383,197 @@ fn bad_options_are_refused_in_nats_servers_words() {
     }
 }
 
+/// One file, `f`.
+struct Text(String);
+
+impl midge::config::surroundings::Surroundings for Text {
+    fn read_file(&self, _path: &Path) -> std::io::Result<Vec<u8>> {
+        Ok(self.0.clone().into_bytes())
+    }
+    fn variable(&self, _name: &str) -> Option<std::ffi::OsString> {
+        None
+    }
+}
+
+fn load_text(text: &str, allow_unsupported: bool) -> Result<Loaded, String> {
+    load::load_file(Path::new("f"), &Text(text.to_owned()), allow_unsupported)
+}
+
+/// What asks for a feature that Midge lacks, by the option's first name.
+const ASKING: &[(&str, &str)] = &[
+    ("jetstream", "{ store_dir: x }"),
+    ("jetstream", "enabled"),
+    ("jetstream", "{ enabled: true }"),
+    ("default_js_domain", "{ A: b }"),
+    ("cluster", "{ port: -1, routes: [x] }"),
+    ("cluster", "{ listen: \"h:1\", routes: x }"),
+    ("gateway", "{ name: x }"),
+    ("gateway", "{ port: 7222 }"),
+    ("leafnodes", "{ port: 7422 }"),
+    ("leafnodes", "{ remotes: [ {url: x} ] }"),
+    ("websocket", "{ listen: 443 }"),
+    ("mqtt", "{ port: 1883 }"),
+    ("ocsp", "{ mode: always }"),
+    ("ocsp", "{ mode: must }"),
+    ("syslog", "true"),
+    ("remote_syslog", "x"),
+    ("prof_port", "-1"),
+    ("prof_block_rate", "5"),
+    ("feature_flags", "{ js_ack_fc_v2: true }"),
+];
+
+/// The same where the feature keeps somebody out.
+const ASKING_WHO_ENTERS: &[(&str, &str)] = &[
+    ("operator", "x"),
+    ("operator", "[x]"),
+    ("resolver", "\"URL(http://h:1/)\""),
+    ("resolver", "{ type: full, dir: x }"),
+    ("resolver", "{}"),
+    ("resolver_tls", "{ ca_file: x }"),
+    ("resolver_preload", "{ A: x }"),
+    ("resolver_pinned_accounts", "[x]"),
+    ("trusted_keys", "x"),
+    ("trusted_keys", "[x]"),
+    ("default_sentinel", "x"),
+    ("proxies", "{ trusted: [ {key: x} ] }"),
+    ("proxy_protocol", "true"),
+];
+
+/// Options that ask for nothing however they are written.
+const WITHOUT_EFFECT: [&str; 2] = ["store_dir", "ocsp_cache"];
+
+/// The text under each name of the option.
+fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (key, value) in asking {
+        let row = midge::config::later::LATER.iter().find(|row| row.key == *key);
+        let row = row.unwrap_or_else(|| panic!("{key} is no option of a later feature"));
+        let names = std::iter::once(&row.key).chain(row.aliases);
+        texts.extend(names.map(|name| format!("{name}: {value}")));
+    }
+    texts
+}
+
 /// Every feature Midge lacks is named, and can be waved through.
 #[test]
 fn later_features_are_refused_by_name_or_waved_through_with_a_warning() {
-    struct Text(String);
-    impl midge::config::surroundings::Surroundings for Text {
-        fn read_file(&self, _path: &Path) -> std::io::Result<Vec<u8>> {
-            Ok(self.0.clone().into_bytes())
-        }
-        fn variable(&self, _name: &str) -> Option<std::ffi::OsString> {
-            None
-        }
-    }
-    let mut texts: Vec<String> = midge::config::later::LATER
-        .iter()
-        .filter(|row| !row.key.is_empty())
-        .flat_map(|row| std::iter::once(row.key).chain(row.aliases.iter().copied()))
-        .map(|key| format!("{key} {{ x: 1 }}"))
-        .collect();
+    let mut texts = under_every_name(ASKING);
     texts.extend(
         [
             "accounts { A { imports: [ {stream: x} ] } }",
             "accounts { A { exports: [ {stream: x} ] } }",
             "accounts { A { jetstream: enabled } }",
-            "authorization { auth_callout { issuer: x } }",
-            "authorization { proxy_required: true }",
             "accounts { A { msg_trace: x } }",
         ]
         .map(String::from),
     );
-    assert!(texts.len() > 40);
     for text in texts {
-        let files = Text(text.clone());
-        let refused = load::load_file(Path::new("f"), &files, false);
-        let reason = refused.err().unwrap_or_else(|| panic!("{text} was accepted"));
+        let reason = load_text(&text, false).err();
+        let reason = reason.unwrap_or_else(|| panic!("{text} was accepted"));
         assert!(reason.starts_with("f:1:") && reason.contains(" not supported yet ("), "{reason}");
-        let waved = load::load_file(Path::new("f"), &files, true);
+        let waved = load_text(&text, true);
         let waved = waved.unwrap_or_else(|reason| panic!("{text}: {reason}"));
         assert_eq!(waved.unsupported.len(), 1, "{text}");
+    }
+}
+
+/// A server without them would let in whom they keep out.
+#[test]
+fn what_decides_who_enters_is_refused_whatever_flag_is_given() {
+    let mut texts = under_every_name(ASKING_WHO_ENTERS);
+    texts.extend(
+        [
+            "authorization { auth_callout { issuer: x } }",
+            "authorization { auth_hook { issuer: x } }",
+            "authorization { proxy_required: true }",
+            "authorization { users: [ {user: a, pass: b, proxy_required: true} ] }",
+            "accounts { A { users: [ {user: a, pass: b, proxy_required: true} ] } }",
+            "tls { cert_file: c, key_file: k, ocsp_peer: true }",
+            "tls { cert_file: c, key_file: k, ocsp_peer: { verify: true } }",
+        ]
+        .map(String::from),
+    );
+    for text in texts {
+        for allow_unsupported in [false, true] {
+            let reason = load_text(&text, allow_unsupported).err();
+            let reason = reason.unwrap_or_else(|| panic!("{text} was accepted"));
+            assert!(reason.contains("so no flag starts a server without"), "{text}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn every_option_of_a_later_feature_is_among_the_cases() {
+    let asking = ASKING.iter().chain(ASKING_WHO_ENTERS).map(|(key, _)| *key);
+    let cases: BTreeSet<&str> = asking.chain(WITHOUT_EFFECT).collect();
+    let rows = midge::config::later::LATER.iter().map(|row| row.key);
+    assert_eq!(cases, rows.filter(|key| !key.is_empty()).collect());
+}
+
+/// nats-server takes each of these and starts without the feature.
+#[test]
+fn later_features_that_are_switched_off_are_not_refused() {
+    for text in [
+        "jetstream { enabled: false }",
+        "jetstream { enable: false, store_dir: x, max_mem: 1G }",
+        "jetstream: disabled",
+        "jetstream: false",
+        "store_dir: x",
+        "default_js_domain {}",
+        "cluster {}",
+        "cluster { name: x }",
+        "cluster { name: x, routes: [] }",
+        "cluster { routes: [ \"nats://h:1\" ] }",
+        "cluster { port: 0, authorization { user: a, password: b } }",
+        "cluster { listen: 0, host: h, no_advertise: true, pool_size: 3 }",
+        "leafnodes {}",
+        "leafnodes { remotes: [], port: 0 }",
+        "websocket {}",
+        "websocket { no_tls: true, jwt_cookie: x }",
+        "mqtt {}",
+        "mqtt { host: h, port: 0 }",
+        "gateway {}",
+        "gateway { port: 0, gateways: [ {name: x, url: \"nats://h:1\"} ] }",
+        "resolver: MEMORY",
+        "resolver: mem",
+        "resolver { type: memory }",
+        "resolver_preload {}",
+        "resolver_tls {}",
+        "resolver_pinned_accounts: []",
+        "trusted_keys: []",
+        "operator: []",
+        "default_sentinel: \"\"",
+        "ocsp: false",
+        "ocsp: true",
+        "ocsp {}",
+        "ocsp { mode: never }",
+        "ocsp { mode: auto, url: x }",
+        "ocsp_cache: true",
+        "ocsp_cache { type: local }",
+        "proxies {}",
+        "proxies { trusted: [] }",
+        "proxy_protocol: false",
+        "syslog: false",
+        "remote_syslog: \"\"",
+        "prof_port: 0",
+        "prof_block_rate: 0",
+        "feature_flags {}",
+        "feature_flags { js_ack_fc_v2: false, js_raft_delete_range: true, foo: true }",
+        "accounts { A { jetstream: false, imports: [], exports: [], msg_trace {} } }",
+    ] {
+        let loaded = load_text(text, false).unwrap_or_else(|reason| panic!("{text}: {reason}"));
+        assert_eq!((loaded.warnings, loaded.unsupported), (vec![], vec![]), "{text}");
+        assert_eq!(loaded.options.listen, Options::default().listen, "{text}");
+    }
+}
+
+/// As in the official Docker image: a port for routes, and no route.
+#[test]
+fn a_cluster_that_only_waits_for_others_is_passed_over_with_a_warning() {
+    let text = "cluster {\n port: 6222\n authorization { user: a, password: b }\n routes = []\n}";
+    for allow_unsupported in [false, true] {
+        let loaded = load_text(text, allow_unsupported).expect("it starts");
+        let note = "f:1:0: Clustering is not supported yet: no port is opened for other servers";
+        assert_eq!((loaded.warnings, loaded.unsupported), (vec![], vec![note.to_owned()]));
     }
 }

@@ -1,87 +1,232 @@
-//! Options of nats-server's later features: recognised, and refused by name.
+//! Options of nats-server's features that Midge does not have yet: recognised, and refused by name where
+//! they ask for something.
 
 use crate::config::option_table::{Flag, Kind, Reload, Row};
+use crate::config::read_later;
+
+/// A feature of nats-server that Midge does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    JetStream,
+    Clustering,
+    Gateways,
+    Leafnodes,
+    WebSocket,
+    Mqtt,
+    OperatorMode,
+    AuthCallout,
+    TrustedProxies,
+    ProxyProtocol,
+    OcspStapling,
+    OcspPeers,
+    Imports,
+    Exports,
+    MessageTracing,
+    Syslog,
+    Profiling,
+    FeatureFlags,
+}
+
+impl Feature {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JetStream => "JetStream",
+            Self::Clustering => "Clustering",
+            Self::Gateways => "Gateways",
+            Self::Leafnodes => "Leafnodes",
+            Self::WebSocket => "WebSocket",
+            Self::Mqtt => "MQTT",
+            Self::OperatorMode => "Operator mode (JWT)",
+            Self::AuthCallout => "Auth callout",
+            Self::TrustedProxies => "Trusted proxies",
+            Self::ProxyProtocol => "The PROXY protocol",
+            Self::OcspStapling => "OCSP stapling",
+            Self::OcspPeers => "OCSP for client certificates",
+            Self::Imports => "Imports between accounts",
+            Self::Exports => "Exports between accounts",
+            Self::MessageTracing => "Message tracing",
+            Self::Syslog => "Syslog",
+            Self::Profiling => "Profiling",
+            Self::FeatureFlags => "Feature flags",
+        }
+    }
+
+    fn is_plural(self) -> bool {
+        matches!(
+            self,
+            Self::Gateways
+                | Self::Leafnodes
+                | Self::TrustedProxies
+                | Self::Imports
+                | Self::Exports
+                | Self::FeatureFlags
+        )
+    }
+
+    /// True for a feature that keeps somebody out: a server without it would let them in, so no flag starts
+    /// one.
+    pub fn decides_who_enters(self) -> bool {
+        match self {
+            Self::OperatorMode
+            | Self::AuthCallout
+            | Self::TrustedProxies
+            | Self::ProxyProtocol
+            | Self::OcspPeers => true,
+            Self::JetStream
+            | Self::Clustering
+            | Self::Gateways
+            | Self::Leafnodes
+            | Self::WebSocket
+            | Self::Mqtt
+            | Self::OcspStapling
+            | Self::Imports
+            | Self::Exports
+            | Self::MessageTracing
+            | Self::Syslog
+            | Self::Profiling
+            | Self::FeatureFlags => false,
+        }
+    }
+
+    /// The sentence for a warning.
+    pub fn not_supported(self) -> String {
+        let is = if self.is_plural() { "are" } else { "is" };
+        format!("{} {is} not supported yet", self.name())
+    }
+
+    /// The sentence for an error, with the way around it where there is one.
+    pub fn refusal(self) -> String {
+        let it = if self.is_plural() { "them" } else { "it" };
+        if self.decides_who_enters() {
+            let decides = if self.is_plural() { "they decide" } else { "it decides" };
+            let text = self.not_supported();
+            format!("{text}; {decides} who may connect, so no flag starts a server without {it}")
+        } else {
+            format!("{} (--allow-unsupported starts without {it})", self.not_supported())
+        }
+    }
+}
+
+/// What an option of a later feature, as it is written, asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Switched off, empty, or of no effect by itself: nats-server starts without the feature, too. Also
+    /// the answer for a value that was refused already.
+    Nothing,
+    /// A port for other servers, with no server to connect to: a warning is enough, for whoever connects
+    /// there is turned away.
+    PortForOthers,
+    Feature,
+}
 
 const fn later(
     key: &'static str,
-    feature: &'static str,
+    feature: Feature,
     aliases: &'static [&'static str],
-    flags: &'static [&'static str],
-    argument: &'static str,
+    asks: read_later::Read,
 ) -> Row {
     Row {
         key,
         aliases,
-        flag: if flags.is_empty() {
-            None
-        } else {
-            Some(Flag { names: flags, argument, inverse: false, help: "" })
-        },
-        kind: Kind::Later(feature),
+        flag: None,
+        kind: Kind::Later { feature, asks, flag_asks: true },
         default: "",
         reload: Reload::Restart,
         go_name: "",
-        help: feature,
+        help: "",
         same: |_, _| true,
         shown: |_| String::new(),
     }
 }
 
-/// The flags here that are switches have an empty argument.
+impl Row {
+    const fn later_flag(
+        mut self,
+        names: &'static [&'static str],
+        argument: &'static str,
+        asks: bool,
+    ) -> Self {
+        self.flag = Some(Flag { names, argument, inverse: false, help: "" });
+        if let Kind::Later { flag_asks, .. } = &mut self.kind {
+            *flag_asks = asks;
+        }
+        self
+    }
+}
+
+/// A flag without an option of the same meaning.
+const fn later_flag(
+    names: &'static [&'static str],
+    argument: &'static str,
+    feature: Feature,
+    asks: bool,
+) -> Row {
+    later("", feature, &[], read_later::nothing).later_flag(names, argument, asks)
+}
+
+/// Flags with `asks` false are of no effect in nats-server without another that turns the feature on.
 pub static LATER: &[Row] = &[
-    later("jetstream", "JetStream", &[], &["js", "jetstream"], ""),
-    later("store_dir", "JetStream", &["storedir"], &["sd", "store_dir"], "<dir>"),
-    later("default_js_domain", "JetStream", &[], &[], ""),
-    later("cluster", "Clustering", &[], &["cluster", "cluster_listen"], "<url>"),
-    later("", "Clustering", &[], &["routes"], "<urls>"),
-    later("", "Clustering", &[], &["cluster_name"], "<name>"),
-    later("", "Clustering", &[], &["cluster_advertise"], "<address>"),
-    later("", "Clustering", &[], &["no_advertise"], ""),
-    later("", "Clustering", &[], &["connect_retries"], "<number>"),
-    later("gateway", "Gateways", &[], &[], ""),
-    later("leafnodes", "Leafnodes", &["leaf"], &[], ""),
-    later("websocket", "WebSocket", &["ws"], &[], ""),
-    later("mqtt", "MQTT", &[], &[], ""),
+    later("jetstream", Feature::JetStream, &[], read_later::jetstream).later_flag(
+        &["js", "jetstream"],
+        "",
+        true,
+    ),
+    later("store_dir", Feature::JetStream, &["storedir"], read_later::text_without_effect)
+        .later_flag(&["sd", "store_dir"], "<dir>", false),
+    later("default_js_domain", Feature::JetStream, &[], read_later::default_js_domain),
+    later("cluster", Feature::Clustering, &[], read_later::cluster).later_flag(
+        &["cluster", "cluster_listen"],
+        "<url>",
+        true,
+    ),
+    later_flag(&["routes"], "<urls>", Feature::Clustering, true),
+    later_flag(&["cluster_name"], "<name>", Feature::Clustering, false),
+    later_flag(&["cluster_advertise"], "<address>", Feature::Clustering, false),
+    later_flag(&["no_advertise"], "", Feature::Clustering, false),
+    later_flag(&["connect_retries"], "<number>", Feature::Clustering, false),
+    later("gateway", Feature::Gateways, &[], read_later::gateway),
+    later("leafnodes", Feature::Leafnodes, &["leaf"], read_later::leafnodes),
+    later("websocket", Feature::WebSocket, &["ws"], read_later::websocket),
+    later("mqtt", Feature::Mqtt, &[], read_later::mqtt),
     later(
         "operator",
-        "Operator mode (JWT)",
+        Feature::OperatorMode,
         &["operators", "roots", "root", "root_operators", "root_operator"],
-        &[],
-        "",
+        read_later::operators,
     ),
-    later("resolver", "Operator mode (JWT)", &["account_resolver", "accounts_resolver"], &[], ""),
-    later("resolver_tls", "Operator mode (JWT)", &[], &[], ""),
-    later("resolver_preload", "Operator mode (JWT)", &[], &[], ""),
-    later("resolver_pinned_accounts", "Operator mode (JWT)", &[], &[], ""),
-    later("trusted_keys", "Operator mode (JWT)", &["trusted"], &[], ""),
-    later("default_sentinel", "Operator mode (JWT)", &[], &[], ""),
-    later("ocsp", "OCSP", &[], &[], ""),
-    later("ocsp_cache", "OCSP", &[], &[], ""),
-    later("proxies", "Trusted proxies", &[], &[], ""),
-    later("proxy_protocol", "The PROXY protocol", &[], &[], ""),
-    later("syslog", "Syslog", &[], &["s", "syslog"], ""),
-    later("remote_syslog", "Syslog", &[], &["r", "remote_syslog"], "<url>"),
-    later("prof_port", "Profiling", &[], &["profile"], "<port>"),
-    later("prof_block_rate", "Profiling", &[], &[], ""),
-    later("feature_flags", "Feature flags", &[], &[], ""),
+    later(
+        "resolver",
+        Feature::OperatorMode,
+        &["account_resolver", "accounts_resolver"],
+        read_later::resolver,
+    ),
+    later("resolver_tls", Feature::OperatorMode, &[], read_later::filled_map),
+    later("resolver_preload", Feature::OperatorMode, &[], read_later::filled_map),
+    later("resolver_pinned_accounts", Feature::OperatorMode, &[], read_later::pinned_accounts),
+    later("trusted_keys", Feature::OperatorMode, &["trusted"], read_later::trusted_keys),
+    later("default_sentinel", Feature::OperatorMode, &[], read_later::filled_text),
+    later("ocsp", Feature::OcspStapling, &[], read_later::ocsp),
+    later("ocsp_cache", Feature::OcspStapling, &[], read_later::ocsp_cache),
+    later("proxies", Feature::TrustedProxies, &[], read_later::proxies),
+    later("proxy_protocol", Feature::ProxyProtocol, &[], read_later::toggle),
+    later("syslog", Feature::Syslog, &[], read_later::toggle).later_flag(
+        &["s", "syslog"],
+        "",
+        true,
+    ),
+    later("remote_syslog", Feature::Syslog, &[], read_later::filled_text).later_flag(
+        &["r", "remote_syslog"],
+        "<url>",
+        true,
+    ),
+    later("prof_port", Feature::Profiling, &[], read_later::number).later_flag(
+        &["profile"],
+        "<port>",
+        true,
+    ),
+    later("prof_block_rate", Feature::Profiling, &[], read_later::number),
+    later("feature_flags", Feature::FeatureFlags, &[], read_later::feature_flags),
 ];
-
-/// What an operator reads when an option of a later feature is used.
-pub fn refusal(feature: &str) -> String {
-    let it = if is_plural(feature) { "them" } else { "it" };
-    format!("{} (--allow-unsupported starts without {it})", not_supported(feature))
-}
-
-pub fn not_supported(feature: &str) -> String {
-    let is = if is_plural(feature) { "are" } else { "is" };
-    format!("{feature} {is} not supported yet")
-}
-
-/// By the noun that the feature's name is about.
-fn is_plural(feature: &str) -> bool {
-    let end = [" between ", " of ", " ("].iter().filter_map(|cut| feature.find(cut)).min();
-    feature[..end.unwrap_or(feature.len())].ends_with('s')
-}
 
 #[cfg(test)]
 mod tests {
@@ -89,15 +234,15 @@ mod tests {
 
     #[test]
     fn refusals_are_sentences() {
-        let plural = ["Gateways", "Leafnodes", "Trusted proxies", "Feature flags"];
-        for row in LATER {
-            let Kind::Later(feature) = row.kind else { panic!("{} is here", row.key) };
-            let verb = if plural.contains(&feature) { "are" } else { "is" };
-            assert_eq!(not_supported(feature), format!("{feature} {verb} not supported yet"));
-        }
         let text = "Exports between accounts are not supported yet (--allow-unsupported starts without them)";
-        assert_eq!(refusal("Exports between accounts"), text);
-        let text = "Message tracing of accounts is not supported yet";
-        assert_eq!(not_supported("Message tracing of accounts"), text);
+        assert_eq!(Feature::Exports.refusal(), text);
+        let text = "JetStream is not supported yet (--allow-unsupported starts without it)";
+        assert_eq!(Feature::JetStream.refusal(), text);
+        let text = "Trusted proxies are not supported yet; they decide who may connect, so no flag \
+                    starts a server without them";
+        assert_eq!(Feature::TrustedProxies.refusal(), text);
+        let text = "Operator mode (JWT) is not supported yet; it decides who may connect, so no flag \
+                    starts a server without it";
+        assert_eq!(Feature::OperatorMode.refusal(), text);
     }
 }

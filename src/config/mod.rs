@@ -11,6 +11,7 @@ pub mod options;
 pub mod parser;
 mod read_accounts;
 mod read_auth;
+mod read_later;
 pub mod read_tls;
 pub mod reader;
 pub mod reference;

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::go_text::{SignedDuration, format_duration, quoted, split_host_port};
-use crate::config::later::LATER;
+use crate::config::later::{Feature, LATER};
 use crate::config::options::{
     Balance, IoDriver, LogFormat, Options, UnixListenOptions, WriteTimeoutPolicy,
 };
+use crate::config::read_later;
 use crate::config::reader::Reader;
 use crate::config::value::Value;
 
@@ -85,7 +86,12 @@ pub enum Kind {
         flag: PartFlag,
     },
     /// Belongs to a feature Midge does not have yet.
-    Later(&'static str),
+    Later {
+        feature: Feature,
+        asks: read_later::Read,
+        /// The flag turns the feature on by itself.
+        flag_asks: bool,
+    },
 }
 
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ use crate::config::auth_options::{
     AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, Place,
 };
 use crate::config::go_text::quoted;
+use crate::config::later::Feature;
 use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
 };
@@ -73,10 +74,12 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
             "default_permissions" => account.default_permissions = read_permissions(reader, value),
             "mappings" | "maps" => account.mappings = read_mappings(reader, value),
             "limits" => account.limits = read_limits(reader, value),
-            "imports" => refuse_list(reader, value, "Imports between accounts"),
-            "exports" => refuse_list(reader, value, "Exports between accounts"),
-            "jetstream" => refuse_unless_off(reader, value, "JetStream"),
-            "msg_trace" | "trace_dest" => reader.refuse_later(value, "Message tracing"),
+            "imports" => refuse_list(reader, value, Feature::Imports),
+            "exports" => refuse_list(reader, value, Feature::Exports),
+            "jetstream" => refuse_unless_off(reader, value, Feature::JetStream),
+            "msg_trace" | "trace_dest" => {
+                refuse_unless_empty(reader, value, Feature::MessageTracing)
+            }
             _ => reader.unknown_field(value, &key),
         }
     }
@@ -101,13 +104,19 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
 }
 
 /// An empty list asks for nothing.
-fn refuse_list(reader: &mut Reader<'_>, value: &Value, feature: &str) {
+fn refuse_list(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
     if value.as_list().is_none_or(|list| !list.is_empty()) {
         reader.refuse_later(value, feature);
     }
 }
 
-fn refuse_unless_off(reader: &mut Reader<'_>, value: &Value, feature: &str) {
+fn refuse_unless_empty(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
+    if value.as_map().is_none_or(|map| !map.is_empty()) {
+        reader.refuse_later(value, feature);
+    }
+}
+
+fn refuse_unless_off(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
     let off = match &*value.data {
         Data::Toggle(on) => !on,
         Data::Text(text) => {

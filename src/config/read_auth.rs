@@ -7,6 +7,7 @@ use crate::config::auth_options::{
     SubjectPermissionOptions, UserOptions,
 };
 use crate::config::go_text::{SignedDuration, format_duration, parse_duration, quoted};
+use crate::config::later::Feature;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Value};
 use crate::protocol::subject;
@@ -39,7 +40,7 @@ pub fn read_authorization(reader: &mut Reader<'_>, value: &Value) {
             "default_permission" | "default_permissions" | "permissions" => {
                 default_permissions = read_permissions(reader, value);
             }
-            "auth_callout" | "auth_hook" => reader.refuse_later(value, "Auth callout"),
+            "auth_callout" | "auth_hook" => reader.refuse_later(value, Feature::AuthCallout),
             "proxy_required" => refuse_proxy_required(reader, value),
             _ => reader.unknown_field(value, &name),
         }
@@ -173,7 +174,7 @@ pub fn seconds_to_duration(
 
 fn refuse_proxy_required(reader: &mut Reader<'_>, value: &Value) {
     if reader.toggle(value) == Some(true) {
-        reader.refuse_later(value, "Trusted proxies");
+        reader.refuse_later(value, Feature::TrustedProxies);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::auth_options::Place;
 use crate::config::go_text::{parse_duration, quoted};
+use crate::config::later::Feature;
 use crate::config::read_auth::seconds_to_duration;
 use crate::config::reader::Reader;
 use crate::config::surroundings::file_error_text;
@@ -402,6 +403,6 @@ fn version(reader: &mut Reader<'_>, value: &Value) -> Option<TlsVersion> {
 
 fn refuse_ocsp(reader: &mut Reader<'_>, value: &Value) {
     if !matches!(*value.data, Data::Toggle(false)) {
-        reader.refuse_later(value, "OCSP");
+        reader.refuse_later(value, Feature::OcspPeers);
     }
 }

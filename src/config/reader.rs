@@ -3,7 +3,7 @@
 //! All problems of a file are collected, so that an operator sees them at once.
 
 use crate::config::go_text::{SignedDuration, parse_duration, quoted};
-use crate::config::later;
+use crate::config::later::{Asks, Feature};
 use crate::config::option_table::{self, Kind, Row, parse_address};
 use crate::config::options::Options;
 use crate::config::surroundings::Surroundings;
@@ -16,7 +16,7 @@ pub struct Reader<'a> {
     pub warnings: Vec<String>,
     /// Warn about options of later features instead of refusing them.
     pub allow_unsupported: bool,
-    /// What was let through by `allow_unsupported`; never refused.
+    /// What was passed over, most of it because of `allow_unsupported`; never refused.
     pub unsupported: Vec<String>,
     pub surroundings: &'a dyn Surroundings,
 }
@@ -44,16 +44,12 @@ impl<'a> Reader<'a> {
     }
 
     /// An option of a later feature was used.
-    pub fn refuse_later(&mut self, at: &Value, feature: &str) {
-        let text = format!("{}: {}", at.place(), later::refusal(feature));
-        if self.allow_unsupported {
-            self.unsupported.push(format!(
-                "{}: {}, ignored",
-                at.place(),
-                later::not_supported(feature)
-            ));
+    pub fn refuse_later(&mut self, at: &Value, feature: Feature) {
+        if self.allow_unsupported && !feature.decides_who_enters() {
+            let text = feature.not_supported();
+            self.unsupported.push(format!("{}: {text}, ignored", at.place()));
         } else {
-            self.errors.push(text);
+            self.error(at, feature.refusal());
         }
     }
 
@@ -175,11 +171,15 @@ impl<'a> Reader<'a> {
                 }
             }
             Kind::Structure { read, .. } => read(self, value),
-            Kind::Later(feature) => {
-                if !is_switched_off(value) {
-                    self.refuse_later(value, feature);
+            Kind::Later { feature, asks, .. } => match asks(self, value) {
+                Asks::Nothing => {}
+                Asks::PortForOthers => {
+                    let (place, text) = (value.place(), feature.not_supported());
+                    let note = format!("{place}: {text}: no port is opened for other servers");
+                    self.unsupported.push(note);
                 }
-            }
+                Asks::Feature => self.refuse_later(value, feature),
+            },
             Kind::Part { .. } => self.unknown_field(value, name),
         }
     }
@@ -272,20 +272,5 @@ pub fn check_range(row: &Row, name: &str, number: i64, min: i64, max: i64) -> Re
         Err(format!("{name} value is too small"))
     } else {
         Ok(())
-    }
-}
-
-/// A later feature that is written down but off asks for nothing.
-fn is_switched_off(value: &Value) -> bool {
-    match &*value.data {
-        Data::Toggle(on) => !on,
-        Data::Text(bytes) => {
-            matches!(
-                bytes.to_ascii_lowercase().as_slice(),
-                b"" | b"disabled" | b"disable" | b"false"
-            )
-        }
-        Data::Integer(number) => *number == 0,
-        _ => false,
     }
 }

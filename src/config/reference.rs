@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::config::later::LATER;
+use crate::config::later::{Feature, LATER};
 use crate::config::option_table::{Kind, Reload, Row, SECTIONS};
 
 /// The whole page.
@@ -90,7 +90,7 @@ fn value(row: &Row) -> String {
         Kind::Duration { .. } => "duration".into(),
         Kind::Text(_) => "text".into(),
         Kind::Structure { shape, .. } | Kind::Part { shape, .. } => shape.into(),
-        Kind::Later(_) => String::new(),
+        Kind::Later { .. } => String::new(),
     }
 }
 
@@ -107,14 +107,20 @@ fn range(min: i64, max: i64) -> String {
 fn push_later(page: &mut String) {
     page.push_str(
         "\n## Not supported yet\n\n\
-         These options of nats-server are recognised and refused; `--allow-unsupported` warns and goes on \
-         without them. Written down but switched off they are accepted.\n\n\
-         | feature | options | flags |\n|---|---|---|\n",
+         These options of nats-server are recognised, and refused where they ask for something. What is \
+         switched off or empty, and what has no effect without another option, asks for nothing. \
+         `--allow-unsupported` warns and goes on without a feature, unless the feature decides who may \
+         connect: without it the server would let in whom the file keeps out.\n\n\
+         A `cluster` with a port and no routes, as in the configuration of the official Docker image, \
+         starts with a warning: no port is opened for other servers. Of a block that is switched off \
+         the names of its options are checked, their values are not.\n\n\
+         | feature | options | flags | `--allow-unsupported` |\n|---|---|---|---|\n",
     );
-    let mut features: BTreeMap<&str, (Vec<String>, Vec<String>)> = BTreeMap::new();
+    let mut features: BTreeMap<&str, (Feature, Vec<String>, Vec<String>)> = BTreeMap::new();
     for row in LATER {
-        let Kind::Later(feature) = row.kind else { continue };
-        let (options, flags) = features.entry(feature).or_default();
+        let Kind::Later { feature, .. } = row.kind else { continue };
+        let entry = features.entry(feature.name());
+        let (_, options, flags) = entry.or_insert((feature, Vec::new(), Vec::new()));
         if !row.key.is_empty() {
             options.push(format!("`{}`", row.key));
             options.extend(row.aliases.iter().map(|alias| format!("`{alias}`")));
@@ -123,15 +129,28 @@ fn push_later(page: &mut String) {
             flags.extend(flag.names.iter().map(|name| format!("`-{name}`")));
         }
     }
-    for (feature, (options, flags)) in features {
-        writeln!(page, "| {feature} | {} | {} |", options.join(", "), flags.join(", "))
-            .expect("writing to a String cannot fail");
+    for (name, (feature, options, flags)) in features {
+        let (options, flags) = (options.join(", "), flags.join(", "));
+        push_feature(page, name, &options, &flags, feature);
     }
-    page.push_str(
-        "| Imports, exports, JetStream, message tracing of an account | `imports`, `exports`, \
-         `jetstream`, `msg_trace`, `trace_dest` in an account | |\n\
-         | Auth callout | `auth_callout`, `auth_hook` in `authorization` | |\n",
-    );
+    let inside_blocks = [
+        (Feature::Imports, "`imports` in an account"),
+        (Feature::Exports, "`exports` in an account"),
+        (Feature::JetStream, "`jetstream` in an account"),
+        (Feature::MessageTracing, "`msg_trace`, `trace_dest` in an account"),
+        (Feature::AuthCallout, "`auth_callout`, `auth_hook` in `authorization`"),
+        (Feature::TrustedProxies, "`proxy_required` in `authorization` and of a user"),
+        (Feature::OcspPeers, "`ocsp_peer` in `tls`"),
+    ];
+    for (feature, options) in inside_blocks {
+        push_feature(page, feature.name(), options, "", feature);
+    }
+}
+
+fn push_feature(page: &mut String, name: &str, options: &str, flags: &str, feature: Feature) {
+    let waived = if feature.decides_who_enters() { "refused" } else { "starts without" };
+    writeln!(page, "| {name} | {options} | {flags} | {waived} |")
+        .expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::go_text::{parse_boolean, parse_duration, parse_integer, quoted};
-use crate::config::later;
 use crate::config::option_table::{self, Kind, PartFlag, Row};
 use crate::config::options::Options;
 use crate::config::reader::check_range;
@@ -172,14 +171,16 @@ impl Flags {
             }
             // Only `-tls` itself; `finish_tls` looks at it.
             Kind::Structure { .. } | Kind::Part { flag: PartFlag::None, .. } => Ok(()),
-            Kind::Later(_) if matches!(value, "" | "0") || parse_boolean(value) == Some(false) => {
+            Kind::Later { flag_asks: false, .. } => Ok(()),
+            Kind::Later { .. } if matches!(value, "" | "0") => Ok(()),
+            Kind::Later { .. } if parse_boolean(value) == Some(false) => Ok(()),
+            Kind::Later { feature, .. }
+                if self.allow_unsupported() && !feature.decides_who_enters() =>
+            {
+                let_through.push(format!("-{name}: {}, ignored", feature.not_supported()));
                 Ok(())
             }
-            Kind::Later(feature) if self.allow_unsupported() => {
-                let_through.push(format!("-{name}: {}, ignored", later::not_supported(feature)));
-                Ok(())
-            }
-            Kind::Later(feature) => Err(later::refusal(feature)),
+            Kind::Later { feature, .. } => Err(feature.refusal()),
         };
         // nats-server has this text of its own.
         let is_whole_text = row.key == "server_name";

@@ -220,14 +220,11 @@ fn version_names_the_program_it_was_started_as() {
 fn later_features_are_refused_by_name_and_never_ignored() {
     let cases = [
         ("-js", "JetStream"),
-        ("-sd /tmp/x", "JetStream"),
+        ("-js -sd /tmp/x", "JetStream"),
         ("--routes nats://h:1", "Clustering"),
         ("--cluster nats://h:1", "Clustering"),
         ("--cluster_listen nats://h:1", "Clustering"),
-        ("--cluster_name x", "Clustering"),
-        ("--cluster_advertise x", "Clustering"),
-        ("--no_advertise", "Clustering"),
-        ("--connect_retries 3", "Clustering"),
+        ("--cluster_listen nats://h:1 --cluster_name x --no_advertise", "Clustering"),
         ("--profile 6060", "Profiling"),
         ("-s", "Syslog"),
         ("-r udp://localhost:514", "Syslog"),
@@ -240,7 +237,40 @@ fn later_features_are_refused_by_name_and_never_ignored() {
         assert_eq!(start.warnings.len(), 1, "{line}");
         assert!(start.warnings[0].contains(feature), "{line}");
     }
-    assert_eq!(options("-js=false --connect_retries 0 -s=false"), Options::default());
+    // nats-server starts as if these were not there.
+    for line in [
+        "-js=false --connect_retries 0 -s=false",
+        "-sd /tmp/x",
+        "--cluster_name x",
+        "--cluster_advertise x",
+        "--no_advertise",
+        "--connect_retries 3",
+        "--cluster= --routes=",
+    ] {
+        assert_eq!(options(line), Options::default(), "{line}");
+    }
+}
+
+/// By the test of a file as by a start.
+#[test]
+fn no_flag_starts_a_server_that_lets_in_whom_the_file_keeps_out() {
+    for text in [
+        "operator: x",
+        "trusted_keys: [x]",
+        "resolver { type: full, dir: x }",
+        "proxy_protocol: true",
+        "authorization { auth_callout { issuer: x } }",
+        "accounts { A { users: [ {user: a, pass: b, proxy_required: true} ] } }",
+    ] {
+        let files = Files::with("f", text);
+        for line in ["-c f", "-c f --allow-unsupported", "-t -c f", "-t -c f --allow-unsupported"] {
+            let Invocation::Refused(refusal) = invoke("midge", line, &files) else {
+                panic!("{line} with {text} was let through");
+            };
+            assert!(refusal.stderr.contains("no flag starts a server without"), "{line}: {text}");
+            assert_eq!(refusal.exit_code, 1);
+        }
+    }
 }
 
 #[test]
