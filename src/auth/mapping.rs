@@ -4,11 +4,13 @@
 //! order of the file. Source of the behaviour: nats-server server/accounts.go (AddWeightedMappings,
 //! selectMappedSubject).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use smallvec::SmallVec;
 
+use super::account_functions;
 use super::transform::Transform;
 pub use super::transform::TransformError;
 use crate::config::auth_options::{MappingOptions, Place};
@@ -63,11 +65,12 @@ impl Mappings {
     /// A source or destination is refused; the operator is told which and why.
     pub fn compile(
         options: &[MappingOptions],
+        account_name: &str,
         cluster_name: Option<&str>,
     ) -> Result<Self, MappingError> {
         let mut rules: Vec<Rule> = Vec::new();
         for options in options {
-            let rule = Rule::compile(options, cluster_name)?;
+            let rule = Rule::compile(options, account_name, cluster_name)?;
             // The same source again replaces what stood there.
             match rules.iter_mut().find(|known| known.source == rule.source) {
                 Some(known) => *known = rule,
@@ -111,49 +114,54 @@ impl Mappings {
 }
 
 impl Rule {
-    fn compile(input: &MappingOptions, cluster_name: Option<&str>) -> Result<Self, MappingError> {
+    fn compile(
+        input: &MappingOptions,
+        account_name: &str,
+        cluster_name: Option<&str>,
+    ) -> Result<Self, MappingError> {
+        let plain = input.destinations.first().filter(|_| input.is_plain);
         let fail = |reason| MappingError {
             place: input.place.clone(),
             source: input.source.clone(),
+            destination: plain.map(|destination| destination.subject.clone()),
             reason,
         };
         if !subject::is_valid_filter(input.source.as_bytes()) {
             return Err(fail(Reason::BadSource));
         }
-        let source_has_wildcard = subject::has_wildcard(input.source.as_bytes());
-        let source_is_listed =
-            input.destinations.iter().any(|destination| destination.subject == input.source);
+        let bad = |error| fail(Reason::Transform(error));
+        let expand = |subject| account_functions::expand(subject, account_name);
+        let source = expand(&input.source).map_err(bad)?;
+        let source_has_wildcard = subject::has_wildcard(source.as_bytes());
         // By cluster; None = wherever no cluster has its own.
         let mut groups: BTreeMap<Option<&str>, Vec<Destination>> = BTreeMap::new();
         groups.insert(None, Vec::new());
-        for (index, destination) in input.destinations.iter().enumerate() {
-            let earlier = &input.destinations[..index];
-            if earlier.iter().any(|known| known.subject == destination.subject) {
-                return Err(fail(Reason::Duplicate(destination.subject.clone())));
+        let mut listed: HashSet<Cow<'_, str>> = HashSet::new();
+        for destination in &input.destinations {
+            let subject = expand(&destination.subject).map_err(bad)?;
+            if !listed.insert(subject.clone()) {
+                return Err(fail(Reason::Duplicate(subject.into_owned())));
             }
             if destination.weight > 100 {
                 return Err(fail(Reason::Weight));
             }
-            let of_same_cluster =
-                earlier.iter().filter(|known| known.cluster == destination.cluster);
-            let total: u32 = of_same_cluster.map(|known| u32::from(known.weight)).sum();
+            let group = groups.entry(destination.cluster.as_deref()).or_default();
+            let total: u32 = group.iter().map(|known| u32::from(known.weight_end)).sum();
             if total + u32::from(destination.weight) > 100 {
                 return Err(fail(Reason::TotalWeight));
             }
             // Destinations of other clusters are checked too, so that one file is good for all servers.
-            let transform = Transform::compile(&input.source, &destination.subject)
-                .map_err(|error| fail(Reason::Destination(destination.subject.clone(), error)))?;
-            let (subject, weight_end) = (destination.subject.clone(), destination.weight);
-            let compiled = Destination { subject, transform, weight_end };
-            groups.entry(destination.cluster.as_deref()).or_default().push(compiled);
+            let transform = Transform::compile(&source, &subject).map_err(bad)?;
+            let (subject, weight_end) = (subject.into_owned(), destination.weight);
+            group.push(Destination { subject, transform, weight_end });
         }
         for destinations in groups.values_mut() {
             let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
             // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
-            if total != 100 && !source_is_listed {
-                let transform = Transform::compile(&input.source, &identity_of(&input.source))
-                    .map_err(|error| fail(Reason::Destination(input.source.clone(), error)))?;
-                let (subject, weight_end) = (input.source.clone(), 100 - total);
+            if total != 100 && !listed.contains(&source) {
+                let transform =
+                    Transform::compile(&source, &identity_of(&source)).map_err(bad)?;
+                let (subject, weight_end) = (source.to_string(), 100 - total);
                 destinations.push(Destination { subject, transform, weight_end });
             }
             destinations.sort_by_key(|destination| destination.weight_end);
@@ -173,7 +181,7 @@ impl Rule {
         let told = told.collect();
         let own = cluster_name.and_then(|name| groups.remove(&Some(name)));
         let destinations = own.or_else(|| groups.remove(&None)).unwrap_or_default();
-        Ok(Self { source: input.source.as_bytes().into(), source_has_wildcard, destinations, told })
+        Ok(Self { source: source.as_bytes().into(), source_has_wildcard, destinations, told })
     }
 
     /// A wildcard token of the published subject is only matched by one as wide, and an empty token only
@@ -220,14 +228,16 @@ pub struct MappingError {
     /// Where the file defines it; empty when it does not come from a file.
     pub place: Place,
     pub source: String,
+    /// Where it was to go, when the file names no weights.
+    pub destination: Option<String>,
     pub reason: Reason,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     BadSource,
-    /// A destination's subject, and what is wrong with it.
-    Destination(String, TransformError),
+    /// What is wrong with a function, or with a destination.
+    Transform(TransformError),
     Duplicate(String),
     Weight,
     TotalWeight,
@@ -239,22 +249,20 @@ impl fmt::Display for MappingError {
         if !self.place.0.is_empty() {
             write!(formatter, "{}: ", self.place.0)?;
         }
-        match &self.reason {
-            Reason::BadSource => {
-                return write!(formatter, "Subject {source:?} is not a valid subject");
-            }
-            Reason::Destination(subject, error) => {
-                return write!(
-                    formatter,
-                    "Error adding mapping for {source:?} to {subject:?} : {error}"
-                );
-            }
-            _ => write!(formatter, "Error adding mapping for {source:?} : ")?,
+        if self.reason == Reason::BadSource {
+            return write!(formatter, "Subject {source:?} is not a valid subject");
         }
+        write!(formatter, "Error adding mapping for {source:?}")?;
+        if let Some(destination) = &self.destination {
+            write!(formatter, " to {destination:?}")?;
+        }
+        formatter.write_str(" : ")?;
         match &self.reason {
+            Reason::BadSource => Ok(()),
+            Reason::Transform(error) => write!(formatter, "{error}"),
             Reason::Duplicate(subject) => write!(formatter, "duplicate entry for {subject:?}"),
             Reason::Weight => formatter.write_str("individual weights need to be <= 100"),
-            _ => formatter.write_str("total weight needs to be <= 100"),
+            Reason::TotalWeight => formatter.write_str("total weight needs to be <= 100"),
         }
     }
 }

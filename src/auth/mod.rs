@@ -6,6 +6,7 @@
 //! the one slow step: the decision then is `NeedsPasswordCheck`, and the caller runs the job elsewhere.
 
 pub mod account;
+mod account_functions;
 pub mod authenticator;
 pub mod certificate;
 pub mod mapping;

@@ -3,7 +3,7 @@
 //!
 //! Source of the behaviour: nats-server server/client.go (setPermissions, canSubscribe, checkDenySub,
 //! pubAllowedFullCheck, processInboundClientMsg). One deliberate difference: a subscription must be a
-//! subset of an allow entry, so `allow: "foo.*"` refuses `SUB foo.>`, which nats-server 2.14.5 accepts and
+//! subset of an allow entry, so `allow: "foo.*"` refuses `SUB foo.>`, which nats-server 2.15.3 accepts and
 //! then delivers `foo.a.b` to; and `deny: "foo.*"` with `SUB foo.>` filters at delivery, where nats-server
 //! refuses the whole subscription.
 //!
@@ -23,12 +23,13 @@ use crate::protocol::subject;
 
 /// Queue group that only the server itself uses.
 const SYSTEM_QUEUE_GROUP: &[u8] = b"_sys_";
-/// Prefix of replies that come back over a gateway.
-const GATEWAY_REPLY_PREFIX: &[u8] = b"_GR_.";
+/// Prefixes of replies that come back over a gateway: today's, and an older one that stays reserved.
+const GATEWAY_REPLY_PREFIXES: [&[u8]; 2] = [b"_GR_.", b"$GR."];
 /// Prefix of replies of a service import.
 const SERVICE_REPLY_PREFIX: &[u8] = b"_R_.";
-/// Prefix of JetStream acknowledgements.
-const ACKNOWLEDGE_PREFIX: &[u8] = b"$JS.ACK.";
+/// Prefix of JetStream's own subjects: an answer sent there would be a request in the name of whoever
+/// answers.
+const JETSTREAM_PREFIX: &[u8] = b"$JS.";
 /// Prefix of the replication groups' traffic.
 const REPLICATION_PREFIX: &[u8] = b"$NRG.";
 
@@ -190,7 +191,7 @@ impl Permissions {
     }
 
     fn is_reserved_subject(&self, subject: &[u8]) -> bool {
-        starts_and_goes_on(subject, GATEWAY_REPLY_PREFIX)
+        is_gateway_reply(subject)
             || (!self.system_account && subject.starts_with(REPLICATION_PREFIX))
     }
 
@@ -358,13 +359,14 @@ impl From<&ResponsePermissionOptions> for ResponseRule {
 #[inline]
 pub fn is_reserved_reply(reply: &[u8]) -> bool {
     match reply.first() {
-        Some(b'_') => {
-            reply.starts_with(SERVICE_REPLY_PREFIX)
-                || starts_and_goes_on(reply, GATEWAY_REPLY_PREFIX)
-        }
-        Some(b'$') => starts_and_goes_on(reply, ACKNOWLEDGE_PREFIX),
+        Some(b'_') => reply.starts_with(SERVICE_REPLY_PREFIX) || is_gateway_reply(reply),
+        Some(b'$') => starts_and_goes_on(reply, JETSTREAM_PREFIX) || is_gateway_reply(reply),
         _ => false,
     }
+}
+
+fn is_gateway_reply(subject: &[u8]) -> bool {
+    GATEWAY_REPLY_PREFIXES.iter().any(|prefix| starts_and_goes_on(subject, prefix))
 }
 
 fn starts_and_goes_on(subject: &[u8], prefix: &[u8]) -> bool {

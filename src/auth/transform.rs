@@ -1,10 +1,9 @@
 //! One subject transform: a source filter and a destination with placeholders such as `$1` or
 //! `{{partition(3,1)}}`, compiled to pieces that are written one after the other.
 //!
-//! Source of the behaviour: nats-server server/subject_transform.go. `{{left()}}` and `{{right()}}` are
-//! accepted here too; nats-server 2.14.5 knows them but refuses them in account mappings. The partition of
-//! a literal source is the hash of that source; nats-server hashes nothing or the source, depending on
-//! which of its mappings it happened to try first.
+//! Source of the behaviour: nats-server server/subject_transform.go. The partition of a literal source is
+//! the hash of that source; nats-server hashes nothing or the source, depending on which of its mappings it
+//! happened to try first.
 
 use std::fmt;
 
@@ -66,6 +65,7 @@ pub enum TransformError {
     NotEnoughArguments(String),
     TooManyArguments(String),
     InvalidArgument(String),
+    NotAvailable(String),
 }
 
 impl fmt::Display for TransformError {
@@ -82,6 +82,7 @@ impl fmt::Display for TransformError {
             Self::InvalidArgument(token) => {
                 ("function argument is invalid or in the wrong format", token)
             }
+            Self::NotAvailable(token) => ("function is not available in this context", token),
         };
         write!(formatter, "invalid mapping destination: {what}")?;
         if !token.is_empty() {
@@ -168,7 +169,7 @@ fn check_destination(destination: &str) -> Result<(), TransformError> {
 }
 
 /// The inside of `{{...}}`.
-fn function_body(token: &str) -> Option<&str> {
+pub(super) fn function_body(token: &str) -> Option<&str> {
     token.strip_prefix("{{")?.strip_suffix("}}").filter(|body| !body.is_empty())
 }
 
@@ -298,7 +299,7 @@ impl<'a> Function<'a> {
 }
 
 /// Whether `name` is `expected` with any case in the first letter of each of its words.
-fn is_named(name: &str, expected: &str) -> bool {
+pub(super) fn is_named(name: &str, expected: &str) -> bool {
     name.len() == expected.len()
         && name.bytes().zip(expected.bytes()).enumerate().all(|(index, (got, want))| {
             got == want

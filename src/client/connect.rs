@@ -140,7 +140,7 @@ impl ClientSession {
         self.account_gauge = Some(connections);
         if identity.account.limits.connections_max.is_some_and(|max| count > max) {
             self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
-            self.log_rarely(text::MAXIMUM_ACCOUNT_CONNECTIONS);
+            log_client!(error, self, "{}", text::MAXIMUM_ACCOUNT_CONNECTIONS);
             return Err(CloseReason::MaximumAccountConnectionsExceeded);
         }
         self.account = auth.id(&identity.account);

@@ -137,6 +137,8 @@ pub struct AccountLimitOptions {
 pub struct MappingOptions {
     pub source: String,
     pub destinations: Vec<MappingDestinationOptions>,
+    /// Written as `source: destination`, without weights: an error then names the destination.
+    pub is_plain: bool,
     /// Where the file defines it, for the error when it cannot be used.
     pub place: Place,
 }

@@ -185,7 +185,9 @@ fn read_mappings(reader: &mut Reader<'_>, block: &Value) -> Vec<MappingOptions> 
             }
             _ => read_destination(reader, value).into_iter().collect(),
         };
-        mappings.push(MappingOptions { source, destinations, place: Place(value.place()) });
+        let is_plain = matches!(&*value.data, Data::Text(_));
+        let place = Place(value.place());
+        mappings.push(MappingOptions { source, destinations, is_plain, place });
     }
     mappings
 }

@@ -284,7 +284,7 @@ fn build_accounts(
             name: name.into(),
             is_system: system_name == Some(name),
             limits,
-            mappings: Mappings::compile(mappings, cluster_name)?,
+            mappings: Mappings::compile(mappings, name, cluster_name)?,
         }))
     };
     let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);

@@ -549,6 +549,7 @@ fn accounts_bring_their_mappings_and_limits() {
             weight: 100,
             cluster: Some("EAST".into()),
         }],
+        is_plain: true,
         place: Place::default(),
     };
     let (mut global, none) = account("$G", vec![]);

@@ -8,15 +8,20 @@ fn destination(subject: &str, weight: u8) -> MappingDestinationOptions {
 }
 
 fn rule(source: &str, destinations: Vec<MappingDestinationOptions>) -> MappingOptions {
-    MappingOptions { source: source.to_owned(), destinations, place: Place::default() }
+    MappingOptions {
+        source: source.to_owned(),
+        destinations,
+        is_plain: false,
+        place: Place::default(),
+    }
 }
 
 fn one(source: &str, to: &str) -> Vec<MappingOptions> {
-    vec![rule(source, vec![destination(to, 100)])]
+    vec![MappingOptions { is_plain: true, ..rule(source, vec![destination(to, 100)]) }]
 }
 
 fn compile(inputs: &[MappingOptions]) -> Mappings {
-    Mappings::compile(inputs, None).expect("test mappings are valid")
+    Mappings::compile(inputs, "A", None).expect("test mappings are valid")
 }
 
 /// The subject that comes out; None = lost.
@@ -88,6 +93,10 @@ fn destinations_are_built_as_nats_server_builds_them() {
         ("a.*", "b.{{left(1,2)}}", "a.xyz", "b.xy"),
         ("a.*", "b.{{Right(1,2)}}", "a.xyz", "b.yz"),
         ("a.*", "b.{{right(1,9)}}", "a.xyz", "b.xyz"),
+        ("a", "b.{{account-hash()}}.c", "a", "b.NUmM6cRx.c"),
+        ("a.*", "b.$1.{{ Account-Hash ( ) }}", "a.x", "b.x.NUmM6cRx"),
+        ("{{account-hash()}}.a", "b", "NUmM6cRx.a", "b"),
+        ("a.*", "b.x{{account-hash()}}", "a.x", "b.x{{account-hash()}}"),
         ("a.>", "b.>", "a.x.y", "b.x.y"),
         ("a.*.>", "b.$1.>", "a.x.y.z", "b.x.y.z"),
         ("a.*.>", "b.$1.>", "a.x", "a.x"),
@@ -177,7 +186,7 @@ fn a_list_for_this_cluster_replaces_the_general_one() {
         (Some("WEST"), &[("a", 50), ("half", 50)]),
         (Some("NORTH"), &[("general", 100)]),
     ] {
-        let mappings = Mappings::compile(&input, cluster).expect("valid");
+        let mappings = Mappings::compile(&input, "A", cluster).expect("valid");
         assert_shares(&mappings, "a", shares);
     }
     // Only scoped lists: elsewhere the subject stays, unless the source is listed in one of them.
@@ -270,18 +279,42 @@ fn bad_mappings_are_refused_in_nats_servers_words() {
             "function argument is invalid or in the wrong format in \
              {{wildcard(1)}}x{{wildcard(1)}}",
         ),
+        ("a.*", "b.{{left(1)}}", "not enough arguments passed to the function in {{left(1)}}"),
+        ("a.*", "b.{{right(2,1)}}", "wildcard index out of range in {{right(2,1)}}: [2]"),
+        (
+            "a",
+            "b.{{account-hash(1)}}.c",
+            "too many arguments passed to the function in {{account-hash(1)}}",
+        ),
+        (
+            "a",
+            "b.{{account-hash( ,)}}",
+            "too many arguments passed to the function in {{account-hash( ,)}}",
+        ),
+        (
+            "a.{{account-hash-import()}}",
+            "b",
+            "function is not available in this context in {{account-hash-import()}}",
+        ),
+        (
+            "a",
+            "b.{{account-hash-leaf-remote()}}",
+            "function is not available in this context in {{account-hash-leaf-remote()}}",
+        ),
+        ("a", "b.{{account-Hash}}", "unknown function in {{account-Hash}}"),
+        ("a", "b.{{account-HASH()}}", "unknown function in {{account-HASH()}}"),
         ("a", "b..c", "invalid transform"),
         ("a", "b.>.c", "invalid transform in c"),
         ("a", "b. c", "invalid transform"),
     ] {
-        let error = Mappings::compile(&one(source, to), None).expect_err(to);
+        let error = Mappings::compile(&one(source, to), "A", None).expect_err(to);
         assert_eq!(
             error.to_string(),
             format!("Error adding mapping for {source:?} to {to:?} : {general}{words}")
         );
     }
     for (source, to) in [("a.>", "b"), ("a.*", "b.*"), ("a", "b.>")] {
-        let error = Mappings::compile(&one(source, to), None).expect_err(to);
+        let error = Mappings::compile(&one(source, to), "A", None).expect_err(to);
         assert_eq!(
             error.to_string(),
             format!("Error adding mapping for {source:?} to {to:?} : invalid subject")
@@ -303,9 +336,25 @@ fn bad_mappings_are_refused_in_nats_servers_words() {
             vec![destination("b", 101)],
             r#"Error adding mapping for "a" : individual weights need to be <= 100"#,
         ),
+        (
+            "a",
+            vec![destination("b.{{foo(1)}}", 100)],
+            r#"Error adding mapping for "a" : invalid mapping destination: unknown function in {{foo(1)}}"#,
+        ),
+        (
+            "a.{{account-hash-import()}}",
+            vec![destination("b", 100)],
+            "Error adding mapping for \"a.{{account-hash-import()}}\" : invalid mapping destination: \
+             function is not available in this context in {{account-hash-import()}}",
+        ),
+        (
+            "a",
+            vec![destination("b.{{account-hash()}}", 50), destination("b.NUmM6cRx", 50)],
+            r#"Error adding mapping for "a" : duplicate entry for "b.NUmM6cRx""#,
+        ),
         ("a..*", vec![], r#"Subject "a..*" is not a valid subject"#),
     ] {
-        let error = Mappings::compile(&[rule(source, destinations)], None).expect_err(words);
+        let error = Mappings::compile(&[rule(source, destinations)], "A", None).expect_err(words);
         assert_eq!(error.to_string(), words);
     }
 }
@@ -313,8 +362,8 @@ fn bad_mappings_are_refused_in_nats_servers_words() {
 #[test]
 fn an_error_says_where_the_mapping_stands() {
     let place = Place("nats.conf:2:12".to_owned());
-    let input = MappingOptions { place, ..rule("a", vec![destination("b..c", 100)]) };
-    let error = Mappings::compile(&[input], None).expect_err("the destination is bad");
+    let input = MappingOptions { place, ..one("a", "b..c").remove(0) };
+    let error = Mappings::compile(&[input], "A", None).expect_err("the destination is bad");
     assert_eq!(
         error.to_string(),
         "nats.conf:2:12: Error adding mapping for \"a\" to \"b..c\" : \

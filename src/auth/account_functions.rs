@@ -1,0 +1,71 @@
+//! Functions that stand for the account a subject is configured in, such as `{{account-hash()}}`.
+//!
+//! Whole tokens without arguments, replaced by literal text once, when the subject is configured.
+//! Source: nats-server server/subject_transform.go expandSubjectPlaceholders.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use super::transform::{TransformError, function_body, is_named};
+
+/// Characters of a hash. Source: nats-server sysHashLen.
+const HASH_SIZE: usize = 8;
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// The blanks that may surround a function's name and its parentheses.
+const BLANKS: [char; 5] = [' ', '\t', '\n', '\x0c', '\r'];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Function {
+    /// The account the subject is configured in.
+    OwnAccount,
+    /// The exporting account of an import, or the remote account of a leafnode.
+    OtherAccount,
+}
+
+/// `subject`, configured in the account `account_name`, with its account functions replaced.
+///
+/// # Errors
+/// A function has arguments, or names an account that mappings do not have.
+pub fn expand<'a>(subject: &'a str, account_name: &str) -> Result<Cow<'a, str>, TransformError> {
+    if !subject.contains("{{") {
+        return Ok(subject.into());
+    }
+    let mut tokens: Vec<Cow<'a, str>> = Vec::new();
+    for token in subject.split('.') {
+        let Some((function, arguments)) = parse(token) else {
+            tokens.push(token.into());
+            continue;
+        };
+        if arguments.contains(',') || !arguments.trim_matches(BLANKS).is_empty() {
+            return Err(TransformError::TooManyArguments(token.to_owned()));
+        }
+        match function {
+            Function::OwnAccount => tokens.push(hash(account_name).into()),
+            Function::OtherAccount => return Err(TransformError::NotAvailable(token.to_owned())),
+        }
+    }
+    Ok(tokens.join(".").into())
+}
+
+/// The function and the text of its arguments. None = `token` is something else.
+fn parse(token: &str) -> Option<(Function, &str)> {
+    let (name, rest) = function_body(token)?.trim_matches(BLANKS).split_once('(')?;
+    let arguments = rest.strip_suffix(')')?;
+    let name = name.trim_end_matches(BLANKS);
+    let function = match () {
+        () if is_named(name, "account-Hash") => Function::OwnAccount,
+        () if is_named(name, "account-Hash-Import") => Function::OtherAccount,
+        () if is_named(name, "account-Hash-Leaf-Remote") => Function::OtherAccount,
+        () => return None,
+    };
+    Some((function, arguments))
+}
+
+/// The short name that nats-server gives to an account.
+fn hash(name: &str) -> String {
+    let digest = Sha256::digest(name);
+    let bytes = digest.iter().take(HASH_SIZE);
+    bytes.map(|byte| char::from(DIGITS[usize::from(*byte) % DIGITS.len()])).collect()
+}
