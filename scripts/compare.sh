@@ -64,7 +64,7 @@ if [ -z "$nats" ]; then
 fi
 if [ -z "$nats" ] || [ ! -x "$nats" ]; then
   fail "no nats-server on PATH. Get one from https://github.com/nats-io/nats-server/releases
-or by: go install github.com/nats-io/nats-server/v2@latest
+or by: go install github.com/nats-io/nats-server/v2@v2.15.3
 or name one by --nats PROGRAM or the variable NATS_SERVER"
 fi
 

@@ -10,7 +10,7 @@
 
 set -euo pipefail
 
-readonly NATS_SERVER_VERSION=v2.14.5
+readonly NATS_SERVER_VERSION=v2.15.3
 readonly NATS_CLI_VERSION=v0.5.1
 readonly LANGUAGES=(go python js java c rust cli system)
 # What every language's client does, and what only the command line tool or one language does.

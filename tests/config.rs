@@ -1,5 +1,5 @@
 //! The option combinations operators use most, as files, each with the effect it must have. nats-server
-//! 2.14.5 accepts every one of them (but for the `midge` block, which it does not know).
+//! 2.15.3 accepts every one of them (but for the `midge` block, which it does not know).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -290,7 +290,7 @@ fn secrets_are_never_shown() {
     }
 }
 
-/// Text of a file, and the error nats-server 2.14.5 gives for it.
+/// Text of a file, and the error nats-server gives for it.
 #[test]
 fn bad_options_are_refused_in_nats_servers_words() {
     struct OneFile<'a>(&'a str);

@@ -1,6 +1,6 @@
 //! The monitoring port: every endpoint under a known load, beside nats-server's when `NATS_SERVER` names one.
 //!
-//! The tables below were taken from nats-server 2.14.5.
+//! The tables below were taken from nats-server.
 
 mod support;
 
@@ -256,7 +256,7 @@ fn connz_shows_open_and_closed_connections() {
     assert_eq!(names("/connz?cid=8&state=all"), ["leaver"]);
     assert!(names("/connz?cid=999").is_empty());
     assert_eq!(names("/connz?acc=$G").len(), 3);
-    // As nats-server 2.14.5.
+    // As nats-server.
     let unknown = monitored.json("/connz?acc=nobody");
     assert_eq!((&unknown["connections"], &unknown["server_id"]), (&Value::Null, &"".into()));
     assert!(names("/connz?user=nobody").is_empty());
@@ -527,7 +527,7 @@ fn accounts_are_told_apart_and_no_endpoint_tells_a_secret() {
     }
 }
 
-/// As nats-server 2.14.5 tells of the same file: weights add up, and what is left of 100 keeps the subject.
+/// As nats-server tells of the same file: weights add up, and what is left of 100 keeps the subject.
 #[test]
 fn mappings_of_an_account_are_told() {
     let config = r#"accounts: { APP: { users: [{user: ann, password: planted}], mappings: {
@@ -554,7 +554,7 @@ fn mappings_of_an_account_are_told() {
     assert_eq!(global["account_detail"].get("mappings"), None);
 }
 
-/// As nats-server 2.14.5: while the last clients are sent away, nobody is to be sent here.
+/// As nats-server: while the last clients are sent away, nobody is to be sent here.
 #[test]
 fn in_lame_duck_mode_the_server_is_not_healthy() {
     let monitored = Monitored::start("lame_duck_grace_period: 25s");

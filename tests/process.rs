@@ -96,10 +96,10 @@ fn version_and_help_under_both_names() {
     let directory = Directory::new().unwrap();
     let link = nats_server(&directory);
     for flag in ["-v", "--version", "version"] {
-        assert_eq!(output(&link, &[flag]), (0, "nats-server: v2.14.5\n".into(), String::new()));
+        assert_eq!(output(&link, &[flag]), (0, "nats-server: v2.15.3\n".into(), String::new()));
         let (code, stdout, stderr) = output(MIDGE, &[flag]);
         assert_eq!((code, stderr.as_str()), (0, ""));
-        assert!(stdout.starts_with("midge: v") && stdout.contains("2.14.5"), "{stdout}");
+        assert!(stdout.starts_with("midge: v") && stdout.contains("2.15.3"), "{stdout}");
     }
     for flag in ["-h", "--help", "help"] {
         for (program, name) in [(Path::new(MIDGE), "midge"), (&link, "nats-server")] {

@@ -175,7 +175,7 @@ async fn what_is_told_over_sys_is_what_the_monitoring_port_tells() {
                 assert_eq!(keys(&answer["data"]), keys(&expected), "{name}");
                 let server = &answer["server"];
                 assert_eq!(server["id"], *observed.id, "{name}");
-                assert_eq!((&server["name"], &server["ver"]), (&"tested".into(), &"2.14.5".into()));
+                assert_eq!((&server["name"], &server["ver"]), (&"tested".into(), &"2.15.3".into()));
                 assert_eq!(server["tags"][0], "az:1");
             }
         }

@@ -159,8 +159,7 @@ impl Rule {
             let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
             // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
             if total != 100 && !listed.contains(&source) {
-                let transform =
-                    Transform::compile(&source, &identity_of(&source)).map_err(bad)?;
+                let transform = Transform::compile(&source, &identity_of(&source)).map_err(bad)?;
                 let (subject, weight_end) = (source.to_string(), 100 - total);
                 destinations.push(Destination { subject, transform, weight_end });
             }

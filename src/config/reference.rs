@@ -32,7 +32,7 @@ pub fn markdown() -> String {
     page
 }
 
-/// Where Midge judges a file otherwise than nats-server 2.14.5 on purpose.
+/// Where Midge judges a file otherwise than nats-server on purpose.
 const DIFFERENCES: &str = "
 ## Stricter than nats-server
 

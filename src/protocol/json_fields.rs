@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(fields.integer("", "offset"), Ok(0));
     }
 
-    /// What nats-server 2.14.5 answered.
+    /// What nats-server answered.
     #[test]
     fn refusals_are_those_of_go() {
         let parse = |text: &str| JsonFields::parse(text.as_bytes(), "VarzEventOptions").err();

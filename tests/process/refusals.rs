@@ -1,4 +1,4 @@
-//! Lines about what clients are refused, to the byte as nats-server 2.14.5 writes them: tools such as fail2ban parse
+//! Lines about what clients are refused, to the byte as nats-server writes them: tools such as fail2ban parse
 //! them. `NATS_SERVER=path` asks that server too.
 
 use super::*;
@@ -83,6 +83,11 @@ fn what_is_over_a_limit_is_told_as_nats_server_tells_it() {
         let second = send(server, login);
         let expected = "ERR maximum account active connections exceeded";
         assert_eq!(line_about(server, &second, "exceeded"), expected);
+        // Each of a burst has its line.
+        let burst: Vec<RawClient> = (0..5).map(|_| send(server, login)).collect();
+        for client in &burst {
+            assert_eq!(line_about(server, client, "exceeded"), expected);
+        }
         let few =
             b"CONNECT {\"user\":\"few\",\"pass\":\"planted\",\"name\":\"x\",\"verbose\":false}\r\n\
                     SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n";

@@ -263,7 +263,7 @@ fn certificates_of_clients_are_named_when_logins_are_asked_for() {
     assert_eq!(closed["tls_peer_certs"], Value::Null, "{closed}");
 }
 
-/// As nats-server 2.14.5, which keeps what it knew when the client went.
+/// As nats-server, which keeps what it knew when the client went.
 #[test]
 fn a_closed_client_still_has_its_tls() {
     let world = World::new();

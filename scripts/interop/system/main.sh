@@ -61,7 +61,7 @@ start_member() {
 
 server_list() {
     expect ' interop ' server list || return
-    expect 2.14.5 server list || return
+    expect 2.15.3 server list || return
     expect interop server ping 1 || return
     # Whoever is not of the system account sees no server.
     if nats a server list >"$work/stranger"; then
@@ -117,7 +117,7 @@ top() {
     start_member || return
     nats sys top interop --output "$work/top" --max-refresh 1 >"$work/top.log" ||
         fail "nats top: $(tail -n 1 "$work/top.log")" || return
-    grep --quiet 'NATS server version 2.14.5' "$work/top" || fail "nats top shows no server" || return
+    grep --quiet 'NATS server version 2.15.3' "$work/top" || fail "nats top shows no server" || return
     grep --quiet system-member "$work/top" || fail "nats top does not show the member"
 }
 

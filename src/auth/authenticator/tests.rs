@@ -1,4 +1,4 @@
-//! Decisions as nats-server 2.14.5 takes them, and the attacks of the security table.
+//! Decisions as nats-server takes them, and the attacks of the security table.
 
 use super::*;
 use crate::auth::certificate::Attribute;

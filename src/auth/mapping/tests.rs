@@ -1,4 +1,4 @@
-//! Vectors observed on nats-server 2.14.5, and the weights by counting.
+//! Vectors observed on nats-server, and the weights by counting.
 
 use super::*;
 use crate::config::auth_options::MappingDestinationOptions;

@@ -1,4 +1,4 @@
-//! Each expectation here was also given to nats-server 2.14.5's own parser, with the same result.
+//! Each expectation here was also given to nats-server's own parser, with the same result.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -4,7 +4,7 @@ use nkeys::KeyPair;
 
 /// The nats-server release whose behaviour Midge has: INFO, `-v` and monitoring report it, because clients
 /// switch features on by it.
-pub const NATS_VERSION: &str = "2.14.5";
+pub const NATS_VERSION: &str = "2.15.3";
 
 /// Midge's own version.
 pub const MIDGE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn version_under_the_name_of_nats_server_is_the_line_it_prints() {
-        assert_eq!(version_text("nats-server"), "nats-server: v2.14.5");
+        assert_eq!(version_text("nats-server"), "nats-server: v2.15.3");
         assert!(version_text("midge").starts_with(&format!("midge: v{MIDGE_VERSION} ")));
     }
 }

@@ -175,7 +175,7 @@ mod tests {
         announcements(&reload.plan, &old, &reload.options, false)
     }
 
-    /// As nats-server 2.14.5, which names users and accounts even when neither changed.
+    /// As nats-server, which names users and accounts even when neither changed.
     #[test]
     fn what_changed_is_told_in_nats_servers_words() {
         let both = ["Reloaded: authorization users", "Reloaded: accounts"];

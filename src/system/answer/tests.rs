@@ -1,4 +1,4 @@
-//! Answers, byte for byte as nats-server 2.14.5 gave them but for `>` which it escapes.
+//! Answers, byte for byte as nats-server gave them but for `>` which it escapes.
 
 use super::*;
 use crate::config::auth_options::ResponsePermissionOptions;
@@ -9,7 +9,7 @@ fn server() -> ServerInfo {
         server_name: "real".into(),
         host: "127.0.0.1".into(),
         server_id: "NABC".into(),
-        version: "2.14.5".into(),
+        version: "2.15.3".into(),
         ..Info::default()
     };
     let options = Options {
@@ -20,7 +20,7 @@ fn server() -> ServerInfo {
     ServerInfo::new(&info, &options, 13, SystemTime::UNIX_EPOCH)
 }
 
-const SERVER: &str = r#"{"name":"real","host":"127.0.0.1","id":"NABC","ver":"2.14.5","tags":["a:b"],"metadata":{"x":"y"},"feature_flags":{"js_ack_fc_v2":false,"js_raft_delete_range":false},"jetstream":false,"flags":0,"seq":13,"time":"1970-01-01T00:00:00Z"}"#;
+const SERVER: &str = r#"{"name":"real","host":"127.0.0.1","id":"NABC","ver":"2.15.3","tags":["a:b"],"metadata":{"x":"y"},"feature_flags":{"js_ack_fc_v2":false,"js_raft_delete_range":false},"jetstream":false,"flags":0,"seq":13,"time":"1970-01-01T00:00:00Z"}"#;
 
 fn enveloped(outcome: Outcome) -> String {
     let text = String::from_utf8(envelope(&server(), &outcome)).unwrap();

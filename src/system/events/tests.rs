@@ -1,4 +1,4 @@
-//! Events as nats-server 2.14.5 told them.
+//! Events as nats-server told them.
 
 use super::*;
 use crate::config::options::Options;

@@ -208,12 +208,12 @@ fn parsing_stops_at_the_first_word() {
 #[test]
 fn version_names_the_program_it_was_started_as() {
     let files = Files::default();
-    let nats = Invocation::Version("nats-server: v2.14.5\n".into());
+    let nats = Invocation::Version("nats-server: v2.15.3\n".into());
     assert_eq!(invoke("/opt/nats-server", "-v", &files), nats);
     let Invocation::Version(midge) = invoke("/opt/midge", "--version", &files) else {
         panic!("a version was asked for");
     };
-    assert!(midge.starts_with("midge: v") && midge.contains("nats-server v2.14.5"));
+    assert!(midge.starts_with("midge: v") && midge.contains("nats-server v2.15.3"));
 }
 
 #[test]
