@@ -14,6 +14,10 @@ use midge_bench::load::schedule::Arrival;
 use midge_bench::load::throughput::{self, ThroughputPlan};
 use midge_bench::output::progress::Progress;
 use midge_bench::output::result::RunResult;
+use midge_bench::stalls::cases::Case;
+use midge_bench::stalls::rounds as stall_rounds;
+use midge_bench::stalls::rounds::StallsPlan;
+use midge_bench::stalls::stage::Contender;
 use midge_bench::suite::Setting;
 use midge_bench::units::CoreList;
 use midge_bench::wire::address::{Address, ServerUrl};
@@ -209,5 +213,27 @@ fn logins_are_taken_by_the_server_and_wrong_ones_are_reported_in_its_words() {
             let failure = connect(refused).err().unwrap().to_string();
             assert!(failure.contains("'Authorization Violation'"), "{flags}: {failure}");
         }
+    }
+}
+
+#[test]
+fn every_case_of_the_stalls_can_be_played() {
+    let plan = StallsPlan {
+        contenders: vec![Contender {
+            name: "midge".to_string(),
+            program: env!("CARGO_BIN_EXE_midge").to_string(),
+            shard_count: Some(2),
+        }],
+        cases: Case::all().to_vec(),
+        rounds: 1,
+        pin_server: CoreList::default(),
+        scale: 0.002,
+    };
+    let runs = stall_rounds::run(&plan, &Progress::new(true)).unwrap();
+    assert_eq!(runs.len(), Case::all().len());
+    for run in &runs {
+        // How long the PINGs took is the host's business here.
+        let worst = run.outcome.as_ref();
+        assert!(worst.is_ok_and(|worst| worst.near_ns > 0 && worst.far_ns > 0), "{run:?}");
     }
 }

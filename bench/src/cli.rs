@@ -11,6 +11,9 @@ use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
 use crate::load::sweep::SweepPlan;
 use crate::load::throughput::ThroughputPlan;
+use crate::stalls::cases::Case;
+use crate::stalls::rounds::StallsPlan;
+use crate::stalls::stage::Contender;
 use crate::units::{
     CoreList, parse_duration, parse_duration_above_zero, parse_rate, parse_size, split_command_line,
 };
@@ -45,6 +48,8 @@ pub enum Command {
     Compare(CompareArguments),
     /// The noise floor of this host: hiccups, TCP and Unix socket echo
     Floor(FloorCommand),
+    /// The longest PING of others while one client, a reload or monitoring asks much at once
+    Stalls(StallsArguments),
     /// Draws result folders again, merging runs of different days
     Report(ReportArguments),
     /// The raw relay as a process of its own (started by the harness)
@@ -330,6 +335,43 @@ pub struct CompareArguments {
     pub workload: Option<Workload>,
 }
 
+#[derive(Args, Debug)]
+pub struct StallsArguments {
+    /// Midge's program
+    #[arg(long, value_name = "PROGRAM")]
+    pub midge: PathBuf,
+    /// nats-server's program, against which Midge is held
+    #[arg(long, value_name = "PROGRAM")]
+    pub nats: PathBuf,
+    /// Numbers of shards, each a Midge of its own
+    #[arg(long, default_value = "1,2,4", value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: Vec<u16>,
+    /// Rounds; each runs every server once, in turning order. The medians count
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub rounds: u32,
+    /// Only this case; may be repeated
+    #[arg(long = "case", value_enum, value_name = "CASE")]
+    pub cases: Vec<Case>,
+    /// A longest PING up to this is good, whatever nats-server's is
+    #[arg(long, default_value = "25ms", value_parser = parse_duration_above_zero, value_name = "TIME")]
+    pub aim: Duration,
+    /// Multiplies the numbers of subscriptions, connections and accounts of every case
+    #[arg(long, default_value_t = 1.0, value_parser = parse_scale, value_name = "FACTOR")]
+    pub scale: f64,
+    /// Cores the servers may use; one core also sets GOMAXPROCS=1
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_server: Option<CoreList>,
+    /// Cores of the load and of the probes
+    #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
+    pub pin_load: Option<CoreList>,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// No progress on standard error
+    #[arg(long)]
+    pub quiet: bool,
+}
+
 /// What `compare` can run.
 #[derive(Subcommand, Debug, Clone)]
 pub enum Workload {
@@ -506,6 +548,42 @@ impl ConnectionsArguments {
             subscriptions_each: self.subscriptions,
             probe: self.probe.plan(pin_load),
         }
+    }
+}
+
+impl StallsArguments {
+    pub fn plan(&self) -> StallsPlan {
+        let midge = |&count: &u16| Contender {
+            name: match count {
+                1 => "midge, 1 shard".to_string(),
+                count => format!("midge, {count} shards"),
+            },
+            program: self.midge.to_string_lossy().into_owned(),
+            shard_count: Some(usize::from(count)),
+        };
+        let mut contenders: Vec<Contender> = self.shards.iter().map(midge).collect();
+        contenders.push(Contender {
+            name: "nats-server".to_string(),
+            program: self.nats.to_string_lossy().into_owned(),
+            shard_count: None,
+        });
+        StallsPlan {
+            contenders,
+            cases: match self.cases.is_empty() {
+                true => Case::all().to_vec(),
+                false => self.cases.clone(),
+            },
+            rounds: self.rounds,
+            pin_server: self.pin_server.clone().unwrap_or_default(),
+            scale: self.scale,
+        }
+    }
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 10.0 => Ok(value),
+        _ => Err(format!("'{text}' is no factor above 0 and up to 10")),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::{
     Command, CommandLine, CompareArguments, FloorArguments, FloorCommand, OutputArguments,
-    RelayArguments, ReportArguments, TargetArguments, Workload,
+    RelayArguments, ReportArguments, StallsArguments, TargetArguments, Workload,
 };
 use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
 use crate::compare::{relay_process, statistics};
@@ -15,6 +15,7 @@ use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::output::{baseline, console, files};
 use crate::relay::{self, RelayPlan};
+use crate::stalls;
 use crate::suite::Setting;
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::ServerUrl;
@@ -43,6 +44,7 @@ pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
     let (workload, target, floor, output) = match line.command {
         Command::Compare(arguments) => return run_compare(&arguments),
         Command::Floor(arguments) => return run_floor(&arguments),
+        Command::Stalls(arguments) => return run_stalls(&arguments),
         Command::Report(arguments) => return run_report(&arguments),
         Command::Relay(arguments) => return run_relay(&arguments),
         Command::Throughput(one) => {
@@ -206,6 +208,33 @@ fn run_floor(arguments: &FloorCommand) -> Result<Verdict, Failure> {
     let mut document = Document::new(environment);
     document.runs.extend(setting.measure_floor(progress)?);
     outlet.publish(&document)
+}
+
+fn run_stalls(arguments: &StallsArguments) -> Result<Verdict, Failure> {
+    interrupt::install()?;
+    if let Some(cores) = &arguments.pin_load {
+        pin::pin_thread_to_set(cores)?;
+    }
+    let plan = arguments.plan();
+    for contender in &plan.contenders {
+        if !std::path::Path::new(&contender.program).is_file() {
+            return Err(Failure::new(format!("no program {}", contender.program)));
+        }
+    }
+    let runs = stalls::rounds::run(&plan, &Progress::new(arguments.quiet))?;
+    let rows = stalls::report::rows(&plan, &runs, arguments.aim.as_secs_f64() * 1e3);
+    match arguments.json {
+        true => println!("{}", serde_json::to_string_pretty(&rows).map_err(std::io::Error::other)?),
+        false => print!("{}", stalls::report::text(&rows)),
+    }
+    let good = rows.iter().all(|row| {
+        matches!(row.judgement, stalls::report::Judgement::Good | stalls::report::Judgement::AsLast)
+    });
+    Ok(match (interrupt::requested(), good) {
+        (true, _) => Verdict::Interrupted,
+        (false, true) => Verdict::Good,
+        (false, false) => Verdict::Bad,
+    })
 }
 
 fn run_report(arguments: &ReportArguments) -> Result<Verdict, Failure> {

@@ -13,6 +13,7 @@ pub mod host;
 pub mod load;
 pub mod output;
 pub mod relay;
+pub mod stalls;
 pub mod suite;
 pub mod units;
 pub mod wire;

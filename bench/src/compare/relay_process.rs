@@ -38,6 +38,7 @@ impl RelayProcess {
             tls: None,
             raw: true,
             shards: None,
+            echo: true,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod clock;
 pub mod core_time;
+pub mod descriptors;
 pub mod environment;
 pub mod interrupt;
 pub mod pin;

@@ -73,7 +73,7 @@ impl StartedServer {
         let placement = placement.into_iter().find(|(name, _)| command_line.contains(name));
         let mut shards = None;
         if let Some((name, apart)) = placement {
-            let first = free_port_pair()?;
+            let first = free_port_run(2)?;
             shards = Some(ShardPorts { first, apart });
             replacements.push((name, first.to_string()));
         }
@@ -282,15 +282,19 @@ pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// As `free_port`, two in a row.
-fn free_port_pair() -> Result<u16, Failure> {
+/// As `free_port`, the first of `count` in a row.
+///
+/// # Errors
+/// When there is no such row.
+pub fn free_port_run(count: u16) -> Result<u16, Failure> {
     for _ in 0..100 {
         let first = free_port()?;
-        if first < u16::MAX && std::net::TcpListener::bind(("127.0.0.1", first + 1)).is_ok() {
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if first.checked_add(count).is_some_and(|end| (first..end).all(free)) {
             return Ok(first);
         }
     }
-    Err(Failure::new("no two free ports in a row"))
+    Err(Failure::new(format!("no {count} free ports in a row")))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use crate::Failure;
 use crate::host::clock::now_ns;
-use crate::host::interrupt;
 use crate::host::server_process::{Sample, ServerProcess};
+use crate::host::{descriptors, interrupt};
 use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
 use crate::output::percentiles::PERCENTILES;
@@ -13,7 +13,6 @@ use crate::output::result::{Better, RunResult};
 use crate::wire::connection::Dialer;
 use crate::wire::stream::Stream;
 use rustix::event::epoll;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -94,10 +93,7 @@ fn settle(progress: &Progress, number: u64) {
 
 /// Lifts the soft limit to the hard one; fewer connections than asked for are said to be fewer.
 fn within_descriptor_limit(wanted: usize, result: &mut RunResult) -> Result<usize, Failure> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).map_err(std::io::Error::from)?;
-    let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_KEPT);
+    let most = descriptors::lift_limit()?.saturating_sub(DESCRIPTORS_KEPT);
     if (wanted as u64) > most {
         result.warn(format!(
             "only {most} connections instead of {wanted}: the limit of open files; raise it by ulimit -n"

@@ -25,6 +25,8 @@ pub struct Dialer {
     pub raw: bool,
     /// Where the shards of a Midge have ports of their own, which of them each connection takes.
     pub shards: Option<ShardPorts>,
+    /// A connection hears what it publishes itself, if it subscribes to it.
+    pub echo: bool,
 }
 
 /// Ports of the first two shards, and how a workload's connections are placed on them.
@@ -75,7 +77,14 @@ impl Dialer {
             (Some(token), None) => Credentials::Token(token.clone()),
             _ => Credentials::None,
         };
-        Dialer { address: url.address.clone(), credentials, tls: None, raw: false, shards: None }
+        Dialer {
+            address: url.address.clone(),
+            credentials,
+            tls: None,
+            raw: false,
+            shards: None,
+            echo: true,
+        }
     }
 
     /// As `connect`, to where the `index`-th connection of its kind belongs.
@@ -122,7 +131,7 @@ impl Dialer {
         connect.insert("lang".into(), "rust".into());
         connect.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         connect.insert("protocol".into(), 1.into());
-        connect.insert("echo".into(), true.into());
+        connect.insert("echo".into(), self.echo.into());
         self.credentials.fill(&mut connect, info["nonce"].as_str())?;
         let connect = Value::Object(connect);
         stream.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes())?;

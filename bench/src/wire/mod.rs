@@ -5,6 +5,7 @@ pub mod address;
 pub mod connection;
 pub mod credentials;
 pub mod frames;
+pub mod http;
 pub mod scanner;
 pub mod stream;
 pub mod tls;

@@ -198,6 +198,7 @@ pub fn dialer(port: u16) -> Dialer {
         tls: None,
         raw: false,
         shards: None,
+        echo: true,
     }
 }
 
