@@ -13,7 +13,8 @@
 //! is what makes `flush()` mean the same thing on sixteen shards as on one.
 //!
 //! The modules below are floors: each uses only those above it, and `tests/tidy.rs` checks that.
-//! `client`, `mesh`, `monitor` and `system` are siblings and never import each other.
+//! `client`, `mesh`, `monitor` and `system` are siblings and never import each other. `storage` stands by itself:
+//! nothing uses it yet.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
 //! `broker::{router, subject_table, match_cache, outbox, queue_group}`, `net::{connection, read_buffer}`,
@@ -34,6 +35,7 @@ pub mod auth;
 pub mod broker;
 // F5
 pub mod net;
+pub mod storage;
 // F6
 pub mod client;
 pub mod mesh;

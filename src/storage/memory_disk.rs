@@ -1,0 +1,740 @@
+//! A disk in memory that forgets, tears and lies as real ones do: the simulator's.
+//!
+//! Nothing happens by itself. An operation waits until [`MemoryDisk::step`] performs one of those in flight,
+//! which one is drawn from the seed; [`MemoryDisk::power_cut`] ends all of them at once and leaves what a power
+//! cut may leave. A fault sticks: damaged bytes stay damaged, whoever reads them again.
+//!
+//! What a power cut may leave: of what was written and not synced, each sector of 512 bytes as it was or as any
+//! of the writes since the last sync made it; the same for durable writes in flight; of each change of a name
+//! whose folder was not synced, the change or not (folders themselves are durable at once); of a file's length, any between the synced one and the one
+//! written. A sync that failed leaves pages that reads show and that no later sync makes durable.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use fastrand::Rng;
+
+use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod toy_log;
+
+/// Bytes that a disk writes wholly or not at all.
+const ATOM_BYTES: usize = 512;
+
+type Atom = [u8; ATOM_BYTES];
+
+/// How often which fault happens: one of so many operations of its kind; 0 never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Writes that fail after any part of them was written.
+    pub failed_writes: u32,
+    /// Syncs that fail and drop what was not synced, some of it or all.
+    pub failed_syncs: u32,
+    /// Changes of names, opens and folder syncs that fail.
+    pub failed_names: u32,
+    /// Reads that find their first bytes unreadable from now on.
+    pub latent_sectors: u32,
+    /// Reads that find one bit of theirs flipped for good.
+    pub rotten_bits: u32,
+    /// Writes that go to another place of the same file or of another, and are said to have succeeded.
+    pub misdirected_writes: u32,
+}
+
+/// A place where the medium itself lost what had been written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaFault {
+    /// The name of the file, as it was then.
+    pub name: String,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// A file's number; its names may change.
+type FileIndex = usize;
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub struct MemoryFile {
+    index: FileIndex,
+    access: Access,
+    /// Which time since the last power cut: what was opened before is of no use after it.
+    life: u64,
+}
+
+#[derive(Default)]
+struct FileData {
+    /// As reads see it.
+    seen: Vec<u8>,
+    /// As it is after a power cut, but for what is not synced.
+    durable: Vec<u8>,
+    /// Atoms written since the last sync, each with all that was written to it, the oldest first.
+    unsynced: BTreeMap<usize, Vec<Atom>>,
+    /// Atoms that reads fail at.
+    unreadable: BTreeSet<usize>,
+}
+
+/// A change of names that no sync of the folder has made durable.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Created { name: String, index: FileIndex },
+    Renamed { from: String, to: String, index: FileIndex },
+    Removed { name: String },
+}
+
+impl NameChange {
+    fn folder(&self) -> &str {
+        match self {
+            Self::Created { name, .. } | Self::Removed { name } => folder_of(name),
+            Self::Renamed { to, .. } => folder_of(to),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<String, FileIndex>) {
+        match self {
+            Self::Created { name, index } => {
+                names.insert(name.clone(), *index);
+            }
+            Self::Renamed { from, to, index } => {
+                names.remove(from);
+                names.insert(to.clone(), *index);
+            }
+            Self::Removed { name } => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+enum Request {
+    MakeFolder(String),
+    List(String),
+    Open(String, Access),
+    Length(FileIndex),
+    Read(FileIndex, u64, DiskBuffer),
+    Write(FileIndex, u64, DiskBuffer, Access),
+    Sync(FileIndex),
+    SyncFolder(String),
+    Rename(String, String),
+    Remove(String),
+}
+
+/// What an operation brings back; which one, the request says.
+#[derive(Default)]
+struct Answer {
+    names: Vec<String>,
+    file: Option<FileIndex>,
+    number: u64,
+    buffer: DiskBuffer,
+}
+
+type Reply = Rc<RefCell<Option<(io::Result<()>, Answer)>>>;
+
+struct Pending {
+    request: Request,
+    reply: Reply,
+}
+
+struct State {
+    random: Rng,
+    faults: Faults,
+    /// Bytes that all files may have together.
+    capacity_bytes: u64,
+    files: Vec<FileData>,
+    folders: BTreeSet<String>,
+    names: BTreeMap<String, FileIndex>,
+    durable_names: BTreeMap<String, FileIndex>,
+    name_changes: Vec<NameChange>,
+    pending: Vec<Pending>,
+    media_faults: Vec<MediaFault>,
+}
+
+/// A disk for the simulator; clones are the same disk.
+#[derive(Clone)]
+pub struct MemoryDisk {
+    state: Rc<RefCell<State>>,
+    life: Rc<Cell<u64>>,
+}
+
+impl MemoryDisk {
+    /// An empty disk without faults and without bounds.
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            random: Rng::with_seed(seed),
+            faults: Faults::default(),
+            capacity_bytes: u64::MAX,
+            files: Vec::new(),
+            folders: BTreeSet::from([String::new()]),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            pending: Vec::new(),
+            media_faults: Vec::new(),
+        };
+        Self { state: Rc::new(RefCell::new(state)), life: Rc::new(Cell::new(0)) }
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.borrow_mut().faults = faults;
+    }
+
+    /// Past so many bytes in all files writes that lengthen one fail as on a full disk.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state.borrow_mut().capacity_bytes = bytes;
+    }
+
+    /// Bytes of all files.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.borrow().used_bytes()
+    }
+
+    /// Where the medium lost something so far.
+    pub fn media_faults(&self) -> Vec<MediaFault> {
+        self.state.borrow().media_faults.clone()
+    }
+
+    /// Performs one of the operations in flight; false where there is none.
+    pub fn step(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.pending.is_empty() {
+            return false;
+        }
+        let count = state.pending.len();
+        let chosen = state.random.usize(0..count);
+        let pending = state.pending.swap_remove(chosen);
+        let outcome = state.perform(pending.request);
+        *pending.reply.borrow_mut() = Some(outcome);
+        true
+    }
+
+    /// Ends all operations in flight and leaves what a power cut may leave. Files that are open are of no use
+    /// any more.
+    pub fn power_cut(&self) {
+        self.life.set(self.life.get() + 1);
+        self.state.borrow_mut().power_cut();
+    }
+
+    /// Ends all operations in flight as the end of a process does: the kernel keeps what it was given.
+    pub fn kill(&self) {
+        self.life.set(self.life.get() + 1);
+        let mut state = self.state.borrow_mut();
+        for pending in std::mem::take(&mut state.pending) {
+            if state.random.bool() {
+                // Nobody is left who would hear how it ended.
+                drop(state.perform(pending.request));
+            }
+        }
+    }
+
+    /// Flips the bits of `mask` in one byte of a file, for good.
+    ///
+    /// # Panics
+    /// There is no such byte.
+    pub fn damage(&self, name: &str, offset: u64, mask: u8) {
+        let mut state = self.state.borrow_mut();
+        let index = *state.names.get(name).expect("the file to damage is there");
+        state.flip(index, offset as usize, mask);
+    }
+
+    /// The bytes of a file as reads see them; `None` where there is no such file.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state.borrow();
+        let index = state.names.get(name)?;
+        Some(state.files[*index].seen.clone())
+    }
+
+    /// Runs `future` to its end, performing operations as it waits for them.
+    ///
+    /// # Panics
+    /// The future waits for something other than this disk.
+    pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.run_steps(future, u64::MAX).expect("the future waits for no operation of this disk")
+    }
+
+    /// Runs `future` until so many operations were performed, it ended, or it waits for something other than this
+    /// disk.
+    pub fn run_steps<T>(&self, future: impl Future<Output = T>, mut steps: u64) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Some(output);
+            }
+            if steps == 0 || !self.step() {
+                return None;
+            }
+            steps -= 1;
+        }
+    }
+
+    fn submit(&self, request: Request) -> InFlight {
+        let reply = Reply::default();
+        let mut state = self.state.borrow_mut();
+        state.check_overlap(&request);
+        state.pending.push(Pending { request, reply: reply.clone() });
+        InFlight { reply }
+    }
+
+    /// # Panics
+    /// The file was opened before the last power cut.
+    fn check_life(&self, file: &MemoryFile) {
+        assert!(file.life == self.life.get(), "a file of an earlier life is used");
+    }
+}
+
+/// An operation until the disk performs it. It is polled again after each step: no waker is kept.
+struct InFlight {
+    reply: Reply,
+}
+
+impl Future for InFlight {
+    type Output = (io::Result<()>, Answer);
+
+    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.reply.borrow_mut().take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+
+    async fn make_folder(&self, name: &str) -> io::Result<()> {
+        self.submit(Request::MakeFolder(name.to_owned())).await.0
+    }
+
+    async fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let (result, answer) = self.submit(Request::List(folder.to_owned())).await;
+        result.map(|()| answer.names)
+    }
+
+    async fn open(&self, name: &str, access: Access) -> io::Result<MemoryFile> {
+        let (result, answer) = self.submit(Request::Open(name.to_owned(), access)).await;
+        let life = self.life.get();
+        result.map(|()| MemoryFile {
+            index: answer.file.expect("a successful open has a file"),
+            access,
+            life,
+        })
+    }
+
+    async fn length(&self, file: &MemoryFile) -> io::Result<u64> {
+        self.check_life(file);
+        let (result, answer) = self.submit(Request::Length(file.index)).await;
+        result.map(|()| answer.number)
+    }
+
+    async fn read(
+        &self,
+        file: &MemoryFile,
+        offset: u64,
+        buffer: DiskBuffer,
+    ) -> (io::Result<usize>, DiskBuffer) {
+        self.check_life(file);
+        let (result, answer) = self.submit(Request::Read(file.index, offset, buffer)).await;
+        (result.map(|()| answer.number as usize), answer.buffer)
+    }
+
+    async fn write(
+        &self,
+        file: &MemoryFile,
+        offset: u64,
+        buffer: DiskBuffer,
+    ) -> (io::Result<()>, DiskBuffer) {
+        self.check_life(file);
+        assert!(file.access != Access::Read, "a file that is only read is written to");
+        if file.access == Access::Durable {
+            assert!(
+                offset.is_multiple_of(SECTOR_BYTES as u64),
+                "a durable write begins inside a sector"
+            );
+            assert!(
+                buffer.len().is_multiple_of(SECTOR_BYTES),
+                "a durable write ends inside a sector"
+            );
+        }
+        let request = Request::Write(file.index, offset, buffer, file.access);
+        let (result, answer) = self.submit(request).await;
+        (result, answer.buffer)
+    }
+
+    async fn sync(&self, file: &MemoryFile) -> io::Result<()> {
+        self.check_life(file);
+        self.submit(Request::Sync(file.index)).await.0
+    }
+
+    async fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.submit(Request::SyncFolder(folder.to_owned())).await.0
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        assert!(folder_of(from) == folder_of(to), "a file is moved to another folder");
+        self.submit(Request::Rename(from.to_owned(), to.to_owned())).await.0
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        self.submit(Request::Remove(name.to_owned())).await.0
+    }
+}
+
+fn error(kind: io::ErrorKind, text: &'static str) -> io::Error {
+    io::Error::new(kind, text)
+}
+
+impl State {
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|index| self.files[*index].seen.len() as u64).sum()
+    }
+
+    fn draw(&mut self, one_of: u32) -> bool {
+        one_of > 0 && self.random.u32(0..one_of) == 0
+    }
+
+    /// # Panics
+    /// Two operations in flight touch the same bytes and one of them writes.
+    fn check_overlap(&self, request: &Request) {
+        let span = |request: &Request| match request {
+            Request::Read(index, offset, buffer) => Some((*index, *offset, buffer.len(), false)),
+            Request::Write(index, offset, buffer, _) => Some((*index, *offset, buffer.len(), true)),
+            _ => None,
+        };
+        let Some((index, offset, length, writes)) = span(request) else { return };
+        for pending in &self.pending {
+            let Some((other, other_offset, other_length, other_writes)) = span(&pending.request)
+            else {
+                continue;
+            };
+            let is_apart = other != index
+                || offset + length as u64 <= other_offset
+                || other_offset + other_length as u64 <= offset;
+            assert!(is_apart || !(writes || other_writes), "operations in flight overlap");
+        }
+    }
+
+    fn perform(&mut self, request: Request) -> (io::Result<()>, Answer) {
+        let mut answer = Answer::default();
+        let names_fail = matches!(
+            request,
+            Request::Open(..)
+                | Request::SyncFolder(_)
+                | Request::Rename(..)
+                | Request::Remove(_)
+                | Request::MakeFolder(_)
+        ) && self.draw(self.faults.failed_names);
+        if names_fail {
+            return (Err(error(io::ErrorKind::Other, "input/output error")), answer);
+        }
+        let result = match request {
+            Request::MakeFolder(name) => {
+                let mut end = 0;
+                while let Some(next) = name[end..].find('/') {
+                    self.folders.insert(name[..end + next].to_owned());
+                    end += next + 1;
+                }
+                self.folders.insert(name);
+                Ok(())
+            }
+            Request::List(folder) => self.list(&folder).map(|names| answer.names = names),
+            Request::Open(name, access) => {
+                self.open(&name, access).map(|index| answer.file = Some(index))
+            }
+            Request::Length(index) => {
+                answer.number = self.files[index].seen.len() as u64;
+                Ok(())
+            }
+            Request::Read(index, offset, mut buffer) => {
+                let result = self.read(index, offset as usize, buffer.as_mut_slice());
+                answer.buffer = buffer;
+                result.map(|count| answer.number = count as u64)
+            }
+            Request::Write(index, offset, buffer, access) => {
+                let result = self.write(index, offset as usize, buffer.as_slice(), access);
+                answer.buffer = buffer;
+                result
+            }
+            Request::Sync(index) => self.sync(index),
+            Request::SyncFolder(folder) => {
+                self.sync_folder(&folder);
+                Ok(())
+            }
+            Request::Rename(from, to) => self.rename(from, to),
+            Request::Remove(name) => match self.names.remove(&name) {
+                Some(_) => {
+                    self.name_changes.push(NameChange::Removed { name });
+                    Ok(())
+                }
+                None => Err(error(io::ErrorKind::NotFound, "no such file")),
+            },
+        };
+        (result, answer)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        if !self.folders.contains(folder) {
+            return Err(error(io::ErrorKind::NotFound, "no such folder"));
+        }
+        let below = |name: &String| {
+            let rest = if folder.is_empty() {
+                name.as_str()
+            } else {
+                name.strip_prefix(folder)?.strip_prefix('/')?
+            };
+            (!rest.is_empty() && !rest.contains('/')).then(|| rest.to_owned())
+        };
+        Ok(self
+            .names
+            .keys()
+            .filter_map(below)
+            .chain(self.folders.iter().filter_map(below))
+            .collect())
+    }
+
+    fn open(&mut self, name: &str, access: Access) -> io::Result<FileIndex> {
+        match (self.names.get(name), access) {
+            (Some(_), Access::Create) => {
+                Err(error(io::ErrorKind::AlreadyExists, "the file is there already"))
+            }
+            (Some(index), _) => Ok(*index),
+            (None, Access::Create) if self.folders.contains(folder_of(name)) => {
+                let index = self.files.len();
+                self.files.push(FileData::default());
+                self.names.insert(name.to_owned(), index);
+                self.name_changes.push(NameChange::Created { name: name.to_owned(), index });
+                Ok(index)
+            }
+            (None, _) => Err(error(io::ErrorKind::NotFound, "no such file")),
+        }
+    }
+
+    fn rename(&mut self, from: String, to: String) -> io::Result<()> {
+        let Some(index) = self.names.remove(&from) else {
+            return Err(error(io::ErrorKind::NotFound, "no such file"));
+        };
+        self.names.insert(to.clone(), index);
+        self.name_changes.push(NameChange::Renamed { from, to, index });
+        Ok(())
+    }
+
+    fn read(&mut self, index: FileIndex, offset: usize, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.files[index].seen.len();
+        let count = length.saturating_sub(offset).min(out.len());
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.draw(self.faults.latent_sectors) {
+            let place = offset + self.random.usize(0..count);
+            self.files[index].unreadable.insert(place / ATOM_BYTES);
+            self.note_media_fault(index, place / ATOM_BYTES * ATOM_BYTES, ATOM_BYTES);
+        }
+        if self.draw(self.faults.rotten_bits) {
+            let (place, bit) = (offset + self.random.usize(0..count), self.random.u8(0..8));
+            self.flip(index, place, 1 << bit);
+        }
+        let file = &self.files[index];
+        let (first, last) = (offset / ATOM_BYTES, (offset + count - 1) / ATOM_BYTES);
+        if file.unreadable.range(first..=last).next().is_some() {
+            return Err(error(io::ErrorKind::Other, "input/output error"));
+        }
+        out[..count].copy_from_slice(&file.seen[offset..offset + count]);
+        Ok(count)
+    }
+
+    fn flip(&mut self, index: FileIndex, offset: usize, mask: u8) {
+        let file = &mut self.files[index];
+        file.seen[offset] ^= mask;
+        if let Some(byte) = file.durable.get_mut(offset) {
+            *byte ^= mask;
+        }
+        for version in file.unsynced.get_mut(&(offset / ATOM_BYTES)).into_iter().flatten() {
+            version[offset % ATOM_BYTES] ^= mask;
+        }
+        self.note_media_fault(index, offset, 1);
+    }
+
+    fn note_media_fault(&mut self, index: FileIndex, offset: usize, length: usize) {
+        let name = self.names.iter().find(|(_, other)| **other == index);
+        let name = name.map_or_else(String::new, |(name, _)| name.clone());
+        let (offset, length) = (offset as u64, length as u64);
+        self.media_faults.push(MediaFault { name, offset, length });
+    }
+
+    fn write(
+        &mut self,
+        index: FileIndex,
+        offset: usize,
+        bytes: &[u8],
+        access: Access,
+    ) -> io::Result<()> {
+        let (mut index, mut offset) = (index, offset);
+        if self.draw(self.faults.failed_writes) {
+            let some =
+                bytes.len().min(ATOM_BYTES * self.random.usize(0..=bytes.len() / ATOM_BYTES));
+            self.place(index, offset, &bytes[..some]);
+            return Err(error(io::ErrorKind::Other, "input/output error"));
+        }
+        let longer = (offset + bytes.len()).saturating_sub(self.files[index].seen.len());
+        if self.used_bytes().saturating_add(longer as u64) > self.capacity_bytes {
+            return Err(error(io::ErrorKind::StorageFull, "no space left on device"));
+        }
+        if self.draw(self.faults.misdirected_writes) && longer == 0 {
+            self.note_media_fault(index, offset, bytes.len());
+            let choices: Vec<FileIndex> = self.names.values().copied().collect();
+            index = choices[self.random.usize(0..choices.len())];
+            let places = self.files[index].seen.len().saturating_sub(bytes.len()) / ATOM_BYTES;
+            offset = ATOM_BYTES * self.random.usize(0..=places);
+            self.note_media_fault(index, offset, bytes.len());
+        }
+        self.place(index, offset, bytes);
+        if access == Access::Durable {
+            self.harden(index, offset, bytes.len());
+        }
+        Ok(())
+    }
+
+    /// Puts bytes where reads see them and where a power cut may keep them.
+    fn place(&mut self, index: FileIndex, offset: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let file = &mut self.files[index];
+        let end = offset + bytes.len();
+        if file.seen.len() < end {
+            file.seen.resize(end, 0);
+        }
+        file.seen[offset..end].copy_from_slice(bytes);
+        for atom in offset / ATOM_BYTES..=(end - 1) / ATOM_BYTES {
+            let version = atom_of(&file.seen, atom);
+            file.unsynced.entry(atom).or_default().push(version);
+            // A disk that takes a write again gives the sector another place.
+            file.unreadable.remove(&atom);
+        }
+    }
+
+    /// What a durable write that returned leaves: its bytes, whatever was there before.
+    fn harden(&mut self, index: FileIndex, offset: usize, length: usize) {
+        if length == 0 {
+            return;
+        }
+        let file = &mut self.files[index];
+        let end = offset + length;
+        if file.durable.len() < end {
+            file.durable.resize(end, 0);
+        }
+        file.durable[offset..end].copy_from_slice(&file.seen[offset..end]);
+        for atom in offset / ATOM_BYTES..=(end - 1) / ATOM_BYTES {
+            file.unsynced.remove(&atom);
+        }
+    }
+
+    fn sync(&mut self, index: FileIndex) -> io::Result<()> {
+        if self.draw(self.faults.failed_syncs) {
+            let atoms: Vec<usize> = self.files[index].unsynced.keys().copied().collect();
+            let drops_all = self.random.bool();
+            for atom in atoms {
+                if drops_all || self.random.bool() {
+                    // Clean pages: seen until the power goes, and never written again.
+                    self.files[index].unsynced.remove(&atom);
+                }
+            }
+            return Err(error(io::ErrorKind::Other, "input/output error"));
+        }
+        let file = &mut self.files[index];
+        let length = file.seen.len();
+        file.durable.resize(length.max(file.durable.len()), 0);
+        for (atom, versions) in std::mem::take(&mut file.unsynced) {
+            put_atom(&mut file.durable, atom, versions.last().expect("an atom has a version"));
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&mut self, folder: &str) {
+        let mut durable_names = std::mem::take(&mut self.durable_names);
+        self.name_changes.retain(|change| {
+            let is_here = change.folder() == folder;
+            if is_here {
+                change.apply(&mut durable_names);
+            }
+            !is_here
+        });
+        self.durable_names = durable_names;
+    }
+
+    fn power_cut(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            match pending.request {
+                // The others leave nothing, or nothing that the choice below does not make anyway.
+                Request::Write(index, offset, buffer, _) => {
+                    let longest =
+                        (offset as usize + buffer.len()).max(self.files[index].seen.len());
+                    let fits = self.used_bytes() + longest as u64
+                        - self.files[index].seen.len() as u64
+                        <= self.capacity_bytes;
+                    if fits {
+                        self.place(index, offset as usize, buffer.as_slice());
+                    }
+                }
+                Request::Rename(from, to) => {
+                    // A rename without its source fails, whenever it is tried.
+                    self.rename(from, to).unwrap_or_default();
+                }
+                Request::Remove(name) => self.name_changes.push(NameChange::Removed { name }),
+                _ => {}
+            }
+        }
+        for change in std::mem::take(&mut self.name_changes) {
+            if self.random.bool() {
+                change.apply(&mut self.durable_names);
+            }
+        }
+        self.names = self.durable_names.clone();
+        for index in 0..self.files.len() {
+            self.lose_unsynced(index);
+        }
+    }
+
+    fn lose_unsynced(&mut self, index: FileIndex) {
+        let file = &mut self.files[index];
+        let (shortest, longest) = (file.durable.len(), file.seen.len().max(file.durable.len()));
+        let length = match self.random.u8(0..4) {
+            0 => shortest,
+            1 => self.random.usize(shortest..=longest),
+            _ => longest,
+        };
+        file.durable.resize(length, 0);
+        for (atom, versions) in std::mem::take(&mut file.unsynced) {
+            if let Some(chosen) = self.random.usize(0..=versions.len()).checked_sub(1) {
+                put_atom(&mut file.durable, atom, &versions[chosen]);
+            }
+        }
+        file.seen = file.durable.clone();
+    }
+}
+
+/// An atom's bytes, zeros behind the end.
+fn atom_of(bytes: &[u8], atom: usize) -> Atom {
+    let mut out = [0; ATOM_BYTES];
+    let from =
+        &bytes[(atom * ATOM_BYTES).min(bytes.len())..bytes.len().min((atom + 1) * ATOM_BYTES)];
+    out[..from.len()].copy_from_slice(from);
+    out
+}
+
+/// The inverse; what lies behind the end is left out.
+fn put_atom(bytes: &mut [u8], atom: usize, version: &Atom) {
+    let start = (atom * ATOM_BYTES).min(bytes.len());
+    let end = bytes.len().min((atom + 1) * ATOM_BYTES);
+    bytes[start..end].copy_from_slice(&version[..end - start]);
+}
