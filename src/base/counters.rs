@@ -148,6 +148,22 @@ impl Gauge {
     }
 }
 
+/// Bytes that several threads may take up to a bound, and give back. Relaxed: the number stands alone.
+#[derive(Clone, Debug, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    /// Takes so many unless there would be more than `max`.
+    pub fn take(&self, count: usize, max: usize) -> bool {
+        let taken = |before: usize| before.checked_add(count).filter(|after| *after <= max);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    pub fn give_back(&self, count: usize) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +177,17 @@ mod tests {
         assert_eq!(window.admit(10), Some(0));
         let unlimited = RateWindow::new(0);
         assert!((0..100).all(|_| unlimited.admit(5) == Some(0)));
+    }
+
+    #[test]
+    fn a_budget_gives_up_to_its_bound_and_no_more() {
+        let budget = Budget::default();
+        assert!(!budget.take(11, 10));
+        assert!(budget.take(10, 10));
+        assert!(!budget.take(1, 10));
+        assert!(!budget.take(usize::MAX, 10));
+        budget.give_back(3);
+        assert!(!budget.take(4, 10));
+        assert!(budget.take(3, 10));
     }
 }

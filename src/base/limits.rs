@@ -237,11 +237,12 @@ pub const MAILBOX_MESSAGES_MAX: usize = 4096;
 /// Bytes that wait for one service of the server on one shard. Enforced as above.
 pub const MAILBOX_BYTES_MAX: usize = 4 << 20;
 
-/// Requests that wait for the thread that answers `$SYS`: the system account's, and as many of all others.
-/// Past it they are dropped and counted. Enforced by `server::system_queue`.
-pub const SYSTEM_REQUESTS_MAX: usize = 1024;
+/// Requests of one shard that wait for the thread that answers `$SYS`: the system account's, and as many of all
+/// others. Past it they are dropped and counted. Enforced by `shard::system_door`.
+pub const SYSTEM_DOOR_SLOTS: usize = 256;
 
-/// Bytes of those requests; room for one largest message of the default size. Enforced as above.
+/// Bytes of those requests over all shards; room for one largest message of the default size. Enforced by
+/// `shard::system_door`.
 pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
 
 const _: () =

@@ -53,6 +53,14 @@ impl<T> RingTarget<T> {
     pub fn is_empty(&self) -> bool {
         self.consumer.is_empty()
     }
+
+    /// True once the other end is gone; what it pushed is still there, and visible.
+    pub fn is_abandoned(&self) -> bool {
+        let is_abandoned = self.consumer.is_abandoned();
+        // Pairs with the release of the count that the other end gave up after its last push.
+        fence(Ordering::Acquire);
+        is_abandoned
+    }
 }
 
 /// "Something is waiting for you": raised by any shard, taken by one.
@@ -138,6 +146,16 @@ mod tests {
         assert_eq!(target.pop(), Some(1));
         assert_eq!(source.push(3), Ok(()));
         assert_eq!((target.pop(), target.pop(), target.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn an_abandoned_ring_still_holds_what_was_pushed() {
+        let (mut source, mut target) = ring(1);
+        assert!(!target.is_abandoned());
+        assert_eq!(source.push(1), Ok(()));
+        drop(source);
+        assert!(target.is_abandoned());
+        assert_eq!(target.pop(), Some(1));
     }
 
     #[test]

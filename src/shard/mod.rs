@@ -1,11 +1,14 @@
 //! Floor 7: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
 
 mod offload;
+pub mod order;
 mod run;
 pub mod snapshot;
 pub mod system;
+pub mod system_door;
 
 pub use offload::Offload;
+pub use order::{Generation, ShardOrder};
 pub use run::{Ready, ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +20,6 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::huge_pages;
 use crate::base::ids::{ConnectionId, ShardId};
@@ -28,37 +30,41 @@ use crate::base::shrink;
 use crate::broker::BrokerHandle;
 use crate::client::context::ClientContext;
 use crate::client::session::ClientSession;
-use crate::config::options::{Balance, Options};
+use crate::config::options::Balance;
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::runtime::{TurnHook, sleep, spawn};
 use crate::net::session::Session;
-use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::nats::handshake::Info;
-
-/// Something another thread wants done on a shard's own thread.
-pub type Task = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+use order::{Pending, Reply};
 
 /// How other threads reach a shard: cold messages only.
 #[derive(Clone)]
 pub struct ShardHandle {
-    tasks: Sender<Task>,
+    orders: Sender<ShardOrder>,
     doorbell: DoorbellHandle,
 }
 
 impl ShardHandle {
-    pub fn new(tasks: Sender<Task>, doorbell: DoorbellHandle) -> Self {
-        Self { tasks, doorbell }
+    pub fn new(orders: Sender<ShardOrder>, doorbell: DoorbellHandle) -> Self {
+        Self { orders, doorbell }
     }
 
-    /// Runs `task` on the shard, soon. A shard that is gone runs nothing.
-    pub fn run(&self, task: impl FnOnce(&Rc<Shard>) + Send + 'static) {
-        if self.tasks.send(Box::new(task)).is_ok() {
+    /// Has the shard carry out an order, soon and in the order given. A shard that is gone does nothing.
+    pub fn give(&self, order: ShardOrder) {
+        if self.orders.send(order).is_ok() {
             self.doorbell.ring();
         }
+    }
+
+    /// Gives an order that has an answer.
+    pub fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> ShardOrder) -> Pending<T> {
+        let (reply, pending) = order::reply();
+        self.give(order(reply));
+        pending
     }
 }
 
@@ -136,7 +142,7 @@ impl Shard {
         if target == self.id {
             self.serve_accepted(accepted);
         } else {
-            self.peers[target.index()].run(move |shard| shard.serve_accepted(accepted));
+            self.peers[target.index()].give(ShardOrder::Serve(accepted));
         }
     }
 
@@ -192,6 +198,7 @@ impl Shard {
             self.hook.before_batch();
         }
         self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
+        self.system.tick();
         self.choose_page_size();
         self.trim();
         self.give_back(pass.shrinks);
@@ -282,46 +289,42 @@ impl Shard {
         }
     }
 
-    /// What connections accepted from now on speak; those there are keep what they have.
-    pub fn set_tls(&self, tls: Option<Arc<TlsServer>>) {
-        *self.clients.tls.borrow_mut() = tls;
-    }
-
     pub fn connection_count(&self) -> usize {
         self.registry.borrow().len()
     }
 
     /// Calls `visit` for each client session. It must not open or close connections.
-    pub fn for_each_session(&self, mut visit: impl FnMut(&mut ClientSession)) {
+    fn for_each_session(&self, mut visit: impl FnMut(&mut ClientSession)) {
         for (_, entry) in self.registry.borrow().iter() {
             visit(&mut entry.session.borrow_mut());
         }
     }
 
     /// Refuses connections from now on.
-    pub fn stop_listening(&self) {
+    fn stop_listening(&self) {
         self.refusing.set(true);
         self.listeners.iter().for_each(|listener| listener.stop());
     }
 
     /// Sends what this shard has for others, and takes what they sent.
-    pub fn hand_over(&self) {
+    fn hand_over(&self) {
         self.mesh.flush();
         self.hook.before_batch();
     }
 
     /// Lame duck: tells clients, which then look for another server.
-    pub fn announce(&self, info: Arc<Info>) {
+    fn announce(&self, info: Arc<Info>) {
         *self.clients.info.borrow_mut() = info;
         self.for_each_session(|session| session.push_async_info());
         self.hook.request();
     }
 
     /// A reload: new options and authentication apply to every client from now on.
-    pub fn reload(&self, options: Arc<Options>, auth: Arc<AuthState>, info: Arc<Info>) {
-        *self.clients.options.borrow_mut() = options;
-        *self.clients.auth.borrow_mut() = auth;
-        *self.clients.info.borrow_mut() = info;
+    fn reload(&self, generation: &Generation) {
+        *self.clients.options.borrow_mut() = generation.options.clone();
+        *self.clients.auth.borrow_mut() = generation.auth.clone();
+        *self.clients.info.borrow_mut() = generation.info.clone();
+        *self.clients.tls.borrow_mut() = generation.tls.clone();
         self.subscribe_system();
         self.for_each_session(|session| {
             if let Some(reason) = session.reload() {
@@ -332,7 +335,7 @@ impl Shard {
     }
 
     /// Closes all clients one by one over `window`, at most a second apart.
-    pub fn close_all_over(self: &Rc<Self>, window: Duration) {
+    fn close_all_over(self: &Rc<Self>, window: Duration) {
         let shard = self.clone();
         spawn(async move {
             let keys: Vec<usize> = shard.registry.borrow().iter().map(|(key, _)| key).collect();
@@ -345,7 +348,7 @@ impl Shard {
     }
 
     /// Closes all clients now.
-    pub fn close_all(&self) {
+    fn close_all(&self) {
         let keys: Vec<usize> = self.registry.borrow().iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.close_one(key));
     }
@@ -359,7 +362,7 @@ impl Shard {
     }
 
     /// Ends the shard's thread at the end of this turn.
-    pub fn stop(&self) {
+    fn stop(&self) {
         self.stopped.set(true);
         self.hook.request();
     }

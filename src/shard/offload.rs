@@ -1,6 +1,6 @@
 //! Helper threads of the process for work that would stall a shard: bcrypt.
 //!
-//! An outcome comes back to the shard as a task. The queue holds one job per connection that is logging in,
+//! An outcome comes back to the shard as an order. The queue holds one job per connection that is logging in,
 //! and those of connections that went meanwhile, which are left out when their turn comes; it has a bound.
 //!
 //! They stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::ShardHandle;
+use super::{ShardHandle, ShardOrder};
 use crate::auth::password::PasswordJob;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::{HELPER_NICE, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
@@ -58,7 +58,7 @@ impl Offload {
                     }
                     let outcome = job.password.run();
                     let connection = job.connection;
-                    job.shard.run(move |shard| shard.clients.password_checked(connection, outcome));
+                    job.shard.give(ShardOrder::PasswordChecked(connection, outcome));
                 }
             })?;
         }

@@ -13,8 +13,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use slab::Slab;
 
 use super::snapshot::Recorded;
-use super::system::{System, SystemDoor};
-use super::{Offload, Shard, ShardHandle, Task};
+use super::system::System;
+use super::system_door::SystemDoor;
+use super::{Offload, Shard, ShardHandle, ShardOrder};
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
@@ -43,7 +44,7 @@ pub struct ShardSeed {
     pub lanes: LaneEnds,
     pub doorbell: Doorbell,
     pub own_bell: DoorbellHandle,
-    pub tasks: Receiver<Task>,
+    pub orders: Receiver<ShardOrder>,
     pub options: Arc<Options>,
     pub info: Arc<Info>,
     pub auth: Arc<AuthState>,
@@ -178,7 +179,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     shard.subscribe_system();
     spawn(hook.clone().run_kicker());
     spawn(shard.clone().hear_requests());
-    spawn(listen_to_bell(shard.clone(), ear, seed.tasks));
+    spawn(listen_to_bell(shard.clone(), ear, seed.orders));
     spawn(shard.clone().run_ticker());
     for (index, (listener, readiness)) in shard.listeners.iter().zip(readiness?).enumerate() {
         let accept = match has_own_listener && index + 1 == shard.listeners.len() {
@@ -206,10 +207,10 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     Ok(())
 }
 
-async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, tasks: Receiver<Task>) {
+async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>) {
     let rung = || {
-        while let Ok(task) = tasks.try_recv() {
-            task(&shard);
+        while let Ok(order) = orders.try_recv() {
+            order.carry_out(&shard);
         }
         shard.hook.request();
     };

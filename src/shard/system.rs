@@ -1,11 +1,11 @@
 //! The server's own service on one shard: it hears what is asked of the server here, and tells what happens to
 //! clients here.
 //!
-//! Requests go on to the service's thread, which answers by a task. Events are made on the spot, and only when
+//! Requests go on to the service's thread, which answers by an order. Events are made on the spot, and only when
 //! somebody wants them: where their reader does not keep up they are dropped and counted, like any message to
 //! a slow consumer. Nothing here is per message.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use hashbrown::HashSet;
 
 use super::Shard;
+use super::system_door::SystemDoor;
 use crate::auth::account::Account;
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
@@ -56,20 +57,17 @@ pub struct Requester {
     pub permissions: Option<Arc<PermissionOptions>>,
 }
 
-/// What a shard tells the service's thread.
-pub enum SystemNote {
-    Request(Box<SystemRequest>),
-    /// A client came to this account or left it, and somebody wants to know.
-    AccountChanged(Arc<str>),
+impl SystemRequest {
+    /// Bytes of what a client decides the length of.
+    pub(super) fn size(&self) -> usize {
+        self.subject.len() + self.reply.len() + self.headers.len() + self.payload.len()
+    }
 }
-
-/// How a shard reaches the service's thread; false = there was no room. It must not wait.
-pub type SystemDoor = Arc<dyn Fn(SystemNote) -> bool + Send + Sync>;
 
 /// See the module's words.
 pub(super) struct System {
     mailbox: Rc<Mailbox>,
-    door: SystemDoor,
+    door: RefCell<SystemDoor>,
     /// Requests that found no room at the door.
     dropped: Cell<u64>,
     counters: ServerCounters,
@@ -84,13 +82,18 @@ impl System {
         started: (Instant, SystemTime),
     ) -> Rc<Self> {
         let mailbox = Rc::new(Mailbox::default());
-        Rc::new(Self { mailbox, door, dropped: Cell::new(0), counters, started })
+        Rc::new(Self { mailbox, door: door.into(), dropped: Cell::new(0), counters, started })
     }
 
-    fn pass_on(&self, note: SystemNote) {
-        if !(self.door)(note) {
+    fn pass_on(&self, request: Box<SystemRequest>) {
+        if !self.door.borrow_mut().push_request(request) {
             self.dropped.set(self.dropped.get() + 1);
         }
+    }
+
+    /// For the ticker: tells what found no room before.
+    pub(super) fn tick(&self) {
+        self.door.borrow_mut().push_changes();
     }
 
     /// Whether a message in the system account would reach anybody.
@@ -205,7 +208,7 @@ impl System {
         let Some(account) = account.filter(|account| !account.is_global()) else { return };
         let subjects = events::account_connections_subjects(name);
         if subjects.iter().any(|subject| self.is_wanted(broker, auth, subject).is_some()) {
-            self.pass_on(SystemNote::AccountChanged(account.name.clone()));
+            self.door.borrow_mut().push_change(account.name.clone());
         }
     }
 }
@@ -257,7 +260,7 @@ impl Shard {
             poll_fn(|context| self.system.mailbox.poll_ready(context)).await;
             while let Some(delivery) = self.system.mailbox.take() {
                 let request = self.describe_request(delivery);
-                self.system.pass_on(SystemNote::Request(Box::new(request)));
+                self.system.pass_on(Box::new(request));
             }
         }
     }

@@ -97,5 +97,9 @@ pub mod rtrb {
         pub fn is_empty(&self) -> bool {
             self.cached_tail.get() == self.head && self.slots() == 0
         }
+
+        pub fn is_abandoned(&self) -> bool {
+            Arc::strong_count(&self.shared) < 2
+        }
     }
 }

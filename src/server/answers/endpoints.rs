@@ -1,7 +1,6 @@
 //! One answer of the monitoring port: which shards are asked for what, and the report made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,8 +26,9 @@ use crate::server::answers::gather::Gatherer;
 use crate::server::host::files::program_name;
 use crate::server::host::identity::MIDGE_VERSION;
 use crate::server::host::process_usage::{self, ProcessUsage};
+use crate::shard::order::Reply;
 use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
-use crate::shard::{Shard, ShardHandle};
+use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 
 /// Looking at every connection for the sake of `/metrics` happens no more often.
@@ -47,6 +47,14 @@ pub struct Live {
     pub certificate_ends: Option<SystemTime>,
     /// Nobody new is let in any more: lame duck mode.
     pub is_leaving: bool,
+}
+
+fn summary(answer: Reply<ShardSummary>) -> ShardOrder {
+    ShardOrder::Summary { with_fanout: false, answer }
+}
+
+fn summary_with_fanout(answer: Reply<ShardSummary>) -> ShardOrder {
+    ShardOrder::Summary { with_fanout: true, answer }
 }
 
 /// Requests answered so far over HTTP, by path.
@@ -103,11 +111,11 @@ impl Answers {
             Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
             Ask::Dashboard => dashboard::dashboard(),
             Ask::Varz => {
-                let shards = self.gatherer.all(|shard| shard.summary(false));
+                let shards = self.gatherer.all(summary);
                 pretty(&varz::varz(&self.facts(), &shards))
             }
             Ask::Metrics => {
-                let shards = self.gatherer.all(|shard| shard.summary(false));
+                let shards = self.gatherer.all(summary);
                 let accounts = self.account_reports(&shards);
                 metrics::metrics(&self.facts(), &shards, accounts)
             }
@@ -124,7 +132,7 @@ impl Answers {
             Ask::Gatewayz => others::gatewayz(&self.facts()),
             Ask::Jsz => others::jsz(&self.facts()),
             Ask::Healthz(options) => {
-                let late = self.gatherer.all(|_| ()).late_shards;
+                let late = self.gatherer.all(ShardOrder::Alive).late_shards;
                 let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                 others::healthz(&options, live.is_leaving, &late)
             }
@@ -174,10 +182,10 @@ impl Answers {
         let mut late_shards = Vec::new();
         let mut total = 0;
         if matches!(options.state, State::Open | State::All) {
-            let filter = options.filter.clone();
+            let filter = Arc::new(options.filter.clone());
             let starts = every_shard();
-            let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
-                shard.connection_page(&filter, from)
+            let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
+                ShardOrder::Connections { filter: filter.clone(), from, answer }
             });
             late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
@@ -205,9 +213,9 @@ impl Answers {
         }
         if matches!(options.state, State::Closed | State::All) {
             let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
-            let closed = self
-                .gatherer
-                .pages(starts, MONITOR_ENTRIES_MAX, |shard, from| shard.closed_page(from));
+            let closed = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
+                ShardOrder::Closed { from, answer }
+            });
             late_shards.extend(closed.late_shards);
             let epoch = self.fixed.started.0;
             let packed = closed.answers.into_iter().flat_map(|list| list.1);
@@ -251,8 +259,9 @@ impl Answers {
         let starts = (0..self.gatherer.shard_count())
             .map(|shard| (shard, SubscriptionPlace::default()))
             .collect();
-        let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, move |shard, from| {
-            shard.subscription_page(&filter, from)
+        let filter = Arc::new(filter);
+        let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
+            ShardOrder::Subscriptions { filter: filter.clone(), from, answer }
         });
         let all = pages.answers.into_iter().flat_map(|list| list.1).collect();
         (all, pages.late_shards)
@@ -272,10 +281,11 @@ impl Answers {
             Subscriptions::Subjects | Subscriptions::Details => MONITOR_ENTRIES_MAX,
         };
         let starts = wanted.keys().map(|shard| (*shard, 0)).collect();
-        let wanted = Arc::new(wanted);
-        let found = self.gatherer.pages(starts, usize::MAX, move |shard, from| {
-            let own = wanted.get(&shard.id.index()).map_or(&[][..], Vec::as_slice);
-            shard.details_page(own, subscriptions_max, from)
+        let wanted: BTreeMap<usize, Arc<[(usize, u64)]>> =
+            wanted.into_iter().map(|(shard, places)| (shard, places.into())).collect();
+        let found = self.gatherer.pages(starts, usize::MAX, |shard, from, answer| {
+            let wanted = wanted[&shard].clone();
+            ShardOrder::Details { wanted, subscriptions_max, from, answer }
         });
         let details = found.answers.into_iter().flat_map(|list| list.1);
         let mut by_id: BTreeMap<u64, ConnectionDetails> =
@@ -291,7 +301,7 @@ impl Answers {
 
     fn subsz(&mut self, options: &SubszOptions) -> Response {
         let facts = self.facts();
-        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let shards = self.gatherer.all(summary_with_fanout);
         let known = options.account.as_ref().map(|name| {
             let account = facts.auth.authenticator.accounts().get(name);
             account.map(|account| facts.auth.id(account).index())
@@ -331,7 +341,7 @@ impl Answers {
         let Some(account) = facts.auth.authenticator.accounts().get(name) else {
             return Response::text(400, accounts::unknown_account(name));
         };
-        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let shards = self.gatherer.all(summary_with_fanout);
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
         let late_shards = shards.late_shards.clone();
         Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
@@ -345,7 +355,7 @@ impl Answers {
         let facts = self.facts();
         let account = facts.auth.authenticator.accounts().get(name);
         let account = account.ok_or_else(|| accounts::unknown_account(name))?;
-        let shards = self.gatherer.all(|shard| shard.summary(true));
+        let shards = self.gatherer.all(summary_with_fanout);
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
         Ok(Outcome::data(&accounts::account_report(&facts, account, &table)))
     }
@@ -353,7 +363,9 @@ impl Answers {
     /// Every connection of every shard is looked at.
     fn walk_accounts(&mut self) -> BTreeMap<String, AccountTotals> {
         let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
-        let pages = self.gatherer.pages(starts, usize::MAX, |shard, from| shard.account_page(from));
+        let pages = self
+            .gatherer
+            .pages(starts, usize::MAX, |_, from, answer| ShardOrder::Accounts { from, answer });
         let mut totals: BTreeMap<String, AccountTotals> = BTreeMap::new();
         for (name, part) in pages.answers.into_iter().flat_map(|list| list.1) {
             totals.entry(name).or_default().add(&part);
@@ -399,7 +411,7 @@ impl Answers {
     /// Of all accounts, or of those named, and the shards that were late.
     pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> (AccountStatz, Vec<usize>) {
         let facts = self.facts();
-        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let shards = self.gatherer.all(summary);
         let totals = self.walk_accounts();
         let accounts = facts.auth.authenticator.accounts().iter();
         let tables = accounts.map(|account| {
@@ -412,7 +424,7 @@ impl Answers {
 
     /// The statistics of the whole server.
     pub fn stats(&mut self) -> StatsFacts {
-        let shards = self.gatherer.all(|shard| shard.summary(false));
+        let shards = self.gatherer.all(summary);
         let facts = self.facts();
         let sum = |of: fn(&ShardSummary) -> u64| {
             shards.answers.iter().map(|(_, summary)| of(summary)).sum::<u64>()
@@ -459,10 +471,7 @@ impl Answers {
     }
 
     /// One answer of each shard that is not late.
-    pub fn ask_shards<T: Send + 'static>(
-        &mut self,
-        question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
-    ) -> Vec<T> {
+    pub fn ask_shards<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Vec<T> {
         self.gatherer.all(question).answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }

@@ -1,15 +1,14 @@
 //! Questions to all shards: asked in small parts, answered on their threads, gathered here with a deadline.
 //!
-//! A shard that does not answer is named and not asked again until it has answered: its tasks do not pile up,
+//! A shard that does not answer is named and not asked again until it has answered: its orders do not pile up,
 //! and one stuck shard costs each answer nothing after the first.
 
-use std::rc::Rc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::monitor::snapshot::Gathered;
+use crate::shard::order::{Pending, Reply};
 use crate::shard::snapshot::Page;
-use crate::shard::{Shard, ShardHandle};
+use crate::shard::{ShardHandle, ShardOrder};
 
 /// How long one part of an answer may take. A shard's turn is bounded to about a millisecond, so this is a
 /// shard in trouble, or a machine that is.
@@ -23,13 +22,13 @@ pub struct Gatherer {
 
 struct Asked {
     handle: ShardHandle,
-    /// Set while the shard is late: it sends here when it is back.
-    back: Option<Receiver<()>>,
+    /// Set while the shard is late: over when it is back.
+    back: Option<Pending<()>>,
 }
 
 impl Asked {
     fn is_late(&mut self) -> bool {
-        let is_late = self.back.as_ref().is_some_and(|back| back.try_recv().is_err());
+        let is_late = self.back.as_ref().is_some_and(|back| !back.is_over());
         if !is_late {
             self.back = None;
         }
@@ -37,13 +36,15 @@ impl Asked {
     }
 
     fn note_late(&mut self) {
-        let (sender, back) = channel();
-        // Nobody may wait for it any more.
-        self.handle.run(move |_| {
-            let _ = sender.send(());
-        });
-        self.back = Some(back);
+        self.back = Some(self.handle.ask(ShardOrder::Alive));
     }
+}
+
+/// What one shard has told so far of a list.
+struct Part<T, P> {
+    shard: usize,
+    items: Vec<T>,
+    pending: Option<Pending<Page<T, P>>>,
 }
 
 impl Gatherer {
@@ -57,89 +58,133 @@ impl Gatherer {
     }
 
     /// One answer of each shard.
-    pub fn all<T: Send + 'static>(
-        &mut self,
-        question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
-    ) -> Gathered<T> {
-        let first =
-            move |shard: &Rc<Shard>, _: ()| Page { items: vec![question(shard)], next: None };
-        let starts = (0..self.shards.len()).map(|shard| (shard, ())).collect();
-        let pages = self.pages(starts, usize::MAX, first);
-        let answers = pages.answers.into_iter();
-        let answers =
-            answers.flat_map(|(shard, items)| items.into_iter().map(move |one| (shard, one)));
-        Gathered { answers: answers.collect(), late_shards: pages.late_shards }
+    pub fn all<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Gathered<T> {
+        let mut late_shards = Vec::new();
+        let mut waiting = Vec::new();
+        for (shard, asked) in self.shards.iter_mut().enumerate() {
+            match asked.is_late() {
+                true => late_shards.push(shard),
+                false => waiting.push((shard, asked.handle.ask(&question))),
+            }
+        }
+        let deadline = Instant::now() + self.part_deadline;
+        let mut answers = Vec::new();
+        for (shard, pending) in waiting {
+            match pending.wait(deadline) {
+                Some(answer) => answers.push((shard, answer)),
+                None => {
+                    self.shards[shard].note_late();
+                    late_shards.push(shard);
+                }
+            }
+        }
+        late_shards.sort_unstable();
+        Gathered { answers, late_shards }
     }
 
-    /// A list from each of some shards, part by part: `question` gets the place to go on from. Stops asking
-    /// once `items_max` items are there.
-    pub fn pages<T: Send + 'static, P: Copy + Send + 'static>(
+    /// A list from each of some shards, part by part: `question` gets the shard and the place to go on from.
+    /// Stops asking once `items_max` items are there.
+    pub fn pages<T, P>(
         &mut self,
         starts: Vec<(usize, P)>,
         items_max: usize,
-        question: impl Fn(&Rc<Shard>, P) -> Page<T, P> + Clone + Send + 'static,
+        question: impl Fn(usize, P, Reply<Page<T, P>>) -> ShardOrder,
     ) -> Gathered<Vec<T>> {
-        let (sender, answers) = channel();
         let mut late_shards = Vec::new();
-        let mut lists: Vec<(usize, Vec<T>)> = Vec::new();
-        let mut pending = Vec::new();
-        let mut count = 0;
-        let ask = |asked: &Asked, shard: usize, place: P| {
-            let (sender, question) = (sender.clone(), question.clone());
-            // The gathering side may have given up meanwhile.
-            asked.handle.run(move |on| drop(sender.send((shard, question(on, place)))));
-        };
+        let mut parts: Vec<Part<T, P>> = Vec::new();
         for (shard, place) in starts {
-            if self.shards[shard].is_late() {
+            let asked = &mut self.shards[shard];
+            if asked.is_late() {
                 late_shards.push(shard);
                 continue;
             }
-            ask(&self.shards[shard], shard, place);
-            lists.push((shard, Vec::new()));
-            pending.push(shard);
+            let pending = asked.handle.ask(|reply| question(shard, place, reply));
+            parts.push(Part { shard, items: Vec::new(), pending: Some(pending) });
         }
+        let mut count = 0;
         let mut deadline = Instant::now() + self.part_deadline;
-        while !pending.is_empty() {
+        while parts.iter().any(|part| part.pending.is_some()) {
+            let mut is_new = false;
+            for part in &mut parts {
+                let Some(page) = part.pending.as_mut().and_then(Pending::take) else { continue };
+                is_new = true;
+                count += page.items.len();
+                part.items.extend(page.items);
+                part.pending = page.next.filter(|_| count < items_max).map(|place| {
+                    let handle = &self.shards[part.shard].handle;
+                    handle.ask(|reply| question(part.shard, place, reply))
+                });
+            }
+            if is_new {
+                deadline = Instant::now() + self.part_deadline;
+                continue;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((shard, page)) = answers.recv_timeout(left) else { break };
-            deadline = Instant::now() + self.part_deadline;
-            count += page.items.len();
-            if let Some(list) = lists.iter_mut().find(|list| list.0 == shard) {
-                list.1.extend(page.items);
+            if left.is_zero() {
+                break;
             }
-            match page.next {
-                Some(place) if count < items_max => ask(&self.shards[shard], shard, place),
-                _ => pending.retain(|other| *other != shard),
-            }
+            // Each answer unparks this thread, also one that came since the look above.
+            std::thread::park_timeout(left);
         }
-        for shard in pending {
-            self.shards[shard].note_late();
-            lists.retain(|list| list.0 != shard);
-            late_shards.push(shard);
+        let mut answers = Vec::new();
+        for part in parts {
+            match part.pending {
+                None => answers.push((part.shard, part.items)),
+                Some(_) => {
+                    self.shards[part.shard].note_late();
+                    late_shards.push(part.shard);
+                }
+            }
         }
         late_shards.sort_unstable();
-        lists.sort_by_key(|list| list.0);
-        Gathered { answers: lists, late_shards }
+        answers.sort_by_key(|part| part.0);
+        Gathered { answers, late_shards }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
     use crate::net::doorbell::doorbell;
 
     #[test]
-    fn a_shard_that_does_not_answer_is_named_and_gets_no_further_tasks() {
-        let (sender, tasks) = channel();
+    fn a_shard_that_does_not_answer_is_named_and_gets_no_further_orders() {
+        let (sender, orders) = channel();
         let (_doorbell, bell) = doorbell().unwrap();
         let mut gatherer = Gatherer::new(vec![ShardHandle::new(sender, bell)]);
         gatherer.part_deadline = Duration::from_millis(5);
         for _ in 0..3 {
-            let gathered = gatherer.all(|_| 7);
+            let gathered = gatherer.all(ShardOrder::Alive);
             assert!(gathered.answers.is_empty());
             assert_eq!(gathered.late_shards, [0]);
         }
         // The question, and the one that says when the shard is back.
-        assert_eq!(tasks.try_iter().count(), 2);
+        assert_eq!(orders.try_iter().count(), 2);
+    }
+
+    #[test]
+    fn a_list_comes_page_by_page_and_stops_at_its_bound() {
+        let (sender, orders) = channel();
+        let (_doorbell, bell) = doorbell().unwrap();
+        let mut gatherer = Gatherer::new(vec![ShardHandle::new(sender, bell)]);
+        gatherer.part_deadline = Duration::from_secs(30);
+        let shard = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            for order in orders {
+                let ShardOrder::Closed { from, answer } = order else { panic!("another order") };
+                asked.push(from);
+                answer.give(Page { items: Vec::new(), next: (from < 3).then_some(from + 1) });
+            }
+            asked
+        });
+        let question = |_, from, answer| ShardOrder::Closed { from, answer };
+        let gathered = gatherer.pages(vec![(0, 0)], usize::MAX, question);
+        assert!(gathered.late_shards.is_empty());
+        assert_eq!(gathered.answers.len(), 1);
+        assert!(gatherer.pages(vec![(0, 0)], 0, question).late_shards.is_empty());
+        drop(gatherer);
+        assert_eq!(shard.join().expect("it only answers"), [0, 1, 2, 3, 0]);
     }
 }

@@ -1,13 +1,15 @@
-//! What waits for the thread that answers `$SYS` requests: bounded, never waited for by a shard.
+//! What the shards have for the thread that answers `$SYS` requests. Only that thread reads it; a shard is
+//! never waited for and never waits.
 //!
 //! The system account's own requests go first: what other accounts ask cannot crowd them out.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::base::limits::{SYSTEM_REQUEST_BYTES_MAX, SYSTEM_REQUESTS_MAX};
-use crate::shard::system::{SystemNote, SystemRequest};
+use crate::shard::system::SystemRequest;
+use crate::shard::system_door::{Bytes, Listener, SystemEar, SystemNote};
 
 /// What there is to do.
 #[derive(Debug)]
@@ -20,108 +22,105 @@ pub enum Work {
     Stop,
 }
 
-#[derive(Default)]
+/// Read by the listening thread.
 pub struct SystemQueue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    system: Waiting,
-    others: Waiting,
-    /// Accounts are as many as the configuration names: this is bounded by itself.
-    accounts: BTreeSet<Arc<str>>,
-    stopping: bool,
-}
-
-#[derive(Default)]
-struct Waiting {
+    ears: Vec<SystemEar>,
+    bytes: Bytes,
+    stopper: Stopper,
+    /// Of the system account, taken out of the rings in one look: at most what they hold.
     requests: VecDeque<Box<SystemRequest>>,
-    bytes: usize,
+    changed: BTreeSet<Arc<str>>,
+    /// The shard whose other accounts are heard next: each gets its turn.
+    next_ear: usize,
 }
 
-fn size(request: &SystemRequest) -> usize {
-    request.subject.len() + request.reply.len() + request.headers.len() + request.payload.len()
+/// Ends the thread that reads the queue.
+#[derive(Clone, Default)]
+pub struct Stopper {
+    /// Relaxed: nothing is published by it, and the wake that follows makes the reader look.
+    stopping: Arc<AtomicBool>,
+    listener: Listener,
 }
 
-impl Waiting {
-    fn push(&mut self, request: Box<SystemRequest>) -> bool {
-        let bytes = self.bytes + size(&request);
-        let has_room =
-            self.requests.len() < SYSTEM_REQUESTS_MAX && bytes <= SYSTEM_REQUEST_BYTES_MAX;
-        if has_room {
-            self.bytes = bytes;
-            self.requests.push_back(request);
-        }
-        has_room
+impl Stopper {
+    pub fn new(listener: Listener) -> Self {
+        Self { stopping: Arc::default(), listener }
     }
 
-    fn pop(&mut self) -> Option<Box<SystemRequest>> {
-        let request = self.requests.pop_front()?;
-        self.bytes -= size(&request);
-        Some(request)
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.listener.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Called by the thread that reads the queue, before it first waits.
+    pub fn listen(&self) {
+        // One thread reads one queue: nobody else has set it.
+        let _ = self.listener.set(std::thread::current());
     }
 }
 
 impl SystemQueue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(ears: Vec<SystemEar>, bytes: Bytes, stopper: Stopper) -> Self {
+        let (requests, changed) = Default::default();
+        Self { ears, bytes, stopper, requests, changed, next_ear: 0 }
     }
 
-    /// False: there was no room, and it is lost.
-    pub fn push(&self, note: SystemNote) -> bool {
-        let mut state = self.lock();
-        let taken = match note {
-            SystemNote::AccountChanged(name) => {
-                state.accounts.insert(name);
-                true
-            }
-            SystemNote::Request(request) if request.other_account.is_none() => {
-                state.system.push(request)
-            }
-            SystemNote::Request(request) => state.others.push(request),
-        };
-        drop(state);
-        self.changed.notify_one();
-        taken
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
     }
 
     /// Waits for work until a moment.
-    pub fn next(&self, until: Instant) -> Work {
-        let mut state = self.lock();
+    pub fn next(&mut self, until: Instant) -> Work {
         loop {
-            if state.stopping {
+            if self.stopper.is_stopping() {
                 return Work::Stop;
             }
-            if let Some(request) = state.system.pop() {
-                return Work::Request(request);
-            }
-            if !state.accounts.is_empty() {
-                return Work::AccountsChanged(
-                    std::mem::take(&mut state.accounts).into_iter().collect(),
-                );
-            }
-            if let Some(request) = state.others.pop() {
-                return Work::Request(request);
+            if let Some(work) = self.take() {
+                if let Work::Request(request) = &work {
+                    self.bytes.give_back(request);
+                }
+                return work;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Work::TimeIsUp;
             }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            std::thread::park_timeout(left);
         }
     }
 
-    pub fn is_stopping(&self) -> bool {
-        self.lock().stopping
-    }
-
-    /// Ends the thread that waits here.
-    pub fn stop(&self) {
-        self.lock().stopping = true;
-        self.changed.notify_all();
+    fn take(&mut self) -> Option<Work> {
+        if self.requests.is_empty() {
+            for ear in &mut self.ears {
+                while let Some(note) = ear.system.pop() {
+                    match note {
+                        SystemNote::Request(request) => self.requests.push_back(request),
+                        SystemNote::AccountChanged(name) => drop(self.changed.insert(name)),
+                    }
+                }
+            }
+        }
+        if let Some(request) = self.requests.pop_front() {
+            return Some(Work::Request(request));
+        }
+        if !self.changed.is_empty() {
+            let changed = std::mem::take(&mut self.changed);
+            return Some(Work::AccountsChanged(changed.into_iter().collect()));
+        }
+        for _ in 0..self.ears.len() {
+            let ear = self.next_ear;
+            self.next_ear = (ear + 1) % self.ears.len();
+            if let Some(request) = self.ears[ear].others.pop() {
+                return Some(Work::Request(request));
+            }
+        }
+        None
     }
 }
 
@@ -129,9 +128,11 @@ impl SystemQueue {
 mod tests {
     use super::*;
     use crate::base::ids::{AccountId, ShardId};
+    use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
+    use crate::shard::system_door::{SystemDoor, system_doors};
 
-    fn request(other: Option<&str>, payload: usize) -> SystemNote {
-        SystemNote::Request(Box::new(SystemRequest {
+    fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
+        Box::new(SystemRequest {
             shard: ShardId(0),
             account: AccountId(0),
             other_account: other.map(Arc::from),
@@ -140,7 +141,13 @@ mod tests {
             headers: Vec::new(),
             payload: vec![0; payload],
             requester: None,
-        }))
+        })
+    }
+
+    fn queue(count: usize) -> (Vec<SystemDoor>, SystemQueue, Stopper) {
+        let (bytes, stopper) = (Bytes::default(), Stopper::default());
+        let (doors, ears) = system_doors(count, &bytes, &Listener::default());
+        (doors, SystemQueue::new(ears, bytes, stopper.clone()), stopper)
     }
 
     fn is_of_system(work: Work) -> bool {
@@ -149,39 +156,51 @@ mod tests {
 
     #[test]
     fn the_system_account_goes_first_whatever_the_others_ask() {
-        let queue = SystemQueue::default();
-        for _ in 0..SYSTEM_REQUESTS_MAX {
-            assert!(queue.push(request(Some("A"), 0)));
+        let (mut doors, mut queue, _) = queue(2);
+        for _ in 0..SYSTEM_DOOR_SLOTS {
+            assert!(doors[0].push_request(request(Some("A"), 0)));
         }
-        assert!(!queue.push(request(Some("A"), 0)), "one more than there may be");
-        assert!(queue.push(request(None, 0)));
+        assert!(doors[1].push_request(request(None, 0)));
         let now = Instant::now();
         assert!(is_of_system(queue.next(now)));
-        for _ in 0..SYSTEM_REQUESTS_MAX {
+        for _ in 0..SYSTEM_DOOR_SLOTS {
             assert!(!is_of_system(queue.next(now)));
         }
         assert!(matches!(queue.next(now), Work::TimeIsUp));
     }
 
     #[test]
-    fn bytes_that_wait_are_bounded_and_given_back() {
-        let queue = SystemQueue::default();
-        assert!(!queue.push(request(None, SYSTEM_REQUEST_BYTES_MAX)));
-        assert!(queue.push(request(None, SYSTEM_REQUEST_BYTES_MAX - 1)));
-        assert!(!queue.push(request(None, 0)));
+    fn every_shard_gets_its_turn() {
+        let (mut doors, mut queue, _) = queue(2);
+        for name in ["A", "B", "C"] {
+            assert!(doors[0].push_request(request(Some(name), 0)));
+        }
+        assert!(doors[1].push_request(request(Some("D"), 0)));
+        let mut heard = Vec::new();
+        while let Work::Request(request) = queue.next(Instant::now()) {
+            heard.extend(request.other_account.map(|name| name.to_string()));
+        }
+        assert_eq!(heard, ["A", "D", "B", "C"]);
+    }
+
+    #[test]
+    fn bytes_are_free_again_when_a_request_is_taken() {
+        let (mut doors, mut queue, _) = queue(1);
+        assert!(doors[0].push_request(request(None, SYSTEM_REQUEST_BYTES_MAX - 1)));
+        assert!(!doors[0].push_request(request(None, 0)));
         assert!(is_of_system(queue.next(Instant::now())));
-        assert!(queue.push(request(None, 0)));
+        assert!(doors[0].push_request(request(None, 0)));
     }
 
     #[test]
     fn an_account_that_changes_often_is_looked_at_once() {
-        let queue = SystemQueue::default();
+        let (mut doors, mut queue, stopper) = queue(1);
         for name in ["A", "B", "A", "A"] {
-            assert!(queue.push(SystemNote::AccountChanged(name.into())));
+            doors[0].push_change(name.into());
         }
         let Work::AccountsChanged(names) = queue.next(Instant::now()) else { panic!("nothing") };
         assert_eq!(names.len(), 2);
-        queue.stop();
+        stopper.stop();
         assert!(matches!(queue.next(Instant::now()), Work::Stop));
     }
 }

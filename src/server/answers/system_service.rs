@@ -1,6 +1,6 @@
 //! The thread that answers `$SYS` requests and tells how the server is.
 //!
-//! Shards hand requests over by the queue and publish the answers as tasks. The thread waits for each of its
+//! Shards hand requests over by the queue and publish the answers as ordered. The thread waits for each of its
 //! answers to be published, so no more than one waits on any shard. It runs below the shards' priority.
 
 use std::io;
@@ -18,11 +18,11 @@ use crate::monitor::requested::{self, Arguments, Refusal};
 use crate::monitor::varz::ServerFacts;
 use crate::protocol::json_fields::JsonFields;
 use crate::server::answers::endpoints::{Answers, Fixed, Live};
-use crate::server::answers::system_queue::{SystemQueue, Work};
+use crate::server::answers::system_queue::{Stopper, SystemQueue, Work};
 use crate::server::host::process_usage::SAMPLE_INTERVAL;
 use crate::server::run::process::Order;
-use crate::shard::ShardHandle;
 use crate::shard::system::SystemRequest;
+use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, UserInfo};
 use crate::system::events;
 use crate::system::filter::ServerFilter;
@@ -38,7 +38,7 @@ const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A service that runs. Dropping it ends its thread.
 pub struct SystemService {
-    queue: Arc<SystemQueue>,
+    stopper: Stopper,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,13 +46,15 @@ impl SystemService {
     /// # Errors
     /// No thread can be made.
     pub fn start(
-        queue: Arc<SystemQueue>,
+        queue: SystemQueue,
         fixed: Fixed,
         live: Arc<Mutex<Live>>,
         orders: Sender<Order>,
     ) -> io::Result<Self> {
+        let stopper = queue.stopper();
         let service = Loop {
-            queue: queue.clone(),
+            stopper: stopper.clone(),
+            queue,
             shards: fixed.shards.clone(),
             counters: fixed.counters.clone(),
             answers: Answers::new(fixed, live),
@@ -64,13 +66,13 @@ impl SystemService {
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             service.run();
         })?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { stopper, thread: Some(thread) })
     }
 }
 
 impl Drop for SystemService {
     fn drop(&mut self) {
-        self.queue.stop();
+        self.stopper.stop();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has ended the process already.
             let _ = thread.join();
@@ -79,7 +81,8 @@ impl Drop for SystemService {
 }
 
 struct Loop {
-    queue: Arc<SystemQueue>,
+    queue: SystemQueue,
+    stopper: Stopper,
     shards: Vec<ShardHandle>,
     counters: ServerCounters,
     answers: Answers,
@@ -89,6 +92,7 @@ struct Loop {
 
 impl Loop {
     fn run(mut self) {
+        self.stopper.listen();
         loop {
             let now = Instant::now();
             self.answers.tick(now);
@@ -116,15 +120,11 @@ impl Loop {
     }
 
     fn publish(&self, shard: ShardId, account: AccountId, subject: &str, payload: Vec<u8>) {
-        let (done, is_done) = channel();
         let subject = subject.to_owned();
-        self.shards[shard.index()].run(move |shard| {
-            shard.publish_system(account, &subject, &payload);
-            // The service may have given up meanwhile.
-            let _ = done.send(());
-        });
+        let shard = &self.shards[shard.index()];
+        let published = shard.ask(|done| ShardOrder::Publish { account, subject, payload, done });
         // An answer is published once, whatever the shard's trouble is: no second try.
-        let _ = is_done.recv_timeout(PUBLISH_DEADLINE);
+        let _ = published.wait(Instant::now() + PUBLISH_DEADLINE);
     }
 
     /// Publishes in the system account, on any shard.
@@ -134,13 +134,9 @@ impl Loop {
 
     /// Whether somebody wants one of these subjects in the system account.
     fn is_any_wanted(&self, subjects: &[String]) -> bool {
-        let (answer, answered) = channel();
         let subjects = subjects.to_vec();
-        self.shards[0].run(move |shard| {
-            // As above.
-            let _ = answer.send(shard.is_any_wanted(&subjects));
-        });
-        answered.recv_timeout(PUBLISH_DEADLINE).unwrap_or(false)
+        let wanted = self.shards[0].ask(|answer| ShardOrder::IsAnyWanted(subjects, answer));
+        wanted.wait(Instant::now() + PUBLISH_DEADLINE).unwrap_or(false)
     }
 
     fn tell_stats(&mut self) {
@@ -318,7 +314,7 @@ impl Loop {
     }
 
     fn kick(&mut self, id: u64) -> Answer {
-        let kicked = self.answers.ask_shards(move |shard| shard.kick(ConnectionId(id)));
+        let kicked = self.answers.ask_shards(|answer| ShardOrder::Kick(ConnectionId(id), answer));
         Answer::Enveloped(match kicked.contains(&true) {
             true => Outcome::Done,
             false => Outcome::refused("no such client or leafnode id"),
@@ -326,7 +322,8 @@ impl Loop {
     }
 
     fn lame_duck(&mut self, id: u64) -> Answer {
-        let told = self.answers.ask_shards(move |shard| shard.announce_to(ConnectionId(id)));
+        let told =
+            self.answers.ask_shards(|answer| ShardOrder::AnnounceTo(ConnectionId(id), answer));
         let text = match told.into_iter().flatten().next() {
             Some(true) => return Answer::Enveloped(Outcome::Done),
             Some(false) => {
@@ -350,7 +347,7 @@ impl Loop {
                 Ok(Ok(())) => return Outcome::Done,
                 Ok(Err(text)) => return Outcome::refused(text),
                 Err(RecvTimeoutError::Disconnected) => return is_ending(),
-                Err(RecvTimeoutError::Timeout) if self.queue.is_stopping() => return is_ending(),
+                Err(RecvTimeoutError::Timeout) if self.stopper.is_stopping() => return is_ending(),
                 Err(RecvTimeoutError::Timeout) if Instant::now() > deadline => {
                     return Outcome::refused("the reload takes too long; see the log");
                 }

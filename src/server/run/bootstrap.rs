@@ -19,7 +19,7 @@ use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::host::error_text::{os_error_text, start_error_text};
-use crate::shard::system::SystemDoor;
+use crate::shard::system_door::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
 /// How long all shards may take to come up.
@@ -55,8 +55,8 @@ pub struct Provisions {
     pub unix: Option<UnixListener>,
     /// Of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
-    /// How the server's own service is reached.
-    pub system: SystemDoor,
+    /// How each shard reaches the server's own service.
+    pub system: Vec<SystemDoor>,
     /// When the server started, by both clocks.
     pub started: (Instant, SystemTime),
     /// Has the allocator give back what the calling thread no longer needs.
@@ -131,8 +131,9 @@ pub fn start(
         .zip(listeners)
         .zip(&placement.cores)
         .zip(receivers)
-        .zip(own_listeners);
-    for (index, (((((lanes, doorbell), listeners), cores), tasks), own_listener)) in
+        .zip(own_listeners)
+        .zip(system);
+    for (index, ((((((lanes, doorbell), listeners), cores), orders), own_listener), system)) in
         parts.enumerate()
     {
         let seed = ShardSeed {
@@ -143,7 +144,7 @@ pub fn start(
             lanes,
             doorbell,
             own_bell: bells[index].clone(),
-            tasks,
+            orders,
             options: options.clone(),
             auth: auth.clone(),
             offload: offload.clone(),
@@ -153,7 +154,7 @@ pub fn start(
             info: info.clone(),
             tls: tls.clone(),
             server: counters.clone(),
-            system: system.clone(),
+            system,
             started,
             collect,
             random_seed: fastrand::u64(..),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::server::answers::gather::Gatherer;
 use crate::server::host::notify::Notify;
-use crate::shard::ShardHandle;
+use crate::shard::{ShardHandle, ShardOrder};
 
 /// How long to wait when nobody watches.
 const UNWATCHED: Duration = Duration::from_secs(3600);
@@ -25,7 +25,7 @@ impl Heartbeat {
     pub fn beat(&mut self, now: Instant) -> Duration {
         let Some(interval) = self.notify.watchdog_interval() else { return UNWATCHED };
         if now >= self.due {
-            let late_shards = self.shards.all(|_| ()).late_shards;
+            let late_shards = self.shards.all(ShardOrder::Alive).late_shards;
             match late_shards.is_empty() {
                 true => self.notify.alive(),
                 false => tracing::error!("shards do not answer: {late_shards:?}"),

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::password::is_bcrypt;
@@ -21,7 +20,7 @@ use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::answers::endpoints::{Fixed, Live, RequestCounts};
 use crate::server::answers::http::MonitorPort;
-use crate::server::answers::system_queue::SystemQueue;
+use crate::server::answers::system_queue::{Stopper, SystemQueue};
 use crate::server::answers::system_service::SystemService;
 use crate::server::command::args::{self, Invocation, Start};
 use crate::server::command::argv_secrets::{self, Arguments};
@@ -39,14 +38,19 @@ use crate::server::run::bootstrap::{self, Placement, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
 use crate::server::run::reload;
 use crate::server::run::signals::{self, ServerEvent};
-use crate::shard::system::SystemDoor;
-use crate::shard::{Shard, ShardHandle};
+use crate::shard::order::{Pending, Reply};
+use crate::shard::system_door::{Bytes, Listener, system_doors};
+use crate::shard::{Generation, ShardOrder};
 use crate::system::answer;
 use crate::system::events;
 use crate::system::server_info::ServerInfo;
 
 /// How long connections get to send what they owe when the server stops.
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
+
+/// How long the main thread waits for all shards to carry an order out. Past it a shard is in trouble; signals
+/// are still to be heard.
+const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The whole process. `collect` has the allocator give back what the calling thread no longer needs.
 pub fn main(arguments: impl Iterator<Item = OsString>, collect: fn()) -> ExitCode {
@@ -179,11 +183,9 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         }
         None => None,
     };
-    let queue = Arc::new(SystemQueue::default());
-    let system: SystemDoor = {
-        let queue = queue.clone();
-        Arc::new(move |note| queue.push(note))
-    };
+    let (bytes, listener) = (Bytes::default(), Listener::default());
+    let (system, ears) = system_doors(placement.cores.len(), &bytes, &listener);
+    let queue = SystemQueue::new(ears, bytes, Stopper::new(listener));
     let shards = bootstrap::start(
         &options,
         &auth,
@@ -476,15 +478,22 @@ impl Server<'_> {
         let sequence = self.shards.counters.next_system_sequence();
         let server = ServerInfo::new(info, &self.options, sequence, SystemTime::now());
         let (subject, event) = (subject(&info.server_id), answer::json(&server));
-        let first = self.shards.handles[..1].to_vec();
-        run_on(&first, move |shard| {
-            shard.publish_system(system, &subject, &event);
-            shard.hand_over();
+        let deadline = Instant::now() + ORDER_DEADLINE;
+        let first = &self.shards.handles[0];
+        let published = first.ask(|done| ShardOrder::Publish {
+            account: system,
+            subject,
+            payload: event,
+            done,
         });
-        run_on_all(&self.shards, |shard| shard.hand_over());
+        if published.wait(deadline).is_some() {
+            first.ask(ShardOrder::HandOver).wait(deadline);
+            order_all(&self.shards, ShardOrder::HandOver);
+        }
     }
 
-    /// Reads the configuration again and applies what changed, on all shards at one point in time.
+    /// Reads the configuration again, prepares what changed once for all shards, and has each take it on a turn of
+    /// its own.
     fn reload(&mut self) -> Result<(), String> {
         let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
         let auth = AuthState::build(&reload.options, Some(&self.auth))
@@ -502,17 +511,13 @@ impl Server<'_> {
         }
         let auth = Arc::new(auth);
         let info = Arc::new(info(&self.identity, &options, self.shards.address));
-        let all_there = Arc::new(Barrier::new(self.shards.handles.len()));
-        let given = (options.clone(), auth.clone(), info.clone(), tls);
-        run_on_all(&self.shards, move |shard| {
-            // A few microseconds apart at most: nobody sees the new rules on one shard and the old ones on
-            // another for longer.
-            all_there.wait();
-            let (options, auth, info, tls) = given.clone();
-            // Connections that are up keep the certificate they were shown.
-            shard.set_tls(tls);
-            shard.reload(options, auth, info);
+        let generation = Arc::new(Generation {
+            options: options.clone(),
+            auth: auth.clone(),
+            info: info.clone(),
+            tls,
         });
+        order_all(&self.shards, |done| ShardOrder::Reload(generation.clone(), done));
         for line in reload::announcements(&reload.plan, &self.options, &options, tls_renewed) {
             tracing::info!("{line}");
         }
@@ -538,19 +543,19 @@ impl Server<'_> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).is_leaving = true;
         self.tell(events::lame_duck_subject);
         let shards = &self.shards;
-        run_on_all(shards, |shard| shard.stop_listening());
+        order_all(shards, ShardOrder::StopListening);
         if shards.counters.connections() == 0 {
             return;
         }
         let info = Arc::new(Info { lame_duck: true, ..Info::clone(&shards.info) });
-        run_on_all(shards, move |shard| shard.announce(info.clone()));
+        order_all(shards, |done| ShardOrder::Announce(info.clone(), done));
         let grace = self.options.lame_duck.grace_period;
         let window = self.options.lame_duck.duration.saturating_sub(grace);
         if !self.pause(orders, Instant::now() + grace, || false) {
             return;
         }
         tracing::info!("Closing existing clients");
-        run_on_all(shards, move |shard| shard.close_all_over(window));
+        shards.handles.iter().for_each(|shard| shard.give(ShardOrder::CloseAllOver(window)));
         let gone = || shards.counters.connections() == 0;
         self.pause(orders, Instant::now() + window + Duration::from_secs(1), gone);
     }
@@ -579,39 +584,28 @@ impl Server<'_> {
     }
 }
 
-/// Runs `task` on every shard and waits until all have.
-fn run_on_all(shards: &Shards, task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
-    run_on(&shards.handles, task);
-}
-
-fn run_on(shards: &[ShardHandle], task: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
-    let (done, all_done) = std::sync::mpsc::channel();
-    for shard in shards {
-        let (task, done) = (task.clone(), done.clone());
-        shard.run(move |shard| {
-            task(shard);
-            // Nobody waits any more: the process is ending.
-            let _ = done.send(());
-        });
+/// Gives every shard an order and waits until all have carried it out. A shard that does not in time is named
+/// in the log, and will when it is back: orders keep their order.
+fn order_all(shards: &Shards, order: impl Fn(Reply<()>) -> ShardOrder) {
+    let deadline = Instant::now() + ORDER_DEADLINE;
+    let asked: Vec<Pending<()>> = shards.handles.iter().map(|shard| shard.ask(&order)).collect();
+    let waited = asked.into_iter().map(|pending| pending.wait(deadline)).enumerate();
+    let late: Vec<usize> =
+        waited.filter(|(_, done)| done.is_none()).map(|(shard, _)| shard).collect();
+    if !late.is_empty() {
+        tracing::error!("shards do not answer: {late:?}");
     }
-    drop(done);
-    while all_done.recv().is_ok() {}
 }
 
 /// Closes every client, gives their last bytes a moment, and ends the shards.
 fn stop(shards: Shards) {
     tracing::info!("Initiating Shutdown...");
-    for shard in &shards.handles {
-        shard.run(|shard| {
-            shard.stop_listening();
-            shard.close_all();
-        });
-    }
+    shards.handles.iter().for_each(|shard| shard.give(ShardOrder::CloseAll));
     let deadline = Instant::now() + SHUTDOWN_FLUSH;
     while shards.counters.connections() > 0 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
     }
-    shards.handles.iter().for_each(|shard| shard.run(|shard| shard.stop()));
+    shards.handles.iter().for_each(|shard| shard.give(ShardOrder::Stop));
     for thread in shards.threads {
         // A shard that panicked has ended the process already.
         let _ = thread.join();

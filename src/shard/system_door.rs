@@ -1,0 +1,205 @@
+//! The way from a shard to the thread of the server's own service: two rings and a wake, no lock.
+//!
+//! That thread runs below the shards' priority: it must never hold what a shard needs. The system account's
+//! requests have a ring of their own, so what other accounts ask cannot crowd them out. The bytes of all
+//! requests under way, over all shards, have a bound.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use super::system::SystemRequest;
+use crate::base::counters::Budget;
+use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
+use crate::base::ring::{RingSource, RingTarget, ring};
+
+/// What the system account's ring carries.
+#[derive(Debug)]
+pub enum SystemNote {
+    Request(Box<SystemRequest>),
+    /// A client came to this account or left it, and somebody wants to know.
+    AccountChanged(Arc<str>),
+}
+
+/// A shard's end.
+pub struct SystemDoor {
+    system: RingSource<SystemNote>,
+    others: RingSource<Box<SystemRequest>>,
+    bytes: Bytes,
+    /// Accounts that changed and found no room yet. They are as many as the configuration names.
+    changed: BTreeSet<Arc<str>>,
+    listener: Listener,
+}
+
+/// The thread that hears all shards, once there is one.
+pub type Listener = Arc<OnceLock<Thread>>;
+
+/// The listening thread's end for one shard.
+pub struct SystemEar {
+    pub system: RingTarget<SystemNote>,
+    pub others: RingTarget<Box<SystemRequest>>,
+}
+
+/// Bytes under way: of the system account's requests, and of all others.
+#[derive(Clone, Default)]
+pub struct Bytes {
+    system: Budget,
+    others: Budget,
+}
+
+impl Bytes {
+    fn of(&self, request: &SystemRequest) -> &Budget {
+        match request.other_account {
+            None => &self.system,
+            Some(_) => &self.others,
+        }
+    }
+
+    /// For the listening thread, when it has taken a request.
+    pub fn give_back(&self, request: &SystemRequest) {
+        self.of(request).give_back(request.size());
+    }
+}
+
+/// A door for each shard with its ear.
+pub fn system_doors(
+    count: usize,
+    bytes: &Bytes,
+    listener: &Listener,
+) -> (Vec<SystemDoor>, Vec<SystemEar>) {
+    let pair = |_| {
+        let (system, heard) = ring(SYSTEM_DOOR_SLOTS);
+        let (others, others_heard) = ring(SYSTEM_DOOR_SLOTS);
+        let door = SystemDoor {
+            system,
+            others,
+            bytes: bytes.clone(),
+            changed: BTreeSet::new(),
+            listener: listener.clone(),
+        };
+        (door, SystemEar { system: heard, others: others_heard })
+    };
+    (0..count).map(pair).unzip()
+}
+
+impl SystemDoor {
+    /// Hands a request over; false = there was no room, and it is lost.
+    pub fn push_request(&mut self, request: Box<SystemRequest>) -> bool {
+        let budget = self.bytes.of(&request).clone();
+        let size = request.size();
+        if !budget.take(size, SYSTEM_REQUEST_BYTES_MAX) {
+            return false;
+        }
+        let pushed = match request.other_account {
+            None => self.system.push(SystemNote::Request(request)).is_ok(),
+            Some(_) => self.others.push(request).is_ok(),
+        };
+        if !pushed {
+            budget.give_back(size);
+        }
+        self.wake();
+        pushed
+    }
+
+    /// Tells that an account's number of clients changed. Never lost: what finds no room waits here.
+    pub fn push_change(&mut self, account: Arc<str>) {
+        self.changed.insert(account);
+        self.push_changes();
+    }
+
+    /// Hands over the changes that found no room before.
+    pub fn push_changes(&mut self) {
+        while !self.system.is_full()
+            && let Some(account) = self.changed.pop_first()
+        {
+            // There is room: this is the only source.
+            let _ = self.system.push(SystemNote::AccountChanged(account));
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // A thread that starts later looks before it first sleeps.
+        if let Some(thread) = self.listener.get() {
+            thread.unpark();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{AccountId, ShardId};
+
+    fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
+        Box::new(SystemRequest {
+            shard: ShardId(0),
+            account: AccountId(0),
+            other_account: other.map(Arc::from),
+            subject: b"s".to_vec(),
+            reply: Vec::new(),
+            headers: Vec::new(),
+            payload: vec![0; payload],
+            requester: None,
+        })
+    }
+
+    fn door() -> (SystemDoor, SystemEar, Bytes) {
+        let bytes = Bytes::default();
+        let (mut doors, mut ears) = system_doors(1, &bytes, &Listener::default());
+        (doors.remove(0), ears.remove(0), bytes)
+    }
+
+    #[test]
+    fn what_other_accounts_ask_leaves_room_for_the_system_account() {
+        let (mut door, mut ear, _) = door();
+        for _ in 0..SYSTEM_DOOR_SLOTS {
+            assert!(door.push_request(request(Some("A"), 0)));
+        }
+        assert!(!door.push_request(request(Some("A"), 0)), "one more than there may be");
+        assert!(door.push_request(request(None, 0)));
+        assert!(matches!(ear.system.pop(), Some(SystemNote::Request(_))));
+    }
+
+    #[test]
+    fn bytes_under_way_are_bounded_and_given_back() {
+        let (mut door, mut ear, bytes) = door();
+        assert!(!door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX)));
+        assert!(door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX - 1)));
+        assert!(!door.push_request(request(None, 0)));
+        assert!(door.push_request(request(Some("A"), 0)), "others have a bound of their own");
+        let Some(SystemNote::Request(taken)) = ear.system.pop() else { panic!("nothing") };
+        bytes.give_back(&taken);
+        assert!(door.push_request(request(None, 0)));
+    }
+
+    #[test]
+    fn a_refused_request_takes_no_bytes() {
+        let (mut door, mut ear, bytes) = door();
+        for _ in 0..SYSTEM_DOOR_SLOTS {
+            assert!(door.push_request(request(None, 0)));
+        }
+        assert!(!door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX / 2)));
+        while let Some(SystemNote::Request(taken)) = ear.system.pop() {
+            bytes.give_back(&taken);
+        }
+        assert!(door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX - 1)));
+    }
+
+    #[test]
+    fn a_change_that_finds_no_room_is_told_later_and_once() {
+        let (mut door, mut ear, _) = door();
+        for _ in 0..SYSTEM_DOOR_SLOTS {
+            assert!(door.push_request(request(None, 0)));
+        }
+        for _ in 0..3 {
+            door.push_change("A".into());
+        }
+        while ear.system.pop().is_some() {}
+        door.push_changes();
+        assert!(
+            matches!(ear.system.pop(), Some(SystemNote::AccountChanged(name)) if &*name == "A")
+        );
+        assert!(ear.system.pop().is_none());
+    }
+}
