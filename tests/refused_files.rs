@@ -2,8 +2,8 @@
 //! and column, of good ones the digest.
 //!
 //! `tests/config/judged.txt` holds one file each between `=== name` and the next: `file` with its text, the
-//! escapes of the transcripts in it, or `test` with the name of a file of `tests/config`; `says` with what
-//! is printed. `ours why` marks where Midge judges otherwise on purpose. `NATS_SERVER=path` asks that server
+//! escapes of the transcripts in it, or `test` with the name of a file of `tests/config`; `reload` with the
+//! text of a file that a server with the first is to reload; `says` with what is printed. `ours why` marks where Midge judges otherwise on purpose. `NATS_SERVER=path` asks that server
 //! instead, and `UPDATE_GOLDEN=1` with it writes down its answers; without it Midge's own, where it is marked.
 
 mod support;
@@ -23,6 +23,8 @@ struct Case {
     name: String,
     /// Text, or the name of a file of `tests/config`.
     file: Result<Vec<u8>, String>,
+    /// The text of another file, for `--test_reload`.
+    reload: Option<Vec<u8>>,
     says: String,
     ours: bool,
     /// Where `says` stands.
@@ -37,13 +39,14 @@ fn cases(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (line_index, line) in text.lines().enumerate() {
         if let Some(name) = line.strip_prefix("=== ") {
-            let (name, says) = (name.to_owned(), String::new());
-            cases.push(Case { name, file: Err(String::new()), says, ours: false, line_index });
+            let (name, file, says) = (name.to_owned(), Err(String::new()), String::new());
+            cases.push(Case { name, file, reload: None, says, ours: false, line_index });
             continue;
         }
         let Some(case) = cases.last_mut() else { continue };
         match line.split_once(' ') {
             Some(("file", text)) => case.file = Ok(unescape(text).expect("good escapes")),
+            Some(("reload", text)) => case.reload = Some(unescape(text).expect("good escapes")),
             Some(("test", name)) => case.file = Err(name.to_owned()),
             Some(("ours", _)) => case.ours = true,
             Some(("says", text)) => (case.says, case.line_index) = (text.to_owned(), line_index),
@@ -70,8 +73,12 @@ fn judge(program: &Path, case: &Case) -> String {
             command.current_dir(env!("CARGO_MANIFEST_DIR"));
         }
     }
+    if let Some(text) = &case.reload {
+        std::fs::write(directory.join("new.conf"), text).expect("a file");
+        command.arg("--test_reload").arg("new.conf");
+    }
     let output = command.output().expect("the program can be started");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stderr).replace("\nmidge: ", "\nnats-server: ");
     let text = text.strip_prefix("nats-server: ").or_else(|| text.strip_prefix("midge: "));
     let text = text.unwrap_or("(another beginning)").trim_end();
     let status = output.status.code().map_or("a signal".into(), |code| code.to_string());

@@ -215,8 +215,14 @@ pub fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
         Data::Map(map) => {
             check_names(reader, map, &[&JETSTREAM, &JETSTREAM_META]);
             let mut asks = Asks::Feature;
-            for (_, value) in named(map, &["enable", "enabled"]) {
-                asks = toggle(reader, value);
+            for (_, switch) in named(map, &["enable", "enabled"]) {
+                let Data::Toggle(on) = *switch.data else {
+                    let found = switch.type_name();
+                    let reason =
+                        format!("interface conversion: interface {{}} is {found}, not bool");
+                    return refused(reader, value, reason);
+                };
+                asks = asks_if(on);
             }
             asks
         }

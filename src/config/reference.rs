@@ -48,8 +48,8 @@ they mean none;
 - nesting deeper than 128 levels, includes deeper than 32 files;
 - digits of other scripts are letters.
 
-`-t` checks what the `tls` block names as a start does: that it is there and that a key belongs to its \
-certificate. TLS flags change what they name and keep the rest of the file's `tls` block; in nats-server \
+`-t` checks all that a start does: also that what the `tls` block names is there, that a key belongs to its \
+certificate, and that HTTP and HTTPS ports go together with the rest. TLS flags change what they name and keep the rest of the file's `tls` block; in nats-server \
 they replace it.
 ";
 

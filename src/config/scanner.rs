@@ -366,11 +366,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `12k`, `12MiB`, or text that only looks so at first.
+    /// `12k`, `12MiB`, or text that only looks so at first, as `12k3` and `2m30s` do.
     fn number_with_unit(&mut self, start: usize) -> Result<Found<'a>, Stop> {
         self.skip_while(|byte| matches!(byte, b'b' | b'B' | b'i' | b'I'));
-        let next = self.peek();
-        if ends_integer(next) || next.is_ascii_digit() {
+        if ends_integer(self.peek()) {
             return self.found(Scalar::Integer(self.slice(start, self.position())), start);
         }
         self.escaped_text(start, false)

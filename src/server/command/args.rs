@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::auth::state::AuthState;
+use crate::config::changes;
 use crate::config::load::{self, Loaded};
 use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
@@ -77,11 +78,12 @@ impl Program {
     }
 
     fn refuse(self, reason: &str) -> Invocation {
-        Invocation::Refused(Refusal {
-            stdout: String::new(),
-            stderr: format!("{}: {reason}\n", self.name()),
-            exit_code: 1,
-        })
+        self.refuse_with(reason, 1)
+    }
+
+    fn refuse_with(self, reason: &str, exit_code: u8) -> Invocation {
+        let stderr = format!("{}: {reason}\n", self.name());
+        Invocation::Refused(Refusal { stdout: String::new(), stderr, exit_code })
     }
 
     /// A flag that cannot be read. nats-server prints its usage and then exits as if it was asked to.
@@ -143,6 +145,9 @@ pub fn parse_in(
     if flags.is_on(&["t"]) {
         return test_config(program, &flags, surroundings);
     }
+    if flags.test_reload_file().is_some() {
+        return program.refuse("--test_reload can only be used together with -t");
+    }
     match load(&flags, surroundings) {
         Ok(start) => Invocation::Run(Box::new(start)),
         Err(reason) => program.refuse(&reason),
@@ -190,33 +195,60 @@ pub fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     }
 }
 
-/// As in nats-server a test looks at the file alone, and takes a warning for a failure.
+/// Exit code of a test that finds that a file cannot be reloaded, only started with.
+const EXIT_CODE_RESTART: u8 = 3;
+
+/// Reads files as a start does. As in nats-server a warning about the first is a failure, one about the file
+/// to be reloaded is not.
 fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings) -> Invocation {
     let Some(path) = flags.config_file() else {
         return program
             .refuse("must specify [-c, --config] option to check configuration file syntax");
     };
-    match load::load_file(&path, surroundings, flags.allow_unsupported()) {
-        Err(reason) => program.refuse(&reason),
+    let read = |path: &Path| load::load_file(path, surroundings, flags.allow_unsupported());
+    let mut notes = String::new();
+    let running = match read(&path) {
         Ok(loaded) if !loaded.warnings.is_empty() => {
-            let lines: String =
-                loaded.warnings.iter().map(|warning| format!("{warning}\n")).collect();
-            program.refuse(&lines)
+            return program.refuse(&lines(loaded.warnings));
         }
-        Ok(loaded) => {
-            if let Err(reason) = check_usable(&loaded.options) {
-                return program.refuse(&reason);
-            }
-            let notes: String =
-                loaded.unsupported.iter().map(|warning| format!("{warning}\n")).collect();
-            Invocation::TestConfig(format!(
-                "{notes}{}: configuration file {} is valid ({})\n",
-                program.name(),
-                path.display(),
-                loaded.options.config_digest,
-            ))
+        loaded => loaded.and_then(|loaded| test_options(loaded, flags, &mut notes)),
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(reason) => return program.refuse(&reason),
+    };
+    let (name, digest) = (program.name(), &running.config_digest);
+    let shown = path.display();
+    let mut result = format!("{name}: configuration file {shown} is valid ({digest})\n");
+    if let Some(path) = flags.test_reload_file() {
+        let new = read(&path).and_then(|loaded| test_options(loaded, flags, &mut notes));
+        let mut new = match new {
+            Ok(new) => new,
+            Err(reason) => return program.refuse(&reason),
+        };
+        changes::keep_running_values(&running, &mut new);
+        if let Err(reason) = changes::plan_reload(&running, &new) {
+            return program.refuse_with(&reason, EXIT_CODE_RESTART);
         }
+        let shown = path.display();
+        result += &format!("{name}: configuration file {shown} can be reloaded\n");
     }
+    Invocation::TestConfig(notes + &result)
+}
+
+/// The options of file and flags, if a server could start with them; `notes` gets a line for each option
+/// that is passed over.
+fn test_options(loaded: Loaded, flags: &Flags, notes: &mut String) -> Result<Options, String> {
+    let Loaded { mut options, mut unsupported, .. } = loaded;
+    unsupported.extend(flags.apply(&mut options)?);
+    load::validate(&options)?;
+    check_usable(&options)?;
+    notes.push_str(&lines(unsupported));
+    Ok(options)
+}
+
+fn lines(texts: Vec<String>) -> String {
+    texts.iter().map(|text| format!("{text}\n")).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ pub const SPECIALS: &[(&[&str], &str, &str)] = &[
     (&["c", "config"], "<file>", "Read this configuration file; flags win over it."),
     (&["t"], "", "Test the configuration file and exit."),
     (
+        &["test_reload"],
+        "<file>",
+        "With -t: test whether a server that runs with the file of -c could reload this one; exit code 3 \
+         if it takes a restart.",
+    ),
+    (
         &["sl", "signal"],
         "<command>[=<pid>]",
         "Send stop, quit, term, reopen, reload or ldm to a running server, named by process id, \
@@ -103,6 +109,11 @@ impl Flags {
     /// None when there is none, or an empty one.
     pub fn config_file(&self) -> Option<PathBuf> {
         self.value(&["c", "config"]).filter(|file| !file.is_empty()).map(PathBuf::from)
+    }
+
+    /// The file whose reload is to be tested.
+    pub fn test_reload_file(&self) -> Option<PathBuf> {
+        self.value(&["test_reload"]).filter(|file| !file.is_empty()).map(PathBuf::from)
     }
 
     pub fn allow_unsupported(&self) -> bool {

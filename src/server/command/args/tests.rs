@@ -413,6 +413,49 @@ fn a_tested_file_is_called_valid_with_its_digest_or_refused() {
 }
 
 #[test]
+fn a_tested_reload_is_possible_or_takes_a_restart() {
+    let mut files = Files::with("f.conf", "debug: true");
+    files.0.insert("live.conf".into(), b"debug: false\nping_interval: 5".to_vec());
+    files.0.insert("restart.conf".into(), b"max_subs: 5".to_vec());
+    files.0.insert("port.conf".into(), b"port: 5000".to_vec());
+    files.0.insert("broken.conf".into(), b"foo: 1".to_vec());
+    let test = |line: &str| invoke("nats-server", line, &files);
+    let refused = |line: &str| match test(line) {
+        Invocation::Refused(refusal) => (refusal.exit_code, refusal.stderr),
+        other => panic!("{line}: {other:?}"),
+    };
+    let Invocation::TestConfig(text) = test("-t -c f.conf --test_reload live.conf") else {
+        panic!("a warning does not keep a server from reloading");
+    };
+    let (valid, reloadable) = text.split_once('\n').expect("two lines");
+    assert!(valid.starts_with("nats-server: configuration file f.conf is valid (sha256:"));
+    assert_eq!(reloadable, "nats-server: configuration file live.conf can be reloaded\n");
+    let text = "nats-server: config reload not supported for MaxSubs: old=0, new=5\n";
+    assert_eq!(refused("-t -c f.conf --test_reload restart.conf"), (3, text.into()));
+    let text = "nats-server: broken.conf:1:0: unknown field \"foo\"\n\n";
+    assert_eq!(refused("-t -c f.conf --test_reload broken.conf"), (1, text.into()));
+    let text = "nats-server: --test_reload can only be used together with -t\n";
+    assert_eq!(refused("-c f.conf --test_reload live.conf"), (1, text.into()));
+    // Flags win over either file.
+    let same = test("-t -c f.conf -p 6000 --test_reload port.conf");
+    assert!(matches!(same, Invocation::TestConfig(_)));
+    assert_eq!(refused("-t -c f.conf --test_reload port.conf").0, 3);
+}
+
+#[test]
+fn a_test_finds_what_only_file_and_flags_together_show() {
+    let files = Files::with("f.conf", "lame_duck_duration: \"40s\"");
+    let Invocation::Refused(refusal) =
+        invoke("nats-server", "-t -c f.conf --lame_duck_grace_period 50s", &files)
+    else {
+        panic!("no server starts so");
+    };
+    let text = "nats-server: lame duck grace period (50s) should be strictly lower than lame duck \
+                duration (40s)\n";
+    assert_eq!((refusal.exit_code, refusal.stderr.as_str()), (1, text));
+}
+
+#[test]
 fn warnings_of_a_file_do_not_keep_the_server_from_starting() {
     let files = Files::with("f.conf", "ping_interval: 5");
     let Invocation::Run(start) = invoke("nats-server", "-c f.conf", &files) else {
