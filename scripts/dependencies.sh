@@ -1,32 +1,55 @@
 #!/usr/bin/env bash
-# Licences, sources and duplicates of all dependencies, by cargo-deny's checks that need no network.
+# Licences, sources and duplicates of all dependencies, and that none is unused; by hand also known advisories.
 #
-# cargo-deny itself is built once, into the cache that scripts/interop.sh has, because that takes minutes.
+# The tools are built once, into the cache that scripts/interop.sh has, because that takes minutes.
 set -euo pipefail
 
 readonly CARGO_DENY_VERSION=0.20.2
+readonly CARGO_MACHETE_VERSION=0.9.2
+readonly ADVISORIES=https://github.com/RustSec/advisory-db
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/dependencies.sh [--help]
+Usage: scripts/dependencies.sh [--advisories] [--help]
 
-Checks Cargo.lock against scripts/deny.toml. cargo-deny is taken from $MIDGE_INTEROP_CACHE, by default
-${XDG_CACHE_HOME:-$HOME/.cache}/midge-interop, and built there if it is missing or of another version.
+Checks Cargo.lock against scripts/deny.toml, by cargo-deny and without the network, and looks for dependencies that
+no code uses, by cargo-machete. Both are taken from $MIDGE_INTEROP_CACHE, by default
+${XDG_CACHE_HOME:-$HOME/.cache}/midge-interop, and built there if they are missing or of another version.
+
+  --advisories  instead: holds Cargo.lock against the RustSec advisories, fetched anew. Fails, and says so, where
+                their repository cannot be reached
 TEXT
 }
 
+advisories=no
 case "${1:-}" in
   "") ;;
+  --advisories) advisories=yes ;;
   --help) usage; exit 0 ;;
   *) echo "dependencies.sh: unknown option '$1' (see --help)" >&2; exit 2 ;;
 esac
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cache="${MIDGE_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/midge-interop}"
-program="$cache/bin/cargo-deny"
-if [ "$("$program" --version 2>/dev/null || true)" != "cargo-deny $CARGO_DENY_VERSION" ]; then
-  cargo install cargo-deny --version "$CARGO_DENY_VERSION" --locked --root "$cache"
-fi
+
+# installed NAME VERSION: builds a cargo tool into the cache unless it is there.
+installed() {
+  if [[ "$("$cache/bin/$1" --version 2>/dev/null || true)" != *"$2" ]]; then
+    cargo install "$1" --version "$2" --locked --root "$cache"
+  fi
+}
+
+installed cargo-deny "$CARGO_DENY_VERSION"
 cd "$root"
+if [[ $advisories == yes ]]; then
+  if ! git ls-remote --exit-code "$ADVISORIES" HEAD >/dev/null; then
+    echo "dependencies.sh: $ADVISORIES cannot be reached: advisories were NOT checked" >&2
+    exit 1
+  fi
+  "$cache/bin/cargo-deny" --config scripts/deny.toml check advisories
+  exit
+fi
+installed cargo-machete "$CARGO_MACHETE_VERSION"
 cargo fetch --locked
-"$program" --offline --config scripts/deny.toml check licenses sources bans
+"$cache/bin/cargo-deny" --offline --config scripts/deny.toml check licenses sources bans
+"$cache/bin/cargo-machete" --with-metadata .

@@ -106,7 +106,7 @@ pub struct ReportArguments {
 
 #[derive(Args, Debug, Clone)]
 pub struct TargetArguments {
-    /// nats://host:port, tls://host:port or unix:///path, with [user[:password]@] if need be
+    /// nats://host:port, tls://host:port or unix:///path, with user:password@ before the host if need be
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     pub server: String,
     /// Process of the server, for CPU time and memory; else found from the port

@@ -27,6 +27,9 @@ const OUTPUT_LINES_MAX: usize = 10;
 /// What a server that ended has written is there after this long; a child of its own may hold its output open.
 const OUTPUT_WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// Where rows of ports are looked for: Linux gives 32,768 and above to outgoing connections.
+const ROW_PORTS: std::ops::Range<u16> = 12_000..32_000;
+
 /// What stands in a command line for the place to listen at.
 const PORT: &str = "{port}";
 const UNIX: &str = "{unix}";
@@ -282,15 +285,16 @@ pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// As `free_port`, the first of `count` in a row.
+/// As `free_port`, the first of `count` in a row. They lie below those that the kernel gives to outgoing
+/// connections: of these thousands are taken for a minute after a run with as many connections.
 ///
 /// # Errors
 /// When there is no such row.
 pub fn free_port_run(count: u16) -> Result<u16, Failure> {
-    for _ in 0..100 {
-        let first = free_port()?;
+    for _ in 0..1000 {
+        let first = fastrand::u16(ROW_PORTS);
         let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if first.checked_add(count).is_some_and(|end| (first..end).all(free)) {
+        if (first..first.saturating_add(count)).all(free) {
             return Ok(first);
         }
     }
