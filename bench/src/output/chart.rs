@@ -2,7 +2,7 @@
 //! style sheet by class, so that one drawing serves light and dark.
 
 use crate::units::{nanoseconds_text, number_text};
-use std::fmt::Write;
+use maud::{Markup, html};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 340.0;
@@ -53,122 +53,85 @@ pub struct Chart {
 
 impl Chart {
     /// A figure element with the drawing and its legend; empty when there is nothing to draw.
-    pub fn to_html(&self) -> String {
+    pub fn draw(&self) -> Markup {
         let points = || self.lines.iter().flat_map(|line| &line.points);
-        let Some(x) = Mapping::new(&self.x, points().map(|point| point.0), LEFT, WIDTH - RIGHT)
-        else {
-            return String::new();
-        };
-        let Some(y) = Mapping::new(&self.y, points().map(|point| point.1), HEIGHT - BOTTOM, TOP)
-        else {
-            return String::new();
-        };
-        let mut svg = format!(
-            "<figure class=\"chart\"><figcaption>{}</figcaption>\n\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
-            escaped(&self.title),
-            escaped(&self.title)
-        );
-        self.draw_axes(&mut svg, &x, &y);
-        for line in &self.lines {
-            draw_line(&mut svg, line, &self.x, &self.y, &x, &y);
-        }
-        svg.push_str("</svg>\n<div class=\"legend\">");
-        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
-            put(
-                &mut svg,
-                format_args!(
-                    "<span class=\"key {}\"><svg viewBox=\"0 0 24 8\"><path class=\"line\" d=\"M0 4H24\"/></svg>{}</span>",
-                    line.class,
-                    escaped(&line.name)
-                ),
-            );
-        }
-        svg.push_str("</div></figure>\n");
-        svg
-    }
-
-    fn draw_axes(&self, svg: &mut String, x: &Mapping, y: &Mapping) {
-        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        for (value, label) in x.ticks(&self.x) {
-            let place = x.place(value);
-            put(
-                svg,
-                format_args!(
-                    "<path class=\"grid\" d=\"M{place:.1} {TOP}V{bottom}\"/>\
-                     <text class=\"tick\" x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
-                    bottom + 16.0
-                ),
-            );
-        }
-        for (value, label) in y.ticks(&self.y) {
-            let place = y.place(value);
-            put(
-                svg,
-                format_args!(
-                    "<path class=\"grid\" d=\"M{LEFT} {place:.1}H{right}\"/>\
-                     <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
-                    LEFT - 7.0,
-                    place + 4.0
-                ),
-            );
-        }
-        put(
-            svg,
-            format_args!(
-                "<path class=\"axis\" d=\"M{LEFT} {TOP}V{bottom}H{right}\"/>\
-                 <text class=\"axis-title\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-                 <text class=\"axis-title\" transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
-                (LEFT + right) / 2.0,
-                HEIGHT - 8.0,
-                escaped(&self.x.title),
-                (TOP + bottom) / 2.0,
-                escaped(&self.y.title)
-            ),
-        );
-    }
-}
-
-fn draw_line(
-    svg: &mut String,
-    line: &Line,
-    x_axis: &Axis,
-    y_axis: &Axis,
-    x: &Mapping,
-    y: &Mapping,
-) {
-    if line.points.is_empty() {
-        return;
-    }
-    let places: Vec<String> = line
-        .points
-        .iter()
-        .map(|point| format!("{:.1},{:.1}", x.place(point.0), y.place(point.1)))
-        .collect();
-    // What the pointer shows: one label per point, in the same order.
-    let labels: Vec<String> = line
-        .points
-        .iter()
-        .map(|point| format!("{}: {}", value_text(x_axis, point.0), value_text(y_axis, point.1)))
-        .collect();
-    put(
-        svg,
-        format_args!(
-            "<g class=\"{}\"><polyline class=\"line\" data-name=\"{}\" data-labels=\"{}\" points=\"{}\"/>",
-            line.class,
-            escaped(&line.name),
-            escaped(&labels.join("|")),
-            places.join(" ")
-        ),
-    );
-    if line.dots {
-        for place in &places {
-            if let Some((x, y)) = place.split_once(',') {
-                put(svg, format_args!("<circle class=\"dot\" cx=\"{x}\" cy=\"{y}\" r=\"4\"/>"));
+        let x = Mapping::new(&self.x, points().map(|point| point.0), LEFT, WIDTH - RIGHT);
+        let y = Mapping::new(&self.y, points().map(|point| point.1), HEIGHT - BOTTOM, TOP);
+        let (Some(x), Some(y)) = (x, y) else { return Markup::default() };
+        let drawn = || self.lines.iter().filter(|line| !line.points.is_empty());
+        html! {
+            figure class="chart" {
+                figcaption { (self.title) }
+                svg viewBox=(format_args!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
+                    (self.draw_axes(&x, &y))
+                    @for line in drawn() {
+                        (self.draw_line(line, &x, &y))
+                    }
+                }
+                div class="legend" {
+                    @for line in drawn() {
+                        span class={ "key " (line.class) } {
+                            svg viewBox="0 0 24 8" { path class="line" d="M0 4H24" {} }
+                            (line.name)
+                        }
+                    }
+                }
             }
         }
     }
-    svg.push_str("</g>\n");
+
+    fn draw_axes(&self, x: &Mapping, y: &Mapping) -> Markup {
+        let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let (middle_x, middle_y) = ((LEFT + right) / 2.0, (TOP + bottom) / 2.0);
+        html! {
+            @for (value, label) in x.ticks(&self.x) {
+                @let place = x.place(value);
+                path class="grid" d=(format_args!("M{place:.1} {TOP}V{bottom}")) {}
+                text class="tick" x=(rounded(place)) y=(rounded(bottom + 16.0)) text-anchor="middle" {
+                    (label)
+                }
+            }
+            @for (value, label) in y.ticks(&self.y) {
+                @let place = y.place(value);
+                path class="grid" d=(format_args!("M{LEFT} {place:.1}H{right}")) {}
+                text class="tick" x=(rounded(LEFT - 7.0)) y=(rounded(place + 4.0)) text-anchor="end" {
+                    (label)
+                }
+            }
+            path class="axis" d=(format_args!("M{LEFT} {TOP}V{bottom}H{right}")) {}
+            text class="axis-title" x=(rounded(middle_x)) y=(rounded(HEIGHT - 8.0))
+                text-anchor="middle" { (self.x.title) }
+            text class="axis-title" text-anchor="middle"
+                transform=(format_args!("translate(14 {middle_y:.1}) rotate(-90)")) { (self.y.title) }
+        }
+    }
+
+    fn draw_line(&self, line: &Line, x: &Mapping, y: &Mapping) -> Markup {
+        let place = |point: &(f64, f64)| (rounded(x.place(point.0)), rounded(y.place(point.1)));
+        let places: Vec<(String, String)> = line.points.iter().map(place).collect();
+        let joined: Vec<String> = places.iter().map(|(x, y)| format!("{x},{y}")).collect();
+        // For the pointer: one label per point, in the same order.
+        let label = |point: &(f64, f64)| {
+            format!("{}: {}", value_text(&self.x, point.0), value_text(&self.y, point.1))
+        };
+        let labels: Vec<String> = line.points.iter().map(label).collect();
+        html! {
+            g class=(line.class) {
+                polyline class="line" data-name=(line.name) data-labels=(labels.join("|"))
+                    points=(joined.join(" ")) {}
+                @if line.dots {
+                    @for (x, y) in &places {
+                        circle class="dot" cx=(x) cy=(y) r="4" {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A place on the drawing.
+fn rounded(place: f64) -> String {
+    format!("{place:.1}")
 }
 
 /// Where values of an axis are on the drawing.
@@ -269,15 +232,6 @@ fn value_text(axis: &Axis, value: f64) -> String {
     }
 }
 
-/// Text as it may stand in HTML.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    text.write_fmt(arguments).expect("writing to a string does not fail");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +248,7 @@ mod tests {
         for scale in [Scale::Linear, Scale::Log, Scale::Percentile] {
             let points: Vec<(f64, f64)> =
                 (1..=50).map(|i| (f64::from(i) * 2.0, f64::from(i * i))).collect();
-            let html = chart(scale, points).to_html();
+            let html = chart(scale, points).draw().into_string();
             let drawn = html.split(" points=\"").nth(1).unwrap().split('"').next().unwrap();
             assert_eq!(drawn.split(' ').count(), 50);
             assert_eq!(html.matches("<circle").count(), 50);
@@ -315,6 +269,6 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_gives_nothing() {
-        assert_eq!(chart(Scale::Linear, Vec::new()).to_html(), "");
+        assert_eq!(chart(Scale::Linear, Vec::new()).draw().into_string(), "");
     }
 }

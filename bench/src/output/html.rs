@@ -5,12 +5,13 @@ use crate::compare::relay_process;
 use crate::compare::statistics::{Decided, Spread};
 use crate::host::environment::Environment;
 use crate::load::{closed_loop, floor};
-use crate::output::chart::{Axis, Chart, Line, Scale, Unit, escaped};
+use crate::output::chart::{Axis, Chart, Line, Scale, Unit};
 use crate::output::console::{comparison_cells, figure_text, shown_name};
 use crate::output::document::Document;
 use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::result::RunResult;
 use crate::output::warnings;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
 const MIB: f64 = 1_048_576.0;
@@ -22,22 +23,35 @@ const SCRIPT: &str = include_str!("report.js");
 /// # Errors
 /// When a stored histogram is damaged.
 pub fn render(document: &Document) -> Result<String, Failure> {
-    let mut body = String::from("<h1>midge-bench report</h1>\n");
-    for warning in &document.warnings {
-        body.push_str(&format!("<p class=\"invalid\">{}</p>\n", escaped(warning)));
-    }
-    body.push_str(&facts(document));
-    body.push_str(&floor_section(document));
-    let workloads = workloads(document);
-    for workload in &workloads {
-        body.push_str(&workload_section(document, workload)?);
-    }
-    Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>midge-bench report</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}\
-         </main><div id=\"tip\" hidden></div>\n<script>\n{SCRIPT}</script></body></html>\n"
-    ))
+    let sections: Vec<Markup> = workloads(document)
+        .iter()
+        .map(|workload| workload_section(document, workload))
+        .collect::<Result<_, _>>()?;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "midge-bench report" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    h1 { "midge-bench report" }
+                    @for warning in &document.warnings {
+                        p class="invalid" { (warning) }
+                    }
+                    (facts(document))
+                    (floor_section(document))
+                    @for section in sections { (section) }
+                }
+                div id="tip" hidden {}
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    Ok(page.into_string())
 }
 
 /// The workloads that were run against servers, in the order they were run.
@@ -51,25 +65,26 @@ fn workloads(document: &Document) -> Vec<&str> {
     workloads
 }
 
-fn facts(document: &Document) -> String {
-    let mut rows = String::new();
-    let mut row = |name: &str, value: &str| {
-        rows.push_str(&format!("<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value)));
-    };
-    row("measured", &measured_text(document));
+fn facts(document: &Document) -> Markup {
+    let mut rows = vec![("measured".to_string(), measured_text(document))];
     for side in &document.sides {
         let name = if side.name.is_empty() { "server" } else { &side.name };
-        row(name, &format!("{} ({})", side.server, side.version));
+        rows.push((name.to_string(), format!("{} ({})", side.server, side.version)));
     }
     let environment: &Environment = &document.environment;
-    for (name, value) in environment.lines() {
-        row(name, &value);
-    }
+    rows.extend(environment.lines().into_iter().map(|(name, value)| (name.to_string(), value)));
     let words: Vec<String> = document.command_line.iter().map(|word| shell_word(word)).collect();
-    row("command", &words.join(" "));
-    format!(
-        "<details open><summary>Environment</summary><table class=\"facts\">{rows}</table></details>\n"
-    )
+    rows.push(("command".to_string(), words.join(" ")));
+    html! {
+        details open {
+            summary { "Environment" }
+            table class="facts" {
+                @for (name, value) in rows {
+                    tr { th { (name) } td { (value) } }
+                }
+            }
+        }
+    }
 }
 
 /// When: of one command that is a moment, of merged results a span of days.
@@ -90,10 +105,10 @@ fn measured_text(document: &Document) -> String {
     }
 }
 
-/// What the host alone does to a message that is due.
-fn floor_section(document: &Document) -> String {
+/// The part of the host alone in what a message that is due waits for.
+fn floor_section(document: &Document) -> Markup {
     let Some(floor) = document.runs.iter().find(|run| run.side == floor::SIDE) else {
-        return String::new();
+        return Markup::default();
     };
     let classes = ["floor-1", "floor-2", "floor-3", "floor-4"];
     let lines = floor.curves.iter().zip(classes).map(|((name, curve), class)| Line {
@@ -104,51 +119,49 @@ fn floor_section(document: &Document) -> String {
     });
     let chart =
         percentile_chart("Noise floor: no broker can be better than this host", lines.collect());
-    format!("<section><h2>Noise floor</h2>\n{}</section>\n", chart.to_html())
+    html! {
+        section {
+            h2 { "Noise floor" }
+            (chart.draw())
+        }
+    }
 }
 
-fn workload_section(document: &Document, workload: &str) -> Result<String, Failure> {
+fn workload_section(document: &Document, workload: &str) -> Result<Markup, Failure> {
     let runs: Vec<&RunResult> =
         document.runs.iter().filter(|run| run.workload == workload).collect();
-    let mut html = format!("<section><h2>{}</h2>\n", escaped(workload));
-    for run in runs.iter().filter(|run| !run.valid) {
-        html.push_str(&format!(
-            "<p class=\"invalid\">Invalid, left out: {} round {}: {}</p>\n",
-            escaped(&side_name(run)),
-            run.round + 1,
-            escaped(&run.faults.join("; "))
-        ));
-    }
-    for part in warnings::grouped(runs.iter().copied(), |run| &run.invalid_parts) {
-        html.push_str(&format!("<p class=\"invalid\">Invalid, left out: {}</p>\n", escaped(&part)));
-    }
-    html.push_str(&figures_table(document, workload, &runs));
-    for warning in
-        warnings::grouped(runs.iter().copied().filter(|run| run.valid), |run| &run.warnings)
-    {
-        html.push_str(&format!("<p class=\"warning\">{}</p>\n", escaped(&warning)));
-    }
+    let valid = || runs.iter().copied().filter(|run| run.valid);
     let sides = by_side(document, &runs);
-    html.push_str(&rounds_chart(&sides).to_html());
-    for chart in latency_charts(document, &sides)? {
-        html.push_str(&chart.to_html());
-    }
-    html.push_str(&load_chart(&sides).to_html());
-    html.push_str(
-        &series_chart(&sides, "server_cpu_cores", 1.0, "Server CPU over time", "cores").to_html(),
-    );
-    html.push_str(
-        &series_chart(
-            &sides,
-            "server_resident_bytes",
-            MIB,
-            "Server memory over time",
-            "MiB resident",
-        )
-        .to_html(),
-    );
-    html.push_str("</section>\n");
-    Ok(html)
+    let mut charts = vec![rounds_chart(&sides)];
+    charts.extend(latency_charts(document, &sides)?);
+    charts.push(load_chart(&sides));
+    charts.push(series_chart(&sides, "server_cpu_cores", 1.0, "Server CPU over time", "cores"));
+    charts.push(series_chart(
+        &sides,
+        "server_resident_bytes",
+        MIB,
+        "Server memory over time",
+        "MiB resident",
+    ));
+    Ok(html! {
+        section {
+            h2 { (workload) }
+            @for run in runs.iter().filter(|run| !run.valid) {
+                p class="invalid" {
+                    "Invalid, left out: " (side_name(run)) " round " (run.round + 1) ": "
+                    (run.faults.join("; "))
+                }
+            }
+            @for part in warnings::grouped(runs.iter().copied(), |run| &run.invalid_parts) {
+                p class="invalid" { "Invalid, left out: " (part) }
+            }
+            (figures_table(document, workload, &runs))
+            @for warning in warnings::grouped(valid(), |run| &run.warnings) {
+                p class="warning" { (warning) }
+            }
+            @for chart in &charts { (chart.draw()) }
+        }
+    })
 }
 
 fn side_name(run: &RunResult) -> String {
@@ -180,54 +193,60 @@ fn by_side<'a>(
         .collect()
 }
 
-fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> String {
-    let cells = |cells: &[String], tag: &str| -> String {
-        cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect()
-    };
+/// Figures of the raw relay that are shown beside those of a server.
+const RELAY_FIGURES: [&str; 4] =
+    ["messages_per_second", "server_cpu_us_per_message", "latency_p50_ns", "latency_p99_ns"];
+
+fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> Markup {
     let comparisons: Vec<_> =
         document.comparisons.iter().filter(|c| c.workload == workload).collect();
-    let mut rows = String::new();
-    if let ([a, b, ..], false) = (document.sides.as_slice(), comparisons.is_empty()) {
-        let better = format!("{} better by", a.name);
-        let header = ["figure", &a.name, "low - high", &b.name, "low - high", &better, "95 %"];
-        rows.push_str(&format!("<tr>{}</tr>", cells(&header.map(str::to_string), "th")));
-        for comparison in comparisons {
-            let class = match comparison.decided() {
-                Decided::Better => "win",
-                Decided::Worse => "lose",
-                Decided::Undecided | Decided::TooFewRounds => "tie",
-            };
-            rows.push_str(&format!(
-                "<tr class=\"{class}\">{}</tr>",
-                cells(&comparison_cells(comparison, ""), "td")
-            ));
-        }
-    } else if let Some(run) = runs.iter().find(|run| run.valid && run.side != relay_process::SIDE) {
-        for (name, figure) in run.figures_in_order() {
-            rows.push_str(&format!(
-                "<tr>{}</tr>",
-                cells(&[shown_name(name), figure_text(figure)], "td")
-            ));
+    let compared = document.sides.first_chunk::<2>().filter(|_| !comparisons.is_empty());
+    let single = runs.iter().find(|run| run.valid && run.side != relay_process::SIDE);
+    let relay = runs.iter().find(|run| run.valid && run.side == relay_process::SIDE);
+    html! {
+        div class="wide" {
+            table class="figures" {
+                @if let Some([a, b]) = compared {
+                    tr {
+                        th { "figure" }
+                        th { (a.name) } th { "low - high" }
+                        th { (b.name) } th { "low - high" }
+                        th { (a.name) " better by" } th { "95 %" }
+                    }
+                    @for comparison in comparisons {
+                        tr class=(decided_class(comparison.decided())) {
+                            @for cell in comparison_cells(comparison, "") { td { (cell) } }
+                        }
+                    }
+                } @else if let Some(run) = single {
+                    @for (name, figure) in run.figures_in_order() {
+                        tr { td { (shown_name(name)) } td { (figure_text(figure)) } }
+                    }
+                }
+                @if let Some(relay) = relay {
+                    tr class="beside" {
+                        td { "raw relay" }
+                        td colspan="6" { (relay_text(relay)) }
+                    }
+                }
+            }
         }
     }
-    if let Some(relay) = runs.iter().find(|run| run.side == relay_process::SIDE && run.valid) {
-        let shown: Vec<String> = [
-            "messages_per_second",
-            "server_cpu_us_per_message",
-            "latency_p50_ns",
-            "latency_p99_ns",
-        ]
-        .iter()
-        .filter_map(|name| {
-            Some(format!("{} {}", shown_name(name), figure_text(relay.figures.get(*name)?)))
-        })
-        .collect();
-        rows.push_str(&format!(
-            "<tr class=\"beside\"><td>raw relay</td><td colspan=\"6\">{}</td></tr>",
-            escaped(&shown.join(", "))
-        ));
+}
+
+fn decided_class(decided: Decided) -> &'static str {
+    match decided {
+        Decided::Better => "win",
+        Decided::Worse => "lose",
+        Decided::Undecided | Decided::TooFewRounds => "tie",
     }
-    format!("<div class=\"wide\"><table class=\"figures\">{rows}</table></div>\n")
+}
+
+fn relay_text(relay: &RunResult) -> String {
+    let shown = RELAY_FIGURES.iter().filter_map(|name| {
+        Some(format!("{} {}", shown_name(name), figure_text(relay.figures.get(*name)?)))
+    });
+    shown.collect::<Vec<String>>().join(", ")
 }
 
 /// One dot per round of the figure that matters most.
