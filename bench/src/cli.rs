@@ -1,26 +1,14 @@
 //! The flags.
 
 use crate::Failure;
-use crate::host::certificates::CertificateFiles;
-use crate::load::closed_loop::ClosedLoopPlan;
-use crate::load::connections::ConnectionsPlan;
 use crate::load::disturbance::Disturbance;
+use crate::load::endpoints::Mode;
 use crate::load::event_loop::Pacer;
-use crate::load::latency::{LatencyPlan, Mode};
-use crate::load::layout::Layout;
 use crate::load::schedule::Arrival;
-use crate::load::sweep::SweepPlan;
-use crate::load::throughput::ThroughputPlan;
 use crate::stalls::cases::Case;
-use crate::stalls::rounds::StallsPlan;
-use crate::stalls::stage::Contender;
 use crate::units::{
     CoreList, parse_duration, parse_duration_above_zero, parse_rate, parse_size, split_command_line,
 };
-use crate::wire::address::{Address, ServerUrl};
-use crate::wire::connection::Dialer;
-use crate::wire::credentials::Credentials;
-use crate::wire::tls::{self, TlsFiles};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -397,187 +385,6 @@ pub struct RelayArguments {
     pub frame_size: usize,
     #[arg(long)]
     pub queue: bool,
-}
-
-impl LoginArguments {
-    fn credentials(&self) -> Result<Credentials, Failure> {
-        if let (Some(user), Some(password)) = (&self.user, &self.password) {
-            return Ok(Credentials::User { user: user.clone(), password: password.clone() });
-        }
-        if let Some(token) = &self.token {
-            return Ok(Credentials::Token(token.clone()));
-        }
-        if let Some(nkey) = &self.nkey {
-            return Credentials::from_seed_or_file(nkey);
-        }
-        if let Some(path) = &self.creds {
-            return Credentials::from_credentials_file(path);
-        }
-        Ok(Credentials::None)
-    }
-
-    /// A dialer for an address, with these flags over what the URL says.
-    ///
-    /// # Errors
-    /// When a file of the flags cannot be used.
-    pub fn dialer(&self, url: &ServerUrl) -> Result<Dialer, Failure> {
-        self.dialer_with(url, None)
-    }
-
-    /// As `dialer`, for a server that was started with certificates of the harness's own making: they are
-    /// used unless the flags name others.
-    ///
-    /// # Errors
-    /// As `dialer`.
-    pub fn dialer_with(
-        &self,
-        url: &ServerUrl,
-        made: Option<&CertificateFiles>,
-    ) -> Result<Dialer, Failure> {
-        let mut dialer = Dialer::for_url(url);
-        let credentials = self.credentials()?;
-        if !matches!(credentials, Credentials::None) {
-            dialer.credentials = credentials;
-        }
-        let given = self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_insecure;
-        if given || matches!(url.address, Address::Tcp { tls: true, .. }) {
-            let mut files = TlsFiles {
-                authorities: self.tls_ca.clone(),
-                certificate: self.tls_cert.clone(),
-                key: self.tls_key.clone(),
-                insecure: self.tls_insecure,
-            };
-            if let Some(made) = made {
-                files.authorities.get_or_insert_with(|| made.authority.clone());
-                if files.certificate.is_none() && files.key.is_none() {
-                    files.certificate = Some(made.certificate.clone());
-                    files.key = Some(made.key.clone());
-                }
-            }
-            dialer.tls = Some(tls::settings(&files)?);
-        }
-        Ok(dialer)
-    }
-}
-
-impl ShapeArguments {
-    fn layout(&self) -> Layout {
-        // Digits and letters only, and new for each run: an earlier run's late messages are not ours.
-        let tag: String = std::iter::repeat_with(fastrand::alphanumeric).take(8).collect();
-        Layout {
-            publisher_count: usize::from(self.publishers),
-            subscriber_count: usize::from(self.subscribers),
-            subject_count: self.subjects as usize,
-            wildcard: self.wildcard,
-            queue: self.queue.then(|| "group".to_string()),
-            payload_size: self.payload,
-            subject_prefix: format!("bench.{tag}"),
-        }
-    }
-}
-
-impl ThroughputArguments {
-    pub fn plan(&self, pin_load: &CoreList) -> ThroughputPlan {
-        ThroughputPlan {
-            layout: self.shape.layout(),
-            warmup: self.time.warmup,
-            duration: self.time.duration,
-            messages_per_publisher: self.messages,
-            pin_load: self.time.pin_load.clone().unwrap_or_else(|| pin_load.clone()),
-            seed: self.time.seed,
-        }
-    }
-}
-
-impl LatencyArguments {
-    pub fn plan(&self, pin_load: &CoreList) -> LatencyPlan {
-        let pin_load = self.time.pin_load.clone().unwrap_or_else(|| pin_load.clone());
-        let late_limit = self.late_limit.unwrap_or(match self.pacer {
-            Pacer::Spin => Duration::from_micros(100),
-            Pacer::Sleep => Duration::from_millis(1),
-        });
-        LatencyPlan {
-            layout: self.shape.layout(),
-            mode: self.mode,
-            rate: self.rate,
-            arrival: self.arrival,
-            pacer: self.pacer,
-            warmup: self.time.warmup,
-            duration: self.time.duration,
-            load_threads: self.load_threads.map_or(pin_load.0.len().max(1), usize::from),
-            pin_load,
-            late_limit,
-            late_share_max: self.late_share_max,
-            seed: self.time.seed,
-            beside: self.beside,
-            pin_beside: self.pin_beside.clone().unwrap_or_default(),
-        }
-    }
-}
-
-impl LatencyCommand {
-    pub fn closed_plan(&self, pin_load: &CoreList) -> ClosedLoopPlan {
-        let plan = self.open_loop.plan(pin_load);
-        ClosedLoopPlan {
-            layout: plan.layout,
-            pacer: plan.pacer,
-            warmup: plan.warmup,
-            duration: plan.duration,
-            pin_load: plan.pin_load,
-            load_threads: plan.load_threads,
-            seed: plan.seed,
-        }
-    }
-}
-
-impl SweepArguments {
-    pub fn plan(&self, pin_load: &CoreList) -> SweepPlan {
-        SweepPlan {
-            latency: self.latency.plan(pin_load),
-            objective: self.objective,
-            objective_percentile: self.objective_percentile,
-            step_duration: self.step,
-        }
-    }
-}
-
-impl ConnectionsArguments {
-    pub fn plan(&self, pin_load: &CoreList) -> ConnectionsPlan {
-        ConnectionsPlan {
-            connection_count: self.connections,
-            subscriptions_each: self.subscriptions,
-            probe: self.probe.plan(pin_load),
-        }
-    }
-}
-
-impl StallsArguments {
-    pub fn plan(&self) -> StallsPlan {
-        let midge = |&count: &u16| Contender {
-            name: match count {
-                1 => "midge, 1 shard".to_string(),
-                count => format!("midge, {count} shards"),
-            },
-            program: self.midge.to_string_lossy().into_owned(),
-            shard_count: Some(usize::from(count)),
-        };
-        let mut contenders: Vec<Contender> = self.shards.iter().map(midge).collect();
-        contenders.push(Contender {
-            name: "nats-server".to_string(),
-            program: self.nats.to_string_lossy().into_owned(),
-            shard_count: None,
-        });
-        StallsPlan {
-            contenders,
-            cases: match self.cases.is_empty() {
-                true => Case::all().to_vec(),
-                false => self.cases.clone(),
-            },
-            rounds: self.rounds,
-            pin_server: self.pin_server.clone().unwrap_or_default(),
-            scale: self.scale,
-        }
-    }
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {

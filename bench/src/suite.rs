@@ -1,17 +1,4 @@
-//! Runs workloads as the flags describe them, and beside them what they are held against: the host's noise
-//! floor and the raw relay.
-
-use crate::Failure;
-use crate::cli::Workload;
-use crate::compare::relay_process;
-use crate::load::floor::{self, FloorPlan};
-use crate::load::latency::Mode;
-use crate::load::{closed_loop, connections, cores, latency, sweep, throughput};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
-use crate::units::CoreList;
-use crate::wire::connection::Dialer;
-use std::time::Duration;
+//! The ready sets of workloads.
 
 /// The ready sets of `compare --suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,102 +73,10 @@ impl SuiteName {
     }
 }
 
-/// What holds for every workload of a command.
-#[derive(Clone, Debug, Default)]
-pub struct Setting {
-    pub pin_load: CoreList,
-    pub pin_server: CoreList,
-    /// Of each meter of the floor; none without it.
-    pub floor: Option<Duration>,
-}
-
-impl Setting {
-    /// Runs one workload against one server.
-    ///
-    /// # Errors
-    /// When it cannot be run at all.
-    pub fn execute(
-        &self,
-        workload: &Workload,
-        dialer: &Dialer,
-        server: Result<u32, String>,
-        progress: &Progress,
-    ) -> Result<RunResult, Failure> {
-        let pin = &self.pin_load;
-        let mut result = match workload {
-            Workload::Throughput(arguments) => {
-                throughput::run(dialer, &arguments.plan(pin), server, progress)
-            }
-            Workload::Latency(arguments) if arguments.closed_loop => {
-                closed_loop::run(dialer, &arguments.closed_plan(pin), server, progress)
-            }
-            Workload::Latency(arguments) => {
-                latency::run(dialer, &arguments.open_loop.plan(pin), server, progress)
-            }
-            Workload::Sweep(arguments) => {
-                sweep::run(dialer, &arguments.plan(pin), &server, progress)
-            }
-            Workload::Connections(arguments) => {
-                connections::run(dialer, &arguments.plan(pin), &server, progress)
-            }
-        }?;
-        cores::judge(&mut result, workload.time().core_taken_max);
-        Ok(result)
-    }
-
-    /// The noise floor, if it is wanted.
-    ///
-    /// # Errors
-    /// When a meter cannot be run.
-    pub fn measure_floor(&self, progress: &Progress) -> Result<Option<RunResult>, Failure> {
-        let Some(duration) = self.floor else { return Ok(None) };
-        let plan = FloorPlan {
-            duration,
-            pin_load: self.pin_load.clone(),
-            pin_server: self.pin_server.clone(),
-        };
-        floor::run(&plan, progress).map(Some)
-    }
-
-    /// The same workload through the raw relay on the server's cores: the ceiling of throughput and the
-    /// floor of one-way latency. Other workloads need a broker that understands them.
-    ///
-    /// # Errors
-    /// When the relay cannot be run.
-    pub fn reference(
-        &self,
-        workload: &Workload,
-        progress: &Progress,
-    ) -> Result<Option<RunResult>, Failure> {
-        if self.floor.is_none() {
-            return Ok(None);
-        }
-        let (layout, seed) = match workload {
-            Workload::Throughput(arguments) => {
-                (arguments.plan(&self.pin_load).layout, arguments.time.seed)
-            }
-            Workload::Latency(arguments) if arguments.open_loop.mode == Mode::OneWay => {
-                let arguments = &arguments.open_loop;
-                (arguments.plan(&self.pin_load).layout, arguments.time.seed)
-            }
-            _ => return Ok(None),
-        };
-        let Some(relay) = relay_process::start(&layout, seed, &self.pin_server)? else {
-            return Ok(None);
-        };
-        progress.set_prefix(relay_process::SIDE);
-        let server = Ok(relay.process_id());
-        let result = self.execute(workload, &relay.dialer(), server, progress);
-        progress.set_prefix("");
-        let mut result = result?;
-        result.side = relay_process::SIDE.to_string();
-        Ok(Some(result))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Workload;
     use clap::ValueEnum;
     use std::time::Duration;
 

@@ -4,10 +4,12 @@ mod support;
 
 use midge_bench::host::clock::now_ns;
 use midge_bench::load::disturbance::Disturbance;
+use midge_bench::load::endpoints::Mode;
 use midge_bench::load::event_loop::{
     Common, LoadThread, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
 };
-use midge_bench::load::latency::{self, LatencyPlan, Mode};
+use midge_bench::load::latency::{self, LatencyPlan};
+use midge_bench::load::run::Times;
 use midge_bench::load::schedule::{Arrival, Schedule};
 use midge_bench::load::tracker::OrderTracker;
 use midge_bench::output::progress::Progress;
@@ -137,19 +139,17 @@ fn what_the_generator_sends_late_is_late_in_the_latency_too() {
         tracker: None,
     };
     let role = ReceiverRole::Measure(OrderTracker::new(1, &[true]));
-    let start_ns = now_ns();
+    let times = Times::from_now(0, Duration::ZERO, Duration::from_millis(100));
     let common = Common {
-        start_ns,
-        measure_from_ns: start_ns,
-        end_ns: start_ns + 100_000_000,
+        times,
         pacer: Pacer::Spin,
         sent: vec![AtomicU64::new(0)],
         sending_threads: AtomicUsize::new(1),
     };
-    while now_ns() < common.end_ns {
+    while now_ns() < times.end_ns {
         std::thread::yield_now();
     }
-    let schedule = Schedule::new(Arrival::Constant, 1000.0, start_ns, 1);
+    let schedule = Schedule::new(Arrival::Constant, 1000.0, times.start_ns, 1);
     let receivers = vec![Receiver { connection: receiver, role }];
     let measured = LoadThread::new(&common, Some(schedule), vec![sender], receivers).run();
     assert!(measured.failure.is_none(), "{:?}", measured.failure);

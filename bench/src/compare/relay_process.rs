@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::host::interrupt;
 use crate::host::spawn::spawn_pinned;
+use crate::load::kinds;
 use crate::load::layout::Layout;
 use crate::output::result::{Better, RunResult};
 use crate::units::CoreList;
@@ -104,7 +105,7 @@ pub fn add_share(result: &mut RunResult, ceiling: &RunResult) {
             ));
         }
     }
-    if result.kind == "throughput"
+    if result.kind == kinds::THROUGHPUT
         && let (Some(own), Some(least)) =
             (result.value("server_cpu_us_per_message"), ceiling.value("server_cpu_us_per_message"))
         && own > 0.0

@@ -9,7 +9,7 @@ use crate::host::process_finder::listener_process;
 use crate::host::spawn::{self, StartedServer};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
-use crate::suite::Setting;
+use crate::setting::Setting;
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 

@@ -8,18 +8,17 @@
 use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, Watch};
-use crate::host::interrupt;
-use crate::host::pin;
-use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
-use crate::load::cores::{self, Span};
+use crate::host::{interrupt, pin};
+use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{
     Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
     register_sockets, respond, sleep_until_ready,
 };
-use crate::load::latency::{self, Mode};
 use crate::load::layout::Layout;
-use crate::load::throughput::Counter;
+use crate::load::run::{Run, Times, Window};
+use crate::load::shared::{Counter, total};
 use crate::load::tracker::Counts;
+use crate::load::{cores, kinds};
 use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
@@ -38,8 +37,7 @@ const UNFLUSHED_WAIT_NS: u64 = 100_000;
 /// Above this share of its time at work a load thread may be what limits the rate.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
-/// The kind of these runs, and the name of their histogram.
-pub const KIND: &str = "closed-loop";
+/// The name of the histogram of these runs.
 pub const CURVE: &str = "round trip, closed loop";
 
 #[derive(Clone, Debug)]
@@ -56,9 +54,7 @@ pub struct ClosedLoopPlan {
 
 /// What the threads of a run share.
 struct Common {
-    start_ns: u64,
-    measure_from_ns: u64,
-    end_ns: u64,
+    times: Times,
     pacer: Pacer,
     /// Per thread: replies so far.
     replied: Vec<Counter>,
@@ -82,14 +78,6 @@ struct Measured {
     failure: Option<Failure>,
 }
 
-/// A look at what is measured, for the borders of the window.
-struct Snapshot {
-    time_ns: u64,
-    replied: u64,
-    server: Option<Border>,
-    generator: Option<Sample>,
-}
-
 /// Runs it once against the server behind `dialer`.
 ///
 /// # Errors
@@ -109,32 +97,26 @@ pub fn run(
     if layout.publisher_count == 0 || layout.subscriber_count == 0 {
         return Err(Failure::new("requests need a requester and a responder at least"));
     }
-    let mut result = RunResult::new(KIND, &format!("request {}", layout.label()));
-    result.warn(format!(
+    let label = format!("request {}", layout.label());
+    let mut run = Run::begin(kinds::CLOSED_LOOP, &label, server, progress).with_generator();
+    run.result.warn(format!(
         "closed loop: each of {} requesters waits for its reply before it asks again, so a stall of the \
          server shows in few round trips; `latency` without --closed-loop shows it in all that were due",
         layout.publisher_count
     ));
-    let sampler = result.server_process(server).map(Sampler::start);
-    let before = sampler.as_ref().and_then(Sampler::border_now);
-    let mut generator = ServerProcess::open(std::process::id()).ok();
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
-    let receivers = latency::open_receivers(dialer, layout, Mode::Request, thread_count)?;
-    let senders =
-        latency::open_senders(dialer, layout, Mode::Request, plan.seed, thread_count, &mut result)?;
-    let start_ns = now_ns() + START_DELAY_NS;
-    let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
+    let mode = Mode::Request;
+    let receivers = open_receivers(dialer, layout, mode, thread_count)?;
+    let senders = open_senders(dialer, layout, mode, plan.seed, thread_count, &mut run.result)?;
+    let times = Times::from_now(START_DELAY_NS, plan.warmup, plan.duration);
     let common = Common {
-        start_ns,
-        measure_from_ns,
-        end_ns: measure_from_ns + plan.duration.as_nanos() as u64,
+        times,
         pacer: plan.pacer,
         replied: (0..thread_count).map(|_| Counter::default()).collect(),
         requesting_threads: AtomicUsize::new(thread_count),
     };
-    let mut borders = None;
-    let measured: Vec<Measured> = std::thread::scope(|scope| {
+    let (window, measured) = std::thread::scope(|scope| {
         let common = &common;
         let threads: Vec<_> = senders
             .into_iter()
@@ -147,40 +129,20 @@ pub fn run(
                 })
             })
             .collect();
-        let mut snapshot = || Snapshot {
-            server: sampler.as_ref().and_then(Sampler::border_now),
-            generator: generator.as_mut().and_then(ServerProcess::sample),
-            replied: common.replied.iter().map(|count| count.0.load(Ordering::Relaxed)).sum(),
-            time_ns: now_ns(),
-        };
-        let finished = || threads.iter().any(|thread| thread.is_finished());
-        latency::wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
-        let from = snapshot();
-        latency::wait_until(common.end_ns, "requests", plan.duration, progress, finished);
-        borders = Some((from, snapshot()));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+        let ended = || threads.iter().any(|thread| thread.is_finished());
+        let window = run.measure(&times, || total(&common.replied), ended);
+        let measured: Vec<Measured> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| panicked()))
+            .collect();
+        (window, measured)
     });
-    if let Some((from, until)) = borders {
-        let load: Vec<ThreadUse> =
-            measured.iter().filter_map(|thread| thread.core_use.clone()).collect();
-        let sampler = sampler.as_ref();
-        let after = sampler.and_then(Sampler::border_now);
-        let use_of = |from: &Option<Border>, until: &Option<Border>| {
-            cores::server_use(sampler, from.as_ref(), until.as_ref())
-        };
-        let window = Span { load: load.clone(), server: use_of(&from.server, &until.server) };
-        let whole = Span { load, server: use_of(&before, &after) };
-        let (of_generator, of_server) = cores::taken_of(&window, &whole);
-        cores::report(&mut result, of_generator, of_server);
-        report(&mut result, plan, &from, &until, measured);
-    }
-    if let Some(sampler) = sampler {
-        result.add_server_series(&sampler.finish());
-    }
-    if interrupt::requested() {
-        result.warn("interrupted: shorter than asked for".to_string());
-    }
-    Ok(result)
+    let load: Vec<ThreadUse> =
+        measured.iter().filter_map(|thread| thread.core_use.clone()).collect();
+    let (of_generator, of_server) = run.cores_taken(&window, load.clone(), load);
+    cores::report(&mut run.result, of_generator, of_server);
+    report(&mut run.result, plan, &window, measured);
+    Ok(run.finish())
 }
 
 fn panicked() -> Measured {
@@ -250,7 +212,7 @@ impl<'a> LoadThread<'a> {
 
     fn turn_until_done(&mut self, requesting: &mut bool) -> Result<(), Failure> {
         let epoll = self.register_sockets()?;
-        while now_ns() < self.common.start_ns {
+        while now_ns() < self.common.times.start_ns {
             std::thread::sleep(Duration::from_nanos(START_DELAY_NS / 20));
         }
         for place in 0..self.requesters.len() {
@@ -294,9 +256,7 @@ impl<'a> LoadThread<'a> {
                     }
                 }
             }
-            let in_window =
-                began_ns >= self.common.measure_from_ns && began_ns < self.common.end_ns;
-            if handled > 0 && in_window {
+            if handled > 0 && self.common.times.measures(began_ns) {
                 self.busy_ns += now_ns() - began_ns;
             }
         }
@@ -309,12 +269,12 @@ impl<'a> LoadThread<'a> {
     }
 
     fn is_over(&self, now: u64) -> bool {
-        now >= self.common.end_ns || interrupt::requested()
+        now >= self.common.times.end_ns || interrupt::requested()
     }
 
     /// Every reply is there, or nothing has come for so long that the rest is lost.
     fn nothing_awaited(&self, now: u64) -> bool {
-        let since = self.last_received_ns.max(self.common.end_ns.min(now));
+        let since = self.last_received_ns.max(self.common.times.end_ns.min(now));
         now.saturating_sub(since) > QUIET_NS_MAX
             || self.requesters.iter().all(|requester| requester.awaited.is_none())
     }
@@ -324,7 +284,7 @@ impl<'a> LoadThread<'a> {
             return UNFLUSHED_WAIT_NS;
         }
         // Past the end threads look at each other, not only at their sockets.
-        let until_end_ns = self.common.end_ns.saturating_sub(now).max(UNFLUSHED_WAIT_NS);
+        let until_end_ns = self.common.times.end_ns.saturating_sub(now).max(UNFLUSHED_WAIT_NS);
         until_end_ns.min(SLEEP_NS_MAX)
     }
 
@@ -393,7 +353,7 @@ impl<'a> LoadThread<'a> {
             if *awaited == Some(sequence) {
                 *awaited = None;
                 answered = true;
-                if sent_ns >= common.measure_from_ns && sent_ns < common.end_ns {
+                if common.times.measures(sent_ns) {
                     round_trip.saturating_record(received_ns.saturating_sub(sent_ns).max(1));
                 }
             }
@@ -414,8 +374,7 @@ impl<'a> LoadThread<'a> {
 fn report(
     result: &mut RunResult,
     plan: &ClosedLoopPlan,
-    from: &Snapshot,
-    until: &Snapshot,
+    window: &Window<u64>,
     measured: Vec<Measured>,
 ) {
     let mut round_trip = new_histogram();
@@ -431,8 +390,8 @@ fn report(
             result.invalidate(failure.to_string());
         }
     }
-    let window_ns = (until.time_ns - from.time_ns).max(1) as f64;
-    let replied = (until.replied - from.replied) as f64;
+    let window_ns = window.length_ns() as f64;
+    let replied = (window.until.counts - window.from.counts) as f64;
     result.seconds = window_ns / 1e9;
     result.figure("requests_per_second", replied / window_ns * 1e9, "1/s", Better::Higher);
     let requesters = plan.layout.publisher_count as f64;
@@ -454,22 +413,18 @@ fn report(
         let value = round_trip.value_at_quantile(percentile / 100.0) as f64;
         result.figure(&format!("round_trip_{name}_ns"), value, "ns", Better::Lower);
     }
-    let cpu_ns_of = |from: Option<Sample>, until: Option<Sample>| -> Option<f64> {
-        Some(until?.cpu_ns.saturating_sub(from?.cpu_ns) as f64)
-    };
-    let sample = |border: &Option<Border>| border.as_ref().map(|border| border.sample);
-    let server_ns = cpu_ns_of(sample(&from.server), sample(&until.server));
-    if let Some(cpu_ns) = server_ns {
-        let per_request = cpu_ns / 1e3 / replied;
+    let server = window.server_cpu();
+    if let Some(cpu) = server {
+        let per_request = cpu.ns / 1e3 / replied;
         result.figure("server_cpu_us_per_request", per_request, "us", Better::Lower);
-        result.figure("server_cores_busy", cpu_ns / window_ns, "cores", Better::Neither);
+        result.figure("server_cores_busy", cpu.cores, "cores", Better::Neither);
     }
-    if let Some(cpu_ns) = cpu_ns_of(from.generator, until.generator) {
-        result.figure("generator_cores_busy", cpu_ns / window_ns, "cores", Better::Neither);
+    if let Some(cpu) = window.generator_cpu() {
+        result.figure("generator_cores_busy", cpu.cores, "cores", Better::Neither);
     }
     let busy = busy_ns_max as f64 / window_ns;
     result.figure("generator_busy_share", busy, "", Better::Neither);
-    if busy > BUSY_SHARE_MAX && server_ns.is_some_and(|cpu_ns| cpu_ns / window_ns < 0.9) {
+    if busy > BUSY_SHARE_MAX && server.is_some_and(|cpu| cpu.cores < 0.9) {
         result.warn(format!(
             "a load thread was at work {:.0} % of the time and the server less: the rate is the generator's \
              limit, read the CPU time per request, or add --load-threads",

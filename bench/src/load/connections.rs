@@ -5,8 +5,8 @@ use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::server_process::{Sample, ServerProcess};
 use crate::host::{descriptors, interrupt};
-use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
+use crate::load::{cores, kinds};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
@@ -43,7 +43,7 @@ pub fn run(
 ) -> Result<RunResult, Failure> {
     let label =
         format!("{} with {} subscriptions each", plan.connection_count, plan.subscriptions_each);
-    let mut result = RunResult::new("connections", &label);
+    let mut result = RunResult::new(kinds::CONNECTIONS, &label);
     let wanted = within_descriptor_limit(plan.connection_count, &mut result)?;
     let mut process = result.server_process(server.clone());
     probe(dialer, plan, server, progress, "before", &mut result)?;

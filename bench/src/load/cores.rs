@@ -2,7 +2,7 @@
 
 use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::server_process::{Border, Sampler};
-use crate::load::closed_loop;
+use crate::load::kinds;
 use crate::output::result::{Better, RunResult};
 
 pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
@@ -60,7 +60,7 @@ pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
 /// A run whose server, or whose generator where nothing else says how it did, waited for its cores for more than
 /// the limit is not valid. The open loop's generator is judged by its late sends.
 pub fn judge(result: &mut RunResult, taken_max: f64) {
-    let by_cores = ["throughput", closed_loop::KIND].contains(&result.kind.as_str());
+    let by_cores = [kinds::THROUGHPUT, kinds::CLOSED_LOOP].contains(&result.kind.as_str());
     for (figure, whose, flag, judged) in [
         (GENERATOR_FIGURE, "the generator", "--pin-load", by_cores),
         (SERVER_FIGURE, "the server", "--pin-server of `compare`", true),

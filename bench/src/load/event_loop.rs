@@ -7,6 +7,7 @@ use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
+use crate::load::run::Times;
 use crate::load::schedule::Schedule;
 use crate::load::tracker::OrderTracker;
 use crate::output::percentiles::new_histogram;
@@ -44,10 +45,8 @@ pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// What all load threads of a run agree on.
 pub struct Common {
-    pub start_ns: u64,
-    /// Messages due before this are warm-up: sent and counted, not in the histograms.
-    pub measure_from_ns: u64,
-    pub end_ns: u64,
+    /// Messages due before the window are warm-up: sent and counted, not in the histograms.
+    pub times: Times,
     pub pacer: Pacer,
     /// Per publisher: how many were sent.
     pub sent: Vec<AtomicU64>,
@@ -208,7 +207,7 @@ impl<'a> LoadThread<'a> {
         let mut turn = 0u32;
         loop {
             let now = now_ns();
-            if now > self.common.start_ns {
+            if now > self.common.times.start_ns {
                 let pause_ns = now - last_look_ns;
                 self.measured.pause_ns_max = self.measured.pause_ns_max.max(pause_ns);
             }
@@ -273,7 +272,7 @@ impl<'a> LoadThread<'a> {
         // However far behind, the sockets are looked at between two batches.
         for _ in 0..BATCH_MAX {
             if due_ns > now
-                || due_ns >= common.end_ns
+                || due_ns >= common.times.end_ns
                 || self.measured.gave_up
                 || interrupt::requested()
             {
@@ -286,7 +285,7 @@ impl<'a> LoadThread<'a> {
             }
             self.next_sender = (self.next_sender + 1) % sender_count;
             push_frame(sender, due_ns);
-            if due_ns >= common.measure_from_ns {
+            if due_ns >= common.times.measure_from_ns {
                 self.measured.sent_count += 1;
                 if sender.held_back {
                     self.measured.held_back_count += 1;
@@ -314,14 +313,15 @@ impl<'a> LoadThread<'a> {
             common.sent[usize::from(sender.index)].store(sender.sequence, Ordering::Release);
         }
         let nothing_waits = self.senders.iter().all(|sender| sender.outgoing.is_empty());
-        let give_up_ns = common.end_ns + GIVE_UP_NS.max(common.end_ns - common.measure_from_ns);
-        if now > give_up_ns && due_ns < common.end_ns {
+        let give_up_ns = common.times.end_ns
+            + GIVE_UP_NS.max(common.times.end_ns - common.times.measure_from_ns);
+        if now > give_up_ns && due_ns < common.times.end_ns {
             self.measured.gave_up = true;
         }
         if now > give_up_ns + QUIET_NS_MAX && !nothing_waits {
             return Err(Failure::new("the server does not take what was sent long ago"));
         }
-        let over = due_ns >= common.end_ns || self.measured.gave_up || interrupt::requested();
+        let over = due_ns >= common.times.end_ns || self.measured.gave_up || interrupt::requested();
         if over && nothing_waits {
             self.schedule = None;
             // Release, with the acquire in `is_finished`: who sees the zero sees all `sent`.
@@ -362,7 +362,7 @@ impl<'a> LoadThread<'a> {
             match (read_stamp(payload), read_intended_time(payload)) {
                 (Some((publisher, sequence)), Some(due_ns)) => {
                     tracker.record(publisher, sequence);
-                    if due_ns >= common.measure_from_ns && due_ns < common.end_ns {
+                    if common.times.measures(due_ns) {
                         latency.saturating_record(received_ns.saturating_sub(due_ns).max(1));
                     }
                 }
@@ -402,7 +402,7 @@ impl<'a> LoadThread<'a> {
         if self.schedule.is_some() || self.common.sending_threads.load(Ordering::Acquire) > 0 {
             return false;
         }
-        let since = self.last_received_ns.max(self.common.end_ns.min(now));
+        let since = self.last_received_ns.max(self.common.times.end_ns.min(now));
         if now.saturating_sub(since) > QUIET_NS_MAX {
             return true;
         }

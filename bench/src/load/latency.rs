@@ -4,41 +4,31 @@
 use crate::Failure;
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, taken_share};
-use crate::host::interrupt;
-use crate::host::pin;
-use crate::host::server_process::{Border, Sampler};
-use crate::load::cores::{self, GENERATOR_FIGURE, Span};
+use crate::host::{interrupt, pin};
+use crate::load::cores::{self, GENERATOR_FIGURE};
 use crate::load::disturbance::{self, Disturbance};
-use crate::load::event_loop::{
-    Common, LoadThread, Measured, Outgoing, Pacer, Receiver, ReceiverRole, Sender,
-};
+use crate::load::endpoints::{Mode, open_receivers, open_senders};
+use crate::load::event_loop::{Common, LoadThread, Measured, Pacer};
+use crate::load::kinds;
 use crate::load::layout::Layout;
+use crate::load::run::{Run, Times, Window};
 use crate::load::schedule::{Arrival, Schedule};
-use crate::load::tracker::{Counts, OrderTracker};
+use crate::load::tracker::Counts;
 use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::{CoreList, nanoseconds_text, number_text};
-use crate::wire::connection::{Dialer, Role};
-use crate::wire::frames::{TIMED_STAMP_SIZE, frame};
+use crate::wire::connection::Dialer;
+use crate::wire::frames::TIMED_STAMP_SIZE;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The schedule starts this long after the threads do, so that none starts late.
 const START_DELAY_NS: u64 = 50_000_000;
-const READ_SIZE: usize = 64 * 1024;
 /// When others had the generator's core for more than this share of the time, they are the cause of its late
 /// sends.
 const CORE_TAKEN_MAX: f64 = 0.005;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mode {
-    /// Publisher to subscriber, both in this process, on one clock.
-    OneWay,
-    /// Requester to responder and back; the responder is in this process too.
-    Request,
-}
 
 #[derive(Clone, Debug)]
 pub struct LatencyPlan {
@@ -102,28 +92,22 @@ pub fn run(
             "queue groups are counted by `throughput`, not by one-way latency",
         ));
     }
-    let mut result = RunResult::new("latency", &plan.label());
-    let sampler = result.server_process(server).map(Sampler::start);
-    let before = sampler.as_ref().and_then(Sampler::border_now);
+    let mut run = Run::begin(kinds::LATENCY, &plan.label(), server, progress);
     let thread_count =
         plan.load_threads.clamp(1, layout.publisher_count.max(layout.subscriber_count));
     let receivers = open_receivers(dialer, layout, plan.mode, thread_count)?;
-    let senders = open_senders(dialer, layout, plan.mode, plan.seed, thread_count, &mut result)?;
+    let senders =
+        open_senders(dialer, layout, plan.mode, plan.seed, thread_count, &mut run.result)?;
     let sending = senders.iter().filter(|senders| !senders.is_empty()).count();
-    let start_ns = now_ns() + START_DELAY_NS;
-    let measure_from_ns = start_ns + plan.warmup.as_nanos() as u64;
+    let times = Times::from_now(START_DELAY_NS, plan.warmup, plan.duration);
     let common = Common {
-        start_ns,
-        measure_from_ns,
-        end_ns: measure_from_ns + plan.duration.as_nanos() as u64,
+        times,
         pacer: plan.pacer,
         sent: (0..layout.publisher_count).map(|_| AtomicU64::new(0)).collect(),
         sending_threads: AtomicUsize::new(sending),
     };
-    let mut borders: (Option<Border>, Option<Border>) = (None, None);
     let stop = AtomicBool::new(false);
-    let mut disturbed = None;
-    let measured: Vec<Measured> = std::thread::scope(|scope| {
+    let (window, measured, disturbed) = std::thread::scope(|scope| {
         let common = &common;
         let threads: Vec<_> = senders
             .into_iter()
@@ -135,7 +119,8 @@ pub fn run(
                 let phase_ns = (1e9 / plan.rate * index as f64) as u64;
                 let schedule = (!senders.is_empty()).then(|| {
                     let seed = plan.seed + index as u64;
-                    Schedule::new(plan.arrival, plan.rate * share, start_ns + phase_ns, seed)
+                    let start_ns = times.start_ns + phase_ns;
+                    Schedule::new(plan.arrival, plan.rate * share, start_ns, seed)
                 });
                 scope.spawn(move || {
                     pin::pin_load_thread(&plan.pin_load, index);
@@ -143,135 +128,35 @@ pub fn run(
                 })
             })
             .collect();
-        let border = || sampler.as_ref().and_then(Sampler::border_now);
-        let finished = || threads.iter().any(|thread| thread.is_finished());
         let stop = &stop;
         let disturber = plan.beside.map(|kind| {
             let prefix = &plan.layout.subject_prefix;
             let cores = &plan.pin_beside;
             (kind, scope.spawn(move || disturbance::run(dialer, kind, prefix, cores, stop)))
         });
-        wait_until(common.measure_from_ns, "warm-up", plan.warmup, progress, finished);
-        borders.0 = border();
-        wait_until(common.end_ns, "latency", plan.duration, progress, finished);
-        borders.1 = border();
+        let ended = || threads.iter().any(|thread| thread.is_finished());
+        let window = run.measure(&times, || (), ended);
         stop.store(true, Ordering::Relaxed);
-        disturbed = disturber.and_then(|(kind, thread)| Some((kind, thread.join().ok()?)));
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        let disturbed = disturber.and_then(|(kind, thread)| Some((kind, thread.join().ok()?)));
+        let measured: Vec<Measured> =
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+        (window, measured, disturbed)
     });
-    let after = sampler.as_ref().and_then(Sampler::border_now);
-    let server_use = [(&borders.0, &borders.1), (&before, &after)]
-        .map(|(from, until)| cores::server_use(sampler.as_ref(), from.as_ref(), until.as_ref()));
-    report(&mut result, plan, &common, measured, borders, server_use);
+    report(&mut run, plan, &common, measured, &window);
     if let Some((kind, disturbed)) = disturbed {
-        disturbed.report(kind, &mut result);
+        disturbed.report(kind, &mut run.result);
     }
-    if let Some(sampler) = sampler {
-        result.add_server_series(&sampler.finish());
-    }
-    Ok(result)
-}
-
-/// The receiving connections of each load thread: subscribers, or the responders of requests.
-pub(super) fn open_receivers(
-    dialer: &Dialer,
-    layout: &Layout,
-    mode: Mode,
-    thread_count: usize,
-) -> Result<Vec<Vec<Receiver>>, Failure> {
-    let read_size = READ_SIZE.max(4 * layout.payload_size);
-    let mut threads: Vec<Vec<Receiver>> = (0..thread_count).map(|_| Vec::new()).collect();
-    for index in 0..layout.subscriber_count {
-        let mut connection =
-            dialer.connect_as(Role::Subscriber, index, "midge-bench receiver", read_size)?;
-        let (subjects, queue, role) = match mode {
-            Mode::OneWay => {
-                let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
-                (layout.subscription_subjects(index), None, ReceiverRole::Measure(tracker))
-            }
-            // Responders share the requests: each is answered once.
-            Mode::Request => {
-                let role = ReceiverRole::Respond(Outgoing::default());
-                (layout.subjects(), Some("responders"), role)
-            }
-        };
-        for (sid, subject) in subjects.iter().enumerate() {
-            connection.subscribe(subject, queue, sid as u64 + 1)?;
-        }
-        connection.fence()?;
-        // Receivers fill the threads from the far end, so that with two threads and one pair the sender
-        // and the receiver have a thread each.
-        threads[thread_count - 1 - index % thread_count].push(Receiver { connection, role });
-    }
-    Ok(threads)
-}
-
-/// The sending connections of each load thread: publishers, or requesters with their inboxes.
-pub(super) fn open_senders(
-    dialer: &Dialer,
-    layout: &Layout,
-    mode: Mode,
-    seed: u64,
-    thread_count: usize,
-    result: &mut RunResult,
-) -> Result<Vec<Vec<Sender>>, Failure> {
-    let mut threads: Vec<Vec<Sender>> = (0..thread_count).map(|_| Vec::new()).collect();
-    for index in 0..layout.publisher_count {
-        let read_size = READ_SIZE.max(4 * layout.payload_size);
-        let mut connection =
-            dialer.connect_as(Role::Publisher, index, "midge-bench sender", read_size)?;
-        result.server_name = connection.info.name.clone();
-        result.server_version = connection.info.version.clone();
-        let inbox = format!("{}.inbox.{index}", layout.subject_prefix);
-        let reply = (mode == Mode::Request).then_some(inbox.as_str());
-        let mut tracker = None;
-        if let Some(inbox) = reply {
-            connection.subscribe(inbox, None, 1)?;
-            connection.fence()?;
-            tracker = Some(OrderTracker::new(layout.publisher_count, &[true]));
-        }
-        let frames = layout
-            .subjects()
-            .iter()
-            .map(|subject| frame(subject, reply, layout.payload_size, seed))
-            .collect();
-        threads[index % thread_count].push(Sender {
-            connection,
-            index: index as u16,
-            frames,
-            sequence: 0,
-            outgoing: Outgoing::default(),
-            held_back: false,
-            due_ns: Vec::new(),
-            tracker,
-        });
-    }
-    Ok(threads)
-}
-
-pub(super) fn wait_until(
-    until_ns: u64,
-    what: &str,
-    duration: Duration,
-    progress: &Progress,
-    finished: impl Fn() -> bool,
-) {
-    let total_ns = duration.as_nanos() as u64;
-    while now_ns() < until_ns && !interrupt::requested() && !finished() {
-        let left_ns = until_ns - now_ns().min(until_ns);
-        progress.show(what, total_ns.saturating_sub(left_ns), total_ns);
-        std::thread::sleep(Duration::from_nanos(left_ns.min(50_000_000)));
-    }
+    Ok(run.finish())
 }
 
 fn report(
-    result: &mut RunResult,
+    run: &mut Run<'_>,
     plan: &LatencyPlan,
     common: &Common,
     measured: Vec<Measured>,
-    borders: (Option<Border>, Option<Border>),
-    [in_window, in_whole]: [Vec<ThreadUse>; 2],
+    window: &Window<()>,
 ) {
+    let times = &common.times;
     let (mut latency, mut late) = (new_histogram(), new_histogram());
     let (mut sent_count, mut held_back, mut last_send_ns, mut pause_ns_max) = (0, 0, 0, 0);
     let mut load_use: Vec<ThreadUse> = Vec::new();
@@ -289,7 +174,7 @@ fn report(
         unsent |= thread.gave_up;
         load_use.extend(thread.core_use);
         if let Some(failure) = thread.failure {
-            result.invalidate(failure.to_string());
+            run.result.invalidate(failure.to_string());
         }
         for tracker in thread.receivers {
             counts.add(&tracker.finish(&sent));
@@ -305,6 +190,11 @@ fn report(
         // Two responders answer in whatever order they are reached: that is no fault of the server.
         counts.out_of_order = 0;
     }
+    // The server too makes sends late when it has the load's core.
+    let of_generator = taken_share(&load_use, &[]);
+    let (_, of_server) = run.cores_taken(window, load_use.clone(), load_use);
+    let result = &mut run.result;
+    cores::report(result, of_generator, of_server);
     if unsent {
         result.invalidate(format!(
             "long after the end messages were still due: {}/s is far beyond the server or the generator",
@@ -314,22 +204,16 @@ fn report(
     result.seconds = plan.duration.as_secs_f64();
     if interrupt::requested() {
         result.seconds =
-            (now_ns().min(common.end_ns).saturating_sub(common.measure_from_ns)) as f64 / 1e9;
-        result.warn("interrupted: shorter than asked for".to_string());
+            (now_ns().min(times.end_ns).saturating_sub(times.measure_from_ns)) as f64 / 1e9;
     }
     let took_ns =
-        last_send_ns.max(common.end_ns.min(now_ns())).saturating_sub(common.measure_from_ns);
+        last_send_ns.max(times.end_ns.min(now_ns())).saturating_sub(times.measure_from_ns);
     let reached = sent_count as f64 / (took_ns.max(1) as f64 / 1e9);
     result.figure("rate_asked", plan.rate, "1/s", Better::Neither);
     result.figure("rate_reached", reached, "1/s", Better::Neither);
     result.figure("messages_measured", latency.len() as f64, "messages", Better::Neither);
     result.figure("held_back_share", share(held_back, sent_count), "", Better::Lower);
     result.figure("generator_pause_max_ns", pause_ns_max as f64, "ns", Better::Neither);
-    // The server too makes sends late when it has the load's core.
-    let of_generator = taken_share(&load_use, &[]);
-    let window = Span { load: load_use.clone(), server: in_window };
-    let whole = Span { load: load_use, server: in_whole };
-    cores::report(result, of_generator, cores::taken_of(&window, &whole).1);
     for (name, percentile) in PERCENTILES {
         if !latency.is_empty() {
             let value = latency.value_at_quantile(percentile / 100.0) as f64;
@@ -340,14 +224,10 @@ fn report(
             result.figure(&format!("late_{name}_ns"), value, "ns", Better::Neither);
         }
     }
-    if let (Some(from), Some(until)) = borders
-        && sent_count > 0
-    {
-        let (from, until) = (from.sample, until.sample);
-        let cpu_us = until.cpu_ns.saturating_sub(from.cpu_ns) as f64 / 1e3;
-        result.figure("server_cpu_us_per_message", cpu_us / sent_count as f64, "us", Better::Lower);
-        let busy = cpu_us * 1e3 / (until.time_ns - from.time_ns).max(1) as f64;
-        result.figure("server_cores_busy", busy, "cores", Better::Neither);
+    if let Some(cpu) = window.server_cpu().filter(|_| sent_count > 0) {
+        let per_message = cpu.ns / 1e3 / sent_count as f64;
+        result.figure("server_cpu_us_per_message", per_message, "us", Better::Lower);
+        result.figure("server_cores_busy", cpu.cores, "cores", Better::Neither);
     }
     judge(result, plan, &latency, &late, (sent_count, held_back));
     if !counts.all_good() {

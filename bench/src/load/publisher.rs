@@ -1,7 +1,7 @@
 //! One publishing thread of a throughput run: prebuilt writes, as fast as the server takes them.
 
 use crate::Failure;
-use crate::load::throughput::Shared;
+use crate::load::shared::Shared;
 use crate::wire::connection::Connection;
 use crate::wire::frames::FrameRing;
 use std::sync::atomic::Ordering;

@@ -1,40 +1,14 @@
 //! One receiving thread of a throughput run: big reads, and every message counted.
 
 use crate::Failure;
-use crate::load::throughput::Shared;
-use crate::load::tracker::{GroupTracker, OrderTracker};
+use crate::load::shared::Shared;
+use crate::load::tracker::Tracker;
 use crate::wire::connection::Connection;
-use crate::wire::frames::read_stamp;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Once the publishers are done, messages that do not come for this long are lost.
 const QUIET_MAX: Duration = Duration::from_secs(3);
-
-/// What a subscriber keeps of its messages.
-pub enum Tracker {
-    Order(OrderTracker),
-    Group(GroupTracker),
-    /// Payloads too short for a stamp: only their number is known.
-    Number(u64),
-}
-
-impl Tracker {
-    #[inline]
-    fn record(&mut self, payload: &[u8]) {
-        match self {
-            Tracker::Order(tracker) => match read_stamp(payload) {
-                Some((publisher, sequence)) => tracker.record(publisher, sequence),
-                None => tracker.record_foreign(),
-            },
-            Tracker::Group(tracker) => match read_stamp(payload) {
-                Some((publisher, sequence)) => tracker.record(publisher, sequence),
-                None => tracker.record_foreign(),
-            },
-            Tracker::Number(count) => *count += 1,
-        }
-    }
-}
 
 /// Receives until everything published has come, or nothing more comes.
 pub fn receive(

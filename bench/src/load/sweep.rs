@@ -2,8 +2,8 @@
 
 use crate::Failure;
 use crate::host::interrupt;
-use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
+use crate::load::{cores, kinds};
 use crate::output::percentiles::PERCENTILES;
 use crate::output::progress::Progress;
 use crate::output::result::{Better, LoadPoint, RunResult};
@@ -49,7 +49,7 @@ pub fn run(
     server: &Result<u32, String>,
     progress: &Progress,
 ) -> Result<RunResult, Failure> {
-    let mut result = RunResult::new("sweep", &plan.latency.layout.label());
+    let mut result = RunResult::new(kinds::SWEEP, &plan.latency.layout.label());
     let (mut good, mut bad) = (0.0, None);
     let mut rate = plan.latency.rate;
     let mut why = "the sweep was ended early".to_string();

@@ -2,29 +2,26 @@
 //! time per message over the same window as the rate.
 
 use crate::Failure;
-use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, Watch};
-use crate::host::interrupt;
-use crate::host::pin;
-use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
-use crate::load::cores::{self, Span};
+use crate::host::{interrupt, pin};
 use crate::load::layout::Layout;
-use crate::load::publisher;
-use crate::load::subscriber::{self, Tracker};
-use crate::load::tracker::{Counts, GroupTracker, OrderTracker};
+use crate::load::run::{Run, Times, Window};
+use crate::load::shared::{Counter, Shared, total};
+use crate::load::tracker::{self, GroupTracker, OrderTracker, Tracker};
+use crate::load::{cores, kinds, publisher, subscriber};
 use crate::output::progress::Progress;
 use crate::output::result::{Better, RunResult};
 use crate::units::CoreList;
 use crate::wire::connection::{Connection, Dialer, Role};
 use crate::wire::frames::{FrameRing, STAMP_SIZE};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes per read of a subscriber; a larger payload gets room for a few of its size.
 const READ_SIZE: usize = 512 * 1024;
-/// How often the measuring thread looks whether something ended early.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the measuring thread looks whether a publisher is done.
+const END_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -38,76 +35,11 @@ pub struct ThroughputPlan {
     pub seed: u64,
 }
 
-/// A counter alone on its cache lines, so that threads do not slow each other by counting.
-#[repr(align(128))]
-#[derive(Default)]
-pub struct Counter(pub AtomicU64);
-
-/// What the threads of a run share.
-pub struct Shared {
-    pub published: Vec<Counter>,
-    pub delivered: Vec<Counter>,
-    pub stop: AtomicBool,
-    /// A connection failed: nobody waits for messages that cannot come.
-    pub abandon: AtomicBool,
-    pub messages_per_publisher: Option<u64>,
-    pub raw: bool,
-    queue: bool,
-    /// Set once, when every publisher is done: how many each has written.
-    published_final: OnceLock<Vec<u64>>,
-}
-
-impl Shared {
-    pub fn publishing_done(&self) -> bool {
-        self.published_final.get().is_some()
-    }
-
-    /// How many messages a subscriber (for a queue group: all of its members) should get.
-    pub fn expected_of(&self, tracker: &Tracker) -> u64 {
-        let published = self.published_final.get().map_or(&[][..], Vec::as_slice);
-        match tracker {
-            Tracker::Order(tracker) => tracker.expected_count(published),
-            Tracker::Group(_) => published.iter().sum(),
-            // Without stamps there is only one subject: `run` has seen to that.
-            Tracker::Number(_) => published.iter().sum(),
-        }
-    }
-
-    /// How many came so far, to this subscriber or to its group.
-    pub fn received_for(&self, index: usize, received: u64) -> u64 {
-        if !self.queue {
-            return received;
-        }
-        self.delivered[index].0.store(received, Ordering::Relaxed);
-        total(&self.delivered)
-    }
-}
-
-fn total(counters: &[Counter]) -> u64 {
-    counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum()
-}
-
-/// One look at everything that is measured.
-struct Snapshot {
-    time_ns: u64,
+/// Messages so far.
+#[derive(Clone, Copy)]
+struct Sums {
     published: u64,
     delivered: u64,
-    server: Option<Border>,
-    generator: Option<Border>,
-}
-
-fn snapshot(
-    shared: &Shared,
-    server: Option<&Sampler>,
-    generator: Option<&mut ServerProcess>,
-) -> Snapshot {
-    Snapshot {
-        server: server.and_then(Sampler::border_now),
-        generator: generator.and_then(ServerProcess::border),
-        published: total(&shared.published),
-        delivered: total(&shared.delivered),
-        time_ns: now_ns(),
-    }
 }
 
 /// Runs it once against the server behind `dialer`.
@@ -126,15 +58,12 @@ pub fn run(
             "with several subjects or a queue group the payload needs at least {STAMP_SIZE} bytes"
         )));
     }
-    let mut result = RunResult::new("throughput", &layout.label());
-    let sampler = result.server_process(server).map(Sampler::start);
-    let before = sampler.as_ref().and_then(Sampler::border_now);
-    let mut generator = ServerProcess::open(std::process::id()).ok();
+    let mut run = Run::begin(kinds::THROUGHPUT, &layout.label(), server, progress).with_generator();
     let subscribers = open_subscribers(dialer, layout)?;
     let publishers = open_publishers(dialer, layout)?;
     if let Some(connection) = publishers.first() {
-        result.server_name = connection.info.name.clone();
-        result.server_version = connection.info.version.clone();
+        run.result.server_name = connection.info.name.clone();
+        run.result.server_version = connection.info.version.clone();
     }
     let shared = Shared {
         published: (0..layout.publisher_count).map(|_| Counter::default()).collect(),
@@ -146,10 +75,10 @@ pub fn run(
         queue: layout.queue.is_some(),
         published_final: OnceLock::new(),
     };
-    let mut window = None;
+    let sums = || Sums { published: total(&shared.published), delivered: total(&shared.delivered) };
     let (mut published, mut trackers) = (Vec::new(), Vec::new());
     let mut load: Vec<ThreadUse> = Vec::new();
-    std::thread::scope(|scope| {
+    let window = std::thread::scope(|scope| {
         let shared = &shared;
         let receivers: Vec<_> = subscribers
             .into_iter()
@@ -165,7 +94,8 @@ pub fn run(
                 })
             })
             .collect();
-        let began = snapshot(shared, sampler.as_ref(), generator.as_mut());
+        let began = run.look(sums);
+        let times = Times::from_now(0, plan.warmup, plan.duration);
         let senders: Vec<_> = publishers
             .into_iter()
             .enumerate()
@@ -184,15 +114,13 @@ pub fn run(
                 })
             })
             .collect();
-        let ended_early = || {
+        let ended = || {
             receivers.iter().any(|thread| thread.is_finished())
                 || senders.iter().any(|thread| thread.is_finished())
         };
+        let mut window = None;
         if plan.messages_per_publisher.is_none() {
-            wait(plan.warmup, "warm-up", progress, ended_early);
-            let from = snapshot(shared, sampler.as_ref(), generator.as_mut());
-            wait(plan.duration, "throughput", progress, ended_early);
-            window = Some((from, snapshot(shared, sampler.as_ref(), generator.as_mut())));
+            window = Some(run.measure(&times, sums, ended));
             shared.stop.store(true, Ordering::Relaxed);
         }
         for sender in senders {
@@ -202,7 +130,7 @@ pub fn run(
                 if receivers.iter().any(|thread| thread.is_finished()) {
                     shared.stop.store(true, Ordering::Relaxed);
                 }
-                std::thread::sleep(LOOK_INTERVAL.min(Duration::from_millis(2)));
+                std::thread::sleep(END_LOOK_INTERVAL);
             }
             if interrupt::requested() {
                 shared.stop.store(true, Ordering::Relaxed);
@@ -211,11 +139,11 @@ pub fn run(
                 sender.join().unwrap_or_else(|_| (0, Some(panicked()), None));
             load.extend(used);
             if let Some(failure) = failure {
-                result.invalidate(format!("publisher {}: {failure}", published.len()));
+                run.result.invalidate(format!("publisher {}: {failure}", published.len()));
             }
             published.push(count);
         }
-        if !result.valid {
+        if !run.result.valid {
             shared.abandon.store(true, Ordering::Relaxed);
         }
         // The vector was empty: only this thread sets it.
@@ -225,35 +153,19 @@ pub fn run(
                 receiver.join().unwrap_or_else(|_| (Tracker::Number(0), Some(panicked()), None));
             load.extend(used);
             if let Some(failure) = failure {
-                result.invalidate(format!("subscriber {index}: {failure}"));
+                run.result.invalidate(format!("subscriber {index}: {failure}"));
             }
             trackers.push(tracker);
         }
-        if window.is_none() {
-            window = Some((began, snapshot(shared, sampler.as_ref(), generator.as_mut())));
-        }
+        window.unwrap_or_else(|| Window { from: began, until: run.look(sums) })
     });
-    if let Some((from, until)) = window {
-        let sampler = sampler.as_ref();
-        let use_of = |from: &Option<Border>, until: &Option<Border>| {
-            cores::server_use(sampler, from.as_ref(), until.as_ref())
-        };
-        let mut window = Span { server: use_of(&from.server, &until.server), load: Vec::new() };
-        if let (Some(process), Some(from), Some(until)) =
-            (&generator, &from.generator, &until.generator)
-        {
-            window.load = process.core_use(from, until);
-        }
-        let after = sampler.and_then(Sampler::border_now);
-        let whole = Span { load, server: use_of(&before, &after) };
-        let (of_generator, of_server) = cores::taken_of(&window, &whole);
-        cores::report(&mut result, of_generator, of_server);
-        report_rates(&mut result, layout, &plan.pin_load, &from, &until);
-    }
+    let (of_generator, of_server) = run.cores_taken(&window, run.generator_use(&window), load);
+    cores::report(&mut run.result, of_generator, of_server);
+    report_rates(&mut run.result, layout, &plan.pin_load, &window);
     if layout.subscriber_count > 0 {
-        let counts = finish_trackers(trackers, &published);
+        let counts = tracker::finish_all(trackers, &published);
         if !counts.all_good() {
-            result.warn(format!(
+            run.result.warn(format!(
                 "of {} expected messages {} were lost, {} doubled, {} out of order, {} foreign",
                 counts.received + counts.lost - counts.doubled.min(counts.received),
                 counts.lost,
@@ -262,15 +174,9 @@ pub fn run(
                 counts.foreign
             ));
         }
-        result.counts = Some(counts);
+        run.result.counts = Some(counts);
     }
-    if let Some(sampler) = sampler {
-        result.add_server_series(&sampler.finish());
-    }
-    if interrupt::requested() {
-        result.warn("interrupted: shorter than asked for".to_string());
-    }
-    Ok(result)
+    Ok(run.finish())
 }
 
 fn panicked() -> Failure {
@@ -319,44 +225,14 @@ fn new_tracker(layout: &Layout, index: usize) -> Tracker {
     }
 }
 
-fn finish_trackers(trackers: Vec<Tracker>, published: &[u64]) -> Counts {
-    let mut total = Counts::default();
-    let mut group = Vec::new();
-    for tracker in trackers {
-        match tracker {
-            Tracker::Order(tracker) => total.add(&tracker.finish(published)),
-            Tracker::Group(tracker) => group.push(tracker),
-            Tracker::Number(received) => {
-                let sent: u64 = published.iter().sum();
-                total.received += received;
-                total.lost += sent.saturating_sub(received);
-                total.doubled += received.saturating_sub(sent);
-            }
-        }
-    }
-    if !group.is_empty() {
-        total.add(&GroupTracker::finish_group(group, published));
-    }
-    total
-}
-
-fn wait(duration: Duration, what: &str, progress: &Progress, ended_early: impl Fn() -> bool) {
-    let begin = now_ns();
-    let end = begin + duration.as_nanos() as u64;
-    while now_ns() < end && !interrupt::requested() && !ended_early() {
-        progress.show(what, now_ns() - begin, duration.as_nanos() as u64);
-        std::thread::sleep(LOOK_INTERVAL.min(Duration::from_nanos(end.saturating_sub(now_ns()))));
-    }
-}
-
 fn report_rates(
     result: &mut RunResult,
     layout: &Layout,
     pin_load: &CoreList,
-    from: &Snapshot,
-    until: &Snapshot,
+    window: &Window<Sums>,
 ) {
-    let seconds = (until.time_ns - from.time_ns) as f64 / 1e9;
+    let seconds = window.length_ns() as f64 / 1e9;
+    let (from, until) = (window.from.counts, window.until.counts);
     let published = (until.published - from.published) as f64;
     let delivered = (until.delivered - from.delivered) as f64;
     let messages = if layout.subscriber_count > 0 { delivered } else { published };
@@ -369,31 +245,26 @@ fn report_rates(
         result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
-    let cores_of = |from: Option<Sample>, until: Option<Sample>| -> Option<(f64, f64)> {
-        let (from, until) = (from?, until?);
-        let cpu_ns = until.cpu_ns.saturating_sub(from.cpu_ns) as f64;
-        Some((cpu_ns, cpu_ns / (until.time_ns - from.time_ns) as f64))
-    };
-    let sample = |border: &Option<Border>| border.as_ref().map(|border| border.sample);
-    let server = cores_of(sample(&from.server), sample(&until.server));
-    if let Some((cpu_ns, cores)) = server {
-        let per_message = cpu_ns / 1e3 / messages;
+    let server = window.server_cpu();
+    if let Some(cpu) = server {
+        let per_message = cpu.ns / 1e3 / messages;
         result.figure("server_cpu_us_per_message", per_message, "us", Better::Lower);
-        result.figure("server_cores_busy", cores, "cores", Better::Neither);
+        result.figure("server_cores_busy", cpu.cores, "cores", Better::Neither);
     }
-    if let Some((cpu_ns, cores)) = cores_of(sample(&from.generator), sample(&until.generator)) {
-        let per_message = cpu_ns / 1e3 / messages;
+    if let Some(cpu) = window.generator_cpu() {
+        let per_message = cpu.ns / 1e3 / messages;
         result.figure("generator_cpu_us_per_message", per_message, "us", Better::Neither);
-        result.figure("generator_cores_busy", cores, "cores", Better::Neither);
+        result.figure("generator_cores_busy", cpu.cores, "cores", Better::Neither);
         let limit = pin_load.0.len() as f64;
-        if let Some((_, server_cores)) = server
+        if let Some(server) = server
             && limit > 0.0
-            && cores > 0.95 * limit
-            && server_cores < 0.9
+            && cpu.cores > 0.95 * limit
+            && server.cores < 0.9
         {
             result.warn(format!(
-                "the load used {cores:.2} of its {limit} cores and the server only {server_cores:.2}: \
-                 the rate is the generator's limit, read the CPU time per message"
+                "the load used {:.2} of its {limit} cores and the server only {:.2}: \
+                 the rate is the generator's limit, read the CPU time per message",
+                cpu.cores, server.cores
             ));
         }
     }

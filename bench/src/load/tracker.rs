@@ -4,6 +4,7 @@
 //! of several) and expects them in order. A gap is remembered; who fills it later was out of order, who
 //! comes again was doubled, what is still missing at the end was lost.
 
+use crate::wire::frames::read_stamp;
 use serde::{Deserialize, Serialize};
 
 /// Gaps remembered per stream. Beyond it the oldest is given up: its messages stay lost and one that
@@ -236,6 +237,53 @@ impl GroupTracker {
         }
         total
     }
+}
+
+/// Everything a subscriber keeps of its messages.
+pub enum Tracker {
+    Order(OrderTracker),
+    Group(GroupTracker),
+    /// Payloads too short for a stamp: only their number is known.
+    Number(u64),
+}
+
+impl Tracker {
+    #[inline]
+    pub fn record(&mut self, payload: &[u8]) {
+        match self {
+            Tracker::Order(tracker) => match read_stamp(payload) {
+                Some((publisher, sequence)) => tracker.record(publisher, sequence),
+                None => tracker.record_foreign(),
+            },
+            Tracker::Group(tracker) => match read_stamp(payload) {
+                Some((publisher, sequence)) => tracker.record(publisher, sequence),
+                None => tracker.record_foreign(),
+            },
+            Tracker::Number(count) => *count += 1,
+        }
+    }
+}
+
+/// The counts of all subscribers of a run, when publisher `i` sent `published[i]`.
+pub fn finish_all(trackers: Vec<Tracker>, published: &[u64]) -> Counts {
+    let mut total = Counts::default();
+    let mut group = Vec::new();
+    for tracker in trackers {
+        match tracker {
+            Tracker::Order(tracker) => total.add(&tracker.finish(published)),
+            Tracker::Group(tracker) => group.push(tracker),
+            Tracker::Number(received) => {
+                let sent: u64 = published.iter().sum();
+                total.received += received;
+                total.lost += sent.saturating_sub(received);
+                total.doubled += received.saturating_sub(sent);
+            }
+        }
+    }
+    if !group.is_empty() {
+        total.add(&GroupTracker::finish_group(group, published));
+    }
+    total
 }
 
 #[cfg(test)]

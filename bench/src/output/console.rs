@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::Format;
 use crate::compare::statistics::{Comparison, Decided, Spread};
-use crate::load::{floor, sweep};
+use crate::load::{floor, kinds, sweep};
 use crate::output::document::Document;
 use crate::output::percentiles::PERCENTILES;
 use crate::output::result::{Figure, RunResult};
@@ -151,11 +151,11 @@ fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
     let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE && run.valid);
-    if let Some(relay) = relay.filter(|relay| relay.kind == "latency") {
+    if let Some(relay) = relay.filter(|relay| relay.kind == kinds::LATENCY) {
         text.push_str("the same through the raw relay, on the same cores:\n");
         text.push_str(&percentiles_text(relay));
     }
-    if let Some(relay) = relay.filter(|relay| relay.kind == "throughput") {
+    if let Some(relay) = relay.filter(|relay| relay.kind == kinds::THROUGHPUT) {
         let shown = |name: &str| {
             let figure = relay.figures.get(name);
             figure.map_or("not measured".to_string(), |f| value_text(f.value, &f.unit))

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::compare::relay_process;
 use crate::compare::statistics::{Decided, Spread};
 use crate::host::environment::Environment;
-use crate::load::{closed_loop, floor};
+use crate::load::{floor, kinds};
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit};
 use crate::output::console::{comparison_cells, figure_text, shown_name};
 use crate::output::document::Document;
@@ -252,7 +252,7 @@ fn relay_text(relay: &RunResult) -> String {
 /// One dot per round of the figure that matters most.
 fn rounds_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     let requests =
-        sides.iter().any(|(_, _, runs)| runs.iter().any(|run| run.kind == closed_loop::KIND));
+        sides.iter().any(|(_, _, runs)| runs.iter().any(|run| run.kind == kinds::CLOSED_LOOP));
     let (figure, what) = match requests {
         true => ("requests_per_second", "Requests"),
         false => ("messages_per_second", "Messages"),

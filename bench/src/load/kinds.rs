@@ -1,0 +1,7 @@
+//! The kinds of runs, as results name them.
+
+pub const THROUGHPUT: &str = "throughput";
+pub const LATENCY: &str = "latency";
+pub const CLOSED_LOOP: &str = "closed-loop";
+pub const SWEEP: &str = "sweep";
+pub const CONNECTIONS: &str = "connections";
