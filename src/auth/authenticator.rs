@@ -135,11 +135,28 @@ pub enum Decision {
 /// A login that waits for its `PasswordJob`.
 #[derive(Debug)]
 pub struct PendingLogin {
+    /// The stored secret that is compared.
+    asked: Secret,
     /// Who it is if the password is right; a refusal if it does not matter any more.
     result: Result<Identity, Refusal>,
 }
 
 impl PendingLogin {
+    /// Waits for a comparison with `asked`.
+    fn new(asked: &Secret, result: Result<Identity, Refusal>) -> Self {
+        Self { asked: asked.clone(), result }
+    }
+
+    /// The account this login leads to if the password is right; None = it is refused in any case.
+    pub fn account_name(&self) -> Option<&Arc<str>> {
+        self.result.as_ref().ok().map(|identity| &identity.account.name)
+    }
+
+    /// True where the outcome of one's comparison is the other's.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.asked == other.asked
+    }
+
     /// # Errors
     /// The client is refused.
     pub fn resume(self, outcome: PasswordOutcome) -> Result<Identity, Refusal> {
@@ -409,10 +426,8 @@ impl Authenticator {
         }
         if password::is_bcrypt(user.stored.expose()) {
             let job = PasswordJob::new(user.stored.clone(), given);
-            return Decision::NeedsPasswordCheck(
-                job,
-                PendingLogin { result: Ok(user.identity(login)) },
-            );
+            let pending = PendingLogin::new(&user.stored, Ok(user.identity(login)));
+            return Decision::NeedsPasswordCheck(job, pending);
         }
         if password::secrets_equal(user.stored.expose(), given) {
             return Decision::Accepted(user.identity(login));
@@ -429,7 +444,7 @@ impl Authenticator {
             // What is compared does not matter, only that it takes its time.
             Some(decoy) if !name.is_empty() => Decision::NeedsPasswordCheck(
                 PasswordJob::new(decoy.clone(), name),
-                PendingLogin { result: Err(refusal) },
+                PendingLogin::new(decoy, Err(refusal)),
             ),
             _ => Decision::Refused(refusal),
         }

@@ -143,6 +143,13 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Counts one out if there are more than `max`, and says whether. Of those who ask at the same time exactly
+    /// as many go as are too many.
+    pub fn subtract_above(&self, max: usize) -> bool {
+        let fewer = |count: usize| (count > max).then(|| count - 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
+    }
+
     pub fn value(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -177,6 +184,15 @@ mod tests {
         assert_eq!(window.admit(10), Some(0));
         let unlimited = RateWindow::new(0);
         assert!((0..100).all(|_| unlimited.admit(5) == Some(0)));
+    }
+
+    #[test]
+    fn exactly_those_above_a_maximum_are_counted_out() {
+        let gauge = Gauge::default();
+        (0..5).for_each(|_| drop(gauge.add()));
+        let went: Vec<bool> = (0..5).map(|_| gauge.subtract_above(2)).collect();
+        assert_eq!(went, [true, true, true, false, false]);
+        assert_eq!(gauge.value(), 2);
     }
 
     #[test]

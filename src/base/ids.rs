@@ -22,6 +22,10 @@ impl fmt::Display for ConnectionId {
     }
 }
 
+/// A password check of one shard. Never used again: the outcome of a check that was given up fits no other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LoginId(pub u64);
+
 /// An account's index, equal on all shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AccountId(pub u32);

@@ -89,6 +89,20 @@ pub const SHRINKS_PER_TICK_MAX: usize = 512;
 /// for it stays below a tenth of a millisecond. Enforced by the shard's ticker.
 pub const TICKED_PER_TURN_MAX: usize = 128;
 
+/// Sessions looked at in one turn after a reload, or to be told something: some microseconds each, for a login
+/// decided again or an INFO written. Subscriptions of one session have their own bound. Enforced by `shard::walk`.
+pub const REVIEWED_PER_TURN_MAX: usize = 64;
+
+/// Connections that one turn of an order closes: some microseconds each. Enforced by `shard::walk`.
+pub const CLOSED_PER_TURN_MAX: usize = 64;
+
+/// Connections whose end is carried out in one turn, whatever ended them: a network that fails ends thousands at
+/// once. Enforced by `net::connection`.
+pub const ENDED_PER_TURN_MAX: usize = 64;
+
+/// Accounts that are given the server's own subscriptions in one turn after a reload. Enforced by `shard::system`.
+pub const SERVED_ACCOUNTS_PER_TURN_MAX: usize = 64;
+
 /// Bytes of a message from which on a connection's buffers may grow to the largest class: for small messages
 /// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::outbox`.
 pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;

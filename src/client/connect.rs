@@ -1,6 +1,6 @@
 //! CONNECT: from the first byte to a client that is logged in.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,11 @@ use crate::auth::account::Account;
 use crate::auth::authenticator::{
     ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
 };
-use crate::auth::password::PasswordOutcome;
+use crate::auth::password::{PasswordJob, PasswordOutcome};
 use crate::auth::replies::ReplyTable;
 use crate::auth::state::AuthState;
 use crate::base::gate::Gate;
+use crate::base::ids::LoginId;
 use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 use crate::broker::Broker;
 use crate::broker::outbox::ReplyTracker;
@@ -26,14 +27,33 @@ const FIRST_PING: Duration = Duration::from_secs(2);
 
 /// A login whose password is being checked off the shard.
 pub struct LoginWait {
+    pub(super) id: LoginId,
     /// Reaches 1 when the outcome is there.
     pub gate: Rc<Gate>,
     pub outcome: Cell<Option<PasswordOutcome>>,
-    pending: Cell<Option<PendingLogin>>,
+    pending: RefCell<Option<PendingLogin>>,
     /// The helper thread leaves out the check of a client that is gone.
     waiter: Arc<()>,
     /// When the check has to be done.
     pub(super) deadline: Instant,
+}
+
+impl LoginWait {
+    /// The account that the login leads to, if the password is right and matters.
+    pub(super) fn account_name(&self) -> Option<Arc<str>> {
+        self.pending.borrow().as_ref()?.account_name().cloned()
+    }
+
+    /// Goes on waiting for the same comparison, on behalf of who the user is now. Gives `pending` back where
+    /// another comparison is needed.
+    pub(super) fn go_on_for(&self, pending: PendingLogin) -> Option<PendingLogin> {
+        let mut waiting = self.pending.borrow_mut();
+        if !waiting.as_ref().is_some_and(|waiting| waiting.asks_the_same(&pending)) {
+            return Some(pending);
+        }
+        *waiting = Some(pending);
+        None
+    }
 }
 
 impl ClientSession {
@@ -68,32 +88,48 @@ impl ClientSession {
         match decision {
             Decision::Accepted(identity) => self.logged_in(broker, identity),
             Decision::NeedsPasswordCheck(job, pending) => {
-                self.stage = Stage::CheckingPassword;
-                let wait = LoginWait {
-                    gate: Rc::new(Gate::new()),
-                    outcome: Cell::new(None),
-                    pending: Cell::new(Some(pending)),
-                    waiter: Arc::new(()),
-                    deadline: Instant::now() + PASSWORD_CHECK_WAIT_MAX,
-                };
-                let job = job.for_waiter(&wait.waiter);
-                let wait = Rc::new(wait);
-                self.login_wait = Some(wait.clone());
-                self.context.logins.borrow_mut().insert(self.id, wait);
-                (self.context.check_password)(self.id, job);
+                self.begin_password_check(job, pending);
                 Ok(())
             }
             Decision::Refused(refusal) => Err(self.refuse(broker, refusal)),
         }
     }
 
+    pub(super) fn begin_password_check(&mut self, job: PasswordJob, pending: PendingLogin) {
+        self.give_up_login();
+        self.stage = Stage::CheckingPassword;
+        let id = self.context.new_login_id();
+        let wait = LoginWait {
+            id,
+            gate: Rc::new(Gate::new()),
+            outcome: Cell::new(None),
+            pending: RefCell::new(Some(pending)),
+            waiter: Arc::new(()),
+            deadline: Instant::now() + PASSWORD_CHECK_WAIT_MAX,
+        };
+        let job = job.for_waiter(&wait.waiter);
+        let wait = Rc::new(wait);
+        self.login_wait = Some(wait.clone());
+        self.context.logins.borrow_mut().insert(id, wait);
+        (self.context.check_password)(id, job);
+    }
+
+    /// Nobody waits for the outcome of a check under way any more; the reader goes on.
+    pub(super) fn give_up_login(&mut self) {
+        if let Some(wait) = self.login_wait.take() {
+            self.context.logins.borrow_mut().remove(&wait.id);
+            wait.gate.open_for_good();
+        }
+    }
+
     /// Goes on with a login once its password was checked.
     pub(super) fn password_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let Some(wait) = self.login_wait.take() else { return Ok(()) };
-        let (Some(outcome), Some(pending)) = (wait.outcome.get(), wait.pending.take()) else {
+        let Some(outcome) = wait.outcome.get() else {
             self.login_wait = Some(wait);
             return Ok(());
         };
+        let Some(pending) = wait.pending.take() else { return Ok(()) };
         match pending.resume(outcome) {
             Ok(identity) => {
                 self.logged_in(broker, identity)?;
@@ -114,23 +150,32 @@ impl ClientSession {
     /// Says so everywhere. Tools read the line of the log: it is nats-server's to the byte, from authViolation.
     #[cold]
     pub(super) fn authentication_failed(&self, broker: &mut Broker) -> CloseReason {
-        let connect = &self.connect;
-        let who = if !connect.nkey.is_empty() {
-            format!(" - Nkey {}", quoted(connect.nkey.as_bytes()))
-        } else if !connect.user.is_empty() {
-            format!(" - User {}", quoted(connect.user.as_bytes()))
-        } else if !connect.auth_token.is_empty() {
-            " - Token \"[REDACTED]\"".into()
-        } else {
-            String::new()
-        };
+        let who = self.credentials_in_words().map(|who| format!(" - {who}")).unwrap_or_default();
         log_client!(error, self, "authentication error{who}");
         self.report(broker, Report::Refused);
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
         CloseReason::AuthenticationFailure
     }
 
-    fn logged_in(&mut self, broker: &mut Broker, identity: Identity) -> Result<(), CloseReason> {
+    /// What CONNECT gave to log in with, as nats-server's log says it; None = nothing.
+    pub(super) fn credentials_in_words(&self) -> Option<String> {
+        let connect = &self.connect;
+        if !connect.nkey.is_empty() {
+            Some(format!("Nkey {}", quoted(connect.nkey.as_bytes())))
+        } else if !connect.user.is_empty() {
+            Some(format!("User {}", quoted(connect.user.as_bytes())))
+        } else if !connect.auth_token.is_empty() {
+            Some("Token \"[REDACTED]\"".into())
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn logged_in(
+        &mut self,
+        broker: &mut Broker,
+        identity: Identity,
+    ) -> Result<(), CloseReason> {
         let before = self.identity.as_ref().map(|identity| identity.account.name.clone());
         let left = before.filter(|name| *name != identity.account.name);
         self.leave_account();
@@ -143,8 +188,13 @@ impl ClientSession {
             log_client!(error, self, "{}", text::MAXIMUM_ACCOUNT_CONNECTIONS);
             return Err(CloseReason::MaximumAccountConnectionsExceeded);
         }
-        self.account = auth.id(&identity.account);
-        broker.set_account(self.key, self.account);
+        let account = auth.id(&identity.account);
+        if account != self.account {
+            // What was subscribed to before a login belongs to the account it was made in.
+            broker.unsubscribe_all(self.key);
+            broker.set_account(self.key, account);
+            self.account = account;
+        }
         self.take_identity(identity);
         self.stage = Stage::Connected;
         self.report(broker, Report::LoggedIn { left });
@@ -185,7 +235,7 @@ impl ClientSession {
         self.renew_trace();
     }
 
-    fn apply_limits(
+    pub(super) fn apply_limits(
         &mut self,
         limits: &crate::config::options::LimitOptions,
         account: &Arc<Account>,
@@ -205,54 +255,7 @@ impl ClientSession {
         }
     }
 
-    /// After a reload: who this client is now. Refused clients are told and closed, others lose exactly
-    /// the subscriptions they may no longer have.
-    pub fn reload(&mut self) -> Option<CloseReason> {
-        // It ends already, and the broker does not know it any more; only its last bytes are still leaving.
-        if self.detached {
-            return None;
-        }
-        self.renew_trace();
-        let identity = self.identity.clone()?;
-        let auth = self.context.auth.borrow().clone();
-        let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
-            Some(renewed) => Some(renewed),
-            None => match self.decide(&auth) {
-                Decision::Accepted(renewed) => Some(renewed),
-                // Another hash, perhaps of the same password: the client is to come again and be checked.
-                Decision::NeedsPasswordCheck(..) => return Some(CloseReason::ClientClosed),
-                Decision::Refused(_) => None,
-            },
-        };
-        let renewed = renewed.filter(|renewed| renewed.account.name == identity.account.name);
-        let Some(renewed) = renewed else {
-            // Whoever is gone or has moved may simply come again, as in nats-server; who is still there
-            // gave a secret that is no longer the right one, and is told.
-            let (user, nkey) = (&*self.connect.user, &*self.connect.nkey);
-            if auth.authenticator.has_moved(user, nkey, &identity.account.name) {
-                return Some(CloseReason::ClientClosed);
-            }
-            let handle = self.context.broker.clone();
-            return Some(self.authentication_failed(&mut handle.borrow_mut()));
-        };
-        self.take_identity(renewed);
-        let permissions = self.permissions.clone();
-        let handle = self.context.broker.clone();
-        let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);
-        for subscription in removed {
-            let queue = match subscription.queue() {
-                [] => String::new(),
-                queue => format!(" using queue {}", quoted(queue)),
-            };
-            let (filter, sid) = (quoted(subscription.filter()), quoted(subscription.sid()));
-            self.outbox.push_error(&format!(
-                "Permissions Violation for Subscription to {filter}{queue} (sid {sid})"
-            ));
-        }
-        None
-    }
-
-    fn decide(&self, auth: &AuthState) -> Decision {
+    pub(super) fn decide(&self, auth: &AuthState) -> Decision {
         let connect = &self.connect;
         let credentials = Credentials {
             user: &connect.user,

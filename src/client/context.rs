@@ -12,7 +12,7 @@ use super::session::ClientSession;
 use crate::auth::password::{PasswordJob, PasswordOutcome};
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
-use crate::base::ids::ConnectionId;
+use crate::base::ids::LoginId;
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::{Broker, BrokerHandle};
@@ -32,12 +32,16 @@ pub struct ClientContext {
     pub tls: RefCell<Option<Arc<TlsServer>>>,
     pub counters: ShardCounters,
     pub auth: RefCell<Arc<AuthState>>,
+    /// Counts reloads: a session that is of another one is reviewed before it goes on.
+    pub generation: Cell<u32>,
     /// What everybody may do before a login says otherwise.
     pub open_permissions: Arc<Permissions>,
     /// Has a password checked off the shard; the outcome comes back by `password_checked`.
-    pub check_password: Box<dyn Fn(ConnectionId, PasswordJob)>,
+    pub check_password: Box<dyn Fn(LoginId, PasswordJob)>,
     /// Logins whose password is being checked.
-    pub logins: RefCell<HashMap<ConnectionId, Rc<LoginWait>>>,
+    pub logins: RefCell<HashMap<LoginId, Rc<LoginWait>>>,
+    /// The number of the last one.
+    pub last_login: Cell<LoginId>,
     pub random: RefCell<fastrand::Rng>,
     /// Scratch space for a mapped subject.
     pub mapped: RefCell<Vec<u8>>,
@@ -77,9 +81,11 @@ impl ClientContext {
             tls: RefCell::new(None),
             counters: ShardCounters::default(),
             auth: RefCell::new(auth),
+            generation: Cell::new(0),
             open_permissions: Arc::new(Permissions::unrestricted(false)),
             check_password: Box::new(|_, _| {}),
             logins: RefCell::default(),
+            last_login: Cell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
             mapped: RefCell::default(),
             tails: RefCell::default(),
@@ -88,8 +94,15 @@ impl ClientContext {
         }
     }
 
-    /// The outcome of a password check. A client that went away meanwhile no longer waits for it.
-    pub fn password_checked(&self, id: ConnectionId, outcome: PasswordOutcome) {
+    pub(super) fn new_login_id(&self) -> LoginId {
+        let id = LoginId(self.last_login.get().0 + 1);
+        self.last_login.set(id);
+        id
+    }
+
+    /// The outcome of a password check. Nobody waits for it any more if the client went away, or if a reload asks
+    /// for another one.
+    pub fn password_checked(&self, id: LoginId, outcome: PasswordOutcome) {
         if let Some(wait) = self.logins.borrow_mut().remove(&id) {
             wait.outcome.set(Some(outcome));
             wait.gate.advance_to(1);

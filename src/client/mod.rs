@@ -7,5 +7,6 @@ pub mod facts;
 mod opening;
 mod publish;
 pub mod rare_lines;
+mod review;
 pub mod session;
 mod who;

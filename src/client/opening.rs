@@ -138,6 +138,16 @@ impl ClientSession {
         }
     }
 
+    /// True while the peer cannot have given a command.
+    pub(super) fn opening_is_due(&self) -> bool {
+        self.opening != Opening::Done
+    }
+
+    /// True while the peer was told nothing.
+    pub(super) fn info_is_due(&self) -> bool {
+        self.tls_first && self.opening_is_due()
+    }
+
     /// For the ticker: whether commands may come, now that so much time has passed.
     pub(super) fn opening_is_over(&mut self, now: Instant) -> bool {
         // A peer that says nothing is a plain one; whether it may stay is a matter of its login.

@@ -17,6 +17,7 @@ use super::who::log_client;
 use crate::auth::authenticator::Identity;
 use crate::auth::certificate::CertificateNames;
 use crate::auth::permissions::{Permissions, SubscribeRight};
+use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::PACE_MS_MAX;
@@ -90,6 +91,8 @@ pub struct ClientSession {
     pub(super) trace: Option<Rc<Trace>>,
     first_pong_sent: bool,
     pub(super) detached: bool,
+    /// The reload whose rules hold for it, as `ClientContext::generation` counts them.
+    pub(super) generation: u32,
     pub(super) ping_at: Instant,
     pub(super) pings_outstanding: u32,
     /// None = no PING yet; what there is of a round-trip time is then an estimate.
@@ -132,18 +135,9 @@ impl ClientSession {
             Rc::new(Outbox::new(id, context.chunk_pool.clone(), options.limits.pending_bytes_max));
         let key = context.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
         let auth = context.auth.borrow().clone();
-        let stage = match (refused, auth.authenticator.is_required()) {
-            (true, _) => Stage::Refused,
-            (false, true) => Stage::Unauthenticated,
-            (false, false) => Stage::Fresh,
-        };
-        let nonce = match auth.authenticator.needs_nonce() {
-            true => new_nonce().into(),
-            false => Text::default(),
-        };
         let tls_server = context.tls.borrow().clone();
         let (opening, tls_first) = Opening::of(tls_server.as_deref(), &peer);
-        Self {
+        let mut session = Self {
             id,
             peer,
             key,
@@ -154,11 +148,11 @@ impl ClientSession {
             account_gauge: None,
             has_mappings: !auth.authenticator.accounts().global().mappings.is_empty(),
             publishing: None,
-            nonce,
+            nonce: Text::default(),
             login_wait: None,
             outbox,
             connect: ConnectOptions::default(),
-            stage,
+            stage: Stage::Refused,
             tls_server,
             opening,
             tls_first,
@@ -189,8 +183,25 @@ impl ClientSession {
             started: now,
             in_messages: 0,
             in_bytes: 0,
+            generation: context.generation.get(),
             context,
+        };
+        if !refused {
+            session.begin_login(&auth);
         }
+        session
+    }
+
+    /// What INFO will ask of this peer, and how far it may go without an answer.
+    pub(super) fn begin_login(&mut self, auth: &AuthState) {
+        self.stage = match auth.authenticator.is_required() {
+            true => Stage::Unauthenticated,
+            false => Stage::Fresh,
+        };
+        self.nonce = match auth.authenticator.needs_nonce() {
+            true => new_nonce().into(),
+            false => Text::default(),
+        };
     }
 
     /// The line about one client too many.
@@ -427,6 +438,11 @@ impl Session for ClientSession {
     }
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
+        self.catch_up_with_reload();
+        // Whoever closed it, a reload or an operator: no further command of this peer is carried out.
+        if let Some(reason) = self.outbox.close_reason() {
+            return Step::Close(reason);
+        }
         if self.stage == Stage::Refused {
             self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
@@ -609,7 +625,7 @@ impl Session for ClientSession {
         }
         self.keep_last_subscriptions();
         self.context.broker.borrow_mut().detach(self.key);
-        self.context.logins.borrow_mut().remove(&self.id);
+        self.give_up_login();
         self.leave_account();
         if matches!(
             reason,

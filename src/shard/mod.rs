@@ -6,6 +6,7 @@ mod run;
 pub mod snapshot;
 pub mod system;
 pub mod system_door;
+mod walk;
 
 pub use offload::Offload;
 pub use order::{Generation, ShardOrder};
@@ -13,7 +14,6 @@ pub use run::{Ready, ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -35,11 +35,11 @@ use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::{Accepted, Listener};
-use crate::net::runtime::{TurnHook, sleep, spawn};
+use crate::net::runtime::{TurnHook, sleep};
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
-use crate::protocol::nats::handshake::Info;
 use order::{Pending, Reply};
+use walk::Pass;
 
 /// How other threads reach a shard: cold messages only.
 #[derive(Clone)]
@@ -121,8 +121,8 @@ const COLLECTIONS: u32 = 3;
 
 /// One look at all connections, a part of them a turn.
 #[derive(Default)]
-struct TickPass {
-    next_key: usize,
+struct Tick {
+    pass: Pass,
     /// Idle buffers given back so far.
     shrinks: usize,
     pending_sum: u64,
@@ -192,16 +192,16 @@ impl Shard {
     /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes. Some connections a turn:
     /// the shard serves its peers in between.
     async fn tick(&self) {
-        let mut pass = TickPass::default();
-        while self.tick_some(&mut pass, Instant::now()) {
+        let mut tick = Tick::default();
+        while self.tick_some(&mut tick, Instant::now()) {
             self.hook.yield_turn().await;
             self.hook.before_batch();
         }
-        self.recorded.pending_bytes.set((pass.pending_sum, pass.pending_max));
+        self.recorded.pending_bytes.set((tick.pending_sum, tick.pending_max));
         self.system.tick();
         self.choose_page_size();
         self.trim();
-        self.give_back(pass.shrinks);
+        self.give_back(tick.shrinks);
     }
 
     /// Has freed memory given back. Where something went since the last tick the allocator looks for all that was
@@ -243,13 +243,10 @@ impl Shard {
     }
 
     /// True if there are more.
-    fn tick_some(&self, pass: &mut TickPass, now: Instant) -> bool {
+    fn tick_some(&self, tick: &mut Tick, now: Instant) -> bool {
         let write_deadline = self.clients.options.borrow().limits.write_deadline;
-        let registry = self.registry.borrow();
-        let Some((last, _)) = registry.iter().next_back() else { return false };
-        let end = pass.next_key + TICKED_PER_TURN_MAX;
-        for key in pass.next_key..end.min(last + 1) {
-            let Some(entry) = registry.get(key) else { continue };
+        let Tick { pass, shrinks, pending_sum, pending_max } = tick;
+        pass.step(&self.registry.borrow(), TICKED_PER_TURN_MAX, |_, entry| {
             let mut session = entry.session.borrow_mut();
             let outbox = session.outbox().clone();
             if outbox.send_age(now).is_some_and(|age| age > write_deadline) {
@@ -260,14 +257,12 @@ impl Shard {
             {
                 outbox.close(reason);
             }
-            let may_shrink = pass.shrinks < SHRINKS_PER_TICK_MAX;
-            pass.shrinks += usize::from(entry.control.shrink_if_idle(may_shrink));
+            let may_shrink = *shrinks < SHRINKS_PER_TICK_MAX;
+            *shrinks += usize::from(entry.control.shrink_if_idle(may_shrink));
             let pending = outbox.pending_bytes() as u64;
-            pass.pending_sum += pending;
-            pass.pending_max = pass.pending_max.max(pending);
-        }
-        pass.next_key = end;
-        end <= last
+            *pending_sum += pending;
+            *pending_max = (*pending_max).max(pending);
+        })
     }
 
     /// How often `tick` must run for deadlines to be kept within a quarter of their length.
@@ -293,13 +288,6 @@ impl Shard {
         self.registry.borrow().len()
     }
 
-    /// Calls `visit` for each client session. It must not open or close connections.
-    fn for_each_session(&self, mut visit: impl FnMut(&mut ClientSession)) {
-        for (_, entry) in self.registry.borrow().iter() {
-            visit(&mut entry.session.borrow_mut());
-        }
-    }
-
     /// Refuses connections from now on.
     fn stop_listening(&self) {
         self.refusing.set(true);
@@ -310,55 +298,6 @@ impl Shard {
     fn hand_over(&self) {
         self.mesh.flush();
         self.hook.before_batch();
-    }
-
-    /// Lame duck: tells clients, which then look for another server.
-    fn announce(&self, info: Arc<Info>) {
-        *self.clients.info.borrow_mut() = info;
-        self.for_each_session(|session| session.push_async_info());
-        self.hook.request();
-    }
-
-    /// A reload: new options and authentication apply to every client from now on.
-    fn reload(&self, generation: &Generation) {
-        *self.clients.options.borrow_mut() = generation.options.clone();
-        *self.clients.auth.borrow_mut() = generation.auth.clone();
-        *self.clients.info.borrow_mut() = generation.info.clone();
-        *self.clients.tls.borrow_mut() = generation.tls.clone();
-        self.subscribe_system();
-        self.for_each_session(|session| {
-            if let Some(reason) = session.reload() {
-                session.outbox().close(reason);
-            }
-        });
-        self.hook.request();
-    }
-
-    /// Closes all clients one by one over `window`, at most a second apart.
-    fn close_all_over(self: &Rc<Self>, window: Duration) {
-        let shard = self.clone();
-        spawn(async move {
-            let keys: Vec<usize> = shard.registry.borrow().iter().map(|(key, _)| key).collect();
-            let pause = (window / keys.len().max(1) as u32).min(Duration::from_secs(1));
-            for key in keys {
-                shard.close_one(key);
-                sleep(pause).await;
-            }
-        });
-    }
-
-    /// Closes all clients now.
-    fn close_all(&self) {
-        let keys: Vec<usize> = self.registry.borrow().iter().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.close_one(key));
-    }
-
-    fn close_one(&self, key: usize) {
-        let outbox = match self.registry.borrow().get(key) {
-            Some(entry) => entry.session.borrow().outbox().clone(),
-            None => return,
-        };
-        outbox.close(CloseReason::ServerShutdown);
     }
 
     /// Ends the shard's thread at the end of this turn.

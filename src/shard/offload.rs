@@ -17,12 +17,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{ShardHandle, ShardOrder};
 use crate::auth::password::PasswordJob;
-use crate::base::ids::ConnectionId;
+use crate::base::ids::LoginId;
 use crate::base::limits::{HELPER_NICE, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
 
 struct Job {
     password: PasswordJob,
-    connection: ConnectionId,
+    login: LoginId,
     shard: ShardHandle,
 }
 
@@ -57,25 +57,19 @@ impl Offload {
                         continue;
                     }
                     let outcome = job.password.run();
-                    let connection = job.connection;
-                    job.shard.give(ShardOrder::PasswordChecked(connection, outcome));
+                    job.shard.give(ShardOrder::PasswordChecked(job.login, outcome));
                 }
             })?;
         }
         Ok(Self { jobs, waiting })
     }
 
-    pub fn check_password(
-        &self,
-        password: PasswordJob,
-        connection: ConnectionId,
-        shard: ShardHandle,
-    ) {
+    pub fn check_password(&self, password: PasswordJob, login: LoginId, shard: ShardHandle) {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= PASSWORD_CHECKS_MAX {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let job = Job { password, connection, shard };
+        let job = Job { password, login, shard };
         assert!(self.jobs.send(job).is_ok(), "the helper threads live as long as this");
     }
 }

@@ -13,7 +13,7 @@ use super::Shard;
 use super::snapshot::{Page, SubscriptionFilter, SubscriptionPlace};
 use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
-use crate::base::ids::{AccountId, ConnectionId};
+use crate::base::ids::{AccountId, ConnectionId, LoginId};
 use crate::base::ring::{RingSource, RingTarget, ring};
 use crate::config::options::Options;
 use crate::monitor::closed::PackedConnection;
@@ -30,9 +30,18 @@ pub enum ShardOrder {
     /// Serves a socket that another shard accepted; it counts here already.
     Serve(Accepted),
     /// Goes on with a login whose password was checked.
-    PasswordChecked(ConnectionId, PasswordOutcome),
-    /// Applies a reload.
-    Reload(Arc<Generation>, Reply<()>),
+    PasswordChecked(LoginId, PasswordOutcome),
+    /// Applies a reload and reviews all sessions; the answer counts the clients that stay.
+    Reload(Arc<Generation>, Reply<usize>),
+    /// After a reload that every shard has taken: closes clients that their accounts have no room for. The answer
+    /// counts those that stay.
+    CloseSurplusOfAccounts(Reply<usize>),
+    /// Closes `count` clients of the `staying`; the answer counts the closed ones.
+    CloseSurplus {
+        count: usize,
+        staying: usize,
+        done: Reply<usize>,
+    },
     /// Refuses connections from now on.
     StopListening(Reply<()>),
     /// Tells all clients that something about the server changed.
@@ -104,21 +113,19 @@ impl ShardOrder {
     pub(super) fn carry_out(self, shard: &Rc<Shard>) {
         match self {
             Self::Serve(accepted) => shard.serve_accepted(accepted),
-            Self::PasswordChecked(connection, outcome) => {
-                shard.clients.password_checked(connection, outcome);
+            Self::PasswordChecked(login, outcome) => {
+                shard.clients.password_checked(login, outcome);
             }
-            Self::Reload(generation, done) => {
-                shard.reload(&generation);
-                done.give(());
+            Self::Reload(generation, done) => shard.take_generation(&generation, done),
+            Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),
+            Self::CloseSurplus { count, staying, done } => {
+                shard.close_surplus(count, staying, done)
             }
             Self::StopListening(done) => {
                 shard.stop_listening();
                 done.give(());
             }
-            Self::Announce(info, done) => {
-                shard.announce(info);
-                done.give(());
-            }
+            Self::Announce(info, done) => shard.announce(info, done),
             Self::CloseAllOver(window) => shard.close_all_over(window),
             Self::CloseAll => {
                 shard.stop_listening();

@@ -19,6 +19,7 @@ use crate::auth::account::Account;
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::{AccountId, ConnectionId, ShardId};
+use crate::base::limits::SERVED_ACCOUNTS_PER_TURN_MAX;
 use crate::broker::Broker;
 use crate::broker::internal::{Delivery, Mailbox, Published, Reach};
 use crate::client::context::Report;
@@ -230,27 +231,54 @@ fn publish(broker: &mut Broker, account: AccountId, subject: &str, payload: &[u8
 }
 
 impl Shard {
-    /// Subscribes what the server answers, in accounts that do not have it yet: at the start, and after a
-    /// reload that brought new ones.
+    /// Subscribes what the server answers, before anybody is served.
     pub(super) fn subscribe_system(&self) {
         let auth = self.clients.auth.borrow().clone();
-        let accounts = auth.authenticator.accounts();
-        let Some(system) = accounts.system() else { return };
+        self.serve_accounts(&auth, auth.authenticator.accounts().iter());
+    }
+
+    /// The same in accounts that do not have it yet, after a reload that brought new ones: some a turn.
+    pub(super) async fn subscribe_system_paced(&self) {
+        let auth = self.clients.auth.borrow().clone();
+        let mut accounts = auth.authenticator.accounts().iter().peekable();
+        while accounts.peek().is_some() {
+            let some = accounts.by_ref().take(SERVED_ACCOUNTS_PER_TURN_MAX);
+            self.serve_accounts(&auth, some);
+            self.hook.yield_turn().await;
+        }
+    }
+
+    fn serve_accounts<'a>(
+        &self,
+        auth: &AuthState,
+        accounts: impl Iterator<Item = &'a Arc<Account>>,
+    ) {
+        if auth.authenticator.accounts().system().is_none() {
+            return;
+        }
         let mut served = self.served_accounts.borrow_mut();
         let mut broker = self.broker.borrow_mut();
-        let mut subscribe = |account: &Account, filters: &[String]| {
-            let id = auth.id(account);
-            if served.insert(id) {
-                for filter in filters {
-                    let mailbox = &self.system.mailbox;
-                    broker.subscribe_internal(id, filter.as_bytes(), Reach::OwnShard, mailbox);
-                }
-            }
+        let mut subscribe = |account: &Account, filter: &str| {
+            let mailbox = &self.system.mailbox;
+            broker.subscribe_internal(
+                auth.id(account),
+                filter.as_bytes(),
+                Reach::OwnShard,
+                mailbox,
+            );
         };
-        subscribe(system, &request::system_account_filters(&self.clients.info.borrow().server_id));
-        let others = request::OTHER_ACCOUNTS_SUBJECTS.map(String::from);
-        for account in accounts.iter().filter(|account| !account.is_system) {
-            subscribe(account, &others);
+        for account in accounts {
+            if !served.insert(auth.id(account)) {
+                continue;
+            }
+            if account.is_system {
+                let filters =
+                    request::system_account_filters(&self.clients.info.borrow().server_id);
+                filters.iter().for_each(|filter| subscribe(account, filter));
+            } else {
+                let filters = request::OTHER_ACCOUNTS_SUBJECTS;
+                filters.iter().for_each(|filter| subscribe(account, filter));
+            }
         }
     }
 

@@ -52,6 +52,9 @@ const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
 /// are still to be heard.
 const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the end of all connections may take in all.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
 /// The whole process. `collect` has the allocator give back what the calling thread no longer needs.
 pub fn main(arguments: impl Iterator<Item = OsString>, collect: fn()) -> ExitCode {
     let Arguments { arguments, warning } = argv_secrets::hide(arguments);
@@ -517,7 +520,9 @@ impl Server<'_> {
             info: info.clone(),
             tls,
         });
-        order_all(&self.shards, |done| ShardOrder::Reload(generation.clone(), done));
+        let staying = order_all(&self.shards, |done| ShardOrder::Reload(generation.clone(), done));
+        let is_lowered = options.limits.connections_max < self.options.limits.connections_max;
+        self.close_surplus(staying, &auth, is_lowered.then_some(options.limits.connections_max));
         for line in reload::announcements(&reload.plan, &self.options, &options, tls_renewed) {
             tracing::info!("{line}");
         }
@@ -535,6 +540,36 @@ impl Server<'_> {
         self.auth = auth;
         self.shards.info = info;
         Ok(())
+    }
+
+    /// Closes clients that limits of a reload leave no room for, once every shard has taken it: `staying` clients
+    /// are there on each. Whom an account loses is whoever is met first, whom the server loses is drawn at random,
+    /// as in nats-server.
+    fn close_surplus(
+        &self,
+        mut staying: Vec<Option<usize>>,
+        auth: &AuthState,
+        connections_max: Option<usize>,
+    ) {
+        let mut accounts = auth.authenticator.accounts().iter();
+        if accounts.any(|account| account.limits.connections_max.is_some()) {
+            staying = order_all(&self.shards, ShardOrder::CloseSurplusOfAccounts);
+        }
+        let Some(max) = connections_max else { return };
+        // A shard in trouble has told nothing: nobody is closed for those there.
+        let counts: Vec<usize> = staying.into_iter().map(Option::unwrap_or_default).collect();
+        let surplus = counts.iter().sum::<usize>().saturating_sub(max);
+        if surplus == 0 {
+            return;
+        }
+        let shares = random_shares(&counts, surplus);
+        let mut each = self.shards.handles.iter().zip(&counts).zip(&shares);
+        let asked = each.by_ref().map(|((shard, staying), count)| {
+            let (staying, count) = (*staying, *count);
+            shard.ask(|done| ShardOrder::CloseSurplus { count, staying, done })
+        });
+        let closed: usize = wait_for_all(asked.collect()).into_iter().flatten().sum();
+        tracing::info!("Closed {closed} connections to fall within max_connections");
     }
 
     /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
@@ -584,30 +619,85 @@ impl Server<'_> {
     }
 }
 
-/// Gives every shard an order and waits until all have carried it out. A shard that does not in time is named
-/// in the log, and will when it is back: orders keep their order.
-fn order_all(shards: &Shards, order: impl Fn(Reply<()>) -> ShardOrder) {
+/// Gives every shard an order and waits until all have carried it out.
+fn order_all<T>(shards: &Shards, order: impl Fn(Reply<T>) -> ShardOrder) -> Vec<Option<T>> {
+    wait_for_all(shards.handles.iter().map(|shard| shard.ask(&order)).collect())
+}
+
+/// Waits for the answers of all shards, in order. A shard that does not answer in time is named in the log, and
+/// carries its order out when it is back: orders keep their order.
+fn wait_for_all<T>(asked: Vec<Pending<T>>) -> Vec<Option<T>> {
     let deadline = Instant::now() + ORDER_DEADLINE;
-    let asked: Vec<Pending<()>> = shards.handles.iter().map(|shard| shard.ask(&order)).collect();
-    let waited = asked.into_iter().map(|pending| pending.wait(deadline)).enumerate();
-    let late: Vec<usize> =
-        waited.filter(|(_, done)| done.is_none()).map(|(shard, _)| shard).collect();
+    let answers: Vec<Option<T>> = asked.into_iter().map(|pending| pending.wait(deadline)).collect();
+    let late = answers.iter().enumerate().filter(|(_, answer)| answer.is_none());
+    let late: Vec<usize> = late.map(|(shard, _)| shard).collect();
     if !late.is_empty() {
         tracing::error!("shards do not answer: {late:?}");
     }
+    answers
+}
+
+/// How many of `wanted` fall on each shard when they are drawn from the clients of all, each with the same chance.
+fn random_shares(counts: &[usize], wanted: usize) -> Vec<usize> {
+    let mut left: Vec<usize> = counts.to_vec();
+    let mut total: usize = counts.iter().sum();
+    for _ in 0..wanted.min(total) {
+        let mut drawn = fastrand::usize(..total);
+        for count in &mut left {
+            if drawn < *count {
+                *count -= 1;
+                break;
+            }
+            drawn -= *count;
+        }
+        total -= 1;
+    }
+    counts.iter().zip(left).map(|(count, left)| count - left).collect()
 }
 
 /// Closes every client, gives their last bytes a moment, and ends the shards.
 fn stop(shards: Shards) {
     tracing::info!("Initiating Shutdown...");
     shards.handles.iter().for_each(|shard| shard.give(ShardOrder::CloseAll));
-    let deadline = Instant::now() + SHUTDOWN_FLUSH;
-    while shards.counters.connections() > 0 && Instant::now() < deadline {
+    // Many take more than one turn to close: as long as some go, the others get their moment too.
+    let last = Instant::now() + SHUTDOWN_MAX;
+    let mut deadline = Instant::now() + SHUTDOWN_FLUSH;
+    let mut count = shards.counters.connections();
+    while count > 0 && Instant::now() < deadline.min(last) {
         std::thread::sleep(Duration::from_millis(2));
+        let before = std::mem::replace(&mut count, shards.counters.connections());
+        if count < before {
+            deadline = Instant::now() + SHUTDOWN_FLUSH;
+        }
     }
     shards.handles.iter().for_each(|shard| shard.give(ShardOrder::Stop));
     for thread in shards.threads {
         // A shard that panicked has ended the process already.
         let _ = thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_a_draw_add_up_and_take_no_more_than_there_are() {
+        for (counts, wanted) in
+            [(&[3, 0, 5][..], 4), (&[3, 0, 5], 8), (&[3, 0, 5], 20), (&[], 3), (&[7], 0)]
+        {
+            let shares = random_shares(counts, wanted);
+            let total: usize = counts.iter().sum();
+            assert_eq!(shares.iter().sum::<usize>(), wanted.min(total));
+            assert!(shares.iter().zip(counts).all(|(share, count)| share <= count));
+        }
+        // Everybody has the same chance, wherever it is.
+        let mut sums = [0, 0];
+        for _ in 0..200 {
+            let shares = random_shares(&[90, 10], 10);
+            sums[0] += shares[0];
+            sums[1] += shares[1];
+        }
+        assert!(sums[0] > 5 * sums[1] && sums[1] > 0, "{sums:?}");
     }
 }

@@ -75,6 +75,8 @@ fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
                 .into();
         }
         key if key.starts_with("authorization.") => key.replacen('.', " ", 1),
+        // Where nobody may come nats-server's number is negative.
+        "max_connections" if new.limits.connections_max == 0 => "max_connections = -1".into(),
         "server_tags" => "tags".into(),
         "server_metadata" => "metadata".into(),
         "client_advertise" => return vec![format!("Reload: client_advertise = {}", value())],

@@ -1,0 +1,238 @@
+//! A session after a reload: who this peer is now, and what of it has to go.
+//!
+//! Every stage has its answer here. A session is reviewed before the first byte it brings after the reload is
+//! looked at, or when the shard's pass over all sessions comes to it, whatever is first; never twice for one
+//! generation. Source of behaviour: nats-server server/reload.go reloadAuthorization, applied to each client.
+
+use super::connect::unlimited_if_zero;
+use super::session::{ClientSession, Stage};
+use super::who::log_client;
+use crate::auth::authenticator::{ConnectionType, Decision, Identity, Login};
+use crate::auth::state::AuthState;
+use crate::protocol::nats::error::{CloseReason, quoted, text};
+
+impl ClientSession {
+    /// Applies the generation in force unless that was done. Some = the connection was closed for this reason.
+    pub fn catch_up_with_reload(&mut self) -> Option<CloseReason> {
+        let generation = self.context.generation.get();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return None;
+        }
+        // It ends already; only its last bytes are still leaving.
+        if self.detached || self.outbox.is_closing() {
+            self.leave_account();
+            return None;
+        }
+        self.renew_trace();
+        let reason = self.review()?;
+        self.close_by_reload(reason);
+        Some(reason)
+    }
+
+    fn close_by_reload(&mut self, reason: CloseReason) {
+        if reason == CloseReason::ClientClosed {
+            // Nothing is told to the peer, which may simply come again.
+            let who = self.credentials_in_words().unwrap_or_else(|| "its user".into());
+            log_client!(info, self, "Closed by the reload: {who} is gone or has changed");
+        }
+        // Whoever is counted later is not to be closed for one that goes.
+        self.leave_account();
+        self.outbox.close(reason);
+        // Its reader may wait for a password check that nobody needs any more.
+        self.give_up_login();
+    }
+
+    fn review(&mut self) -> Option<CloseReason> {
+        let auth = self.context.auth.borrow().clone();
+        match self.stage {
+            Stage::Refused => None,
+            Stage::Fresh | Stage::Unauthenticated if self.opening_is_due() => {
+                self.review_before_commands(&auth)
+            }
+            Stage::Unauthenticated => {
+                // It keeps its time to log in; nats-server ends it, and it would have to come again.
+                self.take_server_limits(&auth);
+                None
+            }
+            Stage::Fresh => self.review_fresh(&auth),
+            Stage::CheckingPassword => self.review_login(&auth),
+            Stage::Connected => self.review_identity(&auth),
+        }
+    }
+
+    /// A peer that could not say anything yet is asked to log in, or no longer.
+    fn review_before_commands(&mut self, auth: &AuthState) -> Option<CloseReason> {
+        self.take_server_limits(auth);
+        if !self.info_is_due() {
+            // It was told whether to log in: asked for what it was not told of, it has the time to; what it was
+            // told to do it may still do.
+            if auth.authenticator.is_required() {
+                self.stage = Stage::Unauthenticated;
+            }
+            return None;
+        }
+        self.begin_login(auth);
+        None
+    }
+
+    /// A peer that speaks without CONNECT, where nobody had to log in until now.
+    fn review_fresh(&mut self, auth: &AuthState) -> Option<CloseReason> {
+        self.take_server_limits(auth);
+        if !auth.authenticator.is_required() {
+            return None;
+        }
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        match self.decide(auth) {
+            Decision::Accepted(identity) if identity.account.is_global() => {
+                self.logged_in(&mut broker, identity).err()
+            }
+            Decision::Accepted(_) => Some(CloseReason::ClientClosed),
+            Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => {
+                Some(self.authentication_failed(&mut broker))
+            }
+        }
+    }
+
+    /// A login that waits for its password check is decided again, by what is asked now. A check of the same
+    /// stored secret goes on and counts for who the user is now.
+    fn review_login(&mut self, auth: &AuthState) -> Option<CloseReason> {
+        self.take_server_limits(auth);
+        let wait = self.login_wait.clone()?;
+        let account_before = wait.account_name();
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        match self.decide(auth) {
+            Decision::Accepted(identity) => {
+                self.give_up_login();
+                let refused = self.logged_in(&mut broker, identity).err();
+                if refused.is_none() {
+                    self.ok();
+                }
+                return refused;
+            }
+            // Somebody who was nobody before stays a matter of the check: its time tells nothing.
+            Decision::NeedsPasswordCheck(job, pending)
+                if pending.account_name().is_some() || account_before.is_none() =>
+            {
+                if let Some(pending) = wait.go_on_for(pending) {
+                    self.begin_password_check(job, pending);
+                }
+                return None;
+            }
+            Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => {}
+        }
+        let has_moved = account_before.is_some_and(|name| self.has_moved(auth, &name));
+        Some(match has_moved {
+            true => CloseReason::ClientClosed,
+            false => self.authentication_failed(&mut broker),
+        })
+    }
+
+    /// A client that was let in: refused ones are told and closed, others lose exactly the subscriptions they may
+    /// no longer have.
+    fn review_identity(&mut self, auth: &AuthState) -> Option<CloseReason> {
+        let identity = self.identity.clone()?;
+        let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
+            Some(renewed) => Some(renewed),
+            None => match self.decide(auth) {
+                Decision::Accepted(renewed) => Some(renewed),
+                // Another hash, perhaps of the same password: the client is to come again and be checked.
+                Decision::NeedsPasswordCheck(..) => return Some(CloseReason::ClientClosed),
+                Decision::Refused(_) => None,
+            },
+        };
+        let Some(renewed) = renewed.filter(|renewed| renewed.account.name == identity.account.name)
+        else {
+            // Whoever is gone or has moved may simply come again, as in nats-server; who is still there
+            // gave a secret that is no longer the right one, and is told.
+            if self.has_moved(auth, &identity.account.name) {
+                return Some(CloseReason::ClientClosed);
+            }
+            let handle = self.context.broker.clone();
+            return Some(self.authentication_failed(&mut handle.borrow_mut()));
+        };
+        self.keep_as(renewed)
+    }
+
+    /// The client stays, with the rights it has now.
+    fn keep_as(&mut self, identity: Identity) -> Option<CloseReason> {
+        let subscriptions_max = self.subscriptions_max;
+        let is_open = identity.login == Login::Open;
+        self.take_identity(identity);
+        let handle = self.context.broker.clone();
+        // A lowered limit of the account closes who has as many as it allows, as in nats-server; where it did
+        // not change nobody goes for having used it up.
+        let count = handle.borrow().subscription_count(self.key);
+        let is_lowered = self.subscriptions_max < subscriptions_max && !is_open;
+        if is_lowered && count >= self.subscriptions_max {
+            self.refuse_for_the_limit();
+            return Some(CloseReason::MaximumSubscriptionsExceeded);
+        }
+        let permissions = self.permissions.clone();
+        let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);
+        for subscription in removed {
+            let queue = match subscription.queue() {
+                [] => String::new(),
+                queue => format!(" using queue {}", quoted(queue)),
+            };
+            let (filter, sid) = (quoted(subscription.filter()), quoted(subscription.sid()));
+            self.outbox.push_error(&format!(
+                "Permissions Violation for Subscription to {filter}{queue} (sid {sid})"
+            ));
+            log_client!(
+                info,
+                self,
+                "Removed sub {filter}{queue} (sid {sid}) for {} - not authorized",
+                self.credentials_in_words().unwrap_or_else(|| "User \"N/A\"".into())
+            );
+        }
+        None
+    }
+
+    /// Closes this client if its account has more connections than it may since a reload. Asked only once all
+    /// sessions of all shards are reviewed: who is gone anyway is not counted.
+    pub fn close_if_account_is_full(&mut self) -> Option<CloseReason> {
+        if self.detached || self.outbox.is_closing() {
+            return None;
+        }
+        let max = self.identity.as_ref()?.account.limits.connections_max?;
+        if !self.account_gauge.as_ref()?.subtract_above(max) {
+            return None;
+        }
+        self.account_gauge = None;
+        self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
+        self.log_rarely(text::MAXIMUM_ACCOUNT_CONNECTIONS);
+        let reason = CloseReason::MaximumAccountConnectionsExceeded;
+        self.outbox.close(reason);
+        Some(reason)
+    }
+
+    /// Closes this client because the server has more than it may since a reload.
+    pub fn close_as_surplus(&mut self) {
+        self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+        self.log_rarely(text::MAXIMUM_CONNECTIONS);
+        self.leave_account();
+        self.outbox.close(CloseReason::MaximumConnectionsExceeded);
+    }
+
+    /// Counts for the limit of connections: it is neither refused nor on its way out.
+    pub fn is_staying(&self) -> bool {
+        self.stage != Stage::Refused && !self.detached && !self.outbox.is_closing()
+    }
+
+    fn has_moved(&self, auth: &AuthState, account_name: &str) -> bool {
+        let (user, nkey) = (&*self.connect.user, &*self.connect.nkey);
+        auth.authenticator.has_moved(user, nkey, account_name)
+    }
+
+    /// What holds for a peer that nobody was found to be yet: the server's limits, the global account's mappings.
+    fn take_server_limits(&mut self, auth: &AuthState) {
+        let limits = self.context.options.borrow().limits.clone();
+        let global = auth.authenticator.accounts().global().clone();
+        self.apply_limits(&limits, &global);
+        self.subscriptions_max = unlimited_if_zero(limits.subscriptions_max);
+        self.has_mappings = !global.mappings.is_empty();
+        self.forget_answers();
+    }
+}

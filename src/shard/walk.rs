@@ -1,0 +1,268 @@
+//! What is asked of a shard about all its sessions: done some sessions a turn, everybody else in between.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::order::{Generation, Reply};
+use super::{Entry, Shard};
+use crate::base::limits::{CLOSED_PER_TURN_MAX, REVIEWED_PER_TURN_MAX};
+use crate::net::runtime::{sleep, spawn};
+use crate::net::session::Session;
+use crate::protocol::nats::error::CloseReason;
+use crate::protocol::nats::handshake::Info;
+
+/// How often lame duck mode looks at who has to go by now.
+const CLOSING_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A walk over all places of a slab, so many a step. What is inserted meanwhile may be met or not.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    next_key: usize,
+}
+
+impl Pass {
+    /// Looks at up to `places_max` places, vacant ones too, and visits what is there. True if there are more.
+    pub fn step<E>(
+        &mut self,
+        slab: &Slab<E>,
+        places_max: usize,
+        mut visit: impl FnMut(usize, &E),
+    ) -> bool {
+        let end = slab.capacity().min(self.next_key.saturating_add(places_max));
+        for key in self.next_key..end {
+            if let Some(entry) = slab.get(key) {
+                visit(key, entry);
+            }
+        }
+        self.next_key = end;
+        end < slab.capacity()
+    }
+}
+
+/// Picks so many out of so many that come one after the other, each with the same chance.
+#[derive(Debug)]
+struct Draw {
+    wanted: usize,
+    left: usize,
+}
+
+impl Draw {
+    /// Source: Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S.
+    fn takes(&mut self, random: &mut fastrand::Rng) -> bool {
+        let takes = self.wanted > 0 && random.usize(..self.left.max(1)) < self.wanted;
+        self.wanted -= usize::from(takes);
+        self.left = self.left.saturating_sub(1);
+        takes
+    }
+}
+
+impl Shard {
+    /// Visits every session, `per_turn` places a turn.
+    async fn walk(&self, per_turn: usize, mut visit: impl FnMut(&Entry)) {
+        let mut pass = Pass::default();
+        while pass.step(&self.registry.borrow(), per_turn, |_, entry| visit(entry)) {
+            self.hook.yield_turn().await;
+            self.hook.before_batch();
+        }
+        self.hook.request();
+    }
+
+    /// A reload: from this turn on the new generation holds for whatever a peer brings, and all sessions are
+    /// reviewed on this turn and the next ones. The answer counts those that stay.
+    pub(super) fn take_generation(self: &Rc<Self>, generation: &Generation, done: Reply<usize>) {
+        let clients = &self.clients;
+        *clients.options.borrow_mut() = generation.options.clone();
+        *clients.auth.borrow_mut() = generation.auth.clone();
+        *clients.info.borrow_mut() = generation.info.clone();
+        *clients.tls.borrow_mut() = generation.tls.clone();
+        clients.generation.set(clients.generation.get().wrapping_add(1));
+        let shard = self.clone();
+        spawn(async move {
+            shard.subscribe_system_paced().await;
+            let mut staying = 0;
+            let review = |entry: &Entry| {
+                let mut session = entry.session.borrow_mut();
+                session.catch_up_with_reload();
+                staying += usize::from(session.is_staying());
+            };
+            shard.walk(REVIEWED_PER_TURN_MAX, review).await;
+            done.give(staying);
+        });
+    }
+
+    /// After a reload: closes those that their accounts have no room for. The answer counts those that stay.
+    pub(super) fn close_surplus_of_accounts(self: &Rc<Self>, done: Reply<usize>) {
+        let shard = self.clone();
+        spawn(async move {
+            let mut staying = 0;
+            let visit = |entry: &Entry| {
+                let mut session = entry.session.borrow_mut();
+                session.close_if_account_is_full();
+                staying += usize::from(session.is_staying());
+            };
+            shard.walk(REVIEWED_PER_TURN_MAX, visit).await;
+            done.give(staying);
+        });
+    }
+
+    /// Closes so many of this shard's `staying` clients, drawn at random. The answer counts the closed ones.
+    pub(super) fn close_surplus(self: &Rc<Self>, count: usize, staying: usize, done: Reply<usize>) {
+        let shard = self.clone();
+        spawn(async move {
+            let mut draw = Draw { wanted: count, left: staying };
+            let mut random = fastrand::Rng::new();
+            let mut closed = 0;
+            let visit = |entry: &Entry| {
+                let mut session = entry.session.borrow_mut();
+                if session.is_staying() && draw.takes(&mut random) {
+                    session.close_as_surplus();
+                    closed += 1;
+                }
+            };
+            shard.walk(CLOSED_PER_TURN_MAX, visit).await;
+            done.give(closed);
+        });
+    }
+
+    /// Lame duck: tells clients, which then look for another server.
+    pub(super) fn announce(self: &Rc<Self>, info: Arc<Info>, done: Reply<()>) {
+        *self.clients.info.borrow_mut() = info;
+        let shard = self.clone();
+        spawn(async move {
+            let tell = |entry: &Entry| entry.session.borrow().push_async_info();
+            shard.walk(REVIEWED_PER_TURN_MAX, tell).await;
+            done.give(());
+        });
+    }
+
+    /// Closes all clients one after the other over `window`, at most a second apart.
+    pub(super) fn close_all_over(self: &Rc<Self>, window: Duration) {
+        let shard = self.clone();
+        spawn(async move {
+            let keys: Vec<usize> = shard.registry.borrow().iter().map(|(key, _)| key).collect();
+            let start = Instant::now();
+            let mut closed = 0;
+            while closed < keys.len() {
+                let due = closed_by(start.elapsed(), window, keys.len());
+                let end = due.min(closed + CLOSED_PER_TURN_MAX);
+                keys[closed..end].iter().for_each(|key| shard.close_one(*key));
+                shard.hook.request();
+                let is_behind = end < due;
+                closed = end;
+                match is_behind {
+                    true => shard.hook.yield_turn().await,
+                    false => sleep(CLOSING_INTERVAL).await,
+                }
+            }
+        });
+    }
+
+    /// Closes all clients, some a turn.
+    pub(super) fn close_all(self: &Rc<Self>) {
+        let shard = self.clone();
+        spawn(async move {
+            let close = |entry: &Entry| {
+                entry.session.borrow().outbox().close(CloseReason::ServerShutdown);
+            };
+            shard.walk(CLOSED_PER_TURN_MAX, close).await;
+        });
+    }
+
+    fn close_one(&self, key: usize) {
+        let outbox = match self.registry.borrow().get(key) {
+            Some(entry) => entry.session.borrow().outbox().clone(),
+            None => return,
+        };
+        outbox.close(CloseReason::ServerShutdown);
+    }
+}
+
+/// How many of `count` are to be closed once `elapsed` of `window` is over, the first one at once.
+fn closed_by(elapsed: Duration, window: Duration, count: usize) -> usize {
+    /// Between two that are closed.
+    const APART_MAX: Duration = Duration::from_secs(1);
+    let apart = window.div_f64(count.max(1) as f64).min(APART_MAX);
+    if apart.is_zero() {
+        return count;
+    }
+    ((elapsed.as_secs_f64() / apart.as_secs_f64()) as usize).saturating_add(1).min(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_looks_at_so_many_places_a_step_and_visits_each_entry_once() {
+        let mut slab: Slab<usize> = Slab::new();
+        for number in 0..1000 {
+            slab.insert(number);
+        }
+        // Most places are vacant.
+        (0..1000).filter(|number| number % 10 != 3).for_each(|number| drop(slab.remove(number)));
+        let mut pass = Pass::default();
+        let mut visited = Vec::new();
+        let mut steps = 0;
+        loop {
+            let before = (pass.next_key, visited.len());
+            let more = pass.step(&slab, 64, |key, number| {
+                assert_eq!(key, *number);
+                visited.push(*number);
+            });
+            steps += 1;
+            assert!(pass.next_key - before.0 <= 64, "places looked at in one step");
+            assert!(visited.len() - before.1 <= 7);
+            if !more {
+                break;
+            }
+        }
+        let expected: Vec<usize> = (0..1000).filter(|number| number % 10 == 3).collect();
+        assert_eq!(visited, expected);
+        assert_eq!(steps, slab.capacity().div_ceil(64));
+    }
+
+    #[test]
+    fn a_pass_over_nothing_ends() {
+        assert!(!Pass::default().step(&Slab::<u8>::new(), 64, |_, _| panic!("nothing is there")));
+    }
+
+    #[test]
+    fn a_draw_takes_exactly_as_many_and_anybody() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut taken = [0; 10];
+        for wanted in 0..=10 {
+            for _ in 0..200 {
+                let mut draw = Draw { wanted, left: 10 };
+                let picks: Vec<bool> = (0..10).map(|_| draw.takes(&mut random)).collect();
+                assert_eq!(picks.iter().filter(|taken| **taken).count(), wanted);
+                if wanted == 3 {
+                    picks.iter().zip(&mut taken).for_each(|(one, sum)| *sum += usize::from(*one));
+                }
+            }
+        }
+        assert!(taken.iter().all(|sum| (20..=120).contains(sum)), "{taken:?}");
+    }
+
+    #[test]
+    fn a_draw_of_fewer_than_expected_takes_no_more_than_there_are() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut draw = Draw { wanted: 5, left: 2 };
+        let taken = (0..4).filter(|_| draw.takes(&mut random)).count();
+        assert_eq!(taken, 4);
+    }
+
+    #[test]
+    fn lame_duck_closes_evenly_and_at_least_one_a_second() {
+        let seconds = Duration::from_secs;
+        assert_eq!(closed_by(seconds(0), seconds(10), 100), 1);
+        assert_eq!(closed_by(seconds(5), seconds(10), 100), 51);
+        assert_eq!(closed_by(seconds(10), seconds(10), 100), 100);
+        assert_eq!(closed_by(seconds(3), seconds(100), 5), 4);
+        assert_eq!(closed_by(seconds(0), seconds(0), 5), 5);
+        assert_eq!(closed_by(seconds(1), seconds(1), 1_000_000), 1_000_000);
+        assert_eq!(closed_by(seconds(1), seconds(1), 0), 0);
+    }
+}

@@ -1,0 +1,638 @@
+//! What a reload does to a session at each stage of its life: stage by kind of change, from the session itself.
+//! What it does over sockets is in `transcripts/reload.txt`, which nats-server answers too.
+
+mod support;
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use midge::auth::password::{PasswordJob, PasswordOutcome};
+use midge::auth::state::AuthState;
+use midge::base::ids::{ConnectionId, LoginId};
+use midge::base::limits::READ_BUFFER_BYTES;
+use midge::base::pool::BufferPool;
+use midge::broker::Broker;
+use midge::client::context::ClientContext;
+use midge::client::session::ClientSession;
+use midge::config::load::load_file;
+use midge::config::options::Options;
+use midge::config::surroundings::Surroundings;
+use midge::config::tls_options::HandshakeFirst;
+use midge::net::listener::Peer;
+use midge::net::read_buffer::ReadBuffer;
+use midge::net::session::{Session, Step};
+use midge::net::tls::TlsFacts;
+use midge::net::tls_config::TlsServer;
+use support::certificates::{Authority, Wanted};
+
+/// bcrypt, of `test`.
+const HASH: &str = "$2a$04$BXMgFc0qRqlxDmpEcYaUH.Wog3Xk6.KWBTNoLasUJMvHl23HO.0HS";
+/// bcrypt, of something else.
+const OTHER_HASH: &str = "$2a$04$BuzNOviu4vtjUv8N38Thnu.EcTz32qTVcZ5zHLLOlS9PCnV/qfWbK";
+
+struct Text(String);
+
+impl Surroundings for Text {
+    fn read_file(&self, _path: &Path) -> io::Result<Vec<u8>> {
+        Ok(self.0.clone().into_bytes())
+    }
+
+    fn variable(&self, _name: &str) -> Option<OsString> {
+        None
+    }
+}
+
+fn options(text: &str) -> Arc<Options> {
+    let loaded = load_file(Path::new("f"), &Text(text.into()), false);
+    Arc::new(loaded.unwrap_or_else(|errors| panic!("{errors}")).options)
+}
+
+/// One shard's clients under a configuration that changes.
+struct House {
+    context: Rc<ClientContext>,
+    checks: Rc<RefCell<Vec<(LoginId, PasswordJob)>>>,
+    pool: Rc<BufferPool>,
+}
+
+impl House {
+    fn new(text: &str, tls: Option<Arc<TlsServer>>) -> Self {
+        let options = options(text);
+        let auth = Arc::new(AuthState::build(&options, None).expect("valid"));
+        let checks: Rc<RefCell<Vec<_>>> = Rc::default();
+        let asked = checks.clone();
+        let context = ClientContext {
+            tls: RefCell::new(tls),
+            check_password: Box::new(move |id, job| asked.borrow_mut().push((id, job))),
+            ..ClientContext::plain(Rc::new(RefCell::new(Broker::reproducible(1))), options, auth, 1)
+        };
+        let pool = Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20));
+        Self { context: Rc::new(context), checks, pool }
+    }
+
+    fn reload(&self, text: &str) {
+        let options = options(text);
+        let before = self.context.auth.borrow().clone();
+        let auth = AuthState::build(&options, Some(&before)).expect("valid");
+        *self.context.options.borrow_mut() = options;
+        *self.context.auth.borrow_mut() = Arc::new(auth);
+        self.context.generation.set(self.context.generation.get() + 1);
+    }
+
+    fn enter(&self) -> Peered {
+        let id = ConnectionId(7);
+        let mut session =
+            ClientSession::new(id, Peer::Unix, self.context.clone(), false, Instant::now());
+        session.start();
+        Peered { session, input: ReadBuffer::new(self.pool.clone()) }
+    }
+
+    /// Does the password checks that were asked for.
+    fn check_passwords(&self) {
+        for (id, job) in self.checks.take() {
+            let outcome: PasswordOutcome = job.run();
+            self.context.password_checked(id, outcome);
+        }
+    }
+}
+
+/// A session with what its peer sent.
+struct Peered {
+    session: ClientSession,
+    input: ReadBuffer,
+}
+
+impl Peered {
+    /// Gives bytes, and tells what the reader would do then; closes as a connection does.
+    fn say(&mut self, bytes: &[u8]) -> Step {
+        self.input.extend(bytes);
+        loop {
+            match self.session.receive(&mut self.input) {
+                Step::Again => {}
+                Step::Close(reason) => {
+                    self.session.outbox().close(reason);
+                    return Step::Close(reason);
+                }
+                step => return step,
+            }
+        }
+    }
+
+    fn heard(&self) -> String {
+        let outbox = self.session.outbox();
+        let mut all = Vec::new();
+        loop {
+            let next = std::pin::pin!(outbox.next_chunk());
+            match next.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Some(chunk)) => {
+                    all.extend_from_slice(&chunk);
+                    outbox.send_ends(chunk);
+                }
+                _ => break,
+            }
+        }
+        // INFO is none of this test's business.
+        let text = String::from_utf8(all).expect("only text is sent here");
+        let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("INFO "));
+        lines.map(str::trim_end).collect::<Vec<_>>().join(" ")
+    }
+
+    /// All that is heard at once, and why it closed if it did.
+    fn told(&self) -> String {
+        let heard = self.heard();
+        match self.session.outbox().close_reason() {
+            Some(reason) if heard.is_empty() => format!("closed: {reason}"),
+            Some(reason) => format!("{heard} closed: {reason}"),
+            None => heard,
+        }
+    }
+}
+
+/// How far a session got before the reload.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    /// TLS comes before INFO, and has not come yet.
+    TlsFirst,
+    /// INFO was sent, the handshake is under way.
+    Handshake,
+    /// Speaks without CONNECT, with a subscription.
+    Fresh,
+    /// Has to log in and has not.
+    Unauthenticated,
+    /// Gave a password that is being checked.
+    Checking,
+    /// The check is done, and the session has not gone on yet.
+    Checked,
+    Connected,
+    /// Connected, in the middle of a message.
+    Publishing,
+}
+
+use Stage::*;
+
+const USERS: &str =
+    "authorization { users: [ {user: a, password: test}, {user: b, password: b} ] }";
+const CONNECT: &str = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"test\"}\r\n";
+
+fn hashed() -> String {
+    USERS.replace("password: test", &format!("password: \"{HASH}\""))
+}
+
+/// The configuration that a stage needs, where logins are asked for or not.
+fn before(stage: Stage, open: bool) -> String {
+    match stage {
+        _ if open => String::new(),
+        Checking | Checked => hashed(),
+        _ => USERS.into(),
+    }
+}
+
+fn bring_to(stage: Stage, house: &House) -> Peered {
+    let mut peer = house.enter();
+    match stage {
+        TlsFirst => {
+            let step = peer.say(b"");
+            assert!(matches!(step, Step::ReadMoreWithin(_)), "it waits for the first byte");
+        }
+        Handshake => {
+            let step = peer.say(b"\x16");
+            assert!(matches!(step, Step::StartTls(_)));
+        }
+        Fresh => drop(peer.say(b"SUB x 1\r\nPING\r\n")),
+        Unauthenticated => drop(peer.say(b"")),
+        Checking => drop(peer.say(CONNECT.as_bytes())),
+        Checked => {
+            peer.say(CONNECT.as_bytes());
+            house.check_passwords();
+        }
+        Connected => drop(peer.say(format!("{CONNECT}SUB x 1\r\nPING\r\n").as_bytes())),
+        Publishing => {
+            let text = format!("{CONNECT}SUB x 1\r\nPING\r\nPUB x 6\r\nabc");
+            peer.say(text.as_bytes());
+        }
+    }
+    peer.heard();
+    peer
+}
+
+/// A server certificate on the disk, as long as this is there.
+struct Certificate(PathBuf);
+
+impl Certificate {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("midge-reload-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        let authority = Authority::new("test");
+        let pair = authority.issue(Wanted { names: &["localhost"], ..Wanted::default() });
+        std::fs::write(folder.join("certificate.pem"), &pair.certificate_pem).expect("a file");
+        std::fs::write(folder.join("key.pem"), &pair.key_pem).expect("a file");
+        Self(folder)
+    }
+
+    fn server(&self, first: HandshakeFirst) -> Arc<TlsServer> {
+        let path = self.0.display();
+        let text = format!(
+            "tls {{ cert_file: \"{path}/certificate.pem\", key_file: \"{path}/key.pem\" }}"
+        );
+        let mut tls = from_disk(&text).tls.clone().expect("the block is there");
+        tls.handshake_first = first;
+        Arc::new(TlsServer::build(&tls, false).expect("a certificate with its key"))
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        // What is left in the temporary folder harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the peer hears of the reload, and then of `probe`, as two texts.
+fn outcome(stage: Stage, before: &str, after: &str, probe: &str) -> [String; 2] {
+    let tls = match stage {
+        TlsFirst => Some(Certificate::new().server(HandshakeFirst::Always)),
+        Handshake => Some(Certificate::new().server(HandshakeFirst::Never)),
+        _ => None,
+    };
+    let house = House::new(before, tls);
+    let mut peer = bring_to(stage, &house);
+    house.reload(after);
+    peer.session.catch_up_with_reload();
+    let first = peer.told();
+    let is_closed = peer.session.outbox().is_closing();
+    if matches!(stage, TlsFirst | Handshake) && !is_closed {
+        if stage == TlsFirst {
+            assert!(matches!(peer.say(b"\x16"), Step::StartTls(_)));
+        }
+        // The handshake's bytes are the connection's business.
+        peer.input.consume(peer.input.bytes().len());
+        peer.session.tls_ended(Ok(TlsFacts {
+            version: "1.3",
+            cipher_suite: "TLS13_AES_128_GCM_SHA256".into(),
+            peer_certificates: Vec::new().into(),
+        }));
+    }
+    if !is_closed {
+        peer.say(probe.as_bytes());
+        house.check_passwords();
+        peer.say(b"");
+    }
+    let second = if is_closed { String::new() } else { peer.told() };
+    // Whoever is closed does nothing any more.
+    if peer.session.outbox().is_closing() {
+        let unread = peer.input.bytes().len();
+        assert!(matches!(peer.say(b"SUB late 9\r\n"), Step::Close(_)));
+        assert_eq!(peer.input.bytes().len(), unread + 12, "nothing was carried out");
+    }
+    [first, second]
+}
+
+fn from_disk(text: &str) -> Arc<Options> {
+    struct Disk<'a>(&'a str);
+    impl Surroundings for Disk<'_> {
+        fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+            match path == Path::new("f") {
+                true => Ok(self.0.as_bytes().to_vec()),
+                false => std::fs::read(path),
+            }
+        }
+        fn variable(&self, _name: &str) -> Option<OsString> {
+            None
+        }
+    }
+    let loaded = load_file(Path::new("f"), &Disk(text), false);
+    Arc::new(loaded.unwrap_or_else(|errors| panic!("{errors}")).options)
+}
+
+const VIOLATION: &str = "-ERR 'Authorization Violation' closed: Authentication Failure";
+const GONE: &str = "closed: Client Closed";
+/// One that asks to log in says nothing of it before.
+const SILENT: &str = "";
+
+/// Checks rows of one kind of change: the stage, what is heard of the reload, and what of the probe.
+fn check(kind: &str, after: &str, open: bool, probe: &str, rows: &[(Stage, &str, &str)]) {
+    for (stage, first, second) in rows {
+        let got = outcome(*stage, &before(*stage, open), after, probe);
+        assert_eq!(got, [*first, *second], "{kind}: {stage:?}");
+    }
+}
+
+const PROBE: &str = "PING\r\n";
+/// What a client does that was not yet let in.
+fn connect_probe() -> String {
+    format!("{CONNECT}PING\r\n")
+}
+
+#[test]
+fn logins_that_are_asked_for_now_are_asked_of_everybody() {
+    // Who could not say anything yet is asked; who spoke is closed, as in nats-server.
+    check(
+        "logins on",
+        USERS,
+        true,
+        PROBE,
+        &[(TlsFirst, SILENT, VIOLATION), (Handshake, SILENT, VIOLATION), (Fresh, VIOLATION, "")],
+    );
+    check(
+        "logins on, then CONNECT",
+        USERS,
+        true,
+        &connect_probe(),
+        &[(TlsFirst, SILENT, "PONG"), (Handshake, SILENT, "PONG")],
+    );
+    // Whoever gave the right name and password before anybody asked stays.
+    check("logins on", USERS, true, PROBE, &[(Connected, "", "PONG")]);
+    let others = USERS.replace("password: test", "password: x");
+    check("logins on for others", &others, true, PROBE, &[(Connected, VIOLATION, "")]);
+}
+
+#[test]
+fn logins_that_nobody_asks_for_any_more_leave_everybody_in() {
+    check(
+        "logins off",
+        "",
+        false,
+        &connect_probe(),
+        &[
+            (TlsFirst, SILENT, "PONG"),
+            (Handshake, SILENT, "PONG"),
+            (Unauthenticated, SILENT, "PONG"),
+        ],
+    );
+    // INFO has not been sent: nothing was asked. Where it was, the answer is still awaited.
+    check(
+        "logins off, no CONNECT",
+        "",
+        false,
+        PROBE,
+        &[
+            (TlsFirst, SILENT, "PONG"),
+            (Handshake, SILENT, VIOLATION),
+            (Unauthenticated, SILENT, VIOLATION),
+            (Checking, SILENT, "PONG"),
+            (Checked, SILENT, "PONG"),
+            (Connected, SILENT, "PONG"),
+        ],
+    );
+}
+
+#[test]
+fn a_user_who_is_gone_is_nobody_at_every_stage() {
+    let after = "authorization { users: [ {user: b, password: b} ] }";
+    check(
+        "user removed",
+        after,
+        false,
+        &connect_probe(),
+        &[
+            (TlsFirst, SILENT, VIOLATION),
+            (Handshake, SILENT, VIOLATION),
+            (Unauthenticated, SILENT, VIOLATION),
+            (Checking, GONE, ""),
+            (Checked, GONE, ""),
+            (Connected, GONE, ""),
+            (Publishing, GONE, ""),
+        ],
+    );
+    // The same where an unknown name costs a comparison.
+    let decoy = format!("authorization {{ users: [ {{user: b, password: \"{HASH}\"}} ] }}");
+    check(
+        "user removed, decoy",
+        &decoy,
+        false,
+        PROBE,
+        &[(Checking, GONE, ""), (Checked, GONE, ""), (Connected, GONE, "")],
+    );
+}
+
+#[test]
+fn another_password_is_asked_for_at_every_stage() {
+    let plain = USERS.replace("password: test", "password: x");
+    check(
+        "password changed",
+        &plain,
+        false,
+        &connect_probe(),
+        &[
+            (TlsFirst, SILENT, VIOLATION),
+            (Handshake, SILENT, VIOLATION),
+            (Unauthenticated, SILENT, VIOLATION),
+            (Checking, VIOLATION, ""),
+            (Checked, VIOLATION, ""),
+            (Connected, VIOLATION, ""),
+            (Publishing, VIOLATION, ""),
+        ],
+    );
+    // A hash of another password: a check under way is done again, and fails.
+    let hash = USERS.replace("password: test", &format!("password: \"{OTHER_HASH}\""));
+    check(
+        "hash changed",
+        &hash,
+        false,
+        "",
+        &[(Checking, SILENT, VIOLATION), (Checked, SILENT, VIOLATION), (Connected, GONE, "")],
+    );
+    check(
+        "plain now",
+        USERS,
+        false,
+        PROBE,
+        &[(Checking, SILENT, "PONG"), (Checked, SILENT, "PONG")],
+    );
+    check(
+        "the same",
+        &hashed(),
+        false,
+        PROBE,
+        &[(Checking, SILENT, "PONG"), (Checked, SILENT, "PONG")],
+    );
+}
+
+#[test]
+fn rights_that_were_taken_are_taken_at_every_stage() {
+    let limited =
+        |text: &str| text.replace("user: a,", "user: a, permissions: {publish: y, subscribe: y},");
+    let denied = "-ERR 'Permissions Violation for Publish to \"x\"' \
+                  -ERR 'Permissions Violation for Subscription to \"x\"' PONG";
+    let probe = "PUB x 1\r\nm\r\nSUB x 2\r\nPING\r\n";
+    let with_connect = format!("{CONNECT}{probe}");
+    check(
+        "rights taken",
+        &limited(USERS),
+        false,
+        &with_connect,
+        &[
+            (TlsFirst, SILENT, denied),
+            (Handshake, SILENT, denied),
+            (Unauthenticated, SILENT, denied),
+        ],
+    );
+    let removed = "-ERR 'Permissions Violation for Subscription to \"x\" (sid \"1\")'";
+    check("rights taken", &limited(USERS), false, probe, &[(Connected, removed, denied)]);
+    check(
+        "rights taken",
+        &limited(&hashed()),
+        false,
+        probe,
+        &[(Checking, SILENT, denied), (Checked, SILENT, denied)],
+    );
+    let rest = "def\r\nPING\r\n";
+    // The message began when it was allowed, and is judged when it is whole.
+    let refused = "-ERR 'Permissions Violation for Publish to \"x\"' PONG";
+    check("rights taken", &limited(USERS), false, rest, &[(Publishing, removed, refused)]);
+}
+
+#[test]
+fn another_account_is_another_life() {
+    let moved = "accounts { A { users: [ {user: a, password: test} ] }, \
+                 B { users: [ {user: b, password: b} ] } }";
+    check(
+        "moved",
+        moved,
+        false,
+        &connect_probe(),
+        &[
+            (TlsFirst, SILENT, "PONG"),
+            (Handshake, SILENT, "PONG"),
+            (Unauthenticated, SILENT, "PONG"),
+            (Checking, SILENT, "PONG PONG"),
+            (Checked, SILENT, "PONG PONG"),
+            (Connected, GONE, ""),
+            (Publishing, GONE, ""),
+        ]
+        .map(|(stage, first, second)| match stage {
+            // A second CONNECT of one who is in already, and its PING.
+            Checking | Checked => (stage, first, "PONG"),
+            _ => (stage, first, second),
+        }),
+    );
+}
+
+#[test]
+fn the_servers_limits_hold_at_every_stage() {
+    let large = "-ERR 'Maximum Payload Violation' closed: Maximum Message Payload Exceeded";
+    let long = "-ERR 'maximum control line exceeded' closed: Maximum Control Line Exceeded";
+    let line = format!("SUB {} 2\r\nPING\r\n", "y".repeat(300));
+    for (limit, probe, expected) in [
+        ("max_payload: 3\n", "PUB x 4\r\nmmmm\r\n", large),
+        ("max_control_line: 200\n", line.as_str(), long),
+    ] {
+        let after = format!("{limit}{USERS}");
+        let with_connect = format!("{CONNECT}{probe}");
+        check(
+            limit,
+            &after,
+            false,
+            &with_connect,
+            &[
+                (TlsFirst, SILENT, expected),
+                (Handshake, SILENT, expected),
+                (Unauthenticated, SILENT, expected),
+            ],
+        );
+        check(limit, &after, false, probe, &[(Connected, SILENT, expected)]);
+        check(
+            limit,
+            &format!("{limit}{}", hashed()),
+            false,
+            probe,
+            &[(Checking, SILENT, expected), (Checked, SILENT, expected)],
+        );
+        check(
+            limit,
+            limit,
+            true,
+            probe,
+            &[
+                (TlsFirst, SILENT, expected),
+                (Handshake, SILENT, expected),
+                (Fresh, SILENT, expected),
+            ],
+        );
+    }
+    // A message of which not all is there is looked at by the limits in force when it is.
+    let after = format!("max_payload: 3\n{USERS}");
+    let rest = "def\r\nPING\r\n";
+    check("in a message", &after, false, rest, &[(Publishing, SILENT, large)]);
+}
+
+#[test]
+fn mappings_hold_at_every_stage() {
+    let mapped = "MSG x 1 1 m PONG";
+    let probe = "PUB z 1\r\nm\r\nPING\r\n";
+    let subscribing = format!("SUB x 1\r\n{probe}");
+    let global = "mappings { z: x }\n";
+    check("mappings", global, true, probe, &[(Fresh, SILENT, &format!("+OK {mapped}"))]);
+    check("mappings", global, true, probe, &[(Connected, SILENT, mapped)]);
+    let acknowledged = format!("+OK +OK {mapped}");
+    check(
+        "mappings",
+        global,
+        true,
+        &subscribing,
+        &[(TlsFirst, SILENT, &acknowledged), (Handshake, SILENT, &acknowledged)],
+    );
+    let with_connect = format!("{CONNECT}{subscribing}");
+    let after = format!("{global}{USERS}");
+    check("mappings", &after, false, &with_connect, &[(Unauthenticated, SILENT, mapped)]);
+    check("mappings", &after, false, probe, &[(Connected, SILENT, mapped)]);
+    let after = format!("{global}{}", hashed());
+    check(
+        "mappings",
+        &after,
+        false,
+        &subscribing,
+        &[(Checking, SILENT, mapped), (Checked, SILENT, mapped)],
+    );
+}
+
+/// Who came in clear stays so: the requirement is for those who come later, as in nats-server.
+#[test]
+fn tls_that_is_asked_for_now_is_asked_of_newcomers_alone() {
+    for (stage, open) in [(Fresh, true), (Unauthenticated, false), (Connected, false)] {
+        let text = before(stage, open);
+        let house = House::new(&text, None);
+        let mut peer = bring_to(stage, &house);
+        let server = Certificate::new().server(HandshakeFirst::Never);
+        *house.context.tls.borrow_mut() = Some(server);
+        house.reload(&text);
+        peer.session.catch_up_with_reload();
+        assert_eq!(peer.told(), "", "{stage:?}");
+        peer.say(connect_probe().as_bytes());
+        assert!(peer.told().ends_with("PONG"), "{stage:?}");
+        let mut newcomer = house.enter();
+        assert!(matches!(newcomer.say(b"\x16"), Step::StartTls(_)));
+    }
+}
+
+/// A peer's own bytes come before the shard's pass over all sessions: no command passes by the old rules.
+#[test]
+fn a_session_is_reviewed_before_its_next_command() {
+    let house = House::new("", None);
+    let mut peer = bring_to(Fresh, &house);
+    house.reload(USERS);
+    assert!(matches!(peer.say(b"PUB x 1\r\nm\r\n"), Step::Close(_)));
+    assert_eq!(peer.told(), VIOLATION);
+}
+
+#[test]
+fn a_reload_is_applied_once() {
+    let house = House::new(USERS, None);
+    let mut peer = bring_to(Connected, &house);
+    house.reload(&USERS.replace("user: a,", "user: a, permissions: {subscribe: y},"));
+    peer.session.catch_up_with_reload();
+    assert!(peer.told().contains("(sid \"1\")"));
+    peer.session.catch_up_with_reload();
+    peer.say(b"PING\r\n");
+    assert_eq!(peer.told(), "PONG");
+}
