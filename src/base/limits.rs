@@ -27,11 +27,15 @@ pub const PENDING_BYTES_PACE: usize = 1 << 20;
 /// checked again. Past it the client is told `Authentication Timeout`. Enforced by the session's tick.
 pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Password checks that wait for a helper thread, those of clients that are gone included: who comes and goes
-/// fast must not fill the memory between two of them. Past it a check is not made and its client runs into
+/// Password checks of one shard that wait for a helper thread, those of clients that are gone included: who comes
+/// and goes fast must not fill the memory between two of them. Past it a check is not made and its client runs into
 /// `PASSWORD_CHECK_WAIT_MAX`. Enforced by `shard::Offload`.
 pub const PASSWORD_CHECKS_MAX: usize = 1 << 17;
 const _: () = assert!(PASSWORD_CHECKS_MAX > CONNECTIONS_MAX, "all clients may log in at once");
+
+/// Password checks handed to one helper thread by one shard at a time: one under way, one that it goes on with.
+/// The others wait with their shard, for whichever helper is free first. Enforced by `shard::Offload`.
+pub const OFFLOAD_RING_SLOTS: usize = 2;
 
 /// Helper threads for bcrypt at most. They use cores that no shard is pinned to, one each. Enforced by
 /// `shard::Offload`.
@@ -97,7 +101,7 @@ pub const REVIEWED_PER_TURN_MAX: usize = 64;
 pub const CLOSED_PER_TURN_MAX: usize = 64;
 
 /// Connections whose end is carried out in one turn, whatever ended them: a network that fails ends thousands at
-/// once. Enforced by `net::connection`.
+/// once. Enforced by `net::quota`.
 pub const ENDED_PER_TURN_MAX: usize = 64;
 
 /// Accounts that are given the server's own subscriptions in one turn after a reload. Enforced by `shard::system`.
@@ -147,7 +151,7 @@ pub const TLS_UNREAD_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
 pub const TLS_UNREAD_BYTES_MAX: usize = 96 << 10;
 
 /// Steps of TLS handshakes in one turn of a shard. With an RSA key of 2048 bits one takes about a
-/// millisecond, as much as a turn's deliveries may. Enforced by `TurnHook::heavy_step`.
+/// millisecond, as much as a turn's deliveries may. Enforced by `net::quota`.
 pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;
 
 /// Slots of the interest lane of one ordered pair of shards. A subscription waits, unread, while fewer

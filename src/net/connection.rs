@@ -141,6 +141,8 @@ struct Ends {
 /// Sends what is still owed, or gives it up.
 async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: JoinHandle<()>) {
     let Ends { outbox, context, .. } = &*reader.ends;
+    // A network that fails ends thousands of connections at once: some a turn.
+    context.hook.end_step().await;
     // Whoever closed the outbox first knows why.
     let reason = outbox.close_reason().unwrap_or(reason);
     reader.session.borrow_mut().close(reason);

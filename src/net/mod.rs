@@ -5,6 +5,7 @@ pub mod connection;
 pub mod doorbell;
 pub mod listener;
 pub mod operations;
+mod quota;
 pub mod read_buffer;
 pub mod runtime;
 pub mod session;

@@ -6,17 +6,17 @@
 //! whenever its waker was used, and a woken task goes to the back of the queue.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::base::limits::HEAVY_STEPS_PER_TURN_MAX;
+use crate::base::limits::{ENDED_PER_TURN_MAX, HEAVY_STEPS_PER_TURN_MAX};
 use crate::base::ring::{ParkFlag, Signal};
 use crate::base::turn_clock::TurnClock;
 use crate::net::doorbell::DoorbellHandle;
+use crate::net::quota::Quota;
 
 /// Submission entries of a shard's ring; the completion queue has four times as many.
 pub const RING_ENTRIES: u32 = 1024;
@@ -101,10 +101,10 @@ pub struct TurnHook {
     /// Wakes the kicker task, which asks for another turn without sleeping in between.
     kicker: RefCell<Option<Waker>>,
     yielded: RefCell<Vec<Waker>>,
-    /// Steps this turn may still do that take as long as a turn should.
-    heavy_steps_left: Cell<usize>,
-    /// Who waits for such a step, oldest first; the cell says that its turn has come.
-    heavy_waiting: RefCell<VecDeque<(Rc<Cell<bool>>, Waker)>>,
+    /// Steps that take as long as a turn should.
+    heavy_steps: Quota,
+    /// Ends of connections.
+    end_steps: Quota,
     park: ParkFlag,
     /// Raised by other shards that pushed something.
     inbound_waiting: Signal,
@@ -136,8 +136,8 @@ impl TurnHook {
             main: RefCell::new(None),
             kicker: RefCell::new(None),
             yielded: RefCell::default(),
-            heavy_steps_left: Cell::new(HEAVY_STEPS_PER_TURN_MAX),
-            heavy_waiting: RefCell::default(),
+            heavy_steps: Quota::new(HEAVY_STEPS_PER_TURN_MAX),
+            end_steps: Quota::new(ENDED_PER_TURN_MAX),
             park,
             inbound_waiting,
             lanes_dirty: Rc::default(),
@@ -210,47 +210,14 @@ impl TurnHook {
     }
 
     /// Waits until this turn has room for a step that takes as long as a turn should: one of a TLS
-    /// handshake. First come, first served, `HEAVY_STEPS_PER_TURN_MAX` a turn, everything else in between.
+    /// handshake. Everything else goes in between.
     pub async fn heavy_step(&self) {
-        let left = self.heavy_steps_left.get();
-        if left > 0 && self.heavy_waiting.borrow().is_empty() {
-            self.heavy_steps_left.set(left - 1);
-            // Another turn gives back what was taken.
-            self.request();
-            return;
-        }
-        let granted = Rc::new(Cell::new(false));
-        let mut queued = false;
-        poll_fn(|context| {
-            if granted.get() {
-                return Poll::Ready(());
-            }
-            if !std::mem::replace(&mut queued, true) {
-                let entry = (granted.clone(), context.waker().clone());
-                self.heavy_waiting.borrow_mut().push_back(entry);
-                self.request();
-            }
-            Poll::Pending
-        })
-        .await;
+        self.heavy_steps.take(|| self.request()).await;
     }
 
-    /// A new turn: those who waited longest go first. True if others still wait.
-    fn grant_heavy_steps(&self) -> bool {
-        let mut waiting = self.heavy_waiting.borrow_mut();
-        let mut left = HEAVY_STEPS_PER_TURN_MAX;
-        while left > 0
-            && let Some((granted, waker)) = waiting.pop_front()
-        {
-            // Nobody holds the other end: it was given up, which costs nothing.
-            if Rc::strong_count(&granted) > 1 {
-                granted.set(true);
-                waker.wake();
-                left -= 1;
-            }
-        }
-        self.heavy_steps_left.set(left);
-        !waiting.is_empty()
+    /// Waits until this turn has room for the end of a connection: a network that fails ends thousands at once.
+    pub async fn end_step(&self) {
+        self.end_steps.take(|| self.request()).await;
     }
 
     /// A turn was useful: busy polling goes on from here.
@@ -271,7 +238,8 @@ impl TurnHook {
     /// For the main future, last thing: wakes those that yielded, and decides whether the shard sleeps.
     /// `has_work` says whether something would be missed by sleeping.
     pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
-        let heavy_waiting = self.grant_heavy_steps();
+        // Both, whatever the first says.
+        let steps_wait = self.heavy_steps.grant() | self.end_steps.grant();
         let now = Instant::now();
         self.clock.end(now);
         if !self.yielded.borrow().is_empty() {
@@ -283,7 +251,7 @@ impl TurnHook {
                 .last_activity
                 .get()
                 .is_some_and(|since| now.duration_since(since) < self.busy_poll);
-        if spinning || heavy_waiting || has_work() {
+        if spinning || steps_wait || has_work() {
             self.go_on(now);
             return;
         }

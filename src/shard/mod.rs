@@ -89,6 +89,7 @@ pub struct Shard {
     /// Where each connection is in the registry.
     places: RefCell<HashMap<ConnectionId, usize>>,
     system: Rc<system::System>,
+    offload: Rc<RefCell<Offload>>,
     served_accounts: RefCell<system::ServedAccounts>,
     hook: Rc<TurnHook>,
     /// The shared listeners, and last this shard's own, if any.

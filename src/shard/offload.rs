@@ -1,24 +1,28 @@
 //! Helper threads of the process for work that would stall a shard: bcrypt.
 //!
-//! An outcome comes back to the shard as an order. The queue holds one job per connection that is logging in,
-//! and those of connections that went meanwhile, which are left out when their turn comes; it has a bound.
+//! A job goes to a helper through a ring of the pair, an outcome comes back to the shard as an order: no lock is
+//! shared with threads that run below the shards' priority. What finds no room in the rings waits with its shard,
+//! one job per connection that is logging in, and those of connections that went meanwhile, which are left out
+//! when their turn comes; that has a bound.
 //!
-//! They stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
+//! Helpers stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
 //! thread on each of those (four at most) and on no other. Where shards have every core there is one thread
 //! that goes wherever there is idle time, below the shards: one that has something to do takes its core back, and
 //! one that never rests leaves it a tenth.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::{ShardHandle, ShardOrder};
 use crate::auth::password::PasswordJob;
 use crate::base::ids::LoginId;
-use crate::base::limits::{HELPER_NICE, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX};
+use crate::base::limits::{
+    HELPER_NICE, OFFLOAD_RING_SLOTS, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX,
+};
+use crate::base::ring::{RingSource, RingTarget, ring};
 
 struct Job {
     password: PasswordJob,
@@ -26,51 +30,116 @@ struct Job {
     shard: ShardHandle,
 }
 
-/// How shards reach the helper threads, which end with the last of these.
-#[derive(Clone)]
+/// How one shard reaches the helper threads, which end with the last of these.
 pub struct Offload {
-    jobs: Sender<Job>,
-    /// Jobs in the queue. Only a count: the channel orders what the jobs hold.
-    waiting: Arc<AtomicUsize>,
+    helpers: Vec<Helper>,
+    /// Jobs that found no room in the rings, oldest first.
+    waiting: VecDeque<Job>,
+    shard: ShardHandle,
+}
+
+struct Helper {
+    jobs: RingSource<Job>,
+    thread: Thread,
 }
 
 impl Offload {
-    /// `free_cores` are those that no shard is pinned to; empty where shards have or may use all.
+    /// The ends of all shards, in their order. `free_cores` are those that no shard is pinned to; empty where
+    /// shards have or may use all.
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(free_cores: &[usize]) -> io::Result<Self> {
-        let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
+    pub fn start(free_cores: &[usize], shards: &[ShardHandle]) -> io::Result<Vec<Self>> {
         let cores: Vec<Option<usize>> = match free_cores {
             [] => vec![None],
             some => some.iter().copied().take(OFFLOAD_THREADS_MAX).map(Some).collect(),
         };
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let mut ends: Vec<Self> = shards
+            .iter()
+            .map(|shard| Self {
+                helpers: Vec::new(),
+                waiting: VecDeque::new(),
+                shard: shard.clone(),
+            })
+            .collect();
         for core in cores {
-            let (queue, waiting) = (queue.clone(), waiting.clone());
-            std::thread::Builder::new().name("midge-offload".into()).spawn(move || {
+            let (sources, targets): (Vec<_>, Vec<_>) =
+                shards.iter().map(|_| ring(OFFLOAD_RING_SLOTS)).unzip();
+            let helper = std::thread::Builder::new().name("midge-offload".into());
+            let helper = helper.spawn(move || {
                 settle(core);
-                while let Some(job) = next(&queue) {
-                    waiting.fetch_sub(1, Ordering::Relaxed);
-                    if !job.password.is_wanted() {
-                        continue;
-                    }
-                    let outcome = job.password.run();
-                    job.shard.give(ShardOrder::PasswordChecked(job.login, outcome));
-                }
+                help(targets);
             })?;
+            for (end, jobs) in ends.iter_mut().zip(sources) {
+                end.helpers.push(Helper { jobs, thread: helper.thread().clone() });
+            }
         }
-        Ok(Self { jobs, waiting })
+        Ok(ends)
     }
 
-    pub fn check_password(&self, password: PasswordJob, login: LoginId, shard: ShardHandle) {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= PASSWORD_CHECKS_MAX {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return;
+    /// Has a password checked; the outcome comes as an order. Beyond the bound a check is not made.
+    pub fn check_password(&mut self, password: PasswordJob, login: LoginId) {
+        if self.waiting.len() < PASSWORD_CHECKS_MAX {
+            let shard = self.shard.clone();
+            self.waiting.push_back(Job { password, login, shard });
+            self.hand_on();
         }
-        let job = Job { password, login, shard };
-        assert!(self.jobs.send(job).is_ok(), "the helper threads live as long as this");
+    }
+
+    /// Gives helpers what waits, as far as they have room: after each outcome.
+    pub fn hand_on(&mut self) {
+        while let Some(job) = self.waiting.front() {
+            if !job.password.is_wanted() {
+                self.waiting.pop_front();
+                continue;
+            }
+            let Some(helper) =
+                self.helpers.iter_mut().max_by_key(|helper| helper.jobs.free_slots())
+            else {
+                return;
+            };
+            if helper.jobs.free_slots() == 0 {
+                return;
+            }
+            if let Some(job) = self.waiting.pop_front() {
+                // There is room: this is the only source.
+                drop(helper.jobs.push(job));
+                helper.thread.unpark();
+            }
+        }
+        if self.waiting.is_empty() {
+            // What a burst of logins has left.
+            self.waiting = VecDeque::new();
+        }
+    }
+}
+
+impl Drop for Offload {
+    fn drop(&mut self) {
+        for Helper { jobs, thread } in self.helpers.drain(..) {
+            drop(jobs);
+            thread.unpark();
+        }
+    }
+}
+
+/// A helper thread: jobs of all shards in turn, until no shard is left.
+fn help(mut shards: Vec<RingTarget<Job>>) {
+    loop {
+        let mut idle = true;
+        for jobs in &mut shards {
+            let Some(job) = jobs.pop() else { continue };
+            idle = false;
+            let outcome = job.password.is_wanted().then(|| job.password.run());
+            job.shard.give(ShardOrder::PasswordChecked(job.login, outcome));
+        }
+        if idle {
+            if shards.iter().all(|jobs| jobs.is_abandoned() && jobs.is_empty()) {
+                return;
+            }
+            // A shard pushes before it unparks.
+            std::thread::park();
+        }
     }
 }
 
@@ -88,7 +157,57 @@ fn settle(core: Option<usize>) {
     }
 }
 
-/// The next job; None when no shard is left. One thread waits, the others wait for it.
-fn next(queue: &Mutex<Receiver<Job>>) -> Option<Job> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::auth_options::Secret;
+    use crate::net::doorbell::doorbell;
+
+    fn job() -> PasswordJob {
+        // No hash at all is refused at once.
+        PasswordJob::new(Secret::new("x"), "y")
+    }
+
+    #[test]
+    fn every_check_has_its_outcome_however_many_wait() {
+        const COUNT: u64 = 50;
+        let (sender, orders) = channel();
+        let (_doorbell, bell) = doorbell().unwrap();
+        let handle = ShardHandle::new(sender, bell);
+        let mut ends = Offload::start(&[], std::slice::from_ref(&handle)).unwrap();
+        let end = &mut ends[0];
+        (0..COUNT).for_each(|login| end.check_password(job(), LoginId(login)));
+        let mut told = Vec::new();
+        while told.len() < COUNT as usize {
+            let order = orders.recv_timeout(Duration::from_secs(30)).expect("a helper answers");
+            let ShardOrder::PasswordChecked(login, outcome) = order else {
+                panic!("another order")
+            };
+            assert!(!outcome.expect("somebody waits").matches);
+            told.push(login.0);
+            end.hand_on();
+        }
+        assert_eq!(told, (0..COUNT).collect::<Vec<_>>());
+        assert!(end.waiting.is_empty());
+    }
+
+    #[test]
+    fn what_waits_has_a_bound_and_what_nobody_waits_for_goes() {
+        let (sender, _orders) = channel();
+        let (_doorbell, bell) = doorbell().unwrap();
+        let shard = ShardHandle::new(sender, bell);
+        let mut end = Offload { helpers: Vec::new(), waiting: VecDeque::new(), shard };
+        let waiter = Arc::new(());
+        for login in 0..PASSWORD_CHECKS_MAX as u64 + 1 {
+            end.check_password(job().for_waiter(&waiter), LoginId(login));
+        }
+        assert_eq!(end.waiting.len(), PASSWORD_CHECKS_MAX);
+        drop(waiter);
+        end.hand_on();
+        assert!(end.waiting.is_empty());
+    }
 }

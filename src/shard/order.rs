@@ -29,8 +29,8 @@ use crate::protocol::nats::handshake::Info;
 pub enum ShardOrder {
     /// Serves a socket that another shard accepted; it counts here already.
     Serve(Accepted),
-    /// Goes on with a login whose password was checked.
-    PasswordChecked(LoginId, PasswordOutcome),
+    /// Goes on with a login whose password was checked; None = nobody waited for it any more.
+    PasswordChecked(LoginId, Option<PasswordOutcome>),
     /// Applies a reload and reviews all sessions; the answer counts the clients that stay.
     Reload(Arc<Generation>, Reply<usize>),
     /// After a reload that every shard has taken: closes clients that their accounts have no room for. The answer
@@ -114,7 +114,10 @@ impl ShardOrder {
         match self {
             Self::Serve(accepted) => shard.serve_accepted(accepted),
             Self::PasswordChecked(login, outcome) => {
-                shard.clients.password_checked(login, outcome);
+                if let Some(outcome) = outcome {
+                    shard.clients.password_checked(login, outcome);
+                }
+                shard.offload.borrow_mut().hand_on();
             }
             Self::Reload(generation, done) => shard.take_generation(&generation, done),
             Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),

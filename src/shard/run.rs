@@ -107,7 +107,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
     let has_own_listener = seed.own_listener.is_some();
-    let own_handle = seed.peers[seed.id.index()].clone();
+    let offload = Rc::new(RefCell::new(seed.offload));
+    let checking = offload.clone();
     let system = System::new(seed.system, seed.server.clone(), seed.started);
     let reporting = system.clone();
     let shard = Rc::new(Shard {
@@ -123,7 +124,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             info: RefCell::new(seed.info),
             tls: RefCell::new(seed.tls),
             check_password: Box::new(move |id, job| {
-                seed.offload.check_password(job, id, own_handle.clone());
+                checking.borrow_mut().check_password(job, id);
             }),
             report: Box::new(move |broker, session, report| {
                 reporting.report(broker, session, report);
@@ -147,6 +148,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         registry: RefCell::new(Slab::new()),
         places: RefCell::default(),
         system,
+        offload,
         served_accounts: RefCell::default(),
         hook: hook.clone(),
         listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),

@@ -108,8 +108,6 @@ pub fn start(
         let bell = bells[to].clone();
         Box::new(move || bell.wake_if_parked())
     });
-    let offload = Offload::start(&placement.free_cores)
-        .map_err(|error| format!("no helper thread: {error}"))?;
     let (ready, is_ready) = channel();
     let mut own_listeners = Vec::new();
     for index in 0..count {
@@ -124,6 +122,8 @@ pub fn start(
         .zip(&bells)
         .map(|(sender, bell)| ShardHandle::new(sender, bell.clone()))
         .collect();
+    let offload = Offload::start(&placement.free_cores, &handles)
+        .map_err(|error| format!("no helper thread: {}", start_error_text(&error)))?;
     let mut threads = Vec::new();
     let parts = lane_ends
         .into_iter()
@@ -132,9 +132,12 @@ pub fn start(
         .zip(&placement.cores)
         .zip(receivers)
         .zip(own_listeners)
-        .zip(system);
-    for (index, ((((((lanes, doorbell), listeners), cores), orders), own_listener), system)) in
-        parts.enumerate()
+        .zip(system)
+        .zip(offload);
+    for (
+        index,
+        (((((((lanes, doorbell), listeners), cores), orders), own_listener), system), offload),
+    ) in parts.enumerate()
     {
         let seed = ShardSeed {
             id: ShardId(u16::try_from(index).expect("fewer shards than cores")),
@@ -147,7 +150,7 @@ pub fn start(
             orders,
             options: options.clone(),
             auth: auth.clone(),
-            offload: offload.clone(),
+            offload,
             peers: handles.clone(),
             loads: loads.clone(),
             own_listener,
