@@ -22,7 +22,7 @@ pub struct Figure {
     pub unit: Unit,
 }
 
-/// What is on file.
+/// The file of recorded figures.
 #[derive(Serialize, Deserialize)]
 struct Baseline {
     machine: String,
@@ -90,7 +90,8 @@ fn collect(folder: &Path, found: &mut Vec<Figure>) {
     }
 }
 
-/// Prints each figure beside the recorded one and its mark; fails where `MIDGE_MICRO=check` asks for it.
+/// Prints each figure beside the recorded one and its mark; fails where `MIDGE_MICRO=check` asks
+/// for it.
 pub fn compare(mut figures: Vec<Figure>) -> ExitCode {
     figures.sort_by(|left, right| left.name.cmp(&right.name));
     let mode = std::env::var("MIDGE_MICRO").unwrap_or_default();

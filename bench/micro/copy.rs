@@ -1,10 +1,11 @@
 //! Re-framing: payloads copied from a read buffer into an outbox's chunk, at any offset.
 //!
-//! For each size the worst pair of offsets counts, as a multiple of a plain copy between payloads that both
-//! begin on cache lines and lie alike in their pages. Some processors copy an order of magnitude slower when
-//! source and target differ by a few bytes modulo a page, which is what turning PUB into MSG does. Source and
-//! target are as large as the largest buffers of a connection and are walked through, as a busy server does:
-//! they come from the second level of cache, not from the first.
+//! For each size the worst pair of offsets counts, as a multiple of a plain copy between payloads
+//! that both begin on cache lines and lie alike in their pages. Some processors copy an order of
+//! magnitude slower when source and target differ by a few bytes modulo a page, which is what
+//! turning PUB into MSG does. Source and target are as large as the largest buffers of a connection
+//! and are walked through, as a busy server does: they come from the second level of cache, not
+//! from the first.
 
 use std::hint::black_box;
 use std::time::Duration;

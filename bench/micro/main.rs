@@ -1,12 +1,13 @@
 //! Micro-benchmarks of what runs for every message, beside figures of an earlier run.
 //!
-//! Run: `cargo bench --bench micro`, or a part of it: `cargo bench --bench micro -- parse`. At the end each
-//! figure stands beside the one in `bench/baselines/micro.json` and beside its mark. `MIDGE_MICRO=record`
-//! writes that file anew; `MIDGE_MICRO=check` makes the run fail when a mark is missed or a figure is more
-//! than a third worse than the recorded one, which means something on the recorded machine only.
+//! Run: `cargo bench --bench micro`, or a part of it: `cargo bench --bench micro -- parse`. At the
+//! end each figure stands beside the one in `bench/baselines/micro.json` and beside its mark.
+//! `MIDGE_MICRO=record` writes that file anew; `MIDGE_MICRO=check` makes the run fail when a mark
+//! is missed or a figure is more than a third worse than the recorded one, which means something on
+//! the recorded machine only.
 //!
-//! Time is the thread's CPU time: what neighbours on a shared machine take is not counted, what they do to
-//! the caches is.
+//! Time is the thread's CPU time: what neighbours on a shared machine take is not counted, what
+//! they do to the caches is.
 
 mod baseline;
 mod cache;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     baseline::compare(figures)
 }
 
-/// Whether the command line names no part, or this one.
+/// True if the command line names no part, or this one.
 fn is_wanted(part: &str) -> bool {
     std::env::args().skip(1).all(|argument| argument.starts_with('-') || argument == part)
 }

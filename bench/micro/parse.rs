@@ -1,7 +1,8 @@
 //! The client parser on a read buffer full of small messages.
 //!
 //! - `parse/pub_16`: what a session does with a PUB in its plain spelling.
-//! - `parse/pub_16_full`: the same bytes by the incremental parser, which also takes every other spelling.
+//! - `parse/pub_16_full`: the same bytes by the incremental parser, which also takes every other
+//!   spelling.
 //! - `parse/pub_16_reply`, `parse/hpub_16`: with a reply subject; with a header of 24 bytes.
 
 use std::hint::black_box;

@@ -1,18 +1,20 @@
 //! The subject table, and the memory it takes.
 //!
-//! - `memory/subscription`: resident memory, read from /proc/self/statm around the building of a table.
+//! - `memory/subscription`: resident memory, read from /proc/self/statm around the building of a
+//!   table.
 //!
-//! What is measured. Tables of 10,000 and 1,000,000 subscriptions, nine tenths literal and one tenth
-//! wildcards, drawn at random over five tokens: region (20 different), site (as many as keep the filters per
-//! site the same at both sizes), device (100), sensor (30), reading (10,000). A quarter each of the wildcards
-//! are `*.site.device.*.*`, `*.site.*.sensor.*`, `region.site.>` and `region.site.device.*.>`. Nearly all
-//! filters are distinct. The values are 8 bytes.
+//! Tables of 10,000 and 1,000,000 subscriptions, nine tenths literal and one tenth wildcards, drawn
+//! at random over five tokens: region (20 different), site (as many as keep the filters per site
+//! the same at both sizes), device (100), sensor (30), reading (10,000). A quarter each of the
+//! wildcards are `*.site.device.*.*`, `*.site.*.sensor.*`, `region.site.>` and
+//! `region.site.device.*.>`. Nearly all filters are distinct. The values are 8 bytes.
 //!
-//! - `match_new`: a subject that was never asked before, in random order over a large set of which half are
-//!   some literal filter's subject and half are nobody's; nothing caches an answer. The same number of
-//!   filters matches per subject at both sizes, so the ratio of the two figures shows caches and depth
-//!   alone.
-//! - `insert`, `remove`: one distinct filter, a tenth of them wildcards, into and out of the full table.
+//! - `match_new`: a subject that was never asked before, in random order over a large set of which
+//!   half are some literal filter's subject and half are nobody's; nothing caches an answer. The
+//!   same number of filters matches per subject at both sizes, so the ratio of the two figures
+//!   shows caches and depth alone.
+//! - `insert`, `remove`: one distinct filter, a tenth of them wildcards, into and out of the full
+//!   table.
 //! - `remove_shared`: one of 10,000 subscriptions of the same filter.
 
 use std::hint::black_box;
@@ -89,7 +91,8 @@ fn fill(count: usize) -> Filled {
     Filled { table, filters, generator }
 }
 
-/// Subjects one behind the other in memory, as in a read buffer: what costs is the table, not reaching them.
+/// Subjects one behind the other in memory, as in a read buffer: what costs is the table, not
+/// reaching them.
 struct Subjects {
     bytes: Vec<u8>,
     ends: Vec<u32>,
@@ -128,7 +131,8 @@ fn resident_bytes() -> usize {
     pages * 4096
 }
 
-/// Prints what a table of a million takes, and what is left of it when all but a thousandth has gone.
+/// Prints what a table of a million takes, and what is left of it when all but a thousandth has
+/// gone.
 pub fn memory() -> Figure {
     let mut generator = Generator::new(1, LARGE);
     let mut filters: Vec<String> = (0..LARGE).map(|_| generator.filter()).collect();

@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Measures any NATS server: open-loop latency, throughput with every message counted, and the server's
-/// CPU time and memory.
+/// Measures any NATS server: open-loop latency, throughput with every message counted, and the
+/// server's CPU time and memory.
 #[derive(Parser, Debug)]
 #[command(name = "midge-bench", version, max_term_width = 100)]
 pub struct CommandLine {
@@ -94,7 +94,8 @@ pub struct ReportArguments {
 
 #[derive(Args, Debug, Clone)]
 pub struct TargetArguments {
-    /// nats://host:port, tls://host:port or unix:///path, with user:password@ before the host if need be
+    /// nats://host:port, tls://host:port or unix:///path, with user:password@ before the host if
+    /// need be
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     pub server: String,
     /// Process of the server, for CPU time and memory; else found from the port
@@ -162,8 +163,8 @@ pub struct TimeArguments {
     /// Seed of payloads, arrivals and resampling
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Share of the time other programs may have the server's core, and in throughput and the closed loop
-    /// the generator's, before the run is invalid
+    /// Share of the time other programs may have the server's core, and in throughput and the
+    /// closed loop the generator's, before the run is invalid
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     pub core_taken_max: f64,
 }
@@ -195,7 +196,8 @@ pub struct LatencyArguments {
     pub arrival: Arrival,
     #[arg(long, value_enum, default_value = "spin")]
     pub pacer: Pacer,
-    /// Load threads, each with its share of the connections; else one per core of --pin-load, or one
+    /// Load threads, each with its share of the connections; else one per core of --pin-load, or
+    /// one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub load_threads: Option<u16>,
     /// A send later than this counts against the generator [default: 100us spinning, 1ms sleeping]
@@ -207,7 +209,8 @@ pub struct LatencyArguments {
     /// Somebody who misbehaves beside it, on the load's cores at the lowest priority
     #[arg(long, value_enum, value_name = "KIND")]
     pub beside: Option<Disturbance>,
-    /// Cores for that somebody instead. On the server's, where few cores are: it takes what the server leaves over
+    /// Cores for that somebody instead. On the server's, where few cores are: it takes what the
+    /// server leaves over
     #[arg(long, value_name = "CORES", value_parser = CoreList::parse, requires = "beside")]
     pub pin_beside: Option<CoreList>,
 }
@@ -216,8 +219,8 @@ pub struct LatencyArguments {
 pub struct LatencyCommand {
     #[command(flatten)]
     pub open_loop: LatencyArguments,
-    /// With --mode request: each requester has one request in flight and asks again when the reply is
-    /// there. Gives requests per second and round trips; no latency under a given load
+    /// With --mode request: each requester has one request in flight and asks again when the reply
+    /// is there. Gives requests per second and round trips; no latency under a given load
     #[arg(long, conflicts_with_all = ["rate", "arrival", "late_limit", "late_share_max"])]
     pub closed_loop: bool,
 }
@@ -253,7 +256,7 @@ pub struct OutputArguments {
     /// Folder for result.json, result.csv, *.hlog and report.html
     #[arg(long, help_heading = "Output", value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// What goes to standard output
+    /// Form of what goes to standard output
     #[arg(long, help_heading = "Output", value_enum, default_value = "table")]
     pub format: Format,
     /// No progress on standard error
@@ -282,9 +285,10 @@ pub enum Format {
 
 #[derive(Args, Debug)]
 pub struct CompareArguments {
-    /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix socket is
-    /// measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made for the occasion;
-    /// with {together} or {apart}, for --shard-ports, pairs sit on one shard of two or on both
+    /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix
+    /// socket is measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made
+    /// for the occasion; with {together} or {apart}, for --shard-ports, pairs sit on one shard of
+    /// two or on both
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held
@@ -360,7 +364,7 @@ pub struct StallsArguments {
     pub quiet: bool,
 }
 
-/// What `compare` can run.
+/// The workloads that `compare` can run.
 #[derive(Subcommand, Debug, Clone)]
 pub enum Workload {
     Throughput(ThroughputArguments),
@@ -395,7 +399,7 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 impl Workload {
-    /// Of a text as it stands behind `--run`.
+    /// Parses a text as it stands behind `--run`.
     ///
     /// # Errors
     /// When it is no workload with flags of its own.

@@ -1,4 +1,4 @@
-//! What each command does, from flags to the written result.
+//! The commands, from flags to the written result.
 
 use crate::Failure;
 use crate::cli::{
@@ -22,7 +22,7 @@ use crate::wire::address::ServerUrl;
 use std::io::Write;
 use std::time::Duration;
 
-/// Whether the figures may be used.
+/// The worth of the figures.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
@@ -31,7 +31,7 @@ pub enum Verdict {
     Interrupted,
 }
 
-/// Where the figures go, and what they are held against.
+/// The place the figures go to, and what they are held against.
 struct Outlet<'a> {
     output: &'a OutputArguments,
     stored: Option<Document>,
@@ -158,7 +158,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     outlet.publish(&document)
 }
 
-/// What an interrupted comparison is short of.
+/// The part that an interrupted comparison is short of.
 fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
     let wanted = plan.workloads.len() * plan.rounds as usize;
     let made = plan.contestants.each_ref().map(|contestant| {
@@ -170,7 +170,8 @@ fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
     short.then(|| format!("INCOMPLETE: interrupted; made were {}", made.join(", ")))
 }
 
-/// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the whole.
+/// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the
+/// whole.
 fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
     let of_suite = arguments.suite.map_or(&[][..], |suite| suite.workloads());
     let texts = of_suite.iter().copied().chain(arguments.run.iter().map(String::as_str));
@@ -257,8 +258,8 @@ fn run_relay(arguments: &RelayArguments) -> Result<Verdict, Failure> {
     Ok(Verdict::Good)
 }
 
-/// Signal handlers, the load's cores for this thread and all it starts, and the outlet. What would fail at the end is
-/// tried now: minutes of measuring are not to be lost for a wrong path.
+/// Signal handlers, the load's cores for this thread and all it starts, and the outlet. What would
+/// fail at the end is tried now: minutes of measuring are not to be lost for a wrong path.
 fn prepare<'a>(output: &'a OutputArguments, pin_load: &CoreList) -> Result<Outlet<'a>, Failure> {
     interrupt::install()?;
     if !pin_load.0.is_empty() {
@@ -276,7 +277,8 @@ impl<'a> Outlet<'a> {
         Ok(Outlet { output, stored, progress: Progress::new(output.quiet) })
     }
 
-    /// Writes and prints a document. Invalid runs, and figures worse than the baseline's, make the verdict bad.
+    /// Writes and prints a document. Invalid runs, and figures worse than the baseline's, make the
+    /// verdict bad.
     fn publish(&self, document: &Document) -> Result<Verdict, Failure> {
         self.progress.clear();
         if let Some(folder) = &self.output.output {

@@ -1,6 +1,7 @@
 //! Why a command could not do what it was asked: one sentence for the person at the terminal.
 
-/// The cause, in words. Nothing in the harness reacts to kinds of failures: all of them end in a message.
+/// The cause, in words. Nothing in the harness reacts to kinds of failures: all of them end in a
+/// message.
 #[derive(Debug)]
 pub struct Failure(String);
 

@@ -1,7 +1,8 @@
 //! The bundled harness: measures any NATS server from outside, over plain NATS.
 //!
-//! It depends on no part of the server. `wire` is its own small client, `load` the workloads, `host` the
-//! machine underneath, `compare` two servers side by side, `output` what becomes of the figures.
+//! It depends on no part of the server. `wire` is its own small client, `load` the workloads,
+//! `host` the machine underneath, `compare` two servers side by side, `output` what becomes of the
+//! figures.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +25,9 @@ pub use failure::Failure;
 
 use clap::Parser;
 
-/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure or a wrong flag, 2 for
-/// an invalid run or a figure worse than the baseline, 130 when it was interrupted.
+/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure or a
+/// wrong flag, 2 for an invalid run or a figure worse than the baseline, 130 when it was
+/// interrupted.
 pub fn run_command_line(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> std::process::ExitCode {

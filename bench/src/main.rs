@@ -1,4 +1,5 @@
-//! The command: parses the flags, runs what they ask for, and turns the outcome into an exit status.
+//! The command: parses the flags, runs what they ask for, and turns the outcome into an exit
+//! status.
 
 #![forbid(unsafe_code)]
 

@@ -48,8 +48,8 @@ impl LoginArguments {
         self.dialer_with(url, None)
     }
 
-    /// As `dialer`, for a server that was started with certificates of the harness's own making: they are
-    /// used unless the flags name others.
+    /// As `dialer`, for a server that was started with certificates of the harness's own making:
+    /// they are used unless the flags name others.
     ///
     /// # Errors
     /// As `dialer`.
@@ -86,7 +86,8 @@ impl LoginArguments {
 
 impl ShapeArguments {
     fn layout(&self) -> Layout {
-        // Digits and letters only, and new for each run: an earlier run's late messages are not ours.
+        // Digits and letters only, and new for each run: an earlier run's late messages are not
+        // ours.
         let tag: String = std::iter::repeat_with(fastrand::alphanumeric).take(8).collect();
         Layout {
             publisher_count: usize::from(self.publishers),

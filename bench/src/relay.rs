@@ -1,9 +1,9 @@
-//! The raw relay: bytes in, the same bytes out, nothing parsed. No broker can move messages with less work
-//! on this host, so its rate is the ceiling that throughput figures are held against.
+//! The raw relay: bytes in, the same bytes out, nothing parsed. No broker can move messages with
+//! less work on this host, so its rate is the ceiling that throughput figures are held against.
 //!
-//! It speaks just enough of the handshake for the harness's own client to connect. Who subscribes gets
-//! everything; who sends anything else after the handshake is a publisher, and from there on its bytes are
-//! only counted, so that publishers mix at the borders of frames.
+//! It speaks just enough of the handshake for the harness's own client to connect. Who subscribes
+//! gets everything; who sends anything else after the handshake is a publisher, and from there on
+//! its bytes are only counted, so that publishers mix at the borders of frames.
 
 use crate::Failure;
 use rustix::event::epoll;
@@ -44,7 +44,8 @@ struct Relay {
     buffer: Vec<u8>,
 }
 
-/// Serves until the listener fails. Runs on one thread, as the server it stands for is given one core.
+/// Serves until the listener fails. Runs on one thread, as the server it stands for is given one
+/// core.
 ///
 /// # Errors
 /// When the kernel refuses the listener or the poll.
@@ -170,7 +171,8 @@ enum Next {
     Publisher,
 }
 
-/// Eats whole lines of the handshake and answers PING. `None` when the peer is not the harness's client.
+/// Eats whole lines of the handshake and answers PING. `None` when the peer is not the harness's
+/// client.
 fn shake_hands(stream: &mut TcpStream, sent: &mut Vec<u8>) -> Option<Next> {
     let mut subscribes = false;
     loop {

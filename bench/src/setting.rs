@@ -1,5 +1,5 @@
-//! Runs workloads as the flags describe them, and beside them what they are held against: the host's noise
-//! floor and the raw relay.
+//! Runs workloads as the flags describe them, and beside them what they are held against: the
+//! host's noise floor and the raw relay.
 
 use crate::Failure;
 use crate::cli::Workload;
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct Setting {
     pub pin_load: CoreList,
     pub pin_server: CoreList,
-    /// Of each meter of the floor; none without it.
+    /// Duration of each meter of the floor; none without a floor.
     pub floor: Option<Duration>,
 }
 
@@ -70,8 +70,8 @@ impl Setting {
         floor::run(&plan, progress).map(Some)
     }
 
-    /// The same workload through the raw relay on the server's cores: the ceiling of throughput and the
-    /// floor of one-way latency. Other workloads need a broker that understands them.
+    /// The same workload through the raw relay on the server's cores: the ceiling of throughput and
+    /// the floor of one-way latency. Other workloads need a broker that understands them.
     ///
     /// # Errors
     /// When the relay cannot be run.

@@ -3,11 +3,11 @@
 /// The ready sets of `compare --suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SuiteName {
-    /// Throughput by size, fan-out, wildcard and queue group; open-loop latency; requests in both loops; idle
-    /// connections
+    /// Throughput by size, fan-out, wildcard and queue group; open-loop latency; requests in both
+    /// loops; idle connections
     Standard,
-    /// The rows of README's tables: twelve of throughput, closed-loop requests of 50 clients and of one. Each
-    /// run lasts a second after 300 ms of warm-up, whatever --duration says
+    /// The rows of README's tables: twelve of throughput, closed-loop requests of 50 clients and of
+    /// one. Each run lasts a second after 300 ms of warm-up, whatever --duration says
     Readme,
     /// One of each kind
     Quick,

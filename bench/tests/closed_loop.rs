@@ -1,4 +1,5 @@
-//! Closed-loop requests: one in flight per requester, every reply counted, and a result that says what it is.
+//! Closed-loop requests: one in flight per requester, every reply counted, and a result that says
+//! what it is.
 
 mod support;
 
@@ -49,7 +50,8 @@ fn a_stall_of_one_request_in_fifty_is_in_one_round_trip_of_fifty() {
     assert!(result.value("round_trip_max_ns").unwrap() >= 40e6);
     let rate = result.value("requests_per_second").unwrap();
     assert!(
-        // Whole replies: the quotient times the divisor may round to a little more than it came from.
+        // Whole replies: the quotient times the divisor may round to a little more than it came
+        // from.
         (rate * result.seconds).round() <= all as f64,
         "{rate}/s for {} s, {all} replies",
         result.seconds
@@ -59,8 +61,9 @@ fn a_stall_of_one_request_in_fifty_is_in_one_round_trip_of_fifty() {
 
 #[test]
 fn no_requester_ever_has_two_requests_in_flight() {
-    // One thread and one responder: with six requesters the server never holds more than six requests that
-    // have no reply yet. Requests and replies alternate in number only as far as the six allow.
+    // One thread and one responder: with six requesters the server never holds more than six
+    // requests that have no reply yet. Requests and replies alternate in number only as far as the
+    // six allow.
     let ahead_max = Arc::new(AtomicU64::new(0));
     let requests = Arc::new(AtomicU64::new(0));
     let server = {

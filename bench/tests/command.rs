@@ -344,7 +344,8 @@ fn a_sweep_whose_generator_is_late_does_not_say_start_lower() {
 
 #[test]
 fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
-    // A host that itself holds everything up for longer than the objective shows no knee: once more then.
+    // A host that itself holds everything up for longer than the objective shows no knee: once more
+    // then.
     let run =
         (0..5).map(|_| sweep_of_a_stalling_server()).find(|run| run.value("rate_max") > Some(0.0));
     let run = run.expect("five sweeps, and none found the first rate good");
@@ -354,8 +355,8 @@ fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
 }
 
 fn sweep_of_a_stalling_server() -> RunResult {
-    // After 300 messages the server stops for 400 ms at every hundredth: with steps of 300 ms every rate
-    // above 1000/s must run into it, and 100/s must not.
+    // After 300 messages the server stops for 400 ms at every hundredth: with steps of 300 ms every
+    // rate above 1000/s must run into it, and 100/s must not.
     let server = FakeServer::start(|number| match number {
         number if number > 300 && number % 100 == 0 => Action::Stall(Duration::from_millis(400)),
         _ => Action::Deliver,

@@ -1,4 +1,5 @@
-//! Every message is counted: what a server loses, doubles or reorders must be in the counts, exactly.
+//! Every message is counted: what a server loses, doubles or reorders must be in the counts,
+//! exactly.
 
 mod support;
 
@@ -74,7 +75,8 @@ fn every_shape_is_complete_on_a_server_that_does_nothing_wrong() {
                 (true, ..) => sent,
                 (_, true, _) => sent * subscribers as u64,
                 (_, _, 1) => sent * subscribers as u64,
-                // Ten subjects over three subscribers: each message to one. Five over three: 2, 2 and 1.
+                // Ten subjects over three subscribers: each message to one. Five over three: 2, 2
+                // and 1.
                 (_, _, 10) => sent,
                 _ => publishers as u64 * (1000 * 2 + 1000 * 2 + 1000),
             };

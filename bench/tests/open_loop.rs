@@ -48,9 +48,10 @@ fn milliseconds(result: &RunResult, percentile: &str) -> f64 {
 
 #[test]
 fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
-    // 500 messages a second; every 500th holds everything up for 300 ms, in which 150 more are due. So of
-    // each 500 messages 150 wait, from 300 ms down to nothing. A tool that waits for each answer before it
-    // sends on would see one slow message in 500 and report a p99 of next to nothing.
+    // 500 messages a second; every 500th holds everything up for 300 ms, in which 150 more are due.
+    // So of each 500 messages 150 wait, from 300 ms down to nothing. A tool that waits for each
+    // answer before it sends on would see one slow message in 500 and report a p99 of next to
+    // nothing.
     let stall = Duration::from_millis(300);
     let server = FakeServer::start(move |number| match number % 500 {
         250 => Action::Stall(stall),
@@ -62,7 +63,8 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
     assert!(result.valid, "{:?}", result.faults);
     assert_eq!(result.counts.unwrap().received, 2000);
     assert!(result.counts.unwrap().all_good());
-    // Waiting: 30 % of all, evenly from 0 to 300 ms. So p90 is at two thirds of them, 200 ms; p99 at 290.
+    // Waiting: 30 % of all, evenly from 0 to 300 ms. So p90 is at two thirds of them, 200 ms; p99
+    // at 290.
     let near = |percentile: &str, expected: f64| {
         let value = milliseconds(&result, percentile);
         assert!((value - expected).abs() < 45.0, "{percentile} is {value} ms, not {expected}");
@@ -78,7 +80,8 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
     let server = FakeServer::start(|_| Action::Deliver);
     for kind in [Disturbance::Flood, Disturbance::Large] {
-        // It has the lowest priority: on a busy machine a run may end before its turn comes, and says so.
+        // It has the lowest priority: on a busy machine a run may end before its turn comes, and
+        // says so.
         let disturbed = [0.5, 5.0, 50.0].into_iter().any(|seconds| {
             let plan = plan(100.0 / seconds, Duration::from_secs_f64(seconds));
             let plan = LatencyPlan { beside: Some(kind), ..plan };
@@ -97,7 +100,8 @@ fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
 
 #[test]
 fn a_rate_beyond_the_generator_is_marked_invalid() {
-    // Through the raw relay, which takes bytes faster than any generator makes them: nothing holds it back.
+    // Through the raw relay, which takes bytes faster than any generator makes them: nothing holds
+    // it back.
     let mut plan = plan(30e6, Duration::from_millis(2));
     plan.late_limit = Duration::from_micros(100);
     plan.late_share_max = 0.01;
@@ -121,8 +125,8 @@ fn a_rate_beyond_the_generator_is_marked_invalid() {
 
 #[test]
 fn what_the_generator_sends_late_is_late_in_the_latency_too() {
-    // A thread that begins 100 ms after its schedule: all hundred messages are due at once, the first of
-    // them for 100 ms. Latency from the moment of sending would show next to nothing.
+    // A thread that begins 100 ms after its schedule: all hundred messages are due at once, the
+    // first of them for 100 ms. Latency from the moment of sending would show next to nothing.
     let server = AnyServer::start();
     let layout = layout(1, 1, 32);
     let mut receiver = server.dialer().connect("receiver", 0).unwrap();
@@ -165,8 +169,8 @@ fn what_the_generator_sends_late_is_late_in_the_latency_too() {
 
 #[test]
 fn what_was_due_in_a_pause_is_late_and_in_order_and_none_is_missing() {
-    // At this rate, beside other tests, more than one message is due at nearly every turn of the thread. All
-    // of them must leave, each dated with when it was due.
+    // At this rate, beside other tests, more than one message is due at nearly every turn of the
+    // thread. All of them must leave, each dated with when it was due.
     let server = AnyServer::start();
     let mut plan = plan(200_000.0, Duration::from_millis(300));
     plan.pacer = Pacer::Spin;

@@ -1,4 +1,5 @@
-//! The raw relay as a process of its own on the server's cores, and a server's share of what it shows.
+//! The raw relay as a process of its own on the server's cores, and a server's share of what it
+//! shows.
 
 use crate::Failure;
 use crate::host::interrupt;
@@ -17,8 +18,8 @@ use std::process::{Child, Command, Stdio};
 /// The name of the relay's side in results.
 pub const SIDE: &str = "raw relay";
 
-/// A server may be a little quicker than the relay, which writes each read out at once. Beyond this something else
-/// was.
+/// A server may be a little quicker than the relay, which writes each read out at once. Beyond this
+/// something else was.
 const SHARE_MAX: f64 = 1.5;
 
 /// A running relay; ended when dropped.
@@ -53,8 +54,8 @@ impl Drop for RelayProcess {
     }
 }
 
-/// Starts a relay for a workload's frames. `None` when bytes that nobody parses cannot do it: several
-/// subjects that different subscribers share out.
+/// Starts a relay for a workload's frames. `None` when bytes that nobody parses cannot do it:
+/// several subjects that different subscribers share out.
 ///
 /// # Errors
 /// When the relay cannot be started.

@@ -1,4 +1,5 @@
-//! Runs every workload against both servers in turning order, so that a drift of the host hits both alike.
+//! Runs every workload against both servers in turning order, so that a drift of the host hits both
+//! alike.
 
 use crate::Failure;
 use crate::cli::{LoginArguments, Workload};

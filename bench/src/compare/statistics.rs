@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const RESAMPLES: usize = 10_000;
-/// With fewer rounds the interval is narrower than it says: even from the smallest to the largest of four
-/// values the median lies in 7 of 8 cases only.
+/// With fewer rounds the interval is narrower than it says: even from the smallest to the largest
+/// of four values the median lies in 7 of 8 cases only.
 pub const ROUNDS_MIN: usize = 5;
 
 /// Median, smallest and largest of the rounds.
@@ -46,7 +46,7 @@ pub struct Comparison {
     pub interval: (f64, f64),
 }
 
-/// What the rounds say about A.
+/// The verdict of the rounds about A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
     Better,
@@ -121,7 +121,8 @@ pub fn compare(runs: &[RunResult], name_a: &str, name_b: &str, seed: u64) -> Vec
     comparisons
 }
 
-/// The median and the interval that holds it in 95 % of resamplings. With one value it is that value.
+/// The median and the interval that holds it in 95 % of resamplings. With one value it is that
+/// value.
 pub fn bootstrap_median(values: &[f64], seed: u64) -> Option<(f64, (f64, f64))> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,5 +1,6 @@
-//! A temporary folder of one started server, and certificates made for it: a TLS comparison needs no files
-//! of anybody's. Keys are new each time, readable by their owner only, and gone with the folder.
+//! A temporary folder of one started server, and certificates made for it: a TLS comparison needs
+//! no files of anybody's. Keys are new each time, readable by their owner only, and gone with the
+//! folder.
 
 use crate::Failure;
 use crate::host::interrupt;
@@ -58,7 +59,8 @@ impl Drop for TemporaryFolder {
     }
 }
 
-/// Paths of an authority, and of a certificate signed by it that serves a server and its client alike.
+/// Paths of an authority, and of a certificate signed by it that serves a server and its client
+/// alike.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
     pub authority: String,

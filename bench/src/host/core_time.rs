@@ -1,9 +1,10 @@
-//! Who had the cores: how much of a window threads were ready to run while programs other than the server and the
-//! load ran on their cores.
+//! Who had the cores: how much of a window threads were ready to run while programs other than the
+//! server and the load ran on their cores.
 //!
-//! The kernel counts for each thread how long it ran and how long it was ready and waited. Threads of one program
-//! also wait for each other, and on a shared core the load waits for the server: that is no fault of the host and
-//! does not count. What is left is a lower bound, so that it never accuses a host that did nothing.
+//! The kernel counts for each thread how long it ran and how long it was ready and waited. Threads
+//! of one program also wait for each other, and on a shared core the load waits for the server:
+//! that is no fault of the host and does not count. What is left is a lower bound, so that it never
+//! accuses a host that did nothing.
 
 use crate::host::clock::now_ns;
 use crate::units::CoreList;
@@ -47,7 +48,7 @@ fn own_times_ns() -> Option<(u64, u64)> {
     times_ns(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
 }
 
-/// Of a schedstat: `time on a core, time waiting for one, number of turns`.
+/// Reads a schedstat: `time on a core, time waiting for one, number of turns`.
 pub fn times_ns(schedstat: &str) -> Option<(u64, u64)> {
     let mut fields = schedstat.split_whitespace();
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
@@ -60,11 +61,11 @@ pub fn allowed_cores(process: &str) -> Option<CoreList> {
     CoreList::parse(line.trim()).ok()
 }
 
-/// The share of the window in which `own` threads were ready and neither they nor the `partner`, which is measured
-/// with them, had the core: at least that much. `None` without threads.
+/// The share of the window in which `own` threads were ready and neither they nor the `partner`,
+/// which is measured with them, had the core: at least that much. `None` without threads.
 ///
-/// Of threads with the same n cores any m up to n could have run at once. What those m waited, less all that the
-/// two programs ran on these cores beside them, others took.
+/// Of threads with the same n cores any m up to n could have run at once. What those m waited, less
+/// all that the two programs ran on these cores beside them, others took.
 pub fn taken_share(own: &[ThreadUse], partner: &[ThreadUse]) -> Option<f64> {
     let mut most: Option<f64> = None;
     for thread in own {

@@ -3,7 +3,8 @@
 use crate::Failure;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Lifts the soft limit of this process, and of what it starts from now on, to the hard one, which is returned.
+/// Lifts the soft limit of this process, and of what it starts from now on, to the hard one, which
+/// is returned.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -1,4 +1,4 @@
-//! What the figures were measured on: without it nobody can compare them with his own.
+//! The host that figures were measured on: without it nobody can compare them with his own.
 
 use crate::host::process_finder;
 use crate::wire::address::Address;
@@ -69,7 +69,7 @@ impl Environment {
         }
     }
 
-    /// What this host does to a server at `address` that a reader of the figures must know.
+    /// The effect of this host on a server at `address` that a reader of the figures must know of.
     pub fn warning(&self, address: &Address) -> Option<String> {
         let over_loopback = match address {
             Address::Tcp { host, .. } => process_finder::is_on_this_host(host),

@@ -1,5 +1,5 @@
-//! Ctrl-C: the first asks every loop to end and the results to be written, the second ends the process at
-//! once, with the servers and temporary folders that it had.
+//! Ctrl-C: the first asks every loop to end and the results to be written, the second ends the
+//! process at once, with the servers and temporary folders that it had.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// What a process that ends at once must not leave behind.
+/// Children and folders that a process which ends at once must not leave behind.
 static BELONGINGS: Mutex<Belongings> =
     Mutex::new(Belongings { children: Vec::new(), folders: Vec::new() });
 
@@ -17,7 +17,8 @@ struct Belongings {
     folders: Vec<PathBuf>,
 }
 
-/// The exit status of a process that was interrupted, as shells have it: 128 and the number of SIGINT.
+/// The exit status of a process that was interrupted, as shells have it: 128 and the number of
+/// SIGINT.
 pub const STATUS: u8 = 130;
 const _: () = assert!(STATUS as i32 == 128 + SIGINT);
 
@@ -50,8 +51,8 @@ pub fn reason_or(otherwise: &str) -> String {
     }
 }
 
-/// A child that is ended with this process. `disown_child` must be called before its exit status is taken,
-/// while its id can be nobody else's.
+/// A child that is ended with this process. `disown_child` must be called before its exit status is
+/// taken, while its id can be nobody else's.
 pub fn own_child(id: u32) {
     lock().children.push(id);
 }

@@ -1,5 +1,5 @@
-//! Finds the process that listens at an address, by the kernel's socket tables and the descriptors of
-//! every process.
+//! Finds the process that listens at an address, by the kernel's socket tables and the descriptors
+//! of every process.
 
 use crate::wire::address::Address;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -21,7 +21,7 @@ pub fn listener_process(address: &Address) -> Result<u32, String> {
     })
 }
 
-/// Whether what goes to `host` stays within this host.
+/// True if packets to `host` stay within this host.
 pub fn is_on_this_host(host: &str) -> bool {
     (host, 0)
         .to_socket_addrs()
@@ -41,7 +41,8 @@ fn tcp_listener_inode(port: u16) -> Option<u64> {
     })
 }
 
-/// Row: `sl local:port remote:port state tx:rx tr:when retransmits uid timeout inode`; state 0A listens.
+/// Row: `sl local:port remote:port state tx:rx tr:when retransmits uid timeout inode`; state 0A
+/// listens.
 fn listener_of_row(row: &str, port: u16) -> Option<u64> {
     let mut fields = row.split_whitespace();
     let local = fields.nth(1)?;

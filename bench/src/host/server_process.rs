@@ -27,8 +27,8 @@ pub struct Sample {
 
 /// Reads one process. Threads that ended keep what they had used when last seen.
 ///
-/// Its files stay open: a sample is then one short read per thread, since the sampling thread shares the
-/// load's cores and each microsecond it takes there is a late send of somebody.
+/// Its files stay open: a sample is then one short read per thread, since the sampling thread
+/// shares the load's cores and each microsecond it takes there is a late send of somebody.
 pub struct ServerProcess {
     id: u32,
     tasks: PathBuf,
@@ -99,7 +99,8 @@ impl ServerProcess {
         Some(Border { sample, threads: times.collect() })
     }
 
-    /// The use each thread made of its cores between two borders. Threads that ended meanwhile are left out.
+    /// The use each thread made of its cores between two borders. Threads that ended meanwhile are
+    /// left out.
     pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
         let window_ns = until.sample.time_ns.saturating_sub(from.sample.time_ns).max(1) as f64;
         let used = until.threads.iter().filter_map(|(id, &(ran_ns, waited_ns))| {

@@ -20,24 +20,24 @@ const START_WAIT_MAX: Duration = Duration::from_secs(15);
 /// A server has this long to end after SIGTERM, before it is killed.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// What is kept of a server's output: the end of it.
+/// Bytes that are kept of the end of a server's output.
 const OUTPUT_BYTES_MAX: usize = 4096;
 /// Lines of it that are shown when the server fails.
 const OUTPUT_LINES_MAX: usize = 10;
-/// What a server that ended has written is there after this long; a child of its own may hold its output open.
+/// The output of a server that ended is there after this long; a child of its own may hold it open.
 const OUTPUT_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Where rows of ports are looked for: Linux gives 32,768 and above to outgoing connections.
 const ROW_PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// What stands in a command line for the place to listen at.
+/// Placeholders in a command line for the place to listen at.
 const PORT: &str = "{port}";
 const UNIX: &str = "{unix}";
-/// What stands in it for the files of the certificates.
+/// Placeholders for the files of the certificates.
 const CERTIFICATE: &str = "{tls_cert}";
 const KEY: &str = "{tls_key}";
 const AUTHORITY: &str = "{tls_ca}";
-/// What stands in it for the port of the first shard, where connections are placed on shards.
+/// Placeholders for the port of the first shard, where connections are placed on shards.
 const TOGETHER: &str = "{together}";
 const APART: &str = "{apart}";
 
@@ -46,19 +46,20 @@ pub struct StartedServer {
     child: Child,
     output: Output,
     pub address: Address,
-    /// Of a server whose shards have ports of their own.
+    /// The ports of shards that have their own.
     pub shards: Option<ShardPorts>,
-    /// Of a server that was given certificates: what a client of it needs.
+    /// Files for clients of a server that was given certificates.
     pub certificates: Option<CertificateFiles>,
     /// Holds its socket and its certificates; goes after the server.
     _folder: TemporaryFolder,
 }
 
 impl StartedServer {
-    /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket it shall
-    /// listen at. With `{unix}` in it the socket is what is measured, else the port. `{tls_cert}`,
-    /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is measured. `{together}` or
-    /// `{apart}` is the first of two ports for a Midge's `--shard-ports`: connections then go there.
+    /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket
+    /// it shall listen at. With `{unix}` in it the socket is what is measured, else the port.
+    /// `{tls_cert}`, `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is
+    /// measured. `{together}` or `{apart}` is the first of two ports for a Midge's `--shard-ports`:
+    /// connections then go there.
     ///
     /// # Errors
     /// When it cannot be started, ends at once, or nobody accepts at its address in time.
@@ -159,7 +160,8 @@ struct Output {
 }
 
 impl Output {
-    /// Reads until everybody who can write has ended: a server must never wait for somebody to read its log.
+    /// Reads until everybody who can write has ended: a server must never wait for somebody to read
+    /// its log.
     fn collect(mut reader: std::io::PipeReader) -> Output {
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&tail);
@@ -215,7 +217,7 @@ impl Drop for StartedServer {
     }
 }
 
-/// What kind of address a command line is measured at.
+/// The kind of address a command line is measured at.
 pub fn address_of(command_line: &str) -> Address {
     match command_line.contains(UNIX) {
         true => Address::Unix { path: String::new() },
@@ -232,7 +234,8 @@ fn wants_certificates(command_line: &str) -> bool {
 }
 
 /// # Errors
-/// When the command line has no place to listen at, wants what does not go together, or is no command line.
+/// When the command line has no place to listen at, wants what does not go together, or is no
+/// command line.
 pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
     if !command_line.contains(PORT) && !command_line.contains(UNIX) {
         return Err(Failure::new(format!(
@@ -254,9 +257,10 @@ pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
     split_command_line(command_line).map(|_| ())
 }
 
-/// A child inherits the affinity of the thread that starts it: a short-lived thread takes the server's
-/// cores first, so that not even the server's first thread runs elsewhere. It gets a process group of its
-/// own: a Ctrl-C at the terminal ends the run, and the run ends the server. Who drops the child disowns it.
+/// A child inherits the affinity of the thread that starts it: a short-lived thread takes the
+/// server's cores first, so that not even the server's first thread runs elsewhere. It gets a
+/// process group of its own: a Ctrl-C at the terminal ends the run, and the run ends the server.
+/// Who drops the child disowns it.
 pub fn spawn_pinned(
     mut command: Command,
     cores: &CoreList,
@@ -279,14 +283,15 @@ pub fn spawn_pinned(
     .unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
 }
 
-/// A port nobody listens on now. Somebody else may take it before the server does; then the start fails
-/// with a clear message.
+/// A port nobody listens on now. Somebody else may take it before the server does; then the start
+/// fails with a clear message.
 pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// As `free_port`, the first of `count` in a row. They lie below those that the kernel gives to outgoing
-/// connections: of these thousands are taken for a minute after a run with as many connections.
+/// As `free_port`, the first of `count` in a row. They lie below those that the kernel gives to
+/// outgoing connections: of these thousands are taken for a minute after a run with as many
+/// connections.
 ///
 /// # Errors
 /// When there is no such row.

@@ -1,9 +1,10 @@
-//! Closed-loop requests: every requester has one request in flight and sends the next when the reply is
-//! there. This is what a client that waits for its answer gets, and what it costs the server.
+//! Closed-loop requests: every requester has one request in flight and sends the next when the
+//! reply is there. This is what a client that waits for its answer gets, and what it costs the
+//! server.
 //!
-//! It is no measure of latency under load: a server that stalls is asked nothing meanwhile, so its stall
-//! shows in one round trip per requester and not in those that would have been due. The figures are named
-//! round trips, and the result says what they are; `latency` has the open loop.
+//! It is no measure of latency under load: a server that stalls is asked nothing meanwhile, so its
+//! stall shows in one round trip per requester and not in those that would have been due. The
+//! figures are named round trips, and the result says what they are; `latency` has the open loop.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -52,7 +53,7 @@ pub struct ClosedLoopPlan {
     pub seed: u64,
 }
 
-/// What the threads of a run share.
+/// The part that all threads of a run share.
 struct Common {
     times: Times,
     pacer: Pacer,
@@ -316,8 +317,8 @@ impl<'a> LoadThread<'a> {
         Ok(())
     }
 
-    /// Reads from one socket and does what follows: the next request, or the replies. Returns how many
-    /// messages came.
+    /// Reads from one socket and does what follows: the next request, or the replies. Returns how
+    /// many messages came.
     fn receive(&mut self, place: usize) -> Result<u32, Failure> {
         let mut count = 0;
         if place >= self.requesters.len() {

@@ -1,5 +1,5 @@
-//! Many idle connections: what each costs the server in memory, how fast they are taken, and what a pair
-//! that does talk feels of them.
+//! Many idle connections: what each costs the server in memory, how fast they are taken, and what a
+//! pair that does talk feels of them.
 
 use crate::Failure;
 use crate::host::clock::now_ns;

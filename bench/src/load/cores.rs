@@ -1,4 +1,4 @@
-//! Whether load and server had their cores to themselves: what is judged of every run, whatever the workload.
+//! Judges, for every workload, whether load and server had their cores to themselves.
 
 use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::server_process::{Border, Sampler};
@@ -8,14 +8,15 @@ use crate::output::result::{Better, RunResult};
 pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
 pub const SERVER_FIGURE: &str = "server_core_taken_share";
 
-/// What the threads of both had of their cores over a span.
+/// The use that the threads of both made of their cores over a span.
 #[derive(Default)]
 pub struct Span {
     pub load: Vec<ThreadUse>,
     pub server: Vec<ThreadUse>,
 }
 
-/// The use the server made of its cores between two borders; empty when it is not read or a border was not seen.
+/// The use the server made of its cores between two borders; empty when it is not read or a border
+/// was not seen.
 pub fn server_use(
     sampler: Option<&Sampler>,
     from: Option<&Border>,
@@ -27,9 +28,10 @@ pub fn server_use(
     }
 }
 
-/// How much of a span others had the cores of the generator, and of the server: the larger of the measured window
-/// and of the whole run. The kernel counts a wait once it is over, so that the window alone does not show those
-/// waits that outlast it: of a starved thread that may be all of them.
+/// How much of a span others had the cores of the generator, and of the server: the larger of the
+/// measured window and of the whole run. The kernel counts a wait once it is over, so that the
+/// window alone does not show those waits that outlast it: of a starved thread that may be all of
+/// them.
 pub fn taken_of(window: &Span, whole: &Span) -> (Option<f64>, Option<f64>) {
     let larger = |a: Option<f64>, b: Option<f64>| match (a, b) {
         (Some(a), Some(b)) => Some(a.max(b)),
@@ -49,7 +51,7 @@ pub fn report(result: &mut RunResult, of_generator: Option<f64>, of_server: Opti
     }
 }
 
-/// Of a run that was made of several: the worst its server had in any of them.
+/// Keeps, for a run that was made of several, the worst that its server had in any of them.
 pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
     if let Some(share) = part.value(SERVER_FIGURE) {
         let before = result.value(SERVER_FIGURE).unwrap_or(0.0);
@@ -57,8 +59,8 @@ pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
     }
 }
 
-/// A run whose server, or whose generator where nothing else says how it did, waited for its cores for more than
-/// the limit is not valid. The open loop's generator is judged by its late sends.
+/// A run whose server, or whose generator where nothing else says how it did, waited for its cores
+/// for more than the limit is not valid. The open loop's generator is judged by its late sends.
 pub fn judge(result: &mut RunResult, taken_max: f64) {
     let by_cores = [kinds::THROUGHPUT, kinds::CLOSED_LOOP].contains(&result.kind.as_str());
     for (figure, whose, flag, judged) in [

@@ -1,8 +1,8 @@
-//! Somebody who misbehaves beside a latency run: what the healthy ones feel of a consumer that stops reading,
-//! of a flood, or of large payloads.
+//! Somebody who misbehaves beside a latency run: what the healthy ones feel of a consumer that
+//! stops reading, of a flood, or of large payloads.
 //!
-//! Runs in a thread of the lowest priority, so that on a shared core it takes from the load only what the load
-//! leaves over.
+//! Runs in a thread of the lowest priority, so that on a shared core it takes from the load only
+//! what the load leaves over.
 
 use crate::Failure;
 use crate::host::pin::pin_thread_to_set;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a message to a consumer that does not read.
 const UNREAD_BYTES: usize = 16 << 10;
-/// Of these messages, how many at a time and how often: about 50 MB/s.
+/// Number of these messages at a time, and the time between: about 50 MB/s.
 const UNREAD_BURST: usize = 3;
 const UNREAD_INTERVAL: Duration = Duration::from_millis(1);
 /// How often another one comes.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
-/// What the slow reader reads in a second.
+/// Bytes that the slow reader reads in a second.
 const TRICKLE_BYTES: usize = 1 << 10;
 const FLOOD_BYTES: usize = 128;
 const FLOOD_BURST: usize = 500;
@@ -51,7 +51,7 @@ impl Disturbance {
     }
 }
 
-/// What it came to.
+/// The outcome of a disturbance.
 #[derive(Debug, Default)]
 pub struct Disturbed {
     published: u64,

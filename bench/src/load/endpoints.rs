@@ -46,8 +46,8 @@ pub fn open_receivers(
             connection.subscribe(subject, queue, sid as u64 + 1)?;
         }
         connection.fence()?;
-        // Receivers fill the threads from the far end, so that with two threads and one pair the sender
-        // and the receiver have a thread each.
+        // Receivers fill the threads from the far end, so that with two threads and one pair the
+        // sender and the receiver have a thread each.
         threads[thread_count - 1 - index % thread_count].push(Receiver { connection, role });
     }
     Ok(threads)

@@ -1,7 +1,8 @@
-//! One load thread of a latency run: sends what is due, receives what has come, never blocks on either.
+//! One load thread of a latency run: sends what is due, receives what has come, never blocks on
+//! either.
 //!
-//! Sending and receiving share the thread on purpose: a spinning sender on the same core as a blocked
-//! receiver would keep it from its message and measure itself.
+//! Sending and receiving share the thread on purpose: a spinning sender on the same core as a
+//! blocked receiver would keep it from its message and measure itself.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -18,7 +19,7 @@ use rustix::event::epoll;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// What a thread does while nothing is due.
+/// The way a thread waits while nothing is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Pacer {
     /// Looks at the clock and the sockets without pause: exact, and a whole core per load thread.
@@ -29,21 +30,22 @@ pub enum Pacer {
 
 /// Up to this many sockets a spinning thread asks each directly; more go through epoll.
 const DIRECT_READ_MAX: usize = 4;
-/// To a sender that expects no replies only PINGs come: it is looked at once in so many turns, a receiver in
-/// each.
+/// To a sender that expects no replies only PINGs come: it is looked at once in so many turns, a
+/// receiver in each.
 const TURNS_PER_SENDER_LOOK: u32 = 64;
 /// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// After the last send: nothing for this long means that the rest is lost.
 pub(super) const QUIET_NS_MAX: u64 = 3_000_000_000;
-/// A schedule that is not worked off this long after its end (or its own length, if longer) is given up.
+/// A schedule that is not worked off this long after its end (or its own length, if longer) is
+/// given up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 /// Messages sent between two looks at the sockets.
 const BATCH_MAX: u32 = 1000;
 /// The longest sleep: an interrupt shall be seen.
 pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
 
-/// What all load threads of a run agree on.
+/// The part that all load threads of a run share.
 pub struct Common {
     /// Messages due before the window are warm-up: sent and counted, not in the histograms.
     pub times: Times,
@@ -112,19 +114,19 @@ impl Outgoing {
     }
 }
 
-/// What one thread measured.
+/// The measurements of one thread.
 pub struct Measured {
     pub latency: Histogram<u64>,
     /// Time from due to handed to the kernel, of all sends of the measured window.
     pub late: Histogram<u64>,
-    /// Of those, late because the server had not taken what was sent before.
+    /// Late sends that the server caused: it had not taken what was sent before.
     pub held_back_count: u64,
     pub sent_count: u64,
     /// When the last message of the window was handed over, after it was due.
     pub last_send_ns: u64,
     /// The longest time the thread did not look at its sockets.
     pub pause_ns_max: u64,
-    /// What the thread had of its core.
+    /// The use the thread made of its core.
     pub core_use: Option<ThreadUse>,
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
@@ -262,8 +264,9 @@ impl<'a> LoadThread<'a> {
         register_sockets(self.common.pacer, senders.chain(receivers).collect())
     }
 
-    /// Writes the messages that are due, in one go per connection: on time that is one message, and after a
-    /// pause of the host the thread is up to date again after a few writes instead of one for each.
+    /// Writes the messages that are due, in one go per connection: on time that is one message, and
+    /// after a pause of the host the thread is up to date again after a few writes instead of one
+    /// for each.
     fn send_due(&mut self) -> Result<(), Failure> {
         let Some(schedule) = &mut self.schedule else { return self.flush_responders() };
         let common = self.common;
@@ -424,7 +427,8 @@ impl<'a> LoadThread<'a> {
     }
 }
 
-/// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does not.
+/// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does
+/// not.
 pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
     let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
@@ -460,8 +464,8 @@ pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
     }
 }
 
-/// What a thread waits for its sockets on, each under its place in the list. None when a spinning thread has
-/// so few of them that asking each is the quickest.
+/// The epoll set of a thread, each socket under its place in the list. None when a spinning thread
+/// has so few of them that asking each is the quickest.
 pub(super) fn register_sockets(
     pacer: Pacer,
     connections: Vec<&Connection>,

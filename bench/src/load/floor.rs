@@ -1,7 +1,7 @@
 //! The noise floor of this host: what a latency figure holds before any broker has done anything.
 //!
-//! Three meters: a thread that only reads the clock (what the host takes from a running thread), and an
-//! echo over TCP and over a Unix socket pair (what two system calls and a wake-up cost).
+//! Three meters: a thread that only reads the clock (what the host takes from a running thread),
+//! and an echo over TCP and over a Unix socket pair (what two system calls and a wake-up cost).
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Gaps are spread over every such step they cover, as a message due in any of them would have waited.
+/// Gaps are spread over every such step they cover, as a message due in any of them would have
+/// waited.
 const HICCUP_STEP_NS: u64 = 1_000;
 const ECHO_SIZE: usize = 64;
 /// An echo that does not come for this long ends the measurement with an error.
@@ -25,7 +26,7 @@ const ECHO_WAIT_NS_MAX: u64 = 5_000_000_000;
 
 #[derive(Clone, Debug)]
 pub struct FloorPlan {
-    /// Of each of the meters.
+    /// Of each meter.
     pub duration: Duration,
     pub pin_load: CoreList,
     pub pin_server: CoreList,

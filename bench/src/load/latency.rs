@@ -1,5 +1,5 @@
-//! Open-loop latency: every message has a due time on a fixed schedule and its latency counts from there,
-//! so a stalled server shows in every message that was due meanwhile.
+//! Open-loop latency: every message has a due time on a fixed schedule and its latency counts from
+//! there, so a stalled server shows in every message that was due meanwhile.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -26,8 +26,8 @@ use std::time::Duration;
 
 /// The schedule starts this long after the threads do, so that none starts late.
 const START_DELAY_NS: u64 = 50_000_000;
-/// When others had the generator's core for more than this share of the time, they are the cause of its late
-/// sends.
+/// When others had the generator's core for more than this share of the time, they are the cause of
+/// its late sends.
 const CORE_TAKEN_MAX: f64 = 0.005;
 
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct LatencyPlan {
     /// Share of late sends above which the run is invalid.
     pub late_share_max: f64,
     pub seed: u64,
-    /// Who misbehaves beside it.
+    /// Somebody who misbehaves beside it.
     pub beside: Option<Disturbance>,
     /// On which cores; empty = those of the load.
     pub pin_beside: CoreList,
@@ -275,7 +275,8 @@ fn judge(
             nanoseconds_text(limit_ns as f64)
         ));
     } else {
-        // Lateness is part of the latency; where it makes up half of it, the tail is the generator's.
+        // Lateness is part of the latency; where it makes up half of it, the tail is the
+        // generator's.
         let own_tail = PERCENTILES.iter().find(|(_, percentile)| {
             let quantile = percentile / 100.0;
             2 * late.value_at_quantile(quantile) > latency.value_at_quantile(quantile)

@@ -24,8 +24,8 @@ impl Layout {
             .collect()
     }
 
-    /// Which subjects subscriber `index` gets. With fewer subjects than subscribers several share one
-    /// (fan-out); with more, each takes every n-th.
+    /// Which subjects subscriber `index` gets. With fewer subjects than subscribers several share
+    /// one (fan-out); with more, each takes every n-th.
     pub fn subscribed(&self, index: usize) -> Vec<bool> {
         let everything = self.wildcard || self.queue.is_some() || self.subject_count == 1;
         let has = |subject: usize| {
@@ -39,7 +39,7 @@ impl Layout {
         (0..self.subject_count).map(has).collect()
     }
 
-    /// What subscriber `index` sends as `SUB`.
+    /// The subjects that subscriber `index` sends as `SUB`.
     pub fn subscription_subjects(&self, index: usize) -> Vec<String> {
         if self.wildcard || (self.queue.is_some() && self.subject_count > 1) {
             return vec![format!("{}.*", self.subject_prefix)];

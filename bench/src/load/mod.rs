@@ -1,4 +1,4 @@
-//! What is done to a server: the workloads and what they count.
+//! The workloads that are put on a server, and what they count.
 
 pub mod closed_loop;
 pub mod connections;

@@ -12,8 +12,8 @@ const FINAL_FENCE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often a publisher looks for PINGs of the server, in writes.
 const WRITES_PER_LOOK: u32 = 64;
 
-/// Publishes until told to stop or until `message_count`, then waits until the server has read all of it.
-/// Returns how many messages were written, and what went wrong, if anything did.
+/// Publishes until told to stop or until `message_count`, then waits until the server has read all
+/// of it. Returns how many messages were written, and what went wrong, if anything did.
 pub fn publish(
     mut connection: Connection,
     mut ring: FrameRing,

@@ -1,5 +1,6 @@
-//! The frame of every run: the server's process is read from before the connections are opened, the load warms up,
-//! a window is measured between two looks, and in the end it is told who had the cores.
+//! The frame of every run: the server's process is read from before the connections are opened, the
+//! load warms up, a window is measured between two looks, and in the end it is told who had the
+//! cores.
 //!
 //! `throughput`, `latency` and `closed_loop` put their connections, threads and figures into it.
 
@@ -20,7 +21,7 @@ pub struct Run<'a> {
     pub result: RunResult,
     progress: &'a Progress,
     sampler: Option<Sampler>,
-    /// Of this process, where its CPU time is a figure.
+    /// This process, where its CPU time is a figure.
     generator: Option<ServerProcess>,
     /// Before the first connection.
     before: Option<Border>,
@@ -75,8 +76,8 @@ impl Times {
 }
 
 impl<'a> Run<'a> {
-    /// Starts to read the server's process, or warns that it cannot be read. To be called before the server is
-    /// connected to.
+    /// Starts to read the server's process, or warns that it cannot be read. To be called before
+    /// the server is connected to.
     pub fn begin(
         kind: &str,
         workload: &str,
@@ -104,7 +105,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits through warm-up and window, or until `ended`, with a look at either border of the window.
+    /// Waits through warm-up and window, or until `ended`, with a look at either border of the
+    /// window.
     pub fn measure<T>(
         &mut self,
         times: &Times,
@@ -135,8 +137,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The shares of the time in which others had the cores of the generator, and of the server. The load's threads
-    /// used `in_window` in the window and `in_whole` over the whole run, which must be over.
+    /// The shares of the time in which others had the cores of the generator, and of the server.
+    /// The load's threads used `in_window` in the window and `in_whole` over the whole run, which
+    /// must be over.
     pub fn cores_taken<T>(
         &self,
         window: &Window<T>,

@@ -1,5 +1,5 @@
-//! When each message of an open-loop run is due. The schedule is fixed before the run and never waits for
-//! the server: a stall delays messages, and their latency counts from when they were due.
+//! When each message of an open-loop run is due. The schedule is fixed before the run and never
+//! waits for the server: a stall delays messages, and their latency counts from when they were due.
 
 /// How the due times are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,4 +1,4 @@
-//! What the threads of a throughput run share.
+//! The state that all threads of a throughput run share.
 
 use crate::load::tracker::Tracker;
 use std::sync::OnceLock;

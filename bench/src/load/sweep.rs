@@ -16,8 +16,8 @@ use std::time::Duration;
 pub const SHARES: [f64; 5] = [0.10, 0.25, 0.50, 0.75, 0.90];
 /// Halvings of the interval between the last good and the first bad rate.
 const BISECTIONS: u32 = 4;
-/// Share of the asked rate that must be reached. Not closer to 1: in a short step one hiccup at its end
-/// already takes a percent.
+/// Share of the asked rate that must be reached. Not closer to 1: in a short step one hiccup at its
+/// end already takes a percent.
 const REACHED_MIN: f64 = 0.95;
 /// A rate beyond this is the generator's world, not a server's.
 const RATE_MAX: f64 = 50e6;

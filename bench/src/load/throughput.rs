@@ -1,5 +1,5 @@
-//! As fast as possible: several publishers and subscribers, every message counted, and the server's CPU
-//! time per message over the same window as the rate.
+//! As fast as possible: several publishers and subscribers, every message counted, and the server's
+//! CPU time per message over the same window as the rate.
 
 use crate::Failure;
 use crate::host::core_time::{ThreadUse, Watch};
@@ -23,13 +23,14 @@ const READ_SIZE: usize = 512 * 1024;
 /// How often the measuring thread looks whether a publisher is done.
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What to run.
+/// A throughput run as the flags describe it.
 #[derive(Clone, Debug)]
 pub struct ThroughputPlan {
     pub layout: Layout,
     pub warmup: Duration,
     pub duration: Duration,
-    /// Instead of a duration: exactly that many, measured from the first write to the last delivery.
+    /// Instead of a duration: exactly that many, measured from the first write to the last
+    /// delivery.
     pub messages_per_publisher: Option<u64>,
     pub pin_load: CoreList,
     pub seed: u64,
@@ -125,8 +126,8 @@ pub fn run(
         }
         for sender in senders {
             while !sender.is_finished() && !interrupt::requested() {
-                // A subscriber that was cut off cannot hold up its publishers for ever: they fail on
-                // their own limit; with a fixed number they are told here.
+                // A subscriber that was cut off cannot hold up its publishers for ever: they fail
+                // on their own limit; with a fixed number they are told here.
                 if receivers.iter().any(|thread| thread.is_finished()) {
                     shared.stop.store(true, Ordering::Relaxed);
                 }

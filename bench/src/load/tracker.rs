@@ -1,17 +1,18 @@
 //! Counts every message of a subscription: received, lost, doubled, out of order.
 //!
-//! Messages of one publisher carry its sequence. A subscription sees every `step`-th of them (one subject
-//! of several) and expects them in order. A gap is remembered; who fills it later was out of order, who
-//! comes again was doubled, what is still missing at the end was lost.
+//! Messages of one publisher carry its sequence. A subscription sees every `step`-th of them (one
+//! subject of several) and expects them in order. A gap is remembered; who fills it later was out
+//! of order, who comes again was doubled, what is still missing at the end was lost.
 
 use crate::wire::frames::read_stamp;
 use serde::{Deserialize, Serialize};
 
-/// Gaps remembered per stream. Beyond it the oldest is given up: its messages stay lost and one that
-/// arrives after all counts as doubled; the counts are then still not zero, which is what matters.
+/// Gaps remembered per stream. Beyond it the oldest is given up: its messages stay lost and one
+/// that arrives after all counts as doubled; the counts are then still not zero, which is what
+/// matters.
 const GAPS_MAX: usize = 65_536;
 
-/// What was found wrong, and how much was right.
+/// Numbers of messages that were right, and wrong in each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub received: u64,
@@ -170,7 +171,8 @@ fn members_below(limit: u64, remainder: u64, divisor: u64) -> u64 {
     (limit + divisor - 1 - remainder) / divisor
 }
 
-/// One member of a queue group: each message goes to one member, so only the union of all is complete.
+/// One member of a queue group: each message goes to one member, so only the union of all is
+/// complete.
 #[derive(Clone, Debug, Default)]
 pub struct GroupTracker {
     /// Per publisher: one bit per sequence.
@@ -216,7 +218,8 @@ impl GroupTracker {
         self.counts.foreign += 1;
     }
 
-    /// The counts of the whole group: a message two members got was doubled, one nobody got was lost.
+    /// The counts of the whole group: a message two members got was doubled, one nobody got was
+    /// lost.
     pub fn finish_group(members: Vec<GroupTracker>, published: &[u64]) -> Counts {
         let mut total = Counts::default();
         for member in &members {
@@ -351,7 +354,8 @@ mod tests {
         tracker.record(9, 1);
         assert_eq!(tracker.expected_count(&[9, 3]), 6 + 2);
         let counts = tracker.finish(&[9, 3]);
-        // Publisher 0: 5 and 7 are missing; publisher 1: 2 is. Sequence 3 and publisher 9 are foreign.
+        // Publisher 0: 5 and 7 are missing; publisher 1: 2 is. Sequence 3 and publisher 9 are
+        // foreign.
         assert_eq!((counts.received, counts.lost, counts.foreign), (7, 3, 2));
         assert_eq!((counts.doubled, counts.out_of_order), (0, 0));
     }

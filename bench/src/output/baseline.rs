@@ -22,7 +22,8 @@ pub fn check(now: &Document, stored: &Document, worse_max: f64) -> Findings {
     let mut findings = Findings::default();
     for (key, (value, unit, better)) in medians(now) {
         let Some((before, _, _)) = stored.get(&key) else { continue };
-        // Nothing is so many percent of zero: of a share that was zero only the figures it shows in count.
+        // Nothing is so many percent of zero: of a share that was zero only the figures it shows in
+        // count.
         if *before <= 0.0 {
             continue;
         }

@@ -1,5 +1,5 @@
-//! Charts as plain SVG: lines over linear, logarithmic or percentile axes. Colours come from the page's
-//! style sheet by class, so that one drawing serves light and dark.
+//! Charts as plain SVG: lines over linear, logarithmic or percentile axes. Colours come from the
+//! page's style sheet by class, so that one drawing serves light and dark.
 
 use crate::units::{nanoseconds_text, number_text};
 use maud::{Markup, html};
@@ -62,7 +62,8 @@ impl Chart {
         html! {
             figure class="chart" {
                 figcaption { (self.title) }
-                svg viewBox=(format_args!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
+                svg viewBox=(format_args!("0 0 {WIDTH} {HEIGHT}"))
+                    role="img" aria-label=(self.title) {
                     (self.draw_axes(&x, &y))
                     @for line in drawn() {
                         (self.draw_line(line, &x, &y))
@@ -87,22 +88,22 @@ impl Chart {
             @for (value, label) in x.ticks(&self.x) {
                 @let place = x.place(value);
                 path class="grid" d=(format_args!("M{place:.1} {TOP}V{bottom}")) {}
-                text class="tick" x=(rounded(place)) y=(rounded(bottom + 16.0)) text-anchor="middle" {
-                    (label)
-                }
+                text class="tick" text-anchor="middle"
+                    x=(rounded(place)) y=(rounded(bottom + 16.0)) { (label) }
             }
             @for (value, label) in y.ticks(&self.y) {
                 @let place = y.place(value);
                 path class="grid" d=(format_args!("M{LEFT} {place:.1}H{right}")) {}
-                text class="tick" x=(rounded(LEFT - 7.0)) y=(rounded(place + 4.0)) text-anchor="end" {
-                    (label)
-                }
+                text class="tick" text-anchor="end"
+                    x=(rounded(LEFT - 7.0)) y=(rounded(place + 4.0)) { (label) }
             }
             path class="axis" d=(format_args!("M{LEFT} {TOP}V{bottom}H{right}")) {}
             text class="axis-title" x=(rounded(middle_x)) y=(rounded(HEIGHT - 8.0))
                 text-anchor="middle" { (self.x.title) }
             text class="axis-title" text-anchor="middle"
-                transform=(format_args!("translate(14 {middle_y:.1}) rotate(-90)")) { (self.y.title) }
+                transform=(format_args!("translate(14 {middle_y:.1}) rotate(-90)")) {
+                (self.y.title)
+            }
         }
     }
 

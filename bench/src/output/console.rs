@@ -171,7 +171,7 @@ fn beside_text(document: &Document, workload: &str) -> String {
     text
 }
 
-/// Of sweeps: the latency each side has at shares of its own maximum, medians over the rounds.
+/// The latency of sweeps: of each side at shares of its own maximum, medians over the rounds.
 fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
     let sweeps: Vec<&RunResult> = runs.filter(|run| run.kind == "sweep" && run.valid).collect();
     if sweeps.is_empty() {

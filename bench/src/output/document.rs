@@ -27,7 +27,7 @@ pub struct Document {
     /// The command that made it, as it was typed.
     pub command_line: Vec<String>,
     pub environment: Environment,
-    /// What a reader of any of its figures must know.
+    /// Facts that a reader of any of its figures must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     pub sides: Vec<Side>,
@@ -69,8 +69,9 @@ impl Document {
             .map_err(|error| Failure::new(format!("{shown} is no result file: {error}")))
     }
 
-    /// One document of several: all runs, rounds counted on, comparisons made anew over all of them. A run that
-    /// is there already is left out: twice the same rounds would look twice as sure.
+    /// One document of several: all runs, rounds counted on, comparisons made anew over all of
+    /// them. A run that is there already is left out: twice the same rounds would look twice as
+    /// sure.
     ///
     /// # Errors
     /// When there is none, or two of them compare different sides.
@@ -151,7 +152,8 @@ impl Document {
         text
     }
 
-    /// Whether every run against a server may be used as a whole; what it is held against may be missing.
+    /// True if every run against a server may be used as a whole; what it is held against may be
+    /// missing.
     pub fn all_valid(&self) -> bool {
         let beside = [relay_process::SIDE, floor::SIDE];
         let whole = |run: &RunResult| run.valid && run.invalid_parts.is_empty();

@@ -1,5 +1,5 @@
-//! HdrHistogram V2 interval logs: one file per workload, server and histogram, one interval per run, so that
-//! any tool that reads `.hlog` can merge them or draw them over time.
+//! HdrHistogram V2 interval logs: one file per workload, server and histogram, one interval per
+//! run, so that any tool that reads `.hlog` can merge them or draw them over time.
 
 use crate::Failure;
 use crate::output::document::Document;

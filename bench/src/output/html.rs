@@ -87,7 +87,7 @@ fn facts(document: &Document) -> Markup {
     }
 }
 
-/// When: of one command that is a moment, of merged results a span of days.
+/// The time of the measurement: a moment for one command, a span of days for merged results.
 fn measured_text(document: &Document) -> String {
     let moment = |unix_ms: u64| {
         let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0);
@@ -168,7 +168,8 @@ fn side_name(run: &RunResult) -> String {
     if run.side.is_empty() { "server".to_string() } else { run.side.clone() }
 }
 
-/// Valid runs of a workload by side, with the class of its colour: servers in the document's order first.
+/// Valid runs of a workload by side, with the class of its colour: servers in the document's order
+/// first.
 fn by_side<'a>(
     document: &Document,
     runs: &[&'a RunResult],
@@ -380,8 +381,8 @@ fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     }
 }
 
-/// Several sweeps in one line: each search takes other rates, so that the points of neighbouring rates, a
-/// twelfth of a decade, make one point of their medians.
+/// Several sweeps in one line: each search takes other rates, so that the points of neighbouring
+/// rates, a twelfth of a decade, make one point of their medians.
 fn medians_of_neighbours(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut groups: BTreeMap<i64, Vec<(f64, f64)>> = BTreeMap::new();
     for &(rate, latency) in points.iter().filter(|(rate, _)| *rate > 0.0) {

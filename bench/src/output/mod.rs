@@ -1,4 +1,4 @@
-//! What a run found, and how it is shown and kept.
+//! The findings of a run, and how they are shown and kept.
 
 pub mod baseline;
 pub mod chart;

@@ -1,4 +1,5 @@
-//! Latency histograms: recorded in nanoseconds, kept whole (so that runs merge exactly) and as a curve.
+//! Latency histograms: recorded in nanoseconds, kept whole (so that runs merge exactly) and as a
+//! curve.
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
@@ -66,8 +67,8 @@ impl Curve {
     }
 }
 
-/// Percentiles on a scale that doubles its resolution each time the distance to 100 % halves, and the named
-/// ones exactly among them.
+/// Percentiles on a scale that doubles its resolution each time the distance to 100 % halves, and
+/// the named ones exactly among them.
 fn curve_points(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     if histogram.is_empty() {
         return Vec::new();

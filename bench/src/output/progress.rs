@@ -66,8 +66,9 @@ impl Progress {
         }
     }
 
-    /// Runs `step` on a thread of its own, which takes about `duration`, and shows how far it is. This thread
-    /// wakes rarely: it may share the core of what is measured. `None` when the step panicked.
+    /// Runs `step` on a thread of its own, which takes about `duration`, and shows how far it is.
+    /// This thread wakes rarely: it may share the core of what is measured. `None` when the step
+    /// panicked.
     pub fn during<T: Send>(
         &self,
         what: &str,

@@ -1,4 +1,5 @@
-//! The result of one run, as it is kept in JSON. `SCHEMA` names the version; a reader refuses others.
+//! The result of one run, as it is kept in JSON. `SCHEMA` names the version; a reader refuses
+//! others.
 
 use crate::host::server_process::{Sample, ServerProcess};
 use crate::load::tracker::Counts;
@@ -48,10 +49,11 @@ pub struct RunResult {
     /// Why the run is not valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
-    /// Parts that are not valid, with the reason: their figures and curves are left out, the rest stands.
+    /// Parts that are not valid, with the reason: their figures and curves are left out, the rest
+    /// stands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_parts: Vec<String>,
-    /// What a reader of the figures should know.
+    /// Facts that a reader of the figures should know.
     pub warnings: Vec<String>,
     pub figures: BTreeMap<String, Figure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +62,7 @@ pub struct RunResult {
     pub curves: BTreeMap<String, Curve>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<String, Series>,
-    /// Of a sweep: what was found at each load.
+    /// The latency of a sweep at each load.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_points: Vec<LoadPoint>,
 }
@@ -97,7 +99,8 @@ impl RunResult {
         self.figures.get(name).map(|figure| figure.value)
     }
 
-    /// The figures in the order people read them: by name, percentiles from the median to the maximum.
+    /// The figures in the order people read them: by name, percentiles from the median to the
+    /// maximum.
     pub fn figures_in_order(&self) -> Vec<(&str, &Figure)> {
         let mut figures: Vec<(&str, &Figure)> =
             self.figures.iter().map(|(name, figure)| (name.as_str(), figure)).collect();
@@ -126,7 +129,7 @@ impl RunResult {
         self.faults.push(text);
     }
 
-    /// Whether both are the same measurement, read twice. The round may have been counted on by a merge.
+    /// True if both are the same measurement, read twice. A merge may have given it another round.
     pub fn is_same_as(&self, other: &RunResult) -> bool {
         self.started_unix_ms == other.started_unix_ms
             && self.workload == other.workload
@@ -156,7 +159,7 @@ impl RunResult {
     }
 }
 
-/// What stands first in tables; everything else follows by name.
+/// The figures that stand first in tables; all others follow by name.
 const HEAD: [&str; 15] = [
     "messages_per_second",
     "requests_per_second",

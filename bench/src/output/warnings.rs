@@ -4,7 +4,7 @@ use crate::output::result::RunResult;
 
 struct Group<'a> {
     text: &'a str,
-    /// Of each side the rounds it was said in.
+    /// The rounds it was said in, by side.
     sides: Vec<(&'a str, Vec<u32>)>,
 }
 

@@ -1,4 +1,5 @@
-//! The cases: each gives a server much work at once, by means that every client, operator or monitoring tool has.
+//! The cases: each gives a server much work at once, by means that every client, operator or
+//! monitoring tool has.
 
 use crate::Failure;
 use crate::stalls::crowd::Crowd;
@@ -11,7 +12,7 @@ use std::time::Duration;
 const MESSAGE_COUNT: usize = 10;
 /// Tokens of the deep filters, and of the subject held against them.
 const DEEP_TOKENS: usize = 2_000;
-/// Of the tokens of a deep filter this many are either `*` or a letter: 16,384 filters.
+/// Tokens of a deep filter that are either `*` or a letter: 16,384 filters.
 const DEEP_CHOICES: usize = 14;
 /// Bytes of `SUB` lines that are written at a time.
 const WRITE_SIZE: usize = 256 << 10;
@@ -26,7 +27,8 @@ const DENIED: &str = "stalls.denied.>";
 pub enum Case {
     /// Nothing: what the host itself does to a PING
     Idle,
-    /// 10 messages to 30,000 queue groups, all of the publisher's own, which hears nothing of its own
+    /// 10 messages to 30,000 queue groups, all of the publisher's own, which hears nothing of its
+    /// own
     QueueGroups,
     /// 10 messages that match 30,000 subscriptions of a client which may not have them
     Denied,
@@ -245,7 +247,8 @@ fn idle_crowd(stage: &Stage) -> Result<Crowd, Failure> {
     })
 }
 
-/// Subscribes `count` times, to `subject_and_queue` of each number, and waits until the server has all of it.
+/// Subscribes `count` times, to `subject_and_queue` of each number, and waits until the server has
+/// all of it.
 fn subscribe(
     client: &mut Connection,
     count: usize,
@@ -273,7 +276,8 @@ fn wait_for_subscriptions(stage: &mut Stage, count: u64) -> Result<(), Failure> 
     stage.wait_until("its subscriptions are gone", |stage| Ok(stage.subscription_count()? <= count))
 }
 
-/// Publishes `MESSAGE_COUNT` empty messages in one write and waits until the server has routed them.
+/// Publishes `MESSAGE_COUNT` empty messages in one write and waits until the server has routed
+/// them.
 fn publish(client: &mut Connection, subject: impl Fn(usize) -> String) -> Result<(), Failure> {
     let mut messages = String::new();
     for index in 0..MESSAGE_COUNT {

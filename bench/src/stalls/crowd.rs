@@ -1,4 +1,5 @@
-//! Many connections of one user that read and forget what comes, so that a server never waits for them.
+//! Many connections of one user that read and forget what comes, so that a server never waits for
+//! them.
 
 use crate::Failure;
 use crate::wire::stream::Stream;
@@ -22,7 +23,8 @@ pub struct Crowd {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Line ends read so far: a message without a line end in its payload has two, whatever else has one.
+    /// Line ends read so far: a message without a line end in its payload has two, whatever else
+    /// has one.
     line_count: AtomicU64,
     closed_count: AtomicU64,
 }

@@ -1,8 +1,8 @@
-//! Stalls: the longest round trip of a PING of clients that do nothing else, while one client, a reload or
-//! monitoring gives the server more work at once than anybody would like.
+//! Stalls: the longest round trip of a PING of clients that do nothing else, while one client, a
+//! reload or monitoring gives the server more work at once than anybody would like.
 //!
-//! `cases` is what is done to a server, `stage` the server with its probes, `rounds` the order of all runs,
-//! `report` the table.
+//! `cases` is what is done to a server, `stage` the server with its probes, `rounds` the order of
+//! all runs, `report` the table.
 
 pub mod cases;
 pub mod crowd;

@@ -67,7 +67,8 @@ impl Probe {
 }
 
 impl Probed {
-    /// Nanoseconds of the longest round trip that was under way at some time of the window. `None` without any.
+    /// Nanoseconds of the longest round trip that was under way at some time of the window. `None`
+    /// without any.
     pub fn worst_ns(&self, from_ns: u64, until_ns: u64) -> Option<u64> {
         self.round_trips
             .iter()

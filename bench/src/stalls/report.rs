@@ -11,7 +11,8 @@ use serde::Serialize;
 pub struct Row {
     pub case: String,
     pub cells: Vec<Cell>,
-    /// The longest of the others' medians, divided by the median of the last server. Without one of them, none.
+    /// The longest of the others' medians, divided by the median of the last server. Without one of
+    /// them, none.
     pub ratio: Option<f64>,
     pub judgement: Judgement,
 }

@@ -1,4 +1,5 @@
-//! One server started for one case, with its configuration file, its users, and the probes that time it.
+//! One server started for one case, with its configuration file, its users, and the probes that
+//! time it.
 
 use crate::Failure;
 use crate::host::certificates::TemporaryFolder;
@@ -24,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(750);
 /// All users of a stage have the same.
 const PASSWORD: &str = "stalls";
 
-/// What is in the configuration file beside the users, and may change by a reload.
+/// The part of the configuration file that cases choose and reloads change.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// A filter that the user `limited` may not subscribe to.
@@ -43,7 +44,7 @@ pub struct Contender {
     pub name: String,
     /// Path of the program.
     pub program: String,
-    /// Of a Midge; a nats-server has none.
+    /// The shards of a Midge; a nats-server has none.
     pub shard_count: Option<usize>,
 }
 
@@ -52,7 +53,7 @@ pub struct Stage {
     config_path: std::path::PathBuf,
     settings: Settings,
     monitor_port: u16,
-    /// Of the shards, in order; without shards the server's one port.
+    /// The ports of the shards, in order; without shards the server's one port.
     ports: Vec<u16>,
     scale: f64,
     began_ns: u64,
@@ -64,9 +65,9 @@ pub struct Stage {
 /// Worst round trips of a run, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Worst {
-    /// Of the client on the first shard, where the provocation comes from.
+    /// On the first shard, where the provocation comes from.
     pub near_ns: u64,
-    /// Of the client on the last shard.
+    /// On the last shard.
     pub far_ns: u64,
 }
 
@@ -115,7 +116,8 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Lets probes run while `case` prepares, provokes and waits, and returns their worst round trips.
+    /// Lets probes run while `case` prepares, provokes and waits, and returns their worst round
+    /// trips.
     ///
     /// # Errors
     /// When the case could not be played, with the server's own words if it ended.
@@ -143,7 +145,8 @@ impl Stage {
         }
     }
 
-    /// Does what the case is about. What `provoke` returns is dropped only when the probes' window is over.
+    /// Does what the case is about. What `provoke` returns is dropped only when the probes' window
+    /// is over.
     ///
     /// # Errors
     /// Those of `provoke`.

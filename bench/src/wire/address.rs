@@ -19,8 +19,8 @@ pub struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Accepts `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`), `unix://PATH`,
-    /// and a bare `host[:port]`. The port is 4222 unless given.
+    /// Accepts `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`),
+    /// `unix://PATH`, and a bare `host[:port]`. The port is 4222 unless given.
     ///
     /// # Errors
     /// When the scheme is unknown or the port is no number; the text says which.

@@ -44,7 +44,7 @@ impl ShardPorts {
     }
 }
 
-/// What a connection is for.
+/// The use that a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Publishes, or requests.
@@ -53,7 +53,7 @@ pub enum Role {
     Subscriber,
 }
 
-/// What the server says of itself.
+/// The server, by its own account.
 #[derive(Clone, Debug, Default)]
 pub struct ServerInfo {
     pub name: String,
@@ -251,7 +251,8 @@ impl Connection {
     }
 }
 
-/// INFO comes in clear, before TLS. It is read byte by byte, so that nothing behind it is taken away.
+/// INFO comes in clear, before TLS. It is read byte by byte, so that nothing behind it is taken
+/// away.
 fn read_info_line(stream: &mut Stream) -> Result<Value, Failure> {
     let until = Instant::now() + REPLY_WAIT_MAX;
     let mut line = Vec::new();

@@ -126,7 +126,8 @@ fn signature(pair: &nkeys::KeyPair, nonce: Option<&str>) -> Result<String, Failu
     Ok(data_encoding::BASE64URL_NOPAD.encode(&signed))
 }
 
-/// The text between `-----BEGIN NATS name-----` (or `-----BEGIN name-----`) and the next dashed line.
+/// The text between `-----BEGIN NATS name-----` (or `-----BEGIN name-----`) and the next dashed
+/// line.
 fn armoured_block(content: &str, name: &str) -> Option<String> {
     let mut lines = content.lines().map(str::trim);
     lines.find(|line| line.starts_with("---") && line.contains("BEGIN") && line.contains(name))?;

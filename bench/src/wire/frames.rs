@@ -1,6 +1,8 @@
-//! `PUB` frames built once and sent again and again: only the stamp at the head of each payload changes.
+//! `PUB` frames built once and sent again and again: only the stamp at the head of each payload
+//! changes.
 //!
-//! The stamp is 8 bytes, `publisher << 48 | sequence`; latency runs add 8 bytes of intended send time.
+//! The stamp is 8 bytes, `publisher << 48 | sequence`; latency runs add 8 bytes of intended send
+//! time.
 
 /// Bytes of the stamp that names publisher and sequence.
 pub const STAMP_SIZE: usize = 8;
@@ -92,7 +94,8 @@ impl FrameRing {
         self.sequence
     }
 
-    /// Stamps and returns the next frames, about `WRITE_BYTES` of them, at most `count_max` (at least 1).
+    /// Stamps and returns the next frames, about `WRITE_BYTES` of them, at most `count_max` (at
+    /// least 1).
     pub fn next_write(&mut self, count_max: u64) -> &[u8] {
         let first = self.next_frame;
         let frame_count = self.payload_offsets.len();

@@ -1,5 +1,5 @@
-//! Cuts what a server sends into messages and control lines. The receive side's cost is here, so the
-//! common case (same header as the message before) is one comparison and no parsing.
+//! Cuts what a server sends into messages and control lines. The receive side's cost is here, so
+//! the common case (same header as the message before) is one comparison and no parsing.
 //!
 //! `PUB` is cut like `MSG`: through the raw relay the publisher's own frames arrive.
 
@@ -8,7 +8,7 @@ use std::io;
 /// A header line longer than this is a broken stream.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// What came beside messages since the last call.
+/// The lines that came beside messages since the last call.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Control {
     pub ping_count: u32,
@@ -56,7 +56,8 @@ impl Scanner {
         assert!(self.end <= self.buffer.len(), "more was read than there was space for");
     }
 
-    /// Calls `on_message` with the header line (with its CRLF) and the payload of each whole message.
+    /// Calls `on_message` with the header line (with its CRLF) and the payload of each whole
+    /// message.
     ///
     /// # Errors
     /// When the stream does not follow the protocol, or a message does not fit the buffer.

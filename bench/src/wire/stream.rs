@@ -1,7 +1,7 @@
 //! One socket, TCP or Unix, plain or inside TLS. One thread owns it, so TLS needs no lock.
 //!
-//! The socket stays in blocking mode with a time limit on both directions; the non-blocking calls pass
-//! `MSG_DONTWAIT`, so one connection can serve a blocking thread or an event loop.
+//! The socket stays in blocking mode with a time limit on both directions; the non-blocking calls
+//! pass `MSG_DONTWAIT`, so one connection can serve a blocking thread or an event loop.
 
 use crate::Failure;
 use crate::wire::address::Address;
@@ -117,7 +117,8 @@ impl Stream {
         self.tls.is_some()
     }
 
-    /// Reads what there is, waiting up to `READ_WAIT`. `None`: nothing came. `Some(0)`: end of stream.
+    /// Reads what there is, waiting up to `READ_WAIT`. `None`: nothing came. `Some(0)`: end of
+    /// stream.
     ///
     /// # Errors
     /// When the connection broke.
@@ -141,7 +142,8 @@ impl Stream {
             match tls.reader().read(buffer) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The peer closed without close_notify: to the harness that is an end like any other.
+                // The peer closed without close_notify: to the harness that is an end like any
+                // other.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(0)),
                 Err(error) => return Err(error),
             }
@@ -193,8 +195,8 @@ impl Stream {
         };
         let socket = self.socket.as_fd();
         let mut pipe = Pipe { socket, recv: RecvFlags::DONTWAIT, send: flags };
-        // Ciphertext that is still waiting goes first; plaintext is only taken once it is gone, so that a
-        // slow server shows as bytes not taken instead of as memory.
+        // Ciphertext that is still waiting goes first; plaintext is only taken once it is gone, so
+        // that a slow server shows as bytes not taken instead of as memory.
         while tls.wants_write() {
             if wait_as_none(tls.write_tls(&mut pipe))?.is_none() {
                 return Ok(0);
@@ -209,7 +211,8 @@ impl Stream {
         Ok(taken)
     }
 
-    /// Whether TLS holds ciphertext of bytes that it took; the next `try_write`, even of nothing, sends it.
+    /// True if TLS holds ciphertext of bytes that it took; the next `try_write`, even of nothing,
+    /// sends it.
     pub fn holds_bytes(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
@@ -256,7 +259,8 @@ fn wait_as_none(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// A blocking write that timed out means that the server stopped reading; an interrupted one is retried.
+/// A blocking write that timed out means that the server stopped reading; an interrupted one is
+/// retried.
 fn stalled(result: io::Result<usize>) -> io::Result<usize> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),

@@ -1,4 +1,5 @@
-//! A NATS server for tests that misbehaves on request, and the way to a real one where there is one.
+//! A NATS server for tests that misbehaves on request, and the way to a real one where there is
+//! one.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use midge_bench::host::spawn::StartedServer;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the server does with message number `n`, from 0, over all publishers.
+/// The fate of message number `n`, counted from 0 over all publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Deliver,
@@ -26,7 +27,7 @@ pub enum Action {
     Stall(Duration),
 }
 
-/// Of a message's number and subject.
+/// The action for a message, by its number and subject.
 pub type Behaviour = Arc<dyn Fn(u64, &str) -> Action + Send + Sync>;
 
 /// The nonce of every connection.
@@ -155,7 +156,8 @@ impl State {
                 self.deliver(subject, &frame);
             }
             Action::Stall(time) => {
-                // The delay is what the test is about; with the lock held nobody else gets on either.
+                // The delay is what the test is about; with the lock held nobody else gets on
+                // either.
                 std::thread::sleep(time);
                 self.deliver(subject, &frame);
             }
