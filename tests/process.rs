@@ -13,7 +13,7 @@ mod resources;
 #[path = "process/unix_socket.rs"]
 mod unix_socket;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -267,6 +267,35 @@ fn hangup_reloads_the_file_or_says_why_not() {
 }
 
 #[test]
+fn advertised_address_is_told_and_a_bad_one_refused_at_start_and_by_reload() {
+    let server = Server::midge(1, "client_advertise: \"nats.example.com\"");
+    let told = || {
+        let mut client = RawClient::connect(server.address()).unwrap();
+        let info = client.take_line(std::time::Instant::now() + WAIT_MAX).unwrap();
+        String::from_utf8(info).unwrap()
+    };
+    // A host alone takes the listener's port.
+    let own = format!("\"host\":\"nats.example.com\",\"port\":{},", server.address().port());
+    assert!(told().contains(&own), "{}", told());
+    for (text, line, expected) in [
+        ("a:b", "Failed to reload server configuration: ", own.as_str()),
+        ("nats://a:4222", "Failed to reload server configuration: ", &own),
+        ("[::1]:5", "[INF] Reloaded server configuration", "\"host\":\"::1\",\"port\":5,"),
+    ] {
+        server.rewrite_config(&format!("client_advertise: \"{text}\"")).unwrap();
+        let lines = server.log().line_count();
+        server.signal(Signal::HUP).unwrap();
+        wait_for_line(&server, lines, line);
+        assert!(told().contains(expected), "{text}: {}", told());
+    }
+    for text in ["a:b", "a:", "::1", "nats://a:4222", "a:99999"] {
+        let (code, _, stderr) = output(MIDGE, &["-p", "-1", "--client_advertise", text]);
+        assert_eq!(code, 1, "{text}");
+        assert!(stderr.contains(&format!("invalid ClientAdvertise value of {text}, err=")));
+    }
+}
+
+#[test]
 fn signal_flag_reaches_a_server_by_process_id_and_by_pid_file() {
     let directory = Directory::new().unwrap();
     let cases = [
@@ -348,6 +377,47 @@ fn all_interfaces_are_reachable_by_ipv4_and_ipv6() {
     let server = start_command(command);
     let port = server.address().port();
     RawClient::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap().round_trip().unwrap();
+}
+
+/// One line of the log that ends in an address, by the text before it.
+fn port_behind(server: &Server, text: &str) -> u16 {
+    let found = server.log().wait_for(0, WAIT_MAX, |line| {
+        let address = line.split_once(text)?.1.split(' ').next()?;
+        address.rsplit_once(':')?.1.parse().ok()
+    });
+    found.unwrap_or_else(|| panic!("no line with {text}:\n{}", log(server)))
+}
+
+#[test]
+fn the_default_host_answers_ipv4_and_ipv6_on_every_port() {
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    for host in [&[][..], &["-a", "0.0.0.0"], &["-a", "::"]] {
+        let own_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(MIDGE);
+        command.args(["-p", "-1", "-m", "-1", "--shards", "1", "--no-pin", "-D"]).args(host);
+        command.args(["--shard-ports", &own_port.to_string()]);
+        let server = start_command(command);
+        let client = port_behind(&server, "Listening for client connections on ");
+        let monitoring = port_behind(&server, "Starting http monitor on ");
+        let mut addresses = vec![("127.0.0.1", IpAddr::from(Ipv4Addr::LOCALHOST))];
+        if has_ipv6 {
+            addresses.push(("::1", IpAddr::from(Ipv6Addr::LOCALHOST)));
+        }
+        for (shown, address) in addresses {
+            for port in [client, own_port] {
+                let lines = server.log().line_count();
+                let mut peer = RawClient::connect(SocketAddr::new(address, port)).unwrap();
+                let info = peer.take_line(std::time::Instant::now() + WAIT_MAX).unwrap();
+                let info = String::from_utf8(info).unwrap();
+                assert!(info.contains(&format!("\"client_ip\":\"{shown}\"")), "{info}");
+                peer.round_trip().unwrap();
+                let label = SocketAddr::new(address, peer.local_port());
+                wait_for_line(&server, lines, &format!("{label} - cid:"));
+            }
+            let stream = TcpStream::connect(SocketAddr::new(address, monitoring));
+            assert!(stream.is_ok(), "{host:?}: monitoring by {shown}");
+        }
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl ClientSession {
 
     /// `ip:port - cid:N`; once somebody is let in also what CONNECT told of the client library, and who it is.
     pub fn label(&self) -> String {
-        let mut label = format!("{}:{} - cid:{}", self.peer.host(), self.peer.port(), self.id);
+        let mut label = format!("{} - cid:{}", self.peer.address(), self.id);
         let Some(identity) = &self.identity else { return label };
         let connect = &self.connect;
         if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {

@@ -20,9 +20,9 @@ macro_rules! log_client {
 pub(super) use log_client;
 
 impl ClientSession {
-    /// `ip:port`.
+    /// `ip:port`, an IPv6 address in brackets.
     pub(super) fn address(&self) -> String {
-        format!("{}:{}", self.peer.host(), self.peer.port())
+        self.peer.address()
     }
 
     pub(super) fn client_name(&self) -> &str {

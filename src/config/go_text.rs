@@ -1,6 +1,7 @@
 //! The text forms operators know from nats-server: Go's durations, quoted strings, integers and booleans.
 //! Only what flags, configuration files and error texts need.
 
+use std::fmt;
 use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
@@ -217,17 +218,54 @@ pub fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Splits `host:port`, `[::1]:port`, `:port`. None when it is not of that form.
-pub fn split_host_port(text: &str) -> Option<(&str, &str)> {
-    if let Some(inner) = text.strip_prefix('[') {
-        let (host, behind) = inner.split_once(']')?;
-        let port = behind.strip_prefix(':')?;
-        let clean = |part: &str| !part.contains(['[', ']']);
-        return (clean(host) && clean(port) && !port.contains(':')).then_some((host, port));
+/// Why text is no `host:port`, in Go's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitError {
+    MissingPort,
+    TooManyColons,
+    MissingBracket,
+    UnexpectedBracket(char),
+}
+
+impl fmt::Display for SplitError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingPort => formatter.write_str("missing port in address"),
+            Self::TooManyColons => formatter.write_str("too many colons in address"),
+            Self::MissingBracket => formatter.write_str("missing ']' in address"),
+            Self::UnexpectedBracket(bracket) => {
+                write!(formatter, "unexpected '{bracket}' in address")
+            }
+        }
     }
-    let (host, port) = text.rsplit_once(':')?;
-    let clean = !host.contains([':', '[', ']']) && !port.contains(['[', ']']);
-    clean.then_some((host, port))
+}
+
+/// Splits `host:port`, `[::1]:port`, `:port`. Source: Go net SplitHostPort.
+///
+/// # Errors
+/// The text is not of that form.
+pub fn split_host_port(text: &str) -> Result<(&str, &str), SplitError> {
+    let (before, port) = text.rsplit_once(':').ok_or(SplitError::MissingPort)?;
+    // The parts in which no more brackets may stand.
+    let (host, behind) = match text.strip_prefix('[') {
+        Some(inner) => {
+            let (host, behind) = inner.split_once(']').ok_or(SplitError::MissingBracket)?;
+            match behind.strip_prefix(':') {
+                Some(rest) if rest == port => (host, behind),
+                Some(_) => return Err(SplitError::TooManyColons),
+                None => return Err(SplitError::MissingPort),
+            }
+        }
+        None if before.contains(':') => return Err(SplitError::TooManyColons),
+        None => (before, text),
+    };
+    if host.contains('[') || behind.contains('[') {
+        return Err(SplitError::UnexpectedBracket('['));
+    }
+    if behind.contains(']') {
+        return Err(SplitError::UnexpectedBracket(']'));
+    }
+    Ok((host, port))
 }
 
 #[cfg(test)]
@@ -325,14 +363,20 @@ mod tests {
     #[test]
     fn addresses_split_into_host_and_port() {
         let cases = [
-            ("127.0.0.1:4222", Some(("127.0.0.1", "4222"))),
-            (":4222", Some(("", "4222"))),
-            ("[::1]:4222", Some(("::1", "4222"))),
-            ("localhost:", Some(("localhost", ""))),
-            ("::1:4222", None),
-            ("localhost", None),
-            ("[::1]", None),
-            ("[::1", None),
+            ("127.0.0.1:4222", Ok(("127.0.0.1", "4222"))),
+            (":4222", Ok(("", "4222"))),
+            ("[::1]:4222", Ok(("::1", "4222"))),
+            ("localhost:", Ok(("localhost", ""))),
+            ("::1:4222", Err(SplitError::TooManyColons)),
+            ("localhost", Err(SplitError::MissingPort)),
+            ("[::1]", Err(SplitError::MissingPort)),
+            ("[::1", Err(SplitError::MissingBracket)),
+            ("[::1]x:1", Err(SplitError::MissingPort)),
+            ("[::1]:1:2", Err(SplitError::TooManyColons)),
+            ("[a[b]:1", Err(SplitError::UnexpectedBracket('['))),
+            ("a[b:1", Err(SplitError::UnexpectedBracket('['))),
+            ("a]b:1", Err(SplitError::UnexpectedBracket(']'))),
+            ("a:1]", Err(SplitError::UnexpectedBracket(']'))),
         ];
         for (text, expected) in cases {
             assert_eq!(split_host_port(text), expected, "{text}");

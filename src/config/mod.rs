@@ -1,5 +1,6 @@
 //! Floor 2: text to `Options`. Reads files through `surroundings` and does nothing else outside itself.
 
+pub mod advertise;
 pub mod auth_options;
 pub mod changes;
 pub mod go_text;

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::advertise::Advertised;
 use crate::config::go_text::{SignedDuration, format_duration, quoted, split_host_port};
 use crate::config::later::{Feature, LATER};
 use crate::config::options::{
@@ -207,6 +208,12 @@ impl Shown for PathBuf {
     }
 }
 
+impl Shown for Advertised {
+    fn shown(&self) -> String {
+        self.text.clone()
+    }
+}
+
 /// An option that is not given shows what nats-server's zero value shows.
 macro_rules! shown_or {
     ($($type:ty = $absent:literal),*) => { $(impl Shown for Option<$type> {
@@ -222,6 +229,7 @@ shown_or!(
     PathBuf = "",
     Duration = "0s",
     Vec<usize> = "",
+    Advertised = "",
     UnixListenOptions = ""
 );
 
@@ -319,8 +327,8 @@ mod security_rows;
 mod server_rows;
 
 const COUNT_MAX: i64 = i64::MAX;
-const PORT_MIN: i64 = -1;
-const PORT_MAX: i64 = 65_535;
+pub const PORT_MIN: i64 = -1;
+pub const PORT_MAX: i64 = 65_535;
 
 /// nats-server takes zero, and for most limits any negative number, as "the default" or "none".
 fn size_or(value: i64, when_not_positive: usize) -> usize {
@@ -361,7 +369,7 @@ fn positive_duration(
 /// nats-server's text for an address it cannot use.
 pub fn parse_address(text: &str) -> Result<(String, i64), String> {
     let (host, port) = split_host_port(text)
-        .ok_or_else(|| format!("could not parse address string {}", quoted(text)))?;
+        .map_err(|_| format!("could not parse address string {}", quoted(text)))?;
     let number = port
         .parse::<i64>()
         .ok()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::config::advertise::Advertised;
 use crate::config::auth_options::AuthOptions;
 use crate::config::tls_options::TlsOptions;
 
@@ -58,8 +59,8 @@ pub struct ListenOptions {
     pub host: String,
     /// 0 = any free port (written `-1` in flags and files).
     pub port: u16,
-    /// `host:port` told to clients in place of the listener's own.
-    pub client_advertise: Option<String>,
+    /// Told to clients in place of the listener's own address.
+    pub client_advertise: Option<Advertised>,
     pub unix: Option<UnixListenOptions>,
 }
 

@@ -4,7 +4,7 @@
 
 use crate::config::go_text::{SignedDuration, parse_duration, quoted};
 use crate::config::later::{Asks, Feature};
-use crate::config::option_table::{self, Kind, Row, parse_address};
+use crate::config::option_table::{self, Kind, PORT_MAX, PORT_MIN, Row, parse_address};
 use crate::config::options::Options;
 use crate::config::surroundings::Surroundings;
 use crate::config::value::{Data, Map, Value};
@@ -115,8 +115,8 @@ impl<'a> Reader<'a> {
             _ => Err(format!("expected port or host:port, got {}", value.type_name())),
         };
         let checked = parsed.and_then(|(host, port)| match port {
-            -1..=65_535 => Ok((host, port)),
-            _ => Err(format!("port {port} is out of range")),
+            PORT_MIN..=PORT_MAX => Ok((host, port)),
+            _ => Err(format!("port must be {PORT_MIN} to {PORT_MAX}, not {port}")),
         });
         checked.map_err(|reason| self.error(value, reason)).ok()
     }
@@ -262,7 +262,9 @@ impl<'a> Reader<'a> {
 /// nats-server's text for a number it refuses.
 pub fn check_range(row: &Row, name: &str, number: i64, min: i64, max: i64) -> Result<(), String> {
     let is_own = row.go_name == row.key;
-    if is_own && !(min..=max).contains(&number) {
+    // nats-server takes any number for a port, and fails when it listens.
+    let names_range = is_own || max == PORT_MAX;
+    if names_range && !(min..=max).contains(&number) {
         Err(format!("{name} must be {min} to {max}"))
     } else if number > max {
         Err(format!("{name} value is too big"))

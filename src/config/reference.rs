@@ -38,7 +38,7 @@ const DIFFERENCES: &str = "
 
 Midge refuses a few files that nats-server takes and then cannot use, or reads as something else:
 
-- ports outside -1 to 65535, also by `-t`;
+- ports outside -1 to 65535, also that of `client_advertise`, whose form `-t` checks too;
 - negative durations, and negative sizes other than `max_payload`, `logfile_size_limit` and counts, where \
 they mean none;
 - `accounts` that is neither a block nor a list;

@@ -4,11 +4,15 @@
 //! burst of connections costs one wake and closing a listener never leaves an accept in flight.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::net::{
+    Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener as StdTcpListener,
+    TcpStream as StdTcpStream,
+};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::net::operations::OperationCount;
@@ -44,6 +48,14 @@ impl Peer {
         }
     }
 
+    /// Host and port, as log lines show them: `192.0.2.7:5`, `[2001:db8::7]:5`.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(address) => canonical(*address).to_string(),
+            Self::Unix => format!("{}:{}", self.host(), self.port()),
+        }
+    }
+
     pub fn port(&self) -> u16 {
         match self {
             Self::Tcp(address) => address.port(),
@@ -52,15 +64,58 @@ impl Peer {
     }
 }
 
+/// The address without the IPv6 form that an IPv4 peer of a socket for both has.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Calls `bind` with the address that listens to all that `address` means. An unspecified one, of either
+/// family, means both: one IPv6 socket then takes IPv4 peers too. Where there is no IPv6, IPv4 alone.
+///
+/// # Errors
+/// Those of `bind`.
+pub fn bind_all_families<T>(
+    address: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    if !address.ip().is_unspecified() {
+        return bind(address);
+    }
+    match bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()))) {
+        Err(error) if is_without_ipv6(&error) => {
+            bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+        }
+        outcome => outcome,
+    }
+}
+
+/// The kernel was built without IPv6, or has it switched off.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let reasons = [Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::ADDRNOTAVAIL];
+    reasons.iter().any(|reason| error.raw_os_error() == Some(reason.raw_os_error()))
+}
+
 /// Binds one of several sockets that share an address; the kernel spreads connections over them.
 ///
 /// # Errors
 /// The address is in use by another program or may not be bound.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+    bind(address, true)
+}
+
+/// Binds a socket that shares its address with no other.
+///
+/// # Errors
+/// The address is in use, also by this program, or may not be bound.
+pub fn bind_tcp_alone(address: SocketAddr) -> io::Result<StdTcpListener> {
+    bind(address, false)
+}
+
+fn bind(address: SocketAddr, is_shared: bool) -> io::Result<StdTcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(is_shared)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
@@ -172,5 +227,60 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unspecified_address_of_either_family_means_both() {
+        for text in ["0.0.0.0:4222", "[::]:4222"] {
+            let bound = bind_all_families(text.parse().expect("an address"), Ok);
+            assert_eq!(bound.expect("it is free").to_string(), "[::]:4222");
+        }
+        for text in ["127.0.0.1:4222", "[::1]:4222"] {
+            let bound = bind_all_families(text.parse().expect("an address"), Ok);
+            assert_eq!(bound.expect("it is free").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn host_without_ipv6_listens_to_ipv4() {
+        for reason in [Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::ADDRNOTAVAIL] {
+            let bind = |address: SocketAddr| match address.is_ipv6() {
+                true => Err(io::Error::from(reason)),
+                false => Ok(address),
+            };
+            for text in ["0.0.0.0:4222", "[::]:4222"] {
+                let bound = bind_all_families(text.parse().expect("an address"), bind);
+                assert_eq!(bound.expect("it is free").to_string(), "0.0.0.0:4222");
+            }
+        }
+    }
+
+    /// Another program may hold it for one family alone.
+    #[test]
+    fn address_that_is_taken_is_an_error_and_never_half_a_listener() {
+        let refuse = |_| Err::<(), _>(io::Error::from(Errno::ADDRINUSE));
+        let error = bind_all_families("0.0.0.0:1".parse().expect("an address"), refuse);
+        assert_eq!(error.expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
+        let ipv4 = StdTcpListener::bind("0.0.0.0:0").expect("a port is free");
+        let taken = ipv4.local_addr().expect("it is bound");
+        let error = bind_all_families(taken, bind_tcp_alone).expect_err("IPv4 has the port");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn ipv4_peer_of_a_socket_for_both_is_shown_as_ipv4() {
+        let peer = Peer::Tcp("[::ffff:192.0.2.7]:5".parse().expect("an address"));
+        assert_eq!((peer.host().as_str(), peer.port()), ("192.0.2.7", 5));
+        assert_eq!(peer.address(), "192.0.2.7:5");
+        let peer = Peer::Tcp("[2001:db8::7]:5".parse().expect("an address"));
+        assert_eq!(
+            (peer.host().as_str(), peer.address().as_str()),
+            ("2001:db8::7", "[2001:db8::7]:5")
+        );
     }
 }

@@ -33,7 +33,7 @@ pub(super) static LISTENING: &[Row] = &[
         "0.0.0.0",
         Restart,
         listen.host,
-        "Address or name to listen on for clients."
+        "Address or name to listen on for clients; 0.0.0.0 and :: both mean all of IPv4 and IPv6."
     )
     .aliases(&["net"])
     .flag(&["a", "addr", "net"], "<host>"),
@@ -62,13 +62,13 @@ pub(super) static LISTENING: &[Row] = &[
         "client_advertise",
         "ClientAdvertise",
         Text(|options, text| {
-            options.listen.client_advertise = text_or_none(text);
+            options.listen.client_advertise = Advertised::parse(text)?;
             Ok(())
         }),
         "",
         Live,
         listen.client_advertise,
-        "`host:port` told to clients instead of the listener's own."
+        "`host:port`, or a host alone, told to clients instead of the listener's own."
     )
     .flag(&["client_advertise"], "<address>"),
 ];

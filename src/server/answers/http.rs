@@ -17,6 +17,7 @@ use rustix::time::Timespec;
 use crate::base::limits::{HELPER_NICE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::config::options::Options;
 use crate::monitor::http::RequestReader;
+use crate::net::listener::{bind_all_families, bind_tcp_alone};
 use crate::server::answers::endpoints::{Answers, Fixed, Live};
 use crate::server::answers::stream::MonitorStream;
 use crate::server::host::error_text::os_error_text;
@@ -60,8 +61,7 @@ impl MonitorPort {
         let address = address.ok_or_else(|| {
             format!("can't listen to the monitor port: listen tcp: lookup {host}: no such host")
         })?;
-        let listener = TcpListener::bind(address).map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
+        let listener = bind_all_families(address, bind_tcp_alone).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         tracing::info!("Starting {scheme} monitor on {wanted}:{}", address.port());
         Ok(Some(Self { listener, address, scheme }))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
+use crate::net::listener::canonical;
 use crate::net::tls::failure_text;
 
 /// What somebody is told who forgot the `s` of `https`. Source: Go net/http conn.serve.
@@ -148,6 +149,6 @@ fn flush(socket: &mut TcpStream, tls: &mut ServerConnection) -> io::Result<bool>
 
 /// Source of the words: Go net/http.
 fn log_failure(socket: &TcpStream, text: &str) {
-    let peer = socket.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    let peer = socket.peer_addr().map(|peer| canonical(peer).to_string()).unwrap_or_default();
     tracing::error!("monitoring: TLS handshake error from {peer}: {text}");
 }

@@ -164,8 +164,10 @@ impl Flags {
             }
             Kind::Integer { min, max, set } | Kind::Bytes { min, max, set } => {
                 let number = parse_integer(value).map_err(|error| error.text().to_string());
+                // `-p` alone would say little.
+                let called = if name.len() > 2 { name } else { row.short_key() };
                 number.and_then(|number| {
-                    check_range(row, name, number, min, max).map(|()| set(options, number))
+                    check_range(row, called, number, min, max).map(|()| set(options, number))
                 })
             }
             Kind::Duration { set, .. } => {

@@ -14,7 +14,7 @@ use crate::base::ids::ShardId;
 use crate::config::options::Options;
 use crate::mesh::{Lanes, lanes};
 use crate::net::doorbell::doorbell;
-use crate::net::listener::{Listener, bind_tcp};
+use crate::net::listener::{Listener, bind_all_families, bind_tcp, bind_tcp_alone};
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -82,7 +82,7 @@ pub fn start(
         format!("Error listening on port: {wanted}, \"listen tcp {wanted}: bind: {reason}\"")
     };
     let mut listeners = vec![];
-    let first = exclusive_first(wanted).map_err(refused)?;
+    let first = bind_all_families(wanted, exclusive_first).map_err(refused)?;
     let address = first.local_addr().map_err(refused)?;
     listeners.push(vec![Listener::Tcp(first)]);
     for _ in 1..count {
@@ -213,7 +213,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
 fn exclusive_first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let deadline = Instant::now() + PORT_PATIENCE;
     while address.port() != 0 {
-        match std::net::TcpListener::bind(address) {
+        match bind_tcp_alone(address) {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));

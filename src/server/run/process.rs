@@ -369,11 +369,10 @@ fn cores_text(cores: &[usize], pin: bool, options: &Options, driver: Driver) -> 
 
 /// INFO without what is one connection's own.
 fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
-    let advertised = options.listen.client_advertise.as_deref().and_then(|text| {
-        let (host, port) = text.rsplit_once(':')?;
-        Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
-    });
-    let (host, port) = advertised.unwrap_or_else(|| (options.listen.host.clone(), address.port()));
+    let (host, port) = match &options.listen.client_advertise {
+        Some(told) => (told.host.clone(), told.port.unwrap_or(address.port())),
+        None => (options.listen.host.clone(), address.port()),
+    };
     Info {
         server_id: identity.id.clone(),
         server_name: identity.name.clone(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::config::advertise::Advertised;
 use crate::config::auth_options::Secret;
 use crate::config::options::{Balance, IoDriver, LogFormat};
 
@@ -76,7 +77,7 @@ fn core_flags_reach_their_fields() {
     assert_eq!(got.listen.host, "127.0.0.1");
     assert_eq!(got.server_name.as_deref(), Some("one"));
     assert_eq!(got.files.pid, Some(PathBuf::from("/run/x.pid")));
-    assert_eq!(got.listen.client_advertise.as_deref(), Some("h:1"));
+    assert_eq!(got.listen.client_advertise, Advertised::parse("h:1").unwrap());
     assert_eq!(got.files.ports_dir, Some(PathBuf::from("/run")));
     assert_eq!(got.log.file, Some(PathBuf::from("/var/x.log")));
     assert!(!got.log.timestamp);
@@ -96,7 +97,7 @@ fn ports_take_minus_one_for_any_and_zero_for_the_default() {
     assert_eq!(options("-p 0").listen.port, 4222);
     assert_eq!(options("-m -1").monitor.port, Some(0));
     assert_eq!(options("-m 0").monitor.port, None);
-    assert_eq!(refusal("-p 65536").stderr, "nats-server: -p: p value is too big\n");
+    assert_eq!(refusal("-p 65536").stderr, "nats-server: -p: port must be -1 to 65535\n");
 }
 
 #[test]
