@@ -11,7 +11,7 @@ use midge::config::options::{
     Balance, IoDriver, LogFormat, Options, PAYLOAD_BYTES_UNLIMITED, WriteTimeoutPolicy,
 };
 use midge::config::surroundings::SystemSurroundings;
-use midge::config::tls_options::{HandshakeFirst, TlsVersion};
+use midge::config::tls_options::{HandshakeFirst, TlsVersion, Verify};
 
 const NKEY: &str = "UC6NLCN7AS34YOJVCYD4PJ3QB7QGLYG5B5IMBT25VW5K4TNUJODM7BOX";
 const BCRYPT: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
@@ -218,11 +218,12 @@ const CASES: &[(&str, Check)] = &[
         assert_eq!(tls.certificates[0].certificate_file, file);
         assert_eq!(tls.timeout(), Duration::from_millis(2500));
         assert_eq!(o.auth_timeout(), Duration::from_millis(3500));
-        assert!(!tls.verify);
+        assert_eq!(tls.verify, Verify::Never);
     }),
     ("tls_mutual", |o| {
         let tls = o.tls.as_ref().expect("TLS is on");
-        assert!(tls.verify && tls.verify_and_map && o.allow_non_tls);
+        assert_eq!(tls.verify, Verify::Required);
+        assert!(tls.verify_and_map && o.allow_non_tls);
         assert_eq!(tls.version_min, TlsVersion::V1_3);
         assert_eq!(tls.cipher_suites.len(), 2);
         assert_eq!(tls.curve_preferences, ["CurveP256", "X25519"]);

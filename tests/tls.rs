@@ -83,6 +83,7 @@ impl World {
             authority_pem: &self.authority.pem,
             own: None,
             name: "localhost",
+            versions: rustls::ALL_VERSIONS,
             tls_first: false,
         }
     }
@@ -288,7 +289,7 @@ fn a_peer_that_never_begins_is_closed_at_the_timeout_on_either_driver() {
 fn a_hello_that_does_not_wait_for_info_is_not_lost() {
     let world = World::new();
     let server = world.start("1", "", "");
-    let config = support::tls_client::client_config(&world.authority.pem, None);
+    let config = support::tls_client::client_config(&world.opening());
     let name = "localhost".to_owned().try_into().unwrap();
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
     let mut socket = TcpStream::connect(server.address()).unwrap();
@@ -589,4 +590,29 @@ fn a_server_whose_certificate_is_no_good_does_not_start() {
     assert!(text.contains("test.conf:1:0: error parsing X509 certificate/key pair: "), "{text}");
     let complaint = Server::start(program, &["--no-pin", "--shards", "1"], &config).err().unwrap();
     assert!(complaint.contains("tls: private key does not match public key"), "{complaint}");
+}
+
+#[test]
+fn a_client_certificate_may_be_optional() {
+    let world = World::new();
+    let tls = format!("ca_file: \"{}\", verify: Optional", world.path("ca.pem").display());
+    for shards in ["1", "2"] {
+        let server = world.start(shards, &tls, "");
+        let plain = world.connect(&server);
+        assert!(plain.clear_info.contains("\"tls_required\":true,"), "{}", plain.clear_info);
+        assert!(!plain.clear_info.contains("tls_verify"), "{}", plain.clear_info);
+        let open = |authority: &Authority, version| {
+            let own =
+                authority.issue(Wanted { common_name: "x", client: true, ..Wanted::default() });
+            let versions = &[version];
+            let opening = Opening { own: Some(&own), versions, ..world.opening() };
+            TlsClient::connect(server.address(), &opening)?.log_in()
+        };
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            open(&world.authority, version).unwrap();
+            let stranger = Authority::new("another");
+            open(&stranger, version).unwrap_err();
+            wait_for_log(&server, "x509: certificate signed by unknown authority");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::session::ClientSession;
 use crate::auth::certificate::CertificateNames;
 use crate::client::who::log_client;
-use crate::config::tls_options::HandshakeFirst;
+use crate::config::tls_options::{HandshakeFirst, Verify};
 use crate::net::listener::Peer;
 use crate::net::session::Step;
 use crate::net::tls::{TlsFacts, TlsFailure, begins_handshake};
@@ -79,7 +79,8 @@ impl ClientSession {
         let Some(tls) = &self.tls_server else { return info };
         // A peer that began with TLS was not asked.
         let required = self.tls_first || !is_optional(tls, &self.peer);
-        Info { tls_required: required, tls_available: !required, tls_verify: tls.verify, ..info }
+        let tls_verify = tls.verify == Verify::Required;
+        Info { tls_required: required, tls_available: !required, tls_verify, ..info }
     }
 
     /// What the reader does before there are commands; None once there may be.

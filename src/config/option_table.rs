@@ -100,6 +100,11 @@ pub enum PartFlag {
     None,
     Text(fn(&mut Options, &str)),
     Toggle(fn(&mut Options, bool)),
+    /// A switch with a third position, a word in any case: then the function is given None.
+    ToggleOr {
+        word: &'static str,
+        set: fn(&mut Options, Option<bool>) -> Result<(), String>,
+    },
 }
 
 impl Row {

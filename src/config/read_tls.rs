@@ -9,8 +9,13 @@ use crate::config::later::Feature;
 use crate::config::read_auth::seconds_to_duration;
 use crate::config::reader::Reader;
 use crate::config::surroundings::file_error_text;
-use crate::config::tls_options::{CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion};
+use crate::config::tls_options::{
+    CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion, Verify,
+};
 use crate::config::value::{Data, Value};
+
+/// The value of `verify` beside a boolean, in any case.
+pub const OPTIONAL: &str = "optional";
 
 /// How long `handshake_first: auto` waits for the client to begin.
 const HANDSHAKE_FALLBACK: Duration = Duration::from_millis(50);
@@ -72,6 +77,7 @@ pub fn read_tls(reader: &mut Reader<'_>, value: &Value) {
 fn read_block(reader: &mut Reader<'_>, block: &Value, tls: &mut TlsOptions) -> Option<()> {
     let map = reader.map(block)?;
     let mut several = Vec::new();
+    let mut verify = Verify::Never;
     for (name, value) in map.entries() {
         let key = name.to_ascii_lowercase();
         match key.as_str() {
@@ -83,11 +89,8 @@ fn read_block(reader: &mut Reader<'_>, block: &Value, tls: &mut TlsOptions) -> O
                     Some(PathBuf::from(file)).filter(|file| !file.as_os_str().is_empty());
             }
             "insecure" => tls.insecure = switch(reader, value, &key)?,
-            "verify" => tls.verify |= switch(reader, value, &key)?,
-            "verify_and_map" => {
-                tls.verify_and_map = switch(reader, value, &key)?;
-                tls.verify |= tls.verify_and_map;
-            }
+            "verify" => verify = read_verify(reader, value)?,
+            "verify_and_map" => tls.verify_and_map = switch(reader, value, &key)?,
             "verify_cert_and_check_known_urls" => {
                 if switch(reader, value, &key)? {
                     let reason = "verify_cert_and_check_known_urls not supported in this context";
@@ -133,6 +136,13 @@ fn read_block(reader: &mut Reader<'_>, block: &Value, tls: &mut TlsOptions) -> O
         }
         tls.certificates = several;
     }
+    if tls.verify_and_map && verify == Verify::Optional {
+        let reason = "error parsing tls config, cannot combine 'verify: optional' with options \
+                      requiring client certificates";
+        reader.error(block, reason);
+        return None;
+    }
+    tls.verify = if tls.verify_and_map { Verify::Required } else { verify };
     Some(())
 }
 
@@ -204,6 +214,20 @@ fn switch(reader: &mut Reader<'_>, value: &Value, key: &str) -> Option<bool> {
             None
         }
     }
+}
+
+fn read_verify(reader: &mut Reader<'_>, value: &Value) -> Option<Verify> {
+    match &*value.data {
+        Data::Toggle(true) => return Some(Verify::Required),
+        Data::Toggle(false) => return Some(Verify::Never),
+        Data::Text(_) if reader.text(value)?.eq_ignore_ascii_case(OPTIONAL) => {
+            return Some(Verify::Optional);
+        }
+        _ => {}
+    }
+    let reason = "error parsing tls config, expected 'verify' to be a boolean or 'optional'";
+    reader.error(value, reason);
+    None
 }
 
 /// A list, not empty, of names that `is_known`.

@@ -11,8 +11,8 @@ pub struct TlsOptions {
     /// `cert_file` with `key_file`, or the `certs` list.
     pub certificates: Vec<CertificateOptions>,
     pub certificate_authorities_file: Option<PathBuf>,
-    /// Clients must present a certificate that the authorities signed.
-    pub verify: bool,
+    /// Clients' certificates.
+    pub verify: Verify,
     /// The certificate also says which user it is.
     pub verify_and_map: bool,
     /// Only of meaning where this server is the TLS client.
@@ -38,6 +38,16 @@ pub struct TlsOptions {
 pub struct CertificateOptions {
     pub certificate_file: PathBuf,
     pub key_file: PathBuf,
+}
+
+/// When a client's certificate, which the authorities must have signed, is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    #[default]
+    Never,
+    /// A client without a certificate comes in; one with a certificate that is no good does not.
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

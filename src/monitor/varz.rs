@@ -11,6 +11,7 @@ use super::text;
 use crate::auth::state::AuthState;
 use crate::base::histogram::{Durations, nanoseconds, upper_bound_ns};
 use crate::config::options::{FEATURE_FLAGS, Options, WriteTimeoutPolicy};
+use crate::config::tls_options::Verify;
 use crate::protocol::nats::handshake::Info;
 
 /// What is true of the server whatever its shards do. One value per answer.
@@ -296,7 +297,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         port: info.port,
         auth_required: facts.auth.authenticator.is_required(),
         tls_required: options.tls.is_some() && !options.allow_non_tls,
-        tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify),
+        tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify == Verify::Required),
         connect_urls: info.connect_urls.clone(),
         max_connections: match limits.connections_max {
             // What nats-server makes of 0 in the file.

@@ -25,7 +25,9 @@ use crate::auth::certificate;
 use crate::base::counters::RateWindow;
 use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES_REFUSED};
 use crate::config::surroundings::file_error_text;
-use crate::config::tls_options::{CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion};
+use crate::config::tls_options::{
+    CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion, Verify,
+};
 
 /// What a listener's TLS is made of. Connections that began with one keep it when a reload brings another.
 pub struct TlsServer {
@@ -35,8 +37,8 @@ pub struct TlsServer {
     pub handshake_first: HandshakeFirst,
     /// Peers may stay plain.
     pub allow_plain: bool,
-    /// Peers must show a certificate.
-    pub verify: bool,
+    /// When peers have to show a certificate.
+    pub verify: Verify,
     /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo of peers let in; empty = all.
     pinned: BTreeSet<String>,
     rate: RateWindow,
@@ -82,11 +84,15 @@ impl TlsServer {
         for trusted in authorities.iter().flat_map(|roots| &roots.roots) {
             fingerprint.update(&trusted.subject_public_key_info);
         }
-        let builder = if options.verify {
+        let asks = options.verify != Verify::Never;
+        let builder = if asks {
             let roots = authorities.ok_or("tls: 'verify' needs a 'ca_file'")?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| format!("tls: {error}"))?;
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            if options.verify == Verify::Optional {
+                verifier = verifier.allow_unauthenticated();
+            }
+            let verifier = verifier.build().map_err(|error| format!("tls: {error}"))?;
             builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
@@ -100,7 +106,7 @@ impl TlsServer {
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        if options.verify {
+        if asks {
             // A resumed session would skip the look at the peer's certificate.
             config.send_tls13_tickets = 0;
         } else {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 use super::WAIT_MAX;
 use super::certificates::Pair;
@@ -23,21 +25,22 @@ pub struct Opening<'a> {
     pub authority_pem: &'a str,
     pub own: Option<&'a Pair>,
     pub name: &'a str,
+    pub versions: &'a [&'static SupportedProtocolVersion],
     /// Begin with TLS; else wait for INFO.
     pub tls_first: bool,
 }
 
 /// What a client trusts and shows.
-pub fn client_config(authority_pem: &str, own: Option<&Pair>) -> Arc<ClientConfig> {
+pub fn client_config(opening: &Opening<'_>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(authority_pem.as_bytes()).expect("PEM");
+    let root = CertificateDer::from_pem_slice(opening.authority_pem.as_bytes()).expect("PEM");
     roots.add(root).expect("an authority");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(opening.versions)
         .expect("versions that ring has")
         .with_root_certificates(roots);
-    Arc::new(match own {
+    Arc::new(match opening.own {
         Some(pair) => {
             let chain = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes());
             let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).expect("PEM");
@@ -59,7 +62,7 @@ impl TlsClient {
         socket.set_write_timeout(Some(WAIT_MAX))?;
         let clear_info = if opening.tls_first { String::new() } else { read_line(&mut socket)? };
         let name = ServerName::try_from(opening.name.to_owned()).expect("a name");
-        let config = client_config(opening.authority_pem, opening.own);
+        let config = client_config(opening);
         let mut connection = ClientConnection::new(config, name).map_err(std::io::Error::other)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;

@@ -126,8 +126,7 @@ fn garbage_and_silence_take_neither_the_port_nor_the_server() {
     let (head, _) = get(&mut open(&world, address), "/healthz");
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     let stranger = Authority::new("somebody else");
-    let opening =
-        Opening { authority_pem: &stranger.pem, own: None, name: "localhost", tls_first: true };
+    let opening = Opening { authority_pem: &stranger.pem, tls_first: true, ..world.opening() };
     assert!(TlsClient::connect(address, &opening).is_err());
     wait_for_log(&server, "remote error: tls: ");
 }

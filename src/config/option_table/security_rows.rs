@@ -1,7 +1,7 @@
 //! Rows: who may log in, and TLS.
 
 use super::*;
-use crate::config::tls_options::TlsOptions;
+use crate::config::tls_options::{TlsOptions, Verify};
 use crate::config::{read_accounts, read_auth, read_tls};
 use Kind::{Part, Structure, Text, Toggle};
 
@@ -196,12 +196,10 @@ pub(super) static TLS: &[Row] = &[
     entry_row!(
         "tls.verify",
         Part {
-            shape: "true or false",
-            flag: PartFlag::Toggle(|options, on| {
-                tls(options).verify = on;
-            })
+            shape: "true, false or optional",
+            flag: PartFlag::ToggleOr { word: read_tls::OPTIONAL, set: set_verify }
         },
-        "Clients must present a certificate."
+        "Clients must present a certificate; `optional`: what they present must be good."
     )
     .flag(&["tlsverify"], ""),
     entry_row!(
@@ -278,6 +276,21 @@ fn read_system_account(reader: &mut Reader<'_>, value: &Value) {
         Some(name) => reader.options.auth.system_account = text_or_none(&name),
         None => reader.error(value, "system account name must be a string"),
     }
+}
+
+fn set_verify(options: &mut Options, on: Option<bool>) -> Result<(), String> {
+    let tls = tls(options);
+    tls.verify = match on {
+        Some(true) => Verify::Required,
+        Some(false) => Verify::Never,
+        None if tls.verify_and_map => {
+            return Err("the configuration file has 'verify_and_map', which requires client \
+                        certificates"
+                .into());
+        }
+        None => Verify::Optional,
+    };
+    Ok(())
 }
 
 fn tls(options: &mut Options) -> &mut TlsOptions {

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
-use crate::config::tls_options::{CertificateOptions, TlsOptions, TlsVersion};
+use crate::config::tls_options::{CertificateOptions, TlsOptions, TlsVersion, Verify};
 use crate::net::test_certificates::{Authority, Pair, Wanted};
 
 /// Files of one test, removed with it.
@@ -61,7 +61,7 @@ impl World {
     /// Options that ask clients for a certificate.
     fn mutual_options(&self) -> TlsOptions {
         TlsOptions {
-            verify: true,
+            verify: Verify::Required,
             certificate_authorities_file: Some(self.files.write("ca.pem", &self.authority.pem)),
             ..self.options()
         }

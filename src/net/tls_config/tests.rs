@@ -77,7 +77,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
         TlsOptions { certificate_authorities_file: Some(garbage.clone()), ..world.options() };
     let text = format!("failed to parse root ca certificate ({})", garbage.display());
     assert_eq!(refusal(&options), text);
-    let options = TlsOptions { verify: true, ..world.options() };
+    let options = TlsOptions { verify: Verify::Required, ..world.options() };
     assert_eq!(refusal(&options), "tls: 'verify' needs a 'ca_file'");
 }
 

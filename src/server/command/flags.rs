@@ -182,6 +182,9 @@ impl Flags {
                 set(options, on);
                 Ok(())
             }
+            Kind::Part { flag: PartFlag::ToggleOr { word, set }, .. } => {
+                set(options, (!value.eq_ignore_ascii_case(word)).then_some(on))
+            }
             // Only `-tls` itself; `finish_tls` looks at it.
             Kind::Structure { .. } | Kind::Part { flag: PartFlag::None, .. } => Ok(()),
             Kind::Later { flag_asks: false, .. } => Ok(()),
@@ -236,8 +239,20 @@ fn check_form(name: &str, value: &str, is_switch: bool) -> Result<(), String> {
         return match parse_boolean(value) {
             Some(_) => Ok(()),
             None => {
-                let value = quoted(value);
-                Err(format!("invalid boolean value {value} for -{name}: parse error"))
+                let shown = quoted(value);
+                let reason = match option_table::find_flag(name).map(|row| row.kind) {
+                    Some(Kind::Part { flag: PartFlag::ToggleOr { word, .. }, .. }) => {
+                        if value.eq_ignore_ascii_case(word) {
+                            return Ok(());
+                        }
+                        format!(
+                            "expected true, false, or {word}: strconv.ParseBool: parsing {shown}: \
+                             invalid syntax"
+                        )
+                    }
+                    _ => "parse error".into(),
+                };
+                Err(format!("invalid boolean value {shown} for -{name}: {reason}"))
             }
         };
     }

@@ -66,7 +66,8 @@ pub fn tls_usage() -> String {
          \x20       key_file:  \"./server-key.pem\"\n\
          \x20       ca_file:   \"./clients-ca.pem\"\n\
          \x20       verify:    true\n\
-         \x20   }\n\n",
+         \x20   }\n\n\
+         `verify: optional` lets in clients without a certificate too.\n\n",
     );
     let lists: [(&str, &[&[&str]]); 3] = [
         ("Cipher suites:", &[&CIPHER_SUITES]),

@@ -14,7 +14,7 @@ use crate::base::log;
 use crate::config::auth_options::Secret;
 use crate::config::options::{IoDriver, Options};
 use crate::config::surroundings::SystemSurroundings;
-use crate::config::tls_options::{HandshakeFirst, TlsOptions};
+use crate::config::tls_options::{HandshakeFirst, TlsOptions, Verify};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -294,7 +294,7 @@ fn stores_plain_passwords(options: &Options) -> bool {
 /// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
 fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
-    let own = TlsOptions { verify: false, verify_and_map: false, ..tls.clone() };
+    let own = TlsOptions { verify: Verify::Never, verify_and_map: false, ..tls.clone() };
     Ok(Some(Arc::new(TlsServer::build(&own, false)?)))
 }
 

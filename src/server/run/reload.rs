@@ -209,7 +209,10 @@ mod tests {
         assert_eq!(said(&None, &plain), ["Reloaded: tls = enabled"]);
         assert_eq!(said(&plain, &None), ["Reloaded: tls = disabled"]);
         assert_eq!(said(&plain, &plain), [""; 0]);
-        assert_eq!(said(&plain, &tls(|t| t.verify = true)), ["Reloaded: tls = enabled"]);
+        assert_eq!(
+            said(&plain, &tls(|t| t.verify = crate::config::tls_options::Verify::Required)),
+            ["Reloaded: tls = enabled"]
+        );
         let slow = tls(|t| t.timeout = Some(Duration::from_millis(3500)));
         assert_eq!(said(&plain, &slow), ["Reloaded: tls timeout = 3.5"]);
         let first = tls(|t| t.handshake_first = HandshakeFirst::Always);

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::advertise::Advertised;
 use crate::config::auth_options::Secret;
 use crate::config::options::{Balance, IoDriver, LogFormat};
+use crate::config::tls_options::Verify;
 
 /// Files by path, and no environment.
 #[derive(Default)]
@@ -296,7 +297,7 @@ fn tls_flags_need_a_certificate_and_a_key() {
     assert_eq!(tls.certificates[0].certificate_file, PathBuf::from("c"));
     assert_eq!(tls.certificates[0].key_file, PathBuf::from("k"));
     assert_eq!(tls.certificate_authorities_file, Some(PathBuf::from("a")));
-    assert!(tls.verify);
+    assert_eq!(tls.verify, Verify::Required);
     let no_certificate = "nats-server: TLS Server certificate must be present and valid\n";
     let no_key = "nats-server: TLS Server private key must be present and valid\n";
     for line in ["--tls", "--tlsverify", "--tlskey k"] {
@@ -304,6 +305,20 @@ fn tls_flags_need_a_certificate_and_a_key() {
     }
     assert_eq!(refusal("--tlscert c").stderr, no_key);
     assert_eq!(options("--tls=false --tlscert c").tls, None);
+    let pair = "--tlscert c --tlskey k";
+    for (flag, expected) in [
+        ("--tlsverify=optional", Verify::Optional),
+        ("-tlsverify=OPTIONAL", Verify::Optional),
+        ("--tlsverify=optional --tlsverify", Verify::Required),
+        ("--tlsverify --tlsverify=optional", Verify::Optional),
+        ("--tlsverify=false", Verify::Never),
+    ] {
+        let tls = options(&format!("{pair} {flag}")).tls.expect("TLS is on");
+        assert_eq!(tls.verify, expected, "{flag}");
+    }
+    let words = "invalid boolean value \"x\" for -tlsverify: expected true, false, or optional: \
+                 strconv.ParseBool: parsing \"x\": invalid syntax";
+    assert!(refusal("--tlsverify=x").stderr.starts_with(words));
 }
 
 #[test]
@@ -384,7 +399,7 @@ fn flags_win_over_the_file_and_leave_the_rest_of_it() {
     assert_eq!(tls.version_min, crate::config::tls_options::TlsVersion::V1_3);
     assert_eq!(tls.cipher_suites, ["TLS_AES_256_GCM_SHA384"]);
     assert_eq!(tls.timeout, Some(Duration::from_secs(7)));
-    assert!(tls.verify);
+    assert_eq!(tls.verify, Verify::Required);
 }
 
 #[test]
