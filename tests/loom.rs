@@ -196,6 +196,37 @@ fn an_answer_from_a_third_shard_finds_the_subscription() {
     });
 }
 
+/// Who reacts to a message on a second shard is not heard before it on a third, although the message comes there
+/// by a lane of its own.
+fn a_reaction_is_not_heard_before_what_it_is_about() {
+    check(PREEMPTIONS_MAX_THREE_SHARDS, || {
+        let mut plans =
+            shard_plans(3, Lanes { note_slots: 4, message_slots: 2, returned_slots: 1 });
+        let listener = plans.pop().expect("three");
+        let (reacting, source) = (plans.pop().expect("three"), plans.pop().expect("three"));
+        let source = start(source, |shard| {
+            shard.told("news", 0);
+            shard.told("news", 1);
+            assert!(shard.publish("news"));
+            shard.end_turn();
+        });
+        let reacting = start(reacting, |shard| {
+            shard.told("reaction", 1);
+            shard.turn_until(|shard| shard.messages_in() == 1);
+            assert!(shard.publish("reaction"));
+            shard.end_turn();
+        });
+        let listener = start(listener, |shard| {
+            shard.client.subscribe("*");
+            shard.turn_until(|shard| shard.client.heard() == 2);
+            assert!(shard.client.take_queued().starts_with("MSG news "), "the reaction came first");
+        });
+        for shard in [source, reacting, listener] {
+            shard.join().expect("ends");
+        }
+    });
+}
+
 /// An interest lane of one slot: a session that waits for room gets it, although notes wake nobody.
 fn a_full_interest_lane_lets_the_session_go_on() {
     check(PREEMPTIONS_MAX, || {
@@ -269,7 +300,7 @@ fn canary_a_lost_wake_up_is_caught() {
 
 const PLANTED: &str = "planted_sleep_without_a_second_look";
 
-const MODELS: [(&str, fn()); 8] = [
+const MODELS: [(&str, fn()); 9] = [
     ("no_wake_up_is_lost", no_wake_up_is_lost),
     ("who_hears_of_a_push_takes_it", who_hears_of_a_push_takes_it),
     ("a_message_wakes_the_shard_it_is_for", a_message_wakes_the_shard_it_is_for),
@@ -280,6 +311,10 @@ const MODELS: [(&str, fn()); 8] = [
     (
         "an_answer_from_a_third_shard_finds_the_subscription",
         an_answer_from_a_third_shard_finds_the_subscription,
+    ),
+    (
+        "a_reaction_is_not_heard_before_what_it_is_about",
+        a_reaction_is_not_heard_before_what_it_is_about,
     ),
     ("a_full_interest_lane_lets_the_session_go_on", a_full_interest_lane_lets_the_session_go_on),
     ("a_full_message_lane_is_emptied_and_filled", a_full_message_lane_is_emptied_and_filled),

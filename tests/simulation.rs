@@ -92,6 +92,7 @@ fn canary_planted_bugs_are_caught() {
         Plant::ChunkRepeated,
         Plant::BellLost,
         Plant::CloseForgotten,
+        Plant::ClockStandsStill,
     ] {
         let caught =
             (0..SEEDS).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
@@ -156,6 +157,50 @@ fn every_member_of_a_queue_group_is_equally_likely_wherever_it_lives() {
     let fair = total / members.len();
     let fair = fair - 170..fair + 170;
     assert!(heard.iter().all(|count| fair.contains(count)), "{heard:?}");
+}
+
+/// Back-pressure counts what is under way between shards: whoever reads what it is sent is not cut, wherever its
+/// publisher is and however little it may have pending, although its shard now and then has no time for it.
+#[test]
+fn a_consumer_that_reads_is_not_cut_for_what_was_under_way() {
+    const MESSAGES: usize = 20_000;
+    const READ_BYTES: usize = 256 << 10;
+    let message = format!("PUB a 1000\r\n{}\r\n", "x".repeat(1000));
+    for (shard_count, publishers, pending_bytes_max) in
+        [(2, 1, 1_500_000), (2, 3, 1_500_000), (4, 3, 3 << 20), (3, 2, 8 << 20)]
+    {
+        let lanes = Lanes::of(shard_count);
+        let sizes = ShardSizes { shard_count, lanes, pending_bytes_max };
+        let mut world = World::new(number("MIDGE_SIM_SEED").unwrap_or(1), &sizes, None);
+        let consumer = client(&mut world, 0, "SUB a 1\r\n");
+        rest(&mut world);
+        let publishers: Vec<usize> = (0..publishers)
+            .map(|each| client(&mut world, 1 + each % (shard_count - 1), ""))
+            .collect();
+        world.whole_reads = true;
+        let (mut left, mut heard, mut ear) = (MESSAGES, 0, Ear::default());
+        while heard < MESSAGES {
+            for publisher in &publishers {
+                if world.unread(*publisher) == 0 && left > 0 {
+                    let count = left.min(READ_BYTES / message.len());
+                    say(&mut world, *publisher, &message.repeat(count));
+                    left -= count;
+                }
+            }
+            if world.random.u32(..1000) == 0 {
+                world.stall_shard(0, 500);
+            }
+            world.step();
+            ear.hear(&world.take_outbound(consumer, usize::MAX));
+            let new = std::iter::from_fn(|| ear.next().expect("lines"));
+            heard += new.filter(|heard| matches!(heard, Heard::Message { .. })).count();
+            assert_eq!(
+                world.close_reason(consumer),
+                None,
+                "{shard_count} shards, {pending_bytes_max} bytes, after {heard} messages"
+            );
+        }
+    }
 }
 
 /// Publishes `count` messages in reads of `batch` messages each and says what they cost.

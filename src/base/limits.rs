@@ -22,6 +22,11 @@ pub const PENDING_BYTES_MAX: usize = 64 << 20;
 /// still in cache is cheap to send. Enforced by the router, obeyed by the publisher's session.
 pub const PENDING_BYTES_PACE: usize = 1 << 20;
 
+/// The same for a client that may have `pending_bytes_max` queued: of a small bound three quarters.
+pub fn pace_bytes(pending_bytes_max: usize) -> usize {
+    PENDING_BYTES_PACE.min(pending_bytes_max / 4 * 3)
+}
+
 /// A client that gave a password in time waits so long at most for its turn with the helper threads and for
 /// the bcrypt comparison: after a restart everybody comes at once, and whoever is turned away has to be
 /// checked again. Past it the client is told `Authentication Timeout`. Enforced by the session's tick.
@@ -176,9 +181,9 @@ pub const RETURNED_BATCHES_PER_SHARD: usize = 32;
 /// Bytes of one batch on a message lane; a larger message travels alone.
 pub const BATCH_BYTES: usize = 64 << 10;
 
-/// Bytes staged for one full message lane past which publishers that need it are not read. What is staged
-/// beyond is at most one message per connection.
-pub const LANE_STAGED_BYTES_MAX: usize = 1 << 20;
+/// Bytes under way on one message lane that are always allowed, however little a client may have pending: a
+/// publisher goes on after each of the other shard's turns. Enforced by `mesh::outbound`.
+pub const LANE_BYTES_MIN: usize = 16 << 10;
 
 /// Deliveries one connection may cause in one turn before the others get theirs. At about 50 ns each this
 /// bounds a turn to about a millisecond; one message's own fan-out is never split.
@@ -222,10 +227,6 @@ const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);
 const _: () = assert!(
     SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[3] <= SEAL_BYTES_MAX,
     "a largest chunk is sealed in one go into a pooled buffer"
-);
-const _: () = assert!(
-    BATCH_BYTES <= LANE_STAGED_BYTES_MAX,
-    "a staged limit below one batch would stop every publisher"
 );
 /// Lists, maps and braces inside each other in a configuration file: reading them recurses. Enforced by
 /// the configuration parser.

@@ -1,11 +1,11 @@
-//! What crosses from one shard to another: the bounded SPSC ring and two one-bit signals.
+//! What crosses from one shard to another: the bounded SPSC ring, a watermark and two one-bit signals.
 //!
 //! The ring is `rtrb` behind our names. The signals are here because this file (with `counters` and
 //! `net::doorbell`) is where atomics may live. Each says which store pairs with which load.
 
 use std::sync::Arc;
 
-use super::ring_parts::{AtomicBool, Ordering, fence, rtrb};
+use super::ring_parts::{AtomicBool, AtomicU64, Ordering, fence, rtrb};
 
 /// The end that pushes.
 pub struct RingSource<T> {
@@ -88,6 +88,31 @@ impl Signal {
     pub fn take(&self) -> bool {
         // A plain load first: the common answer is no, and a load keeps the cache line shared.
         self.raised.load(Ordering::Relaxed) && self.raised.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// A number that one shard raises and all others read: what it did up to there is done.
+///
+/// `raise` is a Release store, `value` an Acquire load: who reads a number sees every push, on whatever ring,
+/// that came before it was raised to that number or a higher one.
+#[derive(Clone, Default)]
+pub struct Watermark {
+    value: Arc<Line>,
+}
+
+/// Apart from everything else: what is beside it is written by other threads.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Watermark {
+    /// Only one thread raises.
+    pub fn raise(&self, value: u64) {
+        self.value.0.store(value, Ordering::Release);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.value.0.load(Ordering::Acquire)
     }
 }
 

@@ -179,7 +179,9 @@ impl Broker {
             _ => None,
         });
         let mut links = list.links.iter().copied().chain(behind);
-        if links.any(|link| self.links[link.index()].sink.message_congestion().is_some()) {
+        if links.any(|link| {
+            self.links[link.index()].sink.message_congestion(message.body.len()).is_some()
+        }) {
             self.counters.internal_dropped += 1;
             return Published::Congested;
         }
@@ -191,7 +193,7 @@ impl Broker {
         }
         if !list.links.is_empty() || !picks.is_empty() {
             let source = Source { account, publisher: None, no_echo: None };
-            self.forward(source, message, &list.links, &picks, &mut turn);
+            self.forward(source, message, &list.links, &picks);
         }
         self.remove_expired();
         Published::Delivered

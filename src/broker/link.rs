@@ -84,11 +84,11 @@ pub trait LinkSink {
     /// Whether a further subscription may be made now; else what to wait for first.
     fn interest_congestion(&self) -> Option<Congestion>;
 
-    /// Queues a message. Never fails: what finds no room is kept, in order. True = ask `message_congestion`.
-    fn forward(&self, forward: &Forward<'_>) -> bool;
+    /// Queues a message. Never fails: what finds no room is kept, in order.
+    fn forward(&self, forward: &Forward<'_>);
     /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same source and
-    /// on the same subject. None = it is not, or the link cannot tell: `forward` it.
-    fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool>;
+    /// on the same subject. False = it is not, or the link cannot tell: `forward` it.
+    fn forward_again(&self, source: &Source, message: &Message<'_>) -> bool;
 
     /// Queues, of a run for plain subscriptions, the messages from its start that are like the last one forwarded,
     /// and says how many: 0 = `forward` the first.
@@ -97,6 +97,10 @@ pub trait LinkSink {
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;
 
-    /// Whether publishers that used this link should wait before their next message.
-    fn message_congestion(&self) -> Option<Congestion>;
+    /// Whether `message_congestion` must be asked before the next message. A link that becomes tight says so by
+    /// `Broker::lanes_tight`.
+    fn is_tight(&self) -> bool;
+
+    /// What to wait for before a message of so many bytes, queue names included, is forwarded.
+    fn message_congestion(&self, message_bytes: usize) -> Option<Congestion>;
 }

@@ -17,7 +17,7 @@ pub mod subject_table;
 pub mod subscription;
 pub mod trace;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
@@ -55,6 +55,8 @@ pub struct Broker {
     expired: Vec<Rc<Subscription>>,
     /// Of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
+    /// Some link may have no room for a message.
+    tight: Rc<Cell<bool>>,
     pub counters: BrokerCounters,
 }
 
@@ -138,6 +140,7 @@ impl Broker {
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             frame: FanOutFrame::default(),
+            tight: Rc::default(),
             counters: BrokerCounters::default(),
         }
     }

@@ -21,7 +21,7 @@ use crate::auth::replies::ReplyTable;
 use crate::base::gate::Gate;
 use crate::base::histogram::DurationHistogram;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
-use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, PENDING_BYTES_PACE};
+use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, pace_bytes};
 use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::trace::Trace;
@@ -216,7 +216,7 @@ impl Outbox {
             buffers: RefCell::default(),
             pending_bytes: Cell::new(0),
             pending_bytes_max: Cell::new(pending_bytes_max),
-            pace_bytes: Cell::new(PENDING_BYTES_PACE.min(pending_bytes_max / 4 * 3)),
+            pace_bytes: Cell::new(pace_bytes(pending_bytes_max)),
             class: Cell::new(0),
             headers: Cell::new(false),
             close_reason: Cell::new(None),

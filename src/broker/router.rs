@@ -1,7 +1,7 @@
 //! From a published message to everybody who wants it: local fan-out, one member per queue group, at most
 //! one copy per link.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -146,15 +146,13 @@ pub struct Turn {
     pub deliveries: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
-    /// Links used that have no room.
-    pub congestion: Option<Congestion>,
 }
 
 impl Turn {
     /// Whether the others come first now.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.deliveries >= TURN_DELIVERIES_MAX || self.congestion.is_some()
+        self.deliveries >= TURN_DELIVERIES_MAX
     }
 
     /// Counts and pushes deliveries; whether they were queued.
@@ -228,6 +226,56 @@ impl Broker {
         self.route(publisher, message, cache, turn)
     }
 
+    /// Where links write down that one of them may have no room for a message.
+    pub fn lanes_tight(&self) -> Rc<Cell<bool>> {
+        self.tight.clone()
+    }
+
+    /// What to wait for before a message of so many bytes is published on `subject`: a link that it would go over
+    /// has no room. A message is routed once all of its copies find theirs.
+    #[inline]
+    pub fn message_congestion(
+        &mut self,
+        account: AccountId,
+        subject: &[u8],
+        bytes: usize,
+    ) -> Option<Congestion> {
+        if !self.tight.get() {
+            return None;
+        }
+        self.look_for_room(account, subject, bytes)
+    }
+
+    #[cold]
+    fn look_for_room(
+        &mut self,
+        account: AccountId,
+        subject: &[u8],
+        bytes: usize,
+    ) -> Option<Congestion> {
+        if !self.links.iter().any(|link| link.sink.is_tight()) {
+            self.tight.set(false);
+            return None;
+        }
+        let list = Self::matched(&mut self.accounts[account.index()], subject);
+        let queues: usize = list.groups.iter().map(|group| group.name().len() + 4).sum();
+        let behind = list.groups.iter().flat_map(|group| &group.members);
+        let behind = behind.filter_map(|member| match member.sink {
+            Sink::Link(link) => Some(link),
+            Sink::Client { .. } | Sink::Internal(_) => None,
+        });
+        let mut links = list.links.iter().copied().chain(behind);
+        links.find_map(|link| self.links[link.index()].sink.message_congestion(bytes + queues))
+    }
+
+    /// As `message_congestion` of a message that may go anywhere.
+    pub fn any_congestion(&self, bytes: usize) -> Option<Congestion> {
+        match self.tight.get() {
+            true => self.links.iter().find_map(|link| link.sink.message_congestion(bytes)),
+            false => None,
+        }
+    }
+
     /// The connection that is not to hear what this publisher says.
     #[inline]
     pub(super) fn no_echo(&self, publisher: &Publisher) -> Option<ConnectionId> {
@@ -252,7 +300,7 @@ impl Broker {
         if !list.groups.is_empty() {
             delivered |= self.route_to_groups(publisher, message, list, no_echo, turn);
         } else if !list.links.is_empty() {
-            self.forward_plain(publisher, no_echo, message, &list.links, turn);
+            self.forward_plain(publisher, no_echo, message, &list.links);
             delivered = true;
         }
         self.remove_expired();
@@ -294,7 +342,7 @@ impl Broker {
         if !list.links.is_empty() || !picks.is_empty() {
             delivered = true;
             let source = Source::of(publisher, no_echo);
-            self.forward(source, message, &list.links, &picks, turn);
+            self.forward(source, message, &list.links, &picks);
         }
         delivered
     }
@@ -424,7 +472,6 @@ impl Broker {
         message: &Message<'_>,
         links: &[LinkId],
         picks: &Picks<'_>,
-        turn: &mut Turn,
     ) {
         let picked_only = picks.iter().map(|pick| pick.0).filter(|link| !links.contains(link));
         let mut targets: SmallVec<[LinkId; 8]> = SmallVec::from_slice(links);
@@ -438,15 +485,12 @@ impl Broker {
                 picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
             let plain = links.contains(&link);
             let forward = Forward { source, message: *message, plain, hops: 0, queues: &queues };
-            self.forward_over(link, &forward, turn);
+            self.forward_over(link, &forward);
         }
     }
 
-    fn forward_over(&mut self, link: LinkId, forward: &Forward<'_>, turn: &mut Turn) {
-        let sink = &self.links[link.index()].sink;
-        if sink.forward(forward) {
-            turn.congestion = sink.message_congestion();
-        }
+    fn forward_over(&mut self, link: LinkId, forward: &Forward<'_>) {
+        self.links[link.index()].sink.forward(forward);
         self.counters.forwarded += 1;
     }
 
@@ -458,24 +502,16 @@ impl Broker {
         no_echo: Option<ConnectionId>,
         message: &Message<'_>,
         links: &[LinkId],
-        turn: &mut Turn,
     ) {
         let source = Source::of(publisher, no_echo);
         for link in links {
-            let sink = &self.links[link.index()].sink;
-            match sink.forward_again(&source, message) {
-                Some(congested) => {
-                    if congested {
-                        turn.congestion = sink.message_congestion();
-                    }
-                    self.counters.forwarded += 1;
-                }
-                None => {
-                    let message = *message;
-                    let forward = Forward { source, message, plain: true, hops: 0, queues: &[] };
-                    self.forward_over(*link, &forward, turn);
-                }
+            if self.links[link.index()].sink.forward_again(&source, message) {
+                self.counters.forwarded += 1;
+                continue;
             }
+            let message = *message;
+            let forward = Forward { source, message, plain: true, hops: 0, queues: &[] };
+            self.forward_over(*link, &forward);
         }
     }
 

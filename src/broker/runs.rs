@@ -21,7 +21,8 @@ impl Broker {
     pub fn run_max(&mut self, account: AccountId, cache: &mut RouteCache, turn: &Turn) -> usize {
         cache.renew_same(&mut self.accounts[account.index()]);
         match cache.list.as_deref() {
-            Some(list) if list.groups.is_empty() && list.takes_runs() => {
+            // Where room is scarce it is looked for before each message.
+            Some(list) if list.groups.is_empty() && list.takes_runs() && !self.tight.get() => {
                 let left = TURN_DELIVERIES_MAX.saturating_sub(turn.deliveries);
                 (left / list.plain.len().max(1)).clamp(1, RUN_MESSAGES_MAX)
             }
@@ -43,7 +44,7 @@ impl Broker {
         let no_echo = self.no_echo(publisher);
         self.deliver_run(run, cache, list, no_echo, turn);
         if !list.links.is_empty() {
-            self.forward_run(publisher, no_echo, run, &list.links, turn);
+            self.forward_run(publisher, no_echo, run, &list.links);
         }
         self.remove_expired();
     }
@@ -119,7 +120,6 @@ impl Broker {
         no_echo: Option<ConnectionId>,
         run: &MessageRun<'_>,
         links: &[LinkId],
-        turn: &mut Turn,
     ) {
         let source = Source::of(publisher, no_echo);
         for link in links {
@@ -134,9 +134,6 @@ impl Broker {
                 rest = rest.after(taken);
             }
             self.counters.forwarded += run.len() as u64;
-            if let Some(congestion) = self.links[link.index()].sink.message_congestion() {
-                turn.congestion = Some(congestion);
-            }
         }
     }
 

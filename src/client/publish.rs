@@ -8,6 +8,7 @@ use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
 use crate::broker::Broker;
 use crate::broker::router::{Publisher, RouteCache, Turn};
+use crate::net::session::Wait;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::command::Publish;
 use crate::protocol::nats::error::{quoted, text};
@@ -43,17 +44,18 @@ impl ClientSession {
         publish: Publish,
         input: &[u8],
     ) {
-        let body = publish.body.of(input);
-        let message = Message {
-            subject: publish.subject.of(input),
-            reply: publish.reply.of(input),
-            headers: &body[..publish.header_size as usize],
-            body,
-            header_size_text: publish.header_size_text.of(input),
-            size_text: publish.size_text.of(input),
-            tail: b"",
+        self.publish(broker, publishing, &publish.message(input));
+    }
+
+    /// The wait before a message that goes to another shard whose lane has no room for it.
+    #[inline]
+    pub(super) fn lanes_full(&self, broker: &mut Broker, message: &Message<'_>) -> Option<Wait> {
+        let bytes = message.subject.len() + message.reply.len() + message.body.len();
+        let congestion = match self.has_mappings {
+            true => broker.any_congestion(bytes),
+            false => broker.message_congestion(self.account, message.subject, bytes),
         };
-        self.publish(broker, publishing, &message);
+        congestion.map(Wait::for_room)
     }
 
     pub(super) fn publish(

@@ -404,13 +404,6 @@ impl ClientSession {
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
         let turn = &mut self.publishing.as_mut()?.turn;
-        if let Some(congestion) = turn.congestion.take() {
-            return Some(Wait::Gate {
-                gate: congestion.gate,
-                until: congestion.until,
-                at_most: None,
-            });
-        }
         if let Some((outbox, until)) = pace_target(turn, Instant::now) {
             return Some(Wait::Sent { outbox, until, at_most });
         }
@@ -478,6 +471,9 @@ impl Session for ClientSession {
                 && let Some((message, consumed)) =
                     repeated_publish(bytes, &publishing.known_line, &self.limits)
             {
+                if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    break Step::WaitFor(wait);
+                }
                 consumed_total +=
                     self.publish_onwards(&mut broker, &mut publishing, bytes, &message, consumed);
                 if publishing.turn.is_over() {
@@ -486,6 +482,9 @@ impl Session for ClientSession {
                 continue;
             }
             if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
+                if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    break Step::WaitFor(wait);
+                }
                 consumed_total += consumed;
                 self.publish(&mut broker, &mut publishing, &message);
                 self.learn_line(&mut publishing, bytes, &message);
@@ -498,19 +497,22 @@ impl Session for ClientSession {
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
                     // Interest must be on its way to every shard before anything this client does next, and
-                    // so must its messages before it is told PONG.
-                    let congestion = match command {
+                    // so must its messages before it is told PONG, or anybody hears them.
+                    let wait = match command {
                         Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
-                            broker.interest_congestion()
+                            broker.interest_congestion().map(Wait::for_room)
                         }
-                        Command::Ping => broker.fence(),
+                        Command::Ping => broker.fence().map(Wait::for_room),
+                        Command::Publish(publish) => {
+                            let message = publish.message(bytes);
+                            self.lanes_full(&mut broker, &message)
+                        }
                         _ => None,
                     };
-                    if let Some(congestion) = congestion {
+                    if let Some(wait) = wait {
                         // The command is parsed again when there is room.
                         self.parser = parser_before;
-                        let (gate, until) = (congestion.gate, congestion.until);
-                        break Step::WaitFor(Wait::Gate { gate, until, at_most: None });
+                        break Step::WaitFor(wait);
                     }
                     consumed_total += consumed;
                     if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)

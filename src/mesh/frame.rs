@@ -15,7 +15,7 @@ use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, and the
 /// connection that is not to hear it in two halves: ten u32.
-const HEAD_BYTES: usize = 40;
+pub const HEAD_BYTES: usize = 40;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;

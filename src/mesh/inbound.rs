@@ -1,39 +1,105 @@
-//! The receiving ends of one peer's lanes.
+//! The receiving ends of one peer's lanes: batches in the order in which they were pushed, none before its
+//! source is done with all that it pushed at the same time.
+
+use std::collections::VecDeque;
 
 use super::lanes::{Batch, Note, TargetEnd};
 
-/// See the module's words.
+/// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what the source
+/// said it has completed, and at most one comes behind those.
 pub struct Inbound {
     end: TargetEnd,
-    snapshot: usize,
+    /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain delivers all that
+    /// were there at its beginning.
+    taken: VecDeque<Batch>,
+    /// Of those, how many may be delivered as of the last look.
+    ready: usize,
+    /// How many the first look of the drain in progress found that are not delivered yet.
+    owed: usize,
+    /// How many were there before the last look: only these are delivered before the next.
+    sure: usize,
 }
 
 impl Inbound {
     pub fn new(end: TargetEnd) -> Self {
-        Self { end, snapshot: 0 }
+        Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0 }
     }
 
-    /// Remembers how many batches are visible now.
-    pub fn snapshot(&mut self) -> usize {
-        self.snapshot = self.end.messages.ready_count();
-        self.snapshot
+    /// Begins a drain: all that is there now will be delivered. Gives the number of batches.
+    pub fn look_first(&mut self) -> usize {
+        self.look();
+        self.owed = self.ready;
+        self.owed
     }
 
-    pub fn snapshot_taken(&self) -> usize {
-        self.snapshot
+    /// Looks for batches that bound what may be delivered of those found before: gives the stamp of the oldest.
+    pub fn look_again(&mut self) -> u64 {
+        self.sure = self.ready;
+        self.look();
+        match self.ready > self.sure {
+            true => self.taken[self.sure].stamp,
+            false => u64::MAX,
+        }
+    }
+
+    /// Whether something that the drain's first look found is not delivered yet.
+    pub fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// The stamp of the oldest batch that was there before the last look; the latest of all if there is none.
+    pub fn oldest_stamp(&self) -> u64 {
+        match self.sure {
+            0 => u64::MAX,
+            _ => self.taken[0].stamp,
+        }
+    }
+
+    /// Takes what is visible now.
+    fn look(&mut self) {
+        if self.ready == self.taken.len() && self.end.messages.is_empty() {
+            return;
+        }
+        let complete = self.end.complete.value();
+        let mut popped = false;
+        loop {
+            if let Some(batch) = self.taken.get(self.ready) {
+                if batch.stamp > complete {
+                    break;
+                }
+                self.ready += 1;
+            } else if let Some(batch) = self.end.messages.pop() {
+                popped = true;
+                self.taken.push_back(batch);
+            } else {
+                break;
+            }
+        }
+        if popped {
+            self.wake_waiting_source();
+        }
+    }
+
+    /// Batches that may be delivered as of the last look.
+    pub fn ready(&self) -> usize {
+        self.ready
     }
 
     /// Batches and notes that wait now.
     pub fn waiting(&self) -> (usize, usize) {
-        (self.end.messages.ready_count(), self.end.notes.ready_count())
+        (self.taken.len() + self.end.messages.ready_count(), self.end.notes.ready_count())
     }
 
     pub fn next_note(&mut self) -> Option<Note> {
         self.end.notes.pop()
     }
 
+    /// The oldest batch of those that were there before the last look.
     pub fn next_batch(&mut self) -> Option<Batch> {
-        self.end.messages.pop()
+        self.sure = self.sure.checked_sub(1)?;
+        self.ready -= 1;
+        self.owed = self.owed.saturating_sub(1);
+        self.taken.pop_front()
     }
 
     /// Sends a batch's emptied buffer home; if there is no room it is freed here.

@@ -7,7 +7,7 @@ use crate::base::limits::{
     INTEREST_LANE_SLOTS, INTEREST_ROOM_MIN, INTEREST_SLOTS_PER_SHARD, MESSAGE_LANE_SLOTS,
     RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
 };
-use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, ring};
+use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, Watermark, ring};
 use crate::broker::link::InterestChange;
 
 /// What the interest lane carries, in order.
@@ -27,7 +27,13 @@ pub struct Batch {
     pub bytes: Vec<u8>,
     /// The turn in which the first of them was read, on whatever shard that was.
     pub read_at: Instant,
+    /// The time just before it was pushed, by the lanes' clock.
+    pub stamp: u64,
 }
+
+/// The clock of all lanes of a server, in nanoseconds from 1 on: what is read after something else that
+/// happened, on whatever shard, is later.
+pub type LaneClock = Box<dyn Fn() -> u64 + Send>;
 
 /// Wakes a shard if it sleeps; true if it had to.
 pub type Wake = Box<dyn Fn() -> bool + Send>;
@@ -49,6 +55,8 @@ pub struct TargetEnd {
     pub notes: RingTarget<Note>,
     pub messages: RingTarget<Batch>,
     pub returned: RingSource<Vec<u8>>,
+    /// The stamp up to which the source has pushed all batches, on all its lanes.
+    pub complete: Watermark,
     pub wake_source: Wake,
     pub waiting: ParkFlag,
 }
@@ -64,6 +72,9 @@ pub struct LaneEnds {
     pub peers: Vec<PeerEnds>,
     /// Raised by peers that pushed something.
     pub inbound_waiting: Signal,
+    /// The stamp up to which this shard has pushed all batches.
+    pub complete: Watermark,
+    pub clock: LaneClock,
 }
 
 /// Sizes of the rings, smaller in tests.
@@ -94,6 +105,8 @@ const _: () = assert!(size_of::<Note>() <= 56, "as the limits say");
 /// The ends for `count` shards; `wake(from, to)` gives shard `from` what wakes shard `to`.
 pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) -> Vec<LaneEnds> {
     let signals: Vec<Signal> = (0..count).map(|_| Signal::default()).collect();
+    let watermarks: Vec<Watermark> = (0..count).map(|_| Watermark::default()).collect();
+    let began = Instant::now();
     let mut sources: Vec<Vec<Option<SourceEnd>>> = Vec::new();
     let mut targets: Vec<Vec<Option<TargetEnd>>> =
         (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
@@ -120,6 +133,7 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
                 notes: note_target,
                 messages: message_target,
                 returned: return_source,
+                complete: watermarks[from].clone(),
                 wake_source: wake(to, from),
                 waiting,
             });
@@ -129,13 +143,14 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
     sources
         .into_iter()
         .zip(targets)
-        .zip(signals)
-        .map(|((sources, targets), inbound_waiting)| {
+        .zip(signals.into_iter().zip(watermarks))
+        .map(|((sources, targets), (inbound_waiting, complete))| {
             let pairs = sources.into_iter().zip(targets);
             let peers = pairs
                 .filter_map(|(source, target)| Some(PeerEnds { source: source?, target: target? }))
                 .collect();
-            LaneEnds { peers, inbound_waiting }
+            let clock = Box::new(move || 1 + began.elapsed().as_nanos() as u64);
+            LaneEnds { peers, inbound_waiting, complete, clock }
         })
         .collect()
 }

@@ -6,10 +6,41 @@
 //! wait. So nothing can overtake what caused it, over any number of shards and also through the clients
 //! themselves: a subscription is in every lane before the subscriber's next command runs, a message is in
 //! its lanes before its publisher is told PONG, and both are taken before any later command runs anywhere.
-//! Where a lane is full, SUB, UNSUB and PING wait for room (`Broker::interest_congestion`, `fence`).
+//! Where a lane is full, SUB, UNSUB, PING and what would be forwarded wait for room
+//! (`Broker::interest_congestion`, `fence`, `message_congestion`).
+//!
+//! # Order over three shards
+//!
+//! Say that message `n` was published after the publisher of `m` had been told PONG, or after somebody had heard
+//! `m`. Then no shard delivers `n` before `m`, whatever shards they were published on. Three rules bring it about.
+//!
+//! 1. *A batch has a stamp, the time just before its push, and counts only once its shard is done.* A flush pushes
+//!    to all lanes, then raises the shard's watermark to its newest stamp, and only then tells anybody. A batch
+//!    whose stamp is above its source's watermark is not taken (`Inbound::look`). So who takes a copy of `m` on
+//!    one shard knows that the copies for all other shards lie in their lanes: both the pushes and the watermark
+//!    happened before. A flush comes before each send, so the same holds for who was told PONG, and for who heard
+//!    `m` on the shard where it was published. Hence all pushes of `m` happened before `n` was published, and
+//!    `stamp(m) < stamp(n)`, as a clock that all threads share moves on between them.
+//! 2. *A drain looks twice.* What the first look found may be delivered; what only the second look found is a
+//!    warning: it bounds what may be delivered to stamps below the oldest of it. If `n` was found by the first look,
+//!    the second look finds `m`, as all pushes of `m` happened before that of `n`. Either it was found by the first
+//!    look too, then the merge by stamps delivers it first; or only by the second, then its stamp is below that of
+//!    `n` and holds `n` back.
+//! 3. *All that was there is delivered.* A drain repeats this until all that its first look found is delivered:
+//!    after it, a peer's bytes are handled, and they may be a consequence of any of it. It ends: what holds a batch
+//!    back was stamped before it and pushed after the first look, and each source can have stamped one such flush.
+//!
+//! Nothing stays behind on the way to a lane that the rules would have to know of: a message is routed only when all
+//! lanes that it needs have room (`Broker::message_congestion`), so that its flush pushes all of its copies. What a
+//! drain itself sends on, a queue message that looks for another member, has no such promise: where it finds no room
+//! it is staged, and its stamp is that of its last push. Interest needs no stamps: what is applied early is what
+//! somebody wants, and a note is in its lane before the messages that follow from it.
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must send (a
 //! queue message that looks for another member, a pause) is staged when there is no room.
+//!
+//! What is under way counts: a lane takes no more than a part of what a consumer behind it may have pending
+//! (`Mesh::set_pending_bytes_max`), so that its publishers are slowed before it is cut.
 
 mod frame;
 mod inbound;
@@ -24,7 +55,10 @@ use std::time::Instant;
 
 use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
-use crate::base::ring::Signal;
+use crate::base::limits::{
+    BATCH_BYTES, LANE_BYTES_MIN, MESSAGE_LANE_SLOTS, PENDING_BYTES_MAX, pace_bytes,
+};
+use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
@@ -32,17 +66,17 @@ use crate::broker::{Broker, BrokerHandle};
 use crate::protocol::message::Tail;
 use inbound::Inbound;
 use lanes::{Batch, Note};
-use outbound::{Outbound, ShardLink};
+use outbound::{Outbound, ShardLink, Shared, Stamp};
 
 /// One shard's side of all its lanes.
 pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
     inbound_waiting: Signal,
-    /// Something was appended that no flush has seen.
-    dirty: Rc<Cell<bool>>,
-    /// Something waits for room on a lane.
-    waiting: Rc<Cell<bool>>,
+    /// What the outbound lanes have in common.
+    shared: Rc<Shared>,
+    /// The stamp up to which everything was pushed.
+    complete: Watermark,
     resumable: Rc<Resumable>,
     clock: Rc<TurnClock>,
     /// For each batch that came: from the turn in which its first message was read to the one here that took
@@ -102,31 +136,48 @@ impl Mesh {
         dirty: Rc<Cell<bool>>,
         clock: Rc<TurnClock>,
     ) -> Self {
-        let waiting = Rc::<Cell<bool>>::default();
-        let peers = ends
+        let shared = Rc::new(Shared {
+            dirty,
+            waiting: Cell::new(false),
+            tight: broker.borrow().lanes_tight(),
+            bytes_max: Cell::new(0),
+            newest_stamp: Cell::new(0),
+            lane_clock: ends.clock,
+            clock: clock.clone(),
+        });
+        let peers: Vec<Peer> = ends
             .peers
             .into_iter()
             .map(|end| {
-                let outbound =
-                    Outbound::new(end.source, dirty.clone(), waiting.clone(), clock.clone());
-                let outbound = Rc::new(outbound);
+                let outbound = Rc::new(Outbound::new(end.source, shared.clone()));
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
                 let inbound = RefCell::new(Inbound::new(end.target));
                 Peer { link, outbound, inbound, route: RefCell::default() }
             })
             .collect();
-        Self {
+        let mesh = Self {
             broker,
             peers,
             inbound_waiting: ends.inbound_waiting,
-            dirty,
-            waiting,
+            shared,
+            complete: ends.complete,
             resumable,
             clock,
             transits: DurationHistogram::default(),
             counters: RefCell::default(),
             tails: RefCell::default(),
-        }
+        };
+        mesh.set_pending_bytes_max(PENDING_BYTES_MAX);
+        mesh
+    }
+
+    /// What a client may have pending from now on. All that is under way to one shard must fit, twice, between
+    /// where its publishers are slowed and where it is cut: once for what is there when it is to be slowed, and
+    /// once for what its publishers send before they know.
+    pub fn set_pending_bytes_max(&self, pending_bytes_max: usize) {
+        let left = pending_bytes_max - pace_bytes(pending_bytes_max);
+        let share = left / 4 / self.peers.len().max(1);
+        self.shared.bytes_max.set(share.clamp(LANE_BYTES_MIN, MESSAGE_LANE_SLOTS * BATCH_BYTES));
     }
 
     /// Takes what other shards sent, if they said that there is something.
@@ -164,15 +215,20 @@ impl Mesh {
 
     /// Pushes what was produced for other shards, as far as there is room.
     pub fn flush(&self) -> bool {
-        if !self.dirty.replace(false) && !self.waiting.get() {
+        if !self.shared.dirty.replace(false) && !self.shared.waiting.get() {
             return false;
         }
-        self.waiting.set(false);
+        self.shared.waiting.set(false);
+        let stamp = Stamp::new(Box::new(|| self.shared.stamp()));
+        for peer in &self.peers {
+            peer.outbound.push_out(&stamp);
+        }
+        self.complete.raise(self.shared.newest_stamp.get());
         let mut moved = false;
         for peer in &self.peers {
-            moved |= peer.outbound.flush();
+            moved |= peer.outbound.tell_peer();
             if peer.outbound.waits_for_room() {
-                self.waiting.set(true);
+                self.shared.waiting.set(true);
             }
         }
         moved
@@ -180,60 +236,77 @@ impl Mesh {
 
     /// Whether sleeping now would leave a message behind. What a peer pushes after the last drain raises the signal.
     pub fn has_work(&self) -> bool {
-        let may_flush = self.dirty.get() || self.waiting.get();
+        let may_flush = self.shared.dirty.get() || self.shared.waiting.get();
         !self.resumable.borrow().is_empty()
             || self.inbound_waiting.is_raised()
             || (may_flush && self.peers.iter().any(|peer| peer.outbound.can_flush()))
     }
 
-    /// Snapshots all message lanes, applies all interest, then delivers up to the snapshots: interest that
-    /// was published before a message is in force when the message is delivered. The signal is lowered
-    /// before the snapshots, so a batch that comes after them raises it again.
+    /// Applies all interest and delivers all messages that are there now, by the rules at the top. Interest is
+    /// applied between a look and the delivery of what it found: what was published before a message is in force
+    /// when that is delivered. The signal is lowered before the first look, so what comes after it raises it again.
     fn drain(&self) -> bool {
         self.inbound_waiting.take();
-        let waiting: usize =
-            self.peers.iter().map(|peer| peer.inbound.borrow_mut().snapshot()).sum();
+        let found = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_first());
+        let found: usize = found.sum();
         let mut broker = self.broker.borrow_mut();
         self.apply_all(&mut broker);
-        if waiting == 0 {
+        if found == 0 {
             return false;
         }
-        let mut counters = self.counters.borrow_mut();
-        let mut tails = self.tails.borrow_mut();
-        for peer in &self.peers {
-            let mut inbound = peer.inbound.borrow_mut();
-            let batches = inbound.snapshot_taken();
-            let mut route = peer.route.borrow_mut();
-            for _ in 0..batches {
-                let Some(Batch { bytes, read_at }) = inbound.next_batch() else { break };
-                counters.batches_in += 1;
-                self.transits.record(self.clock.began().saturating_duration_since(read_at));
-                self.clock.set_read_elsewhere(Some(read_at));
-                // A run of one publisher's messages is settled at its end.
-                let (mut turn, mut publisher) = (Turn::default(), None);
-                frame::for_each(&bytes, &mut tails, |part| match part {
-                    frame::Part::One(forward, same) => {
-                        counters.messages_in += 1;
-                        if !same {
-                            peer.pause(publisher, &mut turn);
-                            publisher = forward.source.publisher;
-                        }
-                        broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
-                    }
-                    frame::Part::Run(source, run) => {
-                        counters.messages_in += run.len() as u64;
-                        broker.publish_forwarded_run(source, &run, &mut route, &mut turn);
-                    }
-                });
-                peer.pause(publisher, &mut turn);
-                inbound.give_back(bytes);
-            }
-            if batches > 0 {
-                inbound.wake_waiting_source();
+        while self.peers.iter().any(|peer| peer.inbound.borrow().owes()) {
+            let stamps = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_again());
+            let horizon = stamps.min().unwrap_or(u64::MAX);
+            self.apply_all(&mut broker);
+            while let Some(peer) = self.oldest_before(horizon) {
+                self.deliver_batch(&mut broker, peer);
             }
         }
         self.clock.set_read_elsewhere(None);
+        if self.peers.iter().any(|peer| peer.inbound.borrow().ready() > 0) {
+            self.inbound_waiting.raise();
+        }
         true
+    }
+
+    /// The peer with the oldest batch of those that the first look found, if that was stamped before `horizon`.
+    fn oldest_before(&self, horizon: u64) -> Option<&Peer> {
+        let mut oldest = (horizon, None);
+        for peer in &self.peers {
+            let stamp = peer.inbound.borrow().oldest_stamp();
+            if stamp < oldest.0 {
+                oldest = (stamp, Some(peer));
+            }
+        }
+        oldest.1
+    }
+
+    fn deliver_batch(&self, broker: &mut Broker, peer: &Peer) {
+        let mut inbound = peer.inbound.borrow_mut();
+        let Some(Batch { bytes, read_at, .. }) = inbound.next_batch() else { return };
+        let (mut counters, mut tails) = (self.counters.borrow_mut(), self.tails.borrow_mut());
+        let mut route = peer.route.borrow_mut();
+        counters.batches_in += 1;
+        self.transits.record(self.clock.began().saturating_duration_since(read_at));
+        self.clock.set_read_elsewhere(Some(read_at));
+        // A run of one publisher's messages is settled at its end.
+        let (mut turn, mut publisher) = (Turn::default(), None);
+        frame::for_each(&bytes, &mut tails, |part| match part {
+            frame::Part::One(forward, same) => {
+                counters.messages_in += 1;
+                if !same {
+                    peer.pause(publisher, &mut turn);
+                    publisher = forward.source.publisher;
+                }
+                broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
+            }
+            frame::Part::Run(source, run) => {
+                counters.messages_in += run.len() as u64;
+                broker.publish_forwarded_run(source, &run, &mut route, &mut turn);
+            }
+        });
+        peer.pause(publisher, &mut turn);
+        inbound.give_back(bytes);
     }
 
     fn resume_publishers(&self) {

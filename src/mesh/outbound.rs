@@ -1,14 +1,14 @@
 //! The sending ends of one peer's lanes: what finds no room is staged here, in order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::frame;
-use super::lanes::{Batch, Note, SourceEnd};
+use super::lanes::{Batch, LaneClock, Note, SourceEnd};
 use crate::base::gate::Gate;
-use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN, LANE_STAGED_BYTES_MAX};
+use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
 use crate::protocol::message::{Message, MessageRun};
@@ -16,12 +16,48 @@ use crate::protocol::message::{Message, MessageRun};
 /// Staged notes whose room is kept once they are sent.
 const STAGED_NOTES_KEPT_MAX: usize = 1024;
 
-/// See the module's words.
+/// Free slots of a message lane below which room is looked for before each message. One message, or one run,
+/// takes no more than three: for the batch it no longer fits in, for what begins the next, and for its end.
+const TIGHT_SLOTS: usize = 4;
+
+/// What the outbound lanes of one shard share.
+pub struct Shared {
+    /// Something was appended that no flush has seen.
+    pub dirty: Rc<Cell<bool>>,
+    /// Something waits for room.
+    pub waiting: Cell<bool>,
+    /// Some lane may have no room for a message: the broker's.
+    pub tight: Rc<Cell<bool>>,
+    /// Bytes under way on one lane from which on nothing is added.
+    pub bytes_max: Cell<usize>,
+    /// Of the newest batch on any lane.
+    pub newest_stamp: Cell<u64>,
+    pub lane_clock: LaneClock,
+    pub clock: Rc<TurnClock>,
+}
+
+impl Shared {
+    /// The time for batches that are pushed now.
+    pub fn stamp(&self) -> u64 {
+        let stamp = (self.lane_clock)().max(self.newest_stamp.get());
+        self.newest_stamp.set(stamp);
+        stamp
+    }
+}
+
+/// A stamp that is read when the first batch needs it.
+pub type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
+
+/// One peer's lanes, seen from their source.
 ///
-/// Invariants: notes reach the ring in order (staged ones first); so do batches; while notes are staged no
-/// batch goes out, because a message may be the consequence of a staged note.
+/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not wait for staged
+/// notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is staged only withdraws
+/// interest or paces, of which no message is a consequence. `under_way` has a size for each
+/// batch that the peer has not taken, and perhaps for some that it has; `under_way_bytes` is their sum,
+/// `staged_bytes` that of the staged batches.
 pub struct Outbound {
     end: RefCell<SourceEnd>,
+    shared: Rc<Shared>,
     staged_notes: RefCell<VecDeque<Note>>,
     /// Full batches that found no slot.
     staged: RefCell<VecDeque<Batch>>,
@@ -30,13 +66,12 @@ pub struct Outbound {
     current: RefCell<Vec<u8>>,
     /// When its first message was read.
     current_read_at: Cell<Instant>,
-    clock: Rc<TurnClock>,
     /// What its last message was.
     last: RefCell<frame::Last>,
-    /// Set when something was appended that no flush has seen; shared by all links of the shard.
-    dirty: Rc<Cell<bool>>,
-    /// Set when something waits for room; shared likewise.
-    waiting: Rc<Cell<bool>>,
+    /// Sizes of the batches on the lane, as of the last look at how many the peer has taken.
+    under_way: RefCell<VecDeque<usize>>,
+    under_way_bytes: Cell<usize>,
+    slots: usize,
     /// Batches pushed since the last look.
     pushed: Cell<u64>,
     pub counters: Cell<OutboundCounters>,
@@ -48,7 +83,8 @@ pub struct Outbound {
     notes_wanted: Cell<bool>,
     /// Counts the times such a wait ended.
     notes_room: Rc<Gate>,
-    /// Counts the times staged batches fell below the limit.
+    /// The same of room for messages.
+    messages_wanted: Cell<bool>,
     messages_room: Rc<Gate>,
 }
 
@@ -58,30 +94,31 @@ pub struct OutboundCounters {
     pub batches: u64,
     /// Times the peer had to be woken.
     pub wakes: u64,
-    /// Batches that found the lane full.
+    /// Times a message or a batch found no room.
     pub stalls: u64,
 }
 
 impl Outbound {
-    pub fn new(
-        end: SourceEnd,
-        dirty: Rc<Cell<bool>>,
-        waiting: Rc<Cell<bool>>,
-        clock: Rc<TurnClock>,
-    ) -> Self {
+    pub fn new(end: SourceEnd, shared: Rc<Shared>) -> Self {
+        let slots = end.messages.free_slots();
+        if slots < TIGHT_SLOTS {
+            shared.tight.set(true);
+        }
         Self {
             room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
             notes_wanted: Cell::new(false),
+            messages_wanted: Cell::new(false),
             end: RefCell::new(end),
+            shared,
             staged_notes: RefCell::default(),
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
             current_read_at: Cell::new(Instant::now()),
-            clock,
             last: RefCell::default(),
-            dirty,
-            waiting,
+            under_way: RefCell::default(),
+            under_way_bytes: Cell::new(0),
+            slots,
             pushed: Cell::new(0),
             counters: Cell::default(),
             all_sent: Rc::new(Gate::new()),
@@ -114,7 +151,7 @@ impl Outbound {
         } else {
             staged.push_back(note);
         }
-        self.waiting.set(true);
+        self.shared.waiting.set(true);
         end.waiting.announce();
         (end.wake_target)();
     }
@@ -124,7 +161,7 @@ impl Outbound {
         let mut current = self.current.borrow_mut();
         if !current.is_empty() && current.len() + size > BATCH_BYTES {
             let full = std::mem::take(&mut *current);
-            self.send_or_stage(full);
+            self.send_or_stage(full, || self.shared.stamp());
         }
         if current.capacity() < size.max(1) {
             let recycled = self.end.borrow_mut().returned.pop();
@@ -134,10 +171,10 @@ impl Outbound {
         let mut last = self.last.borrow_mut();
         if current.is_empty() {
             last.forget();
-            self.current_read_at.set(self.clock.read_at());
+            self.current_read_at.set(self.shared.clock.read_at());
         }
         frame::append(&mut current, forward, &mut last);
-        self.dirty.set(true);
+        self.shared.dirty.set(true);
     }
 
     /// Appends a message like the last of the batch; false = it is none, or there is no room in the batch.
@@ -151,7 +188,7 @@ impl Outbound {
             return false;
         }
         frame::append_again(&mut current, message);
-        self.dirty.set(true);
+        self.shared.dirty.set(true);
         true
     }
 
@@ -161,7 +198,7 @@ impl Outbound {
         if current.is_empty() || !frame::is_run(&current, source, run, &self.last.borrow()) {
             return 0;
         }
-        self.dirty.set(true);
+        self.shared.dirty.set(true);
         if current.len() + frame::size_run(run) <= BATCH_BYTES {
             frame::append_run(&mut current, run);
             return run.len();
@@ -177,10 +214,6 @@ impl Outbound {
         appended
     }
 
-    fn is_congested(&self) -> bool {
-        self.staged_bytes.get() > LANE_STAGED_BYTES_MAX
-    }
-
     fn count(&self, change: impl FnOnce(&mut OutboundCounters)) {
         let mut counters = self.counters.get();
         change(&mut counters);
@@ -188,47 +221,110 @@ impl Outbound {
     }
 
     /// Sends what was the current batch.
-    fn send_or_stage(&self, bytes: Vec<u8>) {
-        let batch = Batch { bytes, read_at: self.current_read_at.get() };
-        let mut staged = self.staged.borrow_mut();
-        let held = !staged.is_empty() || !self.staged_notes.borrow().is_empty();
-        let rejected = if held { Err(batch) } else { self.end.borrow_mut().messages.push(batch) };
-        match rejected {
-            Ok(()) => self.pushed.set(self.pushed.get() + 1),
-            Err(batch) => {
-                self.count(|counters| counters.stalls += 1);
-                self.staged_bytes.set(self.staged_bytes.get() + batch.bytes.len());
-                self.waiting.set(true);
-                staged.push_back(batch);
-            }
+    fn send_or_stage(&self, bytes: Vec<u8>, stamp: impl FnOnce() -> u64) {
+        let batch = Batch { bytes, read_at: self.current_read_at.get(), stamp: 0 };
+        let rejected = if self.is_held() { Err(batch) } else { self.push(batch, stamp) };
+        if let Err(batch) = rejected {
+            self.count(|counters| counters.stalls += 1);
+            self.staged_bytes.set(self.staged_bytes.get() + batch.bytes.len());
+            self.shared.tight.set(true);
+            self.shared.waiting.set(true);
+            self.staged.borrow_mut().push_back(batch);
         }
     }
 
-    /// Sends what is staged and the current batch, as far as there is room; wakes the peer if it sleeps.
-    /// Returns whether anything was sent.
-    pub fn flush(&self) -> bool {
-        if self.pushed.get() == 0 && self.current.borrow().is_empty() && !self.waits_for_room() {
+    /// Puts a batch on the lane if there is a slot, with the time of now.
+    fn push(&self, batch: Batch, stamp: impl FnOnce() -> u64) -> Result<(), Batch> {
+        if self.free_slots() == 0 {
+            self.look_at_peer();
+            if self.free_slots() == 0 {
+                return Err(batch);
+            }
+        }
+        let size = batch.bytes.len();
+        self.end.borrow_mut().messages.push(Batch { stamp: stamp(), ..batch })?;
+        self.pushed.set(self.pushed.get() + 1);
+        self.under_way.borrow_mut().push_back(size);
+        self.under_way_bytes.set(self.under_way_bytes.get() + size);
+        if self.seems_tight() && self.is_tight() {
+            self.shared.tight.set(true);
+        }
+        Ok(())
+    }
+
+    /// By what was seen of the peer last.
+    fn seems_tight(&self) -> bool {
+        self.free_slots() < TIGHT_SLOTS
+            || self.under_way_bytes.get() + BATCH_BYTES > self.shared.bytes_max.get()
+    }
+
+    /// Slots that were free when the peer was last looked at, without those used since.
+    fn free_slots(&self) -> usize {
+        self.slots - self.under_way.borrow().len()
+    }
+
+    /// Looks how many batches the peer has taken.
+    fn look_at_peer(&self) {
+        let there = self.slots - self.end.borrow().messages.free_slots();
+        let mut under_way = self.under_way.borrow_mut();
+        let taken = under_way.len() - there;
+        let bytes: usize = under_way.drain(..taken).sum();
+        self.under_way_bytes.set(self.under_way_bytes.get() - bytes);
+    }
+
+    /// Whether the next message must look for room first.
+    fn is_tight(&self) -> bool {
+        self.look_at_peer();
+        self.is_held() || self.seems_tight()
+    }
+
+    fn is_held(&self) -> bool {
+        !self.staged.borrow().is_empty()
+    }
+
+    /// Whether a message that takes `size` bytes would reach the lane with the next flush.
+    fn has_room(&self, size: usize) -> bool {
+        if self.is_held() {
             return false;
         }
-        self.flush_staged();
+        self.look_at_peer();
+        let current = self.current.borrow().len();
+        let needed = 1 + usize::from(current > 0 && current + size > BATCH_BYTES);
+        self.free_slots() >= needed
+            && self.under_way_bytes.get() + current < self.shared.bytes_max.get()
+    }
+
+    /// Pushes what is staged and the current batch, as far as there is room. Nobody takes it before `complete`
+    /// and `tell_peer` have followed, for all lanes of the shard.
+    pub fn push_out(&self, stamp: &Stamp<'_>) {
+        if self.current.borrow().is_empty() && !self.waits_for_room() {
+            return;
+        }
+        self.push_staged(stamp);
         let current = std::mem::take(&mut *self.current.borrow_mut());
         if !current.is_empty() {
-            self.send_or_stage(current);
+            self.send_or_stage(current, || **stamp);
         } else if current.capacity() > 0 {
             *self.current.borrow_mut() = current;
         }
+        self.open_for_messages();
         if self.waits_for_room() {
             // Ask to be woken when there is room, then look once more: the peer may have made room before
             // it could see the request.
             self.end.borrow().waiting.announce();
-            self.flush_staged();
-            if self.waits_for_room() {
-                // Notes alone wake nobody, and what this flush moved may have filled the lane just now.
-                (self.end.borrow().wake_target)();
-            }
+            self.push_staged(stamp);
+            self.open_for_messages();
         }
+    }
+
+    /// Tells the peer what was pushed since the last time. Returns whether there was anything.
+    pub fn tell_peer(&self) -> bool {
         let pushed = self.pushed.take();
         if pushed == 0 {
+            if self.waits_for_room() {
+                // Notes alone wake nobody, and what was moved may have filled the lane just now.
+                (self.end.borrow().wake_target)();
+            }
             return false;
         }
         let end = self.end.borrow();
@@ -241,7 +337,7 @@ impl Outbound {
         true
     }
 
-    fn flush_staged(&self) {
+    fn push_staged(&self, stamp: &Stamp<'_>) {
         let mut end = self.end.borrow_mut();
         let mut notes = self.staged_notes.borrow_mut();
         if !notes.is_empty() {
@@ -252,59 +348,70 @@ impl Outbound {
                 }
             }
             end.target_waiting.raise();
-            if !notes.is_empty() {
-                return;
-            }
             // A client with very many subscriptions has left: what that needed is not needed again.
-            if notes.capacity() > STAGED_NOTES_KEPT_MAX {
+            if notes.is_empty() && notes.capacity() > STAGED_NOTES_KEPT_MAX {
                 *notes = VecDeque::new();
             }
         }
-        if self.notes_wanted.get() && end.notes.free_slots() >= self.room_min {
-            self.notes_wanted.set(false);
+        let has_room = notes.is_empty() && end.notes.free_slots() >= self.room_min;
+        if has_room && self.notes_wanted.replace(false) {
             self.notes_room.advance_by(1);
         }
-        let mut staged = self.staged.borrow_mut();
-        if staged.is_empty() {
-            return;
-        }
-        while let Some(batch) = staged.pop_front() {
+        drop((end, notes));
+        loop {
+            let Some(batch) = self.staged.borrow_mut().pop_front() else { return };
             let size = batch.bytes.len();
-            if let Err(batch) = end.messages.push(batch) {
-                staged.push_front(batch);
-                break;
+            if let Err(batch) = self.push(batch, || **stamp) {
+                self.staged.borrow_mut().push_front(batch);
+                return;
             }
-            self.pushed.set(self.pushed.get() + 1);
             self.staged_bytes.set(self.staged_bytes.get() - size);
+            if self.staged.borrow().is_empty() {
+                self.all_sent.advance_by(1);
+            }
         }
-        if self.staged_bytes.get() <= LANE_STAGED_BYTES_MAX {
+    }
+
+    /// Lets those go on that wait for room for a message, if there is some.
+    fn open_for_messages(&self) {
+        if self.messages_wanted.get() && self.has_room(0) {
+            self.messages_wanted.set(false);
             self.messages_room.advance_by(1);
-        }
-        if staged.is_empty() {
-            self.all_sent.advance_by(1);
         }
     }
 
     pub fn waits_for_room(&self) -> bool {
         self.notes_wanted.get()
-            || !self.staged.borrow().is_empty()
+            || self.messages_wanted.get()
+            || self.is_held()
             || !self.staged_notes.borrow().is_empty()
     }
 
     /// Whether a flush would move something now.
     pub fn can_flush(&self) -> bool {
-        if !self.staged_notes.borrow().is_empty() {
-            return self.end.borrow().notes.free_slots() > 0;
+        if !self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0 {
+            return true;
         }
         if self.notes_wanted.get() && self.end.borrow().notes.free_slots() >= self.room_min {
             return true;
         }
+        if self.messages_wanted.get() && self.has_room(0) {
+            return true;
+        }
         let waiting = !self.staged.borrow().is_empty() || !self.current.borrow().is_empty();
-        waiting && !self.end.borrow().messages.is_full()
+        waiting && self.end.borrow().messages.free_slots() > 0
     }
 
     pub fn wake(&self) {
         (self.end.borrow().wake_target)();
+    }
+
+    /// The shard's flush looks for room, and the peer is asked to make some.
+    fn ask_for_room(&self) {
+        self.shared.waiting.set(true);
+        let end = self.end.borrow();
+        end.waiting.announce();
+        (end.wake_target)();
     }
 }
 
@@ -323,34 +430,40 @@ impl LinkSink for ShardLink {
         if has_room {
             return None;
         }
-        // The peer is asked to read; the flush that finds room opens the gate.
+        // The flush that finds room opens the gate.
         outbound.notes_wanted.set(true);
-        outbound.waiting.set(true);
-        let end = outbound.end.borrow();
-        end.waiting.announce();
-        (end.wake_target)();
+        outbound.ask_for_room();
         Some(Congestion {
             gate: outbound.notes_room.clone(),
             until: outbound.notes_room.value() + 1,
         })
     }
 
-    fn forward(&self, forward: &Forward<'_>) -> bool {
+    fn forward(&self, forward: &Forward<'_>) {
         self.0.append(forward);
-        self.0.is_congested()
     }
 
-    fn forward_again(&self, source: &Source, message: &Message<'_>) -> Option<bool> {
-        self.0.append_again(source, message).then(|| self.0.is_congested())
+    fn forward_again(&self, source: &Source, message: &Message<'_>) -> bool {
+        self.0.append_again(source, message)
     }
 
     fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
         self.0.append_run(source, run)
     }
 
-    fn message_congestion(&self) -> Option<Congestion> {
+    fn is_tight(&self) -> bool {
+        self.0.is_tight()
+    }
+
+    fn message_congestion(&self, message_bytes: usize) -> Option<Congestion> {
         let outbound = &self.0;
-        outbound.is_congested().then(|| Congestion {
+        if outbound.has_room(message_bytes + frame::HEAD_BYTES) {
+            return None;
+        }
+        outbound.count(|counters| counters.stalls += 1);
+        outbound.messages_wanted.set(true);
+        outbound.ask_for_room();
+        Some(Congestion {
             gate: outbound.messages_room.clone(),
             until: outbound.messages_room.value() + 1,
         })
@@ -358,10 +471,12 @@ impl LinkSink for ShardLink {
 
     fn fence(&self) -> Option<Congestion> {
         let outbound = &self.0;
-        if !outbound.current.borrow().is_empty() {
-            outbound.flush();
+        outbound.push_out(&Stamp::new(Box::new(|| outbound.shared.stamp())));
+        if outbound.pushed.get() > 0 {
+            // The flush before the next send tells the peer.
+            outbound.shared.dirty.set(true);
         }
-        (!outbound.staged.borrow().is_empty()).then(|| Congestion {
+        outbound.is_held().then(|| Congestion {
             gate: outbound.all_sent.clone(),
             until: outbound.all_sent.value() + 1,
         })

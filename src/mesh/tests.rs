@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::CHUNK_BYTES;
+use crate::base::limits::{BATCH_BYTES, CHUNK_BYTES, LANE_BYTES_MIN, pace_bytes};
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
 use crate::broker::outbox::{Outbox, OutboxTotals};
@@ -238,4 +238,65 @@ fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
         assert!(u128::from(durations.sum_ns) >= ON_THE_LANE.as_nanos(), "{what}: {durations:?}");
     }
     assert_eq!(shards[0].mesh.transits().count(), 0);
+}
+
+/// What another shard's lane has no room for waits; what goes elsewhere does not.
+#[test]
+fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
+    let shards = shards(3, Lanes { note_slots: 8, message_slots: 1, returned_slots: 1 });
+    let (publisher, _) = shards[0].client(5);
+    let (near, _) = shards[1].client(6);
+    let (far, _) = shards[2].client(7);
+    shards[1].subscribe(near, "work", "");
+    shards[2].subscribe(far, "play", "");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let congestion = |subject: &str| {
+        let mut broker = shards[0].broker.borrow_mut();
+        broker.message_congestion(AccountId::GLOBAL, subject.as_bytes(), 100)
+    };
+    assert!(congestion("work").is_none());
+    shards[0].publish(publisher, true);
+    shards[0].mesh.end_of_turn();
+    let wait = congestion("work").expect("the one slot is taken");
+    assert!(congestion("play").is_none(), "its lane is empty");
+    assert!(congestion("nobody").is_none());
+    shards[0].turn_and_sleep();
+    assert!(wait.gate.value() < wait.until);
+    shards[1].turn_and_sleep();
+    assert!(shards[0].is_woken());
+    shards[0].turn_and_sleep();
+    assert!(wait.gate.value() >= wait.until);
+    assert!(congestion("work").is_none());
+}
+
+/// A lane takes no more than a part of what a client may have pending, and always something.
+#[test]
+fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
+    for pending_bytes_max in [1, 1_500_000, 8 << 20, 64 << 20] {
+        let shards = shards(2, Lanes::of(2));
+        let (publisher, _) = shards[0].client(5);
+        let (subscriber, _) = shards[1].client(6);
+        shards[1].subscribe(subscriber, "work", "");
+        shards.iter().for_each(TestShard::turn_and_sleep);
+        shards[0].mesh.set_pending_bytes_max(pending_bytes_max);
+        let mut sent = 0;
+        let has_room = |sent: usize| {
+            let mut broker = shards[0].broker.borrow_mut();
+            assert!(sent < 64 << 20, "the lane has no bound");
+            broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_none()
+        };
+        while has_room(sent) {
+            // By turns of about a batch each.
+            for _ in 0..1000 {
+                shards[0].publish(publisher, true);
+            }
+            sent += 1000 * b"workhi".len();
+            shards[0].mesh.end_of_turn();
+        }
+        let left = pending_bytes_max - pace_bytes(pending_bytes_max);
+        assert!(sent > 0);
+        assert!(sent <= LANE_BYTES_MIN.max(left / 4) + BATCH_BYTES, "{pending_bytes_max}: {sent}");
+        shards[1].turn_and_sleep();
+        assert!(has_room(0));
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::gate::Gate;
+use crate::broker::link::Congestion;
 use crate::broker::outbox::Outbox;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::tls::{TlsFacts, TlsFailure};
@@ -65,4 +66,11 @@ pub enum Wait {
         until: u64,
         at_most: Duration,
     },
+}
+
+impl Wait {
+    /// For room on a link.
+    pub fn for_room(congestion: Congestion) -> Self {
+        Self::Gate { gate: congestion.gate, until: congestion.until, at_most: None }
+    }
 }

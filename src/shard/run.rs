@@ -159,6 +159,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         held: Cell::default(),
         collections: Cell::default(),
     });
+    let pending_bytes_max = shard.clients.options.borrow().limits.pending_bytes_max;
+    shard.mesh.set_pending_bytes_max(pending_bytes_max);
     // Weak: the shard owns the hook.
     let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));
     hook.set_lanes(Lanes {

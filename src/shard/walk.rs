@@ -74,6 +74,7 @@ impl Shard {
     /// reviewed on this turn and the next ones. The answer counts those that stay.
     pub(super) fn take_generation(self: &Rc<Self>, generation: &Generation, done: Reply<usize>) {
         let clients = &self.clients;
+        self.mesh.set_pending_bytes_max(generation.options.limits.pending_bytes_max);
         *clients.options.borrow_mut() = generation.options.clone();
         *clients.auth.borrow_mut() = generation.auth.clone();
         *clients.info.borrow_mut() = generation.info.clone();

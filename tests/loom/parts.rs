@@ -1,6 +1,6 @@
 //! What `base::ring` is made of here: loom's atomics, and rtrb's ring over them.
 
-pub use loom::sync::atomic::{AtomicBool, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The part of rtrb that `base::ring` uses, with rtrb's loads, stores and caches of the other side's index
 /// (0.4, `src/lib.rs`). The slots are behind a lock that loom does not see: only head and tail order

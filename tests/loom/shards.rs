@@ -1,7 +1,9 @@
 //! Shards for the models: a broker with one client, the mesh, and a thread that turns and sleeps.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread::JoinHandle;
@@ -97,6 +99,15 @@ impl Client {
     /// Messages queued for it.
     pub fn heard(&self) -> u64 {
         self.outbox.out_messages.get()
+    }
+
+    /// All that is queued for it, which is taken.
+    pub fn take_queued(&self) -> String {
+        let mut next = std::pin::pin!(self.outbox.next_chunk());
+        match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(bytes)) => String::from_utf8(bytes).expect("models speak text"),
+            _ => String::new(),
+        }
     }
 }
 

@@ -24,9 +24,11 @@ const DEPTH_MAX: u8 = 3;
 /// Messages after which nobody answers any more.
 const MESSAGES_MAX: usize = 2000;
 
+#[derive(Default)]
 struct Marks {
     subscribed: Vec<usize>,
     ended: Vec<usize>,
+    published: Vec<usize>,
 }
 
 struct SimulatedClient {
@@ -105,7 +107,7 @@ impl Run {
             subscriptions: HashMap::new(),
             next_sid: 1,
             pings: VecDeque::new(),
-            unconfirmed: Marks { subscribed: Vec::new(), ended: Vec::new() },
+            unconfirmed: Marks::default(),
             deaf_until: 0,
             leaves: false,
             left: false,
@@ -294,8 +296,7 @@ impl Run {
     fn ping(&mut self, client: usize) {
         self.write(client, "PING\r\n");
         let client = &mut self.clients[client];
-        let nothing = Marks { subscribed: Vec::new(), ended: Vec::new() };
-        client.pings.push_back(std::mem::replace(&mut client.unconfirmed, nothing));
+        client.pings.push_back(std::mem::take(&mut client.unconfirmed));
     }
 
     fn publish(
@@ -307,6 +308,7 @@ impl Run {
     ) -> usize {
         let known = &self.clients[client].known;
         let at = self.laws.written(client, subject, known, inbox, self.world.now);
+        self.clients[client].unconfirmed.published.push(at);
         let mut payload = format!("{at};");
         if self.world.random.u32(..3) == 0 {
             let size = self.world.random.usize(..self.payload_bytes_max);
@@ -407,6 +409,7 @@ impl Run {
             Heard::Pong => {
                 let marks = self.clients[index].pings.pop_front().ok_or("PONG without PING")?;
                 marks.subscribed.into_iter().for_each(|index| self.laws.confirmed(index));
+                marks.published.into_iter().for_each(|at| self.laws.message_confirmed(at));
                 for ended in marks.ended {
                     self.laws.subscriptions[ended].ended_at = Some(self.world.now);
                 }

@@ -4,12 +4,16 @@
 //! subscription is *known* to a message if it was confirmed by PONG to anybody before the message was
 //! written, or if the message is a consequence of it: written after it on its connection, or after a
 //! message was heard that knew it. A message owes a delivery to every subscription it knows.
+//!
+//! A message comes *after* another if it was written when its publisher had been told PONG for the other, or
+//! when anybody had heard it. Nobody hears a message before one that it comes after, on however many shards
+//! they were published.
 
 use std::collections::{HashMap, HashSet};
 
 use midge::protocol::subject;
 
-/// A set of subscriptions by index.
+/// A set of subscriptions, or of messages, by index.
 #[derive(Clone, Default)]
 pub struct Known(Vec<u64>);
 
@@ -51,6 +55,8 @@ pub struct Message {
     pub publisher: usize,
     pub subject: String,
     pub known: Known,
+    /// The messages it comes after.
+    after: Known,
     pub written_at: u64,
     /// The subscription that waits for the answer.
     pub inbox: Option<usize>,
@@ -63,6 +69,8 @@ pub struct Client {
     pub gone: bool,
     /// It ended before the server read all of its bytes.
     pub cut: bool,
+    /// The messages that those it heard come after.
+    pub heard_after: Known,
 }
 
 #[derive(Default)]
@@ -72,6 +80,10 @@ pub struct Laws {
     pub subscriptions: Vec<Subscription>,
     pub messages: Vec<Message>,
     confirmed: Known,
+    /// Messages that were heard by anybody, or whose publisher was told PONG.
+    past: Known,
+    /// Messages that a member of a queue group heard too late.
+    late_in_queue: Vec<(String, String)>,
     /// (message, queue) that a member heard.
     queue_heard: HashSet<(usize, String)>,
     /// Members of these queues went away: a message may look for another member and lose its place.
@@ -113,6 +125,11 @@ impl Laws {
             Some(self.heard_count(subscription));
     }
 
+    /// The publisher of a message was told PONG for it.
+    pub fn message_confirmed(&mut self, at: usize) {
+        self.past.add(at);
+    }
+
     pub fn ending(&mut self, subscription: usize) {
         self.subscriptions[subscription].ending = true;
         if let Some(queue) = &self.subscriptions[subscription].queue {
@@ -142,7 +159,8 @@ impl Laws {
         let mut known = known.clone();
         known.add_all(&self.confirmed);
         let subject = subject.into();
-        self.messages.push(Message { publisher, subject, known, written_at: now, inbox });
+        let after = self.past.clone();
+        self.messages.push(Message { publisher, subject, known, after, written_at: now, inbox });
         self.messages.len() - 1
     }
 
@@ -182,6 +200,17 @@ impl Laws {
         {
             return Err(format!("two members of a queue group heard it: {}", what()));
         }
+        let heard_after = &mut self.clients[subscription.client].heard_after;
+        if heard_after.has(at) {
+            let why = format!("heard behind one that comes after it: {}", what());
+            match &subscription.queue {
+                // It may have looked for another member meanwhile.
+                Some(queue) => self.late_in_queue.push((queue.clone(), why)),
+                None => return Err(why),
+            }
+        }
+        heard_after.add_all(&message.after);
+        self.past.add(at);
         self.subscriptions[index].heard.push(at);
         Ok(())
     }
@@ -209,6 +238,10 @@ impl Laws {
 
     /// Everything the server still owed was delivered: called when the server is at rest.
     pub fn settle(&self) -> Result<(), String> {
+        let mut late = self.late_in_queue.iter();
+        if let Some((_, why)) = late.find(|(queue, _)| !self.queues_disturbed.contains(queue)) {
+            return Err(why.clone());
+        }
         for (index, subscription) in self.subscriptions.iter().enumerate() {
             self.settle_order(index)?;
             if subscription.queue.is_none() {

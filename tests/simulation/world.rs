@@ -43,10 +43,15 @@ pub enum Plant {
     BellLost,
     /// A session is not told that its connection ended.
     CloseForgotten,
+    /// The lanes' clock seldom moves, so that a batch and its consequence have the same time.
+    ClockStandsStill,
 }
 
 /// One planted bug in so many occasions.
 const PLANT_ONE_IN: u32 = 8;
+
+/// Looks at a clock that stands still until it moves.
+const LOOKS_PER_MOVE: u64 = 64;
 
 pub struct ShardSizes {
     pub shard_count: usize,
@@ -147,11 +152,23 @@ impl World {
                 must
             })
         });
+        let looks = Arc::new(AtomicU64::new(0));
+        let ends = ends.into_iter().map(|mut ends| {
+            let looks = looks.clone();
+            ends.clock = Box::new(move || {
+                let look = looks.fetch_add(1, Ordering::Relaxed) + LOOKS_PER_MOVE;
+                match plant == Some(Plant::ClockStandsStill) {
+                    true => look / LOOKS_PER_MOVE,
+                    false => look,
+                }
+            });
+            ends
+        });
         let mut options = Options::default();
         options.limits.pending_bytes_max = sizes.pending_bytes_max;
         let options = Arc::new(options);
         let auth = Arc::new(AuthState::build(&options, None).expect("no users, nothing to refuse"));
-        let shards = ends.into_iter().zip(parks).zip(bells).enumerate();
+        let shards = ends.zip(parks).zip(bells).enumerate();
         let shards = shards
             .map(|(index, ((ends, park), bell))| {
                 let broker =
@@ -159,14 +176,16 @@ impl World {
                 let resumable = Rc::new(Resumable::default());
                 let inbound_waiting = ends.inbound_waiting.clone();
                 let dirty = Rc::new(Cell::new(false));
+                let mesh = Mesh::new(
+                    broker.clone(),
+                    ends,
+                    resumable.clone(),
+                    dirty.clone(),
+                    Rc::default(),
+                );
+                mesh.set_pending_bytes_max(sizes.pending_bytes_max);
                 SimulatedShard {
-                    mesh: Mesh::new(
-                        broker.clone(),
-                        ends,
-                        resumable.clone(),
-                        dirty.clone(),
-                        Rc::default(),
-                    ),
+                    mesh,
                     dirty,
                     clients: Rc::new(ClientContext {
                         check_password: Box::new(|_, _| panic!("nobody logs in here")),
@@ -270,7 +289,16 @@ impl World {
 
     pub fn stall_some_shard(&mut self, steps: u64) {
         let shard = self.random.usize(..self.shards.len());
+        self.stall_shard(shard, steps);
+    }
+
+    pub fn stall_shard(&mut self, shard: usize, steps: u64) {
         self.shards[shard].stalled_until = self.now + steps;
+    }
+
+    /// Bytes from the client that the server has not read.
+    pub fn unread(&self, connection: usize) -> usize {
+        self.connections[connection].inbound.len()
     }
 
     /// Shards run and clients read as fast as they can.

@@ -30,13 +30,12 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
-    fn forward(&self, forward: &Forward<'_>) -> bool {
+    fn forward(&self, forward: &Forward<'_>) {
         self.forwarded.borrow_mut().push(forward.message.subject.to_vec());
-        self.is_full.get()
     }
 
-    fn forward_again(&self, _source: &Source, _message: &Message<'_>) -> Option<bool> {
-        None
+    fn forward_again(&self, _source: &Source, _message: &Message<'_>) -> bool {
+        false
     }
 
     fn forward_run(&self, _source: &Source, _run: &MessageRun<'_>) -> usize {
@@ -47,7 +46,11 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
-    fn message_congestion(&self) -> Option<Congestion> {
+    fn is_tight(&self) -> bool {
+        self.is_full.get()
+    }
+
+    fn message_congestion(&self, _message_bytes: usize) -> Option<Congestion> {
         self.is_full.get().then(|| Congestion { gate: Rc::default(), until: 1 })
     }
 }

@@ -1,6 +1,8 @@
 //! A parsed command. Arguments are spans of the read buffer, never borrows, so that the session can keep
 //! the buffer mutable.
 
+use crate::protocol::message::Message;
+
 /// A range of the parser's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -40,6 +42,22 @@ pub struct Publish {
     pub size_text: Span,
     /// The arguments as they stood on the line, for the protocol trace.
     pub arguments: Span,
+}
+
+impl Publish {
+    /// The message that was parsed from `input`.
+    pub fn message<'a>(&self, input: &'a [u8]) -> Message<'a> {
+        let body = self.body.of(input);
+        Message {
+            subject: self.subject.of(input),
+            reply: self.reply.of(input),
+            headers: &body[..self.header_size as usize],
+            body,
+            header_size_text: self.header_size_text.of(input),
+            size_text: self.size_text.of(input),
+            tail: b"",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
