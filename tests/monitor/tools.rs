@@ -1,7 +1,7 @@
 //! What nats-top, prometheus-nats-exporter, the Helm chart and the launcher of nats.js read, each with the type it
 //! insists on. The exporter ends without a `server_id` and panics on a wrong type.
 //!
-//! Source of the lists: their own sources, as PROTOCOL 14.1 has them.
+//! Source of the lists: the code of those tools.
 
 use serde_json::Value;
 
