@@ -293,3 +293,16 @@ pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
 /// Connections to the monitoring port. Past it the one that waits longest for a request is closed, so
 /// half-sent requests take neither memory nor the port. Enforced by `server::answers::http`.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of a journal's frame past which it takes no further record; one longer record makes a longer frame. Half a
+/// millisecond of a disk's time here: a frame that waits behind a full one waits no longer. Enforced by
+/// `storage::Journal::append`.
+pub const FRAME_BYTES_FULL: usize = 1 << 20;
+
+/// Bytes of a journal file that recovery holds at a time; a longer frame is held as a whole. Enforced by
+/// `storage::recovery`.
+pub const RECOVERY_WINDOW_BYTES: usize = 1 << 20;
+
+/// Bytes of zeros written at a time to a new journal file: commits wait behind them on the same disk. Enforced by
+/// `storage::Lane::keep_spare`.
+pub const ZEROED_BYTES_AT_A_TIME: usize = 1 << 20;

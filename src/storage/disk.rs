@@ -29,8 +29,8 @@ pub enum Access {
 }
 
 /// Files, as an asynchronous interface: an operation is in flight from its first poll to its end. A future that
-/// is dropped before leaves its operation undone or done.
-pub trait Disk {
+/// is dropped before leaves its operation undone or done. Clones are the same disk.
+pub trait Disk: Clone {
     /// An open file, closed with its last clone.
     type File: Clone;
 

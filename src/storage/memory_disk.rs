@@ -46,6 +46,12 @@ pub struct Faults {
     pub rotten_bits: u32,
     /// Writes that go to another place of the same file or of another, and are said to have succeeded.
     pub misdirected_writes: u32,
+    /// A file system without durable writes: they are a write and a sync, each of which may fail.
+    pub is_buffered: bool,
+    /// A disk that says of durable writes that they are done while they are not: nobody can be safe from it.
+    pub has_lying_writes: bool,
+    /// One that says the same of syncs of folders.
+    pub has_lying_folders: bool,
 }
 
 /// A place where the medium itself lost what had been written to it.
@@ -252,6 +258,22 @@ impl MemoryDisk {
         let state = self.state.borrow();
         let index = state.names.get(name)?;
         Some(state.files[*index].seen.clone())
+    }
+
+    /// Gives a file other bytes, durably: as somebody else's hand would.
+    ///
+    /// # Panics
+    /// There is no such file.
+    pub fn set_contents(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state.borrow_mut();
+        let index = *state.names.get(name).expect("the file to change is there");
+        state.files[index] =
+            FileData { seen: bytes.clone(), durable: bytes, ..FileData::default() };
+    }
+
+    /// The names of all files.
+    pub fn file_names(&self) -> Vec<String> {
+        self.state.borrow().names.keys().cloned().collect()
     }
 
     /// Runs `future` to its end, performing operations as it waits for them.
@@ -467,7 +489,9 @@ impl State {
             }
             Request::Sync(index) => self.sync(index),
             Request::SyncFolder(folder) => {
-                self.sync_folder(&folder);
+                if !self.faults.has_lying_folders {
+                    self.sync_folder(&folder);
+                }
                 Ok(())
             }
             Request::Rename(from, to) => self.rename(from, to),
@@ -598,10 +622,15 @@ impl State {
             self.note_media_fault(index, offset, bytes.len());
         }
         self.place(index, offset, bytes);
-        if access == Access::Durable {
-            self.harden(index, offset, bytes.len());
+        match access {
+            Access::Durable if self.faults.has_lying_writes => Ok(()),
+            Access::Durable if self.faults.is_buffered => self.sync(index),
+            Access::Durable => {
+                self.harden(index, offset, bytes.len());
+                Ok(())
+            }
+            Access::Read | Access::Create => Ok(()),
         }
-        Ok(())
     }
 
     /// Puts bytes where reads see them and where a power cut may keep them.
@@ -700,8 +729,12 @@ impl State {
             }
         }
         self.names = self.durable_names.clone();
+        let named: BTreeSet<FileIndex> = self.names.values().copied().collect();
         for index in 0..self.files.len() {
-            self.lose_unsynced(index);
+            match named.contains(&index) {
+                true => self.lose_unsynced(index),
+                false => self.files[index] = FileData::default(),
+            }
         }
     }
 

@@ -1,0 +1,384 @@
+//! A lane: a journal on a disk, and the two tasks that keep it going.
+//!
+//! [`Lane::commit`] writes one frame after the other; [`Lane::keep_spare`] has the next file ready before it is
+//! needed, so that no commit waits for zeros to be written. Whatever leaves the server waits for the commit it
+//! depends on with [`Lane::durable`].
+//!
+//! What failed is never believed again. A frame that could not be written goes to a new file, once; a second failure
+//! stops the lane, and all that waits hears of it. A file whose write failed is not written to any more and is
+//! removed once it is not needed.
+//!
+//! When no spare file can be made, for want of space say, the lane [is short](Lane::shortage): messages should be
+//! refused, while the rest of the current file, which at that moment is a whole one, is there for deletes and purges.
+//!
+//! Not here yet: the checkpoint that lets [`Lane::retire`] be called; `store` is to do that.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+
+use super::disk::{Access, Disk, DiskBuffer};
+use super::journal::{CommitNumber, Journal, Next, Place, Position, RecordTooLarge};
+use super::journal_file::FileHeader;
+use super::recovery::{JournalPlace, Recovered};
+use crate::base::gate::Gate;
+use crate::base::limits::ZEROED_BYTES_AT_A_TIME;
+
+#[cfg(test)]
+mod simulation;
+
+/// Why a lane stopped: nothing that was not durable then ever is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStopped {
+    pub reason: String,
+}
+
+impl fmt::Display for LaneStopped {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "the store stopped: {}", self.reason)
+    }
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    TooLarge(RecordTooLarge),
+    Stopped(LaneStopped),
+}
+
+/// A journal file ready for use.
+struct Spare<F> {
+    number: u64,
+    file: F,
+}
+
+/// A file in use.
+struct Used {
+    number: u64,
+    /// A write to it failed.
+    is_bad: bool,
+}
+
+struct State<F> {
+    journal: Journal,
+    /// The file of the journal's place; none until the first is used.
+    file: Option<F>,
+    /// Files in use, the current one last.
+    used: VecDeque<Used>,
+    /// Files that are needed no more and can be used again, and those that only have to go.
+    reusable: Vec<u64>,
+    obsolete: Vec<u64>,
+    spare: Option<Spare<F>>,
+    next_file: u64,
+    /// Why no spare could be made, until one is.
+    shortage: Option<io::ErrorKind>,
+    stopped: Option<LaneStopped>,
+}
+
+/// A lane, driven by its tasks on one thread.
+pub struct Lane<D: Disk> {
+    disk: D,
+    place: JournalPlace,
+    state: RefCell<State<D::File>>,
+    /// The highest durable commit.
+    durable: Gate,
+    /// Count what the tasks have to look at.
+    records: Gate,
+    files: Gate,
+    spares: Gate,
+}
+
+impl<D: Disk> Lane<D> {
+    /// The position of a lane that has never been written to.
+    pub fn first_position(place: &JournalPlace) -> Position {
+        let place = Place { file: 0, offset: place.file_bytes };
+        Position { place, next: CommitNumber(1), previous: 0 }
+    }
+
+    /// Goes on where recovery ended, in a new file. The last commit is written once more, and not durable before:
+    /// what recovery read of it may be in the kernel's memory only, after a sync that failed.
+    ///
+    /// # Panics
+    /// There is damage: going on would bury it.
+    pub fn start(disk: D, place: JournalPlace, recovered: &Recovered) -> Self {
+        assert!(recovered.damage.is_empty(), "a damaged journal is not written to");
+        let used = |(number, _): &(u64, CommitNumber)| Used { number: *number, is_bad: false };
+        let state = State {
+            journal: Journal::resume(place.seed, place.file_bytes, recovered),
+            file: None,
+            used: recovered.files.iter().map(used).collect(),
+            reusable: Vec::new(),
+            obsolete: recovered.obsolete.iter().chain(&recovered.spares).copied().collect(),
+            spare: None,
+            next_file: recovered.highest_file + 1,
+            shortage: None,
+            stopped: None,
+        };
+        let durable = Gate::new();
+        durable.advance_to(state.journal.durable().0);
+        Self {
+            disk,
+            place,
+            state: RefCell::new(state),
+            durable,
+            records: Gate::new(),
+            files: Gate::new(),
+            spares: Gate::new(),
+        }
+    }
+
+    /// Adds a record to the next commit.
+    ///
+    /// # Errors
+    /// The record fits no file, or the lane stopped.
+    pub fn append(&self, parts: &[&[u8]]) -> Result<CommitNumber, Refused> {
+        let mut state = self.state.borrow_mut();
+        if let Some(stopped) = &state.stopped {
+            return Err(Refused::Stopped(stopped.clone()));
+        }
+        let commit = state.journal.append(parts).map_err(Refused::TooLarge)?;
+        drop(state);
+        self.records.advance_by(1);
+        Ok(commit)
+    }
+
+    /// Waits until a commit is durable.
+    ///
+    /// # Errors
+    /// The lane stopped before.
+    pub async fn durable(&self, commit: CommitNumber) -> Result<(), LaneStopped> {
+        self.durable.reached(commit.0).await;
+        let state = self.state.borrow();
+        match &state.stopped {
+            Some(stopped) if state.journal.durable() < commit => Err(stopped.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The highest durable commit.
+    pub fn durable_commit(&self) -> CommitNumber {
+        self.state.borrow().journal.durable()
+    }
+
+    /// The commit that all records appended so far are durable with.
+    pub fn last_commit(&self) -> CommitNumber {
+        self.state.borrow().journal.last()
+    }
+
+    /// True while more waits than the next write takes: publishers are to be paced.
+    pub fn is_crowded(&self) -> bool {
+        self.state.borrow().journal.is_crowded()
+    }
+
+    /// Why no further journal file can be made; messages should be refused meanwhile.
+    pub fn shortage(&self) -> Option<io::ErrorKind> {
+        self.state.borrow().shortage
+    }
+
+    pub fn stopped(&self) -> Option<LaneStopped> {
+        self.state.borrow().stopped.clone()
+    }
+
+    /// Files in use: what the next recovery reads.
+    pub fn file_count(&self) -> usize {
+        self.state.borrow().used.len()
+    }
+
+    /// The position before which all is durable, while nothing is being written.
+    pub fn position(&self) -> Option<Position> {
+        self.state.borrow().journal.position()
+    }
+
+    /// Files before `position` are needed no more: recovery will begin there, and that is durable.
+    pub fn retire(&self, position: Position) {
+        let mut state = self.state.borrow_mut();
+        while state.used.len() > 1 && state.used[0].number < position.place.file {
+            let used = state.used.pop_front().expect("there are two");
+            match used.is_bad {
+                true => state.obsolete.push(used.number),
+                false => state.reusable.push(used.number),
+            }
+        }
+        drop(state);
+        self.files.advance_by(1);
+    }
+
+    /// Tries again to make a spare file, where that failed before.
+    pub fn retry_spare(&self) {
+        self.files.advance_by(1);
+    }
+
+    /// Writes what is appended, until the lane stops. One task of the lane's thread.
+    pub async fn commit(&self) {
+        let mut has_failed = false;
+        loop {
+            let seen = self.records.value();
+            let next = self.state.borrow_mut().journal.next_write();
+            match next {
+                Next::Idle => self.records.reached(seen + 1).await,
+                Next::File => {
+                    let Some(spare) = self.next_spare().await else { return };
+                    if let Err(error) = self.use_file(spare).await
+                        && self.fail(&mut has_failed, &error)
+                    {
+                        return;
+                    }
+                }
+                Next::Write(place, buffer) => {
+                    let file = self.state.borrow().file.clone().expect("the journal has a file");
+                    let (result, buffer) = self.disk.write(&file, place.offset, buffer).await;
+                    let mut state = self.state.borrow_mut();
+                    match result {
+                        Ok(()) => {
+                            let durable = state.journal.written(buffer);
+                            drop(state);
+                            has_failed = false;
+                            self.durable.advance_to(durable.0);
+                        }
+                        Err(error) => {
+                            state.journal.write_failed(buffer);
+                            state.used.back_mut().expect("it is in use").is_bad = true;
+                            drop(state);
+                            if self.fail(&mut has_failed, &error) {
+                                return;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The spare file, once there is one; none where the lane stopped because there will be none.
+    async fn next_spare(&self) -> Option<Spare<D::File>> {
+        loop {
+            let seen = self.spares.value();
+            {
+                let mut state = self.state.borrow_mut();
+                if let Some(spare) = state.spare.take() {
+                    drop(state);
+                    self.files.advance_by(1);
+                    return Some(spare);
+                }
+                if let Some(shortage) = state.shortage {
+                    drop(state);
+                    self.stop(format!("no further journal file can be made: {shortage}"));
+                    return None;
+                }
+            }
+            self.spares.reached(seen + 1).await;
+        }
+    }
+
+    /// Begins a file: its first sector says what came before.
+    async fn use_file(&self, spare: Spare<D::File>) -> io::Result<()> {
+        let (first, previous) = self.state.borrow().journal.takes_over();
+        let header = FileHeader { number: spare.number, first, previous };
+        // Even a header whose write failed may be there after a power cut: the file counts as used.
+        self.state.borrow_mut().used.push_back(Used { number: spare.number, is_bad: false });
+        let header = header.encode(self.place.seed);
+        let result = self.disk.write(&spare.file, 0, header).await.0;
+        let mut state = self.state.borrow_mut();
+        match result {
+            Ok(()) => {
+                state.journal.use_file(spare.number);
+                state.file = Some(spare.file);
+            }
+            Err(_) => state.used.back_mut().expect("it is in use").is_bad = true,
+        }
+        result
+    }
+
+    /// Notes a failed write; true if it was the second in a row and the lane stopped.
+    fn fail(&self, has_failed: &mut bool, error: &io::Error) -> bool {
+        if *has_failed {
+            self.stop(format!("the journal cannot be written: {error}"));
+        }
+        std::mem::replace(has_failed, true)
+    }
+
+    fn stop(&self, reason: String) {
+        self.state.borrow_mut().stopped = Some(LaneStopped { reason });
+        self.durable.open_for_good();
+        self.files.open_for_good();
+    }
+
+    /// Keeps one file ready and removes those that are needed no more, until the lane stops. The lane's other task.
+    pub async fn keep_spare(&self) {
+        loop {
+            let seen = self.files.value();
+            if self.state.borrow().stopped.is_some() {
+                return;
+            }
+            self.remove_obsolete().await;
+            if self.state.borrow().spare.is_none() {
+                let made = self.make_spare().await;
+                let mut state = self.state.borrow_mut();
+                match made {
+                    Ok(spare) => {
+                        state.spare = Some(spare);
+                        state.shortage = None;
+                    }
+                    Err(error) => state.shortage = Some(error.kind()),
+                }
+                drop(state);
+                self.spares.advance_by(1);
+            }
+            self.files.reached(seen + 1).await;
+        }
+    }
+
+    async fn make_spare(&self) -> io::Result<Spare<D::File>> {
+        let (number, old) = {
+            let mut state = self.state.borrow_mut();
+            let number = state.next_file;
+            state.next_file += 1;
+            (number, state.reusable.pop())
+        };
+        let name = self.place.file_name(number);
+        let made = match old {
+            // Its frames are those of another number: none of them counts.
+            Some(old) => self.disk.rename(&self.place.file_name(old), &name).await,
+            None => self.zeroed(&name).await,
+        };
+        let opened = match made {
+            Ok(()) => match self.disk.sync_folder(&self.place.folder).await {
+                Ok(()) => self.disk.open(&name, Access::Durable).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(file) => Ok(Spare { number, file }),
+            Err(error) => {
+                // Under which name the old file stands is not known: both go.
+                self.state.borrow_mut().obsolete.extend(old.into_iter().chain([number]));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a file of zeros, durable but for its name.
+    async fn zeroed(&self, name: &str) -> io::Result<()> {
+        let file = self.disk.open(name, Access::Create).await?;
+        let mut offset = 0;
+        while offset < self.place.file_bytes {
+            let count = (self.place.file_bytes - offset).min(ZEROED_BYTES_AT_A_TIME as u64);
+            self.disk.write(&file, offset, DiskBuffer::zeroed(count as usize)).await.0?;
+            offset += count;
+        }
+        self.disk.sync(&file).await
+    }
+
+    /// Removes files that nothing needs. What cannot be removed is tried again another time.
+    async fn remove_obsolete(&self) {
+        let obsolete = std::mem::take(&mut self.state.borrow_mut().obsolete);
+        for number in obsolete {
+            let result = self.disk.remove(&self.place.file_name(number)).await;
+            if result.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+                self.state.borrow_mut().obsolete.push(number);
+            }
+        }
+    }
+}
