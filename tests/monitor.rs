@@ -16,9 +16,16 @@ mod tools;
 mod who;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Instant;
+
+use midge::base::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+use rustix::time::Timespec;
 
 use serde_json::Value;
 use support::raw_client::{Fill, RawClient};
@@ -786,14 +793,74 @@ fn pipelined_and_bodyless_requests_are_answered_in_order() {
         405
     );
     assert_eq!(Answer::parse(&exchange(monitored.http, b"\x16\x03\x01\x00\x00")).status, 400);
-    let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 10_000]].concat();
+    let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; HTTP_HEAD_BYTES_MAX]].concat();
     assert_eq!(Answer::parse(&exchange(monitored.http, &endless)).status, 431);
+    // What proxies and single sign-on add: nats-server takes a megabyte.
+    let cookie = "x".repeat(60 << 10);
+    let large = format!(
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: {cookie}\r\n\r\n"
+    );
+    assert_eq!(Answer::parse(&exchange(monitored.http, large.as_bytes())).status, 200);
+}
+
+/// Sends requests without an end and reads what comes, until the server closes.
+fn pipeline_without_end(address: SocketAddr) -> JoinHandle<usize> {
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let requests = b"GET /varz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
+        let (mut unsent, mut answers) = (Vec::new(), 0);
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            if unsent.is_empty() {
+                unsent.extend_from_slice(&requests);
+            }
+            match (&stream).write(&unsent) {
+                Ok(size) => drop(unsent.drain(..size)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return answers,
+            }
+            match (&stream).read(&mut chunk) {
+                Ok(0) => return answers,
+                Ok(size) => {
+                    answers += memchr::memmem::find_iter(&chunk[..size], b" 200 OK").count()
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut polled = [PollFd::new(&stream, PollFlags::IN)];
+                    // A second at most: then it is tried again.
+                    let _ = poll(&mut polled, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+                }
+                Err(_) => return answers,
+            }
+        }
+    })
+}
+
+#[test]
+fn a_connection_that_pipelines_without_end_stops_neither_the_port_nor_the_end_of_the_server() {
+    for signal in [Signal::TERM, Signal::INT, Signal::USR2] {
+        let mut monitored = Monitored::start("");
+        let greedy: Vec<_> = (0..3).map(|_| pipeline_without_end(monitored.http)).collect();
+        for _ in 0..20 {
+            assert_eq!(monitored.get("/healthz").status, 200);
+        }
+        monitored.server.signal(signal).unwrap();
+        let ended = monitored.server.wait_for_exit(WAIT_MAX);
+        assert!(ended.is_some(), "{signal:?} is not obeyed");
+        for greedy in greedy {
+            assert!(greedy.join().unwrap() > 0, "it was answered too");
+        }
+    }
 }
 
 fn resident_bytes(process: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
     let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
     pages * rustix::param::page_size() as u64
+}
+
+fn open_files(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
 }
 
 #[test]
@@ -803,7 +870,7 @@ fn half_sent_requests_hold_neither_memory_nor_the_port() {
     let monitored = Monitored::start("");
     monitored.json("/varz");
     let process = monitored.server.process_id();
-    let before = resident_bytes(process);
+    let (before, files_before) = (resident_bytes(process), open_files(process));
     let head = [b"GET /varz HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 7_000]].concat();
     let mut open = Vec::new();
     for index in 0..CLIENTS {
@@ -811,8 +878,12 @@ fn half_sent_requests_hold_neither_memory_nor_the_port() {
         // One that was driven out already may refuse the bytes.
         let _ = client.send(&head);
         open.push(client);
-        if index % 200 == 0 {
+        if index % 200 == 199 {
+            // It came last: by now all before it were accepted.
             assert_eq!(monitored.get("/healthz").status, 200);
+            let files = open_files(process);
+            let most = files_before + HTTP_CONNECTIONS_MAX + 1;
+            assert!(files <= most, "{files} open files after {index} clients");
         }
     }
     let grown = resident_bytes(process).saturating_sub(before);

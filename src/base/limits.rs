@@ -239,15 +239,35 @@ pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;
 /// hold millions. Enforced by the session when it closes.
 pub const CLOSED_SUBSCRIPTIONS_MAX: usize = 64;
 
+/// Bytes kept of closed connections for monitoring, over all shards: their names, subjects and queue groups are
+/// peers' choice. Past it the oldest are forgotten, however few they are. Enforced by `monitor::closed`.
+pub const CLOSED_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of them that one shard may keep where its share of the above is less. Enforced as above.
+pub const CLOSED_BYTES_PER_SHARD_MIN: usize = 1 << 20;
+
+/// Bytes kept of one of them. Past it its subscriptions are left out. Enforced as above.
+pub const CLOSED_CONNECTION_BYTES_MAX: usize = 512 << 10;
+const _: () = assert!(
+    (CLOSED_SUBSCRIPTIONS_MAX + 1) * 5 * CONTROL_LINE_BYTES_MAX / 4 < CLOSED_CONNECTION_BYTES_MAX
+        && CLOSED_CONNECTION_BYTES_MAX < CLOSED_BYTES_PER_SHARD_MIN,
+    "with control lines of the default length every connection is kept whole"
+);
+
 /// Connections or subscriptions that one monitoring task looks at before the shard goes on with its work:
 /// at some tens of nanoseconds each, well below a tenth of a millisecond. Enforced by `shard::snapshot`.
 pub const SNAPSHOT_ENTRIES_PER_TURN: usize = 256;
 
+/// Buckets of a client's table of subscriptions, or entries of cached lists, that one such task looks at: most of
+/// a table that was large once are empty, at about a nanosecond each. Enforced as above.
+pub const SNAPSHOT_LOOKS_PER_TURN: usize = 16 * SNAPSHOT_ENTRIES_PER_TURN;
+
 /// Connections described in full by one monitoring task: each takes a few allocations.
 pub const SNAPSHOT_DETAILS_PER_TURN: usize = 64;
 
-/// Cached subjects looked at for one shard's fan-out figures. Enforced by `shard::snapshot`.
-pub const SNAPSHOT_FANOUT_SUBJECTS_MAX: usize = 512;
+/// Cached subjects and their queue groups looked at for the fan-out figures of one account on one shard. Enforced
+/// by `Broker::fanout`.
+pub const SNAPSHOT_FANOUT_LOOKS_MAX: usize = 512;
 
 /// Messages that wait for one service of the server on one shard. Past it they are dropped and counted.
 /// Enforced by `broker::internal::Mailbox`.
@@ -276,15 +296,20 @@ pub const HELPER_NICE: i32 = 10;
 /// the answer is cut and says so. Enforced by the side that gathers.
 pub const MONITOR_ENTRIES_MAX: usize = 1 << 18;
 
+/// Bytes of the lists in one monitoring answer, as JSON: the texts of an entry are a peer's choice. Past it the
+/// answer is cut and says so. Enforced by the side that gathers.
+pub const MONITOR_ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// Accounts that `/metrics` shows one by one; a scrape must stay readable. Enforced by `monitor::metrics`,
 /// which says how many it left out.
 pub const METRICS_ACCOUNTS_MAX: usize = 1024;
 
-/// Bytes of one HTTP request head on the monitoring port. Enforced by `monitor::http`.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+/// Bytes of one HTTP request head on the monitoring port: room for the cookies and tokens that proxies and
+/// single sign-on add. Enforced by `protocol::http`.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Headers of one HTTP request. Enforced by `monitor::http`.
-pub const HTTP_HEADERS_MAX: usize = 64;
+/// Headers of one HTTP request. Enforced by `protocol::http`.
+pub const HTTP_HEADERS_MAX: usize = 256;
 
 /// Bytes of a request body that are read and thrown away to keep the connection; no endpoint wants one.
 /// Enforced by `monitor::http`.
@@ -293,6 +318,27 @@ pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
 /// Connections to the monitoring port. Past it the one that waits longest for a request is closed, so
 /// half-sent requests take neither memory nor the port. Enforced by `server::answers::http`.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Connections that the monitoring port accepts before those it has get their turn. Enforced by
+/// `server::answers::http`.
+pub const HTTP_ACCEPTS_PER_PASS: usize = 32;
+
+/// Bytes of one answer sent before others get their turn: a peer that reads as fast as we send must not keep
+/// the thread. Enforced by `server::answers::http`.
+pub const HTTP_SENT_PER_PASS_BYTES: usize = 1 << 20;
+
+/// Records of TLS taken from one monitoring connection in a row that bring no byte of a request. Enforced by
+/// `server::answers::stream`.
+pub const HTTP_IDLE_RECORDS_PER_PASS: usize = 16;
+
+/// Bytes of answers on the monitoring port that wait for their readers, of all connections together. Past it the
+/// connection is closed whose peer has taken nothing for longest. Enforced by `server::answers::http`.
+pub const HTTP_ANSWERS_BYTES_MAX: usize = 128 << 20;
+
+const _: () = assert!(
+    HTTP_ANSWERS_BYTES_MAX >= 2 * MONITOR_ANSWER_BYTES_MAX,
+    "a largest answer must fit beside another one"
+);
 
 /// Bytes of a journal's frame past which it takes no further record; one longer record makes a longer frame. Half a
 /// millisecond of a disk's time here: a frame that waits behind a full one waits no longer. Enforced by

@@ -57,30 +57,44 @@ impl Broker {
         })
     }
 
-    /// The fan-out of at most `subjects_max` cached subjects of an account.
-    pub fn fanout(&self, account: AccountId, subjects_max: usize) -> Fanout {
+    /// The fan-out of some cached subjects of an account, and how many subjects and queue groups were looked at for
+    /// it: at most `looks_max`. A subject with more groups counts with the first of them.
+    pub fn fanout(&self, account: AccountId, looks_max: usize) -> (Fanout, usize) {
         let mut fanout = Fanout::default();
-        let Some(state) = self.accounts.get(account.index()) else { return fanout };
-        for list in state.cache.values().take(subjects_max) {
-            let groups: usize = list.groups.iter().map(|group| group.members.len()).sum();
-            let reached = (list.plain.len() + groups) as u64;
+        let mut looks = 0;
+        let Some(state) = self.accounts.get(account.index()) else { return (fanout, looks) };
+        for list in state.cache.values() {
+            if looks == looks_max {
+                break;
+            }
+            looks += 1;
+            let groups = &list.groups[..list.groups.len().min(looks_max - looks)];
+            looks += groups.len();
+            let members: usize = groups.iter().map(|group| group.members.len()).sum();
+            let reached = (list.plain.len() + members) as u64;
             fanout.subjects += 1;
             fanout.total += reached;
             fanout.largest = fanout.largest.max(reached);
         }
-        fanout
+        (fanout, looks)
     }
 
-    /// Visits a client's subscriptions from the place an earlier walk gave, until `visit` says no. Gives the
-    /// place to go on from, or none at the end. A subscription that comes meanwhile may be missed.
+    /// Visits a client's subscriptions from the place an earlier walk gave, until `visit` says no or so many
+    /// buckets were looked at, full or empty. Gives the place to go on from, or none at the end. A subscription
+    /// that comes meanwhile may be missed.
     pub fn walk_subscriptions(
         &self,
         client: ClientKey,
         from: usize,
+        looks_left: &mut usize,
         mut visit: impl FnMut(&Rc<Subscription>) -> bool,
     ) -> Option<usize> {
         let table = &self.clients.get(client.index())?.subscriptions;
         for place in from..table.num_buckets() {
+            if *looks_left == 0 {
+                return Some(place);
+            }
+            *looks_left -= 1;
             if let Some(subscription) = table.get_bucket(place)
                 && !visit(subscription)
             {

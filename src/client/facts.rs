@@ -9,7 +9,7 @@ use crate::auth::authenticator::Login;
 use crate::auth::nkey::UserKey;
 use crate::auth::state::AuthState;
 use crate::base::ids::{ClientKey, ConnectionId};
-use crate::base::limits::CLOSED_SUBSCRIPTIONS_MAX;
+use crate::base::limits::{CLOSED_SUBSCRIPTIONS_MAX, SNAPSHOT_LOOKS_PER_TURN};
 use crate::config::auth_options::PermissionOptions;
 use crate::config::options::Options;
 use crate::net::listener::Peer;
@@ -164,7 +164,8 @@ impl ClientSession {
         let broker = self.context.broker.borrow();
         let mut last = Box::<LastSubscriptions>::default();
         last.count = broker.subscription_count(self.key);
-        broker.walk_subscriptions(self.key, 0, |subscription| {
+        let mut looks = SNAPSHOT_LOOKS_PER_TURN;
+        broker.walk_subscriptions(self.key, 0, &mut looks, |subscription| {
             last.kept.push(LastSubscription {
                 filter: subscription.filter().into(),
                 queue: subscription.queue().into(),

@@ -3,6 +3,7 @@
 //! One allocation each. Numbers come in groups of seven bits, the lowest first; texts with their length before
 //! them; moments in nanoseconds after others that are never later.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,68 @@ use std::time::{Duration, Instant};
 use super::snapshot::{
     ClosedConnection, ConnectionDetails, ConnectionNumbers, SubscriptionDetails, TlsDetails,
 };
+use crate::base::limits::CLOSED_CONNECTION_BYTES_MAX;
 use crate::protocol::nats::error::CloseReason;
 
-/// See the module's words.
+/// One of them.
 #[derive(Clone, Debug)]
 pub struct PackedConnection(Arc<[u8]>);
+
+/// Two counts before the bytes, and the pointer with its length.
+const PACKED_OVERHEAD: usize = 4 * size_of::<usize>();
+
+/// Closed connections that one shard remembers, the oldest first. Bounded in number and in bytes.
+#[derive(Debug, Default)]
+pub struct ClosedConnections {
+    list: VecDeque<PackedConnection>,
+    bytes: usize,
+}
+
+impl ClosedConnections {
+    /// Remembers one more, and forgets the oldest until what is left is within the bounds. One that is too large by
+    /// itself is remembered without its subscriptions, or not at all.
+    pub fn remember(
+        &mut self,
+        mut closed: ClosedConnection,
+        epoch: Instant,
+        count_max: usize,
+        bytes_max: usize,
+    ) {
+        let mut packed = PackedConnection::pack(&closed, epoch);
+        if packed.size() > CLOSED_CONNECTION_BYTES_MAX {
+            closed.details.subscription_list.clear();
+            packed = PackedConnection::pack(&closed, epoch);
+        }
+        if packed.size() <= CLOSED_CONNECTION_BYTES_MAX {
+            self.bytes += packed.size();
+            self.list.push_back(packed);
+        }
+        while self.list.len() > count_max || self.bytes > bytes_max {
+            let Some(oldest) = self.list.pop_front() else { break };
+            self.bytes -= oldest.size();
+        }
+        self.check_invariants();
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &PackedConnection> {
+        self.list.iter()
+    }
+
+    /// The bytes counted are those held. Looks at the two ends only: it runs at each end of a connection.
+    fn check_invariants(&self) {
+        let ends = self.list.front().into_iter().chain(self.list.back());
+        debug_assert!(ends.map(PackedConnection::size).max().unwrap_or(0) <= self.bytes);
+        debug_assert!(!self.list.is_empty() || self.bytes == 0);
+    }
+}
 
 /// TLS versions as they are packed; 0 stands for none.
 const TLS_VERSIONS: [&str; 3] = ["", "1.2", "1.3"];
@@ -74,9 +132,9 @@ impl PackedConnection {
         ClosedConnection { details, stopped, reason }
     }
 
-    /// Bytes.
+    /// Bytes of its allocation and of its place in a list.
     pub fn size(&self) -> usize {
-        self.0.len()
+        self.0.len() + PACKED_OVERHEAD
     }
 }
 
@@ -264,6 +322,60 @@ mod tests {
         let epoch = Instant::now();
         let address = Some(("10.0.0.1".parse().unwrap(), 50_000));
         let size = PackedConnection::pack(&closed(address, epoch), epoch).size();
-        assert!(size <= 112, "{size}: ten thousand are remembered");
+        assert!(size <= 112 + PACKED_OVERHEAD, "{size}: ten thousand are remembered");
+    }
+
+    /// Subjects as long as a control line lets them be.
+    fn greedy(epoch: Instant, subscriptions: usize, subject_bytes: usize) -> ClosedConnection {
+        let mut greedy = closed(None, epoch);
+        let long = SubscriptionDetails {
+            subject: "x".repeat(subject_bytes),
+            ..greedy.details.subscription_list[0].clone()
+        };
+        greedy.details.subscription_list = vec![long; subscriptions];
+        greedy
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_bytes_too() {
+        let epoch = Instant::now();
+        let one = PackedConnection::pack(&greedy(epoch, 64, 4000), epoch).size();
+        for (bytes_max, kept) in [(3 * one - 1, 2), (3 * one, 3), (3 * one + 1, 3)] {
+            let mut all = ClosedConnections::default();
+            for _ in 0..10 {
+                all.remember(greedy(epoch, 64, 4000), epoch, 10_000, bytes_max);
+                assert!(all.iter().map(PackedConnection::size).sum::<usize>() <= bytes_max);
+            }
+            assert_eq!((all.len(), all.bytes), (kept, kept * one), "{bytes_max}");
+            // Small ones drive them out one by one.
+            let small = closed(None, epoch);
+            let size = PackedConnection::pack(&small, epoch).size();
+            all.remember(small, epoch, 10_000, bytes_max);
+            assert_eq!(all.bytes, (all.len() - 1) * one + size);
+        }
+        let mut all = ClosedConnections::default();
+        for _ in 0..10 {
+            all.remember(closed(None, epoch), epoch, 4, usize::MAX);
+        }
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn one_that_is_too_large_by_itself_is_remembered_without_its_subscriptions() {
+        let epoch = Instant::now();
+        let mut all = ClosedConnections::default();
+        let overhead = PackedConnection::pack(&greedy(epoch, 1, 1 << 14), epoch).size() - (1 << 14);
+        for (size, subscriptions) in [
+            (CLOSED_CONNECTION_BYTES_MAX - overhead, 1),
+            (CLOSED_CONNECTION_BYTES_MAX - overhead + 1, 0),
+        ] {
+            all.remember(greedy(epoch, 1, size), epoch, 10, usize::MAX);
+            let last = all.list.back().unwrap().unpack(epoch);
+            assert_eq!(last.details.subscription_list.len(), subscriptions);
+        }
+        let mut long_name = closed(None, epoch);
+        long_name.details.name = "x".repeat(CLOSED_CONNECTION_BYTES_MAX);
+        all.remember(long_name, epoch, 10, usize::MAX);
+        assert_eq!(all.len(), 2);
     }
 }

@@ -462,16 +462,43 @@ fn report(
     }
 }
 
-/// Drops what would make the answer's subscription lists too long together; says whether it did.
-pub fn cut_subscriptions(described: &mut [Described], entries_max: usize) -> bool {
-    let mut left = entries_max;
-    let mut cut = false;
+impl Described {
+    fn details(&self) -> &ConnectionDetails {
+        match self {
+            Self::Open(details) => details,
+            Self::Closed(closed) => &closed.details,
+        }
+    }
+
+    fn list(&mut self) -> &mut Vec<SubscriptionDetails> {
+        match self {
+            Self::Open(details) => &mut details.subscription_list,
+            Self::Closed(closed) => &mut closed.details.subscription_list,
+        }
+    }
+}
+
+/// Leaves out what would make the answer too long, from the end of the list: first connections, then subscriptions
+/// of those that stay. Says whether there was such.
+pub fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max: usize) -> bool {
+    let mut bytes_left = bytes_max;
+    let mut take = |bytes: usize| {
+        let left = bytes_left.checked_sub(bytes);
+        bytes_left = left.unwrap_or(bytes_left);
+        left.is_some()
+    };
+    let connections = described.len();
+    let fitting = described.iter().take_while(|one| take(one.details().answer_bytes())).count();
+    described.truncate(fitting);
+    let mut entries_left = entries_max;
+    let mut cut = fitting < connections;
     for one in described {
-        let Described::Open(details) = one else { continue };
-        let list: &mut Vec<SubscriptionDetails> = &mut details.subscription_list;
-        cut |= list.len() > left;
-        list.truncate(left);
-        left -= list.len();
+        let list = one.list();
+        let fitting = list.iter().take(entries_left).take_while(|one| take(one.answer_bytes()));
+        let fitting = fitting.count();
+        cut |= fitting < list.len();
+        list.truncate(fitting);
+        entries_left -= fitting;
     }
     cut
 }
@@ -530,6 +557,46 @@ mod tests {
         };
         let row = |id| Listed::Open { shard: 0, place: id as usize, numbers: numbers(id) };
         (1..=count).map(row).collect()
+    }
+
+    #[test]
+    fn an_answer_is_cut_from_its_end_where_it_grows_too_long() {
+        let described = |subscriptions: usize| {
+            let Listed::Open { numbers, .. } = rows(1)[0] else { panic!("an open one") };
+            let one = SubscriptionDetails {
+                connection: 1,
+                subject: "a\n\"".into(),
+                queue: String::new(),
+                sid: "1".into(),
+                delivered: 0,
+                max: 0,
+            };
+            Described::Open(Box::new(ConnectionDetails {
+                numbers,
+                address: None,
+                name: "x".repeat(100),
+                lang: String::new(),
+                version: String::new(),
+                account: "A".into(),
+                user: String::new(),
+                tls: None,
+                subscription_list: vec![one; subscriptions],
+            }))
+        };
+        let lengths = |entries_max: usize, bytes_max: usize| {
+            let mut all = vec![described(3), described(3)];
+            let cut = fit(&mut all, entries_max, bytes_max);
+            let lists = all.iter().map(|one| one.details().subscription_list.len());
+            (lists.collect::<Vec<_>>(), cut)
+        };
+        let connection = described(0).details().answer_bytes();
+        let subscription = described(1).details().subscription_list[0].answer_bytes();
+        let whole = 2 * connection + 6 * subscription;
+        assert_eq!(lengths(6, whole), (vec![3, 3], false));
+        assert_eq!(lengths(6, whole - 1), (vec![3, 2], true));
+        assert_eq!(lengths(4, whole), (vec![3, 1], true));
+        assert_eq!(lengths(6, 2 * connection), (vec![0, 0], true));
+        assert_eq!(lengths(6, 2 * connection - 1).0.len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as a monitoring port needs it: request heads in, whole answers out.
+//! HTTP/1.1 as far as a monitoring port needs it: which request heads are allowed, and whole answers out.
 //!
 //! Bounds: a head of `HTTP_HEAD_BYTES_MAX` with `HTTP_HEADERS_MAX` headers, a body that is thrown away of
 //! `HTTP_BODY_BYTES_MAX`. Anything else ends the connection with the status that says why.
@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::base::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::monitor::query::{Query, unescape};
 use crate::monitor::text;
+use crate::protocol::http::{Head, HeadError, HeadLimits, HeadReader};
 
 /// One request, its body already thrown away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,30 +47,41 @@ impl Refused {
     }
 }
 
+impl From<HeadError> for Refused {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed => Self::Malformed,
+            HeadError::TooLarge => Self::HeadTooLarge,
+        }
+    }
+}
+
+const HEAD_LIMITS: HeadLimits =
+    HeadLimits { bytes_max: HTTP_HEAD_BYTES_MAX, headers_max: HTTP_HEADERS_MAX };
+
 /// Bytes of one connection on their way to requests.
 #[derive(Debug, Default)]
 pub struct RequestReader {
-    bytes: Vec<u8>,
+    heads: HeadReader,
     /// Body bytes still to be thrown away.
     skip: usize,
 }
 
 impl RequestReader {
-    pub fn push(&mut self, mut bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
-        bytes = &bytes[skipped..];
-        self.bytes.extend_from_slice(bytes);
+        self.heads.push(&bytes[skipped..]);
     }
 
-    /// Whether part of a request has come.
+    /// Part of a request has come.
     pub fn is_half_way(&self) -> bool {
-        self.skip > 0 || !self.bytes.is_empty()
+        self.skip > 0 || self.heads.held() > 0
     }
 
     /// Bytes held; the caller reads no further while there is more than a head.
     pub fn held(&self) -> usize {
-        self.bytes.len()
+        self.heads.held()
     }
 
     /// The next whole request.
@@ -80,89 +92,43 @@ impl RequestReader {
         if self.skip > 0 {
             return Ok(None);
         }
-        let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-        let mut parsed = httparse::Request::new(&mut headers);
-        let looked_at = &self.bytes[..self.bytes.len().min(HTTP_HEAD_BYTES_MAX)];
-        let head_size = match parsed.parse(looked_at) {
-            Ok(httparse::Status::Complete(size)) => size,
-            Ok(httparse::Status::Partial) if self.bytes.len() >= HTTP_HEAD_BYTES_MAX => {
-                return Err(Refused::HeadTooLarge);
-            }
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => return Err(Refused::HeadTooLarge),
-            Err(_) => return Err(Refused::Malformed),
-        };
-        let (request, body_size) = understand(&parsed)?;
-        if body_size > HTTP_BODY_BYTES_MAX {
-            return Err(Refused::BodyTooLarge);
-        }
-        let here = body_size.min(self.bytes.len() - head_size);
-        self.skip = body_size - here;
-        self.bytes.drain(..head_size + here);
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
-        }
+        let Some(head) = self.heads.next_head(HEAD_LIMITS)? else { return Ok(None) };
+        let (request, body_size) = understand(&head)?;
+        self.skip = body_size - self.heads.discard(body_size);
         Ok(Some(request))
     }
 }
 
-/// The request of a parsed head, and the size of the body that follows it.
-fn understand(parsed: &httparse::Request<'_, '_>) -> Result<(Request, usize), Refused> {
-    let head_only = match parsed.method {
-        Some("GET") => false,
-        Some("HEAD") => true,
+/// The request of a head, and the size of the body that follows it.
+fn understand(head: &Head) -> Result<(Request, usize), Refused> {
+    let head_only = match head.method.as_str() {
+        "GET" => false,
+        "HEAD" => true,
         _ => return Err(Refused::Method),
     };
-    let is_modern = parsed.version == Some(1);
-    let mut keep_alive = is_modern;
-    let mut body_size: Option<usize> = None;
-    let mut hosts = 0;
-    for header in parsed.headers.iter() {
-        let name = header.name;
-        if name.eq_ignore_ascii_case("connection") {
-            for token in header.value.split(|byte| *byte == b',') {
-                let token = token.trim_ascii();
-                if token.eq_ignore_ascii_case(b"close") {
-                    keep_alive = false;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") && !is_modern {
-                    keep_alive = true;
-                }
-            }
-        } else if name.eq_ignore_ascii_case("content-length") {
-            let digits = header.value;
-            // Go's and ours: digits only, and two that differ are an attack.
-            if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-                return Err(Refused::Malformed);
-            }
-            let size = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-            let size = size.ok_or(Refused::BodyTooLarge)?;
-            if body_size.is_some_and(|earlier| earlier != size) {
-                return Err(Refused::Malformed);
-            }
-            body_size = Some(size);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(Refused::TransferEncoding);
-        } else if name.eq_ignore_ascii_case("host") {
-            hosts += 1;
-        }
+    if head.all("transfer-encoding").next().is_some() {
+        return Err(Refused::TransferEncoding);
     }
-    if hosts > 1 {
-        return Err(Refused::Malformed);
+    let body_size = usize::try_from(head.content_length()?).unwrap_or(usize::MAX);
+    match head.all("host").count() {
+        0 if head.is_modern => return Err(Refused::MissingHost),
+        0 | 1 => {}
+        _ => return Err(Refused::Malformed),
     }
-    if is_modern && hosts == 0 {
-        return Err(Refused::MissingHost);
-    }
-    let target = parsed.path.unwrap_or("/");
     // A proxy may send the whole URL.
-    let target = match target.split_once("://") {
+    let target = match head.target.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').map_or("/", |start| &rest[start..]),
-        _ => target,
+        _ => &head.target,
     };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = unescape(path, false).filter(|path| path.starts_with('/'));
     let path = path.ok_or(Refused::Malformed)?;
-    let request = Request { head_only, path, query: Query::parse(query), keep_alive };
-    Ok((request, body_size.unwrap_or(0)))
+    if body_size > HTTP_BODY_BYTES_MAX {
+        return Err(Refused::BodyTooLarge);
+    }
+    let request =
+        Request { head_only, path, query: Query::parse(query), keep_alive: head.keeps_alive() };
+    Ok((request, body_size))
 }
 
 /// One answer.

@@ -7,7 +7,8 @@ use crate::base::histogram::Durations;
 use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
 
-/// The numbers of one shard. Filling it costs the same whatever the number of connections.
+/// The numbers of one shard. Filling it costs the same whatever the number of connections; its tables are asked for
+/// part by part.
 #[derive(Clone, Debug, Default)]
 pub struct ShardSummary {
     pub shard: usize,
@@ -39,6 +40,15 @@ pub struct ShardSummary {
     pub system_dropped: u64,
     /// In the order of account ids; `names` of `AccountTotals` come from the configuration.
     pub tables_by_account: Vec<TableSummary>,
+}
+
+impl ShardSummary {
+    pub fn set_tables(&mut self, tables: Vec<TableSummary>) {
+        self.table = TableSummary::default();
+        tables.iter().for_each(|one| self.table.add(one));
+        self.subscriptions = self.table.subscriptions;
+        self.tables_by_account = tables;
+    }
 }
 
 /// Operations handed to the shard's driver, each as submitted and completed.
@@ -129,6 +139,37 @@ pub struct ConnectionDetails {
     pub subscription_list: Vec<SubscriptionDetails>,
 }
 
+/// Bytes of a connection's entry in an answer beside its texts, at most: names of fields, numbers, times and blanks.
+const CONNECTION_ANSWER_BYTES: usize = 1024;
+
+/// The same of a subscription.
+const SUBSCRIPTION_ANSWER_BYTES: usize = 192;
+
+/// Bytes of a text in JSON, at most.
+fn text_answer_bytes(text: &str) -> usize {
+    let escaped = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f);
+    text.len() + 5 * text.as_bytes().iter().filter(|byte| escaped(byte)).count()
+}
+
+impl ConnectionDetails {
+    /// Bytes of its entry in an answer, at most, without its subscriptions.
+    pub fn answer_bytes(&self) -> usize {
+        let Self { name, lang, version, account, user, tls, .. } = self;
+        let texts: usize =
+            [name, lang, version, user].map(|text| text_answer_bytes(text)).iter().sum();
+        let certificates = tls.as_ref().map_or(0, |tls| tls.peer_certificates.len());
+        CONNECTION_ANSWER_BYTES * (1 + certificates) + texts + 2 * text_answer_bytes(account)
+    }
+}
+
+impl SubscriptionDetails {
+    /// Bytes of its entry in an answer, at most.
+    pub fn answer_bytes(&self) -> usize {
+        let texts = [&self.subject, &self.queue, &self.sid].map(|text| text_answer_bytes(text));
+        SUBSCRIPTION_ANSWER_BYTES + texts.iter().sum::<usize>()
+    }
+}
+
 /// What a connection's TLS agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsDetails {
@@ -214,4 +255,6 @@ pub struct Gathered<T> {
     /// By shard; a shard that was late has none.
     pub answers: Vec<(usize, T)>,
     pub late_shards: Vec<usize>,
+    /// There was more than there is room for.
+    pub cut: bool,
 }

@@ -26,6 +26,31 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// The pause after a listener was readable and had no connection.
 const READABLE_FOR_NOTHING: Duration = Duration::from_millis(1);
 
+/// How long to wait after accepting failed, which it does again at once where descriptors are out: from ten
+/// milliseconds, twice as long each time, to a second. Source: nats-server server/server.go acceptError.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptPause(Duration);
+
+impl Default for AcceptPause {
+    fn default() -> Self {
+        Self(Duration::from_millis(10))
+    }
+}
+
+impl AcceptPause {
+    /// How long to wait now.
+    pub fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(Duration::from_secs(1));
+        now
+    }
+
+    /// A connection was accepted.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// An accepted socket, not yet known to the runtime.
 pub struct Accepted {
     pub stream: StdTcpStream,
@@ -194,7 +219,7 @@ impl Listener {
         stopped: impl Fn() -> bool,
         polls: &OperationCount,
     ) {
-        let mut pause = Duration::from_millis(10);
+        let mut pause = AcceptPause::default();
         loop {
             // A listener that was stopped is readable too; the accept then says why.
             polls.submit();
@@ -206,7 +231,7 @@ impl Listener {
             for index in 0..ACCEPTS_PER_TURN {
                 match self.accept() {
                     Ok(socket) => {
-                        pause = Duration::from_millis(10);
+                        pause.reset();
                         accepted(socket);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -220,8 +245,7 @@ impl Listener {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         failed(error);
-                        crate::net::runtime::sleep(pause).await;
-                        pause = (pause * 2).min(Duration::from_secs(1));
+                        crate::net::runtime::sleep(pause.next()).await;
                         break;
                     }
                 }
@@ -282,5 +306,14 @@ mod tests {
             (peer.host().as_str(), peer.address().as_str()),
             ("2001:db8::7", "[2001:db8::7]:5")
         );
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second_and_begin_again_after_a_success() {
+        let mut pause = AcceptPause::default();
+        let pauses: Vec<u128> = (0..9).map(|_| pause.next().as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        pause.reset();
+        assert_eq!(pause.next().as_millis(), 10);
     }
 }

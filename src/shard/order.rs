@@ -10,7 +10,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::Shard;
-use super::snapshot::{Page, SubscriptionFilter, SubscriptionPlace};
+use super::snapshot::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
 use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ConnectionId, LoginId};
@@ -19,7 +19,7 @@ use crate::config::options::Options;
 use crate::monitor::closed::PackedConnection;
 use crate::monitor::snapshot::{
     AccountTotals, ConnectionDetails, ConnectionFilter, ConnectionRow, ShardSummary,
-    SubscriptionDetails,
+    SubscriptionDetails, TableSummary,
 };
 use crate::net::listener::Accepted;
 use crate::net::tls_config::TlsServer;
@@ -69,9 +69,12 @@ pub enum ShardOrder {
     AnnounceTo(ConnectionId, Reply<Option<bool>>),
     /// Shows that the shard answers.
     Alive(Reply<()>),
-    Summary {
+    Summary(Reply<ShardSummary>),
+    /// Tells of the tables of accounts, in the order of their ids.
+    Tables {
         with_fanout: bool,
-        answer: Reply<ShardSummary>,
+        from: usize,
+        answer: Reply<Page<TableSummary>>,
     },
     Connections {
         filter: Arc<ConnectionFilter>,
@@ -81,9 +84,14 @@ pub enum ShardOrder {
     /// Describes connections, named by place and number; `from` is an index into `wanted`.
     Details {
         wanted: Arc<[(usize, u64)]>,
-        subscriptions_max: usize,
         from: usize,
         answer: Reply<Page<ConnectionDetails>>,
+    },
+    /// Lists the subscriptions of such connections.
+    Lists {
+        wanted: Arc<[(usize, u64)]>,
+        from: ListPlace,
+        answer: Reply<Page<SubscriptionDetails, ListPlace>>,
     },
     Subscriptions {
         filter: Arc<SubscriptionFilter>,
@@ -95,8 +103,8 @@ pub enum ShardOrder {
         answer: Reply<Page<PackedConnection>>,
     },
     Accounts {
-        from: usize,
-        answer: Reply<Page<(String, AccountTotals)>>,
+        from: AccountPlace,
+        answer: Reply<Page<(String, AccountTotals), AccountPlace>>,
     },
 }
 
@@ -147,13 +155,17 @@ impl ShardOrder {
             Self::Kick(connection, answer) => answer.give(shard.kick(connection)),
             Self::AnnounceTo(connection, answer) => answer.give(shard.announce_to(connection)),
             Self::Alive(answer) => answer.give(()),
-            Self::Summary { with_fanout, answer } => answer.give(shard.summary(with_fanout)),
+            Self::Summary(answer) => answer.give(shard.summary()),
+            Self::Tables { with_fanout, from, answer } => {
+                answer.give(shard.table_page(with_fanout, from));
+            }
             Self::Connections { filter, from, answer } => {
                 answer.give(shard.connection_page(&filter, from));
             }
-            Self::Details { wanted, subscriptions_max, from, answer } => {
-                answer.give(shard.details_page(&wanted, subscriptions_max, from));
+            Self::Details { wanted, from, answer } => {
+                answer.give(shard.details_page(&wanted, from));
             }
+            Self::Lists { wanted, from, answer } => answer.give(shard.list_page(&wanted, from)),
             Self::Subscriptions { filter, from, answer } => {
                 answer.give(shard.subscription_page(&filter, from));
             }

@@ -2,14 +2,17 @@
 //! than the `SNAPSHOT_*` limits say, gives the place to go on from, and lets the shard work in between.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
+use hashbrown::HashMap;
+
 use super::Shard;
-use crate::base::ids::AccountId;
+use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{
-    SNAPSHOT_DETAILS_PER_TURN, SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_SUBJECTS_MAX,
+    CLOSED_BYTES_MAX, CLOSED_BYTES_PER_SHARD_MIN, SNAPSHOT_DETAILS_PER_TURN,
+    SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_TURN,
 };
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
@@ -17,7 +20,7 @@ use crate::broker::outbox::OutboxTotals;
 use crate::broker::subscription::Subscription;
 use crate::client::facts::{LastSubscription, SessionFacts};
 use crate::client::session::ClientSession;
-use crate::monitor::closed::PackedConnection;
+use crate::monitor::closed::{ClosedConnections, PackedConnection};
 use crate::monitor::snapshot::{
     AccountTotals, ClosedConnection, ConnectionDetails, ConnectionFilter, ConnectionNumbers,
     ConnectionRow, LaneSummary, OperationTotals, ShardSummary, SubscriptionDetails, TableSummary,
@@ -35,9 +38,9 @@ pub struct Recorded {
     pub turns: Cell<u64>,
     /// As of the last tick: all pending bytes, and those of the connection with most.
     pub pending_bytes: Cell<(u64, u64)>,
-    closed: RefCell<VecDeque<PackedConnection>>,
+    closed: RefCell<ClosedConnections>,
     /// Of connections that ended.
-    closed_totals: RefCell<BTreeMap<String, AccountTotals>>,
+    closed_totals: RefCell<ClosedTotals>,
 }
 
 impl Recorded {
@@ -53,6 +56,24 @@ impl Recorded {
     }
 }
 
+/// What connections that ended did, by account. Accounts only come: a place in the list stays what it is.
+#[derive(Default)]
+struct ClosedTotals {
+    list: Vec<(String, AccountTotals)>,
+    places: HashMap<String, usize>,
+}
+
+impl ClosedTotals {
+    fn add(&mut self, account: &str, totals: &AccountTotals) {
+        let Self { list, places } = self;
+        let place = places.entry_ref(account).or_insert_with(|| {
+            list.push((account.to_owned(), AccountTotals::default()));
+            list.len() - 1
+        });
+        list[*place].1.add(totals);
+    }
+}
+
 /// A part of a list with the place to go on from; none = that was the end.
 #[derive(Clone, Debug)]
 pub struct Page<T, P = usize> {
@@ -65,6 +86,21 @@ pub struct Page<T, P = usize> {
 pub struct SubscriptionPlace {
     connection: usize,
     bucket: usize,
+}
+
+/// How far the lists of some connections' subscriptions got.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListPlace {
+    /// In the list of connections that are asked for.
+    index: usize,
+    bucket: usize,
+}
+
+/// How far a walk for the accounts' totals got: first what ended connections did, then the open ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccountPlace {
+    closed: usize,
+    connection: usize,
 }
 
 /// Which subscriptions are asked for.
@@ -91,6 +127,47 @@ impl SubscriptionFilter {
         self.subject.as_ref().is_none_or(reached)
             && self.overlaps.as_ref().is_none_or(overlaps)
             && self.within.as_ref().is_none_or(within)
+    }
+}
+
+/// What one turn may still look at.
+struct Slice {
+    entries_left: usize,
+    looks_left: usize,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { entries_left: SNAPSHOT_ENTRIES_PER_TURN, looks_left: SNAPSHOT_LOOKS_PER_TURN }
+    }
+}
+
+impl Slice {
+    /// False when the turn is over.
+    fn take_entry(&mut self) -> bool {
+        let may = self.entries_left > 0 && self.looks_left > 0;
+        self.entries_left -= usize::from(may);
+        may
+    }
+
+    /// Visits a client's subscriptions from a bucket on as far as the turn reaches; gives the bucket to go on from,
+    /// or none at the end.
+    fn walk(
+        &mut self,
+        broker: &Broker,
+        client: ClientKey,
+        from: usize,
+        mut visit: impl FnMut(&Subscription),
+    ) -> Option<usize> {
+        let Self { entries_left, looks_left } = self;
+        if *entries_left == 0 {
+            return Some(from);
+        }
+        broker.walk_subscriptions(client, from, looks_left, |subscription| {
+            visit(subscription);
+            *entries_left -= 1;
+            *entries_left > 0
+        })
     }
 }
 
@@ -169,43 +246,49 @@ fn account_totals(facts: &SessionFacts<'_>, slow: bool) -> AccountTotals {
     }
 }
 
-fn table_summary(broker: &Broker, account: AccountId, with_fanout: bool) -> TableSummary {
-    let counts = broker.table_counts(account);
-    let fanout = match with_fanout {
-        true => broker.fanout(account, SNAPSHOT_FANOUT_SUBJECTS_MAX),
-        false => Default::default(),
-    };
-    TableSummary {
-        subscriptions: counts.subscriptions,
-        cached: counts.cached,
-        inserts: counts.inserts,
-        removes: counts.removes,
-        matches: counts.matches,
-        cache_hits: counts.cache_hits,
-        fanout_subjects: fanout.subjects,
-        fanout_total: fanout.total,
-        fanout_largest: fanout.largest,
+/// What the tables of some accounts did, from an account's id on.
+fn table_page(broker: &Broker, with_fanout: bool, from: usize) -> Page<TableSummary> {
+    let mut items = Vec::new();
+    let mut looks = 0;
+    let mut next = from;
+    let count = broker.account_count();
+    while next < count && items.len() < SNAPSHOT_ENTRIES_PER_TURN && looks < SNAPSHOT_LOOKS_PER_TURN
+    {
+        let account = AccountId(u32::try_from(next).expect("ids of accounts fit"));
+        let counts = broker.table_counts(account);
+        let (fanout, looked) = match with_fanout {
+            true => broker.fanout(account, SNAPSHOT_FANOUT_LOOKS_MAX),
+            false => Default::default(),
+        };
+        looks += looked;
+        next += 1;
+        items.push(TableSummary {
+            subscriptions: counts.subscriptions,
+            cached: counts.cached,
+            inserts: counts.inserts,
+            removes: counts.removes,
+            matches: counts.matches,
+            cache_hits: counts.cache_hits,
+            fanout_subjects: fanout.subjects,
+            fanout_total: fanout.total,
+            fanout_largest: fanout.largest,
+        });
     }
+    Page { items, next: (next < count).then_some(next) }
 }
 
 impl Shard {
-    /// The numbers of this shard; with the fan-out of cached subjects only when asked for.
-    pub fn summary(&self, with_fanout: bool) -> ShardSummary {
+    /// The numbers of this shard, without those of its tables: see `table_page`.
+    pub fn summary(&self) -> ShardSummary {
         let broker = self.broker.borrow();
         let (counters, depth) = (self.mesh.counters(), self.mesh.depth());
         let totals = &self.recorded.outboxes;
-        let tables: Vec<TableSummary> = (0..broker.account_count())
-            .map(|index| table_summary(&broker, AccountId(index as u32), with_fanout))
-            .collect();
-        let mut table = TableSummary::default();
-        tables.iter().for_each(|one| table.add(one));
         let (pending_bytes, pending_bytes_largest) = self.recorded.pending_bytes.get();
         let clients = &self.clients.counters;
         let operations = &self.connections.operations;
         ShardSummary {
             shard: self.id.index(),
             connections: self.connection_count(),
-            subscriptions: table.subscriptions,
             in_messages: clients.in_messages.get(),
             in_bytes: clients.in_bytes.get(),
             out_messages: totals.messages.get(),
@@ -235,11 +318,16 @@ impl Shard {
                 waiting_interest: depth.notes,
                 staged_bytes: depth.staged_bytes,
             },
-            table,
             queue_members_gone: broker.counters.queue_members_gone,
             system_dropped: self.system_dropped(),
-            tables_by_account: tables,
+            ..ShardSummary::default()
         }
+    }
+
+    /// The tables of accounts from this id on, in the order of ids; with the fan-out of cached subjects only when
+    /// asked for.
+    pub fn table_page(&self, with_fanout: bool, from: usize) -> Page<TableSummary> {
+        table_page(&self.broker.borrow(), with_fanout, from)
     }
 
     /// The connections from `from` on that pass the filter.
@@ -261,42 +349,57 @@ impl Shard {
         Page { items, next }
     }
 
-    /// Describes the connections at these places, as far as they are still the ones named; at most so many
-    /// subscriptions of each. `from` and the place to go on from are indexes into `wanted`.
-    pub fn details_page(
-        &self,
-        wanted: &[(usize, u64)],
-        subscriptions_max: usize,
-        from: usize,
-    ) -> Page<ConnectionDetails> {
+    /// Describes the connections at these places, as far as they are still the ones named, without their
+    /// subscriptions. `from` and the place to go on from are indexes into `wanted`.
+    pub fn details_page(&self, wanted: &[(usize, u64)], from: usize) -> Page<ConnectionDetails> {
         let broker = self.broker.borrow();
         let registry = self.registry.borrow();
         let now = Instant::now();
         let mut items = Vec::new();
-        let (mut visited, mut copied) = (0, 0);
-        for (place, id) in &wanted[from.min(wanted.len())..] {
-            if visited == SNAPSHOT_DETAILS_PER_TURN || copied >= SNAPSHOT_ENTRIES_PER_TURN {
-                break;
+        let end = wanted.len().min(from.saturating_add(SNAPSHOT_DETAILS_PER_TURN));
+        for (place, id) in wanted.get(from..end).unwrap_or_default() {
+            let Some(entry) = registry.get(*place) else { continue };
+            let session = entry.session.borrow();
+            if session.id.0 == *id && !session.is_detached() {
+                let facts = session.facts(now);
+                items.push(details(&facts, broker.subscription_count(facts.key)));
             }
-            visited += 1;
+        }
+        Page { items, next: (end < wanted.len()).then_some(end) }
+    }
+
+    /// The subscriptions of the connections at these places, one connection after the other, as far as they are
+    /// still the ones named.
+    pub fn list_page(
+        &self,
+        wanted: &[(usize, u64)],
+        from: ListPlace,
+    ) -> Page<SubscriptionDetails, ListPlace> {
+        let broker = self.broker.borrow();
+        let registry = self.registry.borrow();
+        let now = Instant::now();
+        let mut items = Vec::new();
+        let mut slice = Slice::default();
+        let mut bucket = from.bucket;
+        for (index, (place, id)) in wanted.iter().enumerate().skip(from.index) {
+            let start = std::mem::take(&mut bucket);
+            if !slice.take_entry() {
+                return Page { items, next: Some(ListPlace { index, bucket: start }) };
+            }
             let Some(entry) = registry.get(*place) else { continue };
             let session = entry.session.borrow();
             if session.id.0 != *id || session.is_detached() {
                 continue;
             }
-            let facts = session.facts(now);
-            let mut described = details(&facts, broker.subscription_count(facts.key));
-            if subscriptions_max > 0 {
-                broker.walk_subscriptions(facts.key, 0, |subscription| {
-                    described.subscription_list.push(subscription_details(*id, subscription));
-                    described.subscription_list.len() < subscriptions_max
-                });
+            let key = session.facts(now).key;
+            let stopped = slice.walk(&broker, key, start, |subscription| {
+                items.push(subscription_details(*id, subscription));
+            });
+            if let Some(bucket) = stopped {
+                return Page { items, next: Some(ListPlace { index, bucket }) };
             }
-            copied += described.subscription_list.len();
-            items.push(described);
         }
-        let next = from + visited;
-        Page { items, next: (next < wanted.len()).then_some(next) }
+        Page { items, next: None }
     }
 
     /// The subscriptions of this shard's clients from `from` on, with their accounts.
@@ -309,15 +412,14 @@ impl Shard {
         let registry = self.registry.borrow();
         let now = Instant::now();
         let mut items = Vec::new();
-        let mut left = SNAPSHOT_ENTRIES_PER_TURN;
+        let mut slice = Slice::default();
         let mut bucket = from.bucket;
         for connection in from.connection..registry.capacity() {
             let start = std::mem::take(&mut bucket);
-            if left == 0 {
+            if !slice.take_entry() {
                 let next = SubscriptionPlace { connection, bucket: start };
                 return Page { items, next: Some(next) };
             }
-            left -= 1;
             let Some(entry) = registry.get(connection) else { continue };
             let session = entry.session.borrow();
             let facts = session.facts(now);
@@ -325,13 +427,11 @@ impl Shard {
             if other || session.is_detached() {
                 continue;
             }
-            let stopped = broker.walk_subscriptions(facts.key, start, |subscription| {
+            let stopped = slice.walk(&broker, facts.key, start, |subscription| {
                 if filter.passes(subscription) {
                     let details = subscription_details(facts.id.0, subscription);
                     items.push((facts.account.to_owned(), details));
                 }
-                left = left.saturating_sub(1);
-                left > 0
             });
             if let Some(bucket) = stopped {
                 return Page { items, next: Some(SubscriptionPlace { connection, bucket }) };
@@ -349,19 +449,23 @@ impl Shard {
         Page { items, next: (next < closed.len()).then_some(next) }
     }
 
-    /// Open connections and their messages by account, from `from` on; what closed ones did comes with the
-    /// first part.
-    pub fn account_page(&self, from: usize) -> Page<(String, AccountTotals)> {
+    /// Open connections and their messages by account, and what closed ones did.
+    pub fn account_page(&self, from: AccountPlace) -> Page<(String, AccountTotals), AccountPlace> {
+        let closed = &self.recorded.closed_totals.borrow().list;
+        let rest = closed.get(from.closed..).unwrap_or_default();
+        if !rest.is_empty() {
+            let items = rest[..rest.len().min(SNAPSHOT_ENTRIES_PER_TURN)].to_vec();
+            let closed = from.closed + items.len();
+            return Page { items, next: Some(AccountPlace { closed, connection: 0 }) };
+        }
         let now = Instant::now();
-        let mut sums = match from {
-            0 => self.recorded.closed_totals.borrow().clone(),
-            _ => BTreeMap::new(),
-        };
-        let next = self.walk_sessions(from, SNAPSHOT_ENTRIES_PER_TURN, |_, session| {
+        let mut sums: BTreeMap<String, AccountTotals> = BTreeMap::new();
+        let next = self.walk_sessions(from.connection, SNAPSHOT_ENTRIES_PER_TURN, |_, session| {
             let facts = session.facts(now);
             let totals = AccountTotals { connections: 1, ..account_totals(&facts, false) };
             sums.entry(facts.account.to_owned()).or_default().add(&totals);
         });
+        let next = next.map(|connection| AccountPlace { connection, ..from });
         Page { items: sums.into_iter().collect(), next }
     }
 
@@ -394,7 +498,7 @@ impl Shard {
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
         );
         let mut totals = self.recorded.closed_totals.borrow_mut();
-        totals.entry(facts.account.to_owned()).or_default().add(&account_totals(&facts, slow));
+        totals.add(facts.account, &account_totals(&facts, slow));
         let remembered_max = self.closed_max();
         if remembered_max == 0 {
             return;
@@ -405,12 +509,15 @@ impl Shard {
         described.numbers.pending_bytes += session.outbox().written_off().1;
         described.subscription_list =
             last.kept.iter().map(|kept| last_subscription(id, kept)).collect();
-        let mut closed = self.recorded.closed.borrow_mut();
-        while closed.len() >= remembered_max {
-            closed.pop_front();
-        }
         let last = ClosedConnection { details: described, stopped: now, reason };
-        closed.push_back(PackedConnection::pack(&last, self.system.epoch()));
+        let share = CLOSED_BYTES_MAX / self.shard_count();
+        let bytes_max = share.max(CLOSED_BYTES_PER_SHARD_MIN);
+        let mut closed = self.recorded.closed.borrow_mut();
+        closed.remember(last, self.system.epoch(), remembered_max, bytes_max);
+    }
+
+    fn shard_count(&self) -> usize {
+        self.mesh.peer_count() + 1
     }
 
     /// Closed connections this shard remembers: its share of the configured number and as much again,
@@ -419,7 +526,11 @@ impl Shard {
         /// Below this many every shard remembers all.
         const SMALL: usize = 64;
         let wanted = self.clients.options.borrow().limits.closed_connections_max;
-        let share = wanted.div_ceil(self.mesh.peer_count() + 1);
+        let share = wanted.div_ceil(self.shard_count());
         wanted.min((share * 2).max(SMALL))
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot/tests.rs"]
+mod tests;

@@ -1,12 +1,12 @@
 //! One answer of the monitoring port: which shards are asked for what, and the report made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
-use crate::base::limits::MONITOR_ENTRIES_MAX;
 use crate::config::options::Options;
 use crate::monitor::accounts::{self, AccountStatz};
 use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
@@ -14,20 +14,20 @@ use crate::monitor::endpoints::{Ask, plan};
 use crate::monitor::http::{Request, Response};
 use crate::monitor::others::{self, pretty};
 use crate::monitor::snapshot::{
-    AccountReport, AccountTotals, ConnectionDetails, Gathered, ShardSummary, SubscriptionDetails,
-    TableSummary,
+    AccountReport, AccountTotals, ConnectionDetails, ConnectionRow, Gathered, ShardSummary,
+    SubscriptionDetails, TableSummary,
 };
 use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
-use crate::server::answers::gather::Gatherer;
+use crate::server::answers::gather::{Gatherer, Room};
 use crate::server::host::files::program_name;
 use crate::server::host::identity::MIDGE_VERSION;
 use crate::server::host::process_usage::{self, ProcessUsage};
 use crate::shard::order::Reply;
-use crate::shard::snapshot::{SubscriptionFilter, SubscriptionPlace};
+use crate::shard::snapshot::{AccountPlace, ListPlace, SubscriptionFilter, SubscriptionPlace};
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 
@@ -49,14 +49,6 @@ pub struct Live {
     pub is_leaving: bool,
 }
 
-fn summary(answer: Reply<ShardSummary>) -> ShardOrder {
-    ShardOrder::Summary { with_fanout: false, answer }
-}
-
-fn summary_with_fanout(answer: Reply<ShardSummary>) -> ShardOrder {
-    ShardOrder::Summary { with_fanout: true, answer }
-}
-
 /// Requests answered so far over HTTP, by path.
 pub type RequestCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
@@ -70,6 +62,8 @@ pub struct Fixed {
     pub port: u16,
     pub base_path: String,
     pub requests: RequestCounts,
+    /// The server ends: answers that are being gathered are given up.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// See the module's words. Each thread that answers has its own.
@@ -84,7 +78,7 @@ pub struct Answers {
 
 impl Answers {
     pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
-        let gatherer = Gatherer::new(fixed.shards.clone());
+        let gatherer = Gatherer::new(fixed.shards.clone(), fixed.stopping.clone());
         let usage = ProcessUsage::new(gatherer.shard_count());
         Self { fixed, live, gatherer, usage, account_totals: None }
     }
@@ -111,11 +105,11 @@ impl Answers {
             Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
             Ask::Dashboard => dashboard::dashboard(),
             Ask::Varz => {
-                let shards = self.gatherer.all(summary);
+                let shards = self.summaries(false);
                 pretty(&varz::varz(&self.facts(), &shards))
             }
             Ask::Metrics => {
-                let shards = self.gatherer.all(summary);
+                let shards = self.summaries(false);
                 let accounts = self.account_reports(&shards);
                 metrics::metrics(&self.facts(), &shards, accounts)
             }
@@ -168,6 +162,35 @@ impl Answers {
         }
     }
 
+    fn every_shard<P: Default>(&self) -> Vec<(usize, P)> {
+        (0..self.gatherer.shard_count()).map(|shard| (shard, P::default())).collect()
+    }
+
+    /// The numbers of all shards and of the tables on them; with the fan-out of cached subjects only when asked for.
+    fn summaries(&mut self, with_fanout: bool) -> Gathered<ShardSummary> {
+        let mut shards = self.gatherer.all(ShardOrder::Summary);
+        let starts = shards.answers.iter().map(|(shard, _)| (*shard, 0)).collect();
+        let tables = self.gatherer.pages(
+            starts,
+            Room::UNBOUNDED,
+            |_| 0,
+            |_, from, answer| ShardOrder::Tables { with_fanout, from, answer },
+        );
+        let mut tables: BTreeMap<_, _> = tables.answers.into_iter().collect();
+        shards.answers.retain_mut(|(shard, summary)| match tables.remove(shard) {
+            Some(tables) => {
+                summary.set_tables(tables);
+                true
+            }
+            None => {
+                shards.late_shards.push(*shard);
+                false
+            }
+        });
+        shards.late_shards.sort_unstable();
+        shards
+    }
+
     fn connz(&mut self, options: &ConnzOptions) -> Response {
         let facts = self.facts();
         let account = match &options.filter.account {
@@ -177,16 +200,19 @@ impl Answers {
             },
             None => None,
         };
-        let every_shard = || (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
         let mut listed: Vec<Listed> = Vec::new();
         let mut late_shards = Vec::new();
-        let mut total = 0;
+        let (mut total, mut cut) = (0, false);
         if matches!(options.state, State::Open | State::All) {
             let filter = Arc::new(options.filter.clone());
-            let starts = every_shard();
-            let rows = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
-                ShardOrder::Connections { filter: filter.clone(), from, answer }
-            });
+            let starts = self.every_shard();
+            let rows = self.gatherer.pages(
+                starts,
+                Room::LIST,
+                |_| size_of::<ConnectionRow>(),
+                |_, from, answer| ShardOrder::Connections { filter: filter.clone(), from, answer },
+            );
+            cut |= rows.cut;
             late_shards.extend(rows.late_shards);
             for (shard, rows) in rows.answers {
                 listed.extend(rows.into_iter().map(|row| Listed::Open {
@@ -212,10 +238,13 @@ impl Answers {
             }
         }
         if matches!(options.state, State::Closed | State::All) {
-            let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
-            let closed = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
-                ShardOrder::Closed { from, answer }
-            });
+            let starts = self.every_shard();
+            let closed = self.gatherer.pages(
+                starts,
+                Room::UNBOUNDED,
+                |_| 0,
+                |_, from, answer| ShardOrder::Closed { from, answer },
+            );
             late_shards.extend(closed.late_shards);
             let epoch = self.fixed.started.0;
             let packed = closed.answers.into_iter().flat_map(|list| list.1);
@@ -227,8 +256,8 @@ impl Answers {
             listed.extend(closed.into_iter().map(|one| Listed::Closed(Box::new(one))));
         }
         let selected = connz::select(listed, options, facts.now.0);
-        let mut described = self.describe(selected, options);
-        let cut = connz::cut_subscriptions(&mut described, MONITOR_ENTRIES_MAX);
+        let mut described = self.describe(selected, options, &mut cut, &mut late_shards);
+        cut |= connz::fit(&mut described, Room::LIST.items, Room::LIST.bytes);
         let response = pretty(&connz::connz(&facts, options, total, described));
         late_shards.sort_unstable();
         late_shards.dedup();
@@ -246,50 +275,81 @@ impl Answers {
             overlaps: Some(filter.to_owned()),
             ..SubscriptionFilter::default()
         };
-        let (found, _) = self.subscriptions(filter);
+        let found = self.subscriptions(filter).0;
         found.into_iter().map(|(_, subscription)| subscription.connection).collect()
     }
 
-    /// At most `MONITOR_ENTRIES_MAX` subscriptions that pass the filter, with their accounts, and the shards
-    /// that were late.
+    /// The subscriptions that pass the filter, with their accounts, as far as there is room for them in an answer,
+    /// and what is to be told of them: that there are more, and the shards that were late.
     fn subscriptions(
         &mut self,
         filter: SubscriptionFilter,
-    ) -> (Vec<(String, SubscriptionDetails)>, Vec<usize>) {
-        let starts = (0..self.gatherer.shard_count())
-            .map(|shard| (shard, SubscriptionPlace::default()))
-            .collect();
+    ) -> (Vec<(String, SubscriptionDetails)>, bool, Vec<usize>) {
         let filter = Arc::new(filter);
-        let pages = self.gatherer.pages(starts, MONITOR_ENTRIES_MAX, |_, from, answer| {
-            ShardOrder::Subscriptions { filter: filter.clone(), from, answer }
-        });
+        let starts = self.every_shard::<SubscriptionPlace>();
+        let pages = self.gatherer.pages(
+            starts,
+            Room::LIST,
+            |(account, one): &(String, SubscriptionDetails)| 2 * account.len() + one.answer_bytes(),
+            |_, from, answer| ShardOrder::Subscriptions { filter: filter.clone(), from, answer },
+        );
         let all = pages.answers.into_iter().flat_map(|list| list.1).collect();
-        (all, pages.late_shards)
+        (all, pages.cut, pages.late_shards)
     }
 
     /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
     /// One that ended meanwhile is left out.
-    fn describe(&mut self, selected: Vec<Listed>, options: &ConnzOptions) -> Vec<Described> {
+    fn describe(
+        &mut self,
+        selected: Vec<Listed>,
+        options: &ConnzOptions,
+        cut: &mut bool,
+        late_shards: &mut Vec<usize>,
+    ) -> Vec<Described> {
         let mut wanted: BTreeMap<usize, Vec<(usize, u64)>> = BTreeMap::new();
         for one in &selected {
             if let Listed::Open { shard, place, numbers } = one {
                 wanted.entry(*shard).or_default().push((*place, numbers.id));
             }
         }
-        let subscriptions_max = match options.subscriptions {
-            Subscriptions::Count => 0,
-            Subscriptions::Subjects | Subscriptions::Details => MONITOR_ENTRIES_MAX,
-        };
-        let starts = wanted.keys().map(|shard| (*shard, 0)).collect();
         let wanted: BTreeMap<usize, Arc<[(usize, u64)]>> =
             wanted.into_iter().map(|(shard, places)| (shard, places.into())).collect();
-        let found = self.gatherer.pages(starts, usize::MAX, |shard, from, answer| {
-            let wanted = wanted[&shard].clone();
-            ShardOrder::Details { wanted, subscriptions_max, from, answer }
-        });
+        let starts = wanted.keys().map(|shard| (*shard, 0)).collect();
+        let found = self.gatherer.pages(
+            starts,
+            Room::LIST,
+            ConnectionDetails::answer_bytes,
+            |shard, from, answer| ShardOrder::Details {
+                wanted: wanted[&shard].clone(),
+                from,
+                answer,
+            },
+        );
+        *cut |= found.cut;
+        late_shards.extend(found.late_shards);
         let details = found.answers.into_iter().flat_map(|list| list.1);
         let mut by_id: BTreeMap<u64, ConnectionDetails> =
             details.map(|details| (details.numbers.id, details)).collect();
+        if options.subscriptions != Subscriptions::Count {
+            let starts = wanted.keys().map(|shard| (*shard, ListPlace::default())).collect();
+            let lists = self.gatherer.pages(
+                starts,
+                Room::LIST,
+                SubscriptionDetails::answer_bytes,
+                |shard, from, answer| ShardOrder::Lists {
+                    wanted: wanted[&shard].clone(),
+                    from,
+                    answer,
+                },
+            );
+            *cut |= lists.cut;
+            late_shards.extend(lists.late_shards);
+            for one in lists.answers.into_iter().flat_map(|list| list.1) {
+                if let Some(details) = by_id.get_mut(&one.connection) {
+                    details.subscription_list.push(one);
+                }
+            }
+        }
         let in_order = selected.into_iter().filter_map(|one| match one {
             Listed::Open { numbers, .. } => {
                 by_id.remove(&numbers.id).map(|details| Described::Open(Box::new(details)))
@@ -301,7 +361,7 @@ impl Answers {
 
     fn subsz(&mut self, options: &SubszOptions) -> Response {
         let facts = self.facts();
-        let shards = self.gatherer.all(summary_with_fanout);
+        let shards = self.summaries(true);
         let known = options.account.as_ref().map(|name| {
             let account = facts.auth.authenticator.accounts().get(name);
             account.map(|account| facts.auth.id(account).index())
@@ -321,9 +381,9 @@ impl Answers {
                 subject: options.test.clone(),
                 ..SubscriptionFilter::default()
             };
-            let (all, late) = self.subscriptions(filter);
+            let (all, is_cut, late) = self.subscriptions(filter);
             late_shards.extend(late);
-            cut = all.len() >= MONITOR_ENTRIES_MAX;
+            cut = is_cut;
             list.total = all.len();
             if options.test.is_none() {
                 // Counted exactly, whatever was cut.
@@ -341,7 +401,7 @@ impl Answers {
         let Some(account) = facts.auth.authenticator.accounts().get(name) else {
             return Response::text(400, accounts::unknown_account(name));
         };
-        let shards = self.gatherer.all(summary_with_fanout);
+        let shards = self.summaries(true);
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
         let late_shards = shards.late_shards.clone();
         Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
@@ -355,17 +415,20 @@ impl Answers {
         let facts = self.facts();
         let account = facts.auth.authenticator.accounts().get(name);
         let account = account.ok_or_else(|| accounts::unknown_account(name))?;
-        let shards = self.gatherer.all(summary_with_fanout);
+        let shards = self.summaries(true);
         let table = subsz::table_of(&shards, Some(facts.auth.id(account).index()));
         Ok(Outcome::data(&accounts::account_report(&facts, account, &table)))
     }
 
     /// Every connection of every shard is looked at.
     fn walk_accounts(&mut self) -> BTreeMap<String, AccountTotals> {
-        let starts = (0..self.gatherer.shard_count()).map(|shard| (shard, 0)).collect();
-        let pages = self
-            .gatherer
-            .pages(starts, usize::MAX, |_, from, answer| ShardOrder::Accounts { from, answer });
+        let starts = self.every_shard::<AccountPlace>();
+        let pages = self.gatherer.pages(
+            starts,
+            Room::UNBOUNDED,
+            |_| 0,
+            |_, from, answer| ShardOrder::Accounts { from, answer },
+        );
         let mut totals: BTreeMap<String, AccountTotals> = BTreeMap::new();
         for (name, part) in pages.answers.into_iter().flat_map(|list| list.1) {
             totals.entry(name).or_default().add(&part);
@@ -411,7 +474,7 @@ impl Answers {
     /// Of all accounts, or of those named, and the shards that were late.
     pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> (AccountStatz, Vec<usize>) {
         let facts = self.facts();
-        let shards = self.gatherer.all(summary);
+        let shards = self.summaries(false);
         let totals = self.walk_accounts();
         let accounts = facts.auth.authenticator.accounts().iter();
         let tables = accounts.map(|account| {
@@ -424,7 +487,7 @@ impl Answers {
 
     /// The statistics of the whole server.
     pub fn stats(&mut self) -> StatsFacts {
-        let shards = self.gatherer.all(summary);
+        let shards = self.summaries(false);
         let facts = self.facts();
         let sum = |of: fn(&ShardSummary) -> u64| {
             shards.answers.iter().map(|(_, summary)| of(summary)).sum::<u64>()
@@ -459,7 +522,7 @@ impl Answers {
     /// How many client subscriptions of an account overlap a filter; only those of a queue group if one is
     /// named.
     pub fn subscriber_count(&mut self, account: &str, filter: &str, queue: Option<&str>) -> usize {
-        let (found, _) = self.subscriptions(SubscriptionFilter {
+        let (found, ..) = self.subscriptions(SubscriptionFilter {
             account: Some(account.to_owned()),
             within: Some(filter.to_owned()),
             ..SubscriptionFilter::default()

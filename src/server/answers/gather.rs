@@ -3,8 +3,11 @@
 //! A shard that does not answer is named and not asked again until it has answered: its orders do not pile up,
 //! and one stuck shard costs each answer nothing after the first.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::base::limits::{MONITOR_ANSWER_BYTES_MAX, MONITOR_ENTRIES_MAX};
 use crate::monitor::snapshot::Gathered;
 use crate::shard::order::{Pending, Reply};
 use crate::shard::snapshot::Page;
@@ -14,10 +17,29 @@ use crate::shard::{ShardHandle, ShardOrder};
 /// shard in trouble, or a machine that is.
 const PART_DEADLINE: Duration = Duration::from_secs(1);
 
-/// See the module's words.
+/// How often it is looked whether the server ends.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+
+/// How much one answer may gather. Parts that were asked for already may pass it.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub items: usize,
+    pub bytes: usize,
+}
+
+impl Room {
+    /// For lists that are as long as the configuration makes them.
+    pub const UNBOUNDED: Self = Self { items: usize::MAX, bytes: usize::MAX };
+
+    /// For lists whose entries are peers' choice.
+    pub const LIST: Self = Self { items: MONITOR_ENTRIES_MAX, bytes: MONITOR_ANSWER_BYTES_MAX };
+}
+
+/// Asks all shards of the server, for one thread.
 pub struct Gatherer {
     shards: Vec<Asked>,
     part_deadline: Duration,
+    stopping: Arc<AtomicBool>,
 }
 
 struct Asked {
@@ -48,9 +70,14 @@ struct Part<T, P> {
 }
 
 impl Gatherer {
-    pub fn new(handles: Vec<ShardHandle>) -> Self {
+    /// Once `stopping` is set no shard is waited for.
+    pub fn new(handles: Vec<ShardHandle>, stopping: Arc<AtomicBool>) -> Self {
         let shards = handles.into_iter().map(|handle| Asked { handle, back: None }).collect();
-        Self { shards, part_deadline: PART_DEADLINE }
+        Self { shards, part_deadline: PART_DEADLINE, stopping }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     pub fn shard_count(&self) -> usize {
@@ -70,7 +97,7 @@ impl Gatherer {
         let deadline = Instant::now() + self.part_deadline;
         let mut answers = Vec::new();
         for (shard, pending) in waiting {
-            match pending.wait(deadline) {
+            match self.wait(pending, deadline) {
                 Some(answer) => answers.push((shard, answer)),
                 None => {
                     self.shards[shard].note_late();
@@ -79,15 +106,28 @@ impl Gatherer {
             }
         }
         late_shards.sort_unstable();
-        Gathered { answers, late_shards }
+        Gathered { answers, late_shards, cut: false }
+    }
+
+    fn wait<T>(&self, mut pending: Pending<T>, deadline: Instant) -> Option<T> {
+        while !pending.is_over() && !self.is_stopping() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // The answer unparks this thread.
+            std::thread::park_timeout(left.min(STOP_LOOK));
+        }
+        pending.take()
     }
 
     /// A list from each of some shards, part by part: `question` gets the shard and the place to go on from.
-    /// Stops asking once `items_max` items are there.
+    /// Stops asking once there is no more room, where `weigh` says how many bytes an item takes.
     pub fn pages<T, P>(
         &mut self,
         starts: Vec<(usize, P)>,
-        items_max: usize,
+        room: Room,
+        weigh: impl Fn(&T) -> usize,
         question: impl Fn(usize, P, Reply<Page<T, P>>) -> ShardOrder,
     ) -> Gathered<Vec<T>> {
         let mut late_shards = Vec::new();
@@ -101,16 +141,19 @@ impl Gatherer {
             let pending = asked.handle.ask(|reply| question(shard, place, reply));
             parts.push(Part { shard, items: Vec::new(), pending: Some(pending) });
         }
-        let mut count = 0;
+        let (mut items, mut bytes, mut cut) = (0, 0, false);
         let mut deadline = Instant::now() + self.part_deadline;
-        while parts.iter().any(|part| part.pending.is_some()) {
+        while parts.iter().any(|part| part.pending.is_some()) && !self.is_stopping() {
             let mut is_new = false;
             for part in &mut parts {
                 let Some(page) = part.pending.as_mut().and_then(Pending::take) else { continue };
                 is_new = true;
-                count += page.items.len();
+                items += page.items.len();
+                bytes += page.items.iter().map(&weigh).sum::<usize>();
                 part.items.extend(page.items);
-                part.pending = page.next.filter(|_| count < items_max).map(|place| {
+                let has_room = items < room.items && bytes < room.bytes;
+                cut |= page.next.is_some() && !has_room;
+                part.pending = page.next.filter(|_| has_room).map(|place| {
                     let handle = &self.shards[part.shard].handle;
                     handle.ask(|reply| question(part.shard, place, reply))
                 });
@@ -124,7 +167,7 @@ impl Gatherer {
                 break;
             }
             // Each answer unparks this thread, also one that came since the look above.
-            std::thread::park_timeout(left);
+            std::thread::park_timeout(left.min(STOP_LOOK));
         }
         let mut answers = Vec::new();
         for part in parts {
@@ -138,22 +181,28 @@ impl Gatherer {
         }
         late_shards.sort_unstable();
         answers.sort_by_key(|part| part.0);
-        Gathered { answers, late_shards }
+        Gathered { answers, late_shards, cut }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
+    use crate::monitor::snapshot::TableSummary;
     use crate::net::doorbell::doorbell;
+
+    fn one_shard(stopping: bool) -> (Gatherer, Receiver<ShardOrder>) {
+        let (sender, orders) = channel();
+        let (_doorbell, bell) = doorbell().unwrap();
+        let handle = ShardHandle::new(sender, bell);
+        (Gatherer::new(vec![handle], Arc::new(AtomicBool::new(stopping))), orders)
+    }
 
     #[test]
     fn a_shard_that_does_not_answer_is_named_and_gets_no_further_orders() {
-        let (sender, orders) = channel();
-        let (_doorbell, bell) = doorbell().unwrap();
-        let mut gatherer = Gatherer::new(vec![ShardHandle::new(sender, bell)]);
+        let (mut gatherer, orders) = one_shard(false);
         gatherer.part_deadline = Duration::from_millis(5);
         for _ in 0..3 {
             let gathered = gatherer.all(ShardOrder::Alive);
@@ -165,26 +214,43 @@ mod tests {
     }
 
     #[test]
-    fn a_list_comes_page_by_page_and_stops_at_its_bound() {
-        let (sender, orders) = channel();
-        let (_doorbell, bell) = doorbell().unwrap();
-        let mut gatherer = Gatherer::new(vec![ShardHandle::new(sender, bell)]);
+    fn nobody_is_waited_for_once_the_server_stops() {
+        let (mut gatherer, _orders) = one_shard(true);
+        gatherer.part_deadline = Duration::from_secs(3600);
+        assert_eq!(gatherer.all(ShardOrder::Alive).late_shards, [0]);
+        gatherer.shards[0].back = None;
+        let question = |_, from, answer| ShardOrder::Closed { from, answer };
+        let gathered = gatherer.pages(vec![(0, 0)], Room::UNBOUNDED, |_| 0, question);
+        assert_eq!(gathered.late_shards, [0]);
+    }
+
+    /// A shard with four pages of one table each.
+    #[test]
+    fn a_list_comes_page_by_page_and_stops_at_its_bounds() {
+        let (mut gatherer, orders) = one_shard(false);
         gatherer.part_deadline = Duration::from_secs(30);
         let shard = std::thread::spawn(move || {
             let mut asked = Vec::new();
             for order in orders {
-                let ShardOrder::Closed { from, answer } = order else { panic!("another order") };
+                let ShardOrder::Tables { from, answer, .. } = order else {
+                    panic!("another order")
+                };
                 asked.push(from);
-                answer.give(Page { items: Vec::new(), next: (from < 3).then_some(from + 1) });
+                let items = vec![TableSummary::default()];
+                answer.give(Page { items, next: (from < 3).then_some(from + 1) });
             }
             asked
         });
-        let question = |_, from, answer| ShardOrder::Closed { from, answer };
-        let gathered = gatherer.pages(vec![(0, 0)], usize::MAX, question);
-        assert!(gathered.late_shards.is_empty());
-        assert_eq!(gathered.answers.len(), 1);
-        assert!(gatherer.pages(vec![(0, 0)], 0, question).late_shards.is_empty());
+        let question = |_, from, answer| ShardOrder::Tables { with_fanout: false, from, answer };
+        for (items, bytes, expected) in
+            [(9, 99, 4), (4, 40, 4), (3, 99, 3), (9, 21, 3), (9, 20, 2), (0, 0, 1)]
+        {
+            let gathered = gatherer.pages(vec![(0, 0)], Room { items, bytes }, |_| 10, question);
+            assert!(gathered.late_shards.is_empty());
+            assert_eq!(gathered.answers[0].1.len(), expected, "{items} items, {bytes} bytes");
+            assert_eq!(gathered.cut, expected < 4, "{items} items, {bytes} bytes");
+        }
         drop(gatherer);
-        assert_eq!(shard.join().expect("it only answers"), [0, 1, 2, 3, 0]);
+        assert_eq!(shard.join().expect("it only answers").len(), 4 + 4 + 3 + 3 + 2 + 1);
     }
 }

@@ -1,12 +1,17 @@
 //! The monitoring port: one ordinary thread that polls its sockets and answers requests one by one.
 //!
+//! It goes over its connections in passes. In one pass each connection that is ready gets one step: a bounded part
+//! of its answer is sent, or one piece is read and at most one request answered. So nobody keeps the thread from
+//! the others, or from seeing that the server stops, whatever they send and however fast they read.
+//!
 //! A shard is touched by nothing here but the small tasks of `gather`. The thread runs below the shards'
 //! priority. Slow and half-sent requests cost a socket and at most a request head each, end after a
-//! deadline, and give way when there are too many.
+//! deadline, and give way when there are too many. Answers that nobody reads are bounded in bytes, all together.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,10 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
-use crate::base::limits::{HELPER_NICE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::base::limits::{
+    HELPER_NICE, HTTP_ACCEPTS_PER_PASS, HTTP_ANSWERS_BYTES_MAX, HTTP_CONNECTIONS_MAX,
+    HTTP_SENT_PER_PASS_BYTES,
+};
 use crate::config::options::Options;
-use crate::monitor::http::RequestReader;
-use crate::net::listener::{bind_all_families, bind_tcp_alone};
+use crate::monitor::http::{Request, RequestReader, Response};
+use crate::net::listener::{AcceptPause, bind_all_families, bind_tcp_alone};
 use crate::server::answers::endpoints::{Answers, Fixed, Live};
 use crate::server::answers::stream::MonitorStream;
 use crate::server::host::error_text::os_error_text;
@@ -73,32 +81,28 @@ impl MonitorPort {
     /// No thread or no wake-up pipe can be made.
     pub fn serve(self, fixed: Fixed, live: Arc<Mutex<Live>>) -> io::Result<Monitor> {
         let (stop, stopped) = UnixStream::pair()?;
-        let answers = Answers::new(fixed, live.clone());
-        let of_loop = live;
+        let stopping = fixed.stopping.clone();
+        let mut answers = Answers::new(fixed, live.clone());
         let thread = std::thread::Builder::new().name("midge-monitor".into()).spawn(move || {
             // Without the right to lower it the thread runs as any other.
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);
-            Loop {
-                listener: self.listener,
-                stopped,
-                connections: Vec::new(),
-                answers,
-                live: of_loop,
-            }
-            .run();
+            Loop::new(self.listener, stopped, live).run(&mut answers);
         })?;
-        Ok(Monitor { stop: Some(stop), thread: Some(thread) })
+        Ok(Monitor { stop: Some(stop), stopping, thread: Some(thread) })
     }
 }
 
 /// A monitoring port that is served. Dropping it ends its thread.
 pub struct Monitor {
     stop: Option<UnixStream>,
+    /// Ends an answer that is being gathered.
+    stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         // The other end sees the stream's end.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -112,53 +116,96 @@ struct Loop {
     listener: TcpListener,
     stopped: UnixStream,
     connections: Vec<Connection>,
-    answers: Answers,
     live: Arc<Mutex<Live>>,
+    accept_pause: AcceptPause,
+    /// Nobody is accepted before.
+    accept_from: Option<Instant>,
 }
 
 struct Connection {
     stream: MonitorStream,
     reader: RequestReader,
-    /// Bytes of answers that the kernel has not taken yet.
+    /// Bytes of an answer that the kernel has not taken yet.
     unsent: Vec<u8>,
     sent: usize,
+    /// Bytes were read that no poll tells of any more.
+    has_read: bool,
     /// No request is read any more; ends when everything is sent.
     ending: bool,
     deadline: Instant,
+    /// When the peer last gave us something to do or took something from us.
+    moved: Instant,
     /// The peer has been waiting for us since.
     since: Instant,
 }
 
+/// What there is to do in a pass.
+struct Ready {
+    listening: bool,
+    connections: Vec<usize>,
+}
+
 impl Loop {
-    fn run(mut self) {
+    fn new(listener: TcpListener, stopped: UnixStream, live: Arc<Mutex<Live>>) -> Self {
+        Self {
+            listener,
+            stopped,
+            connections: Vec::new(),
+            live,
+            accept_pause: AcceptPause::default(),
+            accept_from: None,
+        }
+    }
+
+    fn run(mut self, answers: &mut Answers) {
         loop {
-            let now = Instant::now();
-            self.answers.tick(now);
-            self.connections.retain(|connection| connection.deadline > now);
-            let nearest = self.connections.iter().map(|connection| connection.deadline).min();
-            let wait = nearest.map_or(SAMPLE_INTERVAL, |at| at.saturating_duration_since(now));
-            let Some((listening, ready)) = self.wait(wait.min(SAMPLE_INTERVAL)) else { return };
-            for index in ready {
-                let connection = &mut self.connections[index];
-                if connection.serve(&mut self.answers).is_err() {
-                    // Swept out below: its time is over.
-                    connection.deadline = Instant::now();
-                }
-            }
-            let now = Instant::now();
-            self.connections.retain(|connection| connection.deadline > now);
-            if listening {
-                self.accept();
+            answers.tick(Instant::now());
+            if !self.pass(&mut |request| answers.answer(request)) {
+                return;
             }
         }
     }
 
-    /// Waits for something to do: whether somebody connects, and which connections are ready. None = stop.
-    fn wait(&self, at_most: Duration) -> Option<(bool, Vec<usize>)> {
-        let mut polled = vec![
-            PollFd::new(&self.stopped, PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
-        ];
+    /// One step for everybody who is ready; waits for that. False when the server stops.
+    fn pass(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> bool {
+        let now = Instant::now();
+        self.sweep(now);
+        let Some(ready) = self.wait(now) else { return false };
+        for index in ready.connections {
+            let connection = &mut self.connections[index];
+            if connection.serve(answer).is_err() {
+                connection.give_up();
+            }
+            self.make_room(index);
+        }
+        self.sweep(Instant::now());
+        if ready.listening {
+            self.accept();
+        }
+        true
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.connections.retain(|connection| connection.deadline > now);
+    }
+
+    /// Waits for something to do. None = stop.
+    fn wait(&mut self, now: Instant) -> Option<Ready> {
+        if self.accept_from.is_some_and(|at| at <= now) {
+            self.accept_from = None;
+        }
+        let deadlines = self.connections.iter().map(|connection| connection.deadline);
+        let nearest = deadlines.chain(self.accept_from).min().unwrap_or(now + SAMPLE_INTERVAL);
+        let at_most = match self.connections.iter().any(|connection| connection.has_read) {
+            true => Duration::ZERO,
+            false => nearest.saturating_duration_since(now).min(SAMPLE_INTERVAL),
+        };
+        let listener = match self.accept_from {
+            None => PollFlags::IN,
+            Some(_) => PollFlags::empty(),
+        };
+        let mut polled =
+            vec![PollFd::new(&self.stopped, PollFlags::IN), PollFd::new(&self.listener, listener)];
         polled.extend(self.connections.iter().map(|connection| {
             let wanted = match (connection.unsent.is_empty(), connection.stream.wants_write()) {
                 (true, false) => PollFlags::IN,
@@ -176,30 +223,58 @@ impl Loop {
             if error != rustix::io::Errno::INTR {
                 tracing::error!("monitoring: poll: {error}");
             }
-            return Some((false, Vec::new()));
+            return Some(Ready { listening: false, connections: Vec::new() });
         }
         let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
         if is_ready(&polled[0]) {
             return None;
         }
-        let ready = polled[2..].iter().enumerate().filter(|(_, polled)| is_ready(polled));
-        Some((is_ready(&polled[1]), ready.map(|(index, _)| index).collect()))
+        let connections = self.connections.iter().zip(&polled[2..]).enumerate();
+        let ready = connections.filter(|(_, (own, polled))| own.has_read || is_ready(polled));
+        Some(Ready {
+            listening: self.accept_from.is_none() && is_ready(&polled[1]),
+            connections: ready.map(|(index, _)| index).collect(),
+        })
     }
 
-    /// Takes everybody who waits. One more than there may be drives out who has made us wait longest.
+    /// Bytes of answers that wait for their readers.
+    fn unsent_bytes(&self) -> usize {
+        self.connections.iter().map(|connection| connection.unsent.len()).sum()
+    }
+
+    /// Ends connections whose peers do not read, those that have moved nothing for longest first, until what the
+    /// others wait for is within the bound. `latest` has just been served and stays.
+    fn make_room(&mut self, latest: usize) {
+        while self.unsent_bytes() > HTTP_ANSWERS_BYTES_MAX {
+            let others = self.connections.iter_mut().enumerate();
+            let waiting = others.filter(|(index, one)| *index != latest && !one.unsent.is_empty());
+            let Some((_, stuck)) = waiting.min_by_key(|(_, one)| one.moved) else { return };
+            stuck.give_up();
+        }
+    }
+
+    /// Takes some of those who wait. One more than there may be drives out who has made us wait longest.
     fn accept(&mut self) {
-        loop {
+        for _ in 0..HTTP_ACCEPTS_PER_PASS {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                    ) =>
+                {
+                    continue;
+                }
                 Err(error) => {
                     // Out of descriptors above all: without a pause this would spin.
                     tracing::error!("monitoring: accept: {error}");
-                    std::thread::sleep(Duration::from_millis(10));
+                    self.accept_from = Some(Instant::now() + self.accept_pause.next());
                     return;
                 }
             };
+            self.accept_pause.reset();
             if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
                 continue;
             }
@@ -229,75 +304,93 @@ impl Connection {
             reader: RequestReader::default(),
             unsent: Vec::new(),
             sent: 0,
+            has_read: false,
             ending: false,
             deadline: now + REQUEST_DEADLINE,
+            moved: now,
             since: now,
         }
     }
 
-    /// Does what the socket is ready for. An error ends the connection.
-    fn serve(&mut self, answers: &mut Answers) -> io::Result<()> {
+    /// Its time is over: it is swept out, and holds nothing until then.
+    fn give_up(&mut self) {
+        self.deadline = self.since;
+        self.unsent = Vec::new();
+        self.has_read = false;
+    }
+
+    /// One step of what the socket is ready for. An error ends the connection.
+    fn serve(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> io::Result<()> {
+        self.has_read = false;
         self.send()?;
-        if !self.unsent.is_empty() {
-            return Ok(());
-        }
-        let mut chunk = [0; 4096];
-        // One answer at a time: the next request is looked at when this answer is gone.
-        while self.unsent.is_empty() && !self.ending {
-            self.answer_next(answers)?;
-            if !self.unsent.is_empty() || self.reader.held() >= HTTP_HEAD_BYTES_MAX {
-                break;
-            }
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(size) => {
-                    if !self.reader.is_half_way() {
-                        self.deadline = Instant::now() + REQUEST_DEADLINE;
-                    }
-                    self.reader.push(&chunk[..size]);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+        if self.unsent.is_empty() && !self.ending {
+            // One answer at a time: the next request is looked at when this answer is gone.
+            let answered = self.answer_next(answer)?;
+            if answered || (self.read()? && self.answer_next(answer)?) {
+                self.has_read = self.unsent.is_empty() && !self.ending;
             }
         }
         self.finish()
     }
 
-    /// Answers pipelined requests until an answer does not fit the socket.
-    fn answer_next(&mut self, answers: &mut Answers) -> io::Result<()> {
-        while self.unsent.is_empty() && !self.ending {
-            let (response, head_only, keep_alive) = match self.reader.next_request() {
-                Ok(None) => return Ok(()),
-                Ok(Some(request)) => {
-                    (answers.answer(&request), request.head_only, request.keep_alive)
+    /// Reads one piece; false when there is none.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; 4096];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(size) => {
+                self.moved = Instant::now();
+                if !self.reader.is_half_way() {
+                    self.deadline = self.moved + REQUEST_DEADLINE;
                 }
-                Err(refused) => (refused.response(), false, false),
-            };
-            self.ending = !keep_alive;
-            self.unsent = response.encode(SystemTime::now(), head_only, keep_alive);
-            self.sent = 0;
-            self.since = Instant::now();
-            self.deadline = self.since + WRITE_DEADLINE;
-            self.send()?;
+                self.reader.push(&chunk[..size]);
+                // TLS may hold more than it gave.
+                self.has_read = true;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.has_read = true;
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
+    /// Answers one request; false when none is there.
+    fn answer_next(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> io::Result<bool> {
+        let (response, head_only, keep_alive) = match self.reader.next_request() {
+            Ok(None) => return Ok(false),
+            Ok(Some(request)) => (answer(&request), request.head_only, request.keep_alive),
+            Err(refused) => (refused.response(), false, false),
+        };
+        self.ending = !keep_alive;
+        self.unsent = response.encode(SystemTime::now(), head_only, keep_alive);
+        self.sent = 0;
+        self.since = Instant::now();
+        self.moved = self.since;
+        self.deadline = self.since + WRITE_DEADLINE;
+        self.send()?;
+        Ok(true)
+    }
+
+    /// Sends a part of the answer, as far as the socket takes it.
     fn send(&mut self) -> io::Result<()> {
-        while self.sent < self.unsent.len() {
-            match self.stream.write(&self.unsent[self.sent..]) {
+        let end = self.unsent.len().min(self.sent + HTTP_SENT_PER_PASS_BYTES);
+        while self.sent < end {
+            match self.stream.write(&self.unsent[self.sent..end]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(size) => {
                     self.sent += size;
-                    self.deadline = Instant::now() + WRITE_DEADLINE;
+                    self.moved = Instant::now();
+                    self.deadline = self.moved + WRITE_DEADLINE;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
-        if !self.stream.flush()? {
+        if self.sent < self.unsent.len() || !self.stream.flush()? {
             return Ok(());
         }
         if !self.unsent.is_empty() {
@@ -318,3 +411,7 @@ impl Connection {
         Err(ErrorKind::ConnectionAborted.into())
     }
 }
+
+#[cfg(test)]
+#[path = "http/tests.rs"]
+mod tests;

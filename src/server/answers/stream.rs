@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
+use crate::base::limits::HTTP_IDLE_RECORDS_PER_PASS;
 use crate::net::listener::canonical;
 use crate::net::tls::failure_text;
 
@@ -35,18 +36,24 @@ impl MonitorStream {
     /// As `Read::read`, 0 = the peer will send no more.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there; anything else ends the connection.
+    /// `WouldBlock` when nothing is there, or nothing of a request after some records: the socket is readable then.
+    /// Anything else ends the connection.
     pub fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
         if !self.begun {
             self.check_beginning()?;
         }
         let Self { socket, tls, .. } = self;
         let Some(tls) = tls else { return socket.read(chunk) };
+        let mut records = 0;
         loop {
             match tls.reader().read(chunk) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 other => return other,
             }
+            if records == HTTP_IDLE_RECORDS_PER_PASS {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            records += 1;
             if tls.read_tls(socket)? == 0 {
                 return Ok(0);
             }

@@ -4,6 +4,7 @@
 //! answers to be published, so no more than one waits on any shard. It runs below the shards' priority.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -39,6 +40,8 @@ const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 /// A service that runs. Dropping it ends its thread.
 pub struct SystemService {
     stopper: Stopper,
+    /// Ends an answer that is being gathered.
+    stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,6 +55,7 @@ impl SystemService {
         orders: Sender<Order>,
     ) -> io::Result<Self> {
         let stopper = queue.stopper();
+        let stopping = fixed.stopping.clone();
         let service = Loop {
             stopper: stopper.clone(),
             queue,
@@ -66,12 +70,13 @@ impl SystemService {
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             service.run();
         })?;
-        Ok(Self { stopper, thread: Some(thread) })
+        Ok(Self { stopper, stopping, thread: Some(thread) })
     }
 }
 
 impl Drop for SystemService {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stopper.stop();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has ended the process already.

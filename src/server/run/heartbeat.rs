@@ -1,5 +1,6 @@
 //! The signs of life for the service manager's watchdog: only while every shard answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::server::answers::gather::Gatherer;
@@ -18,7 +19,7 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     pub fn new(notify: Notify, shards: Vec<ShardHandle>) -> Self {
-        Self { notify, shards: Gatherer::new(shards), due: Instant::now() }
+        Self { notify, shards: Gatherer::new(shards, Arc::default()), due: Instant::now() }
     }
 
     /// Sends a sign of life when one is due; says in how long the next one is.

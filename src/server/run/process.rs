@@ -214,6 +214,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         port: monitor_address.map_or(0, |(_, address)| address.port()),
         base_path: options.monitor.base_path.clone(),
         requests: RequestCounts::default(),
+        stopping: Arc::default(),
     };
     let system = SystemService::start(queue, fixed.clone(), live.clone(), sender)
         .map_err(|e| format!("no thread for the system account: {}", start_error_text(&e)))?;

@@ -1,0 +1,106 @@
+//! However many accounts, subscriptions and groups there are, a turn looks at no more than its share of them.
+
+use super::*;
+use crate::base::ids::ConnectionId;
+use crate::base::limits::CHUNK_BYTES;
+use crate::base::pool::BufferPool;
+use crate::broker::internal::{Mailbox, Reach};
+use crate::broker::outbox::Outbox;
+
+const ACCOUNT: AccountId = AccountId(0);
+
+fn client(broker: &mut Broker) -> ClientKey {
+    let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+    broker.attach(ACCOUNT, Rc::new(Outbox::new(ConnectionId(1), pool, 1 << 20)))
+}
+
+/// Walks all of a client's subscriptions; gives the largest number of entries and of buckets of one turn, and of
+/// all turns.
+fn walk(broker: &Broker, client: ClientKey) -> ((usize, usize), usize, usize) {
+    let (mut largest, mut all, mut turns) = ((0, 0), 0, 0);
+    let mut bucket = Some(0);
+    while let Some(from) = bucket {
+        let mut slice = Slice::default();
+        let mut entries = 0;
+        assert!(slice.take_entry());
+        bucket = slice.walk(broker, client, from, |_| entries += 1);
+        let looks = SNAPSHOT_LOOKS_PER_TURN - slice.looks_left;
+        largest = (largest.0.max(entries), largest.1.max(looks));
+        all += entries;
+        turns += 1;
+    }
+    (largest, all, turns)
+}
+
+#[test]
+fn subscriptions_are_walked_in_turns_that_count_empty_buckets_too() {
+    const COUNT: usize = 20_000;
+    let mut broker = Broker::new(1);
+    let client = client(&mut broker);
+    for sid in 0..COUNT {
+        let sid = sid.to_string();
+        broker.subscribe(client, format!("a.{sid}").as_bytes(), b"", sid.as_bytes(), None);
+    }
+    let (largest, all, turns) = walk(&broker, client);
+    assert_eq!(all, COUNT);
+    assert!(largest.0 < SNAPSHOT_ENTRIES_PER_TURN, "{largest:?}");
+    assert!(largest.1 <= SNAPSHOT_LOOKS_PER_TURN, "{largest:?}");
+    assert!(turns >= COUNT / SNAPSHOT_ENTRIES_PER_TURN);
+    // Nearly empty: the walk goes over what is left of the table.
+    for sid in 1..COUNT {
+        broker.unsubscribe(client, sid.to_string().as_bytes(), 0);
+    }
+    let (largest, all, _) = walk(&broker, client);
+    assert_eq!(all, 1);
+    assert!(largest.1 <= SNAPSHOT_LOOKS_PER_TURN, "{largest:?}");
+}
+
+#[test]
+fn tables_of_a_thousand_accounts_come_in_parts() {
+    const COUNT: u32 = 1000;
+    let mut broker = Broker::new(1);
+    let mailbox = Rc::new(Mailbox::default());
+    broker.subscribe_internal(AccountId(COUNT - 1), b"a", Reach::OwnShard, &mailbox);
+    for with_fanout in [false, true] {
+        let (mut next, mut all, mut turns) = (Some(0), 0, 0);
+        while let Some(from) = next {
+            let page = table_page(&broker, with_fanout, from);
+            assert!(page.items.len() <= SNAPSHOT_ENTRIES_PER_TURN);
+            all += page.items.len();
+            next = page.next;
+            turns += 1;
+        }
+        assert_eq!(all, COUNT as usize);
+        assert_eq!(turns, (COUNT as usize).div_ceil(SNAPSHOT_ENTRIES_PER_TURN));
+    }
+}
+
+/// 2,000 queue groups on one cached subject.
+#[test]
+fn a_fan_out_counts_the_groups_that_are_looked_at() {
+    let mut broker = Broker::new(1);
+    let client = client(&mut broker);
+    for sid in 0..2_000 {
+        let sid = format!("{sid}");
+        broker.subscribe(client, b"a", sid.as_bytes(), sid.as_bytes(), None);
+    }
+    assert!(broker.is_wanted(ACCOUNT, b"a"), "it is cached now");
+    for looks_max in [1, 2, 100, SNAPSHOT_FANOUT_LOOKS_MAX] {
+        let (fanout, looks) = broker.fanout(ACCOUNT, looks_max);
+        assert_eq!((fanout.subjects, looks), (1, looks_max));
+        assert_eq!(fanout.total, looks_max as u64 - 1);
+    }
+    let (fanout, looks) = broker.fanout(ACCOUNT, 10_000);
+    assert_eq!((fanout.total, looks), (2_000, 2_001));
+}
+
+#[test]
+fn what_ended_connections_did_is_summed_by_account_in_places_that_stay() {
+    let mut totals = ClosedTotals::default();
+    let one = AccountTotals { in_messages: 1, ..AccountTotals::default() };
+    for name in ["A", "B", "A", "C", "A"] {
+        totals.add(name, &one);
+    }
+    let sums: Vec<_> = totals.list.iter().map(|(name, sum)| (&**name, sum.in_messages)).collect();
+    assert_eq!(sums, [("A", 3), ("B", 1), ("C", 1)]);
+}
