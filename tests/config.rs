@@ -22,7 +22,7 @@ fn directory() -> PathBuf {
 
 fn load(name: &str) -> Options {
     let path = directory().join(format!("{name}.conf"));
-    match load::load_file(&path, &SystemSurroundings, false) {
+    match load::load_file(&path, &SystemSurroundings::AT_START, false) {
         Ok(Loaded { options, warnings, unsupported }) => {
             assert_eq!((warnings, unsupported), (vec![], vec![]), "{name}");
             load::validate(&options).unwrap_or_else(|reason| panic!("{name}: {reason}"));

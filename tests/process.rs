@@ -6,6 +6,8 @@ mod support;
 mod drivers;
 #[path = "process/log_lines.rs"]
 mod log_lines;
+#[path = "process/pipes.rs"]
+mod pipes;
 #[path = "process/refusals.rs"]
 mod refusals;
 #[path = "process/resources.rs"]

@@ -231,6 +231,14 @@ const _: () = assert!(
 /// Lists, maps and braces inside each other in a configuration file: reading them recurses. Enforced by
 /// the configuration parser.
 pub const CONFIG_DEPTH_MAX: usize = 128;
+/// Bytes of one configuration file: some hundred thousand accounts. A device without an end is no configuration.
+/// Enforced by `base::files::read`.
+pub const CONFIG_FILE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a file with certificates or a key; bundles of all public authorities take less than one MiB. Enforced
+/// as above.
+pub const TLS_FILE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a pid file that `--signal` reads. Enforced as above.
+pub const PID_FILE_BYTES_MAX: usize = 64;
 /// Files that include each other, and variables of the environment that name each other, so that a file
 /// that includes itself ends. Enforced by the configuration parser.
 pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;

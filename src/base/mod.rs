@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod few_bytes;
+pub mod files;
 pub mod gate;
 pub mod histogram;
 pub mod huge_pages;

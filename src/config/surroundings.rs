@@ -6,6 +6,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use crate::base::files::{self, Patience};
+use crate::base::limits::CONFIG_FILE_BYTES_MAX;
+
 pub trait Surroundings {
     /// # Errors
     /// Those of the file system.
@@ -15,12 +18,20 @@ pub trait Surroundings {
 }
 
 /// The process's own file system and environment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemSurroundings;
+#[derive(Clone, Copy, Debug)]
+pub struct SystemSurroundings(Patience);
+
+impl SystemSurroundings {
+    /// For a process that has only begun: a configuration may come by a pipe.
+    pub const AT_START: Self = Self(Patience::Any);
+
+    /// For a server that runs: nothing is waited for.
+    pub const WHILE_RUNNING: Self = Self(Patience::None);
+}
 
 impl Surroundings for SystemSurroundings {
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        files::read(path, CONFIG_FILE_BYTES_MAX, self.0)
     }
 
     fn variable(&self, name: &str) -> Option<OsString> {

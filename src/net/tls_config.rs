@@ -23,6 +23,8 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::certificate;
 use crate::base::counters::RateWindow;
+use crate::base::files::{self, Patience};
+use crate::base::limits::TLS_FILE_BYTES_MAX;
 use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES_REFUSED};
 use crate::config::surroundings::file_error_text;
 use crate::config::tls_options::{
@@ -214,7 +216,8 @@ pub fn suite_text(suite: CipherSuite) -> String {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| file_error_text(path, &error))
+    let bytes = files::read(path, TLS_FILE_BYTES_MAX, Patience::None);
+    bytes.map_err(|error| file_error_text(path, &error))
 }
 
 fn read_authorities(path: &Path) -> Result<RootCertStore, String> {

@@ -106,7 +106,7 @@ impl Program {
 
 /// Reads the command line, and the configuration file it names.
 pub fn parse(argv0: &OsStr, args: impl Iterator<Item = OsString>) -> Invocation {
-    parse_in(argv0, args, &SystemSurroundings)
+    parse_in(argv0, args, &SystemSurroundings::AT_START)
 }
 
 /// As `parse`, with files and environment of the caller's choice.

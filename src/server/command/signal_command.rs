@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::base::files::{self, Patience};
+use crate::base::limits::PID_FILE_BYTES_MAX;
 use crate::server::host::error_text::os_error_text;
 
 /// Bytes of a process name that the kernel keeps.
@@ -87,8 +89,8 @@ fn signal_of(command: &str) -> Result<Signal, String> {
 /// The content of the file of that name, else the text itself. A line end behind the pid is allowed,
 /// where nats-server refuses it.
 fn pid_file_or_text(text: &str) -> String {
-    match std::fs::read_to_string(text) {
-        Ok(content) => content.trim().to_owned(),
+    match files::read(Path::new(text), PID_FILE_BYTES_MAX, Patience::None) {
+        Ok(content) => String::from_utf8_lossy(&content).trim().to_owned(),
         Err(_) => text.to_owned(),
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::base::files::{self, Patience};
 use crate::server::host::error_text::os_error_text;
 
 const PID_FILE_MODE: u32 = 0o600;
@@ -105,9 +106,9 @@ pub fn program_name() -> String {
 }
 
 fn write_file(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(content)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode);
+    files::open(&mut options, path, Patience::None)?.write_all(content)
 }
 
 #[cfg(test)]

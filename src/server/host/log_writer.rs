@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use crate::base::files::{self, Patience};
 use crate::base::log::{LineFormat, LogSettings, Logger, Severity};
 use crate::config::options::{LogFormat, LogOptions};
 use crate::server::host::error_text::os_error_text;
@@ -46,7 +49,7 @@ impl ServerLog {
     }
 
     fn start_uninstalled(options: &LogOptions) -> Result<Self, String> {
-        let target = Target::open(options)?;
+        let target = Target::open(options, Patience::Any)?;
         let format = Arc::new(LineFormat::new(settings(options)));
         let handover = Arc::new(Handover::default());
         let writer = LogWriter { target, format: format.clone(), handover: handover.clone() };
@@ -62,7 +65,7 @@ impl ServerLog {
     /// # Errors
     /// The new file cannot be opened; nothing has changed then.
     pub fn reconfigure(&self, options: &LogOptions) -> Result<(), String> {
-        self.hand_over(Target::open(options)?);
+        self.hand_over(Target::open(options, Patience::None)?);
         self.logger.set_settings(settings(options));
         Ok(())
     }
@@ -74,7 +77,7 @@ impl ServerLog {
             self.logger.write(Severity::Info, "File log re-open ignored, not a file logger");
             return;
         }
-        match Target::open(options) {
+        match Target::open(options, Patience::None) {
             Ok(target) => {
                 self.hand_over(target);
                 self.logger.write(Severity::Info, "File log re-opened");
@@ -113,13 +116,12 @@ enum Target {
 }
 
 impl Target {
-    fn open(options: &LogOptions) -> Result<Self, String> {
+    fn open(options: &LogOptions, patience: Patience) -> Result<Self, String> {
         let Some(path) = &options.file else { return Ok(Self::Stderr) };
-        let file = LogFile::open(path, options.file_bytes_max, options.file_count_max).map_err(
-            |error| {
+        let file = LogFile::open(path, options.file_bytes_max, options.file_count_max, patience)
+            .map_err(|error| {
                 format!("error opening file: open {}: {}", path.display(), os_error_text(&error))
-            },
-        )?;
+            })?;
         Ok(Self::File(file))
     }
 }
@@ -138,8 +140,8 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn open(path: &Path, bytes_max: u64, count_max: usize) -> io::Result<Self> {
-        let file = open_appending(path)?;
+    fn open(path: &Path, bytes_max: u64, count_max: usize, patience: Patience) -> io::Result<Self> {
+        let file = open_appending(path, patience)?;
         let size = file.metadata()?.len();
         let path = path.to_path_buf();
         Ok(Self { path, file, size, bytes_max, bytes_rotate: bytes_max, count_max })
@@ -178,7 +180,7 @@ impl LogFile {
         backup.push(format!(".{}", backup_stamp(format, SystemTime::now())));
         let backup = PathBuf::from(backup);
         std::fs::rename(&self.path, &backup)?;
-        self.file = open_appending(&self.path)?;
+        self.file = open_appending(&self.path, Patience::None)?;
         self.size = 0;
         Ok(backup)
     }
@@ -239,8 +241,16 @@ impl LogFile {
     }
 }
 
-fn open_appending(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(LOG_FILE_MODE).open(path)
+/// The file waits for a slow reader, if it is a pipe: that holds the log's own thread alone. Opening it waits for
+/// a reader only with patience.
+fn open_appending(path: &Path, patience: Patience) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(LOG_FILE_MODE);
+    let file = files::open(&mut options, path, patience)?;
+    if patience == Patience::None {
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    }
+    Ok(file)
 }
 
 /// `2026.11.22.23.21.50.345044123`, as nats-server names its backups.
@@ -401,7 +411,7 @@ mod tests {
         let bystander = directory.path().join("a.log.notes");
         std::fs::write(&bystander, "mine").unwrap();
         let format = LineFormat::new(settings(&LogOptions::default()));
-        let mut file = LogFile::open(&path, 1000, 3).unwrap();
+        let mut file = LogFile::open(&path, 1000, 3, Patience::None).unwrap();
         file.write(&[b'x'; 1000], &format).unwrap();
         assert_eq!(backups(&path).len(), 1, "the limit itself still fits");
         file.write(b"y", &format).unwrap();
@@ -429,7 +439,7 @@ mod tests {
         let path = directory.path().join("a.log");
         std::fs::write(&path, [b'x'; 100]).unwrap();
         let format = LineFormat::new(settings(&LogOptions::default()));
-        let mut file = LogFile::open(&path, 50, 0).unwrap();
+        let mut file = LogFile::open(&path, 50, 0, Patience::None).unwrap();
         file.write(b"y\n", &format).unwrap();
         assert_eq!(backups(&path).len(), 1);
         assert_eq!(read(&backups(&path)[0]).len(), 102);
@@ -440,7 +450,7 @@ mod tests {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         let format = LineFormat::new(settings(&LogOptions::default()));
-        let mut file = LogFile::open(&path, 1000, 0).unwrap();
+        let mut file = LogFile::open(&path, 1000, 0, Patience::None).unwrap();
         std::fs::remove_file(&path).unwrap();
         file.write(&[b'x'; 1001], &format).unwrap();
         assert_eq!(file.bytes_rotate, 2000);

@@ -155,7 +155,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
     let (sender, orders) = channel();
-    let signal_thread = signals::start(sender.clone())
+    let signal_thread = signals::start(sender.clone(), || log::exit(0))
         .map_err(|error| format!("signals: {}", start_error_text(&error)))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
@@ -242,6 +242,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         tls_fingerprint,
     };
     server.announce_ready(&mut files)?;
+    signal_thread.serve();
     server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
     server.tell(events::shutdown_subject);
@@ -498,7 +499,8 @@ impl Server<'_> {
     /// Reads the configuration again, prepares what changed once for all shards, and has each take it on a turn of
     /// its own.
     fn reload(&mut self) -> Result<(), String> {
-        let reload = reload::prepare(&self.options, &self.flags, &SystemSurroundings)?;
+        let reload =
+            reload::prepare(&self.options, &self.flags, &SystemSurroundings::WHILE_RUNNING)?;
         let auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
         // The files are read again even if the block is the same: certificates are renewed in place.

@@ -1,6 +1,8 @@
 //! Signals become events: one thread waits for them, the main thread handles them one at a time.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -48,27 +50,45 @@ impl ServerEvent {
 /// Ends the waiting thread when dropped; the handlers stay, so a late signal does nothing.
 pub struct SignalThread {
     handle: Handle,
+    is_served: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Takes the five signals over and sends each as what the receiver makes of it. Call it before the shards start: from then on
-/// none of them ends the process by itself.
+impl SignalThread {
+    /// Says that events are handled from now on.
+    pub fn serve(&self) {
+        self.is_served.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes the five signals over and sends each as what the receiver makes of it. Call it before the shards start: from
+/// then on none of them ends the process by itself. Those that ask for its end call `end` while nobody serves the
+/// others yet: a start may wait for a name server or a port.
 ///
 /// # Errors
 /// The kernel refuses a handler or a thread; the server cannot start then.
-pub fn start<E: From<ServerEvent> + Send + 'static>(events: Sender<E>) -> io::Result<SignalThread> {
+pub fn start<E: From<ServerEvent> + Send + 'static>(
+    events: Sender<E>,
+    end: impl Fn() + Send + 'static,
+) -> io::Result<SignalThread> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
     let handle = signals.handle();
+    let is_served = Arc::new(AtomicBool::new(false));
+    let served = is_served.clone();
     let thread = std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
         for event in signals.forever().filter_map(ServerEvent::from_signal) {
             tracing::info!("Trapped {:?} signal", event.signal_text());
+            let is_end = matches!(event, ServerEvent::Interrupt | ServerEvent::Terminate);
+            if is_end && !served.load(Ordering::Relaxed) {
+                end();
+            }
             if events.send(event.into()).is_err() {
                 // Nobody listens any more: the process is on its way out.
                 return;
             }
         }
     })?;
-    Ok(SignalThread { handle, thread: Some(thread) })
+    Ok(SignalThread { handle, is_served, thread: Some(thread) })
 }
 
 impl Drop for SignalThread {
@@ -90,9 +110,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_signal_arrives_as_its_event() {
+    fn each_signal_arrives_as_its_event_and_ends_a_start() {
         let (sender, events) = std::sync::mpsc::channel();
-        let thread = start::<ServerEvent>(sender).unwrap();
+        let (ended, ends) = std::sync::mpsc::channel();
+        let thread = start::<ServerEvent>(sender, move || ended.send(()).unwrap()).unwrap();
+        let ends_start = |signal: Signal| {
+            kill_process(getpid(), signal).unwrap();
+            events.recv_timeout(Duration::from_secs(10)).unwrap();
+            ends.try_recv().is_ok()
+        };
+        assert!(ends_start(Signal::INT) && ends_start(Signal::TERM));
+        assert!(!ends_start(Signal::HUP) && !ends_start(Signal::USR1) && !ends_start(Signal::USR2));
+        thread.serve();
         let cases = [
             (Signal::INT, ServerEvent::Interrupt, "interrupt"),
             (Signal::TERM, ServerEvent::Terminate, "terminated"),
@@ -106,6 +135,7 @@ mod tests {
             assert_eq!(event, expected);
             assert_eq!(event.signal_text(), text);
         }
+        assert!(ends.try_recv().is_err(), "whoever serves the events decides");
         drop(thread);
         assert!(events.recv().is_err(), "the thread ended and dropped its end");
     }
