@@ -280,6 +280,28 @@ fn connz_shows_open_and_closed_connections() {
     let expected =
         serde_json::json!([{"subject":"bar","qgroup":"workers","sid":"7","msgs":0,"cid":6}]);
     assert_eq!(details["connections"][0]["subscriptions_list_detail"], expected);
+    // In one order, however they lie in the table: by sid as a text.
+    let mut sorted = monitored.client("sorted");
+    let lines: String = (1..=20).rev().map(|sid| format!("SUB s.{sid} {sid}\r\n")).collect();
+    sorted.send(lines.as_bytes()).unwrap();
+    sorted.round_trip().unwrap();
+    let mut expected: Vec<String> = (1..=20).map(|sid| sid.to_string()).collect();
+    expected.sort_unstable();
+    let sids = |list: &Value| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|one| one["sid"].as_str().unwrap().to_owned()).collect()
+    };
+    let details = monitored.json("/connz?subs=detail&sort=subs&limit=1");
+    assert_eq!(sids(&details["connections"][0]["subscriptions_list_detail"]), expected);
+    let subsz = monitored.json("/subsz?subs=1");
+    assert_eq!(sids(&subsz["subscriptions_list"])[3..], expected);
+    let ids: Vec<&Value> =
+        subsz["subscriptions_list"].as_array().unwrap().iter().map(|one| &one["cid"]).collect();
+    assert!(ids.is_sorted_by_key(|id| id.as_u64()));
+    let subjects = monitored.json("/connz?subs=1&sort=subs&limit=1");
+    let first = &subjects["connections"][0]["subscriptions_list"];
+    assert_eq!((&first[0], &first[1]), (&"s.1".into(), &"s.10".into()));
+    sorted.close();
     let details = monitored.json("/connz?subs=detail&cid=5");
     let list = details["connections"][0]["subscriptions_list_detail"].as_array().unwrap().clone();
     assert!(list.iter().any(|one| one["subject"] == "once" && one["max"] == 5));
@@ -349,8 +371,9 @@ fn activity_is_messages_and_subscriptions() {
     monitored.json_when(path, |_| activity() > before);
 }
 
+/// As nats-server 2.15.3.
 #[test]
-fn a_total_counts_what_the_account_has_whatever_else_is_asked_for() {
+fn a_total_counts_what_was_asked_for_before_offset_and_limit() {
     let monitored = Monitored::start(ACCOUNTS);
     let log_in = |user: &str, password: &str| {
         let mut client = RawClient::connect(monitored.server.address()).unwrap();
@@ -367,20 +390,28 @@ fn a_total_counts_what_the_account_has_whatever_else_is_asked_for() {
     }
     monitored.json_when("/connz?state=all", |connz| connz["total"] == 4);
     for (arguments, total, shown) in [
-        ("user=ann", 2, 1),
-        ("user=nobody", 2, 0),
-        ("mqtt_client=x", 2, 0),
-        ("acc=A&user=bob", 1, 0),
-        ("acc=A&cid=99", 1, 0),
-        ("cid=5", 2, 1),
+        ("user=ann", 1, 1),
+        ("user=nobody", 0, 0),
+        ("mqtt_client=x", 0, 0),
+        ("acc=A", 1, 1),
+        ("acc=A&user=bob", 0, 0),
+        ("acc=A&cid=99", 0, 0),
+        ("cid=5", 1, 1),
+        ("cid=5&user=ann", 1, 1),
+        ("cid=5&user=bob", 0, 0),
+        ("cid=5&mqtt_client=x", 0, 0),
         ("state=closed&user=ann", 2, 2),
-        ("state=closed&user=bob", 2, 0),
-        ("state=closed&acc=A&user=bob", 2, 0),
+        ("state=closed&user=bob", 0, 0),
+        ("state=closed&acc=A&user=bob", 0, 0),
         ("state=closed&acc=B&cid=7", 0, 0),
-        ("state=closed&mqtt_client=x", 2, 0),
-        ("state=all&user=ann", 4, 3),
-        ("state=all&acc=A&user=bob", 3, 0),
-        ("state=all&acc=B&cid=5", 1, 0),
+        ("state=closed&mqtt_client=x", 0, 0),
+        ("state=all&user=ann", 3, 3),
+        ("state=all&acc=A&user=bob", 0, 0),
+        ("state=all&acc=B&cid=5", 0, 0),
+        ("state=all&cid=7", 1, 1),
+        ("state=all&cid=7&user=bob", 0, 0),
+        ("limit=1", 2, 1),
+        ("state=all&limit=1&offset=1", 4, 1),
     ] {
         let connz = monitored.json(&format!("/connz?{arguments}"));
         assert_eq!(connz["total"], total, "{arguments}");

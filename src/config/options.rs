@@ -13,8 +13,13 @@ use crate::config::tls_options::TlsOptions;
 /// `payload_bytes_max` when the operator asked for no limit: what nats-server's 32 bit field can hold.
 pub const PAYLOAD_BYTES_UNLIMITED: usize = i32::MAX as usize;
 
-/// Flags of parts that this server does not have; tools that list them find them off.
-pub const FEATURE_FLAGS: [&str; 2] = ["js_ack_fc_v2", "js_raft_delete_range"];
+/// Flags of parts that this server does not have, as nats-server sets them by default: tools list them.
+pub const FEATURE_FLAGS: [(&str, bool); 4] = [
+    ("js_ack_fc_v2", false),
+    ("js_api_reply_v2", false),
+    ("js_raft_delete_range", true),
+    ("js_snapshot_sources", false),
+];
 
 /// All options of one server. Immutable once the server runs; a reload makes a new value.
 #[derive(Clone, Debug, Default, PartialEq)]

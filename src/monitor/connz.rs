@@ -82,14 +82,8 @@ impl SortBy {
             Self::Idle => nanoseconds(now.saturating_duration_since(numbers.last_activity)),
             Self::Uptime => nanoseconds(until.saturating_duration_since(numbers.started)),
             Self::Stop => u64::MAX - nanoseconds(now.saturating_duration_since(until)),
-            // Texts are compared by their first eight bytes, which differ between most reasons.
-            Self::Reason => ended.map_or(0, |ended| {
-                let mut first = [0; 8];
-                for (target, byte) in first.iter_mut().zip(ended.reason.text().bytes()) {
-                    *target = byte;
-                }
-                u64::from_be_bytes(first)
-            }),
+            // By its text: see `Listed::reason_ranked`.
+            Self::Reason => 0,
             Self::RoundTrip => numbers.rtt.map_or(0, nanoseconds),
         }
     }
@@ -214,6 +208,13 @@ impl Listed {
         }
     }
 
+    fn reason_ranked(&self, sort: SortBy) -> &'static str {
+        match self {
+            Self::Closed(closed) if sort == SortBy::Reason => closed.reason.text(),
+            _ => "",
+        }
+    }
+
     fn rank(&self, sort: SortBy, now: Instant) -> u64 {
         match self {
             Self::Open { numbers, .. } => sort.rank(numbers, now, None),
@@ -225,35 +226,27 @@ impl Listed {
     }
 }
 
-/// Keeps the closed connections that the filter leaves. Says how many there are of its account, whatever else
-/// it asks for.
-pub fn filter_closed(
-    closed: &mut Vec<ClosedConnection>,
-    options: &ConnzOptions,
-    open_found: bool,
-) -> usize {
+/// Keeps the closed connections that the filter leaves.
+pub fn filter_closed(closed: &mut Vec<ClosedConnection>, options: &ConnzOptions, open_found: bool) {
     let filter = &options.filter;
-    let of_account = |closed: &ClosedConnection| {
-        filter.account.as_ref().is_none_or(|account| *account == closed.details.account)
-    };
-    closed.retain(of_account);
-    let total = closed.len();
     closed.retain(|closed| {
         let details = &closed.details;
+        let of_account = filter.account.as_ref().is_none_or(|name| *name == details.account);
         let of_id = filter.id.is_none_or(|id| id == details.numbers.id && !open_found);
         let of_user = filter.user.as_ref().is_none_or(|user| *user == details.user);
-        of_id && of_user && !options.mqtt_client
+        of_account && of_id && of_user && !options.mqtt_client
     });
-    total
 }
 
-/// Sorts, and keeps what offset and limit select.
+/// Sorts, and keeps what offset and limit select. Equals are in the order of their ids, in the direction of the
+/// sort. Source: nats-server server/monitor_sort_opts.go.
 pub fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec<Listed> {
     let sort = options.sort;
+    let key = |listed: &Listed| (listed.rank(sort, now), listed.reason_ranked(sort), listed.id());
     if sort.is_ascending() {
-        all.sort_by_cached_key(|listed| (listed.rank(sort, now), listed.id()));
+        all.sort_by_cached_key(key);
     } else {
-        all.sort_by_cached_key(|listed| (Reverse(listed.rank(sort, now)), listed.id()));
+        all.sort_by_cached_key(|listed| Reverse(key(listed)));
     }
     all.into_iter().skip(options.offset).take(options.limit).collect()
 }
@@ -358,7 +351,7 @@ pub enum Described {
     Closed(Box<ClosedConnection>),
 }
 
-/// The answer. `total` counts before offset and limit.
+/// The answer. `total` counts what the filters leave, before offset and limit.
 pub fn connz(
     facts: &ServerFacts,
     options: &ConnzOptions,
@@ -368,10 +361,10 @@ pub fn connz(
     let connections: Vec<ConnectionReport> = described
         .into_iter()
         .map(|one| match one {
-            Described::Open(details) => report(facts, options, &details, None),
+            Described::Open(details) => report(facts, options, *details, None),
             Described::Closed(closed) => {
                 let ended = Ended { stopped: closed.stopped, reason: closed.reason };
-                report(facts, options, &closed.details, Some(ended))
+                report(facts, options, closed.details, Some(ended))
             }
         })
         .collect();
@@ -402,22 +395,31 @@ pub fn unknown_account(facts: &ServerFacts, options: &ConnzOptions) -> Connz {
 fn report(
     facts: &ServerFacts,
     options: &ConnzOptions,
-    details: &ConnectionDetails,
+    details: ConnectionDetails,
     ended: Option<Ended>,
 ) -> ConnectionReport {
     let numbers = &details.numbers;
     let until = ended.as_ref().map_or(facts.now.0, |ended| ended.stopped);
     let (ip, port) =
         details.address.map_or_else(Default::default, |(ip, port)| (ip.to_string(), port));
-    let list = &details.subscription_list;
     let is_closed = ended.is_some();
-    let subjects = || list.iter().map(|one| one.subject.clone()).collect();
-    let with_accounts = || {
-        list.iter().map(|one| SubscriptionReport::new(one, is_closed.then_some(&details.account)))
-    };
     let is_global = details.account == GLOBAL_ACCOUNT_NAME;
     let tls = details.tls.as_ref();
     let when_auth = |text: &str| if options.auth { text.to_owned() } else { String::new() };
+    let mut list = details.subscription_list;
+    list.sort_by(SubscriptionDetails::in_order);
+    let (mut subscriptions_list, mut subscriptions_list_detail) = (Vec::new(), Vec::new());
+    match options.subscriptions {
+        Subscriptions::Count => {}
+        Subscriptions::Subjects => {
+            subscriptions_list = list.into_iter().map(|one| one.subject).collect();
+        }
+        Subscriptions::Details => {
+            let account = is_closed.then_some(&details.account);
+            let report = |one| SubscriptionReport::new(one, account.cloned());
+            subscriptions_list_detail = list.into_iter().map(report).collect();
+        }
+    }
     ConnectionReport {
         cid: numbers.id,
         kind: "Client",
@@ -438,9 +440,6 @@ fn report(
         out_bytes: numbers.out_bytes,
         stalls: numbers.stalls,
         subscriptions: numbers.subscriptions,
-        name: details.name.clone(),
-        lang: details.lang.clone(),
-        version: details.version.clone(),
         tls_version: tls.map_or("", |tls| tls.version),
         tls_cipher_suite: tls.map_or_else(String::new, |tls| tls.cipher_suite.clone()),
         tls_peer_certs: tls.filter(|_| options.auth).map_or_else(Vec::new, |tls| {
@@ -449,16 +448,13 @@ fn report(
         tls_first: tls.is_some_and(|tls| tls.is_first),
         authorized_user: when_auth(&details.user),
         account: when_auth(if is_global { "" } else { &details.account }),
-        subscriptions_list: match options.subscriptions {
-            Subscriptions::Subjects => subjects(),
-            _ => Vec::new(),
-        },
-        subscriptions_list_detail: match options.subscriptions {
-            Subscriptions::Details => with_accounts().collect(),
-            _ => Vec::new(),
-        },
+        subscriptions_list,
+        subscriptions_list_detail,
         // A closed client of the global account has none.
         name_tag: when_auth(if is_closed && is_global { "" } else { &details.account }),
+        name: details.name,
+        lang: details.lang,
+        version: details.version,
     }
 }
 
@@ -600,14 +596,16 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_are_ascending_and_ties_are_by_id() {
+    fn only_ids_are_ascending_and_ties_are_by_id_in_the_direction_of_the_sort() {
         let ids = |query: &str| -> Vec<u64> {
             let selected = select(rows(5), &options(query).unwrap(), Instant::now());
             selected.iter().map(Listed::id).collect()
         };
         assert_eq!(ids(""), [1, 2, 3, 4, 5]);
         assert_eq!(ids("sort=msgs_to&limit=2"), [5, 4]);
-        assert_eq!(ids("sort=subs"), [2, 5, 1, 4, 3]);
+        assert_eq!(ids("sort=subs"), [5, 2, 4, 1, 3]);
+        assert_eq!(ids("sort=pending"), [5, 4, 3, 2, 1]);
+        assert_eq!(ids("sort=uptime"), [1, 2, 3, 4, 5]);
         assert_eq!(ids("sort=cid&offset=3"), [4, 5]);
         assert_eq!(ids("offset=9"), [0u64; 0]);
     }

@@ -65,6 +65,13 @@ mod tests {
         }
     }
 
+    /// A round-trip time is shown as all other times are, not as the text that `/connz` has of it.
+    #[test]
+    fn round_trip_times_have_the_dashboards_own_form() {
+        assert_eq!(DASHBOARD.matches("c.rtt").count(), 3);
+        assert!(DASHBOARD.contains("seconds(durationSeconds(c.rtt))"));
+    }
+
     #[test]
     fn names_are_escaped() {
         assert_eq!(escaped("<a href=\"&\">"), "&lt;a href=&quot;&amp;&quot;&gt;");

@@ -171,6 +171,10 @@ pub fn jsz(facts: &ServerFacts) -> Response {
     })
 }
 
+/// What a probe may ask of parts that are off here, which are never unhealthy. In nats-server's order.
+pub(super) const HEALTH_SWITCHES: [&str; 5] =
+    ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only", "leaf-remotes-connected"];
+
 /// What a probe asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthzOptions {
@@ -183,7 +187,7 @@ pub struct HealthzOptions {
 
 impl HealthzOptions {
     pub fn parse(query: &Query) -> Result<Self, String> {
-        for name in ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only"] {
+        for name in HEALTH_SWITCHES {
             query.boolean(name)?;
         }
         let details = query.boolean("details")?;
@@ -256,6 +260,19 @@ mod tests {
         assert_eq!(health("consumer=x&details=1", &[]), (400, text.into()));
         let text = r#"{"status":"unavailable","error":"shards that do not answer: 1,3"}"#;
         assert_eq!(health("", &[1, 3]), (503, text.into()));
+    }
+
+    /// As nats-server 2.15.3, which has no leafnode remotes either.
+    #[test]
+    fn switches_of_parts_that_are_off_are_booleans() {
+        for name in HEALTH_SWITCHES {
+            assert_eq!(health(&format!("{name}=1"), &[]), (200, r#"{"status":"ok"}"#.into()));
+            let refused = HealthzOptions::parse(&Query::parse(&format!("{name}=zz&details=zz")));
+            let text = format!(
+                "Error decoding boolean for '{name}': strconv.ParseBool: parsing \"zz\": invalid syntax"
+            );
+            assert_eq!(refused, Err(text));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::connz::{ConnzOptions, SortBy, State, Subscriptions, window};
 use super::endpoints::Ask;
-use super::others::HealthzOptions;
+use super::others::{HEALTH_SWITCHES, HealthzOptions};
 use super::snapshot::ConnectionFilter;
 use super::subsz::SubszOptions;
 use crate::protocol::json_fields::JsonFields;
@@ -151,7 +151,7 @@ pub fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
 }
 
 pub fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
-    for name in ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only"] {
+    for name in HEALTH_SWITCHES {
         arguments.boolean(name)?;
     }
     let details = arguments.boolean("details")?;

@@ -1,5 +1,6 @@
 //! What a shard hands out about itself: plain values, filled on its own thread and sent away.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -163,6 +164,12 @@ impl ConnectionDetails {
 }
 
 impl SubscriptionDetails {
+    /// By connection, sid and subject. Source: nats-server server/monitor.go Subsz.
+    pub fn in_order(&self, other: &Self) -> Ordering {
+        let by_connection = self.connection.cmp(&other.connection);
+        by_connection.then_with(|| (&self.sid, &self.subject).cmp(&(&other.sid, &other.subject)))
+    }
+
     /// Bytes of its entry in an answer, at most.
     pub fn answer_bytes(&self) -> usize {
         let texts = [&self.subject, &self.queue, &self.sid].map(|text| text_answer_bytes(text));

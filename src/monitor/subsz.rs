@@ -60,13 +60,13 @@ fn is_zero(value: &u64) -> bool {
 }
 
 impl SubscriptionReport {
-    pub fn new(details: &SubscriptionDetails, account: Option<&String>) -> Self {
+    pub fn new(details: SubscriptionDetails, account: Option<String>) -> Self {
         Self {
-            account: account.cloned(),
-            account_tag: account.cloned(),
-            subject: details.subject.clone(),
-            qgroup: details.queue.clone(),
-            sid: details.sid.clone(),
+            account_tag: account.clone(),
+            account,
+            subject: details.subject,
+            qgroup: details.queue,
+            sid: details.sid,
             msgs: details.delivered,
             max: details.max,
             cid: details.connection,
@@ -148,9 +148,9 @@ pub fn subsz(
     facts: &ServerFacts,
     options: &SubszOptions,
     table: &TableSummary,
-    list: &SubscriptionList,
+    list: SubscriptionList,
 ) -> Subsz {
-    let shown = list.shown.iter();
+    let shown = list.shown.into_iter();
     Subsz {
         server_id: facts.info.server_id.clone(),
         now: facts.now_text(),

@@ -357,7 +357,7 @@ pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
         config_digest: options.config_digest.clone(),
         tags: options.server_tags.clone(),
         metadata: options.server_metadata.iter().cloned().collect(),
-        feature_flags: FEATURE_FLAGS.into_iter().map(|flag| (flag, false)).collect(),
+        feature_flags: FEATURE_FLAGS.into(),
         system_account: system.map(|account| account.name.to_string()),
         slow_consumer_stats: ByKind { clients: slow, ..ByKind::default() },
         stale_connection_stats: ByKind { clients: stale, ..ByKind::default() },

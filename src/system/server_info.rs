@@ -37,7 +37,7 @@ impl ServerInfo {
             ver: info.version.clone(),
             tags: options.server_tags.clone(),
             metadata: options.server_metadata.iter().cloned().collect(),
-            feature_flags: FEATURE_FLAGS.into_iter().map(|flag| (flag, false)).collect(),
+            feature_flags: FEATURE_FLAGS.into(),
             jetstream: false,
             flags: 0,
             seq: sequence,

@@ -37,7 +37,7 @@ const INTEGERS: [(&str, &str); 6] = [
 
 const UNSIGNED: [(&str, &str); 1] = [("/connz", "cid")];
 
-const BOOLEANS: [(&str, &str); 18] = [
+const BOOLEANS: [(&str, &str); 20] = [
     ("/connz", "auth"),
     ("/connz", "subs"),
     ("/subsz", "subs"),
@@ -49,6 +49,8 @@ const BOOLEANS: [(&str, &str); 18] = [
     ("/healthz", "js-enabled"),
     ("/healthz", "js-enabled-only"),
     ("/healthz", "js-server-only"),
+    ("/healthz", "js-meta-only"),
+    ("/healthz", "leaf-remotes-connected"),
     ("/healthz", "details"),
     ("/jsz", "accounts"),
     ("/jsz", "streams"),

@@ -193,16 +193,13 @@ impl Answers {
 
     fn connz(&mut self, options: &ConnzOptions) -> Response {
         let facts = self.facts();
-        let account = match &options.filter.account {
-            Some(name) => match facts.auth.authenticator.accounts().get(name) {
-                None => return pretty(&connz::unknown_account(&facts, options)),
-                known => known,
-            },
-            None => None,
-        };
+        let accounts = facts.auth.authenticator.accounts();
+        if options.filter.account.as_ref().is_some_and(|name| accounts.get(name).is_none()) {
+            return pretty(&connz::unknown_account(&facts, options));
+        }
         let mut listed: Vec<Listed> = Vec::new();
         let mut late_shards = Vec::new();
-        let (mut total, mut cut) = (0, false);
+        let mut cut = false;
         if matches!(options.state, State::Open | State::All) {
             let filter = Arc::new(options.filter.clone());
             let starts = self.every_shard();
@@ -224,14 +221,6 @@ impl Answers {
             if options.mqtt_client {
                 listed.clear();
             }
-            // As in nats-server an account narrows the total, and nothing else does.
-            let filter = &options.filter;
-            let is_narrowed = filter.id.is_some() || filter.user.is_some() || options.mqtt_client;
-            total += match account {
-                _ if !is_narrowed => listed.len(),
-                Some(account) => facts.auth.connections(account).value(),
-                None => self.fixed.counters.connections(),
-            };
             if let Some(filter) = &options.filter_subject {
                 let interested = self.connections_with_interest(&options.filter.account, filter);
                 listed.retain(|one| interested.contains(&one.id()));
@@ -252,9 +241,10 @@ impl Answers {
             // Of all shards together only the newest count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
             closed.truncate(facts.options.limits.closed_connections_max);
-            total += connz::filter_closed(&mut closed, options, !listed.is_empty());
+            connz::filter_closed(&mut closed, options, !listed.is_empty());
             listed.extend(closed.into_iter().map(|one| Listed::Closed(Box::new(one))));
         }
+        let total = listed.len();
         let selected = connz::select(listed, options, facts.now.0);
         let mut described = self.describe(selected, options, &mut cut, &mut late_shards);
         cut |= connz::fit(&mut described, Room::LIST.items, Room::LIST.bytes);
@@ -381,7 +371,8 @@ impl Answers {
                 subject: options.test.clone(),
                 ..SubscriptionFilter::default()
             };
-            let (all, is_cut, late) = self.subscriptions(filter);
+            let (mut all, is_cut, late) = self.subscriptions(filter);
+            all.sort_by(|one, other| one.1.in_order(&other.1));
             late_shards.extend(late);
             cut = is_cut;
             list.total = all.len();
@@ -393,7 +384,7 @@ impl Answers {
         }
         late_shards.sort_unstable();
         late_shards.dedup();
-        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, &list)) }
+        Response { cut, late_shards, ..pretty(&subsz::subsz(&facts, options, &table, list)) }
     }
 
     fn account(&mut self, name: &str) -> Response {

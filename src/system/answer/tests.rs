@@ -20,7 +20,7 @@ fn server() -> ServerInfo {
     ServerInfo::new(&info, &options, 13, SystemTime::UNIX_EPOCH)
 }
 
-const SERVER: &str = r#"{"name":"real","host":"127.0.0.1","id":"NABC","ver":"2.15.3","tags":["a:b"],"metadata":{"x":"y"},"feature_flags":{"js_ack_fc_v2":false,"js_raft_delete_range":false},"jetstream":false,"flags":0,"seq":13,"time":"1970-01-01T00:00:00Z"}"#;
+const SERVER: &str = r#"{"name":"real","host":"127.0.0.1","id":"NABC","ver":"2.15.3","tags":["a:b"],"metadata":{"x":"y"},"feature_flags":{"js_ack_fc_v2":false,"js_api_reply_v2":false,"js_raft_delete_range":true,"js_snapshot_sources":false},"jetstream":false,"flags":0,"seq":13,"time":"1970-01-01T00:00:00Z"}"#;
 
 fn enveloped(outcome: Outcome) -> String {
     let text = String::from_utf8(envelope(&server(), &outcome)).unwrap();
