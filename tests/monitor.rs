@@ -8,6 +8,8 @@ mod support;
 mod arguments;
 #[path = "monitor/metrics.rs"]
 mod metrics;
+#[path = "monitor/names.rs"]
+mod names;
 #[path = "monitor/secrets.rs"]
 mod secrets;
 #[path = "monitor/tools.rs"]

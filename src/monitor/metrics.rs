@@ -256,6 +256,19 @@ impl Snapshot {
     }
 }
 
+/// A label's value without what some readers take for the end of a line; the encoder escapes the rest.
+fn label_text(text: &str) -> String {
+    let ends_line = |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match ends_line(character) {
+            true => safe.extend(character.escape_default()),
+            false => safe.push(character),
+        }
+    }
+    safe
+}
+
 /// One series, with the label that tells the items apart.
 fn encode_series<'a, T: 'a>(
     encoder: &mut DescriptorEncoder,
@@ -293,7 +306,7 @@ impl Collector for Snapshot {
         self.encode_operations(&mut encoder)?;
         for series in &ACCOUNT_SERIES {
             let accounts = self.accounts.iter().take(METRICS_ACCOUNTS_MAX);
-            let accounts = accounts.map(|report| (report.name.clone(), report));
+            let accounts = accounts.map(|report| (label_text(&report.name), report));
             encode_series(&mut encoder, series, "account", accounts)?;
         }
         self.encode_server(&mut encoder)
@@ -320,7 +333,7 @@ pub fn metrics(
         start_seconds: since_epoch.as_secs_f64(),
         info: [
             ("server_id", facts.info.server_id.clone()),
-            ("server_name", facts.info.server_name.clone()),
+            ("server_name", label_text(&facts.info.server_name)),
             ("version", facts.version.to_owned()),
             ("nats_version", facts.info.version.clone()),
         ],
@@ -330,4 +343,15 @@ pub fn metrics(
     let mut body = String::new();
     encode(&mut body, &registry).expect("writing to a String does not fail");
     Response { content_type: OPEN_METRICS, ..Response::text(200, body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_ends_its_line() {
+        let safe = label_text("a\rb\u{85}c\u{2028}d\te\"f\\g\u{e9}\n");
+        assert_eq!(safe, "a\\rb\\u{85}c\\u{2028}d\\te\"f\\g\u{e9}\n");
+    }
 }

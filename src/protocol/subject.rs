@@ -41,6 +41,12 @@ pub fn is_valid_literal(subject: &[u8]) -> bool {
     tokens(subject).all(|token| !token.is_empty() && token != b"*" && token != b">")
 }
 
+/// A text of ours may stand in a line of the protocol: it is not empty, and no blank or line end in it ends the
+/// subject early. The parser sees to the same in what peers send.
+pub fn is_sendable(subject: &[u8]) -> bool {
+    !subject.is_empty() && !subject.iter().any(|byte| byte.is_ascii_whitespace() || *byte == 0)
+}
+
 /// Whether the literal `subject` is matched by `filter`. Both are taken as valid; an empty token of the
 /// subject matches nothing but is never produced by a valid filter's literal tokens.
 pub fn matches(filter: &[u8], subject: &[u8]) -> bool {
@@ -99,6 +105,16 @@ pub fn overlap(left: &[u8], right: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ends_a_subject_early_may_not_be_sent() {
+        assert!(is_sendable(b"$SYS.ACCOUNT.A.CONNECT"));
+        assert!(is_sendable("$SYS.ACCOUNT.\u{e9}*.CONNECT".as_bytes()));
+        for bad in ["", "A B", "A\tB", "A\r\nMSG evil 1 2\r\nhi", "A\nB", "A\rB", "A\0B", "A\x0cB"]
+        {
+            assert!(!is_sendable(bad.as_bytes()), "{bad:?}");
+        }
+    }
 
     #[test]
     fn filters_are_valid_or_refused() {

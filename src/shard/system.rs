@@ -30,6 +30,7 @@ use crate::net::listener::Peer;
 use crate::net::session::Session;
 use crate::protocol::message::Message;
 use crate::protocol::nats::error::CloseReason;
+use crate::protocol::subject;
 use crate::system::answer::Volume;
 use crate::system::events::{self, ClientFacts};
 use crate::system::request;
@@ -101,7 +102,10 @@ impl System {
     fn is_wanted(&self, broker: &mut Broker, auth: &AuthState, subject: &str) -> Option<AccountId> {
         let system = auth.authenticator.accounts().system()?;
         let id = auth.id(system);
-        broker.is_wanted(id, subject.as_bytes()).then_some(id)
+        // A file's account name may be no token.
+        let is_wanted =
+            subject::is_sendable(subject.as_bytes()) && broker.is_wanted(id, subject.as_bytes());
+        is_wanted.then_some(id)
     }
 
     fn server_info(&self, session: &ClientSession, now: SystemTime) -> ServerInfo {
@@ -214,7 +218,11 @@ impl System {
     }
 }
 
+/// The one way of all that the server publishes by itself. What cannot be a subject goes nowhere.
 fn publish(broker: &mut Broker, account: AccountId, subject: &str, payload: &[u8]) -> Published {
+    if !subject::is_sendable(subject.as_bytes()) {
+        return Published::NoInterest;
+    }
     let size = payload.len().to_string();
     broker.publish_internal(
         account,

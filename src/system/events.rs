@@ -7,6 +7,8 @@ use serde::Serialize;
 use super::answer::{Volume, json};
 use super::server_info::ServerInfo;
 use crate::base::time_text::timestamp;
+use crate::protocol::nats::error::quoted;
+use crate::protocol::subject;
 
 const CONNECT_TYPE: &str = "io.nats.server.advisory.v1.client_connect";
 const DISCONNECT_TYPE: &str = "io.nats.server.advisory.v1.client_disconnect";
@@ -42,6 +44,17 @@ pub fn shutdown_subject(server_id: &str) -> String {
 /// The old subject and the new one: both are told.
 pub fn account_connections_subjects(account: &str) -> [String; 2] {
     [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")]
+}
+
+/// The warning for an account whose name cannot be a part of a subject: nobody can be told of its clients.
+pub fn unsendable_account(account: &str) -> Option<String> {
+    let is_sendable = subject::is_sendable(account.as_bytes());
+    (!is_sendable).then(|| {
+        format!(
+            "Account name {} has a blank or a line end: no events are published of its clients",
+            quoted(account.as_bytes())
+        )
+    })
 }
 
 /// What an event says of the client it is about.

@@ -164,6 +164,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     }
     let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
     let auth = Arc::new(auth);
+    warn_of_account_names(&auth);
     let limit = FileLimit::raise().map_err(|error| format!("open files limit: {error}"))?;
     if let Some(warning) = limit.shortage(options.limits.connections_max) {
         tracing::warn!("{warning}");
@@ -276,6 +277,15 @@ fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
         tracing::warn!(
             "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
         );
+    }
+}
+
+/// Names that nats-server takes too, and puts into subjects as they are.
+fn warn_of_account_names(auth: &AuthState) {
+    let accounts = auth.authenticator.accounts();
+    if accounts.system().is_some() {
+        let warnings = accounts.iter().filter_map(|one| events::unsendable_account(&one.name));
+        warnings.for_each(|warning| tracing::warn!("{warning}"));
     }
 }
 
@@ -515,6 +525,7 @@ impl Server<'_> {
             self.log.reconfigure(&options.log)?;
         }
         let auth = Arc::new(auth);
+        warn_of_account_names(&auth);
         let info = Arc::new(info(&self.identity, &options, self.shards.address));
         let generation = Arc::new(Generation {
             options: options.clone(),
