@@ -38,8 +38,8 @@ impl Default for AcceptPause {
 }
 
 impl AcceptPause {
-    /// How long to wait now.
-    pub fn next(&mut self) -> Duration {
+    /// The time to wait now; the next one is longer.
+    pub fn lengthen(&mut self) -> Duration {
         let now = self.0;
         self.0 = (now * 2).min(Duration::from_secs(1));
         now
@@ -245,7 +245,7 @@ impl Listener {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(error) => {
                         failed(error);
-                        crate::net::runtime::sleep(pause.next()).await;
+                        crate::net::runtime::sleep(pause.lengthen()).await;
                         break;
                     }
                 }
@@ -311,9 +311,9 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_second_and_begin_again_after_a_success() {
         let mut pause = AcceptPause::default();
-        let pauses: Vec<u128> = (0..9).map(|_| pause.next().as_millis()).collect();
+        let pauses: Vec<u128> = (0..9).map(|_| pause.lengthen().as_millis()).collect();
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         pause.reset();
-        assert_eq!(pause.next().as_millis(), 10);
+        assert_eq!(pause.lengthen().as_millis(), 10);
     }
 }

@@ -270,7 +270,7 @@ impl Loop {
                 Err(error) => {
                     // Out of descriptors above all: without a pause this would spin.
                     tracing::error!("monitoring: accept: {error}");
-                    self.accept_from = Some(Instant::now() + self.accept_pause.next());
+                    self.accept_from = Some(Instant::now() + self.accept_pause.lengthen());
                     return;
                 }
             };
