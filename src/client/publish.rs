@@ -9,6 +9,7 @@ use crate::auth::permissions::{PublishRight, is_reserved_reply};
 use crate::broker::Broker;
 use crate::broker::router::{Publisher, RouteCache, Turn};
 use crate::net::session::Wait;
+use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::command::Publish;
 use crate::protocol::nats::error::{quoted, text};
@@ -25,6 +26,16 @@ pub(super) struct Publishing {
     /// Whether the subject of `route_cache` may be published to whatever was answered before.
     route_allowed: bool,
     pub(super) turn: Turn,
+}
+
+/// What becomes of a message by its headers about tracing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tracing {
+    Delivered,
+    /// It is published, and nobody gets it.
+    NotDelivered,
+    /// As if it had not been published.
+    Dropped,
 }
 
 impl Publishing {
@@ -66,23 +77,61 @@ impl ClientSession {
     ) {
         // The route cache is about to hold this subject.
         publishing.known_line.clear();
-        self.in_messages += 1;
-        self.in_bytes += message.body.len() as u64;
         if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
+        let tracing = match message.headers {
+            [] => Tracing::Delivered,
+            headers => self.tracing(headers),
+        };
+        if tracing == Tracing::Dropped {
+            return;
+        }
+        self.in_messages += 1;
+        self.in_bytes += message.body.len() as u64;
         if self.has_mappings {
             let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
                 let message = Message { subject: &mapped, ..*message };
-                self.publish_mapped(broker, publishing, &message);
+                self.publish_mapped(broker, publishing, &message, tracing);
             } else {
                 self.ok();
             }
             self.context.mapped.replace(mapped);
         } else {
-            self.publish_mapped(broker, publishing, message);
+            self.publish_mapped(broker, publishing, message, tracing);
         }
+    }
+
+    /// What a message's headers about tracing say of its delivery. Events are not told: who wants the events alone
+    /// wants the message to go nowhere. Source: nats-server server/msgtrace.go initMsgTrace.
+    fn tracing(&self, headers: &[u8]) -> Tracing {
+        let destination = match headers::find(headers, b"Nats-Trace-Dest") {
+            None | Some(b"trace disabled") => return Tracing::Delivered,
+            Some(destination) => destination,
+        };
+        let only = headers::find(headers, b"Nats-Trace-Only").is_some_and(|value| {
+            [&b"1"[..], b"true", b"on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
+        });
+        let is_for_nobody = headers::find(headers, b"Nats-Trace-Origin-Account").is_some()
+            || !subject::is_valid_literal(destination);
+        if is_for_nobody {
+            return if only { Tracing::Dropped } else { Tracing::Delivered };
+        }
+        // That it answers a request is no right to trace to its reply.
+        if self.permissions.may_publish(destination) != PublishRight::Allowed {
+            self.refuse_subject(destination);
+            return Tracing::Dropped;
+        }
+        if only { Tracing::NotDelivered } else { Tracing::Delivered }
+    }
+
+    fn refuse_subject(&self, subject: &[u8]) {
+        let subject = quoted(subject);
+        self.violation(
+            &format!("Permissions Violation for Publish to {subject}"),
+            &format!("Publish Violation - Subject {subject}"),
+        );
     }
 
     /// Publishes a message whose line began with `known_line`.
@@ -186,11 +235,7 @@ impl ClientSession {
                     PublishRight::Allowed => publishing.route_allowed = true,
                     PublishRight::OnlyAsReply if self.answers(message.subject) => {}
                     PublishRight::OnlyAsReply | PublishRight::Denied => {
-                        let subject = quoted(message.subject);
-                        self.violation(
-                            &format!("Permissions Violation for Publish to {subject}"),
-                            &format!("Publish Violation - Subject {subject}"),
-                        );
+                        self.refuse_subject(message.subject);
                         return false;
                     }
                 }
@@ -224,10 +269,23 @@ impl ClientSession {
         broker: &mut Broker,
         publishing: &mut Publishing,
         message: &Message<'_>,
+        tracing: Tracing,
     ) {
-        if self.may_publish(publishing, message) {
-            self.hand_over(broker, publishing, message, Broker::publish);
+        if !self.may_publish(publishing, message) {
+            return;
         }
+        if tracing == Tracing::NotDelivered {
+            // The route cache still holds another subject.
+            publishing.route_allowed = false;
+            self.ok();
+            let asks = self.connect.no_responders && !message.reply.is_empty();
+            if asks && !broker.has_interest(self.account, message.subject) {
+                let publisher = self.publisher();
+                broker.send_no_responders(&publisher, message.subject, message.reply);
+            }
+            return;
+        }
+        self.hand_over(broker, publishing, message, Broker::publish);
     }
 
     /// Gives the broker a message that may be published, by one of its two ways to take one.

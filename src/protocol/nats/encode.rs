@@ -3,6 +3,7 @@
 //! Each function appends to a chunk that has room: `message_size` says how much a message takes.
 
 use crate::base::few_bytes;
+use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
 
 pub const PING: &[u8] = b"PING\r\n";
@@ -110,19 +111,20 @@ pub fn error(out: &mut Vec<u8>, text: &str) {
 
 /// The status message a requester gets when nobody listens. Source: nats-server sendNoResponders.
 pub fn no_responders(out: &mut Vec<u8>, reply: &[u8], sid: &[u8], subject: &[u8]) {
-    // NATS/1.0 503 CRLF (14) Nats-Subject: (14) CRLF CRLF (4) = 32 bytes around the subject.
-    let size = 32 + subject.len();
+    let mut block = Vec::new();
+    headers::status(&mut block, headers::NO_RESPONDERS, &[(b"Nats-Subject", subject)]);
     out.extend_from_slice(b"HMSG ");
     out.extend_from_slice(reply);
     out.push(b' ');
     out.extend_from_slice(sid);
-    out.push(b' ');
-    decimal(out, size);
-    out.push(b' ');
-    decimal(out, size);
-    out.extend_from_slice(b"\r\nNATS/1.0 503\r\nNats-Subject: ");
-    out.extend_from_slice(subject);
-    out.extend_from_slice(b"\r\n\r\n\r\n");
+    // Headers, and all in all.
+    for _ in 0..2 {
+        out.push(b' ');
+        decimal(out, block.len());
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&block);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a number in decimal.
