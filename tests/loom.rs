@@ -19,7 +19,7 @@ mod ring_parts;
 mod shards;
 
 // The paths under which the copies look for the rest of the house.
-use midge::{broker, protocol};
+use midge::{auth, broker, config, protocol};
 mod base {
     pub(crate) use crate::ring;
     pub use midge::base::{few_bytes, gate, histogram, ids, limits, pool, turn_clock};
@@ -212,6 +212,7 @@ fn a_reaction_is_not_heard_before_what_it_is_about() {
         });
         let reacting = start(reacting, |shard| {
             shard.told("reaction", 1);
+            shard.be_roused();
             shard.turn_until(|shard| shard.messages_in() == 1);
             assert!(shard.publish("reaction"));
             shard.end_turn();

@@ -185,6 +185,10 @@ pub const BATCH_BYTES: usize = 64 << 10;
 /// publisher goes on after each of the other shard's turns. Enforced by `mesh::outbound`.
 pub const LANE_BYTES_MIN: usize = 16 << 10;
 
+/// Requests of one shard that went to several others and are known to have found nobody on some of them. Past it
+/// the oldest is forgotten: its requester is not told that nobody listens. Enforced by `broker::no_responders`.
+pub const UNHEARD_REQUESTS_MAX: usize = 1024;
+
 /// Deliveries one connection may cause in one turn before the others get theirs. At about 50 ns each this
 /// bounds a turn to about a millisecond; one message's own fan-out is never split.
 pub const TURN_DELIVERIES_MAX: usize = 16_384;

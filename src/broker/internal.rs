@@ -192,7 +192,7 @@ impl Broker {
             self.deliver_to_group(group, message, None, &mut turn, Some(&mut picks));
         }
         if !list.links.is_empty() || !picks.is_empty() {
-            let source = Source { account, publisher: None, no_echo: None };
+            let source = Source { account, publisher: None, no_echo: None, share: 0 };
             self.forward(source, message, &list.links, &picks);
         }
         self.remove_expired();

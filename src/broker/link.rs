@@ -5,7 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::base::gate::Gate;
-use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
 use crate::broker::router::Publisher;
 use crate::protocol::message::{Message, MessageRun};
 
@@ -42,18 +42,40 @@ impl InterestChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     pub account: AccountId,
-    /// Who published it, so that a slow consumer over there can slow it down here; none once it was passed
-    /// on by another shard than its publisher's.
+    /// Who published it, by its key on its own shard: a slow consumer over there can slow it down here.
     pub publisher: Option<ClientKey>,
     /// The publisher's connection if it asked not to hear itself: a queue message may come home.
     pub no_echo: Option<ConnectionId>,
+    /// The part of a request that went this way, if its publisher is to be told when nobody gets it and nobody
+    /// on its own shard did; else 0. Parts that nobody got come back (`Unheard`); all of them make `WHOLE`.
+    pub share: u32,
 }
 
 impl Source {
+    /// All parts of one request.
+    pub const WHOLE: u32 = 1 << 31;
+
     /// A client of this shard; `no_echo` if it asked not to hear itself.
     pub fn of(publisher: &Publisher, no_echo: Option<ConnectionId>) -> Self {
-        Self { account: publisher.account, publisher: Some(publisher.client), no_echo }
+        let (account, publisher) = (publisher.account, Some(publisher.client));
+        Self { account, publisher, no_echo, share: 0 }
     }
+
+    /// The same for one of `count` ways on which a share is divided.
+    pub fn part(self, share: u32, index: usize, count: usize) -> Self {
+        let (count, rest) = (count as u32, share % count as u32);
+        Self { share: share / count + if index == 0 { rest } else { 0 }, ..self }
+    }
+}
+
+/// A request, or a part of one, that nobody got where it was forwarded to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    pub account: AccountId,
+    pub client: ClientKey,
+    pub share: u32,
+    pub subject: Vec<u8>,
+    pub reply: Vec<u8>,
 }
 
 /// One message on its way over a link, at most once per link and message.
@@ -66,8 +88,17 @@ pub struct Forward<'a> {
     pub plain: bool,
     /// Times it already looked for another member.
     pub hops: u8,
+    /// The link behind which its publisher is; none = on this shard.
+    pub home: Option<LinkId>,
     /// Queue groups of which one member over there was picked.
     pub queues: &'a [&'a [u8]],
+}
+
+impl<'a> Forward<'a> {
+    /// A message of this shard for plain subscriptions alone.
+    pub fn plain(source: Source, message: Message<'a>) -> Self {
+        Self { source, message, plain: true, hops: 0, home: None, queues: &[] }
+    }
 }
 
 /// A wait for room on a link: until the gate's number is `until`.
@@ -96,6 +127,9 @@ pub trait LinkSink {
 
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;
+
+    /// Tells the shard of a publisher that nobody got its request here. Never fails.
+    fn unheard(&self, unheard: Unheard);
 
     /// Whether `message_congestion` must be asked before the next message. A link that becomes tight says so by
     /// `Broker::lanes_tight`.

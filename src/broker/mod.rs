@@ -9,6 +9,7 @@ pub mod internal;
 pub mod link;
 pub mod match_cache;
 mod names;
+mod no_responders;
 pub mod outbox;
 pub mod queue_group;
 pub mod router;
@@ -55,6 +56,7 @@ pub struct Broker {
     expired: Vec<Rc<Subscription>>,
     /// Of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
+    unheard: no_responders::UnheardRequests,
     /// Some link may have no room for a message.
     tight: Rc<Cell<bool>>,
     pub counters: BrokerCounters,
@@ -140,6 +142,7 @@ impl Broker {
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             frame: FanOutFrame::default(),
+            unheard: no_responders::UnheardRequests::default(),
             tight: Rc::default(),
             counters: BrokerCounters::default(),
         }

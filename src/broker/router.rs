@@ -136,6 +136,8 @@ pub struct Publisher {
     pub client: ClientKey,
     pub account: AccountId,
     pub echo: bool,
+    /// It is to be told when nobody gets a request of its own.
+    pub no_responders: bool,
 }
 
 /// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
@@ -192,6 +194,18 @@ pub(super) fn withholds(
     subscription.is_removed()
         || no_echo.is_some_and(|connection| connection == outbox.id)
         || subscription.denies(subject)
+}
+
+/// The source of a client's message; its share is whole if the publisher is to be told when nobody gets it.
+#[inline]
+fn asking(
+    publisher: &Publisher,
+    no_echo: Option<ConnectionId>,
+    message: &Message<'_>,
+    delivered: bool,
+) -> Source {
+    let asks = publisher.no_responders && !delivered && !message.reply.is_empty();
+    Source { share: if asks { Source::WHOLE } else { 0 }, ..Source::of(publisher, no_echo) }
 }
 
 /// Links a message goes to, with the queue groups picked there.
@@ -298,9 +312,10 @@ impl Broker {
         let mut delivered =
             !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
         if !list.groups.is_empty() {
-            delivered |= self.route_to_groups(publisher, message, list, no_echo, turn);
+            delivered = self.route_to_groups(publisher, message, list, no_echo, turn, delivered);
         } else if !list.links.is_empty() {
-            self.forward_plain(publisher, no_echo, message, &list.links);
+            let source = asking(publisher, no_echo, message, delivered);
+            self.forward_plain(source, message, &list.links);
             delivered = true;
         }
         self.remove_expired();
@@ -333,16 +348,18 @@ impl Broker {
         list: &MatchList,
         no_echo: Option<ConnectionId>,
         turn: &mut Turn,
+        mut delivered: bool,
     ) -> bool {
-        let mut delivered = false;
         let mut picks = Picks::new();
         for group in &list.groups {
-            delivered |= self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
+            let picked = picks.len();
+            let served = self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
+            delivered |= served && picks.len() == picked;
         }
         if !list.links.is_empty() || !picks.is_empty() {
-            delivered = true;
-            let source = Source::of(publisher, no_echo);
+            let source = asking(publisher, no_echo, message, delivered);
             self.forward(source, message, &list.links, &picks);
+            delivered = true;
         }
         delivered
     }
@@ -480,12 +497,20 @@ impl Broker {
                 targets.push(link);
             }
         }
-        for &link in &targets {
+        for (index, &link) in targets.iter().enumerate() {
             let queues: SmallVec<[&[u8]; 4]> =
                 picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
-            let plain = links.contains(&link);
-            let forward = Forward { source, message: *message, plain, hops: 0, queues: &queues };
-            self.forward_over(link, &forward);
+            self.forward_over(
+                link,
+                &Forward {
+                    source: source.part(source.share, index, targets.len()),
+                    message: *message,
+                    plain: links.contains(&link),
+                    hops: 0,
+                    home: None,
+                    queues: &queues,
+                },
+            );
         }
     }
 
@@ -496,22 +521,15 @@ impl Broker {
 
     /// One copy to each link that has plain interest.
     #[inline]
-    fn forward_plain(
-        &mut self,
-        publisher: &Publisher,
-        no_echo: Option<ConnectionId>,
-        message: &Message<'_>,
-        links: &[LinkId],
-    ) {
-        let source = Source::of(publisher, no_echo);
-        for link in links {
+    fn forward_plain(&mut self, source: Source, message: &Message<'_>, links: &[LinkId]) {
+        for (index, link) in links.iter().enumerate() {
+            let source = source.part(source.share, index, links.len());
             if self.links[link.index()].sink.forward_again(&source, message) {
                 self.counters.forwarded += 1;
                 continue;
             }
             let message = *message;
-            let forward = Forward { source, message, plain: true, hops: 0, queues: &[] };
-            self.forward_over(*link, &forward);
+            self.forward_over(*link, &Forward::plain(source, message));
         }
     }
 
@@ -533,22 +551,37 @@ impl Broker {
             false => cache.renew(forward.source.account, account, forward.message.subject),
         }
         let Some(list) = cache.list.as_deref() else { return };
-        if forward.plain {
-            self.deliver_plain(&forward.message, cache, list, forward.source.no_echo, turn);
-        }
+        let no_echo = forward.source.no_echo;
+        let mut delivered =
+            forward.plain && self.deliver_plain(&forward.message, cache, list, no_echo, turn);
+        let mut unserved = Picks::new();
         for queue in forward.queues {
             let group = list.groups.iter().find(|group| group.name() == *queue);
             let served = group.is_some_and(|group| {
-                self.deliver_to_group(group, &forward.message, forward.source.no_echo, turn, None)
+                self.deliver_to_group(group, &forward.message, no_echo, turn, None)
             });
+            delivered |= served;
             if !served {
-                self.redirect(from, forward, group, queue);
+                unserved.push((from, queue));
             }
+        }
+        // A request that somebody got has its answer.
+        let mut unheard = if delivered { 0 } else { forward.source.share };
+        let (share, count) = (unheard, unserved.len());
+        for (index, (_, queue)) in unserved.into_iter().enumerate() {
+            let source = forward.source.part(share, index, count);
+            let group = list.groups.iter().find(|group| group.name() == queue);
+            if self.redirect(from, &Forward { source, ..*forward }, group, queue) {
+                unheard -= source.share;
+            }
+        }
+        if unheard > 0 && !forward.message.reply.is_empty() {
+            self.tell_unheard(forward, unheard);
         }
         self.remove_expired();
     }
 
-    /// Sends a queue message that found no member here to another link that has one.
+    /// Sends a queue message that found no member here to another link that has one; false = there is none.
     #[cold]
     fn redirect(
         &mut self,
@@ -556,7 +589,7 @@ impl Broker {
         forward: &Forward<'_>,
         group: Option<&QueueGroup>,
         queue: &[u8],
-    ) {
+    ) -> bool {
         let members = group.map_or(&[][..], |group| &group.members);
         let others = members.iter().filter_map(|member| match member.sink {
             Sink::Link(link) if !member.is_removed() => Some(link),
@@ -564,43 +597,20 @@ impl Broker {
         });
         // Where it came from is the last choice: the members there were passed over for a reason.
         let target = others.clone().find(|link| *link != from).or_else(|| others.clone().next());
-        match target {
-            Some(link) if forward.hops < QUEUE_HOPS_MAX => {
-                let queues = [queue];
-                let sink = &self.links[link.index()].sink;
-                // A client's key means something on its own shard only: over there it would name another.
-                sink.forward(&Forward {
-                    source: Source { publisher: None, ..forward.source },
-                    plain: false,
-                    hops: forward.hops + 1,
-                    queues: &queues,
-                    ..*forward
-                });
-                self.counters.forwarded += 1;
-            }
-            _ => self.counters.queue_members_gone += 1,
-        }
+        let target = target.filter(|_| forward.hops < QUEUE_HOPS_MAX);
+        let Some(link) = target else {
+            self.counters.queue_members_gone += 1;
+            return false;
+        };
+        let (hops, queues) = (forward.hops + 1, [queue]);
+        self.forward_over(link, &Forward { plain: false, hops, queues: &queues, ..*forward });
+        true
     }
 
     /// Whether anybody on this server, this shard's links included, would get a message on `subject`.
     pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let list = Self::matched(&mut self.accounts[account.index()], subject);
         !(list.plain.is_empty() && list.groups.is_empty() && list.links.is_empty())
-    }
-
-    /// Tells a requester that nobody listens, on its own plain subscription for the reply.
-    #[cold]
-    pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
-        let list = Self::matched(&mut self.accounts[publisher.account.index()], reply);
-        let own =
-            list.plain.iter().find(|s| s.client() == Some(publisher.client) && !s.is_removed());
-        let Some(Sink::Client { outbox, .. }) = own.map(|subscription| &subscription.sink) else {
-            return;
-        };
-        let mut line = Vec::new();
-        let sid = own.map_or(&[][..], |subscription| subscription.sid());
-        crate::protocol::nats::encode::no_responders(&mut line, reply, sid, subject);
-        outbox.push_bytes(&line);
     }
 
     /// Ends the fan-out: subscriptions that reached their maximum leave the table now.

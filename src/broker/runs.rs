@@ -128,7 +128,7 @@ impl Broker {
                 let sink = &self.links[link.index()].sink;
                 let mut taken = sink.forward_run(&source, &rest);
                 if taken == 0 {
-                    sink.forward(&Forward { source, message, plain: true, hops: 0, queues: &[] });
+                    sink.forward(&Forward::plain(source, message));
                     taken = 1;
                 }
                 rest = rest.after(taken);

@@ -186,7 +186,12 @@ impl ClientSession {
     /// Who this session publishes as.
     #[inline]
     fn publisher(&self) -> Publisher {
-        Publisher { client: self.key, account: self.account, echo: self.connect.echo }
+        Publisher {
+            client: self.key,
+            account: self.account,
+            echo: self.connect.echo,
+            no_responders: self.connect.no_responders,
+        }
     }
 
     /// Remembers how the line of a message just published began, if the next one like it needs no second

@@ -6,16 +6,17 @@
 
 use smallvec::SmallVec;
 
+use super::lanes::{link_to, shard_behind};
 use crate::base::few_bytes;
-use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
 use crate::broker::link::{Forward, Source};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
-/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, and the
-/// connection that is not to hear it in two halves: ten u32.
-pub const HEAD_BYTES: usize = 40;
+/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the connection
+/// that is not to hear it in two halves, the share of a request, and the publisher's shard: twelve u32.
+pub const HEAD_BYTES: usize = 48;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;
@@ -114,8 +115,8 @@ pub fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
     few_bytes::append_pairs(batch, size_run(run), pairs);
 }
 
-/// Appends `forward` with all that belongs to it; the batch has room.
-pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, last: &mut Last) {
+/// Appends `forward`, from shard `own`, with all that belongs to it; the batch has room.
+pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, last: &mut Last) {
     let (message, source) = (&forward.message, &forward.source);
     let may_repeat = forward.plain && forward.queues.is_empty() && forward.hops == 0;
     last.same = may_repeat.then_some(*source);
@@ -136,6 +137,8 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, last: &mut Last) {
         message.header_size_text.len() as u32 | (message.size_text.len() as u32) << 16,
         no_echo as u32,
         (no_echo >> 32) as u32,
+        source.share,
+        u32::from(forward.home.map_or(own, |link| shard_behind(link, own)).0),
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
@@ -168,16 +171,21 @@ pub enum Part<'a> {
     Run(&'a Source, MessageRun<'a>),
 }
 
-/// Calls `deliver` for each part of a batch, in order. `tails` is scratch space.
+/// Calls `deliver` for each part of a batch that came to shard `own`, in order. `tails` is scratch space.
 #[inline]
-pub fn for_each(batch: &[u8], tails: &mut Vec<Tail>, mut deliver: impl FnMut(Part<'_>)) {
+pub fn for_each(
+    batch: &[u8],
+    own: ShardId,
+    tails: &mut Vec<Tail>,
+    mut deliver: impl FnMut(Part<'_>),
+) {
     let mut at = 0;
     // The last message with a whole head, for those that leave it out; they have no queues.
     let mut whole: Option<Forward<'_>> = None;
     while at < batch.len() {
         if field(&batch[at..], 0) & AGAIN == 0 {
             let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
-            let (forward, after) = read_whole(&batch[at..], &mut queues);
+            let (forward, after) = read_whole(&batch[at..], own, &mut queues);
             at = batch.len() - after.len();
             deliver(Part::One(&Forward { queues: &queues, ..forward }, false));
             whole = Some(forward);
@@ -218,6 +226,7 @@ fn short_head(rest: &[u8]) -> Option<(usize, usize, usize)> {
 /// The message with a whole head that `batch` begins with, its queues apart, and what comes after it.
 fn read_whole<'a>(
     batch: &'a [u8],
+    own: ShardId,
     queues: &mut SmallVec<[&'a [u8]; 4]>,
 ) -> (Forward<'a>, &'a [u8]) {
     let (head, mut rest) = batch.split_at(HEAD_BYTES);
@@ -252,12 +261,14 @@ fn read_whole<'a>(
         account: AccountId(field(head, 0)),
         publisher: field(head, 1).checked_sub(1).map(ClientKey),
         no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
+        share: field(head, 10),
     };
     let forward = Forward {
         source,
         message,
         plain: flags & PLAIN != 0,
         hops: (flags >> 8) as u8,
+        home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
     };
     (forward, rest)
@@ -293,6 +304,7 @@ fn in_one_piece<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::LinkId;
 
     const MESSAGE: Message<'static> = Message {
         subject: b"a.b",
@@ -307,12 +319,17 @@ mod tests {
         account: AccountId(3),
         publisher: Some(ClientKey(0)),
         no_echo: Some(ConnectionId(5 << 32 | 7)),
+        share: 77,
     };
+    /// The shards that write and read.
+    const OWN: ShardId = ShardId(2);
+    const PEER: ShardId = ShardId(1);
     const FORWARD: Forward<'static> = Forward {
         source: SOURCE,
         message: MESSAGE,
         plain: true,
         hops: 2,
+        home: Some(LinkId(0)),
         queues: &[b"q1", b"", b"q3"],
     };
 
@@ -332,12 +349,12 @@ mod tests {
                 append_again(&mut batch, message);
                 assert_eq!(batch.len() - before, size_again(message));
             } else {
-                append(&mut batch, forward, &mut last);
+                append(&mut batch, forward, OWN, &mut last);
                 assert!(batch.len() - before <= size(forward));
             }
         }
         let (mut seen, mut short) = (Vec::new(), Vec::new());
-        for_each(&batch, &mut Vec::new(), |part| match part {
+        for_each(&batch, PEER, &mut Vec::new(), |part| match part {
             Part::One(forward, same) => {
                 seen.push(format!("{forward:?}"));
                 short.push(same);
@@ -345,7 +362,7 @@ mod tests {
             Part::Run(source, run) => {
                 for message in run.messages() {
                     let forward =
-                        Forward { source: *source, message, plain: true, hops: 0, queues: &[] };
+                        Forward { home: forwards[0].home, ..Forward::plain(*source, message) };
                     seen.push(format!("{forward:?}"));
                     short.push(true);
                 }
@@ -376,7 +393,7 @@ mod tests {
             let places = [place, place.at(3 + tail.len())];
             let run = MessageRun::new(b"a", &input, &places);
             let (mut at_once, mut last) = (Vec::new(), Last::default());
-            append(&mut at_once, &first, &mut last);
+            append(&mut at_once, &first, OWN, &mut last);
             let mut one_by_one = at_once.clone();
             assert!(is_run(&at_once, &SOURCE, &run, &last));
             assert!(!is_run(&at_once, &SOURCE, &MessageRun::new(b"b", &input, &places), &last));

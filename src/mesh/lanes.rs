@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use crate::base::ids::ClientKey;
+use crate::base::ids::{ClientKey, LinkId, ShardId};
 use crate::base::limits::{
     INTEREST_LANE_SLOTS, INTEREST_ROOM_MIN, INTEREST_SLOTS_PER_SHARD, MESSAGE_LANE_SLOTS,
     RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
 };
 use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, Watermark, ring};
-use crate::broker::link::InterestChange;
+use crate::broker::link::{InterestChange, Unheard};
 
 /// What the interest lane carries, in order.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub enum Note {
         client: ClientKey,
         paused: bool,
     },
+    /// Nobody here got a request from there.
+    Unheard(Box<Unheard>),
 }
 
 /// What the message lane carries: messages as `frame` lays them out.
@@ -69,12 +71,25 @@ pub struct PeerEnds {
 
 /// One shard's ends, peers in shard order, itself left out.
 pub struct LaneEnds {
+    pub shard: ShardId,
     pub peers: Vec<PeerEnds>,
     /// Raised by peers that pushed something.
     pub inbound_waiting: Signal,
     /// The stamp up to which this shard has pushed all batches.
     pub complete: Watermark,
     pub clock: LaneClock,
+}
+
+/// A shard as the links of another name it; none = itself.
+pub fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
+    let index = shard.0 - u16::from(shard.0 > own.0);
+    (shard != own).then_some(LinkId(u32::from(index)))
+}
+
+/// The shard behind a link of another.
+pub fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
+    let index = u16::try_from(link.0).expect("links are as few as shards");
+    ShardId(index + u16::from(index >= own.0))
 }
 
 /// Sizes of the rings, smaller in tests.
@@ -144,13 +159,15 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
         .into_iter()
         .zip(targets)
         .zip(signals.into_iter().zip(watermarks))
-        .map(|((sources, targets), (inbound_waiting, complete))| {
+        .enumerate()
+        .map(|(index, ((sources, targets), (inbound_waiting, complete)))| {
             let pairs = sources.into_iter().zip(targets);
             let peers = pairs
                 .filter_map(|(source, target)| Some(PeerEnds { source: source?, target: target? }))
                 .collect();
             let clock = Box::new(move || 1 + began.elapsed().as_nanos() as u64);
-            LaneEnds { peers, inbound_waiting, complete, clock }
+            let shard = ShardId(u16::try_from(index).expect("few shards"));
+            LaneEnds { shard, peers, inbound_waiting, complete, clock }
         })
         .collect()
 }

@@ -142,6 +142,7 @@ impl Mesh {
             tight: broker.borrow().lanes_tight(),
             bytes_max: Cell::new(0),
             newest_stamp: Cell::new(0),
+            shard: ends.shard,
             lane_clock: ends.clock,
             clock: clock.clone(),
         });
@@ -196,6 +197,7 @@ impl Mesh {
                 match note {
                     Note::Interest(change) => broker.link_interest(peer.link, &change),
                     Note::Pace { client, paused } => broker.link_pace(client, paused),
+                    Note::Unheard(unheard) => broker.link_unheard(&unheard),
                 }
             }
             if applied > 0 {
@@ -291,12 +293,13 @@ impl Mesh {
         self.clock.set_read_elsewhere(Some(read_at));
         // A run of one publisher's messages is settled at its end.
         let (mut turn, mut publisher) = (Turn::default(), None);
-        frame::for_each(&bytes, &mut tails, |part| match part {
+        frame::for_each(&bytes, self.shared.shard, &mut tails, |part| match part {
             frame::Part::One(forward, same) => {
                 counters.messages_in += 1;
                 if !same {
                     peer.pause(publisher, &mut turn);
-                    publisher = forward.source.publisher;
+                    // Of another shard is the key of one who is passed on: it would name somebody else.
+                    publisher = forward.source.publisher.filter(|_| forward.hops == 0);
                 }
                 broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
             }

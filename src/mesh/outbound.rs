@@ -8,9 +8,10 @@ use std::time::Instant;
 use super::frame;
 use super::lanes::{Batch, LaneClock, Note, SourceEnd};
 use crate::base::gate::Gate;
+use crate::base::ids::ShardId;
 use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
-use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source};
+use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source, Unheard};
 use crate::protocol::message::{Message, MessageRun};
 
 /// Staged notes whose room is kept once they are sent.
@@ -32,6 +33,7 @@ pub struct Shared {
     pub bytes_max: Cell<usize>,
     /// Of the newest batch on any lane.
     pub newest_stamp: Cell<u64>,
+    pub shard: ShardId,
     pub lane_clock: LaneClock,
     pub clock: Rc<TurnClock>,
 }
@@ -173,7 +175,7 @@ impl Outbound {
             last.forget();
             self.current_read_at.set(self.shared.clock.read_at());
         }
-        frame::append(&mut current, forward, &mut last);
+        frame::append(&mut current, forward, self.shared.shard, &mut last);
         self.shared.dirty.set(true);
     }
 
@@ -449,6 +451,12 @@ impl LinkSink for ShardLink {
 
     fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
         self.0.append_run(source, run)
+    }
+
+    fn unheard(&self, unheard: Unheard) {
+        self.0.push_note(Note::Unheard(Box::new(unheard)));
+        // Somebody waits for it.
+        self.0.wake();
     }
 
     fn is_tight(&self) -> bool {

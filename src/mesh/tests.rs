@@ -7,12 +7,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{BATCH_BYTES, CHUNK_BYTES, LANE_BYTES_MIN, pace_bytes};
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
 use crate::broker::outbox::{Outbox, OutboxTotals};
 use crate::broker::router::{Publisher, RouteCache};
+use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::message::Message;
 
 struct TestShard {
@@ -38,10 +40,15 @@ impl TestShard {
     }
 
     fn publish(&self, client: ClientKey, echo: bool) {
-        let publisher = Publisher { client, account: AccountId::GLOBAL, echo };
+        self.publish_with(client, echo, b"");
+    }
+
+    /// Says whether anybody may have got it.
+    fn publish_with(&self, client: ClientKey, echo: bool, reply: &[u8]) -> bool {
+        let publisher = Publisher { client, account: AccountId::GLOBAL, echo, no_responders: true };
         let message = Message {
             subject: b"work",
-            reply: b"",
+            reply,
             headers: b"",
             body: b"hi",
             header_size_text: b"",
@@ -49,7 +56,7 @@ impl TestShard {
             tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
-        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn);
+        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
     }
 
     /// Turns until there is nothing to do, then sleep; the bell is heard.
@@ -299,4 +306,100 @@ fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
         shards[1].turn_and_sleep();
         assert!(has_room(0));
     }
+}
+
+/// All that is queued for a client, which is taken.
+fn queued(outbox: &Outbox) -> String {
+    let mut next = std::pin::pin!(outbox.next_chunk());
+    match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(bytes)) => String::from_utf8(bytes).expect("text"),
+        _ => String::new(),
+    }
+}
+
+/// A client of shard 0 asks for work; says how often it is told that nobody listens. `leave` is called when the
+/// shards know of each other's listeners.
+fn asked(
+    shard_count: usize,
+    echo: bool,
+    join: impl FnOnce(&[TestShard], ClientKey),
+    leave: impl FnOnce(&[TestShard]),
+) -> usize {
+    let shards = shards(shard_count, Lanes::of(shard_count));
+    let (asker, outbox) = shards[0].client(5);
+    shards[0].subscribe(asker, "inbox", "");
+    join(&shards, asker);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    leave(&shards);
+    assert!(shards[0].publish_with(asker, echo, b"inbox"), "somebody is thought to listen");
+    shards[0].mesh.end_of_turn();
+    for _ in 0..4 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+    }
+    queued(&outbox).matches("NATS/1.0 503").count()
+}
+
+/// The listener of each of these shards has key 0.
+const LISTENER: ClientKey = ClientKey(0);
+
+fn listen(shards: &[TestShard], queue: &str) {
+    for shard in shards {
+        assert_eq!(shard.client(6).0, LISTENER);
+        shard.subscribe(LISTENER, "work", queue);
+    }
+}
+
+fn leave(shards: &[TestShard]) {
+    shards.iter().for_each(|shard| shard.broker.borrow_mut().unsubscribe(LISTENER, b"work", 0));
+}
+
+#[test]
+fn a_request_whose_listeners_on_other_shards_are_gone_gets_one_answer_that_says_so() {
+    for shard_count in 2..6 {
+        for queue in ["", "crew"] {
+            let told = asked(
+                shard_count,
+                true,
+                |shards, _| listen(&shards[1..], queue),
+                |shards| leave(&shards[1..]),
+            );
+            assert_eq!(told, 1, "{shard_count} shards, queue {queue:?}");
+        }
+        let told = asked(
+            shard_count,
+            true,
+            |shards, _| listen(&shards[1..], ""),
+            |shards| leave(&shards[2..]),
+        );
+        assert_eq!(told, 0, "one of {shard_count} shards still listens");
+    }
+}
+
+#[test]
+fn a_request_that_a_listener_on_another_shard_may_not_have_gets_the_answer_that_nobody_listens() {
+    let denied = |shards: &[TestShard], _| {
+        let deny = Some(vec!["work".to_owned()]);
+        let subscribe = Some(SubjectPermissionOptions { deny, ..Default::default() });
+        let rules = PermissionOptions { subscribe, ..PermissionOptions::default() };
+        let permissions = Permissions::compile(&Arc::new(rules), false).expect("they are valid");
+        let SubscribeRight::AllowedWithDeliveryFilter(deny) = permissions.may_subscribe(b"*", None)
+        else {
+            panic!("the wildcard overlaps what is denied")
+        };
+        let (listener, _) = shards[1].client(6);
+        shards[1].broker.borrow_mut().subscribe(listener, b"*", b"", b"1", Some(deny));
+    };
+    assert_eq!(asked(2, true, denied, |_| {}), 1);
+}
+
+#[test]
+fn a_request_that_comes_home_to_a_listener_that_asked_for_no_echo_is_answered_that_nobody_listens()
+{
+    let join = |shards: &[TestShard], asker| {
+        shards[0].subscribe(asker, "work", "crew");
+        listen(&shards[1..], "crew");
+    };
+    assert_eq!(asked(2, false, join, |shards| leave(&shards[1..])), 1);
+    assert_eq!(asked(3, false, join, |shards| leave(&shards[1..])), 1);
+    assert_eq!(asked(2, false, join, |_| {}), 0);
 }

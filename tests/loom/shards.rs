@@ -135,8 +135,12 @@ impl Shard {
         if self.inbound_waiting.is_raised() {
             self.mesh.catch_up();
         }
-        let publisher =
-            Publisher { client: self.client.key, account: AccountId::GLOBAL, echo: true };
+        let publisher = Publisher {
+            client: self.client.key,
+            account: AccountId::GLOBAL,
+            echo: true,
+            no_responders: false,
+        };
         let message = Message {
             subject: subject.as_bytes(),
             reply: b"",
@@ -148,6 +152,11 @@ impl Shard {
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
+    }
+
+    /// Whatever else it is for, there is something to look at.
+    pub fn be_roused(&self) {
+        self.inbound_waiting.raise();
     }
 
     pub fn end_turn(&self) {

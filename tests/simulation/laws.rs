@@ -393,6 +393,15 @@ impl Laws {
             ));
         }
         let may_be_told = !self.clients[message.publisher].gone;
+        // Whoever left may have taken it along.
+        let was_heard = self.subscriptions.iter().any(|s| s.heard.contains(&at))
+            || candidates().any(|(_, subscription)| self.clients[subscription.client].gone);
+        if !told && may_be_told && !was_heard {
+            return Err(format!(
+                "request {at} on {} was neither heard nor refused",
+                message.subject
+            ));
+        }
         if !told && may_be_told && candidates().next().is_none() {
             return Err(format!("no 503 for request {at} on {}", message.subject));
         }

@@ -5,7 +5,7 @@ use crate::base::ids::{ClientKey, LinkId};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::pool::BufferPool;
 use crate::broker::link::LinkSink;
-use crate::broker::link::{Congestion, Forward, InterestChange};
+use crate::broker::link::{Congestion, Forward, InterestChange, Unheard};
 use crate::broker::outbox::Outbox;
 use crate::broker::router::{Publisher, RouteCache};
 use crate::protocol::message::MessageRun;
@@ -46,6 +46,8 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
+    fn unheard(&self, _unheard: Unheard) {}
+
     fn is_tight(&self) -> bool {
         self.is_full.get()
     }
@@ -77,7 +79,8 @@ impl Setting {
     }
 
     fn publish(&mut self, subject: &str, payload: &[u8]) -> bool {
-        let publisher = Publisher { client: self.client, account: ACCOUNT, echo: true };
+        let publisher =
+            Publisher { client: self.client, account: ACCOUNT, echo: true, no_responders: true };
         let mut turn = Turn { publisher: Some(CONNECTION), ..Turn::default() };
         let message = message(subject, payload);
         self.broker.publish(&publisher, &message, &mut RouteCache::default(), &mut turn)
@@ -85,11 +88,10 @@ impl Setting {
 
     fn arrive(&mut self, subject: &str) {
         let forward = Forward {
-            source: Source { account: ACCOUNT, publisher: None, no_echo: None },
-            message: message(subject, b"far"),
-            plain: true,
-            hops: 0,
-            queues: &[],
+            ..Forward::plain(
+                Source { account: ACCOUNT, publisher: None, no_echo: None, share: 0 },
+                message(subject, b"far"),
+            )
         };
         let mut cache = RouteCache::default();
         let mut turn = Turn::default();

@@ -97,8 +97,12 @@ impl Setting {
         if plan.has_service {
             broker.subscribe_internal(AccountId::GLOBAL, b"a.*", Reach::OwnShard, &mailbox);
         }
-        let publisher =
-            Publisher { client: clients[0].0, account: AccountId::GLOBAL, echo: plan.echo };
+        let publisher = Publisher {
+            client: clients[0].0,
+            account: AccountId::GLOBAL,
+            echo: plan.echo,
+            no_responders: false,
+        };
         Self { broker, clients, publisher, mailbox }
     }
 
