@@ -204,6 +204,11 @@ fn check_places(path: &str, code: &[(usize, String)], report: &mut impl FnMut(us
         if path != UNSAFE_FILE && words(text).any(|word| word == "unsafe") {
             report(*line, "unsafe code");
         }
+        // Compared as `Secret`s or by `secrets_equal`, both by way of `base::constant_time`.
+        let compares = ["==", "!=", ".eq(", ".ne(", "starts_with(", ".cmp("];
+        if !is_test && text.contains("expose()") && compares.iter().any(|how| text.contains(how)) {
+            report(*line, "a secret is compared in a time that tells of it");
+        }
         if may_share || is_test {
             continue;
         }
@@ -408,6 +413,16 @@ mod planted {
             net,
             "//! H.\n// use crate::client::Session;\nconst TEXT: &str = \"crate::client\";\n",
         );
+    }
+
+    #[test]
+    fn comparison_of_a_secret_is_found() {
+        let auth = "src/net/inner.rs";
+        let found = "a secret is compared in a time that tells of it";
+        assert_found(auth, "//! H.\nfn f() -> bool { a.expose() == b }\n", found);
+        assert_found(auth, "//! H.\nfn f() -> bool { b != a.expose() }\n", found);
+        assert_found(auth, "//! H.\nfn f() -> bool { a.expose().starts_with(b) }\n", found);
+        assert_tidy(auth, "//! H.\nfn f() -> bool { secrets_equal(a.expose(), b) }\n");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! A plain secret is compared here, in a time that depends only on the length of what the client gave. A
 //! bcrypt hash is slow on purpose: `PasswordJob` carries it to the offload thread.
 
-use std::hint::black_box;
 use std::sync::{Arc, Weak};
 
+use crate::base::constant_time;
 use crate::config::auth_options::Secret;
 
 /// Whether a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
@@ -19,17 +19,7 @@ pub fn is_bcrypt(stored: &str) -> bool {
 
 /// Whether two plain secrets are the same. Time depends on the length of `given` alone.
 pub fn secrets_equal(stored: &str, given: &str) -> bool {
-    let (stored, given) = (stored.as_bytes(), given.as_bytes());
-    let mut difference = u8::from(stored.len() != given.len());
-    for (index, byte) in given.iter().enumerate() {
-        // An empty secret is compared with something all the same.
-        let expected = match stored.len() {
-            0 => 0,
-            length => stored[index % length],
-        };
-        difference = black_box(difference | (byte ^ expected));
-    }
-    black_box(difference) == 0
+    constant_time::equal(stored.as_bytes(), given.as_bytes())
 }
 
 /// One bcrypt comparison, to be run where it stalls nobody.

@@ -4,8 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A password, a hash of one, or a token. Its `Debug` never shows it.
-#[derive(Clone, PartialEq, Eq)]
+use crate::base::constant_time;
+
+/// A password, a hash of one, or a token. Its `Debug` never shows it, and `==` takes the same time whatever
+/// it finds.
+#[derive(Clone, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -16,6 +19,12 @@ impl Secret {
     /// The secret itself. Never for a log line, an error text or an endpoint.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time::equal(self.0.as_bytes(), other.0.as_bytes())
     }
 }
 
