@@ -130,10 +130,11 @@ impl ReadBuffer {
             }
             return;
         }
-        // A partial command: room for all of it, but at most as much again as has arrived.
+        // A partial command: room for all of it, but at most as much again as has arrived. What is free in a
+        // large buffer is used up before that: each time it grows all of it is copied.
         let wanted = self.needed.max(length + 1).min(length * 2).max(class_bytes);
         let free = capacity - length;
-        if capacity >= wanted && free > 0 {
+        if free > 0 && capacity >= wanted.min(WHOLE_BYTES_MAX) {
             return;
         }
         let mut larger = self.pool.take(wanted.max(length + 1), usize::from(self.class));
@@ -272,6 +273,27 @@ mod tests {
             buffer.extend(&vec![b'x'; length]);
             buffer.make_room();
             assert!(buffer.capacity() <= (2 * buffer.bytes().len()).max(READ_BUFFER_BYTES[4]));
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_copied_about_once_while_it_arrives() {
+        for (size, copied_max) in [(1 << 20, 2 << 20), (64 << 20, 66 << 20)] {
+            let mut buffer = buffer();
+            let (mut copied, mut capacity) = (0, 0);
+            while buffer.bytes().len() < size {
+                buffer.expect(size);
+                let slice = buffer.lend();
+                let (begin, end) = (slice.begin(), slice.end());
+                buffer.data = slice.into_inner();
+                if buffer.data.capacity() != capacity {
+                    copied += begin;
+                    capacity = buffer.data.capacity();
+                }
+                buffer.data.resize(end, b'x');
+                buffer.adapt(end - begin, end - begin);
+            }
+            assert!(copied <= copied_max, "{copied} bytes copied for {size}");
         }
     }
 
