@@ -155,6 +155,14 @@ pub const TLS_UNREAD_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
 /// rustls bounds at 64 KiB. Enforced by `net::tls`.
 pub const TLS_UNREAD_BYTES_MAX: usize = 96 << 10;
 
+/// Certificates that a client may send beside its own: chains in use have two or three. Enforced by
+/// `net::client_certificate`.
+pub const CHAIN_CERTIFICATES_MAX: usize = 10;
+
+/// Signatures checked, beyond webpki's own hundred, in search of a chain for one client. One by a key on the
+/// curve P-521 takes about as long as a handshake. Enforced by `net::client_certificate`.
+pub const CHAIN_SIGNATURES_MAX: usize = 16;
+
 /// Steps of TLS handshakes in one turn of a shard. With an RSA key of 2048 bits one takes about a
 /// millisecond, as much as a turn's deliveries may. Enforced by `net::quota`.
 pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;

@@ -1,5 +1,6 @@
 //! Floor 5: the only way to a socket.
 
+pub mod client_certificate;
 pub mod codec;
 pub mod connection;
 pub mod doorbell;
@@ -8,7 +9,9 @@ pub mod operations;
 mod quota;
 pub mod read_buffer;
 pub mod runtime;
+pub mod server_key;
 pub mod session;
+pub mod signatures;
 pub mod tls;
 pub mod tls_config;
 

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
+use rustls::{AlertDescription, Error, PeerIncompatible, ProtocolVersion};
 
 use crate::base::limits::{TLS_UNREAD_BYTES_MAX, TLS_UNREAD_HANDSHAKE_BYTES_MAX};
+use crate::net::client_certificate::take_refusal;
 use crate::net::tls_config::{TlsServer, suite_text};
 
 /// Plaintext bytes of a full record.
@@ -43,6 +44,8 @@ pub enum TlsFailure {
     TooLarge,
     NotPinned,
     Protocol(Error),
+    /// The peer's certificate is no good, in nats-server's words.
+    Certificate(String),
     /// Records were sealed after rustls had said that there can be no more.
     Exhausted,
 }
@@ -58,6 +61,12 @@ impl fmt::Display for TlsFailure {
             Self::TooLarge => "TLS handshake error: tls: handshake message too large",
             Self::NotPinned => "TLS handshake error: certificate not pinned",
             Self::Exhausted => "TLS error: no more records can be sealed",
+            Self::Certificate(reason) => {
+                return write!(
+                    formatter,
+                    "TLS handshake error: tls: failed to verify certificate: {reason}"
+                );
+            }
             Self::Protocol(error) => {
                 return write!(formatter, "TLS handshake error: {}", failure_text(error));
             }
@@ -68,24 +77,17 @@ impl fmt::Display for TlsFailure {
 
 impl std::error::Error for TlsFailure {}
 
+fn failure_of(error: Error) -> TlsFailure {
+    match (take_refusal(), error) {
+        (Some(reason), Error::InvalidCertificate(_)) => TlsFailure::Certificate(reason),
+        (_, error) => TlsFailure::Protocol(error),
+    }
+}
+
 /// What operators know from nats-server, where the cause is the same; else rustls' own words.
 pub fn failure_text(error: &Error) -> String {
     let text = match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate",
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "tls: failed to verify certificate: x509: certificate signed by unknown authority"
-        }
-        Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
-        Error::InvalidCertificate(
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
-        ) => {
-            "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage"
-        }
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -307,7 +309,7 @@ impl TlsPipe {
                 Ok(false) => return (taken, Ok(())),
                 Err(error) => {
                     self.collect_alert(&mut input[taken..]);
-                    return (taken, Err(TlsFailure::Protocol(error)));
+                    return (taken, Err(failure_of(error)));
                 }
             }
         }

@@ -11,25 +11,25 @@ use std::time::{Duration, SystemTime};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
-use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, InconsistentKeys, RootCertStore, ServerConfig, SupportedCipherSuite};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite};
 use sha2::{Digest, Sha256};
 
 use crate::auth::certificate;
 use crate::base::counters::RateWindow;
-use crate::base::files::{self, Patience};
-use crate::base::limits::TLS_FILE_BYTES_MAX;
 use crate::config::read_tls::{CIPHER_SUITES_INSECURE, CURVES_REFUSED};
-use crate::config::surroundings::file_error_text;
 use crate::config::tls_options::{
     CertificateOptions, HandshakeFirst, TlsOptions, TlsVersion, Verify,
 };
+use crate::net::client_certificate::ClientCertificates;
+use crate::net::{server_key, signatures};
 
 /// What a listener's TLS is made of. Connections that began with one keep it when a reload brings another.
 pub struct TlsServer {
@@ -77,25 +77,19 @@ impl TlsServer {
             TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
         };
-        let builder = ServerConfig::builder_with_provider(provider.clone())
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|error| format!("tls: {error}"))?;
-        let authorities = options.certificate_authorities_file.as_deref().map(read_authorities);
+        let authorities = options.certificate_authorities_file.as_deref().map(Authorities::read);
         let authorities = authorities.transpose()?;
         let mut fingerprint = Sha256::new();
-        for trusted in authorities.iter().flat_map(|roots| &roots.roots) {
-            fingerprint.update(&trusted.subject_public_key_info);
+        for trusted in authorities.iter().flat_map(|authorities| &authorities.certificates) {
+            fingerprint.update(trusted);
         }
         let asks = options.verify != Verify::Never;
         let builder = if asks {
-            let roots = authorities.ok_or("tls: 'verify' needs a 'ca_file'")?;
-            let mut verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            if options.verify == Verify::Optional {
-                verifier = verifier.allow_unauthenticated();
-            }
-            let verifier = verifier.build().map_err(|error| format!("tls: {error}"))?;
-            builder.with_client_cert_verifier(verifier)
+            let authorities = authorities.ok_or("tls: 'verify' needs a 'ca_file'")?;
+            builder.with_client_cert_verifier(authorities.verifier(options.verify)?)
         } else {
             builder.with_no_client_auth()
         };
@@ -148,9 +142,8 @@ impl TlsServer {
 
 /// Lower-case hex SHA-256 of a certificate's SubjectPublicKeyInfo.
 pub fn public_key_id(certificate: &[u8]) -> Option<String> {
-    let der = CertificateDer::from(certificate);
-    let parsed = ParsedCertificate::try_from(&der).ok()?;
-    let digest = Sha256::digest(parsed.subject_public_key_info().as_ref());
+    let parsed = certificate::parse(certificate)?;
+    let digest = Sha256::digest(parsed.public_key().raw);
     Some(data_encoding::HEXLOWER.encode(&digest))
 }
 
@@ -215,21 +208,38 @@ pub fn suite_text(suite: CipherSuite) -> String {
     suite.as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)).unwrap_or_default()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = files::read(path, TLS_FILE_BYTES_MAX, Patience::None);
-    bytes.map_err(|error| file_error_text(path, &error))
+/// What clients' certificates are judged by.
+struct Authorities {
+    /// As webpki takes them.
+    roots: RootCertStore,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
-fn read_authorities(path: &Path) -> Result<RootCertStore, String> {
-    let text = read(path)?;
-    let mut roots = RootCertStore::empty();
-    // Go skips what it cannot parse too, as long as one certificate is left.
-    let certificates = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok);
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(format!("failed to parse root ca certificate ({})", path.display()));
+impl Authorities {
+    fn read(path: &Path) -> Result<Self, String> {
+        let text = server_key::read(path)?;
+        // Go skips what it cannot parse too, as long as one certificate is left.
+        let parsed = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok);
+        let certificates: Vec<_> = parsed.filter(|der| certificate::parse(der).is_some()).collect();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates.iter().cloned());
+        if roots.is_empty() {
+            return Err(format!("failed to parse root ca certificate ({})", path.display()));
+        }
+        Ok(Self { roots, certificates })
     }
-    Ok(roots)
+
+    fn verifier(self, verify: Verify) -> Result<Arc<dyn ClientCertVerifier>, String> {
+        let provider = Arc::new(ring::default_provider());
+        let mut webpki =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots), provider);
+        if verify == Verify::Optional {
+            webpki = webpki.allow_unauthenticated();
+        }
+        let webpki = webpki.build().map_err(|error| format!("tls: {error}"))?;
+        let algorithms = signatures::algorithms();
+        Ok(Arc::new(ClientCertificates::new(webpki, self.certificates, algorithms)))
+    }
 }
 
 /// The server's certificates, first the one for peers that fit none.
@@ -243,7 +253,7 @@ impl Certificates {
         }
         let mut certificates = Vec::with_capacity(list.len());
         for (index, one) in list.iter().enumerate() {
-            let certificate = read_pair(one).map_err(|reason| {
+            let certificate = server_key::read_pair(one).map_err(|reason| {
                 let position = match list.len() {
                     1 => String::new(),
                     count => format!(" {}/{count}", index + 1),
@@ -253,50 +263,6 @@ impl Certificates {
             certificates.push(Arc::new(certificate));
         }
         Ok(Self(certificates))
-    }
-}
-
-fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, String> {
-    let file = &options.certificate_file;
-    let (certificate_text, key_text) = (read(file)?, read(&options.key_file)?);
-    let in_file = |path: &Path, text: &str| format!("{text} ({})", path.display());
-    let mut chain = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&certificate_text) {
-        let malformed = |error: PemError| in_file(file, &format!("tls: {error}"));
-        chain.push(certificate.map_err(malformed)?);
-    }
-    let Some(leaf) = chain.first() else {
-        let text = match PrivateKeyDer::from_pem_slice(&certificate_text) {
-            Ok(_) => {
-                "tls: failed to find certificate PEM data in certificate input, but did find a private \
-                 key; PEM inputs may have been switched"
-            }
-            Err(_) => "tls: failed to find any PEM data in certificate input",
-        };
-        return Err(in_file(file, text));
-    };
-    if let Err(error) = ParsedCertificate::try_from(leaf) {
-        return Err(in_file(file, &format!("x509: malformed certificate: {error}")));
-    }
-    let file = &options.key_file;
-    let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| {
-        let text = match error {
-            PemError::NoItemsFound if CertificateDer::from_pem_slice(&key_text).is_ok() => {
-                "tls: found a certificate rather than a key in the PEM for the private key"
-                    .to_owned()
-            }
-            PemError::NoItemsFound => "tls: failed to find any PEM data in key input".to_owned(),
-            other => format!("tls: failed to parse private key: {other}"),
-        };
-        in_file(file, &text)
-    })?;
-    let key = ring::sign::any_supported_type(&key)
-        .map_err(|error| in_file(file, &format!("tls: failed to parse private key: {error}")))?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        // A kind of key that cannot tell its public half is taken at its word.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(_) => Err(in_file(file, "tls: private key does not match public key")),
     }
 }
 
