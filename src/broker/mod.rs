@@ -6,6 +6,7 @@
 pub mod inspect;
 pub mod interest;
 pub mod internal;
+pub mod late_send;
 pub mod link;
 pub mod match_cache;
 mod names;

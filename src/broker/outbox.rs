@@ -24,6 +24,7 @@ use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{LARGE_MESSAGE_BYTES, PACE_MOVING_MS, PACE_STUCK_MS, pace_bytes};
 use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
+use crate::broker::late_send::{Backlog, LateSend, SendCheck};
 use crate::broker::trace::Trace;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode;
@@ -49,6 +50,8 @@ pub enum Pushed {
     Closed,
     /// Not queued: this push went past the bound and closed the connection.
     Overflow,
+    /// Not queued: the peer lags, and messages for such are dropped instead of slowing their producers.
+    Dropped,
 }
 
 /// A publisher on another shard that was told to pause because of this outbox.
@@ -128,6 +131,11 @@ pub struct OutboxTotals {
     pub bytes: Cell<u64>,
     /// Times a producer was asked to wait.
     pub stalls: Cell<u64>,
+    /// `no_fast_producer_stall`: producers never wait, and a peer with more than three quarters of the bound
+    /// pending misses messages.
+    pub drops_for_slow: Cell<bool>,
+    /// Messages that were dropped so.
+    pub dropped: Cell<u64>,
 }
 
 impl OutboxTotals {
@@ -138,6 +146,8 @@ impl OutboxTotals {
             messages: Cell::new(0),
             bytes: Cell::new(0),
             stalls: Cell::new(0),
+            drops_for_slow: Cell::new(false),
+            dropped: Cell::new(0),
         }
     }
 }
@@ -156,6 +166,8 @@ struct Rare {
     replies: Option<Rc<ReplyTracker>>,
     /// Present when what is sent is to be traced.
     trace: Option<Rc<Trace>>,
+    /// Present from a send that missed its deadline until the peer has caught up.
+    late: Option<LateSend>,
     /// Chunks and bytes that were given up when the connection was closed.
     written_off: (usize, usize),
 }
@@ -278,9 +290,10 @@ impl Outbox {
             return Pushed::Closed;
         }
         let pending = self.pending_bytes.get();
-        if pending + room > self.pending_bytes_max.get() && self.overflows(pending, message, sid) {
-            self.close(CloseReason::SlowConsumerPendingBytes);
-            return Pushed::Overflow;
+        if pending + room > self.pace_bytes.get()
+            && let Some(refused) = self.refuse(1, room, || self.framed_size(message, sid))
+        {
+            return refused;
         }
         let added = {
             let mut buffers = self.buffers.borrow_mut();
@@ -369,9 +382,10 @@ impl Outbox {
             return Pushed::Closed;
         }
         let pending = self.pending_bytes.get() + size;
-        if pending > self.pending_bytes_max.get() {
-            self.close(CloseReason::SlowConsumerPendingBytes);
-            return Pushed::Overflow;
+        if pending > self.pace_bytes.get()
+            && let Some(refused) = self.refuse(messages, size, || size)
+        {
+            return refused;
         }
         {
             let mut buffers = self.buffers.borrow_mut();
@@ -390,12 +404,34 @@ impl Outbox {
         if pending > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
     }
 
-    /// The exact test behind the cheap one: `room` is an upper bound.
+    /// The tests that only a peer with much pending needs. `size_max` is an upper bound of what `size` finds
+    /// out, the bytes that are to be queued.
     #[cold]
-    fn overflows(&self, pending: usize, message: &Message<'_>, sid: &[u8]) -> bool {
+    fn refuse(
+        &self,
+        messages: usize,
+        size_max: usize,
+        size: impl FnOnce() -> usize,
+    ) -> Option<Pushed> {
+        let (pending, max) = (self.pending_bytes.get(), self.pending_bytes_max.get());
+        if pending > max / 4 * 3
+            && let Some(totals) = self.totals.get()
+            && totals.drops_for_slow.get()
+        {
+            totals.dropped.set(totals.dropped.get() + messages as u64);
+            return Some(Pushed::Dropped);
+        }
+        if pending + size_max <= max || pending + size() <= max {
+            return None;
+        }
+        self.close(CloseReason::SlowConsumerPendingBytes);
+        Some(Pushed::Overflow)
+    }
+
+    fn framed_size(&self, message: &Message<'_>, sid: &[u8]) -> usize {
         let mut framed = Vec::new();
         encode::message(&mut framed, message, sid, self.headers.get());
-        pending + framed.len() > self.pending_bytes_max.get()
+        framed.len()
     }
 
     /// Queues protocol bytes that are no message: INFO, PONG, +OK, -ERR.
@@ -558,16 +594,11 @@ impl Outbox {
         self.pool.give_back(chunk);
     }
 
-    /// How long the send in flight has taken.
-    pub fn send_age(&self, now: Instant) -> Option<Duration> {
-        self.send_started.get().map(|started| now.saturating_duration_since(started))
-    }
-
     /// Whether a producer should wait for this outbox, and for which value of `sent`. A consumer that
     /// stands still is not waited for: it is on its way to be cut and must not slow anyone else down.
     pub fn pace_target(&self, now: Instant) -> Option<u64> {
         let pending = self.pending_bytes.get();
-        if self.is_closing() || pending <= self.pace_bytes.get() {
+        if self.is_closing() || pending <= self.pace_bytes.get() || self.drops_for_slow() {
             return None;
         }
         let still_ms = now.saturating_duration_since(self.last_sent.get()).as_millis() as u64;
@@ -581,6 +612,50 @@ impl Outbox {
             totals.stalls.set(totals.stalls.get() + 1);
         }
         Some(self.sent.value() + (pending - self.pace_bytes.get() / 2) as u64)
+    }
+
+    fn drops_for_slow(&self) -> bool {
+        self.totals.get().is_some_and(|totals| totals.drops_for_slow.get())
+    }
+
+    /// Looks whether what waits leaves within `deadline`. With `retries` a peer that takes something at all
+    /// may take longer.
+    pub fn check_send(&self, now: Instant, deadline: Duration, retries: bool) -> SendCheck {
+        let sent = self.sent.value();
+        if let Some(rare) = self.rare.get() {
+            let late = &mut rare.borrow_mut().late;
+            if let Some(attempt) = late {
+                let (goes_on, found) = attempt.check(now, deadline, sent, self.backlog());
+                if !goes_on {
+                    *late = None;
+                }
+                return found;
+            }
+        }
+        let Some(started) = self.send_started.get() else { return SendCheck::InTime };
+        if now.saturating_duration_since(started) <= deadline {
+            return SendCheck::InTime;
+        }
+        if !retries {
+            return SendCheck::Failed;
+        }
+        let has_sent_something = self.last_sent.get() > started;
+        let (late, found) = LateSend::begin(now, sent, self.backlog(), has_sent_something);
+        self.rare().borrow_mut().late = Some(late);
+        found
+    }
+
+    /// True from the line in the log about a late send until its recovery.
+    pub fn is_late(&self) -> bool {
+        let rare = self.rare.get().map(|rare| rare.borrow());
+        rare.is_some_and(|rare| rare.late.as_ref().is_some_and(LateSend::was_told))
+    }
+
+    fn backlog(&self) -> Backlog {
+        let buffers = self.buffers.borrow();
+        let in_flight = usize::from(self.send_started.get().is_some());
+        let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
+        Backlog { chunks, bytes: self.pending_bytes.get() }
     }
 
     /// Remembers a publisher behind a link that was told to pause; false if it was told already.
@@ -665,11 +740,10 @@ impl Outbox {
         }
         self.close_reason.set(Some(reason));
         if reason.discards_pending() {
+            let Backlog { chunks, bytes } = self.backlog();
+            self.rare().borrow_mut().written_off = (chunks, bytes);
+            self.pending_bytes.set(0);
             let buffers = std::mem::take(&mut *self.buffers.borrow_mut());
-            let in_flight = usize::from(self.send_started.get().is_some());
-            let chunks = buffers.ready.len() + usize::from(!buffers.current.is_empty()) + in_flight;
-            let written_off = (chunks, self.pending_bytes.replace(0));
-            self.rare().borrow_mut().written_off = written_off;
             buffers.ready.into_iter().for_each(|(chunk, _)| self.pool.give_back(chunk));
             self.pool.give_back(buffers.current);
             self.abort_socket();

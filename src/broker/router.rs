@@ -169,7 +169,7 @@ impl Turn {
         match push(outbox) {
             Pushed::Queued => {}
             Pushed::QueuedPace => self.note_paced(outbox),
-            Pushed::Closed | Pushed::Overflow => return false,
+            Pushed::Closed | Pushed::Overflow | Pushed::Dropped => return false,
         }
         true
     }

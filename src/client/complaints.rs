@@ -9,6 +9,7 @@ use super::rare_lines::{SAME_LINE_INTERVAL, SUBSCRIPTION_LIMIT_INTERVAL};
 use super::session::ClientSession;
 use super::who::log_client;
 use crate::base::limits::STALL_MS_LOGGED_MIN;
+use crate::broker::late_send::{Backlog, SendCheck};
 use crate::broker::trace::{Trace, Way};
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::protocol::nats::command::Command;
@@ -152,13 +153,35 @@ impl ClientSession {
             log_client!(info, self, "Slow Consumer Detected: MaxPending of {max} Exceeded");
             return;
         }
+        self.log_missed_deadline(self.outbox.is_late(), Backlog { chunks, bytes });
+    }
+
+    /// A consumer that missed a deadline and stays, or one that has caught up since.
+    #[cold]
+    pub fn log_late_send(&self, check: SendCheck) {
+        match check {
+            SendCheck::Late { again, backlog } => self.log_missed_deadline(again, backlog),
+            SendCheck::Recovered { took, backlog: Backlog { chunks, bytes } } => {
+                let took = took.as_secs_f64();
+                log_client!(
+                    info,
+                    self,
+                    "Slow Consumer Recovered: Flush took {took:.3}s with {chunks} chunks of {bytes} total bytes."
+                );
+            }
+            SendCheck::InTime | SendCheck::Expired | SendCheck::Failed => {}
+        }
+    }
+
+    fn log_missed_deadline(&self, again: bool, Backlog { chunks, bytes }: Backlog) {
         let deadline = self.context.options.borrow().limits.write_deadline;
         let deadline = i64::try_from(deadline.as_nanos()).unwrap_or(i64::MAX);
         let deadline = format_duration(SignedDuration(deadline));
+        let state = if again { "State" } else { "Detected" };
         log_client!(
             info,
             self,
-            "Slow Consumer Detected: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
+            "Slow Consumer {state}: WriteDeadline of {deadline} exceeded with {chunks} chunks of {bytes} total bytes."
         );
     }
 }

@@ -50,7 +50,7 @@ const fn series<T>(
 use Kind::{Counter, Gauge};
 
 #[rustfmt::skip]
-const SHARD_SERIES: [Series<ShardSummary>; 24] = [
+const SHARD_SERIES: [Series<ShardSummary>; 25] = [
     series("midge_received_messages", "Messages that clients published", None, Counter, |s| s.in_messages),
     series("midge_received", "Headers and payloads that clients published", Some(Unit::Bytes), Counter, |s| s.in_bytes),
     series("midge_sent_messages", "Messages queued for clients", None, Counter, |s| s.out_messages),
@@ -60,6 +60,7 @@ const SHARD_SERIES: [Series<ShardSummary>; 24] = [
     series("midge_slow_consumers", "Clients closed because they did not keep up", None, Counter, |s| s.slow_consumers),
     series("midge_stale_connections", "Clients closed because they answered no PING", None, Counter, |s| s.stale_connections),
     series("midge_producer_stalls", "Times a producer was asked to wait for a consumer", None, Counter, |s| s.stalls),
+    series("midge_dropped_messages", "Messages that slow clients missed because of no_fast_producer_stall", None, Counter, |s| s.dropped),
     series("midge_pending", "Bytes queued for clients and not yet taken by the kernel", Some(Unit::Bytes), Gauge, |s| s.pending_bytes),
     series("midge_pending_largest", "Pending bytes of the client with most of them", Some(Unit::Bytes), Gauge, |s| s.pending_bytes_largest),
     series("midge_turns", "Turns of the shard's run loop", None, Counter, |s| s.turns),

@@ -22,6 +22,8 @@ pub struct ShardSummary {
     pub slow_consumers: u64,
     pub stale_connections: u64,
     pub stalls: u64,
+    /// Messages that slow clients missed because of `no_fast_producer_stall`.
+    pub dropped: u64,
     /// As of the shard's last tick, at most a second ago.
     pub pending_bytes: u64,
     /// The connection with most of them.

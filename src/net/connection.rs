@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use monoio::buf::IoBuf;
 use monoio::io::{
-    AsyncWriteRent, CancelHandle, Canceller, OwnedReadHalf, OwnedWriteHalf, Splitable,
+    AsyncWriteRent, CancelHandle, CancelableAsyncWriteRent, Canceller, OwnedReadHalf,
+    OwnedWriteHalf, Splitable,
 };
 use monoio::net::TcpStream;
 use monoio::task::JoinHandle;
@@ -64,9 +65,37 @@ pub struct ConnectionControl {
     canceller: RefCell<Option<Canceller>>,
     /// Reads since the last look.
     reads: Cell<u32>,
+    /// Writes may be begun anew: for peers that may take longer than the write deadline.
+    retries_writes: Cell<bool>,
+    /// Set while such a write is in flight.
+    write_canceller: RefCell<Option<Canceller>>,
 }
 
 impl ConnectionControl {
+    /// `retries_writes`: `retry_write` is to have an effect.
+    pub fn new(retries_writes: bool) -> Self {
+        Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
+    }
+
+    /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again until a
+    /// third of its buffer is free.
+    pub fn retry_write(&self) {
+        if let Some(canceller) = self.write_canceller.take() {
+            drop(canceller.cancel());
+        }
+    }
+
+    /// For a write that may be taken back.
+    fn write_handle(&self) -> Option<CancelHandle> {
+        if !self.retries_writes.get() {
+            return None;
+        }
+        let canceller = Canceller::new();
+        let handle = canceller.handle();
+        *self.write_canceller.borrow_mut() = Some(canceller);
+        Some(handle)
+    }
+
     /// For a read into this buffer that the ticker may take back: of a large buffer, or of a connection that
     /// reads so seldom that it costs nothing. One that was busy until now keeps what it has, up to the third
     /// class, until its next read.
@@ -118,11 +147,11 @@ pub fn serve<S: Session + 'static>(
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
     let input = ReadBuffer::new(context.read_pool.clone());
-    let ends = Rc::new(Ends { outbox, codec: RefCell::new(Codec::Plain), context });
+    let ends = Rc::new(Ends { outbox, codec: RefCell::new(Codec::Plain), context, control });
     let writer = monoio::spawn(write_loop(write_half, ends.clone()));
     session.borrow_mut().start();
     let mut reader =
-        Reader { source: read_half, descriptor, input, ciphertext: None, session, control, ends };
+        Reader { source: read_half, descriptor, input, ciphertext: None, session, ends };
     spawn(async move {
         let reason = reader.run().await;
         Box::pin(finish(reader, reason, writer)).await;
@@ -136,6 +165,7 @@ struct Ends {
     outbox: Rc<Outbox>,
     codec: RefCell<Codec>,
     context: Rc<ConnectionContext>,
+    control: Rc<ConnectionControl>,
 }
 
 /// Sends what is still owed, or gives it up.
@@ -165,7 +195,6 @@ struct Reader<S> {
     /// What the socket fills, where that is not the same: with TLS.
     ciphertext: Option<Box<ReadBuffer>>,
     session: Rc<RefCell<S>>,
-    control: Rc<ConnectionControl>,
     ends: Rc<Ends>,
 }
 
@@ -204,8 +233,8 @@ impl<S: Session> Reader<S> {
 
     /// Reads since the ticker's last look, with this one.
     fn count_read(&self) -> u32 {
-        let reads = self.control.reads.get() + 1;
-        self.control.reads.set(reads);
+        let reads = self.ends.control.reads.get() + 1;
+        self.ends.control.reads.set(reads);
         reads
     }
 
@@ -245,7 +274,7 @@ impl<S: Session> Reader<S> {
         async move {
             loop {
                 let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
-                let handle = self.control.cancel_handle(target);
+                let handle = self.ends.control.cancel_handle(target);
                 self.ends.context.operations.reads.submit();
                 let result = match handle {
                     None => target.fill(&mut self.source).await,
@@ -415,10 +444,15 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
                 while offset < chunk.len() {
                     ends.context.operations.writes.submit();
                     let end = piece_end(offset, chunk.len());
-                    let (result, slice) = target.write(chunk.slice(offset..end)).await;
+                    let piece = chunk.slice(offset..end);
+                    let (result, slice) = match ends.control.write_handle() {
+                        None => target.write(piece).await,
+                        Some(handle) => Box::pin(target.cancelable_write(piece, handle)).await,
+                    };
                     ends.context.operations.writes.complete();
                     chunk = slice.into_inner();
                     match result {
+                        Err(error) if is_cancelled(&error) => {}
                         Ok(count) if count > 0 => {
                             offset += count;
                             ends.outbox.send_progressed(count, Instant::now());
@@ -440,7 +474,7 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
             && !ends.outbox.close_reason().is_some_and(|why| why.discards_pending())
         {
             let bytes = ends.codec.borrow_mut().finish(&ends.context.sealed_pool);
-            Box::pin(write_all(&mut target, bytes, &ends.context, |_| {})).await;
+            Box::pin(write_all(&mut target, bytes, &ends, |_| {})).await;
         }
         // The peer sees the end of the stream after all that was owed, and the reader wakes up.
         ends.outbox.abort_socket();
@@ -449,7 +483,7 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
 
 /// Sends one chunk as TLS records, and before it what TLS itself has to say.
 async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk: &[u8]) {
-    let Ends { outbox, codec, context } = ends;
+    let Ends { outbox, codec, context, .. } = ends;
     let mut offset = 0;
     loop {
         let sealed = codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool);
@@ -467,7 +501,7 @@ async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk:
             outbox.send_progressed(share - credited, Instant::now());
             credited = share;
         };
-        if !write_all(target, bytes, context, progressed).await {
+        if !write_all(target, bytes, ends, progressed).await {
             return outbox.close(CloseReason::WriteError);
         }
         if offset >= chunk.len() {
@@ -480,16 +514,20 @@ async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk:
 async fn write_all(
     target: &mut OwnedWriteHalf<TcpStream>,
     mut bytes: Vec<u8>,
-    context: &ConnectionContext,
+    Ends { context, control, .. }: &Ends,
     mut progressed: impl FnMut(usize),
 ) -> bool {
     let mut offset = 0;
     while offset < bytes.len() {
         context.operations.writes.submit();
-        let (result, slice) = target.write(bytes.slice(offset..)).await;
+        let (result, slice) = match control.write_handle() {
+            None => target.write(bytes.slice(offset..)).await,
+            Some(handle) => target.cancelable_write(bytes.slice(offset..), handle).await,
+        };
         context.operations.writes.complete();
         bytes = slice.into_inner();
         match result {
+            Err(error) if is_cancelled(&error) => {}
             Ok(count) if count > 0 => {
                 offset += count;
                 progressed(count);

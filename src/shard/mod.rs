@@ -28,9 +28,10 @@ use crate::base::limits::{
 };
 use crate::base::shrink;
 use crate::broker::BrokerHandle;
+use crate::broker::late_send::SendCheck;
 use crate::client::context::ClientContext;
 use crate::client::session::ClientSession;
-use crate::config::options::Balance;
+use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::mesh::Mesh;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
@@ -165,7 +166,8 @@ impl Shard {
             session.say_refused();
         }
         let session = Rc::new(RefCell::new(session));
-        let control = Rc::new(ConnectionControl::default());
+        let policy = self.clients.options.borrow().limits.write_timeout;
+        let control = Rc::new(ConnectionControl::new(policy == WriteTimeoutPolicy::Retry));
         let entry = Entry { session: session.clone(), control: control.clone() };
         let key = self.registry.borrow_mut().insert(entry);
         self.places.borrow_mut().insert(id, key);
@@ -245,18 +247,25 @@ impl Shard {
 
     /// True if there are more.
     fn tick_some(&self, tick: &mut Tick, now: Instant) -> bool {
-        let write_deadline = self.clients.options.borrow().limits.write_deadline;
+        let limits = &self.clients.options.borrow().clone().limits;
+        let retries = limits.write_timeout == WriteTimeoutPolicy::Retry;
         let Tick { pass, shrinks, pending_sum, pending_max } = tick;
         pass.step(&self.registry.borrow(), TICKED_PER_TURN_MAX, |_, entry| {
             let mut session = entry.session.borrow_mut();
             let outbox = session.outbox().clone();
-            if outbox.send_age(now).is_some_and(|age| age > write_deadline) {
+            let check = outbox.check_send(now, limits.write_deadline, retries);
+            if check == SendCheck::Failed {
                 outbox.close(CloseReason::SlowConsumerWriteDeadline);
                 outbox.abort_socket();
-            } else if !outbox.is_closing()
-                && let Some(reason) = session.tick(now)
-            {
-                outbox.close(reason);
+            } else if !outbox.is_closing() {
+                match check {
+                    SendCheck::InTime => {}
+                    SendCheck::Expired => entry.control.retry_write(),
+                    late => self.note_send(&session, late),
+                }
+                if let Some(reason) = session.tick(now) {
+                    outbox.close(reason);
+                }
             }
             let may_shrink = *shrinks < SHRINKS_PER_TICK_MAX;
             *shrinks += usize::from(entry.control.shrink_if_idle(may_shrink));

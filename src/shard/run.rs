@@ -111,6 +111,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     let checking = offload.clone();
     let system = System::new(seed.system, seed.server.clone(), seed.started);
     let reporting = system.clone();
+    let recorded = Recorded::new(clock.clone());
+    recorded.outboxes.drops_for_slow.set(seed.options.limits.no_fast_producer_stall);
     let shard = Rc::new(Shard {
         id: seed.id,
         mesh: Mesh::new(
@@ -144,7 +146,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             resumable,
             driver: seed.driver,
         }),
-        recorded: Recorded::new(clock),
+        recorded,
         registry: RefCell::new(Slab::new()),
         places: RefCell::default(),
         system,

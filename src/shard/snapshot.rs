@@ -16,6 +16,7 @@ use crate::base::limits::{
 };
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
+use crate::broker::late_send::SendCheck;
 use crate::broker::outbox::OutboxTotals;
 use crate::broker::subscription::Subscription;
 use crate::client::facts::{LastSubscription, SessionFacts};
@@ -296,6 +297,7 @@ impl Shard {
             slow_consumers: clients.slow_consumers.get(),
             stale_connections: clients.stale_connections.get(),
             stalls: totals.stalls.get(),
+            dropped: totals.dropped.get(),
             pending_bytes,
             pending_bytes_largest,
             turns: self.recorded.turns.get(),
@@ -518,6 +520,19 @@ impl Shard {
 
     fn shard_count(&self) -> usize {
         self.mesh.peer_count() + 1
+    }
+
+    /// A client that misses a write deadline and stays is counted each time, as one that is closed for it.
+    #[cold]
+    pub(super) fn note_send(&self, session: &ClientSession, check: SendCheck) {
+        session.log_late_send(check);
+        if matches!(check, SendCheck::Late { .. }) {
+            let slow = &self.clients.counters.slow_consumers;
+            slow.set(slow.get() + 1);
+            let account = session.facts(Instant::now()).account.to_owned();
+            let mut totals = self.recorded.closed_totals.borrow_mut();
+            totals.entry(account).or_default().slow_consumers += 1;
+        }
     }
 
     /// Closed connections this shard remembers: its share of the configured number and as much again,

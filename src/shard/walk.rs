@@ -76,6 +76,8 @@ impl Shard {
         let clients = &self.clients;
         self.mesh.set_pending_bytes_max(generation.options.limits.pending_bytes_max);
         *clients.options.borrow_mut() = generation.options.clone();
+        let drops = generation.options.limits.no_fast_producer_stall;
+        self.recorded.outboxes.drops_for_slow.set(drops);
         *clients.auth.borrow_mut() = generation.auth.clone();
         *clients.info.borrow_mut() = generation.info.clone();
         *clients.tls.borrow_mut() = generation.tls.clone();
