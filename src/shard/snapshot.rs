@@ -529,10 +529,11 @@ impl Shard {
         if matches!(check, SendCheck::Late { .. }) {
             let slow = &self.clients.counters.slow_consumers;
             slow.set(slow.get() + 1);
-            let account = session.facts(Instant::now()).account.to_owned();
-            let mut totals = self.recorded.closed_totals.borrow_mut();
-            totals.entry(account).or_default().slow_consumers += 1;
+            let facts = session.facts(Instant::now());
+            let once = AccountTotals { slow_consumers: 1, ..AccountTotals::default() };
+            self.recorded.closed_totals.borrow_mut().add(facts.account, &once);
         }
+    }
     }
 
     /// Closed connections this shard remembers: its share of the configured number and as much again,
