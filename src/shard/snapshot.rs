@@ -534,7 +534,6 @@ impl Shard {
             self.recorded.closed_totals.borrow_mut().add(facts.account, &once);
         }
     }
-    }
 
     /// Closed connections this shard remembers: its share of the configured number and as much again,
     /// because connections are not spread evenly; all of a small number.
