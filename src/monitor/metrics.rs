@@ -128,7 +128,7 @@ impl EncodeMetric for DurationSample<'_> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
         let mut buckets: Vec<(f64, u64)> = Vec::new();
         let mut gathered = 0;
-        for (index, count) in self.durations.counts.iter().enumerate() {
+        for (index, count) in self.durations.told_counts().into_iter().enumerate() {
             gathered += count;
             let bound = upper_bound_ns(index);
             if bound.is_some() && !index.is_multiple_of(self.bound_step) {

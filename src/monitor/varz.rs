@@ -214,9 +214,8 @@ struct LatencyFacts {
 impl LatencyFacts {
     fn new(durations: &Durations) -> Self {
         let bound = |per_mille| durations.bound_ns_of(per_mille).unwrap_or(0);
-        let counts = durations.counts.iter().enumerate();
-        let filled: Vec<(usize, u64)> =
-            counts.filter(|(_, count)| **count > 0).map(|(index, count)| (index, *count)).collect();
+        let counts = durations.told_counts().into_iter().enumerate();
+        let filled: Vec<(usize, u64)> = counts.filter(|(_, count)| *count > 0).collect();
         Self {
             count: durations.count(),
             p50_ns: bound(500),

@@ -2,6 +2,7 @@
 
 mod offload;
 pub mod order;
+mod pinning;
 mod run;
 pub mod snapshot;
 pub mod system;

@@ -14,9 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::thread::Thread;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
-use super::{ShardHandle, ShardOrder};
+use super::{ShardHandle, ShardOrder, pinning};
 use crate::auth::password::PasswordJob;
 use crate::base::ids::LoginId;
 use crate::base::limits::{
@@ -147,9 +145,7 @@ fn help(mut shards: Vec<RingTarget<Job>>) {
 fn settle(core: Option<usize>) {
     match core {
         Some(core) => {
-            let mut set = CpuSet::new();
-            set.set(core);
-            let _ = sched_setaffinity(None, &set);
+            pinning::run_on(&[core]);
         }
         None => {
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);

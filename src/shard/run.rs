@@ -9,9 +9,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use slab::Slab;
 
+use super::pinning;
 use super::snapshot::Recorded;
 use super::system::System;
 use super::system_door::SystemDoor;
@@ -75,7 +75,7 @@ pub type Ready = Result<ShardId, String>;
 /// # Errors
 /// The core or the driver is not available.
 pub fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
-    if !seed.cores.is_empty() && !run_on_cores(&seed.cores) {
+    if !pinning::run_on(&seed.cores) {
         let cores: Vec<String> = seed.cores.iter().map(usize::to_string).collect();
         return Err(io::Error::other(format!(
             "no core of {} is available to this process; choose others with --cores or run with --no-pin",
@@ -84,13 +84,6 @@ pub fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     }
     let driver = seed.driver;
     runtime::run(driver, serve(seed, ready))?
-}
-
-/// Whether the kernel keeps this thread to these cores.
-fn run_on_cores(cores: &[usize]) -> bool {
-    let mut mask = CpuSet::new();
-    cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| mask.set(*core));
-    sched_setaffinity(None, &mask).is_ok()
 }
 
 async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
