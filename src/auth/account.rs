@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::mapping::Mappings;
 use crate::config::auth_options::AccountLimitOptions;
 
@@ -29,6 +31,8 @@ impl Account {
 #[derive(Clone, Debug)]
 pub struct AccountSet {
     accounts: Vec<Arc<Account>>,
+    /// Where each name is in the list.
+    places: HashMap<Arc<str>, usize>,
     system_index: Option<usize>,
 }
 
@@ -40,7 +44,9 @@ impl AccountSet {
         let system_index = systems.next().map(|(index, _)| index);
         assert!(systems.next().is_none(), "there is one system account");
         drop(systems);
-        Self { accounts, system_index }
+        let named = accounts.iter().enumerate();
+        let places = named.map(|(place, account)| (account.name.clone(), place)).collect();
+        Self { accounts, places, system_index }
     }
 
     pub fn global(&self) -> &Arc<Account> {
@@ -52,9 +58,8 @@ impl AccountSet {
         self.system_index.map(|index| &self.accounts[index])
     }
 
-    /// A linear search: for reloads and monitoring, not for each message.
     pub fn get(&self, name: &str) -> Option<&Arc<Account>> {
-        self.accounts.iter().find(|account| &*account.name == name)
+        self.places.get(name).map(|place| &self.accounts[*place])
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {

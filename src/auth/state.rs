@@ -13,6 +13,8 @@ use crate::config::options::Options;
 pub struct AuthState {
     pub authenticator: Authenticator,
     accounts: HashMap<Arc<str>, AccountFacts>,
+    /// The accounts of this configuration by id; ids of accounts that are gone have none.
+    by_id: Vec<Option<Arc<Account>>>,
 }
 
 #[derive(Clone)]
@@ -41,7 +43,11 @@ impl AuthState {
                 );
             }
         }
-        let state = Self { authenticator, accounts };
+        let mut by_id = vec![None; accounts.len()];
+        for account in authenticator.accounts().iter() {
+            by_id[accounts[&account.name].id.index()] = Some(account.clone());
+        }
+        let state = Self { authenticator, accounts, by_id };
         assert_eq!(state.id(state.authenticator.accounts().global()), AccountId::GLOBAL);
         Ok(state)
     }
@@ -49,6 +55,11 @@ impl AuthState {
     /// The id of an account of this configuration.
     pub fn id(&self, account: &Account) -> AccountId {
         self.facts(account).id
+    }
+
+    /// The account of an id; none once a reload took it away.
+    pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
+        self.by_id.get(id.index())?.as_ref()
     }
 
     /// Counts the account's clients over all shards.
@@ -86,5 +97,11 @@ mod tests {
         };
         assert_eq!(account(&first, "B"), account(&second, "B"));
         assert_ne!(account(&first, "A"), account(&second, "C"));
+        for name in ["C", "B", "$G", "$SYS"] {
+            let id = account(&second, name);
+            assert_eq!(second.account(id).map(|account| &*account.name), Some(name));
+        }
+        assert!(second.account(account(&first, "A")).is_none(), "it is gone");
+        assert!(first.account(account(&second, "C")).is_none(), "it came later");
     }
 }

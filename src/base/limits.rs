@@ -300,7 +300,11 @@ pub const MAILBOX_BYTES_MAX: usize = 4 << 20;
 /// others. Past it they are dropped and counted. Enforced by `shard::system_door`.
 pub const SYSTEM_DOOR_SLOTS: usize = 256;
 
-/// Bytes of those requests over all shards; room for one largest message of the default size. Enforced by
+/// Requests to `$SYS` that one shard hands on in one turn: each takes some allocations. Enforced by
+/// `shard::system`.
+pub const SYSTEM_REQUESTS_PER_TURN_MAX: usize = 64;
+
+/// Bytes of requests to `$SYS` that wait, over all shards; room for one largest message of the default size. Enforced by
 /// `shard::system_door`.
 pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
 

@@ -19,7 +19,7 @@ use crate::auth::account::Account;
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::{AccountId, ConnectionId, ShardId};
-use crate::base::limits::SERVED_ACCOUNTS_PER_TURN_MAX;
+use crate::base::limits::{SERVED_ACCOUNTS_PER_TURN_MAX, SYSTEM_REQUESTS_PER_TURN_MAX};
 use crate::broker::Broker;
 use crate::broker::internal::{Delivery, Mailbox, Published, Reach};
 use crate::client::context::Report;
@@ -294,18 +294,22 @@ impl Shard {
     pub(super) async fn hear_requests(self: Rc<Self>) {
         loop {
             poll_fn(|context| self.system.mailbox.poll_ready(context)).await;
-            while let Some(delivery) = self.system.mailbox.take() {
-                let request = self.describe_request(delivery);
-                self.system.pass_on(Box::new(request));
-            }
+            self.pass_some_on();
+            self.hook.yield_turn().await;
+        }
+    }
+
+    fn pass_some_on(&self) {
+        for _ in 0..SYSTEM_REQUESTS_PER_TURN_MAX {
+            let Some(delivery) = self.system.mailbox.take() else { return };
+            let request = self.describe_request(delivery);
+            self.system.pass_on(Box::new(request));
         }
     }
 
     fn describe_request(&self, delivery: Delivery) -> SystemRequest {
         let auth = self.clients.auth.borrow().clone();
-        let mut accounts = auth.authenticator.accounts().iter();
-        let account = accounts.find(|account| auth.id(account) == delivery.account);
-        let other_account = match account {
+        let other_account = match auth.account(delivery.account) {
             Some(account) if account.is_system => None,
             Some(account) => Some(account.name.clone()),
             // Gone by a reload: nobody there reads the answer.
