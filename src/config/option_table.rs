@@ -228,6 +228,7 @@ macro_rules! shown_or {
     })* };
 }
 shown_or!(
+    bool = "",
     u16 = "0",
     usize = "0",
     String = "",

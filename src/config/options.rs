@@ -178,7 +178,8 @@ pub struct ShardOptions {
     pub count: Option<usize>,
     /// The cores to use, in shard order; None = those of the affinity mask.
     pub cores: Option<Vec<usize>>,
-    pub pin: bool,
+    /// None = pinned where the cores are named, or kept from other programs.
+    pub pin: Option<bool>,
     /// How long a shard spins before it parks; zero = park at once.
     pub busy_poll: Duration,
     pub io_driver: IoDriver,
@@ -264,7 +265,7 @@ impl Default for ShardOptions {
         Self {
             count: None,
             cores: None,
-            pin: true,
+            pin: None,
             busy_poll: Duration::ZERO,
             io_driver: IoDriver::Auto,
             ports_base: None,

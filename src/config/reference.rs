@@ -54,13 +54,14 @@ they replace it.
 ";
 
 fn push_row(page: &mut String, row: &Row) {
-    let mut name = format!("`{}`", row.key);
+    // A flag without an option of its own.
+    let mut name = if row.key.is_empty() { String::new() } else { format!("`{}`", row.key) };
     if !row.aliases.is_empty() {
         write!(name, " ({})", row.aliases.join(", ")).expect("writing to a String cannot fail");
     }
     let flags = row.flag.as_ref().map_or(String::new(), |flag| {
         let names: Vec<String> = flag.names.iter().map(|name| format!("`-{name}`")).collect();
-        names.join(", ") + if flag.inverse { " turns it off" } else { "" }
+        names.join(", ") + if flag.inverse && !row.key.is_empty() { " turns it off" } else { "" }
     });
     let reload = match row.reload {
         _ if row.go_name.is_empty() => "",
@@ -81,6 +82,7 @@ fn push_row(page: &mut String, row: &Row) {
 /// What may be written behind the option.
 fn value(row: &Row) -> String {
     match row.kind {
+        _ if row.key.is_empty() => String::new(),
         Kind::Toggle(_) => "true or false".into(),
         Kind::Integer { min, max, .. } => format!("number{}", range(min, max)),
         Kind::Bytes { min, max, .. } => format!("bytes{}", range(min, max)),

@@ -73,3 +73,28 @@ fn unpinned_shards_stay_on_the_cores_that_are_named() {
     }
     serves(&server);
 }
+
+/// The decision and its reason stand in one line of the log.
+#[test]
+fn shards_are_pinned_where_asked_for_and_not_where_others_may_run() {
+    let cores = core_affinity::get_core_ids().expect("the mask can be read");
+    let start = |flags: &[&str]| {
+        let mut command = Command::new(MIDGE);
+        command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "1"]).args(flags);
+        start_command(command)
+    };
+    let pinned = start(&["--pin"]);
+    let first = cores[0].id.to_string();
+    assert!(log(&pinned).contains(&format!("pinned to cores {first} (as asked for)")));
+    assert_eq!(cores_of(&pinned, "shard-0"), first);
+    let server = start(&[]);
+    let text = log(&server);
+    let is_shared = text.contains("not pinned (other programs may use the same cores; --pin");
+    let is_own = text.contains("(isolated from other programs") || text.contains("(kept for the");
+    assert!(is_shared != is_own, "{text}");
+    if is_shared {
+        let all = std::fs::read_to_string("/proc/self/status").unwrap();
+        let all = all.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        assert_eq!(cores_of(&server, "shard-0"), all.trim());
+    }
+}

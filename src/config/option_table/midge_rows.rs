@@ -48,16 +48,19 @@ pub(super) static MIDGE: &[Row] = &[
     row!(
         "midge.pin",
         "midge.pin",
-        Toggle(|options, on| options.shards.pin = on),
-        "true",
+        Toggle(|options, on| options.shards.pin = Some(on)),
+        "where --cores is given or the cores are isolated",
         Restart,
         shards.pin,
         "Pin each shard to its core."
     )
-    .inverse_flag(
-        &["no-pin"],
-        "Do not pin shards to cores; with --cores they stay on those cores.",
-    ),
+    .flag(&["pin"], ""),
+    entry_row!(
+        "",
+        Toggle(|options, on| options.shards.pin = Some(on)),
+        "Do not pin shards to cores; with --cores they stay on those cores."
+    )
+    .inverse_flag(&["no-pin"], ""),
     row!(
         "midge.busy_poll",
         "midge.busy_poll",

@@ -7,6 +7,7 @@ pub mod log_writer;
 pub mod machine;
 pub mod notify;
 pub mod panic_hook;
+pub mod pinning;
 pub mod process_usage;
 #[cfg(test)]
 pub(crate) mod temporary;

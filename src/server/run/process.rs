@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +34,7 @@ use crate::server::host::log_writer::ServerLog;
 use crate::server::host::machine::{AvailableCores, FileLimit, probe_io_uring};
 use crate::server::host::notify::Notify;
 use crate::server::host::panic_hook;
+use crate::server::host::pinning::{Pinning, exclusive};
 use crate::server::host::unix_socket::{self, UnixSocketFile};
 use crate::server::run::bootstrap::{self, Placement, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
@@ -347,9 +349,12 @@ fn place(options: &Options) -> Result<Placement, String> {
             Err(error) => return Err(error.to_string()),
         },
     };
-    let shared = cores.len() > available.cores.len();
-    let pin = options.shards.pin && !shared;
-    tracing::info!("  Shards:   {} on {}", cores.len(), cores_text(&cores, pin, options, driver));
+    let pinning = Pinning::decide(&options.shards, cores.len(), available.cores.len(), || {
+        exclusive(Path::new("/"), &available.cores)
+    });
+    let pin = pinning.is_pinned();
+    let text = cores_text(&cores, &pinning, options, driver);
+    tracing::info!("  Shards:   {} on {text}", cores.len());
     // A quota is for all threads together: helpers on more cores would take the shards' share of it.
     let free_cores = match pin && !available.is_limited_by_quota() {
         true => available.cores.iter().copied().filter(|core| !cores.contains(core)).collect(),
@@ -369,13 +374,15 @@ fn driver_name(driver: Driver) -> &'static str {
     }
 }
 
-fn cores_text(cores: &[usize], pin: bool, options: &Options, driver: Driver) -> String {
+fn cores_text(cores: &[usize], pinning: &Pinning, options: &Options, driver: Driver) -> String {
     let driver = driver_name(driver);
     let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     match &options.shards.cores {
-        _ if pin => format!("{driver}, pinned to cores {}", list(cores)),
-        Some(named) => format!("{driver}, not pinned, on cores {}", list(named)),
-        None => format!("{driver}, not pinned"),
+        _ if pinning.is_pinned() => {
+            format!("{driver}, pinned to cores {} ({pinning})", list(cores))
+        }
+        Some(named) => format!("{driver}, not pinned, on cores {} ({pinning})", list(named)),
+        None => format!("{driver}, not pinned ({pinning})"),
     }
 }
 
