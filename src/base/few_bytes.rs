@@ -1,6 +1,6 @@
 //! Copies and comparisons of a few bytes: a library call costs more than the work.
 
-/// Whether two slices of the same length are equal, which is quick up to 64 bytes.
+/// True if two slices of the same length are equal, which is quick up to 64 bytes.
 #[inline(always)]
 pub fn are_equal(left: &[u8], right: &[u8]) -> bool {
     let size = left.len();
@@ -16,7 +16,7 @@ pub fn are_equal(left: &[u8], right: &[u8]) -> bool {
     }
 }
 
-/// Whether the first and the last `N` bytes are equal; they may overlap.
+/// True if the first and the last `N` bytes are equal; they may overlap.
 #[inline(always)]
 fn ends_equal<const N: usize>(left: &[u8], right: &[u8]) -> bool {
     left.first_chunk::<N>() == right.first_chunk::<N>()
@@ -54,7 +54,8 @@ fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Appends the two parts of each pair, `size` bytes in all. For short parts: their place is cleared first.
+/// Appends the two parts of each pair, `size` bytes in all. For short parts: their place is cleared
+/// first.
 #[inline]
 pub fn append_pairs<'a, H: AsRef<[u8]>>(
     out: &mut Vec<u8>,

@@ -1,13 +1,14 @@
 //! A single-threaded "wait until a number is reached": the only local wait primitive of a shard.
 //!
-//! The number only grows. Whoever makes progress calls `advance`; whoever waits is woken once the number
-//! is at least what it waits for. Dropping a waiting future is safe: its waker is woken for nothing at most.
+//! The number only grows. Whoever makes progress calls `advance`; whoever waits is woken once the
+//! number is at least what it waits for. Dropping a waiting future is safe: its waker is woken for
+//! nothing at most.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// See the module's words.
+/// A number that grows, and those who wait for it.
 #[derive(Default)]
 pub struct Gate {
     value: Cell<u64>,

@@ -1,4 +1,5 @@
-//! What crosses from one shard to another: the bounded SPSC ring, a watermark and two one-bit signals.
+//! The things that cross from one shard to another: the bounded SPSC ring, a watermark and two
+//! one-bit signals.
 //!
 //! The ring is `rtrb` behind our names. The signals are here because this file (with `counters` and
 //! `net::doorbell`) is where atomics may live. Each says which store pairs with which load.
@@ -65,11 +66,11 @@ impl<T> RingTarget<T> {
 
 /// "Something is waiting for you": raised by any shard, taken by one.
 ///
-/// `raise` is a Release exchange after a ring push, `take` an Acquire exchange before the rings are read:
-/// who lowers the signal sees the pushes of all who raised it. (With a store, a second raise would hide the
-/// first: the taker would read only the second's value and need not see the first's push.) A push that
-/// comes after the taker's exchange raises it again, so nothing is missed; at worst a taker finds the rings
-/// already empty.
+/// `raise` is a Release exchange after a ring push, `take` an Acquire exchange before the rings are
+/// read: who lowers the signal sees the pushes of all who raised it. (With a store, a second raise
+/// would hide the first: the taker would read only the second's value and need not see the first's
+/// push.) A push that comes after the taker's exchange raises it again, so nothing is missed; at
+/// worst a taker finds the rings already empty.
 #[derive(Clone, Default)]
 pub struct Signal {
     raised: Arc<AtomicBool>,
@@ -84,7 +85,7 @@ impl Signal {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Whether it was raised; lowers it.
+    /// True if it was raised; lowers it.
     pub fn take(&self) -> bool {
         // A plain load first: the common answer is no, and a load keeps the cache line shared.
         self.raised.load(Ordering::Relaxed) && self.raised.swap(false, Ordering::AcqRel)
@@ -93,8 +94,8 @@ impl Signal {
 
 /// A number that one shard raises and all others read: what it did up to there is done.
 ///
-/// `raise` is a Release store, `value` an Acquire load: who reads a number sees every push, on whatever ring,
-/// that came before it was raised to that number or a higher one.
+/// `raise` is a Release store, `value` an Acquire load: who reads a number sees every push, on
+/// whatever ring, that came before it was raised to that number or a higher one.
 #[derive(Clone, Default)]
 pub struct Watermark {
     value: Arc<Line>,
@@ -116,12 +117,14 @@ impl Watermark {
     }
 }
 
-/// The parked flag of a shard: who announces sleep, looks once more, and only then sleeps, is never missed.
+/// The parked flag of a shard: who announces sleep, looks once more, and only then sleeps, is never
+/// missed.
 ///
-/// The sleeper stores `parked`, fences, and reads the rings. A waker pushes to a ring, fences, and reads
-/// `parked`. Both fences are SeqCst, so in their one order either the sleeper's fence comes second and its
-/// look finds the push, or the waker's comes second and finds `parked` set. Release and Acquire alone
-/// would allow both to read the old value, on x86 too (the store may wait in the store buffer).
+/// The sleeper stores `parked`, fences, and reads the rings. A waker pushes to a ring, fences, and
+/// reads `parked`. Both fences are SeqCst, so in their one order either the sleeper's fence comes
+/// second and its look finds the push, or the waker's comes second and finds `parked` set. Release
+/// and Acquire alone would allow both to read the old value, on x86 too (the store may wait in the
+/// store buffer).
 #[derive(Clone, Default)]
 pub struct ParkFlag {
     parked: Arc<AtomicBool>,
@@ -137,18 +140,18 @@ impl ParkFlag {
     /// Awake again. Cheap when nothing was announced.
     pub fn retract(&self) {
         if self.parked.load(Ordering::Relaxed) {
-            // An exchange like the wakers', so that each comes before or after this: a plain store would do,
-            // but loom takes a store and another thread's exchange for unordered.
+            // An exchange like the wakers', so that each comes before or after this: a plain store
+            // would do, but loom takes a store and another thread's exchange for unordered.
             self.parked.swap(false, Ordering::Relaxed);
         }
     }
 
-    /// Called by another shard after its pushes: whether the caller has to ring the bell. Of many callers
-    /// one gets true per sleep.
+    /// Called by another shard after its pushes: whether the caller has to ring the bell. Of many
+    /// callers one gets true per sleep.
     pub fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        // Compares, so that a waker who comes late writes nothing: every false written here answers an
-        // announcement.
+        // Compares, so that a waker who comes late writes nothing: every false written here answers
+        // an announcement.
         self.parked.load(Ordering::Relaxed)
             && self
                 .parked

@@ -1,8 +1,9 @@
-//! How messages lie in a batch of a message lane: a fixed head, queue names, subject, then the rest.
+//! How messages lie in a batch of a message lane: a fixed head, queue names, subject, then the
+//! rest.
 //!
-//! A message that differs from the one before it in its reply and payload only, as most of a publisher do, has
-//! a short head and leaves all else out. Native to one process, so there is no version and no check: a frame
-//! that does not parse is our bug.
+//! A message that differs from the one before it in its reply and payload only, as most of a
+//! publisher do, has a short head and leaves all else out. Native to one process, so there is no
+//! version and no check: a frame that does not parse is our bug.
 
 use smallvec::SmallVec;
 
@@ -14,14 +15,16 @@ use crate::broker::link::{Forward, Source};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
-/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the connection
-/// that is not to hear it in two halves, the share of a request, and the publisher's shard: twelve u32.
+/// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the
+/// connection that is not to hear it in two halves, the share of a request, and the publisher's
+/// shard: twelve u32.
 pub const HEAD_BYTES: usize = 48;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;
 
-/// Of a message like the one before: size of its tail with `AGAIN`, sizes of reply and size text.
+/// Bytes of the head of a message like the one before: size of its tail with `AGAIN`, sizes of
+/// reply and size text.
 const SHORT_HEAD_BYTES: usize = 8;
 /// In the first u32 of a head. Accounts are far fewer.
 const AGAIN: u32 = 1 << 31;
@@ -42,7 +45,7 @@ pub fn size(forward: &Forward<'_>) -> usize {
         + 5
 }
 
-/// What the last message of a batch was, as far as the next may leave it out.
+/// The last message of a batch, as far as the next may leave it out.
 #[derive(Default)]
 pub struct Last {
     /// None = the next message is written whole.
@@ -65,13 +68,13 @@ pub fn size_again(message: &Message<'_>) -> usize {
     SHORT_HEAD_BYTES + message.tail.len()
 }
 
-/// Whether a message for plain subscriptions is like the last of the batch but for its tail.
+/// True if a message for plain subscriptions is like the last of the batch but for its tail.
 #[inline]
 pub fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
     !message.tail.is_empty() && goes_on(batch, source, message.subject, last)
 }
 
-/// Whether all messages of a run are like the last of the batch but for their tails.
+/// True if all messages of a run are like the last of the batch but for their tails.
 #[inline]
 pub fn is_run(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
     goes_on(batch, source, run.subject, last)
@@ -171,7 +174,8 @@ pub enum Part<'a> {
     Run(&'a Source, MessageRun<'a>),
 }
 
-/// Calls `deliver` for each part of a batch that came to shard `own`, in order. `tails` is scratch space.
+/// Calls `deliver` for each part of a batch that came to shard `own`, in order. `tails` is scratch
+/// space.
 #[inline]
 pub fn for_each(
     batch: &[u8],
@@ -223,7 +227,8 @@ fn short_head(rest: &[u8]) -> Option<(usize, usize, usize)> {
     ))
 }
 
-/// The message with a whole head that `batch` begins with, its queues apart, and what comes after it.
+/// The message with a whole head that `batch` begins with, its queues apart, and what comes after
+/// it.
 fn read_whole<'a>(
     batch: &'a [u8],
     own: ShardId,
@@ -338,7 +343,7 @@ mod tests {
         in_one_piece(subject, tail, reply, digits)
     }
 
-    /// What comes out of a batch of `forwards`, and which of them were written short.
+    /// The messages that come out of a batch of `forwards`, and which of them were written short.
     fn round_trip(forwards: &[Forward<'_>]) -> Vec<bool> {
         let (mut batch, mut last) = (Vec::new(), Last::default());
         for forward in forwards {

@@ -1,16 +1,16 @@
-//! The receiving ends of one peer's lanes: batches in the order in which they were pushed, none before its
-//! source is done with all that it pushed at the same time.
+//! The receiving ends of one peer's lanes: batches in the order in which they were pushed, none
+//! before its source is done with all that it pushed at the same time.
 
 use std::collections::VecDeque;
 
 use super::lanes::{Batch, Note, TargetEnd};
 
-/// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what the source
-/// said it has completed, and at most one comes behind those.
+/// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what
+/// the source said it has completed, and at most one comes behind those.
 pub struct Inbound {
     end: TargetEnd,
-    /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain delivers all that
-    /// were there at its beginning.
+    /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain
+    /// delivers all that were there at its beginning.
     taken: VecDeque<Batch>,
     /// Of those, how many may be delivered as of the last look.
     ready: usize,
@@ -32,7 +32,8 @@ impl Inbound {
         self.owed
     }
 
-    /// Looks for batches that bound what may be delivered of those found before: gives the stamp of the oldest.
+    /// Looks for batches that bound what may be delivered of those found before: gives the stamp of
+    /// the oldest.
     pub fn look_again(&mut self) -> u64 {
         self.sure = self.ready;
         self.look();
@@ -42,12 +43,13 @@ impl Inbound {
         }
     }
 
-    /// Whether something that the drain's first look found is not delivered yet.
+    /// True if something that the drain's first look found is not delivered yet.
     pub fn owes(&self) -> bool {
         self.owed > 0
     }
 
-    /// The stamp of the oldest batch that was there before the last look; the latest of all if there is none.
+    /// The stamp of the oldest batch that was there before the last look; the latest of all if
+    /// there is none.
     pub fn oldest_stamp(&self) -> u64 {
         match self.sure {
             0 => u64::MAX,

@@ -10,7 +10,7 @@ use crate::base::limits::{
 use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, Watermark, ring};
 use crate::broker::link::{InterestChange, Unheard};
 
-/// What the interest lane carries, in order.
+/// A note on an interest lane, which keeps their order.
 #[derive(Clone, Debug)]
 pub enum Note {
     Interest(InterestChange),
@@ -23,7 +23,7 @@ pub enum Note {
     Unheard(Box<Unheard>),
 }
 
-/// What the message lane carries: messages as `frame` lays them out.
+/// A batch on a message lane: messages as `frame` lays them out.
 #[derive(Debug)]
 pub struct Batch {
     pub bytes: Vec<u8>,
@@ -33,8 +33,8 @@ pub struct Batch {
     pub stamp: u64,
 }
 
-/// The clock of all lanes of a server, in nanoseconds from 1 on: what is read after something else that
-/// happened, on whatever shard, is later.
+/// The clock of all lanes of a server, in nanoseconds from 1 on: what is read after something else
+/// that happened, on whatever shard, is later.
 pub type LaneClock = Box<dyn Fn() -> u64 + Send>;
 
 /// Wakes a shard if it sleeps; true if it had to.
@@ -102,8 +102,8 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Of a server with `count` shards: the more there are, the smaller, so that the memory of all lanes does not
-    /// grow with the square of their number.
+    /// Sizes of the lanes of a server with `count` shards: the more there are, the smaller, so that
+    /// the memory of all lanes does not grow with the square of their number.
     pub fn of(count: usize) -> Self {
         let peers = count.saturating_sub(1).max(1);
         Self {

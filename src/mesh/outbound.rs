@@ -17,8 +17,9 @@ use crate::protocol::message::{Message, MessageRun};
 /// Staged notes whose room is kept once they are sent.
 const STAGED_NOTES_KEPT_MAX: usize = 1024;
 
-/// Free slots of a message lane below which room is looked for before each message. One message, or one run,
-/// takes no more than three: for the batch it no longer fits in, for what begins the next, and for its end.
+/// Free slots of a message lane below which room is looked for before each message. One message, or
+/// one run, takes no more than three: for the batch it no longer fits in, for what begins the next,
+/// and for its end.
 const TIGHT_SLOTS: usize = 4;
 
 /// What the outbound lanes of one shard share.
@@ -52,11 +53,11 @@ pub type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 
 /// One peer's lanes, seen from their source.
 ///
-/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not wait for staged
-/// notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is staged only withdraws
-/// interest or paces, of which no message is a consequence. `under_way` has a size for each
-/// batch that the peer has not taken, and perhaps for some that it has; `under_way_bytes` is their sum,
-/// `staged_bytes` that of the staged batches.
+/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not
+/// wait for staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so
+/// that what is staged only withdraws interest or paces, of which no message is a consequence.
+/// `under_way` has a size for each batch that the peer has not taken, and perhaps for some that it
+/// has; `under_way_bytes` is their sum, `staged_bytes` that of the staged batches.
 pub struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
@@ -68,7 +69,7 @@ pub struct Outbound {
     current: RefCell<Vec<u8>>,
     /// When its first message was read.
     current_read_at: Cell<Instant>,
-    /// What its last message was.
+    /// The head of its last message.
     last: RefCell<frame::Last>,
     /// Sizes of the batches on the lane, as of the last look at how many the peer has taken.
     under_way: RefCell<VecDeque<usize>>,
@@ -90,7 +91,7 @@ pub struct Outbound {
     messages_room: Rc<Gate>,
 }
 
-/// What one lane did since the start.
+/// Counts of one lane since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutboundCounters {
     pub batches: u64,
@@ -141,8 +142,8 @@ impl Outbound {
             match end.notes.push(note) {
                 Ok(()) => {
                     end.target_waiting.raise();
-                    // A sleeping peer reads its notes when it next does anything; it is woken for them only
-                    // before the lane gets full.
+                    // A sleeping peer reads its notes when it next does anything; it is woken for
+                    // them only before the lane gets full.
                     if end.notes.free_slots() < self.room_min * 2 {
                         (end.wake_target)();
                     }
@@ -179,7 +180,8 @@ impl Outbound {
         self.shared.dirty.set(true);
     }
 
-    /// Appends a message like the last of the batch; false = it is none, or there is no room in the batch.
+    /// Appends a message like the last of the batch; false = it is none, or there is no room in the
+    /// batch.
     #[inline]
     fn append_again(&self, source: &Source, message: &Message<'_>) -> bool {
         let mut current = self.current.borrow_mut();
@@ -194,7 +196,8 @@ impl Outbound {
         true
     }
 
-    /// Appends the messages at the start of a run that are like the last of the batch and find room in it.
+    /// Appends the messages at the start of a run that are like the last of the batch and find room
+    /// in it.
     fn append_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
         let mut current = self.current.borrow_mut();
         if current.is_empty() || !frame::is_run(&current, source, run, &self.last.borrow()) {
@@ -274,7 +277,7 @@ impl Outbound {
         self.under_way_bytes.set(self.under_way_bytes.get() - bytes);
     }
 
-    /// Whether the next message must look for room first.
+    /// True if the next message must look for room first.
     fn is_tight(&self) -> bool {
         self.look_at_peer();
         self.is_held() || self.seems_tight()
@@ -284,7 +287,7 @@ impl Outbound {
         !self.staged.borrow().is_empty()
     }
 
-    /// Whether a message that takes `size` bytes would reach the lane with the next flush.
+    /// True if a message that takes `size` bytes would reach the lane with the next flush.
     fn has_room(&self, size: usize) -> bool {
         if self.is_held() {
             return false;
@@ -296,8 +299,8 @@ impl Outbound {
             && self.under_way_bytes.get() + current < self.shared.bytes_max.get()
     }
 
-    /// Pushes what is staged and the current batch, as far as there is room. Nobody takes it before `complete`
-    /// and `tell_peer` have followed, for all lanes of the shard.
+    /// Pushes what is staged and the current batch, as far as there is room. Nobody takes it before
+    /// `complete` and `tell_peer` have followed, for all lanes of the shard.
     pub fn push_out(&self, stamp: &Stamp<'_>) {
         if self.current.borrow().is_empty() && !self.waits_for_room() {
             return;
@@ -311,8 +314,8 @@ impl Outbound {
         }
         self.open_for_messages();
         if self.waits_for_room() {
-            // Ask to be woken when there is room, then look once more: the peer may have made room before
-            // it could see the request.
+            // Ask to be woken when there is room, then look once more: the peer may have made room
+            // before it could see the request.
             self.end.borrow().waiting.announce();
             self.push_staged(stamp);
             self.open_for_messages();
@@ -389,7 +392,7 @@ impl Outbound {
             || !self.staged_notes.borrow().is_empty()
     }
 
-    /// Whether a flush would move something now.
+    /// True if a flush would move something now.
     pub fn can_flush(&self) -> bool {
         if !self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0 {
             return true;

@@ -1,13 +1,14 @@
-//! What stands between a socket and a session: nothing, or TLS. Pure, no I/O.
+//! The layer between a socket and a session: nothing, or TLS. Pure, no I/O.
 //!
-//! The reader opens what it reads, the writer seals what it sends; both hold the codec of their connection
-//! and neither keeps it borrowed over an await. Bytes leave in the order in which they were sealed.
+//! The reader opens what it reads, the writer seals what it sends; both hold the codec of their
+//! connection and neither keeps it borrowed over an await. Bytes leave in the order in which they
+//! were sealed.
 
 use crate::base::limits::SEAL_BYTES_MAX;
 use crate::base::pool::BufferPool;
 use crate::net::tls::{TlsFailure, TlsPipe};
 
-/// See the module's words.
+/// The layer of one connection.
 #[derive(Default)]
 pub enum Codec {
     #[default]
@@ -35,8 +36,8 @@ impl Codec {
         }
     }
 
-    /// Takes what the codec itself has to say, then as much of `chunk` as is sealed at a time. Only for a
-    /// codec that is not plain.
+    /// Takes what the codec itself has to say, then as much of `chunk` as is sealed at a time. Only
+    /// for a codec that is not plain.
     ///
     /// # Errors
     /// Nothing can be sealed any more.

@@ -1,7 +1,7 @@
 //! Waking a shard that sleeps in its ring: the parked flag and an eventfd.
 //!
-//! The protocol is `base::ring::ParkFlag`'s; here is the bell. Many shards hold a `DoorbellHandle`, the
-//! owner waits on `Doorbell`.
+//! The protocol is `base::ring::ParkFlag`'s; here is the bell. Many shards hold a `DoorbellHandle`,
+//! the owner waits on `Doorbell`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::base::ring::ParkFlag;
 use crate::net::operations::OperationCount;
 
-/// What other threads hold to wake the owner.
+/// The end that other threads hold to wake the owner.
 #[derive(Clone)]
 pub struct DoorbellHandle {
     flag: ParkFlag,
@@ -38,7 +38,8 @@ pub fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
 }
 
 impl DoorbellHandle {
-    /// Wakes the owner if it sleeps; call after the pushes it should see. Says whether the bell rang.
+    /// Wakes the owner if it sleeps; call after the pushes it should see. Says whether the bell
+    /// rang.
     pub fn wake_if_parked(&self) -> bool {
         let must = self.flag.must_wake();
         if must {
@@ -59,13 +60,13 @@ impl Doorbell {
         self.flag.clone()
     }
 
-    /// What its owner hears it with, inside the owner's runtime.
+    /// The ear of its owner, inside the owner's runtime.
     ///
     /// # Errors
     /// Descriptors are out.
     pub fn ear(self) -> io::Result<Ear> {
-        // The runtime waits for readiness on its stream types only; an eventfd polls like any other. It is
-        // read here, not through the stream.
+        // The runtime waits for readiness on its stream types only; an eventfd polls like any
+        // other. It is read here, not through the stream.
         let reader = self.bell.try_clone()?;
         let stream = monoio::net::UnixStream::from_std(StdUnixStream::from(self.bell))?;
         Ok(Ear { reader, stream })

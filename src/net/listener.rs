@@ -1,7 +1,8 @@
 //! Listening sockets of one shard: TCP with SO_REUSEPORT, and the Unix domain socket.
 //!
-//! The runtime only tells when a listener is readable; accepting is done here, without waiting, so that a
-//! burst of connections costs one wake and closing a listener never leaves an accept in flight.
+//! The runtime only tells when a listener is readable; accepting is done here, without waiting, so
+//! that a burst of connections costs one wake and closing a listener never leaves an accept in
+//! flight.
 
 use std::io;
 use std::net::{
@@ -26,8 +27,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// The pause after a listener was readable and had no connection.
 const READABLE_FOR_NOTHING: Duration = Duration::from_millis(1);
 
-/// How long to wait after accepting failed, which it does again at once where descriptors are out: from ten
-/// milliseconds, twice as long each time, to a second. Source: nats-server server/server.go acceptError.
+/// How long to wait after accepting failed, which it does again at once where descriptors are out:
+/// from ten milliseconds, twice as long each time, to a second. Source: nats-server
+/// server/server.go acceptError.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptPause(Duration);
 
@@ -94,8 +96,9 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Calls `bind` with the address that listens to all that `address` means. An unspecified one, of either
-/// family, means both: one IPv6 socket then takes IPv4 peers too. Where there is no IPv6, IPv4 alone.
+/// Calls `bind` with the address that listens to all that `address` means. An unspecified one, of
+/// either family, means both: one IPv6 socket then takes IPv4 peers too. Where there is no IPv6,
+/// IPv4 alone.
 ///
 /// # Errors
 /// Those of `bind`.
@@ -200,7 +203,7 @@ impl Listener {
         let _ = result;
     }
 
-    /// What tells that somebody waits, inside the runtime.
+    /// The signal, inside the runtime, that somebody waits.
     ///
     /// # Errors
     /// The socket could not be given to the runtime: descriptors are out.
@@ -209,8 +212,9 @@ impl Listener {
         Ok(Readiness(monoio::net::TcpListener::from_std(listener)?))
     }
 
-    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept is told to
-    /// `failed` and tried again: it is about one connection, or about descriptors that may come back.
+    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept
+    /// is told to `failed` and tried again: it is about one connection, or about descriptors that
+    /// may come back.
     pub async fn serve(
         &self,
         Readiness(readiness): Readiness,
@@ -236,8 +240,9 @@ impl Listener {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         if index == 0 {
-                            // Another shard was faster, or has shut their common Unix socket down: that one
-                            // stays readable, and on epoll asking again would never let go of the thread.
+                            // Another shard was faster, or has shut their common Unix socket down:
+                            // that one stays readable, and on epoll asking again would never let go
+                            // of the thread.
                             crate::net::runtime::sleep(READABLE_FOR_NOTHING).await;
                         }
                         break;

@@ -1,8 +1,9 @@
 //! How many operations a shard handed to its driver, and how many came back.
 //!
-//! Counted here, not read from the ring: monoio does not show its ring, and the kernel's own figures
-//! (`/proc/self/fdinfo`) are printed under the lock that the shard needs to submit, together with an entry
-//! for every poll in flight. On the epoll driver the same operations are counted.
+//! Counted here, not read from the ring: monoio does not show its ring, and the kernel's own
+//! figures (`/proc/self/fdinfo`) are printed under the lock that the shard needs to submit,
+//! together with an entry for every poll in flight. On the epoll driver the same operations are
+//! counted.
 
 use std::cell::Cell;
 

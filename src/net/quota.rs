@@ -1,5 +1,5 @@
-//! So many of a kind of step in one turn of a shard; whoever comes later waits for the next one, first come, first
-//! served.
+//! So many of a kind of step in one turn of a shard; whoever comes later waits for the next one,
+//! first come, first served.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// See the module's words. One per shard and kind of step.
+/// Steps that a turn may still do. One per shard and kind of step.
 pub struct Quota {
     per_turn: usize,
     /// Steps this turn may still do.
@@ -21,8 +21,8 @@ impl Quota {
         Self { per_turn, left: Cell::new(per_turn), waiting: RefCell::default() }
     }
 
-    /// Waits until this turn has room for a step. `request` asks for the end of the turn, which gives back what
-    /// was taken.
+    /// Waits until this turn has room for a step. `request` asks for the end of the turn, which
+    /// gives back what was taken.
     pub async fn take(&self, request: impl Fn()) {
         let left = self.left.get();
         if left > 0 && self.waiting.borrow().is_empty() {

@@ -1,9 +1,10 @@
 //! monoio's run loop and its end of turn.
 //!
-//! A shard's main future is polled when the tasks that were ready have run: that is the end of a turn. There
-//! the shard drains and flushes its lanes and announces that it will sleep. `TurnHook` is how tasks ask
-//! for it. Leaned on, from monoio 0.2.4's run loop: `block_on` polls the main future after the task queue,
-//! whenever its waker was used, and a woken task goes to the back of the queue.
+//! A shard's main future is polled when the tasks that were ready have run: that is the end of a
+//! turn. There the shard drains and flushes its lanes and announces that it will sleep. `TurnHook`
+//! is how tasks ask for it. Leaned on, from monoio 0.2.4's run loop: `block_on` polls the main
+//! future after the task queue, whenever its waker was used, and a woken task goes to the back of
+//! the queue.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -49,8 +50,8 @@ pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     }
 }
 
-/// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the kernel
-/// anyway: no interrupts of the thread for task work.
+/// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the
+/// kernel anyway: no interrupts of the thread for task work.
 pub fn ring_builder() -> io_uring::Builder {
     let mut builder = io_uring::IoUring::builder();
     builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
@@ -86,7 +87,7 @@ pub async fn within<F: Future>(duration: Duration, future: F) -> bool {
     monoio::time::timeout(duration, future).await.is_ok()
 }
 
-/// What a shard's lanes can be asked for.
+/// The two things that a shard's lanes can be asked for.
 pub struct Lanes {
     /// Applies and delivers all that waits.
     pub catch_up: Box<dyn Fn()>,
@@ -160,9 +161,10 @@ impl TurnHook {
         self.lanes_dirty.clone()
     }
 
-    /// Called before a batch of a peer's commands: first takes what other shards sent. So whatever this peer
-    /// does now comes after everything that was in the lanes when its bytes arrived: interest that others
-    /// were told is in force, and messages whose publisher was told PONG. Asks for the end of the turn.
+    /// Called before a batch of a peer's commands: first takes what other shards sent. So whatever
+    /// this peer does now comes after everything that was in the lanes when its bytes arrived:
+    /// interest that others were told is in force, and messages whose publisher was told PONG. Asks
+    /// for the end of the turn.
     #[inline]
     pub fn before_batch(&self) {
         self.clock.began();
@@ -175,8 +177,8 @@ impl TurnHook {
         self.request();
     }
 
-    /// Called before bytes go to a peer: what this shard sent to others must be in their lanes before any
-    /// peer can know of it.
+    /// Called before bytes go to a peer: what this shard sent to others must be in their lanes
+    /// before any peer can know of it.
     #[inline]
     pub fn before_send(&self) {
         if self.lanes_dirty.get()
@@ -215,7 +217,8 @@ impl TurnHook {
         self.heavy_steps.take(|| self.request()).await;
     }
 
-    /// Waits until this turn has room for the end of a connection: a network that fails ends thousands at once.
+    /// Waits until this turn has room for the end of a connection: a network that fails ends
+    /// thousands at once.
     pub async fn end_step(&self) {
         self.end_steps.take(|| self.request()).await;
     }
@@ -235,8 +238,8 @@ impl TurnHook {
         }
     }
 
-    /// For the main future, last thing: wakes those that yielded, and decides whether the shard sleeps.
-    /// `has_work` says whether something would be missed by sleeping.
+    /// For the main future, last thing: wakes those that yielded, and decides whether the shard
+    /// sleeps. `has_work` says whether something would be missed by sleeping.
     pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
         // Both, whatever the first says.
         let steps_wait = self.heavy_steps.grant() | self.end_steps.grant();
@@ -263,8 +266,8 @@ impl TurnHook {
         }
     }
 
-    /// Lets those that yielded go on. They keep the run loop from waiting, so when a wait is due they are
-    /// held back for one turn that consists of nothing else.
+    /// Lets those that yielded go on. They keep the run loop from waiting, so when a wait is due
+    /// they are held back for one turn that consists of nothing else.
     fn resume_yielded(&self, now: Instant) {
         let held = self.held.take();
         if !held && now.duration_since(self.last_wait.get()) > TIMER_SLACK {
@@ -280,8 +283,8 @@ impl TurnHook {
         self.kick();
     }
 
-    /// Another turn without sleeping. Timers fire only when the run loop waits, so now and then it is made
-    /// to wait with the bell already rung.
+    /// Another turn without sleeping. Timers fire only when the run loop waits, so now and then it
+    /// is made to wait with the bell already rung.
     fn go_on(&self, now: Instant) {
         if now.duration_since(self.last_wait.get()) > TIMER_SLACK {
             self.last_wait.set(now);
@@ -297,8 +300,8 @@ impl TurnHook {
         }
     }
 
-    /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake and its run
-    /// the runtime reaps completions.
+    /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake and
+    /// its run the runtime reaps completions.
     pub async fn run_kicker(self: Rc<Self>) {
         poll_fn::<(), _>(|context| {
             let mut kicker = self.kicker.borrow_mut();

@@ -1,4 +1,4 @@
-//! What a connection needs of whoever speaks on it.
+//! The side of a connection that speaks a protocol, as the connection needs it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub trait Session {
     /// Consumes whole commands, a bounded amount of work per call.
     fn receive(&mut self, input: &mut ReadBuffer) -> Step;
 
-    /// The handshake that `Step::StartTls` asked for has ended. After a failure the connection closes; what
-    /// was pushed since never leaves.
+    /// The handshake that `Step::StartTls` asked for has ended. After a failure the connection
+    /// closes; what was pushed since never leaves.
     fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>);
 
     /// Called at every tick of the shard: pings and deadlines. Some closes the connection.
@@ -33,13 +33,13 @@ pub trait Session {
     fn outbox(&self) -> &Rc<Outbox>;
 }
 
-/// What the reader does after a batch.
+/// The reader's next step after a batch.
 pub enum Step {
     ReadMore,
     /// The same, but `receive` is called again after so long even if nothing came.
     ReadMoreWithin(Duration),
-    /// Sends what is queued in clear, then speaks TLS; what is in the input already belongs to it. Asked for
-    /// at most once.
+    /// Sends what is queued in clear, then speaks TLS; what is in the input already belongs to it.
+    /// Asked for at most once.
     StartTls(Arc<TlsServer>),
     /// There is more input in the buffer, but others get their turn first.
     Again,
@@ -55,8 +55,8 @@ pub enum Wait {
         until: u64,
         at_most: Option<Duration>,
     },
-    /// Until the gate is at 1: the outcome of a login is there. The connection ends if its peer goes
-    /// meanwhile: nobody is to be checked who does not wait for it.
+    /// Until the gate is at 1: the outcome of a login is there. The connection ends if its peer
+    /// goes meanwhile: nobody is to be checked who does not wait for it.
     Login {
         gate: Rc<Gate>,
     },

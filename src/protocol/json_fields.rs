@@ -1,11 +1,11 @@
-//! A JSON object of options, read as Go's encoding/json reads a struct: keys in any letter case, unknown keys
-//! and null ignored, and refusals in Go's words.
+//! A JSON object of options, read as Go's encoding/json reads a struct: keys in any letter case,
+//! unknown keys and null ignored, and refusals in Go's words.
 //!
 //! Source: Go encoding/json, decode.go and scanner.go, as nats-server's `$SYS` requests use it.
 
 use serde_json::{Map, Value};
 
-/// See the module's words.
+/// The fields of a JSON object that were not read yet.
 #[derive(Debug)]
 pub struct JsonFields {
     fields: Map<String, Value>,
@@ -14,8 +14,8 @@ pub struct JsonFields {
 }
 
 impl JsonFields {
-    /// Reads an object; an empty text is one without fields, and so is `null`. `type_name` is the Go struct it
-    /// stands for.
+    /// Reads an object; an empty text is one without fields, and so is `null`. `type_name` is the
+    /// Go struct it stands for.
     ///
     /// # Errors
     /// Go's text.

@@ -1,8 +1,9 @@
 //! Subjects: tokens split on `.`, wildcards `*` (one token) and `>` (one or more trailing tokens).
 //!
 //! Subjects are byte strings, compared bytewise. A published subject is always literal, even if it
-//! contains `*` or `>`; only a subscription's filter has wildcards, and only where `*` or `>` stands alone
-//! in a token. Source: nats-server server/sublist.go (IsValidSubject, matchLiteral, subjectIsSubsetMatch).
+//! contains `*` or `>`; only a subscription's filter has wildcards, and only where `*` or `>`
+//! stands alone in a token. Source: nats-server server/sublist.go (IsValidSubject, matchLiteral,
+//! subjectIsSubsetMatch).
 
 /// The tokens of a subject, empty ones included.
 pub fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -14,7 +15,7 @@ pub fn token_count(subject: &[u8]) -> usize {
     1 + memchr::memchr_iter(b'.', subject).count()
 }
 
-/// Whether `filter` may be subscribed to: no empty token, nothing after `>`, no blank or line byte.
+/// True if `filter` may be subscribed to: no empty token, nothing after `>`, no blank or line byte.
 pub fn is_valid_filter(filter: &[u8]) -> bool {
     let mut after_tail = false;
     for token in tokens(filter) {
@@ -30,7 +31,7 @@ pub fn is_valid_filter(filter: &[u8]) -> bool {
     true
 }
 
-/// Whether a filter has a token `*` or `>`.
+/// True if a filter has a token `*` or `>`.
 pub fn has_wildcard(filter: &[u8]) -> bool {
     memchr::memchr2(b'*', b'>', filter).is_some()
         && tokens(filter).any(|token| token == b"*" || token == b">")
@@ -41,14 +42,14 @@ pub fn is_valid_literal(subject: &[u8]) -> bool {
     tokens(subject).all(|token| !token.is_empty() && token != b"*" && token != b">")
 }
 
-/// A text of ours may stand in a line of the protocol: it is not empty, and no blank or line end in it ends the
-/// subject early. The parser sees to the same in what peers send.
+/// A text of ours may stand in a line of the protocol: it is not empty, and no blank or line end in
+/// it ends the subject early. The parser sees to the same in what peers send.
 pub fn is_sendable(subject: &[u8]) -> bool {
     !subject.is_empty() && !subject.iter().any(|byte| byte.is_ascii_whitespace() || *byte == 0)
 }
 
-/// Whether the literal `subject` is matched by `filter`. Both are taken as valid; an empty token of the
-/// subject matches nothing but is never produced by a valid filter's literal tokens.
+/// True if the literal `subject` is matched by `filter`. Both are taken as valid; an empty token of
+/// the subject matches nothing but is never produced by a valid filter's literal tokens.
 pub fn matches(filter: &[u8], subject: &[u8]) -> bool {
     let mut subject_tokens = tokens(subject);
     for token in tokens(filter) {
@@ -71,7 +72,7 @@ pub fn matches(filter: &[u8], subject: &[u8]) -> bool {
     subject_tokens.next().is_none()
 }
 
-/// Whether everything `filter` can match is matched by `wider` too.
+/// True if everything `filter` can match is matched by `wider` too.
 pub fn is_subset(filter: &[u8], wider: &[u8]) -> bool {
     let mut filter_tokens = tokens(filter);
     for token in tokens(wider) {
@@ -88,7 +89,7 @@ pub fn is_subset(filter: &[u8], wider: &[u8]) -> bool {
     filter_tokens.next().is_none()
 }
 
-/// Whether some literal subject is matched by both filters.
+/// True if some literal subject is matched by both filters.
 pub fn overlap(left: &[u8], right: &[u8]) -> bool {
     let mut left_tokens = tokens(left);
     let mut right_tokens = tokens(right);

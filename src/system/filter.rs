@@ -31,7 +31,7 @@ impl ServerFilter {
         })
     }
 
-    /// Whether this server is meant.
+    /// True if this server is meant.
     pub fn admits(&self, info: &Info, options: &Options) -> bool {
         let names = |wanted: &Option<String>, own: &str| match wanted {
             None => true,

@@ -11,7 +11,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(10);
 /// How often an account's connections are told while they do not change.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// See the module's words.
+/// The times at which the server tells how it is.
 #[derive(Debug)]
 pub struct Schedule {
     stats_interval: Duration,
@@ -34,7 +34,7 @@ impl Schedule {
         self.accounts_due.values().copied().fold(self.stats_due, Instant::min)
     }
 
-    /// Whether the statistics are due; then their next time is set.
+    /// True if the statistics are due; then their next time is set.
     pub fn take_stats(&mut self, now: Instant) -> bool {
         if now < self.stats_due {
             return false;

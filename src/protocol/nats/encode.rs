@@ -26,8 +26,8 @@ pub fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
     message.subject.len() + sid_size + message.reply.len() + message.body.len() + 40
 }
 
-/// Appends `MSG` or, for a receiver that takes headers, `HMSG`. A receiver without header support gets
-/// the payload alone.
+/// Appends `MSG` or, for a receiver that takes headers, `HMSG`. A receiver without header support
+/// gets the payload alone.
 #[inline]
 pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bool) {
     if !message.tail.is_empty() {
@@ -80,7 +80,7 @@ pub fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
 /// Bytes of a tail up to which it is cheaper to clear its place first than to call for its copy.
 const FEW_BYTES: usize = 256;
 
-/// Whether the tails of a run are short enough, by and large, for `few_bytes::append_pairs`.
+/// True if the tails of a run are short enough, by and large, for `few_bytes::append_pairs`.
 #[inline]
 pub fn has_few_bytes(run: &MessageRun<'_>) -> bool {
     run.tail_bytes() <= run.len() * FEW_BYTES
@@ -145,11 +145,12 @@ pub fn decimal(out: &mut Vec<u8>, value: usize) {
     out.extend_from_slice(&digits[position..]);
 }
 
-/// Appends a payload in steps that stay below the size at which glibc's memcpy turns to `rep movsb`.
+/// Appends a payload in steps that stay below the size at which glibc's memcpy turns to `rep
+/// movsb`.
 ///
-/// On Zen 3 and 4 that instruction is an order of magnitude slower when source and target differ by a few
-/// bytes modulo a page, and re-framing PUB to MSG between page-aligned buffers lands exactly there. The
-/// opaque rest keeps the optimiser from merging the steps into one large copy again.
+/// On Zen 3 and 4 that instruction is an order of magnitude slower when source and target differ by
+/// a few bytes modulo a page, and re-framing PUB to MSG between page-aligned buffers lands exactly
+/// there. The opaque rest keeps the optimiser from merging the steps into one large copy again.
 #[inline]
 pub fn copy_payload(out: &mut Vec<u8>, payload: &[u8]) {
     if payload.len() <= COPY_STEP_BYTES {

@@ -85,7 +85,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether what is still queued for the peer is thrown away: it cannot or must not be sent.
+    /// True if what is still queued for the peer is thrown away: it cannot or must not be sent.
     pub fn discards_pending(self) -> bool {
         matches!(
             self,
@@ -109,7 +109,8 @@ impl fmt::Display for CloseReason {
 pub enum ProtocolError {
     /// Not a verb, or a payload that is not followed by CRLF.
     UnknownOperation,
-    /// Arguments that do not fit their verb: closed without a word. Where they are, if the log quotes them.
+    /// Arguments that do not fit their verb: closed without a word. Where they are, if the log
+    /// quotes them.
     BadArguments(&'static str, Option<Span>),
     MaximumControlLine,
     MaximumPayload {

@@ -1,9 +1,9 @@
 //! The incremental client parser: one command per call, spans into the input, no copies.
 //!
-//! A control line is found with one memchr; sizes are read backwards from its end, so a PUB needs one more
-//! scan only, for the blank between subject and reply. Incomplete is a value, bad is an error: two
-//! different things. The parser keeps no bytes; it only remembers that it is inside a line it skips (PING,
-//! PONG and +OK may carry anything before their end of line, without limit).
+//! A control line is found with one memchr; sizes are read backwards from its end, so a PUB needs
+//! one more scan only, for the blank between subject and reply. Incomplete is a value, bad is an
+//! error: two different things. The parser keeps no bytes; it only remembers that it is inside a
+//! line it skips (PING, PONG and +OK may carry anything before their end of line, without limit).
 //! Source of every rule: nats-server server/parser.go.
 
 use memchr::{memchr, memchr3};
@@ -17,7 +17,7 @@ use crate::base::limits;
 pub struct ParserLimits {
     pub control_line_bytes_max: usize,
     pub payload_bytes_max: usize,
-    /// Whether HPUB was negotiated.
+    /// True if HPUB was negotiated.
     pub headers: bool,
 }
 
@@ -28,7 +28,8 @@ pub enum Parsed {
     Command { command: Command, consumed: usize },
     /// Bytes of no further use; call again with the rest.
     Skip { consumed: usize },
-    /// More input is needed: at least `needed` bytes counted from the start of this input, as far as known.
+    /// More input is needed: at least `needed` bytes counted from the start of this input, as far
+    /// as known.
     Incomplete { needed: usize },
 }
 
@@ -83,7 +84,7 @@ const VERBS: [(&[u8], bool, Verb); 10] = [
 ];
 
 impl Parser {
-    /// Whether the next input continues a line of which only the end matters.
+    /// True if the next input continues a line of which only the end matters.
     #[inline]
     pub fn is_skipping(&self) -> bool {
         self.skipping.is_some()
@@ -145,8 +146,8 @@ impl Parser {
         Ok(Parsed::Command { command, consumed: after })
     }
 
-    /// The arguments of the line whose verb ended at `from`, and where the line ends. `None`: no end of
-    /// line yet.
+    /// The arguments of the line whose verb ended at `from`, and where the line ends. `None`: no
+    /// end of line yet.
     #[inline]
     fn control_line(
         &self,
@@ -154,7 +155,8 @@ impl Parser {
         from: usize,
         limits: &ParserLimits,
     ) -> Result<Option<(Span, usize)>, ProtocolError> {
-        // The limit counts from the first argument byte to the last, so leading blanks are not in it.
+        // The limit counts from the first argument byte to the last, so leading blanks are not in
+        // it.
         let blanks = input[from..].iter().take_while(|byte| is_blank(**byte)).count();
         let start = from + blanks;
         if start > limits.control_line_bytes_max + limits::VERB_BYTES_MAX {
@@ -416,8 +418,8 @@ fn unsubscribe(input: &[u8], arguments: Span) -> Result<Command, ProtocolError> 
     }
 }
 
-/// The `max` of UNSUB: 0 = at once, also for anything that is no number. Source: nats-server parseSize,
-/// whose -1 for bad input counts as "at once".
+/// The `max` of UNSUB: 0 = at once, also for anything that is no number. Source: nats-server
+/// parseSize, whose -1 for bad input counts as "at once".
 pub fn parse_unsubscribe_max(max: &[u8]) -> u64 {
     parse_size(max).map_or(0, u64::from)
 }
@@ -483,7 +485,8 @@ mod tests {
         }
     }
 
-    /// Found by the fuzzer: the limit on blanks held only while the end of the line had not come yet.
+    /// Found by the fuzzer: the limit on blanks held only while the end of the line had not come
+    /// yet.
     #[test]
     fn blanks_before_arguments_are_limited_however_they_arrive() {
         for (blanks, refused) in [(4096 + 64 - 3, false), (4096 + 64 - 2, true)] {
