@@ -19,6 +19,16 @@ static ALLOCATOR: Allocator = Allocator;
 /// Every block of mimalloc's begins at a multiple of this.
 const BLOCK_ALIGNMENT: usize = 8;
 
+/// The pointer as it is, checked in debug builds: the alignment that was not asked for is there.
+#[inline]
+fn aligned(pointer: *mut u8, layout: Layout) -> *mut u8 {
+    debug_assert!(
+        pointer.addr().is_multiple_of(layout.align()),
+        "a block of mimalloc's is misaligned"
+    );
+    pointer
+}
+
 #[inline]
 fn without_alignment(layout: Layout) -> Layout {
     match layout.align() {
@@ -35,13 +45,13 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: The size is the caller's, who asks for more than nothing.
-        unsafe { MiMalloc.alloc(without_alignment(layout)) }
+        aligned(unsafe { MiMalloc.alloc(without_alignment(layout)) }, layout)
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: As above.
-        unsafe { MiMalloc.alloc_zeroed(without_alignment(layout)) }
+        aligned(unsafe { MiMalloc.alloc_zeroed(without_alignment(layout)) }, layout)
     }
 
     #[inline]
@@ -53,7 +63,8 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: As above, and the new size is the caller's.
-        unsafe { MiMalloc.realloc(pointer, without_alignment(layout), new_size) }
+        let moved = unsafe { MiMalloc.realloc(pointer, without_alignment(layout), new_size) };
+        aligned(moved, layout)
     }
 }
 
@@ -80,4 +91,58 @@ unsafe extern "C" {
 
 fn main() -> ExitCode {
     midge::server::run::process::main(std::env::args_os(), || mi_collect(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE_MAX: usize = 4096;
+
+    /// The C library's, by its own account: another one is to be looked at before the number is changed.
+    const MIMALLOC_VERSION: i32 = 30_302;
+
+    #[expect(unsafe_code, reason = "mimalloc's own declaration")]
+    // SAFETY: It reads a constant.
+    unsafe extern "C" {
+        safe fn mi_version() -> std::ffi::c_int;
+    }
+
+    #[test]
+    fn the_library_is_the_one_that_was_looked_at() {
+        assert_eq!(mi_version(), MIMALLOC_VERSION);
+    }
+
+    /// Every alignment up to that of a pointer, whichever way a block comes about. Blocks are kept for a while, so
+    /// that all of a page are seen.
+    #[test]
+    #[expect(unsafe_code, reason = "the allocator under test is called directly")]
+    fn blocks_of_every_size_are_aligned() {
+        for align in [1, 2, 4, BLOCK_ALIGNMENT, 16, 64] {
+            let mut blocks = Vec::new();
+            for size in 1..=SIZE_MAX {
+                let layout = Layout::from_size_align(size, align).expect("a power of two");
+                for _ in 0..3 {
+                    // SAFETY: The size is not zero.
+                    let (plain, zeroed) =
+                        unsafe { (ALLOCATOR.alloc(layout), ALLOCATOR.alloc_zeroed(layout)) };
+                    for block in [plain, zeroed] {
+                        assert!(!block.is_null() && block.addr().is_multiple_of(align), "{size}");
+                        blocks.push((block, layout));
+                    }
+                }
+            }
+            for (index, (block, layout)) in blocks.into_iter().enumerate() {
+                // Smaller, larger, and much larger.
+                let new_size =
+                    [layout.size().div_ceil(2), layout.size() + 8, SIZE_MAX * 3][index % 3];
+                // SAFETY: The block is the allocator's, of this layout, and the new size is not zero.
+                let moved = unsafe { ALLOCATOR.realloc(block, layout, new_size) };
+                assert!(!moved.is_null() && moved.addr().is_multiple_of(align), "{layout:?}");
+                let layout = Layout::from_size_align(new_size, align).expect("a power of two");
+                // SAFETY: As above; nobody uses it any more.
+                unsafe { ALLOCATOR.dealloc(moved, layout) };
+            }
+        }
+    }
 }

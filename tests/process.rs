@@ -108,6 +108,7 @@ fn version_and_help_under_both_names() {
             let (code, stdout, _) = output(program, &[flag]);
             assert_eq!(code, 0);
             assert!(stdout.contains(&format!("Usage: {name} [options]")), "{stdout}");
+            assert_eq!(stdout.contains("Midge, a NATS server"), name == "midge", "{stdout}");
             for flag in ["--port", "--config", "--signal", "--shards", "--io-driver", "--unix"] {
                 assert!(stdout.contains(flag), "{flag} is missing in {stdout}");
             }

@@ -5,6 +5,9 @@
 #[path = "tidy/citations.rs"]
 mod citations;
 
+#[path = "tidy/options.rs"]
+mod options;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -46,6 +46,10 @@ pub const OFFLOAD_RING_SLOTS: usize = 2;
 /// `shard::Offload`.
 pub const OFFLOAD_THREADS_MAX: usize = 4;
 
+/// Open files below which even a small server may run out of them: the usual soft limit of a login, four times.
+/// A start then warns although nobody chose `max_connections`. Enforced by `server::host::machine`.
+pub const OPEN_FILES_FEW: u64 = 4096;
+
 /// Client connections. nats-server's `max_connections`. Enforced at accept over all shards.
 pub const CONNECTIONS_MAX: usize = 65_536;
 

@@ -144,6 +144,15 @@ fn line_is_pid_time_level_text() {
     let server = start(&["-T=false"]);
     let ready = format!("[{}] [INF] Server is ready", server.process_id());
     assert!(server.log().lines().contains(&ready), "{}", log(&server));
+    for text in
+        ["Starting Midge", ", in place of nats-server 2.15.3", "  Name:     N", "  ID:       N"]
+    {
+        assert!(log(&server).contains(text), "{text}: {}", log(&server));
+    }
+    assert!(!log(&server).contains("Starting nats-server"), "{}", log(&server));
+
+    let directory = Directory::new().unwrap();
+    let server = start_command(command(nats_server(&directory)));
     for text in ["Starting nats-server", "  Version:  2.15.3", "  Name:     N", "  ID:       N"] {
         assert!(log(&server).contains(text), "{text}: {}", log(&server));
     }

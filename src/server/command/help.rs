@@ -12,7 +12,8 @@ const COLUMN_WIDTH: usize = 38;
 
 /// What `--help` prints.
 pub fn usage(program: &str) -> String {
-    let mut text = format!("\nUsage: {program} [options]\n");
+    let about = if program == "nats-server" { "" } else { "\nMidge, a NATS server for Linux.\n" };
+    let mut text = format!("{about}\nUsage: {program} [options]\n");
     for section in SECTIONS {
         let mut lines = String::new();
         for row in section.rows {

@@ -7,6 +7,7 @@ use io_uring::opcode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use crate::base::limits::{CONNECTIONS_MAX, OPEN_FILES_FEW};
 use crate::config::options::ShardOptions;
 use crate::server::host::error_text::os_error_text;
 
@@ -184,11 +185,13 @@ impl FileLimit {
         Ok(Self(limit.maximum))
     }
 
-    /// The warning for a limit that refuses clients before `connections_max` does.
+    /// The warning for a limit that refuses clients before `connections_max` does. Nobody asked for the default
+    /// number: it is worth a word only where the limit is so low that an ordinary server may meet it.
     pub fn shortage(self, connections_max: usize) -> Option<String> {
         let limit = self.0?;
         let needed = (connections_max as u64).saturating_add(FILES_RESERVED);
-        (limit < needed).then(|| {
+        let may_matter = connections_max != CONNECTIONS_MAX || limit < OPEN_FILES_FEW;
+        (limit < needed && may_matter).then(|| {
             format!(
                 "The limit of {limit} open files allows fewer than max_connections {connections_max} clients; \
                  raise it to {needed} (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of docker)"
@@ -402,6 +405,10 @@ mod tests {
         assert_eq!(FileLimit(Some(164)).shortage(100), None);
         assert!(FileLimit(Some(163)).shortage(100).unwrap().contains("raise it to 164 "));
         assert!(FileLimit(Some(1024)).shortage(usize::MAX).is_some());
+        // Nobody asked for the default number.
+        assert_eq!(FileLimit(Some(OPEN_FILES_FEW)).shortage(CONNECTIONS_MAX), None);
+        assert!(FileLimit(Some(OPEN_FILES_FEW - 1)).shortage(CONNECTIONS_MAX).is_some());
+        assert!(FileLimit(Some(OPEN_FILES_FEW)).shortage(CONNECTIONS_MAX - 1).is_some());
     }
 
     #[test]

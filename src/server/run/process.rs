@@ -259,10 +259,21 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     Ok(())
 }
 
+/// True when this process was started under the name of the server it stands in for.
+fn is_nats_server() -> bool {
+    program_name() == "nats-server"
+}
+
 fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
-    tracing::info!("Starting nats-server");
-    tracing::info!("  Version:  {NATS_VERSION}");
-    tracing::info!("  Midge:    {MIDGE_VERSION}");
+    // Tools look for nats-server's lines under its name.
+    if is_nats_server() {
+        tracing::info!("Starting nats-server");
+        tracing::info!("  Version:  {NATS_VERSION}");
+        tracing::info!("  Midge:    {MIDGE_VERSION}");
+    } else {
+        tracing::info!("Starting Midge");
+        tracing::info!("  Version:  {MIDGE_VERSION}, in place of nats-server {NATS_VERSION}");
+    }
     tracing::info!("  Git:      [not set]");
     tracing::info!("  Name:     {}", identity.name);
     tracing::info!("  ID:       {}", identity.id);
