@@ -39,9 +39,21 @@ pub mod storage;
 // F6
 pub mod client;
 pub mod mesh;
-pub mod monitor;
-pub mod system;
+mod monitor;
+mod system;
 // F7
-pub mod shard;
+mod shard;
 // F8
-pub mod server;
+mod server;
+
+/// The whole process: what the binary runs.
+pub use server::run::process::main;
+
+/// The door for tests beside the crate: what they use of floors that nobody else may.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::monitor::endpoints::plan;
+    pub use crate::monitor::http::RequestReader;
+    pub use crate::server::command::args::{Invocation, parse_in};
+    pub use crate::system::request::{OTHER_ACCOUNTS_SUBJECTS, system_account_filters};
+}

@@ -90,7 +90,7 @@ unsafe extern "C" {
 }
 
 fn main() -> ExitCode {
-    midge::server::run::process::main(std::env::args_os(), || mi_collect(false))
+    midge::main(std::env::args_os(), || mi_collect(false))
 }
 
 #[cfg(test)]

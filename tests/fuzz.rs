@@ -30,8 +30,6 @@ use midge::config::auth_options::Secret;
 use midge::config::load;
 use midge::config::options::Options;
 use midge::config::surroundings::Surroundings;
-use midge::monitor::endpoints::plan;
-use midge::monitor::http::RequestReader;
 use midge::net::listener::Peer;
 use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step};
@@ -39,7 +37,7 @@ use midge::protocol::nats::command::Command;
 use midge::protocol::nats::error::ProtocolError;
 use midge::protocol::nats::handshake::ConnectOptions;
 use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
-use midge::server::command::args::{Invocation, parse_in};
+use midge::testing::{Invocation, RequestReader, parse_in, plan};
 
 const INPUTS: u64 = 20_000;
 

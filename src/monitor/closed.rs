@@ -58,10 +58,6 @@ impl ClosedConnections {
         self.list.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &PackedConnection> {
         self.list.iter()
     }

@@ -11,7 +11,7 @@ mod walk;
 
 pub use offload::Offload;
 pub use order::{Generation, ShardOrder};
-pub use run::{Ready, ShardSeed, run};
+pub use run::{ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -172,8 +172,12 @@ fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first: usize = first.trim().parse().map_err(|_| bad())?;
-        let last: usize = last.trim().parse().map_err(|_| bad())?;
+        let number = |text: &str| {
+            // A sign, which `parse` would take, is no part of a core's number.
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse::<usize>().ok()).flatten().ok_or_else(bad)
+        };
+        let (first, last) = (number(first.trim())?, number(last.trim())?);
         if last < first || last > 4095 {
             return Err(bad());
         }
@@ -200,4 +204,35 @@ fn set_unix_mode(options: &mut Options, text: &str) -> Result<(), String> {
 
 fn empty_unix() -> UnixListenOptions {
     UnixListenOptions { path: PathBuf::new(), mode: 0o660 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_lists_parse() {
+        assert_eq!(parse_cores("2-5,8"), Ok(vec![2, 3, 4, 5, 8]));
+        assert_eq!(parse_cores("8, 0 ,3-3"), Ok(vec![8, 0, 3]));
+        assert_eq!(parse_cores("0-4095").map(|cores| cores.len()), Ok(4096));
+        for text in [
+            "",
+            ",",
+            "a",
+            "1,",
+            "-1",
+            "+1",
+            "1-",
+            "5-2",
+            "1-2-3",
+            "0x1",
+            "99999999999999999999",
+            "0-4096",
+            "0-4294967295",
+        ] {
+            let expected = format!("cores {} is not a list such as 2-5,8", quoted(text));
+            assert_eq!(parse_cores(text), Err(expected));
+        }
+        assert_eq!(parse_cores("1-3,2"), Err("cores \"1-3,2\" names a core twice".into()));
+    }
 }

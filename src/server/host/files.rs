@@ -82,10 +82,6 @@ impl PortsFile {
         })?;
         Ok(Self { path })
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for PortsFile {
@@ -145,7 +141,7 @@ mod tests {
         let ports = Ports { nats: listener_urls("nats", address), ..Ports::default() };
         let file = PortsFile::write(directory.path(), "nats-server", &ports).unwrap();
         let expected = directory.path().join(format!("nats-server_{}.ports", std::process::id()));
-        assert_eq!(file.path(), expected);
+        assert_eq!(file.path, expected);
         let text = std::fs::read_to_string(&expected).unwrap();
         assert_eq!(text, r#"{"nats":["nats://127.0.0.1:24511"]}"#);
         drop(file);

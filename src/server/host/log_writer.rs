@@ -56,10 +56,6 @@ impl ServerLog {
         Ok(Self { logger: Logger::start(format, writer), handover })
     }
 
-    pub fn logger(&self) -> &Logger {
-        &self.logger
-    }
-
     /// Applies changed options to the running log: levels, format, file, limits.
     ///
     /// # Errors
@@ -336,7 +332,7 @@ mod tests {
         let path = directory.path().join("a.log");
         for text in ["first", "second"] {
             let log = ServerLog::start_uninstalled(&options(&path)).unwrap();
-            log.logger().write(Severity::Info, text);
+            log.logger.write(Severity::Info, text);
         }
         let lines: Vec<String> = read(&path).lines().map(str::to_owned).collect();
         assert_eq!(lines.len(), 2);
@@ -359,7 +355,7 @@ mod tests {
         let path = directory.path().join("a.log");
         let moved = directory.path().join("moved.log");
         let log = ServerLog::start_uninstalled(&options(&path)).unwrap();
-        log.logger().write(Severity::Info, "before");
+        log.logger.write(Severity::Info, "before");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !read(&path).contains("before") {
             assert!(std::time::Instant::now() < deadline, "the line was never written");
@@ -367,7 +363,7 @@ mod tests {
         }
         std::fs::rename(&path, &moved).unwrap();
         log.reopen(&options(&path));
-        log.logger().write(Severity::Info, "after");
+        log.logger.write(Severity::Info, "after");
         drop(log);
         assert!(read(&moved).ends_with("[INF] before\n"));
         let lines = read(&path);
@@ -395,9 +391,9 @@ mod tests {
         let log = ServerLog::start_uninstalled(&options(&first)).unwrap();
         let changed = LogOptions { format: LogFormat::Json, debug: true, ..options(&second) };
         log.reconfigure(&changed).unwrap();
-        assert!(log.logger().settings().debug);
+        assert!(log.logger.settings().debug);
         assert!(log.reconfigure(&options(Path::new("/nonexistent/a.log"))).is_err());
-        log.logger().write(Severity::Warn, "here");
+        log.logger.write(Severity::Warn, "here");
         drop(log);
         assert_eq!(read(&first), "");
         let value: serde_json::Value = serde_json::from_str(&read(&second)).unwrap();

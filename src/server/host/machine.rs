@@ -1,4 +1,4 @@
-//! What the machine lets this process use: cores, file descriptors, io_uring; and its size, for the monitor.
+//! What the machine lets this process use: cores, file descriptors, io_uring.
 
 use std::fmt;
 use std::io;
@@ -11,27 +11,14 @@ use crate::base::limits::{CONNECTIONS_MAX, OPEN_FILES_FEW};
 use crate::config::options::ShardOptions;
 use crate::server::host::error_text::os_error_text;
 
-/// The largest core number a list may name: what an affinity mask of the system library holds.
-pub const CORE_NUMBER_MAX: usize = CpuSet::MAX_CPU - 1;
-
 /// Descriptors that are no client's: listeners, rings, doorbells, files. Part of the warning below.
 const FILES_RESERVED: u64 = 64;
 
-/// A core that cannot be used, or a list that is none.
+/// Cores that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CoreError {
-    /// The part of the list that is neither a number nor a range.
-    Malformed(String),
-    TooLarge(usize),
-    Twice(usize),
-    NotAvailable {
-        core: usize,
-        available: Vec<usize>,
-    },
-    MoreShardsThanCores {
-        shards: usize,
-        cores: usize,
-    },
+    NotAvailable { core: usize, available: Vec<usize> },
+    MoreShardsThanCores { shards: usize, cores: usize },
     NoShards,
     MaskUnreadable(String),
 }
@@ -39,16 +26,6 @@ pub enum CoreError {
 impl fmt::Display for CoreError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(part) => {
-                write!(
-                    formatter,
-                    "core list: {part:?} is neither a core nor a range; write it as 2-5,8"
-                )
-            }
-            Self::TooLarge(core) => {
-                write!(formatter, "core list: core {core} is above {CORE_NUMBER_MAX}")
-            }
-            Self::Twice(core) => write!(formatter, "core list: core {core} is named twice"),
             Self::NotAvailable { core, available } => write!(
                 formatter,
                 "core {core} is not available to this process; it may use {} (see taskset, or the cpuset of \
@@ -67,38 +44,6 @@ impl fmt::Display for CoreError {
 }
 
 impl std::error::Error for CoreError {}
-
-/// Parses `2-5,8` into cores in the order they are named.
-///
-/// # Errors
-/// The text is no list, or names a core twice.
-pub fn parse_core_list(text: &str) -> Result<Vec<usize>, CoreError> {
-    let mut cores = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let malformed = || CoreError::Malformed(part.to_owned());
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first = parse_core(first).ok_or_else(malformed)?;
-        let last = parse_core(last).ok_or_else(malformed)?;
-        if first > last {
-            return Err(malformed());
-        }
-        if last > CORE_NUMBER_MAX {
-            return Err(CoreError::TooLarge(last));
-        }
-        for core in first..=last {
-            if cores.contains(&core) {
-                return Err(CoreError::Twice(core));
-            }
-            cores.push(core);
-        }
-    }
-    Ok(cores)
-}
-
-fn parse_core(text: &str) -> Option<usize> {
-    // A sign, which `parse` would take, is no part of a core's number.
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
 
 /// `0-3,8`: the text of a list of ascending cores.
 fn core_list_text(cores: &[usize]) -> String {
@@ -320,35 +265,11 @@ fn explain(
     }
 }
 
-/// Bytes of main memory of the machine.
-pub fn memory_bytes() -> u64 {
-    let facts = rustix::system::sysinfo();
-    // The fields' types differ between machines of 32 and 64 bits.
-    #[allow(clippy::useless_conversion)]
-    let total = u64::from(facts.totalram);
-    total.saturating_mul(u64::from(facts.mem_unit))
-}
-
 #[cfg(test)]
 mod tests {
     use rustix::io::Errno;
 
     use super::*;
-
-    #[test]
-    fn core_lists_parse() {
-        assert_eq!(parse_core_list("2-5,8"), Ok(vec![2, 3, 4, 5, 8]));
-        assert_eq!(parse_core_list("8, 0 ,3-3"), Ok(vec![8, 0, 3]));
-        assert_eq!(parse_core_list("0-1023").map(|cores| cores.len()), Ok(1024));
-        for text in
-            ["", ",", "a", "1,", "-1", "+1", "1-", "5-2", "1-2-3", "0x1", "99999999999999999999"]
-        {
-            assert!(matches!(parse_core_list(text), Err(CoreError::Malformed(_))), "{text}");
-        }
-        assert_eq!(parse_core_list("0-1024"), Err(CoreError::TooLarge(1024)));
-        assert_eq!(parse_core_list("0-4294967295"), Err(CoreError::TooLarge(4_294_967_295)));
-        assert_eq!(parse_core_list("1-3,2"), Err(CoreError::Twice(2)));
-    }
 
     #[test]
     fn core_lists_print_as_ranges() {
@@ -383,12 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_cores_and_memory() {
+    fn this_process_has_cores() {
         let available = AvailableCores::read().unwrap();
         assert!(!available.cores.is_empty());
         assert!((1..=available.cores.len()).contains(&available.paid_count));
         assert_eq!(available.is_limited_by_quota(), available.paid_count < available.cores.len());
-        assert!(memory_bytes() > 1 << 20);
     }
 
     #[test]
