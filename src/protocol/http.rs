@@ -86,9 +86,15 @@ pub struct HeadReader {
     bytes: Vec<u8>,
     /// Bytes up to which no end of a head was found.
     searched: usize,
-    /// Bytes from which on an unfinished head is looked at again, for what is malformed in it.
+    /// Bytes of this head looked at for what is malformed in it, those that were looked at again too.
+    looked_at: usize,
+    /// Bytes from which on an unfinished head is looked at once it came in very many pieces.
     look_from: usize,
 }
+
+/// How often, by and large, each byte of a longest head is looked at before it ends: so what is malformed is refused
+/// with the piece that brings it. A head in more pieces is looked at each time it has doubled.
+const LOOKS_MAX: usize = 64;
 
 impl HeadReader {
     pub fn push(&mut self, bytes: &[u8]) {
@@ -124,9 +130,11 @@ impl HeadReader {
         assert!(limits.headers_max <= HEADERS_MAX);
         self.drop_blank_lines();
         let held = self.bytes.len();
-        if !self.has_end() && held < self.look_from && held < limits.bytes_max {
+        let may_look = held >= self.look_from || self.looked_at < LOOKS_MAX * limits.bytes_max;
+        if !self.has_end() && !may_look && held < limits.bytes_max {
             return Ok(None);
         }
+        self.looked_at += held;
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers[..limits.headers_max]);
         let looked_at = &self.bytes[..held.min(limits.bytes_max)];
@@ -136,7 +144,6 @@ impl HeadReader {
                 return Err(HeadError::TooLarge);
             }
             Ok(httparse::Status::Partial) => {
-                // Twice as many: so all looks together see each byte twice at most.
                 self.look_from = held * 2;
                 return Ok(None);
             }
@@ -188,6 +195,7 @@ impl HeadReader {
 
     fn start_over(&mut self) {
         self.searched = 0;
+        self.looked_at = 0;
         self.look_from = 0;
     }
 }
@@ -231,18 +239,37 @@ mod tests {
     }
 
     #[test]
-    fn byte_by_byte_no_more_is_looked_at_than_twice_and_the_result_is_the_same() {
+    fn byte_by_byte_the_head_is_the_same_and_looks_are_bounded() {
         let bytes = b"GET / HTTP/1.0\nHost: a\n\n";
         let mut reader = HeadReader::default();
-        let mut looks = 0;
         for (index, byte) in bytes.iter().enumerate() {
             reader.push(std::slice::from_ref(byte));
-            let before = reader.look_from;
             let head = reader.next_head(LIMITS).unwrap();
             assert_eq!(head.is_some(), index + 1 == bytes.len());
-            looks += usize::from(reader.look_from > before);
         }
-        assert!(looks <= 5, "{looks} looks at {} bytes", bytes.len());
+        let large = HeadLimits { bytes_max: 4096, ..LIMITS };
+        let mut reader = HeadReader::default();
+        reader.push(b"GET / HTTP/1.1\r\nX: ");
+        while reader.held() < large.bytes_max - 1 {
+            reader.push(b"x");
+            assert_eq!(reader.next_head(large), Ok(None));
+        }
+        let most = (LOOKS_MAX + 3) * large.bytes_max;
+        assert!(reader.looked_at <= most, "{} of {most}", reader.looked_at);
+        assert!(reader.looked_at > LOOKS_MAX * large.bytes_max / 2);
+    }
+
+    /// With the piece that brings it, not only when the head ends.
+    #[test]
+    fn what_is_malformed_is_refused_at_once_however_it_is_cut() {
+        let bytes = b"GET / HTTP/1.1\r\nA: b\r\nC\x01";
+        for cut in 0..bytes.len() {
+            let mut reader = HeadReader::default();
+            reader.push(&bytes[..cut]);
+            assert_eq!(reader.next_head(LIMITS), Ok(None), "cut at {cut}");
+            reader.push(&bytes[cut..]);
+            assert_eq!(reader.next_head(LIMITS), Err(HeadError::Malformed), "cut at {cut}");
+        }
     }
 
     #[test]
