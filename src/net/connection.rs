@@ -1,12 +1,12 @@
-//! The one driver for every kind of peer: a read task that feeds the session, a write task that empties
-//! its outbox.
+//! The one driver for every kind of peer: a read task that feeds the session, a write task that
+//! empties its outbox.
 //!
-//! Bytes only: no verb of any protocol is known here. A read in flight is never dropped; it is woken by
-//! shutting the socket down, or cancelled and awaited.
+//! Bytes only: no verb of any protocol is known here. A read in flight is never dropped; it is
+//! woken by shutting the socket down, or cancelled and awaited.
 //!
-//! Every connection holds its two futures for its whole life: what is awaited rarely is boxed, so that an
-//! idle connection does not pay for it. The two that are held are async blocks: an async fn would keep its
-//! arguments twice.
+//! Every connection holds its two futures for its whole life: what is awaited rarely is boxed, so
+//! that an idle connection does not pay for it. The two that are held are async blocks: an async fn
+//! would keep its arguments twice.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -45,7 +45,7 @@ const EPOLL_READS_PER_TURN: u32 = 8;
 /// How often the socket of a connection that waits for its login is looked at.
 const PEER_LOOK: Duration = Duration::from_millis(250);
 
-/// What the connections of one shard share.
+/// Things that the connections of one shard share.
 pub struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
     /// Buffers for what TLS opened.
@@ -58,7 +58,7 @@ pub struct ConnectionContext {
     pub driver: Driver,
 }
 
-/// What the shard's ticker may do to a connection it does not own.
+/// The handle of the shard's ticker on a connection it does not own.
 #[derive(Default)]
 pub struct ConnectionControl {
     /// Set while a read is in flight that can be taken back.
@@ -77,8 +77,8 @@ impl ConnectionControl {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
     }
 
-    /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again until a
-    /// third of its buffer is free.
+    /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again
+    /// until a third of its buffer is free.
     pub fn retry_write(&self) {
         if let Some(canceller) = self.write_canceller.take() {
             drop(canceller.cancel());
@@ -96,9 +96,9 @@ impl ConnectionControl {
         Some(handle)
     }
 
-    /// For a read into this buffer that the ticker may take back: of a large buffer, or of a connection that
-    /// reads so seldom that it costs nothing. One that was busy until now keeps what it has, up to the third
-    /// class, until its next read.
+    /// For a read into this buffer that the ticker may take back: of a large buffer, or of a
+    /// connection that reads so seldom that it costs nothing. One that was busy until now keeps
+    /// what it has, up to the third class, until its next read.
     fn cancel_handle(&self, target: &ReadBuffer) -> Option<CancelHandle> {
         let is_slow = self.reads.get() <= SLOW_READS_MAX && target.bytes().is_empty();
         let least_bytes = if is_slow { READ_BUFFER_BYTES[0] } else { READ_BUFFER_BYTES[2] };
@@ -111,8 +111,8 @@ impl ConnectionControl {
         Some(handle)
     }
 
-    /// Called once per tick: a connection that read nothing since gives its buffer back, if it `may`. True if
-    /// it does.
+    /// Called once per tick: a connection that read nothing since gives its buffer back, if it
+    /// `may`. True if it does.
     pub fn shrink_if_idle(&self, may: bool) -> bool {
         if self.reads.replace(0) > 0 || !may {
             return false;
@@ -123,8 +123,8 @@ impl ConnectionControl {
     }
 }
 
-/// Starts to serve one connection, until it ends and everything owed is sent or given up; then `ended` is
-/// called.
+/// Starts to serve one connection, until it ends and everything owed is sent or given up; then
+/// `ended` is called.
 ///
 /// # Errors
 /// The socket could not be given to the runtime.
@@ -160,7 +160,7 @@ pub fn serve<S: Session + 'static>(
     Ok(())
 }
 
-/// What the two tasks of a connection share.
+/// Things that the two tasks of a connection share.
 struct Ends {
     outbox: Rc<Outbox>,
     codec: RefCell<Codec>,
@@ -188,11 +188,11 @@ async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: 
 /// The read task of one connection.
 struct Reader<S> {
     source: OwnedReadHalf<TcpStream>,
-    /// Of the same socket.
+    /// Descriptor of the same socket.
     descriptor: RawFd,
-    /// What the session reads.
+    /// The bytes that the session reads.
     input: ReadBuffer,
-    /// What the socket fills, where that is not the same: with TLS.
+    /// The buffer that the socket fills, where that is not the same: with TLS.
     ciphertext: Option<Box<ReadBuffer>>,
     session: Rc<RefCell<S>>,
     ends: Rc<Ends>,
@@ -238,8 +238,9 @@ impl<S: Session> Reader<S> {
         reads
     }
 
-    /// Lets the session do all it can with what is there; then it wants to read, perhaps not for longer than
-    /// some time. The first time there is nothing to consume yet, but the session may have its mind made up.
+    /// Lets the session do all it can with what is there; then it wants to read, perhaps not for
+    /// longer than some time. The first time there is nothing to consume yet, but the session may
+    /// have its mind made up.
     async fn work(&mut self) -> Result<Option<Duration>, CloseReason> {
         let at_most = loop {
             self.ends.context.hook.before_batch();
@@ -293,7 +294,8 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never dropped.
+    /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never
+    /// dropped.
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
         self.ends.context.operations.reads.submit();
@@ -347,8 +349,8 @@ impl<S: Session> Reader<S> {
     async fn handshake(&mut self, server: &TlsServer) -> Result<TlsFacts, TlsFailure> {
         let deadline = Instant::now() + server.timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // From the moment nothing is on its way in clear, without an await in between, nothing leaves in
-        // clear any more.
+        // From the moment nothing is on its way in clear, without an await in between, nothing
+        // leaves in clear any more.
         while self.ends.outbox.pending_bytes() > 0 && !self.ends.outbox.is_closing() {
             let until = self.ends.outbox.sent.value() + self.ends.outbox.pending_bytes() as u64;
             if !within(left(), self.ends.outbox.sent.reached(until)).await {
@@ -418,8 +420,8 @@ async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
     true
 }
 
-/// Whether the peer has reset a connection that nobody reads, or has closed it; bytes before its end that are
-/// not read yet hide an orderly close.
+/// True if the peer has reset a connection that nobody reads, or has closed it; bytes before its
+/// end that are not read yet hide an orderly close.
 fn peer_is_gone(descriptor: RawFd) -> bool {
     use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
@@ -494,7 +496,8 @@ async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk:
         offset += plain_bytes;
         let size = bytes.len();
         let (mut written, mut credited) = (0, 0);
-        // What is pending is counted in plaintext: a part of the records stands for its share of it.
+        // What is pending is counted in plaintext: a part of the records stands for its share of
+        // it.
         let progressed = |count: usize| {
             written += count;
             let share = (plain_bytes as u128 * written as u128 / size as u128) as usize;

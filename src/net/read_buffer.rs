@@ -1,8 +1,8 @@
 //! Bytes of one peer that were read and not yet consumed.
 //!
-//! A connection begins with the second class and grows to 64 KiB and shrinks again; only a message larger than
-//! that makes it larger, and never to more than twice what has arrived. One that is idle holds the smallest
-//! class: its next bytes take one read more.
+//! A connection begins with the second class and grows to 64 KiB and shrinks again; only a message
+//! larger than that makes it larger, and never to more than twice what has arrived. One that is
+//! idle holds the smallest class: its next bytes take one read more.
 
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ const SHORT_READS_BEFORE_SHRINK: u8 = 16;
 /// The class of a connection that is in use; below it is only the one of idle connections.
 const CLASS_IN_USE_MIN: u8 = 1;
 
-/// See the module's words. Invariant: `start <= data.len() <= data.capacity()`.
+/// The unconsumed bytes of one peer. Invariant: `start <= data.len() <= data.capacity()`.
 pub struct ReadBuffer {
     data: Vec<u8>,
     /// Bytes before it are consumed.
@@ -43,7 +43,7 @@ impl ReadBuffer {
         }
     }
 
-    /// What is there to be parsed.
+    /// The bytes that are there to be parsed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.data[self.start..]
@@ -130,8 +130,8 @@ impl ReadBuffer {
             }
             return;
         }
-        // A partial command: room for all of it, but at most as much again as has arrived. What is free in a
-        // large buffer is used up before that: each time it grows all of it is copied.
+        // A partial command: room for all of it, but at most as much again as has arrived. What is
+        // free in a large buffer is used up before that: each time it grows all of it is copied.
         let wanted = self.needed.max(length + 1).min(length * 2).max(class_bytes);
         let free = capacity - length;
         if free > 0 && capacity >= wanted.min(WHOLE_BYTES_MAX) {
@@ -178,7 +178,7 @@ impl ReadBuffer {
         std::mem::take(&mut self.data).slice_mut(begin..end)
     }
 
-    /// What `lend` gave comes back with the result of a read into it.
+    /// Takes back what `lend` gave, with the result of a read into it.
     fn take_back(
         &mut self,
         result: std::io::Result<usize>,

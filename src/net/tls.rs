@@ -1,8 +1,8 @@
 //! TLS of an accepted connection as an encrypted pipe: bytes in, bytes out, no I/O.
 //!
-//! Invariants: whatever is whole in the bytes fed was opened before `feed` returns, so `unread` holds less
-//! than one record or one handshake message; records leave `outgoing` and `seal` in the order rustls
-//! numbered them. Between the handshake's start and its end memory is bounded by
+//! Invariants: whatever is whole in the bytes fed was opened before `feed` returns, so `unread`
+//! holds less than one record or one handshake message; records leave `outgoing` and `seal` in the
+//! order rustls numbered them. Between the handshake's start and its end memory is bounded by
 //! `TLS_UNREAD_HANDSHAKE_BYTES_MAX` and what rustls itself keeps.
 
 use std::fmt;
@@ -18,7 +18,8 @@ use crate::net::tls_config::{TlsServer, suite_text};
 
 /// Plaintext bytes of a full record.
 const RECORD_BYTES: usize = 16 << 10;
-/// What the larger of the two versions adds to a record: header, explicit nonce or inner type, and tag.
+/// Bytes that the larger of the two versions adds to a record: header, explicit nonce or inner
+/// type, and tag.
 const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;
 /// Room for a key update or a close_notify beside a sealed chunk.
 const CONTROL_ROOM: usize = 128;
@@ -27,7 +28,7 @@ const CONTROL_ROOM: usize = 128;
 const ALERT_RECORD: u8 = 0x15;
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Whether a connection's first byte begins a TLS handshake.
+/// True if a connection's first byte begins a TLS handshake.
 pub fn begins_handshake(first: u8) -> bool {
     first == HANDSHAKE_RECORD
 }
@@ -84,7 +85,8 @@ fn failure_of(error: Error) -> TlsFailure {
     }
 }
 
-/// What operators know from nats-server, where the cause is the same; else rustls' own words.
+/// The words that operators know from nats-server, where the cause is the same; else those of
+/// rustls.
 pub fn failure_text(error: &Error) -> String {
     let text = match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate",
@@ -137,26 +139,26 @@ fn alert_text(alert: AlertDescription) -> String {
 /// Certificates in DER.
 pub type PeerCertificates = Arc<[Box<[u8]>]>;
 
-/// What a session may know of its connection's TLS.
+/// Facts of a connection's TLS that its session may know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// `1.2` or `1.3`.
     pub version: &'static str,
     /// By nats-server's name.
     pub cipher_suite: String,
-    /// What the peer presented and TLS verified, as DER, its own first; empty without `verify`. Shared with
-    /// who describes them in another thread.
+    /// The certificates that the peer presented and TLS verified, as DER, its own first; empty
+    /// without `verify`. Shared with who describes them in another thread.
     pub peer_certificates: PeerCertificates,
 }
 
-/// See the module's words.
+/// The server's side of one connection's TLS.
 pub struct TlsPipe {
     connection: UnbufferedServerConnection,
     /// Ciphertext of a record, or of a handshake message, that is not whole yet.
     unread: Vec<u8>,
     /// Opened while the writer sealed: nobody was there to take it.
     opened: Vec<u8>,
-    /// What the TLS machinery has to say: handshake, alerts, tickets, key updates.
+    /// Bytes of TLS itself that are to be sent: handshake, alerts, tickets, key updates.
     outgoing: Vec<u8>,
     seen_input: bool,
     peer_closed: bool,
@@ -214,11 +216,11 @@ impl TlsPipe {
         TlsFacts { version, cipher_suite, peer_certificates }
     }
 
-    /// Opens what the peer sent; plaintext goes to `opened` in pieces. `ciphertext` is decrypted in place:
-    /// its content is of no use afterwards.
+    /// Opens what the peer sent; plaintext goes to `opened` in pieces. `ciphertext` is decrypted in
+    /// place: its content is of no use afterwards.
     ///
     /// # Errors
-    /// What the peer sent ends the connection; there may be an alert to be sent.
+    /// The connection ends by what the peer sent; there may be an alert to be sent.
     pub fn feed(
         &mut self,
         ciphertext: &mut [u8],
@@ -315,8 +317,8 @@ impl TlsPipe {
         }
     }
 
-    /// After an error rustls still wants its alert to be sent. It is asked only while it has something to
-    /// say: it must not look at input again.
+    /// After an error rustls still wants its alert to be sent. It is asked only while it has
+    /// something to say: it must not look at input again.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         while self.connection.wants_write() {
             let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
@@ -351,7 +353,8 @@ impl TlsPipe {
     /// Appends the alert that ends the stream; nothing if that is no longer possible.
     pub fn close_notify(&mut self, target: &mut Vec<u8>) {
         if self.failure.is_none() && !self.is_handshaking() {
-            // Fails only when nothing can be sealed any more: then the peer sees the end of the socket.
+            // Fails only when nothing can be sealed any more: then the peer sees the end of the
+            // socket.
             let _ = self.when_writable(target, 0, |writer, room| writer.queue_close_notify(room));
         }
     }

@@ -31,7 +31,7 @@ use crate::config::tls_options::{
 use crate::net::client_certificate::ClientCertificates;
 use crate::net::{server_key, signatures};
 
-/// What a listener's TLS is made of. Connections that began with one keep it when a reload brings another.
+/// The TLS of a listener. Connections that began with one keep it when a reload brings another.
 pub struct TlsServer {
     pub config: Arc<ServerConfig>,
     /// How long a handshake may take.
@@ -56,7 +56,7 @@ impl fmt::Debug for TlsServer {
     }
 }
 
-/// Whether a handshake may begin.
+/// True if a handshake may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// `rejected_before`: how many were turned away before, if that is to be told now.
@@ -130,7 +130,7 @@ impl TlsServer {
         }
     }
 
-    /// Whether a peer that showed this certificate is let in.
+    /// True if a peer that showed this certificate is let in.
     pub fn is_pinned(&self, certificate: Option<&[u8]>) -> bool {
         if self.pinned.is_empty() {
             return true;
@@ -147,7 +147,8 @@ pub fn public_key_id(certificate: &[u8]) -> Option<String> {
     Some(data_encoding::HEXLOWER.encode(&digest))
 }
 
-/// The suites and curves in force. As in Go the list of suites is about TLS 1.2: those of 1.3 are always on.
+/// The suites and curves in force. As in Go the list of suites is about TLS 1.2: those of 1.3 are
+/// always on.
 fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     // AES-128 first, as Go does where the processor has AES.
     let version_1_3 = [
@@ -267,8 +268,8 @@ impl Certificates {
 }
 
 impl ResolvesServerCert for Certificates {
-    /// The first certificate that is for the name asked for and that the peer can check; the very first if
-    /// there is none. Source: Go crypto/tls Config.getCertificate.
+    /// The first certificate that is for the name asked for and that the peer can check; the very
+    /// first if there is none. Source: Go crypto/tls Config.getCertificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let first = self.0.first()?;
         if self.0.len() == 1 {

@@ -1,8 +1,8 @@
 //! The way from a shard to the thread of the server's own service: two rings and a wake, no lock.
 //!
-//! That thread runs below the shards' priority: it must never hold what a shard needs. The system account's
-//! requests have a ring of their own, so what other accounts ask cannot crowd them out. The bytes of all
-//! requests under way, over all shards, have a bound.
+//! That thread runs below the shards' priority: it must never hold what a shard needs. The system
+//! account's requests have a ring of their own, so what other accounts ask cannot crowd them out.
+//! The bytes of all requests under way, over all shards, have a bound.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::base::counters::Budget;
 use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
 use crate::base::ring::{RingSource, RingTarget, ring};
 
-/// What the system account's ring carries.
+/// A note on the system account's ring.
 #[derive(Debug)]
 pub enum SystemNote {
     Request(Box<SystemRequest>),
@@ -101,7 +101,8 @@ impl SystemDoor {
         pushed
     }
 
-    /// Tells that an account's number of clients changed. Never lost: what finds no room waits here.
+    /// Tells that an account's number of clients changed. Never lost: what finds no room waits
+    /// here.
     pub fn push_change(&mut self, account: Arc<str>) {
         self.changed.insert(account);
         self.push_changes();

@@ -104,7 +104,7 @@ impl World {
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// What the client has to say now.
+/// The bytes that the client has to send now.
 fn said(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
@@ -517,7 +517,8 @@ fn an_unfinished_hello_is_held_up_to_its_bound() {
     }
 }
 
-/// Random input before the handshake has ended: from noise to a good handshake with a few bytes changed.
+/// Random input before the handshake has ended: from noise to a good handshake with a few bytes
+/// changed.
 #[test]
 fn no_bytes_before_the_login_panic_or_pile_up() {
     let world = World::new("tls-fuzz");
