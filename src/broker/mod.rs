@@ -171,12 +171,15 @@ impl Broker {
         }
     }
 
-    /// Moves a client, which has no subscriptions yet, to the account it logged in to.
+    /// Moves a client to the account it logged in to. It has no subscriptions yet, unless that is where it is already:
+    /// what a client subscribed before its first CONNECT stays.
     pub fn set_account(&mut self, client: ClientKey, account: AccountId) {
         self.ensure_account(account);
         let state = &mut self.clients[client.index()];
-        assert!(state.subscriptions.is_empty());
-        state.account = account;
+        if state.account != account {
+            assert!(state.subscriptions.is_empty());
+            state.account = account;
+        }
     }
 
     /// Removes a client and all its subscriptions.
