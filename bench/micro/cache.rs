@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use criterion::Criterion;
 use midge::base::limits::MATCH_CACHE_ENTRIES;
-use midge::broker::match_cache::MatchCache;
+use midge::broker::match_cache::{CachedBytes, MatchCache};
 
 use super::cpu_time::CpuTime;
 use super::table::Generator;
@@ -16,10 +16,11 @@ use super::table::Generator;
 pub fn bench(criterion: &mut Criterion<CpuTime>) {
     for count in [1_000, MATCH_CACHE_ENTRIES] {
         let mut generator = Generator::new(3, 1_000_000);
-        let mut cache = MatchCache::new(MATCH_CACHE_ENTRIES, fastrand::u64(..));
+        let mut cache =
+            MatchCache::new(MATCH_CACHE_ENTRIES, CachedBytes::new(usize::MAX), fastrand::u64(..));
         let mut subjects: Vec<String> = (0..count).map(|_| generator.literal()).collect();
         for (number, subject) in subjects.iter().enumerate() {
-            cache.insert(subject.as_bytes(), Rc::new(number));
+            cache.insert(subject.as_bytes(), Rc::new(number), 0);
         }
         fastrand::Rng::with_seed(5).shuffle(&mut subjects);
         // Side by side, as in a read buffer.

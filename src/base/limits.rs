@@ -201,9 +201,46 @@ pub const LANE_BYTES_MIN: usize = 16 << 10;
 /// the oldest is forgotten: its requester is not told that nobody listens. Enforced by `broker::no_responders`.
 pub const UNHEARD_REQUESTS_MAX: usize = 1024;
 
-/// Deliveries one connection may cause in one turn before the others get theirs. At about 50 ns each this
-/// bounds a turn to about a millisecond; one message's own fan-out is never split.
-pub const TURN_DELIVERIES_MAX: usize = 16_384;
+/// Work of one connection's turn, of a shard's drain of its lanes and of what goes on behind, in units of about 50 ns:
+/// a subscription looked at is one, whether it gets the message or not. So a turn takes about a millisecond before the
+/// others get theirs. Enforced by `router::Turn`, `Mesh::drain` and `Broker::work_off`.
+pub const TURN_WORK_MAX: usize = 16_384;
+
+/// Part of a turn's work that is begun only as a whole: a message that may need no more than this is routed in one
+/// piece, even by a turn that is nearly over. One that may need more goes on in the next turn. Enforced by
+/// `router::Turn`.
+pub const WHOLE_WORK_SHARE: usize = 4;
+
+/// Bytes of a message whose copy is worth one unit of work.
+pub const WORK_UNIT_BYTES: usize = 1024;
+
+/// Units of work that a subscription's coming or going takes: it changes three tables and tells other shards.
+pub const SUBSCRIPTION_WORK: usize = 16;
+
+/// Receivers of a message between two looks at what is left of a turn's work.
+pub const FAN_OUT_PART: usize = 256;
+
+/// Subscriptions of one client that are held against new permissions in one turn. Enforced by `client::review`.
+pub const SUBSCRIPTIONS_REVIEWED_MAX: usize = 256;
+
+/// Units of work that a look at a list of denied subjects takes.
+pub const DENIAL_WORK: usize = 4;
+
+/// Subscriptions of a matched list that are dropped with it; of a longer one they go a part at a time, by
+/// `Broker::work_off`.
+pub const DROPPED_AT_ONCE_MAX: usize = 32;
+
+/// Bytes of messages of the server itself that wait for an earlier one that goes to many. Past it the publisher is
+/// told that there is no room. Enforced by `broker::backlog`.
+pub const WAITING_FAN_OUT_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of queue names that go over a link with one copy of a message: picks of more groups take another copy.
+/// Enforced by `broker::router`.
+pub const PICKED_NAMES_BYTES_MAX: usize = 32 << 10;
+
+/// Subscriptions of a matched list up to which a publisher keeps it between two reads: with a connection each, longer
+/// ones would be memory that no bound counts. Enforced by `RouteCache::end_batch`.
+pub const ROUTE_LIST_KEPT_MAX: usize = 64;
 
 /// Messages of one publisher on one subject that are routed together, and bytes from which on no further one is
 /// added: what is read stays in the nearest cache until it is written. Enforced by `parser::extend_run`.
@@ -237,6 +274,17 @@ pub const HUGE_PAGES_SUBSCRIPTIONS_MIN: usize = 50_000;
 
 /// Matched lists a shard remembers per account. Enforced by the match cache.
 pub const MATCH_CACHE_ENTRIES: usize = 8192;
+
+/// Bytes of the matched lists that a shard remembers, of all accounts together: what the lists of usual servers take
+/// a tenth of. Enforced by `match_cache::CachedBytes`: lists not asked for lately make room, or the new one is not
+/// remembered.
+pub const MATCH_CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of one matched list that is remembered: about a million receivers. A message to more looks for them anew.
+/// Enforced by `MatchCache::insert`.
+pub const MATCH_ANSWER_BYTES_MAX: usize = 16 << 20;
+
+const _: () = assert!(MATCH_ANSWER_BYTES_MAX <= MATCH_CACHE_BYTES_MAX);
 
 const _: () = assert!(READ_BUFFER_BYTES[4] == WHOLE_BYTES_MAX && CHUNK_BYTES[4] == WHOLE_BYTES_MAX);
 const _: () = assert!(INTEREST_ROOM_MIN < INTEREST_LANE_SLOTS);

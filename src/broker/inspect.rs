@@ -57,21 +57,15 @@ impl Broker {
         })
     }
 
-    /// The fan-out of some cached subjects of an account, and how many subjects and queue groups were looked at for
-    /// it: at most `looks_max`. A subject with more groups counts with the first of them.
+    /// The fan-out of some cached subjects of an account, and how many subjects were looked at for it: at most
+    /// `looks_max`.
     pub fn fanout(&self, account: AccountId, looks_max: usize) -> (Fanout, usize) {
         let mut fanout = Fanout::default();
         let mut looks = 0;
         let Some(state) = self.accounts.get(account.index()) else { return (fanout, looks) };
-        for list in state.cache.values() {
-            if looks == looks_max {
-                break;
-            }
+        for list in state.cache.values().take(looks_max) {
             looks += 1;
-            let groups = &list.groups[..list.groups.len().min(looks_max - looks)];
-            looks += groups.len();
-            let members: usize = groups.iter().map(|group| group.members.len()).sum();
-            let reached = (list.plain.len() + members) as u64;
+            let reached = list.size() as u64;
             fanout.subjects += 1;
             fanout.total += reached;
             fanout.largest = fanout.largest.max(reached);

@@ -11,8 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Broker;
+use super::fan_out::{FanOut, Passage, Routed, Stage};
 use super::link::Source;
-use super::router::{MatchList, Picks, Turn};
+use super::match_list::MatchList;
+use super::router::Turn;
 use super::subscription::{Sink, Subscription};
 use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX};
@@ -158,44 +160,53 @@ impl Broker {
 
     /// Whether anybody but the server's own services would get a message on `subject`.
     pub fn is_wanted(&mut self, account: AccountId, subject: &[u8]) -> bool {
-        match self.accounts.get_mut(account.index()) {
-            Some(state) => wants(&Self::matched(state, subject)),
-            None => false,
+        let Some(state) = self.accounts.get_mut(account.index()) else { return false };
+        match state.matched(account, subject, &mut self.turn_work_max.clone()) {
+            Ok(list) => wants(&list),
+            // So many are not all services.
+            Err(_) => true,
         }
     }
 
-    /// Publishes a message of the server itself. Services do not hear each other this way.
+    /// Publishes a message of the server itself. Services do not hear each other this way. What takes more than a
+    /// turn is done behind, in the order in which it was published.
     pub fn publish_internal(&mut self, account: AccountId, message: &Message<'_>) -> Published {
-        let Some(state) = self.accounts.get_mut(account.index()) else {
-            return Published::NoInterest;
-        };
-        let list = Self::matched(state, message.subject);
-        if !wants(&list) {
+        if account.index() >= self.accounts.len() || !self.is_wanted(account, message.subject) {
             return Published::NoInterest;
         }
-        let behind = list.groups.iter().flat_map(|group| &group.members);
-        let behind = behind.filter_map(|member| match member.sink {
-            Sink::Link(link) => Some(link),
-            _ => None,
-        });
-        let mut links = list.links.iter().copied().chain(behind);
-        if links.any(|link| {
-            self.links[link.index()].sink.message_congestion(message.body.len()).is_some()
-        }) {
+        let source = Source { account, publisher: None, no_echo: None, share: 0 };
+        let passage =
+            Passage { message: *message, source, connection: None, via: None, tells_nobody: false };
+        if self.backlog.has_fan_outs() {
+            return self.publish_behind(&passage);
+        }
+        let mut budget = self.turn_work_max;
+        let Ok(list) =
+            self.accounts[account.index()].matched(account, message.subject, &mut budget)
+        else {
+            return self.publish_behind(&passage);
+        };
+        if self.congestion_of(&list, message.body.len()).is_some() {
             self.counters.internal_dropped += 1;
             return Published::Congested;
         }
-        let mut turn = Turn::default();
-        let mut picks = Picks::new();
-        self.fan_out(&list.plain, message, None, &mut turn);
-        for group in &list.groups {
-            self.deliver_to_group(group, message, None, &mut turn, Some(&mut picks));
+        let mut turn = Turn::new(self.turn_work_max);
+        if self.route_in_parts(&passage, &list, &mut turn) == Routed::Unfinished
+            && let Some(fan_out) = turn.unfinished
+        {
+            self.backlog.push_fan_out(fan_out);
         }
-        if !list.links.is_empty() || !picks.is_empty() {
-            let source = Source { account, publisher: None, no_echo: None, share: 0 };
-            self.forward(source, message, &list.links, &picks);
+        Published::Delivered
+    }
+
+    /// Leaves a message of the server to those that go on behind, if there is room among them.
+    fn publish_behind(&mut self, passage: &Passage<'_>) -> Published {
+        let fan_out = FanOut::new(passage, Stage::Matching(None));
+        if !self.backlog.has_room(&fan_out) {
+            self.counters.internal_dropped += 1;
+            return Published::Congested;
         }
-        self.remove_expired();
+        self.backlog.push_fan_out(fan_out);
         Published::Delivered
     }
 }

@@ -3,9 +3,10 @@
 //! The cache never checks whether an answer still holds: whoever changes the table says so, with
 //! `evict_literal` for a filter without wildcards and `evict_matching` for one with. Then an answer is exact.
 //!
-//! A hit costs one hash and no allocation. The number of answers is bounded; a full cache drops one that was
-//! not asked for since the clock hand last passed, or any after a few steps. And it takes an answer only when
-//! its subject comes the second time of late: where every subject is new, none pays for being kept.
+//! A hit costs one hash and no allocation. The number of answers is bounded, and so are the bytes of the answers
+//! in all caches of a shard: a full cache drops answers that were not asked for since the clock hand last passed,
+//! or any after a few steps; one that has nothing left to drop takes nothing. And a full cache takes an answer
+//! only when its subject comes the second time of late: where every subject is new, none pays for being kept.
 //!
 //! Wildcards come and go often (each requester subscribes its own inbox), so a change must not walk the
 //! cache. The cached subjects are chained by their first token, again by their first two, and all together. A
@@ -14,7 +15,9 @@
 //! a wildcard walks the chain of all. Any scan longer than `MATCH_CACHE_SCAN_MAX` empties the cache
 //! instead; that drops each answer at most once, so it is paid for by what put the answers in.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
+use std::rc::Rc;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
@@ -22,7 +25,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::subject_table::short_bytes::ShortBytes;
-use crate::base::limits::MATCH_CACHE_SCAN_MAX;
+use crate::base::limits::{MATCH_ANSWER_BYTES_MAX, MATCH_CACHE_SCAN_MAX};
 use crate::protocol::subject;
 
 /// How many answers asked for lately the clock hand spares before it takes one anyway.
@@ -30,6 +33,35 @@ const CLOCK_STEPS_MAX: usize = 16;
 
 /// Chains by no token (one, of all answers), by the first token, and by the first two.
 const LEVEL_COUNT: usize = 3;
+
+/// Bytes of the answers in all caches of a shard.
+#[derive(Default)]
+pub struct CachedBytes {
+    used: Cell<usize>,
+    max: usize,
+}
+
+impl CachedBytes {
+    pub fn new(max: usize) -> Rc<Self> {
+        Rc::new(Self { used: Cell::new(0), max })
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.used.get() + bytes <= self.max
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.set(self.used.get() + bytes);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.used.set(self.used.get() - bytes);
+    }
+}
 
 /// No answer: the end of a chain.
 const NONE: u32 = u32::MAX;
@@ -40,6 +72,9 @@ pub struct MatchCache<V> {
     by_subject: HashTable<u32>,
     chains: [HashTable<Chain>; LEVEL_COUNT],
     capacity: usize,
+    shared_bytes: Rc<CachedBytes>,
+    /// Of this cache's own answers.
+    bytes: usize,
     /// The key where the search for one to drop goes on.
     clock_hand: usize,
     hash_state: SeedableRandomState,
@@ -51,6 +86,7 @@ struct Answer<V> {
     subject: ShortBytes,
     hash: u64,
     value: V,
+    bytes: usize,
     asked_for: bool,
     links: [Link; LEVEL_COUNT],
 }
@@ -72,14 +108,17 @@ struct Link {
 }
 
 impl<V> MatchCache<V> {
-    /// Holds at most `capacity` answers. The seed should be random: subjects come from peers.
-    pub fn new(capacity: usize, seed: u64) -> MatchCache<V> {
+    /// Holds at most `capacity` answers, and what fits into the bytes it shares with others. The seed should be
+    /// random: subjects come from peers.
+    pub fn new(capacity: usize, shared_bytes: Rc<CachedBytes>, seed: u64) -> MatchCache<V> {
         assert!(capacity < NONE as usize);
         MatchCache {
             answers: Slab::new(),
             by_subject: HashTable::new(),
             chains: [const { HashTable::new() }; LEVEL_COUNT],
             capacity,
+            shared_bytes,
+            bytes: 0,
             clock_hand: 0,
             hash_state: SeedableRandomState::with_seed(seed, SharedSeed::global_random()),
             refused: Box::default(),
@@ -94,28 +133,38 @@ impl<V> MatchCache<V> {
         Some(&answer.value)
     }
 
-    /// Keeps an answer, in place of an older one for the same subject. A full cache refuses it unless its
-    /// subject was refused already, not long ago.
-    pub fn insert(&mut self, literal: &[u8], value: V) {
+    /// Keeps an answer of so many bytes, in place of an older one for the same subject. A full cache refuses it
+    /// unless its subject was refused already, not long ago.
+    pub fn insert(&mut self, literal: &[u8], value: V, bytes: usize) {
         let hash = self.hash(literal);
         if let Some(key) = self.find(hash, literal) {
-            self.answers[key as usize].value = value;
+            self.remove(key);
+        }
+        let bytes = bytes + size_of::<Answer<V>>() + literal.len();
+        if self.capacity == 0 || bytes > MATCH_ANSWER_BYTES_MAX {
             return;
         }
-        if self.capacity == 0 {
+        let is_full = self.answers.len() == self.capacity || !self.shared_bytes.has_room(bytes);
+        if is_full && !self.comes_again(hash) {
             return;
         }
         if self.answers.len() == self.capacity {
-            if !self.comes_again(hash) {
+            self.drop_one();
+        }
+        while !self.shared_bytes.has_room(bytes) {
+            if self.answers.is_empty() {
                 return;
             }
             self.drop_one();
         }
+        self.bytes += bytes;
+        self.shared_bytes.add(bytes);
         let unlinked = Link { chain_hash: 0, previous: NONE, next: NONE, is_linked: false };
         let key = self.answers.insert(Answer {
             subject: ShortBytes::new(literal),
             hash,
             value,
+            bytes,
             asked_for: false,
             links: [unlinked; LEVEL_COUNT],
         }) as u32;
@@ -153,6 +202,7 @@ impl<V> MatchCache<V> {
         self.by_subject.clear();
         self.chains.iter_mut().for_each(HashTable::clear);
         self.clock_hand = 0;
+        self.shared_bytes.subtract(std::mem::take(&mut self.bytes));
     }
 
     /// All answers, in no order.
@@ -200,13 +250,14 @@ impl<V> MatchCache<V> {
 
     /// Drops the next answer that was not asked for lately.
     fn drop_one(&mut self) {
-        for step in 0.. {
-            // The cache is full, so every key below the capacity has an answer.
+        let mut spared = 0;
+        while !self.answers.is_empty() {
             let key = self.clock_hand;
-            self.clock_hand = (key + 1) % self.capacity;
-            let answer = &mut self.answers[key];
-            if answer.asked_for && step < CLOCK_STEPS_MAX {
+            self.clock_hand = (key + 1) % self.answers.capacity().min(self.capacity);
+            let Some(answer) = self.answers.get_mut(key) else { continue };
+            if answer.asked_for && spared < CLOCK_STEPS_MAX {
                 answer.asked_for = false;
+                spared += 1;
             } else {
                 return self.remove(key as u32);
             }
@@ -218,6 +269,8 @@ impl<V> MatchCache<V> {
             self.unlink(key, level);
         }
         let answer = self.answers.remove(key as usize);
+        self.bytes -= answer.bytes;
+        self.shared_bytes.subtract(answer.bytes);
         self.by_subject
             .find_entry(answer.hash, |&found| found == key)
             .expect("every answer is found by its subject")
@@ -307,6 +360,10 @@ mod tests {
     impl<V> MatchCache<V> {
         fn check_invariants(&self) {
             assert!(self.answers.len() <= self.capacity);
+            let bytes: usize = self.answers.iter().map(|(_, answer)| answer.bytes).sum();
+            assert_eq!(self.bytes, bytes);
+            assert!(bytes <= self.shared_bytes.used());
+            assert!(self.shared_bytes.used() <= self.shared_bytes.max);
             assert_eq!(self.by_subject.len(), self.answers.len());
             for (level, chains) in self.chains.iter().enumerate() {
                 let mut linked_count = 0;
@@ -370,7 +427,8 @@ mod tests {
             seed: u64,
         ) {
             let mut table = SubjectTable::new(seed);
-            let mut cache = Cache::new(capacity, seed);
+            let bytes_max = if seed % 2 == 0 { 4_000 } else { usize::MAX };
+            let mut cache = Cache::new(capacity, CachedBytes::new(bytes_max), seed);
             let mut live: Vec<(String, Slot)> = Vec::new();
             for (number, step) in steps.iter().enumerate() {
                 match step {
@@ -390,7 +448,10 @@ mod tests {
                         let expected = fresh_match(&table, literal);
                         match cache.get(literal) {
                             Some(answer) => prop_assert_eq!(answer, &expected),
-                            None => cache.insert(literal, expected),
+                            None => {
+                                let bytes = expected.len() * 50;
+                                cache.insert(literal, expected, bytes);
+                            }
                         }
                     }
                 }
@@ -404,9 +465,9 @@ mod tests {
             filter in text(&["a", "b", "*", ">"]),
         ) {
             prop_assume!(subject::is_valid_filter(filter.as_bytes()));
-            let mut cache = MatchCache::new(100, 1);
+            let mut cache = MatchCache::new(100, CachedBytes::new(usize::MAX), 1);
             for literal in &subjects {
-                cache.insert(literal.as_bytes(), ());
+                cache.insert(literal.as_bytes(), (), 0);
             }
             cache.evict_matching(filter.as_bytes());
             cache.check_invariants();
@@ -418,9 +479,9 @@ mod tests {
     }
 
     fn filled(count: usize, subject_of: impl Fn(usize) -> String) -> MatchCache<usize> {
-        let mut cache = MatchCache::new(10_000, 1);
+        let mut cache = MatchCache::new(10_000, CachedBytes::new(usize::MAX), 1);
         for number in 0..count {
-            cache.insert(subject_of(number).as_bytes(), number);
+            cache.insert(subject_of(number).as_bytes(), number, 0);
         }
         assert_eq!(cache.len(), count);
         cache
@@ -456,16 +517,16 @@ mod tests {
 
     #[test]
     fn a_full_cache_keeps_what_is_asked_for() {
-        let mut cache = MatchCache::new(64, 1);
+        let mut cache = MatchCache::new(64, CachedBytes::new(usize::MAX), 1);
         for number in 0..64 {
-            cache.insert(format!("often.{number}").as_bytes(), number);
+            cache.insert(format!("often.{number}").as_bytes(), number, 0);
         }
         for number in 0..1_000 {
             for often in 0..CLOCK_STEPS_MAX {
                 cache.get(format!("often.{often}").as_bytes());
             }
             for _ in 0..2 {
-                cache.insert(format!("once.{number}").as_bytes(), number);
+                cache.insert(format!("once.{number}").as_bytes(), number, 0);
             }
             assert_eq!(cache.len(), 64);
         }
@@ -477,23 +538,65 @@ mod tests {
 
     #[test]
     fn a_cache_where_all_is_asked_for_still_takes_new_answers() {
-        let mut cache = MatchCache::new(100, 1);
+        let mut cache = MatchCache::new(100, CachedBytes::new(usize::MAX), 1);
         for number in 0..1_000 {
             let literal = format!("s.{number}");
-            cache.insert(literal.as_bytes(), number);
+            cache.insert(literal.as_bytes(), number, 0);
             assert_eq!(
                 cache.get(literal.as_bytes()).is_some(),
                 number < 100,
                 "kept at once if free"
             );
-            cache.insert(literal.as_bytes(), number);
+            cache.insert(literal.as_bytes(), number, 0);
             assert_eq!(cache.get(literal.as_bytes()), Some(&number));
             assert!(cache.len() <= 100);
         }
-        cache.insert(b"s.999", 5);
+        cache.insert(b"s.999", 5, 0);
         assert_eq!(cache.get(b"s.999"), Some(&5));
         cache.clear();
         assert!(cache.is_empty());
         assert_eq!(cache.get(b"s.999"), None);
+    }
+
+    #[test]
+    fn the_caches_of_a_shard_hold_no_more_bytes_than_they_may() {
+        const EACH: usize = 1_000;
+        let own = size_of::<Answer<usize>>() + b"s.00".len();
+        let shared = CachedBytes::new(10 * (EACH + own));
+        let mut caches = [1, 2].map(|seed| MatchCache::new(100, shared.clone(), seed));
+        let subject = |number: usize| format!("s.{number:02}").into_bytes();
+        for number in 0..9 {
+            caches[0].insert(&subject(number), number, EACH);
+        }
+        // The last one that fits, to the byte.
+        caches[0].insert(&subject(9), 9, EACH + 1);
+        assert_eq!(caches[0].len(), 9);
+        caches[0].insert(&subject(10), 10, EACH);
+        assert_eq!((caches[0].len(), shared.used()), (10, 10 * (EACH + own)));
+        // Another that comes again takes the place of one; in a cache that has none it finds no room.
+        for _ in 0..2 {
+            caches[0].insert(&subject(11), 11, EACH);
+            caches[1].insert(&subject(12), 12, EACH);
+        }
+        assert_eq!(caches[0].get(&subject(11)), Some(&11));
+        assert_eq!((caches[0].len(), caches[1].len()), (10, 0));
+        caches.iter().for_each(MatchCache::check_invariants);
+        // What goes makes room for others.
+        caches[0].evict_literal(&subject(11));
+        caches[1].insert(&subject(12), 12, EACH);
+        assert_eq!(caches[1].len(), 1);
+        caches[0].clear();
+        assert_eq!(shared.used(), EACH + own);
+        caches.iter().for_each(MatchCache::check_invariants);
+    }
+
+    #[test]
+    fn an_answer_past_its_bound_is_not_kept() {
+        let mut cache = MatchCache::new(100, CachedBytes::new(usize::MAX), 1);
+        let own = size_of::<Answer<usize>>() + b"s".len();
+        cache.insert(b"s", 1_usize, MATCH_ANSWER_BYTES_MAX - own + 1);
+        assert!(cache.is_empty());
+        cache.insert(b"s", 1, MATCH_ANSWER_BYTES_MAX - own);
+        assert_eq!(cache.len(), 1);
     }
 }

@@ -3,12 +3,15 @@
 //! `Broker` is the facade: the verbs every speaker uses. It is borrowed for one batch of commands and never
 //! across an await. Sinks (outboxes, links) append and return; they never call back.
 
+pub mod backlog;
+pub mod fan_out;
 pub mod inspect;
 pub mod interest;
 pub mod internal;
 pub mod late_send;
 pub mod link;
 pub mod match_cache;
+mod match_list;
 mod names;
 mod no_responders;
 pub mod outbox;
@@ -31,14 +34,15 @@ use slab::Slab;
 use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
-use crate::base::limits::MATCH_CACHE_ENTRIES;
+use crate::base::limits::{MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TURN_WORK_MAX};
 use crate::base::shrink;
 use crate::protocol::subject;
+use backlog::{Backlog, Leaving};
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
-use match_cache::MatchCache;
+use match_cache::{CachedBytes, MatchCache};
+use match_list::{Leftovers, MatchList};
 use outbox::{FanOutFrame, Outbox};
-use router::MatchList;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
 
@@ -48,13 +52,17 @@ pub type BrokerHandle = Rc<RefCell<Broker>>;
 /// See the module's words.
 pub struct Broker {
     accounts: Vec<AccountState>,
+    shared: Shared,
     clients: Slab<ClientState>,
     links: Vec<LinkState>,
     interest: InterestCounts,
     random: fastrand::Rng,
     hasher: SeedableRandomState,
-    /// Subscriptions that reached their maximum during the fan-out in progress.
+    /// Subscriptions that reached their maximum and are still in the tables.
     expired: Vec<Rc<Subscription>>,
+    backlog: Backlog,
+    /// Work of one turn, of whatever kind.
+    turn_work_max: usize,
     /// Of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
     unheard: no_responders::UnheardRequests,
@@ -72,20 +80,31 @@ pub struct BrokerCounters {
     pub queue_members_gone: u64,
     /// Messages of the server itself that a shard behind a full lane did not get.
     pub internal_dropped: u64,
+    /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
+    pub turn_work_max: usize,
 }
 
 struct AccountState {
     table: SubjectTable<Rc<Subscription>>,
     cache: MatchCache<Rc<MatchList>>,
     counts: inspect::TableCounts,
+    leftovers: Rc<Leftovers>,
+}
+
+/// What the accounts of a shard share.
+struct Shared {
+    cached_bytes: Rc<CachedBytes>,
+    leftovers: Rc<Leftovers>,
 }
 
 impl AccountState {
-    fn new(random: &mut fastrand::Rng) -> Self {
+    fn new(random: &mut fastrand::Rng, shared: &Shared) -> Self {
+        let bytes = shared.cached_bytes.clone();
         Self {
             table: SubjectTable::new(random.u64(..)),
-            cache: MatchCache::new(MATCH_CACHE_ENTRIES, random.u64(..)),
+            cache: MatchCache::new(MATCH_CACHE_ENTRIES, bytes, random.u64(..)),
             counts: inspect::TableCounts::default(),
+            leftovers: shared.leftovers.clone(),
         }
     }
 }
@@ -95,6 +114,12 @@ struct ClientState {
     outbox: Rc<Outbox>,
     /// By sid.
     subscriptions: HashTable<Rc<Subscription>>,
+    /// Those that are being dropped; then there are no others.
+    leaving: Option<Leaving>,
+    /// Of `subscriptions`, those that reached their maximum.
+    expired_count: u32,
+    /// Where the review of its subscriptions goes on; none = there is none.
+    review: Option<usize>,
     /// Since a consumer on another shard first asked this publisher to pause.
     pace: Option<RemotePace>,
 }
@@ -120,6 +145,14 @@ pub enum Subscribed {
     Duplicate,
 }
 
+/// A part of a review of a client's subscriptions.
+pub struct Review {
+    /// Those it may no longer have.
+    pub removed: Vec<Rc<Subscription>>,
+    /// All were looked at.
+    pub is_done: bool,
+}
+
 impl Broker {
     pub fn new(seed: u64) -> Self {
         Self::with_hashes(seed, SharedSeed::global_random())
@@ -133,15 +166,22 @@ impl Broker {
 
     fn with_hashes(seed: u64, hash_seed: &'static SharedSeed) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let global = AccountState::new(&mut random);
+        let shared = Shared {
+            cached_bytes: CachedBytes::new(MATCH_CACHE_BYTES_MAX),
+            leftovers: Rc::default(),
+        };
+        let global = AccountState::new(&mut random, &shared);
         Self {
             accounts: vec![global],
+            shared,
             clients: Slab::new(),
             links: Vec::new(),
             interest: InterestCounts::new(),
             random,
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
+            backlog: Backlog::new(TURN_WORK_MAX),
+            turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),
             unheard: no_responders::UnheardRequests::default(),
             tight: Rc::default(),
@@ -157,7 +197,15 @@ impl Broker {
 
     /// Adds a client; its subscriptions will deliver into `outbox`.
     pub fn attach(&mut self, account: AccountId, outbox: Rc<Outbox>) -> ClientKey {
-        let state = ClientState { account, outbox, subscriptions: HashTable::new(), pace: None };
+        let state = ClientState {
+            account,
+            outbox,
+            subscriptions: HashTable::new(),
+            leaving: None,
+            expired_count: 0,
+            review: None,
+            pace: None,
+        };
         ClientKey(
             u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
         )
@@ -166,7 +214,7 @@ impl Broker {
     /// Makes sure that an account's state exists: accounts are as many as configuration named so far.
     fn ensure_account(&mut self, account: AccountId) {
         while self.accounts.len() <= account.index() {
-            let state = AccountState::new(&mut self.random);
+            let state = AccountState::new(&mut self.random, &self.shared);
             self.accounts.push(state);
         }
     }
@@ -177,18 +225,27 @@ impl Broker {
         self.ensure_account(account);
         let state = &mut self.clients[client.index()];
         if state.account != account {
-            assert!(state.subscriptions.is_empty());
+            assert!(state.subscriptions.is_empty() && state.leaving.is_none());
             state.account = account;
         }
     }
 
-    /// Removes a client and all its subscriptions.
-    pub fn detach(&mut self, client: ClientKey) {
-        self.unsubscribe_all(client);
-        let state = self.clients.remove(client.index());
-        if let Some(pace) = state.pace {
-            pace.resumed.open_for_good();
-        }
+    /// Turns of so little work, for simulators.
+    pub fn set_turn_work_max(&mut self, work_max: usize) {
+        self.turn_work_max = work_max;
+        self.backlog = Backlog::new(work_max);
+    }
+
+    /// Work that one turn may do.
+    #[inline]
+    pub fn turn_work_max(&self) -> usize {
+        self.turn_work_max
+    }
+
+    /// A turn did so much.
+    #[inline]
+    pub fn note_turn_work(&mut self, work: usize) {
+        self.counters.turn_work_max = self.counters.turn_work_max.max(work);
     }
 
     /// For now and then: gives memory back that many clients, now gone, have left.
@@ -203,7 +260,8 @@ impl Broker {
     }
 
     pub fn subscription_count(&self, client: ClientKey) -> usize {
-        self.clients[client.index()].subscriptions.len()
+        let state = &self.clients[client.index()];
+        state.subscriptions.len() - state.expired_count as usize
     }
 
     /// All subscriptions of this shard's own clients.
@@ -238,16 +296,25 @@ impl Broker {
         deny: Option<DeliveryFilter>,
     ) -> Subscribed {
         let hash = self.hasher.hash_one(sid);
-        let state = &mut self.clients[client.index()];
-        if state.subscriptions.find(hash, |other| other.sid() == sid).is_some() {
-            return Subscribed::Duplicate;
+        let state = &self.clients[client.index()];
+        if let Some(other) = state.subscriptions.find(hash, |other| other.sid() == sid) {
+            if !other.is_removed() {
+                return Subscribed::Duplicate;
+            }
+            let expired = other.clone();
+            self.forget(&expired);
         }
+        let state = &mut self.clients[client.index()];
         let account = state.account;
         let sink = Sink::Client { key: client, outbox: state.outbox.clone() };
         let subscription = Subscription::new(filter, queue, sid, sink, 1);
         subscription.set_deny(deny);
         let subscription = Rc::new(subscription);
         let hasher = &self.hasher;
+        if state.review.is_some() && state.subscriptions.len() == state.subscriptions.capacity() {
+            // The table is about to move its entries.
+            state.review = Some(0);
+        }
         state
             .subscriptions
             .insert_unique(hash, subscription.clone(), |other| hasher.hash_one(other.sid()));
@@ -273,17 +340,6 @@ impl Broker {
         }
     }
 
-    /// Drops every subscription of a client: a second CONNECT, or its end.
-    pub fn unsubscribe_all(&mut self, client: ClientKey) {
-        let state = &mut self.clients[client.index()];
-        let account = state.account;
-        let subscriptions = std::mem::take(&mut state.subscriptions);
-        for subscription in subscriptions {
-            self.remove_from_table(account, &subscription);
-            self.count_interest(account, &subscription, false);
-        }
-    }
-
     /// Takes one client subscription out of everything that knows it.
     fn forget(&mut self, subscription: &Rc<Subscription>) {
         let client =
@@ -292,23 +348,43 @@ impl Broker {
         let state = &mut self.clients[client.index()];
         let account = state.account;
         let entry = state.subscriptions.find_entry(hash, |other| Rc::ptr_eq(other, subscription));
-        entry.ok().expect("a live subscription is in its client's map").remove();
-        let hasher = &self.hasher;
-        shrink::table(&mut state.subscriptions, |other| hasher.hash_one(other.sid()));
+        // Else it is gone already, or goes with all the others.
+        let Ok(entry) = entry else { return };
+        entry.remove();
+        state.expired_count -= u32::from(subscription.is_removed());
+        // A review walks over places, which a smaller table would change.
+        if state.review.is_none() {
+            let hasher = &self.hasher;
+            shrink::table(&mut state.subscriptions, |other| hasher.hash_one(other.sid()));
+        }
         self.remove_from_table(account, subscription);
         self.count_interest(account, subscription, false);
     }
 
-    /// Drops the subscriptions that `permissions` no longer allow, and gives them.
+    /// Drops the subscriptions that `permissions` no longer allow, and gives them: looks at no more than `at_most` of
+    /// them, from where the last call stopped. `restarts`: with these permissions for the first time. Told to other
+    /// shards is each that is dropped: between calls `interest_congestion` is to be obeyed.
     pub fn review_subscriptions(
         &mut self,
         client: ClientKey,
         permissions: &Permissions,
-    ) -> Vec<Rc<Subscription>> {
-        let all: Vec<Rc<Subscription>> =
-            self.clients[client.index()].subscriptions.iter().cloned().collect();
+        restarts: bool,
+        at_most: usize,
+    ) -> Review {
+        let state = &mut self.clients[client.index()];
+        let from = if restarts { 0 } else { state.review.unwrap_or_default() };
+        // From here on every change that might move an entry begins the review anew.
+        state.review = Some(from);
+        let mut some = Vec::new();
+        // Places of the table, most of them taken.
+        let mut looks_left = at_most * 4;
+        let next = self.walk_subscriptions(client, from, &mut looks_left, |subscription| {
+            some.push(subscription.clone());
+            some.len() < at_most
+        });
+        self.clients[client.index()].review = next;
         let mut removed = Vec::new();
-        for subscription in all {
+        for subscription in some {
             let queue = subscription.queue();
             let right = permissions
                 .may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
@@ -323,7 +399,13 @@ impl Broker {
             };
             subscription.set_deny(deny);
         }
-        removed
+        Review { removed, is_done: next.is_none() }
+    }
+
+    /// Whether a review of this client's subscriptions has begun and is not done. It gets on only if its client does
+    /// not subscribe faster than it is reviewed.
+    pub fn is_under_review(&self, client: ClientKey) -> bool {
+        self.clients[client.index()].review.is_some()
     }
 
     fn add_to_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {

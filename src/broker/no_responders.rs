@@ -9,12 +9,12 @@
 use std::collections::VecDeque;
 
 use super::Broker;
+use super::fan_out::{Passage, Routed};
 use super::link::{Forward, Source, Unheard};
-use super::router::Publisher;
-use super::subscription::Sink;
+use super::router::{Publisher, Turn};
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::UNHEARD_REQUESTS_MAX;
-use crate::protocol::nats::encode;
+use crate::protocol::message::Message;
 
 /// Requests some of whose shares came back, oldest first.
 #[derive(Default)]
@@ -75,12 +75,22 @@ impl Broker {
         }
     }
 
+    /// Whether anybody on this server, this shard's links included, would get a message on `subject`.
+    pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
+        let budget = &mut self.turn_work_max.clone();
+        match self.accounts[account.index()].matched(account, subject, budget) {
+            Ok(list) => list.size() > 0 || !list.reach().is_empty(),
+            // What takes so long to match is somebody's.
+            Err(_) => true,
+        }
+    }
+
     /// Tells a requester that nobody listens, on its own plain subscription for the reply.
-    #[cold]
     pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
         self.tell_no_responders(publisher.account, publisher.client, subject, reply);
     }
 
+    /// Tells a requester that nobody listens; where that takes more than a turn, behind.
     fn tell_no_responders(
         &mut self,
         account: AccountId,
@@ -88,13 +98,24 @@ impl Broker {
         subject: &[u8],
         reply: &[u8],
     ) {
-        let list = Self::matched(&mut self.accounts[account.index()], reply);
-        let own = list.plain.iter().find(|s| s.client() == Some(client) && !s.is_removed());
-        let Some(subscription) = own else { return };
-        let Sink::Client { outbox, .. } = &subscription.sink else { return };
-        let mut line = Vec::new();
-        encode::no_responders(&mut line, reply, subscription.sid(), subject);
-        outbox.push_bytes(&line);
+        let source = Source { account, publisher: Some(client), no_echo: None, share: 0 };
+        let message = Message {
+            subject,
+            reply,
+            headers: b"",
+            body: b"",
+            header_size_text: b"",
+            size_text: b"0",
+            tail: b"",
+        };
+        let passage = Passage { message, source, connection: None, via: None, tells_nobody: true };
+        let mut turn = Turn::new(self.turn_work_max);
+        if self.tell_nobody_listens(&passage, &mut turn) == Routed::Unfinished
+            && let Some(fan_out) = turn.unfinished
+            && self.backlog.has_room(&fan_out)
+        {
+            self.backlog.push_fan_out(fan_out);
+        }
     }
 }
 

@@ -5,51 +5,83 @@
 
 use std::rc::Rc;
 
-use crate::broker::subscription::Subscription;
+use smallvec::SmallVec;
+
+use crate::broker::subscription::{Sink, Subscription};
 
 /// All members of one group that a subject reaches, whatever filters they used.
 pub struct QueueGroup {
-    pub members: Vec<Rc<Subscription>>,
-    has_links: bool,
+    /// Members on this shard.
+    members: Vec<Rc<Subscription>>,
+    /// Interest of other shards. Apart from the members: a pick looks at each of them.
+    links: SmallVec<[Rc<Subscription>; 1]>,
 }
 
 impl QueueGroup {
     pub fn new(first: Rc<Subscription>) -> Self {
-        let has_links = first.client().is_none();
-        Self { members: vec![first], has_links }
+        match first.sink {
+            Sink::Link(_) => Self { members: Vec::new(), links: SmallVec::from_elem(first, 1) },
+            // Nearly always the only one.
+            _ => Self { members: vec![first], links: SmallVec::new() },
+        }
     }
 
     pub fn push(&mut self, member: Rc<Subscription>) {
-        self.has_links |= member.client().is_none();
-        self.members.push(member);
+        match member.sink {
+            Sink::Link(_) => self.links.push(member),
+            Sink::Client { .. } | Sink::Internal(_) => self.members.push(member),
+        }
     }
 
     pub fn name(&self) -> &[u8] {
-        self.members[0].queue()
+        self.members.first().unwrap_or_else(|| &self.links[0]).queue()
+    }
+
+    pub fn links(&self) -> &[Rc<Subscription>] {
+        &self.links
+    }
+
+    /// How many there are to ask.
+    pub fn len(&self, local_only: bool) -> usize {
+        self.members.len() + if local_only { 0 } else { self.links.len() }
+    }
+
+    /// The one to ask after `asked` others, beginning at `start`.
+    pub fn member(&self, start: usize, asked: usize, local_only: bool) -> &Rc<Subscription> {
+        let at = (start + asked) % self.len(local_only);
+        match at.checked_sub(self.members.len()) {
+            None => &self.members[at],
+            Some(link) => &self.links[link],
+        }
+    }
+
+    /// What it holds, to be dropped elsewhere.
+    pub fn into_members(self) -> Vec<Rc<Subscription>> {
+        self.members
     }
 
     /// Where to start asking. `local_only` leaves links out.
     pub fn pick(&self, random: &mut fastrand::Rng, local_only: bool) -> usize {
-        if !self.has_links {
-            return match self.members.len() {
-                1 => 0,
+        let own = self.members.len();
+        if local_only || self.links.is_empty() {
+            return match own {
+                0 | 1 => 0,
                 count => random.usize(..count),
             };
         }
-        let weight = |member: &Rc<Subscription>| match member.client() {
-            Some(_) => 1,
-            None if local_only => 0,
-            None => u64::from(member.weight()),
-        };
-        let total: u64 = self.members.iter().map(weight).sum();
+        let behind = self.links.iter().map(|link| u64::from(link.weight()));
+        let total = own as u64 + behind.clone().sum::<u64>();
         if total == 0 {
             return 0;
         }
         let mut ticket = random.u64(..total);
-        for (index, member) in self.members.iter().enumerate() {
-            let weight = weight(member);
+        if ticket < own as u64 {
+            return ticket as usize;
+        }
+        ticket -= own as u64;
+        for (index, weight) in behind.enumerate() {
             if ticket < weight {
-                return index;
+                return own + index;
             }
             ticket -= weight;
         }
@@ -61,7 +93,6 @@ impl QueueGroup {
 mod tests {
     use super::*;
     use crate::base::ids::LinkId;
-    use crate::broker::subscription::Sink;
 
     #[test]
     fn a_link_is_picked_by_its_weight() {

@@ -1,16 +1,20 @@
 //! From a published message to everybody who wants it: local fan-out, one member per queue group, at most
 //! one copy per link.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
-use crate::base::limits::{RUN_RECEIVERS_MAX, TURN_DELIVERIES_MAX};
+use crate::base::limits::{
+    DENIAL_WORK, FAN_OUT_PART, PICKED_NAMES_BYTES_MAX, ROUTE_LIST_KEPT_MAX, RUN_MESSAGES_MAX,
+    TURN_WORK_MAX, WHOLE_WORK_SHARE,
+};
+use crate::broker::fan_out::{FanOut, Passage, Progress, Routed, Stage, Via, delivery_work};
 use crate::broker::link::{Congestion, Forward, Source};
+use crate::broker::match_list::{ListBuilder, MatchList};
 use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subscription::{Sink, Subscription};
@@ -21,86 +25,63 @@ use crate::protocol::nats::encode;
 /// Times a message may look for another member of its queue group on another shard before it is dropped.
 const QUEUE_HOPS_MAX: u8 = 3;
 
-/// Everybody a subject reaches.
-#[derive(Default)]
-pub struct MatchList {
-    pub plain: Vec<Rc<Subscription>>,
-    pub groups: Vec<QueueGroup>,
-    /// Links with plain interest, each once.
-    pub links: SmallVec<[LinkId; 4]>,
-    /// Whether no connection has two of the plain subscriptions, once somebody asked.
-    apart: OnceCell<bool>,
-}
-
-impl MatchList {
-    /// Whether a run may go to one subscription after the other. Not to two of one connection, which is to hear
-    /// each message on both before the next, as from nats-server; not to services of the server; and to many
-    /// receivers it is no use.
-    #[inline]
-    pub(super) fn takes_runs(&self) -> bool {
-        match &self.plain[..] {
-            [] => true,
-            [subscription] => matches!(subscription.sink, Sink::Client { .. }),
-            many => *self.apart.get_or_init(|| are_apart(many)),
-        }
-    }
-
-    fn add(&mut self, subscription: &Rc<Subscription>) {
-        let queue = subscription.queue();
-        if !queue.is_empty() {
-            match self.groups.iter_mut().find(|group| group.name() == queue) {
-                Some(group) => group.push(subscription.clone()),
-                None => self.groups.push(QueueGroup::new(subscription.clone())),
-            }
-        } else if let Sink::Link(link) = subscription.sink {
-            if !self.links.contains(&link) {
-                self.links.push(link);
-            }
-        } else {
-            self.plain.push(subscription.clone());
-        }
-    }
-}
-
-#[cold]
-fn are_apart(subscriptions: &[Rc<Subscription>]) -> bool {
-    let mut seen = HashSet::new();
-    subscriptions.len() <= RUN_RECEIVERS_MAX
-        && subscriptions
-            .iter()
-            .all(|subscription| subscription.client().is_some_and(|client| seen.insert(client)))
-}
-
 /// A publisher's last subject and what it reached: most publishers repeat a subject.
-#[derive(Default)]
 pub struct RouteCache {
     account: AccountId,
     pub(super) subject: Vec<u8>,
+    /// Of the table when `list` was had; `STALE` without one.
     generation: u64,
     pub(super) list: Option<Rc<MatchList>>,
     /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
     pub(super) head: Vec<u8>,
 }
 
+impl Default for RouteCache {
+    fn default() -> Self {
+        let account = AccountId::default();
+        Self { account, subject: Vec::new(), generation: STALE, list: None, head: Vec::new() }
+    }
+}
+
+/// The generation of no table: it is to be looked up again.
+const STALE: u64 = u64::MAX;
+
 impl RouteCache {
     #[inline(never)]
-    fn fill(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
+    fn fill(
+        &mut self,
+        id: AccountId,
+        account: &mut AccountState,
+        subject: &[u8],
+        turn: &mut Turn,
+    ) -> Result<(), Box<ListBuilder>> {
         self.account = id;
         self.subject.clear();
         self.subject.extend_from_slice(subject);
-        self.refill(account);
+        self.refill(account, turn)
     }
 
-    /// Looks up again what it was last asked for.
+    /// Looks up again what it was last asked for. Err = that takes more than one turn.
     #[inline(never)]
-    fn refill(&mut self, account: &mut AccountState) {
-        let list = Broker::matched(account, &self.subject);
-        self.generation = account.table.generation();
+    fn refill(
+        &mut self,
+        account: &mut AccountState,
+        turn: &mut Turn,
+    ) -> Result<(), Box<ListBuilder>> {
+        self.list = None;
         self.head.clear();
+        self.generation = STALE;
+        let room = turn.room();
+        let mut budget = room;
+        let found = account.matched(self.account, &self.subject, &mut budget);
+        turn.spend(room - budget);
+        let list = found?;
+        self.generation = account.table.generation();
         if let [subscription] = &list.plain[..] {
             encode::message_head(&mut self.head, &self.subject, subscription.sid());
         }
         self.list = Some(list);
+        Ok(())
     }
 
     /// What it was last asked for; empty = nothing yet.
@@ -111,21 +92,48 @@ impl RouteCache {
 
     /// Makes this what `subject` reaches now.
     #[inline]
-    fn renew(&mut self, id: AccountId, account: &mut AccountState, subject: &[u8]) {
+    fn renew(
+        &mut self,
+        id: AccountId,
+        account: &mut AccountState,
+        subject: &[u8],
+        turn: &mut Turn,
+    ) -> Result<(), Box<ListBuilder>> {
         if self.generation != account.table.generation()
             || self.account != id
             || self.subject != subject
-            || self.list.is_none()
         {
-            self.fill(id, account, subject);
+            return self.fill(id, account, subject, turn);
         }
+        Ok(())
     }
 
     /// As `renew` where the subject and the account are those of before.
     #[inline]
-    pub(super) fn renew_same(&mut self, account: &mut AccountState) {
+    pub(super) fn renew_same(
+        &mut self,
+        account: &mut AccountState,
+        turn: &mut Turn,
+    ) -> Result<(), Box<ListBuilder>> {
         if self.generation != account.table.generation() {
-            self.refill(account);
+            return self.refill(account, turn);
+        }
+        Ok(())
+    }
+
+    /// The list it holds, if nothing changed since it was had.
+    #[inline]
+    pub(super) fn current(&self, account: &AccountState) -> Option<&MatchList> {
+        let is_current = self.generation == account.table.generation();
+        if is_current { self.list.as_deref() } else { None }
+    }
+
+    /// For between two reads: lets go of a list that is not short. It is in the match cache, where its bytes count.
+    #[inline]
+    pub fn end_batch(&mut self) {
+        if self.list.as_ref().is_some_and(|list| list.size() > ROUTE_LIST_KEPT_MAX) {
+            self.list = None;
+            self.generation = STALE;
         }
     }
 }
@@ -141,31 +149,83 @@ pub struct Publisher {
 }
 
 /// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
-#[derive(Default)]
 pub struct Turn {
     /// Whose turn it is; none while messages come in from another shard.
     pub publisher: Option<ConnectionId>,
-    pub deliveries: usize,
+    /// Done so far, and what ends the turn, in units of `TURN_WORK_MAX`.
+    work: usize,
+    work_max: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
+    /// What its unfinished message waits for: a link that has no room.
+    pub congestion: Option<Congestion>,
+    /// What is left of the message that this turn could not end. Nothing may be published before it is done.
+    pub unfinished: Option<Box<FanOut>>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self::new(TURN_WORK_MAX)
+    }
 }
 
 impl Turn {
+    pub fn new(work_max: usize) -> Self {
+        Self { publisher: None, work: 0, work_max, paced: None, congestion: None, unfinished: None }
+    }
+
+    /// Another turn begins, of so much work.
+    #[inline]
+    pub fn begin(&mut self, work_max: usize) {
+        self.work = 0;
+        self.work_max = work_max;
+    }
+
+    #[inline]
+    pub fn work(&self) -> usize {
+        self.work
+    }
+
+    #[inline]
+    pub fn spend(&mut self, work: usize) {
+        self.work += work;
+    }
+
     /// Whether the others come first now.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.deliveries >= TURN_DELIVERIES_MAX
+        self.work >= self.work_max || self.unfinished.is_some()
     }
 
-    /// Counts and pushes deliveries; whether they were queued.
+    /// Work that is left; enough for what is done in one piece.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.work_max.saturating_sub(self.work).max(self.whole_max())
+    }
+
+    /// What may be begun as one piece as long as a turn is not over.
+    #[inline]
+    fn whole_max(&self) -> usize {
+        (self.work_max / WHOLE_WORK_SHARE).max(1)
+    }
+
+    /// Messages of a run to this list that may still be routed in one go.
+    #[inline]
+    pub(super) fn run_max(&self, list: &MatchList) -> usize {
+        if list.plain.len() > self.whole_max() {
+            return 1;
+        }
+        let left = self.work_max.saturating_sub(self.work);
+        (left / (1 + list.plain.len())).clamp(1, RUN_MESSAGES_MAX)
+    }
+
+    /// Pushes deliveries; whether they were queued.
     #[inline(always)]
     pub(super) fn push(
         &mut self,
         outbox: &Rc<Outbox>,
-        deliveries: usize,
         push: impl FnOnce(&Outbox) -> Pushed,
     ) -> bool {
-        self.deliveries += deliveries;
         match push(outbox) {
             Pushed::Queued => {}
             Pushed::QueuedPace => self.note_paced(outbox),
@@ -190,29 +250,62 @@ pub(super) fn withholds(
     outbox: &Outbox,
     subject: &[u8],
     no_echo: Option<ConnectionId>,
+    turn: &mut Turn,
 ) -> bool {
-    subscription.is_removed()
-        || no_echo.is_some_and(|connection| connection == outbox.id)
-        || subscription.denies(subject)
+    if subscription.is_removed() || no_echo.is_some_and(|connection| connection == outbox.id) {
+        return true;
+    }
+    let denies = subscription.denies(subject);
+    if denies {
+        turn.spend(DENIAL_WORK);
+    }
+    denies
 }
 
-/// The source of a client's message; its share is whole if the publisher is to be told when nobody gets it.
+/// The source of a message; its share is whole if its publisher is to be told when nobody gets it.
 #[inline]
-fn asking(
-    publisher: &Publisher,
-    no_echo: Option<ConnectionId>,
-    message: &Message<'_>,
-    delivered: bool,
-) -> Source {
-    let asks = publisher.no_responders && !delivered && !message.reply.is_empty();
-    Source { share: if asks { Source::WHOLE } else { 0 }, ..Source::of(publisher, no_echo) }
+fn asking(source: Source, tells_nobody: bool, delivered: bool) -> Source {
+    Source { share: if tells_nobody && !delivered { Source::WHOLE } else { 0 }, ..source }
 }
 
-/// Links a message goes to, with the queue groups picked there.
-pub(super) type Picks<'a> = SmallVec<[(LinkId, &'a [u8]); 4]>;
+/// Whether a message to a list is routed in one piece.
+#[inline]
+pub(super) fn takes_whole(list: &MatchList, message: &Message<'_>, turn: &Turn) -> bool {
+    list.size() * delivery_work(message) <= turn.whole_max()
+}
+
+/// Tells the publisher of a message that nobody listens, if one of these subscriptions is its own.
+#[cold]
+fn tell_publisher(passage: &Passage<'_>, subscriptions: &[Rc<Subscription>]) -> bool {
+    let mut plain = subscriptions.iter().filter(|subscription| !subscription.is_removed());
+    let own = plain.find(|subscription| {
+        subscription.client().is_some() && subscription.client() == passage.source.publisher
+    });
+    let Some(own) = own else { return false };
+    if let Sink::Client { outbox, .. } = &own.sink {
+        let Message { subject, reply, .. } = passage.message;
+        let mut line = Vec::new();
+        encode::no_responders(&mut line, reply, own.sid(), subject);
+        outbox.push_bytes(&line);
+    }
+    true
+}
+
+/// Links a message goes to, with the places in its list of the queue groups picked there.
+pub(super) type Picks = [(LinkId, u32)];
+
+/// What asking the members of a group came to.
+enum Asked {
+    Served,
+    /// The message goes to a member behind this link.
+    Picked(LinkId),
+    Nobody,
+    /// The turn is over; the next one goes on asking.
+    Unfinished,
+}
 
 impl Broker {
-    /// Routes a client's message. Returns whether anybody got it.
+    /// Routes a client's message, which is told if nobody listens and it asked for that.
     #[inline]
     pub fn publish(
         &mut self,
@@ -220,10 +313,12 @@ impl Broker {
         message: &Message<'_>,
         cache: &mut RouteCache,
         turn: &mut Turn,
-    ) -> bool {
+    ) -> Routed {
         let account = &mut self.accounts[publisher.account.index()];
-        cache.renew(publisher.account, account, message.subject);
-        self.route(publisher, message, cache, turn)
+        match cache.renew(publisher.account, account, message.subject, turn) {
+            Ok(()) => self.route(publisher, message, cache, turn),
+            Err(builder) => self.go_on_matching(publisher, message, builder, turn),
+        }
     }
 
     /// As `publish` for a message on the same subject as the last one of this publisher.
@@ -234,10 +329,25 @@ impl Broker {
         message: &Message<'_>,
         cache: &mut RouteCache,
         turn: &mut Turn,
-    ) -> bool {
+    ) -> Routed {
         debug_assert!(cache.subject == message.subject);
-        cache.renew_same(&mut self.accounts[publisher.account.index()]);
-        self.route(publisher, message, cache, turn)
+        match cache.renew_same(&mut self.accounts[publisher.account.index()], turn) {
+            Ok(()) => self.route(publisher, message, cache, turn),
+            Err(builder) => self.go_on_matching(publisher, message, builder, turn),
+        }
+    }
+
+    #[cold]
+    fn go_on_matching(
+        &mut self,
+        publisher: &Publisher,
+        message: &Message<'_>,
+        builder: Box<ListBuilder>,
+        turn: &mut Turn,
+    ) -> Routed {
+        let passage = self.passage(publisher, message, turn);
+        turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(Some(builder))));
+        Routed::Unfinished
     }
 
     /// Where links write down that one of them may have no room for a message.
@@ -271,15 +381,19 @@ impl Broker {
             self.tight.set(false);
             return None;
         }
-        let list = Self::matched(&mut self.accounts[account.index()], subject);
-        let queues: usize = list.groups.iter().map(|group| group.name().len() + 4).sum();
-        let behind = list.groups.iter().flat_map(|group| &group.members);
-        let behind = behind.filter_map(|member| match member.sink {
-            Sink::Link(link) => Some(link),
-            Sink::Client { .. } | Sink::Internal(_) => None,
-        });
-        let mut links = list.links.iter().copied().chain(behind);
-        links.find_map(|link| self.links[link.index()].sink.message_congestion(bytes + queues))
+        let state = &mut self.accounts[account.index()];
+        match state.matched(account, subject, &mut (self.turn_work_max / WHOLE_WORK_SHARE)) {
+            Ok(list) => self.congestion_of(&list, bytes),
+            // It is looked for again before the first copy.
+            Err(_) => None,
+        }
+    }
+
+    /// What to wait for before a message of so many bytes goes to a list.
+    pub(super) fn congestion_of(&self, list: &MatchList, bytes: usize) -> Option<Congestion> {
+        let bytes = bytes + list.names_bytes();
+        let mut links = list.reach().iter();
+        links.find_map(|link| self.links[link.index()].sink.message_congestion(bytes))
     }
 
     /// As `message_congestion` of a message that may go anywhere.
@@ -299,6 +413,22 @@ impl Broker {
         }
     }
 
+    #[inline]
+    fn passage<'a>(
+        &self,
+        publisher: &Publisher,
+        message: &Message<'a>,
+        turn: &Turn,
+    ) -> Passage<'a> {
+        Passage {
+            message: *message,
+            source: Source::of(publisher, self.no_echo(publisher)),
+            connection: turn.publisher,
+            via: None,
+            tells_nobody: publisher.no_responders && !message.reply.is_empty(),
+        }
+    }
+
     #[inline(always)]
     fn route(
         &mut self,
@@ -306,20 +436,28 @@ impl Broker {
         message: &Message<'_>,
         cache: &RouteCache,
         turn: &mut Turn,
-    ) -> bool {
-        let Some(list) = cache.list.as_deref() else { return false };
+    ) -> Routed {
+        let Some(list) = &cache.list else { return Routed::Nobody };
+        turn.spend(1);
+        if !list.groups.is_empty() || !takes_whole(list, message, turn) {
+            let passage = self.passage(publisher, message, turn);
+            return self.route_in_parts(&passage, list, turn);
+        }
         let no_echo = self.no_echo(publisher);
         let mut delivered =
             !list.plain.is_empty() && self.deliver_plain(message, cache, list, no_echo, turn);
-        if !list.groups.is_empty() {
-            delivered = self.route_to_groups(publisher, message, list, no_echo, turn, delivered);
-        } else if !list.links.is_empty() {
-            let source = asking(publisher, no_echo, message, delivered);
+        if !list.links.is_empty() {
+            let tells_nobody = publisher.no_responders && !message.reply.is_empty();
+            let source = asking(Source::of(publisher, no_echo), tells_nobody, delivered);
             self.forward_plain(source, message, &list.links);
             delivered = true;
         }
-        self.remove_expired();
-        delivered
+        self.remove_expired(turn);
+        if !delivered && publisher.no_responders && !message.reply.is_empty() {
+            let passage = self.passage(publisher, message, turn);
+            return self.tell_nobody_listens(&passage, turn);
+        }
+        Routed::new(delivered)
     }
 
     /// Delivers to the plain subscriptions of this shard.
@@ -335,47 +473,327 @@ impl Broker {
         if cache.head.is_empty() || message.tail.is_empty() {
             return self.fan_out(&list.plain, message, no_echo, turn);
         }
+        turn.spend(delivery_work(message));
         self.deliver_by(&list.plain[0], message, no_echo, turn, |outbox| {
             outbox.push_behind(&cache.head, message)
         })
     }
 
-    /// Picks a member of each queue group and sends a copy over each link that wants one.
-    fn route_to_groups(
+    /// Routes a message to a list as far as this turn may, and the rest in the next.
+    pub(super) fn route_in_parts(
         &mut self,
-        publisher: &Publisher,
-        message: &Message<'_>,
-        list: &MatchList,
-        no_echo: Option<ConnectionId>,
+        passage: &Passage<'_>,
+        list: &Rc<MatchList>,
         turn: &mut Turn,
-        mut delivered: bool,
-    ) -> bool {
-        let mut picks = Picks::new();
-        for group in &list.groups {
-            let picked = picks.len();
-            let served = self.deliver_to_group(group, message, no_echo, turn, Some(&mut picks));
-            delivered |= served && picks.len() == picked;
+    ) -> Routed {
+        let mut progress = Progress::default();
+        if self.deliver_some(passage, list, &mut progress, turn) {
+            return self.end_of_passage(passage, progress.delivered, turn);
         }
-        if !list.links.is_empty() || !picks.is_empty() {
-            let source = asking(publisher, no_echo, message, delivered);
-            self.forward(source, message, &list.links, &picks);
-            delivered = true;
-        }
-        delivered
+        let stage = Stage::Delivering(list.clone(), Box::new(progress));
+        turn.unfinished = Some(FanOut::new(passage, stage));
+        Routed::Unfinished
     }
 
-    /// The matched list of a subject, from the account's cache or the table.
-    pub(super) fn matched(account: &mut AccountState, subject: &[u8]) -> Rc<MatchList> {
-        account.counts.matches += 1;
-        if let Some(list) = account.cache.get(subject) {
-            account.counts.cache_hits += 1;
-            return list.clone();
+    /// Goes on with what a turn left.
+    pub fn resume(&mut self, mut fan_out: Box<FanOut>, turn: &mut Turn) -> Routed {
+        loop {
+            match std::mem::replace(&mut fan_out.stage, Stage::Matching(None)) {
+                Stage::Matching(builder) => match self.match_more(&fan_out, builder, false, turn) {
+                    Ok(list) => fan_out.stage = Stage::Delivering(list, Box::default()),
+                    Err(builder) => {
+                        fan_out.stage = Stage::Matching(Some(builder));
+                        break;
+                    }
+                },
+                Stage::Delivering(list, mut progress) => {
+                    let is_done = fan_out.with_passage(|passage| {
+                        self.deliver_some(passage, &list, &mut progress, turn)
+                    });
+                    if is_done {
+                        let delivered = progress.delivered;
+                        return fan_out
+                            .with_passage(|passage| self.end_of_passage(passage, delivered, turn));
+                    }
+                    fan_out.stage = Stage::Delivering(list, progress);
+                    break;
+                }
+                Stage::MatchingReply(builder) => {
+                    match self.match_more(&fan_out, builder, true, turn) {
+                        Ok(list) => fan_out.stage = Stage::FindingPublisher(list, 0),
+                        Err(builder) => {
+                            fan_out.stage = Stage::MatchingReply(Some(builder));
+                            break;
+                        }
+                    }
+                }
+                Stage::FindingPublisher(list, looked_at) => {
+                    let end = list.plain.len().min(looked_at + turn.room());
+                    turn.spend(end - looked_at);
+                    let part = &list.plain[looked_at..end];
+                    let is_told = fan_out.with_passage(|passage| tell_publisher(passage, part));
+                    if is_told || end == list.plain.len() {
+                        return Routed::Nobody;
+                    }
+                    fan_out.stage = Stage::FindingPublisher(list, end);
+                    break;
+                }
+            }
+            if turn.is_over() {
+                break;
+            }
         }
-        let mut list = MatchList::default();
-        account.table.for_each_match(subject, |subscription| list.add(subscription));
-        let list = Rc::new(list);
-        account.cache.insert(subject, list.clone());
-        list
+        turn.unfinished = Some(fan_out);
+        Routed::Unfinished
+    }
+
+    /// The list of a message's subject, or of its reply; Err = there is more to look through.
+    fn match_more(
+        &mut self,
+        fan_out: &FanOut,
+        builder: Option<Box<ListBuilder>>,
+        of_reply: bool,
+        turn: &mut Turn,
+    ) -> Result<Rc<MatchList>, Box<ListBuilder>> {
+        let room = turn.room();
+        let mut budget = room;
+        let found = match builder {
+            Some(builder) => {
+                let account = &mut self.accounts[builder.account().index()];
+                builder.go_on(account, &mut budget)
+            }
+            None => fan_out.with_passage(|passage| {
+                let id = passage.source.account;
+                let message = &passage.message;
+                let subject = if of_reply { message.reply } else { message.subject };
+                self.accounts[id.index()].matched(id, subject, &mut budget)
+            }),
+        };
+        turn.spend(room - budget);
+        found
+    }
+
+    /// A message has been to everybody.
+    fn end_of_passage(
+        &mut self,
+        passage: &Passage<'_>,
+        delivered: bool,
+        turn: &mut Turn,
+    ) -> Routed {
+        if !delivered && passage.tells_nobody {
+            return self.tell_nobody_listens(passage, turn);
+        }
+        Routed::new(delivered)
+    }
+
+    /// Tells a requester that nobody listens, on its own plain subscription for the reply.
+    #[cold]
+    pub(super) fn tell_nobody_listens(&mut self, passage: &Passage<'_>, turn: &mut Turn) -> Routed {
+        let id = passage.source.account;
+        let room = turn.room();
+        let mut budget = room;
+        let account = &mut self.accounts[id.index()];
+        let found = account.matched(id, passage.message.reply, &mut budget);
+        turn.spend(room - budget);
+        let stage = match found {
+            Ok(list) if list.plain.len() <= turn.room() => {
+                turn.spend(list.plain.len());
+                tell_publisher(passage, &list.plain);
+                return Routed::Nobody;
+            }
+            Ok(list) => Stage::FindingPublisher(list, 0),
+            Err(builder) => Stage::MatchingReply(Some(builder)),
+        };
+        turn.unfinished = Some(FanOut::new(passage, stage));
+        Routed::Unfinished
+    }
+
+    /// Delivers and forwards until all of the list had its turn, or this turn is over; true = all had it. Always
+    /// gets on.
+    fn deliver_some(
+        &mut self,
+        passage: &Passage<'_>,
+        list: &MatchList,
+        progress: &mut Progress,
+        turn: &mut Turn,
+    ) -> bool {
+        let (message, no_echo) = (&passage.message, passage.source.no_echo);
+        let wants_plain = passage.via.is_none_or(|via| via.plain);
+        let each = delivery_work(message);
+        let plain_count = if wants_plain { list.plain.len() } else { 0 };
+        while progress.plain < plain_count {
+            let part = (turn.room() / each).clamp(1, FAN_OUT_PART);
+            let end = plain_count.min(progress.plain + part);
+            progress.delivered |=
+                self.fan_out(&list.plain[progress.plain..end], message, no_echo, turn);
+            progress.plain = end;
+            if turn.is_over() && end < plain_count {
+                self.remove_expired(turn);
+                return false;
+            }
+        }
+        let is_done = match passage.via {
+            None => self.serve_groups(passage, list, progress, turn),
+            Some(via) => self.serve_named_groups(passage, &via, list, progress, turn),
+        };
+        self.remove_expired(turn);
+        is_done
+    }
+
+    /// Picks a member of each queue group and sends a copy over each link that wants one.
+    fn serve_groups(
+        &mut self,
+        passage: &Passage<'_>,
+        list: &MatchList,
+        progress: &mut Progress,
+        turn: &mut Turn,
+    ) -> bool {
+        while let Some(group) = list.groups.get(progress.group) {
+            if progress.picked_bytes >= PICKED_NAMES_BYTES_MAX
+                && !self.forward_picked(passage, list, progress, turn)
+            {
+                return false;
+            }
+            // At least one group, so that every turn gets on.
+            match self.ask_group(group, false, passage, &mut progress.asked, turn) {
+                Asked::Served => progress.delivered = true,
+                Asked::Picked(link) => {
+                    progress.picks.push((link, progress.group as u32));
+                    progress.picked_bytes += group.name().len() + size_of::<u32>();
+                }
+                Asked::Nobody => {}
+                Asked::Unfinished => return false,
+            }
+            progress.group += 1;
+            if turn.is_over() && progress.group < list.groups.len() {
+                return false;
+            }
+        }
+        self.forward_picked(passage, list, progress, turn)
+    }
+
+    /// Forwards to the links with plain interest, which get their copy once, and to those of picked members, once all
+    /// of them have room: one flush pushes all copies. False = the turn holds what to wait for.
+    fn forward_picked(
+        &mut self,
+        passage: &Passage<'_>,
+        list: &MatchList,
+        progress: &mut Progress,
+        turn: &mut Turn,
+    ) -> bool {
+        let links = if progress.forwarded { &[][..] } else { &list.links[..] };
+        if !links.is_empty() || !progress.picks.is_empty() {
+            if self.tight.get() {
+                let Message { subject, reply, body, .. } = passage.message;
+                let bytes = subject.len() + reply.len() + body.len();
+                turn.congestion = self.congestion_of(list, bytes);
+                if turn.congestion.is_some() {
+                    return false;
+                }
+            }
+            // Of several copies for one link only the last could tell.
+            let is_only = !progress.forwarded && progress.group == list.groups.len();
+            let tells_nobody = passage.tells_nobody && is_only;
+            let source = asking(passage.source, tells_nobody, progress.delivered);
+            self.forward(source, passage, list, links, &progress.picks);
+            turn.spend(links.len() + progress.picks.len());
+            progress.delivered = true;
+        }
+        progress.forwarded = true;
+        progress.picks.clear();
+        progress.picked_bytes = 0;
+        true
+    }
+
+    /// Delivers to one member here of each group that another shard picked one of. A group whose members all
+    /// left meanwhile is looked for once more elsewhere.
+    fn serve_named_groups(
+        &mut self,
+        passage: &Passage<'_>,
+        via: &Via<'_>,
+        list: &MatchList,
+        progress: &mut Progress,
+        turn: &mut Turn,
+    ) -> bool {
+        while let Some(queue) = via.queues.get(progress.group) {
+            let group = list.group(queue);
+            let asked = group.map_or(Asked::Nobody, |group| {
+                self.ask_group(group, true, passage, &mut progress.asked, turn)
+            });
+            match asked {
+                Asked::Served | Asked::Picked(_) => progress.delivered = true,
+                Asked::Nobody => progress.unserved.push(progress.group as u32),
+                Asked::Unfinished => return false,
+            }
+            turn.spend(1);
+            progress.group += 1;
+            if turn.is_over() && progress.group < via.queues.len() {
+                return false;
+            }
+        }
+        self.pass_on_unserved(passage, via, list, progress);
+        true
+    }
+
+    /// Looks for a member elsewhere for each group that has none here, and sends the share of a request that nobody
+    /// got back.
+    fn pass_on_unserved(
+        &mut self,
+        passage: &Passage<'_>,
+        via: &Via<'_>,
+        list: &MatchList,
+        progress: &Progress,
+    ) {
+        // A request that somebody got has its answer.
+        let share = if progress.delivered { 0 } else { passage.source.share };
+        let mut unheard = share;
+        for (index, place) in progress.unserved.iter().enumerate() {
+            let queue = via.queues[*place as usize];
+            let source = passage.source.part(share, index, progress.unserved.len());
+            let passage = Passage { source, ..*passage };
+            if self.redirect(&passage, via, list.group(queue), queue) {
+                unheard -= source.share;
+            }
+        }
+        if unheard > 0 && !passage.message.reply.is_empty() {
+            self.tell_unheard(&via.forward(passage), unheard);
+        }
+    }
+
+    /// Asks the members of a group one after the other, from a random one on, until one takes the message.
+    fn ask_group(
+        &mut self,
+        group: &QueueGroup,
+        local_only: bool,
+        passage: &Passage<'_>,
+        progress: &mut Option<(usize, usize)>,
+        turn: &mut Turn,
+    ) -> Asked {
+        let (message, no_echo) = (&passage.message, passage.source.no_echo);
+        let (start, mut asked) = match progress.take() {
+            Some(before) => before,
+            None => (group.pick(&mut self.random, local_only), 0),
+        };
+        while asked < group.len(local_only) {
+            let member = group.member(start, asked, local_only);
+            turn.spend(1);
+            match member.sink {
+                Sink::Client { .. } | Sink::Internal(_) => {
+                    if self.deliver(member, message, no_echo, turn) {
+                        turn.spend(delivery_work(message) - 1);
+                        return Asked::Served;
+                    }
+                }
+                Sink::Link(link) if !member.is_removed() => return Asked::Picked(link),
+                Sink::Link(_) => {}
+            }
+            asked += 1;
+            if turn.is_over() && asked < group.len(local_only) {
+                *progress = Some((start, asked));
+                return Asked::Unfinished;
+            }
+        }
+        Asked::Nobody
     }
 
     /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection that
@@ -389,6 +807,7 @@ impl Broker {
         turn: &mut Turn,
     ) -> bool {
         let mut delivered = false;
+        turn.spend(subscriptions.len() * delivery_work(message));
         if subscriptions.len() < FanOutFrame::RECEIVERS_MIN || !FanOutFrame::suits(message) {
             for subscription in subscriptions {
                 delivered |= self.deliver(subscription, message, no_echo, turn);
@@ -433,7 +852,8 @@ impl Broker {
         let Sink::Client { outbox, .. } = &subscription.sink else {
             return self.deliver_internal(subscription, message, turn);
         };
-        if withholds(subscription, outbox, message.subject, no_echo) || !turn.push(outbox, 1, push)
+        if withholds(subscription, outbox, message.subject, no_echo, turn)
+            || !turn.push(outbox, push)
         {
             return false;
         }
@@ -443,53 +863,21 @@ impl Broker {
         let delivered = subscription.delivered.get() + 1;
         subscription.delivered.set(delivered);
         if delivered == subscription.max() {
-            subscription.mark_removed();
-            self.expired.push(subscription.clone());
+            self.expire(subscription);
         }
         true
     }
 
-    /// Delivers to one member of a group, or picks the link where one lives. Without `picks` only members
-    /// of this shard are asked.
-    pub(super) fn deliver_to_group<'a>(
-        &mut self,
-        group: &'a QueueGroup,
-        message: &Message<'_>,
-        no_echo: Option<ConnectionId>,
-        turn: &mut Turn,
-        mut picks: Option<&mut Picks<'a>>,
-    ) -> bool {
-        let local_only = picks.is_none();
-        let start = group.pick(&mut self.random, local_only);
-        for offset in 0..group.members.len() {
-            let member = &group.members[(start + offset) % group.members.len()];
-            match member.sink {
-                Sink::Client { .. } | Sink::Internal(_) => {
-                    if self.deliver(member, message, no_echo, turn) {
-                        return true;
-                    }
-                }
-                Sink::Link(link) => {
-                    if let Some(picks) = &mut picks
-                        && !member.is_removed()
-                    {
-                        picks.push((link, group.name()));
-                        return true;
-                    }
-                }
-            }
-        }
-        false
-    }
-
     /// One copy to each link that has plain interest or a picked member.
-    pub(super) fn forward(
+    fn forward(
         &mut self,
         source: Source,
-        message: &Message<'_>,
+        passage: &Passage<'_>,
+        list: &MatchList,
         links: &[LinkId],
-        picks: &Picks<'_>,
+        picks: &Picks,
     ) {
+        let message = passage.message;
         let picked_only = picks.iter().map(|pick| pick.0).filter(|link| !links.contains(link));
         let mut targets: SmallVec<[LinkId; 8]> = SmallVec::from_slice(links);
         for link in picked_only {
@@ -498,19 +886,13 @@ impl Broker {
             }
         }
         for (index, &link) in targets.iter().enumerate() {
+            let picked = picks.iter().filter(|pick| pick.0 == link);
             let queues: SmallVec<[&[u8]; 4]> =
-                picks.iter().filter(|pick| pick.0 == link).map(|pick| pick.1).collect();
-            self.forward_over(
-                link,
-                &Forward {
-                    source: source.part(source.share, index, targets.len()),
-                    message: *message,
-                    plain: links.contains(&link),
-                    hops: 0,
-                    home: None,
-                    queues: &queues,
-                },
-            );
+                picked.map(|pick| list.groups[pick.1 as usize].name()).collect();
+            let source = source.part(source.share, index, targets.len());
+            let plain = links.contains(&link);
+            let forward = Forward { source, message, plain, hops: 0, home: None, queues: &queues };
+            self.forward_over(link, &forward);
         }
     }
 
@@ -534,8 +916,8 @@ impl Broker {
     }
 
     /// Delivers a message that came over a link: to plain subscriptions here and to one member of each
-    /// named group. A group whose members all left meanwhile is looked for once more elsewhere. `same`: its
-    /// subject and account are those of the message before it that came with this cache.
+    /// named group. `same`: its subject and account are those of the message before it that came with this
+    /// cache.
     #[inline]
     pub fn publish_forwarded(
         &mut self,
@@ -544,80 +926,85 @@ impl Broker {
         same: bool,
         cache: &mut RouteCache,
         turn: &mut Turn,
-    ) {
-        let Some(account) = self.accounts.get_mut(forward.source.account.index()) else { return };
-        match same {
-            true => cache.renew_same(account),
-            false => cache.renew(forward.source.account, account, forward.message.subject),
+    ) -> Routed {
+        let id = forward.source.account;
+        let Some(account) = self.accounts.get_mut(id.index()) else { return Routed::Nobody };
+        let found = match same {
+            true => cache.renew_same(account, turn),
+            false => cache.renew(id, account, forward.message.subject, turn),
+        };
+        let passage = || {
+            let Forward { source, message, plain, hops, home, queues } = *forward;
+            let via = Some(Via { from, plain, hops, home, queues });
+            Passage { message, source, connection: None, via, tells_nobody: false }
+        };
+        if let Err(builder) = found {
+            turn.unfinished = Some(FanOut::new(&passage(), Stage::Matching(Some(builder))));
+            return Routed::Unfinished;
         }
-        let Some(list) = cache.list.as_deref() else { return };
+        let Some(list) = &cache.list else { return Routed::Nobody };
+        turn.spend(1);
+        if !forward.queues.is_empty() || !takes_whole(list, &forward.message, turn) {
+            return self.route_in_parts(&passage(), list, turn);
+        }
         let no_echo = forward.source.no_echo;
-        let mut delivered =
-            forward.plain && self.deliver_plain(&forward.message, cache, list, no_echo, turn);
-        let mut unserved = Picks::new();
-        for queue in forward.queues {
-            let group = list.groups.iter().find(|group| group.name() == *queue);
-            let served = group.is_some_and(|group| {
-                self.deliver_to_group(group, &forward.message, no_echo, turn, None)
-            });
-            delivered |= served;
-            if !served {
-                unserved.push((from, queue));
-            }
+        let delivered = forward.plain
+            && !list.plain.is_empty()
+            && self.deliver_plain(&forward.message, cache, list, no_echo, turn);
+        let share = forward.source.share;
+        if !delivered && share > 0 && !forward.message.reply.is_empty() {
+            self.tell_unheard(forward, share);
         }
-        // A request that somebody got has its answer.
-        let mut unheard = if delivered { 0 } else { forward.source.share };
-        let (share, count) = (unheard, unserved.len());
-        for (index, (_, queue)) in unserved.into_iter().enumerate() {
-            let source = forward.source.part(share, index, count);
-            let group = list.groups.iter().find(|group| group.name() == queue);
-            if self.redirect(from, &Forward { source, ..*forward }, group, queue) {
-                unheard -= source.share;
-            }
-        }
-        if unheard > 0 && !forward.message.reply.is_empty() {
-            self.tell_unheard(forward, unheard);
-        }
-        self.remove_expired();
+        self.remove_expired(turn);
+        Routed::new(delivered)
     }
 
     /// Sends a queue message that found no member here to another link that has one; false = there is none.
     #[cold]
     fn redirect(
         &mut self,
-        from: LinkId,
-        forward: &Forward<'_>,
+        passage: &Passage<'_>,
+        via: &Via<'_>,
         group: Option<&QueueGroup>,
         queue: &[u8],
     ) -> bool {
-        let members = group.map_or(&[][..], |group| &group.members);
+        let members = group.map_or(&[][..], QueueGroup::links);
         let others = members.iter().filter_map(|member| match member.sink {
             Sink::Link(link) if !member.is_removed() => Some(link),
             _ => None,
         });
         // Where it came from is the last choice: the members there were passed over for a reason.
-        let target = others.clone().find(|link| *link != from).or_else(|| others.clone().next());
-        let target = target.filter(|_| forward.hops < QUEUE_HOPS_MAX);
-        let Some(link) = target else {
+        let target =
+            others.clone().find(|link| *link != via.from).or_else(|| others.clone().next());
+        let Some(link) = target.filter(|_| via.hops < QUEUE_HOPS_MAX) else {
             self.counters.queue_members_gone += 1;
             return false;
         };
-        let (hops, queues) = (forward.hops + 1, [queue]);
-        self.forward_over(link, &Forward { plain: false, hops, queues: &queues, ..*forward });
+        let (hops, queues) = (via.hops + 1, [queue]);
+        let forward = Forward { plain: false, hops, queues: &queues, ..via.forward(passage) };
+        self.forward_over(link, &forward);
         true
     }
 
-    /// Whether anybody on this server, this shard's links included, would get a message on `subject`.
-    pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
-        let list = Self::matched(&mut self.accounts[account.index()], subject);
-        !(list.plain.is_empty() && list.groups.is_empty() && list.links.is_empty())
+    /// A subscription got the last message that it may have.
+    #[cold]
+    fn expire(&mut self, subscription: &Rc<Subscription>) {
+        subscription.mark_removed();
+        if let Some(client) = subscription.client() {
+            self.clients[client.index()].expired_count += 1;
+        }
+        self.expired.push(subscription.clone());
     }
 
-    /// Ends the fan-out: subscriptions that reached their maximum leave the table now.
+    /// Ends a fan-out, or a part of one: subscriptions that reached their maximum leave the tables as far as this turn
+    /// may, and as other shards have room to be told. The others leave behind.
     #[inline]
-    pub(super) fn remove_expired(&mut self) {
-        while let Some(subscription) = self.expired.pop() {
-            self.forget(&subscription);
+    pub(super) fn remove_expired(&mut self, turn: &mut Turn) {
+        if !self.expired.is_empty() {
+            let room = turn.room();
+            let mut budget = room;
+            self.drop_expired(&mut budget);
+            turn.spend(room - budget);
         }
     }
 }

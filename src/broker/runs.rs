@@ -6,11 +6,11 @@
 use std::rc::Rc;
 
 use crate::base::ids::{AccountId, ConnectionId, LinkId};
-use crate::base::limits::{RUN_MESSAGES_MAX, TURN_DELIVERIES_MAX};
 use crate::broker::Broker;
 use crate::broker::link::{Forward, Source};
+use crate::broker::match_list::MatchList;
 use crate::broker::outbox::{Outbox, Pushed};
-use crate::broker::router::{MatchList, Publisher, RouteCache, Turn, withholds};
+use crate::broker::router::{Publisher, RouteCache, Turn, withholds};
 use crate::broker::subscription::{Sink, Subscription};
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
@@ -18,13 +18,11 @@ use crate::protocol::nats::encode;
 impl Broker {
     /// Messages of a run on the subject of before that may be routed in one go: 1 = each alone.
     #[inline]
-    pub fn run_max(&mut self, account: AccountId, cache: &mut RouteCache, turn: &Turn) -> usize {
-        cache.renew_same(&mut self.accounts[account.index()]);
-        match cache.list.as_deref() {
-            // Where room is scarce it is looked for before each message.
+    pub fn run_max(&self, account: AccountId, cache: &RouteCache, turn: &Turn) -> usize {
+        let account = self.accounts.get(account.index());
+        match account.and_then(|account| cache.current(account)) {
             Some(list) if list.groups.is_empty() && list.takes_runs() && !self.tight.get() => {
-                let left = TURN_DELIVERIES_MAX.saturating_sub(turn.deliveries);
-                (left / list.plain.len().max(1)).clamp(1, RUN_MESSAGES_MAX)
+                turn.run_max(list)
             }
             _ => 1,
         }
@@ -42,11 +40,12 @@ impl Broker {
         debug_assert!(cache.subject == run.subject);
         let Some(list) = cache.list.as_deref() else { return };
         let no_echo = self.no_echo(publisher);
+        turn.spend(run.len() * (1 + list.plain.len()));
         self.deliver_run(run, cache, list, no_echo, turn);
         if !list.links.is_empty() {
             self.forward_run(publisher, no_echo, run, &list.links);
         }
-        self.remove_expired();
+        self.remove_expired(turn);
     }
 
     /// Delivers a run to the plain subscriptions of this shard.
@@ -59,12 +58,7 @@ impl Broker {
         no_echo: Option<ConnectionId>,
         turn: &mut Turn,
     ) {
-        if !list.takes_runs() {
-            for message in run.messages() {
-                self.deliver_plain(&message, cache, list, no_echo, turn);
-            }
-            return;
-        }
+        debug_assert!(list.takes_runs());
         match &list.plain[..] {
             [] => {}
             [subscription] => {
@@ -106,9 +100,7 @@ impl Broker {
             }
             return;
         }
-        if !withholds(subscription, outbox, run.subject, no_echo)
-            && turn.push(outbox, run.len(), push)
-        {
+        if !withholds(subscription, outbox, run.subject, no_echo, turn) && turn.push(outbox, push) {
             subscription.delivered.set(subscription.delivered.get() + run.len() as u64);
         }
     }
@@ -137,21 +129,20 @@ impl Broker {
         }
     }
 
-    /// `publish_forwarded` for a run to plain subscriptions whose subject and account are those of the message before
-    /// it that came with this cache.
+    /// `publish_forwarded` for each message of a run to plain subscriptions, no longer than `run_max` allows, whose
+    /// subject and account are those of the message before it that came with this cache.
     pub fn publish_forwarded_run(
         &mut self,
         source: &Source,
         run: &MessageRun<'_>,
-        cache: &mut RouteCache,
+        cache: &RouteCache,
         turn: &mut Turn,
     ) {
-        let Some(account) = self.accounts.get_mut(source.account.index()) else { return };
         debug_assert!(cache.subject == run.subject);
-        cache.renew_same(account);
         let Some(list) = cache.list.as_deref() else { return };
+        turn.spend(run.len() * (1 + list.plain.len()));
         self.deliver_run(run, cache, list, source.no_echo, turn);
-        self.remove_expired();
+        self.remove_expired(turn);
     }
 }
 

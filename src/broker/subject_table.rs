@@ -14,7 +14,9 @@
 //! Bound. A match does one lookup per distinct shape that fits: at most 2^(n+1) for a subject of n tokens,
 //! and never more than there are wildcard filters, each of which somebody subscribed. Working out a lookup
 //! costs the number of its stars. Nothing is recursive, no filter makes it exponential, and a match
-//! allocates nothing once the scratch list has the length of the longest usual subject.
+//! allocates nothing once the scratch list has the length of the longest usual subject. That may still be
+//! much: a match takes a budget, stops where it is spent, and goes on from there later, whatever was
+//! subscribed or unsubscribed in between. What stays is found once.
 //!
 //! Nothing grows by moving everything: an insert or remove moves a handful of filters, and
 //! memory follows the number of filters down as well as up. Filters and subjects come from peers: tokens are
@@ -39,7 +41,7 @@ use smallvec::SmallVec;
 use crate::protocol::subject;
 use filter_hash::{FilterHasher, split_token};
 use filters::Filters;
-use shapes::{Counted, Shape, Shapes};
+use shapes::{Counted, Pin, Shape, ShapePlace, Shapes};
 
 /// Lookups started together: more than a processor can have under way, few enough to stay in its cache.
 const BATCH_LOOKUP_COUNT: usize = 16;
@@ -49,6 +51,10 @@ const SCRATCH_TOKENS_MAX: usize = 256;
 
 /// Filters from which on a match expects them out of the cache and spends instructions to load them early.
 const EARLY_LOAD_FILTERS_MIN: usize = 20_000;
+
+/// Stars of a shape that cost a match one unit, and bytes of a filter's text: it looks at them one after the other.
+const STARS_PER_UNIT: usize = 16;
+const TEXT_BYTES_PER_UNIT: usize = 64;
 
 /// Tells apart the subscriptions of one filter. It stays the same until its subscription is removed, and
 /// may then be given out again.
@@ -81,11 +87,23 @@ pub struct SubjectTable<V> {
     scratch: Cell<Vec<u64>>,
 }
 
+/// Where a match goes on that has stopped.
+#[derive(Default)]
+pub struct MatchPlace {
+    /// The subject itself was looked up.
+    literal_done: bool,
+    shape: ShapePlace,
+    /// In the list of the filter that comes next.
+    slot: u32,
+    /// Held from the first stop on.
+    pin: Option<Pin>,
+}
+
 /// The one filter of a shape that can match a subject.
 struct Lookup<'a> {
     hash: u32,
     /// `None`: the subject itself, among the literals.
-    shape: Option<&'a Shape>,
+    shape: Option<(ShapePlace, &'a Shape)>,
 }
 
 impl<V> SubjectTable<V> {
@@ -140,38 +158,77 @@ impl<V> SubjectTable<V> {
 
     /// Calls `visit` with the value of every subscription that a published subject matches, once each.
     /// The subject is literal: its `*` and `>` are ordinary tokens. One with an empty token matches nothing.
-    #[inline]
     pub fn for_each_match(&self, literal: &[u8], visit: impl FnMut(&V)) {
+        let is_done =
+            self.match_some(literal, &mut MatchPlace::default(), &mut usize::MAX.clone(), visit);
+        debug_assert!(is_done);
+    }
+
+    /// As `for_each_match`, from a place on and as far as `budget` goes: a unit for each value and each lookup,
+    /// and more for long filters. True at the end; else the same call goes on from where this one stopped. What
+    /// is subscribed in between may be visited.
+    #[inline]
+    pub fn match_some(
+        &self,
+        literal: &[u8],
+        place: &mut MatchPlace,
+        budget: &mut usize,
+        mut visit: impl FnMut(&V),
+    ) -> bool {
         // Taken, not borrowed: `visit` may match again.
         let mut sums = self.scratch.take();
-        self.match_with(literal, &mut sums, visit);
+        let is_done = self.match_with(literal, &mut sums, place, budget, &mut visit);
         if sums.capacity() <= SCRATCH_TOKENS_MAX {
             self.scratch.set(sums);
         }
+        if !is_done && place.pin.is_none() {
+            place.pin = Some(self.shapes.pin());
+        }
+        is_done
     }
 
     /// `sums` is scratch space.
-    fn match_with(&self, literal: &[u8], sums: &mut Vec<u64>, mut visit: impl FnMut(&V)) {
+    fn match_with(
+        &self,
+        literal: &[u8],
+        sums: &mut Vec<u64>,
+        place: &mut MatchPlace,
+        budget: &mut usize,
+        visit: &mut impl FnMut(&V),
+    ) -> bool {
         if !self.hasher.sums(literal, sums) {
-            return;
+            return true;
         }
         let token_count = sums.len() - 1;
         let mut batch: SmallVec<[Lookup<'_>; BATCH_LOOKUP_COUNT]> = SmallVec::new();
-        batch.push(Lookup { hash: self.hasher.literal(sums), shape: None });
-        for Counted { shape, wildcards_sum, .. } in self.shapes.fitting(token_count as u32) {
+        if !place.literal_done {
+            batch.push(Lookup { hash: self.hasher.literal(sums), shape: None });
+        }
+        let fitting = self.shapes.fitting(token_count as u32, place.shape);
+        for (at, Counted { shape, wildcards_sum, .. }) in fitting {
             if batch.len() == BATCH_LOOKUP_COUNT {
-                self.look_up(literal, &batch, &mut visit);
+                if !self.look_up(literal, &batch, place, budget, visit) {
+                    return false;
+                }
                 batch.clear();
             }
             let hash = self.hasher.shaped(shape, *wildcards_sum, sums);
-            batch.push(Lookup { hash, shape: Some(shape) });
+            batch.push(Lookup { hash, shape: Some((at, shape)) });
         }
-        self.look_up(literal, &batch, &mut visit);
+        self.look_up(literal, &batch, place, budget, visit)
     }
 
     /// In a big table every lookup is two trips to memory. The first two loops do nothing but send the
-    /// processor on all of them at once; the third alone would make them one by one.
-    fn look_up(&self, literal: &[u8], batch: &[Lookup<'_>], visit: &mut impl FnMut(&V)) {
+    /// processor on all of them at once; the third alone would make them one by one. False where the budget
+    /// is spent: `place` is then that of the lookup to go on with.
+    fn look_up(
+        &self,
+        literal: &[u8],
+        batch: &[Lookup<'_>],
+        place: &mut MatchPlace,
+        budget: &mut usize,
+        visit: &mut impl FnMut(&V),
+    ) -> bool {
         if self.literals.len() + self.wildcards.len() >= EARLY_LOAD_FILTERS_MIN {
             let buckets = batch.iter().map(|lookup| self.filters(lookup).touch_bucket(lookup.hash));
             black_box(buckets.fold(0, |loaded, bucket| loaded ^ bucket));
@@ -179,12 +236,33 @@ impl<V> SubjectTable<V> {
             black_box(filters.fold(0, |loaded, filter| loaded ^ filter));
         }
         for lookup in batch {
+            if *budget == 0 {
+                return false;
+            }
+            let stars = lookup.shape.map_or(0, |(_, shape)| shape.stars.len());
+            *budget = budget.saturating_sub(1 + stars / STARS_PER_UNIT);
             let is_it = |filter: &[u8]| match lookup.shape {
                 None => filter == literal,
-                Some(shape) => matches_with_shape(filter, shape, literal),
+                Some((_, shape)) => matches_with_shape(filter, shape, literal),
             };
-            self.filters(lookup).values(lookup.hash, is_it).iter().for_each(&mut *visit);
+            if let Some(list) = self.filters(lookup).list(lookup.hash, is_it) {
+                // One value at least, so that every call gets on.
+                *budget = budget.saturating_sub(literal.len() / TEXT_BYTES_PER_UNIT).max(1);
+                if let Some(slot) = list.visit_some(place.slot, budget, visit) {
+                    place.slot = slot;
+                    if let Some((at, _)) = lookup.shape {
+                        place.shape = at;
+                    }
+                    return false;
+                }
+            }
+            place.slot = 0;
+            match lookup.shape {
+                None => place.literal_done = true,
+                Some((at, _)) => place.shape = at.next(),
+            }
         }
+        true
     }
 
     #[inline]

@@ -18,7 +18,9 @@ use crate::base::gate::Gate;
 use crate::base::ids::LoginId;
 use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 use crate::broker::Broker;
+use crate::broker::backlog::Dropped;
 use crate::broker::outbox::ReplyTracker;
+use crate::broker::router::Turn;
 use crate::client::who::log_client;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
@@ -57,7 +59,7 @@ impl LoginWait {
 }
 
 impl ClientSession {
-    /// Handles CONNECT. A second one merges over the first and drops all subscriptions.
+    /// Handles CONNECT. A second one merges over the first; all subscriptions are dropped by then.
     pub(super) fn connected(
         &mut self,
         broker: &mut Broker,
@@ -69,9 +71,6 @@ impl ClientSession {
         if let Err(error) = self.connect.merge(json) {
             log_client!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);
-        }
-        if self.stage == Stage::Connected {
-            broker.unsubscribe_all(self.key);
         }
         self.log_in(broker)?;
         if self.stage == Stage::Connected {
@@ -191,7 +190,11 @@ impl ClientSession {
         let account = auth.id(&identity.account);
         if account != self.account {
             // What was subscribed to before a login belongs to the account it was made in.
-            broker.unsubscribe_all(self.key);
+            let turn = &mut Turn::new(broker.turn_work_max());
+            if !matches!(broker.unsubscribe_all(self.key, turn), Dropped::All) {
+                // A reload logs it in, with more than one turn can drop: it may come again.
+                return Err(CloseReason::ClientClosed);
+            }
             broker.set_account(self.key, account);
             self.account = account;
         }

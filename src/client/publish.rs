@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::session::ClientSession;
 use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
+use crate::base::ids::ConnectionId;
 use crate::broker::Broker;
+use crate::broker::fan_out::Routed;
 use crate::broker::router::{Publisher, RouteCache, Turn};
 use crate::net::session::Wait;
 use crate::protocol::headers;
@@ -39,6 +41,22 @@ enum Tracing {
 }
 
 impl Publishing {
+    /// Begins another turn, with what the last one left of a message. False = that takes all of it.
+    pub(super) fn begin_turn(&mut self, broker: &mut Broker, connection: ConnectionId) -> bool {
+        self.turn.begin(broker.turn_work_max());
+        self.turn.publisher = Some(connection);
+        match self.turn.unfinished.take() {
+            Some(fan_out) => broker.resume(fan_out, &mut self.turn) != Routed::Unfinished,
+            None => true,
+        }
+    }
+
+    /// Ends the turn.
+    pub(super) fn end_turn(&mut self, broker: &mut Broker) {
+        self.route_cache.end_batch();
+        broker.note_turn_work(self.turn.work());
+    }
+
     /// What was decided or matched for the last subject held for another account or other rights.
     pub(super) fn forget_answers(&mut self) {
         self.route_allowed = false;
@@ -300,14 +318,12 @@ impl ClientSession {
         broker: &mut Broker,
         publishing: &mut Publishing,
         message: &Message<'_>,
-        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> bool,
+        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> Routed,
     ) {
         self.ok();
         let publisher = self.publisher();
         let Publishing { route_cache, turn, .. } = publishing;
-        let delivered = publish(broker, &publisher, message, route_cache, turn);
-        if !delivered && self.connect.no_responders && !message.reply.is_empty() {
-            broker.send_no_responders(&publisher, message.subject, message.reply);
-        }
+        // What is left of it is in the turn.
+        let _: Routed = publish(broker, &publisher, message, route_cache, turn);
     }
 }

@@ -9,6 +9,7 @@ use super::session::{ClientSession, Stage};
 use super::who::log_client;
 use crate::auth::authenticator::{ConnectionType, Decision, Identity, Login};
 use crate::auth::state::AuthState;
+use crate::base::limits::SUBSCRIPTIONS_REVIEWED_MAX;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 impl ClientSession {
@@ -169,9 +170,38 @@ impl ClientSession {
             self.refuse_for_the_limit();
             return Some(CloseReason::MaximumSubscriptionsExceeded);
         }
-        let permissions = self.permissions.clone();
-        let removed = handle.borrow_mut().review_subscriptions(self.key, &permissions);
-        for subscription in removed {
+        drop(handle);
+        self.review_subscriptions(true);
+        None
+    }
+
+    /// Whether some of its subscriptions wait to be held against its new rights.
+    pub fn is_under_review(&self) -> bool {
+        !self.detached && self.context.broker.borrow().is_under_review(self.key)
+    }
+
+    /// Goes on with the review of its subscriptions, if that is not done. True if there are more: until then it is not
+    /// read.
+    pub fn go_on_with_review(&mut self) -> bool {
+        if !self.is_under_review() {
+            return false;
+        }
+        let broker = self.context.broker.borrow();
+        // Other shards are told of what goes.
+        let has_room = broker.interest_congestion().is_none();
+        drop(broker);
+        !has_room || self.review_subscriptions(false)
+    }
+
+    /// Drops what it may no longer have of some of its subscriptions, and tells it. True if there are more.
+    fn review_subscriptions(&self, restarts: bool) -> bool {
+        let review = self.context.broker.borrow_mut().review_subscriptions(
+            self.key,
+            &self.permissions,
+            restarts,
+            SUBSCRIPTIONS_REVIEWED_MAX,
+        );
+        for subscription in review.removed {
             let queue = match subscription.queue() {
                 [] => String::new(),
                 queue => format!(" using queue {}", quoted(queue)),
@@ -187,7 +217,7 @@ impl ClientSession {
                 self.credentials_in_words().unwrap_or_else(|| "User \"N/A\"".into())
             );
         }
-        None
+        !review.is_done
     }
 
     /// Closes this client if its account has more connections than it may since a reload. Asked only once all

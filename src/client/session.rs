@@ -20,10 +20,11 @@ use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::PACE_MS_MAX;
+use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
+use crate::broker::backlog::Dropped;
 use crate::broker::outbox::{Outbox, ReplyTracker};
-use crate::broker::router::pace_target;
+use crate::broker::router::{Turn, pace_target};
 use crate::broker::trace::Trace;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
@@ -400,10 +401,48 @@ impl ClientSession {
             && matches!(self.stage, Stage::Fresh | Stage::Connected)
     }
 
+    /// Whether CONNECT ends what there was before: it was said already, or it is about to say in which account.
+    fn begins_anew(&self) -> bool {
+        self.stage == Stage::Connected || self.context.auth.borrow().authenticator.is_required()
+    }
+
+    /// What comes before a command, if anything: interest must be on its way to every shard before anything this
+    /// client does next, and so must its messages before it is told PONG, or anybody hears them. Counts the command's
+    /// work.
+    fn before_command(
+        &self,
+        broker: &mut Broker,
+        turn: &mut Turn,
+        command: Command,
+        input: &[u8],
+    ) -> Option<Step> {
+        let wait = match command {
+            Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
+                turn.spend(SUBSCRIPTION_WORK);
+                broker.interest_congestion().map(Wait::for_room)
+            }
+            Command::Ping => broker.fence().map(Wait::for_room),
+            Command::Publish(publish) => self.lanes_full(broker, &publish.message(input)),
+            Command::Connect { .. } if self.begins_anew() => {
+                match broker.unsubscribe_all(self.key, turn) {
+                    Dropped::All => None,
+                    Dropped::Some => return Some(Step::Again),
+                    Dropped::NoRoom(congestion) => Some(Wait::for_room(congestion)),
+                }
+            }
+            _ => None,
+        };
+        turn.spend(1);
+        wait.map(Step::WaitFor)
+    }
+
     /// What the reader does after the commands of this batch.
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
         let turn = &mut self.publishing.as_mut()?.turn;
+        if let Some(congestion) = turn.congestion.take() {
+            return Some(Wait::for_room(congestion));
+        }
         if let Some((outbox, until)) = pace_target(turn, Instant::now) {
             return Some(Wait::Sent { outbox, until, at_most });
         }
@@ -436,6 +475,9 @@ impl Session for ClientSession {
         if let Some(reason) = self.outbox.close_reason() {
             return Step::Close(reason);
         }
+        if self.go_on_with_review() {
+            return Step::Again;
+        }
         if self.stage == Stage::Refused {
             self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
@@ -457,10 +499,12 @@ impl Session for ClientSession {
             return Step::Close(reason);
         }
         let mut publishing = self.publishing.take().unwrap_or_default();
-        publishing.turn.publisher = Some(self.id);
-        publishing.turn.deliveries = 0;
+        let goes_on = publishing.begin_turn(&mut broker, self.id);
         let mut quick = self.is_quick();
         let step = loop {
+            if !goes_on {
+                break Step::Again;
+            }
             if self.stage == Stage::CheckingPassword {
                 let Some(wait) = &self.login_wait else { break Step::ReadMore };
                 let gate = wait.gate.clone();
@@ -496,23 +540,12 @@ impl Session for ClientSession {
             let parser_before = self.parser;
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
-                    // Interest must be on its way to every shard before anything this client does next, and
-                    // so must its messages before it is told PONG, or anybody hears them.
-                    let wait = match command {
-                        Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
-                            broker.interest_congestion().map(Wait::for_room)
-                        }
-                        Command::Ping => broker.fence().map(Wait::for_room),
-                        Command::Publish(publish) => {
-                            let message = publish.message(bytes);
-                            self.lanes_full(&mut broker, &message)
-                        }
-                        _ => None,
-                    };
-                    if let Some(wait) = wait {
-                        // The command is parsed again when there is room.
+                    if let Some(step) =
+                        self.before_command(&mut broker, &mut publishing.turn, command, bytes)
+                    {
+                        // The command is parsed again after it.
                         self.parser = parser_before;
-                        break Step::WaitFor(wait);
+                        break step;
                     }
                     consumed_total += consumed;
                     if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)
@@ -538,6 +571,7 @@ impl Session for ClientSession {
                 }
             }
         };
+        publishing.end_turn(&mut broker);
         if self.in_messages > 0 {
             self.publishing = Some(publishing);
         }
@@ -626,7 +660,14 @@ impl Session for ClientSession {
             return;
         }
         self.keep_last_subscriptions();
-        self.context.broker.borrow_mut().detach(self.key);
+        let unfinished = self.publishing.as_mut().and_then(|mine| mine.turn.unfinished.take());
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        if let Some(fan_out) = unfinished {
+            broker.adopt(fan_out);
+        }
+        broker.detach(self.key);
+        drop(broker);
         self.give_up_login();
         self.leave_account();
         if matches!(

@@ -60,6 +60,8 @@ use crate::base::limits::{
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
+use crate::broker::fan_out::Routed;
+use crate::broker::link::Forward;
 use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
@@ -102,6 +104,16 @@ impl Peer {
             && outbox.note_paced(self.link, client)
         {
             self.outbound.push_note(Note::Pace { client, paused: true });
+        }
+    }
+}
+
+/// Goes on with a message until it is done.
+fn finish(broker: &mut Broker, turn: &mut Turn) {
+    while let Some(fan_out) = turn.unfinished.take() {
+        turn.begin(broker.turn_work_max());
+        if broker.resume(fan_out, turn) != Routed::Unfinished {
+            return;
         }
     }
 }
@@ -301,11 +313,27 @@ impl Mesh {
                     // Of another shard is the key of one who is passed on: it would name somebody else.
                     publisher = forward.source.publisher.filter(|_| forward.hops == 0);
                 }
-                broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
+                let routed =
+                    broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
+                if routed == Routed::Unfinished {
+                    finish(broker, &mut turn);
+                }
             }
             frame::Part::Run(source, run) => {
                 counters.messages_in += run.len() as u64;
-                broker.publish_forwarded_run(source, &run, &mut route, &mut turn);
+                let run_max = broker.run_max(source.account, &route, &turn);
+                if run_max >= 2 && run_max >= run.len() {
+                    broker.publish_forwarded_run(source, &run, &route, &mut turn);
+                    return;
+                }
+                for message in run.messages() {
+                    let forward = Forward::plain(*source, message);
+                    let routed =
+                        broker.publish_forwarded(peer.link, &forward, true, &mut route, &mut turn);
+                    if routed == Routed::Unfinished {
+                        finish(broker, &mut turn);
+                    }
+                }
             }
         });
         peer.pause(publisher, &mut turn);

@@ -56,7 +56,8 @@ impl TestShard {
             tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
-        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
+        let routed = self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn);
+        routed != Routed::Nobody
     }
 
     /// Turns until there is nothing to do, then sleep; the bell is heard.

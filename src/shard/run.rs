@@ -193,13 +193,14 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     poll_fn(|context| {
         hook.begin_end_of_turn(context);
         shard.recorded.turns.set(shard.recorded.turns.get() + 1);
-        if shard.mesh.end_of_turn() {
+        let worked = shard.broker.borrow_mut().work_off();
+        if shard.mesh.end_of_turn() || worked {
             hook.note_activity();
         }
         if shard.stopped.get() {
             return Poll::Ready(());
         }
-        hook.finish_end_of_turn(|| shard.mesh.has_work());
+        hook.finish_end_of_turn(|| shard.mesh.has_work() || shard.broker.borrow().has_ready_work());
         Poll::Pending
     })
     .await;

@@ -86,12 +86,21 @@ impl Shard {
         spawn(async move {
             shard.subscribe_system_paced().await;
             let mut staying = 0;
+            let mut unfinished = Vec::new();
             let review = |entry: &Entry| {
                 let mut session = entry.session.borrow_mut();
                 session.catch_up_with_reload();
                 staying += usize::from(session.is_staying());
+                if session.is_under_review() {
+                    unfinished.push(entry.session.clone());
+                }
             };
             shard.walk(REVIEWED_PER_TURN_MAX, review).await;
+            for session in unfinished {
+                while session.borrow_mut().go_on_with_review() {
+                    shard.hook.yield_turn().await;
+                }
+            }
             done.give(staying);
         });
     }

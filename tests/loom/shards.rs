@@ -10,6 +10,7 @@ use loom::thread::JoinHandle;
 use midge::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
 use midge::base::limits::CHUNK_BYTES;
 use midge::base::pool::BufferPool;
+use midge::broker::fan_out::Routed;
 use midge::broker::link::{Congestion, InterestChange};
 use midge::broker::outbox::Outbox;
 use midge::broker::router::{Publisher, RouteCache, Turn};
@@ -152,6 +153,7 @@ impl Shard {
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
+            == Routed::Delivered
     }
 
     /// Whatever else it is for, there is something to look at.

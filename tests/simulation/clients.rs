@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use midge::base::limits::TURN_WORK_MAX;
 use midge::mesh::Lanes;
 use midge::protocol::nats::error::CloseReason;
 
@@ -75,10 +76,12 @@ impl Run {
                 returned_slots: random.usize(1..=8),
             },
             pending_bytes_max: if overflows { 6_000 } else { 64 << 20 },
+            // Half of the runs often end a turn in the middle of a message, or of a client's end.
+            turn_work_max: if random.bool() { random.usize(1..60) } else { TURN_WORK_MAX },
         };
         let mut run = Self {
             world: World::new(random.u64(..), &sizes, plant),
-            laws: Laws::new(sizes.shard_count),
+            laws: Laws::new(sizes.shard_count, sizes.turn_work_max < TURN_WORK_MAX),
             clients: Vec::new(),
             inboxes: HashMap::new(),
             depths: HashMap::new(),

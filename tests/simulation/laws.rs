@@ -7,7 +7,8 @@
 //!
 //! A message comes *after* another if it was written when its publisher had been told PONG for the other, or
 //! when anybody had heard it. Nobody hears a message before one that it comes after, on however many shards
-//! they were published.
+//! they were published. Where turns are so short that a message goes to its receivers in parts, only PONG counts:
+//! somebody may hear it, and say so, before others have it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -76,11 +77,13 @@ pub struct Client {
 #[derive(Default)]
 pub struct Laws {
     one_shard: bool,
+    /// Turns are so short that messages go to their receivers in parts.
+    in_parts: bool,
     pub clients: Vec<Client>,
     pub subscriptions: Vec<Subscription>,
     pub messages: Vec<Message>,
     confirmed: Known,
-    /// Messages that were heard by anybody, or whose publisher was told PONG.
+    /// Messages that were heard by anybody, where that counts, or whose publisher was told PONG.
     past: Known,
     /// Messages that a member of a queue group heard too late.
     late_in_queue: Vec<(String, String)>,
@@ -92,8 +95,8 @@ pub struct Laws {
 }
 
 impl Laws {
-    pub fn new(shard_count: usize) -> Self {
-        Self { one_shard: shard_count == 1, ..Self::default() }
+    pub fn new(shard_count: usize, in_parts: bool) -> Self {
+        Self { one_shard: shard_count == 1, in_parts, ..Self::default() }
     }
 
     pub fn subscribed(
@@ -210,7 +213,9 @@ impl Laws {
             }
         }
         heard_after.add_all(&message.after);
-        self.past.add(at);
+        if !self.in_parts {
+            self.past.add(at);
+        }
         self.subscriptions[index].heard.push(at);
         Ok(())
     }

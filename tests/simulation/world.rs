@@ -57,6 +57,8 @@ pub struct ShardSizes {
     pub shard_count: usize,
     pub lanes: Lanes,
     pub pending_bytes_max: usize,
+    /// Work of one turn: small enough that what one turn cannot end is usual.
+    pub turn_work_max: usize,
 }
 
 struct SimulatedShard {
@@ -131,6 +133,8 @@ pub struct Totals {
     pub interest_in: u64,
     pub interest_left: usize,
     pub members_gone: u64,
+    /// The most work one turn did.
+    pub turn_work_max: usize,
 }
 
 impl World {
@@ -173,6 +177,7 @@ impl World {
             .map(|(index, ((ends, park), bell))| {
                 let broker =
                     Rc::new(RefCell::new(Broker::reproducible(seed ^ (index as u64) << 32)));
+                broker.borrow_mut().set_turn_work_max(sizes.turn_work_max);
                 let resumable = Rc::new(Resumable::default());
                 let inbound_waiting = ends.inbound_waiting.clone();
                 let dirty = Rc::new(Cell::new(false));
@@ -389,18 +394,20 @@ impl World {
         }
         let shard = &mut self.shards[index];
         shard.requested = false;
-        let moved = shard.mesh.end_of_turn();
+        let worked = shard.broker.borrow_mut().work_off();
+        let moved = shard.mesh.end_of_turn() || worked;
         for connection in shard.connections.iter().copied() {
             let reader = &mut self.connections[connection].reader;
             if matches!(reader, Reader::Yielded) {
                 *reader = Reader::Ready;
             }
         }
-        if shard.mesh.has_work() {
+        let has_work = || shard.mesh.has_work() || shard.broker.borrow().has_ready_work();
+        if has_work() {
             shard.requested = true;
         } else {
             shard.park.announce();
-            if shard.mesh.has_work() {
+            if has_work() {
                 shard.park.retract();
                 shard.requested = true;
             }
@@ -564,6 +571,7 @@ impl World {
             totals.forwarded += broker.counters.forwarded;
             totals.members_gone += broker.counters.queue_members_gone;
             totals.interest_left += broker.interest_total();
+            totals.turn_work_max = totals.turn_work_max.max(broker.counters.turn_work_max);
             totals.batches_out += lanes.batches_out;
             totals.batches_in += lanes.batches_in;
             totals.messages_in += lanes.messages_in;

@@ -81,9 +81,12 @@ impl Setting {
     fn publish(&mut self, subject: &str, payload: &[u8]) -> bool {
         let publisher =
             Publisher { client: self.client, account: ACCOUNT, echo: true, no_responders: true };
-        let mut turn = Turn { publisher: Some(CONNECTION), ..Turn::default() };
+        let mut turn = Turn::default();
+        turn.publisher = Some(CONNECTION);
         let message = message(subject, payload);
-        self.broker.publish(&publisher, &message, &mut RouteCache::default(), &mut turn)
+        let routed =
+            self.broker.publish(&publisher, &message, &mut RouteCache::default(), &mut turn);
+        routed == Routed::Delivered
     }
 
     fn arrive(&mut self, subject: &str) {
@@ -95,7 +98,8 @@ impl Setting {
         };
         let mut cache = RouteCache::default();
         let mut turn = Turn::default();
-        self.broker.publish_forwarded(self.link, &forward, false, &mut cache, &mut turn);
+        let _: Routed =
+            self.broker.publish_forwarded(self.link, &forward, false, &mut cache, &mut turn);
     }
 
     fn serve(&mut self, filter: &str, reach: Reach) {

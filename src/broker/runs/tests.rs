@@ -6,8 +6,9 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::ClientKey;
-use crate::base::limits::CHUNK_BYTES;
+use crate::base::limits::{CHUNK_BYTES, RUN_MESSAGES_MAX, TURN_WORK_MAX};
 use crate::base::pool::BufferPool;
+use crate::broker::fan_out::Routed;
 use crate::broker::internal::{Mailbox, Reach};
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::message::Tail;
@@ -108,7 +109,8 @@ impl Setting {
 
     /// All there is to see of what happened.
     fn outcome(&mut self, turn: &Turn) -> Vec<String> {
-        let mut seen = vec![format!("{} deliveries", turn.deliveries)];
+        assert!(turn.unfinished.is_none());
+        let mut seen = Vec::new();
         for (key, outbox) in &self.clients {
             let counts = (outbox.out_messages.get(), outbox.out_bytes.get());
             seen.push(format!(
@@ -164,13 +166,13 @@ fn publish_all(setting: &mut Setting, input: &[u8], in_runs: bool) -> (Turn, usi
         let (message, consumed) = repeated_publish(rest, KNOWN, &LIMITS).expect("a plain PUB");
         let Setting { broker, publisher, .. } = setting;
         if at == 0 || !in_runs {
-            broker.publish(publisher, &message, &mut cache, &mut turn);
+            let _: Routed = broker.publish(publisher, &message, &mut cache, &mut turn);
             at += consumed;
             continue;
         }
-        let messages_max = broker.run_max(publisher.account, &mut cache, &turn);
+        let messages_max = broker.run_max(publisher.account, &cache, &turn);
         if messages_max < 2 {
-            broker.publish_again(publisher, &message, &mut cache, &mut turn);
+            let _: Routed = broker.publish_again(publisher, &message, &mut cache, &mut turn);
             at += consumed;
             continue;
         }
@@ -218,13 +220,13 @@ fn what_stands_in_the_way_of_runs() {
         let mut setting = Setting::new(&plan);
         let (mut cache, turn) = (RouteCache::default(), &mut Turn::default());
         let (message, _) = repeated_publish(b"PUB a.b 0\r\n\r\n", KNOWN, &LIMITS).expect("plain");
-        setting.broker.publish(&setting.publisher, &message, &mut cache, turn);
+        let _: Routed = setting.broker.publish(&setting.publisher, &message, &mut cache, turn);
         *turn = Turn::default();
-        let fresh = setting.broker.run_max(AccountId::GLOBAL, &mut cache, turn);
-        turn.deliveries = TURN_DELIVERIES_MAX - 5;
-        (fresh, setting.broker.run_max(AccountId::GLOBAL, &mut cache, turn))
+        let fresh = setting.broker.run_max(AccountId::GLOBAL, &cache, turn);
+        turn.spend(TURN_WORK_MAX - 6);
+        (fresh, setting.broker.run_max(AccountId::GLOBAL, &cache, turn))
     };
-    assert_eq!(run_max(&[], false), (RUN_MESSAGES_MAX, 5));
+    assert_eq!(run_max(&[], false), (RUN_MESSAGES_MAX, 6));
     let two = [wish(1, "", "1"), wish(2, "", "1")];
     assert_eq!(run_max(&two, false), (RUN_MESSAGES_MAX, 2));
     // One client hears each message on both of its subscriptions before the next.

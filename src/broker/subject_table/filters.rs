@@ -136,9 +136,14 @@ impl<V> Filters<V> {
 
     /// The values of the filter with this hash for whose text `is_it` holds.
     #[inline]
-    pub fn values(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> &[V] {
+    pub fn list(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> Option<&SlotList<V>> {
         let bucket = self.bucket(hash);
-        bucket.find(hash, is_it).map_or(&[], |place| bucket.entries[place].list.values())
+        bucket.find(hash, is_it).map(|place| &bucket.entries[place].list)
+    }
+
+    #[cfg(test)]
+    pub fn values(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> &[V] {
+        self.list(hash, is_it).map_or(&[], SlotList::values)
     }
 
     /// Loads what a lookup reads first. The result means nothing; it is there to be waited for.

@@ -3,8 +3,14 @@
 //! A shape is where a filter has its `*`, how many tokens it has, and whether it ends in `>`. There are few
 //! shapes however many filters there are, because people write them: `orders.*.eu` and `orders.*.us` share
 //! one. Given a subject, each shape leaves one text that a matching filter of this shape must have.
+//!
+//! A match may stop at a place and go on later. As long as one is under way no shape changes its place: one
+//! without filters stays where it is, where it matches nothing, and is dropped later, a few with each change.
 
+use std::cell::Cell;
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
+use std::rc::Rc;
 
 use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
@@ -28,10 +34,41 @@ impl Shape {
     }
 }
 
+/// Unused shapes whose room is kept once they are dropped.
+const UNUSED_KEPT_MAX: usize = 64;
+
+/// Shapes without filters that are dropped with each change: more than one can add.
+const DROPPED_PER_CHANGE: usize = 2;
+
 pub struct Shapes {
     /// By ascending token count, none twice, none without a shape.
     groups: Vec<Group>,
     hash_state: SeedableRandomState,
+    /// Matches under way.
+    pins: Rc<Cell<usize>>,
+}
+
+/// Keeps every shape in its place.
+pub struct Pin(Rc<Cell<usize>>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A shape's place among those that fit a subject.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct ShapePlace {
+    token_count: u32,
+    index: u32,
+}
+
+impl ShapePlace {
+    /// The place behind this one.
+    pub fn next(self) -> Self {
+        Self { index: self.index + 1, ..self }
+    }
 }
 
 struct Group {
@@ -46,17 +83,29 @@ struct ShapeSet {
     shapes: Vec<Counted>,
     /// The positions in `shapes`, by shape.
     positions: HashTable<u32>,
+    /// The positions of shapes that lost their last filter and are not dropped yet. Some of them may have
+    /// one again.
+    unused: BinaryHeap<u32>,
 }
 
 pub struct Counted {
     pub shape: Shape,
     pub wildcards_sum: u64,
+    /// 0 for a shape that is to be dropped.
     filter_count: usize,
+    /// It stands in `unused`.
+    is_unused: bool,
 }
 
 impl Shapes {
     pub fn new(hash_state: SeedableRandomState) -> Shapes {
-        Shapes { groups: Vec::new(), hash_state }
+        Shapes { groups: Vec::new(), hash_state, pins: Rc::default() }
+    }
+
+    /// For a match that stops and goes on later.
+    pub fn pin(&self) -> Pin {
+        self.pins.set(self.pins.get() + 1);
+        Pin(self.pins.clone())
     }
 
     /// Counts a filter of this shape in.
@@ -80,6 +129,7 @@ impl Shapes {
             shape: shape.clone(),
             wildcards_sum: wildcards_sum(shape),
             filter_count: 1,
+            is_unused: false,
         });
         let shapes = &set.shapes;
         set.positions.insert_unique(hash(shape), position, |&position| {
@@ -94,11 +144,17 @@ impl Shapes {
         let by_tail = &mut self.groups[group].by_tail;
         let set = &mut by_tail[usize::from(shape.has_tail)];
         let position = set.position(hash(shape), shape).expect("the shape was inserted");
-        set.shapes[position].filter_count -= 1;
-        if set.shapes[position].filter_count > 0 {
+        let counted = &mut set.shapes[position];
+        counted.filter_count -= 1;
+        if counted.filter_count == 0 && !std::mem::replace(&mut counted.is_unused, true) {
+            set.unused.push(position as u32);
+        }
+        if self.pins.get() > 0 {
             return;
         }
-        set.drop_shape(position, hash);
+        for _ in 0..DROPPED_PER_CHANGE {
+            set.drop_unused(hash);
+        }
         if by_tail.iter().all(|set| set.shapes.is_empty()) {
             self.groups.remove(group);
         }
@@ -107,14 +163,24 @@ impl Shapes {
         }
     }
 
-    /// All shapes whose filters can match a subject of that many tokens.
+    /// All shapes whose filters can match a subject of that many tokens, from a place on.
     #[inline]
-    pub fn fitting(&self, token_count: u32) -> impl Iterator<Item = &Counted> {
-        let groups = self.groups.iter().take_while(move |group| group.token_count <= token_count);
-        // A final `>` takes one token at least.
-        let sets =
-            groups.map(move |group| &group.by_tail[usize::from(group.token_count < token_count)]);
-        sets.flat_map(|set| &set.shapes)
+    pub fn fitting(
+        &self,
+        token_count: u32,
+        from: ShapePlace,
+    ) -> impl Iterator<Item = (ShapePlace, &Counted)> {
+        let first = self.groups.partition_point(|group| group.token_count < from.token_count);
+        let groups = &self.groups[first..];
+        let groups = groups.iter().take_while(move |group| group.token_count <= token_count);
+        groups.flat_map(move |group| {
+            // A final `>` takes one token at least.
+            let set = &group.by_tail[usize::from(group.token_count < token_count)];
+            let is_first = group.token_count == from.token_count;
+            let skipped = if is_first { from.index } else { 0 };
+            let place = move |index| ShapePlace { token_count: group.token_count, index };
+            (skipped..).map(place).zip(set.shapes.get(skipped as usize..).unwrap_or(&[]))
+        })
     }
 
     #[cfg(test)]
@@ -125,14 +191,23 @@ impl Shapes {
     #[cfg(test)]
     pub fn check_invariants(&self, expected: &std::collections::HashMap<Shape, usize>) {
         let sets = self.groups.iter().flat_map(|group| &group.by_tail);
-        assert_eq!(sets.map(|set| set.shapes.len()).sum::<usize>(), expected.len());
+        let used = |set: &ShapeSet| {
+            let unused = set.shapes.iter().filter(|counted| counted.filter_count == 0);
+            assert!(unused.clone().all(|counted| counted.is_unused));
+            let noted = set.shapes.iter().filter(|counted| counted.is_unused).count();
+            assert_eq!(noted, set.unused.len());
+            assert_eq!(set.positions.len(), set.shapes.len());
+            set.shapes.len() - unused.count()
+        };
+        assert_eq!(sets.map(used).sum::<usize>(), expected.len());
         for (shape, &filter_count) in expected {
             let group = self.group_of(shape).expect("a shape in use has its group");
             let set = &self.groups[group].by_tail[usize::from(shape.has_tail)];
             let position = set.position(self.hash_state.hash_one(shape), shape);
             assert_eq!(set.shapes[position.unwrap()].filter_count, filter_count);
             let token_count = shape.token_count + u32::from(shape.has_tail);
-            assert_eq!(self.fitting(token_count).filter(|found| found.shape == *shape).count(), 1);
+            let fitting = self.fitting(token_count, ShapePlace::default());
+            assert_eq!(fitting.filter(|(_, found)| found.shape == *shape).count(), 1);
         }
     }
 
@@ -145,6 +220,23 @@ impl ShapeSet {
     fn position(&self, hash: u64, shape: &Shape) -> Option<usize> {
         let is_it = |&position: &u32| self.shapes[position as usize].shape == *shape;
         self.positions.find(hash, is_it).map(|&position| position as usize)
+    }
+
+    /// Drops one of the shapes without filters, if there is any. They go from the last position down: the one
+    /// that takes the place of another is in use.
+    fn drop_unused(&mut self, hash: impl Fn(&Shape) -> u64) {
+        let Some(position) = self.unused.pop() else {
+            // It has grown while a match was under way.
+            if self.unused.capacity() > UNUSED_KEPT_MAX {
+                self.unused = BinaryHeap::new();
+            }
+            return;
+        };
+        let counted = &mut self.shapes[position as usize];
+        counted.is_unused = false;
+        if counted.filter_count == 0 {
+            self.drop_shape(position as usize, hash);
+        }
     }
 
     fn drop_shape(&mut self, position: usize, hash: impl Fn(&Shape) -> u64) {
@@ -183,7 +275,8 @@ mod tests {
     }
 
     fn fitting(shapes: &Shapes, token_count: u32) -> Vec<Shape> {
-        shapes.fitting(token_count).map(|counted| counted.shape.clone()).collect()
+        let fitting = shapes.fitting(token_count, ShapePlace::default());
+        fitting.map(|(_, counted)| counted.shape.clone()).collect()
     }
 
     #[test]
@@ -230,5 +323,48 @@ mod tests {
         }
         live.drain(..).for_each(|each| shapes.remove(&each));
         assert!(shapes.is_empty());
+    }
+
+    #[test]
+    fn while_pinned_every_shape_keeps_its_place_and_none_is_missed() {
+        let mut random = fastrand::Rng::with_seed(6);
+        for round in 0..200 {
+            let mut shapes = Shapes::new(SeedableRandomState::fixed());
+            let all: Vec<Shape> =
+                (0..24).map(|bits| shape(&[bits % 6, 6 + bits / 6], 12, false)).collect();
+            let mut live: Vec<Shape> = all.iter().take(random.usize(1..24)).cloned().collect();
+            live.iter().for_each(|each| shapes.insert(each));
+            let lasting: Vec<Shape> = live.iter().filter(|_| random.bool()).cloned().collect();
+            let pin = shapes.pin();
+            let (mut place, mut seen) = (ShapePlace::default(), Vec::new());
+            loop {
+                let next = shapes.fitting(12, place).next();
+                let Some((found, counted)) = next else { break };
+                seen.push(counted.shape.clone());
+                place = found.next();
+                for _ in 0..random.usize(..4) {
+                    let goes = random.usize(..live.len().max(1));
+                    if live.get(goes).is_some_and(|shape| !lasting.contains(shape)) {
+                        shapes.remove(&live.swap_remove(goes));
+                    } else if let Some(comes) = all.iter().find(|shape| !live.contains(shape)) {
+                        shapes.insert(comes);
+                        live.push(comes.clone());
+                    }
+                }
+            }
+            for shape in &lasting {
+                assert_eq!(seen.iter().filter(|found| *found == shape).count(), 1, "{round}");
+            }
+            drop(pin);
+            let counts = live.iter().cloned().map(|shape| (shape, 1)).collect();
+            shapes.check_invariants(&counts);
+            live.iter().for_each(|each| shapes.remove(each));
+            // Each further change drops what is left of those that went meanwhile.
+            for _ in 0..24 {
+                shapes.insert(&all[0]);
+                shapes.remove(&all[0]);
+            }
+            assert!(shapes.is_empty());
+        }
     }
 }

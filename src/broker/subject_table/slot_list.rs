@@ -91,6 +91,36 @@ impl<V> SlotList<V> {
         u32::from(matches!(self, SlotList::One { .. }))
     }
 
+    /// Visits the values from a slot on, as far as `budget` goes: a unit each. Gives the slot to go on from; None
+    /// at the end. A value that stays in between is visited once, whatever comes and goes.
+    pub fn visit_some(
+        &self,
+        from: u32,
+        budget: &mut usize,
+        visit: &mut impl FnMut(&V),
+    ) -> Option<u32> {
+        let values = self.values();
+        if from == 0 && values.len() <= *budget {
+            *budget -= values.len();
+            values.iter().for_each(visit);
+            return None;
+        }
+        match self {
+            SlotList::One { slot, value } => {
+                let is_left = slot.0 >= from;
+                if is_left && *budget == 0 {
+                    return Some(from);
+                }
+                *budget -= usize::from(is_left);
+                if is_left {
+                    visit(value);
+                }
+                None
+            }
+            SlotList::Many(many) => many.visit_some(from, budget, visit),
+        }
+    }
+
     #[inline]
     pub fn values(&self) -> &[V] {
         match self {
@@ -125,6 +155,20 @@ impl<V> Many<V> {
     fn position(&self, slot: Slot) -> Option<u32> {
         let position = self.pairs.get(slot.0 as usize)?.position_of;
         ((position as usize) < self.values.len()).then_some(position)
+    }
+
+    /// By slots, free ones included: a value keeps its slot, but not its position.
+    fn visit_some(&self, from: u32, budget: &mut usize, visit: &mut impl FnMut(&V)) -> Option<u32> {
+        for (slot, pair) in (from..).zip(self.pairs.get(from as usize..).unwrap_or(&[])) {
+            if *budget == 0 {
+                return Some(slot);
+            }
+            *budget -= 1;
+            if let Some(value) = self.values.get(pair.position_of as usize) {
+                visit(value);
+            }
+        }
+        None
     }
 
     fn remove(&mut self, slot: Slot) -> Option<V> {

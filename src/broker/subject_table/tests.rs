@@ -228,7 +228,7 @@ fn thousands_of_tokens_neither_recurse_nor_explode() {
 
 /// Lookups for the shapes that fit a subject of so many tokens.
 fn lookup_count(table: &SubjectTable<u32>, token_count: usize) -> usize {
-    table.shapes.fitting(token_count as u32).count()
+    table.shapes.fitting(token_count as u32, ShapePlace::default()).count()
 }
 
 #[test]
@@ -290,6 +290,119 @@ fn many_filters_come_and_go_in_any_order() {
     assert!(table.is_empty());
     assert_eq!(table.literals.len() + table.wildcards.len(), 0);
     assert!(table.shapes.is_empty());
+}
+
+/// Matches `literal` with this budget at a time, `between` after each part, and gives the most values visited
+/// in one part.
+fn match_in_parts<V>(
+    table: &mut SubjectTable<V>,
+    literal: &[u8],
+    budget: usize,
+    mut visit: impl FnMut(&V),
+    mut between: impl FnMut(&mut SubjectTable<V>),
+) -> usize {
+    let (mut place, mut visited_max) = (MatchPlace::default(), 0);
+    loop {
+        let mut visited = 0;
+        let is_done = table.match_some(literal, &mut place, &mut budget.clone(), |value| {
+            visited += 1;
+            visit(value);
+        });
+        visited_max = visited_max.max(visited);
+        if is_done {
+            return visited_max;
+        }
+        between(table);
+    }
+}
+
+#[test]
+fn a_match_in_parts_finds_what_stays_once_whatever_comes_and_goes() {
+    let mut random = fastrand::Rng::with_seed(8);
+    let tokens = ["a", "b", "*"];
+    for _ in 0..400 {
+        let mut table = SubjectTable::new(random.u64(..));
+        let mut live: Vec<(String, Slot, u32)> = Vec::new();
+        let filter = |random: &mut fastrand::Rng| {
+            let count = random.usize(1..4);
+            let tail = random.usize(..4) == 0;
+            let tokens = (0..count).map(|_| tokens[random.usize(..3)]);
+            let tokens: Vec<&str> = tokens.chain(tail.then_some(">")).collect();
+            tokens.join(".")
+        };
+        let mut number = 0;
+        let mut insert = |table: &mut SubjectTable<u32>, random: &mut fastrand::Rng| {
+            let filter = filter(random);
+            number += 1;
+            (filter.clone(), table.insert(filter.as_bytes(), number), number)
+        };
+        for _ in 0..random.usize(1..80) {
+            live.push(insert(&mut table, &mut random));
+        }
+        let lasting: Vec<u32> = live.iter().map(|each| each.2).filter(|_| random.bool()).collect();
+        let literal = ["a.b.a", "a.b", "b"][random.usize(..3)];
+        let before = matches(&table, literal.as_bytes());
+        let budget = random.usize(1..6);
+        let mut found: Vec<u32> = Vec::new();
+        match_in_parts(
+            &mut table,
+            literal.as_bytes(),
+            budget,
+            |value| found.push(*value),
+            |table| {
+                for _ in 0..random.usize(..5) {
+                    let goes = random.usize(..live.len().max(1));
+                    if random.bool() && live.get(goes).is_some_and(|it| !lasting.contains(&it.2)) {
+                        let (filter, slot, value) = live.swap_remove(goes);
+                        assert_eq!(table.remove(filter.as_bytes(), slot), Some(value));
+                    } else if live.len() < 200 {
+                        live.push(insert(table, &mut random));
+                    }
+                }
+                table.check_invariants();
+            },
+        );
+        found.sort_unstable();
+        let twice = found.windows(2).find(|pair| pair[0] == pair[1]);
+        assert_eq!(twice, None, "a value was found twice");
+        let owed = before.iter().filter(|value| lasting.contains(value));
+        assert!(owed.clone().all(|value| found.contains(value)), "{before:?} {found:?}");
+    }
+}
+
+#[test]
+fn a_part_of_a_match_looks_at_no_more_than_its_budget() {
+    let mut table = SubjectTable::new(0);
+    for value in 0..5_000 {
+        table.insert(b"a.b", value);
+        table.insert(b"a.*", value);
+    }
+    let mut found = 0;
+    let visited_max = match_in_parts(&mut table, b"a.b", 100, |_| found += 1, |_| {});
+    assert!(found == 10_000 && visited_max <= 100, "{found}, {visited_max} at a time");
+
+    // All shapes of twelve tokens, and each costs a lookup.
+    let mut table = SubjectTable::new(0);
+    for mix in 1..1_u32 << 12 {
+        let tokens = (0..12).map(|bit| if mix >> bit & 1 == 1 { "*." } else { "a." });
+        table.insert(format!("{}x", tokens.collect::<String>()).as_bytes(), mix);
+    }
+    let subject = format!("{}y", "a.".repeat(12));
+    let mut parts = 1;
+    match_in_parts(&mut table, subject.as_bytes(), 64, |_| {}, |_| parts += 1);
+    assert!(parts >= 64, "{parts}");
+
+    // Long filters cost their stars.
+    let mut table = SubjectTable::new(0);
+    let subject = vec!["a"; 2_000].join(".");
+    for value in 0..64 {
+        let mut tokens = vec!["*"; 2_000];
+        tokens[value] = "a";
+        table.insert(tokens.join(".").as_bytes(), value as u32);
+    }
+    let (mut found, mut parts) = (0, 1);
+    match_in_parts(&mut table, subject.as_bytes(), 512, |_| found += 1, |_| parts += 1);
+    assert!(found == 64 && parts >= 64 * 2_000 / STARS_PER_UNIT / 512, "{found} in {parts}");
 }
 
 impl<V> SubjectTable<V> {

@@ -1,0 +1,224 @@
+//! What the broker does behind: work that no connection's turn is for, a part at a time at the end of each turn of
+//! its shard.
+//!
+//! - Messages that go to many, of services of the server and of clients that are gone: one after the other.
+//! - Subscriptions of clients that are gone, and those that reached their maximum. Other shards are told, so they
+//!   wait for room on the interest lanes: what is staged there stays short.
+//! - What long matched lists held.
+//!
+//! Subscriptions that wait here get no further message: their connection is closed, or they are marked as removed.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use hashbrown::hash_table;
+
+use super::Broker;
+use super::fan_out::{FanOut, Routed};
+use super::link::Congestion;
+use super::router::Turn;
+use super::subscription::Subscription;
+use crate::base::ids::ClientKey;
+use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
+
+/// Parts of a turn: each kind of work gets one.
+const KINDS: usize = 4;
+
+/// See the module's words.
+pub(super) struct Backlog {
+    fan_outs: VecDeque<Box<FanOut>>,
+    fan_out_bytes: usize,
+    /// What the first of them waits for: another shard has no room for it.
+    fan_out_waits: Option<Congestion>,
+    /// Clients that are gone and have subscriptions left.
+    leaving: VecDeque<ClientKey>,
+    /// What clients that go may still do in this turn of the shard themselves.
+    turn_left: usize,
+}
+
+impl Backlog {
+    pub fn new(turn_work_max: usize) -> Self {
+        Self {
+            fan_outs: VecDeque::new(),
+            fan_out_bytes: 0,
+            fan_out_waits: None,
+            leaving: VecDeque::new(),
+            turn_left: turn_work_max,
+        }
+    }
+
+    pub fn has_fan_outs(&self) -> bool {
+        !self.fan_outs.is_empty()
+    }
+
+    fn has_ready_fan_outs(&self) -> bool {
+        let waits = self.fan_out_waits.as_ref();
+        self.has_fan_outs() && waits.is_none_or(|waits| waits.gate.value() >= waits.until)
+    }
+
+    pub fn has_room(&self, fan_out: &FanOut) -> bool {
+        self.fan_out_bytes + fan_out.bytes() <= WAITING_FAN_OUT_BYTES_MAX
+    }
+
+    pub fn push_fan_out(&mut self, fan_out: Box<FanOut>) {
+        self.fan_out_bytes += fan_out.bytes();
+        self.fan_outs.push_back(fan_out);
+    }
+}
+
+/// How far the subscriptions of a client are dropped.
+pub enum Dropped {
+    All,
+    /// The turn is over.
+    Some,
+    /// Other shards must be told, and there is no room for it.
+    NoRoom(Congestion),
+}
+
+/// Subscriptions on their way out.
+pub(super) type Leaving = Box<hash_table::IntoIter<Rc<Subscription>>>;
+
+impl Broker {
+    /// Takes over a message whose publisher is gone before everybody had it.
+    pub fn adopt(&mut self, mut fan_out: Box<FanOut>) {
+        fan_out.orphan();
+        self.backlog.push_fan_out(fan_out);
+    }
+
+    /// Does a part of what is to be done behind. False if there was nothing to do.
+    pub fn work_off(&mut self) -> bool {
+        self.backlog.turn_left = self.turn_work_max;
+        if !self.has_ready_work() {
+            return false;
+        }
+        let part = (self.turn_work_max / KINDS).max(1);
+        let mut turn = Turn::new(part);
+        self.go_on_with_fan_outs(&mut turn);
+        let mut work = turn.work();
+        for kind in [Self::drop_leaving, Self::drop_expired, Self::drop_leftovers] {
+            let mut budget = part;
+            kind(self, &mut budget);
+            work += part - budget;
+        }
+        self.note_turn_work(work);
+        true
+    }
+
+    /// Whether there is work to do now.
+    pub fn has_ready_work(&self) -> bool {
+        let waits_for_room = !self.backlog.leaving.is_empty() || !self.expired.is_empty();
+        self.backlog.has_ready_fan_outs()
+            || !self.shared.leftovers.is_empty()
+            || (waits_for_room && self.interest_congestion().is_none())
+    }
+
+    fn go_on_with_fan_outs(&mut self, turn: &mut Turn) {
+        if !self.backlog.has_ready_fan_outs() {
+            return;
+        }
+        while let Some(fan_out) = self.backlog.fan_outs.pop_front() {
+            let bytes = fan_out.bytes();
+            turn.publisher = fan_out.connection();
+            match self.resume(fan_out, turn) {
+                Routed::Delivered | Routed::Nobody => self.backlog.fan_out_bytes -= bytes,
+                Routed::Unfinished => {
+                    let left = turn.unfinished.take().expect("an unfinished message is left");
+                    self.backlog.fan_outs.push_front(left);
+                    self.backlog.fan_out_waits = turn.congestion.take();
+                    return;
+                }
+            }
+            if turn.is_over() {
+                return;
+            }
+        }
+    }
+
+    fn drop_leaving(&mut self, budget: &mut usize) {
+        while let Some(client) = self.backlog.leaving.pop_front() {
+            match self.drop_some(client, budget) {
+                Dropped::All => self.remove_client(client),
+                Dropped::Some => return self.backlog.leaving.push_back(client),
+                Dropped::NoRoom(_) => return self.backlog.leaving.push_front(client),
+            }
+        }
+    }
+
+    /// Takes subscriptions that reached their maximum out of everything that knows them.
+    pub(super) fn drop_expired(&mut self, budget: &mut usize) {
+        while *budget > 0 && !self.expired.is_empty() {
+            if self.interest_congestion().is_some() {
+                return;
+            }
+            let Some(subscription) = self.expired.pop() else { return };
+            self.forget(&subscription);
+            *budget = budget.saturating_sub(SUBSCRIPTION_WORK);
+        }
+    }
+
+    fn drop_leftovers(&mut self, budget: &mut usize) {
+        self.shared.leftovers.drop_some(budget);
+    }
+
+    /// Drops subscriptions of a client for so much work: all that it has when this begins. Nothing may be
+    /// subscribed for it before all are gone.
+    pub(super) fn drop_some(&mut self, client: ClientKey, budget: &mut usize) -> Dropped {
+        let state = &mut self.clients[client.index()];
+        let account = state.account;
+        if state.leaving.is_none() {
+            if state.subscriptions.is_empty() {
+                return Dropped::All;
+            }
+            let all = std::mem::take(&mut state.subscriptions);
+            state.expired_count = 0;
+            state.review = None;
+            state.leaving = Some(Box::new(all.into_iter()));
+        }
+        loop {
+            if *budget == 0 {
+                return Dropped::Some;
+            }
+            if let Some(congestion) = self.interest_congestion() {
+                return Dropped::NoRoom(congestion);
+            }
+            let leaving = &mut self.clients[client.index()].leaving;
+            let Some(subscription) = leaving.as_mut().and_then(|leaving| leaving.next()) else {
+                *leaving = None;
+                return Dropped::All;
+            };
+            self.remove_from_table(account, &subscription);
+            self.count_interest(account, &subscription, false);
+            *budget = budget.saturating_sub(SUBSCRIPTION_WORK);
+        }
+    }
+
+    /// Drops every subscription of a client before its second CONNECT, as far as its turn may. What is left is for
+    /// the next call; until then it may not do anything else.
+    pub fn unsubscribe_all(&mut self, client: ClientKey, turn: &mut Turn) -> Dropped {
+        let room = turn.room();
+        let mut budget = room;
+        let dropped = self.drop_some(client, &mut budget);
+        turn.spend(room - budget);
+        dropped
+    }
+
+    /// Removes a client and all its subscriptions: at once where they are few, else behind.
+    pub fn detach(&mut self, client: ClientKey) {
+        if let Some(pace) = &self.clients[client.index()].pace {
+            pace.resumed.open_for_good();
+        }
+        let left = self.backlog.turn_left;
+        let mut budget = left;
+        match self.drop_some(client, &mut budget) {
+            Dropped::All => self.remove_client(client),
+            Dropped::Some | Dropped::NoRoom(_) => self.backlog.leaving.push_back(client),
+        }
+        self.backlog.turn_left = budget;
+        self.note_turn_work(left - budget);
+    }
+
+    fn remove_client(&mut self, client: ClientKey) {
+        let state = self.clients.remove(client.index());
+        debug_assert!(state.subscriptions.is_empty() && state.leaving.is_none());
+    }
+}

@@ -1,0 +1,463 @@
+//! Messages to many in parts: the same to everybody as in one piece, and no turn that does more than its share.
+
+use std::future::Future;
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+use crate::auth::permissions::{Permissions, SubscribeRight};
+use crate::base::ids::{AccountId, ClientKey};
+use crate::base::limits::{CHUNK_BYTES, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE};
+use crate::base::pool::BufferPool;
+use crate::broker::Broker;
+use crate::broker::internal::Published;
+use crate::broker::outbox::Outbox;
+use crate::broker::router::{Publisher, RouteCache, Turn};
+use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
+
+const ACCOUNT: AccountId = AccountId::GLOBAL;
+
+struct Setting {
+    broker: Broker,
+    clients: Vec<(ClientKey, Rc<Outbox>)>,
+    cache: RouteCache,
+    turn: Turn,
+}
+
+impl Setting {
+    /// The first client is the publisher.
+    fn new(client_count: u64, turn_work_max: usize) -> Self {
+        let mut broker = Broker::reproducible(4);
+        broker.set_turn_work_max(turn_work_max);
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+        let clients = (5..5 + client_count)
+            .map(|number| {
+                let id = ConnectionId(number);
+                let outbox = Rc::new(Outbox::new(id, pool.clone(), 64 << 20));
+                (broker.attach(ACCOUNT, outbox.clone()), outbox)
+            })
+            .collect();
+        Self { broker, clients, cache: RouteCache::default(), turn: Turn::new(turn_work_max) }
+    }
+
+    fn subscribe(&mut self, client: usize, filter: &str, queue: &str, sid: &str) {
+        let (key, [filter, queue, sid]) =
+            (self.clients[client].0, [filter, queue, sid].map(str::as_bytes));
+        self.broker.subscribe(key, filter, queue, sid, None);
+    }
+
+    fn begin_turn(&mut self) {
+        self.broker.note_turn_work(self.turn.work());
+        self.turn.begin(self.broker.turn_work_max());
+    }
+
+    /// Publishes as the first client; what one turn of it came to.
+    fn publish(&mut self, subject: &str, reply: &str, echo: bool) -> Routed {
+        let message = Message {
+            subject: subject.as_bytes(),
+            reply: reply.as_bytes(),
+            headers: b"",
+            body: b"hi",
+            header_size_text: b"",
+            size_text: b"2",
+            tail: b"",
+        };
+        let publisher = Publisher {
+            client: self.clients[0].0,
+            account: ACCOUNT,
+            echo,
+            no_responders: !reply.is_empty(),
+        };
+        self.begin_turn();
+        self.broker.publish(&publisher, &message, &mut self.cache, &mut self.turn)
+    }
+
+    /// Takes turns until the message is done, with `between` before each; how many it took.
+    fn finish(&mut self, mut between: impl FnMut(&mut Self)) -> usize {
+        let mut turns = 0;
+        while let Some(fan_out) = self.turn.unfinished.take() {
+            between(self);
+            self.begin_turn();
+            let _: Routed = self.broker.resume(fan_out, &mut self.turn);
+            turns += 1;
+        }
+        self.begin_turn();
+        turns
+    }
+
+    fn heard(&self, client: usize) -> String {
+        let outbox = &self.clients[client].1;
+        let mut bytes = Vec::new();
+        while let Poll::Ready(Some(chunk)) =
+            std::pin::pin!(outbox.next_chunk()).poll(&mut Context::from_waker(Waker::noop()))
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+        String::from_utf8(bytes).expect("payloads are text")
+    }
+
+    /// No turn did more than it may: what it may begin as one piece comes on top.
+    fn assert_short_turns(&self) {
+        let done = self.broker.counters.turn_work_max;
+        assert!(done <= TURN_WORK_MAX + TURN_WORK_MAX / WHOLE_WORK_SHARE, "{done} in one turn");
+        assert!(done > TURN_WORK_MAX / 2, "{done} in one turn is not worth the while");
+    }
+}
+
+fn denied(subject: &str) -> crate::auth::permissions::DeliveryFilter {
+    let deny = SubjectPermissionOptions { allow: None, deny: Some(vec![subject.into()]) };
+    let options = PermissionOptions { subscribe: Some(deny), ..PermissionOptions::default() };
+    let permissions = Permissions::compile(&options, false).expect("a subject");
+    match permissions.may_subscribe(b">", None) {
+        SubscribeRight::AllowedWithDeliveryFilter(filter) => filter,
+        _ => panic!("the filter reaches what is denied"),
+    }
+}
+
+#[test]
+fn a_message_in_parts_does_to_everybody_what_it_does_in_one_piece() {
+    let mut random = fastrand::Rng::with_seed(12);
+    let mut in_parts = 0;
+    for _ in 0..500 {
+        let client_count = random.u64(1..6);
+        let wishes: Vec<(usize, &str, &str, u64, bool)> = (0..random.usize(0..40))
+            .map(|_| {
+                let client = random.usize(..client_count as usize);
+                let filter = ["a.b", "a.*", ">", "*.b", "a.c"][random.usize(..5)];
+                // One member each: with more the pick is random.
+                let max = if random.usize(..4) == 0 { random.u64(1..4) } else { 0 };
+                (client, filter, "", max, random.usize(..6) == 0)
+            })
+            .collect();
+        let echo = random.bool();
+        let run = |turn_work_max: usize| {
+            let mut setting = Setting::new(client_count, turn_work_max);
+            for (number, (client, filter, queue, max, denies)) in wishes.iter().enumerate() {
+                let (key, sid) = (setting.clients[*client].0, number.to_string());
+                let queue = if number % 7 == 0 { format!("q{number}") } else { (*queue).into() };
+                let deny = denies.then(|| denied("a.b"));
+                let broker = &mut setting.broker;
+                broker.subscribe(key, filter.as_bytes(), queue.as_bytes(), sid.as_bytes(), deny);
+                if *max > 0 {
+                    broker.unsubscribe(key, sid.as_bytes(), *max);
+                }
+            }
+            let mut turns = 0;
+            for subject in ["a.b", "a.b", "c.b", "a.b", "a.d", "a.b"] {
+                let _: Routed = setting.publish(subject, "", echo);
+                turns += setting.finish(|_| {});
+            }
+            while setting.broker.work_off() {}
+            let heard: Vec<String> = (0..client_count as usize)
+                .map(|client| {
+                    let count = setting.broker.subscription_count(setting.clients[client].0);
+                    format!("{count} left, {}", sorted(&setting.heard(client)))
+                })
+                .collect();
+            (heard, turns)
+        };
+        let (expected, turns) = run(TURN_WORK_MAX);
+        assert_eq!(turns, 0);
+        let (found, turns) = run(random.usize(1..12));
+        assert_eq!(found, expected, "{wishes:?}");
+        in_parts += usize::from(turns > 0);
+    }
+    assert!(in_parts > 300, "{in_parts}");
+}
+
+/// The messages of each subscription in their order: which subscription comes first is open.
+fn sorted(heard: &str) -> String {
+    let mut lines: Vec<&str> = heard.split_inclusive("hi\r\n").collect();
+    lines.sort_by_key(|line| line.split(' ').nth(2).map(str::to_owned));
+    lines.concat()
+}
+
+#[test]
+fn a_message_to_many_queue_groups_of_its_own_publisher_takes_short_turns() {
+    let mut setting = Setting::new(1, TURN_WORK_MAX);
+    for number in 0..60_000 {
+        setting.subscribe(0, "own", &format!("q{number}"), &number.to_string());
+    }
+    for _ in 0..2 {
+        assert_eq!(setting.publish("own", "", false), Routed::Unfinished);
+        assert!(setting.finish(|_| {}) >= 2);
+    }
+    assert_eq!(setting.heard(0), "");
+    setting.assert_short_turns();
+    // And with one group of as many members.
+    let mut setting = Setting::new(1, TURN_WORK_MAX);
+    for number in 0..60_000 {
+        setting.subscribe(0, "own", "q", &number.to_string());
+    }
+    assert_eq!(setting.publish("own", "", false), Routed::Unfinished);
+    setting.finish(|_| {});
+    assert_eq!(setting.heard(0), "");
+    setting.assert_short_turns();
+}
+
+#[test]
+fn subscriptions_that_may_not_have_a_message_count_too() {
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for number in 0..30_000 {
+        let key = setting.clients[1].0;
+        let sid = number.to_string();
+        setting.broker.subscribe(key, b">", b"", sid.as_bytes(), Some(denied("secret")));
+    }
+    assert_eq!(setting.publish("secret", "", true), Routed::Unfinished);
+    setting.finish(|_| {});
+    assert_eq!(setting.heard(1), "");
+    setting.assert_short_turns();
+}
+
+#[test]
+fn a_large_message_to_some_takes_as_many_turns_as_a_small_one_to_many() {
+    let mut setting = Setting::new(60, TURN_WORK_MAX);
+    for client in 1..60 {
+        setting.subscribe(client, "large", "", "1");
+    }
+    let body = vec![b'x'; 1 << 20];
+    let message = Message {
+        subject: b"large",
+        reply: b"",
+        headers: b"",
+        body: &body,
+        header_size_text: b"",
+        size_text: b"1048576",
+        tail: b"",
+    };
+    let publisher = Publisher {
+        client: setting.clients[0].0,
+        account: ACCOUNT,
+        echo: true,
+        no_responders: false,
+    };
+    let routed =
+        setting.broker.publish(&publisher, &message, &mut setting.cache, &mut setting.turn);
+    assert_eq!(routed, Routed::Unfinished);
+    assert!(setting.finish(|_| {}) >= 3);
+    for client in 1..60 {
+        assert_eq!(setting.clients[client].1.out_messages.get(), 1);
+    }
+    setting.assert_short_turns();
+}
+
+#[test]
+fn a_subject_that_many_long_filters_fit_is_matched_in_short_turns() {
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    let subject = vec!["a"; 500].join(".");
+    for number in 0..3_000 {
+        let mut tokens = vec!["*"; 500];
+        tokens[number % 500] = "a";
+        tokens[number / 500 * 80] = "a";
+        setting.subscribe(1, &tokens.join("."), "", &number.to_string());
+    }
+    assert_eq!(setting.publish(&subject, "", true), Routed::Unfinished);
+    assert!(setting.finish(|_| {}) >= 3);
+    assert_eq!(setting.clients[1].1.out_messages.get(), 3_000);
+    setting.assert_short_turns();
+}
+
+#[test]
+fn who_leaves_meanwhile_is_skipped_and_who_comes_is_too_late() {
+    let mut setting = Setting::new(401, 40);
+    for client in 1..401 {
+        setting.subscribe(client, "news", "", "1");
+    }
+    // The whole list is found before anybody has the message.
+    assert_eq!(setting.publish("news", "", true), Routed::Unfinished);
+    setting.finish(|setting| {
+        let began = setting.clients.iter().any(|(_, outbox)| outbox.out_messages.get() > 0);
+        if !began {
+            return;
+        }
+        for client in 1..401 {
+            let (key, outbox) = &setting.clients[client];
+            if outbox.out_messages.get() == 0 && client % 2 == 0 {
+                setting.broker.unsubscribe(*key, b"1", 0);
+                setting.broker.subscribe(*key, b"news", b"", b"2", None);
+            }
+        }
+    });
+    let heard: Vec<String> = (1..401).map(|client| setting.heard(client)).collect();
+    let message = "MSG news 1 2\r\nhi\r\n";
+    assert!(heard.iter().all(|heard| heard.is_empty() || heard == message));
+    let skipped = heard.iter().filter(|heard| heard.is_empty()).count();
+    assert!((100..=200).contains(&skipped), "{skipped}");
+    assert!(heard.iter().step_by(2).all(|heard| heard == message), "those that stayed");
+}
+
+#[test]
+fn a_maximum_counts_in_every_part() {
+    let mut setting = Setting::new(2, 16);
+    for number in 0..200 {
+        setting.subscribe(1, "news", "", &number.to_string());
+        let key = setting.clients[1].0;
+        setting.broker.unsubscribe(key, number.to_string().as_bytes(), 2);
+    }
+    for left in [200, 0, 0] {
+        let _: Routed = setting.publish("news", "", true);
+        setting.finish(|_| {});
+        while setting.broker.work_off() {}
+        assert_eq!(setting.broker.subscription_count(setting.clients[1].0), left);
+    }
+    assert_eq!(setting.clients[1].1.out_messages.get(), 400);
+}
+
+#[test]
+fn a_request_that_nobody_takes_is_answered_after_its_last_part() {
+    let mut setting = Setting::new(2, 10);
+    for number in 0..100 {
+        setting.subscribe(0, "ask", &format!("q{number}"), &format!("q{number}"));
+        setting.subscribe(1, "inbox.*", "", &number.to_string());
+    }
+    setting.subscribe(0, "inbox.*", "", "mine");
+    assert_eq!(setting.publish("ask", "inbox.1", false), Routed::Unfinished);
+    assert!(setting.finish(|setting| assert_eq!(setting.heard(0), "")) > 10);
+    let heard = setting.heard(0);
+    assert!(heard.starts_with("HMSG inbox.1 mine") && heard.contains("503"), "{heard}");
+    assert_eq!(setting.heard(1), "");
+}
+
+#[test]
+fn what_a_publisher_leaves_behind_is_delivered_all_the_same() {
+    let mut setting = Setting::new(101, 20);
+    for client in 1..101 {
+        setting.subscribe(client, "last.words", "", "1");
+    }
+    assert_eq!(setting.publish("last.words", "", true), Routed::Unfinished);
+    let fan_out = setting.turn.unfinished.take().expect("it is unfinished");
+    setting.broker.adopt(fan_out);
+    setting.broker.detach(setting.clients[0].0);
+    while setting.broker.work_off() {}
+    assert!((1..101).all(|client| setting.heard(client) == "MSG last.words 1 2\r\nhi\r\n"));
+}
+
+#[test]
+fn messages_of_the_server_to_many_keep_their_order() {
+    let mut setting = Setting::new(101, 20);
+    for client in 1..101 {
+        setting.subscribe(client, "many", "", "1");
+    }
+    setting.subscribe(1, "one", "", "2");
+    let message = |subject: &'static str| Message {
+        subject: subject.as_bytes(),
+        reply: b"",
+        headers: b"",
+        body: b"hi",
+        header_size_text: b"",
+        size_text: b"2",
+        tail: b"",
+    };
+    for subject in ["many", "one", "many"] {
+        let published = setting.broker.publish_internal(ACCOUNT, &message(subject));
+        assert_eq!(published, Published::Delivered);
+    }
+    while setting.broker.work_off() {}
+    let expected = "MSG many 1 2\r\nhi\r\nMSG one 2 2\r\nhi\r\nMSG many 1 2\r\nhi\r\n";
+    assert_eq!(setting.heard(1), expected);
+    // What waits is bounded.
+    let body = vec![b'x'; 1 << 20];
+    let large = Message { body: &body, size_text: b"1048576", ..message("many") };
+    let published = [(); 6].map(|()| setting.broker.publish_internal(ACCOUNT, &large));
+    assert_eq!(published[0], Published::Delivered);
+    assert_eq!(published[5], Published::Congested);
+    while setting.broker.work_off() {}
+    let received = published.iter().filter(|what| **what == Published::Delivered).count() as u64;
+    assert_eq!(setting.clients[100].1.out_messages.get(), 2 + received);
+}
+
+#[test]
+fn the_end_of_a_client_with_many_subscriptions_takes_short_turns() {
+    const COUNT: usize = 50_000;
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for client in 0..2 {
+        for number in 0..COUNT {
+            setting.subscribe(client, &format!("s.{number}.*"), "", &number.to_string());
+        }
+    }
+    // A second CONNECT: nothing of its own, all in its turns.
+    let mut turns = 0;
+    loop {
+        setting.begin_turn();
+        let dropped = setting.broker.unsubscribe_all(setting.clients[0].0, &mut setting.turn);
+        if matches!(dropped, crate::broker::backlog::Dropped::All) {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns >= COUNT * SUBSCRIPTION_WORK / (TURN_WORK_MAX * 2), "{turns}");
+    assert_eq!(setting.broker.subscription_count(setting.clients[0].0), 0);
+    setting.subscribe(0, "again", "", "1");
+    // An end: the rest goes behind.
+    setting.broker.detach(setting.clients[1].0);
+    let mut turns = 0;
+    while setting.broker.work_off() {
+        turns += 1;
+    }
+    assert!(turns >= COUNT * SUBSCRIPTION_WORK / (TURN_WORK_MAX * 2), "{turns}");
+    assert_eq!(setting.broker.table_total(), 1);
+    setting.assert_short_turns();
+}
+
+#[test]
+fn long_lists_are_dropped_a_part_at_a_time() {
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for number in 0..40_000 {
+        setting.subscribe(1, "many", "", &number.to_string());
+    }
+    let _: Routed = setting.publish("many", "", true);
+    setting.finish(|_| {});
+    // Another subscription makes the list a thing of the past.
+    setting.subscribe(1, "many", "", "one more");
+    let _: Routed = setting.publish("other", "", true);
+    let mut turns = 0;
+    while setting.broker.work_off() {
+        turns += 1;
+    }
+    assert!(turns >= 40_000 / TURN_WORK_MAX, "{turns}");
+    setting.assert_short_turns();
+}
+
+#[test]
+fn a_review_looks_at_every_subscription_whatever_comes_and_goes() {
+    let mut random = fastrand::Rng::with_seed(14);
+    for _ in 0..60 {
+        let mut setting = Setting::new(1, TURN_WORK_MAX);
+        let key = setting.clients[0].0;
+        let before = random.usize(1..300);
+        for number in 0..before {
+            let filter = if number % 3 == 0 { "denied" } else { "open" };
+            setting.subscribe(0, filter, "", &number.to_string());
+        }
+        let deny = SubjectPermissionOptions { allow: None, deny: Some(vec!["denied".into()]) };
+        let options = PermissionOptions { subscribe: Some(deny), ..PermissionOptions::default() };
+        let permissions = Permissions::compile(&options, false).expect("a subject");
+        let at_most = random.usize(1..40);
+        let (mut restarts, mut removed, mut next) = (true, 0, before);
+        loop {
+            let restarts = std::mem::take(&mut restarts);
+            let review = setting.broker.review_subscriptions(key, &permissions, restarts, at_most);
+            assert!(review.removed.len() <= at_most);
+            removed += review.removed.len();
+            if review.is_done {
+                break;
+            }
+            // It goes on subscribing by its new permissions, and its table grows.
+            for _ in 0..random.usize(..4).min(1000_usize.saturating_sub(next)) {
+                setting.subscribe(0, "open", "", &next.to_string());
+                next += 1;
+            }
+            if random.bool() {
+                let sid = random.usize(..before).to_string();
+                let had = setting.broker.subscription_count(key);
+                setting.broker.unsubscribe(key, sid.as_bytes(), 0);
+                let gone = had - setting.broker.subscription_count(key);
+                removed += usize::from(gone > 0 && sid.parse::<usize>().unwrap() % 3 == 0);
+            }
+        }
+        assert_eq!(removed, before.div_ceil(3));
+        setting.broker.walk_subscriptions(key, 0, &mut usize::MAX.clone(), |subscription| {
+            assert_eq!(subscription.filter(), b"open");
+            true
+        });
+    }
+}

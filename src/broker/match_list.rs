@@ -1,0 +1,287 @@
+//! Everybody a subject reaches, and how that is found out: a part at a time where it is much.
+//!
+//! A list never changes. Who holds one has its receivers fixed; those who left meanwhile are marked as removed.
+//! A list of many is not dropped at once either: what it held goes to `Leftovers`, which the broker drops a
+//! part at a time.
+
+use std::cell::{OnceCell, RefCell};
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use hashbrown::{HashSet, HashTable};
+use smallvec::SmallVec;
+
+use crate::base::ids::{AccountId, LinkId};
+use crate::base::limits::{DROPPED_AT_ONCE_MAX, PICKED_NAMES_BYTES_MAX, RUN_RECEIVERS_MAX};
+use crate::broker::AccountState;
+use crate::broker::queue_group::QueueGroup;
+use crate::broker::subject_table::MatchPlace;
+use crate::broker::subscription::{Sink, Subscription};
+
+/// Groups of a list from which on they are found by hash.
+const INDEXED_GROUPS_MIN: usize = 16;
+
+/// Everybody a subject reaches.
+pub struct MatchList {
+    pub plain: Vec<Rc<Subscription>>,
+    pub groups: Vec<QueueGroup>,
+    /// Links with plain interest, each once.
+    pub links: SmallVec<[LinkId; 4]>,
+    /// Those, and links with members of groups.
+    reach: SmallVec<[LinkId; 4]>,
+    /// Bytes of the names of groups with members behind links.
+    linked_names_bytes: usize,
+    /// Places in `groups` by name; none while they are few.
+    by_name: Option<Box<NameIndex>>,
+    /// Plain subscriptions and members of groups, links included.
+    size: usize,
+    /// Whether no connection has two of the plain subscriptions, once somebody asked.
+    apart: OnceCell<bool>,
+    leftovers: Rc<Leftovers>,
+}
+
+#[derive(Default)]
+struct NameIndex {
+    places: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
+}
+
+impl MatchList {
+    fn new(leftovers: Rc<Leftovers>) -> Self {
+        Self {
+            plain: Vec::new(),
+            groups: Vec::new(),
+            links: SmallVec::new(),
+            reach: SmallVec::new(),
+            linked_names_bytes: 0,
+            by_name: None,
+            size: 0,
+            apart: OnceCell::new(),
+            leftovers,
+        }
+    }
+
+    /// Subscriptions that a message to everybody on this shard looks at, at most.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Links that a message to everybody may go over.
+    pub fn reach(&self) -> &[LinkId] {
+        &self.reach
+    }
+
+    /// Bytes of queue names that may go over a link with one copy of a message.
+    pub fn names_bytes(&self) -> usize {
+        self.linked_names_bytes.min(PICKED_NAMES_BYTES_MAX)
+    }
+
+    /// Bytes it takes, what it shares with others left out.
+    pub fn bytes(&self) -> usize {
+        let members = self.size - self.plain.len();
+        let index = self.by_name.as_ref().map_or(0, |index| index.places.allocation_size());
+        size_of::<Self>()
+            + self.plain.capacity() * size_of::<Rc<Subscription>>()
+            + self.groups.capacity() * size_of::<QueueGroup>()
+            // A vector has room for up to twice its members.
+            + members * 2 * size_of::<Rc<Subscription>>()
+            + index
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &[u8]) -> Option<&QueueGroup> {
+        self.group_place(name).map(|place| &self.groups[place])
+    }
+
+    fn group_place(&self, name: &[u8]) -> Option<usize> {
+        match &self.by_name {
+            None => self.groups.iter().position(|group| group.name() == name),
+            Some(index) => {
+                let is_it = |&place: &u32| self.groups[place as usize].name() == name;
+                let found = index.places.find(index.hasher.hash_one(name), is_it);
+                found.map(|&place| place as usize)
+            }
+        }
+    }
+
+    /// Whether a run may go to one subscription after the other. Not to two of one connection, which is to hear
+    /// each message on both before the next, as from nats-server; not to services of the server; and to many
+    /// receivers it is no use.
+    #[inline]
+    pub(super) fn takes_runs(&self) -> bool {
+        match &self.plain[..] {
+            [] => true,
+            [subscription] => matches!(subscription.sink, Sink::Client { .. }),
+            many => *self.apart.get_or_init(|| are_apart(many)),
+        }
+    }
+
+    fn add(&mut self, subscription: &Rc<Subscription>) {
+        let queue = subscription.queue();
+        if let Sink::Link(link) = subscription.sink {
+            self.linked_names_bytes += queue.len() + size_of::<u32>();
+            if !self.reach.contains(&link) {
+                self.reach.push(link);
+            }
+        }
+        if !queue.is_empty() {
+            self.size += 1;
+            match self.group_place(queue) {
+                Some(place) => self.groups[place].push(subscription.clone()),
+                None => self.add_group(subscription.clone()),
+            }
+        } else if let Sink::Link(link) = subscription.sink {
+            if !self.links.contains(&link) {
+                self.links.push(link);
+            }
+        } else {
+            self.size += 1;
+            self.plain.push(subscription.clone());
+        }
+    }
+
+    fn add_group(&mut self, first: Rc<Subscription>) {
+        self.groups.push(QueueGroup::new(first));
+        if self.groups.len() < INDEXED_GROUPS_MIN {
+            return;
+        }
+        let groups = &self.groups;
+        let index = self.by_name.get_or_insert_default();
+        let NameIndex { places, hasher } = &mut **index;
+        let hash = |&place: &u32| hasher.hash_one(groups[place as usize].name());
+        for place in places.len() as u32..groups.len() as u32 {
+            places.insert_unique(hash(&place), place, hash);
+        }
+    }
+}
+
+#[cold]
+fn are_apart(subscriptions: &[Rc<Subscription>]) -> bool {
+    let mut seen = HashSet::new();
+    subscriptions.len() <= RUN_RECEIVERS_MAX
+        && subscriptions
+            .iter()
+            .all(|subscription| subscription.client().is_some_and(|client| seen.insert(client)))
+}
+
+impl Drop for MatchList {
+    fn drop(&mut self) {
+        if self.size > DROPPED_AT_ONCE_MAX {
+            let plain = std::mem::take(&mut self.plain);
+            let groups = std::mem::take(&mut self.groups);
+            self.leftovers.keep(plain, groups);
+        }
+    }
+}
+
+/// What lists of many held, to be dropped a part at a time.
+#[derive(Default)]
+pub struct Leftovers {
+    plain: RefCell<Vec<Vec<Rc<Subscription>>>>,
+    groups: RefCell<Vec<Vec<QueueGroup>>>,
+}
+
+impl Leftovers {
+    fn keep(&self, plain: Vec<Rc<Subscription>>, groups: Vec<QueueGroup>) {
+        if !plain.is_empty() {
+            self.plain.borrow_mut().push(plain);
+        }
+        if !groups.is_empty() {
+            self.groups.borrow_mut().push(groups);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.plain.borrow().is_empty() && self.groups.borrow().is_empty()
+    }
+
+    /// Drops so many of them at most, and a group's few members with it.
+    pub fn drop_some(&self, budget: &mut usize) {
+        let (mut lists, mut groups) = (self.plain.borrow_mut(), self.groups.borrow_mut());
+        while *budget > 0 {
+            if let Some(list) = lists.last_mut() {
+                let kept = list.len().saturating_sub(*budget);
+                *budget -= list.len() - kept;
+                list.truncate(kept);
+                if kept == 0 {
+                    lists.pop();
+                }
+            } else if let Some(list) = groups.last_mut() {
+                *budget -= 1;
+                match list.pop() {
+                    Some(group) => lists.push(group.into_members()),
+                    None => drop(groups.pop()),
+                }
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+/// A list that is being made.
+pub struct ListBuilder {
+    account: AccountId,
+    subject: Box<[u8]>,
+    /// Of the table when it was begun.
+    generation: u64,
+    place: MatchPlace,
+    list: MatchList,
+}
+
+impl AccountState {
+    /// The list of a subject, from the cache or the table, if no more than `budget` is needed for it; else what
+    /// there is of it.
+    pub(super) fn matched(
+        &mut self,
+        account: AccountId,
+        subject: &[u8],
+        budget: &mut usize,
+    ) -> Result<Rc<MatchList>, Box<ListBuilder>> {
+        self.counts.matches += 1;
+        if let Some(list) = self.cache.get(subject) {
+            self.counts.cache_hits += 1;
+            return Ok(list.clone());
+        }
+        let mut list = MatchList::new(self.leftovers.clone());
+        let mut place = MatchPlace::default();
+        let is_done = self.table.match_some(subject, &mut place, budget, |found| list.add(found));
+        if is_done {
+            return Ok(self.keep(subject, list));
+        }
+        let generation = self.table.generation();
+        Err(Box::new(ListBuilder { account, subject: subject.into(), generation, place, list }))
+    }
+
+    fn keep(&mut self, subject: &[u8], list: MatchList) -> Rc<MatchList> {
+        let bytes = list.bytes();
+        let list = Rc::new(list);
+        self.cache.insert(subject, list.clone(), bytes);
+        list
+    }
+}
+
+impl ListBuilder {
+    pub(super) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Goes on for `budget` at most.
+    pub(super) fn go_on(
+        mut self: Box<Self>,
+        account: &mut AccountState,
+        budget: &mut usize,
+    ) -> Result<Rc<MatchList>, Box<ListBuilder>> {
+        let Self { subject, place, list, .. } = &mut *self;
+        if !account.table.match_some(subject, place, budget, |found| list.add(found)) {
+            return Err(self);
+        }
+        let Self { subject, generation, list, .. } = *self;
+        // What came or went meanwhile may be in the list or not: good for one message, not for the next.
+        match generation == account.table.generation() {
+            true => Ok(account.keep(&subject, list)),
+            false => Ok(Rc::new(list)),
+        }
+    }
+}
