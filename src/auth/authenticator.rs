@@ -26,14 +26,14 @@ mod build;
 
 pub use build::{AuthError, Surroundings};
 
-/// What CONNECT says about who is there; what is absent is empty.
+/// The credentials in CONNECT; what is absent is empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials<'a> {
     pub user: &'a str,
     pub password: Given<'a>,
     pub token: Given<'a>,
     pub nkey: &'a str,
-    /// Of the nonce, by the nkey.
+    /// Signature of the nonce, by the nkey.
     pub signature: &'a str,
     /// `account` of CONNECT, which nobody may send.
     pub account: &'a str,
@@ -59,12 +59,12 @@ impl Credentials<'_> {
     }
 }
 
-/// What the server knows of a connection by itself.
+/// Facts about a connection that the server knows by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
     /// The nonce in this connection's INFO; empty when none was sent.
     pub nonce: &'a [u8],
-    /// Of the verified certificate that the client showed.
+    /// Names in the verified certificate that the client showed.
     pub certificate: Option<&'a CertificateNames>,
     pub connection_type: ConnectionType,
 }
@@ -81,7 +81,7 @@ pub enum ConnectionType {
     InProcess,
 }
 
-/// Which connection types a user may use.
+/// The connection types that a user may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConnectionTypes {
     /// One bit per type; none = all.
@@ -123,7 +123,7 @@ pub struct Identity {
     proof: Option<Secret>,
 }
 
-/// What to do about a CONNECT.
+/// The answer to a CONNECT.
 #[derive(Debug)]
 pub enum Decision {
     Accepted(Identity),
@@ -262,7 +262,7 @@ impl Authenticator {
         &self.accounts
     }
 
-    /// Whether a client has to log in; if not, any verb may come before CONNECT.
+    /// True when a client has to log in; if not, any verb may come before CONNECT.
     pub fn is_required(&self) -> bool {
         self.required
     }
@@ -272,12 +272,12 @@ impl Authenticator {
         self.required && matches!(self.no_auth_user, None | Some(NoAuthUser::Implied))
     }
 
-    /// Whether a verb other than CONNECT may log a client in as `no_auth_user`.
+    /// True when a verb other than CONNECT may log a client in as `no_auth_user`.
     pub fn has_no_auth_user(&self) -> bool {
         self.no_auth_user.is_some()
     }
 
-    /// Whether INFO needs a nonce.
+    /// True when INFO needs a nonce.
     pub fn needs_nonce(&self) -> bool {
         !self.nkey_users.is_empty()
     }

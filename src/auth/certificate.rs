@@ -1,4 +1,4 @@
-//! What a certificate says of its owner and of itself, read by `x509-parser`.
+//! Facts that a certificate states of its owner and of itself, read by `x509-parser`.
 //!
 //! Names are asked of certificates that TLS has already verified, or of our own; nothing here is a check.
 //! Whatever is not as expected gives no names.
@@ -11,7 +11,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
-/// What a certificate calls its owner.
+/// The names a certificate has for its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     pub emails: Vec<String>,
@@ -68,7 +68,7 @@ pub fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     rest.is_empty().then_some(certificate)
 }
 
-/// What a certificate calls its owner in the first place. None when the bytes are no X.509 certificate.
+/// The certificate's own subject. None when the bytes are no X.509 certificate.
 pub fn subject(der: &[u8]) -> Option<Vec<Vec<Attribute>>> {
     attributes(parse(der)?.subject())
 }

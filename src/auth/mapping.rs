@@ -49,7 +49,7 @@ struct Destination {
     weight_end: u8,
 }
 
-/// What became of a subject.
+/// The outcome of mapping a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapped {
     /// No rule matched.
@@ -224,10 +224,10 @@ fn identity_of(source: &str) -> String {
 /// A mapping that was refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MappingError {
-    /// Where the file defines it; empty when it does not come from a file.
+    /// Its place in the file; empty when it does not come from a file.
     pub place: Place,
     pub source: String,
-    /// Where it was to go, when the file names no weights.
+    /// Its destination, when the file names no weights.
     pub destination: Option<String>,
     pub reason: Reason,
 }
@@ -235,7 +235,7 @@ pub struct MappingError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     BadSource,
-    /// What is wrong with a function, or with a destination.
+    /// A fault of a function, or of a destination.
     Transform(TransformError),
     Duplicate(String),
     Weight,

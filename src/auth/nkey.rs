@@ -49,7 +49,8 @@ impl UserKey {
         Ok(Self { key })
     }
 
-    /// Whether `signature`, in base64url without padding or in plain base64, signs the bytes of `nonce`.
+    /// True when `signature`, in base64url without padding or in plain base64, signs the bytes of
+    /// `nonce`.
     pub fn verifies(&self, nonce: &[u8], signature: &str) -> bool {
         if nonce.is_empty() || !SIGNATURE_LENGTHS.contains(&signature.len()) {
             return false;

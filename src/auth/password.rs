@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use crate::base::constant_time;
 use crate::config::auth_options::Secret;
 
-/// Whether a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
+/// True when a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
 pub fn is_bcrypt(stored: &str) -> bool {
     matches!(
         stored.as_bytes(),
@@ -17,7 +17,7 @@ pub fn is_bcrypt(stored: &str) -> bool {
     )
 }
 
-/// Whether two plain secrets are the same. Time depends on the length of `given` alone.
+/// True when two plain secrets are the same. Time depends on the length of `given` alone.
 pub fn secrets_equal(stored: &str, given: &str) -> bool {
     constant_time::equal(stored.as_bytes(), given.as_bytes())
 }
@@ -31,7 +31,7 @@ pub struct PasswordJob {
     waiter: Option<Weak<()>>,
 }
 
-/// What a `PasswordJob` found.
+/// The result of a `PasswordJob`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordOutcome {
     pub matches: bool,
@@ -48,7 +48,7 @@ impl PasswordJob {
         self
     }
 
-    /// Whether somebody still waits for the outcome.
+    /// True while somebody waits for the outcome.
     pub fn is_wanted(&self) -> bool {
         self.waiter.as_ref().is_none_or(|waiter| waiter.strong_count() > 0)
     }

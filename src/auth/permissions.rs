@@ -33,7 +33,7 @@ const JETSTREAM_PREFIX: &[u8] = b"$JS.";
 /// Prefix of the replication groups' traffic.
 const REPLICATION_PREFIX: &[u8] = b"$NRG.";
 
-/// Which rule an operation broke; the wire texts are `protocol::nats::error`'s.
+/// The rule that an operation broke; the wire texts are `protocol::nats::error`'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     Publish,
@@ -42,8 +42,8 @@ pub enum Violation {
     SubscriptionWithQueue,
 }
 
-/// What the lists say about publishing to a subject. Depends on the subject alone, so a session may keep
-/// the answer for the last subject it saw.
+/// The lists' verdict on publishing to a subject. Depends on the subject alone, so a session may
+/// keep the answer for the last subject it saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishRight {
     Allowed,
@@ -52,7 +52,7 @@ pub enum PublishRight {
     Denied,
 }
 
-/// What the lists say about a subscription.
+/// The lists' verdict on a subscription.
 #[derive(Clone, Debug)]
 pub enum SubscribeRight {
     Allowed,
@@ -68,7 +68,7 @@ pub struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
-    /// Whether a message with this subject must be withheld.
+    /// True when a message with this subject must be withheld.
     pub fn denies(&self, subject: &[u8]) -> bool {
         self.denied.matches(subject)
     }
@@ -96,7 +96,7 @@ pub struct Permissions {
     responses: Option<ResponseRule>,
     /// The user is in the system account.
     system_account: bool,
-    /// What this was compiled from, for those who ask what they may do.
+    /// The options this was compiled from, for those who ask what they may do.
     options: Option<Arc<PermissionOptions>>,
 }
 
@@ -152,7 +152,7 @@ impl Permissions {
         })
     }
 
-    /// What the configuration says; None = nothing.
+    /// The permissions in the configuration; None = none.
     pub fn options(&self) -> Option<&Arc<PermissionOptions>> {
         self.options.as_ref()
     }
@@ -168,7 +168,7 @@ impl Permissions {
         self.responses
     }
 
-    /// Whether `subject`, after account mapping, may be published to.
+    /// Decides if `subject`, after account mapping, may be published to.
     #[inline]
     pub fn may_publish(&self, subject: &[u8]) -> PublishRight {
         if matches!(subject.first(), Some(b'_' | b'$')) && self.is_reserved_subject(subject) {
@@ -200,7 +200,7 @@ impl Permissions {
     /// used up.
     ///
     /// # Errors
-    /// What to tell the client; the message is dropped and the connection stays open.
+    /// The complaint to the client; the message is dropped and the connection stays open.
     #[inline]
     pub fn check_publish(
         &self,
@@ -235,8 +235,8 @@ impl Permissions {
         }
     }
 
-    /// Whether `filter` may be subscribed to, in `queue` if that is given. Whether the filter is valid is
-    /// checked later: a bad one that no list refuses is `Invalid Subject`.
+    /// Decides if `filter` may be subscribed to, in `queue` if that is given. Whether the filter is
+    /// valid is checked later: a bad one that no list refuses is `Invalid Subject`.
     pub fn may_subscribe(&self, filter: &[u8], queue: Option<&[u8]>) -> SubscribeRight {
         let allowed = queue != Some(SYSTEM_QUEUE_GROUP)
             && self.subscribe_allow.as_ref().is_none_or(|rules| rules.allow(filter, queue))
@@ -316,8 +316,8 @@ impl SubscribeRules {
 }
 
 impl QueueRule {
-    /// Whether the entry's queue part stands for `queue`. Queue names are opaque, so `v1.*` names itself
-    /// first and only then every `v1.x`.
+    /// True when the entry's queue part stands for `queue`. Queue names are opaque, so `v1.*` names
+    /// itself first and only then every `v1.x`.
     fn names(&self, queue: &[u8]) -> bool {
         if queue == self.queue.as_ref() {
             return true;
@@ -355,7 +355,7 @@ impl From<&ResponsePermissionOptions> for ResponseRule {
     }
 }
 
-/// Whether a client may not use `reply` as a reply subject.
+/// True when a client may not use `reply` as a reply subject.
 #[inline]
 pub fn is_reserved_reply(reply: &[u8]) -> bool {
     match reply.first() {

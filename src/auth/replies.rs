@@ -62,7 +62,7 @@ impl ReplyTable {
         self.replies.insert(key, Tracked { serial, delivered_at: now, answer_count: 0 });
     }
 
-    /// Whether an answer to `subject` is allowed now; it is counted.
+    /// True when an answer to `subject` is allowed now; it is counted.
     pub fn use_up(&mut self, subject: &[u8], rule: ResponseRule, now: Instant) -> bool {
         self.expire(rule, now);
         let Some(tracked) = self.replies.get_mut(subject) else { return false };

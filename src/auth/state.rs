@@ -28,7 +28,7 @@ impl AuthState {
     /// clients who stay keep their subscriptions.
     ///
     /// # Errors
-    /// What an operator has to change.
+    /// The text says what an operator has to change.
     pub fn build(options: &Options, previous: Option<&Self>) -> Result<Self, AuthError> {
         let verify_and_map = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
         let surroundings = Surroundings { verify_and_map, cluster_name: None };

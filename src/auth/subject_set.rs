@@ -69,13 +69,13 @@ impl SubjectSet {
         fresh_index
     }
 
-    /// Whether some pattern matches the literal `subject`. A subject with an empty token matches nothing;
-    /// tokens `*` and `>` of a literal subject are tokens like any other.
+    /// True when some pattern matches the literal `subject`. A subject with an empty token matches
+    /// nothing; tokens `*` and `>` of a literal subject are tokens like any other.
     pub fn matches(&self, subject: &[u8]) -> bool {
         !has_empty_token(subject) && self.walk::<false>(0, subject)
     }
 
-    /// Whether some one pattern matches everything that `filter` can match.
+    /// True when some one pattern matches everything that `filter` can match.
     pub fn covers(&self, filter: &[u8]) -> bool {
         !has_empty_token(filter) && self.walk::<true>(0, filter)
     }
@@ -109,7 +109,8 @@ impl SubjectSet {
     }
 }
 
-/// Whether a subject has an empty token: such a subject is accepted on the wire but matches nothing.
+/// True when a subject has an empty token: such a subject is accepted on the wire but matches
+/// nothing.
 pub fn has_empty_token(subject: &[u8]) -> bool {
     // Counts from the byte after the last dot; the end of the subject ends a token too.
     let mut token_start = 0;

@@ -109,7 +109,7 @@ impl DistinguishedName {
         (!relative_names.is_empty()).then_some(Self { relative_names })
     }
 
-    /// Whether both have the same parts, in whatever order.
+    /// True when both have the same parts, in whatever order.
     fn same_parts(&self, other: &Self) -> bool {
         if self.relative_names.len() != other.relative_names.len() {
             return false;
@@ -162,7 +162,7 @@ impl Part {
     }
 }
 
-/// What stands for the characters behind a backslash.
+/// The byte that the characters behind a backslash stand for.
 fn read_escape(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
     let first = bytes.next()?;
     if b" \"#+,;<=>\\".contains(&first) {
@@ -324,7 +324,7 @@ fn escape(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Of an attribute type's name.
+    /// The object identifier of an attribute type's name.
     fn oid_of(name: &str) -> Option<&'static str> {
         if name == "DC" {
             return Some(DOMAIN_COMPONENT);
@@ -356,7 +356,7 @@ mod tests {
         CertificateNames { subject: subject(text), ..CertificateNames::default() }
     }
 
-    /// What Go 1.26 printed for certificates with these subjects.
+    /// The output of Go 1.26 for certificates with these subjects.
     #[test]
     fn subjects_are_spelled_as_go_does_for_monitoring() {
         for (stored, spelled) in [

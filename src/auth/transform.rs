@@ -18,8 +18,8 @@ pub struct Transform {
     tail_from: Option<usize>,
 }
 
-/// What one destination token becomes. Indexes are 0-based positions in the subject's tokens and lie
-/// within every subject that the source matches.
+/// The outcome for one destination token. Indexes are 0-based positions in the subject's tokens and
+/// lie within every subject that the source matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(Box<[u8]>),
@@ -298,7 +298,7 @@ impl<'a> Function<'a> {
     }
 }
 
-/// Whether `name` is `expected` with any case in the first letter of each of its words.
+/// True when `name` is `expected` with any case in the first letter of each of its words.
 pub(super) fn is_named(name: &str, expected: &str) -> bool {
     name.len() == expected.len()
         && name.bytes().zip(expected.bytes()).enumerate().all(|(index, (got, want))| {

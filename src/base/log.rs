@@ -72,7 +72,7 @@ impl Severity {
     }
 }
 
-/// What can change while the server runs.
+/// Settings that can change while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
     pub debug: bool,

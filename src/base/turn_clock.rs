@@ -39,7 +39,8 @@ impl TurnClock {
         self.read_elsewhere.get().unwrap_or_else(|| self.began())
     }
 
-    /// What is delivered from now on was read at this time on another shard; None = here again.
+    /// Sets the time at which what is delivered from now on was read on another shard; None = here
+    /// again.
     #[inline]
     pub fn set_read_elsewhere(&self, at: Option<Instant>) {
         self.read_elsewhere.set(at);

@@ -1,5 +1,5 @@
 //! Who may log in and do what, as plain data: what the `authorization` and `accounts` blocks come down to.
-//! What the data means (matching, precedence, mappings) is decided in `auth`.
+//! Its meaning (matching, precedence, mappings) is decided in `auth`.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct AuthOptions {
     pub nkeys: Vec<NkeyUserOptions>,
     /// The user, or public nkey, that a client without credentials becomes.
     pub no_auth_user: Option<String>,
-    /// Of the `authorization` block; already copied to its users that have none of their own.
+    /// Those of the `authorization` block; already copied to its users that have none of their own.
     pub default_permissions: Option<PermissionOptions>,
     /// In file order. `$G` is among them only when it has mappings.
     pub accounts: Vec<AccountOptions>,
@@ -148,7 +148,7 @@ pub struct MappingOptions {
     pub destinations: Vec<MappingDestinationOptions>,
     /// Written as `source: destination`, without weights: an error then names the destination.
     pub is_plain: bool,
-    /// Where the file defines it, for the error when it cannot be used.
+    /// Its place in the file, for the error when it cannot be used.
     pub place: Place,
 }
 

@@ -1,4 +1,4 @@
-//! What a reload changes, and whether a running server can follow.
+//! The changes of a reload, and whether a running server can follow.
 
 use crate::config::option_table::{Reload, Row, rows};
 use crate::config::options::Options;
@@ -8,7 +8,8 @@ pub fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {
     rows().filter(|row| !(row.same)(old, new)).collect()
 }
 
-/// What a reload has to do: the changed rows, and the slowest class among them (None = nothing changed).
+/// The work of a reload: the changed rows, and the slowest class among them (None = nothing
+/// changed).
 #[derive(Clone)]
 pub struct ReloadPlan {
     pub rows: Vec<&'static Row>,

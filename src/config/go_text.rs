@@ -176,7 +176,7 @@ impl NumberError {
 /// An integer as Go reads a flag: `10`, `-1`, `0x10`, `0b1`, `0o7`, `017`, `1_000`.
 ///
 /// # Errors
-/// Whether the text is no number or a number too large.
+/// The text is no number, or a number too large.
 pub fn parse_integer(text: &str) -> Result<i64, NumberError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),

@@ -107,7 +107,7 @@ impl Feature {
     }
 }
 
-/// What an option of a later feature, as it is written, asks for.
+/// The demand of an option of a later feature, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// Switched off, empty, or of no effect by itself: nats-server starts without the feature, too. Also

@@ -1,4 +1,4 @@
-//! What the words of a configuration file stand for: numbers with units, times, and the paths of includes.
+//! Meanings of a configuration file's words: numbers with units, times, and the paths of includes.
 
 use std::path::{Component, Path, PathBuf};
 

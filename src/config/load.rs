@@ -50,7 +50,7 @@ pub fn digest(map: &Map) -> String {
     hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// What only shows when file and flags are put together.
+/// Finds contradictions that only show when file and flags are put together.
 ///
 /// # Errors
 /// nats-server's text for the first contradiction.

@@ -41,7 +41,7 @@ pub struct Flag {
     pub argument: &'static str,
     /// A switch that turns its option off.
     pub inverse: bool,
-    /// Of the flag alone; empty where the option's own words do.
+    /// Help for the flag alone; empty where the option's own words do.
     pub help: &'static str,
 }
 
@@ -190,7 +190,7 @@ pub fn find_flag(name: &str) -> Option<&'static Row> {
     rows().chain(LATER).find(|row| row.flag.as_ref().is_some_and(|flag| flag.names.contains(&name)))
 }
 
-/// How an option's value is written in a message.
+/// The text of an option's value in a message.
 pub trait Shown {
     fn shown(&self) -> String;
 }

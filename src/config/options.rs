@@ -34,7 +34,7 @@ pub struct Options {
     pub lame_duck: LameDuckOptions,
     pub shards: ShardOptions,
     pub auth: AuthOptions,
-    /// Of the client port; None = plain.
+    /// TLS of the client port; None = plain.
     pub tls: Option<TlsOptions>,
     /// With TLS configured: clients may stay plain.
     pub allow_non_tls: bool,
@@ -98,7 +98,7 @@ pub struct LimitOptions {
     pub no_header_support: bool,
 }
 
-/// What happens to a client that missed its write deadline.
+/// The fate of a client that missed its write deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteTimeoutPolicy {
     /// For clients: close.
@@ -188,10 +188,10 @@ pub struct ShardOptions {
     pub balance: Balance,
 }
 
-/// Which shard a new connection goes to.
+/// The rule by which a new connection finds its shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// Where the kernel's hash puts it (SO_REUSEPORT).
+    /// The shard that the kernel's hash chooses (SO_REUSEPORT).
     #[default]
     Hash,
     LeastConnections,

@@ -26,7 +26,7 @@ const ENVIRONMENT_KEY: &[u8] = b"pk";
 /// Reads a file and all it includes.
 ///
 /// # Errors
-/// What is wrong, in nats-server's words.
+/// The text says what is wrong, in nats-server's words.
 pub fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, String> {
     parse_file_at(path, surroundings, 0)
 }
@@ -48,7 +48,7 @@ fn parse_file_at(
     Parser::new(&text, path, surroundings, &RefCell::default(), include_depth).parse()
 }
 
-/// What is being filled.
+/// The list or map that is being filled.
 enum Context {
     Map(Map),
     List(Vec<Value>),

@@ -159,7 +159,7 @@ const OCSP_CACHE: [&str; 4] = ["type", "local_store", "preserve_revoked", "save_
 /// Flags that are off in nats-server unless the file turns them on.
 const FLAGS_TO_OPT_IN: [&str; 3] = ["js_ack_fc_v2", "js_api_reply_v2", "js_snapshot_sources"];
 
-/// Of a flag that has no option.
+/// For a flag that has no option.
 pub fn nothing(_reader: &mut Reader<'_>, _value: &Value) -> Asks {
     Asks::Nothing
 }

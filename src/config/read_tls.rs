@@ -162,7 +162,7 @@ fn first_certificate(tls: &mut TlsOptions) -> &mut CertificateOptions {
     &mut tls.certificates[0]
 }
 
-/// What can be said about the block without a TLS library.
+/// The checks of the block that need no TLS library.
 fn check(reader: &Reader<'_>, tls: &TlsOptions) -> Result<(), String> {
     let insecure: Vec<&str> = tls
         .cipher_suites

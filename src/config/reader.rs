@@ -16,7 +16,7 @@ pub struct Reader<'a> {
     pub warnings: Vec<String>,
     /// Warn about options of later features instead of refusing them.
     pub allow_unsupported: bool,
-    /// What was passed over, most of it because of `allow_unsupported`; never refused.
+    /// Notes on what was passed over, mostly because of `allow_unsupported`; never refused.
     pub unsupported: Vec<String>,
     pub surroundings: &'a dyn Surroundings,
 }

@@ -32,7 +32,7 @@ pub fn markdown() -> String {
     page
 }
 
-/// Where Midge judges a file otherwise than nats-server on purpose.
+/// Files that Midge judges otherwise than nats-server on purpose.
 const DIFFERENCES: &str = "
 ## Stricter than nats-server
 
@@ -79,7 +79,7 @@ fn push_row(page: &mut String, row: &Row) {
     .expect("writing to a String cannot fail");
 }
 
-/// What may be written behind the option.
+/// The values that may be written behind the option.
 fn value(row: &Row) -> String {
     match row.kind {
         _ if row.key.is_empty() => String::new(),
@@ -105,7 +105,7 @@ fn range(min: i64, max: i64) -> String {
     }
 }
 
-/// What is refused by name, by feature.
+/// The options that are refused by name, by feature.
 fn push_later(page: &mut String) {
     page.push_str(
         "\n## Not supported yet\n\n\

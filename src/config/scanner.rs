@@ -15,7 +15,7 @@ pub const END: char = '\0';
 pub enum Stop {
     /// The text ended; whether that is an error depends on what was read last.
     End,
-    /// With line number, as nats-server words it.
+    /// The text of an error with its line number, as nats-server words it.
     Error(String),
 }
 
@@ -34,7 +34,7 @@ pub enum Scalar<'a> {
 }
 
 impl Scalar<'_> {
-    /// What nats-server subtracts from the end of a value to find its column.
+    /// The number nats-server subtracts from the end of a value to find its column.
     fn size(&self) -> usize {
         match self {
             Scalar::Text(bytes) => bytes.len(),
@@ -78,7 +78,8 @@ fn is_unit(character: char) -> bool {
     matches!(character.to_ascii_lowercase(), 'k' | 'm' | 'g' | 't' | 'p' | 'e')
 }
 
-/// What may stand behind an integer. `]` is missing, so `[1]` holds the text `1]`: nats-server's way.
+/// True for a character that may follow an integer. `]` is missing, so `[1]` holds the text `1]`:
+/// nats-server's way.
 fn ends_integer(character: char) -> bool {
     is_newline(character) || is_blank(character) || matches!(character, END | '}' | ';' | ',')
 }
@@ -270,7 +271,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What a bare word without escapes means.
+    /// The meaning of a bare word without escapes.
     fn bare(&self, start: usize, end: usize) -> Scalar<'a> {
         let word = self.slice(start, end);
         match word.to_ascii_lowercase().as_slice() {
@@ -282,7 +283,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What stands behind a backslash.
+    /// Reads the rest of an escape, behind its backslash.
     fn escape(&mut self, done: &mut Vec<u8>) -> Result<(), Stop> {
         match self.next() {
             't' => done.push(b'\t'),

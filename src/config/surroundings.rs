@@ -1,4 +1,4 @@
-//! What reading a configuration needs from outside: files and environment variables.
+//! The outside world of a configuration: files and environment variables.
 //!
 //! A trait, because tests and fuzzers bring their own files and no environment.
 

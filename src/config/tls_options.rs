@@ -17,7 +17,7 @@ pub struct TlsOptions {
     pub verify_and_map: bool,
     /// Only of meaning where this server is the TLS client.
     pub insecure: bool,
-    /// Of the handshake; None = `TlsOptions::timeout` decides.
+    /// Time for the handshake; None = `TlsOptions::timeout` decides.
     pub timeout: Option<Duration>,
     /// Names as `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty = the library's own choice.
     pub cipher_suites: Vec<String>,
@@ -30,7 +30,8 @@ pub struct TlsOptions {
     pub handshake_first: HandshakeFirst,
     /// TLS handshakes begun per second; 0 = unlimited.
     pub connection_rate_max: u32,
-    /// Where the file has the block, for the error when it cannot be used; empty when flags made it.
+    /// The block's place in the file, for the error when it cannot be used; empty when flags made
+    /// it.
     pub place: Place,
 }
 
@@ -57,7 +58,7 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Whether INFO waits for the TLS handshake.
+/// The order of INFO and the TLS handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HandshakeFirst {
     /// INFO in clear, then the handshake.

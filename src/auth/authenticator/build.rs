@@ -9,7 +9,7 @@ use crate::config::auth_options::{
     UserOptions,
 };
 
-/// What of the rest of the configuration matters here.
+/// The rest of the configuration that matters here.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
     /// `tls.verify_and_map`: the client's certificate names the user.
@@ -35,7 +35,7 @@ pub enum AuthError {
     SingleUserAndToken,
     SingleUserAndUsers,
     TokenAndUsers,
-    /// Of a user or nkey.
+    /// The name of a user, or an nkey.
     Permissions(String, PermissionsError),
     Mapping(MappingError),
 }
@@ -107,7 +107,7 @@ impl ConnectionTypes {
 
 impl Authenticator {
     /// # Errors
-    /// What an operator has to change.
+    /// The text says what an operator has to change.
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
         let accounts = build_accounts(options, surroundings.cluster_name)?;
         let mut users = UserTables::default();
@@ -189,8 +189,9 @@ impl Authenticator {
     }
 }
 
-/// Whether the file only adds a system account to what would otherwise be an open server: then clients
-/// without credentials still get `$G`. An `authorization` block, even an empty one, says otherwise.
+/// True when the file only adds a system account to what would otherwise be an open server: then
+/// clients without credentials still get `$G`. An `authorization` block, even an empty one, says
+/// otherwise.
 fn implies_no_auth_user(options: &AuthOptions) -> bool {
     // `$G` is listed only where it has mappings.
     let mut others = options.accounts.iter().filter(|account| account.name != GLOBAL_ACCOUNT_NAME);

@@ -352,7 +352,7 @@ fn the_digest_is_nats_servers() {
     }
 }
 
-/// What the table calls the default is the default.
+/// The default that the table names is the default.
 #[test]
 fn writing_down_a_default_changes_nothing() {
     use crate::config::option_table::{Kind, rows};

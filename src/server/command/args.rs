@@ -15,7 +15,7 @@ use crate::server::command::flags::Flags;
 use crate::server::command::help;
 use crate::server::host::identity::version_text;
 
-/// What the process is to do.
+/// The task of the process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
     Run(Box<Start>),
@@ -176,7 +176,7 @@ pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, Str
 /// Builds what only later is needed of the options, to see whether it can be.
 ///
 /// # Errors
-/// What cannot be used, with its place in the file.
+/// The text names what cannot be used, with its place in the file.
 pub fn check_usable(options: &Options) -> Result<(), String> {
     AuthState::build(options, None).map_err(|error| error.to_string())?;
     build_tls(options).map(drop)

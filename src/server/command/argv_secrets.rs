@@ -44,7 +44,7 @@ pub fn hide(arguments: impl Iterator<Item = OsString>) -> Arguments {
     Arguments { arguments, warning }
 }
 
-/// Where a secret stands in one argument: behind `=`, or alone in the next argument.
+/// The place of a secret in one argument: behind `=`, or alone in the next argument.
 enum Place {
     Behind(usize),
     Next,

@@ -233,7 +233,7 @@ fn is_switch(name: &str) -> Option<bool> {
     row.flag.as_ref().map(|flag| flag.argument.is_empty())
 }
 
-/// What Go refuses while it parses: values that are no boolean or no integer.
+/// Refuses what Go refuses while it parses: values that are no boolean or no integer.
 fn check_form(name: &str, value: &str, is_switch: bool) -> Result<(), String> {
     if is_switch {
         return match parse_boolean(value) {
