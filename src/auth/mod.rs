@@ -5,16 +5,16 @@
 //! keeps the `Identity`; it asks the identity's `Permissions` once per publish and subscription. bcrypt is
 //! the one slow step: the decision then is `NeedsPasswordCheck`, and the caller runs the job elsewhere.
 
-pub mod account;
+pub(crate) mod account;
 mod account_functions;
-pub mod authenticator;
-pub mod certificate;
-pub mod mapping;
-pub mod nkey;
+pub(crate) mod authenticator;
+pub(crate) mod certificate;
+pub(crate) mod mapping;
+pub(crate) mod nkey;
 pub mod password;
 pub mod permissions;
-pub mod replies;
+pub(crate) mod replies;
 pub mod state;
-pub mod subject_set;
-pub mod tls_map;
+pub(crate) mod subject_set;
+pub(crate) mod tls_map;
 mod transform;

@@ -1,6 +1,6 @@
 //! Floor 0: knows neither NATS nor sockets.
 
-pub mod constant_time;
+pub(crate) mod constant_time;
 pub mod counters;
 pub mod few_bytes;
 pub mod files;

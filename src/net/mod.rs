@@ -1,17 +1,17 @@
 //! Floor 5: the only way to a socket.
 
-pub mod client_certificate;
-pub mod codec;
-pub mod connection;
-pub mod doorbell;
+pub(crate) mod client_certificate;
+pub(crate) mod codec;
+pub(crate) mod connection;
+pub(crate) mod doorbell;
 pub mod listener;
-pub mod operations;
+pub(crate) mod operations;
 mod quota;
 pub mod read_buffer;
-pub mod runtime;
-pub mod server_key;
+pub(crate) mod runtime;
+pub(crate) mod server_key;
 pub mod session;
-pub mod signatures;
+pub(crate) mod signatures;
 pub mod tls;
 pub mod tls_config;
 

@@ -2,7 +2,7 @@
 
 pub mod headers;
 pub mod http;
-pub mod json_fields;
+pub(crate) mod json_fields;
 pub mod message;
 pub mod nats;
 pub mod subject;

@@ -1,7 +1,7 @@
 //! The NATS client protocol. Source: nats-server server/parser.go and server/client.go.
 
 pub mod command;
-pub mod complaint;
+pub(crate) mod complaint;
 pub mod encode;
 pub mod error;
 pub mod handshake;
