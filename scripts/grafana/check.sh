@@ -42,11 +42,15 @@ prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data"
 pids+=($!)
 
 ask() { curl --silent --get --data-urlencode "query=$1" "http://127.0.0.1:$port/api/v1/query"; }
-for _ in $(seq 300); do
+for _ in $(seq 900); do
   samples="$(ask 'count_over_time(midge_start_time_seconds[1m])' | jq --raw-output '.data.result[0].value[1] // 0' || true)"
   [[ "${samples:-0}" -ge 5 ]] && break
   sleep 0.1
 done
+if [[ "${samples:-0}" -lt 5 ]]; then
+  echo "refused: Prometheus took fewer than five samples of Midge in the time given"
+  exit 1
+fi
 
 failed=0
 while IFS= read -r expression; do
