@@ -1,12 +1,14 @@
-//! What the broker does behind: work that no connection's turn is for, a part at a time at the end of each turn of
-//! its shard.
+//! The broker's background work: what that no connection's turn is for, a part at a time at the end
+//! of each turn of its shard.
 //!
-//! - Messages that go to many, of services of the server and of clients that are gone: one after the other.
-//! - Subscriptions of clients that are gone, and those that reached their maximum. Other shards are told, so they
-//!   wait for room on the interest lanes: what is staged there stays short.
+//! - Messages that go to many, of services of the server and of clients that are gone: one after
+//!   the other.
+//! - Subscriptions of clients that are gone, and those that reached their maximum. Other shards are
+//!   told, so they wait for room on the interest lanes: what is staged there stays short.
 //! - What long matched lists held.
 //!
-//! Subscriptions that wait here get no further message: their connection is closed, or they are marked as removed.
+//! Subscriptions that wait here get no further message: their connection is closed, or they are
+//! marked as removed.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -24,15 +26,15 @@ use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
 /// Parts of a turn: each kind of work gets one.
 const KINDS: usize = 4;
 
-/// See the module's words.
+/// Work that waits for the ends of turns.
 pub(super) struct Backlog {
     fan_outs: VecDeque<Box<FanOut>>,
     fan_out_bytes: usize,
-    /// What the first of them waits for: another shard has no room for it.
+    /// The wait of the first of them: another shard has no room for it.
     fan_out_waits: Option<Congestion>,
     /// Clients that are gone and have subscriptions left.
     leaving: VecDeque<ClientKey>,
-    /// What clients that go may still do in this turn of the shard themselves.
+    /// Work that clients that go may still do themselves in this turn of the shard.
     turn_left: usize,
 }
 
@@ -104,7 +106,7 @@ impl Broker {
         true
     }
 
-    /// Whether there is work to do now.
+    /// True if there is work to do now.
     pub fn has_ready_work(&self) -> bool {
         let waits_for_room = !self.backlog.leaving.is_empty() || !self.expired.is_empty();
         self.backlog.has_ready_fan_outs()
@@ -160,8 +162,8 @@ impl Broker {
         self.shared.leftovers.drop_some(budget);
     }
 
-    /// Drops subscriptions of a client for so much work: all that it has when this begins. Nothing may be
-    /// subscribed for it before all are gone.
+    /// Drops subscriptions of a client for so much work: all that it has when this begins. Nothing
+    /// may be subscribed for it before all are gone.
     pub(super) fn drop_some(&mut self, client: ClientKey, budget: &mut usize) -> Dropped {
         let state = &mut self.clients[client.index()];
         let account = state.account;
@@ -192,8 +194,8 @@ impl Broker {
         }
     }
 
-    /// Drops every subscription of a client before its second CONNECT, as far as its turn may. What is left is for
-    /// the next call; until then it may not do anything else.
+    /// Drops every subscription of a client before its second CONNECT, as far as its turn may. What
+    /// is left is for the next call; until then it may not do anything else.
     pub fn unsubscribe_all(&mut self, client: ClientKey, turn: &mut Turn) -> Dropped {
         let room = turn.room();
         let mut budget = room;

@@ -1,9 +1,11 @@
-//! A message on its way to so many that one turn is too short: what is left of it, and how it goes on.
+//! A message on its way to so many that one turn is too short: what is left of it, and how it goes
+//! on.
 //!
-//! Its receivers are fixed when they are all found, before the first of them gets it. Those that leave meanwhile
-//! are skipped, and a maximum counts as always. Who publishes it does nothing else until it is done: it reads no
-//! further command, so it is sent no PONG, and its messages keep their order. Others publish in between: to those
-//! receivers that have not had it yet, their messages come first.
+//! Its receivers are fixed when they are all found, before the first of them gets it. Those that
+//! leave meanwhile are skipped, and a maximum counts as always. Who publishes it does nothing else
+//! until it is done: it reads no further command, so it is sent no PONG, and its messages keep
+//! their order. Others publish in between: to those receivers that have not had it yet, their
+//! messages come first.
 
 use std::rc::Rc;
 
@@ -15,7 +17,7 @@ use crate::broker::link::{Forward, Source};
 use crate::broker::match_list::{ListBuilder, MatchList};
 use crate::protocol::message::Message;
 
-/// What became of a message.
+/// The outcome of routing a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Routed {
@@ -74,13 +76,13 @@ pub(super) struct Progress {
     pub plain: usize,
     /// Groups that had theirs.
     pub group: usize,
-    /// Of the next group: where asking began, and how many were asked.
+    /// State of the next group: where asking began, and how many were asked.
     pub asked: Option<(usize, usize)>,
     /// Links of members that were picked, with the places of their groups.
     pub picks: SmallVec<[(LinkId, u32); 4]>,
     /// Bytes of the names of those groups.
     pub picked_bytes: usize,
-    /// Of a message that came over a link: places of the groups of which nobody here took it.
+    /// Places, for a message that came over a link, of the groups of which nobody here took it.
     pub unserved: SmallVec<[u32; 4]>,
     /// Links with plain interest have their copy.
     pub forwarded: bool,
@@ -97,7 +99,7 @@ pub(super) enum Stage {
     FindingPublisher(Rc<MatchList>, usize),
 }
 
-/// See the module's words.
+/// The rest of a message on its way.
 pub struct FanOut {
     owned: OwnedMessage,
     source: Source,

@@ -1,4 +1,5 @@
-//! What monitoring asks a shard's routing state: counts that are kept anyway, and walks in bounded steps.
+//! Answers of a shard's routing state to monitoring: counts that are kept anyway, and walks in
+//! bounded steps.
 
 use std::rc::Rc;
 
@@ -6,7 +7,7 @@ use super::Broker;
 use super::subscription::Subscription;
 use crate::base::ids::{AccountId, ClientKey};
 
-/// What one account's table and cache did on this shard. Interest behind links is not counted as a
+/// Counts of one account's table and cache on this shard. Interest behind links is not counted as a
 /// subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCounts {
@@ -57,8 +58,8 @@ impl Broker {
         })
     }
 
-    /// The fan-out of some cached subjects of an account, and how many subjects were looked at for it: at most
-    /// `looks_max`.
+    /// The fan-out of some cached subjects of an account, and how many subjects were looked at for
+    /// it: at most `looks_max`.
     pub fn fanout(&self, account: AccountId, looks_max: usize) -> (Fanout, usize) {
         let mut fanout = Fanout::default();
         let mut looks = 0;
@@ -73,9 +74,9 @@ impl Broker {
         (fanout, looks)
     }
 
-    /// Visits a client's subscriptions from the place an earlier walk gave, until `visit` says no or so many
-    /// buckets were looked at, full or empty. Gives the place to go on from, or none at the end. A subscription
-    /// that comes meanwhile may be missed.
+    /// Visits a client's subscriptions from the place an earlier walk gave, until `visit` says no
+    /// or so many buckets were looked at, full or empty. Gives the place to go on from, or none at
+    /// the end. A subscription that comes meanwhile may be missed.
     pub fn walk_subscriptions(
         &self,
         client: ClientKey,

@@ -1,4 +1,5 @@
-//! Counts of this shard's own subscriptions per (account, filter, queue): what the links are told of.
+//! Counts of this shard's own subscriptions per (account, filter, queue): what the links are told
+//! of.
 
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -16,7 +17,7 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() <= 32, "there may be as many as subscriptions");
 
-/// See the module's words.
+/// This shard's own subscriptions, counted by account, filter and queue.
 pub struct InterestCounts {
     entries: HashTable<Entry>,
     hasher: foldhash::fast::RandomState,

@@ -1,9 +1,9 @@
-//! How a service inside the server uses the broker: it subscribes with a mailbox and publishes like a client
-//! that has no connection.
+//! How a service inside the server uses the broker: it subscribes with a mailbox and publishes like
+//! a client that has no connection.
 //!
-//! A mailbox appends and returns, like every sink: the service takes the messages out in its own task and
-//! answers from there. It holds at most `MAILBOX_MESSAGES_MAX` messages and `MAILBOX_BYTES_MAX` bytes; what
-//! comes beyond is dropped and counted.
+//! A mailbox appends and returns, like every sink: the service takes the messages out in its own
+//! task and answers from there. It holds at most `MAILBOX_MESSAGES_MAX` messages and
+//! `MAILBOX_BYTES_MAX` bytes; what comes beyond is dropped and counted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -70,7 +70,7 @@ impl Mailbox {
         self.dropped.get()
     }
 
-    /// Whether it was taken.
+    /// False if there was no room.
     fn put(&self, delivery: Delivery) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         let bytes = self.waiting_bytes.get() + delivery.size();
@@ -91,8 +91,8 @@ impl Mailbox {
 /// Which messages an internal subscription gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those published on this shard: the same service subscribes on every shard, and a message is answered
-    /// where its publisher is. No other shard hears of the interest.
+    /// Those published on this shard: the same service subscribes on every shard, and a message is
+    /// answered where its publisher is. No other shard hears of the interest.
     OwnShard,
     /// Those of the whole server: the service lives on this shard alone.
     Server,
@@ -105,7 +105,7 @@ pub struct InternalSink {
     mailbox: Rc<Mailbox>,
 }
 
-/// What became of a message that the server itself published.
+/// The fate of a message that the server itself published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     Delivered,
@@ -115,8 +115,8 @@ pub enum Published {
 }
 
 impl Broker {
-    /// Subscribes a service of this shard. Internal subscriptions last as long as the broker and belong to no
-    /// client; monitoring does not count them.
+    /// Subscribes a service of this shard. Internal subscriptions last as long as the broker and
+    /// belong to no client; monitoring does not count them.
     pub fn subscribe_internal(
         &mut self,
         account: AccountId,
@@ -158,7 +158,7 @@ impl Broker {
         })
     }
 
-    /// Whether anybody but the server's own services would get a message on `subject`.
+    /// True if anybody but the server's own services would get a message on `subject`.
     pub fn is_wanted(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let Some(state) = self.accounts.get_mut(account.index()) else { return false };
         match state.matched(account, subject, &mut self.turn_work_max.clone()) {
@@ -168,8 +168,8 @@ impl Broker {
         }
     }
 
-    /// Publishes a message of the server itself. Services do not hear each other this way. What takes more than a
-    /// turn is done behind, in the order in which it was published.
+    /// Publishes a message of the server itself. Services do not hear each other this way. What
+    /// takes more than a turn is done behind, in the order in which it was published.
     pub fn publish_internal(&mut self, account: AccountId, message: &Message<'_>) -> Published {
         if account.index() >= self.accounts.len() || !self.is_wanted(account, message.subject) {
             return Published::NoInterest;

@@ -1,14 +1,14 @@
-//! A send that missed its deadline and goes on: `write_timeout: retry`. Source of behaviour: nats-server
-//! server/client.go handleWriteTimeout.
+//! A send that missed its deadline and goes on: `write_timeout: retry`. Source of behaviour:
+//! nats-server server/client.go handleWriteTimeout.
 
 use std::time::{Duration, Instant};
 
-/// What a look at a send found.
+/// The finding of a look at a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendCheck {
     InTime,
-    /// It missed its deadline, and the kernel has taken nothing. It is to be begun anew: the kernel then takes
-    /// what there is room for, where before it waited for more. The next look decides.
+    /// It missed its deadline, and the kernel has taken nothing. It is to be begun anew: the kernel
+    /// then takes what there is room for, where before it waited for more. The next look decides.
     Expired,
     /// It missed its deadline, but something was sent: it has as long again.
     Late {
@@ -25,7 +25,7 @@ pub enum SendCheck {
     Failed,
 }
 
-/// What waits to be sent.
+/// The bytes that wait to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
     pub chunks: usize,
@@ -61,8 +61,8 @@ impl LateSend {
         (Self { since: now, sent_before: sent, backlog, expired, told }, found)
     }
 
-    /// The state of the attempt, `sent` bytes having left over the connection's life; a late one begins anew
-    /// with `backlog`. False = it is over.
+    /// The state of the attempt, `sent` bytes having left over the connection's life; a late one
+    /// begins anew with `backlog`. False = it is over.
     pub fn check(
         &mut self,
         now: Instant,

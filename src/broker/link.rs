@@ -1,4 +1,5 @@
-//! A link is where interest comes from and messages go to: another shard, later a route or a leafnode.
+//! A link is where interest comes from and messages go to: another shard, later a route or a
+//! leafnode.
 
 use std::rc::Rc;
 
@@ -42,12 +43,14 @@ impl InterestChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     pub account: AccountId,
-    /// Who published it, by its key on its own shard: a slow consumer over there can slow it down here.
+    /// Who published it, by its key on its own shard: a slow consumer over there can slow it down
+    /// here.
     pub publisher: Option<ClientKey>,
     /// The publisher's connection if it asked not to hear itself: a queue message may come home.
     pub no_echo: Option<ConnectionId>,
-    /// The part of a request that went this way, if its publisher is to be told when nobody gets it and nobody
-    /// on its own shard did; else 0. Parts that nobody got come back (`Unheard`); all of them make `WHOLE`.
+    /// The part of a request that went this way, if its publisher is to be told when nobody gets it
+    /// and nobody on its own shard did; else 0. Parts that nobody got come back (`Unheard`); all of
+    /// them make `WHOLE`.
     pub share: u32,
 }
 
@@ -83,8 +86,8 @@ pub struct Unheard {
 pub struct Forward<'a> {
     pub source: Source,
     pub message: Message<'a>,
-    /// Whether plain subscriptions over there get it; false for a message that only looks for another
-    /// member of a queue group.
+    /// True if plain subscriptions over there get it; false for a message that only looks for
+    /// another member of a queue group.
     pub plain: bool,
     /// Times it already looked for another member.
     pub hops: u8,
@@ -107,22 +110,23 @@ pub struct Congestion {
     pub until: u64,
 }
 
-/// What the broker needs of a link. Implementers append and return; they never call the broker.
+/// A link, as the broker needs it. Implementers append and return; they never call the broker.
 pub trait LinkSink {
-    /// Announces a change of this shard's own interest. Never fails: what finds no room is kept, in order.
+    /// Announces a change of this shard's own interest. Never fails: what finds no room is kept, in
+    /// order.
     fn interest_changed(&self, change: &InterestChange);
 
-    /// Whether a further subscription may be made now; else what to wait for first.
+    /// The room to wait for before a further subscription; None = it may be made now.
     fn interest_congestion(&self) -> Option<Congestion>;
 
     /// Queues a message. Never fails: what finds no room is kept, in order.
     fn forward(&self, forward: &Forward<'_>);
-    /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same source and
-    /// on the same subject. False = it is not, or the link cannot tell: `forward` it.
+    /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same
+    /// source and on the same subject. False = it is not, or the link cannot tell: `forward` it.
     fn forward_again(&self, source: &Source, message: &Message<'_>) -> bool;
 
-    /// Queues, of a run for plain subscriptions, the messages from its start that are like the last one forwarded,
-    /// and says how many: 0 = `forward` the first.
+    /// Queues, of a run for plain subscriptions, the messages from its start that are like the last
+    /// one forwarded, and says how many: 0 = `forward` the first.
     fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize;
 
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
@@ -131,10 +135,10 @@ pub trait LinkSink {
     /// Tells the shard of a publisher that nobody got its request here. Never fails.
     fn unheard(&self, unheard: Unheard);
 
-    /// Whether `message_congestion` must be asked before the next message. A link that becomes tight says so by
-    /// `Broker::lanes_tight`.
+    /// True if `message_congestion` must be asked before the next message. A link that becomes
+    /// tight says so by `Broker::lanes_tight`.
     fn is_tight(&self) -> bool;
 
-    /// What to wait for before a message of so many bytes, queue names included, is forwarded.
+    /// The room to wait for before a message of so many bytes, queue names included, is forwarded.
     fn message_congestion(&self, message_bytes: usize) -> Option<Congestion>;
 }

@@ -1,19 +1,22 @@
 //! Answers of the subject table, kept for subjects that come again.
 //!
 //! The cache never checks whether an answer still holds: whoever changes the table says so, with
-//! `evict_literal` for a filter without wildcards and `evict_matching` for one with. Then an answer is exact.
+//! `evict_literal` for a filter without wildcards and `evict_matching` for one with. Then an answer
+//! is exact.
 //!
-//! A hit costs one hash and no allocation. The number of answers is bounded, and so are the bytes of the answers
-//! in all caches of a shard: a full cache drops answers that were not asked for since the clock hand last passed,
-//! or any after a few steps; one that has nothing left to drop takes nothing. And a full cache takes an answer
-//! only when its subject comes the second time of late: where every subject is new, none pays for being kept.
+//! A hit costs one hash and no allocation. The number of answers is bounded, and so are the bytes
+//! of the answers in all caches of a shard: a full cache drops answers that were not asked for
+//! since the clock hand last passed, or any after a few steps; one that has nothing left to drop
+//! takes nothing. And a full cache takes an answer only when its subject comes the second time of
+//! late: where every subject is new, none pays for being kept.
 //!
-//! Wildcards come and go often (each requester subscribes its own inbox), so a change must not walk the
-//! cache. The cached subjects are chained by their first token, again by their first two, and all together. A
-//! filter that begins with one or two literal tokens can only match subjects of one such chain: the change
-//! costs that chain's length, which for an inbox is the few subjects of that inbox. A filter that begins with
-//! a wildcard walks the chain of all. Any scan longer than `MATCH_CACHE_SCAN_MAX` empties the cache
-//! instead; that drops each answer at most once, so it is paid for by what put the answers in.
+//! Wildcards come and go often (each requester subscribes its own inbox), so a change must not walk
+//! the cache. The cached subjects are chained by their first token, again by their first two, and
+//! all together. A filter that begins with one or two literal tokens can only match subjects of one
+//! such chain: the change costs that chain's length, which for an inbox is the few subjects of that
+//! inbox. A filter that begins with a wildcard walks the chain of all. Any scan longer than
+//! `MATCH_CACHE_SCAN_MAX` empties the cache instead; that drops each answer at most once, so it is
+//! paid for by what put the answers in.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
@@ -73,12 +76,13 @@ pub struct MatchCache<V> {
     chains: [HashTable<Chain>; LEVEL_COUNT],
     capacity: usize,
     shared_bytes: Rc<CachedBytes>,
-    /// Of this cache's own answers.
+    /// Bytes of this cache's own answers.
     bytes: usize,
     /// The key where the search for one to drop goes on.
     clock_hand: usize,
     hash_state: SeedableRandomState,
-    /// Hashes of subjects lately refused, each at a place of its own hash; empty until the cache is full.
+    /// Hashes of subjects lately refused, each at a place of its own hash; empty until the cache is
+    /// full.
     refused: Box<[u32]>,
 }
 
@@ -93,7 +97,8 @@ struct Answer<V> {
 
 #[derive(Clone, Copy, Debug)]
 struct Chain {
-    /// Of the leading tokens. Two chains of equal hash are one: the text of each subject decides.
+    /// Hash of the leading tokens. Two chains of equal hash are one: the text of each subject
+    /// decides.
     hash: u64,
     first: u32,
 }
@@ -108,8 +113,8 @@ struct Link {
 }
 
 impl<V> MatchCache<V> {
-    /// Holds at most `capacity` answers, and what fits into the bytes it shares with others. The seed should be
-    /// random: subjects come from peers.
+    /// Holds at most `capacity` answers, and what fits into the bytes it shares with others. The
+    /// seed should be random: subjects come from peers.
     pub fn new(capacity: usize, shared_bytes: Rc<CachedBytes>, seed: u64) -> MatchCache<V> {
         assert!(capacity < NONE as usize);
         MatchCache {
@@ -133,8 +138,8 @@ impl<V> MatchCache<V> {
         Some(&answer.value)
     }
 
-    /// Keeps an answer of so many bytes, in place of an older one for the same subject. A full cache refuses it
-    /// unless its subject was refused already, not long ago.
+    /// Keeps an answer of so many bytes, in place of an older one for the same subject. A full
+    /// cache refuses it unless its subject was refused already, not long ago.
     pub fn insert(&mut self, literal: &[u8], value: V, bytes: usize) {
         let hash = self.hash(literal);
         if let Some(key) = self.find(hash, literal) {
@@ -184,8 +189,8 @@ impl<V> MatchCache<V> {
         }
     }
 
-    /// A filter with wildcards has changed in the table: drops the answers for all subjects it matches, or
-    /// all answers if looking for those would take too long.
+    /// A filter with wildcards has changed in the table: drops the answers for all subjects it
+    /// matches, or all answers if looking for those would take too long.
     pub fn evict_matching(&mut self, filter: &[u8]) {
         let literal_count =
             subject::tokens(filter).take_while(|&token| token != b"*" && token != b">").count();
@@ -237,8 +242,8 @@ impl<V> MatchCache<V> {
         }
     }
 
-    /// Whether a subject with this hash was refused lately; if not, it is from now on. Another's hash may
-    /// stand for it: then it is kept a little early or late.
+    /// True if a subject with this hash was refused lately; if not, it is from now on. Another's
+    /// hash may stand for it: then it is kept a little early or late.
     fn comes_again(&mut self, hash: u64) -> bool {
         if self.refused.is_empty() {
             self.refused = vec![0; self.capacity.next_power_of_two()].into_boxed_slice();
@@ -573,7 +578,8 @@ mod tests {
         assert_eq!(caches[0].len(), 9);
         caches[0].insert(&subject(10), 10, EACH);
         assert_eq!((caches[0].len(), shared.used()), (10, 10 * (EACH + own)));
-        // Another that comes again takes the place of one; in a cache that has none it finds no room.
+        // Another that comes again takes the place of one; in a cache that has none it finds no
+        // room.
         for _ in 0..2 {
             caches[0].insert(&subject(11), 11, EACH);
             caches[1].insert(&subject(12), 12, EACH);

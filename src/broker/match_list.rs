@@ -1,8 +1,8 @@
 //! Everybody a subject reaches, and how that is found out: a part at a time where it is much.
 //!
-//! A list never changes. Who holds one has its receivers fixed; those who left meanwhile are marked as removed.
-//! A list of many is not dropped at once either: what it held goes to `Leftovers`, which the broker drops a
-//! part at a time.
+//! A list never changes. Who holds one has its receivers fixed; those who left meanwhile are marked
+//! as removed. A list of many is not dropped at once either: what it held goes to `Leftovers`,
+//! which the broker drops a part at a time.
 
 use std::cell::{OnceCell, RefCell};
 use std::hash::BuildHasher;
@@ -35,7 +35,7 @@ pub struct MatchList {
     by_name: Option<Box<NameIndex>>,
     /// Plain subscriptions and members of groups, links included.
     size: usize,
-    /// Whether no connection has two of the plain subscriptions, once somebody asked.
+    /// True if no connection has two of the plain subscriptions, once somebody asked.
     apart: OnceCell<bool>,
     leftovers: Rc<Leftovers>,
 }
@@ -105,9 +105,9 @@ impl MatchList {
         }
     }
 
-    /// Whether a run may go to one subscription after the other. Not to two of one connection, which is to hear
-    /// each message on both before the next, as from nats-server; not to services of the server; and to many
-    /// receivers it is no use.
+    /// True if a run may go to one subscription after the other. Not to two of one connection,
+    /// which is to hear each message on both before the next, as from nats-server; not to services
+    /// of the server; and to many receivers it is no use.
     #[inline]
     pub(super) fn takes_runs(&self) -> bool {
         match &self.plain[..] {
@@ -175,7 +175,7 @@ impl Drop for MatchList {
     }
 }
 
-/// What lists of many held, to be dropped a part at a time.
+/// Contents of long lists, to be dropped a part at a time.
 #[derive(Default)]
 pub struct Leftovers {
     plain: RefCell<Vec<Vec<Rc<Subscription>>>>,
@@ -224,15 +224,15 @@ impl Leftovers {
 pub struct ListBuilder {
     account: AccountId,
     subject: Box<[u8]>,
-    /// Of the table when it was begun.
+    /// Generation of the table when it was begun.
     generation: u64,
     place: MatchPlace,
     list: MatchList,
 }
 
 impl AccountState {
-    /// The list of a subject, from the cache or the table, if no more than `budget` is needed for it; else what
-    /// there is of it.
+    /// The list of a subject, from the cache or the table, if no more than `budget` is needed for
+    /// it; else what there is of it.
     pub(super) fn matched(
         &mut self,
         account: AccountId,
@@ -278,7 +278,8 @@ impl ListBuilder {
             return Err(self);
         }
         let Self { subject, generation, list, .. } = *self;
-        // What came or went meanwhile may be in the list or not: good for one message, not for the next.
+        // What came or went meanwhile may be in the list or not: good for one message, not for the
+        // next.
         match generation == account.table.generation() {
             true => Ok(account.keep(&subject, list)),
             false => Ok(Rc::new(list)),

@@ -1,7 +1,7 @@
 //! Floor 4: one shard's routing state. No I/O, no await, no thread.
 //!
-//! `Broker` is the facade: the verbs every speaker uses. It is borrowed for one batch of commands and never
-//! across an await. Sinks (outboxes, links) append and return; they never call back.
+//! `Broker` is the facade: the verbs every speaker uses. It is borrowed for one batch of commands
+//! and never across an await. Sinks (outboxes, links) append and return; they never call back.
 
 pub mod backlog;
 pub mod fan_out;
@@ -49,7 +49,7 @@ use subscription::{Sink, Subscription};
 /// How a shard's tasks share it.
 pub type BrokerHandle = Rc<RefCell<Broker>>;
 
-/// See the module's words.
+/// One shard's routing state, with the verbs of every speaker.
 pub struct Broker {
     accounts: Vec<AccountState>,
     shared: Shared,
@@ -63,7 +63,7 @@ pub struct Broker {
     backlog: Backlog,
     /// Work of one turn, of whatever kind.
     turn_work_max: usize,
-    /// Of the fan-out in progress; here so that its memory is taken once.
+    /// The frame of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
     unheard: no_responders::UnheardRequests,
     /// Some link may have no room for a message.
@@ -71,7 +71,7 @@ pub struct Broker {
     pub counters: BrokerCounters,
 }
 
-/// What this shard's routing did since it started.
+/// Counts of this shard's routing since it started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BrokerCounters {
     /// Messages sent over links.
@@ -91,7 +91,7 @@ struct AccountState {
     leftovers: Rc<Leftovers>,
 }
 
-/// What the accounts of a shard share.
+/// Things that the accounts of a shard share.
 struct Shared {
     cached_bytes: Rc<CachedBytes>,
     leftovers: Rc<Leftovers>,
@@ -116,7 +116,7 @@ struct ClientState {
     subscriptions: HashTable<Rc<Subscription>>,
     /// Those that are being dropped; then there are no others.
     leaving: Option<Leaving>,
-    /// Of `subscriptions`, those that reached their maximum.
+    /// Those of `subscriptions` that reached their maximum.
     expired_count: u32,
     /// Where the review of its subscriptions goes on; none = there is none.
     review: Option<usize>,
@@ -137,7 +137,7 @@ struct LinkState {
     subscriptions: HashTable<(AccountId, Rc<Subscription>)>,
 }
 
-/// What became of SUB.
+/// The outcome of SUB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subscribed {
     Added,
@@ -158,8 +158,8 @@ impl Broker {
         Self::with_hashes(seed, SharedSeed::global_random())
     }
 
-    /// As `new`, for simulators: the same seed does the same in every process, down to the order in which
-    /// a client's subscriptions go.
+    /// As `new`, for simulators: the same seed does the same in every process, down to the order in
+    /// which a client's subscriptions go.
     pub fn reproducible(seed: u64) -> Self {
         Self::with_hashes(seed, SharedSeed::global_fixed())
     }
@@ -189,8 +189,8 @@ impl Broker {
         }
     }
 
-    /// Makes sure that every message published on this shard is where its receivers' shards will find it
-    /// before they do anything else: what PONG promises. Some = wait for that first.
+    /// Makes sure that every message published on this shard is where its receivers' shards will
+    /// find it before they do anything else: what PONG promises. Some = wait for that first.
     pub fn fence(&self) -> Option<Congestion> {
         self.links.iter().find_map(|link| link.sink.fence())
     }
@@ -211,7 +211,8 @@ impl Broker {
         )
     }
 
-    /// Makes sure that an account's state exists: accounts are as many as configuration named so far.
+    /// Makes sure that an account's state exists: accounts are as many as configuration named so
+    /// far.
     fn ensure_account(&mut self, account: AccountId) {
         while self.accounts.len() <= account.index() {
             let state = AccountState::new(&mut self.random, &self.shared);
@@ -219,8 +220,8 @@ impl Broker {
         }
     }
 
-    /// Moves a client to the account it logged in to. It has no subscriptions yet, unless that is where it is already:
-    /// what a client subscribed before its first CONNECT stays.
+    /// Moves a client to the account it logged in to. It has no subscriptions yet, unless that is
+    /// where it is already: what a client subscribed before its first CONNECT stays.
     pub fn set_account(&mut self, client: ClientKey, account: AccountId) {
         self.ensure_account(account);
         let state = &mut self.clients[client.index()];
@@ -269,8 +270,8 @@ impl Broker {
         self.clients.iter().map(|(_, client)| client.subscriptions.len()).sum()
     }
 
-    /// Subscriptions in the tables and interest counted: this shard's own and what links announced. 0 when
-    /// nobody on the server wants anything.
+    /// Subscriptions in the tables and interest counted: this shard's own and what links announced.
+    /// 0 when nobody on the server wants anything.
     pub fn interest_total(&self) -> usize {
         let links: usize = self.links.iter().map(|link| link.subscriptions.len()).sum();
         self.table_total() + links + self.interest.len()
@@ -281,8 +282,9 @@ impl Broker {
         self.accounts.iter().map(|account| account.table.len()).sum()
     }
 
-    /// Whether a session may subscribe now. Interest must reach every peer's lane before anything the
-    /// client does next, so a session waits while a lane has no room.
+    /// The room to wait for before a session may subscribe; None = it may. Interest must reach
+    /// every peer's lane before anything the client does next, so a session waits while a lane has
+    /// no room.
     pub fn interest_congestion(&self) -> Option<Congestion> {
         self.links.iter().find_map(|link| link.sink.interest_congestion())
     }
@@ -361,9 +363,10 @@ impl Broker {
         self.count_interest(account, subscription, false);
     }
 
-    /// Drops the subscriptions that `permissions` no longer allow, and gives them: looks at no more than `at_most` of
-    /// them, from where the last call stopped. `restarts`: with these permissions for the first time. Told to other
-    /// shards is each that is dropped: between calls `interest_congestion` is to be obeyed.
+    /// Drops the subscriptions that `permissions` no longer allow, and gives them: looks at no more
+    /// than `at_most` of them, from where the last call stopped. `restarts`: with these permissions
+    /// for the first time. Told to other shards is each that is dropped: between calls
+    /// `interest_congestion` is to be obeyed.
     pub fn review_subscriptions(
         &mut self,
         client: ClientKey,
@@ -402,8 +405,8 @@ impl Broker {
         Review { removed, is_done: next.is_none() }
     }
 
-    /// Whether a review of this client's subscriptions has begun and is not done. It gets on only if its client does
-    /// not subscribe faster than it is reviewed.
+    /// True if a review of this client's subscriptions has begun and is not done. It gets on only
+    /// if its client does not subscribe faster than it is reviewed.
     pub fn is_under_review(&self, client: ClientKey) -> bool {
         self.clients[client.index()].review.is_some()
     }
@@ -434,8 +437,8 @@ impl Broker {
         state.cache.evict_literal(filter);
     }
 
-    /// Tells the links when the first subscription comes or the last one goes, and each change of a queue
-    /// group's size.
+    /// Tells the links when the first subscription comes or the last one goes, and each change of a
+    /// queue group's size.
     fn count_interest(&mut self, account: AccountId, subscription: &Subscription, added: bool) {
         if self.links.is_empty() {
             return;

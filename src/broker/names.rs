@@ -1,7 +1,7 @@
-//! Filter, queue and sid of a subscription, one after the other: in place while they are short, else in one
-//! allocation. There are millions of these.
+//! Filter, queue and sid of a subscription, one after the other: in place while they are short,
+//! else in one allocation. There are millions of these.
 
-/// See the module's words.
+/// Filter, queue and sid of a subscription.
 pub enum Names {
     Inline {
         filter_len: u8,

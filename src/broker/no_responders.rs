@@ -1,10 +1,11 @@
-//! Requests that nobody gets: whoever asked is told so, on whatever shard the listeners were thought to be.
+//! Requests that nobody gets: whoever asked is told so, on whatever shard the listeners were
+//! thought to be.
 //!
-//! Where a request finds nobody on its own shard and goes over links, each copy carries a share of it. A shard on
-//! which nobody may have it (its listeners have left, are denied its subject or must not hear themselves, or a service
-//! declines it) sends the share back; a shard that only passes it on passes the share on. When all shares are back
-//! nobody has it, and the requester gets its 503. With one link that needs no memory; shares of several are
-//! collected here.
+//! Where a request finds nobody on its own shard and goes over links, each copy carries a share of
+//! it. A shard on which nobody may have it (its listeners have left, are denied its subject or must
+//! not hear themselves, or a service declines it) sends the share back; a shard that only passes it
+//! on passes the share on. When all shares are back nobody has it, and the requester gets its 503.
+//! With one link that needs no memory; shares of several are collected here.
 
 use std::collections::VecDeque;
 
@@ -23,7 +24,7 @@ pub(super) struct UnheardRequests {
 }
 
 impl UnheardRequests {
-    /// Whether all shares of the request are back now.
+    /// True if all shares of the request are back now.
     fn complete(&mut self, unheard: &Unheard) -> bool {
         if unheard.share == Source::WHOLE {
             return true;
@@ -75,7 +76,8 @@ impl Broker {
         }
     }
 
-    /// Whether anybody on this server, this shard's links included, would get a message on `subject`.
+    /// True if anybody on this server, this shard's links included, would get a message on
+    /// `subject`.
     pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let budget = &mut self.turn_work_max.clone();
         match self.accounts[account.index()].matched(account, subject, budget) {

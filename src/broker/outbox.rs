@@ -1,12 +1,12 @@
 //! Bounded bytes to one peer: a queue of pooled chunks into which messages are framed.
 //!
-//! Many push (the router, the session, the ticker), one writer task takes chunks and sends them. The outbox
-//! never waits: past `pending_bytes_max` the peer is a slow consumer, everything queued is thrown away and
-//! the connection is aborted. The first push into an idle outbox wakes the writer, which runs after the
-//! readers that are ready now, so one send carries a whole turn.
+//! Many push (the router, the session, the ticker), one writer task takes chunks and sends them.
+//! The outbox never waits: past `pending_bytes_max` the peer is a slow consumer, everything queued
+//! is thrown away and the connection is aborted. The first push into an idle outbox wakes the
+//! writer, which runs after the readers that are ready now, so one send carries a whole turn.
 //!
-//! Invariant: `pending_bytes` = bytes in `buffers` + bytes of the chunk the writer has taken and not yet
-//! confirmed by `sent`.
+//! Invariant: `pending_bytes` = bytes in `buffers` + bytes of the chunk the writer has taken and
+//! not yet confirmed by `sent`.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ struct Buffers {
     current_since: Option<Instant>,
 }
 
-/// What became of a push.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
     Queued,
@@ -50,7 +50,8 @@ pub enum Pushed {
     Closed,
     /// Not queued: this push went past the bound and closed the connection.
     Overflow,
-    /// Not queued: the peer lags, and messages for such are dropped instead of slowing their producers.
+    /// Not queued: the peer lags, and messages for such are dropped instead of slowing their
+    /// producers.
     Dropped,
 }
 
@@ -64,15 +65,15 @@ pub struct RemotePublisher {
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
-/// A message framed once for all receivers with the same sid: clients of one program have the same sid for
-/// the same subscription.
+/// A message framed once for all receivers with the same sid: clients of one program have the same
+/// sid for the same subscription.
 #[derive(Default)]
 pub struct FanOutFrame {
-    /// Of the last receiver, of whatever message.
+    /// The sid of the last receiver, of whatever message.
     sid: Vec<u8>,
     /// The message as a receiver with this sid gets it; empty = not framed yet.
     bytes: Vec<u8>,
-    /// Of a run, what comes before each tail.
+    /// The bytes of a run that come before each tail.
     head: Vec<u8>,
 }
 
@@ -80,8 +81,8 @@ impl FanOutFrame {
     /// Receivers from which on framing once is cheaper than framing each.
     pub const RECEIVERS_MIN: usize = 3;
 
-    /// Whether a message can be framed once: receivers differ only in their sid, and the copy of its body
-    /// is a short one.
+    /// True if a message can be framed once: receivers differ only in their sid, and the copy of
+    /// its body is a short one.
     pub fn suits(message: &Message<'_>) -> bool {
         message.headers.is_empty() && message.body.len() <= encode::COPY_STEP_BYTES
     }
@@ -120,19 +121,20 @@ impl FanOutFrame {
     }
 }
 
-/// What all outboxes of a shard did, closed ones included. A message is counted here when its send begins, or
-/// at the end of its connection: reading the sum costs nothing per connection or message.
+/// Sums over all outboxes of a shard, closed ones included. A message is counted here when its send
+/// begins, or at the end of its connection: reading the sum costs nothing per connection or
+/// message.
 pub struct OutboxTotals {
     clock: Rc<TurnClock>,
-    /// For each chunk the kernel took in full: since the turn in which its first bytes were read, on this
-    /// shard or another, or made.
+    /// For each chunk the kernel took in full: since the turn in which its first bytes were read,
+    /// on this shard or another, or made.
     pub queued: DurationHistogram,
     pub messages: Cell<u64>,
     pub bytes: Cell<u64>,
     /// Times a producer was asked to wait.
     pub stalls: Cell<u64>,
-    /// `no_fast_producer_stall`: producers never wait, and a peer with more than three quarters of the bound
-    /// pending misses messages.
+    /// `no_fast_producer_stall`: producers never wait, and a peer with more than three quarters of
+    /// the bound pending misses messages.
     pub drops_for_slow: Cell<bool>,
     /// Messages that were dropped so.
     pub dropped: Cell<u64>,
@@ -158,7 +160,7 @@ pub struct ReplyTracker {
     pub table: RefCell<ReplyTable>,
 }
 
-/// What few outboxes have.
+/// Fields that few outboxes need.
 #[derive(Default)]
 struct Rare {
     paced_remote: Vec<RemotePublisher>,
@@ -172,7 +174,7 @@ struct Rare {
     written_off: (usize, usize),
 }
 
-/// See the module's words.
+/// The outgoing bytes of one peer.
 pub struct Outbox {
     pub id: ConnectionId,
     pool: Rc<BufferPool>,
@@ -182,11 +184,11 @@ pub struct Outbox {
     pace_bytes: Cell<usize>,
     /// The class of the next first chunk: what the last send needed.
     class: Cell<u8>,
-    /// Whether the receiver takes HMSG.
+    /// True if the receiver takes HMSG.
     pub headers: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
     writer: Cell<Option<Waker>>,
-    /// Whether there is one: a look is cheaper than to take it each time.
+    /// True while there is one: a look is cheaper than to take it each time.
     writer_waits: Cell<bool>,
     /// Queued bytes wait: the connection is between plain and TLS.
     held: Cell<bool>,
@@ -331,8 +333,8 @@ impl Outbox {
         }
     }
 
-    /// Whether a run can be pushed in one piece: it is in no danger of the bound, and nobody looks at single
-    /// messages.
+    /// True if a run can be pushed in one piece: it is in no danger of the bound, and nobody looks
+    /// at single messages.
     #[inline]
     pub fn takes_run(&self, head_size: usize, run: &MessageRun<'_>) -> bool {
         let size = head_size * run.len() + run.tail_bytes();
@@ -360,7 +362,8 @@ impl Outbox {
         })
     }
 
-    /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes before it.
+    /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes
+    /// before it.
     #[inline]
     pub fn push_behind(&self, head: &[u8], message: &Message<'_>) -> Pushed {
         self.push_by(head.len() + message.tail.len(), 1, message.body.len(), |chunk| {
@@ -404,8 +407,8 @@ impl Outbox {
         if pending > self.pace_bytes.get() { Pushed::QueuedPace } else { Pushed::Queued }
     }
 
-    /// The tests that only a peer with much pending needs. `size_max` is an upper bound of what `size` finds
-    /// out, the bytes that are to be queued.
+    /// The tests that only a peer with much pending needs. `size_max` is an upper bound of what
+    /// `size` finds out, the bytes that are to be queued.
     #[cold]
     fn refuse(
         &self,
@@ -471,7 +474,8 @@ impl Outbox {
         self.push_bytes(&line);
     }
 
-    /// Makes `current` a chunk with `room` bytes free: a larger one while it is small, a further one after.
+    /// Makes `current` a chunk with `room` bytes free: a larger one while it is small, a further
+    /// one after.
     #[cold]
     #[inline(never)]
     fn make_room(&self, buffers: &mut Buffers, room: usize) {
@@ -519,8 +523,8 @@ impl Outbox {
         self.writer_waits.set(true);
     }
 
-    /// Holds queued bytes back, or lets them go again; the writer then finds them. A connection that closes
-    /// while they are held never sends them.
+    /// Holds queued bytes back, or lets them go again; the writer then finds them. A connection
+    /// that closes while they are held never sends them.
     pub fn hold(&self, held: bool) {
         self.held.set(held);
         if !held {
@@ -536,8 +540,8 @@ impl Outbox {
         self.wake_writer();
     }
 
-    /// For the writer task: the next chunk to send, or `None` once the connection closes and nothing is
-    /// left to send. An empty one comes of `poke`.
+    /// For the writer task: the next chunk to send, or `None` once the connection closes and
+    /// nothing is left to send. An empty one comes of `poke`.
     pub async fn next_chunk(&self) -> Option<Vec<u8>> {
         poll_fn(|context| {
             if self.poked.get() || self.held.get() {
@@ -594,8 +598,8 @@ impl Outbox {
         self.pool.give_back(chunk);
     }
 
-    /// Whether a producer should wait for this outbox, and for which value of `sent`. A consumer that
-    /// stands still is not waited for: it is on its way to be cut and must not slow anyone else down.
+    /// The value of `sent` that a producer should wait for, if it should. A consumer that stands
+    /// still is not waited for: it is on its way to be cut and must not slow anyone else down.
     pub fn pace_target(&self, now: Instant) -> Option<u64> {
         let pending = self.pending_bytes.get();
         if self.is_closing() || pending <= self.pace_bytes.get() || self.drops_for_slow() {
@@ -618,8 +622,8 @@ impl Outbox {
         self.totals.get().is_some_and(|totals| totals.drops_for_slow.get())
     }
 
-    /// Looks whether what waits leaves within `deadline`. With `retries` a peer that takes something at all
-    /// may take longer.
+    /// Looks whether what waits leaves within `deadline`. With `retries` a peer that takes
+    /// something at all may take longer.
     pub fn check_send(&self, now: Instant, deadline: Duration, retries: bool) -> SendCheck {
         let sent = self.sent.value();
         if let Some(rare) = self.rare.get() {
@@ -696,7 +700,7 @@ impl Outbox {
         self.rare.get_or_init(Box::default)
     }
 
-    /// Whether `observe` is to be called for each message queued.
+    /// True if `observe` is to be called for each message queued.
     #[inline]
     pub fn is_observed(&self) -> bool {
         self.observed.get()
@@ -732,8 +736,8 @@ impl Outbox {
         self.abort.set(abort);
     }
 
-    /// Closes the outbox for new bytes; the first reason stands. Queued bytes are still sent unless the
-    /// reason discards them, in which case the socket is shut down at once.
+    /// Closes the outbox for new bytes; the first reason stands. Queued bytes are still sent unless
+    /// the reason discards them, in which case the socket is shut down at once.
     pub fn close(&self, reason: CloseReason) {
         if self.is_closing() {
             return;

@@ -55,7 +55,7 @@ impl QueueGroup {
         }
     }
 
-    /// What it holds, to be dropped elsewhere.
+    /// Gives away all that it holds, to be dropped elsewhere.
     pub fn into_members(self) -> Vec<Rc<Subscription>> {
         self.members
     }

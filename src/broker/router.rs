@@ -1,5 +1,5 @@
-//! From a published message to everybody who wants it: local fan-out, one member per queue group, at most
-//! one copy per link.
+//! From a published message to everybody who wants it: local fan-out, one member per queue group,
+//! at most one copy per link.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,14 +22,15 @@ use crate::broker::{AccountState, Broker};
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
 
-/// Times a message may look for another member of its queue group on another shard before it is dropped.
+/// Times a message may look for another member of its queue group on another shard before it is
+/// dropped.
 const QUEUE_HOPS_MAX: u8 = 3;
 
 /// A publisher's last subject and what it reached: most publishers repeat a subject.
 pub struct RouteCache {
     account: AccountId,
     pub(super) subject: Vec<u8>,
-    /// Of the table when `list` was had; `STALE` without one.
+    /// Generation of the table when `list` was had; `STALE` without one.
     generation: u64,
     pub(super) list: Option<Rc<MatchList>>,
     /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
@@ -84,7 +85,7 @@ impl RouteCache {
         Ok(())
     }
 
-    /// What it was last asked for; empty = nothing yet.
+    /// The subject it was last asked for; empty = nothing yet.
     #[inline]
     pub fn subject(&self) -> &[u8] {
         &self.subject
@@ -128,7 +129,8 @@ impl RouteCache {
         if is_current { self.list.as_deref() } else { None }
     }
 
-    /// For between two reads: lets go of a list that is not short. It is in the match cache, where its bytes count.
+    /// For between two reads: lets go of a list that is not short. It is in the match cache, where
+    /// its bytes count.
     #[inline]
     pub fn end_batch(&mut self) {
         if self.list.as_ref().is_some_and(|list| list.size() > ROUTE_LIST_KEPT_MAX) {
@@ -148,7 +150,7 @@ pub struct Publisher {
     pub no_responders: bool,
 }
 
-/// What one connection's turn did so far: kept by the session, obeyed at the end of the turn.
+/// The work of one connection's turn so far: kept by the session, obeyed at the end of the turn.
 pub struct Turn {
     /// Whose turn it is; none while messages come in from another shard.
     pub publisher: Option<ConnectionId>,
@@ -157,9 +159,10 @@ pub struct Turn {
     work_max: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
-    /// What its unfinished message waits for: a link that has no room.
+    /// The wait of its unfinished message: a link that has no room.
     pub congestion: Option<Congestion>,
-    /// What is left of the message that this turn could not end. Nothing may be published before it is done.
+    /// The rest of the message that this turn could not end. Nothing may be published before it
+    /// is done.
     pub unfinished: Option<Box<FanOut>>,
 }
 
@@ -191,7 +194,7 @@ impl Turn {
         self.work += work;
     }
 
-    /// Whether the others come first now.
+    /// True if the others come first now.
     #[inline]
     pub fn is_over(&self) -> bool {
         self.work >= self.work_max || self.unfinished.is_some()
@@ -203,7 +206,7 @@ impl Turn {
         self.work_max.saturating_sub(self.work).max(self.whole_max())
     }
 
-    /// What may be begun as one piece as long as a turn is not over.
+    /// Work that may be begun as one piece as long as a turn is not over.
     #[inline]
     fn whole_max(&self) -> usize {
         (self.work_max / WHOLE_WORK_SHARE).max(1)
@@ -243,7 +246,8 @@ impl Turn {
     }
 }
 
-/// Whether a subscription must not have a message on `subject`, all its rules of delivery but the maximum.
+/// True if a subscription must not have a message on `subject`, all its rules of delivery but the
+/// maximum.
 #[inline(always)]
 pub(super) fn withholds(
     subscription: &Subscription,
@@ -268,7 +272,7 @@ fn asking(source: Source, tells_nobody: bool, delivered: bool) -> Source {
     Source { share: if tells_nobody && !delivered { Source::WHOLE } else { 0 }, ..source }
 }
 
-/// Whether a message to a list is routed in one piece.
+/// True if a message to a list is routed in one piece.
 #[inline]
 pub(super) fn takes_whole(list: &MatchList, message: &Message<'_>, turn: &Turn) -> bool {
     list.size() * delivery_work(message) <= turn.whole_max()
@@ -294,7 +298,7 @@ fn tell_publisher(passage: &Passage<'_>, subscriptions: &[Rc<Subscription>]) -> 
 /// Links a message goes to, with the places in its list of the queue groups picked there.
 pub(super) type Picks = [(LinkId, u32)];
 
-/// What asking the members of a group came to.
+/// The outcome of asking the members of a group.
 enum Asked {
     Served,
     /// The message goes to a member behind this link.
@@ -355,8 +359,8 @@ impl Broker {
         self.tight.clone()
     }
 
-    /// What to wait for before a message of so many bytes is published on `subject`: a link that it would go over
-    /// has no room. A message is routed once all of its copies find theirs.
+    /// The room to wait for before a message of so many bytes is published on `subject`: a link
+    /// that it would go over has no room. A message is routed once all of its copies find theirs.
     #[inline]
     pub fn message_congestion(
         &mut self,
@@ -389,7 +393,7 @@ impl Broker {
         }
     }
 
-    /// What to wait for before a message of so many bytes goes to a list.
+    /// The room to wait for before a message of so many bytes goes to a list.
     pub(super) fn congestion_of(&self, list: &MatchList, bytes: usize) -> Option<Congestion> {
         let bytes = bytes + list.names_bytes();
         let mut links = list.reach().iter();
@@ -608,8 +612,8 @@ impl Broker {
         Routed::Unfinished
     }
 
-    /// Delivers and forwards until all of the list had its turn, or this turn is over; true = all had it. Always
-    /// gets on.
+    /// Delivers and forwards until all of the list had its turn, or this turn is over; true = all
+    /// had it. Always gets on.
     fn deliver_some(
         &mut self,
         passage: &Passage<'_>,
@@ -672,8 +676,9 @@ impl Broker {
         self.forward_picked(passage, list, progress, turn)
     }
 
-    /// Forwards to the links with plain interest, which get their copy once, and to those of picked members, once all
-    /// of them have room: one flush pushes all copies. False = the turn holds what to wait for.
+    /// Forwards to the links with plain interest, which get their copy once, and to those of picked
+    /// members, once all of them have room: one flush pushes all copies. False = the turn holds
+    /// what to wait for.
     fn forward_picked(
         &mut self,
         passage: &Passage<'_>,
@@ -705,8 +710,8 @@ impl Broker {
         true
     }
 
-    /// Delivers to one member here of each group that another shard picked one of. A group whose members all
-    /// left meanwhile is looked for once more elsewhere.
+    /// Delivers to one member here of each group that another shard picked one of. A group whose
+    /// members all left meanwhile is looked for once more elsewhere.
     fn serve_named_groups(
         &mut self,
         passage: &Passage<'_>,
@@ -735,8 +740,8 @@ impl Broker {
         true
     }
 
-    /// Looks for a member elsewhere for each group that has none here, and sends the share of a request that nobody
-    /// got back.
+    /// Looks for a member elsewhere for each group that has none here, and sends the share of a
+    /// request that nobody got back.
     fn pass_on_unserved(
         &mut self,
         passage: &Passage<'_>,
@@ -760,7 +765,8 @@ impl Broker {
         }
     }
 
-    /// Asks the members of a group one after the other, from a random one on, until one takes the message.
+    /// Asks the members of a group one after the other, from a random one on, until one takes the
+    /// message.
     fn ask_group(
         &mut self,
         group: &QueueGroup,
@@ -796,8 +802,8 @@ impl Broker {
         Asked::Nobody
     }
 
-    /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection that
-    /// published it and asked not to hear itself.
+    /// Delivers to all plain subscriptions that may have the message. `no_echo` is the connection
+    /// that published it and asked not to hear itself.
     #[inline]
     pub(super) fn fan_out(
         &mut self,
@@ -915,9 +921,9 @@ impl Broker {
         }
     }
 
-    /// Delivers a message that came over a link: to plain subscriptions here and to one member of each
-    /// named group. `same`: its subject and account are those of the message before it that came with this
-    /// cache.
+    /// Delivers a message that came over a link: to plain subscriptions here and to one member of
+    /// each named group. `same`: its subject and account are those of the message before it that
+    /// came with this cache.
     #[inline]
     pub fn publish_forwarded(
         &mut self,
@@ -959,7 +965,8 @@ impl Broker {
         Routed::new(delivered)
     }
 
-    /// Sends a queue message that found no member here to another link that has one; false = there is none.
+    /// Sends a queue message that found no member here to another link that has one; false = there
+    /// is none.
     #[cold]
     fn redirect(
         &mut self,
@@ -996,8 +1003,8 @@ impl Broker {
         self.expired.push(subscription.clone());
     }
 
-    /// Ends a fan-out, or a part of one: subscriptions that reached their maximum leave the tables as far as this turn
-    /// may, and as other shards have room to be told. The others leave behind.
+    /// Ends a fan-out, or a part of one: subscriptions that reached their maximum leave the tables
+    /// as far as this turn may, and as other shards have room to be told. The others leave behind.
     #[inline]
     pub(super) fn remove_expired(&mut self, turn: &mut Turn) {
         if !self.expired.is_empty() {
@@ -1009,7 +1016,7 @@ impl Broker {
     }
 }
 
-/// What a publisher waits for after a turn, if anything.
+/// The consumer that a publisher waits for after a turn, if any.
 pub fn pace_target(turn: &mut Turn, now: impl FnOnce() -> Instant) -> Option<(Rc<Outbox>, u64)> {
     let outbox = turn.paced.take()?;
     let until = outbox.pace_target(now())?;

@@ -1,26 +1,28 @@
 //! One account's subscriptions on one shard: who wants a subject that was just published.
 //!
-//! Every distinct filter is one entry, with its text and the values subscribed under it, found by hash. The
-//! table knows the shapes of its wildcard filters (`shapes`): where the `*` are, how long, whether `>` ends
-//! it. A subject leaves, for each shape, one filter that can match, and `filter_hash` tells its hash at the
-//! cost of a few additions. So a match is one lookup for the subject itself and one per shape. The text of
-//! what is found decides, and each filter has one shape: nothing is found wrongly or twice, whatever the
-//! hashes.
+//! Every distinct filter is one entry, with its text and the values subscribed under it, found by
+//! hash. The table knows the shapes of its wildcard filters (`shapes`): where the `*` are, how
+//! long, whether `>` ends it. A subject leaves, for each shape, one filter that can match, and
+//! `filter_hash` tells its hash at the cost of a few additions. So a match is one lookup for the
+//! subject itself and one per shape. The text of what is found decides, and each filter has one
+//! shape: nothing is found wrongly or twice, whatever the hashes.
 //!
-//! Why not a trie: its steps wait for each other, and in a table of a million each is a trip to memory. All
-//! lookups here are known before the first begins, and `look_up` starts them together. Wildcards lie apart
-//! from the many literal filters, because most lookups are for them: a small map stays in the cache.
+//! Why not a trie: its steps wait for each other, and in a table of a million each is a trip to
+//! memory. All lookups here are known before the first begins, and `look_up` starts them together.
+//! Wildcards lie apart from the many literal filters, because most lookups are for them: a small
+//! map stays in the cache.
 //!
-//! Bound. A match does one lookup per distinct shape that fits: at most 2^(n+1) for a subject of n tokens,
-//! and never more than there are wildcard filters, each of which somebody subscribed. Working out a lookup
-//! costs the number of its stars. Nothing is recursive, no filter makes it exponential, and a match
-//! allocates nothing once the scratch list has the length of the longest usual subject. That may still be
-//! much: a match takes a budget, stops where it is spent, and goes on from there later, whatever was
-//! subscribed or unsubscribed in between. What stays is found once.
+//! Bound. A match does one lookup per distinct shape that fits: at most 2^(n+1) for a subject of n
+//! tokens, and never more than there are wildcard filters, each of which somebody subscribed.
+//! Working out a lookup costs the number of its stars. Nothing is recursive, no filter makes it
+//! exponential, and a match allocates nothing once the scratch list has the length of the longest
+//! usual subject. That may still be much: a match takes a budget, stops where it is spent, and goes
+//! on from there later, whatever was subscribed or unsubscribed in between. What stays is found
+//! once.
 //!
-//! Nothing grows by moving everything: an insert or remove moves a handful of filters, and
-//! memory follows the number of filters down as well as up. Filters and subjects come from peers: tokens are
-//! hashed with a secret seed.
+//! Nothing grows by moving everything: an insert or remove moves a handful of filters, and memory
+//! follows the number of filters down as well as up. Filters and subjects come from peers: tokens
+//! are hashed with a secret seed.
 
 mod chunks;
 mod filter_hash;
@@ -43,21 +45,24 @@ use filter_hash::{FilterHasher, split_token};
 use filters::Filters;
 use shapes::{Counted, Pin, Shape, ShapePlace, Shapes};
 
-/// Lookups started together: more than a processor can have under way, few enough to stay in its cache.
+/// Lookups started together: more than a processor can have under way, few enough to stay in its
+/// cache.
 const BATCH_LOOKUP_COUNT: usize = 16;
 
 /// Tokens for which scratch space is kept between matches.
 const SCRATCH_TOKENS_MAX: usize = 256;
 
-/// Filters from which on a match expects them out of the cache and spends instructions to load them early.
+/// Filters from which on a match expects them out of the cache and spends instructions to load them
+/// early.
 const EARLY_LOAD_FILTERS_MIN: usize = 20_000;
 
-/// Stars of a shape that cost a match one unit, and bytes of a filter's text: it looks at them one after the other.
+/// Stars of a shape that cost a match one unit, and bytes of a filter's text: it looks at them one
+/// after the other.
 const STARS_PER_UNIT: usize = 16;
 const TEXT_BYTES_PER_UNIT: usize = 64;
 
-/// Tells apart the subscriptions of one filter. It stays the same until its subscription is removed, and
-/// may then be given out again.
+/// Tells apart the subscriptions of one filter. It stays the same until its subscription is
+/// removed, and may then be given out again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Slot(u32);
 
@@ -121,7 +126,8 @@ impl<V> SubjectTable<V> {
         }
     }
 
-    /// Subscribes a value to a filter, which `protocol::subject::is_valid_filter` must have accepted.
+    /// Subscribes a value to a filter, which `protocol::subject::is_valid_filter` must have
+    /// accepted.
     pub fn insert(&mut self, filter: &[u8], value: V) -> Slot {
         debug_assert!(subject::is_valid_filter(filter));
         self.subscription_count += 1;
@@ -156,17 +162,18 @@ impl<V> SubjectTable<V> {
         Some(value)
     }
 
-    /// Calls `visit` with the value of every subscription that a published subject matches, once each.
-    /// The subject is literal: its `*` and `>` are ordinary tokens. One with an empty token matches nothing.
+    /// Calls `visit` with the value of every subscription that a published subject matches, once
+    /// each. The subject is literal: its `*` and `>` are ordinary tokens. One with an empty token
+    /// matches nothing.
     pub fn for_each_match(&self, literal: &[u8], visit: impl FnMut(&V)) {
         let is_done =
             self.match_some(literal, &mut MatchPlace::default(), &mut usize::MAX.clone(), visit);
         debug_assert!(is_done);
     }
 
-    /// As `for_each_match`, from a place on and as far as `budget` goes: a unit for each value and each lookup,
-    /// and more for long filters. True at the end; else the same call goes on from where this one stopped. What
-    /// is subscribed in between may be visited.
+    /// As `for_each_match`, from a place on and as far as `budget` goes: a unit for each value and
+    /// each lookup, and more for long filters. True at the end; else the same call goes on from
+    /// where this one stopped. What is subscribed in between may be visited.
     #[inline]
     pub fn match_some(
         &self,
@@ -218,9 +225,9 @@ impl<V> SubjectTable<V> {
         self.look_up(literal, &batch, place, budget, visit)
     }
 
-    /// In a big table every lookup is two trips to memory. The first two loops do nothing but send the
-    /// processor on all of them at once; the third alone would make them one by one. False where the budget
-    /// is spent: `place` is then that of the lookup to go on with.
+    /// In a big table every lookup is two trips to memory. The first two loops do nothing but send
+    /// the processor on all of them at once; the third alone would make them one by one. False
+    /// where the budget is spent: `place` is then that of the lookup to go on with.
     fn look_up(
         &self,
         literal: &[u8],
@@ -292,7 +299,7 @@ impl<V> SubjectTable<V> {
     }
 }
 
-/// Whether a filter with wildcards has this shape and matches a subject with no empty token.
+/// True if a filter with wildcards has this shape and matches a subject with no empty token.
 #[inline]
 fn matches_with_shape(filter: &[u8], shape: &Shape, literal: &[u8]) -> bool {
     let (mut filter, mut literal) = (Some(filter), Some(literal));

@@ -20,7 +20,7 @@ pub enum Sink {
     Internal(Rc<InternalSink>),
 }
 
-/// See the module's words. There are millions of these.
+/// A subscription in a table. There are millions of these.
 pub struct Subscription {
     names: Names,
     pub sink: Sink,
@@ -35,7 +35,7 @@ pub struct Subscription {
 /// A bit of `Subscription::weight`: more members than it could count are no queue group.
 const REMOVED: u32 = 1 << 31;
 
-/// What few subscriptions have.
+/// Fields that few subscriptions need.
 #[derive(Default)]
 struct Rare {
     /// Deliveries after which it ends, counted from SUB; 0 = never.

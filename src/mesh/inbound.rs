@@ -12,7 +12,7 @@ pub struct Inbound {
     /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain
     /// delivers all that were there at its beginning.
     taken: VecDeque<Batch>,
-    /// Of those, how many may be delivered as of the last look.
+    /// Number of those that may be delivered as of the last look.
     ready: usize,
     /// How many the first look of the drain in progress found that are not delivered yet.
     owed: usize,

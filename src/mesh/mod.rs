@@ -1,46 +1,50 @@
 //! Floor 6: the links between the shards of one server.
 //!
-//! Per ordered pair of shards there are two lanes. The interest lane carries changes of interest and is
-//! written at once; the message lane carries batches and is written before anything goes to a socket.
-//! Whoever handles a peer's bytes first applies all interest that waits and delivers all messages that
-//! wait. So nothing can overtake what caused it, over any number of shards and also through the clients
-//! themselves: a subscription is in every lane before the subscriber's next command runs, a message is in
-//! its lanes before its publisher is told PONG, and both are taken before any later command runs anywhere.
-//! Where a lane is full, SUB, UNSUB, PING and what would be forwarded wait for room
-//! (`Broker::interest_congestion`, `fence`, `message_congestion`).
+//! Per ordered pair of shards there are two lanes. The interest lane carries changes of interest
+//! and is written at once; the message lane carries batches and is written before anything goes to
+//! a socket. Whoever handles a peer's bytes first applies all interest that waits and delivers all
+//! messages that wait. So nothing can overtake what caused it, over any number of shards and also
+//! through the clients themselves: a subscription is in every lane before the subscriber's next
+//! command runs, a message is in its lanes before its publisher is told PONG, and both are taken
+//! before any later command runs anywhere. Where a lane is full, SUB, UNSUB, PING and what would be
+//! forwarded wait for room (`Broker::interest_congestion`, `fence`, `message_congestion`).
 //!
 //! # Order over three shards
 //!
-//! Say that message `n` was published after the publisher of `m` had been told PONG, or after somebody had heard
-//! `m`. Then no shard delivers `n` before `m`, whatever shards they were published on. Three rules bring it about.
+//! Say that message `n` was published after the publisher of `m` had been told PONG, or after
+//! somebody had heard `m`. Then no shard delivers `n` before `m`, whatever shards they were
+//! published on. Three rules bring it about.
 //!
-//! 1. *A batch has a stamp, the time just before its push, and counts only once its shard is done.* A flush pushes
-//!    to all lanes, then raises the shard's watermark to its newest stamp, and only then tells anybody. A batch
-//!    whose stamp is above its source's watermark is not taken (`Inbound::look`). So who takes a copy of `m` on
-//!    one shard knows that the copies for all other shards lie in their lanes: both the pushes and the watermark
-//!    happened before. A flush comes before each send, so the same holds for who was told PONG, and for who heard
-//!    `m` on the shard where it was published. Hence all pushes of `m` happened before `n` was published, and
+//! 1. *A batch has a stamp, the time just before its push, and counts only once its shard is done.*
+//!    A flush pushes to all lanes, then raises the shard's watermark to its newest stamp, and only
+//!    then tells anybody. A batch whose stamp is above its source's watermark is not taken
+//!    (`Inbound::look`). So who takes a copy of `m` on one shard knows that the copies for all
+//!    other shards lie in their lanes: both the pushes and the watermark happened before. A flush
+//!    comes before each send, so the same holds for who was told PONG, and for who heard `m` on the
+//!    shard where it was published. Hence all pushes of `m` happened before `n` was published, and
 //!    `stamp(m) < stamp(n)`, as a clock that all threads share moves on between them.
-//! 2. *A drain looks twice.* What the first look found may be delivered; what only the second look found is a
-//!    warning: it bounds what may be delivered to stamps below the oldest of it. If `n` was found by the first look,
-//!    the second look finds `m`, as all pushes of `m` happened before that of `n`. Either it was found by the first
-//!    look too, then the merge by stamps delivers it first; or only by the second, then its stamp is below that of
-//!    `n` and holds `n` back.
-//! 3. *All that was there is delivered.* A drain repeats this until all that its first look found is delivered:
-//!    after it, a peer's bytes are handled, and they may be a consequence of any of it. It ends: what holds a batch
-//!    back was stamped before it and pushed after the first look, and each source can have stamped one such flush.
+//! 2. *A drain looks twice.* What the first look found may be delivered; what only the second look
+//!    found is a warning: it bounds what may be delivered to stamps below the oldest of it. If `n`
+//!    was found by the first look, the second look finds `m`, as all pushes of `m` happened before
+//!    that of `n`. Either it was found by the first look too, then the merge by stamps delivers it
+//!    first; or only by the second, then its stamp is below that of `n` and holds `n` back.
+//! 3. *All that was there is delivered.* A drain repeats this until all that its first look found
+//!    is delivered: after it, a peer's bytes are handled, and they may be a consequence of any of
+//!    it. It ends: what holds a batch back was stamped before it and pushed after the first look,
+//!    and each source can have stamped one such flush.
 //!
-//! Nothing stays behind on the way to a lane that the rules would have to know of: a message is routed only when all
-//! lanes that it needs have room (`Broker::message_congestion`), so that its flush pushes all of its copies. What a
-//! drain itself sends on, a queue message that looks for another member, has no such promise: where it finds no room
-//! it is staged, and its stamp is that of its last push. Interest needs no stamps: what is applied early is what
-//! somebody wants, and a note is in its lane before the messages that follow from it.
+//! Nothing stays behind on the way to a lane that the rules would have to know of: a message is
+//! routed only when all lanes that it needs have room (`Broker::message_congestion`), so that its
+//! flush pushes all of its copies. What a drain itself sends on, a queue message that looks for
+//! another member, has no such promise: where it finds no room it is staged, and its stamp is that
+//! of its last push. Interest needs no stamps: what is applied early is what somebody wants, and a
+//! note is in its lane before the messages that follow from it.
 //!
-//! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must send (a
-//! queue message that looks for another member, a pause) is staged when there is no room.
+//! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must
+//! send (a queue message that looks for another member, a pause) is staged when there is no room.
 //!
-//! What is under way counts: a lane takes no more than a part of what a consumer behind it may have pending
-//! (`Mesh::set_pending_bytes_max`), so that its publishers are slowed before it is cut.
+//! What is under way counts: a lane takes no more than a part of what a consumer behind it may have
+//! pending (`Mesh::set_pending_bytes_max`), so that its publishers are slowed before it is cut.
 
 mod frame;
 mod inbound;
@@ -75,14 +79,14 @@ pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
     inbound_waiting: Signal,
-    /// What the outbound lanes have in common.
+    /// Things that the outbound lanes have in common.
     shared: Rc<Shared>,
     /// The stamp up to which everything was pushed.
     complete: Watermark,
     resumable: Rc<Resumable>,
     clock: Rc<TurnClock>,
-    /// For each batch that came: from the turn in which its first message was read to the one here that took
-    /// it.
+    /// For each batch that came: from the turn in which its first message was read to the one here
+    /// that took it.
     transits: DurationHistogram,
     counters: RefCell<MeshCounters>,
     /// Scratch space for a run of messages.
@@ -98,7 +102,8 @@ struct Peer {
 }
 
 impl Peer {
-    /// Asks a publisher over there to wait for the consumer that its messages reached, if it should.
+    /// Asks a publisher over there to wait for the consumer that its messages reached, if it
+    /// should.
     fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn) {
         if let (Some(client), Some((outbox, _))) = (publisher, pace_target(turn, Instant::now))
             && outbox.note_paced(self.link, client)
@@ -118,7 +123,7 @@ fn finish(broker: &mut Broker, turn: &mut Turn) {
     }
 }
 
-/// What the lanes of this shard did since it started.
+/// Counts of this shard's lanes since it started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MeshCounters {
     pub batches_in: u64,
@@ -184,9 +189,9 @@ impl Mesh {
         mesh
     }
 
-    /// What a client may have pending from now on. All that is under way to one shard must fit, twice, between
-    /// where its publishers are slowed and where it is cut: once for what is there when it is to be slowed, and
-    /// once for what its publishers send before they know.
+    /// Sets what a client may have pending from now on. All that is under way to one shard must
+    /// fit, twice, between where its publishers are slowed and where it is cut: once for what is
+    /// there when it is to be slowed, and once for what its publishers send before they know.
     pub fn set_pending_bytes_max(&self, pending_bytes_max: usize) {
         let left = pending_bytes_max - pace_bytes(pending_bytes_max);
         let share = left / 4 / self.peers.len().max(1);
@@ -219,8 +224,8 @@ impl Mesh {
         }
     }
 
-    /// One end of a turn: take what other shards sent, then send what this turn produced. Returns whether
-    /// anything moved.
+    /// One end of a turn: take what other shards sent, then send what this turn produced. Returns
+    /// whether anything moved.
     pub fn end_of_turn(&self) -> bool {
         let drained = self.inbound_waiting.is_raised() && self.drain();
         self.resume_publishers();
@@ -248,7 +253,8 @@ impl Mesh {
         moved
     }
 
-    /// Whether sleeping now would leave a message behind. What a peer pushes after the last drain raises the signal.
+    /// True if sleeping now would leave a message behind. What a peer pushes after the last drain
+    /// raises the signal.
     pub fn has_work(&self) -> bool {
         let may_flush = self.shared.dirty.get() || self.shared.waiting.get();
         !self.resumable.borrow().is_empty()
@@ -256,9 +262,10 @@ impl Mesh {
             || (may_flush && self.peers.iter().any(|peer| peer.outbound.can_flush()))
     }
 
-    /// Applies all interest and delivers all messages that are there now, by the rules at the top. Interest is
-    /// applied between a look and the delivery of what it found: what was published before a message is in force
-    /// when that is delivered. The signal is lowered before the first look, so what comes after it raises it again.
+    /// Applies all interest and delivers all messages that are there now, by the rules at the top.
+    /// Interest is applied between a look and the delivery of what it found: what was published
+    /// before a message is in force when that is delivered. The signal is lowered before the first
+    /// look, so what comes after it raises it again.
     fn drain(&self) -> bool {
         self.inbound_waiting.take();
         let found = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_first());
@@ -283,7 +290,8 @@ impl Mesh {
         true
     }
 
-    /// The peer with the oldest batch of those that the first look found, if that was stamped before `horizon`.
+    /// The peer with the oldest batch of those that the first look found, if that was stamped
+    /// before `horizon`.
     fn oldest_before(&self, horizon: u64) -> Option<&Peer> {
         let mut oldest = (horizon, None);
         for peer in &self.peers {
@@ -310,7 +318,8 @@ impl Mesh {
                 counters.messages_in += 1;
                 if !same {
                     peer.pause(publisher, &mut turn);
-                    // Of another shard is the key of one who is passed on: it would name somebody else.
+                    // Of another shard is the key of one who is passed on: it would name somebody
+                    // else.
                     publisher = forward.source.publisher.filter(|_| forward.hops == 0);
                 }
                 let routed =
@@ -357,7 +366,7 @@ impl Mesh {
         self.peers.len()
     }
 
-    /// What stands on the lanes into this shard, and what waits here for room.
+    /// The fill of the lanes into this shard, and of what waits here for room.
     pub fn depth(&self) -> LaneDepth {
         let mut depth = LaneDepth::default();
         for peer in &self.peers {

@@ -22,7 +22,7 @@ const STAGED_NOTES_KEPT_MAX: usize = 1024;
 /// and for its end.
 const TIGHT_SLOTS: usize = 4;
 
-/// What the outbound lanes of one shard share.
+/// Things that the outbound lanes of one shard share.
 pub struct Shared {
     /// Something was appended that no flush has seen.
     pub dirty: Rc<Cell<bool>>,
@@ -32,7 +32,7 @@ pub struct Shared {
     pub tight: Rc<Cell<bool>>,
     /// Bytes under way on one lane from which on nothing is added.
     pub bytes_max: Cell<usize>,
-    /// Of the newest batch on any lane.
+    /// Stamp of the newest batch on any lane.
     pub newest_stamp: Cell<u64>,
     pub shard: ShardId,
     pub lane_clock: LaneClock,

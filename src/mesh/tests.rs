@@ -1,4 +1,5 @@
-//! Named cases of the links; the simulator and the loom models look for those that have no name yet.
+//! Named cases of the links; the simulator and the loom models look for those that have no name
+//! yet.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -99,8 +100,8 @@ fn shards(count: usize, sizes: Lanes) -> Vec<TestShard> {
         .collect()
 }
 
-/// Found by the simulator: the flush that moved the last staged note filled the lane, and nobody told the
-/// sleeping peer that a session waits for room.
+/// Found by the simulator: the flush that moved the last staged note filled the lane, and nobody
+/// told the sleeping peer that a session waits for room.
 #[test]
 fn a_lane_filled_from_what_was_staged_wakes_the_peer_when_a_session_waits_for_room() {
     let shards = shards(2, Lanes { note_slots: 1, message_slots: 1, returned_slots: 1 });
@@ -119,8 +120,8 @@ fn a_lane_filled_from_what_was_staged_wakes_the_peer_when_a_session_waits_for_ro
     assert!(congestion.gate.value() >= congestion.until);
 }
 
-/// Found by the simulator: a queue message whose member on another shard had just left came home and was
-/// delivered to its own publisher, who had asked for no echo.
+/// Found by the simulator: a queue message whose member on another shard had just left came home
+/// and was delivered to its own publisher, who had asked for no echo.
 #[test]
 fn a_queue_message_that_comes_home_is_no_echo() {
     let shards = shards(2, Lanes::of(2));
@@ -167,9 +168,9 @@ fn a_message_passed_on_names_no_publisher() {
     assert!(shards[1].broker.borrow().remote_pace(leaving).is_none());
 }
 
-/// What one publish costs the mesh, by the shards there are and those with a subscriber: a forward and two
-/// copies for each shard that wants it, and per turn one batch and at most one wake, however many messages the
-/// turn had. Nothing grows with the shards that do not want it.
+/// The cost of one publish for the mesh, by the shards there are and those with a subscriber: a
+/// forward and two copies for each shard that wants it, and per turn one batch and at most one
+/// wake, however many messages the turn had. Nothing grows with the shards that do not want it.
 #[test]
 fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are() {
     const MESSAGES: u64 = 200;
@@ -206,8 +207,8 @@ fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are()
     }
 }
 
-/// A message is as old as its read, whatever shards it crossed: the time on the lane counts in what its
-/// receiver's outbox records, and by itself.
+/// A message is as old as its read, whatever shards it crossed: the time on the lane counts in what
+/// its receiver's outbox records, and by itself.
 #[test]
 fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
     const ON_THE_LANE: Duration = Duration::from_millis(3);
@@ -248,7 +249,7 @@ fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
     assert_eq!(shards[0].mesh.transits().count(), 0);
 }
 
-/// What another shard's lane has no room for waits; what goes elsewhere does not.
+/// A message waits while another shard's lane has no room for it; one that goes elsewhere does not.
 #[test]
 fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
     let shards = shards(3, Lanes { note_slots: 8, message_slots: 1, returned_slots: 1 });
@@ -318,8 +319,8 @@ fn queued(outbox: &Outbox) -> String {
     }
 }
 
-/// A client of shard 0 asks for work; says how often it is told that nobody listens. `leave` is called when the
-/// shards know of each other's listeners.
+/// A client of shard 0 asks for work; says how often it is told that nobody listens. `leave` is
+/// called when the shards know of each other's listeners.
 fn asked(
     shard_count: usize,
     echo: bool,

@@ -144,7 +144,7 @@ fn denying() -> Permissions {
     Permissions::compile(&options, false).expect("a subject")
 }
 
-/// What one connection sends: plain PUBs on one subject.
+/// The bytes one connection sends: plain PUBs on one subject.
 fn random_input(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut input = Vec::new();
     for _ in 0..random.usize(1..40) {

@@ -1,8 +1,8 @@
 //! Hashes of filters, made so that a subject gives the hash of every filter that can match it.
 //!
-//! A filter's hash is the sum of one hash per token, each mixed with the token's position; `*` and a final
-//! `>` have constants in place of a token's hash. So from the sums over a subject's tokens, the hash of the
-//! filter that has `*` at given positions is a few additions away.
+//! A filter's hash is the sum of one hash per token, each mixed with the token's position; `*` and
+//! a final `>` have constants in place of a token's hash. So from the sums over a subject's tokens,
+//! the hash of the filter that has `*` at given positions is a few additions away.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -51,8 +51,8 @@ impl FilterHasher {
         (self.finish(sum), shape)
     }
 
-    /// Fills in the sums over the first 0, 1, 2... tokens of a published subject, all of them literal.
-    /// False if one is empty.
+    /// Fills in the sums over the first 0, 1, 2... tokens of a published subject, all of them
+    /// literal. False if one is empty.
     #[inline]
     pub fn sums(&self, literal: &[u8], sums: &mut Vec<u64>) -> bool {
         sums.clear();
@@ -77,8 +77,8 @@ impl FilterHasher {
         self.finish(sums[sums.len() - 1])
     }
 
-    /// The hash of the filter of this shape that matches the subject with these sums. `wildcards_sum` is
-    /// what the shape's wildcards add to any hash.
+    /// The hash of the filter of this shape that matches the subject with these sums.
+    /// `wildcards_sum` is what the shape's wildcards add to any hash.
     #[inline]
     pub fn shaped(&self, shape: &Shape, wildcards_sum: u64, sums: &[u64]) -> u32 {
         let mut sum = sums[shape.token_count as usize].wrapping_add(wildcards_sum);
@@ -102,7 +102,7 @@ impl FilterHasher {
     }
 }
 
-/// What the wildcards of a shape add to the hash of each filter that has it.
+/// The part that the wildcards of a shape add to the hash of each filter that has it.
 pub fn wildcards_sum(shape: &Shape) -> u64 {
     let stars = shape.stars.iter().map(|&star| place(STAR, star as usize));
     let tail = shape.has_tail.then(|| place(TAIL, shape.token_count as usize));

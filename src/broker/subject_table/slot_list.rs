@@ -1,12 +1,13 @@
 //! The subscriptions of one filter: nearly always one, sometimes ten thousand.
 //!
-//! One value is kept in place. More lie side by side in a `Vec`, in the order a delivery walks them, and
-//! two permutations turn a slot into a position and back, so that removing by slot does not search.
+//! One value is kept in place. More lie side by side in a `Vec`, in the order a delivery walks
+//! them, and two permutations turn a slot into a position and back, so that removing by slot does
+//! not search.
 
 use super::Slot;
 
-/// A list of one goes back in place only if its slot is below this: a list taken out of place must hold
-/// entries for all slots below the one in use.
+/// A list of one goes back in place only if its slot is below this: a list taken out of place must
+/// hold entries for all slots below the one in use.
 const SLOT_IN_PLACE_MAX: u32 = 4;
 
 pub enum SlotList<V> {
@@ -18,7 +19,8 @@ pub struct Many<V> {
     values: Vec<V>,
     /// As long as the most values at a time since the last trim; `values.len()` pairs are in use.
     pairs: Vec<Pair>,
-    /// Trim once there are fewer values than this. Keeps the cost of trying in proportion to removals.
+    /// Trim once there are fewer values than this. Keeps the cost of trying in proportion to
+    /// removals.
     trim_below: usize,
 }
 
@@ -51,7 +53,7 @@ impl<V> SlotList<V> {
         }
     }
 
-    /// Whether the list holds the value of this slot and no other.
+    /// True if the list holds the value of this slot and no other.
     pub fn is_only(&self, slot: Slot) -> bool {
         match self {
             SlotList::One { slot: only, .. } => *only == slot,
@@ -91,8 +93,9 @@ impl<V> SlotList<V> {
         u32::from(matches!(self, SlotList::One { .. }))
     }
 
-    /// Visits the values from a slot on, as far as `budget` goes: a unit each. Gives the slot to go on from; None
-    /// at the end. A value that stays in between is visited once, whatever comes and goes.
+    /// Visits the values from a slot on, as far as `budget` goes: a unit each. Gives the slot to go
+    /// on from; None at the end. A value that stays in between is visited once, whatever comes and
+    /// goes.
     pub fn visit_some(
         &self,
         from: u32,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the table must do, in the most obvious way.
+/// The same as the table, in the most obvious way.
 #[derive(Default)]
 struct FlatList {
     subscriptions: Vec<(Vec<u8>, Slot, u32)>,
@@ -127,7 +127,8 @@ proptest! {
         agree(SubjectTable::new(seed), &steps);
     }
 
-    /// With one bit of hash every lookup finds half of all filters, and only the text is left to decide.
+    /// With one bit of hash every lookup finds half of all filters, and only the text is left to
+    /// decide.
     #[test]
     fn colliding_hashes_change_nothing(steps in steps(), seed: u64) {
         let mut table = SubjectTable::new(seed);
@@ -216,7 +217,8 @@ fn thousands_of_tokens_neither_recurse_nor_explode() {
     }
     assert_eq!(matches(&table, &literal), [0, 2, 3, 4, 6, 7]);
     assert_eq!(matches(&table, &literal[2..]), [0u32; 0]);
-    // Of the eight, `...a` and `...b` share a shape twice, and once that shape is no wildcard at all.
+    // Of the eight, `...a` and `...b` share a shape twice, and once that shape is no wildcard at
+    // all.
     assert_eq!(lookup_count(&table, depth), 5);
     assert_eq!(table.scratch.take().capacity(), 0, "a long subject's scratch space is given back");
     for (slot, filter) in slots {
@@ -247,8 +249,8 @@ fn a_match_looks_up_each_shape_once_however_many_filters_have_it() {
 
 #[test]
 fn all_mixes_of_star_and_letter_cost_their_number() {
-    // The worst there is: all shapes of ten tokens, one filter each. A subject costs a lookup for each
-    // filter, not more, and a subject of another length none.
+    // The worst there is: all shapes of ten tokens, one filter each. A subject costs a lookup for
+    // each filter, not more, and a subject of another length none.
     let width = 10;
     let mut table = SubjectTable::new(0);
     for mix in 1..1_u32 << width {
@@ -292,8 +294,8 @@ fn many_filters_come_and_go_in_any_order() {
     assert!(table.shapes.is_empty());
 }
 
-/// Matches `literal` with this budget at a time, `between` after each part, and gives the most values visited
-/// in one part.
+/// Matches `literal` with this budget at a time, `between` after each part, and gives the most
+/// values visited in one part.
 fn match_in_parts<V>(
     table: &mut SubjectTable<V>,
     literal: &[u8],
