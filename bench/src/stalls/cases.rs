@@ -267,7 +267,8 @@ fn subscribe(
     client.fence_within(WAIT_MAX)
 }
 
-/// Subscribes to as many subjects, and waits until the other shards know of all of them.
+/// Subscribes to as many subjects. Other shards may still be taking in what they are told of it when
+/// this returns: that is part of what the window shows.
 fn subscribe_apart(stage: &Stage, client: &mut Connection, count: usize) -> Result<(), Failure> {
     subscribe(client, stage.scaled(count), |index| format!("stalls.apart.{index}"))
 }
