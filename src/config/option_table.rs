@@ -329,6 +329,7 @@ macro_rules! entry_row {
 
 mod logging_rows;
 mod midge_rows;
+pub(crate) use midge_rows::parse_cores;
 mod security_rows;
 mod server_rows;
 

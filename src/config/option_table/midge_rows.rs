@@ -167,7 +167,11 @@ pub(super) static MIDGE: &[Row] = &[
     .flag(&["log-format"], "<format>"),
 ];
 
-fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
+/// Parses `2-5,8` into cores in the order they are named.
+///
+/// # Errors
+/// The text is no list, or names a core twice.
+pub(crate) fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     let bad = || format!("cores {} is not a list such as 2-5,8", quoted(text));
     let mut cores = Vec::new();
     for part in text.split(',') {

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::option_table::parse_cores;
 use crate::config::options::ShardOptions;
-use crate::server::host::machine::parse_core_list;
 
 /// What keeps other programs off the cores of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl fmt::Display for Pinning {
 pub fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
     let read = |path: PathBuf| std::fs::read_to_string(path).ok();
     let isolated = read(root.join("sys/devices/system/cpu/isolated")).unwrap_or_default();
-    let isolated = parse_core_list(isolated.trim()).unwrap_or_default();
+    let isolated = parse_cores(isolated.trim()).unwrap_or_default();
     if !cores.is_empty() && cores.iter().all(|core| isolated.contains(core)) {
         return Some(Exclusive::IsolatedCores);
     }
