@@ -45,20 +45,6 @@ impl fmt::Display for CoreError {
 
 impl std::error::Error for CoreError {}
 
-/// The cores of a list as the kernel writes it, `2-5,8`. None when the text is no such list.
-pub fn parse_core_list(text: &str) -> Option<Vec<usize>> {
-    let mut cores = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= CpuSet::MAX_CPU {
-            return None;
-        }
-        cores.extend(first..=last);
-    }
-    Some(cores)
-}
-
 /// `0-3,8`: the text of a list of ascending cores.
 fn core_list_text(cores: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
@@ -284,15 +270,6 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
-
-    #[test]
-    fn the_kernels_core_lists_parse() {
-        assert_eq!(parse_core_list("2-5,8"), Some(vec![2, 3, 4, 5, 8]));
-        assert_eq!(parse_core_list("3-3"), Some(vec![3]));
-        for text in ["", ",", "a", "1,", "-1", "1-", "5-2", "1-2-3", "0-1024", "0-4294967295"] {
-            assert_eq!(parse_core_list(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn core_lists_print_as_ranges() {
