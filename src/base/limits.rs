@@ -428,3 +428,14 @@ pub const RECOVERY_WINDOW_BYTES: usize = 1 << 20;
 /// Bytes of zeros written at a time to a new journal file: commits wait behind them on the same disk. Enforced by
 /// `storage::Lane::keep_spare`.
 pub const ZEROED_BYTES_AT_A_TIME: usize = 1 << 20;
+
+/// Bytes of a journal's file: each lane has a few. The least still holds a largest message of the default
+/// `max_payload` many times; the most is what a frame's length can count. Enforced by `storage::folder`.
+pub const JOURNAL_FILE_BYTES_MIN: u64 = 16 << 20;
+pub const JOURNAL_FILE_BYTES_MAX: u64 = 2 << 30;
+const _: () =
+    assert!(JOURNAL_FILE_BYTES_MIN >= 2 * PAYLOAD_BYTES_MAX as u64, "a message fits a file");
+const _: () = assert!(JOURNAL_FILE_BYTES_MIN >= 4 * FRAME_BYTES_FULL as u64, "a file holds frames");
+
+/// Lanes of a store: one for each shard of the largest machine. Enforced by `storage::folder`.
+pub const STORE_LANES_MAX: u32 = 1024;

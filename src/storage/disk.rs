@@ -115,9 +115,10 @@ impl DiskBuffer {
 
     /// `bytes` zeros.
     pub fn zeroed(bytes: usize) -> Self {
-        let mut buffer = Self::with_capacity(bytes);
-        buffer.pad_to(bytes);
-        buffer
+        let mut storage = vec![0; bytes + SECTOR_BYTES];
+        let start = storage.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
+        storage.truncate(start + bytes);
+        Self { bytes: storage, start }
     }
 
     pub fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use super::disk::{DiskBuffer, SECTOR_BYTES};
 use super::frame::{
     self, FrameFields, HEADER_BYTES, LaneSeed, RECORD_PREFIX_BYTES, frame_bytes, push_record,
 };
-use super::recovery::Recovered;
+use super::recovery::{LastFrame, Recovered};
 use crate::base::limits::FRAME_BYTES_FULL;
 
 /// Counts the commits of a lane. Whatever must not be seen before a record is durable waits for its commit.
@@ -28,6 +28,15 @@ pub struct Place {
     /// The journal file's number.
     pub file: u64,
     pub offset: u64,
+}
+
+/// What a record is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A write, as soon as the one in flight is done.
+    Commits,
+    /// None: it goes with the next one.
+    Rides,
 }
 
 /// A record that fits no journal file.
@@ -72,13 +81,15 @@ pub struct Journal {
 struct Gathered {
     buffer: DiskBuffer,
     record_count: u32,
+    /// A record in it is worth a write.
+    is_wanted: bool,
 }
 
 impl Gathered {
     fn new(mut buffer: DiskBuffer) -> Self {
         buffer.clear();
         buffer.pad_to(HEADER_BYTES);
-        Self { buffer, record_count: 0 }
+        Self { buffer, record_count: 0, is_wanted: false }
     }
 }
 
@@ -125,8 +136,12 @@ impl Journal {
     pub fn resume(seed: LaneSeed, file_bytes: u64, recovered: &Recovered) -> Self {
         let mut position = recovered.position;
         position.place.offset = file_bytes;
-        let Some(last) = &recovered.last else { return Self::new(seed, file_bytes, position) };
-        position.next.0 -= 1;
+        // Where the end is lost there is no frame that the next one follows.
+        let is_next = |last: &&LastFrame| last.number.0 + 1 == position.next.0;
+        let Some(last) = recovered.last.as_ref().filter(is_next) else {
+            return Self::new(seed, file_bytes, position);
+        };
+        position.next = last.number;
         position.previous = last.previous;
         let mut journal = Self::new(seed, file_bytes, position);
         journal.open.buffer.extend(&last.body);
@@ -145,7 +160,11 @@ impl Journal {
     ///
     /// # Errors
     /// The record fits no file. A record is never refused for what waits already: see [`Journal::is_crowded`].
-    pub fn append(&mut self, parts: &[&[u8]]) -> Result<CommitNumber, RecordTooLarge> {
+    pub fn append(
+        &mut self,
+        parts: &[&[u8]],
+        urgency: Urgency,
+    ) -> Result<CommitNumber, RecordTooLarge> {
         let record_bytes = parts.iter().map(|part| part.len()).sum();
         let record_bytes_max = self.record_bytes_max();
         if record_bytes > record_bytes_max {
@@ -158,7 +177,13 @@ impl Journal {
         }
         push_record(&mut self.open.buffer, parts);
         self.open.record_count += 1;
+        self.open.is_wanted |= urgency == Urgency::Commits;
         Ok(self.open())
+    }
+
+    /// Has what only rides along written, too.
+    pub fn flush(&mut self) {
+        self.open.is_wanted |= self.open.record_count > 0;
     }
 
     fn close_open(&mut self) {
@@ -216,7 +241,7 @@ impl Journal {
         }
         let next = match self.waiting.front() {
             Some(gathered) => gathered,
-            None if self.open.record_count > 0 => &self.open,
+            None if self.open.is_wanted => &self.open,
             None => return Next::Idle,
         };
         let body_bytes = next.buffer.len() - HEADER_BYTES;
@@ -322,11 +347,11 @@ mod tests {
         let mut journal = journal();
         assert!(matches!(journal.next_write(), Next::Idle));
         assert_eq!(journal.last(), CommitNumber(0));
-        assert_eq!(journal.append(&[b"a"]), Ok(CommitNumber(1)));
+        assert_eq!(journal.append(&[b"a"], Urgency::Commits), Ok(CommitNumber(1)));
         let (place, buffer) = write(&mut journal);
         assert_eq!(bodies(place, &buffer), [b"a"]);
         for text in [b"b", b"c", b"d"] {
-            assert_eq!(journal.append(&[text]), Ok(CommitNumber(2)));
+            assert_eq!(journal.append(&[text], Urgency::Commits), Ok(CommitNumber(2)));
             assert!(matches!(journal.next_write(), Next::Idle), "one is in flight");
         }
         assert_eq!(journal.durable(), CommitNumber(0));
@@ -340,13 +365,33 @@ mod tests {
     }
 
     #[test]
+    fn record_that_rides_starts_no_write() {
+        let mut journal = journal();
+        assert_eq!(journal.append(&[b"a"], Urgency::Rides), Ok(CommitNumber(1)));
+        assert!(matches!(journal.next_write(), Next::Idle));
+        assert_eq!(journal.last(), CommitNumber(1));
+        assert_eq!(journal.append(&[b"b"], Urgency::Commits), Ok(CommitNumber(1)));
+        let (place, buffer) = write(&mut journal);
+        assert_eq!(bodies(place, &buffer), [b"a", b"b"]);
+        journal.append(&[b"c"], Urgency::Rides).expect("it fits");
+        journal.written(buffer);
+        assert!(matches!(journal.next_write(), Next::Idle));
+        journal.flush();
+        let (place, buffer) = write(&mut journal);
+        assert_eq!(bodies(place, &buffer), [b"c"]);
+        journal.written(buffer);
+        journal.flush();
+        assert!(matches!(journal.next_write(), Next::Idle), "there is nothing to write");
+    }
+
+    #[test]
     fn full_file_is_left_for_the_next() {
         let mut journal = journal();
         let large = vec![7; 4 * SECTOR_BYTES];
-        journal.append(&[&large]).expect("it fits");
+        journal.append(&[&large], Urgency::Commits).expect("it fits");
         let (_, buffer) = write(&mut journal);
         journal.written(buffer);
-        journal.append(&[&large]).expect("it fits");
+        journal.append(&[&large], Urgency::Commits).expect("it fits");
         assert!(matches!(journal.next_write(), Next::File));
         assert_eq!(journal.takes_over().0, CommitNumber(2));
         journal.use_file(2);
@@ -358,9 +403,9 @@ mod tests {
     #[test]
     fn frame_that_failed_goes_to_another_file() {
         let mut journal = journal();
-        journal.append(&[b"a"]).expect("it fits");
+        journal.append(&[b"a"], Urgency::Commits).expect("it fits");
         let (_, buffer) = write(&mut journal);
-        journal.append(&[b"b"]).expect("it fits");
+        journal.append(&[b"b"], Urgency::Commits).expect("it fits");
         journal.write_failed(buffer);
         assert!(matches!(journal.next_write(), Next::File));
         assert_eq!(journal.takes_over(), (CommitNumber(1), 9));
@@ -379,9 +424,9 @@ mod tests {
         let mut journal = journal();
         let largest = vec![7; journal.record_bytes_max()];
         assert_eq!(largest.len() as u64, FILE_BYTES - 4096 - 68);
-        journal.append(&[&largest, b"x"]).expect_err("it fits no file");
+        journal.append(&[&largest, b"x"], Urgency::Commits).expect_err("it fits no file");
         assert_eq!(journal.last(), CommitNumber(0), "nothing of it is left");
-        journal.append(&[&largest]).expect("it fits");
+        journal.append(&[&largest], Urgency::Commits).expect("it fits");
         let (_, buffer) = write(&mut journal);
         assert_eq!(buffer.len() as u64, FILE_BYTES - SECTOR_BYTES as u64);
     }
@@ -390,12 +435,16 @@ mod tests {
     fn frame_that_is_long_enough_is_closed() {
         let mut journal = journal();
         let largest = vec![7; journal.record_bytes_max()];
-        assert_eq!(journal.append(&[&largest[5..]]), Ok(CommitNumber(1)));
-        assert_eq!(journal.append(&[b"x"]), Ok(CommitNumber(1)), "there is just room for it");
+        assert_eq!(journal.append(&[&largest[5..]], Urgency::Commits), Ok(CommitNumber(1)));
+        assert_eq!(
+            journal.append(&[b"x"], Urgency::Commits),
+            Ok(CommitNumber(1)),
+            "there is just room for it"
+        );
         assert!(!journal.is_crowded());
-        assert_eq!(journal.append(&[b""]), Ok(CommitNumber(2)));
+        assert_eq!(journal.append(&[b""], Urgency::Commits), Ok(CommitNumber(2)));
         assert!(journal.is_crowded());
-        assert_eq!(journal.append(&[&largest]), Ok(CommitNumber(3)));
+        assert_eq!(journal.append(&[&largest], Urgency::Commits), Ok(CommitNumber(3)));
         assert_eq!((journal.last(), journal.position()), (CommitNumber(3), None));
         for expected in [2, 1, 1] {
             let (place, buffer) = match journal.next_write() {

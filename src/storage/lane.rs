@@ -19,7 +19,7 @@ use std::fmt;
 use std::io;
 
 use super::disk::{Access, Disk, DiskBuffer};
-use super::journal::{CommitNumber, Journal, Next, Place, Position, RecordTooLarge};
+use super::journal::{CommitNumber, Journal, Next, Place, Position, RecordTooLarge, Urgency};
 use super::journal_file::FileHeader;
 use super::recovery::{JournalPlace, Recovered};
 use crate::base::gate::Gate;
@@ -132,15 +132,23 @@ impl<D: Disk> Lane<D> {
     ///
     /// # Errors
     /// The record fits no file, or the lane stopped.
-    pub fn append(&self, parts: &[&[u8]]) -> Result<CommitNumber, Refused> {
+    pub fn append(&self, parts: &[&[u8]], urgency: Urgency) -> Result<CommitNumber, Refused> {
         let mut state = self.state.borrow_mut();
         if let Some(stopped) = &state.stopped {
             return Err(Refused::Stopped(stopped.clone()));
         }
-        let commit = state.journal.append(parts).map_err(Refused::TooLarge)?;
+        let commit = state.journal.append(parts, urgency).map_err(Refused::TooLarge)?;
         drop(state);
-        self.records.advance_by(1);
+        if urgency == Urgency::Commits {
+            self.records.advance_by(1);
+        }
         Ok(commit)
+    }
+
+    /// Has records written that only ride along, if there are any.
+    pub fn flush(&self) {
+        self.state.borrow_mut().journal.flush();
+        self.records.advance_by(1);
     }
 
     /// Waits until a commit is durable.

@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 use fastrand::Rng;
 
 use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+use super::wakes::Wakes;
 
 #[cfg(test)]
 mod tests;
@@ -288,10 +289,14 @@ impl MemoryDisk {
     /// disk.
     pub fn run_steps<T>(&self, future: impl Future<Output = T>, mut steps: u64) -> Option<T> {
         let mut future = std::pin::pin!(future);
-        let mut context = Context::from_waker(std::task::Waker::noop());
+        let (wakes, waker) = Wakes::new();
+        let mut context = Context::from_waker(&waker);
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return Some(output);
+            }
+            if wakes.take() {
+                continue;
             }
             if steps == 0 || !self.step() {
                 return None;
@@ -640,8 +645,14 @@ impl State {
         }
         let file = &mut self.files[index];
         let end = offset + bytes.len();
+        let is_behind = offset >= file.seen.len().next_multiple_of(ATOM_BYTES);
         if file.seen.len() < end {
             file.seen.resize(end, 0);
+        }
+        // Zeros behind the end are there, or the file is shorter: its length says which.
+        if is_behind && bytes.chunks(ATOM_BYTES).all(|atom| *atom == [0; ATOM_BYTES][..atom.len()])
+        {
+            return;
         }
         file.seen[offset..end].copy_from_slice(bytes);
         for atom in offset / ATOM_BYTES..=(end - 1) / ATOM_BYTES {

@@ -1,17 +1,32 @@
 //! Floor 5: the store. What it acknowledges is on disk.
 //!
-//! `disk` is what the store asks of a disk; `memory_disk` is one that lies in every way a disk may, for the
-//! simulator. A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one before
-//! is written. `recovery` reads the journal's files (`journal_file`) after a start, and `verdict` says what each place
-//! of them means.
+//! `disk` is what the store asks of a disk; `memory_disk` is one that lies in every way a disk may, for the simulator.
 //!
-//! Not here yet: streams, consumers, checkpoints, the real disk. Nothing of the server uses this floor so far.
+//! A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one before is written.
+//! `recovery` reads the journal's files (`journal_file`) after a start, and `verdict` says what each place of them
+//! means.
+//!
+//! A `stream` is messages in `block`s and subjects in a `subject_index`; `consumer_state` is what is kept of a consumer.
+//! The `store` puts them over a lane: each change is a `record` of the journal. A `folder` holds the lanes of a store,
+//! for one process at a time.
+//!
+//! Not here yet: data on disk apart from the journal, and so checkpoints: the journal grows, a start reads all of it,
+//! and a stream is as large as its memory. The real disk; compression and encryption. Nothing of the
+//! server uses this floor so far.
 
+pub mod block;
+pub mod consumer_state;
 pub mod disk;
+pub mod folder;
 pub mod frame;
 pub mod journal;
 pub mod journal_file;
 pub mod lane;
 pub mod memory_disk;
+pub mod record;
 pub mod recovery;
+pub mod store;
+pub mod stream;
+pub mod subject_index;
 pub mod verdict;
+mod wakes;

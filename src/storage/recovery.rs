@@ -30,6 +30,7 @@ const FILE_MISSING: &str = "file before this one is missing";
 /// A frame to be written once more: after a sync that failed, what is read may be in the kernel's memory only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastFrame {
+    pub number: CommitNumber,
     /// The checksum of the header before it.
     pub previous: u64,
     pub record_count: u32,
@@ -117,6 +118,11 @@ impl Recovered {
     /// Goes on at the beginning of a file.
     fn enter(&mut self, head: &FileHeader) {
         let expected = self.position;
+        // Behind lost commits nobody knows which header was the last.
+        let follows_a_loss = self
+            .damage
+            .last()
+            .is_some_and(|damage| damage.lost.0 < damage.lost.1 && damage.lost.1 == expected.next);
         let mut note = |what, until| {
             let lost = (expected.next, until);
             self.damage.push(Damage { file: head.number, offset: 0, what, lost });
@@ -124,7 +130,7 @@ impl Recovered {
         if head.first > expected.next {
             note(FILE_MISSING, head.first);
             self.position.next = head.first;
-        } else if head.previous != expected.previous {
+        } else if head.previous != expected.previous && !follows_a_loss {
             note("file after another history", expected.next);
         }
         let place = Place { file: head.number, offset: SECTOR_BYTES as u64 };
@@ -258,6 +264,7 @@ impl<D: Disk> Walk<'_, D> {
                     last.body.extend_from_slice(&bytes[HEADER_BYTES..]);
                     last.record_count = header.fields.record_count;
                     last.previous = header.fields.previous;
+                    last.number = CommitNumber(header.fields.number);
                     self.position.next.0 += 1;
                     self.position.previous = header.checksum;
                     self.position.place.offset += header.frame_bytes() as u64;

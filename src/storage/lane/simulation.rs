@@ -136,7 +136,8 @@ impl History {
         let length = self.random.usize(8..=longest);
         let mut bytes = vec![self.made as u8; length];
         bytes[..8].copy_from_slice(&self.made.to_le_bytes());
-        match lane.append(&[&bytes[..3], &bytes[3..]]) {
+        let urgency = if self.random.u8(0..4) == 0 { Urgency::Rides } else { Urgency::Commits };
+        match lane.append(&[&bytes[..3], &bytes[3..]], urgency) {
             Ok(commit) => self.records.push(Record { commit, bytes }),
             Err(refused) => assert!(matches!(refused, Refused::Stopped(_)), "{refused:?}"),
         }
@@ -193,13 +194,14 @@ impl History {
                 0..6 if !lane.is_crowded() || self.random.u8(0..8) == 0 => self.append(&lane),
                 6 => self.checkpoint(&lane),
                 7 => lane.retry_spare(),
-                8 => {}
+                8 => lane.flush(),
                 _ => {
                     self.disk.step();
                 }
             }
         }
         if is_calm {
+            lane.flush();
             let mut waiting = Box::pin(lane.durable(lane.last_commit()));
             for _ in 0..1000 {
                 tasks.iter_mut().for_each(|task| assert!(poll(task).is_pending()));

@@ -1,0 +1,207 @@
+//! What is kept of a consumer: how far it has delivered, what was acknowledged, what was not.
+//!
+//! A state machine without a clock: times are given. The same calls in the same order give the same state.
+//!
+//! Invariants: floor ≤ delivered, in both sequences; what is pending lies above the floor and not above what was
+//! delivered; only what is pending counts redeliveries.
+
+use std::collections::BTreeMap;
+
+/// A place in both of a consumer's orders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequencePair {
+    /// Counts deliveries.
+    pub consumer: u64,
+    /// The stream's sequence.
+    pub stream: u64,
+}
+
+/// A message that was delivered and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingMessage {
+    /// The number of its first delivery.
+    pub consumer_sequence: u64,
+    /// When it was delivered last, in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// How often it was delivered after the first time.
+    pub redelivery_count: u64,
+}
+
+/// A change of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumerChange {
+    /// A message was delivered, for the first time or again. Whoever needs no acknowledgement is done with it.
+    Delivered { stream_sequence: u64, time_ns: i64, needs_ack: bool },
+    /// One message is done with.
+    Acked { stream_sequence: u64 },
+    /// All messages up to this one are.
+    AckedThrough { stream_sequence: u64 },
+}
+
+/// The state of a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerState {
+    delivered: SequencePair,
+    floor: SequencePair,
+    pending: BTreeMap<u64, PendingMessage>,
+}
+
+impl ConsumerState {
+    /// A consumer that begins behind a sequence of its stream.
+    pub fn starting_after(stream_sequence: u64) -> Self {
+        let start = SequencePair { consumer: 0, stream: stream_sequence };
+        Self { delivered: start, floor: start, pending: BTreeMap::new() }
+    }
+
+    /// The last delivery, and the last message of the stream that was delivered.
+    pub fn delivered(&self) -> SequencePair {
+        self.delivered
+    }
+
+    /// Everything up to here is done with.
+    pub fn floor(&self) -> SequencePair {
+        self.floor
+    }
+
+    pub fn pending(&self) -> &BTreeMap<u64, PendingMessage> {
+        &self.pending
+    }
+
+    /// Applies a change; false if there was nothing to change: the message is not pending, or was done with.
+    pub fn apply(&mut self, change: ConsumerChange) -> bool {
+        match change {
+            ConsumerChange::Delivered { stream_sequence, time_ns, needs_ack } => {
+                self.deliver(stream_sequence, time_ns, needs_ack)
+            }
+            ConsumerChange::Acked { stream_sequence } => {
+                let Some(done) = self.pending.remove(&stream_sequence) else { return false };
+                // Something before it is pending otherwise, and the floor stays below that.
+                if self.pending.is_empty() || done.consumer_sequence == self.floor.consumer + 1 {
+                    self.raise_floor();
+                }
+                true
+            }
+            ConsumerChange::AckedThrough { stream_sequence } => {
+                let above = self.pending.split_off(&stream_sequence.saturating_add(1));
+                let done = std::mem::replace(&mut self.pending, above);
+                let Some((stream, last)) = done.last_key_value() else { return false };
+                self.floor = SequencePair { consumer: last.consumer_sequence, stream: *stream };
+                if self.pending.is_empty() {
+                    self.raise_floor();
+                }
+                true
+            }
+        }
+    }
+
+    fn deliver(&mut self, stream_sequence: u64, time_ns: i64, needs_ack: bool) -> bool {
+        if let Some(pending) = self.pending.get_mut(&stream_sequence) {
+            self.delivered.consumer += 1;
+            pending.time_ns = time_ns;
+            pending.redelivery_count += 1;
+            return true;
+        }
+        if stream_sequence <= self.delivered.stream {
+            return false;
+        }
+        self.delivered.consumer += 1;
+        self.delivered.stream = stream_sequence;
+        if needs_ack {
+            let consumer_sequence = self.delivered.consumer;
+            let pending = PendingMessage { consumer_sequence, time_ns, redelivery_count: 0 };
+            self.pending.insert(stream_sequence, pending);
+        } else if self.pending.is_empty() {
+            self.floor = self.delivered;
+        }
+        true
+    }
+
+    /// Moves the floor to just below the first message that is pending. Source: nats-server server/consumer.go
+    /// processAckMsg.
+    fn raise_floor(&mut self) {
+        self.floor = match self.pending.first_key_value() {
+            None => self.delivered,
+            Some((stream_sequence, pending)) => SequencePair {
+                consumer: pending.consumer_sequence - 1,
+                stream: stream_sequence - 1,
+            },
+        };
+    }
+
+    /// Asserts what the head of this file promises.
+    pub fn check_invariants(&self) {
+        assert!(self.floor.consumer <= self.delivered.consumer, "the floor is above");
+        assert!(self.floor.stream <= self.delivered.stream, "the floor is above");
+        let mut sequences = self.pending.keys();
+        let within =
+            |sequence: &u64| *sequence > self.floor.stream && *sequence <= self.delivered.stream;
+        assert!(sequences.all(within), "what is pending is out of bounds");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    fn delivered(stream_sequence: u64) -> ConsumerChange {
+        ConsumerChange::Delivered { stream_sequence, time_ns: 5, needs_ack: true }
+    }
+
+    #[test]
+    fn floor_follows_the_first_that_is_pending() {
+        let mut state = ConsumerState::starting_after(9);
+        for sequence in [10, 12, 15] {
+            assert!(state.apply(delivered(sequence)));
+        }
+        assert_eq!(state.floor(), SequencePair { consumer: 0, stream: 9 });
+        assert!(state.apply(ConsumerChange::Acked { stream_sequence: 12 }));
+        assert_eq!(state.floor(), SequencePair { consumer: 0, stream: 9 });
+        assert!(state.apply(delivered(10)), "a redelivery");
+        assert_eq!(state.delivered(), SequencePair { consumer: 4, stream: 15 });
+        assert!(!state.apply(delivered(12)), "it is done with");
+        assert!(!state.apply(ConsumerChange::Acked { stream_sequence: 12 }));
+        assert!(state.apply(ConsumerChange::Acked { stream_sequence: 10 }));
+        assert_eq!(state.floor(), SequencePair { consumer: 2, stream: 14 });
+        assert!(state.apply(ConsumerChange::Acked { stream_sequence: 15 }));
+        assert_eq!(state.floor(), state.delivered());
+    }
+
+    #[test]
+    fn without_acknowledgements_the_floor_is_what_was_delivered() {
+        let mut state = ConsumerState::default();
+        let change = ConsumerChange::Delivered { stream_sequence: 7, time_ns: 0, needs_ack: false };
+        assert!(state.apply(change));
+        assert_eq!(state.floor(), SequencePair { consumer: 1, stream: 7 });
+        assert!(state.pending().is_empty());
+    }
+
+    #[test]
+    fn any_changes_keep_the_invariants_and_the_floor_never_falls() {
+        for seed in 0..50 {
+            let mut random = Rng::with_seed(seed);
+            let mut state = ConsumerState::starting_after(random.u64(0..5));
+            for _ in 0..500 {
+                let stream_sequence = random.u64(0..state.delivered().stream + 4);
+                let before = state.floor();
+                let change = match random.u8(0..5) {
+                    0..3 => ConsumerChange::Delivered {
+                        stream_sequence,
+                        time_ns: random.i64(0..100),
+                        needs_ack: random.u8(0..8) > 0,
+                    },
+                    3 => ConsumerChange::Acked { stream_sequence },
+                    _ => ConsumerChange::AckedThrough { stream_sequence },
+                };
+                let untouched = state.clone();
+                if !state.apply(change) {
+                    assert_eq!(state, untouched);
+                }
+                state.check_invariants();
+                assert!(state.floor().stream >= before.stream, "seed {seed}");
+                assert!(state.floor().consumer >= before.consumer, "seed {seed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! A store's folder: one process at a time, what it was made with, and which format it has.
+//!
+//! `lock` is held by the process that has the store open. `store` is a text of a few lines, written once when the
+//! store is made:
+//!
+//! ```text
+//! midge store
+//! format 1
+//! id 8f0c...
+//! lanes 4
+//! journal_file_bytes 67108864
+//! checksum 1c2d...
+//! ```
+//!
+//! A folder that holds lanes and no such file is not made anew: what is there may be a store that lost it. Lanes are a
+//! property of the store, not of the server's shards.
+//!
+//! These calls block; they are for the time before shards run, and for commands.
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::frame::{LaneSeed, StoreId, checksum};
+use super::recovery::JournalPlace;
+use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
+
+/// The format that this program writes, and the newest it reads.
+pub const STORE_FORMAT: u32 = 1;
+
+const HEAD: &str = "store";
+const LOCK: &str = "lock";
+
+/// Bytes of the longest head that is read.
+const HEAD_BYTES_MAX: u64 = 4096;
+
+/// What a new store is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    pub lanes: u32,
+    pub journal_file_bytes: u64,
+}
+
+/// Why a store is not opened.
+#[derive(Debug)]
+pub enum FolderError {
+    Io(PathBuf, io::Error),
+    /// Another process has it open.
+    InUse(PathBuf),
+    /// It was written by a newer program.
+    Newer {
+        path: PathBuf,
+        format: u32,
+    },
+    /// The head is not what was written.
+    HeadDamaged(PathBuf),
+    /// There are lanes and no head.
+    HeadMissing(PathBuf),
+    /// There is no store.
+    NoStore(PathBuf),
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(out, "{}: {error}", path.display()),
+            Self::InUse(path) => {
+                write!(out, "{}: another process has this store open", path.display())
+            }
+            Self::Newer { path, format } => write!(
+                out,
+                "{}: the store has format {format}, this program knows {STORE_FORMAT}: use a newer one",
+                path.display()
+            ),
+            Self::HeadDamaged(path) => write!(
+                out,
+                "{}: the file is damaged: restore it from a copy; nothing in the folder was changed",
+                path.display()
+            ),
+            Self::HeadMissing(path) => write!(
+                out,
+                "{}: the file is missing though the folder holds a store: restore it from a copy",
+                path.display()
+            ),
+            Self::NoStore(path) => write!(out, "{}: there is no store", path.display()),
+        }
+    }
+}
+
+/// An open store's folder; the lock is held until it is dropped.
+#[derive(Debug)]
+pub struct StoreFolder {
+    root: PathBuf,
+    id: StoreId,
+    settings: StoreSettings,
+    _lock: File,
+}
+
+impl StoreFolder {
+    /// Opens the store in a folder, and makes it if there is none.
+    ///
+    /// # Errors
+    /// See [`FolderError`]. Nothing was changed then that was there.
+    pub fn open(root: &Path, settings: StoreSettings) -> Result<Self, FolderError> {
+        let io = |error| FolderError::Io(root.to_owned(), error);
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io)?;
+        let lock = lock(root)?;
+        let head = root.join(HEAD);
+        match read_head(&head)? {
+            Some((id, settings)) => Ok(Self { root: root.to_owned(), id, settings, _lock: lock }),
+            None if holds_lanes(root).map_err(io)? => Err(FolderError::HeadMissing(head)),
+            None => {
+                let mut id = StoreId([0; 16]);
+                getrandom(&mut id.0, GetRandomFlags::empty()).map_err(|errno| io(errno.into()))?;
+                write_whole(root, HEAD, &head_text(id, settings)).map_err(io)?;
+                Ok(Self { root: root.to_owned(), id, settings, _lock: lock })
+            }
+        }
+    }
+
+    /// Opens the store in a folder; there has to be one.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub fn open_existing(root: &Path) -> Result<Self, FolderError> {
+        if !root.is_dir() {
+            return Err(FolderError::NoStore(root.to_owned()));
+        }
+        let head = root.join(HEAD);
+        let (id, settings) = match read_head(&head)? {
+            Some(found) => found,
+            None if holds_lanes(root).unwrap_or(false) => {
+                return Err(FolderError::HeadMissing(head));
+            }
+            None => return Err(FolderError::NoStore(root.to_owned())),
+        };
+        Ok(Self { root: root.to_owned(), id, settings, _lock: lock(root)? })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// What the store was made with, whatever this server would make one with.
+    pub fn settings(&self) -> StoreSettings {
+        self.settings
+    }
+
+    /// Where a lane has its journal.
+    pub fn journal(&self, lane: u32) -> JournalPlace {
+        assert!(lane < self.settings.lanes, "the store has no such lane");
+        JournalPlace {
+            folder: format!("{LANE_PREFIX}{lane}"),
+            seed: LaneSeed::new(self.id, lane),
+            file_bytes: self.settings.journal_file_bytes,
+        }
+    }
+}
+
+const LANE_PREFIX: &str = "lane-";
+
+fn lock(root: &Path) -> Result<File, FolderError> {
+    let path = root.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(|error| FolderError::Io(path.clone(), error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse(root.to_owned())),
+        Err(errno) => Err(FolderError::Io(path, errno.into())),
+    }
+}
+
+fn holds_lanes(root: &Path) -> io::Result<bool> {
+    for entry in std::fs::read_dir(root)? {
+        if entry?.file_name().to_str().is_some_and(|name| name.starts_with(LANE_PREFIX)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes a file that is there wholly or not at all, durably.
+pub(super) fn write_whole(root: &Path, name: &str, text: &str) -> io::Result<()> {
+    let (path, temporary) = (root.join(name), root.join(format!("{name}.new")));
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    File::open(root)?.sync_all()
+}
+
+fn head_text(id: StoreId, settings: StoreSettings) -> String {
+    let id: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let StoreSettings { lanes, journal_file_bytes } = settings;
+    let text = format!(
+        "midge store\nformat {STORE_FORMAT}\nid {id}\nlanes {lanes}\njournal_file_bytes {journal_file_bytes}\n"
+    );
+    let sum = checksum(0, text.as_bytes());
+    format!("{text}checksum {sum:016x}\n")
+}
+
+/// The head, if the file is there.
+fn read_head(path: &Path) -> Result<Option<(StoreId, StoreSettings)>, FolderError> {
+    let mut bytes = Vec::new();
+    let io = |error| FolderError::Io(path.to_owned(), error);
+    match File::open(path) {
+        Ok(file) => file.take(HEAD_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    match parse_head(&bytes) {
+        Ok(found) => Ok(Some(found)),
+        Err(HeadError::Damaged) => Err(FolderError::HeadDamaged(path.to_owned())),
+        Err(HeadError::Newer(format)) => Err(FolderError::Newer { path: path.to_owned(), format }),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum HeadError {
+    Damaged,
+    Newer(u32),
+}
+
+/// A newer format's lines are not known: of it only the first two are read.
+fn parse_head(bytes: &[u8]) -> Result<(StoreId, StoreSettings), HeadError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| HeadError::Damaged)?;
+    let mut lines = text.lines();
+    let mut value = |name: &str| {
+        let line = lines.next().ok_or(HeadError::Damaged)?;
+        let value = line.strip_prefix(name).ok_or(HeadError::Damaged)?;
+        if name.is_empty() { Ok(value) } else { value.strip_prefix(' ').ok_or(HeadError::Damaged) }
+    };
+    if value("")? != "midge store" {
+        return Err(HeadError::Damaged);
+    }
+    let number = |text: &str| text.parse::<u64>().map_err(|_| HeadError::Damaged);
+    let format = u32::try_from(number(value("format")?)?).map_err(|_| HeadError::Damaged)?;
+    if format > STORE_FORMAT {
+        return Err(HeadError::Newer(format));
+    }
+    let id = id_of(value("id")?).ok_or(HeadError::Damaged)?;
+    let lanes = u32::try_from(number(value("lanes")?)?).map_err(|_| HeadError::Damaged)?;
+    let settings =
+        StoreSettings { lanes, journal_file_bytes: number(value("journal_file_bytes")?)? };
+    let is_sane = (1..=STORE_LANES_MAX).contains(&lanes)
+        && (JOURNAL_FILE_BYTES_MIN..=JOURNAL_FILE_BYTES_MAX).contains(&settings.journal_file_bytes);
+    // Whatever differs, differs from what was written.
+    match is_sane && format == STORE_FORMAT && head_text(id, settings) == text {
+        true => Ok((id, settings)),
+        false => Err(HeadError::Damaged),
+    }
+}
+
+fn id_of(text: &str) -> Option<StoreId> {
+    let mut id = StoreId([0; 16]);
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in id.0.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use fastrand::Rng;
+
+    use super::*;
+
+    const SETTINGS: StoreSettings = StoreSettings { lanes: 2, journal_file_bytes: 16 << 20 };
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("midge-store-{}-{name}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).expect("the test made it");
+        }
+    }
+
+    #[test]
+    fn store_keeps_what_it_was_made_with() {
+        let folder = Folder::new("kept");
+        let store = StoreFolder::open(&folder.0, SETTINGS).expect("it is made");
+        let (id, journal) = (store.id(), store.journal(1));
+        assert_eq!((journal.folder.as_str(), journal.file_bytes), ("lane-1", 16 << 20));
+        drop(store);
+        let other = StoreSettings { lanes: 7, ..SETTINGS };
+        let store = StoreFolder::open(&folder.0, other).expect("it is there");
+        assert_eq!((store.id(), store.settings()), (id, SETTINGS));
+        let mode = |path: &Path| {
+            std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+        };
+        assert_eq!(mode(&folder.0), 0o700);
+        assert_eq!((mode(&folder.0.join(HEAD)), mode(&folder.0.join(LOCK))), (0o600, 0o600));
+    }
+
+    #[test]
+    fn store_has_one_process_at_a_time() {
+        let folder = Folder::new("lock");
+        let store = StoreFolder::open(&folder.0, SETTINGS).expect("it is made");
+        // A lock belongs to an open file, not to a process: a second open is as another process's.
+        let second = StoreFolder::open(&folder.0, SETTINGS).expect_err("it is locked");
+        assert!(matches!(second, FolderError::InUse(_)), "{second}");
+        let second = StoreFolder::open_existing(&folder.0).expect_err("it is locked");
+        assert!(second.to_string().contains("another process has this store open"));
+        drop(store);
+        StoreFolder::open_existing(&folder.0).expect("it is free");
+    }
+
+    #[test]
+    fn head_that_is_newer_damaged_or_missing_is_refused_and_left_alone() {
+        let folder = Folder::new("head");
+        let missing = StoreFolder::open_existing(&folder.0).expect_err("there is none");
+        assert!(matches!(missing, FolderError::NoStore(_)));
+        drop(StoreFolder::open(&folder.0, SETTINGS).expect("it is made"));
+        let head = folder.0.join(HEAD);
+        let text = std::fs::read_to_string(&head).expect("it is there");
+        let newer = text.replace("format 1", "format 2").replace("lanes", "isles");
+        for (changed, expected) in [
+            (newer, "format 2, this program knows 1"),
+            (text.replace("lanes 2", "lanes 3"), "damaged"),
+            (String::new(), "damaged"),
+        ] {
+            std::fs::write(&head, &changed).expect("it is writable");
+            let error = StoreFolder::open(&folder.0, SETTINGS).expect_err("it is refused");
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(std::fs::read_to_string(&head).expect("it is there"), changed);
+        }
+        std::fs::remove_file(&head).expect("it is there");
+        std::fs::create_dir(folder.0.join("lane-0")).expect("it is new");
+        let error = StoreFolder::open(&folder.0, SETTINGS).expect_err("it is refused");
+        assert!(matches!(error, FolderError::HeadMissing(_)), "{error}");
+        let error = StoreFolder::open_existing(&folder.0).expect_err("it is refused");
+        assert!(matches!(error, FolderError::HeadMissing(_)), "{error}");
+    }
+
+    #[test]
+    fn any_other_head_is_refused_without_a_panic() {
+        let text = head_text(StoreId([0xAB; 16]), SETTINGS);
+        assert_eq!(parse_head(text.as_bytes()), Ok((StoreId([0xAB; 16]), SETTINGS)));
+        let mut random = Rng::with_seed(3);
+        for _ in 0..50_000 {
+            let mut bytes = text.clone().into_bytes();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(0..bytes.len().max(1));
+                match random.u8(0..3) {
+                    _ if bytes.is_empty() => {}
+                    0 => bytes[at] = random.u8(..),
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at),
+                }
+            }
+            assert!(bytes == text.as_bytes() || parse_head(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The records of a store's journal: every change of a stream or a consumer, in a form that never changes silently.
+//!
+//! A record is its kind (one byte), the stream's id (eight), and fields of fixed length, little-endian; what has no
+//! fixed length comes last, or behind its length. A kind or a length that does not fit is damage or a newer program's:
+//! [`Record::decode`] says none, and nothing is guessed.
+//!
+//! Changes are logical: replaying them in order gives the same state. What limits let go is not written; the same
+//! append lets it go again. What depends on a clock is: how far messages expired.
+
+use super::consumer_state::ConsumerChange;
+use super::stream::StreamLimits;
+
+/// Names a stream for as long as the store exists; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// Names a consumer of a stream; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerId(pub u64);
+
+/// A change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'bytes> {
+    /// `details` are the owner's: what it needs to know of the stream after a start.
+    StreamCreated {
+        first_sequence: u64,
+        limits: StreamLimits,
+        details: &'bytes [u8],
+    },
+    StreamUpdated {
+        limits: StreamLimits,
+        details: &'bytes [u8],
+    },
+    StreamDeleted,
+    Appended(AppendedHead, &'bytes [u8]),
+    Deleted {
+        sequence: u64,
+    },
+    /// `filter` is empty for all.
+    Purged {
+        before: u64,
+        keep: u64,
+        filter: &'bytes [u8],
+    },
+    /// Messages below `before` were too old.
+    Expired {
+        before: u64,
+    },
+    ConsumerCreated {
+        consumer: ConsumerId,
+        start_after: u64,
+        details: &'bytes [u8],
+    },
+    ConsumerUpdated {
+        consumer: ConsumerId,
+        details: &'bytes [u8],
+    },
+    ConsumerDeleted {
+        consumer: ConsumerId,
+    },
+    ConsumerChanged {
+        consumer: ConsumerId,
+        change: ConsumerChange,
+    },
+}
+
+/// The fields of an appended message; subject, headers and payload follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendedHead {
+    pub sequence: u64,
+    pub time_ns: i64,
+    pub subject_bytes: u16,
+    pub header_bytes: u32,
+}
+
+/// A record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'bytes> {
+    pub stream: StreamId,
+    pub change: Change<'bytes>,
+}
+
+/// Bytes of the longest part of fixed length.
+const HEAD_BYTES_MAX: usize = 64;
+
+/// The part of a record that has a fixed length.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    length: usize,
+}
+
+impl Head {
+    fn new(kind: u8, stream: StreamId) -> Self {
+        let mut head = Self { bytes: [0; HEAD_BYTES_MAX], length: 0 };
+        head.put(&[kind]);
+        head.put(&stream.0.to_le_bytes());
+        head
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn put_all(mut self, words: &[u64]) -> Self {
+        words.iter().for_each(|word| self.put(&word.to_le_bytes()));
+        self
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+const STREAM_CREATED: u8 = 1;
+const STREAM_UPDATED: u8 = 2;
+const STREAM_DELETED: u8 = 3;
+const APPENDED: u8 = 4;
+const DELETED: u8 = 5;
+const PURGED: u8 = 6;
+const EXPIRED: u8 = 7;
+const CONSUMER_CREATED: u8 = 8;
+const CONSUMER_UPDATED: u8 = 9;
+const CONSUMER_DELETED: u8 = 10;
+const DELIVERED: u8 = 11;
+const DELIVERED_AND_DONE: u8 = 12;
+const ACKED: u8 = 13;
+const ACKED_THROUGH: u8 = 14;
+
+impl<'bytes> Record<'bytes> {
+    /// The record in two parts, to be written one behind the other: no byte of a message is copied for it.
+    pub fn encode(&self) -> (Head, &'bytes [u8]) {
+        let head = |kind| Head::new(kind, self.stream);
+        match self.change {
+            Change::StreamCreated { first_sequence, limits, details } => {
+                let head = head(STREAM_CREATED).put_all(&[first_sequence]);
+                (put_limits(head, &limits), details)
+            }
+            Change::StreamUpdated { limits, details } => {
+                (put_limits(head(STREAM_UPDATED), &limits), details)
+            }
+            Change::StreamDeleted => (head(STREAM_DELETED), &[]),
+            Change::Appended(appended, rest) => {
+                let mut head =
+                    head(APPENDED).put_all(&[appended.sequence, appended.time_ns as u64]);
+                head.put(&appended.subject_bytes.to_le_bytes());
+                head.put(&appended.header_bytes.to_le_bytes());
+                (head, rest)
+            }
+            Change::Deleted { sequence } => (head(DELETED).put_all(&[sequence]), &[]),
+            Change::Purged { before, keep, filter } => {
+                (head(PURGED).put_all(&[before, keep]), filter)
+            }
+            Change::Expired { before } => (head(EXPIRED).put_all(&[before]), &[]),
+            Change::ConsumerCreated { consumer, start_after, details } => {
+                (head(CONSUMER_CREATED).put_all(&[consumer.0, start_after]), details)
+            }
+            Change::ConsumerUpdated { consumer, details } => {
+                (head(CONSUMER_UPDATED).put_all(&[consumer.0]), details)
+            }
+            Change::ConsumerDeleted { consumer } => {
+                (head(CONSUMER_DELETED).put_all(&[consumer.0]), &[])
+            }
+            Change::ConsumerChanged { consumer, change } => match change {
+                ConsumerChange::Delivered { stream_sequence, time_ns, needs_ack } => {
+                    let kind = if needs_ack { DELIVERED } else { DELIVERED_AND_DONE };
+                    let words = [consumer.0, stream_sequence, time_ns as u64];
+                    (head(kind).put_all(&words), &[])
+                }
+                ConsumerChange::Acked { stream_sequence } => {
+                    (head(ACKED).put_all(&[consumer.0, stream_sequence]), &[])
+                }
+                ConsumerChange::AckedThrough { stream_sequence } => {
+                    (head(ACKED_THROUGH).put_all(&[consumer.0, stream_sequence]), &[])
+                }
+            },
+        }
+    }
+
+    /// None where it is no record that this program writes.
+    pub fn decode(bytes: &'bytes [u8]) -> Option<Self> {
+        let (&kind, rest) = bytes.split_first()?;
+        let mut fields = Fields { rest };
+        let stream = StreamId(fields.word()?);
+        let consumer = |fields: &mut Fields<'_>| fields.word().map(ConsumerId);
+        let change = match kind {
+            STREAM_CREATED => Change::StreamCreated {
+                first_sequence: fields.word()?,
+                limits: fields.limits()?,
+                details: fields.all(),
+            },
+            STREAM_UPDATED => {
+                Change::StreamUpdated { limits: fields.limits()?, details: fields.all() }
+            }
+            STREAM_DELETED => Change::StreamDeleted,
+            APPENDED => {
+                let head = AppendedHead {
+                    sequence: fields.word()?,
+                    time_ns: fields.word()? as i64,
+                    subject_bytes: u16::from_le_bytes(fields.array()?),
+                    header_bytes: u32::from_le_bytes(fields.array()?),
+                };
+                let parts = usize::from(head.subject_bytes) + head.header_bytes as usize;
+                (parts <= fields.rest.len()).then_some(())?;
+                Change::Appended(head, fields.all())
+            }
+            DELETED => Change::Deleted { sequence: fields.word()? },
+            PURGED => Change::Purged {
+                before: fields.word()?,
+                keep: fields.word()?,
+                filter: fields.all(),
+            },
+            EXPIRED => Change::Expired { before: fields.word()? },
+            CONSUMER_CREATED => Change::ConsumerCreated {
+                consumer: consumer(&mut fields)?,
+                start_after: fields.word()?,
+                details: fields.all(),
+            },
+            CONSUMER_UPDATED => {
+                Change::ConsumerUpdated { consumer: consumer(&mut fields)?, details: fields.all() }
+            }
+            CONSUMER_DELETED => Change::ConsumerDeleted { consumer: consumer(&mut fields)? },
+            DELIVERED | DELIVERED_AND_DONE | ACKED | ACKED_THROUGH => {
+                let consumer = consumer(&mut fields)?;
+                let stream_sequence = fields.word()?;
+                let change = match kind {
+                    ACKED => ConsumerChange::Acked { stream_sequence },
+                    ACKED_THROUGH => ConsumerChange::AckedThrough { stream_sequence },
+                    _ => ConsumerChange::Delivered {
+                        stream_sequence,
+                        time_ns: fields.word()? as i64,
+                        needs_ack: kind == DELIVERED,
+                    },
+                };
+                Change::ConsumerChanged { consumer, change }
+            }
+            _ => return None,
+        };
+        fields.rest.is_empty().then_some(Self { stream, change })
+    }
+}
+
+impl AppendedHead {
+    /// Subject, headers and payload of what follows the head.
+    pub fn parts<'bytes>(&self, rest: &'bytes [u8]) -> (&'bytes [u8], &'bytes [u8], &'bytes [u8]) {
+        let (subject, rest) = rest.split_at(usize::from(self.subject_bytes));
+        let (headers, payload) = rest.split_at(self.header_bytes as usize);
+        (subject, headers, payload)
+    }
+}
+
+fn put_limits(head: Head, limits: &StreamLimits) -> Head {
+    let words = [
+        limits.messages_max,
+        limits.bytes_max,
+        limits.age_ns_max as u64,
+        limits.messages_per_subject_max,
+    ];
+    let mut head = head.put_all(&words);
+    let flags = [limits.refuses_new, limits.refuses_new_per_subject, limits.is_memory];
+    head.put(&flags.map(u8::from));
+    head
+}
+
+struct Fields<'bytes> {
+    rest: &'bytes [u8],
+}
+
+impl<'bytes> Fields<'bytes> {
+    fn array<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
+        let (array, rest) = self.rest.split_first_chunk::<COUNT>()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    fn word(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.array()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+
+    fn limits(&mut self) -> Option<StreamLimits> {
+        Some(StreamLimits {
+            messages_max: self.word()?,
+            bytes_max: self.word()?,
+            age_ns_max: self.word()? as i64,
+            messages_per_subject_max: self.word()?,
+            refuses_new: self.flag()?,
+            refuses_new_per_subject: self.flag()?,
+            is_memory: self.flag()?,
+        })
+    }
+
+    fn all(&mut self) -> &'bytes [u8] {
+        std::mem::take(&mut self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    fn examples() -> Vec<Record<'static>> {
+        let limits = StreamLimits {
+            messages_max: 1,
+            bytes_max: 2,
+            age_ns_max: 3,
+            messages_per_subject_max: 4,
+            refuses_new: true,
+            refuses_new_per_subject: false,
+            is_memory: true,
+        };
+        let consumer = ConsumerId(8);
+        let stream_sequence = 77;
+        let changes = [
+            ConsumerChange::Delivered { stream_sequence, time_ns: -3, needs_ack: true },
+            ConsumerChange::Delivered { stream_sequence, time_ns: 3, needs_ack: false },
+            ConsumerChange::Acked { stream_sequence },
+            ConsumerChange::AckedThrough { stream_sequence },
+        ];
+        let appended =
+            AppendedHead { sequence: 9, time_ns: i64::MIN, subject_bytes: 3, header_bytes: 2 };
+        let mut all = vec![
+            Change::StreamCreated { first_sequence: 5, limits, details: b"{}" },
+            Change::StreamUpdated { limits, details: b"" },
+            Change::StreamDeleted,
+            Change::Appended(appended, b"a.bhhpayload"),
+            Change::Appended(appended, b"a.bhh"),
+            Change::Deleted { sequence: u64::MAX },
+            Change::Purged { before: 3, keep: 0, filter: b"a.>" },
+            Change::Expired { before: 4 },
+            Change::ConsumerCreated { consumer, start_after: 6, details: b"x" },
+            Change::ConsumerUpdated { consumer, details: b"y" },
+            Change::ConsumerDeleted { consumer },
+        ];
+        all.extend(changes.map(|change| Change::ConsumerChanged { consumer, change }));
+        all.into_iter().map(|change| Record { stream: StreamId(12), change }).collect()
+    }
+
+    fn bytes_of(record: &Record<'_>) -> Vec<u8> {
+        let (head, rest) = record.encode();
+        [head.as_slice(), rest].concat()
+    }
+
+    #[test]
+    fn records_read_back() {
+        for record in examples() {
+            let bytes = bytes_of(&record);
+            assert_eq!(Record::decode(&bytes), Some(record));
+        }
+        let appended = bytes_of(&examples()[3]);
+        let Some(Record { change: Change::Appended(head, rest), .. }) = Record::decode(&appended)
+        else {
+            panic!("it is an append");
+        };
+        assert_eq!(head.parts(rest), (&b"a.b"[..], &b"hh"[..], &b"payload"[..]));
+    }
+
+    #[test]
+    fn what_is_no_record_is_none_and_never_a_panic() {
+        for record in examples() {
+            let bytes = bytes_of(&record);
+            for length in 0..bytes.len() {
+                let _: Option<Record<'_>> = Record::decode(&bytes[..length]);
+            }
+            assert_eq!(Record::decode(&bytes[..8]), None, "it has no stream");
+        }
+        let mut random = Rng::with_seed(1);
+        for _ in 0..50_000 {
+            let mut bytes = bytes_of(&examples()[random.usize(0..15)]);
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(0..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            if let Some(record) = Record::decode(&bytes) {
+                assert_eq!(bytes_of(&record), bytes, "two forms of one record");
+            }
+        }
+        assert_eq!(Record::decode(&[99, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+}

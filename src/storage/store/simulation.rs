@@ -1,0 +1,604 @@
+//! Histories of a store over the faulty disk, against naive twins: streams and consumers come, change and go while
+//! writes fail, the disk fills, the process and the power end. The law: after a start the store is as some number of
+//! its changes made it, in order, and no answer that left told of a change beyond them.
+//!
+//! `MIDGE_STORE_SEEDS=10000 cargo test --lib store::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use fastrand::Rng;
+
+use super::*;
+use crate::storage::frame::{LaneSeed, StoreId};
+use crate::storage::memory_disk::{Faults, MemoryDisk};
+use crate::storage::stream::tests::{Kept, Twin, kept, random_limits};
+
+/// Mistakes that the oracle has to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plant {
+    AcknowledgedBeforeTheBarrier,
+    RefusedBeforeTheBarrier,
+    ConfirmedAckRidesAlong,
+    DeleteNotWritten,
+    PurgeNotWritten,
+    FolderNotSynced,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug)]
+enum Made {
+    Created { first_sequence: u64, limits: StreamLimits },
+    Updated { limits: StreamLimits },
+    StreamDeleted,
+    Appended(Kept),
+    Deleted { sequence: u64 },
+    Purged { filter: Option<Vec<u8>>, before: u64, keep: u64 },
+    Expired { before: u64 },
+    ConsumerCreated { consumer: ConsumerId, start_after: u64 },
+    ConsumerDeleted { consumer: ConsumerId },
+    ConsumerChanged { consumer: ConsumerId, change: ConsumerChange },
+}
+
+/// What the twins hold.
+type World = BTreeMap<StreamId, (Twin, BTreeMap<ConsumerId, ConsumerState>)>;
+
+fn make(world: &mut World, stream: StreamId, made: &Made) {
+    if let Made::Created { first_sequence, limits } = made {
+        let twin = Twin::new(*limits, *first_sequence, None);
+        world.insert(stream, (twin, BTreeMap::new()));
+        return;
+    }
+    let (twin, consumers) = world.get_mut(&stream).expect("the stream was created");
+    match made {
+        Made::Created { .. } => {}
+        Made::Updated { limits } => twin.set_limits(*limits),
+        Made::StreamDeleted => drop(world.remove(&stream)),
+        Made::Appended(message) => drop(twin.append(message.clone())),
+        Made::Deleted { sequence } => drop(twin.delete(*sequence)),
+        Made::Purged { filter, before, keep } => {
+            twin.purge(filter.as_deref(), *before, *keep);
+        }
+        Made::Expired { before } => {
+            twin.messages.retain(|message| message.sequence >= *before);
+        }
+        Made::ConsumerCreated { consumer, start_after } => {
+            consumers.insert(*consumer, ConsumerState::starting_after(*start_after));
+        }
+        Made::ConsumerDeleted { consumer } => drop(consumers.remove(consumer)),
+        Made::ConsumerChanged { consumer, change } => {
+            consumers.get_mut(consumer).expect("it was created").apply(*change);
+        }
+    }
+}
+
+fn compare(streams: &Streams, world: &World) -> Result<(), String> {
+    let ids: Vec<StreamId> = streams.iter().map(|(id, _)| id).collect();
+    if ids != world.keys().copied().collect::<Vec<_>>() {
+        return Err(format!("streams {ids:?} instead of {:?}", world.keys()));
+    }
+    for (id, held) in streams.iter() {
+        let (twin, consumers) = &world[&id];
+        held.stream.check_invariants();
+        if held.stream.totals() != twin.totals() {
+            let (found, expected) = (held.stream.totals(), twin.totals());
+            return Err(format!("{id:?}: {found:?} instead of {expected:?}"));
+        }
+        for message in &twin.messages {
+            if held.stream.get(message.sequence).map(kept).as_ref() != Some(message) {
+                return Err(format!("{id:?}: message {} is another", message.sequence));
+            }
+        }
+        let states = held.consumers.iter().map(|(id, held)| (id, &held.state));
+        if !states.eq(consumers.iter()) {
+            return Err(format!("{id:?}: consumers differ"));
+        }
+    }
+    Ok(())
+}
+
+struct History {
+    random: Rng,
+    disk: MemoryDisk,
+    plant: Option<Plant>,
+    made: Vec<(StreamId, Made)>,
+    /// What the first so many of them made, as of the last start.
+    base: (usize, World),
+    /// Answers that wait: the commit they wait for, and how many changes they tell of.
+    waiting: Vec<(CommitNumber, usize)>,
+    /// So many changes were told of.
+    told: usize,
+    /// What consumers could see a step ago.
+    visible: BTreeMap<StreamId, u64>,
+    now_ns: i64,
+}
+
+type Task<'lane> = Pin<Box<dyn Future<Output = ()> + 'lane>>;
+
+const STREAMS_MAX: usize = 4;
+
+impl History {
+    fn new(seed: u64, plant: Option<Plant>) -> Self {
+        let disk = MemoryDisk::new(seed);
+        disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+        Self {
+            random: Rng::with_seed(seed ^ 0x0057_0FE5),
+            disk,
+            plant,
+            made: Vec::new(),
+            base: (0, World::new()),
+            waiting: Vec::new(),
+            told: 0,
+            visible: BTreeMap::new(),
+            now_ns: 1000,
+        }
+    }
+
+    fn place() -> JournalPlace {
+        let seed = LaneSeed::new(StoreId([7; 16]), 0);
+        JournalPlace { folder: "lane-0".into(), seed, file_bytes: 16 * 4096 }
+    }
+
+    /// What all changes made.
+    fn world(&self) -> World {
+        let (count, mut world) = match &self.base {
+            (count, world) if *count <= self.made.len() => (*count, world.clone()),
+            _ => (0, World::new()),
+        };
+        self.made[count..].iter().for_each(|(stream, change)| make(&mut world, *stream, change));
+        world
+    }
+
+    fn replay(&mut self) -> Result<Replayed, String> {
+        let place = Self::place();
+        let start = Lane::<MemoryDisk>::first_position(&place);
+        let replayed = self
+            .disk
+            .run(replay(&self.disk, &place, start, 5))
+            .map_err(|error| format!("replay: {error}"))?;
+        if !replayed.is_whole() {
+            let Replayed { lost, unfit, .. } = &replayed;
+            let damage = &replayed.recovered.damage;
+            return Err(format!("without a fault of the medium: {damage:?} {lost:?} {unfit:?}"));
+        }
+        let count = replayed.record_count as usize;
+        if count < self.told {
+            return Err(format!("answers told of {} changes, {count} are there", self.told));
+        }
+        if count > self.made.len() {
+            return Err(format!("{} changes were made, {count} are there", self.made.len()));
+        }
+        self.made.truncate(count);
+        let world = self.world();
+        compare(&replayed.streams, &world)?;
+        self.base = (count, world);
+        self.waiting.clear();
+        self.visible.clear();
+        Ok(replayed)
+    }
+
+    fn faults(&mut self) -> Faults {
+        let mut one_of = |often: u32| if self.random.bool() { often } else { 0 };
+        let mut faults = Faults {
+            failed_writes: one_of(16),
+            failed_syncs: one_of(16),
+            failed_names: one_of(16),
+            ..Faults::default()
+        };
+        faults.is_buffered = self.random.bool();
+        faults.has_lying_folders = self.plant == Some(Plant::FolderNotSynced);
+        faults
+    }
+
+    fn live(&mut self, steps: u64) -> Result<(), String> {
+        let replayed = self.replay()?;
+        let faults = self.faults();
+        self.disk.set_faults(faults);
+        if self.random.u8(0..4) == 0 {
+            let room = self.random.u64(0..40) * 4096;
+            self.disk.set_capacity(self.disk.used_bytes() + room);
+        }
+        let mut store = Store::start(self.disk.clone(), Self::place(), replayed)
+            .map_err(|_| "a whole store does not start".to_owned())?;
+        let lane = store.lane().clone();
+        let mut tasks: [Task<'_>; 2] = [Box::pin(lane.commit()), Box::pin(lane.keep_spare())];
+        let mut is_done = [false; 2];
+        for _ in 0..steps {
+            for (task, is_done) in tasks.iter_mut().zip(&mut is_done) {
+                let mut context = Context::from_waker(Waker::noop());
+                *is_done = *is_done || task.as_mut().poll(&mut context) == Poll::Ready(());
+            }
+            self.deliver_answers(&mut store)?;
+            match self.random.u8(0..16) {
+                0..7 if !lane.is_crowded() => self.change(&mut store)?,
+                7 => lane.flush(),
+                8 => lane.retry_spare(),
+                _ => {
+                    self.disk.step();
+                }
+            }
+        }
+        if lane.stopped().is_none() {
+            compare(store.streams(), &self.world())?;
+        }
+        match self.random.u8(0..3) {
+            0 => self.disk.kill(),
+            _ => self.disk.power_cut(),
+        }
+        self.disk.set_faults(Faults::default());
+        self.disk.set_capacity(u64::MAX);
+        Ok(())
+    }
+
+    /// Lets answers leave whose commit is durable, and looks at what consumers may see.
+    fn deliver_answers(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), String> {
+        let durable = store.lane().durable_commit();
+        let told = &mut self.told;
+        self.waiting.retain(|(after, changes)| {
+            if *after <= durable {
+                *told = (*told).max(*changes);
+            }
+            *after > durable
+        });
+        let ids: Vec<StreamId> = store.streams().iter().map(|(id, _)| id).collect();
+        for id in ids {
+            store.settle(id);
+            let held = store.streams().get(id).expect("it is there");
+            // The append of what may be seen is durable, so it is told of.
+            let visible = held.durable_sequence();
+            if self.visible.insert(id, visible) == Some(visible) {
+                continue;
+            }
+            let is_it = |(stream, made): &(StreamId, Made)| match made {
+                Made::Appended(message) => *stream == id && message.sequence == visible,
+                _ => false,
+            };
+            if let Some(index) = self.made.iter().rposition(is_it) {
+                self.told = self.told.max(index + 1);
+            }
+            if visible > held.stream.totals().last_sequence {
+                return Err(format!("{id:?}: {visible} is visible and does not exist"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes an answer: to the change made last, or about the last change of the stream.
+    fn wait_for<T>(&mut self, stream: StreamId, answer: &Answer<T>, refused: bool) {
+        let is_told_of = |(id, made): &(StreamId, Made)| {
+            *id == stream && !matches!(made, Made::Expired { .. } | Made::ConsumerChanged { .. })
+        };
+        let last = match refused {
+            false => self.made.len(),
+            true => self.made.iter().rposition(is_told_of).map_or(0, |index| index + 1),
+        };
+        let leaves_now = match self.plant {
+            Some(Plant::AcknowledgedBeforeTheBarrier) => !refused,
+            Some(Plant::RefusedBeforeTheBarrier) => refused,
+            _ => false,
+        };
+        let after = if leaves_now { CommitNumber(0) } else { answer.after };
+        self.waiting.push((after, last));
+    }
+
+    fn change(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), String> {
+        self.now_ns += self.random.i64(0..40);
+        let ids: Vec<StreamId> = store.streams().iter().map(|(id, _)| id).collect();
+        let result = match self.random.u8(0..32) {
+            0..2 if ids.len() < STREAMS_MAX => self.create(store),
+            _ if ids.is_empty() => self.create(store),
+            action => {
+                let id = ids[self.random.usize(0..ids.len())];
+                self.change_stream(store, id, action)
+            }
+        };
+        match result {
+            Ok(()) | Err(StoreError::Short(_) | StoreError::Refused(Refused::Stopped(_))) => Ok(()),
+            Err(other) => Err(format!("{other:?}")),
+        }
+    }
+
+    fn create(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
+        let limits = random_limits(&mut self.random);
+        let first_sequence = self.random.u64(0..30);
+        let answer = store.create_stream(first_sequence, limits, b"details")?;
+        self.made.push((answer.value, Made::Created { first_sequence, limits }));
+        self.wait_for(answer.value, &answer, false);
+        Ok(())
+    }
+
+    fn change_stream(
+        &mut self,
+        store: &mut Store<MemoryDisk>,
+        id: StreamId,
+        action: u8,
+    ) -> Result<(), StoreError> {
+        match action {
+            0..16 => {
+                let letter = self.random.u8(b'a'..b'e');
+                let message = Kept {
+                    sequence: 0,
+                    time_ns: self.now_ns,
+                    subject: vec![letter, b'.', self.random.u8(b'0'..b'4')],
+                    headers: vec![b'h'; self.random.usize(0..3)],
+                    payload: vec![letter; self.random.usize(0..400)],
+                };
+                let answer = store.append(
+                    id,
+                    NewMessage {
+                        time_ns: message.time_ns,
+                        subject: &message.subject,
+                        headers: &message.headers,
+                        payload: &message.payload,
+                    },
+                )?;
+                if let Ok(sequence) = answer.value {
+                    self.made.push((id, Made::Appended(Kept { sequence, ..message })));
+                }
+                self.wait_for(id, &answer, answer.value.is_err());
+            }
+            16..19 => {
+                let totals = store.streams().get(id).expect("it is there").stream.totals();
+                let sequence = self
+                    .random
+                    .u64(totals.first_sequence.saturating_sub(1)..=totals.last_sequence + 1);
+                if self.plant == Some(Plant::DeleteNotWritten) {
+                    let held = store.streams.streams.get_mut(&id).expect("it is there");
+                    if held.stream.delete(sequence) {
+                        self.made.push((id, Made::Deleted { sequence }));
+                        self.told = self.made.len();
+                    }
+                    return Ok(());
+                }
+                let answer = store.delete(id, sequence)?;
+                if answer.value {
+                    self.made.push((id, Made::Deleted { sequence }));
+                }
+                self.wait_for(id, &answer, !answer.value);
+            }
+            19 => self.purge(store, id)?,
+            20..22 => {
+                let before = {
+                    let stream = &store.streams().get(id).expect("it is there").stream;
+                    stream.expired_before(self.now_ns, 10)
+                };
+                if store.expire_some(id, self.now_ns, 10)? > 0 {
+                    self.made.push((id, Made::Expired { before }));
+                }
+            }
+            22 => {
+                let limits = StreamLimits {
+                    is_memory: store
+                        .streams()
+                        .get(id)
+                        .expect("it is there")
+                        .stream
+                        .limits()
+                        .is_memory,
+                    ..random_limits(&mut self.random)
+                };
+                let answer = store.update_stream(id, limits, b"other details")?;
+                self.made.push((id, Made::Updated { limits }));
+                self.wait_for(id, &answer, false);
+            }
+            23 if self.random.u8(0..4) == 0 => {
+                let answer = store.delete_stream(id)?;
+                self.made.push((id, Made::StreamDeleted));
+                self.wait_for(id, &answer, false);
+            }
+            _ => self.change_consumers(store, id)?,
+        }
+        Ok(())
+    }
+
+    fn purge(&mut self, store: &mut Store<MemoryDisk>, id: StreamId) -> Result<(), StoreError> {
+        let filter = self.random.bool().then(|| vec![self.random.u8(b'a'..b'e'), b'.', b'>']);
+        let last = store.streams().get(id).expect("it is there").stream.totals().last_sequence;
+        let (before, keep) = match self.random.u8(0..3) {
+            0 => (self.random.u64(0..=last + 2), 0),
+            1 => (0, self.random.u64(0..5)),
+            _ => (0, 0),
+        };
+        if self.plant == Some(Plant::PurgeNotWritten) {
+            let held = store.streams.streams.get_mut(&id).expect("it is there");
+            let mut purge = held.stream.purge(filter.as_deref(), before, keep);
+            while !held.stream.purge_some(&mut purge, 100) {}
+            self.made.push((id, Made::Purged { filter, before, keep }));
+            self.told = self.made.len();
+            return Ok(());
+        }
+        store.purge(id, filter.as_deref(), before, keep)?;
+        self.made.push((id, Made::Purged { filter, before, keep }));
+        let slice = self.random.usize(1..20);
+        let answer = loop {
+            assert_eq!(store.delete(id, 1), Err(StoreError::Purging));
+            if let Some(answer) = store.purge_some(id, slice)? {
+                break answer;
+            }
+        };
+        self.wait_for(id, &answer, false);
+        Ok(())
+    }
+
+    fn change_consumers(
+        &mut self,
+        store: &mut Store<MemoryDisk>,
+        id: StreamId,
+    ) -> Result<(), StoreError> {
+        let held = store.streams().get(id).expect("it is there");
+        let consumers: Vec<ConsumerId> = held.consumers.keys().copied().collect();
+        let action = self.random.u8(0..16);
+        if consumers.is_empty() || (action == 0 && consumers.len() < 3) {
+            let start_after = self.random.u64(0..10);
+            let answer = store.create_consumer(id, start_after, b"consumer")?;
+            let consumer = answer.value;
+            self.made.push((id, Made::ConsumerCreated { consumer, start_after }));
+            self.wait_for(id, &answer, false);
+            return Ok(());
+        }
+        let consumer = consumers[self.random.usize(0..consumers.len())];
+        if action == 1 {
+            let answer = store.delete_consumer(id, consumer)?;
+            self.made.push((id, Made::ConsumerDeleted { consumer }));
+            self.wait_for(id, &answer, false);
+            return Ok(());
+        }
+        let delivered = held.consumers[&consumer].state.delivered().stream;
+        let near = self.random.u64(delivered.saturating_sub(6)..delivered + 3);
+        let (change, mut urgency) = match action {
+            2..9 => {
+                let (time_ns, needs_ack) = (self.now_ns, self.random.u8(0..8) > 0);
+                let change =
+                    ConsumerChange::Delivered { stream_sequence: near, time_ns, needs_ack };
+                (change, Urgency::Rides)
+            }
+            9..14 => (ConsumerChange::Acked { stream_sequence: near }, Urgency::Commits),
+            _ => (ConsumerChange::AckedThrough { stream_sequence: near }, Urgency::Rides),
+        };
+        let is_confirmed = urgency == Urgency::Commits;
+        if self.plant == Some(Plant::ConfirmedAckRidesAlong) {
+            urgency = Urgency::Rides;
+        }
+        let mut answer = store.change_consumer(id, consumer, change, urgency)?;
+        if answer.value {
+            self.made.push((id, Made::ConsumerChanged { consumer, change }));
+        }
+        if self.plant == Some(Plant::ConfirmedAckRidesAlong) {
+            answer.after = CommitNumber(0);
+        }
+        if is_confirmed && answer.value {
+            self.waiting.push((answer.after, self.made.len()));
+        } else if is_confirmed {
+            // What was done before is told of: all changes of this consumer.
+            let is_its = |(stream, made): &(StreamId, Made)| match made {
+                Made::ConsumerChanged { consumer: other, .. } => {
+                    *stream == id && *other == consumer
+                }
+                _ => false,
+            };
+            let last = self.made.iter().rposition(is_its).map_or(0, |index| index + 1);
+            self.waiting.push((answer.after, last));
+        }
+        Ok(())
+    }
+}
+
+fn run(seed: u64, plant: Option<Plant>) -> Result<usize, String> {
+    let mut history = History::new(seed, plant);
+    for _ in 0..history.random.u64(2..6) {
+        let steps = history.random.u64(20..500);
+        history.live(steps)?;
+    }
+    history.replay()?;
+    Ok(history.told)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn no_history_takes_back_what_an_answer_told() {
+    let seeds = match number("MIDGE_STORE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(300),
+    };
+    let (mut told, count) = (0, seeds.end - seeds.start);
+    for seed in seeds {
+        match run(seed, None) {
+            Ok(more) => told += more as u64,
+            Err(reason) => {
+                panic!("MIDGE_STORE_SEED={seed} cargo test --lib store::simulation: {reason}")
+            }
+        }
+    }
+    assert!(told > 20 * count, "{count} histories told only of {told} changes");
+}
+
+#[test]
+fn each_planted_mistake_is_found() {
+    for plant in [
+        Plant::AcknowledgedBeforeTheBarrier,
+        Plant::RefusedBeforeTheBarrier,
+        Plant::ConfirmedAckRidesAlong,
+        Plant::DeleteNotWritten,
+        Plant::PurgeNotWritten,
+        Plant::FolderNotSynced,
+    ] {
+        let found = (0..100).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
+        let (seed, why) = found.unwrap_or_else(|| panic!("{plant:?} went unseen"));
+        println!("{plant:?}: seed {seed}: {why}");
+    }
+}
+
+/// Appends to a new stream until that is durable, and ends with a power cut; returns the stream.
+fn go_on(disk: &MemoryDisk, replayed: Replayed) -> StreamId {
+    let mut store = Store::start(disk.clone(), History::place(), replayed).expect("it is whole");
+    let lane = store.lane().clone();
+    let id = store.create_stream(1, StreamLimits::default(), b"").expect("there is room").value;
+    let new = NewMessage { time_ns: 5, subject: b"a", headers: b"", payload: b"later" };
+    let after = store.append(id, new).expect("there is room").after;
+    let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+    let mut durable = Box::pin(lane.durable(after));
+    disk.run(std::future::poll_fn(|context| {
+        assert!(commit.as_mut().poll(context).is_pending());
+        assert!(spare.as_mut().poll(context).is_pending());
+        durable.as_mut().poll(context)
+    }))
+    .expect("no fault is set");
+    drop((commit, spare, durable));
+    disk.power_cut();
+    id
+}
+
+#[test]
+fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted() {
+    let (mut damaged, mut named) = (0, 0);
+    for seed in 0..100 {
+        let mut history = History::new(seed, None);
+        history.live(300).expect("the history is honest");
+        history.replay().expect("the history is honest");
+        let disk = history.disk.clone();
+        let files: Vec<(String, Vec<u8>)> = disk
+            .file_names()
+            .into_iter()
+            .map(|name| (name.clone(), disk.contents(&name).expect("it is there")))
+            .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+            .collect();
+        if files.is_empty() {
+            continue;
+        }
+        let (name, bytes) = &files[history.random.usize(0..files.len())];
+        // Where there is something: most of a file is zeros.
+        let places = std::iter::repeat_with(|| history.random.usize(0..bytes.len()));
+        let place = places.into_iter().find(|place| bytes[*place] != 0).expect("there is one");
+        disk.damage(name, place as u64, 1 << history.random.u8(0..8));
+        let read = || {
+            let place = History::place();
+            let start = Lane::<MemoryDisk>::first_position(&place);
+            disk.run(replay(&disk, &place, start, 5)).expect("the folder is there")
+        };
+        let mut replayed = read();
+        named += replayed.lost.len();
+        let accepted: Vec<AcceptedDamage> =
+            replayed.recovered.damage.iter().map(AcceptedDamage::from).collect();
+        if !accepted.is_empty() {
+            damaged += 1;
+            let refused = Store::start(disk.clone(), History::place(), replayed);
+            replayed = *refused.err().expect("a damaged store does not start");
+            replayed.accept(&accepted);
+        }
+        assert!(replayed.is_whole(), "seed {seed}: {:?}", replayed.unfit);
+        let streams_before = replayed.streams.iter().count();
+        let id = go_on(&disk, replayed);
+        let mut replayed = read();
+        replayed.accept(&accepted);
+        let (damage, unfit) = (&replayed.recovered.damage, &replayed.unfit);
+        assert!(replayed.is_whole(), "seed {seed}: {damage:?} {unfit:?}");
+        assert_eq!(replayed.streams.iter().count(), streams_before + 1, "seed {seed}");
+        let stream = &replayed.streams.get(id).expect("it was durable").stream;
+        assert_eq!(stream.get(1).expect("it was durable").payload, b"later");
+    }
+    assert!(damaged > 15 && named > 5, "{damaged} were damaged, {named} losses were named");
+}
