@@ -1,6 +1,7 @@
 //! Floor 5: the store. What it acknowledges is on disk.
 //!
-//! `disk` is what the store asks of a disk; `memory_disk` is one that lies in every way a disk may, for the simulator.
+//! `disk` is what the store asks of a disk. `thread_disk` is the real one; `memory_disk` lies in every way a disk may,
+//! for the simulator.
 //!
 //! A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one before is written.
 //! `recovery` reads the journal's files (`journal_file`) after a start, and `verdict` says what each place of them
@@ -11,7 +12,7 @@
 //! for one process at a time.
 //!
 //! Not here yet: data on disk apart from the journal, and so checkpoints: the journal grows, a start reads all of it,
-//! and a stream is as large as its memory. The real disk; compression and encryption. Nothing of the
+//! and a stream is as large as its memory. A disk on a shard's own ring; compression and encryption. Nothing of the
 //! server uses this floor so far.
 
 pub mod block;
@@ -28,5 +29,6 @@ pub mod recovery;
 pub mod store;
 pub mod stream;
 pub mod subject_index;
+pub mod thread_disk;
 pub mod verdict;
 mod wakes;

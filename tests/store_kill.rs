@@ -1,0 +1,122 @@
+//! `kill -9` at random moments while a lane writes to the real disk: what it said was durable is there afterwards.
+//!
+//! Not run by the test harness: this program is both the test and, started again by it, the process that is killed.
+
+use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::task::Poll;
+
+use midge::storage::disk::Disk;
+use midge::storage::frame::{LaneSeed, StoreId, records};
+use midge::storage::journal::Urgency;
+use midge::storage::lane::Lane;
+use midge::storage::recovery::{JournalPlace, Recovered, recover};
+use midge::storage::thread_disk::ThreadDisk;
+
+/// Names the folder in the environment of the process that is killed.
+const FOLDER: &str = "MIDGE_STORE_KILL_FOLDER";
+
+const ROUNDS: usize = 8;
+
+fn main() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return write_until_killed(Path::new(&folder));
+    }
+    let folder = std::env::temp_dir().join(format!("midge-store-kill-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
+    let seed = std::env::var("MIDGE_STORE_SEED")
+        .map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
+    println!("MIDGE_STORE_SEED={seed} cargo test --test store_kill");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        let durable = kill_once(&folder, random.usize(1..200));
+        let (count, _) = read(&start(&folder));
+        println!("round {round}: {before} before, {durable} durable, {count} there");
+        assert!(durable > before, "nothing became durable");
+        assert!(count >= durable, "{durable} were durable, {count} are there");
+        before = count;
+    }
+    std::fs::remove_dir_all(&folder).expect("it is there");
+}
+
+fn start(folder: &Path) -> ThreadDisk {
+    let probed = ThreadDisk::probe(folder).expect("the folder can be written to");
+    ThreadDisk::start(folder, probed.write_mode, || {}).expect("threads can be made")
+}
+
+fn place() -> JournalPlace {
+    let seed = LaneSeed::new(StoreId([9; 16]), 0);
+    JournalPlace { folder: "lane-0".into(), seed, file_bytes: 1 << 20 }
+}
+
+/// Starts a writer, kills it after so many lines of its, and returns the last count it gave.
+fn kill_once(folder: &Path, lines: usize) -> u64 {
+    let program: PathBuf = std::env::current_exe().expect("this program has a path");
+    let mut child = Command::new(program)
+        .env(FOLDER, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this program can be started");
+    let output = child.stdout.take().expect("it is piped");
+    let mut output = BufReader::new(output).lines().map(|line| line.expect("lines are text"));
+    let mut last = None;
+    for _ in 0..lines {
+        last = output.next().or(last);
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    // What it had said by then counts, too; a line that was cut off in the middle does not.
+    last = output.last().filter(|line| line.ends_with('.')).or(last);
+    let last = last.expect("the writer says something");
+    last.trim_end_matches('.').parse().expect("lines are numbers")
+}
+
+/// The number of records, each checked, and what recovery says.
+fn read(disk: &ThreadDisk) -> (u64, Recovered) {
+    let mut count = 0;
+    let visit = |_, body: &[u8]| {
+        for record in records(body) {
+            count += 1;
+            assert_eq!(record[..8], u64::to_le_bytes(count), "a record out of order");
+            assert!(record[8..].iter().all(|byte| *byte == count as u8), "a record changed");
+        }
+    };
+    let first = Lane::<ThreadDisk>::first_position(&place());
+    let recovered = disk.run(recover(disk, &place(), first, visit)).expect("the folder is there");
+    assert_eq!(recovered.damage, [], "nothing is damaged by the end of a process");
+    (count, recovered)
+}
+
+fn write_until_killed(folder: &Path) {
+    let disk = start(folder);
+    disk.run(disk.make_folder("lane-0")).expect("the folder can be made");
+    let (mut count, recovered) = read(&disk);
+    let lane = Lane::start(disk.clone(), place(), &recovered);
+    let work = async {
+        loop {
+            let mut commit = lane.last_commit();
+            for _ in 0..fastrand::usize(1..40) {
+                count += 1;
+                let filler = vec![count as u8; fastrand::usize(0..500)];
+                commit = lane
+                    .append(&[&u64::to_le_bytes(count), &filler], Urgency::Commits)
+                    .expect("it fits");
+            }
+            lane.durable(commit).await.expect("the disk works");
+            println!("{count}.");
+            std::io::stdout().flush().expect("the parent listens");
+        }
+    };
+    let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+    let mut work = Box::pin(work);
+    disk.run(poll_fn(|context| {
+        let is_done = work.as_mut().poll(context).is_ready();
+        let has_stopped = commit.as_mut().poll(context).is_ready();
+        let _: Poll<()> = spare.as_mut().poll(context);
+        assert!(!is_done && !has_stopped, "the lane stopped");
+        Poll::<()>::Pending
+    }));
+}
