@@ -14,7 +14,7 @@
 //!
 //! The modules below are floors: each uses only those above it, and `tests/tidy.rs` checks that.
 //! `client`, `mesh`, `monitor` and `system` are siblings and never import each other. `storage` stands by itself:
-//! nothing uses it yet.
+//! only `midge store` uses it yet.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
 //! `broker::{router, subject_table, match_cache, outbox, queue_group}`, `net::{connection, read_buffer}`,

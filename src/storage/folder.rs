@@ -57,8 +57,8 @@ pub enum FolderError {
         path: PathBuf,
         format: u32,
     },
-    /// The head is not what was written.
-    HeadDamaged(PathBuf),
+    /// A file is not what was written.
+    Damaged(PathBuf),
     /// There are lanes and no head.
     HeadMissing(PathBuf),
     /// There is no store.
@@ -77,7 +77,7 @@ impl fmt::Display for FolderError {
                 "{}: the store has format {format}, this program knows {STORE_FORMAT}: use a newer one",
                 path.display()
             ),
-            Self::HeadDamaged(path) => write!(
+            Self::Damaged(path) => write!(
                 out,
                 "{}: the file is damaged: restore it from a copy; nothing in the folder was changed",
                 path.display()
@@ -197,7 +197,7 @@ pub(super) fn write_whole(root: &Path, name: &str, text: &str) -> io::Result<()>
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&temporary, &path)?;
-    File::open(root)?.sync_all()
+    File::open(path.parent().expect("the file is in a folder"))?.sync_all()
 }
 
 fn head_text(id: StoreId, settings: StoreSettings) -> String {
@@ -221,7 +221,7 @@ fn read_head(path: &Path) -> Result<Option<(StoreId, StoreSettings)>, FolderErro
     };
     match parse_head(&bytes) {
         Ok(found) => Ok(Some(found)),
-        Err(HeadError::Damaged) => Err(FolderError::HeadDamaged(path.to_owned())),
+        Err(HeadError::Damaged) => Err(FolderError::Damaged(path.to_owned())),
         Err(HeadError::Newer(format)) => Err(FolderError::Newer { path: path.to_owned(), format }),
     }
 }

@@ -15,20 +15,9 @@ use super::disk::{DiskBuffer, SECTOR_BYTES};
 use super::frame::{
     self, FrameFields, HEADER_BYTES, LaneSeed, RECORD_PREFIX_BYTES, frame_bytes, push_record,
 };
+use super::position::{CommitNumber, Place, Position};
 use super::recovery::{LastFrame, Recovered};
 use crate::base::limits::FRAME_BYTES_FULL;
-
-/// Counts the commits of a lane. Whatever must not be seen before a record is durable waits for its commit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommitNumber(pub u64);
-
-/// Where the next frame goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The journal file's number.
-    pub file: u64,
-    pub offset: u64,
-}
 
 /// What a record is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,16 +90,6 @@ struct InFlight {
     /// The frame after its write failed; bytes of the body.
     failed: Option<(DiskBuffer, usize)>,
     body_bytes: usize,
-}
-
-/// Where a journal begins or goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    pub place: Place,
-    /// The number of the next commit.
-    pub next: CommitNumber,
-    /// The checksum of the last frame's header.
-    pub previous: u64,
 }
 
 impl Journal {

@@ -10,7 +10,7 @@
 
 use super::disk::{DiskBuffer, SECTOR_BYTES};
 use super::frame::{HEADER_BYTES, LaneSeed, checksum, half_word, word};
-use super::journal::CommitNumber;
+use super::position::CommitNumber;
 
 const MAGIC: [u8; 4] = *b"MJH1";
 

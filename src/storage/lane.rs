@@ -19,8 +19,9 @@ use std::fmt;
 use std::io;
 
 use super::disk::{Access, Disk, DiskBuffer};
-use super::journal::{CommitNumber, Journal, Next, Place, Position, RecordTooLarge, Urgency};
+use super::journal::{Journal, Next, RecordTooLarge, Urgency};
 use super::journal_file::FileHeader;
+use super::position::{CommitNumber, Place, Position};
 use super::recovery::{JournalPlace, Recovered};
 use crate::base::gate::Gate;
 use crate::base::limits::ZEROED_BYTES_AT_A_TIME;

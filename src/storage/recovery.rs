@@ -9,8 +9,8 @@ use std::io;
 
 use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
 use super::frame::{FrameHeader, HEADER_BYTES, LaneSeed, header, records};
-use super::journal::{CommitNumber, Place, Position};
 use super::journal_file::{self, FileHeader};
+use super::position::{CommitNumber, Place, Position};
 use super::verdict::{Facts, Verdict, judge};
 use crate::base::limits::RECOVERY_WINDOW_BYTES;
 

@@ -5,35 +5,28 @@
 //! commit that it must not leave before. That holds for what did not change anything, too: a refusal tells of a
 //! message that a power cut may still undo.
 //!
-//! After a start [`replay`] makes the state anew from the journal. Where the journal is damaged it says which messages
+//! After a start `streams` makes the state anew from the journal. Where the journal is damaged it says which messages
 //! of which streams are lost, and [`Store::start`] refuses: going on would bury the damage. Somebody may accept the loss
 //! (`check`); then the store goes on behind it, and the damaged files stay as they are.
 //!
 //! Not here yet: checkpoints and data on disk apart from the journal, so the journal grows and a start reads all of
 //! it; atomic groups of messages; the deduplication window.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 
 use super::consumer_state::{ConsumerChange, ConsumerState};
 use super::disk::Disk;
-use super::frame::records;
-use super::journal::{CommitNumber, Position, Urgency};
+use super::journal::Urgency;
 use super::lane::{Lane, Refused};
+use super::position::CommitNumber;
 use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId};
-use super::recovery::{Damage, JournalPlace, Recovered, recover};
-use super::stream::{AtLimit, NewMessage, Purge, Stream, StreamLimits};
+use super::recovery::JournalPlace;
+use super::stream::{AtLimit, NewMessage, Stream, StreamLimits};
+use super::streams::{Answer, HeldConsumer, HeldStream, Replayed, Streams};
 
 #[cfg(test)]
 mod simulation;
-
-/// A value that must not leave before a commit is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer<T> {
-    pub value: T,
-    pub after: CommitNumber,
-}
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,268 +45,6 @@ pub enum StoreError {
 impl From<Refused> for StoreError {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
-    }
-}
-
-/// A consumer.
-#[derive(Debug)]
-pub struct HeldConsumer {
-    pub state: ConsumerState,
-    /// The owner's.
-    pub details: Vec<u8>,
-}
-
-/// A stream with its consumers.
-#[derive(Debug)]
-pub struct HeldStream {
-    pub stream: Stream,
-    /// The owner's.
-    pub details: Vec<u8>,
-    pub consumers: BTreeMap<ConsumerId, HeldConsumer>,
-    purge: Option<Purge>,
-    /// The commit of the last change.
-    changed: CommitNumber,
-    /// The last sequence as of each commit that is not durable yet.
-    under_way: VecDeque<(CommitNumber, u64)>,
-    durable_sequence: u64,
-}
-
-/// Messages that were durable and are not there any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
-    pub stream: StreamId,
-    pub first: u64,
-    pub last: u64,
-}
-
-/// The streams of a lane.
-#[derive(Debug, Default)]
-pub struct Streams {
-    streams: BTreeMap<StreamId, HeldStream>,
-    next_stream: u64,
-    next_consumer: u64,
-    /// For hashes of subjects.
-    hash_seed: u64,
-}
-
-/// A journal's contents.
-#[derive(Debug)]
-pub struct Replayed {
-    pub streams: Streams,
-    pub recovered: Recovered,
-    /// Records that were replayed.
-    pub record_count: u64,
-    pub lost: Vec<Lost>,
-    /// Records that say nothing this program understands, or that do not fit what came before.
-    pub unfit: Vec<(CommitNumber, &'static str)>,
-}
-
-/// Damage that somebody agreed to: it is met again at each start, and is no reason to stop there any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptedDamage {
-    pub file: u64,
-    pub lost: (CommitNumber, CommitNumber),
-}
-
-impl From<&Damage> for AcceptedDamage {
-    fn from(damage: &Damage) -> Self {
-        Self { file: damage.file, lost: damage.lost }
-    }
-}
-
-impl AcceptedDamage {
-    /// True if the damage loses nothing beyond this. The same loss may show in another form the next time.
-    fn covers(&self, damage: &Damage) -> bool {
-        let loses_something = damage.lost.0 < damage.lost.1;
-        let is_within = self.lost.0 <= damage.lost.0 && damage.lost.1 <= self.lost.1;
-        is_within && (loses_something || self.file == damage.file)
-    }
-}
-
-impl Replayed {
-    /// Takes accepted damage as told. With the last of it goes what follows from it: lost messages, and records that do
-    /// not fit any more.
-    pub fn accept(&mut self, accepted: &[AcceptedDamage]) {
-        let damage = &mut self.recovered.damage;
-        let before = damage.len();
-        damage.retain(|damage| !accepted.iter().any(|accepted| accepted.covers(damage)));
-        if before > 0 && damage.is_empty() {
-            self.lost.clear();
-            self.unfit.clear();
-        }
-    }
-
-    /// True if nothing that was durable is missing.
-    pub fn is_whole(&self) -> bool {
-        self.recovered.damage.is_empty() && self.unfit.is_empty() && self.lost.is_empty()
-    }
-}
-
-/// Reads a lane's journal and makes of it what was stored. `hash_seed`: random; see [`Stream::new`].
-///
-/// # Errors
-/// As those of [`recover`].
-pub async fn replay<D: Disk>(
-    disk: &D,
-    place: &JournalPlace,
-    start: Position,
-    hash_seed: u64,
-) -> io::Result<Replayed> {
-    let mut streams = Streams { hash_seed, ..Streams::default() };
-    let (mut record_count, mut lost, mut unfit) = (0, Vec::new(), Vec::new());
-    let recovered = recover(disk, place, start, |commit, body| {
-        for record in records(body) {
-            record_count += 1;
-            let result = match Record::decode(record) {
-                Some(record) => streams.apply(record, commit, &mut lost),
-                None => Err("a record of no known form"),
-            };
-            if let Err(what) = result {
-                unfit.push((commit, what));
-            }
-        }
-    })
-    .await?;
-    Ok(Replayed { streams, recovered, record_count, lost, unfit })
-}
-
-impl Streams {
-    pub fn iter(&self) -> impl Iterator<Item = (StreamId, &HeldStream)> {
-        self.streams.iter().map(|(id, held)| (*id, held))
-    }
-
-    pub fn get(&self, id: StreamId) -> Option<&HeldStream> {
-        self.streams.get(&id)
-    }
-
-    fn held(&mut self, id: StreamId) -> Result<&mut HeldStream, StoreError> {
-        self.streams.get_mut(&id).ok_or(StoreError::NoSuchStream)
-    }
-
-    /// Applies a record of the journal as it was applied when it was written.
-    fn apply(
-        &mut self,
-        record: Record<'_>,
-        commit: CommitNumber,
-        lost: &mut Vec<Lost>,
-    ) -> Result<(), &'static str> {
-        let id = record.stream;
-        match record.change {
-            Change::StreamCreated { first_sequence, limits, details } => {
-                self.next_stream = self.next_stream.max(id.0 + 1);
-                let stream = Stream::new(limits, first_sequence, self.hash_seed);
-                let held = HeldStream::new(stream, details, commit);
-                let before = self.streams.insert(id, held);
-                return before.map_or(Ok(()), |_| Err("a stream is created twice"));
-            }
-            Change::StreamDeleted => {
-                let before = self.streams.remove(&id);
-                return before.map(|_| ()).ok_or("a stream that is not there is deleted");
-            }
-            _ => {}
-        }
-        let held = self.streams.get_mut(&id).ok_or("a record of a stream that is not there")?;
-        held.changed = commit;
-        match record.change {
-            Change::StreamCreated { .. } | Change::StreamDeleted => {}
-            Change::StreamUpdated { limits, details } => {
-                if limits.is_memory != held.stream.limits().is_memory {
-                    return Err("a stream changes its storage");
-                }
-                held.stream.set_limits(limits);
-                held.details = details.to_vec();
-            }
-            Change::Appended(head, rest) => held.replay_append(id, head, rest, lost)?,
-            Change::Deleted { sequence } => {
-                if !held.stream.delete(sequence) {
-                    return Err("a message that is not there is deleted");
-                }
-            }
-            Change::Purged { before, keep, filter } => {
-                let filter = (!filter.is_empty()).then_some(filter);
-                let mut purge = held.stream.purge(filter, before, keep);
-                while !held.stream.purge_some(&mut purge, usize::MAX) {}
-            }
-            Change::Expired { before } => drop(held.stream.drop_before(before)),
-            Change::ConsumerCreated { consumer, start_after, details } => {
-                self.next_consumer = self.next_consumer.max(consumer.0 + 1);
-                let state = ConsumerState::starting_after(start_after);
-                let details = details.to_vec();
-                let before = held.consumers.insert(consumer, HeldConsumer { state, details });
-                return before.map_or(Ok(()), |_| Err("a consumer is created twice"));
-            }
-            Change::ConsumerUpdated { consumer, details } => {
-                held.replay_consumer(consumer)?.details = details.to_vec();
-            }
-            Change::ConsumerDeleted { consumer } => {
-                let before = held.consumers.remove(&consumer);
-                return before.map(|_| ()).ok_or("a consumer that is not there is deleted");
-            }
-            Change::ConsumerChanged { consumer, change } => {
-                if !held.replay_consumer(consumer)?.state.apply(change) {
-                    return Err("a consumer's change changes nothing");
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl HeldStream {
-    fn new(stream: Stream, details: &[u8], commit: CommitNumber) -> Self {
-        Self {
-            stream,
-            details: details.to_vec(),
-            consumers: BTreeMap::new(),
-            purge: None,
-            changed: commit,
-            under_way: VecDeque::new(),
-            durable_sequence: 0,
-        }
-    }
-
-    /// The last sequence that may be seen: later messages are not durable.
-    pub fn durable_sequence(&self) -> u64 {
-        self.durable_sequence
-    }
-
-    /// An answer about the stream as it is now.
-    pub fn answer<T>(&self, value: T) -> Answer<T> {
-        Answer { value, after: self.changed }
-    }
-
-    fn replay_append(
-        &mut self,
-        id: StreamId,
-        head: AppendedHead,
-        rest: &[u8],
-        lost: &mut Vec<Lost>,
-    ) -> Result<(), &'static str> {
-        let next = self.stream.totals().last_sequence + 1;
-        if head.sequence < next {
-            return Err("a sequence is used twice");
-        }
-        if head.sequence > next {
-            lost.push(Lost { stream: id, first: next, last: head.sequence - 1 });
-            self.stream.lose_before(head.sequence);
-        }
-        let (subject, headers, payload) = head.parts(rest);
-        let new = NewMessage { time_ns: head.time_ns, subject, headers, payload };
-        self.stream.append(new).map(drop).map_err(|_| "a message that was taken is refused")
-    }
-
-    fn replay_consumer(&mut self, id: ConsumerId) -> Result<&mut HeldConsumer, &'static str> {
-        self.consumers.get_mut(&id).ok_or("a record of a consumer that is not there")
-    }
-
-    /// Notes a change that goes with a commit.
-    fn change(&mut self, commit: CommitNumber) {
-        self.changed = commit;
-        let last = self.stream.totals().last_sequence;
-        match self.under_way.back_mut() {
-            Some((same, sequence)) if *same == commit => *sequence = last,
-            _ => self.under_way.push_back((commit, last)),
-        }
     }
 }
 
@@ -391,7 +122,7 @@ impl<D: Disk> Store<D> {
         self.check_quiet(id)?;
         let change = Change::StreamUpdated { limits, details };
         let commit = self.write(id, change, Urgency::Commits)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         held.stream.set_limits(limits);
         held.details = details.to_vec();
         held.change(commit);
@@ -401,7 +132,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// There is no such stream, or the store stopped.
     pub fn delete_stream(&mut self, id: StreamId) -> Result<Answer<()>, StoreError> {
-        self.streams.held(id)?;
+        self.held(id)?;
         let commit = self.write(id, Change::StreamDeleted, Urgency::Commits)?;
         self.streams.streams.remove(&id);
         Ok(Answer { value: (), after: commit })
@@ -419,7 +150,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<Answer<Result<u64, AtLimit>>, StoreError> {
         self.check_quiet(id)?;
         self.check_space()?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         if let Err(limit) = held.stream.check_limits(&new) {
             return Ok(held.answer(Err(limit)));
         }
@@ -432,7 +163,7 @@ impl<D: Disk> Store<D> {
         let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
         let parts = [head.as_slice(), new.subject, new.headers, new.payload];
         let commit = self.lane.append(&parts, Urgency::Commits)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         let value = held.stream.append(new);
         assert!(value.is_ok(), "the limits were checked");
         held.change(commit);
@@ -445,12 +176,12 @@ impl<D: Disk> Store<D> {
     /// There is no such stream, it is being purged, or the store stopped.
     pub fn delete(&mut self, id: StreamId, sequence: u64) -> Result<Answer<bool>, StoreError> {
         self.check_quiet(id)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         if held.stream.get(sequence).is_none() {
             return Ok(held.answer(false));
         }
         let commit = self.write(id, Change::Deleted { sequence }, Urgency::Commits)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         held.stream.delete(sequence);
         held.change(commit);
         Ok(Answer { value: true, after: commit })
@@ -470,7 +201,7 @@ impl<D: Disk> Store<D> {
         self.check_quiet(id)?;
         let change = Change::Purged { before, keep, filter: filter.unwrap_or_default() };
         let commit = self.write(id, change, Urgency::Commits)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         held.purge = Some(held.stream.purge(filter, before, keep));
         held.change(commit);
         Ok(())
@@ -485,7 +216,7 @@ impl<D: Disk> Store<D> {
         id: StreamId,
         messages_max: usize,
     ) -> Result<Option<Answer<u64>>, StoreError> {
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         let Some(mut purge) = held.purge.take() else { return Ok(Some(held.answer(0))) };
         if held.stream.purge_some(&mut purge, messages_max) {
             return Ok(Some(held.answer(purge.purged)));
@@ -506,13 +237,13 @@ impl<D: Disk> Store<D> {
         messages_max: usize,
     ) -> Result<u64, StoreError> {
         self.check_quiet(id)?;
-        let held = self.streams.held(id)?;
+        let held = self.held(id)?;
         let before = held.stream.expired_before(now_ns, messages_max);
         if before <= held.stream.totals().first_sequence {
             return Ok(0);
         }
         self.write(id, Change::Expired { before }, Urgency::Rides)?;
-        Ok(self.streams.held(id)?.stream.drop_before(before))
+        Ok(self.held(id)?.stream.drop_before(before))
     }
 
     /// # Errors
@@ -524,13 +255,13 @@ impl<D: Disk> Store<D> {
         details: &[u8],
     ) -> Result<Answer<ConsumerId>, StoreError> {
         self.check_space()?;
-        self.streams.held(stream)?;
+        self.held(stream)?;
         let consumer = ConsumerId(self.streams.next_consumer);
         let change = Change::ConsumerCreated { consumer, start_after, details };
         let commit = self.write(stream, change, Urgency::Commits)?;
         self.streams.next_consumer += 1;
         let state = ConsumerState::starting_after(start_after);
-        let held = self.streams.held(stream)?;
+        let held = self.held(stream)?;
         held.consumers.insert(consumer, HeldConsumer { state, details: details.to_vec() });
         held.change(commit);
         Ok(Answer { value: consumer, after: commit })
@@ -547,7 +278,7 @@ impl<D: Disk> Store<D> {
         self.check_consumer(stream, consumer)?;
         let change = Change::ConsumerUpdated { consumer, details };
         let commit = self.write(stream, change, Urgency::Commits)?;
-        let held = self.streams.held(stream)?;
+        let held = self.held(stream)?;
         if let Some(held) = held.consumers.get_mut(&consumer) {
             held.details = details.to_vec();
         }
@@ -565,7 +296,7 @@ impl<D: Disk> Store<D> {
         self.check_consumer(stream, consumer)?;
         let change = Change::ConsumerDeleted { consumer };
         let commit = self.write(stream, change, Urgency::Commits)?;
-        let held = self.streams.held(stream)?;
+        let held = self.held(stream)?;
         held.consumers.remove(&consumer);
         held.change(commit);
         Ok(Answer { value: (), after: commit })
@@ -584,7 +315,7 @@ impl<D: Disk> Store<D> {
         urgency: Urgency,
     ) -> Result<Answer<bool>, StoreError> {
         self.check_consumer(stream, consumer)?;
-        let held = self.streams.held(stream)?;
+        let held = self.held(stream)?;
         let held_consumer = held.consumers.get_mut(&consumer);
         let state = &mut held_consumer.ok_or(StoreError::NoSuchConsumer)?.state;
         // A lane that takes no record has stopped: what the state is then nobody hears.
@@ -593,7 +324,7 @@ impl<D: Disk> Store<D> {
             let commit =
                 self.write(stream, Change::ConsumerChanged { consumer, change }, urgency)?;
             if urgency == Urgency::Commits {
-                self.streams.held(stream)?.change(commit);
+                self.held(stream)?.change(commit);
             }
             return Ok(Answer { value, after: commit });
         }
@@ -602,6 +333,10 @@ impl<D: Disk> Store<D> {
             self.lane.flush();
         }
         Ok(Answer { value, after: self.lane.last_commit() })
+    }
+
+    fn held(&mut self, id: StreamId) -> Result<&mut HeldStream, StoreError> {
+        self.streams.get_mut(id).ok_or(StoreError::NoSuchStream)
     }
 
     fn write(
@@ -619,14 +354,14 @@ impl<D: Disk> Store<D> {
     }
 
     fn check_quiet(&mut self, id: StreamId) -> Result<(), StoreError> {
-        match self.streams.held(id)?.purge {
+        match self.held(id)?.purge {
             Some(_) => Err(StoreError::Purging),
             None => Ok(()),
         }
     }
 
     fn check_consumer(&mut self, stream: StreamId, id: ConsumerId) -> Result<(), StoreError> {
-        match self.streams.held(stream)?.consumers.contains_key(&id) {
+        match self.held(stream)?.consumers.contains_key(&id) {
             true => Ok(()),
             false => Err(StoreError::NoSuchConsumer),
         }

@@ -27,6 +27,7 @@ use crate::server::command::args::{self, Invocation, Start};
 use crate::server::command::argv_secrets::{self, Arguments};
 use crate::server::command::flags::Flags;
 use crate::server::command::signal_command;
+use crate::server::command::store_command;
 use crate::server::host::error_text::start_error_text;
 use crate::server::host::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::host::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
@@ -65,6 +66,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>, collect: fn()) -> ExitCod
     }
     let mut arguments = arguments.into_iter();
     let argv0 = arguments.next().unwrap_or_default();
+    if arguments.as_slice().first().is_some_and(|first| first == store_command::COMMAND) {
+        let outcome = store_command::run(&arguments.as_slice()[1..]);
+        print!("{}", outcome.stdout);
+        eprint!("{}", outcome.stderr);
+        return ExitCode::from(outcome.exit_code);
+    }
     match args::parse(&argv0, arguments) {
         Invocation::Run(start) => match args::check_usable(&start.options) {
             Ok(()) => serve(*start, collect),

@@ -1,5 +1,8 @@
 //! The faults of the disk, one by one.
 
+use std::collections::BTreeSet;
+
+use super::state::ATOM_BYTES;
 use super::*;
 
 fn buffer(bytes: usize, fill: u8) -> DiskBuffer {

@@ -4,6 +4,7 @@
 //!
 //! `MIDGE_STORE_SEEDS=10000 cargo test --lib store::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +15,7 @@ use super::*;
 use crate::storage::frame::{LaneSeed, StoreId};
 use crate::storage::memory_disk::{Faults, MemoryDisk};
 use crate::storage::stream::tests::{Kept, Twin, kept, random_limits};
+use crate::storage::streams::{AcceptedDamage, replay};
 
 /// Mistakes that the oracle has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,311 @@
+//! What is in a store and what is lost, for a person; and that person's word that the loss is accepted.
+//!
+//! A check reads every lane as a start does and changes nothing. A repair changes no file of the journal either: it
+//! notes in the lane's `accepted` which commits somebody agreed to lose, so that the store starts behind them. The
+//! damaged files stay, as long as the journal keeps them.
+//!
+//! `accepted` is text: a line `file F lost A B` for each loss of the commits from A up to, but not including, B, and a
+//! checksum of those lines.
+//!
+//! These calls block; they are for commands, while no server has the store open.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use super::folder::{FolderError, StoreFolder, write_whole};
+use super::frame::checksum;
+use super::journal_file;
+use super::lane::Lane;
+use super::position::CommitNumber;
+use super::streams::{AcceptedDamage, Replayed, replay};
+use super::thread_disk::{ThreadDisk, WriteMode};
+
+/// What a lane holds.
+#[derive(Debug)]
+pub struct LaneReport {
+    pub lane: u32,
+    /// None where the lane was never used.
+    pub replayed: Option<Replayed>,
+    /// The losses that were accepted before.
+    pub accepted: Vec<AcceptedDamage>,
+}
+
+/// Reads all lanes of a store.
+///
+/// # Errors
+/// A folder or file cannot be read at all, or the list of accepted losses is damaged.
+pub fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> {
+    let io = |error| FolderError::Io(folder.root().to_owned(), error);
+    let disk = ThreadDisk::start(folder.root(), WriteMode::Buffered, || {}).map_err(io)?;
+    let lanes = 0..folder.settings().lanes;
+    lanes
+        .map(|lane| {
+            let place = folder.journal(lane);
+            let accepted = read_accepted(folder, lane)?;
+            let start = Lane::<ThreadDisk>::first_position(&place);
+            let replayed = match disk.run(replay(&disk, &place, start, 0)) {
+                Ok(mut replayed) => {
+                    replayed.accept(&accepted);
+                    Some(replayed)
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(io(error)),
+            };
+            Ok(LaneReport { lane, replayed, accepted })
+        })
+        .collect()
+}
+
+impl LaneReport {
+    /// True if nothing is lost but what was accepted.
+    pub fn is_whole(&self) -> bool {
+        self.replayed.as_ref().is_none_or(Replayed::is_whole)
+    }
+
+    /// The losses that a repair would accept.
+    pub fn to_accept(&self) -> Vec<AcceptedDamage> {
+        let damage = self.replayed.iter().flat_map(|replayed| &replayed.recovered.damage);
+        damage.map(AcceptedDamage::from).collect()
+    }
+
+    /// True if accepting that makes the lane whole. It does not where records do not fit although none is lost: they
+    /// are a newer program's, or a mistake of this one.
+    pub fn can_be_repaired(&self) -> bool {
+        self.is_whole() || !self.to_accept().is_empty()
+    }
+}
+
+impl fmt::Display for LaneReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lane = self.lane;
+        let Some(replayed) = &self.replayed else {
+            return writeln!(out, "lane {lane}: never used");
+        };
+        let (mut streams, mut messages) = (0, 0);
+        for (_, held) in replayed.streams.iter() {
+            streams += 1;
+            messages += held.stream.totals().messages;
+        }
+        let recovered = &replayed.recovered;
+        let commits = recovered.position.next.0 - 1;
+        writeln!(
+            out,
+            "lane {lane}: {streams} streams, {messages} messages, {commits} commits in {} journal files",
+            recovered.files.len()
+        )?;
+        if let Some(torn) = recovered.torn {
+            let name = journal_file::name(torn.file);
+            writeln!(out, "  {name} at {}: the last write was torn and is cut", torn.offset)?;
+        }
+        for accepted in &self.accepted {
+            let (from, to) = (accepted.lost.0.0, accepted.lost.1.0);
+            writeln!(out, "  accepted before: {}", lost_text(accepted.file, None, from, to))?;
+        }
+        for damage in &recovered.damage {
+            let (from, to) = (damage.lost.0.0, damage.lost.1.0);
+            let place = lost_text(damage.file, Some(damage.offset), from, to);
+            writeln!(out, "  {place}: {}", damage.what)?;
+        }
+        for lost in &replayed.lost {
+            let (stream, first, last) = (lost.stream.0, lost.first, lost.last);
+            writeln!(out, "  stream {stream}: messages {first} to {last} are lost")?;
+        }
+        for (commit, what) in &replayed.unfit {
+            writeln!(out, "  commit {}: {what}", commit.0)?;
+        }
+        Ok(())
+    }
+}
+
+fn lost_text(file: u64, offset: Option<u64>, from: u64, to: u64) -> String {
+    let name = journal_file::name(file);
+    let at = offset.map_or_else(String::new, |offset| format!(" at {offset}"));
+    match to.saturating_sub(from) {
+        0 => format!("{name}{at}: no commit is lost"),
+        1 => format!("{name}{at}: commit {from} is lost"),
+        _ => format!("{name}{at}: commits {from} to {} are lost", to - 1),
+    }
+}
+
+const ACCEPTED: &str = "accepted";
+
+/// The losses in a lane that somebody accepted.
+///
+/// # Errors
+/// The list cannot be read, or is not what was written.
+pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Vec<AcceptedDamage>, FolderError> {
+    let path = folder.root().join(accepted_name(folder, lane));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => parse_accepted(&text).ok_or(FolderError::Damaged(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(FolderError::Damaged(path)),
+        Err(error) => Err(FolderError::Io(path, error)),
+    }
+}
+
+/// Accepts losses in a lane, beside those accepted before.
+///
+/// # Errors
+/// The list cannot be read or written.
+pub fn accept(
+    folder: &StoreFolder,
+    lane: u32,
+    losses: &[AcceptedDamage],
+) -> Result<(), FolderError> {
+    let mut all = read_accepted(folder, lane)?;
+    all.extend(losses);
+    let name = accepted_name(folder, lane);
+    let path = Path::new(folder.root()).join(&name);
+    write_whole(folder.root(), &name, &accepted_text(&all))
+        .map_err(|error| FolderError::Io(path, error))
+}
+
+fn accepted_name(folder: &StoreFolder, lane: u32) -> String {
+    format!("{}/{ACCEPTED}", folder.journal(lane).folder)
+}
+
+fn accepted_text(all: &[AcceptedDamage]) -> String {
+    let line = |loss: &AcceptedDamage| {
+        let AcceptedDamage { file, lost: (from, to) } = loss;
+        format!("file {file} lost {} {}\n", from.0, to.0)
+    };
+    let lines: String = all.iter().map(line).collect();
+    format!("{lines}checksum {:016x}\n", checksum(0, lines.as_bytes()))
+}
+
+fn parse_accepted(text: &str) -> Option<Vec<AcceptedDamage>> {
+    let mut all = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("checksum ") {
+            break;
+        }
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["file", file, "lost", from, to] = words[..] else { return None };
+        let number = |word: &str| word.parse::<u64>().ok();
+        let lost = (CommitNumber(number(from)?), CommitNumber(number(to)?));
+        all.push(AcceptedDamage { file: number(file)?, lost });
+    }
+    (accepted_text(&all) == text).then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::path::PathBuf;
+
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::storage::disk::Disk;
+    use crate::storage::folder::StoreSettings;
+    use crate::storage::store::Store;
+    use crate::storage::stream::{NewMessage, StreamLimits};
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).expect("the test made it");
+        }
+    }
+
+    const SETTINGS: StoreSettings = StoreSettings { lanes: 2, journal_file_bytes: 16 << 20 };
+
+    fn start(folder: &StoreFolder, disk: &ThreadDisk) -> Store<ThreadDisk> {
+        let place = folder.journal(0);
+        disk.run(disk.make_folder(&place.folder)).expect("the folder can be made");
+        let first = Lane::<ThreadDisk>::first_position(&place);
+        let mut replayed =
+            disk.run(replay(disk, &place, first, 0)).expect("the folder can be read");
+        replayed.accept(&read_accepted(folder, 0).expect("the list can be read"));
+        Store::start(disk.clone(), place, replayed).expect("nothing is lost")
+    }
+
+    /// Appends so many messages to a new stream, each with a commit of its own.
+    fn write(folder: &StoreFolder, count: usize) {
+        let probed = ThreadDisk::probe(folder.root()).expect("the folder can be written to");
+        let disk = ThreadDisk::start(folder.root(), probed.write_mode, || {}).expect("threads");
+        let mut store = start(folder, &disk);
+        let lane = store.lane().clone();
+        let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+        let id = store.create_stream(1, StreamLimits::default(), b"").expect("there is room").value;
+        for _ in 0..count {
+            let new = NewMessage { time_ns: 1, subject: b"a", headers: b"", payload: b"x" };
+            let answer = store.append(id, new).expect("there is room");
+            let mut durable = Box::pin(lane.durable(answer.after));
+            let both = poll_fn(|context| {
+                assert!(commit.as_mut().poll(context).is_pending());
+                assert!(spare.as_mut().poll(context).is_pending());
+                durable.as_mut().poll(context)
+            });
+            disk.run(both).expect("the disk works");
+        }
+    }
+
+    #[test]
+    fn damage_is_told_and_a_store_starts_once_its_loss_is_accepted() {
+        let name = format!("midge-store-check-{}", std::process::id());
+        let root = Folder(std::env::temp_dir().join(name));
+        let folder = StoreFolder::open(&root.0, SETTINGS).expect("it is made");
+        write(&folder, 5);
+        let lanes = read_lanes(&folder).expect("it can be read");
+        assert!(lanes.iter().all(LaneReport::is_whole));
+        assert_eq!(
+            lanes[0].to_string(),
+            "lane 0: 1 streams, 5 messages, 5 commits in 1 journal files\n"
+        );
+        assert_eq!(lanes[1].to_string(), "lane 1: never used\n");
+
+        // The third commit holds the third message.
+        let path = root.0.join("lane-0").join(journal_file::name(1));
+        let mut bytes = std::fs::read(&path).expect("it is there");
+        bytes[3 * 4096 + 80] ^= 1;
+        std::fs::write(&path, &bytes).expect("it is writable");
+        let damaged = read_lanes(&folder).expect("it can be read");
+        assert!(!damaged[0].is_whole() && damaged[0].can_be_repaired());
+        let text = damaged[0].to_string();
+        for expected in [
+            "4 messages",
+            "journal-0000000000000001 at 12288: commit 3 is lost: damaged body",
+            "stream 0: messages 3 to 3 are lost",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+
+        accept(&folder, 0, &damaged[0].to_accept()).expect("it can be written");
+        let accepted = read_lanes(&folder).expect("it can be read");
+        assert!(accepted[0].is_whole());
+        assert!(accepted[0].to_string().contains("accepted before: journal-0000000000000001"));
+        assert_eq!(
+            std::fs::read(&path).expect("it is there"),
+            bytes,
+            "a repair changes no journal"
+        );
+        write(&folder, 2);
+        let lanes = read_lanes(&folder).expect("it can be read");
+        assert!(lanes[0].is_whole());
+        assert!(lanes[0].to_string().contains("2 streams, 6 messages"), "{}", lanes[0]);
+    }
+
+    #[test]
+    fn list_of_accepted_losses_reads_back_and_no_other_does() {
+        let loss =
+            |file, from, to| AcceptedDamage { file, lost: (CommitNumber(from), CommitNumber(to)) };
+        let all = vec![loss(1, 2, 3), loss(u64::MAX, 0, 0)];
+        let text = accepted_text(&all);
+        assert_eq!(parse_accepted(&text), Some(all));
+        assert_eq!(parse_accepted(&accepted_text(&[])), Some(Vec::new()));
+        let mut random = Rng::with_seed(9);
+        for _ in 0..20_000 {
+            let mut bytes = text.clone().into_bytes();
+            let at = random.usize(0..bytes.len());
+            match random.u8(0..2) {
+                0 => bytes[at] = random.u8(b' '..b'~'),
+                _ => bytes.truncate(at),
+            }
+            let changed = String::from_utf8(bytes).expect("it is ASCII");
+            assert!(changed == text || parse_accepted(&changed).is_none(), "{changed}");
+        }
+    }
+}
