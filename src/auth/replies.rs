@@ -1,7 +1,8 @@
 //! The reply subjects a connection may answer although no list allows publishing to them.
 //!
 //! One table per connection, owned by its session. Answered and expired subjects go at once; the table is
-//! bounded by `limits::TRACKED_REPLIES_MAX`, because its entries come from other clients' messages.
+//! bounded by `limits::TRACKED_REPLIES_MAX` and, as subjects may be long, by `limits::TRACKED_REPLY_BYTES_MAX`,
+//! because its entries come from other clients' messages.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,6 +22,14 @@ pub struct ReplyTable {
     last_serial: u64,
     /// Forgotten because the table was full.
     forgotten_count: u64,
+    /// Of all entries of `by_age`.
+    bytes: usize,
+}
+
+/// A subject and its places in both tables.
+fn bytes_of(reply: &[u8]) -> usize {
+    const AROUND: usize = 2 * size_of::<usize>() + size_of::<(Rc<[u8]>, Tracked)>();
+    reply.len() + AROUND + size_of::<(Rc<[u8]>, u64)>()
 }
 
 #[derive(Debug)]
@@ -52,9 +61,14 @@ impl ReplyTable {
         if self.replies.contains_key(reply) {
             return;
         }
+        let bytes = bytes_of(reply);
         if self.replies.len() >= limits::TRACKED_REPLIES_MAX {
             self.forget_oldest();
         }
+        while self.bytes + bytes > limits::TRACKED_REPLY_BYTES_MAX && !self.by_age.is_empty() {
+            self.forget_oldest();
+        }
+        self.bytes += bytes;
         self.last_serial += 1;
         let serial = self.last_serial;
         let key: Rc<[u8]> = reply.into();
@@ -87,12 +101,18 @@ impl ReplyTable {
                 }
                 _ => {}
             }
-            self.by_age.pop_front();
+            self.pop_oldest();
         }
     }
 
+    fn pop_oldest(&mut self) -> Option<(Rc<[u8]>, u64)> {
+        let oldest = self.by_age.pop_front()?;
+        self.bytes -= bytes_of(&oldest.0);
+        Some(oldest)
+    }
+
     fn forget_oldest(&mut self) {
-        while let Some((key, serial)) = self.by_age.pop_front() {
+        while let Some((key, serial)) = self.pop_oldest() {
             if self.is_current(&key, serial) {
                 self.replies.remove(&key);
                 self.forgotten_count += 1;
@@ -106,13 +126,17 @@ impl ReplyTable {
         while let Some((key, serial)) = self.by_age.front()
             && !self.is_current(key, *serial)
         {
-            self.by_age.pop_front();
+            self.pop_oldest();
         }
         if self.by_age.len() > 2 * self.replies.len() + 64 {
             let replies = &self.replies;
+            let mut dropped = 0;
             self.by_age.retain(|(key, serial)| {
-                replies.get(key).is_some_and(|tracked| tracked.serial == *serial)
+                let is_kept = replies.get(key).is_some_and(|tracked| tracked.serial == *serial);
+                dropped += if is_kept { 0 } else { bytes_of(key) };
+                is_kept
             });
+            self.bytes -= dropped;
         }
     }
 
@@ -186,6 +210,31 @@ mod tests {
         assert_eq!(table.forgotten_count(), 1);
         assert!(!table.use_up(b"inbox.0", forever, now));
         assert!(table.use_up(b"inbox.1", forever, now));
+    }
+
+    #[test]
+    fn long_replies_are_bounded_in_bytes() {
+        let now = Instant::now();
+        let forever = ResponseRule { max: Some(1), expires: None };
+        let mut table = ReplyTable::default();
+        let reply = |index: usize| format!("{index:06}{}", "x".repeat(4_000)).into_bytes();
+        let fit = limits::TRACKED_REPLY_BYTES_MAX / bytes_of(&reply(0));
+        for index in 0..fit {
+            table.remember(&reply(index), forever, now);
+        }
+        assert_eq!((table.len(), table.forgotten_count()), (fit, 0));
+        table.remember(&reply(fit), forever, now);
+        assert_eq!((table.len(), table.forgotten_count()), (fit, 1));
+        assert!(table.bytes <= limits::TRACKED_REPLY_BYTES_MAX);
+        assert!(!table.use_up(&reply(0), forever, now), "the oldest is forgotten");
+        assert!(table.use_up(&reply(1), forever, now));
+        // What is answered makes room.
+        table.remember(&reply(fit + 1), forever, now);
+        assert_eq!((table.len(), table.forgotten_count()), (fit, 1));
+        for index in 2..fit + 2 {
+            assert!(table.use_up(&reply(index), forever, now));
+        }
+        assert_eq!((table.len(), table.bytes), (0, 0));
     }
 
     #[test]

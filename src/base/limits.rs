@@ -77,6 +77,10 @@ const _: () =
 /// Reply subjects one connection remembers for `allow_responses`. nats-server sets no bound. Enforced by
 /// `auth::replies::ReplyTable`: the oldest is forgotten, so its answer is refused.
 pub const TRACKED_REPLIES_MAX: usize = 1 << 17;
+
+/// Bytes of those subjects, with the memory around each: room for the full number of usual inboxes, and a sixtieth of
+/// what as many of the longest subjects would take. Enforced by `auth::replies::ReplyTable`: the oldest are forgotten.
+pub const TRACKED_REPLY_BYTES_MAX: usize = 16 << 20;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX <= PENDING_BYTES_MAX, "one largest message must fit an empty outbox");
 const _: () = assert!(PENDING_BYTES_PACE < PENDING_BYTES_MAX, "pacing comes before cutting");
