@@ -104,7 +104,8 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// A wait for room on a link: until the gate's number is `until`.
+/// A wait, mostly for room on a link: until the gate's number is `until`.
+#[derive(Clone)]
 pub struct Congestion {
     pub gate: Rc<Gate>,
     pub until: u64,

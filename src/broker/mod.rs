@@ -61,6 +61,8 @@ pub struct Broker {
     /// Subscriptions that reached their maximum and are still in the tables.
     expired: Vec<Rc<Subscription>>,
     backlog: Backlog,
+    /// What came from other shards and is not delivered yet.
+    arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
     turn_work_max: usize,
     /// The frame of the fan-out in progress; here so that its memory is taken once.
@@ -181,6 +183,7 @@ impl Broker {
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             backlog: Backlog::new(TURN_WORK_MAX),
+            arrivals: None,
             turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),
             unheard: no_responders::UnheardRequests::default(),
@@ -241,6 +244,17 @@ impl Broker {
     #[inline]
     pub fn turn_work_max(&self) -> usize {
         self.turn_work_max
+    }
+
+    /// What to wait for before anything is published here: messages that came from other shards before are not all
+    /// delivered, as that takes more than a turn. What is published now would be heard before them, and might be a
+    /// consequence of them.
+    pub fn arrivals(&self) -> Option<&Congestion> {
+        self.arrivals.as_ref()
+    }
+
+    pub fn set_arrivals(&mut self, arrivals: Option<Congestion>) {
+        self.arrivals = arrivals;
     }
 
     /// A turn did so much.

@@ -9,6 +9,7 @@ use crate::auth::permissions::{PublishRight, is_reserved_reply};
 use crate::base::ids::ConnectionId;
 use crate::broker::Broker;
 use crate::broker::fan_out::Routed;
+use crate::broker::link::Congestion;
 use crate::broker::router::{Publisher, RouteCache, Turn};
 use crate::net::session::Wait;
 use crate::protocol::headers;
@@ -28,6 +29,10 @@ pub(super) struct Publishing {
     /// Whether the subject of `route_cache` may be published to whatever was answered before.
     route_allowed: bool,
     pub(super) turn: Turn,
+    /// What is to be waited for before anything else is published: what came from other shards before these bytes.
+    pub(super) held: Option<Congestion>,
+    /// That was waited for. Bytes that come later are another matter.
+    pub(super) has_waited: bool,
 }
 
 /// What becomes of a message by its headers about tracing.
@@ -45,6 +50,7 @@ impl Publishing {
     pub(super) fn begin_turn(&mut self, broker: &mut Broker, connection: ConnectionId) -> bool {
         self.turn.begin(broker.turn_work_max());
         self.turn.publisher = Some(connection);
+        self.held = if self.has_waited { None } else { broker.arrivals().cloned() };
         match self.turn.unfinished.take() {
             Some(fan_out) => broker.resume(fan_out, &mut self.turn) != Routed::Unfinished,
             None => true,

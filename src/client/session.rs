@@ -24,7 +24,7 @@ use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::outbox::{Outbox, ReplyTracker};
-use crate::broker::router::{Turn, pace_target};
+use crate::broker::router::pace_target;
 use crate::broker::trace::Trace;
 use crate::net::listener::Peer;
 use crate::net::read_buffer::ReadBuffer;
@@ -412,19 +412,25 @@ impl ClientSession {
     fn before_command(
         &self,
         broker: &mut Broker,
-        turn: &mut Turn,
+        publishing: &mut Publishing,
         command: Command,
         input: &[u8],
     ) -> Option<Step> {
         let wait = match command {
             Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
-                turn.spend(SUBSCRIPTION_WORK);
+                publishing.turn.spend(SUBSCRIPTION_WORK);
                 broker.interest_congestion().map(Wait::for_room)
             }
             Command::Ping => broker.fence().map(Wait::for_room),
-            Command::Publish(publish) => self.lanes_full(broker, &publish.message(input)),
+            Command::Publish(publish) => match publishing.held.take() {
+                Some(arrivals) => {
+                    publishing.has_waited = true;
+                    Some(Wait::for_room(arrivals))
+                }
+                None => self.lanes_full(broker, &publish.message(input)),
+            },
             Command::Connect { .. } if self.begins_anew() => {
-                match broker.unsubscribe_all(self.key, turn) {
+                match broker.unsubscribe_all(self.key, &mut publishing.turn) {
                     Dropped::All => None,
                     Dropped::Some => return Some(Step::Again),
                     Dropped::NoRoom(congestion) => Some(Wait::for_room(congestion)),
@@ -432,7 +438,7 @@ impl ClientSession {
             }
             _ => None,
         };
-        turn.spend(1);
+        publishing.turn.spend(1);
         wait.map(Step::WaitFor)
     }
 
@@ -500,7 +506,7 @@ impl Session for ClientSession {
         }
         let mut publishing = self.publishing.take().unwrap_or_default();
         let goes_on = publishing.begin_turn(&mut broker, self.id);
-        let mut quick = self.is_quick();
+        let mut quick = publishing.held.is_none() && self.is_quick();
         let step = loop {
             if !goes_on {
                 break Step::Again;
@@ -541,7 +547,7 @@ impl Session for ClientSession {
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
                     if let Some(step) =
-                        self.before_command(&mut broker, &mut publishing.turn, command, bytes)
+                        self.before_command(&mut broker, &mut publishing, command, bytes)
                     {
                         // The command is parsed again after it.
                         self.parser = parser_before;
@@ -552,7 +558,7 @@ impl Session for ClientSession {
                     {
                         break Step::Close(reason);
                     }
-                    quick = self.is_quick();
+                    quick = publishing.held.is_none() && self.is_quick();
                     if publishing.turn.is_over() {
                         break Step::Again;
                     }
@@ -572,7 +578,10 @@ impl Session for ClientSession {
             }
         };
         publishing.end_turn(&mut broker);
-        if self.in_messages > 0 {
+        if matches!(step, Step::ReadMore) {
+            publishing.has_waited = false;
+        }
+        if self.in_messages > 0 || publishing.has_waited {
             self.publishing = Some(publishing);
         }
         let remote_pace = broker.remote_pace(self.key).cloned();

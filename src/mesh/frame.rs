@@ -174,29 +174,57 @@ pub enum Part<'a> {
     Run(&'a Source, MessageRun<'a>),
 }
 
-/// Calls `deliver` for each part of a batch that came to shard `own`, in order. `tails` is scratch
-/// space.
+/// Where reading a batch goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    at: usize,
+    /// Where the last message with a whole head begins, for those that leave it out.
+    whole_at: usize,
+}
+
+impl Cursor {
+    pub fn is_at_end(&self, batch: &[u8]) -> bool {
+        self.at == batch.len()
+    }
+}
+
+/// What became of a part of a batch.
+pub struct Taken {
+    /// Messages of it that were taken; at least one.
+    pub messages: usize,
+    /// The next may come.
+    pub goes_on: bool,
+}
+
+/// Calls `deliver` for the parts of a batch that came to shard `own`, from `cursor` on, in order, until
+/// it is to stop; what it did not take of a run comes again. `tails` is scratch space.
 #[inline]
-pub fn for_each(
+pub fn read_on(
     batch: &[u8],
     own: ShardId,
+    cursor: &mut Cursor,
     tails: &mut Vec<Tail>,
-    mut deliver: impl FnMut(Part<'_>),
+    mut deliver: impl FnMut(Part<'_>) -> Taken,
 ) {
-    let mut at = 0;
     // The last message with a whole head, for those that leave it out; they have no queues.
     let mut whole: Option<Forward<'_>> = None;
-    while at < batch.len() {
-        if field(&batch[at..], 0) & AGAIN == 0 {
+    while cursor.at < batch.len() {
+        if field(&batch[cursor.at..], 0) & AGAIN == 0 {
             let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
-            let (forward, after) = read_whole(&batch[at..], own, &mut queues);
-            at = batch.len() - after.len();
-            deliver(Part::One(&Forward { queues: &queues, ..forward }, false));
+            let (forward, after) = read_whole(&batch[cursor.at..], own, &mut queues);
+            *cursor = Cursor { at: batch.len() - after.len(), whole_at: cursor.at };
+            let taken = deliver(Part::One(&Forward { queues: &queues, ..forward }, false));
             whole = Some(forward);
+            if !taken.goes_on {
+                return;
+            }
             continue;
         }
-        let forward = whole.as_mut().expect("a batch begins with a whole message");
+        let whole_at = cursor.whole_at;
+        let forward = whole
+            .get_or_insert_with(|| read_whole(&batch[whole_at..], own, &mut SmallVec::new()).0);
         tails.clear();
+        let mut at = cursor.at;
         while let Some((size, 0, size_text_size)) = short_head(&batch[at..])
             && tails.len() < RUN_MESSAGES_MAX
         {
@@ -204,13 +232,23 @@ pub fn for_each(
             at += SHORT_HEAD_BYTES + size;
         }
         let subject = forward.message.subject;
-        if !tails.is_empty() {
-            deliver(Part::Run(&forward.source, MessageRun::new(subject, batch, tails)));
+        let taken = if !tails.is_empty() {
+            let run = MessageRun::new(subject, batch, tails);
+            let taken = deliver(Part::Run(&forward.source, run));
+            debug_assert!((1..=tails.len()).contains(&taken.messages));
+            let next = tails.get(taken.messages);
+            cursor.at = next.map_or(at, |next| next.start() - SHORT_HEAD_BYTES);
+            taken
         } else if let Some((size, reply, size_text_size)) = short_head(&batch[at..]) {
             let tail = &batch[at + SHORT_HEAD_BYTES..][..size];
-            at += SHORT_HEAD_BYTES + size;
+            cursor.at += SHORT_HEAD_BYTES + size;
             forward.message = in_one_piece(subject, tail, reply, size_text_size);
-            deliver(Part::One(forward, true));
+            deliver(Part::One(forward, true))
+        } else {
+            unreachable!("a batch holds whole messages");
+        };
+        if !taken.goes_on {
+            return;
         }
     }
 }
@@ -359,20 +397,27 @@ mod tests {
             }
         }
         let (mut seen, mut short) = (Vec::new(), Vec::new());
-        for_each(&batch, PEER, &mut Vec::new(), |part| match part {
-            Part::One(forward, same) => {
-                seen.push(format!("{forward:?}"));
-                short.push(same);
-            }
-            Part::Run(source, run) => {
-                for message in run.messages() {
-                    let forward =
-                        Forward { home: forwards[0].home, ..Forward::plain(*source, message) };
+        let mut cursor = Cursor::default();
+        // It stops after every other part and takes runs in two: nothing is lost or seen twice.
+        while !cursor.is_at_end(&batch) {
+            read_on(&batch, PEER, &mut cursor, &mut Vec::new(), |part| match part {
+                Part::One(forward, same) => {
                     seen.push(format!("{forward:?}"));
-                    short.push(true);
+                    short.push(same);
+                    Taken { messages: 1, goes_on: seen.len() % 2 == 0 }
                 }
-            }
-        });
+                Part::Run(source, run) => {
+                    let run = run.first(run.len().div_ceil(2));
+                    for message in run.messages() {
+                        let forward =
+                            Forward { home: forwards[0].home, ..Forward::plain(*source, message) };
+                        seen.push(format!("{forward:?}"));
+                        short.push(true);
+                    }
+                    Taken { messages: run.len(), goes_on: seen.len() % 2 == 0 }
+                }
+            });
+        }
         let expected: Vec<String> = forwards.iter().map(|f| format!("{f:?}")).collect();
         assert_eq!(seen, expected);
         short

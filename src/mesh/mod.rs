@@ -29,7 +29,7 @@
 //!    that of `n`. Either it was found by the first look too, then the merge by stamps delivers it
 //!    first; or only by the second, then its stamp is below that of `n` and holds `n` back.
 //! 3. *All that was there is delivered.* A drain repeats this until all that its first look found
-//!    is delivered: after it, a peer's bytes are handled, and they may be a consequence of any of
+//!    is delivered: only after it a peer's bytes are published, which may be a consequence of any of
 //!    it. It ends: what holds a batch back was stamped before it and pushed after the first look,
 //!    and each source can have stamped one such flush.
 //!
@@ -57,6 +57,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::base::gate::Gate;
 use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
 use crate::base::limits::{
@@ -64,12 +65,12 @@ use crate::base::limits::{
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
-use crate::broker::fan_out::Routed;
-use crate::broker::link::Forward;
+use crate::broker::fan_out::{FanOut, Routed};
+use crate::broker::link::{Congestion, Forward, Source};
 use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
-use crate::protocol::message::Tail;
+use crate::protocol::message::{MessageRun, Tail};
 use inbound::Inbound;
 use lanes::{Batch, Note};
 use outbound::{Outbound, ShardLink, Shared, Stamp};
@@ -91,6 +92,13 @@ pub struct Mesh {
     counters: RefCell<MeshCounters>,
     /// Scratch space for a run of messages.
     tails: RefCell<Vec<Tail>>,
+    /// What drains did in this turn.
+    turn: RefCell<Turn>,
+    /// A drain has begun and is not done.
+    is_draining: Cell<bool>,
+    open: RefCell<Option<OpenBatch>>,
+    /// Counts the drains that are done.
+    drained: Rc<Gate>,
 }
 
 struct Peer {
@@ -113,13 +121,56 @@ impl Peer {
     }
 }
 
-/// Goes on with a message until it is done.
-fn finish(broker: &mut Broker, turn: &mut Turn) {
-    while let Some(fan_out) = turn.unfinished.take() {
-        turn.begin(broker.turn_work_max());
-        if broker.resume(fan_out, turn) != Routed::Unfinished {
-            return;
+/// A batch of which some was delivered.
+struct OpenBatch {
+    /// Index of the peer it came from.
+    peer: usize,
+    batch: Batch,
+    cursor: frame::Cursor,
+    /// Of the last message.
+    publisher: Option<ClientKey>,
+    /// What is left of the last message.
+    unfinished: Option<Box<FanOut>>,
+}
+
+/// Delivers the parts of an open batch.
+struct Delivery<'a> {
+    peer: &'a Peer,
+    broker: &'a mut Broker,
+    turn: &'a mut Turn,
+    route: &'a mut RouteCache,
+    publisher: &'a mut Option<ClientKey>,
+    unfinished: &'a mut Option<Box<FanOut>>,
+    messages_in: u64,
+}
+
+impl Delivery<'_> {
+    fn one(&mut self, forward: &Forward<'_>, same: bool) -> frame::Taken {
+        self.messages_in += 1;
+        // A run of one publisher's messages is settled at its end.
+        if !same {
+            self.peer.pause(*self.publisher, self.turn);
+            // Of another shard is the key of one who is passed on: it would name somebody else.
+            *self.publisher = forward.source.publisher.filter(|_| forward.hops == 0);
         }
+        let Self { peer, broker, turn, route, .. } = self;
+        if broker.publish_forwarded(peer.link, forward, same, route, turn) == Routed::Unfinished {
+            *self.unfinished = self.turn.unfinished.take();
+        }
+        let goes_on = self.unfinished.is_none() && !self.turn.is_over();
+        frame::Taken { messages: 1, goes_on }
+    }
+
+    /// As many as may be delivered in one go.
+    fn run(&mut self, source: &Source, run: &MessageRun<'_>) -> frame::Taken {
+        let count = self.broker.run_max(source.account, self.route, self.turn).min(run.len());
+        if count < 2 {
+            let message = run.messages().next().expect("a run has a message");
+            return self.one(&Forward::plain(*source, message), true);
+        }
+        self.messages_in += count as u64;
+        self.broker.publish_forwarded_run(source, &run.first(count), self.route, self.turn);
+        frame::Taken { messages: count, goes_on: !self.turn.is_over() }
     }
 }
 
@@ -184,6 +235,10 @@ impl Mesh {
             transits: DurationHistogram::default(),
             counters: RefCell::default(),
             tails: RefCell::default(),
+            turn: RefCell::default(),
+            is_draining: Cell::new(false),
+            open: RefCell::default(),
+            drained: Rc::default(),
         };
         mesh.set_pending_bytes_max(PENDING_BYTES_MAX);
         mesh
@@ -227,7 +282,9 @@ impl Mesh {
     /// One end of a turn: take what other shards sent, then send what this turn produced. Returns
     /// whether anything moved.
     pub fn end_of_turn(&self) -> bool {
-        let drained = self.inbound_waiting.is_raised() && self.drain();
+        let work_max = self.broker.borrow().turn_work_max();
+        self.turn.borrow_mut().begin(work_max);
+        let drained = (self.inbound_waiting.is_raised() || self.is_draining.get()) && self.drain();
         self.resume_publishers();
         self.flush() || drained
     }
@@ -258,95 +315,142 @@ impl Mesh {
     pub fn has_work(&self) -> bool {
         let may_flush = self.shared.dirty.get() || self.shared.waiting.get();
         !self.resumable.borrow().is_empty()
+            || self.is_draining.get()
             || self.inbound_waiting.is_raised()
             || (may_flush && self.peers.iter().any(|peer| peer.outbound.can_flush()))
     }
 
-    /// Applies all interest and delivers all messages that are there now, by the rules at the top.
-    /// Interest is applied between a look and the delivery of what it found: what was published
-    /// before a message is in force when that is delivered. The signal is lowered before the first
-    /// look, so what comes after it raises it again.
+    /// Applies all interest and delivers all messages that are there now, by the rules at the top. Interest is
+    /// applied between a look and the delivery of what it found: what was published before a message is in force
+    /// when that is delivered. The signal is lowered before the first look, so what comes after it raises it again.
+    ///
+    /// It stops where this turn's work is done, and goes on in the next; meanwhile nobody here may publish whose
+    /// bytes came after what is not delivered yet (`Broker::arrivals`).
     fn drain(&self) -> bool {
-        self.inbound_waiting.take();
-        let found = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_first());
-        let found: usize = found.sum();
         let mut broker = self.broker.borrow_mut();
-        self.apply_all(&mut broker);
-        if found == 0 {
-            return false;
-        }
-        while self.peers.iter().any(|peer| peer.inbound.borrow().owes()) {
-            let stamps = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_again());
-            let horizon = stamps.min().unwrap_or(u64::MAX);
+        if self.is_draining.get() {
             self.apply_all(&mut broker);
-            while let Some(peer) = self.oldest_before(horizon) {
-                self.deliver_batch(&mut broker, peer);
+        } else {
+            self.inbound_waiting.take();
+            let found = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_first());
+            let found: usize = found.sum();
+            self.apply_all(&mut broker);
+            if found == 0 {
+                self.end_drain(&mut broker);
+                return false;
             }
+            self.is_draining.set(true);
         }
+        let mut turn = self.turn.borrow_mut();
+        let is_done = self.deliver_owed(&mut broker, &mut turn);
+        broker.note_turn_work(turn.work());
         self.clock.set_read_elsewhere(None);
+        if !is_done {
+            let further = u64::from(self.inbound_waiting.is_raised());
+            let until = self.drained.value() + 1 + further;
+            broker.set_arrivals(Some(Congestion { gate: self.drained.clone(), until }));
+            return true;
+        }
+        self.end_drain(&mut broker);
         if self.peers.iter().any(|peer| peer.inbound.borrow().ready() > 0) {
             self.inbound_waiting.raise();
         }
         true
     }
 
+    fn end_drain(&self, broker: &mut Broker) {
+        self.is_draining.set(false);
+        broker.set_arrivals(None);
+        for peer in &self.peers {
+            peer.route.borrow_mut().end_batch();
+        }
+        self.drained.advance_by(1);
+    }
+
+    /// Delivers what the first look of this drain found; true = all of it.
+    fn deliver_owed(&self, broker: &mut Broker, turn: &mut Turn) -> bool {
+        if turn.is_over() || !self.deliver_open(broker, turn) {
+            return false;
+        }
+        while self.peers.iter().any(|peer| peer.inbound.borrow().owes()) {
+            let stamps = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_again());
+            let horizon = stamps.min().unwrap_or(u64::MAX);
+            self.apply_all(broker);
+            while let Some(peer) = self.oldest_before(horizon) {
+                if turn.is_over() {
+                    return false;
+                }
+                self.open_batch(peer);
+                if !self.deliver_open(broker, turn) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// The peer with the oldest batch of those that the first look found, if that was stamped
     /// before `horizon`.
-    fn oldest_before(&self, horizon: u64) -> Option<&Peer> {
+    fn oldest_before(&self, horizon: u64) -> Option<usize> {
         let mut oldest = (horizon, None);
-        for peer in &self.peers {
+        for (index, peer) in self.peers.iter().enumerate() {
             let stamp = peer.inbound.borrow().oldest_stamp();
             if stamp < oldest.0 {
-                oldest = (stamp, Some(peer));
+                oldest = (stamp, Some(index));
             }
         }
         oldest.1
     }
 
-    fn deliver_batch(&self, broker: &mut Broker, peer: &Peer) {
-        let mut inbound = peer.inbound.borrow_mut();
-        let Some(Batch { bytes, read_at, .. }) = inbound.next_batch() else { return };
-        let (mut counters, mut tails) = (self.counters.borrow_mut(), self.tails.borrow_mut());
-        let mut route = peer.route.borrow_mut();
-        counters.batches_in += 1;
-        self.transits.record(self.clock.began().saturating_duration_since(read_at));
-        self.clock.set_read_elsewhere(Some(read_at));
-        // A run of one publisher's messages is settled at its end.
-        let (mut turn, mut publisher) = (Turn::default(), None);
-        frame::for_each(&bytes, self.shared.shard, &mut tails, |part| match part {
-            frame::Part::One(forward, same) => {
-                counters.messages_in += 1;
-                if !same {
-                    peer.pause(publisher, &mut turn);
-                    // Of another shard is the key of one who is passed on: it would name somebody
-                    // else.
-                    publisher = forward.source.publisher.filter(|_| forward.hops == 0);
-                }
-                let routed =
-                    broker.publish_forwarded(peer.link, forward, same, &mut route, &mut turn);
-                if routed == Routed::Unfinished {
-                    finish(broker, &mut turn);
-                }
-            }
-            frame::Part::Run(source, run) => {
-                counters.messages_in += run.len() as u64;
-                let run_max = broker.run_max(source.account, &route, &turn);
-                if run_max >= 2 && run_max >= run.len() {
-                    broker.publish_forwarded_run(source, &run, &route, &mut turn);
-                    return;
-                }
-                for message in run.messages() {
-                    let forward = Forward::plain(*source, message);
-                    let routed =
-                        broker.publish_forwarded(peer.link, &forward, true, &mut route, &mut turn);
-                    if routed == Routed::Unfinished {
-                        finish(broker, &mut turn);
-                    }
-                }
-            }
+    fn open_batch(&self, peer: usize) {
+        let Some(batch) = self.peers[peer].inbound.borrow_mut().next_batch() else { return };
+        self.counters.borrow_mut().batches_in += 1;
+        self.transits.record(self.clock.began().saturating_duration_since(batch.read_at));
+        *self.open.borrow_mut() = Some(OpenBatch {
+            peer,
+            batch,
+            cursor: frame::Cursor::default(),
+            publisher: None,
+            unfinished: None,
         });
-        peer.pause(publisher, &mut turn);
-        inbound.give_back(bytes);
+    }
+
+    /// Delivers what is left of the open batch; true = there is nothing left.
+    fn deliver_open(&self, broker: &mut Broker, turn: &mut Turn) -> bool {
+        let mut slot = self.open.borrow_mut();
+        let Some(OpenBatch { peer, batch, cursor, publisher, unfinished }) = slot.as_mut() else {
+            return true;
+        };
+        let peer = &self.peers[*peer];
+        self.clock.set_read_elsewhere(Some(batch.read_at));
+        if let Some(fan_out) = unfinished.take()
+            && broker.resume(fan_out, turn) == Routed::Unfinished
+        {
+            *unfinished = turn.unfinished.take();
+            return false;
+        }
+        let mut delivery = Delivery {
+            peer,
+            broker,
+            turn,
+            route: &mut peer.route.borrow_mut(),
+            publisher,
+            unfinished,
+            messages_in: 0,
+        };
+        let mut tails = self.tails.borrow_mut();
+        frame::read_on(&batch.bytes, self.shared.shard, cursor, &mut tails, |part| match part {
+            frame::Part::One(forward, same) => delivery.one(forward, same),
+            frame::Part::Run(source, run) => delivery.run(source, &run),
+        });
+        self.counters.borrow_mut().messages_in += delivery.messages_in;
+        if unfinished.is_some() || !cursor.is_at_end(&batch.bytes) {
+            return false;
+        }
+        peer.pause(*publisher, turn);
+        let OpenBatch { batch, .. } = slot.take().expect("it was there just now");
+        peer.inbound.borrow_mut().give_back(batch.bytes);
+        true
     }
 
     fn resume_publishers(&self) {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
-use crate::base::limits::{BATCH_BYTES, CHUNK_BYTES, LANE_BYTES_MIN, pace_bytes};
+use crate::base::limits::{
+    BATCH_BYTES, CHUNK_BYTES, LANE_BYTES_MIN, TURN_WORK_MAX, WHOLE_WORK_SHARE, pace_bytes,
+};
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
 use crate::broker::outbox::{Outbox, OutboxTotals};
@@ -404,4 +406,34 @@ fn a_request_that_comes_home_to_a_listener_that_asked_for_no_echo_is_answered_th
     assert_eq!(asked(2, false, join, |shards| leave(&shards[1..])), 1);
     assert_eq!(asked(3, false, join, |shards| leave(&shards[1..])), 1);
     assert_eq!(asked(2, false, join, |_| {}), 0);
+}
+
+#[test]
+fn a_message_to_many_behind_a_lane_is_delivered_in_short_turns_and_others_publish_behind_it() {
+    const COUNT: usize = 40_000;
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, _) = source.client(5);
+    let (receiver, outbox) = target.client(6);
+    for number in 0..COUNT {
+        let sid = number.to_string();
+        let mut broker = target.broker.borrow_mut();
+        broker.subscribe(receiver, b"work", b"", sid.as_bytes(), None);
+    }
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    source.publish(publisher, true);
+    source.turn_and_sleep();
+    target.mesh.end_of_turn();
+    let arrivals = target.broker.borrow().arrivals().cloned().expect("it takes several turns");
+    let mut turns = 1;
+    while arrivals.gate.value() < arrivals.until {
+        assert!(target.mesh.has_work());
+        target.mesh.end_of_turn();
+        turns += 1;
+    }
+    assert!(turns >= COUNT / TURN_WORK_MAX, "{turns}");
+    assert_eq!(outbox.out_messages.get(), COUNT as u64);
+    let broker = target.broker.borrow();
+    assert!(broker.arrivals().is_none());
+    assert!(broker.counters.turn_work_max <= TURN_WORK_MAX + TURN_WORK_MAX / WHOLE_WORK_SHARE);
 }

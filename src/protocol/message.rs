@@ -40,6 +40,12 @@ impl Tail {
         Self { start: start as u32, size: size as u32, size_text_size: size_text_size as u32 }
     }
 
+    /// Where it begins.
+    #[inline]
+    pub fn start(&self) -> usize {
+        self.start as usize
+    }
+
     /// Of a message of the same size that lies elsewhere.
     #[inline]
     pub fn at(self, start: usize) -> Self {
@@ -122,6 +128,12 @@ impl<'a> MessageRun<'a> {
                 tail,
             }
         })
+    }
+
+    /// Its first `count` messages.
+    #[inline]
+    pub fn first(&self, count: usize) -> Self {
+        Self::new(self.subject, self.input, &self.tails[..count])
     }
 
     /// The same run without its first `count` messages.
