@@ -186,6 +186,11 @@ pub const INTEREST_SLOTS_PER_SHARD: usize = 8192;
 /// Free interest slots a session needs before it may execute SUB or UNSUB.
 pub const INTEREST_ROOM_MIN: usize = 64;
 
+/// Bytes of filters and queue names on one interest lane from which on subscriptions wait, unread. A shard takes
+/// in all that is there before it does anything else, and a filter of many tokens takes it long. Enforced by
+/// `mesh::outbound`.
+pub const INTEREST_LANE_BYTES_MAX: usize = 256 << 10;
+
 /// Slots of the message lane of one ordered pair of shards; each holds one batch.
 pub const MESSAGE_LANE_SLOTS: usize = 64;
 

@@ -23,6 +23,16 @@ pub enum Note {
     Unheard(Box<Unheard>),
 }
 
+impl Note {
+    /// Bytes of the filter and the queue name in it.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Interest(change) => change.filter().len() + change.queue().len(),
+            Self::Pace { .. } | Self::Unheard(_) => 0,
+        }
+    }
+}
+
 /// A batch on a message lane: messages as `frame` lays them out.
 #[derive(Debug)]
 pub struct Batch {

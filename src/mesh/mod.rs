@@ -260,11 +260,17 @@ impl Mesh {
         }
     }
 
+    /// Applies the notes that are there now, and none that comes meanwhile: a peer may add them as
+    /// fast as they are taken, and others wait. What is there is bounded by the lane's slots and
+    /// bytes.
     fn apply_all(&self, broker: &mut Broker) {
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
+            let there = inbound.waiting().1;
             let mut applied = 0;
-            while let Some(note) = inbound.next_note() {
+            while applied < there
+                && let Some(note) = inbound.next_note()
+            {
                 applied += 1;
                 match note {
                     Note::Interest(change) => broker.link_interest(peer.link, &change),
@@ -273,7 +279,7 @@ impl Mesh {
                 }
             }
             if applied > 0 {
-                self.counters.borrow_mut().interest_in += applied;
+                self.counters.borrow_mut().interest_in += applied as u64;
                 inbound.wake_waiting_source();
             }
         }

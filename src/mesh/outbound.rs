@@ -9,7 +9,7 @@ use super::frame;
 use super::lanes::{Batch, LaneClock, Note, SourceEnd};
 use crate::base::gate::Gate;
 use crate::base::ids::ShardId;
-use crate::base::limits::{BATCH_BYTES, INTEREST_ROOM_MIN};
+use crate::base::limits::{BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source, Unheard};
 use crate::protocol::message::{Message, MessageRun};
@@ -57,11 +57,16 @@ pub type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 /// wait for staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so
 /// that what is staged only withdraws interest or paces, of which no message is a consequence.
 /// `under_way` has a size for each batch that the peer has not taken, and perhaps for some that it
-/// has; `under_way_bytes` is their sum, `staged_bytes` that of the staged batches.
+/// has; `under_way_bytes` is their sum, `staged_bytes` that of the staged batches. The same holds of
+/// `notes_under_way` for notes and the text in them.
 pub struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
     staged_notes: RefCell<VecDeque<Note>>,
+    /// Sizes of the notes on the lane, as of the last look at how many the peer has taken.
+    notes_under_way: RefCell<VecDeque<u32>>,
+    notes_under_way_bytes: Cell<usize>,
+    note_slots: usize,
     /// Full batches that found no slot.
     staged: RefCell<VecDeque<Batch>>,
     staged_bytes: Cell<usize>,
@@ -103,17 +108,20 @@ pub struct OutboundCounters {
 
 impl Outbound {
     pub fn new(end: SourceEnd, shared: Rc<Shared>) -> Self {
-        let slots = end.messages.free_slots();
+        let (slots, note_slots) = (end.messages.free_slots(), end.notes.free_slots());
         if slots < TIGHT_SLOTS {
             shared.tight.set(true);
         }
         Self {
-            room_min: INTEREST_ROOM_MIN.min(end.notes.free_slots() / 4).max(1),
+            room_min: INTEREST_ROOM_MIN.min(note_slots / 4).max(1),
             notes_wanted: Cell::new(false),
             messages_wanted: Cell::new(false),
             end: RefCell::new(end),
             shared,
             staged_notes: RefCell::default(),
+            notes_under_way: RefCell::default(),
+            notes_under_way_bytes: Cell::new(0),
+            note_slots,
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
@@ -139,12 +147,14 @@ impl Outbound {
         let mut staged = self.staged_notes.borrow_mut();
         let mut end = self.end.borrow_mut();
         if staged.is_empty() {
-            match end.notes.push(note) {
+            match self.put_note(&mut end, note) {
                 Ok(()) => {
                     end.target_waiting.raise();
                     // A sleeping peer reads its notes when it next does anything; it is woken for
                     // them only before the lane gets full.
-                    if end.notes.free_slots() < self.room_min * 2 {
+                    if end.notes.free_slots() < self.room_min * 2
+                        || self.notes_under_way_bytes.get() > INTEREST_LANE_BYTES_MAX / 2
+                    {
                         (end.wake_target)();
                     }
                     return;
@@ -157,6 +167,38 @@ impl Outbound {
         self.shared.waiting.set(true);
         end.waiting.announce();
         (end.wake_target)();
+    }
+
+    /// Puts a note on the lane if there is a slot.
+    fn put_note(&self, end: &mut SourceEnd, note: Note) -> Result<(), Note> {
+        let size = note.text_bytes();
+        end.notes.push(note)?;
+        let mut under_way = self.notes_under_way.borrow_mut();
+        if under_way.len() == self.note_slots {
+            self.forget_taken_notes(end, &mut under_way);
+        }
+        under_way.push_back(u32::try_from(size).expect("a filter is shorter than a control line"));
+        self.notes_under_way_bytes.set(self.notes_under_way_bytes.get() + size);
+        Ok(())
+    }
+
+    /// Looks how many notes the peer has taken. One may be on the lane that is not counted yet.
+    fn forget_taken_notes(&self, end: &SourceEnd, under_way: &mut VecDeque<u32>) {
+        let there = self.note_slots - end.notes.free_slots();
+        let taken = under_way.len().saturating_sub(there);
+        let bytes: usize = under_way.drain(..taken).map(|size| size as usize).sum();
+        self.notes_under_way_bytes.set(self.notes_under_way_bytes.get() - bytes);
+    }
+
+    /// True if the notes of one more command would find room on the lane.
+    fn has_note_room(&self) -> bool {
+        if !self.staged_notes.borrow().is_empty() {
+            return false;
+        }
+        let end = self.end.borrow();
+        self.forget_taken_notes(&end, &mut self.notes_under_way.borrow_mut());
+        end.notes.free_slots() >= self.room_min
+            && self.notes_under_way_bytes.get() < INTEREST_LANE_BYTES_MAX
     }
 
     fn append(&self, forward: &Forward<'_>) {
@@ -347,7 +389,7 @@ impl Outbound {
         let mut notes = self.staged_notes.borrow_mut();
         if !notes.is_empty() {
             while let Some(note) = notes.pop_front() {
-                if let Err(note) = end.notes.push(note) {
+                if let Err(note) = self.put_note(&mut end, note) {
                     notes.push_front(note);
                     break;
                 }
@@ -358,11 +400,11 @@ impl Outbound {
                 *notes = VecDeque::new();
             }
         }
-        let has_room = notes.is_empty() && end.notes.free_slots() >= self.room_min;
-        if has_room && self.notes_wanted.replace(false) {
+        drop((end, notes));
+        if self.notes_wanted.get() && self.has_note_room() {
+            self.notes_wanted.set(false);
             self.notes_room.advance_by(1);
         }
-        drop((end, notes));
         loop {
             let Some(batch) = self.staged.borrow_mut().pop_front() else { return };
             let size = batch.bytes.len();
@@ -397,7 +439,7 @@ impl Outbound {
         if !self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0 {
             return true;
         }
-        if self.notes_wanted.get() && self.end.borrow().notes.free_slots() >= self.room_min {
+        if self.notes_wanted.get() && self.has_note_room() {
             return true;
         }
         if self.messages_wanted.get() && self.has_room(0) {
@@ -430,9 +472,7 @@ impl LinkSink for ShardLink {
 
     fn interest_congestion(&self) -> Option<Congestion> {
         let outbound = &self.0;
-        let has_room = outbound.staged_notes.borrow().is_empty()
-            && outbound.end.borrow().notes.free_slots() >= outbound.room_min;
-        if has_room {
+        if outbound.has_note_room() {
             return None;
         }
         // The flush that finds room opens the gate.

@@ -11,7 +11,8 @@ use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{
-    BATCH_BYTES, CHUNK_BYTES, LANE_BYTES_MIN, TURN_WORK_MAX, WHOLE_WORK_SHARE, pace_bytes,
+    BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, TURN_WORK_MAX,
+    WHOLE_WORK_SHARE, pace_bytes,
 };
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
@@ -436,4 +437,31 @@ fn a_message_to_many_behind_a_lane_is_delivered_in_short_turns_and_others_publis
     let broker = target.broker.borrow();
     assert!(broker.arrivals().is_none());
     assert!(broker.counters.turn_work_max <= TURN_WORK_MAX + TURN_WORK_MAX / WHOLE_WORK_SHARE);
+}
+
+/// A shard takes in all notes of a lane at once: long filters fill it before its slots do.
+#[test]
+fn text_of_interest_under_way_on_a_lane_is_bounded() {
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (client, _) = source.client(5);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let filter = |number: usize| format!("{number}.{}", "t".repeat(2_000));
+    let mut sent = 0;
+    let mut number = 0;
+    let congestion = loop {
+        if let Some(congestion) = source.broker.borrow().interest_congestion() {
+            break congestion;
+        }
+        assert!(sent <= INTEREST_LANE_BYTES_MAX, "the lane has no bound");
+        source.subscribe(client, &filter(number), "");
+        sent += filter(number).len();
+        number += 1;
+    };
+    assert!(sent >= INTEREST_LANE_BYTES_MAX);
+    assert!(target.is_woken());
+    target.turn_and_sleep();
+    source.turn_and_sleep();
+    assert!(congestion.gate.value() >= congestion.until);
+    assert!(source.broker.borrow().interest_congestion().is_none());
 }
