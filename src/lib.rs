@@ -1,4 +1,4 @@
-//! Midge: a NATS server with one pinned thread per core and nothing shared on the hot path.
+//! Midge: a NATS server with one thread per core and nothing shared on the hot path.
 //!
 //! A message's way in fifteen lines. `shard` accepts a socket on its own SO_REUSEPORT listener and gives it
 //! to `net::connection`, which reads bytes into a `ReadBuffer` and hands them to a session.

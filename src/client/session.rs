@@ -1,6 +1,6 @@
 //! One NATS client: commands in, broker verbs out.
 //!
-//! Source of behaviour: nats-server server/client.go, checked against PROTOCOL transcripts. What an error
+//! Source of behaviour: nats-server server/client.go, checked against recorded transcripts. What an error
 //! closes and what it leaves open is decided here, the texts are in `protocol::nats::error`.
 
 use std::cell::RefCell;
