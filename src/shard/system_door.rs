@@ -128,11 +128,12 @@ impl SystemDoor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::base::ids::{AccountId, ShardId};
 
-    fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
+    /// A request with so many bytes of payload.
+    pub(crate) fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
         Box::new(SystemRequest {
             shard: ShardId(0),
             account: AccountId(0),

@@ -127,22 +127,9 @@ impl SystemQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{AccountId, ShardId};
     use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
+    use crate::shard::system_door::tests::request;
     use crate::shard::system_door::{SystemDoor, system_doors};
-
-    fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
-        Box::new(SystemRequest {
-            shard: ShardId(0),
-            account: AccountId(0),
-            other_account: other.map(Arc::from),
-            subject: b"s".to_vec(),
-            reply: Vec::new(),
-            headers: Vec::new(),
-            payload: vec![0; payload],
-            requester: None,
-        })
-    }
 
     fn queue(count: usize) -> (Vec<SystemDoor>, SystemQueue, Stopper) {
         let (bytes, stopper) = (Bytes::default(), Stopper::default());
