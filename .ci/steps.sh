@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# What cargo keeps for the next build is of no use to a machine that builds once, and fills a gigabyte.
+export CARGO_INCREMENTAL=0
+
 step() {
     local started=$SECONDS
     printf '\n==> %s\n' "$*"
