@@ -21,6 +21,7 @@
 //! `client::session`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 // rustfmt sorts modules only between blank lines or comments: the order of floors is the law.
 // F0

@@ -5,6 +5,7 @@
 //! figures.
 
 #![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
 
 pub mod cli;
 pub mod commands;

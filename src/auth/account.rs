@@ -8,9 +8,9 @@ use super::mapping::Mappings;
 use crate::config::auth_options::AccountLimitOptions;
 
 /// The account of everybody who is told no other.
-pub const GLOBAL_ACCOUNT_NAME: &str = "$G";
+pub(crate) const GLOBAL_ACCOUNT_NAME: &str = "$G";
 /// The system account, unless the file names another.
-pub const SYSTEM_ACCOUNT_NAME: &str = "$SYS";
+pub(crate) const SYSTEM_ACCOUNT_NAME: &str = "$SYS";
 
 #[derive(Clone, Debug)]
 pub struct Account {

@@ -28,7 +28,10 @@ enum Function {
 ///
 /// # Errors
 /// A function has arguments, or names an account that mappings do not have.
-pub fn expand<'a>(subject: &'a str, account_name: &str) -> Result<Cow<'a, str>, TransformError> {
+pub(super) fn expand<'a>(
+    subject: &'a str,
+    account_name: &str,
+) -> Result<Cow<'a, str>, TransformError> {
     if !subject.contains("{{") {
         return Ok(subject.into());
     }

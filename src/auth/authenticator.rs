@@ -24,7 +24,7 @@ use crate::config::auth_options::Secret;
 
 mod build;
 
-pub use build::{AuthError, Surroundings};
+pub(crate) use build::{AuthError, Surroundings};
 
 /// The credentials in CONNECT; what is absent is empty.
 #[derive(Clone, Copy, Debug, Default)]

@@ -63,25 +63,25 @@ impl CertificateNames {
 }
 
 /// The whole of `der` as a certificate. None when it is none, or has bytes behind its end.
-pub fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+pub(crate) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     rest.is_empty().then_some(certificate)
 }
 
 /// The certificate's own subject. None when the bytes are no X.509 certificate.
-pub fn subject(der: &[u8]) -> Option<Vec<Vec<Attribute>>> {
+pub(crate) fn subject(der: &[u8]) -> Option<Vec<Vec<Attribute>>> {
     attributes(parse(der)?.subject())
 }
 
 /// The last moment a certificate is good for. None when the bytes are no X.509 certificate, or when that
 /// moment is before 1970.
-pub fn not_after(der: &[u8]) -> Option<SystemTime> {
+pub(crate) fn not_after(der: &[u8]) -> Option<SystemTime> {
     let seconds = parse(der)?.validity().not_after.timestamp();
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 /// The relative names of `name` in its order. None when an object identifier in it is none.
-pub fn attributes(name: &X509Name<'_>) -> Option<Vec<Vec<Attribute>>> {
+pub(crate) fn attributes(name: &X509Name<'_>) -> Option<Vec<Vec<Attribute>>> {
     name.iter_rdn()
         .map(|relative_name| {
             relative_name

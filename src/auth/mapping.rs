@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::account_functions;
 use super::transform::Transform;
-pub use super::transform::TransformError;
+pub(crate) use super::transform::TransformError;
 use crate::config::auth_options::{MappingOptions, Place};
 use crate::protocol::subject;
 

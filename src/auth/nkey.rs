@@ -14,13 +14,13 @@ const USER_PREFIX: u8 = 20 << 3;
 
 /// The public key of a user, checked.
 #[derive(Clone, Debug)]
-pub struct UserKey {
+pub(crate) struct UserKey {
     key: VerifyingKey,
 }
 
 /// Not a public user key: wrong length, checksum or kind, or a key that anybody can sign for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAUserKey;
+pub(crate) struct NotAUserKey;
 
 impl fmt::Display for NotAUserKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +33,7 @@ impl std::error::Error for NotAUserKey {}
 impl UserKey {
     /// # Errors
     /// The text is no public user key that can be trusted.
-    pub fn parse(text: &str) -> Result<Self, NotAUserKey> {
+    pub(crate) fn parse(text: &str) -> Result<Self, NotAUserKey> {
         if text.len() != PUBLIC_KEY_LENGTH {
             return Err(NotAUserKey);
         }
@@ -51,7 +51,7 @@ impl UserKey {
 
     /// True when `signature`, in base64url without padding or in plain base64, signs the bytes of
     /// `nonce`.
-    pub fn verifies(&self, nonce: &[u8], signature: &str) -> bool {
+    pub(crate) fn verifies(&self, nonce: &[u8], signature: &str) -> bool {
         if nonce.is_empty() || !SIGNATURE_LENGTHS.contains(&signature.len()) {
             return false;
         }

@@ -8,7 +8,7 @@ use crate::protocol::subject;
 
 /// Patterns such as `foo`, `foo.*`, `foo.>`.
 #[derive(Clone, Debug)]
-pub struct SubjectSet {
+pub(crate) struct SubjectSet {
     /// The root is node 0.
     nodes: Vec<Node>,
 }
@@ -32,13 +32,13 @@ impl Default for SubjectSet {
 }
 
 impl SubjectSet {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let root = &self.nodes[0];
         root.literals.is_empty() && root.star.is_none() && !root.tail
     }
 
     /// Adds a pattern that `subject::is_valid_filter` accepts.
-    pub fn insert(&mut self, pattern: &[u8]) {
+    pub(crate) fn insert(&mut self, pattern: &[u8]) {
         debug_assert!(subject::is_valid_filter(pattern));
         let mut node_index = 0;
         for token in subject::tokens(pattern) {
@@ -71,12 +71,12 @@ impl SubjectSet {
 
     /// True when some pattern matches the literal `subject`. A subject with an empty token matches
     /// nothing; tokens `*` and `>` of a literal subject are tokens like any other.
-    pub fn matches(&self, subject: &[u8]) -> bool {
+    pub(crate) fn matches(&self, subject: &[u8]) -> bool {
         !has_empty_token(subject) && self.walk::<false>(0, subject)
     }
 
     /// True when some one pattern matches everything that `filter` can match.
-    pub fn covers(&self, filter: &[u8]) -> bool {
+    pub(crate) fn covers(&self, filter: &[u8]) -> bool {
         !has_empty_token(filter) && self.walk::<true>(0, filter)
     }
 
@@ -111,7 +111,7 @@ impl SubjectSet {
 
 /// True when a subject has an empty token: such a subject is accepted on the wire but matches
 /// nothing.
-pub fn has_empty_token(subject: &[u8]) -> bool {
+pub(crate) fn has_empty_token(subject: &[u8]) -> bool {
     // Counts from the byte after the last dot; the end of the subject ends a token too.
     let mut token_start = 0;
     for dot in memchr::memchr_iter(b'.', subject) {

@@ -28,7 +28,7 @@ const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
 
 /// A distinguished name: relative names, the most specific first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DistinguishedName {
+pub(crate) struct DistinguishedName {
     relative_names: Vec<RelativeName>,
 }
 
@@ -58,7 +58,7 @@ impl Eq for RelativeName {}
 impl DistinguishedName {
     /// Reads RFC 4514 text such as `CN=a,OU=b+L=c,O=d`. None when the text is something else, which most
     /// user names are.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut relative_names = Vec::new();
         let mut relative_name = RelativeName::default();
         let mut name: Option<String> = None;
@@ -182,13 +182,13 @@ fn attribute_name(oid: &str) -> Option<&'static str> {
 
 /// The users that a certificate may stand for.
 #[derive(Clone, Debug, Default)]
-pub struct CertificateMap {
+pub(crate) struct CertificateMap {
     /// User names that are distinguished names, in the order of the file.
     names: Vec<(usize, DistinguishedName)>,
 }
 
 impl CertificateMap {
-    pub fn insert(&mut self, user_index: usize, user_name: &str) {
+    pub(crate) fn insert(&mut self, user_index: usize, user_name: &str) {
         if let Some(name) = DistinguishedName::parse(user_name) {
             self.names.push((user_index, name));
         }
@@ -196,7 +196,7 @@ impl CertificateMap {
 
     /// `by_name` finds a user by name if the user may connect in this way; `allowed` says whether a user
     /// found here may.
-    pub fn find(
+    pub(crate) fn find(
         &self,
         certificate: &CertificateNames,
         by_name: impl Fn(&str) -> Option<usize>,
@@ -230,7 +230,7 @@ impl CertificateMap {
 /// The subject as nats-server spells it for monitoring: a fixed order of types, values of one type joined by
 /// `+`; then types it does not know, by their numbers and with their values in DER.
 /// Source: Go crypto/x509/pkix Name.String.
-pub fn subject_text(subject: &[Vec<Attribute>]) -> String {
+pub(crate) fn subject_text(subject: &[Vec<Attribute>]) -> String {
     let mut parts = Vec::new();
     let known = spell_subject(subject);
     if !known.is_empty() {

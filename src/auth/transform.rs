@@ -12,7 +12,7 @@ use crate::protocol::subject;
 
 /// Compiled destination of one source.
 #[derive(Clone, Debug)]
-pub struct Transform {
+pub(super) struct Transform {
     pieces: Vec<Piece>,
     /// Tokens of the source before its `>`; the rest of the subject is appended. None = no `>`.
     tail_from: Option<usize>,
@@ -97,7 +97,7 @@ impl std::error::Error for TransformError {}
 impl Transform {
     /// # Errors
     /// The destination cannot be made from the source; the operator is told why.
-    pub fn compile(source: &str, destination: &str) -> Result<Self, TransformError> {
+    pub(super) fn compile(source: &str, destination: &str) -> Result<Self, TransformError> {
         check_destination(destination)?;
         let source_tail = source == ">" || source.ends_with(".>");
         let destination_tail = destination == ">" || destination.ends_with(".>");
@@ -128,7 +128,7 @@ impl Transform {
     }
 
     /// Writes the destination of `subject`, whose tokens are `tokens`, after what `output` holds.
-    pub fn apply(
+    pub(super) fn apply(
         &self,
         subject: &[u8],
         tokens: &[&[u8]],

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 /// The two are the same. Time depends on the length of `given` alone.
-pub fn equal(stored: &[u8], given: &[u8]) -> bool {
+pub(crate) fn equal(stored: &[u8], given: &[u8]) -> bool {
     let mut difference = u8::from(stored.len() != given.len());
     for (index, byte) in given.iter().enumerate() {
         // An empty secret is compared with something all the same.

@@ -39,7 +39,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub fn new(turn_work_max: usize) -> Self {
+    pub(super) fn new(turn_work_max: usize) -> Self {
         Self {
             fan_outs: VecDeque::new(),
             fan_out_bytes: 0,
@@ -49,7 +49,7 @@ impl Backlog {
         }
     }
 
-    pub fn has_fan_outs(&self) -> bool {
+    pub(super) fn has_fan_outs(&self) -> bool {
         !self.fan_outs.is_empty()
     }
 
@@ -58,11 +58,11 @@ impl Backlog {
         self.has_fan_outs() && waits.is_none_or(|waits| waits.gate.value() >= waits.until)
     }
 
-    pub fn has_room(&self, fan_out: &FanOut) -> bool {
+    pub(super) fn has_room(&self, fan_out: &FanOut) -> bool {
         self.fan_out_bytes + fan_out.bytes() <= WAITING_FAN_OUT_BYTES_MAX
     }
 
-    pub fn push_fan_out(&mut self, fan_out: Box<FanOut>) {
+    pub(super) fn push_fan_out(&mut self, fan_out: Box<FanOut>) {
         self.fan_out_bytes += fan_out.bytes();
         self.fan_outs.push_back(fan_out);
     }

@@ -49,7 +49,7 @@ pub(super) struct Via<'a> {
 
 impl<'a> Via<'a> {
     /// The message as it came.
-    pub fn forward(&self, passage: &Passage<'a>) -> Forward<'a> {
+    pub(super) fn forward(&self, passage: &Passage<'a>) -> Forward<'a> {
         let Self { plain, hops, home, queues, .. } = *self;
         let Passage { source, message, .. } = *passage;
         Forward { source, message, plain, hops, home, queues }

@@ -22,7 +22,7 @@ use crate::broker::subscription::{Sink, Subscription};
 const INDEXED_GROUPS_MIN: usize = 16;
 
 /// Everybody a subject reaches.
-pub struct MatchList {
+pub(super) struct MatchList {
     pub plain: Vec<Rc<Subscription>>,
     pub groups: Vec<QueueGroup>,
     /// Links with plain interest, each once.
@@ -63,22 +63,22 @@ impl MatchList {
 
     /// Subscriptions that a message to everybody on this shard looks at, at most.
     #[inline]
-    pub fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.size
     }
 
     /// Links that a message to everybody may go over.
-    pub fn reach(&self) -> &[LinkId] {
+    pub(super) fn reach(&self) -> &[LinkId] {
         &self.reach
     }
 
     /// Bytes of queue names that may go over a link with one copy of a message.
-    pub fn names_bytes(&self) -> usize {
+    pub(super) fn names_bytes(&self) -> usize {
         self.linked_names_bytes.min(PICKED_NAMES_BYTES_MAX)
     }
 
     /// Bytes it takes, what it shares with others left out.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let members = self.size - self.plain.len();
         let index = self.by_name.as_ref().map_or(0, |index| index.places.allocation_size());
         size_of::<Self>()
@@ -90,7 +90,7 @@ impl MatchList {
     }
 
     /// The group of this name.
-    pub fn group(&self, name: &[u8]) -> Option<&QueueGroup> {
+    pub(super) fn group(&self, name: &[u8]) -> Option<&QueueGroup> {
         self.group_place(name).map(|place| &self.groups[place])
     }
 
@@ -177,7 +177,7 @@ impl Drop for MatchList {
 
 /// Contents of long lists, to be dropped a part at a time.
 #[derive(Default)]
-pub struct Leftovers {
+pub(super) struct Leftovers {
     plain: RefCell<Vec<Vec<Rc<Subscription>>>>,
     groups: RefCell<Vec<Vec<QueueGroup>>>,
 }
@@ -192,12 +192,12 @@ impl Leftovers {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.plain.borrow().is_empty() && self.groups.borrow().is_empty()
     }
 
     /// Drops so many of them at most, and a group's few members with it.
-    pub fn drop_some(&self, budget: &mut usize) {
+    pub(super) fn drop_some(&self, budget: &mut usize) {
         let (mut lists, mut groups) = (self.plain.borrow_mut(), self.groups.borrow_mut());
         while *budget > 0 {
             if let Some(list) = lists.last_mut() {
@@ -221,7 +221,7 @@ impl Leftovers {
 }
 
 /// A list that is being made.
-pub struct ListBuilder {
+pub(super) struct ListBuilder {
     account: AccountId,
     subject: Box<[u8]>,
     /// Generation of the table when it was begun.

@@ -2,7 +2,7 @@
 //! else in one allocation. There are millions of these.
 
 /// Filter, queue and sid of a subscription.
-pub enum Names {
+pub(super) enum Names {
     Inline {
         filter_len: u8,
         queue_len: u8,
@@ -21,7 +21,7 @@ const INLINE_BYTES_MAX: usize = 20;
 const QUEUE_LEN_BYTES: usize = size_of::<u32>();
 
 impl Names {
-    pub fn new(filter: &[u8], queue: &[u8], sid: &[u8]) -> Self {
+    pub(super) fn new(filter: &[u8], queue: &[u8], sid: &[u8]) -> Self {
         let len = filter.len() + queue.len() + sid.len();
         if len <= INLINE_BYTES_MAX {
             let mut bytes = [0; INLINE_BYTES_MAX];
@@ -59,19 +59,19 @@ impl Names {
     }
 
     #[inline]
-    pub fn filter(&self) -> &[u8] {
+    pub(super) fn filter(&self) -> &[u8] {
         let (text, filter_len, _) = self.parts();
         &text[..filter_len]
     }
 
     #[inline]
-    pub fn queue(&self) -> &[u8] {
+    pub(super) fn queue(&self) -> &[u8] {
         let (text, filter_len, queue_len) = self.parts();
         &text[filter_len..][..queue_len]
     }
 
     #[inline]
-    pub fn sid(&self) -> &[u8] {
+    pub(super) fn sid(&self) -> &[u8] {
         let (text, filter_len, queue_len) = self.parts();
         &text[filter_len + queue_len..]
     }

@@ -37,7 +37,7 @@ pub(super) enum Opening {
 
 impl Opening {
     /// Where the connection of such a peer begins, and whether INFO waits for TLS.
-    pub fn of(tls: Option<&TlsServer>, peer: &Peer) -> (Self, bool) {
+    pub(super) fn of(tls: Option<&TlsServer>, peer: &Peer) -> (Self, bool) {
         let Some(tls) = tls else { return (Self::Done, false) };
         match (tls.handshake_first, peer) {
             (HandshakeFirst::Fallback(wait), _) => (Self::Listening { wait, until: None }, true),

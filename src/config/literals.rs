@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 /// The included path is always below the directory of the including file, also when it begins with `/`.
-pub fn included_path(including: &Path, name: &Path) -> PathBuf {
+pub(super) fn included_path(including: &Path, name: &Path) -> PathBuf {
     let directory = including.parent().unwrap_or_else(|| Path::new(""));
     let relative: PathBuf =
         name.components().filter(|part| !matches!(part, Component::RootDir)).collect();
@@ -25,7 +25,7 @@ pub fn included_path(including: &Path, name: &Path) -> PathBuf {
 }
 
 /// None for a unit that does not exist.
-pub fn integer(text: &[u8]) -> Result<Option<i64>, String> {
+pub(super) fn integer(text: &[u8]) -> Result<Option<i64>, String> {
     let text = String::from_utf8_lossy(text);
     let digits_end =
         text.find(|digit: char| !digit.is_ascii_digit() && digit != '-').unwrap_or(text.len());
@@ -52,7 +52,7 @@ pub fn integer(text: &[u8]) -> Result<Option<i64>, String> {
     Ok(Some(number.wrapping_mul(scale)))
 }
 
-pub fn float(text: &[u8]) -> Result<f64, String> {
+pub(super) fn float(text: &[u8]) -> Result<f64, String> {
     let text = String::from_utf8_lossy(text);
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
@@ -62,7 +62,7 @@ pub fn float(text: &[u8]) -> Result<f64, String> {
 }
 
 /// The scanner has seen digits in all the right places; here the calendar is asked.
-pub fn time(text: &[u8]) -> Result<String, String> {
+pub(super) fn time(text: &[u8]) -> Result<String, String> {
     let text = String::from_utf8_lossy(text).into_owned();
     let part = |range: std::ops::Range<usize>| -> u32 {
         text.get(range).and_then(|digits| digits.parse().ok()).unwrap_or(0)

@@ -13,11 +13,11 @@ use crate::config::value::{Data, Value};
 use crate::protocol::subject;
 
 /// The account of clients that belong to no other.
-pub const GLOBAL_ACCOUNT: &str = "$G";
+pub(super) const GLOBAL_ACCOUNT: &str = "$G";
 
 const WEIGHT_MAX: i64 = 100;
 
-pub fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
+pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
     match &*value.data {
         Data::List(names) => read_account_names(reader, names),
         Data::Map(map) => {
@@ -158,7 +158,7 @@ fn read_limits(reader: &mut Reader<'_>, value: &Value) -> AccountLimitOptions {
 }
 
 /// The top-level `mappings` belong to the global account.
-pub fn read_global_mappings(reader: &mut Reader<'_>, value: &Value) {
+pub(super) fn read_global_mappings(reader: &mut Reader<'_>, value: &Value) {
     let mappings = read_mappings(reader, value);
     let account = AccountOptions { name: GLOBAL_ACCOUNT.into(), mappings, ..Default::default() };
     reader.options.auth.accounts.push(account);

@@ -18,7 +18,7 @@ const SECONDS_BEFORE_WARNING: f64 = 60.0;
 const CONNECTION_TYPES: [&str; 7] =
     ["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS", "MQTT", "MQTT_WS", "IN_PROCESS"];
 
-pub fn read_authorization(reader: &mut Reader<'_>, value: &Value) {
+pub(super) fn read_authorization(reader: &mut Reader<'_>, value: &Value) {
     let Some(map) = reader.map(value) else { return };
     let mut users = None;
     let mut nkeys = Vec::new();
@@ -75,7 +75,7 @@ pub fn read_authorization(reader: &mut Reader<'_>, value: &Value) {
 }
 
 /// Adds users to the server's, which may hold each name and nkey only once.
-pub fn add_users(
+pub(super) fn add_users(
     reader: &mut Reader<'_>,
     at: &Value,
     users: Vec<UserOptions>,
@@ -103,7 +103,7 @@ fn is_taken(reader: &Reader<'_>, name: &str) -> bool {
         || auth.nkeys.iter().any(|nkey| nkey.nkey == name)
 }
 
-pub fn apply_default_permissions(
+pub(super) fn apply_default_permissions(
     users: &mut [UserOptions],
     nkeys: &mut [NkeyUserOptions],
     default: Option<&PermissionOptions>,
@@ -156,7 +156,7 @@ fn read_timeout(reader: &mut Reader<'_>, value: &Value, name: &str) -> Option<Du
 }
 
 /// None for zero; negative and unimaginable times are refused.
-pub fn seconds_to_duration(
+pub(super) fn seconds_to_duration(
     reader: &mut Reader<'_>,
     value: &Value,
     seconds: f64,
@@ -179,7 +179,7 @@ fn refuse_proxy_required(reader: &mut Reader<'_>, value: &Value) {
 }
 
 /// None when the list as a whole cannot be used; then an error is noted.
-pub fn read_users(
+pub(super) fn read_users(
     reader: &mut Reader<'_>,
     value: &Value,
 ) -> Option<(Vec<UserOptions>, Vec<NkeyUserOptions>)> {
@@ -248,7 +248,7 @@ fn read_user(
 }
 
 /// True for a well-formed public key of that kind.
-pub fn is_public_nkey(text: &str, kind: nkeys::KeyPairType) -> bool {
+pub(super) fn is_public_nkey(text: &str, kind: nkeys::KeyPairType) -> bool {
     nkeys::KeyPair::from_public_key(text).is_ok_and(|key| key.key_pair_type() == kind)
 }
 
@@ -286,7 +286,10 @@ fn read_connection_types(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<S
     (!types.is_empty()).then_some(types)
 }
 
-pub fn read_permissions(reader: &mut Reader<'_>, value: &Value) -> Option<PermissionOptions> {
+pub(super) fn read_permissions(
+    reader: &mut Reader<'_>,
+    value: &Value,
+) -> Option<PermissionOptions> {
     let Some(map) = value.as_map() else {
         reader.error(value, "Expected permissions to be a map/struct");
         return None;

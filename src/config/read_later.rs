@@ -8,7 +8,7 @@ use crate::config::later::Asks;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Map, Value};
 
-pub type Read = fn(&mut Reader<'_>, &Value) -> Asks;
+pub(super) type Read = fn(&mut Reader<'_>, &Value) -> Asks;
 
 const JETSTREAM: [&str; 31] = [
     "strict",
@@ -160,33 +160,33 @@ const OCSP_CACHE: [&str; 4] = ["type", "local_store", "preserve_revoked", "save_
 const FLAGS_TO_OPT_IN: [&str; 3] = ["js_ack_fc_v2", "js_api_reply_v2", "js_snapshot_sources"];
 
 /// For a flag that has no option.
-pub fn nothing(_reader: &mut Reader<'_>, _value: &Value) -> Asks {
+pub(super) fn nothing(_reader: &mut Reader<'_>, _value: &Value) -> Asks {
     Asks::Nothing
 }
 
-pub fn toggle(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn toggle(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.toggle(value) == Some(true))
 }
 
-pub fn number(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn number(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.integer(value).is_some_and(|number| number != 0))
 }
 
-pub fn filled_text(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn filled_text(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.text(value).is_some_and(|text| !text.is_empty()))
 }
 
 /// Text that only another option makes use of.
-pub fn text_without_effect(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn text_without_effect(reader: &mut Reader<'_>, value: &Value) -> Asks {
     reader.text(value);
     Asks::Nothing
 }
 
-pub fn filled_map(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn filled_map(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.map(value).is_some_and(|map| !map.is_empty()))
 }
 
-pub fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks {
     match value.as_map() {
         Some(map) => asks_if(!map.is_empty()),
         None => {
@@ -197,7 +197,7 @@ pub fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks {
     }
 }
 
-pub fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
     match &*value.data {
         Data::Toggle(on) => asks_if(*on),
         Data::Text(_) => {
@@ -235,7 +235,7 @@ pub fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
 }
 
 /// Without a port nats-server has no cluster, whatever else the block says.
-pub fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected map to define cluster", &CLUSTER) else {
         return Asks::Nothing;
     };
@@ -252,7 +252,7 @@ pub fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
 }
 
 /// A gateway with a name must have a port, and the other way round.
-pub fn gateway(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn gateway(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected gateway to be a map", &GATEWAY) else {
         return Asks::Nothing;
     };
@@ -261,7 +261,7 @@ pub fn gateway(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(has_port(reader, map) || has_name)
 }
 
-pub fn leafnodes(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn leafnodes(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected map to define a leafnode", &LEAFNODES) else {
         return Asks::Nothing;
     };
@@ -279,30 +279,30 @@ pub fn leafnodes(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(has_port(reader, map) || has_remotes)
 }
 
-pub fn websocket(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn websocket(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let map = block(reader, value, "Expected websocket to be a map", &WEBSOCKET);
     asks_if(map.is_some_and(|map| has_port(reader, map)))
 }
 
-pub fn mqtt(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn mqtt(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let map = block(reader, value, "Expected mqtt to be a map", &MQTT);
     asks_if(map.is_some_and(|map| has_port(reader, map)))
 }
 
-pub fn operators(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn operators(reader: &mut Reader<'_>, value: &Value) -> Asks {
     text_or_list(reader, value, "error parsing operators")
 }
 
-pub fn pinned_accounts(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn pinned_accounts(reader: &mut Reader<'_>, value: &Value) -> Asks {
     text_or_list(reader, value, "error parsing resolver_pinned_accounts")
 }
 
-pub fn trusted_keys(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn trusted_keys(reader: &mut Reader<'_>, value: &Value) -> Asks {
     text_or_list(reader, value, "error parsing trusted")
 }
 
 /// A resolver that keeps accounts in memory has none without an operator.
-pub fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let is_memory = |text: &str| ["mem", "memory"].contains(&text.trim().to_lowercase().as_str());
     match &*value.data {
         Data::Text(_) => asks_if(reader.text(value).is_some_and(|text| !is_memory(&text))),
@@ -321,7 +321,7 @@ pub fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
 }
 
 /// Modes `auto`, which is also the default, and `must` staple only where the certificate demands it.
-pub fn ocsp(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn ocsp(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let map = match &*value.data {
         Data::Toggle(_) => return Asks::Nothing,
         Data::Map(map) => map,
@@ -354,7 +354,7 @@ pub fn ocsp(reader: &mut Reader<'_>, value: &Value) -> Asks {
 }
 
 /// Used by the `ocsp_peer` of a `tls` block alone, which is refused where it stands.
-pub fn ocsp_cache(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn ocsp_cache(reader: &mut Reader<'_>, value: &Value) -> Asks {
     match &*value.data {
         Data::Toggle(_) => Asks::Nothing,
         Data::Map(map) => {
@@ -375,7 +375,7 @@ pub fn ocsp_cache(reader: &mut Reader<'_>, value: &Value) -> Asks {
     }
 }
 
-pub fn proxies(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn proxies(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = value.as_map() else {
         let found = value.type_name();
         return refused(reader, value, format!("expected proxies to be a map/struct, got {found}"));
@@ -386,7 +386,7 @@ pub fn proxies(reader: &mut Reader<'_>, value: &Value) -> Asks {
 }
 
 /// All of them belong to JetStream; nats-server passes over flags that it does not know.
-pub fn feature_flags(reader: &mut Reader<'_>, value: &Value) -> Asks {
+pub(super) fn feature_flags(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = value.as_map() else {
         let found = value.type_name();
         let reason = format!("error parsing feature flags: unsupported type {found}");

@@ -8,11 +8,11 @@ use winnow::stream::{LocatingSlice, Location as _, Stream as _};
 use winnow::token::{take_till, take_while};
 
 /// The scanner has come to the end, or to a NUL byte, which nats-server takes for the end.
-pub const END: char = '\0';
+pub(super) const END: char = '\0';
 
 /// Why reading stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(super) enum Stop {
     /// The text ended; whether that is an error depends on what was read last.
     End,
     /// The text of an error with its line number, as nats-server words it.
@@ -21,7 +21,7 @@ pub enum Stop {
 
 /// A value that is no list and no map.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scalar<'a> {
+pub(super) enum Scalar<'a> {
     Text(Vec<u8>),
     /// Digits, maybe a sign and a unit.
     Integer(&'a [u8]),
@@ -49,28 +49,28 @@ impl Scalar<'_> {
 
 /// A scalar and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found<'a> {
+pub(super) struct Found<'a> {
     pub scalar: Scalar<'a>,
     pub line: usize,
     pub column: usize,
 }
 
-pub struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     text: &'a [u8],
     input: LocatingSlice<&'a [u8]>,
     /// Offsets of all newlines, ascending.
     newlines: Vec<usize>,
 }
 
-pub fn is_newline(character: char) -> bool {
+pub(super) fn is_newline(character: char) -> bool {
     matches!(character, '\n' | '\r')
 }
 
-pub fn is_blank(character: char) -> bool {
+pub(super) fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t')
 }
 
-pub fn is_key_separator(character: char) -> bool {
+pub(super) fn is_key_separator(character: char) -> bool {
     matches!(character, '=' | ':')
 }
 
@@ -85,64 +85,64 @@ fn ends_integer(character: char) -> bool {
 }
 
 /// How a character is written in an error text.
-pub fn shown(character: char) -> String {
+pub(super) fn shown(character: char) -> String {
     if character == '\n' { "\\n".into() } else { character.to_string() }
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(text: &'a [u8]) -> Self {
+    pub(super) fn new(text: &'a [u8]) -> Self {
         let newlines = memchr::memchr_iter(b'\n', text).collect();
         Self { text, input: LocatingSlice::new(text), newlines }
     }
 
-    pub fn position(&self) -> usize {
+    pub(super) fn position(&self) -> usize {
         self.input.current_token_start()
     }
 
-    pub fn slice(&self, start: usize, end: usize) -> &'a [u8] {
+    pub(super) fn slice(&self, start: usize, end: usize) -> &'a [u8] {
         &self.text[start..end]
     }
 
-    pub fn is_at_end(&self) -> bool {
+    pub(super) fn is_at_end(&self) -> bool {
         self.position() == self.text.len()
     }
 
     /// The line of a position, from 1.
-    pub fn line(&self, position: usize) -> usize {
+    pub(super) fn line(&self, position: usize) -> usize {
         self.newlines.partition_point(|&newline| newline < position) + 1
     }
 
     /// The offset nats-server counts columns from: the newline before, or the first byte of the text. So
     /// columns begin at 0 on the first line and at 1 on all others.
-    pub fn line_start(&self, position: usize) -> usize {
+    pub(super) fn line_start(&self, position: usize) -> usize {
         let index = self.newlines.partition_point(|&newline| newline < position);
         index.checked_sub(1).map_or(0, |index| self.newlines[index])
     }
 
-    pub fn column(&self, position: usize) -> usize {
+    pub(super) fn column(&self, position: usize) -> usize {
         position - self.line_start(position)
     }
 
     /// An error at the present position.
-    pub fn error<T>(&self, reason: impl AsRef<str>) -> Result<T, Stop> {
+    pub(super) fn error<T>(&self, reason: impl AsRef<str>) -> Result<T, Stop> {
         let line = self.line(self.position());
         Err(Stop::Error(format!("Parse error on line {line}: '{}'", reason.as_ref())))
     }
 
     /// The next character without taking it; bytes that are no UTF-8 come one by one.
-    pub fn peek(&self) -> char {
+    pub(super) fn peek(&self) -> char {
         self.decode().0
     }
 
     /// Takes and returns the next character, `END` at the end.
-    pub fn next(&mut self) -> char {
+    pub(super) fn next(&mut self) -> char {
         let (character, size) = self.decode();
         self.input.next_slice(size);
         character
     }
 
     /// As `next`, when it is that character; otherwise nothing is taken.
-    pub fn next_is(&mut self, wanted: char) -> bool {
+    pub(super) fn next_is(&mut self, wanted: char) -> bool {
         let is_it = !self.is_at_end() && self.peek() == wanted;
         if is_it {
             self.next();
@@ -172,14 +172,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Everything behind `#` or `//` up to the end of the line.
-    pub fn comment(&mut self) {
+    pub(super) fn comment(&mut self) {
         let result: Result<&[u8], ErrMode<ContextError>> =
             take_till(0.., (b'\n', b'\r', b'\0')).parse_next(&mut self.input);
         debug_assert!(result.is_ok(), "taking nothing is fine too");
     }
 
     /// A value. Blanks before it are skipped; the caller has dealt with `[` and `{`.
-    pub fn scalar(&mut self) -> Result<Found<'a>, Stop> {
+    pub(super) fn scalar(&mut self) -> Result<Found<'a>, Stop> {
         let before = self.position();
         match self.next() {
             '\'' => self.single_quoted(),

@@ -18,7 +18,7 @@ use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the
 /// connection that is not to hear it in two halves, the share of a request, and the publisher's
 /// shard: twelve u32.
-pub const HEAD_BYTES: usize = 48;
+pub(super) const HEAD_BYTES: usize = 48;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;
@@ -31,7 +31,7 @@ const AGAIN: u32 = 1 << 31;
 
 /// An upper bound of the bytes `forward` takes in a batch.
 #[inline]
-pub fn size(forward: &Forward<'_>) -> usize {
+pub(super) fn size(forward: &Forward<'_>) -> usize {
     let queues: usize = forward.queues.iter().map(|queue| queue.len() + 4).sum();
     let message = &forward.message;
     let texts = message.header_size_text.len() + message.size_text.len();
@@ -47,7 +47,7 @@ pub fn size(forward: &Forward<'_>) -> usize {
 
 /// The last message of a batch, as far as the next may leave it out.
 #[derive(Default)]
-pub struct Last {
+pub(super) struct Last {
     /// None = the next message is written whole.
     same: Option<Source>,
     /// Where its subject lies in the batch.
@@ -57,26 +57,26 @@ pub struct Last {
 
 impl Last {
     /// The next message begins a batch.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.same = None;
     }
 }
 
 /// Bytes that `append_again` takes for `message`.
 #[inline]
-pub fn size_again(message: &Message<'_>) -> usize {
+pub(super) fn size_again(message: &Message<'_>) -> usize {
     SHORT_HEAD_BYTES + message.tail.len()
 }
 
 /// True if a message for plain subscriptions is like the last of the batch but for its tail.
 #[inline]
-pub fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
+pub(super) fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
     !message.tail.is_empty() && goes_on(batch, source, message.subject, last)
 }
 
 /// True if all messages of a run are like the last of the batch but for their tails.
 #[inline]
-pub fn is_run(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
+pub(super) fn is_run(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
     goes_on(batch, source, run.subject, last)
 }
 
@@ -88,7 +88,7 @@ fn goes_on(batch: &[u8], source: &Source, subject: &[u8], last: &Last) -> bool {
 
 /// Appends a message of which `is_again` holds; the batch has room.
 #[inline]
-pub fn append_again(batch: &mut Vec<u8>, message: &Message<'_>) {
+pub(super) fn append_again(batch: &mut Vec<u8>, message: &Message<'_>) {
     let head = head_again(message.tail.len(), message.reply.len(), message.size_text.len());
     batch.extend_from_slice(&head);
     copy_payload(batch, message.tail);
@@ -102,13 +102,13 @@ fn head_again(tail: usize, reply: usize, size_text: usize) -> [u8; SHORT_HEAD_BY
 
 /// Bytes that `append_run` takes.
 #[inline]
-pub fn size_run(run: &MessageRun<'_>) -> usize {
+pub(super) fn size_run(run: &MessageRun<'_>) -> usize {
     SHORT_HEAD_BYTES * run.len() + run.tail_bytes()
 }
 
 /// `append_again` for each message of a run of which `is_run` holds; the batch has room.
 #[inline]
-pub fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
+pub(super) fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
     if !has_few_bytes(run) {
         return run.messages().for_each(|message| append_again(batch, &message));
     }
@@ -119,7 +119,7 @@ pub fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
 }
 
 /// Appends `forward`, from shard `own`, with all that belongs to it; the batch has room.
-pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, last: &mut Last) {
+pub(super) fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, last: &mut Last) {
     let (message, source) = (&forward.message, &forward.source);
     let may_repeat = forward.plain && forward.queues.is_empty() && forward.hops == 0;
     last.same = may_repeat.then_some(*source);
@@ -167,7 +167,7 @@ pub fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, last: &m
 
 /// A part of a batch.
 #[derive(Debug)]
-pub enum Part<'a> {
+pub(super) enum Part<'a> {
     /// A message, and whether its account and subject are those of the message before it.
     One(&'a Forward<'a>, bool),
     /// Messages from here, whose account and subject are those of the message before them.
@@ -176,20 +176,20 @@ pub enum Part<'a> {
 
 /// Where reading a batch goes on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
+pub(super) struct Cursor {
     at: usize,
     /// Where the last message with a whole head begins, for those that leave it out.
     whole_at: usize,
 }
 
 impl Cursor {
-    pub fn is_at_end(&self, batch: &[u8]) -> bool {
+    pub(super) fn is_at_end(&self, batch: &[u8]) -> bool {
         self.at == batch.len()
     }
 }
 
 /// What became of a part of a batch.
-pub struct Taken {
+pub(super) struct Taken {
     /// Messages of it that were taken; at least one.
     pub messages: usize,
     /// The next may come.
@@ -199,7 +199,7 @@ pub struct Taken {
 /// Calls `deliver` for the parts of a batch that came to shard `own`, from `cursor` on, in order, until
 /// it is to stop; what it did not take of a run comes again. `tails` is scratch space.
 #[inline]
-pub fn read_on(
+pub(super) fn read_on(
     batch: &[u8],
     own: ShardId,
     cursor: &mut Cursor,

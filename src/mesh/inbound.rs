@@ -7,7 +7,7 @@ use super::lanes::{Batch, Note, TargetEnd};
 
 /// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what
 /// the source said it has completed, and at most one comes behind those.
-pub struct Inbound {
+pub(super) struct Inbound {
     end: TargetEnd,
     /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain
     /// delivers all that were there at its beginning.
@@ -21,12 +21,12 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    pub fn new(end: TargetEnd) -> Self {
+    pub(super) fn new(end: TargetEnd) -> Self {
         Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0 }
     }
 
     /// Begins a drain: all that is there now will be delivered. Gives the number of batches.
-    pub fn look_first(&mut self) -> usize {
+    pub(super) fn look_first(&mut self) -> usize {
         self.look();
         self.owed = self.ready;
         self.owed
@@ -34,7 +34,7 @@ impl Inbound {
 
     /// Looks for batches that bound what may be delivered of those found before: gives the stamp of
     /// the oldest.
-    pub fn look_again(&mut self) -> u64 {
+    pub(super) fn look_again(&mut self) -> u64 {
         self.sure = self.ready;
         self.look();
         match self.ready > self.sure {
@@ -44,13 +44,13 @@ impl Inbound {
     }
 
     /// True if something that the drain's first look found is not delivered yet.
-    pub fn owes(&self) -> bool {
+    pub(super) fn owes(&self) -> bool {
         self.owed > 0
     }
 
     /// The stamp of the oldest batch that was there before the last look; the latest of all if
     /// there is none.
-    pub fn oldest_stamp(&self) -> u64 {
+    pub(super) fn oldest_stamp(&self) -> u64 {
         match self.sure {
             0 => u64::MAX,
             _ => self.taken[0].stamp,
@@ -83,21 +83,21 @@ impl Inbound {
     }
 
     /// Batches that may be delivered as of the last look.
-    pub fn ready(&self) -> usize {
+    pub(super) fn ready(&self) -> usize {
         self.ready
     }
 
     /// Batches and notes that wait now.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub(super) fn waiting(&self) -> (usize, usize) {
         (self.taken.len() + self.end.messages.ready_count(), self.end.notes.ready_count())
     }
 
-    pub fn next_note(&mut self) -> Option<Note> {
+    pub(super) fn next_note(&mut self) -> Option<Note> {
         self.end.notes.pop()
     }
 
     /// The oldest batch of those that were there before the last look.
-    pub fn next_batch(&mut self) -> Option<Batch> {
+    pub(super) fn next_batch(&mut self) -> Option<Batch> {
         self.sure = self.sure.checked_sub(1)?;
         self.ready -= 1;
         self.owed = self.owed.saturating_sub(1);
@@ -105,13 +105,13 @@ impl Inbound {
     }
 
     /// Sends a batch's emptied buffer home; if there is no room it is freed here.
-    pub fn give_back(&mut self, mut bytes: Vec<u8>) {
+    pub(super) fn give_back(&mut self, mut bytes: Vec<u8>) {
         bytes.clear();
         drop(self.end.returned.push(bytes));
     }
 
     /// There is room again: wakes the source if it waits for some.
-    pub fn wake_waiting_source(&self) {
+    pub(super) fn wake_waiting_source(&self) {
         if self.end.waiting.must_wake() {
             (self.end.wake_source)();
         }

@@ -45,10 +45,10 @@ pub struct Batch {
 
 /// The clock of all lanes of a server, in nanoseconds from 1 on: what is read after something else
 /// that happened, on whatever shard, is later.
-pub type LaneClock = Box<dyn Fn() -> u64 + Send>;
+pub(super) type LaneClock = Box<dyn Fn() -> u64 + Send>;
 
 /// Wakes a shard if it sleeps; true if it had to.
-pub type Wake = Box<dyn Fn() -> bool + Send>;
+pub(super) type Wake = Box<dyn Fn() -> bool + Send>;
 
 /// The source's ends of one ordered pair.
 pub struct SourceEnd {
@@ -91,13 +91,13 @@ pub struct LaneEnds {
 }
 
 /// A shard as the links of another name it; none = itself.
-pub fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
+pub(super) fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
     let index = shard.0 - u16::from(shard.0 > own.0);
     (shard != own).then_some(LinkId(u32::from(index)))
 }
 
 /// The shard behind a link of another.
-pub fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
+pub(super) fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
     let index = u16::try_from(link.0).expect("links are as few as shards");
     ShardId(index + u16::from(index >= own.0))
 }

@@ -23,7 +23,7 @@ const STAGED_NOTES_KEPT_MAX: usize = 1024;
 const TIGHT_SLOTS: usize = 4;
 
 /// Things that the outbound lanes of one shard share.
-pub struct Shared {
+pub(super) struct Shared {
     /// Something was appended that no flush has seen.
     pub dirty: Rc<Cell<bool>>,
     /// Something waits for room.
@@ -41,7 +41,7 @@ pub struct Shared {
 
 impl Shared {
     /// The time for batches that are pushed now.
-    pub fn stamp(&self) -> u64 {
+    pub(super) fn stamp(&self) -> u64 {
         let stamp = (self.lane_clock)().max(self.newest_stamp.get());
         self.newest_stamp.set(stamp);
         stamp
@@ -49,7 +49,7 @@ impl Shared {
 }
 
 /// A stamp that is read when the first batch needs it.
-pub type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
+pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 
 /// One peer's lanes, seen from their source.
 ///
@@ -59,7 +59,7 @@ pub type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 /// `under_way` has a size for each batch that the peer has not taken, and perhaps for some that it
 /// has; `under_way_bytes` is their sum, `staged_bytes` that of the staged batches. The same holds of
 /// `notes_under_way` for notes and the text in them.
-pub struct Outbound {
+pub(super) struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
     staged_notes: RefCell<VecDeque<Note>>,
@@ -98,7 +98,7 @@ pub struct Outbound {
 
 /// Counts of one lane since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OutboundCounters {
+pub(super) struct OutboundCounters {
     pub batches: u64,
     /// Times the peer had to be woken.
     pub wakes: u64,
@@ -107,7 +107,7 @@ pub struct OutboundCounters {
 }
 
 impl Outbound {
-    pub fn new(end: SourceEnd, shared: Rc<Shared>) -> Self {
+    pub(super) fn new(end: SourceEnd, shared: Rc<Shared>) -> Self {
         let (slots, note_slots) = (end.messages.free_slots(), end.notes.free_slots());
         if slots < TIGHT_SLOTS {
             shared.tight.set(true);
@@ -139,11 +139,11 @@ impl Outbound {
     }
 
     /// Bytes of batches that found no slot.
-    pub fn staged_bytes(&self) -> usize {
+    pub(super) fn staged_bytes(&self) -> usize {
         self.staged_bytes.get()
     }
 
-    pub fn push_note(&self, note: Note) {
+    pub(super) fn push_note(&self, note: Note) {
         let mut staged = self.staged_notes.borrow_mut();
         let mut end = self.end.borrow_mut();
         if staged.is_empty() {
@@ -343,7 +343,7 @@ impl Outbound {
 
     /// Pushes what is staged and the current batch, as far as there is room. Nobody takes it before
     /// `complete` and `tell_peer` have followed, for all lanes of the shard.
-    pub fn push_out(&self, stamp: &Stamp<'_>) {
+    pub(super) fn push_out(&self, stamp: &Stamp<'_>) {
         if self.current.borrow().is_empty() && !self.waits_for_room() {
             return;
         }
@@ -365,7 +365,7 @@ impl Outbound {
     }
 
     /// Tells the peer what was pushed since the last time. Returns whether there was anything.
-    pub fn tell_peer(&self) -> bool {
+    pub(super) fn tell_peer(&self) -> bool {
         let pushed = self.pushed.take();
         if pushed == 0 {
             if self.waits_for_room() {
@@ -427,7 +427,7 @@ impl Outbound {
         }
     }
 
-    pub fn waits_for_room(&self) -> bool {
+    pub(super) fn waits_for_room(&self) -> bool {
         self.notes_wanted.get()
             || self.messages_wanted.get()
             || self.is_held()
@@ -435,7 +435,7 @@ impl Outbound {
     }
 
     /// True if a flush would move something now.
-    pub fn can_flush(&self) -> bool {
+    pub(super) fn can_flush(&self) -> bool {
         if !self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0 {
             return true;
         }
@@ -449,7 +449,7 @@ impl Outbound {
         waiting && self.end.borrow().messages.free_slots() > 0
     }
 
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         (self.end.borrow().wake_target)();
     }
 
@@ -463,7 +463,7 @@ impl Outbound {
 }
 
 /// How the broker sees one peer shard.
-pub struct ShardLink(pub Rc<Outbound>);
+pub(super) struct ShardLink(pub Rc<Outbound>);
 
 impl LinkSink for ShardLink {
     fn interest_changed(&self, change: &InterestChange) {

@@ -12,7 +12,7 @@ use crate::auth::mapping::ToldDestination;
 
 /// Fields and order as nats-server's `Accountz`.
 #[derive(Debug, Serialize)]
-pub struct Accountz {
+pub(crate) struct Accountz {
     server_id: String,
     now: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,7 +25,7 @@ pub struct Accountz {
 
 /// Fields and order as nats-server's `AccountInfo`.
 #[derive(Debug, Serialize)]
-pub struct AccountReport {
+pub(crate) struct AccountReport {
     account_name: String,
     update_time: String,
     #[serde(skip_serializing_if = "is_false")]
@@ -121,7 +121,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// The 400 text for an account that is not configured.
-pub fn unknown_account(name: &str) -> String {
+pub(crate) fn unknown_account(name: &str) -> String {
     format!("Account {name} does not exist")
 }
 
@@ -137,7 +137,7 @@ fn empty(facts: &ServerFacts) -> Accountz {
 }
 
 /// All names.
-pub fn accountz(facts: &ServerFacts) -> Accountz {
+pub(crate) fn accountz(facts: &ServerFacts) -> Accountz {
     let accounts = facts.auth.authenticator.accounts().iter();
     Accountz {
         accounts: accounts.map(|account| account.name.to_string()).collect(),
@@ -146,13 +146,17 @@ pub fn accountz(facts: &ServerFacts) -> Accountz {
 }
 
 /// One account.
-pub fn account_detail(facts: &ServerFacts, account: &Account, table: &TableSummary) -> Accountz {
+pub(crate) fn account_detail(
+    facts: &ServerFacts,
+    account: &Account,
+    table: &TableSummary,
+) -> Accountz {
     let report = account_report(facts, account, table);
     Accountz { account_detail: Some(report), ..empty(facts) }
 }
 
 /// The part of it that is about the account.
-pub fn account_report(
+pub(crate) fn account_report(
     facts: &ServerFacts,
     account: &Account,
     table: &TableSummary,
@@ -192,7 +196,7 @@ fn mappings(account: &Account) -> BTreeMap<String, Vec<MapDestination>> {
 
 /// Fields and order as nats-server's `AccountStatz`.
 #[derive(Debug, Serialize)]
-pub struct AccountStatz {
+pub(crate) struct AccountStatz {
     server_id: String,
     now: String,
     account_statz: Vec<AccountStat>,
@@ -200,7 +204,7 @@ pub struct AccountStatz {
 
 /// Fields and order as nats-server's `AccountStat`.
 #[derive(Debug, Serialize)]
-pub struct AccountStat {
+pub(crate) struct AccountStat {
     acc: String,
     name: String,
     conns: usize,
@@ -234,7 +238,7 @@ fn traffic(msgs: u64, bytes: u64) -> Traffic {
 
 /// Accounts with clients; all of them with `unused`; of them the `wanted` ones, if any are named. Totals and
 /// tables are by name.
-pub fn accstatz(
+pub(crate) fn accstatz(
     facts: &ServerFacts,
     unused: bool,
     wanted: &[String],
@@ -271,12 +275,12 @@ pub fn accstatz(
 }
 
 impl AccountStatz {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.account_statz.is_empty()
     }
 
     /// The first account of the answer, and how many clients it has.
-    pub fn into_first(self) -> Option<(AccountStat, usize)> {
+    pub(crate) fn into_first(self) -> Option<(AccountStat, usize)> {
         let first = self.account_statz.into_iter().next()?;
         let connections = first.conns;
         Some((first, connections))

@@ -16,14 +16,14 @@ use crate::protocol::nats::error::CloseReason;
 
 /// One of them.
 #[derive(Clone, Debug)]
-pub struct PackedConnection(Arc<[u8]>);
+pub(crate) struct PackedConnection(Arc<[u8]>);
 
 /// Two counts before the bytes, and the pointer with its length.
 const PACKED_OVERHEAD: usize = 4 * size_of::<usize>();
 
 /// Closed connections that one shard remembers, the oldest first. Bounded in number and in bytes.
 #[derive(Debug, Default)]
-pub struct ClosedConnections {
+pub(crate) struct ClosedConnections {
     list: VecDeque<PackedConnection>,
     bytes: usize,
 }
@@ -31,7 +31,7 @@ pub struct ClosedConnections {
 impl ClosedConnections {
     /// Remembers one more, and forgets the oldest until what is left is within the bounds. One that is too large by
     /// itself is remembered without its subscriptions, or not at all.
-    pub fn remember(
+    pub(crate) fn remember(
         &mut self,
         mut closed: ClosedConnection,
         epoch: Instant,
@@ -54,11 +54,11 @@ impl ClosedConnections {
         self.check_invariants();
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &PackedConnection> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PackedConnection> {
         self.list.iter()
     }
 
@@ -75,7 +75,7 @@ const TLS_VERSIONS: [&str; 3] = ["", "1.2", "1.3"];
 
 impl PackedConnection {
     /// `epoch`: a moment before the connection started, the same for `unpack`.
-    pub fn pack(closed: &ClosedConnection, epoch: Instant) -> Self {
+    pub(crate) fn pack(closed: &ClosedConnection, epoch: Instant) -> Self {
         let mut bytes = Vec::with_capacity(256);
         let ConnectionDetails { numbers, .. } = &closed.details;
         let after = |moment: Instant, before: Instant| {
@@ -103,7 +103,7 @@ impl PackedConnection {
         Self(bytes.into())
     }
 
-    pub fn unpack(&self, epoch: Instant) -> ClosedConnection {
+    pub(crate) fn unpack(&self, epoch: Instant) -> ClosedConnection {
         let mut rest = Rest(&self.0);
         let id = rest.number();
         let started = epoch + Duration::from_nanos(rest.number());
@@ -129,7 +129,7 @@ impl PackedConnection {
     }
 
     /// Bytes of its allocation and of its place in a list.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.len() + PACKED_OVERHEAD
     }
 }

@@ -19,7 +19,7 @@ use crate::net::tls_config::public_key_id;
 use crate::protocol::nats::error::CloseReason;
 
 /// Entries of a list when nobody says how many.
-pub const LIST_LIMIT_DEFAULT: usize = 1024;
+pub(crate) const LIST_LIMIT_DEFAULT: usize = 1024;
 
 /// What a list of connections is sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub struct ConnzOptions {
 }
 
 /// `subs=`: a boolean or `detail`.
-pub fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
+pub(crate) fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
     if query.get("subs").eq_ignore_ascii_case("detail") {
         return Ok(Subscriptions::Details);
     }
@@ -138,7 +138,7 @@ pub fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
 }
 
 /// `offset` and `limit`; what is negative or 0 means the default.
-pub fn parse_window(query: &Query) -> Result<(usize, usize), String> {
+pub(crate) fn parse_window(query: &Query) -> Result<(usize, usize), String> {
     Ok(window(query.integer("offset")?, query.integer("limit")?))
 }
 
@@ -195,13 +195,13 @@ impl ConnzOptions {
 
 /// A connection of the list, before it is described.
 #[derive(Clone, Debug)]
-pub enum Listed {
+pub(crate) enum Listed {
     Open { shard: usize, place: usize, numbers: ConnectionNumbers },
     Closed(Box<ClosedConnection>),
 }
 
 impl Listed {
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         match self {
             Self::Open { numbers, .. } => numbers.id,
             Self::Closed(closed) => closed.details.numbers.id,
@@ -227,7 +227,11 @@ impl Listed {
 }
 
 /// Keeps the closed connections that the filter leaves.
-pub fn filter_closed(closed: &mut Vec<ClosedConnection>, options: &ConnzOptions, open_found: bool) {
+pub(crate) fn filter_closed(
+    closed: &mut Vec<ClosedConnection>,
+    options: &ConnzOptions,
+    open_found: bool,
+) {
     let filter = &options.filter;
     closed.retain(|closed| {
         let details = &closed.details;
@@ -240,7 +244,7 @@ pub fn filter_closed(closed: &mut Vec<ClosedConnection>, options: &ConnzOptions,
 
 /// Sorts, and keeps what offset and limit select. Equals are in the order of their ids, in the direction of the
 /// sort. Source: nats-server server/monitor_sort_opts.go.
-pub fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec<Listed> {
+pub(crate) fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec<Listed> {
     let sort = options.sort;
     let key = |listed: &Listed| (listed.rank(sort, now), listed.reason_ranked(sort), listed.id());
     if sort.is_ascending() {
@@ -253,7 +257,7 @@ pub fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec
 
 /// Fields and order as nats-server's `Connz`.
 #[derive(Debug, Serialize)]
-pub struct Connz {
+pub(crate) struct Connz {
     server_id: String,
     now: String,
     num_connections: usize,
@@ -346,13 +350,13 @@ fn is_zero(value: &u64) -> bool {
 }
 
 /// One entry of the answer, described.
-pub enum Described {
+pub(crate) enum Described {
     Open(Box<ConnectionDetails>),
     Closed(Box<ClosedConnection>),
 }
 
 /// The answer. `total` counts what the filters leave, before offset and limit.
-pub fn connz(
+pub(crate) fn connz(
     facts: &ServerFacts,
     options: &ConnzOptions,
     total: usize,
@@ -380,7 +384,7 @@ pub fn connz(
 }
 
 /// nats-server's answer about an account that is not there.
-pub fn unknown_account(facts: &ServerFacts, options: &ConnzOptions) -> Connz {
+pub(crate) fn unknown_account(facts: &ServerFacts, options: &ConnzOptions) -> Connz {
     Connz {
         server_id: String::new(),
         now: facts.now_text(),
@@ -476,7 +480,7 @@ impl Described {
 
 /// Leaves out what would make the answer too long, from the end of the list: first connections, then subscriptions
 /// of those that stay. Says whether there was such.
-pub fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max: usize) -> bool {
+pub(crate) fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max: usize) -> bool {
     let mut bytes_left = bytes_max;
     let mut take = |bytes: usize| {
         let left = bytes_left.checked_sub(bytes);

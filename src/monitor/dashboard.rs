@@ -6,7 +6,7 @@ use super::varz::ServerFacts;
 /// Polls `/varz` and `/connz` beside it; loads nothing else.
 const DASHBOARD: &str = include_str!("dashboard.html");
 
-pub fn dashboard() -> Response {
+pub(crate) fn dashboard() -> Response {
     Response::html(DASHBOARD)
 }
 
@@ -27,7 +27,7 @@ const ENDPOINTS: [(&str, &str); 12] = [
 ];
 
 /// Links to all endpoints, relative to where the page is asked for.
-pub fn root(facts: &ServerFacts, base_path: &str) -> Response {
+pub(crate) fn root(facts: &ServerFacts, base_path: &str) -> Response {
     let base = base_path.trim_end_matches('/');
     let links: String = ENDPOINTS
         .iter()

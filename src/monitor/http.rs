@@ -145,9 +145,9 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-pub const JSON: &str = "application/json";
-pub const TEXT: &str = "text/plain; charset=utf-8";
-pub const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
 
 impl Response {
     pub fn json(status: u16, body: Vec<u8>) -> Self {

@@ -315,7 +315,7 @@ impl Collector for Snapshot {
 }
 
 /// `accounts` are in the order in which they are to be told, as far as there is room.
-pub fn metrics(
+pub(crate) fn metrics(
     facts: &ServerFacts,
     shards: &Gathered<ShardSummary>,
     accounts: Vec<AccountReport>,

@@ -4,17 +4,17 @@
 //! snapshots are gathered is the business of `server::answers::http` and `shard::snapshot`. Names and types
 //! of all JSON fields are nats-server's (server/monitor.go), because tools decode them strictly.
 
-pub mod accounts;
-pub mod closed;
-pub mod connz;
-pub mod dashboard;
-pub mod endpoints;
-pub mod http;
-pub mod metrics;
-pub mod others;
-pub mod query;
-pub mod requested;
-pub mod snapshot;
-pub mod subsz;
-pub mod text;
-pub mod varz;
+pub(crate) mod accounts;
+pub(crate) mod closed;
+pub(crate) mod connz;
+pub(crate) mod dashboard;
+pub(crate) mod endpoints;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod others;
+pub(crate) mod query;
+pub(crate) mod requested;
+pub(crate) mod snapshot;
+pub(crate) mod subsz;
+pub(crate) mod text;
+pub(crate) mod varz;

@@ -90,7 +90,7 @@ struct HealthError {
 }
 
 /// Two blanks per level, as nats-server.
-pub fn pretty(value: &impl Serialize) -> Response {
+pub(crate) fn pretty(value: &impl Serialize) -> Response {
     Response::json(200, serde_json::to_vec_pretty(value).expect("plain values always serialize"))
 }
 
@@ -98,20 +98,20 @@ pub fn pretty(value: &impl Serialize) -> Response {
 ///
 /// # Errors
 /// The text of a 400 answer, here and below.
-pub fn check_routez(query: &Query) -> Result<(), String> {
+pub(crate) fn check_routez(query: &Query) -> Result<(), String> {
     parse_subscriptions(query).map(|_| ())
 }
 
-pub fn check_leafz(query: &Query) -> Result<(), String> {
+pub(crate) fn check_leafz(query: &Query) -> Result<(), String> {
     query.boolean("subs").map(|_| ())
 }
 
-pub fn check_gatewayz(query: &Query) -> Result<(), String> {
+pub(crate) fn check_gatewayz(query: &Query) -> Result<(), String> {
     parse_subscriptions(query)?;
     query.boolean("accs").map(|_| ())
 }
 
-pub fn check_jsz(query: &Query) -> Result<(), String> {
+pub(crate) fn check_jsz(query: &Query) -> Result<(), String> {
     for name in ["accounts", "streams", "consumers", "direct-consumers", "config"] {
         query.boolean(name)?;
     }
@@ -125,7 +125,7 @@ pub fn check_jsz(query: &Query) -> Result<(), String> {
     if leader_only { Err("filtered response: not leader".into()) } else { Ok(()) }
 }
 
-pub fn routez(facts: &ServerFacts) -> Response {
+pub(crate) fn routez(facts: &ServerFacts) -> Response {
     let info = &facts.info;
     pretty(&Routez {
         server_id: &info.server_id,
@@ -136,12 +136,12 @@ pub fn routez(facts: &ServerFacts) -> Response {
     })
 }
 
-pub fn leafz(facts: &ServerFacts) -> Response {
+pub(crate) fn leafz(facts: &ServerFacts) -> Response {
     let server_id = &facts.info.server_id;
     pretty(&Leafz { server_id, now: facts.now_text(), leafnodes: 0, leafs: [] })
 }
 
-pub fn gatewayz(facts: &ServerFacts) -> Response {
+pub(crate) fn gatewayz(facts: &ServerFacts) -> Response {
     pretty(&Gatewayz {
         server_id: &facts.info.server_id,
         now: facts.now_text(),
@@ -150,7 +150,7 @@ pub fn gatewayz(facts: &ServerFacts) -> Response {
     })
 }
 
-pub fn jsz(facts: &ServerFacts) -> Response {
+pub(crate) fn jsz(facts: &ServerFacts) -> Response {
     pretty(&Jsz {
         memory: 0,
         storage: 0,
@@ -211,7 +211,11 @@ impl HealthzOptions {
 
 /// Healthy while new clients are let in and every shard answers; a shard that does not is named. What is wrong is
 /// logged for who asked over HTTP. Source: nats-server server/monitor.go HandleHealthz.
-pub fn healthz(options: &HealthzOptions, is_leaving: bool, late_shards: &[usize]) -> Response {
+pub(crate) fn healthz(
+    options: &HealthzOptions,
+    is_leaving: bool,
+    late_shards: &[usize],
+) -> Response {
     let (status, state, kind, error) = if let Some((missing, asked)) = options.missing {
         let missing = quoted(missing.as_bytes());
         let error = format!("{missing} must not be empty when checking {asked} health");

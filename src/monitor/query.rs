@@ -86,7 +86,7 @@ fn refusal(kind: &str, function: &str, name: &str, text: &str, error: &IntErrorK
 }
 
 /// Takes `%41` and, in a query, `+` back to what they stand for. None when it is malformed or no UTF-8.
-pub fn unescape(text: &str, plus_is_blank: bool) -> Option<String> {
+pub(crate) fn unescape(text: &str, plus_is_blank: bool) -> Option<String> {
     if !text.contains(['%', '+']) {
         return Some(text.to_owned());
     }

@@ -10,7 +10,7 @@ use crate::protocol::json_fields::JsonFields;
 
 /// Why a request gets no data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A value of the wrong type, in Go's words.
     Unreadable(String),
     /// A value that makes no sense, in nats-server's.
@@ -27,7 +27,7 @@ impl From<String> for Refusal {
 
 /// The fields of one service's options, and what Go calls the struct that they are in.
 #[derive(Clone, Copy)]
-pub struct Arguments<'a> {
+pub(crate) struct Arguments<'a> {
     pub fields: &'a JsonFields,
     pub part: &'static str,
 }
@@ -38,7 +38,7 @@ impl Arguments<'_> {
     }
 
     /// None when it is empty.
-    pub fn given(&self, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn given(&self, name: &str) -> Result<Option<String>, String> {
         Ok(self.fields.text(self.part, name)?.filter(|text| !text.is_empty()))
     }
 
@@ -50,7 +50,7 @@ impl Arguments<'_> {
 
 /// # Errors
 /// As said there; here and below.
-pub fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+pub(crate) fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
     let Arguments { fields, part } = arguments;
     let sort_text = fields.text_as("server.SortOpt", part, "sort")?.unwrap_or_default();
     let auth = arguments.boolean("auth")?;
@@ -97,7 +97,7 @@ pub fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Ref
     }))
 }
 
-pub fn subsz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+pub(crate) fn subsz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
     let (offset, limit) = arguments.window()?;
     let list = arguments.boolean("subscriptions")?;
     let own_account = arguments.given("account")?;
@@ -108,13 +108,13 @@ pub fn subsz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Ref
     Ok(Ask::Subsz(options.checked().map_err(Refusal::Senseless)?))
 }
 
-pub fn routez(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+pub(crate) fn routez(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     arguments.boolean("subscriptions")?;
     arguments.boolean("subscriptions_detail")?;
     Ok(Ask::Routez)
 }
 
-pub fn gatewayz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+pub(crate) fn gatewayz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     for name in ["accounts", "subscriptions", "subscriptions_detail"] {
         arguments.boolean(name)?;
     }
@@ -124,13 +124,13 @@ pub fn gatewayz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     Ok(Ask::Gatewayz)
 }
 
-pub fn leafz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+pub(crate) fn leafz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     arguments.boolean("subscriptions")?;
     arguments.given("account")?;
     Ok(Ask::Leafz)
 }
 
-pub fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+pub(crate) fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     const SWITCHES: [&str; 8] = [
         "accounts",
         "streams",
@@ -150,7 +150,7 @@ pub fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     if arguments.boolean("leader_only")? { Err(Refusal::Silent) } else { Ok(Ask::Jsz) }
 }
 
-pub fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
+pub(crate) fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     for name in HEALTH_SWITCHES {
         arguments.boolean(name)?;
     }
@@ -162,7 +162,7 @@ pub fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     Ok(Ask::Healthz(options))
 }
 
-pub fn accstatz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
+pub(crate) fn accstatz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
     let unused = arguments.boolean("include_unused")?;
     let accounts = arguments.fields.texts(arguments.part, "accounts")?;
     let accounts = account.map_or(accounts, |account| vec![account.to_owned()]);

@@ -11,7 +11,7 @@ use crate::protocol::nats::error::CloseReason;
 /// The numbers of one shard. Filling it costs the same whatever the number of connections; its tables are asked for
 /// part by part.
 #[derive(Clone, Debug, Default)]
-pub struct ShardSummary {
+pub(crate) struct ShardSummary {
     pub shard: usize,
     pub connections: usize,
     pub subscriptions: usize,
@@ -46,7 +46,7 @@ pub struct ShardSummary {
 }
 
 impl ShardSummary {
-    pub fn set_tables(&mut self, tables: Vec<TableSummary>) {
+    pub(crate) fn set_tables(&mut self, tables: Vec<TableSummary>) {
         self.table = TableSummary::default();
         tables.iter().for_each(|one| self.table.add(one));
         self.subscriptions = self.table.subscriptions;
@@ -56,7 +56,7 @@ impl ShardSummary {
 
 /// Operations handed to the shard's driver, each as submitted and completed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OperationTotals {
+pub(crate) struct OperationTotals {
     pub reads: (u64, u64),
     pub writes: (u64, u64),
     pub polls: (u64, u64),
@@ -64,7 +64,7 @@ pub struct OperationTotals {
 
 /// The lanes between this shard and all others.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LaneSummary {
+pub(crate) struct LaneSummary {
     pub batches_in: u64,
     pub messages_in: u64,
     pub batches_out: u64,
@@ -78,7 +78,7 @@ pub struct LaneSummary {
 
 /// One account's subject table on one shard, or a sum of such.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TableSummary {
+pub(crate) struct TableSummary {
     pub subscriptions: usize,
     pub cached: usize,
     pub inserts: u64,
@@ -91,7 +91,7 @@ pub struct TableSummary {
 }
 
 impl TableSummary {
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.subscriptions += other.subscriptions;
         self.cached += other.cached;
         self.inserts += other.inserts;
@@ -106,7 +106,7 @@ impl TableSummary {
 
 /// What connections are sorted by: the numbers of one connection.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionNumbers {
+pub(crate) struct ConnectionNumbers {
     pub id: u64,
     pub started: Instant,
     pub last_activity: Instant,
@@ -122,14 +122,14 @@ pub struct ConnectionNumbers {
 
 /// A connection that passed a filter, and where its shard keeps it.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionRow {
+pub(crate) struct ConnectionRow {
     pub numbers: ConnectionNumbers,
     pub place: usize,
 }
 
 /// Everything `/connz` tells of one connection.
 #[derive(Clone, Debug)]
-pub struct ConnectionDetails {
+pub(crate) struct ConnectionDetails {
     pub numbers: ConnectionNumbers,
     /// None for a Unix domain socket.
     pub address: Option<(IpAddr, u16)>,
@@ -156,7 +156,7 @@ fn text_answer_bytes(text: &str) -> usize {
 
 impl ConnectionDetails {
     /// Bytes of its entry in an answer, at most, without its subscriptions.
-    pub fn answer_bytes(&self) -> usize {
+    pub(crate) fn answer_bytes(&self) -> usize {
         let Self { name, lang, version, account, user, tls, .. } = self;
         let texts: usize =
             [name, lang, version, user].map(|text| text_answer_bytes(text)).iter().sum();
@@ -167,13 +167,13 @@ impl ConnectionDetails {
 
 impl SubscriptionDetails {
     /// By connection, sid and subject. Source: nats-server server/monitor.go Subsz.
-    pub fn in_order(&self, other: &Self) -> Ordering {
+    pub(crate) fn in_order(&self, other: &Self) -> Ordering {
         let by_connection = self.connection.cmp(&other.connection);
         by_connection.then_with(|| (&self.sid, &self.subject).cmp(&(&other.sid, &other.subject)))
     }
 
     /// Bytes of its entry in an answer, at most.
-    pub fn answer_bytes(&self) -> usize {
+    pub(crate) fn answer_bytes(&self) -> usize {
         let texts = [&self.subject, &self.queue, &self.sid].map(|text| text_answer_bytes(text));
         SUBSCRIPTION_ANSWER_BYTES + texts.iter().sum::<usize>()
     }
@@ -181,7 +181,7 @@ impl SubscriptionDetails {
 
 /// What a connection's TLS agreed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsDetails {
+pub(crate) struct TlsDetails {
     /// `1.2` or `1.3`.
     pub version: &'static str,
     pub cipher_suite: String,
@@ -192,7 +192,7 @@ pub struct TlsDetails {
 
 /// One subscription of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubscriptionDetails {
+pub(crate) struct SubscriptionDetails {
     pub connection: u64,
     pub subject: String,
     pub queue: String,
@@ -204,7 +204,7 @@ pub struct SubscriptionDetails {
 
 /// A connection that ended.
 #[derive(Clone, Debug)]
-pub struct ClosedConnection {
+pub(crate) struct ClosedConnection {
     pub details: ConnectionDetails,
     pub stopped: Instant,
     pub reason: CloseReason,
@@ -220,7 +220,7 @@ pub struct ConnectionFilter {
 
 /// One account's clients on one shard, or a sum of such; closed ones count in the messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AccountTotals {
+pub(crate) struct AccountTotals {
     pub connections: usize,
     pub in_messages: u64,
     pub in_bytes: u64,
@@ -232,7 +232,7 @@ pub struct AccountTotals {
 impl AccountTotals {
     /// What only ever grows is not less than it was: a connection that ends while the shards are walked may
     /// be missing from one walk, and a counter that goes back looks like a restart.
-    pub fn not_below(&mut self, earlier: &Self) {
+    pub(crate) fn not_below(&mut self, earlier: &Self) {
         self.in_messages = self.in_messages.max(earlier.in_messages);
         self.in_bytes = self.in_bytes.max(earlier.in_bytes);
         self.out_messages = self.out_messages.max(earlier.out_messages);
@@ -240,7 +240,7 @@ impl AccountTotals {
         self.slow_consumers = self.slow_consumers.max(earlier.slow_consumers);
     }
 
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.in_messages += other.in_messages;
         self.in_bytes += other.in_bytes;
@@ -252,7 +252,7 @@ impl AccountTotals {
 
 /// One account over all shards, for `/metrics`.
 #[derive(Clone, Debug)]
-pub struct AccountReport {
+pub(crate) struct AccountReport {
     pub name: String,
     pub totals: AccountTotals,
     pub subscriptions: usize,
@@ -260,7 +260,7 @@ pub struct AccountReport {
 
 /// What came of one question to all shards.
 #[derive(Clone, Debug)]
-pub struct Gathered<T> {
+pub(crate) struct Gathered<T> {
     /// By shard; a shard that was late has none.
     pub answers: Vec<(usize, T)>,
     pub late_shards: Vec<usize>,

@@ -40,7 +40,7 @@ impl SubszOptions {
 
 /// Fields as nats-server's `SubDetail`.
 #[derive(Debug, Serialize)]
-pub struct SubscriptionReport {
+pub(crate) struct SubscriptionReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ fn is_zero(value: &u64) -> bool {
 }
 
 impl SubscriptionReport {
-    pub fn new(details: SubscriptionDetails, account: Option<String>) -> Self {
+    pub(crate) fn new(details: SubscriptionDetails, account: Option<String>) -> Self {
         Self {
             account_tag: account.clone(),
             account,
@@ -76,7 +76,7 @@ impl SubscriptionReport {
 
 /// Fields as nats-server's `SublistStats`.
 #[derive(Debug, Serialize)]
-pub struct TableReport {
+pub(crate) struct TableReport {
     num_subscriptions: usize,
     num_cache: usize,
     num_inserts: u64,
@@ -108,7 +108,7 @@ impl From<&TableSummary> for TableReport {
 
 /// Fields and order as nats-server's `Subsz`.
 #[derive(Debug, Serialize)]
-pub struct Subsz {
+pub(crate) struct Subsz {
     server_id: String,
     now: String,
     #[serde(flatten)]
@@ -122,14 +122,14 @@ pub struct Subsz {
 
 /// The subscriptions asked for, with their accounts.
 #[derive(Debug, Default)]
-pub struct SubscriptionList {
+pub(crate) struct SubscriptionList {
     /// Before offset and limit.
     pub total: usize,
     pub shown: Vec<(String, SubscriptionDetails)>,
 }
 
 /// The table of one account over all shards; of all accounts without an id.
-pub fn table_of(shards: &Gathered<ShardSummary>, account: Option<usize>) -> TableSummary {
+pub(crate) fn table_of(shards: &Gathered<ShardSummary>, account: Option<usize>) -> TableSummary {
     let mut sum = TableSummary::default();
     for (_, summary) in &shards.answers {
         match account {
@@ -144,7 +144,7 @@ pub fn table_of(shards: &Gathered<ShardSummary>, account: Option<usize>) -> Tabl
     sum
 }
 
-pub fn subsz(
+pub(crate) fn subsz(
     facts: &ServerFacts,
     options: &SubszOptions,
     table: &TableSummary,

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use tz::UtcDateTime;
 
-pub use crate::base::time_text::timestamp;
+pub(crate) use crate::base::time_text::timestamp;
 
 /// `1y2d3h4m5s`; units that are zero at the front are left out.
-pub fn uptime(duration: Duration) -> String {
+pub(crate) fn uptime(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let (days, years) = (hours / 24, hours / 24 / 365);
@@ -22,7 +22,7 @@ pub fn uptime(duration: Duration) -> String {
 }
 
 /// The `Date` header of HTTP.
-pub fn http_date(time: SystemTime) -> String {
+pub(crate) fn http_date(time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -34,7 +34,7 @@ pub fn http_date(time: SystemTime) -> String {
 }
 
 /// A duration as Go's `Duration.String`: `703µs`, `201.674289ms`, `1m1.5s`, `0s`.
-pub fn go_duration(duration: Duration) -> String {
+pub(crate) fn go_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     if nanoseconds == 0 {
         return "0s".into();
@@ -58,7 +58,7 @@ pub fn go_duration(duration: Duration) -> String {
 }
 
 /// A round-trip time as `/connz` shows it: whole microseconds below a millisecond.
-pub fn round_trip(rtt: Duration) -> String {
+pub(crate) fn round_trip(rtt: Duration) -> String {
     let nanoseconds = rtt.subsec_nanos();
     if rtt > Duration::from_micros(1) && rtt < Duration::from_millis(1) {
         return go_duration(Duration::from_micros(u64::from(nanoseconds / 1_000)));

@@ -16,7 +16,7 @@ use crate::protocol::nats::handshake::Info;
 
 /// What is true of the server whatever its shards do. One value per answer.
 #[derive(Clone)]
-pub struct ServerFacts {
+pub(crate) struct ServerFacts {
     pub info: Arc<Info>,
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
@@ -39,7 +39,7 @@ pub struct ServerFacts {
 
 /// The process as the kernel counts it.
 #[derive(Clone, Debug, Default)]
-pub struct ProcessFacts {
+pub(crate) struct ProcessFacts {
     pub memory_bytes: u64,
     /// Of one core, over the last second or so.
     pub cpu_percent: f64,
@@ -53,7 +53,7 @@ pub struct ProcessFacts {
 
 impl ServerFacts {
     /// The time of day of a moment.
-    pub fn time_of(&self, moment: Instant) -> SystemTime {
+    pub(crate) fn time_of(&self, moment: Instant) -> SystemTime {
         let (instant, time) = self.started;
         match moment.checked_duration_since(instant) {
             Some(later) => time + later,
@@ -61,11 +61,11 @@ impl ServerFacts {
         }
     }
 
-    pub fn timestamp_of(&self, moment: Instant) -> String {
+    pub(crate) fn timestamp_of(&self, moment: Instant) -> String {
         text::timestamp(self.time_of(moment))
     }
 
-    pub fn now_text(&self) -> String {
+    pub(crate) fn now_text(&self) -> String {
         text::timestamp(self.now.1)
     }
 }
@@ -80,7 +80,7 @@ fn is_zero(value: &usize) -> bool {
 
 /// Fields and order as nats-server's `Varz`; `midge` is ours.
 #[derive(Debug, Serialize)]
-pub struct Varz {
+pub(crate) struct Varz {
     server_id: String,
     server_name: String,
     version: String,
@@ -272,7 +272,7 @@ fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S:
     }
 }
 
-pub fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
+pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
     let (info, options) = (&facts.info, &facts.options);
     let summaries = || shards.answers.iter().map(|(_, summary)| summary);
     let sum = |of: fn(&ShardSummary) -> u64| summaries().map(of).sum::<u64>();

@@ -36,13 +36,13 @@ thread_local! {
 }
 
 /// Why a certificate was refused since the last call, in nats-server's words.
-pub fn take_refusal() -> Option<String> {
+pub(crate) fn take_refusal() -> Option<String> {
     REFUSAL.take()
 }
 
 /// See the module's invariant.
 #[derive(Debug)]
-pub struct ClientCertificates {
+pub(crate) struct ClientCertificates {
     webpki: Arc<dyn ClientCertVerifier>,
     /// The certificates of `ca_file`.
     authorities: Vec<CertificateDer<'static>>,
@@ -50,7 +50,7 @@ pub struct ClientCertificates {
 }
 
 impl ClientCertificates {
-    pub fn new(
+    pub(crate) fn new(
         webpki: Arc<dyn ClientCertVerifier>,
         authorities: Vec<CertificateDer<'static>>,
         algorithms: WebPkiSupportedAlgorithms,

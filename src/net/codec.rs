@@ -10,26 +10,26 @@ use crate::net::tls::{TlsFailure, TlsPipe};
 
 /// The layer of one connection.
 #[derive(Default)]
-pub enum Codec {
+pub(crate) enum Codec {
     #[default]
     Plain,
     Tls(Box<TlsPipe>),
 }
 
 /// A buffer for the socket, and how much of the chunk it stands for.
-pub struct Sealed {
+pub(crate) struct Sealed {
     pub bytes: Vec<u8>,
     pub plain_bytes: usize,
 }
 
 impl Codec {
     #[inline]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Self::Plain)
     }
 
     /// The pipe of a connection that speaks TLS.
-    pub fn tls(&mut self) -> Option<&mut TlsPipe> {
+    pub(crate) fn tls(&mut self) -> Option<&mut TlsPipe> {
         match self {
             Self::Plain => None,
             Self::Tls(pipe) => Some(pipe),
@@ -41,7 +41,7 @@ impl Codec {
     ///
     /// # Errors
     /// Nothing can be sealed any more.
-    pub fn seal(&mut self, chunk: &[u8], pool: &BufferPool) -> Result<Sealed, TlsFailure> {
+    pub(crate) fn seal(&mut self, chunk: &[u8], pool: &BufferPool) -> Result<Sealed, TlsFailure> {
         let Self::Tls(pipe) = self else { unreachable!("plain chunks are sent as they are") };
         let plain_bytes = chunk.len().min(SEAL_BYTES_MAX);
         let room = pipe.sealed_size_max(plain_bytes);
@@ -54,7 +54,7 @@ impl Codec {
     }
 
     /// The last words: what is left to say, and that the stream ends here.
-    pub fn finish(&mut self, pool: &BufferPool) -> Vec<u8> {
+    pub(crate) fn finish(&mut self, pool: &BufferPool) -> Vec<u8> {
         let Self::Tls(pipe) = self else { return Vec::new() };
         let mut bytes = pool.take(pipe.sealed_size_max(0), 0);
         pipe.take_outgoing(&mut bytes);

@@ -46,7 +46,7 @@ const EPOLL_READS_PER_TURN: u32 = 8;
 const PEER_LOOK: Duration = Duration::from_millis(250);
 
 /// Things that the connections of one shard share.
-pub struct ConnectionContext {
+pub(crate) struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
     /// Buffers for what TLS opened.
     pub opened_pool: Rc<BufferPool>,
@@ -60,7 +60,7 @@ pub struct ConnectionContext {
 
 /// The handle of the shard's ticker on a connection it does not own.
 #[derive(Default)]
-pub struct ConnectionControl {
+pub(crate) struct ConnectionControl {
     /// Set while a read is in flight that can be taken back.
     canceller: RefCell<Option<Canceller>>,
     /// Reads since the last look.
@@ -73,13 +73,13 @@ pub struct ConnectionControl {
 
 impl ConnectionControl {
     /// `retries_writes`: `retry_write` is to have an effect.
-    pub fn new(retries_writes: bool) -> Self {
+    pub(crate) fn new(retries_writes: bool) -> Self {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
     }
 
     /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again
     /// until a third of its buffer is free.
-    pub fn retry_write(&self) {
+    pub(crate) fn retry_write(&self) {
         if let Some(canceller) = self.write_canceller.take() {
             drop(canceller.cancel());
         }
@@ -113,7 +113,7 @@ impl ConnectionControl {
 
     /// Called once per tick: a connection that read nothing since gives its buffer back, if it
     /// `may`. True if it does.
-    pub fn shrink_if_idle(&self, may: bool) -> bool {
+    pub(crate) fn shrink_if_idle(&self, may: bool) -> bool {
         if self.reads.replace(0) > 0 || !may {
             return false;
         }
@@ -128,7 +128,7 @@ impl ConnectionControl {
 ///
 /// # Errors
 /// The socket could not be given to the runtime.
-pub fn serve<S: Session + 'static>(
+pub(crate) fn serve<S: Session + 'static>(
     stream: StdTcpStream,
     session: Rc<RefCell<S>>,
     control: Rc<ConnectionControl>,

@@ -15,13 +15,13 @@ use crate::net::operations::OperationCount;
 
 /// The end that other threads hold to wake the owner.
 #[derive(Clone)]
-pub struct DoorbellHandle {
+pub(crate) struct DoorbellHandle {
     flag: ParkFlag,
     bell: Arc<OwnedFd>,
 }
 
 /// The owner's part before its runtime exists.
-pub struct Doorbell {
+pub(crate) struct Doorbell {
     flag: ParkFlag,
     bell: OwnedFd,
 }
@@ -30,7 +30,7 @@ pub struct Doorbell {
 ///
 /// # Errors
 /// No eventfd could be made (descriptors are out).
-pub fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
+pub(crate) fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
     let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let flag = ParkFlag::default();
     let handle = DoorbellHandle { flag: flag.clone(), bell: Arc::new(bell.try_clone()?) };
@@ -40,7 +40,7 @@ pub fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
 impl DoorbellHandle {
     /// Wakes the owner if it sleeps; call after the pushes it should see. Says whether the bell
     /// rang.
-    pub fn wake_if_parked(&self) -> bool {
+    pub(crate) fn wake_if_parked(&self) -> bool {
         let must = self.flag.must_wake();
         if must {
             self.ring();
@@ -49,14 +49,14 @@ impl DoorbellHandle {
     }
 
     /// Rings in any case: for cold messages that no ring holds.
-    pub fn ring(&self) {
+    pub(crate) fn ring(&self) {
         // Only a counter about to overflow fails, and then the bell has rung long since.
         let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
     }
 }
 
 impl Doorbell {
-    pub fn flag(&self) -> ParkFlag {
+    pub(crate) fn flag(&self) -> ParkFlag {
         self.flag.clone()
     }
 
@@ -64,7 +64,7 @@ impl Doorbell {
     ///
     /// # Errors
     /// Descriptors are out.
-    pub fn ear(self) -> io::Result<Ear> {
+    pub(crate) fn ear(self) -> io::Result<Ear> {
         // The runtime waits for readiness on its stream types only; an eventfd polls like any
         // other. It is read here, not through the stream.
         let reader = self.bell.try_clone()?;
@@ -74,7 +74,7 @@ impl Doorbell {
 }
 
 /// See `Doorbell::ear`.
-pub struct Ear {
+pub(crate) struct Ear {
     reader: OwnedFd,
     stream: monoio::net::UnixStream,
 }
@@ -84,7 +84,7 @@ impl Ear {
     ///
     /// # Errors
     /// The runtime cannot wait for it.
-    pub async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
+    pub(crate) async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
         let mut count = [0u8; 8];
         loop {
             polls.submit();

@@ -17,5 +17,6 @@ pub mod tls_config;
 
 /// Shared with the integration tests.
 #[cfg(test)]
+#[allow(unreachable_pub)]
 #[path = "../../tests/support/certificates.rs"]
 mod test_certificates;

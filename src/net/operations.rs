@@ -33,7 +33,7 @@ impl OperationCount {
 
 /// One per shard, shared by its tasks.
 #[derive(Debug, Default)]
-pub struct Operations {
+pub(crate) struct Operations {
     pub reads: OperationCount,
     pub writes: OperationCount,
     /// Waits for a listener or the doorbell.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// Steps that a turn may still do. One per shard and kind of step.
-pub struct Quota {
+pub(super) struct Quota {
     per_turn: usize,
     /// Steps this turn may still do.
     left: Cell<usize>,
@@ -17,13 +17,13 @@ pub struct Quota {
 }
 
 impl Quota {
-    pub fn new(per_turn: usize) -> Self {
+    pub(super) fn new(per_turn: usize) -> Self {
         Self { per_turn, left: Cell::new(per_turn), waiting: RefCell::default() }
     }
 
     /// Waits until this turn has room for a step. `request` asks for the end of the turn, which
     /// gives back what was taken.
-    pub async fn take(&self, request: impl Fn()) {
+    pub(super) async fn take(&self, request: impl Fn()) {
         let left = self.left.get();
         if left > 0 && self.waiting.borrow().is_empty() {
             self.left.set(left - 1);
@@ -47,7 +47,7 @@ impl Quota {
     }
 
     /// A new turn: those who waited longest go first. True if others still wait.
-    pub fn grant(&self) -> bool {
+    pub(super) fn grant(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         let mut left = self.per_turn;
         while left > 0

@@ -20,11 +20,11 @@ use crate::net::doorbell::DoorbellHandle;
 use crate::net::quota::Quota;
 
 /// Submission entries of a shard's ring; the completion queue has four times as many.
-pub const RING_ENTRIES: u32 = 1024;
+pub(crate) const RING_ENTRIES: u32 = 1024;
 
 /// Which of monoio's drivers runs a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
+pub(crate) enum Driver {
     IoUring,
     Epoll,
 }
@@ -33,7 +33,7 @@ pub enum Driver {
 ///
 /// # Errors
 /// The driver could not be set up.
-pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
+pub(crate) fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     match driver {
         Driver::IoUring => {
             let runtime = build_uring(ring_builder()).or_else(|_| {
@@ -52,7 +52,7 @@ pub fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
 
 /// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the
 /// kernel anyway: no interrupts of the thread for task work.
-pub fn ring_builder() -> io_uring::Builder {
+pub(crate) fn ring_builder() -> io_uring::Builder {
     let mut builder = io_uring::IoUring::builder();
     builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
     builder
@@ -69,26 +69,26 @@ fn build_uring(builder: io_uring::Builder) -> io::Result<UringRuntime> {
 }
 
 /// Starts a task on this shard.
-pub fn spawn<F: Future<Output = ()> + 'static>(future: F) {
+pub(crate) fn spawn<F: Future<Output = ()> + 'static>(future: F) {
     drop(monoio::spawn(future));
 }
 
-pub async fn sleep(duration: Duration) {
+pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
 /// Waits for a future that may be dropped, or polled again; None = it did not finish in time.
-pub async fn finished_within<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
+pub(crate) async fn finished_within<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
     monoio::time::timeout(duration, future).await.ok()
 }
 
 /// Waits for a future that may be dropped at any time; false = it did not finish in time.
-pub async fn within<F: Future>(duration: Duration, future: F) -> bool {
+pub(crate) async fn within<F: Future>(duration: Duration, future: F) -> bool {
     monoio::time::timeout(duration, future).await.is_ok()
 }
 
 /// The two things that a shard's lanes can be asked for.
-pub struct Lanes {
+pub(crate) struct Lanes {
     /// Applies and delivers all that waits.
     pub catch_up: Box<dyn Fn()>,
     /// Pushes all that was produced.
@@ -96,7 +96,7 @@ pub struct Lanes {
 }
 
 /// How tasks reach the end of the turn. One per shard, shared by its tasks.
-pub struct TurnHook {
+pub(crate) struct TurnHook {
     /// The main future's waker.
     main: RefCell<Option<Waker>>,
     /// Wakes the kicker task, which asks for another turn without sleeping in between.
@@ -126,7 +126,7 @@ pub struct TurnHook {
 const TIMER_SLACK: Duration = Duration::from_millis(1);
 
 impl TurnHook {
-    pub fn new(
+    pub(crate) fn new(
         park: ParkFlag,
         inbound_waiting: Signal,
         bell: DoorbellHandle,
@@ -152,12 +152,12 @@ impl TurnHook {
         })
     }
 
-    pub fn set_lanes(&self, lanes: Lanes) {
+    pub(crate) fn set_lanes(&self, lanes: Lanes) {
         *self.lanes.borrow_mut() = Some(lanes);
     }
 
     /// For whoever appends to a lane.
-    pub fn lanes_dirty(&self) -> Rc<Cell<bool>> {
+    pub(crate) fn lanes_dirty(&self) -> Rc<Cell<bool>> {
         self.lanes_dirty.clone()
     }
 
@@ -166,7 +166,7 @@ impl TurnHook {
     /// interest that others were told is in force, and messages whose publisher was told PONG. Asks
     /// for the end of the turn.
     #[inline]
-    pub fn before_batch(&self) {
+    pub(crate) fn before_batch(&self) {
         self.clock.began();
         if self.inbound_waiting.is_raised()
             && let Some(lanes) = self.lanes.borrow().as_ref()
@@ -180,7 +180,7 @@ impl TurnHook {
     /// Called before bytes go to a peer: what this shard sent to others must be in their lanes
     /// before any peer can know of it.
     #[inline]
-    pub fn before_send(&self) {
+    pub(crate) fn before_send(&self) {
         if self.lanes_dirty.get()
             && let Some(lanes) = self.lanes.borrow().as_ref()
         {
@@ -190,7 +190,7 @@ impl TurnHook {
 
     /// Asks for the end of the turn.
     #[inline]
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.park.retract();
         if let Some(waker) = self.main.borrow().as_ref() {
             waker.wake_by_ref();
@@ -198,7 +198,7 @@ impl TurnHook {
     }
 
     /// Lets every other ready task and completion go first.
-    pub async fn yield_turn(&self) {
+    pub(crate) async fn yield_turn(&self) {
         let mut first = true;
         poll_fn(|context| {
             if !std::mem::take(&mut first) {
@@ -213,25 +213,25 @@ impl TurnHook {
 
     /// Waits until this turn has room for a step that takes as long as a turn should: one of a TLS
     /// handshake. Everything else goes in between.
-    pub async fn heavy_step(&self) {
+    pub(crate) async fn heavy_step(&self) {
         self.heavy_steps.take(|| self.request()).await;
     }
 
     /// Waits until this turn has room for the end of a connection: a network that fails ends
     /// thousands at once.
-    pub async fn end_step(&self) {
+    pub(crate) async fn end_step(&self) {
         self.end_steps.take(|| self.request()).await;
     }
 
     /// A turn was useful: busy polling goes on from here.
-    pub fn note_activity(&self) {
+    pub(crate) fn note_activity(&self) {
         if !self.busy_poll.is_zero() {
             self.last_activity.set(Some(Instant::now()));
         }
     }
 
     /// For the main future, first thing when polled.
-    pub fn begin_end_of_turn(&self, context: &Context<'_>) {
+    pub(crate) fn begin_end_of_turn(&self, context: &Context<'_>) {
         let mut main = self.main.borrow_mut();
         if main.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
             *main = Some(context.waker().clone());
@@ -240,7 +240,7 @@ impl TurnHook {
 
     /// For the main future, last thing: wakes those that yielded, and decides whether the shard
     /// sleeps. `has_work` says whether something would be missed by sleeping.
-    pub fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
+    pub(crate) fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
         // Both, whatever the first says.
         let steps_wait = self.heavy_steps.grant() | self.end_steps.grant();
         let now = Instant::now();
@@ -302,7 +302,7 @@ impl TurnHook {
 
     /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake and
     /// its run the runtime reaps completions.
-    pub async fn run_kicker(self: Rc<Self>) {
+    pub(crate) async fn run_kicker(self: Rc<Self>) {
         poll_fn::<(), _>(|context| {
             let mut kicker = self.kicker.borrow_mut();
             if kicker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {

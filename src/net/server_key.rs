@@ -21,14 +21,14 @@ use crate::base::limits::TLS_FILE_BYTES_MAX;
 use crate::config::surroundings::file_error_text;
 use crate::config::tls_options::CertificateOptions;
 
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = files::read(path, TLS_FILE_BYTES_MAX, Patience::None);
     bytes.map_err(|error| file_error_text(path, &error))
 }
 
 /// # Errors
 /// One of the files is not what it should be, or holds what is not supported.
-pub fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, String> {
+pub(crate) fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, String> {
     let file = &options.certificate_file;
     let (certificate_text, key_text) = (read(file)?, read(&options.key_file)?);
     let in_file = |path: &Path, text: &str| format!("{text} ({})", path.display());

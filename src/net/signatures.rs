@@ -99,7 +99,7 @@ impl SignatureVerificationAlgorithm for P521 {
 }
 
 /// What certificates and handshakes may be signed with.
-pub fn algorithms() -> WebPkiSupportedAlgorithms {
+pub(crate) fn algorithms() -> WebPkiSupportedAlgorithms {
     static ALL: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
         let base = rustls::crypto::ring::default_provider().signature_verification_algorithms;
         // In front: of several algorithms for one kind of key and signature the first decides.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 /// The fields of a JSON object that were not read yet.
 #[derive(Debug)]
-pub struct JsonFields {
+pub(crate) struct JsonFields {
     fields: Map<String, Value>,
     /// The Go struct that refusals name.
     type_name: &'static str,
@@ -19,7 +19,7 @@ impl JsonFields {
     ///
     /// # Errors
     /// Go's text.
-    pub fn parse(text: &[u8], type_name: &'static str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &[u8], type_name: &'static str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self { fields: Map::new(), type_name });
         }
@@ -62,12 +62,17 @@ impl JsonFields {
 
     /// # Errors
     /// Go's text, here and below. `part` is the embedded Go struct that has the field.
-    pub fn text(&self, part: &str, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn text(&self, part: &str, name: &str) -> Result<Option<String>, String> {
         self.text_as("string", part, name)
     }
 
     /// A text for which Go has a type of its own.
-    pub fn text_as(&self, wanted: &str, part: &str, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn text_as(
+        &self,
+        wanted: &str,
+        part: &str,
+        name: &str,
+    ) -> Result<Option<String>, String> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -76,7 +81,7 @@ impl JsonFields {
     }
 
     /// False when it is not given.
-    pub fn boolean(&self, part: &str, name: &str) -> Result<bool, String> {
+    pub(crate) fn boolean(&self, part: &str, name: &str) -> Result<bool, String> {
         match self.get(name) {
             None => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
@@ -85,24 +90,24 @@ impl JsonFields {
     }
 
     /// 0 when it is not given.
-    pub fn integer(&self, part: &str, name: &str) -> Result<i64, String> {
+    pub(crate) fn integer(&self, part: &str, name: &str) -> Result<i64, String> {
         self.integer_as("int", part, name)
     }
 
     /// A number for which Go has a type of its own.
-    pub fn integer_as(&self, wanted: &str, part: &str, name: &str) -> Result<i64, String> {
+    pub(crate) fn integer_as(&self, wanted: &str, part: &str, name: &str) -> Result<i64, String> {
         let Some(value) = self.get(name) else { return Ok(0) };
         value.as_i64().ok_or_else(|| self.refusal(value, part, name, wanted))
     }
 
     /// 0 when it is not given.
-    pub fn unsigned(&self, part: &str, name: &str) -> Result<u64, String> {
+    pub(crate) fn unsigned(&self, part: &str, name: &str) -> Result<u64, String> {
         let Some(value) = self.get(name) else { return Ok(0) };
         value.as_u64().ok_or_else(|| self.refusal(value, part, name, "uint64"))
     }
 
     /// Empty when it is not given.
-    pub fn texts(&self, part: &str, name: &str) -> Result<Vec<String>, String> {
+    pub(crate) fn texts(&self, part: &str, name: &str) -> Result<Vec<String>, String> {
         let Some(value) = self.get(name) else { return Ok(Vec::new()) };
         let Value::Array(items) = value else {
             return Err(self.refusal(value, part, name, "[]string"));

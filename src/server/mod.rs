@@ -1,6 +1,6 @@
 //! Floor 8: assembly of the process.
 
-pub mod answers;
-pub mod command;
-pub mod host;
-pub mod run;
+pub(crate) mod answers;
+pub(crate) mod command;
+pub(crate) mod host;
+pub(crate) mod run;

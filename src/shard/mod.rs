@@ -1,17 +1,17 @@
 //! Floor 7: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
 
 mod offload;
-pub mod order;
+pub(crate) mod order;
 mod pinning;
 mod run;
-pub mod snapshot;
-pub mod system;
-pub mod system_door;
+pub(crate) mod snapshot;
+pub(crate) mod system;
+pub(crate) mod system_door;
 mod walk;
 
-pub use offload::Offload;
-pub use order::{Generation, ShardOrder};
-pub use run::{ShardSeed, run};
+pub(crate) use offload::Offload;
+pub(crate) use order::{Generation, ShardOrder};
+pub(crate) use run::{ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -45,25 +45,25 @@ use walk::Pass;
 
 /// How other threads reach a shard: cold messages only.
 #[derive(Clone)]
-pub struct ShardHandle {
+pub(crate) struct ShardHandle {
     orders: Sender<ShardOrder>,
     doorbell: DoorbellHandle,
 }
 
 impl ShardHandle {
-    pub fn new(orders: Sender<ShardOrder>, doorbell: DoorbellHandle) -> Self {
+    pub(crate) fn new(orders: Sender<ShardOrder>, doorbell: DoorbellHandle) -> Self {
         Self { orders, doorbell }
     }
 
     /// Has the shard carry out an order, soon and in the order given. A shard that is gone does nothing.
-    pub fn give(&self, order: ShardOrder) {
+    pub(crate) fn give(&self, order: ShardOrder) {
         if self.orders.send(order).is_ok() {
             self.doorbell.ring();
         }
     }
 
     /// Gives an order that has an answer.
-    pub fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> ShardOrder) -> Pending<T> {
+    pub(crate) fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> ShardOrder) -> Pending<T> {
         let (reply, pending) = order::reply();
         self.give(order(reply));
         pending
@@ -76,7 +76,7 @@ struct Entry {
 }
 
 /// Everything one core owns.
-pub struct Shard {
+pub(crate) struct Shard {
     pub id: ShardId,
     pub broker: BrokerHandle,
     pub mesh: Mesh,
@@ -295,7 +295,7 @@ impl Shard {
         }
     }
 
-    pub fn connection_count(&self) -> usize {
+    pub(crate) fn connection_count(&self) -> usize {
         self.registry.borrow().len()
     }
 

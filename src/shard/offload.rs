@@ -29,7 +29,7 @@ struct Job {
 }
 
 /// How one shard reaches the helper threads, which end with the last of these.
-pub struct Offload {
+pub(crate) struct Offload {
     helpers: Vec<Helper>,
     /// Jobs that found no room in the rings, oldest first.
     waiting: VecDeque<Job>,
@@ -47,7 +47,7 @@ impl Offload {
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(free_cores: &[usize], shards: &[ShardHandle]) -> io::Result<Vec<Self>> {
+    pub(crate) fn start(free_cores: &[usize], shards: &[ShardHandle]) -> io::Result<Vec<Self>> {
         let cores: Vec<Option<usize>> = match free_cores {
             [] => vec![None],
             some => some.iter().copied().take(OFFLOAD_THREADS_MAX).map(Some).collect(),
@@ -76,7 +76,7 @@ impl Offload {
     }
 
     /// Has a password checked; the outcome comes as an order. Beyond the bound a check is not made.
-    pub fn check_password(&mut self, password: PasswordJob, login: LoginId) {
+    pub(crate) fn check_password(&mut self, password: PasswordJob, login: LoginId) {
         if self.waiting.len() < PASSWORD_CHECKS_MAX {
             let shard = self.shard.clone();
             self.waiting.push_back(Job { password, login, shard });
@@ -85,7 +85,7 @@ impl Offload {
     }
 
     /// Gives helpers what waits, as far as they have room: after each outcome.
-    pub fn hand_on(&mut self) {
+    pub(crate) fn hand_on(&mut self) {
         while let Some(job) = self.waiting.front() {
             if !job.password.is_wanted() {
                 self.waiting.pop_front();

@@ -26,7 +26,7 @@ use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
 /// All that can happen to a shard from outside its own thread, lanes between shards aside.
-pub enum ShardOrder {
+pub(crate) enum ShardOrder {
     /// Serves a socket that another shard accepted; it counts here already.
     Serve(Accepted),
     /// Goes on with a login whose password was checked; None = nobody waited for it any more.
@@ -109,7 +109,7 @@ pub enum ShardOrder {
 }
 
 /// What a reload brings, prepared once for all shards.
-pub struct Generation {
+pub(crate) struct Generation {
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
@@ -176,26 +176,26 @@ impl ShardOrder {
 }
 
 /// Where a shard puts an answer. Dropped without one, the asking thread learns that there will be none.
-pub struct Reply<T> {
+pub(crate) struct Reply<T> {
     /// Taken when the answer is given.
     answer: Option<RingSource<T>>,
     asker: Thread,
 }
 
 /// An answer that is awaited by the thread that asked.
-pub struct Pending<T> {
+pub(crate) struct Pending<T> {
     answer: RingTarget<T>,
 }
 
 /// A way for one answer, from a shard to the calling thread.
-pub fn reply<T>() -> (Reply<T>, Pending<T>) {
+pub(crate) fn reply<T>() -> (Reply<T>, Pending<T>) {
     let (source, target) = ring(1);
     let reply = Reply { answer: Some(source), asker: std::thread::current() };
     (reply, Pending { answer: target })
 }
 
 impl<T> Reply<T> {
-    pub fn give(mut self, answer: T) {
+    pub(crate) fn give(mut self, answer: T) {
         if let Some(source) = &mut self.answer {
             // There is room: one answer is given once. Nobody may wait for it any more.
             let _ = source.push(answer);
@@ -213,17 +213,17 @@ impl<T> Drop for Reply<T> {
 
 impl<T> Pending<T> {
     /// The answer, if it is there. Only the thread that asked is woken by it.
-    pub fn take(&mut self) -> Option<T> {
+    pub(crate) fn take(&mut self) -> Option<T> {
         self.answer.pop()
     }
 
     /// True once the answer is there, or will never be.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !self.answer.is_empty() || self.answer.is_abandoned()
     }
 
     /// Waits for the answer; None = it was not there in time, or never will be.
-    pub fn wait(mut self, deadline: Instant) -> Option<T> {
+    pub(crate) fn wait(mut self, deadline: Instant) -> Option<T> {
         while !self.is_over() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -35,7 +35,7 @@ use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
 /// Everything a shard's thread is given before it starts.
-pub struct ShardSeed {
+pub(crate) struct ShardSeed {
     pub id: ShardId,
     pub driver: Driver,
     /// The cores this thread may run on; empty = those of the process.
@@ -68,13 +68,13 @@ pub struct ShardSeed {
 }
 
 /// What a shard says of its start: that it serves, or why it cannot.
-pub type Ready = Result<ShardId, String>;
+pub(super) type Ready = Result<ShardId, String>;
 
 /// Runs one shard on this thread until it is stopped. Says on `ready` that it serves.
 ///
 /// # Errors
 /// The core or the driver is not available.
-pub fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
+pub(crate) fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     if !pinning::run_on(&seed.cores) {
         let cores: Vec<String> = seed.cores.iter().map(usize::to_string).collect();
         return Err(io::Error::other(format!(

@@ -33,7 +33,7 @@ use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 
 /// What a shard remembers for monitoring alone.
-pub struct Recorded {
+pub(crate) struct Recorded {
     pub outboxes: Rc<OutboxTotals>,
     clock: Rc<TurnClock>,
     pub turns: Cell<u64>,
@@ -45,7 +45,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    pub fn new(clock: Rc<TurnClock>) -> Self {
+    pub(crate) fn new(clock: Rc<TurnClock>) -> Self {
         Self {
             outboxes: Rc::new(OutboxTotals::new(clock.clone())),
             clock,
@@ -77,21 +77,21 @@ impl ClosedTotals {
 
 /// A part of a list with the place to go on from; none = that was the end.
 #[derive(Clone, Debug)]
-pub struct Page<T, P = usize> {
+pub(crate) struct Page<T, P = usize> {
     pub items: Vec<T>,
     pub next: Option<P>,
 }
 
 /// How far a walk over all subscriptions got.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SubscriptionPlace {
+pub(crate) struct SubscriptionPlace {
     connection: usize,
     bucket: usize,
 }
 
 /// How far the lists of some connections' subscriptions got.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ListPlace {
+pub(crate) struct ListPlace {
     /// In the list of connections that are asked for.
     index: usize,
     bucket: usize,
@@ -99,14 +99,14 @@ pub struct ListPlace {
 
 /// How far a walk for the accounts' totals got: first what ended connections did, then the open ones.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AccountPlace {
+pub(crate) struct AccountPlace {
     closed: usize,
     connection: usize,
 }
 
 /// Which subscriptions are asked for.
 #[derive(Clone, Debug, Default)]
-pub struct SubscriptionFilter {
+pub(crate) struct SubscriptionFilter {
     pub account: Option<String>,
     /// Only those that a message to this subject would reach.
     pub subject: Option<String>,
@@ -280,7 +280,7 @@ fn table_page(broker: &Broker, with_fanout: bool, from: usize) -> Page<TableSumm
 
 impl Shard {
     /// The numbers of this shard, without those of its tables: see `table_page`.
-    pub fn summary(&self) -> ShardSummary {
+    pub(crate) fn summary(&self) -> ShardSummary {
         let broker = self.broker.borrow();
         let (counters, depth) = (self.mesh.counters(), self.mesh.depth());
         let totals = &self.recorded.outboxes;
@@ -328,12 +328,16 @@ impl Shard {
 
     /// The tables of accounts from this id on, in the order of ids; with the fan-out of cached subjects only when
     /// asked for.
-    pub fn table_page(&self, with_fanout: bool, from: usize) -> Page<TableSummary> {
+    pub(crate) fn table_page(&self, with_fanout: bool, from: usize) -> Page<TableSummary> {
         table_page(&self.broker.borrow(), with_fanout, from)
     }
 
     /// The connections from `from` on that pass the filter.
-    pub fn connection_page(&self, filter: &ConnectionFilter, from: usize) -> Page<ConnectionRow> {
+    pub(crate) fn connection_page(
+        &self,
+        filter: &ConnectionFilter,
+        from: usize,
+    ) -> Page<ConnectionRow> {
         let broker = self.broker.borrow();
         let now = Instant::now();
         let mut items = Vec::new();
@@ -353,7 +357,11 @@ impl Shard {
 
     /// Describes the connections at these places, as far as they are still the ones named, without their
     /// subscriptions. `from` and the place to go on from are indexes into `wanted`.
-    pub fn details_page(&self, wanted: &[(usize, u64)], from: usize) -> Page<ConnectionDetails> {
+    pub(crate) fn details_page(
+        &self,
+        wanted: &[(usize, u64)],
+        from: usize,
+    ) -> Page<ConnectionDetails> {
         let broker = self.broker.borrow();
         let registry = self.registry.borrow();
         let now = Instant::now();
@@ -372,7 +380,7 @@ impl Shard {
 
     /// The subscriptions of the connections at these places, one connection after the other, as far as they are
     /// still the ones named.
-    pub fn list_page(
+    pub(crate) fn list_page(
         &self,
         wanted: &[(usize, u64)],
         from: ListPlace,
@@ -405,7 +413,7 @@ impl Shard {
     }
 
     /// The subscriptions of this shard's clients from `from` on, with their accounts.
-    pub fn subscription_page(
+    pub(crate) fn subscription_page(
         &self,
         filter: &SubscriptionFilter,
         from: SubscriptionPlace,
@@ -443,7 +451,7 @@ impl Shard {
     }
 
     /// The closed connections from the `from`th remembered on, oldest first.
-    pub fn closed_page(&self, from: usize) -> Page<PackedConnection> {
+    pub(crate) fn closed_page(&self, from: usize) -> Page<PackedConnection> {
         let closed = self.recorded.closed.borrow();
         let items: Vec<PackedConnection> =
             closed.iter().skip(from).take(SNAPSHOT_ENTRIES_PER_TURN).cloned().collect();
@@ -452,7 +460,10 @@ impl Shard {
     }
 
     /// Open connections and their messages by account, and what closed ones did.
-    pub fn account_page(&self, from: AccountPlace) -> Page<(String, AccountTotals), AccountPlace> {
+    pub(crate) fn account_page(
+        &self,
+        from: AccountPlace,
+    ) -> Page<(String, AccountTotals), AccountPlace> {
         let closed = &self.recorded.closed_totals.borrow().list;
         let rest = closed.get(from.closed..).unwrap_or_default();
         if !rest.is_empty() {

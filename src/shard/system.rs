@@ -38,7 +38,7 @@ use crate::system::server_info::ServerInfo;
 
 /// One request, with what only this shard knows of who asks.
 #[derive(Debug)]
-pub struct SystemRequest {
+pub(crate) struct SystemRequest {
     /// Where the answer is to be published, and in which account.
     pub shard: ShardId,
     pub account: AccountId,
@@ -53,7 +53,7 @@ pub struct SystemRequest {
 
 /// A client that asks who it is.
 #[derive(Debug)]
-pub struct Requester {
+pub(crate) struct Requester {
     pub user: String,
     pub account: String,
     pub permissions: Option<Arc<PermissionOptions>>,
@@ -78,7 +78,7 @@ pub(super) struct System {
 }
 
 impl System {
-    pub fn new(
+    pub(super) fn new(
         door: SystemDoor,
         counters: ServerCounters,
         started: (Instant, SystemTime),
@@ -143,7 +143,7 @@ impl System {
     }
 
     /// A session logged in or was refused; called in the middle of its turn.
-    pub fn report(&self, broker: &mut Broker, session: &ClientSession, report: Report) {
+    pub(super) fn report(&self, broker: &mut Broker, session: &ClientSession, report: Report) {
         let auth = session.auth_state();
         let facts = session.facts(Instant::now());
         match report {
@@ -181,7 +181,7 @@ impl System {
     }
 
     /// A session has ended.
-    pub fn ended(&self, broker: &mut Broker, session: &ClientSession, reason: CloseReason) {
+    pub(super) fn ended(&self, broker: &mut Broker, session: &ClientSession, reason: CloseReason) {
         let auth = session.auth_state();
         let facts = session.facts(Instant::now());
         let subject = events::disconnect_subject(facts.account);
@@ -352,13 +352,18 @@ impl Shard {
 
     /// Publishes an answer or event of the service's thread. As a client's bytes would it comes after the
     /// interest that other shards announced before.
-    pub fn publish_system(&self, account: AccountId, subject: &str, payload: &[u8]) -> Published {
+    pub(crate) fn publish_system(
+        &self,
+        account: AccountId,
+        subject: &str,
+        payload: &[u8],
+    ) -> Published {
         self.hook.before_batch();
         publish(&mut self.broker.borrow_mut(), account, subject, payload)
     }
 
     /// Whether somebody on the server wants one of these subjects in the system account.
-    pub fn is_any_wanted(&self, subjects: &[String]) -> bool {
+    pub(crate) fn is_any_wanted(&self, subjects: &[String]) -> bool {
         self.hook.before_batch();
         let auth = self.clients.auth.borrow().clone();
         let mut broker = self.broker.borrow_mut();
@@ -367,7 +372,7 @@ impl Shard {
     }
 
     /// Ends a connection of this shard; false if it has none of this number.
-    pub fn kick(&self, id: ConnectionId) -> bool {
+    pub(crate) fn kick(&self, id: ConnectionId) -> bool {
         let outbox = self.with_session(id, |session| session.outbox().clone());
         if let Some(outbox) = &outbox {
             outbox.close(CloseReason::Kicked);
@@ -378,14 +383,14 @@ impl Shard {
 
     /// Tells one client of this shard to look for another server. None = no such client; false = it would not
     /// understand.
-    pub fn announce_to(&self, id: ConnectionId) -> Option<bool> {
+    pub(crate) fn announce_to(&self, id: ConnectionId) -> Option<bool> {
         let told = self.with_session(id, ClientSession::push_lame_duck_info);
         self.hook.request();
         told
     }
 
     /// Requests and events that found no room on this shard.
-    pub fn system_dropped(&self) -> u64 {
+    pub(crate) fn system_dropped(&self) -> u64 {
         let system = &self.system;
         system.mailbox.dropped()
             + system.dropped.get()

@@ -15,14 +15,14 @@ use crate::base::ring::{RingSource, RingTarget, ring};
 
 /// A note on the system account's ring.
 #[derive(Debug)]
-pub enum SystemNote {
+pub(crate) enum SystemNote {
     Request(Box<SystemRequest>),
     /// A client came to this account or left it, and somebody wants to know.
     AccountChanged(Arc<str>),
 }
 
 /// A shard's end.
-pub struct SystemDoor {
+pub(crate) struct SystemDoor {
     system: RingSource<SystemNote>,
     others: RingSource<Box<SystemRequest>>,
     bytes: Bytes,
@@ -32,17 +32,17 @@ pub struct SystemDoor {
 }
 
 /// The thread that hears all shards, once there is one.
-pub type Listener = Arc<OnceLock<Thread>>;
+pub(crate) type Listener = Arc<OnceLock<Thread>>;
 
 /// The listening thread's end for one shard.
-pub struct SystemEar {
+pub(crate) struct SystemEar {
     pub system: RingTarget<SystemNote>,
     pub others: RingTarget<Box<SystemRequest>>,
 }
 
 /// Bytes under way: of the system account's requests, and of all others.
 #[derive(Clone, Default)]
-pub struct Bytes {
+pub(crate) struct Bytes {
     system: Budget,
     others: Budget,
 }
@@ -56,13 +56,13 @@ impl Bytes {
     }
 
     /// For the listening thread, when it has taken a request.
-    pub fn give_back(&self, request: &SystemRequest) {
+    pub(crate) fn give_back(&self, request: &SystemRequest) {
         self.of(request).give_back(request.size());
     }
 }
 
 /// A door for each shard with its ear.
-pub fn system_doors(
+pub(crate) fn system_doors(
     count: usize,
     bytes: &Bytes,
     listener: &Listener,
@@ -84,7 +84,7 @@ pub fn system_doors(
 
 impl SystemDoor {
     /// Hands a request over; false = there was no room, and it is lost.
-    pub fn push_request(&mut self, request: Box<SystemRequest>) -> bool {
+    pub(crate) fn push_request(&mut self, request: Box<SystemRequest>) -> bool {
         let budget = self.bytes.of(&request).clone();
         let size = request.size();
         if !budget.take(size, SYSTEM_REQUEST_BYTES_MAX) {
@@ -103,13 +103,13 @@ impl SystemDoor {
 
     /// Tells that an account's number of clients changed. Never lost: what finds no room waits
     /// here.
-    pub fn push_change(&mut self, account: Arc<str>) {
+    pub(crate) fn push_change(&mut self, account: Arc<str>) {
         self.changed.insert(account);
         self.push_changes();
     }
 
     /// Hands over the changes that found no room before.
-    pub fn push_changes(&mut self) {
+    pub(crate) fn push_changes(&mut self) {
         while !self.system.is_full()
             && let Some(account) = self.changed.pop_first()
         {

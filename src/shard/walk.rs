@@ -25,7 +25,7 @@ pub(super) struct Pass {
 
 impl Pass {
     /// Looks at up to `places_max` places, vacant ones too, and visits what is there. True if there are more.
-    pub fn step<E>(
+    pub(super) fn step<E>(
         &mut self,
         slab: &Slab<E>,
         places_max: usize,

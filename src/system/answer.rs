@@ -13,7 +13,7 @@ use crate::protocol::nats::handshake::Info;
 
 /// What an answer carries beside the server's own description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// JSON of any shape.
     Data(Vec<u8>),
     /// Done; there is nothing to tell.
@@ -28,22 +28,22 @@ pub enum Outcome {
 impl Outcome {
     /// # Panics
     /// Never: plain values always serialize.
-    pub fn data(value: &impl Serialize) -> Self {
+    pub(crate) fn data(value: &impl Serialize) -> Self {
         Self::Data(json(value))
     }
 
-    pub fn failed(text: impl Into<String>) -> Self {
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self::Failed { text: text.into(), has_null_data: true }
     }
 
-    pub fn refused(text: impl Into<String>) -> Self {
+    pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::Failed { text: text.into(), has_null_data: false }
     }
 }
 
 /// # Panics
 /// Never: plain values always serialize.
-pub fn json(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain values always serialize")
 }
 
@@ -54,7 +54,7 @@ struct ApiError<'a> {
 }
 
 /// Fields and order as nats-server's `ServerAPIResponse`.
-pub fn envelope(server: &ServerInfo, outcome: &Outcome) -> Vec<u8> {
+pub(crate) fn envelope(server: &ServerInfo, outcome: &Outcome) -> Vec<u8> {
     let mut text = b"{\"server\":".to_vec();
     text.extend(json(server));
     let error = match outcome {
@@ -96,7 +96,7 @@ fn compact(json: &[u8], target: &mut Vec<u8>) {
 }
 
 /// Fields and order as nats-server's `ServerID`: the one answer without an envelope.
-pub fn identity(info: &Info) -> Vec<u8> {
+pub(crate) fn identity(info: &Info) -> Vec<u8> {
     #[derive(Serialize)]
     struct ServerId<'a> {
         name: &'a str,
@@ -108,14 +108,14 @@ pub fn identity(info: &Info) -> Vec<u8> {
 
 /// Messages and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Volume {
+pub(crate) struct Volume {
     pub msgs: u64,
     pub bytes: u64,
 }
 
 /// The numbers of a `STATSZ`.
 #[derive(Clone, Debug)]
-pub struct StatsFacts {
+pub(crate) struct StatsFacts {
     pub started: SystemTime,
     pub memory_bytes: u64,
     pub core_count: usize,
@@ -184,7 +184,7 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-pub fn stats(server: &ServerInfo, facts: &StatsFacts) -> Vec<u8> {
+pub(crate) fn stats(server: &ServerInfo, facts: &StatsFacts) -> Vec<u8> {
     json(&StatsMessage {
         server,
         statsz: Stats {
@@ -216,7 +216,7 @@ pub fn stats(server: &ServerInfo, facts: &StatsFacts) -> Vec<u8> {
 
 /// Fields and order as nats-server's `UserInfo`.
 #[derive(Serialize)]
-pub struct UserInfo {
+pub(crate) struct UserInfo {
     user: String,
     account: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -269,7 +269,7 @@ impl From<Option<&SubjectPermissionOptions>> for SubjectReport {
 }
 
 impl UserInfo {
-    pub fn new(user: &str, account: &str, permissions: Option<&PermissionOptions>) -> Self {
+    pub(crate) fn new(user: &str, account: &str, permissions: Option<&PermissionOptions>) -> Self {
         let report = permissions.map(|permissions| PermissionReport {
             publish: permissions.publish.as_ref().into(),
             subscribe: permissions.subscribe.as_ref().into(),
@@ -288,7 +288,7 @@ impl UserInfo {
 }
 
 /// Fields and order as nats-server's `ProfilezStatus`: there is no profile of a Go program here.
-pub fn profile(name: &str) -> Outcome {
+pub(crate) fn profile(name: &str) -> Outcome {
     #[derive(Serialize)]
     struct Profile {
         profile: Option<String>,
@@ -303,7 +303,7 @@ pub fn profile(name: &str) -> Outcome {
 
 /// Fields and order as nats-server's `ExpvarzStatus`. Of Go's memory statistics the one that is known without
 /// Go: what the system gave. The command line is the program alone: arguments can hold secrets.
-pub fn variables(memory_bytes: u64, program: &str) -> Vec<u8> {
+pub(crate) fn variables(memory_bytes: u64, program: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Variables<'a> {
         memstats: BTreeMap<&'static str, u64>,

@@ -15,39 +15,39 @@ const DISCONNECT_TYPE: &str = "io.nats.server.advisory.v1.client_disconnect";
 const ACCOUNT_CONNECTIONS_TYPE: &str = "io.nats.server.advisory.v1.account_connections";
 
 /// Told in the account that the refused client would have been in.
-pub const ACCOUNT_AUTH_ERROR: &str = "$SYS.ACCOUNT.CLIENT.AUTH.ERR";
+pub(crate) const ACCOUNT_AUTH_ERROR: &str = "$SYS.ACCOUNT.CLIENT.AUTH.ERR";
 
-pub fn connect_subject(account: &str) -> String {
+pub(crate) fn connect_subject(account: &str) -> String {
     format!("$SYS.ACCOUNT.{account}.CONNECT")
 }
 
-pub fn disconnect_subject(account: &str) -> String {
+pub(crate) fn disconnect_subject(account: &str) -> String {
     format!("$SYS.ACCOUNT.{account}.DISCONNECT")
 }
 
-pub fn auth_error_subject(server_id: &str) -> String {
+pub(crate) fn auth_error_subject(server_id: &str) -> String {
     format!("$SYS.SERVER.{server_id}.CLIENT.AUTH.ERR")
 }
 
-pub fn stats_subject(server_id: &str) -> String {
+pub(crate) fn stats_subject(server_id: &str) -> String {
     format!("$SYS.SERVER.{server_id}.STATSZ")
 }
 
-pub fn lame_duck_subject(server_id: &str) -> String {
+pub(crate) fn lame_duck_subject(server_id: &str) -> String {
     format!("$SYS.SERVER.{server_id}.LAMEDUCK")
 }
 
-pub fn shutdown_subject(server_id: &str) -> String {
+pub(crate) fn shutdown_subject(server_id: &str) -> String {
     format!("$SYS.SERVER.{server_id}.SHUTDOWN")
 }
 
 /// The old subject and the new one: both are told.
-pub fn account_connections_subjects(account: &str) -> [String; 2] {
+pub(crate) fn account_connections_subjects(account: &str) -> [String; 2] {
     [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")]
 }
 
 /// The warning for an account whose name cannot be a part of a subject: nobody can be told of its clients.
-pub fn unsendable_account(account: &str) -> Option<String> {
+pub(crate) fn unsendable_account(account: &str) -> Option<String> {
     let is_sendable = subject::is_sendable(account.as_bytes());
     (!is_sendable).then(|| {
         format!(
@@ -59,7 +59,7 @@ pub fn unsendable_account(account: &str) -> Option<String> {
 
 /// What an event says of the client it is about.
 #[derive(Clone, Debug)]
-pub struct ClientFacts<'a> {
+pub(crate) struct ClientFacts<'a> {
     pub id: u64,
     pub started: SystemTime,
     pub host: String,
@@ -141,7 +141,7 @@ impl<'a> ClientInfo<'a> {
 }
 
 /// Fields and order as nats-server's `ConnectEventMsg`.
-pub fn connected(server: &ServerInfo, client: &ClientFacts<'_>, now: SystemTime) -> Vec<u8> {
+pub(crate) fn connected(server: &ServerInfo, client: &ClientFacts<'_>, now: SystemTime) -> Vec<u8> {
     #[derive(Serialize)]
     struct Event<'a> {
         #[serde(flatten)]
@@ -154,7 +154,7 @@ pub fn connected(server: &ServerInfo, client: &ClientFacts<'_>, now: SystemTime)
 }
 
 /// Fields and order as nats-server's `DisconnectEventMsg`: a client that went or was refused.
-pub fn disconnected(
+pub(crate) fn disconnected(
     server: &ServerInfo,
     client: &ClientFacts<'_>,
     reason: &str,
@@ -182,7 +182,7 @@ pub fn disconnected(
 }
 
 /// Fields and order as nats-server's `AccountNumConns`; `account` serializes as its `AccountStat`.
-pub fn account_connections(
+pub(crate) fn account_connections(
     server: &ServerInfo,
     account: &impl Serialize,
     now: SystemTime,

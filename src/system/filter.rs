@@ -6,7 +6,7 @@ use crate::protocol::nats::handshake::Info;
 
 /// Fields that every request may have beside its own. Source: nats-server `EventFilterOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServerFilter {
+pub(crate) struct ServerFilter {
     name: Option<String>,
     cluster: Option<String>,
     host: Option<String>,
@@ -18,7 +18,7 @@ pub struct ServerFilter {
 impl ServerFilter {
     /// # Errors
     /// Go's text for a value of the wrong type.
-    pub fn read(fields: &JsonFields, part: &str) -> Result<Self, String> {
+    pub(crate) fn read(fields: &JsonFields, part: &str) -> Result<Self, String> {
         let given =
             |name| Ok::<_, String>(fields.text(part, name)?.filter(|text| !text.is_empty()));
         Ok(Self {
@@ -32,7 +32,7 @@ impl ServerFilter {
     }
 
     /// True if this server is meant.
-    pub fn admits(&self, info: &Info, options: &Options) -> bool {
+    pub(crate) fn admits(&self, info: &Info, options: &Options) -> bool {
         let names = |wanted: &Option<String>, own: &str| match wanted {
             None => true,
             Some(wanted) if self.exact_match => wanted == own,

@@ -5,9 +5,9 @@
 //! `server::system_service`. Names and types of all JSON fields are nats-server's (server/events.go), because
 //! tools decode them strictly.
 
-pub mod answer;
-pub mod events;
-pub mod filter;
-pub mod request;
-pub mod schedule;
-pub mod server_info;
+pub(crate) mod answer;
+pub(crate) mod events;
+pub(crate) mod filter;
+pub(crate) mod request;
+pub(crate) mod schedule;
+pub(crate) mod server_info;

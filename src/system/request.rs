@@ -5,7 +5,7 @@
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Service {
+pub(crate) enum Service {
     Statsz,
     Idz,
     Varz,
@@ -106,7 +106,7 @@ pub fn system_account_filters(server_id: &str) -> Vec<String> {
 
 /// A subject, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub service: Service,
     /// The account asked about, for the services of one account.
     pub account: String,
@@ -114,7 +114,11 @@ pub struct Asked {
 
 /// What a subject asks that came in over one of the filters above. `other_account` is the account it was
 /// published in unless that is the system account: there it is about that account alone.
-pub fn understand(subject: &str, server_id: &str, other_account: Option<&str>) -> Option<Asked> {
+pub(crate) fn understand(
+    subject: &str,
+    server_id: &str,
+    other_account: Option<&str>,
+) -> Option<Asked> {
     let of = |service, account: &str| Some(Asked { service, account: account.to_owned() });
     if let Some(account) = other_account {
         return match subject {
@@ -150,7 +154,7 @@ pub fn understand(subject: &str, server_id: &str, other_account: Option<&str>) -
 impl Service {
     /// The Go struct that a request is decoded into, and the part of it that has the service's own fields:
     /// refusals name them.
-    pub fn options_type(self) -> (&'static str, &'static str) {
+    pub(crate) fn options_type(self) -> (&'static str, &'static str) {
         match self {
             Self::Statsz => ("StatszEventOptions", ""),
             Self::Varz => ("VarzEventOptions", "VarzOptions"),
@@ -181,7 +185,7 @@ impl Service {
     }
 
     /// Where the fields of the server filter are in that struct.
-    pub fn filter_part(self) -> &'static str {
+    pub(crate) fn filter_part(self) -> &'static str {
         match self {
             Self::Kick | Self::LameDuck | Self::Reload => "",
             _ => "EventFilterOptions",

@@ -13,7 +13,7 @@ const ACCOUNT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The times at which the server tells how it is.
 #[derive(Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     stats_interval: Duration,
     stats_due: Instant,
     /// Accounts with connections, by name.
@@ -21,7 +21,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             stats_interval: STATS_FIRST,
             stats_due: now + STATS_FIRST,
@@ -30,12 +30,12 @@ impl Schedule {
     }
 
     /// When something is due next.
-    pub fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Instant {
         self.accounts_due.values().copied().fold(self.stats_due, Instant::min)
     }
 
     /// True if the statistics are due; then their next time is set.
-    pub fn take_stats(&mut self, now: Instant) -> bool {
+    pub(crate) fn take_stats(&mut self, now: Instant) -> bool {
         if now < self.stats_due {
             return false;
         }
@@ -45,7 +45,7 @@ impl Schedule {
     }
 
     /// An account's connections were told, or changed.
-    pub fn note_account(&mut self, name: &str, connections: usize, now: Instant) {
+    pub(crate) fn note_account(&mut self, name: &str, connections: usize, now: Instant) {
         if connections == 0 {
             self.accounts_due.remove(name);
         } else if let Some(due) = self.accounts_due.get_mut(name) {
@@ -56,7 +56,7 @@ impl Schedule {
     }
 
     /// The accounts that are due; `note_account` sets their next time.
-    pub fn accounts_due(&self, now: Instant) -> Vec<String> {
+    pub(crate) fn accounts_due(&self, now: Instant) -> Vec<String> {
         let due = self.accounts_due.iter().filter(|(_, due)| **due <= now);
         due.map(|(name, _)| name.clone()).collect()
     }

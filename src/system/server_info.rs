@@ -11,7 +11,7 @@ use crate::protocol::nats::handshake::Info;
 
 /// Fields and order as nats-server's `ServerInfo`.
 #[derive(Clone, Debug, Serialize)]
-pub struct ServerInfo {
+pub(crate) struct ServerInfo {
     name: String,
     host: String,
     id: String,
@@ -29,7 +29,7 @@ pub struct ServerInfo {
 
 impl ServerInfo {
     /// `sequence` goes up by one with each message that carries this.
-    pub fn new(info: &Info, options: &Options, sequence: u64, now: SystemTime) -> Self {
+    pub(crate) fn new(info: &Info, options: &Options, sequence: u64, now: SystemTime) -> Self {
         Self {
             name: info.server_name.clone(),
             host: info.host.clone(),

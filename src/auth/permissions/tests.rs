@@ -291,10 +291,10 @@ fn bad_entries_are_refused_in_nats_servers_words() {
 /// subject of a small universe. The universe has a token that no pattern uses and one more level than any
 /// pattern, so that two patterns differ there if they differ at all.
 mod naive {
-    pub const UNIVERSE_TOKENS: [&str; 3] = ["a", "b", "z"];
-    pub const UNIVERSE_DEPTH: usize = 4;
+    pub(super) const UNIVERSE_TOKENS: [&str; 3] = ["a", "b", "z"];
+    pub(super) const UNIVERSE_DEPTH: usize = 4;
 
-    pub fn matches(pattern: &[&str], tokens: &[&str]) -> bool {
+    pub(super) fn matches(pattern: &[&str], tokens: &[&str]) -> bool {
         match (pattern, tokens) {
             ([], []) => true,
             ([">"], [_, ..]) => true,
@@ -305,7 +305,7 @@ mod naive {
         }
     }
 
-    pub fn universe() -> Vec<Vec<&'static str>> {
+    pub(super) fn universe() -> Vec<Vec<&'static str>> {
         let mut all = Vec::new();
         let mut level: Vec<Vec<&str>> = vec![Vec::new()];
         for _ in 0..UNIVERSE_DEPTH {
@@ -324,11 +324,11 @@ mod naive {
         all
     }
 
-    pub fn text_matches(pattern: &str, subject: &[&str]) -> bool {
+    pub(super) fn text_matches(pattern: &str, subject: &[&str]) -> bool {
         matches(&pattern.split('.').collect::<Vec<_>>(), subject)
     }
 
-    pub fn is_subset(filter: &str, wider: &str, universe: &[Vec<&str>]) -> bool {
+    pub(super) fn is_subset(filter: &str, wider: &str, universe: &[Vec<&str>]) -> bool {
         universe
             .iter()
             .filter(|subject| text_matches(filter, subject))
@@ -336,14 +336,14 @@ mod naive {
     }
 
     /// One entry of a list: subject pattern and queue pattern.
-    pub type Entry = (String, Option<String>);
+    pub(super) type Entry = (String, Option<String>);
 
-    pub fn queue_named(entry_queue: &str, queue: &str) -> bool {
+    pub(super) fn queue_named(entry_queue: &str, queue: &str) -> bool {
         entry_queue == queue || text_matches(entry_queue, &queue.split('.').collect::<Vec<_>>())
     }
 
     /// May this filter be subscribed to at all?
-    pub fn accepts(
+    pub(super) fn accepts(
         allow: &[Entry],
         deny: &[Entry],
         filter: &str,
@@ -371,7 +371,7 @@ mod naive {
     }
 
     /// May this message be given to a subscription in this queue?
-    pub fn denies(deny: &[Entry], subject: &[&str], queue: Option<&str>) -> bool {
+    pub(super) fn denies(deny: &[Entry], subject: &[&str], queue: Option<&str>) -> bool {
         deny.iter().any(|(pattern, entry_queue)| {
             text_matches(pattern, subject)
                 && match (entry_queue, queue) {

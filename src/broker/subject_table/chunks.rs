@@ -4,17 +4,17 @@
 /// stays in the processor's cache.
 const CHUNK_ITEM_COUNT: usize = 2_048;
 
-pub struct Chunks<T> {
+pub(super) struct Chunks<T> {
     /// All full but the last, none empty. Only the first grows by doubling, so that a short list is small.
     chunks: Vec<Vec<T>>,
 }
 
 impl<T> Chunks<T> {
-    pub fn new() -> Chunks<T> {
+    pub(super) fn new() -> Chunks<T> {
         Chunks { chunks: Vec::new() }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self.chunks.last() {
             None => 0,
             Some(last) => (self.chunks.len() - 1) * CHUNK_ITEM_COUNT + last.len(),
@@ -22,19 +22,19 @@ impl<T> Chunks<T> {
     }
 
     #[inline]
-    pub fn get(&self, index: usize) -> &T {
+    pub(super) fn get(&self, index: usize) -> &T {
         &self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]
     }
 
-    pub fn get_mut(&mut self, index: usize) -> &mut T {
+    pub(super) fn get_mut(&mut self, index: usize) -> &mut T {
         &mut self.chunks[index / CHUNK_ITEM_COUNT][index % CHUNK_ITEM_COUNT]
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().flatten()
     }
 
-    pub fn push(&mut self, item: T) {
+    pub(super) fn push(&mut self, item: T) {
         match self.chunks.last_mut() {
             Some(last) if last.len() < CHUNK_ITEM_COUNT => last.push(item),
             None => self.chunks.push(vec![item]),
@@ -46,7 +46,7 @@ impl<T> Chunks<T> {
         }
     }
 
-    pub fn pop(&mut self) -> Option<T> {
+    pub(super) fn pop(&mut self) -> Option<T> {
         let last = self.chunks.last_mut()?;
         let item = last.pop();
         if last.is_empty() {

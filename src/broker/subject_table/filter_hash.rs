@@ -14,19 +14,19 @@ use super::shapes::Shape;
 const STAR: u64 = 0xa076_1d64_78bd_642f;
 const TAIL: u64 = 0xe703_7ed1_a0b4_28db;
 
-pub struct FilterHasher {
+pub(super) struct FilterHasher {
     state: SeedableRandomState,
     /// All ones but in tests that want collisions.
     pub hash_mask: u32,
 }
 
 impl FilterHasher {
-    pub fn new(state: SeedableRandomState) -> FilterHasher {
+    pub(super) fn new(state: SeedableRandomState) -> FilterHasher {
         FilterHasher { state, hash_mask: !0 }
     }
 
     /// The hash and the shape of a filter.
-    pub fn filter(&self, filter: &[u8]) -> (u32, Shape) {
+    pub(super) fn filter(&self, filter: &[u8]) -> (u32, Shape) {
         let mut sum = 0_u64;
         let mut shape = Shape::default();
         let mut rest = Some(filter);
@@ -54,7 +54,7 @@ impl FilterHasher {
     /// Fills in the sums over the first 0, 1, 2... tokens of a published subject, all of them
     /// literal. False if one is empty.
     #[inline]
-    pub fn sums(&self, literal: &[u8], sums: &mut Vec<u64>) -> bool {
+    pub(super) fn sums(&self, literal: &[u8], sums: &mut Vec<u64>) -> bool {
         sums.clear();
         sums.push(0);
         let mut sum = 0_u64;
@@ -73,14 +73,14 @@ impl FilterHasher {
 
     /// The hash of the filter without wildcards that matches the subject with these sums.
     #[inline]
-    pub fn literal(&self, sums: &[u64]) -> u32 {
+    pub(super) fn literal(&self, sums: &[u64]) -> u32 {
         self.finish(sums[sums.len() - 1])
     }
 
     /// The hash of the filter of this shape that matches the subject with these sums.
     /// `wildcards_sum` is what the shape's wildcards add to any hash.
     #[inline]
-    pub fn shaped(&self, shape: &Shape, wildcards_sum: u64, sums: &[u64]) -> u32 {
+    pub(super) fn shaped(&self, shape: &Shape, wildcards_sum: u64, sums: &[u64]) -> u32 {
         let mut sum = sums[shape.token_count as usize].wrapping_add(wildcards_sum);
         for &star in shape.stars.iter() {
             let token = sums[star as usize + 1].wrapping_sub(sums[star as usize]);
@@ -103,7 +103,7 @@ impl FilterHasher {
 }
 
 /// The part that the wildcards of a shape add to the hash of each filter that has it.
-pub fn wildcards_sum(shape: &Shape) -> u64 {
+pub(super) fn wildcards_sum(shape: &Shape) -> u64 {
     let stars = shape.stars.iter().map(|&star| place(STAR, star as usize));
     let tail = shape.has_tail.then(|| place(TAIL, shape.token_count as usize));
     stars.chain(tail).fold(0, u64::wrapping_add)
@@ -119,7 +119,7 @@ fn place(hash: u64, position: usize) -> u64 {
 
 /// The first token and what follows its dot.
 #[inline]
-pub fn split_token(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split_token(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     // Tokens are short: a plain loop beats a call.
     match text.iter().position(|&byte| byte == b'.') {
         Some(dot) => (&text[..dot], Some(&text[dot + 1..])),

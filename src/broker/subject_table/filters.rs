@@ -31,7 +31,7 @@ const BUCKET_FILTERS_MEAN_MIN: usize = 3;
 const TAG_USED: u128 = 0x80808080_80808080_80808080_80808080;
 const ONE_EACH: u128 = 0x01010101_01010101_01010101_01010101;
 
-pub struct Filters<V> {
+pub(super) struct Filters<V> {
     /// Never empty.
     buckets: Chunks<Bucket<V>>,
     filter_count: usize,
@@ -85,14 +85,14 @@ fn first_place(equal: u128) -> usize {
 }
 
 impl<V> Filters<V> {
-    pub fn new() -> Filters<V> {
+    pub(super) fn new() -> Filters<V> {
         let mut buckets = Chunks::new();
         buckets.push(Bucket::new());
         Filters { buckets, filter_count: 0 }
     }
 
     /// Adds a value; tells also whether the filter is new. `hash_of` gives any filter's hash.
-    pub fn insert(
+    pub(super) fn insert(
         &mut self,
         hash: u32,
         filter: &[u8],
@@ -113,7 +113,7 @@ impl<V> Filters<V> {
     }
 
     /// Takes a value out; tells also whether the filter went with it. `hash_of` gives any filter's hash.
-    pub fn remove(
+    pub(super) fn remove(
         &mut self,
         hash: u32,
         filter: &[u8],
@@ -136,25 +136,25 @@ impl<V> Filters<V> {
 
     /// The values of the filter with this hash for whose text `is_it` holds.
     #[inline]
-    pub fn list(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> Option<&SlotList<V>> {
+    pub(super) fn list(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> Option<&SlotList<V>> {
         let bucket = self.bucket(hash);
         bucket.find(hash, is_it).map(|place| &bucket.entries[place].list)
     }
 
     #[cfg(test)]
-    pub fn values(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> &[V] {
+    pub(super) fn values(&self, hash: u32, is_it: impl FnMut(&[u8]) -> bool) -> &[V] {
         self.list(hash, is_it).map_or(&[], SlotList::values)
     }
 
     /// Loads what a lookup reads first. The result means nothing; it is there to be waited for.
     #[inline]
-    pub fn touch_bucket(&self, hash: u32) -> u32 {
+    pub(super) fn touch_bucket(&self, hash: u32) -> u32 {
         u32::from(self.bucket(hash).tags[0])
     }
 
     /// Loads the filter that a lookup reads then, if there is one.
     #[inline]
-    pub fn touch_filter(&self, hash: u32) -> u32 {
+    pub(super) fn touch_filter(&self, hash: u32) -> u32 {
         let bucket = self.bucket(hash);
         let equal = equal_tags(&bucket.tags, tag_of(hash));
         // No branch: a wrong guess would wait for the tags before the next lookup's filter is loaded. The
@@ -167,13 +167,13 @@ impl<V> Filters<V> {
         })
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[V])> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[V])> {
         let entries = self.buckets.iter().flat_map(|bucket| &bucket.entries);
         entries.map(|entry| (entry.filter.as_slice(), entry.list.values()))
     }
 
     /// How many different filters there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.filter_count
     }
 
@@ -269,7 +269,7 @@ impl<V> Bucket<V> {
 
 #[cfg(test)]
 impl<V> Filters<V> {
-    pub fn check_invariants(&self, hash_of: impl Fn(&[u8]) -> u32) {
+    pub(super) fn check_invariants(&self, hash_of: impl Fn(&[u8]) -> u32) {
         let mut filter_count = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {
             for (place, Entry { filter, list }) in bucket.entries.iter().enumerate() {

@@ -20,7 +20,7 @@ use super::filter_hash::wildcards_sum;
 
 /// The shape of one filter.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Shape {
+pub(super) struct Shape {
     /// Where there is a `*`, ascending.
     pub stars: SmallVec<[u32; 4]>,
     /// Tokens, without the final `>`.
@@ -29,7 +29,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn has_wildcard(&self) -> bool {
+    pub(super) fn has_wildcard(&self) -> bool {
         self.has_tail || !self.stars.is_empty()
     }
 }
@@ -40,7 +40,7 @@ const UNUSED_KEPT_MAX: usize = 64;
 /// Shapes without filters that are dropped with each change: more than one can add.
 const DROPPED_PER_CHANGE: usize = 2;
 
-pub struct Shapes {
+pub(super) struct Shapes {
     /// By ascending token count, none twice, none without a shape.
     groups: Vec<Group>,
     hash_state: SeedableRandomState,
@@ -49,7 +49,7 @@ pub struct Shapes {
 }
 
 /// Keeps every shape in its place.
-pub struct Pin(Rc<Cell<usize>>);
+pub(super) struct Pin(Rc<Cell<usize>>);
 
 impl Drop for Pin {
     fn drop(&mut self) {
@@ -59,14 +59,14 @@ impl Drop for Pin {
 
 /// A shape's place among those that fit a subject.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct ShapePlace {
+pub(super) struct ShapePlace {
     token_count: u32,
     index: u32,
 }
 
 impl ShapePlace {
     /// The place behind this one.
-    pub fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         Self { index: self.index + 1, ..self }
     }
 }
@@ -88,7 +88,7 @@ struct ShapeSet {
     unused: BinaryHeap<u32>,
 }
 
-pub struct Counted {
+pub(super) struct Counted {
     pub shape: Shape,
     pub wildcards_sum: u64,
     /// 0 for a shape that is to be dropped.
@@ -98,18 +98,18 @@ pub struct Counted {
 }
 
 impl Shapes {
-    pub fn new(hash_state: SeedableRandomState) -> Shapes {
+    pub(super) fn new(hash_state: SeedableRandomState) -> Shapes {
         Shapes { groups: Vec::new(), hash_state, pins: Rc::default() }
     }
 
     /// For a match that stops and goes on later.
-    pub fn pin(&self) -> Pin {
+    pub(super) fn pin(&self) -> Pin {
         self.pins.set(self.pins.get() + 1);
         Pin(self.pins.clone())
     }
 
     /// Counts a filter of this shape in.
-    pub fn insert(&mut self, shape: &Shape) {
+    pub(super) fn insert(&mut self, shape: &Shape) {
         let group = match self.group_of(shape) {
             Ok(index) => index,
             Err(index) => {
@@ -138,7 +138,7 @@ impl Shapes {
     }
 
     /// Counts a filter of this shape out.
-    pub fn remove(&mut self, shape: &Shape) {
+    pub(super) fn remove(&mut self, shape: &Shape) {
         let group = self.group_of(shape).expect("the shape was inserted");
         let hash = |shape: &Shape| self.hash_state.hash_one(shape);
         let by_tail = &mut self.groups[group].by_tail;
@@ -165,7 +165,7 @@ impl Shapes {
 
     /// All shapes whose filters can match a subject of that many tokens, from a place on.
     #[inline]
-    pub fn fitting(
+    pub(super) fn fitting(
         &self,
         token_count: u32,
         from: ShapePlace,
@@ -184,12 +184,12 @@ impl Shapes {
     }
 
     #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
     #[cfg(test)]
-    pub fn check_invariants(&self, expected: &std::collections::HashMap<Shape, usize>) {
+    pub(super) fn check_invariants(&self, expected: &std::collections::HashMap<Shape, usize>) {
         let sets = self.groups.iter().flat_map(|group| &group.by_tail);
         let used = |set: &ShapeSet| {
             let unused = set.shapes.iter().filter(|counted| counted.filter_count == 0);

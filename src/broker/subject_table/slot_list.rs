@@ -10,12 +10,12 @@ use super::Slot;
 /// hold entries for all slots below the one in use.
 const SLOT_IN_PLACE_MAX: u32 = 4;
 
-pub enum SlotList<V> {
+pub(super) enum SlotList<V> {
     One { slot: Slot, value: V },
     Many(Box<Many<V>>),
 }
 
-pub struct Many<V> {
+pub(super) struct Many<V> {
     values: Vec<V>,
     /// As long as the most values at a time since the last trim; `values.len()` pairs are in use.
     pairs: Vec<Pair>,
@@ -33,11 +33,11 @@ struct Pair {
 }
 
 impl<V> SlotList<V> {
-    pub fn new(value: V) -> (SlotList<V>, Slot) {
+    pub(super) fn new(value: V) -> (SlotList<V>, Slot) {
         (SlotList::One { slot: Slot(0), value }, Slot(0))
     }
 
-    pub fn insert(&mut self, value: V) -> Slot {
+    pub(super) fn insert(&mut self, value: V) -> Slot {
         match self {
             SlotList::One { slot, .. } => {
                 let slot = *slot;
@@ -54,14 +54,14 @@ impl<V> SlotList<V> {
     }
 
     /// True if the list holds the value of this slot and no other.
-    pub fn is_only(&self, slot: Slot) -> bool {
+    pub(super) fn is_only(&self, slot: Slot) -> bool {
         match self {
             SlotList::One { slot: only, .. } => *only == slot,
             SlotList::Many(many) => many.values.len() == 1 && many.position(slot).is_some(),
         }
     }
 
-    pub fn into_only(self) -> V {
+    pub(super) fn into_only(self) -> V {
         match self {
             SlotList::One { value, .. } => value,
             SlotList::Many(mut many) => {
@@ -72,7 +72,7 @@ impl<V> SlotList<V> {
     }
 
     /// Takes a value out, unless it is the only one: a list is never empty.
-    pub fn remove(&mut self, slot: Slot) -> Option<V> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<V> {
         let SlotList::Many(many) = self else { return None };
         if many.values.len() < 2 {
             return None;
@@ -89,14 +89,14 @@ impl<V> SlotList<V> {
 
     /// Reads where the list begins. The result means nothing; it is there to be waited for.
     #[inline]
-    pub fn touch(&self) -> u32 {
+    pub(super) fn touch(&self) -> u32 {
         u32::from(matches!(self, SlotList::One { .. }))
     }
 
     /// Visits the values from a slot on, as far as `budget` goes: a unit each. Gives the slot to go
     /// on from; None at the end. A value that stays in between is visited once, whatever comes and
     /// goes.
-    pub fn visit_some(
+    pub(super) fn visit_some(
         &self,
         from: u32,
         budget: &mut usize,
@@ -125,7 +125,7 @@ impl<V> SlotList<V> {
     }
 
     #[inline]
-    pub fn values(&self) -> &[V] {
+    pub(super) fn values(&self) -> &[V] {
         match self {
             SlotList::One { value, .. } => std::slice::from_ref(value),
             SlotList::Many(many) => &many.values,

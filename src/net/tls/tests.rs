@@ -26,19 +26,19 @@ use crate::net::test_certificates::{Authority, Pair, Wanted};
 pub(in crate::net) struct TestFiles(PathBuf);
 
 impl TestFiles {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("midge-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    pub fn pair(&self, name: &str, pair: &Pair) -> CertificateOptions {
+    pub(crate) fn pair(&self, name: &str, pair: &Pair) -> CertificateOptions {
         CertificateOptions {
             certificate_file: self.write(&format!("{name}.pem"), &pair.certificate_pem),
             key_file: self.write(&format!("{name}.key"), &pair.key_pem),

@@ -31,7 +31,7 @@ const STATE_END_CR: u8 = 41;
 const STATE_END_LF: u8 = 42;
 
 /// The line about an unknown operation. `start` is where its command begins in `input`.
-pub fn unknown_operation(input: &[u8], start: usize) -> String {
+pub(crate) fn unknown_operation(input: &[u8], start: usize) -> String {
     let (state, offset) = state_and_offset(&input[start..]);
     let at = (start + offset).min(input.len());
     let end = match at + SNIPPET_BYTES_MAX {
@@ -74,7 +74,7 @@ fn payload_end(command: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// Arguments of a verb that cannot be understood, between quotes.
-pub fn arguments(arguments: &[u8]) -> String {
+pub(crate) fn arguments(arguments: &[u8]) -> String {
     let end = arguments.iter().position(|byte| *byte == b'{').unwrap_or(arguments.len());
     quoted(&arguments[..end.min(ARGUMENTS_BYTES_MAX)])
 }

@@ -36,7 +36,7 @@ const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a reload changes of the answers.
 #[derive(Clone)]
-pub struct Live {
+pub(crate) struct Live {
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
@@ -50,11 +50,11 @@ pub struct Live {
 }
 
 /// Requests answered so far over HTTP, by path.
-pub type RequestCounts = Arc<Mutex<BTreeMap<String, u64>>>;
+pub(crate) type RequestCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// What is true of one run.
 #[derive(Clone)]
-pub struct Fixed {
+pub(crate) struct Fixed {
     pub shards: Vec<ShardHandle>,
     pub counters: ServerCounters,
     pub started: (Instant, SystemTime),
@@ -67,7 +67,7 @@ pub struct Fixed {
 }
 
 /// See the module's words. Each thread that answers has its own.
-pub struct Answers {
+pub(crate) struct Answers {
     fixed: Fixed,
     live: Arc<Mutex<Live>>,
     gatherer: Gatherer,
@@ -77,18 +77,18 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
+    pub(crate) fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
         let gatherer = Gatherer::new(fixed.shards.clone(), fixed.stopping.clone());
         let usage = ProcessUsage::new(gatherer.shard_count());
         Self { fixed, live, gatherer, usage, account_totals: None }
     }
 
     /// Called about once a second.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.usage.sample(now);
     }
 
-    pub fn answer(&mut self, request: &Request) -> Response {
+    pub(crate) fn answer(&mut self, request: &Request) -> Response {
         let ask = match plan(&self.fixed.base_path, request) {
             Ok(ask) => ask,
             Err(response) => return response,
@@ -100,7 +100,7 @@ impl Answers {
     }
 
     /// Answers what was understood, whoever asked.
-    pub fn respond(&mut self, ask: Ask) -> Response {
+    pub(crate) fn respond(&mut self, ask: Ask) -> Response {
         match ask {
             Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
             Ask::Dashboard => dashboard::dashboard(),
@@ -140,7 +140,7 @@ impl Answers {
         }
     }
 
-    pub fn facts(&mut self) -> ServerFacts {
+    pub(crate) fn facts(&mut self) -> ServerFacts {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ServerFacts {
             info: live.info,
@@ -402,7 +402,7 @@ impl Answers {
     ///
     /// # Errors
     /// There is no such account.
-    pub fn account_info(&mut self, name: &str) -> Result<Outcome, String> {
+    pub(crate) fn account_info(&mut self, name: &str) -> Result<Outcome, String> {
         let facts = self.facts();
         let account = facts.auth.authenticator.accounts().get(name);
         let account = account.ok_or_else(|| accounts::unknown_account(name))?;
@@ -463,7 +463,11 @@ impl Answers {
     }
 
     /// Of all accounts, or of those named, and the shards that were late.
-    pub fn accstatz(&mut self, unused: bool, wanted: &[String]) -> (AccountStatz, Vec<usize>) {
+    pub(crate) fn accstatz(
+        &mut self,
+        unused: bool,
+        wanted: &[String],
+    ) -> (AccountStatz, Vec<usize>) {
         let facts = self.facts();
         let shards = self.summaries(false);
         let totals = self.walk_accounts();
@@ -477,7 +481,7 @@ impl Answers {
     }
 
     /// The statistics of the whole server.
-    pub fn stats(&mut self) -> StatsFacts {
+    pub(crate) fn stats(&mut self) -> StatsFacts {
         let shards = self.summaries(false);
         let facts = self.facts();
         let sum = |of: fn(&ShardSummary) -> u64| {
@@ -512,7 +516,12 @@ impl Answers {
 
     /// How many client subscriptions of an account overlap a filter; only those of a queue group if one is
     /// named.
-    pub fn subscriber_count(&mut self, account: &str, filter: &str, queue: Option<&str>) -> usize {
+    pub(crate) fn subscriber_count(
+        &mut self,
+        account: &str,
+        filter: &str,
+        queue: Option<&str>,
+    ) -> usize {
         let (found, ..) = self.subscriptions(SubscriptionFilter {
             account: Some(account.to_owned()),
             within: Some(filter.to_owned()),
@@ -525,7 +534,7 @@ impl Answers {
     }
 
     /// One answer of each shard that is not late.
-    pub fn ask_shards<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Vec<T> {
+    pub(crate) fn ask_shards<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Vec<T> {
         self.gatherer.all(question).answers.into_iter().map(|(_, answer)| answer).collect()
     }
 }

@@ -22,21 +22,22 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 
 /// How much one answer may gather. Parts that were asked for already may pass it.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub(crate) struct Room {
     pub items: usize,
     pub bytes: usize,
 }
 
 impl Room {
     /// For lists that are as long as the configuration makes them.
-    pub const UNBOUNDED: Self = Self { items: usize::MAX, bytes: usize::MAX };
+    pub(crate) const UNBOUNDED: Self = Self { items: usize::MAX, bytes: usize::MAX };
 
     /// For lists whose entries are peers' choice.
-    pub const LIST: Self = Self { items: MONITOR_ENTRIES_MAX, bytes: MONITOR_ANSWER_BYTES_MAX };
+    pub(crate) const LIST: Self =
+        Self { items: MONITOR_ENTRIES_MAX, bytes: MONITOR_ANSWER_BYTES_MAX };
 }
 
 /// Asks all shards of the server, for one thread.
-pub struct Gatherer {
+pub(crate) struct Gatherer {
     shards: Vec<Asked>,
     part_deadline: Duration,
     stopping: Arc<AtomicBool>,
@@ -71,7 +72,7 @@ struct Part<T, P> {
 
 impl Gatherer {
     /// Once `stopping` is set no shard is waited for.
-    pub fn new(handles: Vec<ShardHandle>, stopping: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(handles: Vec<ShardHandle>, stopping: Arc<AtomicBool>) -> Self {
         let shards = handles.into_iter().map(|handle| Asked { handle, back: None }).collect();
         Self { shards, part_deadline: PART_DEADLINE, stopping }
     }
@@ -80,12 +81,12 @@ impl Gatherer {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    pub fn shard_count(&self) -> usize {
+    pub(crate) fn shard_count(&self) -> usize {
         self.shards.len()
     }
 
     /// One answer of each shard.
-    pub fn all<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Gathered<T> {
+    pub(crate) fn all<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Gathered<T> {
         let mut late_shards = Vec::new();
         let mut waiting = Vec::new();
         for (shard, asked) in self.shards.iter_mut().enumerate() {
@@ -123,7 +124,7 @@ impl Gatherer {
 
     /// A list from each of some shards, part by part: `question` gets the shard and the place to go on from.
     /// Stops asking once there is no more room, where `weigh` says how many bytes an item takes.
-    pub fn pages<T, P>(
+    pub(crate) fn pages<T, P>(
         &mut self,
         starts: Vec<(usize, P)>,
         room: Room,

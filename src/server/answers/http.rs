@@ -41,7 +41,7 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A bound port that is not served yet.
-pub struct MonitorPort {
+pub(crate) struct MonitorPort {
     listener: TcpListener,
     pub address: SocketAddr,
     /// `http` or `https`.
@@ -53,7 +53,7 @@ impl MonitorPort {
     ///
     /// # Errors
     /// The port cannot be had, or is one this server cannot serve.
-    pub fn bind(options: &Options) -> Result<Option<Self>, String> {
+    pub(crate) fn bind(options: &Options) -> Result<Option<Self>, String> {
         let monitor = &options.monitor;
         // Configuration refuses both at once.
         let Some(port) = monitor.https_port.or(monitor.port) else { return Ok(None) };
@@ -79,7 +79,7 @@ impl MonitorPort {
     ///
     /// # Errors
     /// No thread or no wake-up pipe can be made.
-    pub fn serve(self, fixed: Fixed, live: Arc<Mutex<Live>>) -> io::Result<Monitor> {
+    pub(crate) fn serve(self, fixed: Fixed, live: Arc<Mutex<Live>>) -> io::Result<Monitor> {
         let (stop, stopped) = UnixStream::pair()?;
         let stopping = fixed.stopping.clone();
         let mut answers = Answers::new(fixed, live.clone());
@@ -93,7 +93,7 @@ impl MonitorPort {
 }
 
 /// A monitoring port that is served. Dropping it ends its thread.
-pub struct Monitor {
+pub(crate) struct Monitor {
     stop: Option<UnixStream>,
     /// Ends an answer that is being gathered.
     stopping: Arc<AtomicBool>,

@@ -1,8 +1,8 @@
 //! Answers about the server: the monitoring port and the requests under `$SYS`.
 
-pub mod endpoints;
-pub mod gather;
-pub mod http;
+pub(crate) mod endpoints;
+pub(crate) mod gather;
+pub(crate) mod http;
 mod stream;
-pub mod system_queue;
-pub mod system_service;
+pub(crate) mod system_queue;
+pub(crate) mod system_service;

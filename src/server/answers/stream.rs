@@ -17,7 +17,7 @@ const PLAIN_REFUSAL: &[u8] =
 
 /// A nonblocking socket. Memory of TLS is bounded by rustls: one handshake message, one record each way that
 /// was not read, and what it holds of an answer (64 KiB).
-pub struct MonitorStream {
+pub(super) struct MonitorStream {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
     /// The first bytes were looked at.
@@ -27,7 +27,7 @@ pub struct MonitorStream {
 impl MonitorStream {
     /// # Errors
     /// rustls has no room, or the configuration does not serve.
-    pub fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
+    pub(super) fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let tls = tls.map(|config| ServerConnection::new(config).map(Box::new));
         let tls = tls.transpose().map_err(io::Error::other)?;
         Ok(Self { socket, begun: tls.is_none(), tls })
@@ -38,7 +38,7 @@ impl MonitorStream {
     /// # Errors
     /// `WouldBlock` when nothing is there, or nothing of a request after some records: the socket is readable then.
     /// Anything else ends the connection.
-    pub fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
         if !self.begun {
             self.check_beginning()?;
         }
@@ -92,7 +92,7 @@ impl MonitorStream {
     ///
     /// # Errors
     /// As for `read`.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
         if !flush(&mut self.socket, tls)? {
             return Err(ErrorKind::WouldBlock.into());
@@ -106,7 +106,7 @@ impl MonitorStream {
     ///
     /// # Errors
     /// The connection is gone.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => flush(&mut self.socket, tls),
             None => Ok(true),
@@ -114,13 +114,13 @@ impl MonitorStream {
     }
 
     /// Something waits for the socket to take it.
-    pub fn wants_write(&self) -> bool {
+    pub(super) fn wants_write(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Says that no more will come. What the peer sent and nobody read would turn the close into a reset that
     /// takes the last answer with it: a little of it is read away.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             // Courtesy: the answer is whole without it.

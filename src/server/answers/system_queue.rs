@@ -13,7 +13,7 @@ use crate::shard::system_door::{Bytes, Listener, SystemEar, SystemNote};
 
 /// What there is to do.
 #[derive(Debug)]
-pub enum Work {
+pub(crate) enum Work {
     Request(Box<SystemRequest>),
     /// Accounts whose number of connections changed.
     AccountsChanged(Vec<Arc<str>>),
@@ -23,7 +23,7 @@ pub enum Work {
 }
 
 /// Read by the listening thread.
-pub struct SystemQueue {
+pub(crate) struct SystemQueue {
     ears: Vec<SystemEar>,
     bytes: Bytes,
     stopper: Stopper,
@@ -36,22 +36,22 @@ pub struct SystemQueue {
 
 /// Ends the thread that reads the queue.
 #[derive(Clone, Default)]
-pub struct Stopper {
+pub(crate) struct Stopper {
     /// Relaxed: nothing is published by it, and the wake that follows makes the reader look.
     stopping: Arc<AtomicBool>,
     listener: Listener,
 }
 
 impl Stopper {
-    pub fn new(listener: Listener) -> Self {
+    pub(crate) fn new(listener: Listener) -> Self {
         Self { stopping: Arc::default(), listener }
     }
 
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         if let Some(thread) = self.listener.get() {
             thread.unpark();
@@ -59,24 +59,24 @@ impl Stopper {
     }
 
     /// Called by the thread that reads the queue, before it first waits.
-    pub fn listen(&self) {
+    pub(crate) fn listen(&self) {
         // One thread reads one queue: nobody else has set it.
         let _ = self.listener.set(std::thread::current());
     }
 }
 
 impl SystemQueue {
-    pub fn new(ears: Vec<SystemEar>, bytes: Bytes, stopper: Stopper) -> Self {
+    pub(crate) fn new(ears: Vec<SystemEar>, bytes: Bytes, stopper: Stopper) -> Self {
         let (requests, changed) = Default::default();
         Self { ears, bytes, stopper, requests, changed, next_ear: 0 }
     }
 
-    pub fn stopper(&self) -> Stopper {
+    pub(crate) fn stopper(&self) -> Stopper {
         self.stopper.clone()
     }
 
     /// Waits for work until a moment.
-    pub fn next(&mut self, until: Instant) -> Work {
+    pub(crate) fn next(&mut self, until: Instant) -> Work {
         loop {
             if self.stopper.is_stopping() {
                 return Work::Stop;

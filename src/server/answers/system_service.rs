@@ -38,7 +38,7 @@ const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A service that runs. Dropping it ends its thread.
-pub struct SystemService {
+pub(crate) struct SystemService {
     stopper: Stopper,
     /// Ends an answer that is being gathered.
     stopping: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ pub struct SystemService {
 impl SystemService {
     /// # Errors
     /// No thread can be made.
-    pub fn start(
+    pub(crate) fn start(
         queue: SystemQueue,
         fixed: Fixed,
         live: Arc<Mutex<Live>>,

@@ -105,7 +105,7 @@ impl Program {
 }
 
 /// Reads the command line, and the configuration file it names.
-pub fn parse(argv0: &OsStr, args: impl Iterator<Item = OsString>) -> Invocation {
+pub(crate) fn parse(argv0: &OsStr, args: impl Iterator<Item = OsString>) -> Invocation {
     parse_in(argv0, args, &SystemSurroundings::AT_START)
 }
 
@@ -158,7 +158,7 @@ pub fn parse_in(
 ///
 /// # Errors
 /// Everything that is wrong, in nats-server's words.
-pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, String> {
+pub(crate) fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, String> {
     let (mut options, mut warnings) = match flags.config_file() {
         None => (Options::default(), Vec::new()),
         Some(path) => {
@@ -177,7 +177,7 @@ pub fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Start, Str
 ///
 /// # Errors
 /// The text names what cannot be used, with its place in the file.
-pub fn check_usable(options: &Options) -> Result<(), String> {
+pub(crate) fn check_usable(options: &Options) -> Result<(), String> {
     AuthState::build(options, None).map_err(|error| error.to_string())?;
     build_tls(options).map(drop)
 }
@@ -186,7 +186,7 @@ pub fn check_usable(options: &Options) -> Result<(), String> {
 ///
 /// # Errors
 /// A file cannot be read, or its content cannot be used.
-pub fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+pub(crate) fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let Some(tls) = &options.tls else { return Ok(None) };
     match TlsServer::build(tls, options.allow_non_tls) {
         Ok(server) => Ok(Some(Arc::new(server))),

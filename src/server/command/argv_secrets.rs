@@ -22,7 +22,7 @@ const SECRET_FLAGS: [&[u8]; 3] = [b"user", b"pass", b"auth"];
 const DESCRIPTOR_VARIABLE: &str = "MIDGE_SECRETS_FD";
 
 /// Arguments as they were given, wherever they had to be fetched from.
-pub struct Arguments {
+pub(crate) struct Arguments {
     pub arguments: Vec<OsString>,
     /// The secrets stay visible, and why.
     pub warning: Option<String>,
@@ -30,7 +30,7 @@ pub struct Arguments {
 
 /// Takes the whole command line, the program's name first. Where it shows secrets this does not return:
 /// the process begins anew with them hidden.
-pub fn hide(arguments: impl Iterator<Item = OsString>) -> Arguments {
+pub(crate) fn hide(arguments: impl Iterator<Item = OsString>) -> Arguments {
     let arguments: Vec<OsString> = arguments.collect();
     let (redacted, secrets) = redact(&arguments);
     if secrets.is_empty() {

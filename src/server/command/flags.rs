@@ -11,7 +11,7 @@ use crate::config::options::Options;
 use crate::config::reader::check_range;
 
 /// Flags that are no option of the configuration file: names, argument, help.
-pub const SPECIALS: &[(&[&str], &str, &str)] = &[
+pub(crate) const SPECIALS: &[(&[&str], &str, &str)] = &[
     (&["c", "config"], "<file>", "Read this configuration file; flags win over it."),
     (&["t"], "", "Test the configuration file and exit."),
     (

@@ -11,7 +11,7 @@ use crate::server::command::flags::SPECIALS;
 const COLUMN_WIDTH: usize = 38;
 
 /// The text of `--help`.
-pub fn usage(program: &str) -> String {
+pub(crate) fn usage(program: &str) -> String {
     let about = if program == "nats-server" { "" } else { "\nMidge, a NATS server for Linux.\n" };
     let mut text = format!("{about}\nUsage: {program} [options]\n");
     for section in SECTIONS {
@@ -59,7 +59,7 @@ fn push_line(text: &mut String, names: &[&str], argument: &str, help: &str) {
 }
 
 /// The text of `--help_tls`.
-pub fn tls_usage() -> String {
+pub(crate) fn tls_usage() -> String {
     let mut text = String::from(
         "TLS is configured in the `tls` block of the configuration file:\n\n\
          \x20   tls {\n\

@@ -1,8 +1,8 @@
 //! The command line: flags, help, signals sent to another process, checks of a store.
 
-pub mod args;
-pub mod argv_secrets;
-pub mod flags;
-pub mod help;
-pub mod signal_command;
-pub mod store_command;
+pub(crate) mod args;
+pub(crate) mod argv_secrets;
+pub(crate) mod flags;
+pub(crate) mod help;
+pub(crate) mod signal_command;
+pub(crate) mod store_command;

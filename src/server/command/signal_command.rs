@@ -20,7 +20,7 @@ const PROCESS_NAME_BYTES_MAX: usize = 15;
 ///
 /// # Errors
 /// nats-server's message; print it behind `<name>: ` and exit 1.
-pub fn run(parameters: &str, process_name: &str) -> Result<(), String> {
+pub(crate) fn run(parameters: &str, process_name: &str) -> Result<(), String> {
     run_in(Path::new("/proc"), parameters, process_name, send)
 }
 

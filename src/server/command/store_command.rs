@@ -9,7 +9,7 @@ use crate::storage::check::{accept, read_lanes};
 use crate::storage::folder::{FolderError, StoreFolder};
 
 /// The first argument of the command line that leads here.
-pub const COMMAND: &str = "store";
+pub(crate) const COMMAND: &str = "store";
 
 const USAGE: &str = "\
 Usage: midge store check FOLDER
@@ -25,7 +25,7 @@ The exit status is 0 if nothing is lost, or all that is lost is accepted.
 
 /// What the command says and ends with.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub exit_code: u8,
@@ -39,7 +39,7 @@ enum Action {
 }
 
 /// Runs the command with the arguments behind `store`.
-pub fn run(arguments: &[OsString]) -> Outcome {
+pub(crate) fn run(arguments: &[OsString]) -> Outcome {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
     let (action, folder) = match words[..] {
         [Some("check"), Some("--help" | "-h")]

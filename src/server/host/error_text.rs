@@ -3,7 +3,7 @@
 use std::io;
 
 /// What Go prints for the same errno: the system's text in lower case, without Rust's `(os error N)`.
-pub fn os_error_text(error: &io::Error) -> String {
+pub(crate) fn os_error_text(error: &io::Error) -> String {
     let mut text = error.to_string();
     if let Some(number) = error.raw_os_error() {
         let suffix = format!(" (os error {number})");
@@ -17,7 +17,7 @@ pub fn os_error_text(error: &io::Error) -> String {
 }
 
 /// The same for what a start needs and cannot have, and what to do about it.
-pub fn start_error_text(error: &io::Error) -> String {
+pub(crate) fn start_error_text(error: &io::Error) -> String {
     let text = os_error_text(error);
     match error.raw_os_error() {
         Some(number) if number == rustix::io::Errno::MFILE.raw_os_error() => {

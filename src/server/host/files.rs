@@ -20,7 +20,7 @@ const PORTS_FILE_MODE: u32 = 0o666;
 ///
 /// # Errors
 /// nats-server's fatal text; log it as FTL and exit 1.
-pub fn write_pid_file(path: &Path) -> Result<(), String> {
+pub(crate) fn write_pid_file(path: &Path) -> Result<(), String> {
     write_file(path, PID_FILE_MODE, std::process::id().to_string().as_bytes()).map_err(|error| {
         format!("Could not write pidfile: open {}: {}", path.display(), os_error_text(&error))
     })
@@ -28,7 +28,7 @@ pub fn write_pid_file(path: &Path) -> Result<(), String> {
 
 /// The URLs a server can be reached at; lists that are empty are left out of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Ports {
+pub(crate) struct Ports {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nats: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -43,7 +43,7 @@ pub struct Ports {
 
 /// `scheme://address` for a listener's address; a wildcard becomes every address of every interface, IPv4
 /// and IPv6, as in nats-server.
-pub fn listener_urls(scheme: &str, address: SocketAddr) -> Vec<String> {
+pub(crate) fn listener_urls(scheme: &str, address: SocketAddr) -> Vec<String> {
     if !address.ip().is_unspecified() {
         return vec![format!("{scheme}://{address}")];
     }
@@ -55,7 +55,7 @@ fn urls_of(scheme: &str, port: u16, addresses: Vec<IpAddr>) -> Vec<String> {
 }
 
 /// Addresses of all interfaces, by interface, IPv4 before IPv6. Empty where the kernel does not tell.
-pub fn interface_addresses() -> Vec<IpAddr> {
+pub(crate) fn interface_addresses() -> Vec<IpAddr> {
     let mut interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.sort_by_key(|interface| (interface.index, interface.ip().is_ipv6()));
     interfaces.into_iter().map(|interface| interface.ip()).collect()
@@ -63,7 +63,7 @@ pub fn interface_addresses() -> Vec<IpAddr> {
 
 /// The ports file of a running server; dropping it removes the file.
 #[derive(Debug)]
-pub struct PortsFile {
+pub(crate) struct PortsFile {
     path: PathBuf,
 }
 
@@ -73,7 +73,7 @@ impl PortsFile {
     ///
     /// # Errors
     /// nats-server's text. It is logged as ERR, and the server runs on.
-    pub fn write(directory: &Path, program: &str, ports: &Ports) -> Result<Self, String> {
+    pub(crate) fn write(directory: &Path, program: &str, ports: &Ports) -> Result<Self, String> {
         let path = directory.join(format!("{program}_{}.ports", std::process::id()));
         let text = serde_json::to_string(ports).expect("lists of strings always serialize");
         write_file(&path, PORTS_FILE_MODE, text.as_bytes()).map_err(|error| {
@@ -95,7 +95,7 @@ impl Drop for PortsFile {
 }
 
 /// The file name of `argv[0]`: what this process calls itself in messages and in the ports file.
-pub fn program_name() -> String {
+pub(crate) fn program_name() -> String {
     let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())

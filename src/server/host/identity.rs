@@ -4,16 +4,16 @@ use nkeys::KeyPair;
 
 /// The nats-server release whose behaviour Midge has: INFO, `-v` and monitoring report it, because clients
 /// switch features on by it.
-pub const NATS_VERSION: &str = "2.15.3";
+pub(crate) const NATS_VERSION: &str = "2.15.3";
 
 /// Midge's own version.
-pub const MIDGE_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const MIDGE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The protocol level in INFO.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// A public server nkey, new at each start: 56 characters, the first an N.
     pub id: String,
     /// The configured name, else the id.
@@ -21,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(configured_name: Option<&str>) -> Self {
+    pub(crate) fn new(configured_name: Option<&str>) -> Self {
         let id = KeyPair::new_server().public_key();
         let name = configured_name.unwrap_or(&id).to_owned();
         Self { id, name }
@@ -29,7 +29,7 @@ impl Identity {
 }
 
 /// What `-v` prints: under any name but `midge` the line that tools parse for nats-server's version.
-pub fn version_text(program: &str) -> String {
+pub(crate) fn version_text(program: &str) -> String {
     if program == "midge" {
         format!("midge: v{MIDGE_VERSION} (nats-server v{NATS_VERSION})")
     } else {

@@ -23,7 +23,7 @@ use crate::server::host::error_text::os_error_text;
 const LOG_FILE_MODE: u32 = 0o640;
 
 /// The process's log. Dropping it writes what is queued; `base::log::exit` does so too.
-pub struct ServerLog {
+pub(crate) struct ServerLog {
     logger: Logger,
     handover: Arc<Handover>,
 }
@@ -42,7 +42,7 @@ impl ServerLog {
     ///
     /// # Errors
     /// The text nats-server ends with when its log file cannot be opened. Print it to stderr and exit 1.
-    pub fn start(options: &LogOptions) -> Result<Self, String> {
+    pub(crate) fn start(options: &LogOptions) -> Result<Self, String> {
         let log = Self::start_uninstalled(options)?;
         assert!(log.logger.install(), "one logger per process");
         Ok(log)
@@ -60,7 +60,7 @@ impl ServerLog {
     ///
     /// # Errors
     /// The new file cannot be opened; nothing has changed then.
-    pub fn reconfigure(&self, options: &LogOptions) -> Result<(), String> {
+    pub(crate) fn reconfigure(&self, options: &LogOptions) -> Result<(), String> {
         self.hand_over(Target::open(options, Patience::None)?);
         self.logger.set_settings(settings(options));
         Ok(())
@@ -68,7 +68,7 @@ impl ServerLog {
 
     /// SIGUSR1: opens the file again under its name, after another program moved it away, and says so.
     /// Where it cannot be opened the old file stays in use.
-    pub fn reopen(&self, options: &LogOptions) {
+    pub(crate) fn reopen(&self, options: &LogOptions) {
         if options.file.is_none() {
             self.logger.write(Severity::Info, "File log re-open ignored, not a file logger");
             return;

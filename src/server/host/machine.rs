@@ -16,7 +16,7 @@ const FILES_RESERVED: u64 = 64;
 
 /// Cores that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum CoreError {
+pub(crate) enum CoreError {
     NotAvailable { core: usize, available: Vec<usize> },
     MoreShardsThanCores { shards: usize, cores: usize },
     NoShards,
@@ -62,7 +62,7 @@ fn core_list_text(cores: &[usize]) -> String {
 
 /// The cores this process may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AvailableCores {
+pub(crate) struct AvailableCores {
     /// The affinity mask, ascending.
     pub cores: Vec<usize>,
     /// How many of them its cgroups' CPU quotas pay for (rounded down, at least one); as many as there are
@@ -73,7 +73,7 @@ pub struct AvailableCores {
 impl AvailableCores {
     /// # Errors
     /// The kernel does not tell the mask.
-    pub fn read() -> Result<Self, CoreError> {
+    pub(crate) fn read() -> Result<Self, CoreError> {
         let unreadable = |error: io::Error| CoreError::MaskUnreadable(os_error_text(&error));
         let mask = sched_getaffinity(None).map_err(|errno| unreadable(errno.into()))?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| mask.is_set(core)).collect();
@@ -82,7 +82,7 @@ impl AvailableCores {
         Ok(Self { paid_count: parallelism.min(cores.len()), cores })
     }
 
-    pub fn is_limited_by_quota(&self) -> bool {
+    pub(crate) fn is_limited_by_quota(&self) -> bool {
         self.paid_count < self.cores.len()
     }
 
@@ -91,7 +91,7 @@ impl AvailableCores {
     ///
     /// # Errors
     /// A core of the list is not ours, or the list is shorter than the number of shards.
-    pub fn place(&self, options: &ShardOptions) -> Result<Vec<usize>, CoreError> {
+    pub(crate) fn place(&self, options: &ShardOptions) -> Result<Vec<usize>, CoreError> {
         if options.count == Some(0) {
             return Err(CoreError::NoShards);
         }
@@ -115,14 +115,14 @@ impl AvailableCores {
 
 /// How many files this process may have open; None = no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileLimit(pub Option<u64>);
+pub(crate) struct FileLimit(pub Option<u64>);
 
 impl FileLimit {
     /// Raises the soft limit to the hard one.
     ///
     /// # Errors
     /// The kernel refuses; the old limit is in force.
-    pub fn raise() -> io::Result<Self> {
+    pub(crate) fn raise() -> io::Result<Self> {
         let limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
@@ -132,7 +132,7 @@ impl FileLimit {
 
     /// The warning for a limit that refuses clients before `connections_max` does. Nobody asked for the default
     /// number: it is worth a word only where the limit is so low that an ordinary server may meet it.
-    pub fn shortage(self, connections_max: usize) -> Option<String> {
+    pub(crate) fn shortage(self, connections_max: usize) -> Option<String> {
         let limit = self.0?;
         let needed = (connections_max as u64).saturating_add(FILES_RESERVED);
         let may_matter = connections_max != CONNECTIONS_MAX || limit < OPEN_FILES_FEW;
@@ -147,7 +147,7 @@ impl FileLimit {
 
 /// Why io_uring cannot be used here, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum IoUringError {
+pub(crate) enum IoUringError {
     /// kernel.io_uring_disabled has this value.
     DisabledBySysctl(u8),
     /// A seccomp profile or another security module refuses the call.
@@ -212,7 +212,10 @@ impl std::error::Error for IoUringError {}
 ///
 /// # Errors
 /// A shard could not make its ring; the text says what to do.
-pub fn probe_io_uring(builder: &io_uring::Builder, entries: u32) -> Result<(), IoUringError> {
+pub(crate) fn probe_io_uring(
+    builder: &io_uring::Builder,
+    entries: u32,
+) -> Result<(), IoUringError> {
     let ring: io_uring::IoUring = builder.build(entries).map_err(|error| {
         explain(&error, read_io_uring_disabled(), getrlimit(Resource::Memlock).current)
     })?;

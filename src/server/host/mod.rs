@@ -1,14 +1,14 @@
 //! The surroundings of the process: cores, files, sockets of the file system, log output, its own usage.
 
-pub mod error_text;
-pub mod files;
-pub mod identity;
-pub mod log_writer;
-pub mod machine;
-pub mod notify;
-pub mod panic_hook;
-pub mod pinning;
-pub mod process_usage;
+pub(crate) mod error_text;
+pub(crate) mod files;
+pub(crate) mod identity;
+pub(crate) mod log_writer;
+pub(crate) mod machine;
+pub(crate) mod notify;
+pub(crate) mod panic_hook;
+pub(crate) mod pinning;
+pub(crate) mod process_usage;
 #[cfg(test)]
 pub(crate) mod temporary;
-pub mod unix_socket;
+pub(crate) mod unix_socket;

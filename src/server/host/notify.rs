@@ -9,13 +9,13 @@ use std::time::Duration;
 
 /// The service manager's socket, as far as there is one.
 #[derive(Debug)]
-pub struct Notify {
+pub(crate) struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
 impl Notify {
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let name = env::var_os("NOTIFY_SOCKET");
         let socket = name.and_then(|name| {
             let address = match name.as_bytes() {
@@ -37,19 +37,19 @@ impl Notify {
     }
 
     /// How often a sign of life is due: half of what the manager waits.
-    pub fn watchdog_interval(&self) -> Option<Duration> {
+    pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|longest| longest / 2)
     }
 
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.send("READY=1");
     }
 
-    pub fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.send("WATCHDOG=1");
     }
 
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.send("STOPPING=1");
     }
 

@@ -8,11 +8,11 @@ use std::panic::PanicHookInfo;
 use crate::base::log::{self, Severity};
 
 /// The exit code after a panic: EX_SOFTWARE of sysexits.h. Failures to start exit with 1.
-pub const EXIT_CODE_PANIC: i32 = 70;
+pub(crate) const EXIT_CODE_PANIC: i32 = 70;
 
 /// From now on a panic writes one FTL line with thread and place (and the backtrace, where RUST_BACKTRACE
 /// asks for it), flushes the log and exits.
-pub fn install() {
+pub(crate) fn install() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         report(thread.name().unwrap_or("unnamed"), panic);

@@ -12,7 +12,7 @@ use crate::config::options::ShardOptions;
 
 /// What keeps other programs off the cores of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exclusive {
+pub(crate) enum Exclusive {
     /// The kernel's parameter `isolcpus`.
     IsolatedCores,
     /// A cgroup whose `cpuset.cpus.partition` is `root` or `isolated`.
@@ -21,7 +21,7 @@ pub enum Exclusive {
 
 /// The decision, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pinning {
+pub(crate) enum Pinning {
     /// `--pin`, or `pin: true`.
     AskedFor,
     /// `--cores` names them.
@@ -35,7 +35,7 @@ pub enum Pinning {
 
 impl Pinning {
     /// `shard_count` shards on cores of which `core_count` are there; `exclusive` is asked last.
-    pub fn decide(
+    pub(crate) fn decide(
         options: &ShardOptions,
         shard_count: usize,
         core_count: usize,
@@ -52,7 +52,7 @@ impl Pinning {
         }
     }
 
-    pub fn is_pinned(&self) -> bool {
+    pub(crate) fn is_pinned(&self) -> bool {
         matches!(self, Self::AskedFor | Self::CoresNamed | Self::CoresOwn(_))
     }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Pinning {
 
 /// Finds out what keeps other programs off `cores`, by what the kernel shows below `root`, which is `/` but in
 /// tests. What cannot be read keeps nobody off.
-pub fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
+pub(crate) fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
     let read = |path: PathBuf| std::fs::read_to_string(path).ok();
     let isolated = read(root.join("sys/devices/system/cpu/isolated")).unwrap_or_default();
     let isolated = parse_cores(isolated.trim()).unwrap_or_default();

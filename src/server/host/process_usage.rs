@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::monitor::varz::ProcessFacts;
 
 /// How often the processor share is taken anew.
-pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module's words.
-pub struct ProcessUsage {
+pub(crate) struct ProcessUsage {
     sampled: Instant,
     sampled_cpu: Duration,
     cpu_percent: f64,
@@ -23,7 +23,7 @@ pub struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    pub fn new(shard_count: usize) -> Self {
+    pub(crate) fn new(shard_count: usize) -> Self {
         let core_count = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             sampled: Instant::now(),
@@ -38,7 +38,7 @@ impl ProcessUsage {
     }
 
     /// Takes the processor share since the last sample, if that was long enough ago.
-    pub fn sample(&mut self, now: Instant) {
+    pub(crate) fn sample(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.sampled);
         if passed < SAMPLE_INTERVAL {
             return;
@@ -66,7 +66,7 @@ impl ProcessUsage {
         times
     }
 
-    pub fn facts(&mut self) -> ProcessFacts {
+    pub(crate) fn facts(&mut self) -> ProcessFacts {
         ProcessFacts {
             memory_bytes: resident_bytes(),
             cpu_percent: self.cpu_percent,
@@ -96,7 +96,7 @@ fn shard_tasks(count: usize) -> Vec<String> {
 
 /// The threads of this process as the kernel sees them, one a line: for when a shard no longer answers, so
 /// nobody is asked but the kernel.
-pub fn threads() -> String {
+pub(crate) fn threads() -> String {
     let mut lines = Vec::new();
     for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let directory = entry.path();

@@ -11,13 +11,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::server::host::error_text::os_error_text;
 
 /// Bytes of a socket's path: `sun_path` of sockaddr_un less its final zero.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Connections waiting for accept; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
 #[derive(Debug)]
-pub enum UnixSocketError {
+pub(crate) enum UnixSocketError {
     PathTooLong { path: PathBuf, bytes: usize },
     NotASocket(PathBuf),
     InUse(PathBuf),
@@ -51,7 +51,7 @@ impl std::error::Error for UnixSocketError {}
 
 /// The socket's file; dropping it removes the file, unless another server has taken its place.
 #[derive(Debug)]
-pub struct UnixSocketFile {
+pub(crate) struct UnixSocketFile {
     path: PathBuf,
     /// Device and inode of the file that we made.
     identity: (u64, u64),
@@ -62,7 +62,10 @@ pub struct UnixSocketFile {
 ///
 /// # Errors
 /// The path cannot be used; the text says why. Nothing but a socket that nobody answers is ever removed.
-pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, UnixSocketFile), UnixSocketError> {
+pub(crate) fn listen(
+    path: &Path,
+    mode: u32,
+) -> Result<(UnixListener, UnixSocketFile), UnixSocketError> {
     let bytes = path.as_os_str().len();
     if bytes > SOCKET_PATH_BYTES_MAX {
         return Err(UnixSocketError::PathTooLong { path: path.to_path_buf(), bytes });

@@ -29,7 +29,7 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running server's shards.
-pub struct Shards {
+pub(crate) struct Shards {
     pub handles: Vec<ShardHandle>,
     pub threads: Vec<JoinHandle<()>>,
     pub counters: ServerCounters,
@@ -41,7 +41,7 @@ pub struct Shards {
 }
 
 /// What the host gives a server to run on.
-pub struct Placement {
+pub(crate) struct Placement {
     pub driver: Driver,
     /// One entry per shard: the cores it may run on, one if it is pinned; empty = those of the process.
     pub cores: Vec<Vec<usize>>,
@@ -50,7 +50,7 @@ pub struct Placement {
 }
 
 /// What the process has made for its shards.
-pub struct Provisions {
+pub(crate) struct Provisions {
     /// The Unix domain socket, if there is one.
     pub unix: Option<UnixListener>,
     /// Of the client port; None = plain.
@@ -67,7 +67,7 @@ pub struct Provisions {
 ///
 /// # Errors
 /// What could not be had, in words for the operator.
-pub fn start(
+pub(crate) fn start(
     options: &Arc<Options>,
     auth: &Arc<AuthState>,
     placement: Placement,

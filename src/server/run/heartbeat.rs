@@ -11,19 +11,19 @@ use crate::shard::{ShardHandle, ShardOrder};
 const UNWATCHED: Duration = Duration::from_secs(3600);
 
 /// See the module's words.
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     pub notify: Notify,
     shards: Gatherer,
     due: Instant,
 }
 
 impl Heartbeat {
-    pub fn new(notify: Notify, shards: Vec<ShardHandle>) -> Self {
+    pub(crate) fn new(notify: Notify, shards: Vec<ShardHandle>) -> Self {
         Self { notify, shards: Gatherer::new(shards, Arc::default()), due: Instant::now() }
     }
 
     /// Sends a sign of life when one is due; says in how long the next one is.
-    pub fn beat(&mut self, now: Instant) -> Duration {
+    pub(crate) fn beat(&mut self, now: Instant) -> Duration {
         let Some(interval) = self.notify.watchdog_interval() else { return UNWATCHED };
         if now >= self.due {
             let late_shards = self.shards.all(ShardOrder::Alive).late_shards;

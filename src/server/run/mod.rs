@@ -1,7 +1,7 @@
 //! The life of the server: start, signals, reload, end.
 
-pub mod bootstrap;
-pub mod heartbeat;
-pub mod process;
-pub mod reload;
-pub mod signals;
+pub(crate) mod bootstrap;
+pub(crate) mod heartbeat;
+pub(crate) mod process;
+pub(crate) mod reload;
+pub(crate) mod signals;

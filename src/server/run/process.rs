@@ -125,7 +125,7 @@ fn serve(start: Start, collect: fn()) -> ExitCode {
 }
 
 /// What the main thread is asked to do.
-pub enum Order {
+pub(crate) enum Order {
     Signal(ServerEvent),
     /// To reload the configuration, and to say there what came of it.
     Reload(Sender<Result<(), String>>),

@@ -13,7 +13,7 @@ use crate::server::command::args;
 use crate::server::command::flags::Flags;
 
 /// A reload that may be carried out.
-pub struct Reload {
+pub(crate) struct Reload {
     pub options: Options,
     pub plan: ReloadPlan,
     /// For the log.
@@ -22,7 +22,7 @@ pub struct Reload {
 
 /// # Errors
 /// nats-server's text behind `Failed to reload server configuration: `; the running options stay.
-pub fn prepare(
+pub(crate) fn prepare(
     running: &Options,
     flags: &Flags,
     surroundings: &dyn Surroundings,
@@ -40,7 +40,7 @@ pub fn prepare(
 
 /// What the log says of the changed options, in nats-server's words, each line once. `tls_renewed`: the same `tls`
 /// block now stands for other certificates.
-pub fn announcements(
+pub(crate) fn announcements(
     plan: &ReloadPlan,
     old: &Options,
     new: &Options,

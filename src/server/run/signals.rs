@@ -10,7 +10,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 /// What the operator asked for. Source: nats-server server/signal.go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerEvent {
+pub(crate) enum ServerEvent {
     /// SIGINT: shut down, in lame duck mode too.
     Interrupt,
     /// SIGTERM: shut down, but ignored in lame duck mode.
@@ -36,7 +36,7 @@ impl ServerEvent {
     }
 
     /// The name in nats-server's line `Trapped "…" signal`.
-    pub fn signal_text(self) -> &'static str {
+    pub(crate) fn signal_text(self) -> &'static str {
         match self {
             Self::Interrupt => "interrupt",
             Self::Terminate => "terminated",
@@ -48,7 +48,7 @@ impl ServerEvent {
 }
 
 /// Ends the waiting thread when dropped; the handlers stay, so a late signal does nothing.
-pub struct SignalThread {
+pub(crate) struct SignalThread {
     handle: Handle,
     is_served: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -56,7 +56,7 @@ pub struct SignalThread {
 
 impl SignalThread {
     /// Says that events are handled from now on.
-    pub fn serve(&self) {
+    pub(crate) fn serve(&self) {
         self.is_served.store(true, Ordering::Relaxed);
     }
 }
@@ -67,7 +67,7 @@ impl SignalThread {
 ///
 /// # Errors
 /// The kernel refuses a handler or a thread; the server cannot start then.
-pub fn start<E: From<ServerEvent> + Send + 'static>(
+pub(crate) fn start<E: From<ServerEvent> + Send + 'static>(
     events: Sender<E>,
     end: impl Fn() + Send + 'static,
 ) -> io::Result<SignalThread> {

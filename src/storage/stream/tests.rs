@@ -53,7 +53,7 @@ pub(in crate::storage) struct Twin {
 }
 
 impl Twin {
-    pub fn new(limits: StreamLimits, first_sequence: u64, plant: Option<Plant>) -> Self {
+    pub(crate) fn new(limits: StreamLimits, first_sequence: u64, plant: Option<Plant>) -> Self {
         Self {
             plant,
             limits,
@@ -63,7 +63,7 @@ impl Twin {
         }
     }
 
-    pub fn set_limits(&mut self, limits: StreamLimits) {
+    pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
         self.limits = limits;
         self.enforce();
     }
@@ -80,7 +80,7 @@ impl Twin {
         self.messages.iter().filter(move |message| matches(filter, &message.subject))
     }
 
-    pub fn append(&mut self, mut message: Kept) -> Result<u64, AtLimit> {
+    pub(crate) fn append(&mut self, mut message: Kept) -> Result<u64, AtLimit> {
         let max = self.limits.messages_per_subject_max as usize;
         let same: Vec<Kept> = self.of(&message.subject).cloned().collect();
         let replaces =
@@ -138,7 +138,7 @@ impl Twin {
         }
     }
 
-    pub fn delete(&mut self, sequence: u64) -> bool {
+    pub(crate) fn delete(&mut self, sequence: u64) -> bool {
         let found = self.messages.iter().position(|message| message.sequence == sequence);
         if let Some(index) = found.filter(|_| self.plant != Some(Plant::DeleteUndone)) {
             self.messages.remove(index);
@@ -146,7 +146,7 @@ impl Twin {
         found.is_some()
     }
 
-    pub fn purge(&mut self, filter: Option<&[u8]>, before: u64, keep: u64) -> u64 {
+    pub(crate) fn purge(&mut self, filter: Option<&[u8]>, before: u64, keep: u64) -> u64 {
         let filter = filter.unwrap_or(b">");
         let keep = match self.plant {
             Some(Plant::PurgeKeepsOneLess) if keep > 1 => keep - 1,
@@ -180,7 +180,7 @@ impl Twin {
         count as u64
     }
 
-    pub fn totals(&self) -> StreamTotals {
+    pub(crate) fn totals(&self) -> StreamTotals {
         let first_sequence =
             self.messages.first().map_or(self.last_sequence + 1, |message| message.sequence);
         let subjects: HashSet<&[u8]> =
