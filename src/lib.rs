@@ -17,7 +17,7 @@
 //! only `midge store` uses it yet.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
-//! `broker::{router, subject_table, match_cache, outbox, queue_group}`, `net::{connection, read_buffer}`,
+//! `broker::{router, subject_table, match_cache, outbox, byte_queue, queue_group}`, `net::{connection, read_buffer}`,
 //! `client::session`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]

@@ -4,7 +4,7 @@
 //! number is at least what it waits for. Dropping a waiting future is safe: its waker is woken for
 //! nothing at most.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 pub struct Gate {
     value: Cell<u64>,
-    waiters: RefCell<Vec<(u64, Waker)>>,
+    /// Taken and put back by each look: no look calls anybody in between.
+    waiters: Cell<Vec<(u64, Waker)>>,
 }
 
 impl Gate {
@@ -30,18 +31,11 @@ impl Gate {
             return;
         }
         self.value.set(value);
-        if self.waiters.borrow().is_empty() {
-            return;
-        }
-        let mut ready = Vec::new();
-        self.waiters.borrow_mut().retain(|(until, waker)| {
-            let satisfied = *until <= value;
-            if satisfied {
-                ready.push(waker.clone());
-            }
-            !satisfied
-        });
-        ready.into_iter().for_each(Waker::wake);
+        let mut waiters = self.waiters.take();
+        let ready: Vec<(u64, Waker)> =
+            waiters.extract_if(.., |(until, _)| *until <= value).collect();
+        self.waiters.set(waiters);
+        ready.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     pub fn advance_by(&self, amount: u64) {
@@ -57,12 +51,13 @@ impl Gate {
         if self.value.get() >= until {
             return Poll::Ready(());
         }
-        let mut waiters = self.waiters.borrow_mut();
+        let mut waiters = self.waiters.take();
         // One task polls again with the same waker: keep one entry for it.
         match waiters.iter_mut().find(|(_, waker)| waker.will_wake(context.waker())) {
             Some(entry) => entry.0 = until,
             None => waiters.push((until, context.waker().clone())),
         }
+        self.waiters.set(waiters);
         Poll::Pending
     }
 

@@ -14,7 +14,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Bytes. Above this a configured `max_payload` earns a warning at start, as in nats-server.
 pub const PAYLOAD_BYTES_WARN: usize = 8 << 20;
 
-/// Bytes queued for one connection. nats-server's `max_pending`. Enforced by `Outbox::push`: the
+/// Bytes queued for one connection. nats-server's `max_pending`. Enforced by `ByteQueue::push`: the
 /// connection is closed as a slow consumer.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
 
@@ -121,7 +121,7 @@ pub const ENDED_PER_TURN_MAX: usize = 64;
 pub const SERVED_ACCOUNTS_PER_TURN_MAX: usize = 64;
 
 /// Bytes of a message from which on a connection's buffers may grow to the largest class: for small messages
-/// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::outbox`.
+/// a buffer of 64 KiB stays in cache and is faster. Enforced by `net::read_buffer` and `broker::byte_queue`.
 pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;
 
 /// Bytes of a buffer up to which it is read into, or sent, as a whole: the largest of a class. Enforced as follows.
@@ -133,7 +133,7 @@ pub const WHOLE_BYTES_MAX: usize = 256 << 10;
 pub const PIECE_BYTES: usize = 128 << 10;
 
 /// Bytes. Write chunk classes; a message larger than the largest gets a chunk of its own size. Enforced
-/// by `broker::outbox`.
+/// by `broker::byte_queue`.
 pub const CHUNK_BYTES: [usize; 5] = [128, 1 << 10, 8 << 10, 64 << 10, 256 << 10];
 
 /// Bytes of free buffers of each class that a shard keeps for reuse, in each of its pools. Enough for a turn's

@@ -4,7 +4,9 @@
 //! and never across an await. Sinks (outboxes, links) append and return; they never call back.
 
 pub mod backlog;
+pub mod byte_queue;
 pub mod fan_out;
+mod fan_out_frame;
 pub mod inspect;
 pub mod interest;
 pub mod internal;
@@ -15,6 +17,7 @@ mod match_list;
 mod names;
 mod no_responders;
 pub mod outbox;
+pub mod outbox_totals;
 pub mod queue_group;
 pub mod router;
 pub mod runs;
@@ -38,11 +41,12 @@ use crate::base::limits::{MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TURN_WORK_
 use crate::base::shrink;
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
+use fan_out_frame::FanOutFrame;
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
 use match_cache::{CachedBytes, MatchCache};
 use match_list::{Leftovers, MatchList};
-use outbox::{FanOutFrame, Outbox};
+use outbox::Outbox;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
 

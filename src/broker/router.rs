@@ -12,10 +12,12 @@ use crate::base::limits::{
     DENIAL_WORK, FAN_OUT_PART, PICKED_NAMES_BYTES_MAX, ROUTE_LIST_KEPT_MAX, RUN_MESSAGES_MAX,
     TURN_WORK_MAX, WHOLE_WORK_SHARE,
 };
+use crate::broker::byte_queue::Pushed;
 use crate::broker::fan_out::{FanOut, Passage, Progress, Routed, Stage, Via, delivery_work};
+use crate::broker::fan_out_frame::FanOutFrame;
 use crate::broker::link::{Congestion, Forward, Source};
 use crate::broker::match_list::{ListBuilder, MatchList};
-use crate::broker::outbox::{FanOutFrame, Outbox, Pushed};
+use crate::broker::outbox::Outbox;
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subscription::{Sink, Subscription};
 use crate::broker::{AccountState, Broker};

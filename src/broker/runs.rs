@@ -7,9 +7,10 @@ use std::rc::Rc;
 
 use crate::base::ids::{AccountId, ConnectionId, LinkId};
 use crate::broker::Broker;
+use crate::broker::byte_queue::Pushed;
 use crate::broker::link::{Forward, Source};
 use crate::broker::match_list::MatchList;
-use crate::broker::outbox::{Outbox, Pushed};
+use crate::broker::outbox::Outbox;
 use crate::broker::router::{Publisher, RouteCache, Turn, withholds};
 use crate::broker::subscription::{Sink, Subscription};
 use crate::protocol::message::MessageRun;

@@ -110,7 +110,7 @@ impl ClientSession {
             out_messages: outbox.out_messages.get(),
             out_bytes: outbox.out_bytes.get(),
             pending_bytes: outbox.pending_bytes(),
-            stalls: outbox.stalls.get(),
+            stalls: outbox.stalls(),
         }
     }
 

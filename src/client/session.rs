@@ -23,6 +23,7 @@ use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
+use crate::broker::byte_queue::QueueHandle;
 use crate::broker::outbox::{Outbox, ReplyTracker};
 use crate::broker::router::pace_target;
 use crate::broker::trace::Trace;
@@ -203,6 +204,10 @@ impl ClientSession {
             true => new_nonce().into(),
             false => Text::default(),
         };
+    }
+
+    pub fn outbox(&self) -> &Rc<Outbox> {
+        &self.outbox
     }
 
     /// The line about one client too many.
@@ -449,8 +454,8 @@ impl ClientSession {
         if let Some(congestion) = turn.congestion.take() {
             return Some(Wait::for_room(congestion));
         }
-        if let Some((outbox, until)) = pace_target(turn, Instant::now) {
-            return Some(Wait::Sent { outbox, until, at_most });
+        if let Some((queue, until)) = pace_target(turn, Instant::now) {
+            return Some(Wait::Sent { queue, until, at_most });
         }
         None
     }
@@ -690,7 +695,7 @@ impl Session for ClientSession {
         log_client!(debug, self, "Client connection closed: {reason}");
     }
 
-    fn outbox(&self) -> &Rc<Outbox> {
-        &self.outbox
+    fn queue(&self) -> QueueHandle {
+        self.outbox.clone()
     }
 }

@@ -65,9 +65,9 @@ use crate::base::limits::{
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
+use crate::broker::byte_queue::Resumable;
 use crate::broker::fan_out::{FanOut, Routed};
 use crate::broker::link::{Congestion, Forward, Source};
-use crate::broker::outbox::Resumable;
 use crate::broker::router::{RouteCache, Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
 use crate::protocol::message::{MessageRun, Tail};

@@ -26,7 +26,7 @@ use monoio::task::JoinHandle;
 
 use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::base::pool::BufferPool;
-use crate::broker::outbox::{Outbox, Resumable};
+use crate::broker::byte_queue::{QueueHandle, Resumable};
 use crate::net::codec::{Codec, Sealed};
 use crate::net::operations::Operations;
 use crate::net::read_buffer::{ReadBuffer, piece_end};
@@ -139,7 +139,7 @@ pub(crate) fn serve<S: Session + 'static>(
         stream.set_nonblocking(true)?;
     }
     let descriptor = stream.as_raw_fd();
-    let outbox = session.borrow().outbox().clone();
+    let outbox = session.borrow().queue();
     let (read_half, write_half) = TcpStream::from_std(stream)?.into_split();
     // The descriptor stays open until the abort is taken back below: it cannot mean another socket.
     outbox.set_abort(Some(Box::new(move || {
@@ -162,7 +162,7 @@ pub(crate) fn serve<S: Session + 'static>(
 
 /// Things that the two tasks of a connection share.
 struct Ends {
-    outbox: Rc<Outbox>,
+    outbox: QueueHandle,
     codec: RefCell<Codec>,
     context: Rc<ConnectionContext>,
     control: Rc<ConnectionControl>,
@@ -413,8 +413,8 @@ async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
         Wait::Gate { gate, until, at_most: Some(at_most) } => {
             within(at_most, gate.reached(until)).await;
         }
-        Wait::Sent { outbox, until, at_most } => {
-            within(at_most, outbox.sent.reached(until)).await;
+        Wait::Sent { queue, until, at_most } => {
+            within(at_most, queue.sent.reached(until)).await;
         }
     }
     true

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::gate::Gate;
+use crate::broker::byte_queue::QueueHandle;
 use crate::broker::link::Congestion;
-use crate::broker::outbox::Outbox;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
@@ -30,7 +30,8 @@ pub trait Session {
     /// The connection ends: detach from everything. Called once.
     fn close(&mut self, reason: CloseReason);
 
-    fn outbox(&self) -> &Rc<Outbox>;
+    /// The bytes for its peer.
+    fn queue(&self) -> QueueHandle;
 }
 
 /// The reader's next step after a batch.
@@ -60,9 +61,9 @@ pub enum Wait {
     Login {
         gate: Rc<Gate>,
     },
-    /// Until a consumer's outbox has sent so much.
+    /// Until a consumer's queue has sent so much.
     Sent {
-        outbox: Rc<Outbox>,
+        queue: QueueHandle,
         until: u64,
         at_most: Duration,
     },

@@ -23,7 +23,7 @@ use crate::base::limits::{OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEA
 use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
-use crate::broker::outbox::Resumable;
+use crate::broker::byte_queue::Resumable;
 use crate::client::context::ClientContext;
 use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};

@@ -17,7 +17,7 @@ use crate::base::limits::{
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::late_send::SendCheck;
-use crate::broker::outbox::OutboxTotals;
+use crate::broker::outbox_totals::OutboxTotals;
 use crate::broker::subscription::Subscription;
 use crate::client::facts::{LastSubscription, SessionFacts};
 use crate::client::session::ClientSession;
@@ -28,7 +28,6 @@ use crate::monitor::snapshot::{
     TlsDetails,
 };
 use crate::net::listener::Peer;
-use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 

@@ -27,7 +27,6 @@ use crate::client::facts::SessionFacts;
 use crate::client::session::ClientSession;
 use crate::config::auth_options::PermissionOptions;
 use crate::net::listener::Peer;
-use crate::net::session::Session;
 use crate::protocol::message::Message;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;

@@ -10,7 +10,6 @@ use super::order::{Generation, Reply};
 use super::{Entry, Shard};
 use crate::base::limits::{CLOSED_PER_TURN_MAX, REVIEWED_PER_TURN_MAX};
 use crate::net::runtime::{sleep, spawn};
-use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::nats::handshake::Info;
 

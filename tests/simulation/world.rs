@@ -19,7 +19,8 @@ use midge::base::ids::ConnectionId;
 use midge::base::limits::READ_BUFFER_BYTES;
 use midge::base::pool::BufferPool;
 use midge::base::ring::{ParkFlag, Signal};
-use midge::broker::outbox::{Outbox, Resumable};
+use midge::broker::byte_queue::Resumable;
+use midge::broker::outbox::Outbox;
 use midge::broker::{Broker, BrokerHandle};
 use midge::client::context::ClientContext;
 use midge::client::session::ClientSession;
@@ -432,8 +433,8 @@ impl World {
                     return false;
                 }
             }
-            Reader::Waiting(Wait::Sent { outbox, until, .. }) => {
-                if outbox.sent.value() < *until && !timed_out {
+            Reader::Waiting(Wait::Sent { queue, until, .. }) => {
+                if queue.sent.value() < *until && !timed_out {
                     return false;
                 }
             }
