@@ -9,13 +9,15 @@ Usage: scripts/compare.sh [options] [-- more options of `midge-bench compare`]
 Builds Midge and the harness, starts Midge and nats-server in turns on the same cores, and prints every
 figure of both with its spread and the ratio with a confidence interval. Writes a report beside it.
 
-  --suite NAME        standard (default), quick, latency or readme: the rows of README's tables, Midge with one
-                      shard; the row of a busy-polling Midge comes after the others, with a report of its own
+  --suite NAME        standard (default), quick, latency, first-try or readme: the rows of README's tables, Midge
+                      with one shard; the row of a busy-polling Midge comes after the others, with a report of its
+                      own. first-try: both servers on their defaults beside the load, nothing pinned, no floor
   --rounds N          rounds, each runs both servers (default 5)
-  --duration TIME     of each run (default 5s; always 1s in the suite readme)
+  --duration TIME     of each run (default 5s; the suites readme and first-try have their own)
   --tls               both over TLS, with certificates made for the occasion
-  --pin-server CORES  cores of the servers (default 0)
-  --pin-load CORES    cores of the load (default: all others; 0 on a host with one core)
+  --pin-server CORES  cores of the servers (default 0; with first-try all)
+  --pin-load CORES    cores of the load (default: all others; 0 on a host with one core; with first-try all)
+  --congestion NAME   congestion control of the load's own sockets (default: the host's)
   --output DIR        where the report goes (default bench-results/DATE)
   --midge PROGRAM     this Midge instead of building one
   --nats PROGRAM      this nats-server instead of the one on PATH
@@ -34,8 +36,9 @@ fail() {
 suite=standard
 rounds=5
 duration=5s
-pin_server=0
+pin_server=""
 pin_load=""
+congestion=""
 output=""
 midge=""
 nats="${NATS_SERVER:-}"
@@ -46,7 +49,7 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help) usage; exit 0 ;;
     --tls) tls=(--tls --tlscert "{tls_cert}" --tlskey "{tls_key}"); shift ;;
-    --suite | --rounds | --duration | --pin-server | --pin-load | --output | --midge | --nats | --bench)
+    --suite | --rounds | --duration | --pin-server | --pin-load | --congestion | --output | --midge | --nats | --bench)
       [ $# -ge 2 ] || fail "$1 needs a value"
       name="${1#--}"
       printf -v "${name//-/_}" '%s' "$2"
@@ -77,16 +80,26 @@ fi
 [ -x "$midge" ] || fail "no program $midge"
 [ -x "$bench" ] || fail "no program $bench"
 
-if [ -z "$pin_load" ]; then
+if [ "$suite" != first-try ]; then
+  pin_server="${pin_server:-0}"
+fi
+if [ -z "$pin_load" ] && [ "$suite" != first-try ]; then
   cores="$(nproc --all)"
   if [ "$cores" -gt 1 ]; then pin_load="1-$((cores - 1))"; else pin_load=0; fi
 fi
 [ -n "$output" ] || output="$root/bench-results/$(date +%Y-%m-%d-%H%M%S)"
 
 # The kernel refuses cores that do not exist with a clear message; Midge takes one shard per core it may use.
-midge_line="'$midge' -a 127.0.0.1 -p {port} ${tls[*]-}"
-command=("$bench" compare --name-a midge --name-b nats-server --b "'$nats' -a 127.0.0.1 -p {port} ${tls[*]-}"
-  --rounds "$rounds" --pin-server "$pin_server" --pin-load "$pin_load" ${more[@]+"${more[@]}"})
+# By the monitoring port the share of messages that crossed shards is known.
+at="-a 127.0.0.1 -p {port} -m {monitor} ${tls[*]-}"
+midge_line="'$midge' $at"
+command=("$bench" compare --name-a midge --name-b nats-server --b "'$nats' $at" --rounds "$rounds"
+  ${pin_server:+--pin-server "$pin_server"} ${pin_load:+--pin-load "$pin_load"}
+  ${congestion:+--congestion "$congestion"} ${more[@]+"${more[@]}"})
+
+if [ "$suite" = first-try ]; then
+  exec "${command[@]}" --a "$midge_line" --suite first-try --no-floor --output "$output"
+fi
 
 if [ "$suite" != readme ]; then
   exec "${command[@]}" --a "$midge_line" --suite "$suite" --duration "$duration" --output "$output"

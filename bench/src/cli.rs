@@ -32,6 +32,8 @@ pub enum Command {
     Sweep(Single<SweepArguments>),
     /// Many idle connections: memory of each, connect rate, latency of a pair beside them
     Connections(Single<ConnectionsArguments>),
+    /// Nobody connected: how often the server wakes, and its CPU time
+    Idle(Single<IdleArguments>),
     /// Two servers side by side, interleaved, with confidence intervals
     Compare(CompareArguments),
     /// The noise floor of this host: hiccups, TCP and Unix socket echo
@@ -101,12 +103,19 @@ pub struct TargetArguments {
     /// Process of the server, for CPU time and memory; else found from the port
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Monitoring port of the server on this host: the share of messages that crossed shards is
+    /// read there
+    #[arg(long, value_name = "PORT")]
+    pub monitor: Option<u16>,
     #[command(flatten)]
     pub login: LoginArguments,
 }
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LoginArguments {
+    /// Congestion control of the load's own TCP sockets, as in cubic; else the host's
+    #[arg(long, help_heading = "Sockets", value_name = "NAME")]
+    pub congestion: Option<String>,
     #[arg(long, help_heading = "Login", requires = "password")]
     pub user: Option<String>,
     #[arg(long, help_heading = "Login", requires = "user")]
@@ -223,6 +232,10 @@ pub struct LatencyCommand {
     /// is there. Gives requests per second and round trips; no latency under a given load
     #[arg(long, conflicts_with_all = ["rate", "arrival", "late_limit", "late_share_max"])]
     pub closed_loop: bool,
+    /// With --closed-loop and as many responders (--subscribers) as requesters (--publishers): each
+    /// requester asks one responder alone, and another one after each such time
+    #[arg(long, requires = "closed_loop", value_name = "TIME", value_parser = parse_duration_above_zero)]
+    pub shift: Option<Duration>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -249,6 +262,12 @@ pub struct ConnectionsArguments {
     pub subscriptions: usize,
     #[command(flatten)]
     pub probe: LatencyArguments,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct IdleArguments {
+    #[command(flatten)]
+    pub time: TimeArguments,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -288,7 +307,8 @@ pub struct CompareArguments {
     /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix
     /// socket is measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made
     /// for the occasion; with {together} or {apart}, for --shard-ports, pairs sit on one shard of
-    /// two or on both
+    /// two or on both; {monitor} is a free port for monitoring, where the share of messages that
+    /// crossed shards is read
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second one, against which the first is held
@@ -371,6 +391,7 @@ pub enum Workload {
     Latency(LatencyCommand),
     Sweep(SweepArguments),
     Connections(ConnectionsArguments),
+    Idle(IdleArguments),
 }
 
 /// A `--run` text, parsed with the same flags.
@@ -418,6 +439,16 @@ impl Workload {
             {
                 Err(Failure::new("--closed-loop is for requests: add --mode request"))
             }
+            Workload::Latency(arguments) if arguments.shift.is_some() => {
+                let shape = &arguments.open_loop.shape;
+                match shape.publishers == shape.subscribers && shape.publishers > 1 {
+                    true => Ok(()),
+                    false => Err(Failure::new(
+                        "--shift needs two or more requesters and as many responders: give \
+                         --publishers and --subscribers the same number",
+                    )),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -428,6 +459,7 @@ impl Workload {
             Workload::Latency(arguments) => &arguments.open_loop.time,
             Workload::Sweep(arguments) => &arguments.latency.time,
             Workload::Connections(arguments) => &arguments.probe.time,
+            Workload::Idle(arguments) => &arguments.time,
         }
     }
 
@@ -438,6 +470,7 @@ impl Workload {
             Workload::Latency(arguments) => &mut arguments.open_loop.time,
             Workload::Sweep(arguments) => &mut arguments.latency.time,
             Workload::Connections(arguments) => &mut arguments.probe.time,
+            Workload::Idle(arguments) => &mut arguments.time,
         }
     }
 }

@@ -57,6 +57,7 @@ pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
         Command::Connections(one) => {
             (Workload::Connections(one.workload), one.target, one.floor, one.output)
         }
+        Command::Idle(one) => (Workload::Idle(one.workload), one.target, one.floor, one.output),
     };
     run_single(workload, &target, &floor, &output)
 }
@@ -70,7 +71,8 @@ fn run_single(
 ) -> Result<Verdict, Failure> {
     workload.check()?;
     let url = ServerUrl::parse(&target.server)?;
-    let dialer = target.login.dialer(&url)?;
+    let mut dialer = target.login.dialer(&url)?;
+    dialer.monitor_port = target.monitor;
     // A server that is not there is said at once, not after the noise floor.
     drop(dialer.connect("midge-bench", 0)?);
     let process = match target.server_pid {
@@ -80,14 +82,19 @@ fn run_single(
     let pin_load = workload.time_mut().pin_load.clone().unwrap_or_default();
     // The relay and the floor's meters take the server's place on the server's own cores.
     let pin_server = process.as_ref().ok().and_then(|&id| server_process::allowed_cores(id));
-    let setting =
-        Setting { pin_load, pin_server: pin_server.unwrap_or_default(), floor: floor_of(floor) };
+    let setting = Setting {
+        pin_load,
+        pin_server: pin_server.unwrap_or_default(),
+        floor: floor_of(floor),
+        congestion: target.login.congestion.clone(),
+    };
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());
     let outlet = prepare(output, &setting.pin_load)?;
     let progress = &outlet.progress;
     let mut document = Document::new(environment);
     document.warnings.extend(document.environment.warning(&url.address));
+    document.warnings.extend(setting.congestion_note());
     document.runs.extend(setting.measure_floor(progress)?);
     let reference = setting.reference(&workload, progress)?;
     let mut result = setting.execute(&workload, &dialer, process, progress)?;
@@ -116,6 +123,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         pin_load: arguments.pin_load.clone().unwrap_or_default(),
         pin_server: arguments.pin_server.clone().unwrap_or_default(),
         floor: floor_of(&arguments.floor),
+        congestion: arguments.login.congestion.clone(),
     };
     let plan = ComparePlan {
         contestants: [
@@ -140,6 +148,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         document.warnings.extend(warning);
     }
     document.warnings.dedup();
+    document.warnings.extend(setting.congestion_note());
     document.runs = rounds::run(&plan, progress)?;
     if let Some(warning) = incomplete(&plan, &document.runs) {
         progress.say(&warning);
@@ -201,6 +210,7 @@ fn run_floor(arguments: &FloorCommand) -> Result<Verdict, Failure> {
         pin_load: arguments.pin_load.clone().unwrap_or_default(),
         pin_server: arguments.pin_server.clone().unwrap_or_default(),
         floor: Some(arguments.duration),
+        congestion: None,
     };
     let environment =
         Environment::collect(&setting.pin_load.to_string(), &setting.pin_server.to_string());

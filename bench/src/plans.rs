@@ -2,13 +2,14 @@
 
 use crate::Failure;
 use crate::cli::{
-    ConnectionsArguments, LatencyArguments, LatencyCommand, LoginArguments, ShapeArguments,
-    StallsArguments, SweepArguments, ThroughputArguments,
+    ConnectionsArguments, IdleArguments, LatencyArguments, LatencyCommand, LoginArguments,
+    ShapeArguments, StallsArguments, SweepArguments, ThroughputArguments,
 };
 use crate::host::certificates::CertificateFiles;
 use crate::load::closed_loop::ClosedLoopPlan;
 use crate::load::connections::ConnectionsPlan;
 use crate::load::event_loop::Pacer;
+use crate::load::idle::IdlePlan;
 use crate::load::latency::LatencyPlan;
 use crate::load::layout::Layout;
 use crate::load::sweep::SweepPlan;
@@ -59,6 +60,7 @@ impl LoginArguments {
         made: Option<&CertificateFiles>,
     ) -> Result<Dialer, Failure> {
         let mut dialer = Dialer::for_url(url);
+        dialer.congestion.clone_from(&self.congestion);
         let credentials = self.credentials()?;
         if !matches!(credentials, Credentials::None) {
             dialer.credentials = credentials;
@@ -97,6 +99,7 @@ impl ShapeArguments {
             queue: self.queue.then(|| "group".to_string()),
             payload_size: self.payload,
             subject_prefix: format!("bench.{tag}"),
+            paired: false,
         }
     }
 }
@@ -142,9 +145,14 @@ impl LatencyArguments {
 
 impl LatencyCommand {
     pub fn closed_plan(&self, pin_load: &CoreList) -> ClosedLoopPlan {
-        let plan = self.open_loop.plan(pin_load);
+        let mut plan = self.open_loop.plan(pin_load);
+        if self.shift.is_some() {
+            plan.layout.subject_count = plan.layout.subscriber_count;
+            plan.layout.paired = true;
+        }
         ClosedLoopPlan {
             layout: plan.layout,
+            shift: self.shift,
             pacer: plan.pacer,
             warmup: plan.warmup,
             duration: plan.duration,
@@ -173,6 +181,12 @@ impl ConnectionsArguments {
             subscriptions_each: self.subscriptions,
             probe: self.probe.plan(pin_load),
         }
+    }
+}
+
+impl IdleArguments {
+    pub fn plan(&self) -> IdlePlan {
+        IdlePlan { settle: self.time.warmup, duration: self.time.duration }
     }
 }
 

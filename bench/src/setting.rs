@@ -6,7 +6,8 @@ use crate::cli::Workload;
 use crate::compare::relay_process;
 use crate::load::endpoints::Mode;
 use crate::load::floor::{self, FloorPlan};
-use crate::load::{closed_loop, connections, cores, latency, sweep, throughput};
+use crate::load::shard_traffic::ShardTraffic;
+use crate::load::{closed_loop, connections, cores, idle, latency, sweep, throughput};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use crate::units::CoreList;
@@ -20,6 +21,8 @@ pub struct Setting {
     pub pin_server: CoreList,
     /// Duration of each meter of the floor; none without a floor.
     pub floor: Option<Duration>,
+    /// Congestion control of the load's own TCP sockets, where it is not the host's.
+    pub congestion: Option<String>,
 }
 
 impl Setting {
@@ -35,6 +38,7 @@ impl Setting {
         progress: &Progress,
     ) -> Result<RunResult, Failure> {
         let pin = &self.pin_load;
+        let before = ShardTraffic::read(dialer.monitor_port);
         let mut result = match workload {
             Workload::Throughput(arguments) => {
                 throughput::run(dialer, &arguments.plan(pin), server, progress)
@@ -51,9 +55,23 @@ impl Setting {
             Workload::Connections(arguments) => {
                 connections::run(dialer, &arguments.plan(pin), &server, progress)
             }
+            Workload::Idle(arguments) => idle::run(dialer, &arguments.plan(), server, progress),
         }?;
+        if let (Some(before), Some(after)) = (before, ShardTraffic::read(dialer.monitor_port)) {
+            after.report_since(&before, &mut result);
+        }
         cores::judge(&mut result, workload.time().core_taken_max);
         Ok(result)
+    }
+
+    /// What a reader of the figures should know of the load's sockets.
+    pub fn congestion_note(&self) -> Option<String> {
+        self.congestion.as_ref().map(|name| {
+            format!(
+                "the load's own sockets have congestion control {name} (--congestion): what goes to the \
+                 server is sent under it, what the server sends under the server's"
+            )
+        })
     }
 
     /// The noise floor, if it is wanted.
@@ -98,7 +116,8 @@ impl Setting {
         };
         progress.set_prefix(relay_process::SIDE);
         let server = Ok(relay.process_id());
-        let result = self.execute(workload, &relay.dialer(), server, progress);
+        let dialer = Dialer { congestion: self.congestion.clone(), ..relay.dialer() };
+        let result = self.execute(workload, &dialer, server, progress);
         progress.set_prefix("");
         let mut result = result?;
         result.side = relay_process::SIDE.to_string();

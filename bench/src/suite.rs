@@ -13,6 +13,10 @@ pub enum SuiteName {
     Quick,
     /// Latency only: one-way at several rates, requests, a sweep
     Latency,
+    /// What people try first, for a server on its defaults and nothing pinned: requests of one, 4
+    /// and 50 clients, requests whose partners change, throughput at 128 B, 1,000 connections, an
+    /// idle server
+    FirstTry,
 }
 
 /// In the order of README.
@@ -31,6 +35,21 @@ const README_ROWS: [&str; 14] = [
     "throughput --warmup 300ms --duration 1s --payload 16 --subjects 500000 --subscribers 0",
     "latency --warmup 300ms --duration 1s --mode request --closed-loop --publishers 50",
     "latency --warmup 300ms --duration 1s --mode request --closed-loop",
+];
+
+/// Requesters and responders sleep for what comes, on threads of their own, as programs do that
+/// share the server's cores. Where there are as many responders as requesters, each requester has
+/// its own.
+const FIRST_TRY: [&str; 9] = [
+    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2",
+    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 4",
+    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 50",
+    "latency --warmup 500ms --duration 6s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 8 --subscribers 8 --shift 2s",
+    "throughput --warmup 500ms --duration 2s --payload 128",
+    "throughput --warmup 500ms --duration 2s --payload 128 --publishers 4 --subscribers 4",
+    "throughput --warmup 500ms --duration 2s --payload 128 --subscribers 50",
+    "connections --connections 1000 --warmup 300ms --duration 1s --pacer sleep --rate 1k",
+    "idle --warmup 1s --duration 3s",
 ];
 
 impl SuiteName {
@@ -69,6 +88,7 @@ impl SuiteName {
                 "latency --mode request --rate 10k --publishers 50",
                 "sweep",
             ],
+            SuiteName::FirstTry => &FIRST_TRY,
         }
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 use midge_bench::load::closed_loop::{self, CURVE, ClosedLoopPlan};
 use midge_bench::load::event_loop::Pacer;
+use midge_bench::load::layout::Layout;
 use midge_bench::output::progress::Progress;
 use midge_bench::output::result::RunResult;
 use midge_bench::units::CoreList;
@@ -17,6 +18,7 @@ use support::{Action, AnyServer, FakeServer, layout};
 fn plan(requesters: usize, duration: Duration) -> ClosedLoopPlan {
     ClosedLoopPlan {
         layout: layout(requesters, 1, 32),
+        shift: None,
         pacer: Pacer::Sleep,
         warmup: Duration::ZERO,
         duration,
@@ -138,4 +140,31 @@ fn a_lost_reply_makes_the_run_invalid_and_a_doubled_one_starts_no_second_request
         "{:?}",
         result.faults
     );
+}
+
+#[test]
+fn partners_that_change_ask_every_responder_and_every_request_is_answered_once() {
+    let asked = Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
+    let server = {
+        let asked = Arc::clone(&asked);
+        FakeServer::start_seeing(move |_, subject| {
+            if !subject.contains(".inbox.") {
+                *asked.lock().unwrap().entry(subject.to_string()).or_insert(0u64) += 1;
+            }
+            Action::Deliver
+        })
+    };
+    let shift = Some(Duration::from_millis(100));
+    let shape = Layout { subject_count: 3, paired: true, ..layout(3, 3, 32) };
+    let plan = ClosedLoopPlan { layout: shape, shift, ..plan(3, Duration::from_millis(800)) };
+    let result = run(&server.dialer(), &plan);
+    assert!(result.valid, "{:?}", result.faults);
+    assert!(result.counts.unwrap().all_good());
+    assert!(result.workload.ends_with("partners change every 0.1 s"), "{}", result.workload);
+    assert_eq!(asked.lock().unwrap().len(), 3, "{:?}", asked.lock().unwrap());
+    // Without a partner each there is nobody to change to.
+    let alone = ClosedLoopPlan { layout: layout(3, 1, 32), ..plan };
+    let progress = Progress::new(true);
+    let refused = closed_loop::run(&server.dialer(), &alone, Err("not asked".into()), &progress);
+    assert!(refused.unwrap_err().to_string().contains("partners"));
 }

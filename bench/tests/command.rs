@@ -6,6 +6,7 @@ use midge_bench::host::{core_time, interrupt, spawn};
 use midge_bench::output::document::Document;
 use midge_bench::output::result::RunResult;
 use midge_bench::units::CoreList;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -553,4 +554,37 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
     let by_cores = run.faults.iter().any(|fault| fault.starts_with("other programs had"));
     assert_eq!(by_cores, taken("generator") || taken("server"), "{:?}", run.figures);
     assert_eq!(throughput.0 == 0, run.valid);
+}
+
+#[test]
+fn an_idle_server_is_told_by_its_wakes_and_what_its_shards_hand_over_by_its_varz() {
+    let server = AnyServer::start();
+    let idle = ["idle", "--duration", "200ms", "--warmup", "0s", "--no-floor", "--quiet"];
+    let run = |line: &[&str]| output(bench().args(line).args(["--server", &url(server.port())]));
+    let (status, stdout, stderr) = run(&[&idle[..], &ANY_HOST].concat());
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout.contains("server wakes per second idle"), "{stdout}");
+    assert!(stdout.contains("server cores busy idle"), "{stdout}");
+    // A server that tells of its shards, and each time of more messages.
+    let varz = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = varz.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        for (number, stream) in (1..).zip(varz.incoming()) {
+            let mut stream = stream.unwrap();
+            // The request may come in pieces; what it asks for is known.
+            assert!(stream.read(&mut [0; 256]).unwrap() > 0);
+            let lanes = format!("{{\"messages_in\": {number}, \"wakes\": 0}}");
+            let shard = format!("{{\"in_msgs\": {}, \"lanes\": {lanes}}}", 4 * number);
+            let body = format!("{{\"midge\": {{\"shards\": [{shard}]}}}}");
+            stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{body}").as_bytes()).unwrap();
+        }
+    });
+    let throughput = ["throughput", "--messages", "1000", "--no-floor", "--quiet"];
+    let told = run(&[&throughput[..], &ANY_HOST, &["--monitor", &port]].concat());
+    assert_eq!(told.0, 0, "{}", told.2);
+    let line = told.1.lines().find(|line| line.contains("crossed shards share")).unwrap();
+    assert!(line.contains("25.0 %"), "{line}");
+    let untold = run(&[&throughput[..], &ANY_HOST, &["--congestion", "reno"]].concat());
+    assert!(!untold.1.contains("crossed shards share"), "{}", untold.1);
+    assert!(untold.1.contains("congestion control reno (--congestion)"), "{}", untold.1);
 }

@@ -41,6 +41,8 @@ impl RelayProcess {
             raw: true,
             shards: None,
             echo: true,
+            congestion: None,
+            monitor_port: None,
         }
     }
 }

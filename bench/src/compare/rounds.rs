@@ -158,6 +158,7 @@ fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure
             let process = listener_process(&url.address).unwrap_or(started.process_id());
             let mut dialer = plan.login.dialer_with(&url, started.certificates.as_ref())?;
             dialer.shards = started.shards;
+            dialer.monitor_port = started.monitor_port;
             Ok((dialer, Ok(process), Some(started)))
         }
         Server::Url(url) => {

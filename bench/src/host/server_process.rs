@@ -23,6 +23,9 @@ pub struct Sample {
     /// CPU time of all threads so far, in nanoseconds.
     pub cpu_ns: u64,
     pub resident_bytes: u64,
+    /// How often its threads were put on a core so far: of a server that does little, how often it
+    /// woke.
+    pub wake_count: u64,
 }
 
 /// Reads one process. Threads that ended keep what they had used when last seen.
@@ -37,6 +40,7 @@ pub struct ServerProcess {
     threads: HashMap<u32, ThreadTime>,
     /// CPU time of threads that are gone.
     ended_cpu_ns: u64,
+    ended_wake_count: u64,
     memory: File,
     page_size: u64,
 }
@@ -46,6 +50,7 @@ struct ThreadTime {
     cpu_ns: u64,
     /// It was ready and others had the core.
     waited_ns: u64,
+    wake_count: u64,
 }
 
 /// A sample with what each thread had of its cores until then: a border of a window.
@@ -67,6 +72,7 @@ impl ServerProcess {
             task_links: 0,
             threads: HashMap::new(),
             ended_cpu_ns: 0,
+            ended_wake_count: 0,
             memory: File::open(format!("/proc/{id}/statm")).map_err(|_| unreadable())?,
             page_size: rustix::param::page_size() as u64,
         };
@@ -89,7 +95,13 @@ impl ServerProcess {
         let resident_pages = number_at(&self.memory, 1)?;
         let cpu_ns = self.ended_cpu_ns + self.threads.values().map(|time| time.cpu_ns).sum::<u64>();
         let cpu_ns = if cpu_ns == 0 { self.cpu_ns_by_ticks()? } else { cpu_ns };
-        Some(Sample { time_ns: now_ns(), cpu_ns, resident_bytes: resident_pages * self.page_size })
+        let wakes = self.threads.values().map(|time| time.wake_count).sum::<u64>();
+        Some(Sample {
+            time_ns: now_ns(),
+            cpu_ns,
+            resident_bytes: resident_pages * self.page_size,
+            wake_count: self.ended_wake_count + wakes,
+        })
     }
 
     /// `None` when the process is gone.
@@ -120,7 +132,7 @@ impl ServerProcess {
         for time in self.threads.values_mut() {
             // In nanoseconds: finer than the ticks of /proc/PID/stat.
             match times_at(&time.schedstat) {
-                Some(times) => (time.cpu_ns, time.waited_ns) = times,
+                Some(times) => (time.cpu_ns, time.waited_ns, time.wake_count) = times,
                 None => all_there = false,
             }
         }
@@ -140,13 +152,16 @@ impl ServerProcess {
                     continue;
                 }
                 self.ended_cpu_ns += time.cpu_ns;
+                self.ended_wake_count += time.wake_count;
             }
             // One that cannot be opened has ended meanwhile.
             if let Ok(schedstat) = File::open(task.path().join("schedstat")) {
-                self.threads.insert(id, ThreadTime { schedstat, cpu_ns: 0, waited_ns: 0 });
+                let time = ThreadTime { schedstat, cpu_ns: 0, waited_ns: 0, wake_count: 0 };
+                self.threads.insert(id, time);
             }
         }
         self.ended_cpu_ns += known.values().map(|time| time.cpu_ns).sum::<u64>();
+        self.ended_wake_count += known.values().map(|time| time.wake_count).sum::<u64>();
         Some(())
     }
 
@@ -166,8 +181,12 @@ fn number_at(file: &File, field: usize) -> Option<u64> {
     with_text_of(file, |text| text.split_whitespace().nth(field)?.parse().ok())
 }
 
-fn times_at(schedstat: &File) -> Option<(u64, u64)> {
-    with_text_of(schedstat, core_time::times_ns)
+/// Time on a core and waiting for one, in nanoseconds, and how often the thread was put on one.
+fn times_at(schedstat: &File) -> Option<(u64, u64, u64)> {
+    with_text_of(schedstat, |text| {
+        let (cpu_ns, waited_ns) = core_time::times_ns(text)?;
+        Some((cpu_ns, waited_ns, text.split_whitespace().nth(2)?.parse().ok()?))
+    })
 }
 
 fn with_text_of<T>(file: &File, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {

@@ -40,6 +40,8 @@ const AUTHORITY: &str = "{tls_ca}";
 /// Placeholders for the port of the first shard, where connections are placed on shards.
 const TOGETHER: &str = "{together}";
 const APART: &str = "{apart}";
+/// Placeholder for a free port for monitoring.
+const MONITOR: &str = "{monitor}";
 
 /// A server this process started; ended when dropped.
 pub struct StartedServer {
@@ -48,6 +50,7 @@ pub struct StartedServer {
     pub address: Address,
     /// The ports of shards that have their own.
     pub shards: Option<ShardPorts>,
+    pub monitor_port: Option<u16>,
     /// Files for clients of a server that was given certificates.
     pub certificates: Option<CertificateFiles>,
     /// Holds its socket and its certificates; goes after the server.
@@ -58,7 +61,7 @@ impl StartedServer {
     /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket
     /// it shall listen at. With `{unix}` in it the socket is what is measured, else the port.
     /// `{tls_cert}`, `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is
-    /// measured. `{together}` or `{apart}` is the first of two ports for a Midge's `--shard-ports`:
+    /// measured. `{monitor}` is a free port for monitoring. `{together}` or `{apart}` is the first of two ports for a Midge's `--shard-ports`:
     /// connections then go there.
     ///
     /// # Errors
@@ -73,6 +76,8 @@ impl StartedServer {
         let port = free_port()?;
         let socket = folder.file("server.sock");
         let mut replacements = vec![(PORT, port.to_string()), (UNIX, socket.clone())];
+        let monitor_port = command_line.contains(MONITOR).then(free_port).transpose()?;
+        replacements.extend(monitor_port.map(|port| (MONITOR, port.to_string())));
         let placement = [(TOGETHER, false), (APART, true)];
         let placement = placement.into_iter().find(|(name, _)| command_line.contains(name));
         let mut shards = None;
@@ -107,8 +112,15 @@ impl StartedServer {
             Address::Unix { path } => *path = socket,
             Address::Tcp { port: place, .. } => *place = port,
         }
-        let mut server =
-            StartedServer { child, output, address, shards, certificates, _folder: folder };
+        let mut server = StartedServer {
+            child,
+            output,
+            address,
+            shards,
+            monitor_port,
+            certificates,
+            _folder: folder,
+        };
         server.wait_until_it_accepts(&words[0])?;
         Ok(server)
     }

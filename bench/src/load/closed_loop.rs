@@ -12,7 +12,7 @@ use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::{interrupt, pin};
 use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{
-    Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame,
+    Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame, push_frame_to,
     register_sockets, respond, sleep_until_ready,
 };
 use crate::load::layout::Layout;
@@ -45,6 +45,8 @@ pub const CURVE: &str = "round trip, closed loop";
 pub struct ClosedLoopPlan {
     /// Its publishers are the requesters, its subscribers the responders.
     pub layout: Layout,
+    /// Each requester asks one responder alone, and the next one after each such time.
+    pub shift: Option<Duration>,
     pub pacer: Pacer,
     pub warmup: Duration,
     pub duration: Duration,
@@ -56,6 +58,7 @@ pub struct ClosedLoopPlan {
 /// The part that all threads of a run share.
 struct Common {
     times: Times,
+    shift_ns: Option<u64>,
     pacer: Pacer,
     /// Per thread: replies so far.
     replied: Vec<Counter>,
@@ -98,7 +101,13 @@ pub fn run(
     if layout.publisher_count == 0 || layout.subscriber_count == 0 {
         return Err(Failure::new("requests need a requester and a responder at least"));
     }
-    let label = format!("request {}", layout.label());
+    let mut label = format!("request {}", layout.label());
+    if let Some(shift) = plan.shift {
+        if !layout.paired || layout.subscriber_count != layout.publisher_count {
+            return Err(Failure::new("partners change only where each requester has one"));
+        }
+        label.push_str(&format!(", partners change every {} s", shift.as_secs_f64()));
+    }
     let mut run = Run::begin(kinds::CLOSED_LOOP, &label, server, progress).with_generator();
     run.result.warn(format!(
         "closed loop: each of {} requesters waits for its reply before it asks again, so a stall of the \
@@ -113,6 +122,7 @@ pub fn run(
     let times = Times::from_now(START_DELAY_NS, plan.warmup, plan.duration);
     let common = Common {
         times,
+        shift_ns: plan.shift.map(|time| time.as_nanos() as u64),
         pacer: plan.pacer,
         replied: (0..thread_count).map(|_| Counter::default()).collect(),
         requesting_threads: AtomicUsize::new(thread_count),
@@ -144,6 +154,12 @@ pub fn run(
     cores::report(&mut run.result, of_generator, of_server);
     report(&mut run.result, plan, &window, measured);
     Ok(run.finish())
+}
+
+/// The responder that a requester asks at a time, of `count`.
+fn partner_of(requester: u16, now: u64, start_ns: u64, shift_ns: u64, count: usize) -> usize {
+    let shifts = now.saturating_sub(start_ns) / shift_ns;
+    ((u64::from(requester) + shifts) % count as u64) as usize
 }
 
 fn panicked() -> Measured {
@@ -293,7 +309,16 @@ impl<'a> LoadThread<'a> {
         let requester = &mut self.requesters[place];
         let sender = &mut requester.sender;
         requester.awaited = Some(sender.sequence);
-        push_frame(sender, now_ns());
+        let now = now_ns();
+        match self.common.shift_ns {
+            Some(shift_ns) => {
+                let start_ns = self.common.times.start_ns;
+                let partner =
+                    partner_of(sender.index, now, start_ns, shift_ns, sender.frames.len());
+                push_frame_to(sender, partner, now);
+            }
+            None => push_frame(sender, now),
+        }
         sender.outgoing.flush(&mut sender.connection)?;
         if !sender.outgoing.is_empty() {
             self.unflushed.push(place);
@@ -431,5 +456,21 @@ fn report(
              limit, read the CPU time per request, or add --load-threads",
             100.0 * busy
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partners_change_together_and_nobody_is_asked_by_two() {
+        for time in [0, 99, 100, 250, 1_000] {
+            let asked: Vec<usize> =
+                (0..4).map(|index| partner_of(index, 5_000 + time, 5_000, 100, 4)).collect();
+            let shifts = time as usize / 100;
+            assert_eq!(asked, (0..4).map(|index| (index + shifts) % 4).collect::<Vec<_>>());
+        }
+        assert_eq!(partner_of(3, 0, 5_000, 100, 4), 3, "before the start");
     }
 }

@@ -218,9 +218,7 @@ fn report_memory(
     result.figure("server_bytes_per_connection", grown / count, "bytes", Better::Lower);
     let connect_us = connected.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e3;
     result.figure("server_cpu_us_per_connect", connect_us / count, "us", Better::Lower);
-    let idle_ns = idle_until.cpu_ns.saturating_sub(idle_from.cpu_ns) as f64;
-    let window_ns = (idle_until.time_ns - idle_from.time_ns).max(1) as f64;
-    result.figure("server_cores_busy_idle", idle_ns / window_ns, "cores", Better::Lower);
+    result.add_idle_use(&idle_from, &idle_until);
 }
 
 fn probe(

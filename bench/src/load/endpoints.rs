@@ -36,6 +36,10 @@ pub fn open_receivers(
                 let tracker = OrderTracker::new(layout.publisher_count, &layout.subscribed(index));
                 (layout.subscription_subjects(index), None, ReceiverRole::Measure(tracker))
             }
+            Mode::Request if layout.paired => {
+                let role = ReceiverRole::Respond(Outgoing::default());
+                (layout.subscription_subjects(index), None, role)
+            }
             // Responders share the requests: each is answered once.
             Mode::Request => {
                 let role = ReceiverRole::Respond(Outgoing::default());

@@ -439,8 +439,13 @@ pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Re
     }
 }
 
+/// The next message, on the subject that is its turn.
 pub(super) fn push_frame(sender: &mut Sender, due_ns: u64) {
     let subject_index = (sender.sequence % sender.frames.len() as u64) as usize;
+    push_frame_to(sender, subject_index, due_ns);
+}
+
+pub(super) fn push_frame_to(sender: &mut Sender, subject_index: usize, due_ns: u64) {
     let (frame, payload_offset) = &sender.frames[subject_index];
     let start = sender.outgoing.bytes.len() + payload_offset;
     let bytes = &mut sender.outgoing.bytes;

@@ -5,3 +5,4 @@ pub const LATENCY: &str = "latency";
 pub const CLOSED_LOOP: &str = "closed-loop";
 pub const SWEEP: &str = "sweep";
 pub const CONNECTIONS: &str = "connections";
+pub const IDLE: &str = "idle";

@@ -13,6 +13,8 @@ pub struct Layout {
     pub payload_size: usize,
     /// First tokens of every subject: unique to a run, so that runs do not hear each other.
     pub subject_prefix: String,
+    /// Of responders the i-th alone answers the i-th subject; else all share all of them.
+    pub paired: bool,
 }
 
 impl Layout {
@@ -83,6 +85,7 @@ mod tests {
             queue: None,
             payload_size: 16,
             subject_prefix: "bench.x".to_string(),
+            paired: false,
         }
     }
 

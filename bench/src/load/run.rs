@@ -7,7 +7,7 @@
 use crate::host::clock::now_ns;
 use crate::host::core_time::ThreadUse;
 use crate::host::interrupt;
-use crate::host::server_process::{Border, Sampler, ServerProcess};
+use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
 use crate::load::cores::{self, Span};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
@@ -176,6 +176,11 @@ impl<T> Window<T> {
     /// `None` where the server's process is not read.
     pub fn server_cpu(&self) -> Option<CpuUse> {
         cpu_between(self.from.server.as_ref(), self.until.server.as_ref())
+    }
+
+    /// The server's process at either border; `None` where it is not read.
+    pub fn server_samples(&self) -> Option<(Sample, Sample)> {
+        Some((self.from.server.as_ref()?.sample, self.until.server.as_ref()?.sample))
     }
 
     /// `None` where this process is not read.

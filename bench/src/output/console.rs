@@ -3,6 +3,7 @@
 use crate::Failure;
 use crate::cli::Format;
 use crate::compare::statistics::{Comparison, Decided, Spread};
+use crate::load::shard_traffic::{CROSSED_FIGURE, WAKES_FIGURE};
 use crate::load::{floor, kinds, sweep};
 use crate::output::document::Document;
 use crate::output::percentiles::PERCENTILES;
@@ -166,9 +167,33 @@ fn beside_text(document: &Document, workload: &str) -> String {
             shown("server_cpu_us_per_message")
         ));
     }
+    for line in traffic_lines(runs()) {
+        text.push_str(&format!("{line}\n"));
+    }
     text.push_str(&shares_text(runs()));
     text.push_str(&notes_text(runs()));
     text
+}
+
+/// Of each side that tells it, how much went from shard to shard: what explains the other figures.
+pub fn traffic_lines<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> Vec<String> {
+    let mut sides: Vec<&str> = runs.clone().map(|run| run.side.as_str()).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    let line = |side: &str| {
+        let texts = [CROSSED_FIGURE, WAKES_FIGURE].map(|name| {
+            let of_side = runs.clone().filter(|run| run.side == side && run.valid);
+            let figures: Vec<&Figure> = of_side.filter_map(|run| run.figures.get(name)).collect();
+            let values: Vec<f64> = figures.iter().map(|figure| figure.value).collect();
+            let spread = Spread::of(&values)?;
+            let shown = |value| value_text(value, &figures[0].unit);
+            let (low, high) = (shown(spread.low), shown(spread.high));
+            Some(format!("{} {} [{low} - {high}]", shown_name(name), shown(spread.median)))
+        });
+        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        (!texts.is_empty()).then(|| format!("{side}: {}", texts.join(", ")))
+    };
+    sides.into_iter().filter_map(line).collect()
 }
 
 /// The latency of sweeps: of each side at shares of its own maximum, medians over the rounds.
@@ -255,4 +280,31 @@ pub fn value_text(value: f64, unit: &str) -> String {
 /// As the table shows it, for other writers.
 pub fn figure_text(figure: &Figure) -> String {
     value_text(figure.value, &figure.unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::result::Better;
+
+    #[test]
+    fn shard_traffic_is_told_of_sides_that_know_it_as_medians_of_valid_rounds() {
+        let run = |side: &str, share: Option<f64>, valid| {
+            let mut run = RunResult::new("throughput", "x");
+            run.side = side.to_string();
+            run.valid = valid;
+            if let Some(share) = share {
+                run.figure(CROSSED_FIGURE, share, "", Better::Neither);
+                run.figure(WAKES_FIGURE, 2.0 * share, "wakes", Better::Neither);
+            }
+            run
+        };
+        let shares = [(0.25, true), (0.5, true), (0.75, true), (9.0, false)];
+        let mut runs: Vec<RunResult> =
+            shares.map(|(share, valid)| run("midge", Some(share), valid)).into();
+        runs.push(run("nats-server", None, true));
+        let expected = "midge: crossed shards share 50.0 % [25.0 % - 75.0 %], \
+                        wakes between shards per message 1.00 wakes [0.500 wakes - 1.50 wakes]";
+        assert_eq!(traffic_lines(runs.iter()), [expected]);
+    }
 }

@@ -6,7 +6,7 @@ use crate::compare::statistics::{Decided, Spread};
 use crate::host::environment::Environment;
 use crate::load::{floor, kinds};
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit};
-use crate::output::console::{comparison_cells, figure_text, shown_name};
+use crate::output::console::{comparison_cells, figure_text, shown_name, traffic_lines};
 use crate::output::document::Document;
 use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
 use crate::output::result::RunResult;
@@ -222,6 +222,11 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> Ma
                 } @else if let Some(run) = single {
                     @for (name, figure) in run.figures_in_order() {
                         tr { td { (shown_name(name)) } td { (figure_text(figure)) } }
+                    }
+                }
+                @if compared.is_some() {
+                    @for line in traffic_lines(runs.iter().copied()) {
+                        tr class="beside" { td colspan="7" { (line) } }
                     }
                 }
                 @if let Some(relay) = relay {

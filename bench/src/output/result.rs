@@ -138,6 +138,15 @@ impl RunResult {
             && self.figures == other.figures
     }
 
+    /// What the server used between two looks while nobody asked anything of it.
+    pub fn add_idle_use(&mut self, from: &Sample, until: &Sample) {
+        let window_ns = (until.time_ns - from.time_ns).max(1) as f64;
+        let busy_ns = until.cpu_ns.saturating_sub(from.cpu_ns) as f64;
+        self.figure("server_cores_busy_idle", busy_ns / window_ns, "cores", Better::Lower);
+        let wakes = until.wake_count.saturating_sub(from.wake_count) as f64;
+        self.figure("server_wakes_per_second_idle", wakes * 1e9 / window_ns, "1/s", Better::Lower);
+    }
+
     /// CPU use and memory of the server over time, and the largest memory seen.
     pub fn add_server_series(&mut self, samples: &[Sample]) {
         let Some(first) = samples.first() else { return };

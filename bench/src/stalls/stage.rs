@@ -188,6 +188,8 @@ impl Stage {
             raw: false,
             shards: None,
             echo: true,
+            congestion: None,
+            monitor_port: None,
         }
     }
 

@@ -27,6 +27,10 @@ pub struct Dialer {
     pub shards: Option<ShardPorts>,
     /// A connection hears what it publishes itself, if it subscribes to it.
     pub echo: bool,
+    /// The congestion control of this side's TCP sockets; the host's where there is none.
+    pub congestion: Option<String>,
+    /// The server's monitoring port on this host, where it is known.
+    pub monitor_port: Option<u16>,
 }
 
 /// Ports of the first two shards, and how a workload's connections are placed on them.
@@ -84,6 +88,8 @@ impl Dialer {
             raw: false,
             shards: None,
             echo: true,
+            congestion: None,
+            monitor_port: None,
         }
     }
 
@@ -112,6 +118,9 @@ impl Dialer {
     /// When any step fails; the text carries the server's own words if it sent some.
     pub fn connect(&self, name: &str, read_size: usize) -> Result<Connection, Failure> {
         let mut stream = Stream::connect(&self.address, REPLY_WAIT_MAX)?;
+        if let (Some(name), Address::Tcp { .. }) = (&self.congestion, &self.address) {
+            stream.set_congestion(name)?;
+        }
         let info = read_info_line(&mut stream)?;
         let wants_tls = matches!(self.address, Address::Tcp { tls: true, .. });
         if wants_tls || info["tls_required"] == Value::Bool(true) {

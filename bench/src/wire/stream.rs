@@ -91,6 +91,19 @@ impl Stream {
         Ok(Stream { socket, tls: None })
     }
 
+    /// Sets the congestion control of a TCP socket: what it sends is then clocked out by that one.
+    ///
+    /// # Errors
+    /// When the kernel does not have it, or does not let this user take it.
+    pub fn set_congestion(&self, name: &str) -> Result<(), Failure> {
+        rustix::net::sockopt::set_tcp_congestion(&self.socket, name).map_err(|error| {
+            Failure::new(format!(
+                "congestion control '{name}': {error}; net.ipv4.tcp_allowed_congestion_control lists \
+                 what every user may take"
+            ))
+        })
+    }
+
     /// Runs the TLS handshake on the connected socket.
     ///
     /// # Errors
@@ -269,5 +282,24 @@ fn stalled(result: io::Result<usize>) -> io::Result<usize> {
             format!("the server took no byte for {} s", WRITE_STALL_MAX.as_secs()),
         )),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_takes_a_congestion_control_that_the_kernel_has_and_says_which_it_has_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false };
+        let stream = Stream::connect(&address, Duration::from_secs(10)).unwrap();
+        // Built into every kernel, and allowed to everybody.
+        stream.set_congestion("reno").unwrap();
+        let control = socket2::SockRef::from(&stream.socket).tcp_congestion().unwrap();
+        assert!(control.starts_with(b"reno"), "{control:?}");
+        let refused = stream.set_congestion("no-such").unwrap_err().to_string();
+        assert!(refused.starts_with("congestion control 'no-such'"), "{refused}");
     }
 }

@@ -201,6 +201,8 @@ pub fn dialer(port: u16) -> Dialer {
         raw: false,
         shards: None,
         echo: true,
+        congestion: None,
+        monitor_port: None,
     }
 }
 
@@ -216,6 +218,7 @@ pub fn layout(publisher_count: usize, subscriber_count: usize, payload_size: usi
         queue: None,
         payload_size,
         subject_prefix: format!("bench.test{number}"),
+        paired: false,
     }
 }
 
