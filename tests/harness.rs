@@ -47,6 +47,7 @@ fn layout(publisher_count: usize, subscriber_count: usize, subject_count: usize)
         queue: None,
         payload_size: 100,
         subject_prefix: "bench.midge".to_string(),
+        paired: false,
     }
 }
 
@@ -135,6 +136,7 @@ fn latency_and_requests_are_complete_in_the_open_and_in_the_closed_loop() {
 
     let plan = ClosedLoopPlan {
         layout: layout(20, 1, 1),
+        shift: None,
         pacer: Pacer::Sleep,
         warmup: Duration::ZERO,
         duration: Duration::from_millis(300),
