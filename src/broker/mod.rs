@@ -365,10 +365,10 @@ impl Broker {
         let client =
             subscription.client().expect("only clients' subscriptions are forgotten one by one");
         let hash = self.hasher.hash_one(subscription.sid());
-        let state = &mut self.clients[client.index()];
+        // Else it is gone already, perhaps with its client, or goes with all the others.
+        let Some(state) = self.clients.get_mut(client.index()) else { return };
         let account = state.account;
         let entry = state.subscriptions.find_entry(hash, |other| Rc::ptr_eq(other, subscription));
-        // Else it is gone already, or goes with all the others.
         let Ok(entry) = entry else { return };
         entry.remove();
         state.expired_count -= u32::from(subscription.is_removed());

@@ -399,6 +399,26 @@ fn the_end_of_a_client_with_many_subscriptions_takes_short_turns() {
 }
 
 #[test]
+fn who_leaves_before_its_ended_subscriptions_are_taken_away_takes_nothing_with_it() {
+    const COUNT: usize = 5_000;
+    let mut setting = Setting::new(3, TURN_WORK_MAX);
+    let leaver = setting.clients[1].0;
+    for number in 0..COUNT {
+        let sid = number.to_string();
+        setting.subscribe(1, "last", "", &sid);
+        setting.broker.unsubscribe(leaver, sid.as_bytes(), 1);
+    }
+    setting.subscribe(2, "last", "", "1");
+    let _: Routed = setting.publish("last", "", true);
+    setting.finish(|_| {});
+    setting.broker.detach(leaver);
+    while setting.broker.work_off() {}
+    assert_eq!(setting.broker.table_total(), 1);
+    let _: Routed = setting.publish("last", "", true);
+    assert_eq!(setting.heard(2), "MSG last 1 2\r\nhi\r\n".repeat(2));
+}
+
+#[test]
 fn long_lists_are_dropped_a_part_at_a_time() {
     let mut setting = Setting::new(2, TURN_WORK_MAX);
     for number in 0..40_000 {
