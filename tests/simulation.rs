@@ -8,6 +8,8 @@
 mod clients;
 #[path = "simulation/ear.rs"]
 mod ear;
+#[path = "simulation/fairness.rs"]
+mod fairness;
 #[path = "simulation/laws.rs"]
 mod laws;
 #[path = "simulation/world.rs"]

@@ -69,12 +69,12 @@ impl Backlog {
 }
 
 /// How far the subscriptions of a client are dropped.
-pub enum Dropped {
+pub enum Dropped<W> {
     All,
     /// The turn is over.
     Some,
-    /// Other shards must be told, and there is no room for it.
-    NoRoom(Congestion),
+    /// Other shards must be told, and there is no room for it: what to wait for.
+    NoRoom(W),
 }
 
 /// Subscriptions on their way out.
@@ -111,7 +111,7 @@ impl Broker {
         let waits_for_room = !self.backlog.leaving.is_empty() || !self.expired.is_empty();
         self.backlog.has_ready_fan_outs()
             || !self.shared.leftovers.is_empty()
-            || (waits_for_room && self.interest_congestion().is_none())
+            || (waits_for_room && self.has_interest_reserve())
     }
 
     fn go_on_with_fan_outs(&mut self, turn: &mut Turn) {
@@ -138,10 +138,10 @@ impl Broker {
 
     fn drop_leaving(&mut self, budget: &mut usize) {
         while let Some(client) = self.backlog.leaving.pop_front() {
-            match self.drop_some(client, budget) {
+            match self.drop_some(client, budget, Self::behind_all) {
                 Dropped::All => self.remove_client(client),
                 Dropped::Some => return self.backlog.leaving.push_back(client),
-                Dropped::NoRoom(_) => return self.backlog.leaving.push_front(client),
+                Dropped::NoRoom(()) => return self.backlog.leaving.push_front(client),
             }
         }
     }
@@ -149,7 +149,7 @@ impl Broker {
     /// Takes subscriptions that reached their maximum out of everything that knows them.
     pub(super) fn drop_expired(&mut self, budget: &mut usize) {
         while *budget > 0 && !self.expired.is_empty() {
-            if self.interest_congestion().is_some() {
+            if !self.has_interest_reserve() {
                 return;
             }
             let Some(subscription) = self.expired.pop() else { return };
@@ -164,7 +164,13 @@ impl Broker {
 
     /// Drops subscriptions of a client for so much work: all that it has when this begins. Nothing
     /// may be subscribed for it before all are gone.
-    pub(super) fn drop_some(&mut self, client: ClientKey, budget: &mut usize) -> Dropped {
+    /// `wait`: the room that it needs before each.
+    fn drop_some<W>(
+        &mut self,
+        client: ClientKey,
+        budget: &mut usize,
+        wait: impl Fn(&Self) -> Option<W>,
+    ) -> Dropped<W> {
         let state = &mut self.clients[client.index()];
         let account = state.account;
         if state.leaving.is_none() {
@@ -180,8 +186,8 @@ impl Broker {
             if *budget == 0 {
                 return Dropped::Some;
             }
-            if let Some(congestion) = self.interest_congestion() {
-                return Dropped::NoRoom(congestion);
+            if let Some(wait) = wait(self) {
+                return Dropped::NoRoom(wait);
             }
             let leaving = &mut self.clients[client.index()].leaving;
             let Some(subscription) = leaving.as_mut().and_then(|leaving| leaving.next()) else {
@@ -196,10 +202,10 @@ impl Broker {
 
     /// Drops every subscription of a client before its second CONNECT, as far as its turn may. What
     /// is left is for the next call; until then it may not do anything else.
-    pub fn unsubscribe_all(&mut self, client: ClientKey, turn: &mut Turn) -> Dropped {
+    pub fn unsubscribe_all(&mut self, client: ClientKey, turn: &mut Turn) -> Dropped<Congestion> {
         let room = turn.room();
         let mut budget = room;
-        let dropped = self.drop_some(client, &mut budget);
+        let dropped = self.drop_some(client, &mut budget, Self::interest_congestion);
         turn.spend(room - budget);
         dropped
     }
@@ -211,12 +217,17 @@ impl Broker {
         }
         let left = self.backlog.turn_left;
         let mut budget = left;
-        match self.drop_some(client, &mut budget) {
+        match self.drop_some(client, &mut budget, Self::behind_all) {
             Dropped::All => self.remove_client(client),
-            Dropped::Some | Dropped::NoRoom(_) => self.backlog.leaving.push_back(client),
+            Dropped::Some | Dropped::NoRoom(()) => self.backlog.leaving.push_back(client),
         }
         self.backlog.turn_left = budget;
         self.note_turn_work(left - budget);
+    }
+
+    /// Some = a subscription that no client waits for stays, as there is no room to tell others.
+    fn behind_all(&self) -> Option<()> {
+        (!self.has_interest_reserve()).then_some(())
     }
 
     fn remove_client(&mut self, client: ClientKey) {

@@ -120,6 +120,10 @@ pub trait LinkSink {
     /// The room to wait for before a further subscription; None = it may be made now.
     fn interest_congestion(&self) -> Option<Congestion>;
 
+    /// True if there is room to tell of a subscription that goes behind all clients: a part of the room is left to
+    /// those by `interest_congestion`. Else the shard gets another turn once there is some.
+    fn has_interest_reserve(&self) -> bool;
+
     /// Queues a message. Never fails: what finds no room is kept, in order.
     fn forward(&self, forward: &Forward<'_>);
     /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same

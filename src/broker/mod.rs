@@ -307,6 +307,11 @@ impl Broker {
         self.links.iter().find_map(|link| link.sink.interest_congestion())
     }
 
+    /// True if a subscription may go that no client waits for.
+    pub fn has_interest_reserve(&self) -> bool {
+        self.links.iter().all(|link| link.sink.has_interest_reserve())
+    }
+
     pub fn subscribe(
         &mut self,
         client: ClientKey,
@@ -384,7 +389,7 @@ impl Broker {
     /// Drops the subscriptions that `permissions` no longer allow, and gives them: looks at no more
     /// than `at_most` of them, from where the last call stopped. `restarts`: with these permissions
     /// for the first time. Told to other shards is each that is dropped: between calls
-    /// `interest_congestion` is to be obeyed.
+    /// `has_interest_reserve` is to be obeyed.
     pub fn review_subscriptions(
         &mut self,
         client: ClientKey,

@@ -188,7 +188,7 @@ impl ClientSession {
         }
         let broker = self.context.broker.borrow();
         // Other shards are told of what goes.
-        let has_room = broker.interest_congestion().is_none();
+        let has_room = broker.has_interest_reserve();
         drop(broker);
         !has_room || self.review_subscriptions(false)
     }

@@ -413,18 +413,20 @@ impl ClientSession {
 
     /// What comes before a command, if anything: interest must be on its way to every shard before anything this
     /// client does next, and so must its messages before it is told PONG, or anybody hears them. Counts the command's
-    /// work.
+    /// work. `consumed`: bytes of this turn's commands before it.
     fn before_command(
         &self,
         broker: &mut Broker,
         publishing: &mut Publishing,
         command: Command,
         input: &[u8],
+        consumed: usize,
     ) -> Option<Step> {
         let wait = match command {
             Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
                 publishing.turn.spend(SUBSCRIPTION_WORK);
-                broker.interest_congestion().map(Wait::for_room)
+                let wait = broker.interest_congestion().map(Wait::for_room);
+                return wait.map(|wait| for_room(wait, consumed));
             }
             Command::Ping => broker.fence().map(Wait::for_room),
             Command::Publish(publish) => match publishing.held.take() {
@@ -432,7 +434,10 @@ impl ClientSession {
                     publishing.has_waited = true;
                     Some(Wait::for_room(arrivals))
                 }
-                None => self.lanes_full(broker, &publish.message(input)),
+                None => match self.lanes_full(broker, &publish.message(input)) {
+                    Some(wait) => return Some(for_room(wait, consumed)),
+                    None => None,
+                },
             },
             Command::Connect { .. } if self.begins_anew() => {
                 match broker.unsubscribe_all(self.key, &mut publishing.turn) {
@@ -458,6 +463,15 @@ impl ClientSession {
             return Some(Wait::Sent { queue, until, at_most });
         }
         None
+    }
+}
+
+/// The wait for room in a lane, after commands of `consumed` bytes. Whoever did something in this turn looks again in the
+/// next one, so that those who did not get as far stand before it when there is room.
+fn for_room(wait: Wait, consumed: usize) -> Step {
+    match consumed {
+        0 => Step::WaitFor(wait),
+        _ => Step::Again,
     }
 }
 
@@ -527,7 +541,7 @@ impl Session for ClientSession {
                     repeated_publish(bytes, &publishing.known_line, &self.limits)
             {
                 if let Some(wait) = self.lanes_full(&mut broker, &message) {
-                    break Step::WaitFor(wait);
+                    break for_room(wait, consumed_total);
                 }
                 consumed_total +=
                     self.publish_onwards(&mut broker, &mut publishing, bytes, &message, consumed);
@@ -538,7 +552,7 @@ impl Session for ClientSession {
             }
             if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
                 if let Some(wait) = self.lanes_full(&mut broker, &message) {
-                    break Step::WaitFor(wait);
+                    break for_room(wait, consumed_total);
                 }
                 consumed_total += consumed;
                 self.publish(&mut broker, &mut publishing, &message);
@@ -551,9 +565,13 @@ impl Session for ClientSession {
             let parser_before = self.parser;
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
-                    if let Some(step) =
-                        self.before_command(&mut broker, &mut publishing, command, bytes)
-                    {
+                    if let Some(step) = self.before_command(
+                        &mut broker,
+                        &mut publishing,
+                        command,
+                        bytes,
+                        consumed_total,
+                    ) {
                         // The command is parsed again after it.
                         self.parser = parser_before;
                         break step;

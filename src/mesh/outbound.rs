@@ -53,6 +53,9 @@ pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 
 /// One peer's lanes, seen from their source.
 ///
+/// Who waits for room goes before who comes later: while somebody does, nobody else finds any, until a flush has found
+/// some and opened the gate. What goes behind all clients has a reserve of its own (`has_interest_reserve`).
+///
 /// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not
 /// wait for staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so
 /// that what is staged only withdraws interest or paces, of which no message is a consequence.
@@ -192,12 +195,17 @@ impl Outbound {
 
     /// True if the notes of one more command would find room on the lane.
     fn has_note_room(&self) -> bool {
+        self.has_note_slots(self.room_min)
+    }
+
+    /// True if the lane has so many free slots, and may take more bytes.
+    fn has_note_slots(&self, count: usize) -> bool {
         if !self.staged_notes.borrow().is_empty() {
             return false;
         }
         let end = self.end.borrow();
         self.forget_taken_notes(&end, &mut self.notes_under_way.borrow_mut());
-        end.notes.free_slots() >= self.room_min
+        end.notes.free_slots() >= count
             && self.notes_under_way_bytes.get() < INTEREST_LANE_BYTES_MAX
     }
 
@@ -472,7 +480,8 @@ impl LinkSink for ShardLink {
 
     fn interest_congestion(&self) -> Option<Congestion> {
         let outbound = &self.0;
-        if outbound.has_note_room() {
+        // Who waits goes first.
+        if !outbound.notes_wanted.get() && outbound.has_note_room() {
             return None;
         }
         // The flush that finds room opens the gate.
@@ -482,6 +491,16 @@ impl LinkSink for ShardLink {
             gate: outbound.notes_room.clone(),
             until: outbound.notes_room.value() + 1,
         })
+    }
+
+    fn has_interest_reserve(&self) -> bool {
+        let outbound = &self.0;
+        let has_room = outbound.has_note_slots(outbound.room_min.div_ceil(2));
+        if !has_room {
+            outbound.notes_wanted.set(true);
+            outbound.ask_for_room();
+        }
+        has_room
     }
 
     fn forward(&self, forward: &Forward<'_>) {
@@ -503,12 +522,13 @@ impl LinkSink for ShardLink {
     }
 
     fn is_tight(&self) -> bool {
-        self.0.is_tight()
+        self.0.messages_wanted.get() || self.0.is_tight()
     }
 
     fn message_congestion(&self, message_bytes: usize) -> Option<Congestion> {
         let outbound = &self.0;
-        if outbound.has_room(message_bytes + frame::HEAD_BYTES) {
+        // Who waits goes first.
+        if !outbound.messages_wanted.get() && outbound.has_room(message_bytes + frame::HEAD_BYTES) {
             return None;
         }
         outbound.count(|counters| counters.stalls += 1);

@@ -310,6 +310,9 @@ fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
         assert!(sent > 0);
         assert!(sent <= LANE_BYTES_MIN.max(left / 4) + BATCH_BYTES, "{pending_bytes_max}: {sent}");
         shards[1].turn_and_sleep();
+        // Whoever came first waits for the room; others have some once it was given.
+        assert!(!has_room(0));
+        shards[0].turn_and_sleep();
         assert!(has_room(0));
     }
 }

@@ -96,12 +96,16 @@ struct Connection {
     outbox: Rc<Outbox>,
     input: ReadBuffer,
     reader: Reader,
+    /// When the reader last moved.
+    moved_at: u64,
     writer_ended: bool,
     in_flight: Option<(Vec<u8>, usize)>,
     aborted: Rc<Cell<bool>>,
     /// From the client, not yet read.
     inbound: VecDeque<u8>,
     inbound_ended: bool,
+    /// Bytes that arrived from the client in all.
+    arrived_bytes: usize,
     /// To the client, taken by the kernel.
     outbound: Vec<u8>,
     /// Bytes the kernel takes while the client does not read.
@@ -245,11 +249,13 @@ impl World {
             outbox,
             input: ReadBuffer::new(self.shards[shard].read_pool.clone()),
             reader: Reader::Ready,
+            moved_at: 0,
             writer_ended: false,
             in_flight: None,
             aborted,
             inbound: VecDeque::new(),
             inbound_ended: false,
+            arrived_bytes: 0,
             outbound: Vec::new(),
             window,
         });
@@ -259,7 +265,10 @@ impl World {
 
     /// The client's bytes arrive at the server's socket.
     pub fn arrive(&mut self, connection: usize, bytes: impl Iterator<Item = u8>) {
-        self.connections[connection].inbound.extend(bytes);
+        let connection = &mut self.connections[connection];
+        let before = connection.inbound.len();
+        connection.inbound.extend(bytes);
+        connection.arrived_bytes += connection.inbound.len() - before;
     }
 
     /// The client shut its sending side down; what it sent before is still read.
@@ -307,6 +316,17 @@ impl World {
         self.connections[connection].inbound.len()
     }
 
+    /// Bytes from the client that no command was made of yet.
+    pub fn unhandled(&self, connection: usize) -> usize {
+        let connection = &self.connections[connection];
+        connection.inbound.len() + connection.input.bytes().len()
+    }
+
+    /// Bytes from the client that its session has taken.
+    pub fn handled(&self, connection: usize) -> usize {
+        self.connections[connection].arrived_bytes - self.unhandled(connection)
+    }
+
     /// Shards run and clients read as fast as they can.
     pub fn hasten(&mut self) {
         self.shards.iter_mut().for_each(|shard| shard.stalled_until = 0);
@@ -331,6 +351,35 @@ impl World {
         let mut order: Vec<usize> = (0..self.shards.len()).collect();
         self.random.shuffle(&mut order);
         order.into_iter().fold(false, |moved, shard| self.step_shard(shard) | moved)
+    }
+
+    /// One turn of a shard as its run loop takes it. Every task that can move does so once: first the readers that
+    /// waited, in the order in which they began to; then those that let others go first; then those whose bytes came;
+    /// then the writers. The end of the turn follows.
+    pub fn turn(&mut self, index: usize) {
+        if self.shards[index].bell.swap(false, Ordering::Relaxed) {
+            self.request(index);
+        }
+        let mut order = self.shards[index].connections.clone();
+        order.sort_by_key(|connection| {
+            let Connection { reader, moved_at, .. } = &self.connections[*connection];
+            let class = match reader {
+                Reader::Waiting(_) => 0,
+                Reader::Ready | Reader::Yielded => 1,
+                Reader::Reading | Reader::Ended => 2,
+            };
+            (class, *moved_at)
+        });
+        for connection in &order {
+            self.now += 1;
+            if self.step_reader(*connection) {
+                self.connections[*connection].moved_at = self.now;
+            }
+        }
+        for connection in &order {
+            self.step_writer(*connection);
+        }
+        self.end_of_turn(index);
     }
 
     fn step_shard(&mut self, index: usize) -> bool {

@@ -30,6 +30,10 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
+    fn has_interest_reserve(&self) -> bool {
+        true
+    }
+
     fn forward(&self, forward: &Forward<'_>) {
         self.forwarded.borrow_mut().push(forward.message.subject.to_vec());
     }
