@@ -229,6 +229,10 @@ fn varz_counts_the_load() {
     let sum: u64 = shards.iter().map(|shard| shard["out_msgs"].as_u64().unwrap()).sum();
     assert_eq!(sum, 10);
     assert!(varz["midge"].get("late_shards").is_none());
+    let congestion = |whose: &str| varz["midge"]["congestion"][whose].as_str().unwrap();
+    let paced = congestion("host").starts_with("bbr");
+    assert!(!paced || ["cubic", "reno"].contains(&congestion("local_peers")), "{varz}");
+    assert!(paced || congestion("local_peers") == congestion("host"), "{varz}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::config::advertise::Advertised;
 use crate::config::go_text::{SignedDuration, format_duration, quoted, split_host_port};
 use crate::config::later::{Feature, LATER};
 use crate::config::options::{
-    Balance, IoDriver, LogFormat, Options, UnixListenOptions, WriteTimeoutPolicy,
+    Balance, IoDriver, LocalCongestion, LogFormat, Options, UnixListenOptions, WriteTimeoutPolicy,
 };
 use crate::config::read_later;
 use crate::config::reader::Reader;
@@ -249,6 +249,7 @@ shown_by_debug!(
     IoDriver,
     Balance,
     LogFormat,
+    LocalCongestion,
     UnixListenOptions
 );
 

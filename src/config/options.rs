@@ -67,6 +67,19 @@ pub struct ListenOptions {
     /// Told to clients in place of the listener's own address.
     pub client_advertise: Option<Advertised>,
     pub unix: Option<UnixListenOptions>,
+    /// Of TCP sockets to peers on this host.
+    pub local_congestion: LocalCongestion,
+}
+
+/// The congestion control of sockets to peers on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LocalCongestion {
+    /// One that does not pace where the host's does; else the host's.
+    #[default]
+    Auto,
+    Host,
+    /// By the kernel's name, as in /proc/sys/net/ipv4/tcp_available_congestion_control.
+    Named(String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -208,7 +221,13 @@ pub enum IoDriver {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { host: "0.0.0.0".into(), port: 4222, client_advertise: None, unix: None }
+        Self {
+            host: "0.0.0.0".into(),
+            port: 4222,
+            client_advertise: None,
+            unix: None,
+            local_congestion: LocalCongestion::Auto,
+        }
     }
 }
 

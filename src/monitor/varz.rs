@@ -23,6 +23,8 @@ pub(crate) struct ServerFacts {
     /// Of this software, not of the nats-server release it stands in for.
     pub version: &'static str,
     pub driver: &'static str,
+    /// Of the host, and of sockets to peers on it.
+    pub congestion: [String; 2],
     /// Pairs the two clocks, so that moments on shards become times.
     pub started: (Instant, SystemTime),
     pub config_loaded: SystemTime,
@@ -188,6 +190,7 @@ struct DiskWaits {
 struct MidgeFacts {
     version: &'static str,
     driver: &'static str,
+    congestion: CongestionFacts,
     shards: Vec<ShardFacts>,
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -195,6 +198,14 @@ struct MidgeFacts {
     /// `$SYS` requests and events that found no room.
     system_dropped: u64,
     delivery_latency: LatencyFacts,
+}
+
+/// TCP congestion control: what this server sends is clocked by it.
+#[derive(Debug, Serialize)]
+struct CongestionFacts {
+    /// Empty where it cannot be read.
+    host: String,
+    local_peers: String,
 }
 
 /// From the turn that read a send's first message to the kernel having taken the send, since the start.
@@ -286,6 +297,7 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
     let tls_timeout = options.tls.as_ref().map_or(Duration::from_secs(2), |tls| tls.timeout());
     let limits = &options.limits;
     let is_secure = options.monitor.https_port.is_some();
+    let [host_congestion, local_congestion] = &facts.congestion;
     Varz {
         server_id: info.server_id.clone(),
         server_name: info.server_name.clone(),
@@ -365,6 +377,10 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
         midge: MidgeFacts {
             version: facts.version,
             driver: facts.driver,
+            congestion: CongestionFacts {
+                host: host_congestion.clone(),
+                local_peers: local_congestion.clone(),
+            },
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
             system_dropped: sum(|s| s.system_dropped),

@@ -2,6 +2,7 @@
 
 pub(crate) mod client_certificate;
 pub(crate) mod codec;
+pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod doorbell;
 pub mod listener;

@@ -15,6 +15,7 @@ pub(crate) use run::{ShardSeed, run};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use crate::client::context::ClientContext;
 use crate::client::session::ClientSession;
 use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::mesh::Mesh;
+use crate::net::congestion;
 use crate::net::connection::{ConnectionContext, ConnectionControl, serve};
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::{Accepted, Listener};
@@ -83,6 +85,8 @@ pub(crate) struct Shard {
     pub clients: Rc<ClientContext>,
     pub server: ServerCounters,
     loads: ShardLoads,
+    /// Of sockets to peers on this host; None = the host's.
+    local_congestion: Option<Arc<str>>,
     /// All shards, this one too.
     peers: Vec<ShardHandle>,
     connections: Rc<ConnectionContext>,
@@ -157,6 +161,9 @@ impl Shard {
 
     /// Starts serving an accepted socket, which is counted already.
     fn serve_accepted(self: &Rc<Self>, accepted: Accepted) {
+        if let Some(name) = &self.local_congestion {
+            congestion::set_for_local_peer(&accepted, name);
+        }
         let count = self.server.connection_opened();
         let refused = count > self.clients.options.borrow().limits.connections_max;
         let id = self.server.next_connection_id();

@@ -56,6 +56,8 @@ pub(crate) struct ShardSeed {
     pub own_listener: Option<Listener>,
     /// Of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
+    /// Of sockets to peers on this host; None = the host's.
+    pub local_congestion: Option<Arc<str>>,
     pub server: ServerCounters,
     /// How the server's own service is reached.
     pub system: SystemDoor,
@@ -128,6 +130,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         }),
         broker,
         server: seed.server,
+        local_congestion: seed.local_congestion,
         loads: seed.loads,
         peers: seed.peers,
         connections: Rc::new(ConnectionContext {

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::*;
 use Kind::{Integer, Structure, Text, Toggle};
 
+/// Bytes of a name: the kernel's TCP_CA_NAME_MAX without the zero at its end.
+const CONGESTION_NAME_BYTES_MAX: usize = 15;
+
 pub(super) static MIDGE: &[Row] = &[
     entry_row!(
         "midge",
@@ -149,6 +152,19 @@ pub(super) static MIDGE: &[Row] = &[
     )
     .flag(&["balance"], "<way>"),
     row!(
+        "midge.local_congestion",
+        "midge.local_congestion",
+        Text(|options, text| {
+            options.listen.local_congestion = parse_congestion(text)?;
+            Ok(())
+        }),
+        "auto",
+        Restart,
+        listen.local_congestion,
+        "Congestion control of sockets to peers on this host: auto, host or a name of the kernel's; auto takes one that does not pace where the host's is BBR."
+    )
+    .flag(&["local-congestion"], "<name>"),
+    row!(
         "midge.log_format",
         "midge.log_format",
         Text(|options, text| {
@@ -196,6 +212,20 @@ pub(crate) fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     Ok(cores)
 }
 
+fn parse_congestion(text: &str) -> Result<LocalCongestion, String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    match text {
+        "auto" => Ok(LocalCongestion::Auto),
+        "host" => Ok(LocalCongestion::Host),
+        name if (1..=CONGESTION_NAME_BYTES_MAX).contains(&name.len())
+            && name.bytes().all(is_name) =>
+        {
+            Ok(LocalCongestion::Named(name.to_owned()))
+        }
+        _ => Err("local_congestion must be 'auto', 'host' or a name as 'cubic'".into()),
+    }
+}
+
 fn set_unix_mode(options: &mut Options, text: &str) -> Result<(), String> {
     let mode = u32::from_str_radix(text.trim_start_matches("0o"), 8)
         .ok()
@@ -213,6 +243,18 @@ fn empty_unix() -> UnixListenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn congestion_is_auto_the_hosts_or_a_name_of_the_kernels() {
+        assert_eq!(parse_congestion("auto"), Ok(LocalCongestion::Auto));
+        assert_eq!(parse_congestion("host"), Ok(LocalCongestion::Host));
+        assert_eq!(parse_congestion("cubic"), Ok(LocalCongestion::Named("cubic".into())));
+        let longest = "a".repeat(CONGESTION_NAME_BYTES_MAX);
+        assert_eq!(parse_congestion(&longest), Ok(LocalCongestion::Named(longest.clone())));
+        for text in ["", "a b", "a\0", "\u{e9}", &(longest + "a")] {
+            assert!(parse_congestion(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn core_lists_parse() {

@@ -23,6 +23,7 @@ use crate::monitor::{dashboard, metrics};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::answers::gather::{Gatherer, Room};
+use crate::server::host::congestion::Congestion;
 use crate::server::host::files::program_name;
 use crate::server::host::identity::MIDGE_VERSION;
 use crate::server::host::process_usage::{self, ProcessUsage};
@@ -59,6 +60,7 @@ pub(crate) struct Fixed {
     pub counters: ServerCounters,
     pub started: (Instant, SystemTime),
     pub driver: &'static str,
+    pub congestion: Congestion,
     pub port: u16,
     pub base_path: String,
     pub requests: RequestCounts,
@@ -148,6 +150,7 @@ impl Answers {
             auth: live.auth,
             version: MIDGE_VERSION,
             driver: self.fixed.driver,
+            congestion: self.fixed.congestion.names(),
             started: self.fixed.started,
             config_loaded: live.config_loaded,
             certificate_ends: live.certificate_ends,

@@ -1,5 +1,6 @@
 //! The surroundings of the process: cores, files, sockets of the file system, log output, its own usage.
 
+pub(crate) mod congestion;
 pub(crate) mod error_text;
 pub(crate) mod files;
 pub(crate) mod identity;

@@ -55,6 +55,8 @@ pub(crate) struct Provisions {
     pub unix: Option<UnixListener>,
     /// Of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
+    /// Of sockets to peers on this host; None = the host's.
+    pub local_congestion: Option<Arc<str>>,
     /// How each shard reaches the server's own service.
     pub system: Vec<SystemDoor>,
     /// When the server started, by both clocks.
@@ -74,7 +76,7 @@ pub(crate) fn start(
     info: impl FnOnce(SocketAddr) -> Info,
     provisions: Provisions,
 ) -> Result<Shards, String> {
-    let Provisions { unix, tls, system, started, collect } = provisions;
+    let Provisions { unix, tls, local_congestion, system, started, collect } = provisions;
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
@@ -156,6 +158,7 @@ pub(crate) fn start(
             own_listener,
             info: info.clone(),
             tls: tls.clone(),
+            local_congestion: local_congestion.clone(),
             server: counters.clone(),
             system,
             started,

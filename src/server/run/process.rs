@@ -13,7 +13,7 @@ use crate::auth::password::is_bcrypt;
 use crate::auth::state::AuthState;
 use crate::base::log;
 use crate::config::auth_options::Secret;
-use crate::config::options::{IoDriver, Options};
+use crate::config::options::{IoDriver, LocalCongestion, Options};
 use crate::config::surroundings::SystemSurroundings;
 use crate::config::tls_options::{HandshakeFirst, TlsOptions, Verify};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
@@ -28,6 +28,7 @@ use crate::server::command::argv_secrets::{self, Arguments};
 use crate::server::command::flags::Flags;
 use crate::server::command::signal_command;
 use crate::server::command::store_command;
+use crate::server::host::congestion::Congestion;
 use crate::server::host::error_text::start_error_text;
 use crate::server::host::files::{Ports, PortsFile, listener_urls, program_name, write_pid_file};
 use crate::server::host::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
@@ -184,6 +185,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
+    let congestion = choose_congestion(&options);
     let port = MonitorPort::bind(&options)?;
     let monitor_address = port.as_ref().map(|port| (port.scheme, port.address));
     let mut files = RunFiles::default();
@@ -204,7 +206,14 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         &auth,
         placement,
         |at| info(&identity, &options, at),
-        Provisions { unix, tls, system, started, collect },
+        Provisions {
+            unix,
+            tls,
+            local_congestion: congestion.local.clone(),
+            system,
+            started,
+            collect,
+        },
     )?;
     let live = Live {
         options: options.clone(),
@@ -221,6 +230,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         counters: shards.counters.clone(),
         started,
         driver: driver_name(driver),
+        congestion,
         port: monitor_address.map_or(0, |(_, address)| address.port()),
         base_path: options.monitor.base_path.clone(),
         requests: RequestCounts::default(),
@@ -344,6 +354,18 @@ fn announce_tls(options: &Options) {
             "Clients that are not using \"TLS Handshake First\" option will fail to connect"
         );
     }
+}
+
+fn choose_congestion(options: &Options) -> Congestion {
+    let wanted = &options.listen.local_congestion;
+    let congestion = Congestion::choose(wanted);
+    if let (LocalCongestion::Named(name), None) = (wanted, &congestion.local) {
+        tracing::warn!(
+            "Congestion control {name} is not to be had; peers on this host keep {}",
+            congestion.host
+        );
+    }
+    congestion
 }
 
 /// Tries whether a client could be accepted at all: a server that says it is ready can be used.
