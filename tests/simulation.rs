@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clients::Run;
 use ear::{Ear, Heard};
-use midge::base::limits::TURN_WORK_MAX;
+use midge::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
 use midge::mesh::Lanes;
 use world::{Plant, ShardSizes, Totals, World};
 
@@ -130,8 +130,13 @@ fn messages_heard(world: &mut World, connection: usize) -> usize {
 
 fn sizes(shard_count: usize) -> ShardSizes {
     let lanes = Lanes { note_slots: 64, message_slots: 8, returned_slots: 1 };
-    let turn_work_max = TURN_WORK_MAX;
-    ShardSizes { shard_count, lanes, pending_bytes_max: 64 << 20, turn_work_max }
+    ShardSizes {
+        shard_count,
+        lanes,
+        pending_bytes_max: 64 << 20,
+        turn_work_max: TURN_WORK_MAX,
+        lane_work_max: LANE_WORK_MAX,
+    }
 }
 
 #[test]
@@ -173,9 +178,8 @@ fn a_consumer_that_reads_is_not_cut_for_what_was_under_way() {
     for (shard_count, publishers, pending_bytes_max) in
         [(2, 1, 1_500_000), (2, 3, 1_500_000), (4, 3, 3 << 20), (3, 2, 8 << 20)]
     {
-        let lanes = Lanes::of(shard_count);
-        let turn_work_max = TURN_WORK_MAX;
-        let sizes = ShardSizes { shard_count, lanes, pending_bytes_max, turn_work_max };
+        let sizes =
+            ShardSizes { lanes: Lanes::of(shard_count), pending_bytes_max, ..sizes(shard_count) };
         let mut world = World::new(number("MIDGE_SIM_SEED").unwrap_or(1), &sizes, None);
         let consumer = client(&mut world, 0, "SUB a 1\r\n");
         rest(&mut world);

@@ -1,52 +1,84 @@
 //! The reply subjects a connection may answer although no list allows publishing to them.
 //!
-//! One table per connection, owned by its session. Answered and expired subjects go at once; the table is
-//! bounded by `limits::TRACKED_REPLIES_MAX` and, as subjects may be long, by `limits::TRACKED_REPLY_BYTES_MAX`,
-//! because its entries come from other clients' messages.
+//! One table per connection, owned by its session. Answered subjects go at once, expired ones a few
+//! with each call; the table is bounded by `limits::TRACKED_REPLIES_MAX` and, as subjects may be
+//! long, by `limits::TRACKED_REPLY_BYTES_MAX`, because its entries come from other clients' messages.
+//!
+//! Invariants: `by_reply` has the key of each entry; from `oldest` on, `newer` passes each entry once,
+//! by the time of its delivery, and `older` leads back; `bytes` is the sum of their sizes.
 
-use std::collections::VecDeque;
-use std::rc::Rc;
+use std::hash::BuildHasher;
 use std::time::Instant;
 
-use hashbrown::HashMap;
+use slab::Slab;
 
 use super::permissions::ResponseRule;
 use crate::base::limits;
+use crate::base::table::Table;
 
-#[derive(Debug, Default)]
+/// Expired subjects that one call forgets: more than it adds.
+const EXPIRED_PER_CALL: usize = 4;
+
+/// Free entries whose room is kept once all are answered.
+const FREE_KEPT_MAX: usize = 64;
+
+/// No entry: an end of the order by age.
+const NONE: u32 = u32::MAX;
+
 pub struct ReplyTable {
-    replies: HashMap<Rc<[u8]>, Tracked>,
-    /// Every entry of `replies` in order of delivery, and some that are gone since.
-    by_age: VecDeque<(Rc<[u8]>, u64)>,
-    /// Tells an entry from an earlier one of the same subject.
-    last_serial: u64,
+    entries: Slab<Tracked>,
+    by_reply: Table<u32>,
+    hasher: foldhash::fast::RandomState,
+    oldest: u32,
+    newest: u32,
     /// Forgotten because the table was full.
     forgotten_count: u64,
-    /// Of all entries of `by_age`.
     bytes: usize,
 }
 
-/// A subject and its places in both tables.
-fn bytes_of(reply: &[u8]) -> usize {
-    const AROUND: usize = 2 * size_of::<usize>() + size_of::<(Rc<[u8]>, Tracked)>();
-    reply.len() + AROUND + size_of::<(Rc<[u8]>, u64)>()
-}
-
-#[derive(Debug)]
 struct Tracked {
-    serial: u64,
+    reply: Box<[u8]>,
+    hash: u64,
     delivered_at: Instant,
     answer_count: u32,
+    older: u32,
+    newer: u32,
+}
+
+impl Tracked {
+    fn is_expired(&self, rule: ResponseRule, now: Instant) -> bool {
+        rule.expires
+            .is_some_and(|expires| now.saturating_duration_since(self.delivered_at) > expires)
+    }
+}
+
+/// A subject, its entry and its place by hash.
+fn bytes_of(reply: &[u8]) -> usize {
+    reply.len() + size_of::<Tracked>() + 2 * size_of::<u32>()
+}
+
+impl Default for ReplyTable {
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            by_reply: Table::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            oldest: NONE,
+            newest: NONE,
+            forgotten_count: 0,
+            bytes: 0,
+        }
+    }
 }
 
 impl ReplyTable {
-    /// Replies that may still be answered, as of the last call.
+    /// Replies that are remembered: those that may still be answered, and some that are expired.
     pub fn len(&self) -> usize {
-        self.replies.len()
+        self.entries.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.replies.is_empty()
+        self.entries.is_empty()
     }
 
     /// Replies that were dropped because the table was full.
@@ -57,91 +89,83 @@ impl ReplyTable {
     /// A message with this reply subject was delivered. A subject that may still be answered keeps its
     /// count and its time.
     pub fn remember(&mut self, reply: &[u8], rule: ResponseRule, now: Instant) {
-        self.expire(rule, now);
-        if self.replies.contains_key(reply) {
-            return;
+        self.expire_some(rule, now);
+        let hash = self.hasher.hash_one(reply);
+        if let Some(key) = self.find(hash, reply) {
+            if !self.entries[key as usize].is_expired(rule, now) {
+                return;
+            }
+            self.remove(key);
         }
         let bytes = bytes_of(reply);
-        if self.replies.len() >= limits::TRACKED_REPLIES_MAX {
-            self.forget_oldest();
-        }
-        while self.bytes + bytes > limits::TRACKED_REPLY_BYTES_MAX && !self.by_age.is_empty() {
-            self.forget_oldest();
+        while self.oldest != NONE
+            && (self.len() >= limits::TRACKED_REPLIES_MAX
+                || self.bytes + bytes > limits::TRACKED_REPLY_BYTES_MAX)
+        {
+            self.remove(self.oldest);
+            self.forgotten_count += 1;
         }
         self.bytes += bytes;
-        self.last_serial += 1;
-        let serial = self.last_serial;
-        let key: Rc<[u8]> = reply.into();
-        self.by_age.push_back((key.clone(), serial));
-        self.replies.insert(key, Tracked { serial, delivered_at: now, answer_count: 0 });
+        let (reply, older) = (reply.into(), self.newest);
+        let tracked =
+            Tracked { reply, hash, delivered_at: now, answer_count: 0, older, newer: NONE };
+        let key = self.entries.insert(tracked) as u32;
+        match self.entries.get_mut(older as usize) {
+            Some(older) => older.newer = key,
+            None => self.oldest = key,
+        }
+        self.newest = key;
+        let entries = &self.entries;
+        self.by_reply.insert_unique(hash, key, |key| entries[*key as usize].hash);
     }
 
     /// True when an answer to `subject` is allowed now; it is counted.
     pub fn use_up(&mut self, subject: &[u8], rule: ResponseRule, now: Instant) -> bool {
-        self.expire(rule, now);
-        let Some(tracked) = self.replies.get_mut(subject) else { return false };
-        let Some(max) = rule.max else { return true };
+        self.expire_some(rule, now);
+        let Some(key) = self.find(self.hasher.hash_one(subject), subject) else { return false };
+        let tracked = &mut self.entries[key as usize];
+        if tracked.is_expired(rule, now) {
+            self.remove(key);
+            return false;
+        }
         tracked.answer_count += 1;
-        if tracked.answer_count >= max {
-            self.replies.remove(subject);
-            self.drop_stale();
+        if rule.max.is_some_and(|max| tracked.answer_count >= max) {
+            self.remove(key);
         }
         true
     }
 
-    fn expire(&mut self, rule: ResponseRule, now: Instant) {
-        let Some(expires) = rule.expires else { return };
-        while let Some((key, serial)) = self.by_age.front() {
-            match self.replies.get(key) {
-                Some(tracked) if tracked.serial == *serial => {
-                    if now.saturating_duration_since(tracked.delivered_at) <= expires {
-                        return;
-                    }
-                    self.replies.remove(key);
-                }
-                _ => {}
-            }
-            self.pop_oldest();
-        }
+    fn find(&self, hash: u64, reply: &[u8]) -> Option<u32> {
+        self.by_reply.find(hash, |key| *self.entries[*key as usize].reply == *reply).copied()
     }
 
-    fn pop_oldest(&mut self) -> Option<(Rc<[u8]>, u64)> {
-        let oldest = self.by_age.pop_front()?;
-        self.bytes -= bytes_of(&oldest.0);
-        Some(oldest)
-    }
-
-    fn forget_oldest(&mut self) {
-        while let Some((key, serial)) = self.pop_oldest() {
-            if self.is_current(&key, serial) {
-                self.replies.remove(&key);
-                self.forgotten_count += 1;
-                return;
+    fn expire_some(&mut self, rule: ResponseRule, now: Instant) {
+        for _ in 0..EXPIRED_PER_CALL {
+            match self.entries.get(self.oldest as usize) {
+                Some(oldest) if oldest.is_expired(rule, now) => self.remove(self.oldest),
+                _ => return,
             }
         }
     }
 
-    /// Keeps `by_age` within twice the table, so that answered replies do not pile up until they expire.
-    fn drop_stale(&mut self) {
-        while let Some((key, serial)) = self.by_age.front()
-            && !self.is_current(key, *serial)
-        {
-            self.pop_oldest();
+    fn remove(&mut self, key: u32) {
+        let Tracked { reply, hash, older, newer, .. } = self.entries.remove(key as usize);
+        match self.entries.get_mut(older as usize) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
         }
-        if self.by_age.len() > 2 * self.replies.len() + 64 {
-            let replies = &self.replies;
-            let mut dropped = 0;
-            self.by_age.retain(|(key, serial)| {
-                let is_kept = replies.get(key).is_some_and(|tracked| tracked.serial == *serial);
-                dropped += if is_kept { 0 } else { bytes_of(key) };
-                is_kept
-            });
-            self.bytes -= dropped;
+        match self.entries.get_mut(newer as usize) {
+            Some(newer) => newer.older = older,
+            None => self.newest = older,
         }
-    }
-
-    fn is_current(&self, key: &[u8], serial: u64) -> bool {
-        self.replies.get(key).is_some_and(|tracked| tracked.serial == serial)
+        self.bytes -= bytes_of(&reply);
+        let removed = self.by_reply.remove(hash, |other| *other == key);
+        debug_assert!(removed.is_some());
+        let entries = &self.entries;
+        self.by_reply.shrink(hash, |key| entries[*key as usize].hash);
+        if self.entries.is_empty() && self.entries.capacity() > FREE_KEPT_MAX {
+            self.entries = Slab::new();
+        }
     }
 }
 
@@ -248,6 +272,64 @@ mod tests {
             assert!(table.use_up(reply.as_bytes(), ONCE, now));
         }
         assert_eq!(table.len(), 1);
-        assert!(table.by_age.len() <= 66, "{} entries kept", table.by_age.len());
+        assert!(table.entries.capacity() < 66, "{} entries kept", table.entries.capacity());
+    }
+
+    /// However many expire at once: no call has all of the work, and none is answered too late.
+    #[test]
+    fn expired_replies_go_a_few_with_each_call() {
+        const COUNT: usize = 10_000;
+        let start = Instant::now();
+        let mut table = ReplyTable::default();
+        let reply = |index: usize| format!("inbox.{index}").into_bytes();
+        for index in 0..COUNT {
+            table.remember(&reply(index), ONCE, start);
+        }
+        let later = start + Duration::from_secs(121);
+        assert!(!table.use_up(&reply(COUNT - 1), ONCE, later), "the newest is expired too");
+        assert_eq!(table.len(), COUNT - EXPIRED_PER_CALL - 1);
+        table.remember(&reply(COUNT - 2), ONCE, later);
+        assert!(table.use_up(&reply(COUNT - 2), ONCE, later), "delivered once more");
+        let mut calls = 0;
+        while !table.is_empty() {
+            let before = table.len();
+            assert!(!table.use_up(b"other", ONCE, later));
+            assert!(before - table.len() <= EXPIRED_PER_CALL);
+            calls += 1;
+        }
+        assert!(calls >= COUNT / EXPIRED_PER_CALL - 3, "{calls}");
+        assert_eq!((table.bytes, table.oldest, table.newest), (0, NONE, NONE));
+    }
+
+    #[test]
+    fn whatever_is_answered_or_expires_the_rest_keeps_its_order_by_age() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let start = Instant::now();
+        let (mut table, mut twin) = (ReplyTable::default(), Vec::new());
+        for step in 0..20_000_u64 {
+            let now = start + Duration::from_millis(step * 20);
+            let reply = format!("inbox.{}", random.u32(..8_000));
+            twin.retain(|(_, at): &(String, Instant)| now - *at <= Duration::from_secs(120));
+            let place = twin.iter().position(|(other, _)| *other == reply);
+            if random.u32(..3) > 0 {
+                table.remember(reply.as_bytes(), ONCE, now);
+                if place.is_none() {
+                    twin.push((reply, now));
+                }
+            } else {
+                assert_eq!(table.use_up(reply.as_bytes(), ONCE, now), place.is_some());
+                if let Some(place) = place {
+                    twin.remove(place);
+                }
+            }
+            assert!(table.len() >= twin.len());
+        }
+        let (mut key, mut order) = (table.newest, Vec::new());
+        while let Some(tracked) = table.entries.get(key as usize) {
+            order.push(String::from_utf8(tracked.reply.to_vec()).expect("text"));
+            key = tracked.older;
+        }
+        order.truncate(twin.len());
+        assert!(order.iter().eq(twin.iter().rev().map(|(reply, _)| reply)));
     }
 }

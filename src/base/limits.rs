@@ -215,6 +215,15 @@ pub const UNHEARD_REQUESTS_MAX: usize = 1024;
 /// others get theirs. Enforced by `router::Turn`, `Mesh::drain` and `Broker::work_off`.
 pub const TURN_WORK_MAX: usize = 16_384;
 
+/// Work under way on one message lane, until it is delivered, from which on nothing is added: what is published on
+/// the other shard waits for what is there. Less, and the two shards would wait for each other. Enforced by
+/// `mesh::outbound`.
+pub const LANE_WORK_MAX: usize = 4 * TURN_WORK_MAX;
+
+/// Subscriptions of one filter from which on other shards are told of each power of two that their number passes.
+/// Enforced by `Broker::count_interest`.
+pub const INTEREST_WEIGHT_MIN: u32 = 4;
+
 /// Part of a turn's work that is begun only as a whole: a message that may need no more than this is routed in one
 /// piece, even by a turn that is nearly over. One that may need more goes on in the next turn. Enforced by
 /// `router::Turn`.

@@ -14,5 +14,6 @@ pub mod pool;
 pub mod ring;
 mod ring_parts;
 pub mod shrink;
+pub mod table;
 pub mod time_text;
 pub mod turn_clock;

@@ -13,8 +13,6 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use hashbrown::hash_table;
-
 use super::Broker;
 use super::fan_out::{FanOut, Routed};
 use super::link::Congestion;
@@ -22,6 +20,7 @@ use super::router::Turn;
 use super::subscription::Subscription;
 use crate::base::ids::ClientKey;
 use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
+use crate::base::table::Entries;
 
 /// Parts of a turn: each kind of work gets one.
 const KINDS: usize = 4;
@@ -78,7 +77,7 @@ pub enum Dropped<W> {
 }
 
 /// Subscriptions on their way out.
-pub(super) type Leaving = Box<hash_table::IntoIter<Rc<Subscription>>>;
+pub(super) type Leaving = Box<Entries<Rc<Subscription>>>;
 
 impl Broker {
     /// Takes over a message whose publisher is gone before everybody had it.

@@ -46,9 +46,20 @@ pub struct Fanout {
 }
 
 impl Broker {
-    /// Accounts that this shard has state for; ids are below this.
+    /// The ids of accounts that this shard has state for are below this.
     pub fn account_count(&self) -> usize {
         self.accounts.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn account_state_count(&self) -> usize {
+        self.accounts.0.iter().flatten().count()
+    }
+
+    /// Bytes of the match caches, and of what they held and is not dropped yet.
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.shared.cached_bytes.used()
     }
 
     pub fn table_counts(&self, account: AccountId) -> TableCounts {
@@ -82,20 +93,8 @@ impl Broker {
         client: ClientKey,
         from: usize,
         looks_left: &mut usize,
-        mut visit: impl FnMut(&Rc<Subscription>) -> bool,
+        visit: impl FnMut(&Rc<Subscription>) -> bool,
     ) -> Option<usize> {
-        let table = &self.clients.get(client.index())?.subscriptions;
-        for place in from..table.num_buckets() {
-            if *looks_left == 0 {
-                return Some(place);
-            }
-            *looks_left -= 1;
-            if let Some(subscription) = table.get_bucket(place)
-                && !visit(subscription)
-            {
-                return Some(place + 1);
-            }
-        }
-        None
+        self.clients.get(client.index())?.subscriptions.walk(from, looks_left, visit)
     }
 }

@@ -1,11 +1,10 @@
 //! Counts of this shard's own subscriptions per (account, filter, queue): what the links are told
 //! of.
 
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
 use crate::base::ids::AccountId;
-use crate::base::shrink;
+use crate::base::table::Table;
 use crate::broker::names::Names;
 
 struct Entry {
@@ -19,13 +18,13 @@ const _: () = assert!(size_of::<Entry>() <= 32, "there may be as many as subscri
 
 /// This shard's own subscriptions, counted by account, filter and queue.
 pub struct InterestCounts {
-    entries: HashTable<Entry>,
+    entries: Table<Entry>,
     hasher: foldhash::fast::RandomState,
 }
 
 impl InterestCounts {
     pub fn new() -> Self {
-        Self { entries: HashTable::new(), hasher: foldhash::fast::RandomState::default() }
+        Self { entries: Table::new(), hasher: foldhash::fast::RandomState::default() }
     }
 
     fn hash(
@@ -49,26 +48,20 @@ impl InterestCounts {
                 && entry.names.filter() == filter
                 && entry.names.queue() == queue
         };
-        if added {
-            let rehash = |entry: &Entry| Self::hash_of(&self.hasher, entry);
-            let mut entry = self.entries.entry(hash, same, rehash).or_insert_with(|| Entry {
-                names: Names::new(filter, queue, b""),
-                account,
-                count: 0,
-            });
-            let entry = entry.get_mut();
-            entry.count += 1;
-            return entry.count;
+        let rehash = |entry: &Entry| Self::hash_of(&self.hasher, entry);
+        if let Some(entry) = self.entries.find_mut(hash, same) {
+            entry.count = if added { entry.count + 1 } else { entry.count - 1 };
+            let count = entry.count;
+            if count == 0 {
+                self.entries.remove(hash, same);
+                self.entries.shrink(hash, rehash);
+            }
+            return count;
         }
-        let mut entry =
-            self.entries.find_entry(hash, same).ok().expect("only counted interest is withdrawn");
-        let count = entry.get().count - 1;
-        entry.get_mut().count = count;
-        if count == 0 {
-            entry.remove();
-            shrink::table(&mut self.entries, |entry| Self::hash_of(&self.hasher, entry));
-        }
-        count
+        assert!(added, "only counted interest is withdrawn");
+        let entry = Entry { names: Names::new(filter, queue, b""), account, count: 1 };
+        self.entries.insert_unique(hash, entry, rehash);
+        1
     }
 
     pub fn len(&self) -> usize {

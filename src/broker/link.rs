@@ -17,7 +17,8 @@ pub struct InterestChange {
     /// Filter, then queue: one shared allocation for all links.
     pub text: Bytes,
     pub filter_len: u32,
-    /// Members of the queue group, or 1 for plain interest; 0 = gone.
+    /// Members of the queue group; for plain interest about as many as there are subscriptions; 0 =
+    /// gone.
     pub weight: u32,
 }
 
@@ -133,6 +134,9 @@ pub trait LinkSink {
     /// Queues, of a run for plain subscriptions, the messages from its start that are like the last
     /// one forwarded, and says how many: 0 = `forward` the first.
     fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize;
+
+    /// Counts what the messages just forwarded take over there, in units of `TURN_WORK_MAX`.
+    fn note_work(&self, work: usize);
 
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;

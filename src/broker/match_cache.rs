@@ -95,6 +95,31 @@ struct Answer<V> {
     links: [Link; LEVEL_COUNT],
 }
 
+/// The answers of a cache that was cleared.
+pub struct Cleared<V> {
+    answers: slab::IntoIter<Answer<V>>,
+    /// Bytes of those that are left.
+    bytes: usize,
+    shared_bytes: Rc<CachedBytes>,
+}
+
+impl<V> Iterator for Cleared<V> {
+    type Item = V;
+
+    fn next(&mut self) -> Option<V> {
+        let (_, answer) = self.answers.next()?;
+        self.bytes -= answer.bytes;
+        self.shared_bytes.subtract(answer.bytes);
+        Some(answer.value)
+    }
+}
+
+impl<V> Drop for Cleared<V> {
+    fn drop(&mut self) {
+        self.shared_bytes.subtract(self.bytes);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     /// Hash of the leading tokens. Two chains of equal hash are one: the text of each subject
@@ -190,24 +215,32 @@ impl<V> MatchCache<V> {
     }
 
     /// A filter with wildcards has changed in the table: drops the answers for all subjects it
-    /// matches, or all answers if looking for those would take too long.
-    pub fn evict_matching(&mut self, filter: &[u8]) {
+    /// matches. If looking for those would take too long the cache is cleared, and all are given.
+    pub fn evict_matching(&mut self, filter: &[u8]) -> Option<Cleared<V>> {
         let literal_count =
             subject::tokens(filter).take_while(|&token| token != b"*" && token != b">").count();
         let level = literal_count.min(LEVEL_COUNT - 1);
         match leading_tokens(filter, level) {
             Some(leading) => self.evict_from_chain(level, self.hash(leading), filter),
             // No wildcard after all.
-            None => self.evict_literal(filter),
+            None => {
+                self.evict_literal(filter);
+                None
+            }
         }
     }
 
-    pub fn clear(&mut self) {
-        self.answers.clear();
+    /// Forgets all answers and gives them, to be dropped in the time there is for it. Their bytes count
+    /// until then.
+    pub fn clear(&mut self) -> Cleared<V> {
         self.by_subject.clear();
         self.chains.iter_mut().for_each(HashTable::clear);
         self.clock_hand = 0;
-        self.shared_bytes.subtract(std::mem::take(&mut self.bytes));
+        Cleared {
+            answers: std::mem::take(&mut self.answers).into_iter(),
+            bytes: std::mem::take(&mut self.bytes),
+            shared_bytes: self.shared_bytes.clone(),
+        }
     }
 
     /// All answers, in no order.
@@ -223,14 +256,18 @@ impl<V> MatchCache<V> {
         self.answers.is_empty()
     }
 
-    fn evict_from_chain(&mut self, level: usize, chain_hash: u64, filter: &[u8]) {
+    fn evict_from_chain(
+        &mut self,
+        level: usize,
+        chain_hash: u64,
+        filter: &[u8],
+    ) -> Option<Cleared<V>> {
         let chain = self.chains[level].find(chain_hash, |chain| chain.hash == chain_hash);
         let mut key = chain.map_or(NONE, |chain| chain.first);
         let mut step_count = 0;
         while key != NONE {
             if step_count == MATCH_CACHE_SCAN_MAX {
-                self.clear();
-                return;
+                return Some(self.clear());
             }
             step_count += 1;
             let answer = &self.answers[key as usize];
@@ -240,6 +277,7 @@ impl<V> MatchCache<V> {
             }
             key = next;
         }
+        None
     }
 
     /// True if a subject with this hash was refused lately; if not, it is from now on. Another's
@@ -558,7 +596,8 @@ mod tests {
         }
         cache.insert(b"s.999", 5, 0);
         assert_eq!(cache.get(b"s.999"), Some(&5));
-        cache.clear();
+        let cleared: Vec<usize> = cache.clear().collect();
+        assert_eq!(cleared.len(), 100);
         assert!(cache.is_empty());
         assert_eq!(cache.get(b"s.999"), None);
     }
@@ -591,7 +630,12 @@ mod tests {
         caches[0].evict_literal(&subject(11));
         caches[1].insert(&subject(12), 12, EACH);
         assert_eq!(caches[1].len(), 1);
-        caches[0].clear();
+        // What is cleared makes room as it is dropped, one by one or all at once.
+        let mut cleared = caches[0].clear();
+        assert_eq!(shared.used(), 10 * (EACH + own));
+        assert!(cleared.next().is_some());
+        assert_eq!(shared.used(), 9 * (EACH + own));
+        drop(cleared);
         assert_eq!(shared.used(), EACH + own);
         caches.iter().for_each(MatchCache::check_invariants);
     }

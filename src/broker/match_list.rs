@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{AccountId, LinkId};
 use crate::base::limits::{DROPPED_AT_ONCE_MAX, PICKED_NAMES_BYTES_MAX, RUN_RECEIVERS_MAX};
 use crate::broker::AccountState;
+use crate::broker::match_cache::Cleared;
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subject_table::MatchPlace;
 use crate::broker::subscription::{Sink, Subscription};
@@ -27,6 +28,8 @@ pub(super) struct MatchList {
     pub groups: Vec<QueueGroup>,
     /// Links with plain interest, each once.
     pub links: SmallVec<[LinkId; 4]>,
+    /// About how many plain subscriptions there are behind each.
+    behind: SmallVec<[u32; 4]>,
     /// Those, and links with members of groups.
     reach: SmallVec<[LinkId; 4]>,
     /// Bytes of the names of groups with members behind links.
@@ -52,6 +55,7 @@ impl MatchList {
             plain: Vec::new(),
             groups: Vec::new(),
             links: SmallVec::new(),
+            behind: SmallVec::new(),
             reach: SmallVec::new(),
             linked_names_bytes: 0,
             by_name: None,
@@ -65,6 +69,12 @@ impl MatchList {
     #[inline]
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// About how many plain subscriptions there are behind the link with most of them.
+    #[inline]
+    pub(super) fn most_behind(&self) -> usize {
+        self.behind.iter().copied().max().unwrap_or(0) as usize
     }
 
     /// Links that a message to everybody may go over.
@@ -132,8 +142,14 @@ impl MatchList {
                 None => self.add_group(subscription.clone()),
             }
         } else if let Sink::Link(link) = subscription.sink {
-            if !self.links.contains(&link) {
-                self.links.push(link);
+            match self.links.iter().position(|other| *other == link) {
+                Some(place) => {
+                    self.behind[place] = self.behind[place].saturating_add(subscription.weight());
+                }
+                None => {
+                    self.links.push(link);
+                    self.behind.push(subscription.weight());
+                }
             }
         } else {
             self.size += 1;
@@ -175,11 +191,12 @@ impl Drop for MatchList {
     }
 }
 
-/// Contents of long lists, to be dropped a part at a time.
+/// Contents of long lists and of cleared caches, to be dropped a part at a time.
 #[derive(Default)]
 pub(super) struct Leftovers {
     plain: RefCell<Vec<Vec<Rc<Subscription>>>>,
     groups: RefCell<Vec<Vec<QueueGroup>>>,
+    cleared: RefCell<Vec<Cleared<Rc<MatchList>>>>,
 }
 
 impl Leftovers {
@@ -192,12 +209,33 @@ impl Leftovers {
         }
     }
 
+    pub(super) fn keep_cleared(&self, cleared: Cleared<Rc<MatchList>>) {
+        self.cleared.borrow_mut().push(cleared);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.plain.borrow().is_empty() && self.groups.borrow().is_empty()
+        self.plain.borrow().is_empty()
+            && self.groups.borrow().is_empty()
+            && self.cleared.borrow().is_empty()
     }
 
     /// Drops so many of them at most, and a group's few members with it.
     pub(super) fn drop_some(&self, budget: &mut usize) {
+        self.drop_some_lists(budget);
+        while *budget > 0 {
+            let mut cleared = self.cleared.borrow_mut();
+            let Some(last) = cleared.last_mut() else { return };
+            let Some(list) = last.next() else {
+                cleared.pop();
+                continue;
+            };
+            // A long list comes back here.
+            drop(cleared);
+            *budget = budget.saturating_sub(1 + list.size().min(DROPPED_AT_ONCE_MAX));
+        }
+    }
+
+    fn drop_some_lists(&self, budget: &mut usize) {
         let (mut lists, mut groups) = (self.plain.borrow_mut(), self.groups.borrow_mut());
         while *budget > 0 {
             if let Some(list) = lists.last_mut() {

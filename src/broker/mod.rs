@@ -31,14 +31,16 @@ use std::rc::Rc;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
-use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
-use crate::base::limits::{MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TURN_WORK_MAX};
+use crate::base::limits::{
+    INTEREST_WEIGHT_MIN, MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TURN_WORK_MAX,
+};
 use crate::base::shrink;
+use crate::base::table::Table;
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
 use fan_out_frame::FanOutFrame;
@@ -55,11 +57,13 @@ pub type BrokerHandle = Rc<RefCell<Broker>>;
 
 /// One shard's routing state, with the verbs of every speaker.
 pub struct Broker {
-    accounts: Vec<AccountState>,
+    accounts: Accounts,
     shared: Shared,
     clients: Slab<ClientState>,
     links: Vec<LinkState>,
     interest: InterestCounts,
+    /// Subscriptions in the tables of all accounts.
+    table_total: usize,
     random: fastrand::Rng,
     hasher: SeedableRandomState,
     /// Subscriptions that reached their maximum and are still in the tables.
@@ -115,11 +119,55 @@ impl AccountState {
     }
 }
 
+/// By id. There are as many ids as accounts were ever configured, a hundred thousand perhaps: each has
+/// its state when it is needed here for the first time.
+struct Accounts(Vec<Option<Box<AccountState>>>);
+
+impl Accounts {
+    #[inline]
+    fn get(&self, index: usize) -> Option<&AccountState> {
+        self.0.get(index)?.as_deref()
+    }
+
+    #[inline]
+    fn get_mut(&mut self, index: usize) -> Option<&mut AccountState> {
+        self.0.get_mut(index)?.as_deref_mut()
+    }
+
+    fn put(&mut self, index: usize, state: AccountState) {
+        if self.0.len() <= index {
+            self.0.resize_with(index + 1, || None);
+        }
+        self.0[index] = Some(Box::new(state));
+    }
+
+    /// Ids are below this.
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl std::ops::Index<usize> for Accounts {
+    type Output = AccountState;
+
+    #[inline]
+    fn index(&self, index: usize) -> &AccountState {
+        self.get(index).expect("who speaks of an account made sure of it")
+    }
+}
+
+impl std::ops::IndexMut<usize> for Accounts {
+    #[inline]
+    fn index_mut(&mut self, index: usize) -> &mut AccountState {
+        self.get_mut(index).expect("who speaks of an account made sure of it")
+    }
+}
+
 struct ClientState {
     account: AccountId,
     outbox: Rc<Outbox>,
     /// By sid.
-    subscriptions: HashTable<Rc<Subscription>>,
+    subscriptions: Table<Rc<Subscription>>,
     /// Those that are being dropped; then there are no others.
     leaving: Option<Leaving>,
     /// Those of `subscriptions` that reached their maximum.
@@ -140,7 +188,7 @@ struct RemotePace {
 struct LinkState {
     sink: Box<dyn LinkSink>,
     /// Interest behind the link, by (account, filter, queue).
-    subscriptions: HashTable<(AccountId, Rc<Subscription>)>,
+    subscriptions: Table<(AccountId, Rc<Subscription>)>,
 }
 
 /// The outcome of SUB.
@@ -178,11 +226,12 @@ impl Broker {
         };
         let global = AccountState::new(&mut random, &shared);
         Self {
-            accounts: vec![global],
+            accounts: Accounts(vec![Some(Box::new(global))]),
             shared,
             clients: Slab::new(),
             links: Vec::new(),
             interest: InterestCounts::new(),
+            table_total: 0,
             random,
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
@@ -207,7 +256,7 @@ impl Broker {
         let state = ClientState {
             account,
             outbox,
-            subscriptions: HashTable::new(),
+            subscriptions: Table::new(),
             leaving: None,
             expired_count: 0,
             review: None,
@@ -218,12 +267,11 @@ impl Broker {
         )
     }
 
-    /// Makes sure that an account's state exists: accounts are as many as configuration named so
-    /// far.
+    /// Makes sure that an account's state exists.
     fn ensure_account(&mut self, account: AccountId) {
-        while self.accounts.len() <= account.index() {
+        if self.accounts.get(account.index()).is_none() {
             let state = AccountState::new(&mut self.random, &self.shared);
-            self.accounts.push(state);
+            self.accounts.put(account.index(), state);
         }
     }
 
@@ -292,12 +340,12 @@ impl Broker {
     /// 0 when nobody on the server wants anything.
     pub fn interest_total(&self) -> usize {
         let links: usize = self.links.iter().map(|link| link.subscriptions.len()).sum();
-        self.table_total() + links + self.interest.len()
+        self.table_total + links + self.interest.len()
     }
 
     /// Subscriptions in the tables, which a publish looks through.
     pub fn table_total(&self) -> usize {
-        self.accounts.iter().map(|account| account.table.len()).sum()
+        self.table_total
     }
 
     /// The room to wait for before a session may subscribe; None = it may. Interest must reach
@@ -336,8 +384,7 @@ impl Broker {
         subscription.set_deny(deny);
         let subscription = Rc::new(subscription);
         let hasher = &self.hasher;
-        if state.review.is_some() && state.subscriptions.len() == state.subscriptions.capacity() {
-            // The table is about to move its entries.
+        if state.review.is_some() && state.subscriptions.moves_on_insert(hash) {
             state.review = Some(0);
         }
         state
@@ -370,17 +417,18 @@ impl Broker {
         let client =
             subscription.client().expect("only clients' subscriptions are forgotten one by one");
         let hash = self.hasher.hash_one(subscription.sid());
-        // Else it is gone already, perhaps with its client, or goes with all the others.
+        // One that reached its maximum may be gone before, with its client and all the others.
         let Some(state) = self.clients.get_mut(client.index()) else { return };
         let account = state.account;
-        let entry = state.subscriptions.find_entry(hash, |other| Rc::ptr_eq(other, subscription));
-        let Ok(entry) = entry else { return };
-        entry.remove();
+        let removed = state.subscriptions.remove(hash, |other| Rc::ptr_eq(other, subscription));
+        if removed.is_none() {
+            return;
+        }
         state.expired_count -= u32::from(subscription.is_removed());
         // A review walks over places, which a smaller table would change.
         if state.review.is_none() {
             let hasher = &self.hasher;
-            shrink::table(&mut state.subscriptions, |other| hasher.hash_one(other.sid()));
+            state.subscriptions.shrink(hash, |other| hasher.hash_one(other.sid()));
         }
         self.remove_from_table(account, subscription);
         self.count_interest(account, subscription, false);
@@ -438,6 +486,7 @@ impl Broker {
         let state = &mut self.accounts[account.index()];
         let slot = state.table.insert(subscription.filter(), subscription.clone());
         subscription.set_slot(slot);
+        self.table_total += 1;
         state.counts.added(subscription);
         Self::evict(state, subscription.filter());
     }
@@ -448,20 +497,23 @@ impl Broker {
         let slot = subscription.take_slot().expect("a subscription is removed once");
         let removed = state.table.remove(subscription.filter(), slot);
         debug_assert!(removed.is_some());
+        self.table_total -= 1;
         state.counts.removed(subscription);
         Self::evict(state, subscription.filter());
     }
 
     fn evict(state: &mut AccountState, filter: &[u8]) {
-        if subject::has_wildcard(filter) {
-            state.cache.evict_matching(filter);
+        if subject::has_wildcard(filter)
+            && let Some(cleared) = state.cache.evict_matching(filter)
+        {
+            state.leftovers.keep_cleared(cleared);
         }
         // A wildcard filter is also a literal subject that somebody may publish.
         state.cache.evict_literal(filter);
     }
 
-    /// Tells the links when the first subscription comes or the last one goes, and each change of a
-    /// queue group's size.
+    /// Tells the links when the first subscription comes or the last one goes, when their number
+    /// passes a power of two, and each change of a queue group's size.
     fn count_interest(&mut self, account: AccountId, subscription: &Subscription, added: bool) {
         if self.links.is_empty() {
             return;
@@ -469,7 +521,8 @@ impl Broker {
         let (filter, queue) = (subscription.filter(), subscription.queue());
         let count = self.interest.change(account, filter, queue, added);
         let crossed = if added { count == 1 } else { count == 0 };
-        if queue.is_empty() && !crossed {
+        let weighs = count >= INTEREST_WEIGHT_MIN && count.is_power_of_two();
+        if queue.is_empty() && !crossed && !weighs {
             return;
         }
         let change = InterestChange::new(account, filter, queue, count);
@@ -481,7 +534,7 @@ impl Broker {
     /// Adds a link. All links are opened before the first client attaches.
     pub fn link_open(&mut self, sink: Box<dyn LinkSink>) -> LinkId {
         debug_assert!(self.clients.is_empty());
-        self.links.push(LinkState { sink, subscriptions: HashTable::new() });
+        self.links.push(LinkState { sink, subscriptions: Table::new() });
         LinkId(u32::try_from(self.links.len() - 1).expect("few links"))
     }
 
@@ -494,25 +547,31 @@ impl Broker {
             other.0 == account && other.1.filter() == filter && other.1.queue() == queue
         };
         let state = &mut self.links[link.index()];
-        let existing = state.subscriptions.find_entry(hash, known).ok();
+        let existing = state.subscriptions.find(hash, known).map(|entry| entry.1.clone());
+        let hasher = &self.hasher;
+        let hash_of = |other: &(AccountId, Rc<Subscription>)| {
+            hasher.hash_one((other.0, other.1.filter(), other.1.queue()))
+        };
         match (existing, change.weight) {
-            (Some(entry), 0) => {
-                let ((_, subscription), _) = entry.remove();
-                let hasher = &self.hasher;
-                shrink::table(&mut state.subscriptions, |other| {
-                    hasher.hash_one((other.0, other.1.filter(), other.1.queue()))
-                });
+            (Some(subscription), 0) => {
+                state.subscriptions.remove(hash, known);
+                state.subscriptions.shrink(hash, hash_of);
                 self.remove_from_table(account, &subscription);
             }
-            (Some(entry), weight) => entry.get().1.set_weight(weight),
+            (Some(subscription), weight) => {
+                subscription.set_weight(weight);
+                if queue.is_empty() {
+                    // Lists have the sum of what their filters weigh.
+                    let account = &mut self.accounts[account.index()];
+                    account.table.touch();
+                    Self::evict(account, filter);
+                }
+            }
             (None, 0) => {}
             (None, weight) => {
                 let subscription =
                     Rc::new(Subscription::new(filter, queue, b"", Sink::Link(link), weight));
-                let hasher = &self.hasher;
-                state.subscriptions.insert_unique(hash, (account, subscription.clone()), |other| {
-                    hasher.hash_one((other.0, other.1.filter(), other.1.queue()))
-                });
+                state.subscriptions.insert_unique(hash, (account, subscription.clone()), hash_of);
                 self.add_to_table(account, &subscription);
             }
         }

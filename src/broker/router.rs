@@ -217,11 +217,12 @@ impl Turn {
     /// Messages of a run to this list that may still be routed in one go.
     #[inline]
     pub(super) fn run_max(&self, list: &MatchList) -> usize {
-        if list.plain.len() > self.whole_max() {
+        let receivers = list.plain.len().max(list.most_behind());
+        if receivers > self.whole_max() {
             return 1;
         }
         let left = self.work_max.saturating_sub(self.work);
-        (left / (1 + list.plain.len())).clamp(1, RUN_MESSAGES_MAX)
+        (left / (1 + receivers)).clamp(1, RUN_MESSAGES_MAX)
     }
 
     /// Pushes deliveries; whether they were queued.
@@ -455,7 +456,7 @@ impl Broker {
         if !list.links.is_empty() {
             let tells_nobody = publisher.no_responders && !message.reply.is_empty();
             let source = asking(Source::of(publisher, no_echo), tells_nobody, delivered);
-            self.forward_plain(source, message, &list.links);
+            self.forward_plain(source, message, list);
             delivered = true;
         }
         self.remove_expired(turn);
@@ -902,6 +903,8 @@ impl Broker {
             let forward = Forward { source, message, plain, hops: 0, home: None, queues: &queues };
             self.forward_over(link, &forward);
         }
+        let receivers = if links.is_empty() { 0 } else { list.most_behind() };
+        self.note_link_work(&targets, (receivers + picks.len()) * delivery_work(&message));
     }
 
     fn forward_over(&mut self, link: LinkId, forward: &Forward<'_>) {
@@ -911,7 +914,8 @@ impl Broker {
 
     /// One copy to each link that has plain interest.
     #[inline]
-    fn forward_plain(&mut self, source: Source, message: &Message<'_>, links: &[LinkId]) {
+    fn forward_plain(&mut self, source: Source, message: &Message<'_>, list: &MatchList) {
+        let links = &list.links;
         for (index, link) in links.iter().enumerate() {
             let source = source.part(source.share, index, links.len());
             if self.links[link.index()].sink.forward_again(&source, message) {
@@ -920,6 +924,15 @@ impl Broker {
             }
             let message = *message;
             self.forward_over(*link, &Forward::plain(source, message));
+        }
+        self.note_link_work(links, list.most_behind() * delivery_work(message));
+    }
+
+    /// Messages went over these links: counts what each takes of the shards there.
+    #[inline]
+    pub(super) fn note_link_work(&self, links: &[LinkId], work: usize) {
+        for link in links {
+            self.links[link.index()].sink.note_work(work);
         }
     }
 

@@ -45,6 +45,7 @@ impl Broker {
         self.deliver_run(run, cache, list, no_echo, turn);
         if !list.links.is_empty() {
             self.forward_run(publisher, no_echo, run, &list.links);
+            self.note_link_work(&list.links, run.len() * list.most_behind());
         }
         self.remove_expired(turn);
     }

@@ -293,7 +293,12 @@ impl<V> SubjectTable<V> {
         self.subscription_count == 0
     }
 
-    /// A number that every insert and every successful remove changes.
+    /// Changes the generation: something about the values has changed.
+    pub fn touch(&mut self) {
+        self.generation += 1;
+    }
+
+    /// A number that every insert, every successful remove and `touch` changes.
     pub fn generation(&self) -> u64 {
         self.generation
     }

@@ -147,7 +147,8 @@ impl ClientSession {
         else {
             // Whoever is gone or has moved may simply come again, as in nats-server; who is still there
             // gave a secret that is no longer the right one, and is told.
-            if self.has_moved(auth, &identity.account.name) {
+            let stood_in_for = identity.login == Login::NoAuthUser;
+            if stood_in_for || self.has_moved(auth, &identity.account.name) {
                 return Some(CloseReason::ClientClosed);
             }
             let handle = self.context.broker.clone();

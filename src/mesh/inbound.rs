@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use super::lanes::{Batch, Note, TargetEnd};
 
 /// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what
-/// the source said it has completed, and at most one comes behind those.
+/// the source said it has completed, and at most one comes behind those. On the lane and in `taken`
+/// together there are no more than the lane has slots: its source waits for what is delivered.
 pub(super) struct Inbound {
     end: TargetEnd,
-    /// Batches out of the ring, oldest first. No more than were on the lane at once: a drain
-    /// delivers all that were there at its beginning.
+    /// Batches out of the ring, oldest first.
     taken: VecDeque<Batch>,
     /// Number of those that may be delivered as of the last look.
     ready: usize,
@@ -18,11 +18,14 @@ pub(super) struct Inbound {
     owed: usize,
     /// How many were there before the last look: only these are delivered before the next.
     sure: usize,
+    /// Batches delivered since the start, and how many of them the source was told of.
+    delivered: u64,
+    told: u64,
 }
 
 impl Inbound {
     pub(super) fn new(end: TargetEnd) -> Self {
-        Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0 }
+        Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0, delivered: 0, told: 0 }
     }
 
     /// Begins a drain: all that is there now will be delivered. Gives the number of batches.
@@ -63,7 +66,6 @@ impl Inbound {
             return;
         }
         let complete = self.end.complete.value();
-        let mut popped = false;
         loop {
             if let Some(batch) = self.taken.get(self.ready) {
                 if batch.stamp > complete {
@@ -71,14 +73,10 @@ impl Inbound {
                 }
                 self.ready += 1;
             } else if let Some(batch) = self.end.messages.pop() {
-                popped = true;
                 self.taken.push_back(batch);
             } else {
                 break;
             }
-        }
-        if popped {
-            self.wake_waiting_source();
         }
     }
 
@@ -104,10 +102,20 @@ impl Inbound {
         self.taken.pop_front()
     }
 
-    /// Sends a batch's emptied buffer home; if there is no room it is freed here.
+    /// A batch is delivered: sends its emptied buffer home; if there is no room it is freed here.
     pub(super) fn give_back(&mut self, mut bytes: Vec<u8>) {
         bytes.clear();
         drop(self.end.returned.push(bytes));
+        self.delivered += 1;
+        self.end.delivered.raise(self.delivered);
+    }
+
+    /// Wakes the source, if it waits for room, for what was delivered since the last time.
+    pub(super) fn tell_source(&mut self) {
+        if self.told != self.delivered {
+            self.told = self.delivered;
+            self.wake_waiting_source();
+        }
     }
 
     /// There is room again: wakes the source if it waits for some.

@@ -37,6 +37,8 @@ impl Note {
 #[derive(Debug)]
 pub struct Batch {
     pub bytes: Vec<u8>,
+    /// Of what its receivers take, as far as its source knows.
+    pub work: usize,
     /// The turn in which the first of them was read, on whatever shard that was.
     pub read_at: Instant,
     /// The time just before it was pushed, by the lanes' clock.
@@ -55,6 +57,8 @@ pub struct SourceEnd {
     pub notes: RingSource<Note>,
     pub messages: RingSource<Batch>,
     pub returned: RingTarget<Vec<u8>>,
+    /// Batches that the target has delivered since the start.
+    pub delivered: Watermark,
     /// Tells the target that there is something, awake or not.
     pub target_waiting: Signal,
     pub wake_target: Wake,
@@ -69,6 +73,8 @@ pub struct TargetEnd {
     pub returned: RingSource<Vec<u8>>,
     /// The stamp up to which the source has pushed all batches, on all its lanes.
     pub complete: Watermark,
+    /// Batches from this source that were delivered since the start.
+    pub delivered: Watermark,
     pub wake_source: Wake,
     pub waiting: ParkFlag,
 }
@@ -145,11 +151,12 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
             let (note_source, note_target) = ring(sizes.note_slots);
             let (message_source, message_target) = ring(sizes.message_slots);
             let (return_source, return_target) = ring(sizes.returned_slots);
-            let waiting = ParkFlag::default();
+            let (waiting, delivered) = (ParkFlag::default(), Watermark::default());
             row.push(Some(SourceEnd {
                 notes: note_source,
                 messages: message_source,
                 returned: return_target,
+                delivered: delivered.clone(),
                 target_waiting: signals[to].clone(),
                 wake_target: wake(from, to),
                 waiting: waiting.clone(),
@@ -159,6 +166,7 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
                 messages: message_target,
                 returned: return_source,
                 complete: watermarks[from].clone(),
+                delivered,
                 wake_source: wake(to, from),
                 waiting,
             });

@@ -41,15 +41,21 @@
 //! note is in its lane before the messages that follow from it.
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must
-//! send (a queue message that looks for another member, a pause) is staged when there is no room.
+//! send (a queue message that looks for another member) is staged when there is no room.
 //!
-//! What is under way counts: a lane takes no more than a part of what a consumer behind it may have
-//! pending (`Mesh::set_pending_bytes_max`), so that its publishers are slowed before it is cut.
+//! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what a
+//! consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers are
+//! slowed before it is cut; and no more work than some turns (`LANE_WORK_MAX`), so that whoever
+//! publishes behind a drain waits that long, however many receivers each message has. For that
+//! interest in a filter has a weight, the number of its subscriptions to the nearest power of two.
+//! Only whether there is room depends on it, and so when a message is routed: never what is routed
+//! before what, so the rules above hold as they do for slots and bytes.
 
 mod frame;
 mod inbound;
 mod lanes;
 mod outbound;
+mod under_way;
 
 pub use lanes::{LaneEnds, Lanes, lanes};
 
@@ -61,7 +67,7 @@ use crate::base::gate::Gate;
 use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
 use crate::base::limits::{
-    BATCH_BYTES, LANE_BYTES_MIN, MESSAGE_LANE_SLOTS, PENDING_BYTES_MAX, pace_bytes,
+    BATCH_BYTES, LANE_BYTES_MIN, LANE_WORK_MAX, MESSAGE_LANE_SLOTS, PENDING_BYTES_MAX, pace_bytes,
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
@@ -111,9 +117,10 @@ struct Peer {
 
 impl Peer {
     /// Asks a publisher over there to wait for the consumer that its messages reached, if it
-    /// should.
+    /// should, and if there is room to ask: else its next messages do.
     fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn) {
         if let (Some(client), Some((outbox, _))) = (publisher, pace_target(turn, Instant::now))
+            && self.outbound.takes_note()
             && outbox.note_paced(self.link, client)
         {
             self.outbound.push_note(Note::Pace { client, paused: true });
@@ -209,6 +216,7 @@ impl Mesh {
             waiting: Cell::new(false),
             tight: broker.borrow().lanes_tight(),
             bytes_max: Cell::new(0),
+            work_max: Cell::new(LANE_WORK_MAX),
             newest_stamp: Cell::new(0),
             shard: ends.shard,
             lane_clock: ends.clock,
@@ -251,6 +259,11 @@ impl Mesh {
         let left = pending_bytes_max - pace_bytes(pending_bytes_max);
         let share = left / 4 / self.peers.len().max(1);
         self.shared.bytes_max.set(share.clamp(LANE_BYTES_MIN, MESSAGE_LANE_SLOTS * BATCH_BYTES));
+    }
+
+    /// Lanes of so little work, for simulators.
+    pub fn set_lane_work_max(&self, work_max: usize) {
+        self.shared.work_max.set(work_max);
     }
 
     /// Takes what other shards sent, if they said that there is something.
@@ -350,6 +363,7 @@ impl Mesh {
         let mut turn = self.turn.borrow_mut();
         let is_done = self.deliver_owed(&mut broker, &mut turn);
         broker.note_turn_work(turn.work());
+        self.peers.iter().for_each(|peer| peer.inbound.borrow_mut().tell_source());
         self.clock.set_read_elsewhere(None);
         if !is_done {
             let further = u64::from(self.inbound_waiting.is_raised());
@@ -463,7 +477,7 @@ impl Mesh {
         let publishers = std::mem::take(&mut *self.resumable.borrow_mut());
         for publisher in publishers {
             let outbound = &self.peers[publisher.link.index()].outbound;
-            outbound.push_note(Note::Pace { client: publisher.client, paused: false });
+            outbound.push_resume(publisher.client);
             outbound.wake();
         }
     }

@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use hashbrown::HashSet;
+
 use super::frame;
 use super::lanes::{Batch, LaneClock, Note, SourceEnd};
+use super::under_way::{Load, UnderWay};
 use crate::base::gate::Gate;
-use crate::base::ids::ShardId;
+use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source, Unheard};
@@ -32,6 +35,8 @@ pub(super) struct Shared {
     pub tight: Rc<Cell<bool>>,
     /// Bytes under way on one lane from which on nothing is added.
     pub bytes_max: Cell<usize>,
+    /// Work under way on one lane from which on nothing is added.
+    pub work_max: Cell<usize>,
     /// Stamp of the newest batch on any lane.
     pub newest_stamp: Cell<u64>,
     pub shard: ShardId,
@@ -56,34 +61,39 @@ pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 /// Who waits for room goes before who comes later: while somebody does, nobody else finds any, until a flush has found
 /// some and opened the gate. What goes behind all clients has a reserve of its own (`has_interest_reserve`).
 ///
-/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not
-/// wait for staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so
-/// that what is staged only withdraws interest or paces, of which no message is a consequence.
-/// `under_way` has a size for each batch that the peer has not taken, and perhaps for some that it
-/// has; `under_way_bytes` is their sum, `staged_bytes` that of the staged batches. The same holds of
-/// `notes_under_way` for notes and the text in them.
+/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not wait for
+/// staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is
+/// staged only withdraws interest or lets publishers go on, of which no message is a consequence. Of the
+/// latter one is staged for each publisher at most: there are no more of them than clients over there.
+/// `under_way` has an item for each batch that the peer has not delivered, and perhaps for some that it
+/// has; so there are no more of those than slots, on the lane and out of it together. `notes_under_way`
+/// has one for each note that the peer has not taken. `staged_bytes` is the size of the staged batches.
 pub(super) struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
     staged_notes: RefCell<VecDeque<Note>>,
-    /// Sizes of the notes on the lane, as of the last look at how many the peer has taken.
-    notes_under_way: RefCell<VecDeque<u32>>,
-    notes_under_way_bytes: Cell<usize>,
+    /// Publishers over there for whom a staged note says that they may go on: one for each at most.
+    staged_resumes: RefCell<HashSet<ClientKey>>,
+    /// The notes on the lane, as of the last look at how many the peer has taken.
+    notes_under_way: RefCell<UnderWay>,
     note_slots: usize,
     /// Full batches that found no slot.
     staged: RefCell<VecDeque<Batch>>,
     staged_bytes: Cell<usize>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
+    /// What it takes over there.
+    current_work: Cell<usize>,
     /// When its first message was read.
     current_read_at: Cell<Instant>,
     /// The head of its last message.
     last: RefCell<frame::Last>,
-    /// Sizes of the batches on the lane, as of the last look at how many the peer has taken.
-    under_way: RefCell<VecDeque<usize>>,
-    under_way_bytes: Cell<usize>,
+    /// The batches under way, as of the last look at how many the peer has delivered.
+    under_way: RefCell<UnderWay>,
     slots: usize,
-    /// Batches pushed since the last look.
+    /// Batches pushed since the start.
+    pushed_total: Cell<u64>,
+    /// Batches pushed that the peer was not told of yet.
     pushed: Cell<u64>,
     pub counters: Cell<OutboundCounters>,
     /// Counts the times staged batches ran empty.
@@ -122,17 +132,18 @@ impl Outbound {
             end: RefCell::new(end),
             shared,
             staged_notes: RefCell::default(),
+            staged_resumes: RefCell::default(),
             notes_under_way: RefCell::default(),
-            notes_under_way_bytes: Cell::new(0),
             note_slots,
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
             current: RefCell::default(),
+            current_work: Cell::new(0),
             current_read_at: Cell::new(Instant::now()),
             last: RefCell::default(),
             under_way: RefCell::default(),
-            under_way_bytes: Cell::new(0),
             slots,
+            pushed_total: Cell::new(0),
             pushed: Cell::new(0),
             counters: Cell::default(),
             all_sent: Rc::new(Gate::new()),
@@ -146,6 +157,23 @@ impl Outbound {
         self.staged_bytes.get()
     }
 
+    #[cfg(test)]
+    pub(super) fn staged_note_count(&self) -> usize {
+        self.staged_notes.borrow().len()
+    }
+
+    /// True if a note would not have to wait.
+    pub(super) fn takes_note(&self) -> bool {
+        self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0
+    }
+
+    /// Lets a publisher over there go on that was asked to pause.
+    pub(super) fn push_resume(&self, client: ClientKey) {
+        if self.takes_note() || self.staged_resumes.borrow_mut().insert(client) {
+            self.push_note(Note::Pace { client, paused: false });
+        }
+    }
+
     pub(super) fn push_note(&self, note: Note) {
         let mut staged = self.staged_notes.borrow_mut();
         let mut end = self.end.borrow_mut();
@@ -155,8 +183,9 @@ impl Outbound {
                     end.target_waiting.raise();
                     // A sleeping peer reads its notes when it next does anything; it is woken for
                     // them only before the lane gets full.
+                    let bytes = self.notes_under_way.borrow().sum().bytes;
                     if end.notes.free_slots() < self.room_min * 2
-                        || self.notes_under_way_bytes.get() > INTEREST_LANE_BYTES_MAX / 2
+                        || bytes > INTEREST_LANE_BYTES_MAX / 2
                     {
                         (end.wake_target)();
                     }
@@ -174,23 +203,16 @@ impl Outbound {
 
     /// Puts a note on the lane if there is a slot.
     fn put_note(&self, end: &mut SourceEnd, note: Note) -> Result<(), Note> {
-        let size = note.text_bytes();
+        let load = Load { bytes: note.text_bytes(), work: 0 };
         end.notes.push(note)?;
         let mut under_way = self.notes_under_way.borrow_mut();
         if under_way.len() == self.note_slots {
-            self.forget_taken_notes(end, &mut under_way);
+            // The one just pushed is not counted yet, and may be taken already.
+            let there = self.note_slots - end.notes.free_slots();
+            under_way.keep_newest(there.saturating_sub(1));
         }
-        under_way.push_back(u32::try_from(size).expect("a filter is shorter than a control line"));
-        self.notes_under_way_bytes.set(self.notes_under_way_bytes.get() + size);
+        under_way.push(load);
         Ok(())
-    }
-
-    /// Looks how many notes the peer has taken. One may be on the lane that is not counted yet.
-    fn forget_taken_notes(&self, end: &SourceEnd, under_way: &mut VecDeque<u32>) {
-        let there = self.note_slots - end.notes.free_slots();
-        let taken = under_way.len().saturating_sub(there);
-        let bytes: usize = under_way.drain(..taken).map(|size| size as usize).sum();
-        self.notes_under_way_bytes.set(self.notes_under_way_bytes.get() - bytes);
     }
 
     /// True if the notes of one more command would find room on the lane.
@@ -203,10 +225,10 @@ impl Outbound {
         if !self.staged_notes.borrow().is_empty() {
             return false;
         }
-        let end = self.end.borrow();
-        self.forget_taken_notes(&end, &mut self.notes_under_way.borrow_mut());
-        end.notes.free_slots() >= count
-            && self.notes_under_way_bytes.get() < INTEREST_LANE_BYTES_MAX
+        let free = self.end.borrow().notes.free_slots();
+        let mut under_way = self.notes_under_way.borrow_mut();
+        under_way.keep_newest(self.note_slots - free);
+        free >= count && under_way.sum().bytes < INTEREST_LANE_BYTES_MAX
     }
 
     fn append(&self, forward: &Forward<'_>) {
@@ -269,6 +291,19 @@ impl Outbound {
         appended
     }
 
+    /// Counts what the messages just appended take over there.
+    fn note_work(&self, work: usize) {
+        self.current_work.set(self.current_work.get() + work);
+        if self.work_is_full() {
+            self.shared.tight.set(true);
+        }
+    }
+
+    fn work_is_full(&self) -> bool {
+        let work = self.under_way.borrow().sum().work + self.current_work.get();
+        work >= self.shared.work_max.get()
+    }
+
     fn count(&self, change: impl FnOnce(&mut OutboundCounters)) {
         let mut counters = self.counters.get();
         change(&mut counters);
@@ -277,7 +312,8 @@ impl Outbound {
 
     /// Sends what was the current batch.
     fn send_or_stage(&self, bytes: Vec<u8>, stamp: impl FnOnce() -> u64) {
-        let batch = Batch { bytes, read_at: self.current_read_at.get(), stamp: 0 };
+        let work = self.current_work.take();
+        let batch = Batch { bytes, work, read_at: self.current_read_at.get(), stamp: 0 };
         let rejected = if self.is_held() { Err(batch) } else { self.push(batch, stamp) };
         if let Err(batch) = rejected {
             self.count(|counters| counters.stalls += 1);
@@ -296,11 +332,11 @@ impl Outbound {
                 return Err(batch);
             }
         }
-        let size = batch.bytes.len();
+        let load = Load { bytes: batch.bytes.len(), work: batch.work };
         self.end.borrow_mut().messages.push(Batch { stamp: stamp(), ..batch })?;
+        self.pushed_total.set(self.pushed_total.get() + 1);
         self.pushed.set(self.pushed.get() + 1);
-        self.under_way.borrow_mut().push_back(size);
-        self.under_way_bytes.set(self.under_way_bytes.get() + size);
+        self.under_way.borrow_mut().push(load);
         if self.seems_tight() && self.is_tight() {
             self.shared.tight.set(true);
         }
@@ -309,22 +345,22 @@ impl Outbound {
 
     /// By what was seen of the peer last.
     fn seems_tight(&self) -> bool {
+        let bytes = self.under_way.borrow().sum().bytes;
         self.free_slots() < TIGHT_SLOTS
-            || self.under_way_bytes.get() + BATCH_BYTES > self.shared.bytes_max.get()
+            || bytes + BATCH_BYTES > self.shared.bytes_max.get()
+            || self.work_is_full()
     }
 
-    /// Slots that were free when the peer was last looked at, without those used since.
+    /// Batches that may be pushed, as of the last look at the peer. Behind each there is a free slot.
     fn free_slots(&self) -> usize {
         self.slots - self.under_way.borrow().len()
     }
 
-    /// Looks how many batches the peer has taken.
+    /// Looks how many batches the peer has delivered.
     fn look_at_peer(&self) {
-        let there = self.slots - self.end.borrow().messages.free_slots();
-        let mut under_way = self.under_way.borrow_mut();
-        let taken = under_way.len() - there;
-        let bytes: usize = under_way.drain(..taken).sum();
-        self.under_way_bytes.set(self.under_way_bytes.get() - bytes);
+        let left = self.pushed_total.get() - self.end.borrow().delivered.value();
+        let left = usize::try_from(left).expect("no more than slots");
+        self.under_way.borrow_mut().keep_newest(left);
     }
 
     /// True if the next message must look for room first.
@@ -345,8 +381,8 @@ impl Outbound {
         self.look_at_peer();
         let current = self.current.borrow().len();
         let needed = 1 + usize::from(current > 0 && current + size > BATCH_BYTES);
-        self.free_slots() >= needed
-            && self.under_way_bytes.get() + current < self.shared.bytes_max.get()
+        let bytes = self.under_way.borrow().sum().bytes + current;
+        self.free_slots() >= needed && bytes < self.shared.bytes_max.get() && !self.work_is_full()
     }
 
     /// Pushes what is staged and the current batch, as far as there is room. Nobody takes it before
@@ -396,8 +432,15 @@ impl Outbound {
         let mut end = self.end.borrow_mut();
         let mut notes = self.staged_notes.borrow_mut();
         if !notes.is_empty() {
+            let mut resumes = self.staged_resumes.borrow_mut();
             while let Some(note) = notes.pop_front() {
+                if let Note::Pace { client, .. } = note {
+                    resumes.remove(&client);
+                }
                 if let Err(note) = self.put_note(&mut end, note) {
+                    if let Note::Pace { client, .. } = note {
+                        resumes.insert(client);
+                    }
                     notes.push_front(note);
                     break;
                 }
@@ -406,6 +449,7 @@ impl Outbound {
             // A client with very many subscriptions has left: what that needed is not needed again.
             if notes.is_empty() && notes.capacity() > STAGED_NOTES_KEPT_MAX {
                 *notes = VecDeque::new();
+                *resumes = HashSet::new();
             }
         }
         drop((end, notes));
@@ -453,8 +497,11 @@ impl Outbound {
         if self.messages_wanted.get() && self.has_room(0) {
             return true;
         }
-        let waiting = !self.staged.borrow().is_empty() || !self.current.borrow().is_empty();
-        waiting && self.end.borrow().messages.free_slots() > 0
+        if self.staged.borrow().is_empty() && self.current.borrow().is_empty() {
+            return false;
+        }
+        self.look_at_peer();
+        self.free_slots() > 0
     }
 
     pub(super) fn wake(&self) {
@@ -513,6 +560,10 @@ impl LinkSink for ShardLink {
 
     fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
         self.0.append_run(source, run)
+    }
+
+    fn note_work(&self, work: usize) {
+        self.0.note_work(work);
     }
 
     fn unheard(&self, unheard: Unheard) {

@@ -11,12 +11,12 @@ use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{
-    BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, TURN_WORK_MAX,
-    WHOLE_WORK_SHARE, pace_bytes,
+    BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, LANE_WORK_MAX,
+    MESSAGE_LANE_SLOTS, TURN_WORK_MAX, WHOLE_WORK_SHARE, pace_bytes,
 };
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
-use crate::broker::outbox::Outbox;
+use crate::broker::outbox::{Outbox, RemotePublisher};
 use crate::broker::outbox_totals::OutboxTotals;
 use crate::broker::router::{Publisher, RouteCache};
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
@@ -468,4 +468,197 @@ fn text_of_interest_under_way_on_a_lane_is_bounded() {
     source.turn_and_sleep();
     assert!(congestion.gate.value() >= congestion.until);
     assert!(source.broker.borrow().interest_congestion().is_none());
+}
+
+/// A shard that publishes as long as there is room, and one where each message reaches `receivers`.
+/// Calls `look` after each turn of the second, with the messages sent and delivered so far.
+fn flood(receivers: usize, turns: usize, mut look: impl FnMut(&TestShard, u64, u64)) {
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, _) = source.client(5);
+    let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+    // Room for all: nobody is slowed for its sake.
+    let outbox = Rc::new(Outbox::new(ConnectionId(6), pool, usize::MAX));
+    let receiver = target.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
+    for number in 0..receivers {
+        let sid = number.to_string();
+        let mut broker = target.broker.borrow_mut();
+        broker.subscribe(receiver, b"work", b"", sid.as_bytes(), None);
+    }
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let mut sent = 0;
+    for _ in 0..turns {
+        for _ in 0..2_000 {
+            let mut broker = source.broker.borrow_mut();
+            if broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_some() {
+                break;
+            }
+            drop(broker);
+            source.publish(publisher, true);
+            sent += 1;
+        }
+        source.mesh.end_of_turn();
+        target.mesh.end_of_turn();
+        queued(&outbox);
+        look(target, sent, outbox.out_messages.get() / receivers as u64);
+    }
+}
+
+/// A flood of messages that reach many does not gather over there, and neither on the lane: whoever publishes there
+/// waits for a few turns.
+#[test]
+fn work_under_way_on_a_lane_is_bounded_until_it_is_delivered() {
+    for receivers in [1_000, 5_000, 40_000] {
+        let mut most = 0;
+        flood(receivers, 40, |_, sent, delivered| {
+            // Of the number of subscriptions a shard knows the nearest power of two below it.
+            let waiting = (sent - delivered).saturating_sub(1);
+            most = most.max(waiting * receivers as u64 / 2);
+        });
+        assert!(most <= LANE_WORK_MAX as u64, "{receivers} receivers: {most}");
+    }
+}
+
+#[test]
+fn a_publisher_behind_a_flood_of_messages_to_many_waits_for_a_few_turns() {
+    let (mut waits_for, mut turns, mut most, mut waits) = (None::<Congestion>, 0, 0, 0);
+    flood(5_000, 200, |target, _, _| {
+        turns += 1;
+        if waits_for.as_ref().is_none_or(|wait| wait.gate.value() >= wait.until) {
+            most = most.max(turns);
+            waits += 1;
+            turns = 0;
+            waits_for = target.broker.borrow().arrivals().cloned();
+        }
+    });
+    assert!(waits > 5, "{waits}");
+    // All that may be under way, twice by what is estimated, for the drain under way and the next one.
+    let turns_max = 4 * (LANE_WORK_MAX / TURN_WORK_MAX + 1);
+    assert!(most <= turns_max, "{most}");
+}
+
+/// Small messages to few: batches that are taken out of the ring still count.
+#[test]
+fn batches_that_wait_to_be_delivered_are_no_more_than_slots() {
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, _) = source.client(5);
+    let (receiver, _) = target.client(6);
+    target.subscribe(receiver, "work", "");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    // Turns that deliver one message each.
+    target.broker.borrow_mut().set_turn_work_max(1);
+    let mut sent = 0_u64;
+    for _ in 0..500 {
+        let mut broker = source.broker.borrow_mut();
+        let has_room = broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_none();
+        drop(broker);
+        if has_room {
+            source.publish(publisher, true);
+            sent += 1;
+        }
+        source.mesh.end_of_turn();
+        source.mesh.end_of_turn();
+        target.mesh.end_of_turn();
+        let waiting = sent - target.mesh.counters().messages_in;
+        assert!(waiting <= MESSAGE_LANE_SLOTS as u64 + 1, "{waiting}");
+    }
+    target.broker.borrow_mut().set_turn_work_max(TURN_WORK_MAX);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    assert_eq!(target.mesh.counters().messages_in, sent);
+}
+
+/// However often consumers empty and fill: a publisher is told once that it may go on, and not asked to pause while
+/// there is no room to ask.
+#[test]
+fn notes_that_pace_wait_once_for_each_publisher() {
+    let shards = shards(2, Lanes { note_slots: 2, message_slots: 4, returned_slots: 1 });
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let publishers: Vec<ClientKey> = (5..8).map(|id| source.client(id).0).collect();
+    let (slow, outbox) = target.client(9);
+    target.subscribe(slow, "work", "");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    // Fills the lane for notes from the target.
+    for filter in ["a", "b", "c"] {
+        target.subscribe(slow, filter, "");
+    }
+    let link = target.mesh.peers[0].link;
+    for _ in 0..1_000 {
+        let all = publishers.iter().map(|&client| RemotePublisher { link, client });
+        target.mesh.resumable.borrow_mut().extend(all);
+        target.mesh.end_of_turn();
+    }
+    let staged = |shard: &TestShard| shard.mesh.peers[0].outbound.staged_note_count();
+    assert_eq!(staged(target), 1 + publishers.len());
+    // More is pending than a producer may add to.
+    outbox.push_bytes(&[b'x'; 900_000]);
+    source.publish(publishers[0], true);
+    source.mesh.end_of_turn();
+    target.mesh.end_of_turn();
+    assert_eq!(outbox.out_messages.get(), 1);
+    // Two were taken; the others wait as before, and nobody was asked to pause.
+    assert_eq!(staged(target), 1 + publishers.len() - 2);
+    for _ in 0..4 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+    }
+    assert_eq!(staged(target), 0);
+    assert!(source.broker.borrow().remote_pace(publishers[0]).is_none());
+    // Now there is room to ask.
+    source.publish(publishers[0], true);
+    for _ in 0..2 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+    }
+    assert!(source.broker.borrow().remote_pace(publishers[0]).is_some());
+}
+
+/// What other shards are told of a filter with many subscriptions: a note for each power of two.
+#[test]
+fn interest_of_many_is_told_by_powers_of_two() {
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (client, _) = target.client(6);
+    for number in 0..1_000 {
+        let sid = number.to_string();
+        target.broker.borrow_mut().subscribe(client, b"work", b"", sid.as_bytes(), None);
+    }
+    target.turn_and_sleep();
+    source.mesh.catch_up();
+    // 1, 4, 8 and so on to 512.
+    assert_eq!(source.mesh.counters().interest_in, 9);
+    for number in 0..1_000 {
+        let sid = number.to_string();
+        target.broker.borrow_mut().unsubscribe(client, sid.as_bytes(), 0);
+    }
+    target.turn_and_sleep();
+    source.mesh.catch_up();
+    assert_eq!(source.mesh.counters().interest_in, 9 + 9);
+    assert_eq!(source.broker.borrow().interest_total(), 0);
+}
+
+/// Found by the simulator: a subscription reached its maximum while no other shard could be told, and its client
+/// left. The client was gone first.
+#[test]
+fn a_subscription_that_reached_its_maximum_may_be_dropped_after_its_client() {
+    let shards = shards(2, Lanes { note_slots: 4, message_slots: 1, returned_slots: 1 });
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (client, outbox) = source.client(5);
+    let (other, _) = source.client(6);
+    source.subscribe(client, "work", "");
+    source.broker.borrow_mut().unsubscribe(client, b"work", 1);
+    for filter in ["a", "b", "c", "d"] {
+        source.subscribe(other, filter, "");
+    }
+    assert!(source.broker.borrow().interest_congestion().is_some());
+    source.publish(other, true);
+    assert_eq!(outbox.out_messages.get(), 1);
+    source.broker.borrow_mut().detach(client);
+    target.turn_and_sleep();
+    source.turn_and_sleep();
+    assert!(source.broker.borrow().interest_congestion().is_none());
+    while source.broker.borrow_mut().work_off() {}
+    assert_eq!(source.broker.borrow().table_total(), 4);
+    source.turn_and_sleep();
+    target.turn_and_sleep();
+    assert_eq!(target.broker.borrow().interest_total(), 4 + 4);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use midge::base::limits::TURN_WORK_MAX;
+use midge::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
 use midge::mesh::Lanes;
 use midge::protocol::nats::error::CloseReason;
 
@@ -78,6 +78,7 @@ impl Run {
             pending_bytes_max: if overflows { 6_000 } else { 64 << 20 },
             // Half of the runs often end a turn in the middle of a message, or of a client's end.
             turn_work_max: if random.bool() { random.usize(1..60) } else { TURN_WORK_MAX },
+            lane_work_max: if random.bool() { random.usize(1..20) } else { LANE_WORK_MAX },
         };
         let mut run = Self {
             world: World::new(random.u64(..), &sizes, plant),

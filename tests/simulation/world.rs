@@ -60,6 +60,8 @@ pub struct ShardSizes {
     pub pending_bytes_max: usize,
     /// Work of one turn: small enough that what one turn cannot end is usual.
     pub turn_work_max: usize,
+    /// Work that may be under way on a lane.
+    pub lane_work_max: usize,
 }
 
 struct SimulatedShard {
@@ -194,6 +196,7 @@ impl World {
                     Rc::default(),
                 );
                 mesh.set_pending_bytes_max(sizes.pending_bytes_max);
+                mesh.set_lane_work_max(sizes.lane_work_max);
                 SimulatedShard {
                     mesh,
                     dirty,

@@ -36,6 +36,8 @@ pub enum Case {
     FanOut,
     /// 10 messages with subjects of 2,000 tokens beside 16,384 filters of as many
     DeepMatch,
+    /// A client subscribes 400,000 times in one go
+    ManySubs,
     /// A client with 400,000 subscriptions goes
     End400k,
     /// A client with 1,000,000 subscriptions goes
@@ -84,6 +86,7 @@ impl Case {
             Case::Denied => denied(stage),
             Case::FanOut => fan_out(stage),
             Case::DeepMatch => deep_match(stage),
+            Case::ManySubs => many_subscriptions(stage),
             Case::End400k => end(stage, 400_000),
             Case::End1m => end(stage, 1_000_000),
             Case::SecondConnect => second_connect(stage),
@@ -139,6 +142,14 @@ fn deep_match(stage: &mut Stage) -> Result<(), Failure> {
     let tokens = "a.".repeat(DEEP_TOKENS - 1);
     // Others each time: no server is to find them in a cache.
     stage.provoke(|_| publish(&mut publisher, |index| format!("{tokens}{index}")))
+}
+
+fn many_subscriptions(stage: &mut Stage) -> Result<(), Failure> {
+    let mut client = stage.connect("load", 0)?;
+    stage.provoke(move |stage| {
+        subscribe_apart(stage, &mut client, 400_000)?;
+        Ok(client)
+    })
 }
 
 fn end(stage: &mut Stage, subscription_count: usize) -> Result<(), Failure> {

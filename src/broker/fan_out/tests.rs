@@ -438,6 +438,62 @@ fn long_lists_are_dropped_a_part_at_a_time() {
 }
 
 #[test]
+fn a_cleared_match_cache_is_dropped_a_part_at_a_time() {
+    const COUNT: usize = 6_000;
+    const WORK_MAX: usize = 400;
+    let mut setting = Setting::new(2, WORK_MAX);
+    for number in 0..COUNT {
+        let subject = format!("apart.{number}");
+        setting.subscribe(1, &subject, "", &subject);
+        let _: Routed = setting.publish(&subject, "", true);
+    }
+    assert_eq!(setting.broker.table_counts(ACCOUNT).cached, COUNT);
+    assert!(!setting.broker.has_ready_work());
+    let bytes = setting.broker.cached_bytes();
+    // More of them would have to be looked at than one change may.
+    setting.subscribe(1, "*.other", "", "*.other");
+    assert_eq!(setting.broker.table_counts(ACCOUNT).cached, 0);
+    assert_eq!(setting.broker.cached_bytes(), bytes, "they are still there");
+    let mut turns = 0;
+    while setting.broker.work_off() {
+        turns += 1;
+    }
+    assert!(turns >= COUNT / WORK_MAX, "{turns}");
+    assert_eq!(setting.broker.cached_bytes(), 0);
+    assert!(setting.broker.counters.turn_work_max <= WORK_MAX);
+}
+
+/// Of a hundred thousand accounts those cost something that are used here.
+#[test]
+fn an_account_has_its_state_when_it_is_first_needed() {
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    let last = AccountId(100_000);
+    let (client, outbox) = setting.clients[1].clone();
+    setting.broker.set_account(client, last);
+    assert_eq!(setting.broker.account_count(), 100_001);
+    assert_eq!(setting.broker.account_state_count(), 2);
+    setting.subscribe(1, "far", "", "1");
+    assert_eq!(setting.broker.table_total(), 1);
+    setting.broker.set_account(setting.clients[0].0, last);
+    let message = Message {
+        subject: b"far",
+        reply: b"",
+        headers: b"",
+        body: b"",
+        header_size_text: b"",
+        size_text: b"0",
+        tail: b"",
+    };
+    let publisher =
+        Publisher { client: setting.clients[0].0, account: last, echo: true, no_responders: false };
+    let routed =
+        setting.broker.publish(&publisher, &message, &mut setting.cache, &mut setting.turn);
+    assert_eq!((routed, outbox.out_messages.get()), (Routed::Delivered, 1));
+    setting.broker.detach(client);
+    assert_eq!(setting.broker.table_total(), 0);
+}
+
+#[test]
 fn a_review_looks_at_every_subscription_whatever_comes_and_goes() {
     let mut random = fastrand::Rng::with_seed(14);
     for _ in 0..60 {

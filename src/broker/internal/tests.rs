@@ -46,6 +46,8 @@ impl LinkSink for Rc<Recorder> {
         0
     }
 
+    fn note_work(&self, _work: usize) {}
+
     fn fence(&self) -> Option<Congestion> {
         None
     }

@@ -10,6 +10,11 @@ use super::Slot;
 /// hold entries for all slots below the one in use.
 const SLOT_IN_PLACE_MAX: u32 = 4;
 
+/// Free slots that are kept, and those that a removal forgets at most of what is beyond them and
+/// beyond as many as there are values.
+const FREE_KEPT: usize = 8;
+const FORGOTTEN_PER_REMOVAL: usize = 64;
+
 pub(super) enum SlotList<V> {
     One { slot: Slot, value: V },
     Many(Box<Many<V>>),
@@ -17,11 +22,8 @@ pub(super) enum SlotList<V> {
 
 pub(super) struct Many<V> {
     values: Vec<V>,
-    /// As long as the most values at a time since the last trim; `values.len()` pairs are in use.
+    /// Longer than the highest slot in use; `values.len()` pairs are in use.
     pairs: Vec<Pair>,
-    /// Trim once there are fewer values than this. Keeps the cost of trying in proportion to
-    /// removals.
-    trim_below: usize,
 }
 
 /// Two permutations, inverse to each other, laid into each other.
@@ -138,7 +140,7 @@ impl<V> Many<V> {
     fn with_first_slot(slot: Slot) -> Many<V> {
         let mut pairs = Vec::with_capacity(slot.0 as usize + 2);
         pairs.extend((0..=slot.0).map(|index| Pair { slot_at: index, position_of: index }));
-        let mut many = Many { values: Vec::with_capacity(2), pairs, trim_below: 0 };
+        let mut many = Many { values: Vec::with_capacity(2), pairs };
         many.swap(0, slot.0);
         many
     }
@@ -149,7 +151,6 @@ impl<V> Many<V> {
             let index = u32::try_from(position).expect("fewer than 2^32 subscriptions of a filter");
             assert!(index != Slot::NONE);
             self.pairs.push(Pair { slot_at: index, position_of: index });
-            self.trim_below = self.pairs.len() / 4;
         }
         self.values.push(value);
         Slot(self.pairs[position].slot_at)
@@ -178,9 +179,7 @@ impl<V> Many<V> {
         let position = self.position(slot)?;
         let removed = self.values.swap_remove(position as usize);
         self.swap(position, self.values.len() as u32);
-        if self.values.len() < self.trim_below {
-            self.trim();
-        }
+        self.forget_free_slots();
         Some(removed)
     }
 
@@ -194,23 +193,28 @@ impl<V> Many<V> {
         self.pairs[right_slot as usize].position_of = left;
     }
 
-    /// Forgets the free slots above the highest one in use and gives memory back.
-    fn trim(&mut self) {
-        let in_use = &self.pairs[..self.values.len()];
-        let slot_max = in_use.iter().map(|pair| pair.slot_at).max().map_or(0, |slot| slot as usize);
-        let mut position = self.values.len();
-        for slot in 0..=slot_max {
-            if self.pairs[slot].position_of as usize >= self.values.len() {
-                self.pairs[slot].position_of = position as u32;
-                self.pairs[position].slot_at = slot as u32;
-                position += 1;
+    /// Forgets some of the free slots above the highest one in use and gives memory back.
+    fn forget_free_slots(&mut self) {
+        for _ in 0..FORGOTTEN_PER_REMOVAL {
+            let Some(last) = self.pairs.len().checked_sub(1) else { return };
+            let is_much = self.pairs.len() > 2 * self.values.len() + FREE_KEPT;
+            let place = self.pairs[last].position_of;
+            if !is_much || (place as usize) < self.values.len() {
+                break;
             }
+            self.swap(place, last as u32);
+            self.pairs.pop();
         }
-        assert!(position == slot_max + 1);
-        self.pairs.truncate(position);
-        self.pairs.shrink_to_fit();
-        self.values.shrink_to(2 * self.values.len());
-        self.trim_below = self.values.len() / 2;
+        shrink(&mut self.pairs);
+        shrink(&mut self.values);
+    }
+}
+
+/// Gives memory back once three quarters of it are unused. What is left is moved: at a million that takes a
+/// fraction of a millisecond.
+fn shrink<T>(list: &mut Vec<T>) {
+    if list.capacity() > 4 * list.len().max(FREE_KEPT) {
+        list.shrink_to(2 * list.len());
     }
 }
 
@@ -279,6 +283,32 @@ mod tests {
             assert!(list.remove(*slot).is_some());
         }
         assert!(matches!(list, SlotList::One { slot, value: 0 } if slot == first));
+    }
+
+    #[test]
+    fn no_removal_looks_at_more_than_some_free_slots() {
+        const COUNT: usize = 20_000;
+        let (mut list, first) = SlotList::new(0);
+        let mut slots: Vec<Slot> = (1..COUNT as u32).map(|value| list.insert(value)).collect();
+        let pairs = |list: &SlotList<u32>| match list {
+            SlotList::Many(many) => many.pairs.len(),
+            SlotList::One { .. } => 0,
+        };
+        // All but the highest go, then that one.
+        let highest = slots.pop().expect("there are many");
+        for slot in slots.drain(10_000..) {
+            assert!(list.remove(slot).is_some());
+            assert_eq!(pairs(&list), COUNT);
+        }
+        assert!(list.remove(highest).is_some());
+        let mut before = pairs(&list);
+        while let Some(slot) = slots.pop() {
+            assert!(list.remove(slot).is_some());
+            let now = pairs(&list);
+            assert!(before - now <= FORGOTTEN_PER_REMOVAL || now == 0, "{before} {now}");
+            before = now;
+        }
+        assert!(matches!(list, SlotList::One { slot, .. } if slot == first));
     }
 
     #[test]
