@@ -34,7 +34,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use mesh::Lanes;
 use ring::{ParkFlag, Signal, ring};
-use shards::{Bell, shard_plans, start};
+use shards::{Bell, shard_plans, start, start_both};
 
 /// Preemptions per execution: each fault known so far needed one or two.
 const PREEMPTIONS_MAX: usize = 3;
@@ -228,6 +228,36 @@ fn a_reaction_is_not_heard_before_what_it_is_about() {
     });
 }
 
+/// The same with the second and the third shard on one thread, so that more interleavings with the source are
+/// looked at: who takes a message that is not in all of its lanes yet is found here.
+fn a_reaction_to_what_is_not_everywhere_yet_is_not_heard_before_it() {
+    check(PREEMPTIONS_MAX_LONG, || {
+        let mut plans =
+            shard_plans(3, Lanes { note_slots: 4, message_slots: 2, returned_slots: 1 });
+        let listener = plans.pop().expect("three");
+        let (reacting, source) = (plans.pop().expect("three"), plans.pop().expect("three"));
+        let source = start(source, |shard| {
+            shard.told("news", 0);
+            shard.told("news", 1);
+            assert!(shard.publish("news"));
+            shard.end_turn();
+        });
+        let others = start_both([reacting, listener], |[reacting, listener]| {
+            reacting.told("reaction", 1);
+            reacting.be_roused();
+            reacting.turn_until(|shard| shard.messages_in() == 1);
+            assert!(reacting.publish("reaction"));
+            reacting.end_turn();
+            listener.client.subscribe("*");
+            listener.turn_until(|shard| shard.client.heard() == 2);
+            let heard = listener.client.take_queued();
+            assert!(heard.starts_with("MSG news "), "the reaction came first");
+        });
+        source.join().expect("ends");
+        others.join().expect("ends");
+    });
+}
+
 /// An interest lane of one slot: a session that waits for room gets it, although notes wake nobody.
 fn a_full_interest_lane_lets_the_session_go_on() {
     check(PREEMPTIONS_MAX, || {
@@ -301,7 +331,7 @@ fn canary_a_lost_wake_up_is_caught() {
 
 const PLANTED: &str = "planted_sleep_without_a_second_look";
 
-const MODELS: [(&str, fn()); 9] = [
+const MODELS: [(&str, fn()); 10] = [
     ("no_wake_up_is_lost", no_wake_up_is_lost),
     ("who_hears_of_a_push_takes_it", who_hears_of_a_push_takes_it),
     ("a_message_wakes_the_shard_it_is_for", a_message_wakes_the_shard_it_is_for),
@@ -316,6 +346,10 @@ const MODELS: [(&str, fn()); 9] = [
     (
         "a_reaction_is_not_heard_before_what_it_is_about",
         a_reaction_is_not_heard_before_what_it_is_about,
+    ),
+    (
+        "a_reaction_to_what_is_not_everywhere_yet_is_not_heard_before_it",
+        a_reaction_to_what_is_not_everywhere_yet_is_not_heard_before_it,
     ),
     ("a_full_interest_lane_lets_the_session_go_on", a_full_interest_lane_lets_the_session_go_on),
     ("a_full_message_lane_is_emptied_and_filled", a_full_message_lane_is_emptied_and_filled),

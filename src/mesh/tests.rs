@@ -16,7 +16,8 @@ use crate::base::limits::{
 };
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
-use crate::broker::outbox::{Outbox, RemotePublisher};
+use crate::broker::byte_queue::RemotePublisher;
+use crate::broker::outbox::Outbox;
 use crate::broker::outbox_totals::OutboxTotals;
 use crate::broker::router::{Publisher, RouteCache};
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};

@@ -74,6 +74,19 @@ pub fn start(plan: ShardPlan, run: impl FnOnce(&Shard) + Send + 'static) -> Join
     builder.spawn(move || run(&Shard::new(plan))).expect("fewer threads than loom allows")
 }
 
+/// Two shards on one thread, one after the other: fewer interleavings.
+pub fn start_both(
+    plans: [ShardPlan; 2],
+    run: impl FnOnce([&Shard; 2]) + Send + 'static,
+) -> JoinHandle<()> {
+    let builder = loom::thread::Builder::new().stack_size(STACK_WORDS);
+    let run = move || {
+        let [first, second] = plans.map(Shard::new);
+        run([&first, &second]);
+    };
+    builder.spawn(run).expect("fewer threads than loom allows")
+}
+
 pub struct Shard {
     broker: BrokerHandle,
     mesh: Mesh,
