@@ -109,6 +109,7 @@ impl Flooded {
             lanes: Lanes { note_slots: 64, message_slots: 8, returned_slots: 1 },
             pending_bytes_max: 4 << 20,
             turn_work_max: TURN_WORK,
+            lane_work_max: 4 * TURN_WORK,
         };
         let mut world = World::new(1, &sizes, None);
         world.whole_reads = true;
