@@ -2,7 +2,7 @@
 //!
 //! A message's way in fifteen lines. `shard` accepts a socket on its own SO_REUSEPORT listener and gives it
 //! to `net::connection`, which reads bytes into a `ReadBuffer` and hands them to a session.
-//! `client::session` turns bytes into commands (`protocol::nats::parser`, ranges into the read buffer, no
+//! `client::receive` turns bytes into commands (`protocol::nats::parser`, ranges into the read buffer, no
 //! copies) and calls a verb of `broker`, this shard's routing state. `broker::router` asks the match cache
 //! or the subject table who wants the subject, copies one framed message into each local subscriber's
 //! `Outbox`, picks one member of each queue group, and forwards at most one copy per other shard. The copy
@@ -18,7 +18,7 @@
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
 //! `broker::{router, subject_table, match_cache, outbox, byte_queue, queue_group}`, `net::{connection, read_buffer}`,
-//! `client::session`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
+//! `client::{receive, publish}`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -38,13 +38,15 @@ pub mod broker;
 pub mod net;
 pub mod storage;
 // F6
+pub mod peer;
+// F7
 pub mod client;
 pub mod mesh;
 mod monitor;
 mod system;
-// F7
-mod shard;
 // F8
+mod shard;
+// F9
 mod server;
 
 /// The whole process: what the binary runs.

@@ -31,6 +31,7 @@ use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step};
 use midge::net::tls::TlsFacts;
 use midge::net::tls_config::TlsServer;
+use midge::peer::checks::PasswordChecks;
 use support::certificates::{Authority, Wanted};
 
 /// bcrypt, of `test`.
@@ -70,7 +71,7 @@ impl House {
         let asked = checks.clone();
         let context = ClientContext {
             tls: RefCell::new(tls),
-            check_password: Box::new(move |id, job| asked.borrow_mut().push((id, job))),
+            checks: PasswordChecks::new(move |id, job| asked.borrow_mut().push((id, job))),
             ..ClientContext::plain(Rc::new(RefCell::new(Broker::reproducible(1))), options, auth, 1)
         };
         let pool = Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20));
@@ -98,7 +99,7 @@ impl House {
     fn check_passwords(&self) {
         for (id, job) in self.checks.take() {
             let outcome: PasswordOutcome = job.run();
-            self.context.password_checked(id, outcome);
+            self.context.checks.checked(id, outcome);
         }
     }
 }

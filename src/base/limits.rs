@@ -269,7 +269,7 @@ pub const RUN_BYTES_MAX: usize = 4 << 10;
 pub const RUN_RECEIVERS_MAX: usize = 1024;
 
 /// Kinds of lines, by account, that were written a moment ago. Beyond it such lines are left out. Enforced by
-/// client::rare_lines.
+/// peer::rare_lines.
 pub const RARE_LINES_MAX: usize = 256;
 
 /// Milliseconds a publisher waits, in all, for slow consumers after one read. nats-server's stall limit

@@ -4,20 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
-use super::connect::LoginWait;
-use super::rare_lines::RareLines;
-use super::session::ClientSession;
-use crate::auth::password::{PasswordJob, PasswordOutcome};
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
-use crate::base::ids::LoginId;
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::{Broker, BrokerHandle};
 use crate::config::options::Options;
 use crate::net::tls_config::TlsServer;
+use crate::peer::checks::PasswordChecks;
+use crate::peer::facts::SessionFacts;
+use crate::peer::rare_lines::RareLines;
 use crate::protocol::message::Tail;
 use crate::protocol::nats::handshake::Info;
 
@@ -36,12 +32,8 @@ pub struct ClientContext {
     pub generation: Cell<u32>,
     /// What everybody may do before a login says otherwise.
     pub open_permissions: Arc<Permissions>,
-    /// Has a password checked off the shard; the outcome comes back by `password_checked`.
-    pub check_password: Box<dyn Fn(LoginId, PasswordJob)>,
     /// Logins whose password is being checked.
-    pub logins: RefCell<HashMap<LoginId, Rc<LoginWait>>>,
-    /// The number of the last one.
-    pub last_login: Cell<LoginId>,
+    pub checks: PasswordChecks,
     pub random: RefCell<fastrand::Rng>,
     /// Scratch space for a mapped subject.
     pub mapped: RefCell<Vec<u8>>,
@@ -53,7 +45,7 @@ pub struct ClientContext {
 }
 
 /// Who is told of logins.
-pub type Reporter = dyn Fn(&mut Broker, &ClientSession, Report);
+pub type Reporter = dyn Fn(&mut Broker, &ClientContext, &SessionFacts<'_>, Report);
 
 /// What becomes of somebody who wants to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,29 +75,12 @@ impl ClientContext {
             auth: RefCell::new(auth),
             generation: Cell::new(0),
             open_permissions: Arc::new(Permissions::unrestricted(false)),
-            check_password: Box::new(|_, _| {}),
-            logins: RefCell::default(),
-            last_login: Cell::default(),
+            checks: PasswordChecks::new(|_, _| {}),
             random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
             mapped: RefCell::default(),
             tails: RefCell::default(),
             rare_lines: RareLines::default(),
-            report: Box::new(|_, _, _| {}),
-        }
-    }
-
-    pub(super) fn new_login_id(&self) -> LoginId {
-        let id = LoginId(self.last_login.get().0 + 1);
-        self.last_login.set(id);
-        id
-    }
-
-    /// The outcome of a password check. Nobody waits for it any more if the client went away, or if a reload asks
-    /// for another one.
-    pub fn password_checked(&self, id: LoginId, outcome: PasswordOutcome) {
-        if let Some(wait) = self.logins.borrow_mut().remove(&id) {
-            wait.outcome.set(Some(outcome));
-            wait.gate.advance_to(1);
+            report: Box::new(|_, _, _, _| {}),
         }
     }
 }

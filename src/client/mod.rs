@@ -1,12 +1,23 @@
-//! Floor 6: the NATS client protocol over the broker's verbs.
+//! Floor 7: the NATS client protocol over the broker's verbs.
+//!
+//! `session` holds the state, `receive` is what the connection calls; each file between them has one part of the
+//! protocol, and uses only those that stand before it.
+
+pub mod context;
+mod publishing;
+mod rights;
+
+pub mod session;
 
 mod complaints;
-pub mod connect;
-pub mod context;
-pub mod facts;
-mod opening;
+mod info;
+mod traced;
+
+mod connect;
+mod open;
 mod publish;
-pub mod rare_lines;
+mod subscribe;
+
 mod review;
-pub mod session;
-mod who;
+
+mod receive;

@@ -1,15 +1,13 @@
-//! What a client publishes: by way of its mappings and rights to the broker, with what was found out about the
-//! last subject kept for the next message.
+//! What a client publishes: by way of its mappings and rights to the broker.
 
 use std::time::Instant;
 
+use super::publishing::Publishing;
 use super::session::ClientSession;
 use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
-use crate::base::ids::ConnectionId;
 use crate::broker::Broker;
 use crate::broker::fan_out::Routed;
-use crate::broker::link::Congestion;
 use crate::broker::router::{Publisher, RouteCache, Turn};
 use crate::net::session::Wait;
 use crate::protocol::headers;
@@ -19,22 +17,6 @@ use crate::protocol::nats::error::{quoted, text};
 use crate::protocol::nats::plain::{extend_run, known_part};
 use crate::protocol::subject;
 
-/// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
-#[derive(Default)]
-pub(super) struct Publishing {
-    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
-    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
-    pub(super) known_line: Vec<u8>,
-    route_cache: RouteCache,
-    /// Whether the subject of `route_cache` may be published to whatever was answered before.
-    route_allowed: bool,
-    pub(super) turn: Turn,
-    /// What is to be waited for before anything else is published: what came from other shards before these bytes.
-    pub(super) held: Option<Congestion>,
-    /// That was waited for. Bytes that come later are another matter.
-    pub(super) has_waited: bool,
-}
-
 /// What becomes of a message by its headers about tracing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tracing {
@@ -43,32 +25,6 @@ enum Tracing {
     NotDelivered,
     /// As if it had not been published.
     Dropped,
-}
-
-impl Publishing {
-    /// Begins another turn, with what the last one left of a message. False = that takes all of it.
-    pub(super) fn begin_turn(&mut self, broker: &mut Broker, connection: ConnectionId) -> bool {
-        self.turn.begin(broker.turn_work_max());
-        self.turn.publisher = Some(connection);
-        self.held = if self.has_waited { None } else { broker.arrivals().cloned() };
-        match self.turn.unfinished.take() {
-            Some(fan_out) => broker.resume(fan_out, &mut self.turn) != Routed::Unfinished,
-            None => true,
-        }
-    }
-
-    /// Ends the turn.
-    pub(super) fn end_turn(&mut self, broker: &mut Broker) {
-        self.route_cache.end_batch();
-        broker.note_turn_work(self.turn.work());
-    }
-
-    /// What was decided or matched for the last subject held for another account or other rights.
-    pub(super) fn forget_answers(&mut self) {
-        self.route_allowed = false;
-        self.known_line.clear();
-        self.route_cache = RouteCache::default();
-    }
 }
 
 impl ClientSession {
@@ -86,7 +42,7 @@ impl ClientSession {
     #[inline]
     pub(super) fn lanes_full(&self, broker: &mut Broker, message: &Message<'_>) -> Option<Wait> {
         let bytes = message.subject.len() + message.reply.len() + message.body.len();
-        let congestion = match self.has_mappings {
+        let congestion = match self.rights.has_mappings {
             true => broker.any_congestion(bytes),
             false => broker.message_congestion(self.account, message.subject, bytes),
         };
@@ -101,7 +57,7 @@ impl ClientSession {
     ) {
         // The route cache is about to hold this subject.
         publishing.known_line.clear();
-        if self.connect.pedantic && !subject::is_valid_literal(message.subject) {
+        if self.peer.connect.pedantic && !subject::is_valid_literal(message.subject) {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
         }
         let tracing = match message.headers {
@@ -111,9 +67,9 @@ impl ClientSession {
         if tracing == Tracing::Dropped {
             return;
         }
-        self.in_messages += 1;
-        self.in_bytes += message.body.len() as u64;
-        if self.has_mappings {
+        self.peer.traffic.in_messages += 1;
+        self.peer.traffic.in_bytes += message.body.len() as u64;
+        if self.rights.has_mappings {
             let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
                 let message = Message { subject: &mapped, ..*message };
@@ -143,7 +99,7 @@ impl ClientSession {
             return if only { Tracing::Dropped } else { Tracing::Delivered };
         }
         // That it answers a request is no right to trace to its reply.
-        if self.permissions.may_publish(destination) != PublishRight::Allowed {
+        if self.rights.permissions.may_publish(destination) != PublishRight::Allowed {
             self.refuse_subject(destination);
             return Tracing::Dropped;
         }
@@ -169,8 +125,8 @@ impl ClientSession {
         if !message.reply.is_empty() && is_reserved_reply(message.reply) {
             return self.publish(broker, publishing, message);
         }
-        self.in_messages += 1;
-        self.in_bytes += message.body.len() as u64;
+        self.peer.traffic.in_messages += 1;
+        self.peer.traffic.in_bytes += message.body.len() as u64;
         self.hand_over(broker, publishing, message, Broker::publish_again);
     }
 
@@ -200,8 +156,8 @@ impl ClientSession {
         let consumed =
             extend_run(input, known_line, first, consumed, messages_max, limits, &mut tails);
         let run = MessageRun::new(first.subject, input, &tails);
-        self.in_messages += run.len() as u64;
-        self.in_bytes += run.body_bytes() as u64;
+        self.peer.traffic.in_messages += run.len() as u64;
+        self.peer.traffic.in_bytes += run.body_bytes() as u64;
         broker.publish_run(&self.publisher(), &run, route_cache, turn);
         self.context.tails.replace(tails);
         consumed
@@ -213,8 +169,8 @@ impl ClientSession {
         Publisher {
             client: self.key,
             account: self.account,
-            echo: self.connect.echo,
-            no_responders: self.connect.no_responders,
+            echo: self.peer.connect.echo,
+            no_responders: self.peer.connect.no_responders,
         }
     }
 
@@ -226,8 +182,8 @@ impl ClientSession {
         input: &[u8],
         message: &Message<'_>,
     ) {
-        let is_answered = self.connect.pedantic || self.connect.verbose;
-        if publishing.route_allowed && !self.has_mappings && !is_answered {
+        let is_answered = self.peer.connect.pedantic || self.peer.connect.verbose;
+        if publishing.route_allowed && !self.rights.has_mappings && !is_answered {
             debug_assert!(publishing.route_cache.subject() == message.subject);
             publishing.known_line.extend_from_slice(known_part(input, message));
         }
@@ -236,7 +192,7 @@ impl ClientSession {
     /// Applies the account's subject mappings; false = the message is dropped by its weights.
     fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
         let auth = self.context.auth.borrow();
-        let account = match &self.identity {
+        let account = match self.peer.login.identity() {
             Some(identity) => &identity.account,
             None => auth.authenticator.accounts().global(),
         };
@@ -257,10 +213,10 @@ impl ClientSession {
         if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
             // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
             // decided here holds once the route cache has this subject, which it has after the publish.
-            publishing.route_allowed = self.permissions.is_publish_open()
+            publishing.route_allowed = self.rights.permissions.is_publish_open()
                 && !matches!(message.subject.first(), Some(b'_' | b'$'));
             if !publishing.route_allowed {
-                match self.permissions.may_publish(message.subject) {
+                match self.rights.permissions.may_publish(message.subject) {
                     PublishRight::Allowed => publishing.route_allowed = true,
                     PublishRight::OnlyAsReply if self.answers(message.subject) => {}
                     PublishRight::OnlyAsReply | PublishRight::Denied => {
@@ -286,7 +242,9 @@ impl ClientSession {
     /// Whether the subject is a reply this client was given and may still answer.
     #[cold]
     fn answers(&self, subject: &[u8]) -> bool {
-        let (Some(tracker), Some(rule)) = (&self.replies, self.permissions.responses()) else {
+        let (Some(tracker), Some(rule)) =
+            (&self.rights.replies, self.rights.permissions.responses())
+        else {
             return false;
         };
         tracker.table.borrow_mut().use_up(subject, rule, Instant::now())
@@ -307,7 +265,7 @@ impl ClientSession {
             // The route cache still holds another subject.
             publishing.route_allowed = false;
             self.ok();
-            let asks = self.connect.no_responders && !message.reply.is_empty();
+            let asks = self.peer.connect.no_responders && !message.reply.is_empty();
             if asks && !broker.has_interest(self.account, message.subject) {
                 let publisher = self.publisher();
                 broker.send_no_responders(&publisher, message.subject, message.reply);

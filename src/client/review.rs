@@ -4,24 +4,24 @@
 //! looked at, or when the shard's pass over all sessions comes to it, whatever is first; never twice for one
 //! generation. Source of behaviour: nats-server server/reload.go reloadAuthorization, applied to each client.
 
-use super::connect::unlimited_if_zero;
-use super::session::{ClientSession, Stage};
-use super::who::log_client;
+use super::session::ClientSession;
 use crate::auth::authenticator::{ConnectionType, Decision, Identity, Login};
 use crate::auth::state::AuthState;
 use crate::base::limits::SUBSCRIPTIONS_REVIEWED_MAX;
+use crate::peer::login::Stage;
+use crate::peer::who::log_peer;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 impl ClientSession {
     /// Applies the generation in force unless that was done. Some = the connection was closed for this reason.
     pub fn catch_up_with_reload(&mut self) -> Option<CloseReason> {
         let generation = self.context.generation.get();
-        if std::mem::replace(&mut self.generation, generation) == generation {
+        if std::mem::replace(&mut self.peer.login.generation, generation) == generation {
             return None;
         }
         // It ends already; only its last bytes are still leaving.
-        if self.detached || self.outbox.is_closing() {
-            self.leave_account();
+        if self.is_detached() || self.outbox.is_closing() {
+            self.peer.login.leave_account();
             return None;
         }
         self.renew_trace();
@@ -33,21 +33,21 @@ impl ClientSession {
     fn close_by_reload(&mut self, reason: CloseReason) {
         if reason == CloseReason::ClientClosed {
             // Nothing is told to the peer, which may simply come again.
-            let who = self.credentials_in_words().unwrap_or_else(|| "its user".into());
-            log_client!(info, self, "Closed by the reload: {who} is gone or has changed");
+            let who = self.who().credentials().unwrap_or_else(|| "its user".into());
+            log_peer!(info, self, "Closed by the reload: {who} is gone or has changed");
         }
         // Whoever is counted later is not to be closed for one that goes.
-        self.leave_account();
+        self.peer.login.leave_account();
         self.outbox.close(reason);
         // Its reader may wait for a password check that nobody needs any more.
-        self.give_up_login();
+        self.peer.login.give_up_check(&self.context.checks);
     }
 
     fn review(&mut self) -> Option<CloseReason> {
         let auth = self.context.auth.borrow().clone();
-        match self.stage {
+        match self.peer.login.stage() {
             Stage::Refused => None,
-            Stage::Fresh | Stage::Unauthenticated if self.opening_is_due() => {
+            Stage::Fresh | Stage::Unauthenticated if !self.peer.opening.is_over() => {
                 self.review_before_commands(&auth)
             }
             Stage::Unauthenticated => {
@@ -64,15 +64,15 @@ impl ClientSession {
     /// A peer that could not say anything yet is asked to log in, or no longer.
     fn review_before_commands(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
-        if !self.info_is_due() {
+        if !self.peer.opening.greeting_is_due() {
             // It was told whether to log in: asked for what it was not told of, it has the time to; what it was
             // told to do it may still do.
             if auth.authenticator.is_required() {
-                self.stage = Stage::Unauthenticated;
+                self.peer.login.require();
             }
             return None;
         }
-        self.begin_login(auth);
+        self.peer.login.begin(auth);
         None
     }
 
@@ -99,13 +99,15 @@ impl ClientSession {
     /// stored secret goes on and counts for who the user is now.
     fn review_login(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
-        let wait = self.login_wait.clone()?;
-        let account_before = wait.account_name();
+        if !self.peer.login.is_checking() {
+            return None;
+        }
+        let account_before = self.peer.login.checked_account();
         let handle = self.context.broker.clone();
         let mut broker = handle.borrow_mut();
         match self.decide(auth) {
             Decision::Accepted(identity) => {
-                self.give_up_login();
+                self.peer.login.give_up_check(&self.context.checks);
                 let refused = self.logged_in(&mut broker, identity).err();
                 if refused.is_none() {
                     self.ok();
@@ -116,9 +118,7 @@ impl ClientSession {
             Decision::NeedsPasswordCheck(job, pending)
                 if pending.account_name().is_some() || account_before.is_none() =>
             {
-                if let Some(pending) = wait.go_on_for(pending) {
-                    self.begin_password_check(job, pending);
-                }
+                self.peer.login.check_again(&self.context.checks, job, pending);
                 return None;
             }
             Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => {}
@@ -133,7 +133,7 @@ impl ClientSession {
     /// A client that was let in: refused ones are told and closed, others lose exactly the subscriptions they may
     /// no longer have.
     fn review_identity(&mut self, auth: &AuthState) -> Option<CloseReason> {
-        let identity = self.identity.clone()?;
+        let identity = self.peer.login.identity().cloned()?;
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
             Some(renewed) => Some(renewed),
             None => match self.decide(auth) {
@@ -159,15 +159,15 @@ impl ClientSession {
 
     /// The client stays, with the rights it has now.
     fn keep_as(&mut self, identity: Identity) -> Option<CloseReason> {
-        let subscriptions_max = self.subscriptions_max;
+        let subscriptions_max = self.rights.subscriptions_max;
         let is_open = identity.login == Login::Open;
         self.take_identity(identity);
         let handle = self.context.broker.clone();
         // A lowered limit of the account closes who has as many as it allows, as in nats-server; where it did
         // not change nobody goes for having used it up.
         let count = handle.borrow().subscription_count(self.key);
-        let is_lowered = self.subscriptions_max < subscriptions_max && !is_open;
-        if is_lowered && count >= self.subscriptions_max {
+        let is_lowered = self.rights.subscriptions_max < subscriptions_max && !is_open;
+        if is_lowered && count >= self.rights.subscriptions_max {
             self.refuse_for_the_limit();
             return Some(CloseReason::MaximumSubscriptionsExceeded);
         }
@@ -178,7 +178,7 @@ impl ClientSession {
 
     /// Whether some of its subscriptions wait to be held against its new rights.
     pub fn is_under_review(&self) -> bool {
-        !self.detached && self.context.broker.borrow().is_under_review(self.key)
+        !self.is_detached() && self.context.broker.borrow().is_under_review(self.key)
     }
 
     /// Goes on with the review of its subscriptions, if that is not done. True if there are more: until then it is not
@@ -198,7 +198,7 @@ impl ClientSession {
     fn review_subscriptions(&self, restarts: bool) -> bool {
         let review = self.context.broker.borrow_mut().review_subscriptions(
             self.key,
-            &self.permissions,
+            &self.rights.permissions,
             restarts,
             SUBSCRIPTIONS_REVIEWED_MAX,
         );
@@ -211,11 +211,11 @@ impl ClientSession {
             self.outbox.push_error(&format!(
                 "Permissions Violation for Subscription to {filter}{queue} (sid {sid})"
             ));
-            log_client!(
+            log_peer!(
                 info,
                 self,
                 "Removed sub {filter}{queue} (sid {sid}) for {} - not authorized",
-                self.credentials_in_words().unwrap_or_else(|| "User \"N/A\"".into())
+                self.who().credentials().unwrap_or_else(|| "User \"N/A\"".into())
             );
         }
         !review.is_done
@@ -224,14 +224,12 @@ impl ClientSession {
     /// Closes this client if its account has more connections than it may since a reload. Asked only once all
     /// sessions of all shards are reviewed: who is gone anyway is not counted.
     pub fn close_if_account_is_full(&mut self) -> Option<CloseReason> {
-        if self.detached || self.outbox.is_closing() {
+        if self.is_detached() || self.outbox.is_closing() {
             return None;
         }
-        let max = self.identity.as_ref()?.account.limits.connections_max?;
-        if !self.account_gauge.as_ref()?.subtract_above(max) {
+        if !self.peer.login.leave_full_account() {
             return None;
         }
-        self.account_gauge = None;
         self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
         self.log_rarely(text::MAXIMUM_ACCOUNT_CONNECTIONS);
         let reason = CloseReason::MaximumAccountConnectionsExceeded;
@@ -243,27 +241,21 @@ impl ClientSession {
     pub fn close_as_surplus(&mut self) {
         self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
         self.log_rarely(text::MAXIMUM_CONNECTIONS);
-        self.leave_account();
+        self.peer.login.leave_account();
         self.outbox.close(CloseReason::MaximumConnectionsExceeded);
     }
 
-    /// Counts for the limit of connections: it is neither refused nor on its way out.
-    pub fn is_staying(&self) -> bool {
-        self.stage != Stage::Refused && !self.detached && !self.outbox.is_closing()
-    }
-
     fn has_moved(&self, auth: &AuthState, account_name: &str) -> bool {
-        let (user, nkey) = (&*self.connect.user, &*self.connect.nkey);
+        let (user, nkey) = (&*self.peer.connect.user, &*self.peer.connect.nkey);
         auth.authenticator.has_moved(user, nkey, account_name)
     }
 
     /// What holds for a peer that nobody was found to be yet: the server's limits, the global account's mappings.
     fn take_server_limits(&mut self, auth: &AuthState) {
-        let limits = self.context.options.borrow().limits.clone();
-        let global = auth.authenticator.accounts().global().clone();
-        self.apply_limits(&limits, &global);
-        self.subscriptions_max = unlimited_if_zero(limits.subscriptions_max);
-        self.has_mappings = !global.mappings.is_empty();
+        let options = self.context.options.borrow().clone();
+        let global = auth.authenticator.accounts().global();
+        self.take_limits(&options.limits, global);
+        self.rights.take_server_limits(&options.limits, global);
         self.forget_answers();
     }
 }

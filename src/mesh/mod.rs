@@ -1,4 +1,4 @@
-//! Floor 6: the links between the shards of one server.
+//! Floor 7: the links between the shards of one server.
 //!
 //! Per ordered pair of shards there are two lanes. The interest lane carries changes of interest
 //! and is written at once; the message lane carries batches and is written before anything goes to

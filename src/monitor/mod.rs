@@ -1,4 +1,4 @@
-//! Floor 6: what the server tells about itself: the answers of the monitoring port.
+//! Floor 7: what the server tells about itself: the answers of the monitoring port.
 //!
 //! Pure: snapshots of shards and facts of the server go in, bytes come out. How requests arrive and how
 //! snapshots are gathered is the business of `server::answers::http` and `shard::snapshot`. Names and types

@@ -1,4 +1,4 @@
-//! Floor 8: assembly of the process.
+//! Floor 9: assembly of the process.
 
 pub(crate) mod answers;
 pub(crate) mod command;

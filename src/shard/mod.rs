@@ -1,4 +1,4 @@
-//! Floor 7: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
+//! Floor 8: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
 
 mod offload;
 pub(crate) mod order;
@@ -191,10 +191,10 @@ impl Shard {
     }
 
     fn connection_ended(&self, key: usize, session: &RefCell<ClientSession>) {
-        self.record_closed(&mut session.borrow_mut());
+        self.record_closed(&session.borrow());
         self.registry.borrow_mut().remove(key);
         let mut places = self.places.borrow_mut();
-        places.remove(&session.borrow().id);
+        places.remove(&session.borrow().id());
         shrink::map(&mut places);
         self.server.connection_closed();
         self.loads.of(self.id).subtract();

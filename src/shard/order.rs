@@ -123,7 +123,7 @@ impl ShardOrder {
             Self::Serve(accepted) => shard.serve_accepted(accepted),
             Self::PasswordChecked(login, outcome) => {
                 if let Some(outcome) = outcome {
-                    shard.clients.password_checked(login, outcome);
+                    shard.clients.checks.checked(login, outcome);
                 }
                 shard.offload.borrow_mut().hand_on();
             }

@@ -32,6 +32,7 @@ use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
 use crate::net::listener::{Accepted, Listener, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
+use crate::peer::checks::PasswordChecks;
 use crate::protocol::nats::handshake::Info;
 
 /// Everything a shard's thread is given before it starts.
@@ -120,11 +121,11 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         clients: Rc::new(ClientContext {
             info: RefCell::new(seed.info),
             tls: RefCell::new(seed.tls),
-            check_password: Box::new(move |id, job| {
+            checks: PasswordChecks::new(move |id, job| {
                 checking.borrow_mut().check_password(job, id);
             }),
-            report: Box::new(move |broker, session, report| {
-                reporting.report(broker, session, report);
+            report: Box::new(move |broker, clients, facts, report| {
+                reporting.report(broker, clients, facts, report);
             }),
             ..ClientContext::plain(broker.clone(), seed.options, seed.auth, seed.random_seed)
         }),

@@ -19,7 +19,6 @@ use crate::broker::Broker;
 use crate::broker::late_send::SendCheck;
 use crate::broker::outbox_totals::OutboxTotals;
 use crate::broker::subscription::Subscription;
-use crate::client::facts::{LastSubscription, SessionFacts};
 use crate::client::session::ClientSession;
 use crate::monitor::closed::{ClosedConnections, PackedConnection};
 use crate::monitor::snapshot::{
@@ -28,6 +27,7 @@ use crate::monitor::snapshot::{
     TlsDetails,
 };
 use crate::net::listener::Peer;
+use crate::peer::facts::{LastSubscription, SessionFacts};
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 
@@ -369,7 +369,7 @@ impl Shard {
         for (place, id) in wanted.get(from..end).unwrap_or_default() {
             let Some(entry) = registry.get(*place) else { continue };
             let session = entry.session.borrow();
-            if session.id.0 == *id && !session.is_detached() {
+            if session.id().0 == *id && !session.is_detached() {
                 let facts = session.facts(now);
                 items.push(details(&facts, broker.subscription_count(facts.key)));
             }
@@ -397,7 +397,7 @@ impl Shard {
             }
             let Some(entry) = registry.get(*place) else { continue };
             let session = entry.session.borrow();
-            if session.id.0 != *id || session.is_detached() {
+            if session.id().0 != *id || session.is_detached() {
                 continue;
             }
             let key = session.facts(now).key;
@@ -498,13 +498,12 @@ impl Shard {
     }
 
     /// Remembers a connection that has ended.
-    pub(super) fn record_closed(&self, session: &mut ClientSession) {
+    pub(super) fn record_closed(&self, session: &ClientSession) {
         session.outbox().add_to_totals();
-        let last = session.take_last_subscriptions();
         let now = Instant::now();
         let facts = session.facts(now);
         let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);
-        self.system.ended(&mut self.broker.borrow_mut(), session, reason);
+        self.system.ended(&mut self.broker.borrow_mut(), &self.clients, &facts, reason);
         let slow = matches!(
             reason,
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
@@ -516,11 +515,12 @@ impl Shard {
             return;
         }
         let id = facts.id.0;
-        let mut described = details(&facts, last.count);
+        let last = session.last_subscriptions();
+        let mut described = details(&facts, last.map_or(0, |last| last.count));
         // What a slow consumer did not take is what an operator wants to know of it.
         described.numbers.pending_bytes += session.outbox().written_off().1;
-        described.subscription_list =
-            last.kept.iter().map(|kept| last_subscription(id, kept)).collect();
+        let kept = last.map_or(&[][..], |last| &last.kept);
+        described.subscription_list = kept.iter().map(|kept| last_subscription(id, kept)).collect();
         let last = ClosedConnection { details: described, stopped: now, reason };
         let share = CLOSED_BYTES_MAX / self.shard_count();
         let bytes_max = share.max(CLOSED_BYTES_PER_SHARD_MIN);

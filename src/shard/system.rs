@@ -22,11 +22,11 @@ use crate::base::ids::{AccountId, ConnectionId, ShardId};
 use crate::base::limits::{SERVED_ACCOUNTS_PER_TURN_MAX, SYSTEM_REQUESTS_PER_TURN_MAX};
 use crate::broker::Broker;
 use crate::broker::internal::{Delivery, Mailbox, Published, Reach};
-use crate::client::context::Report;
-use crate::client::facts::SessionFacts;
+use crate::client::context::{ClientContext, Report};
 use crate::client::session::ClientSession;
 use crate::config::auth_options::PermissionOptions;
 use crate::net::listener::Peer;
+use crate::peer::facts::SessionFacts;
 use crate::protocol::message::Message;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
@@ -107,8 +107,8 @@ impl System {
         is_wanted.then_some(id)
     }
 
-    fn server_info(&self, session: &ClientSession, now: SystemTime) -> ServerInfo {
-        let (info, options) = session.server_facts();
+    fn server_info(&self, clients: &ClientContext, now: SystemTime) -> ServerInfo {
+        let (info, options) = (clients.info.borrow(), clients.options.borrow());
         ServerInfo::new(&info, &options, self.counters.next_system_sequence(), now)
     }
 
@@ -142,16 +142,21 @@ impl System {
     }
 
     /// A session logged in or was refused; called in the middle of its turn.
-    pub(super) fn report(&self, broker: &mut Broker, session: &ClientSession, report: Report) {
-        let auth = session.auth_state();
-        let facts = session.facts(Instant::now());
+    pub(super) fn report(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
+        report: Report,
+    ) {
+        let auth = clients.auth.borrow().clone();
         match report {
             Report::LoggedIn { left } => {
                 let subject = events::connect_subject(facts.account);
                 if let Some(account) = self.is_wanted(broker, &auth, &subject) {
                     let now = SystemTime::now();
-                    let server = self.server_info(session, now);
-                    let event = events::connected(&server, &self.client_facts(&facts), now);
+                    let server = self.server_info(clients, now);
+                    let event = events::connected(&server, &self.client_facts(facts), now);
                     publish(broker, account, &subject, &event);
                 }
                 self.account_changed(broker, &auth, facts.account);
@@ -161,10 +166,9 @@ impl System {
             }
             Report::Refused => {
                 let reason = CloseReason::AuthenticationFailure;
-                let (info, _) = session.server_facts();
-                let subject = events::auth_error_subject(&info.server_id);
+                let subject = events::auth_error_subject(&clients.info.borrow().server_id);
                 if let Some(account) = self.is_wanted(broker, &auth, &subject) {
-                    self.tell_end(broker, session, account, &subject, reason);
+                    self.tell_end(broker, clients, facts, account, &subject, reason);
                 }
                 let accounts = auth.authenticator.accounts();
                 let own = accounts.get(facts.account).map(|account| auth.id(account));
@@ -173,19 +177,24 @@ impl System {
                     && accounts.system().is_some()
                     && broker.is_wanted(account, subject.as_bytes())
                 {
-                    self.tell_end(broker, session, account, subject, reason);
+                    self.tell_end(broker, clients, facts, account, subject, reason);
                 }
             }
         }
     }
 
     /// A session has ended.
-    pub(super) fn ended(&self, broker: &mut Broker, session: &ClientSession, reason: CloseReason) {
-        let auth = session.auth_state();
-        let facts = session.facts(Instant::now());
+    pub(super) fn ended(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
+        reason: CloseReason,
+    ) {
+        let auth = clients.auth.borrow().clone();
         let subject = events::disconnect_subject(facts.account);
         if let Some(account) = self.is_wanted(broker, &auth, &subject) {
-            self.tell_end(broker, session, account, &subject, reason);
+            self.tell_end(broker, clients, facts, account, &subject, reason);
         }
         self.account_changed(broker, &auth, facts.account);
     }
@@ -193,15 +202,15 @@ impl System {
     fn tell_end(
         &self,
         broker: &mut Broker,
-        session: &ClientSession,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
         account: AccountId,
         subject: &str,
         reason: CloseReason,
     ) {
         let now = SystemTime::now();
-        let facts = session.facts(Instant::now());
-        let server = self.server_info(session, now);
-        let client = self.client_facts(&facts);
+        let server = self.server_info(clients, now);
+        let client = self.client_facts(facts);
         let event = events::disconnected(&server, &client, reason.text(), now);
         publish(broker, account, subject, &event);
     }

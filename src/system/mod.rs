@@ -1,4 +1,4 @@
-//! Floor 6: the server's own subjects, `$SYS.>`: what is asked there, and what the server tells there.
+//! Floor 7: the server's own subjects, `$SYS.>`: what is asked there, and what the server tells there.
 //!
 //! Pure: subjects and bytes of requests, and facts of the server go in, subjects and JSON come out. How
 //! requests arrive is the business of `broker::internal` and `shard::system`, who answers them that of

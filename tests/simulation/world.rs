@@ -29,6 +29,7 @@ use midge::mesh::{Lanes, Mesh, lanes};
 use midge::net::listener::Peer;
 use midge::net::read_buffer::ReadBuffer;
 use midge::net::session::{Session, Step, Wait};
+use midge::peer::checks::PasswordChecks;
 use midge::protocol::nats::error::CloseReason;
 
 /// A bug put in on purpose, for the laws to find.
@@ -201,7 +202,7 @@ impl World {
                     mesh,
                     dirty,
                     clients: Rc::new(ClientContext {
-                        check_password: Box::new(|_, _| panic!("nobody logs in here")),
+                        checks: PasswordChecks::new(|_, _| panic!("nobody logs in here")),
                         ..ClientContext::plain(broker.clone(), options.clone(), auth.clone(), seed)
                     }),
                     broker,

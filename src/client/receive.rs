@@ -1,0 +1,403 @@
+//! One batch of a client's bytes: commands in, broker verbs out.
+//!
+//! Source of behaviour: nats-server server/client.go, checked against recorded transcripts. What an error
+//! closes and what it leaves open is decided here, the texts are in `protocol::nats::error`.
+
+use std::time::{Duration, Instant};
+
+use super::publishing::Publishing;
+use super::session::ClientSession;
+use super::traced::trace_in;
+use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
+use crate::broker::Broker;
+use crate::broker::backlog::Dropped;
+use crate::broker::byte_queue::QueueHandle;
+use crate::broker::router::pace_target;
+use crate::net::read_buffer::ReadBuffer;
+use crate::net::session::{Session, Step, Wait};
+use crate::net::tls::{TlsFacts, TlsFailure};
+use crate::peer::facts::{LastSubscriptions, Traffic};
+use crate::peer::keep_alive::Due;
+use crate::peer::login::Stage;
+use crate::peer::state::PeerState;
+use crate::peer::who::log_peer;
+use crate::protocol::nats::command::Command;
+use crate::protocol::nats::encode;
+use crate::protocol::nats::error::{CloseReason, ProtocolError, text};
+use crate::protocol::nats::parser::{Parsed, parse_unsubscribe_max};
+use crate::protocol::nats::plain::{PLAIN_LINE_BYTES_MAX, plain_publish, repeated_publish};
+
+impl ClientSession {
+    /// Carries one command out.
+    fn execute(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        command: Command,
+        input: &[u8],
+    ) -> Result<(), CloseReason> {
+        if let Some(trace) = &self.trace {
+            trace_in(trace, &command, input);
+        }
+        match command {
+            Command::Publish(publish) => {
+                self.publish_parsed(broker, publishing, publish, input);
+            }
+            Command::Subscribe { subject, queue, sid, .. } => {
+                self.peer.traffic.moved = true;
+                self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
+            }
+            Command::Unsubscribe { sid, max, .. } => {
+                self.peer.traffic.moved = true;
+                broker.unsubscribe(self.key, sid.of(input), parse_unsubscribe_max(max.of(input)));
+                self.ok();
+            }
+            Command::Ping => self.pong(),
+            Command::Pong => self.peer.keep_alive.pong(),
+            Command::Connect { json } => {
+                publishing.forget_answers();
+                return self.connected(broker, json.of(input));
+            }
+            Command::Info { json } => {
+                if serde_json::from_slice::<serde_json::Value>(json.of(input)).is_err() {
+                    return Err(CloseReason::ProtocolViolation);
+                }
+            }
+            Command::Ok => {}
+            Command::Error { text } => {
+                self.log_error(&format!(
+                    "Client Error {}",
+                    String::from_utf8_lossy(text.of(input))
+                ));
+                return Err(ProtocolError::PeerError.close_reason());
+            }
+        }
+        Ok(())
+    }
+
+    /// What comes before a client's commands: a password check that ended, and the rule that a client who
+    /// must log in begins with CONNECT, unless somebody stands in for those without credentials.
+    fn before_first_command(
+        &mut self,
+        broker: &mut Broker,
+        input: &ReadBuffer,
+    ) -> Result<(), CloseReason> {
+        match self.peer.login.stage() {
+            Stage::CheckingPassword => self.password_checked(broker),
+            Stage::Unauthenticated => {
+                let speaks = input.bytes().first();
+                if speaks.is_none_or(|byte| byte.eq_ignore_ascii_case(&b'c')) {
+                    return Ok(());
+                }
+                if self.context.auth.borrow().authenticator.has_no_auth_user() {
+                    return self.log_in(broker);
+                }
+                Err(self.authentication_failed(broker))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a PUB in its plain spelling may be taken without the parser: it is at the start of a line, and
+    /// nothing but the message itself is of interest.
+    fn is_quick(&self) -> bool {
+        !self.parser.is_skipping()
+            && self.trace.is_none()
+            && self.limits.control_line_bytes_max >= PLAIN_LINE_BYTES_MAX
+            && matches!(self.peer.login.stage(), Stage::Fresh | Stage::Connected)
+    }
+
+    /// Whether CONNECT ends what there was before: it was said already, or it is about to say in which account.
+    fn begins_anew(&self) -> bool {
+        self.peer.login.stage() == Stage::Connected
+            || self.context.auth.borrow().authenticator.is_required()
+    }
+
+    /// What comes before a command, if anything: interest must be on its way to every shard before anything this
+    /// client does next, and so must its messages before it is told PONG, or anybody hears them. Counts the command's
+    /// work. `consumed`: bytes of this turn's commands before it.
+    fn before_command(
+        &self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        command: Command,
+        input: &[u8],
+        consumed: usize,
+    ) -> Option<Step> {
+        let wait = match command {
+            Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
+                publishing.turn.spend(SUBSCRIPTION_WORK);
+                let wait = broker.interest_congestion().map(Wait::for_room);
+                return wait.map(|wait| for_room(wait, consumed));
+            }
+            Command::Ping => broker.fence().map(Wait::for_room),
+            Command::Publish(publish) => match publishing.held.take() {
+                Some(arrivals) => {
+                    publishing.has_waited = true;
+                    Some(Wait::for_room(arrivals))
+                }
+                None => match self.lanes_full(broker, &publish.message(input)) {
+                    Some(wait) => return Some(for_room(wait, consumed)),
+                    None => None,
+                },
+            },
+            Command::Connect { .. } if self.begins_anew() => {
+                match broker.unsubscribe_all(self.key, &mut publishing.turn) {
+                    Dropped::All => None,
+                    Dropped::Some => return Some(Step::Again),
+                    Dropped::NoRoom(congestion) => Some(Wait::for_room(congestion)),
+                }
+            }
+            _ => None,
+        };
+        publishing.turn.spend(1);
+        wait.map(Step::WaitFor)
+    }
+
+    /// Remembers since when the client waits for consumers that are slower, if it does.
+    fn note_stall(&mut self, waits: bool) {
+        if let Some(publishing) = &mut self.publishing {
+            publishing.stalled_since = waits.then(Instant::now);
+        }
+    }
+
+    /// What the reader does after the commands of this batch.
+    fn end_of_batch(&mut self) -> Option<Wait> {
+        let at_most = Duration::from_millis(PACE_MS_MAX);
+        let turn = &mut self.publishing.as_mut()?.turn;
+        if let Some(congestion) = turn.congestion.take() {
+            return Some(Wait::for_room(congestion));
+        }
+        if let Some((queue, until)) = pace_target(turn, Instant::now) {
+            return Some(Wait::Sent { queue, until, at_most });
+        }
+        None
+    }
+}
+
+/// The wait for room in a lane, after commands of `consumed` bytes. Whoever did something in this turn looks again in the
+/// next one, so that those who did not get as far stand before it when there is room.
+fn for_room(wait: Wait, consumed: usize) -> Step {
+    match consumed {
+        0 => Step::WaitFor(wait),
+        _ => Step::Again,
+    }
+}
+
+impl Session for ClientSession {
+    fn start(&mut self) {
+        self.renew_trace();
+        if !self.peer.opening.is_tls_first() {
+            self.push_info();
+        }
+        log_peer!(debug, self, "Client connection created");
+    }
+
+    fn receive(&mut self, input: &mut ReadBuffer) -> Step {
+        self.catch_up_with_reload();
+        // Whoever closed it, a reload or an operator: no further command of this peer is carried out.
+        if let Some(reason) = self.outbox.close_reason() {
+            return Step::Close(reason);
+        }
+        if self.go_on_with_review() {
+            return Step::Again;
+        }
+        if self.peer.login.stage() == Stage::Refused {
+            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+            return Step::Close(CloseReason::MaximumConnectionsExceeded);
+        }
+        if !self.peer.opening.is_over()
+            && let Some(step) = self.open(input.bytes())
+        {
+            return step;
+        }
+        self.peer.keep_alive.active = true;
+        let stalled =
+            self.publishing.as_mut().and_then(|publishing| publishing.stalled_since.take());
+        if let Some(since) = stalled {
+            self.say_stalled(since.elapsed());
+        }
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        let Traffic { in_messages, in_bytes, .. } = self.peer.traffic;
+        let mut consumed_total = 0;
+        if let Err(reason) = self.before_first_command(&mut broker, input) {
+            return Step::Close(reason);
+        }
+        let mut publishing = self.publishing.take().unwrap_or_default();
+        let goes_on = publishing.begin_turn(&mut broker, self.peer.id);
+        let mut quick = publishing.held.is_none() && self.is_quick();
+        let step = loop {
+            if !goes_on {
+                break Step::Again;
+            }
+            if self.peer.login.stage() == Stage::CheckingPassword {
+                let Some(gate) = self.peer.login.check_gate() else { break Step::ReadMore };
+                break Step::WaitFor(Wait::Login { gate });
+            }
+            let bytes = &input.bytes()[consumed_total..];
+            if quick
+                && let Some((message, consumed)) =
+                    repeated_publish(bytes, &publishing.known_line, &self.limits)
+            {
+                if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    break for_room(wait, consumed_total);
+                }
+                consumed_total +=
+                    self.publish_onwards(&mut broker, &mut publishing, bytes, &message, consumed);
+                if publishing.turn.is_over() {
+                    break Step::Again;
+                }
+                continue;
+            }
+            if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
+                if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    break for_room(wait, consumed_total);
+                }
+                consumed_total += consumed;
+                self.publish(&mut broker, &mut publishing, &message);
+                self.learn_line(&mut publishing, bytes, &message);
+                if publishing.turn.is_over() {
+                    break Step::Again;
+                }
+                continue;
+            }
+            let parser_before = self.parser;
+            match self.parser.next(bytes, &self.limits) {
+                Ok(Parsed::Command { command, consumed }) => {
+                    if let Some(step) = self.before_command(
+                        &mut broker,
+                        &mut publishing,
+                        command,
+                        bytes,
+                        consumed_total,
+                    ) {
+                        // The command is parsed again after it.
+                        self.parser = parser_before;
+                        break step;
+                    }
+                    consumed_total += consumed;
+                    if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)
+                    {
+                        break Step::Close(reason);
+                    }
+                    quick = publishing.held.is_none() && self.is_quick();
+                    if publishing.turn.is_over() {
+                        break Step::Again;
+                    }
+                }
+                Ok(Parsed::Skip { consumed }) => {
+                    consumed_total += consumed;
+                    quick = false;
+                }
+                Ok(Parsed::Incomplete { needed }) => {
+                    input.expect(needed);
+                    break Step::ReadMore;
+                }
+                Err(error) => {
+                    let reason = self.protocol_error(error, input.bytes(), consumed_total);
+                    break Step::Close(reason);
+                }
+            }
+        };
+        publishing.end_turn(&mut broker);
+        if matches!(step, Step::ReadMore) {
+            publishing.has_waited = false;
+        }
+        if self.peer.traffic.in_messages > 0 || publishing.has_waited {
+            self.publishing = Some(publishing);
+        }
+        let remote_pace = broker.remote_pace(self.key).cloned();
+        drop(broker);
+        input.consume(consumed_total);
+        let counters = &self.context.counters;
+        let traffic = &mut self.peer.traffic;
+        let published = traffic.in_messages - in_messages;
+        traffic.moved |= published > 0;
+        counters.in_messages.set(counters.in_messages.get() + published);
+        counters.in_bytes.set(counters.in_bytes.get() + traffic.in_bytes - in_bytes);
+        if let Some(reason) = self.outbox.close_reason() {
+            return Step::Close(reason);
+        }
+        if matches!(step, Step::ReadMore | Step::Again) {
+            if let Some(wait) = self.end_of_batch() {
+                self.note_stall(matches!(wait, Wait::Sent { .. }));
+                return Step::WaitFor(wait);
+            }
+            if let Some(gate) = remote_pace
+                && published > 0
+            {
+                let until = gate.value() + 1;
+                let at_most = Some(Duration::from_millis(PACE_MS_MAX));
+                self.note_stall(true);
+                return Step::WaitFor(Wait::Gate { gate, until, at_most });
+            }
+        }
+        step
+    }
+
+    fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>) {
+        self.handshake_ended(outcome);
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<CloseReason> {
+        self.peer.note_tick(now, self.outbox.delivered.take());
+        if !self.peer.opening.is_over_by(now) {
+            return None;
+        }
+        let options = self.context.options.borrow().clone();
+        let PeerState { opening, login, keep_alive, .. } = &mut self.peer;
+        if login.is_late(now, opening.opened_at(), options.auth_timeout()) {
+            log_peer!(debug, self, "Authentication Timeout");
+            self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
+            return Some(CloseReason::AuthenticationTimeout);
+        }
+        if login.stage() == Stage::Refused {
+            return None;
+        }
+        match keep_alive.due(now, &options.keep_alive) {
+            Due::Nothing => None,
+            Due::Ping => {
+                self.outbox.push_bytes(encode::PING);
+                None
+            }
+            Due::Close => {
+                log_peer!(debug, self, "Stale Client Connection - Closing");
+                self.outbox.push_error(text::STALE_CONNECTION);
+                let stale = &self.context.counters.stale_connections;
+                stale.set(stale.get() + 1);
+                Some(CloseReason::StaleConnection)
+            }
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        if self.is_detached() {
+            return;
+        }
+        let unfinished = self.publishing.as_mut().and_then(|mine| mine.turn.unfinished.take());
+        let handle = self.context.broker.clone();
+        let mut broker = handle.borrow_mut();
+        self.last_subscriptions = Some(Box::new(LastSubscriptions::of(&broker, self.key)));
+        if let Some(fan_out) = unfinished {
+            broker.adopt(fan_out);
+        }
+        broker.detach(self.key);
+        drop(broker);
+        self.peer.login.give_up_check(&self.context.checks);
+        self.peer.login.leave_account();
+        if matches!(
+            reason,
+            CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
+        ) {
+            let slow = &self.context.counters.slow_consumers;
+            slow.set(slow.get() + 1);
+            self.log_slow_consumer(reason);
+        }
+        log_peer!(debug, self, "Client connection closed: {reason}");
+    }
+
+    fn queue(&self) -> QueueHandle {
+        self.outbox.clone()
+    }
+}

@@ -1,0 +1,47 @@
+//! What a client subscribes to: by way of its rights and limits to the broker.
+
+use super::session::ClientSession;
+use crate::auth::permissions::SubscribeRight;
+use crate::broker::Broker;
+use crate::protocol::nats::error::{quoted, text};
+use crate::protocol::subject;
+
+impl ClientSession {
+    /// Handles SUB.
+    pub(super) fn subscribe(
+        &mut self,
+        broker: &mut Broker,
+        filter: &[u8],
+        queue: &[u8],
+        sid: &[u8],
+    ) {
+        let named_queue = (!queue.is_empty()).then_some(queue);
+        let deny = match self.rights.permissions.may_subscribe(filter, named_queue) {
+            SubscribeRight::Allowed => None,
+            SubscribeRight::AllowedWithDeliveryFilter(deny) => Some(deny),
+            SubscribeRight::Denied(_) => {
+                self.refuse_subscription(filter, queue, sid);
+                return;
+            }
+        };
+        let tokens_max = self.rights.subject_tokens_max as usize;
+        if tokens_max > 0 && subject::token_count(filter) > tokens_max {
+            let subject = quoted(filter);
+            self.violation(
+                &format!("Permissions Violation for Subscription to {subject}, too many tokens"),
+                &format!("Subscription Violation - Subject {subject}, too many tokens"),
+            );
+            return;
+        }
+        if broker.subscription_count(self.key) >= self.rights.subscriptions_max {
+            self.refuse_for_the_limit();
+            return;
+        }
+        if !subject::is_valid_filter(filter) {
+            self.outbox.push_error(text::INVALID_SUBJECT);
+            return;
+        }
+        broker.subscribe(self.key, filter, queue, sid, deny);
+        self.ok();
+    }
+}

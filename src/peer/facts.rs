@@ -1,0 +1,102 @@
+//! What monitoring knows of a peer: what it did, and what it had when it ended.
+
+use std::time::{Duration, Instant};
+
+use crate::base::ids::{ClientKey, ConnectionId};
+use crate::base::limits::{CLOSED_SUBSCRIPTIONS_MAX, SNAPSHOT_LOOKS_PER_TURN};
+use crate::broker::Broker;
+use crate::net::listener::Peer;
+use crate::net::tls::TlsFacts;
+use crate::protocol::nats::handshake::ConnectOptions;
+
+/// One session as it stands now. Borrowed: whoever wants to keep something copies it.
+pub struct SessionFacts<'a> {
+    pub id: ConnectionId,
+    pub key: ClientKey,
+    pub peer: &'a Peer,
+    pub connect: &'a ConnectOptions,
+    pub account: &'a str,
+    /// Who logged in: a name, a public nkey, or `[REDACTED]` for a token; empty where nobody had to.
+    pub user: &'a str,
+    /// None = plain, or not there yet.
+    pub tls: Option<&'a TlsFacts>,
+    /// TLS came before the greeting.
+    pub tls_first: bool,
+    pub started: Instant,
+    /// When it last published, subscribed or was sent a message; exact to a tick of the shard.
+    pub last_activity: Instant,
+    /// None = it has not said CONNECT.
+    pub rtt: Option<Duration>,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    pub out_messages: u64,
+    pub out_bytes: u64,
+    pub pending_bytes: usize,
+    pub stalls: u64,
+}
+
+/// What a peer did so far.
+#[derive(Debug)]
+pub struct Traffic {
+    pub started: Instant,
+    pub in_messages: u64,
+    pub in_bytes: u64,
+    /// The tick that last saw activity.
+    moved_at: Instant,
+    /// Set by what monitoring calls activity, looked at and cleared by a tick.
+    pub moved: bool,
+}
+
+impl Traffic {
+    pub fn new(now: Instant) -> Self {
+        Self { started: now, in_messages: 0, in_bytes: 0, moved_at: now, moved: false }
+    }
+
+    /// A tick comes by: remembers whether there was activity since the last one. `delivered`: it was sent a message.
+    pub fn note_tick(&mut self, now: Instant, delivered: bool) {
+        if std::mem::take(&mut self.moved) | delivered {
+            self.moved_at = now;
+        }
+    }
+
+    /// When there was activity last. `delivered` as in `note_tick`, since then.
+    pub fn last_activity(&self, now: Instant, delivered: bool) -> Instant {
+        if self.moved || delivered { now } else { self.moved_at }
+    }
+}
+
+/// The subscriptions a connection had when it ended.
+#[derive(Debug, Default)]
+pub struct LastSubscriptions {
+    pub count: usize,
+    /// The first `CLOSED_SUBSCRIPTIONS_MAX` of them.
+    pub kept: Vec<LastSubscription>,
+}
+
+#[derive(Debug)]
+pub struct LastSubscription {
+    pub filter: Box<[u8]>,
+    pub queue: Box<[u8]>,
+    pub sid: Box<[u8]>,
+    pub delivered: u64,
+    pub max: u64,
+}
+
+impl LastSubscriptions {
+    /// Those the broker is about to forget.
+    pub fn of(broker: &Broker, client: ClientKey) -> Self {
+        let mut last = Self { count: broker.subscription_count(client), kept: Vec::new() };
+        let mut looks = SNAPSHOT_LOOKS_PER_TURN;
+        broker.walk_subscriptions(client, 0, &mut looks, |subscription| {
+            last.kept.push(LastSubscription {
+                filter: subscription.filter().into(),
+                queue: subscription.queue().into(),
+                sid: subscription.sid().into(),
+                delivered: subscription.delivered.get(),
+                max: subscription.max(),
+            });
+            last.kept.len() < CLOSED_SUBSCRIPTIONS_MAX
+        });
+        last
+    }
+}

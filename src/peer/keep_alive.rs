@@ -1,0 +1,162 @@
+//! Whether a peer is still there, and how far away: when it is to be pinged, and when it is given up.
+//!
+//! Source of behaviour: nats-server server/client.go processPingTimer.
+
+use std::time::{Duration, Instant};
+
+use crate::config::options::KeepAliveOptions;
+
+/// How old a round-trip time may be before a busy connection is pinged for a fresh one.
+const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// A client's first PING comes early, to measure its round-trip time.
+const FIRST_PING: Duration = Duration::from_secs(2);
+
+/// The PINGs to one peer.
+#[derive(Debug)]
+pub struct KeepAlive {
+    ping_at: Instant,
+    /// None = no PING yet; what there is of a round-trip time is then an estimate.
+    ping_sent: Option<Instant>,
+    rtt: Option<Duration>,
+    /// The tick that last saw bytes of the peer.
+    active_at: Instant,
+    pings_outstanding: u32,
+    /// Set by any bytes, looked at and cleared by a tick.
+    pub active: bool,
+}
+
+/// What a tick finds to do about a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    Nothing,
+    Ping,
+    /// It has not answered as many PINGs as it may: it is gone.
+    Close,
+}
+
+impl KeepAlive {
+    pub fn new(now: Instant, ping_interval: Duration) -> Self {
+        Self {
+            ping_at: now + ping_interval,
+            ping_sent: None,
+            rtt: None,
+            active_at: now,
+            pings_outstanding: 0,
+            active: false,
+        }
+    }
+
+    /// The time between a PING and its PONG, or an estimate. None = not known at all.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Holds until a PONG tells better.
+    pub fn estimate_rtt(&mut self, rtt: Duration) {
+        self.rtt = Some(rtt.max(Duration::from_nanos(1)));
+    }
+
+    /// The peer has logged in: its first PING comes early, and not at the same time as everybody else's.
+    pub fn begin(&mut self, now: Instant, ping_interval: Duration) {
+        let first = ping_interval.min(FIRST_PING);
+        self.ping_at = now + first + first.mul_f64(fastrand::f64() * 0.2);
+    }
+
+    /// A tick comes by: remembers whether anything came since the last one.
+    pub fn note_tick(&mut self, now: Instant) {
+        if std::mem::take(&mut self.active) {
+            self.active_at = now;
+        }
+    }
+
+    /// What is to be done now. After `Ping` one is under way.
+    pub fn due(&mut self, now: Instant, options: &KeepAliveOptions) -> Due {
+        if now < self.ping_at {
+            return Due::Nothing;
+        }
+        self.ping_at = now + options.ping_interval;
+        let quiet = now.saturating_duration_since(self.active_at) >= options.ping_interval;
+        let age = |sent| now.saturating_duration_since(sent);
+        let rtt_known = self.ping_sent.is_some_and(|sent| age(sent) < RTT_AGE_MAX);
+        if !quiet && rtt_known {
+            return Due::Nothing;
+        }
+        if self.pings_outstanding + 1 > options.ping_max {
+            return Due::Close;
+        }
+        self.pings_outstanding += 1;
+        self.ping_sent = Some(now);
+        Due::Ping
+    }
+
+    /// The peer answered.
+    pub fn pong(&mut self) {
+        self.pings_outstanding = 0;
+        if let Some(sent) = self.ping_sent {
+            self.rtt = Some(sent.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(120);
+
+    fn options() -> KeepAliveOptions {
+        KeepAliveOptions { ping_interval: INTERVAL, ping_max: 2 }
+    }
+
+    #[test]
+    fn silent_peer_is_pinged_as_often_as_it_may_miss_and_then_given_up() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(start, INTERVAL);
+        let mut due = |intervals| {
+            let now = start + INTERVAL * intervals;
+            keep_alive.note_tick(now);
+            keep_alive.due(now, &options())
+        };
+        assert_eq!([0, 1, 2, 3].map(&mut due), [Due::Nothing, Due::Ping, Due::Ping, Due::Close]);
+    }
+
+    #[test]
+    fn answer_begins_the_count_anew() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(start, INTERVAL);
+        for interval in 1..10 {
+            assert_eq!(keep_alive.due(start + INTERVAL * interval, &options()), Due::Ping);
+            keep_alive.pong();
+        }
+        assert!(keep_alive.rtt().is_some());
+    }
+
+    #[test]
+    fn busy_peer_is_pinged_for_a_round_trip_time_alone() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(start, INTERVAL);
+        let mut due = |now| {
+            keep_alive.active = true;
+            keep_alive.note_tick(now);
+            keep_alive.due(now, &options())
+        };
+        assert_eq!(
+            [1, 2, 3].map(|n| due(start + INTERVAL * n)),
+            [Due::Ping, Due::Nothing, Due::Nothing]
+        );
+        assert_eq!(due(start + INTERVAL + RTT_AGE_MAX), Due::Ping);
+    }
+
+    #[test]
+    fn first_ping_after_a_login_comes_early() {
+        let start = Instant::now();
+        let mut keep_alive = KeepAlive::new(start, INTERVAL);
+        keep_alive.begin(start, INTERVAL);
+        assert_eq!(
+            keep_alive.due(start + FIRST_PING - Duration::from_millis(1), &options()),
+            Due::Nothing
+        );
+        assert_eq!(keep_alive.due(start + FIRST_PING.mul_f64(1.2), &options()), Due::Ping);
+    }
+}

@@ -1,0 +1,228 @@
+//! Who a peer is: how far its login got, who it was found to be, and what it counts for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::checks::{LoginWait, PasswordChecks};
+use crate::auth::account::Account;
+use crate::auth::authenticator::{
+    ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
+};
+use crate::auth::certificate::CertificateNames;
+use crate::auth::password::PasswordJob;
+use crate::auth::state::AuthState;
+use crate::base::counters::Gauge;
+use crate::base::gate::Gate;
+use crate::protocol::nats::handshake::{ConnectOptions, Text};
+
+/// How far a login got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing seen yet; any verb works.
+    Fresh,
+    /// Nothing but CONNECT is accepted before the deadline.
+    Unauthenticated,
+    /// Waits for the offload thread.
+    CheckingPassword,
+    Connected,
+    /// Refused at accept: told so and closed.
+    Refused,
+}
+
+/// One peer's login.
+pub struct Login {
+    stage: Stage,
+    /// The reload whose rules hold for the peer, as the shard counts them.
+    pub generation: u32,
+    /// What the peer was asked to sign; empty = nothing.
+    nonce: Text,
+    /// Boxed: absent on servers without authentication until CONNECT.
+    identity: Option<Box<Identity>>,
+    /// Where the connection counts for its account.
+    counted: Option<Gauge>,
+    wait: Option<Rc<LoginWait>>,
+}
+
+impl Login {
+    /// Of a peer that is told to go; see `begin`.
+    pub fn refused(generation: u32) -> Self {
+        Self {
+            stage: Stage::Refused,
+            generation,
+            nonce: Text::default(),
+            identity: None,
+            counted: None,
+            wait: None,
+        }
+    }
+
+    /// What a peer will be asked for, and how far it may go without an answer.
+    pub fn begin(&mut self, auth: &AuthState) {
+        self.stage = match auth.authenticator.is_required() {
+            true => Stage::Unauthenticated,
+            false => Stage::Fresh,
+        };
+        self.nonce = match auth.authenticator.needs_nonce() {
+            true => new_nonce().into(),
+            false => Text::default(),
+        };
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The peer has to log in from now on.
+    pub fn require(&mut self) {
+        self.stage = Stage::Unauthenticated;
+    }
+
+    /// The peer is let in.
+    pub fn connected(&mut self) {
+        self.stage = Stage::Connected;
+    }
+
+    pub fn nonce(&self) -> Option<&str> {
+        (!self.nonce.is_empty()).then_some(&*self.nonce)
+    }
+
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
+    }
+
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = Some(Box::new(identity));
+    }
+
+    /// Who the peer is, by what it said so far.
+    pub fn decide(
+        &self,
+        auth: &AuthState,
+        connect: &ConnectOptions,
+        certificate: Option<&CertificateNames>,
+        connection_type: ConnectionType,
+    ) -> Decision {
+        let credentials = Credentials {
+            user: &connect.user,
+            password: Given(&connect.pass),
+            token: Given(&connect.auth_token),
+            nkey: &connect.nkey,
+            signature: &connect.sig,
+            account: &connect.account,
+            new_account: connect.new_account,
+        };
+        let nonce = self.nonce.as_bytes();
+        let facts = ConnectionFacts { nonce, certificate, connection_type };
+        auth.authenticator.decide(&credentials, &facts)
+    }
+
+    /// Has a password checked; the peer waits for it.
+    pub fn begin_check(
+        &mut self,
+        checks: &PasswordChecks,
+        job: PasswordJob,
+        pending: PendingLogin,
+    ) {
+        self.give_up_check(checks);
+        self.stage = Stage::CheckingPassword;
+        self.wait = Some(checks.begin(job, pending));
+    }
+
+    /// Nobody waits for the outcome of a check under way any more; the reader goes on.
+    pub fn give_up_check(&mut self, checks: &PasswordChecks) {
+        if let Some(wait) = self.wait.take() {
+            checks.give_up(&wait);
+        }
+    }
+
+    /// Reaches 1 when the check under way is over.
+    pub fn check_gate(&self) -> Option<Rc<Gate>> {
+        self.wait.as_ref().map(|wait| wait.gate.clone())
+    }
+
+    /// Who it is, once its password was checked. Told once.
+    pub fn take_checked(&mut self) -> Option<Result<Identity, Refusal>> {
+        let result = self.wait.as_ref()?.take_result();
+        if result.is_some() {
+            self.wait = None;
+        }
+        result
+    }
+
+    /// The account that the check under way leads to. None = there is none, or the peer is refused whatever it finds.
+    pub fn checked_account(&self) -> Option<Arc<str>> {
+        self.wait.as_ref()?.account_name()
+    }
+
+    /// True while a password is being checked.
+    pub fn is_checking(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// Has the check under way count for who the user is now, or begins another where that is needed.
+    pub fn check_again(
+        &mut self,
+        checks: &PasswordChecks,
+        job: PasswordJob,
+        pending: PendingLogin,
+    ) {
+        let pending = match &self.wait {
+            Some(wait) => wait.go_on_for(pending),
+            None => Some(pending),
+        };
+        if let Some(pending) = pending {
+            self.begin_check(checks, job, pending);
+        }
+    }
+
+    /// True once the peer had its time: `timeout` from `opened_at` on to say who it is, and for a check of its own.
+    pub fn is_late(&self, now: Instant, opened_at: Instant, timeout: Duration) -> bool {
+        let deadline = opened_at + timeout;
+        match self.stage {
+            Stage::Unauthenticated => now > deadline,
+            Stage::CheckingPassword => {
+                now > self.wait.as_ref().map_or(deadline, |wait| deadline.max(wait.deadline))
+            }
+            Stage::Fresh | Stage::Connected | Stage::Refused => false,
+        }
+    }
+
+    /// The connection counts for this account, and no longer for another. False = the account has more than it may.
+    pub fn join(&mut self, auth: &AuthState, account: &Account) -> bool {
+        self.leave_account();
+        let connections = auth.connections(account);
+        let count = connections.add();
+        self.counted = Some(connections);
+        account.limits.connections_max.is_none_or(|max| count <= max)
+    }
+
+    /// The connection no longer counts for the account it was in.
+    pub fn leave_account(&mut self) {
+        if let Some(connections) = self.counted.take() {
+            connections.subtract();
+        }
+    }
+
+    /// The connection no longer counts for its account if that has more than it may. True = it did so.
+    pub fn leave_full_account(&mut self) -> bool {
+        let Some(identity) = &self.identity else { return false };
+        let Some(max) = identity.account.limits.connections_max else { return false };
+        let leaves =
+            self.counted.as_ref().is_some_and(|connections| connections.subtract_above(max));
+        if leaves {
+            self.counted = None;
+        }
+        leaves
+    }
+}
+
+/// 11 random bytes in base64url, as nats-server's nonce.
+fn new_nonce() -> String {
+    let mut bytes = [0u8; 11];
+    // Not to be guessed: a signature over it is a login.
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        panic!("the kernel has no random bytes");
+    }
+    data_encoding::BASE64URL_NOPAD.encode(&bytes)
+}

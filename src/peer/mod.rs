@@ -1,0 +1,13 @@
+//! Floor 6: what the session of every kind of peer has in common, whatever protocol it speaks.
+//!
+//! Each file holds one part of a session as a value of its own: bytes, a clock and the shard's rules go in, a
+//! decision comes out. Nothing here writes to a peer; the speaker says in its own protocol what was decided.
+
+pub mod checks;
+pub mod facts;
+pub mod keep_alive;
+pub mod login;
+pub mod opening;
+pub mod rare_lines;
+pub mod state;
+pub mod who;

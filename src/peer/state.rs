@@ -1,0 +1,38 @@
+//! The parts that every session has, together.
+
+use std::time::Instant;
+
+use super::facts::Traffic;
+use super::keep_alive::KeepAlive;
+use super::login::Login;
+use super::opening::Opening;
+use super::who::Who;
+use crate::base::ids::ConnectionId;
+use crate::net::listener::Peer;
+use crate::protocol::nats::handshake::ConnectOptions;
+
+/// One peer, as far as its protocol does not matter.
+pub struct PeerState {
+    pub id: ConnectionId,
+    pub address: Peer,
+    /// What it said of itself.
+    pub connect: ConnectOptions,
+    pub opening: Opening,
+    pub login: Login,
+    pub keep_alive: KeepAlive,
+    pub traffic: Traffic,
+}
+
+impl PeerState {
+    /// Who it is, in words.
+    pub fn who(&self) -> Who<'_> {
+        let Self { id, address, connect, login, .. } = self;
+        Who { id: *id, peer: address, connect, identity: login.identity() }
+    }
+
+    /// A tick comes by. `delivered`: the peer was sent a message since the last one.
+    pub fn note_tick(&mut self, now: Instant, delivered: bool) {
+        self.keep_alive.note_tick(now);
+        self.traffic.note_tick(now, delivered);
+    }
+}
