@@ -153,39 +153,72 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
+/// What a port is for: who is expected there, and what becomes of a connection. Monitoring has its own thread, which
+/// polls its socket itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Clients, wherever they are best served.
+    Client,
+    /// Clients that chose this shard by its own port, and stay.
+    ShardPort,
+}
+
 /// A listening socket of either kind.
-pub enum Listener {
+enum ListeningSocket {
     Tcp(StdTcpListener),
     Unix(StdUnixListener),
+}
+
+/// A port that a shard serves.
+pub struct Listener {
+    socket: ListeningSocket,
+    pub purpose: Purpose,
 }
 
 /// See `Listener::readiness`.
 pub struct Readiness(monoio::net::TcpListener);
 
+impl Purpose {
+    /// Who connects, as a line of the log names them.
+    pub fn who(self) -> &'static str {
+        match self {
+            Self::Client | Self::ShardPort => "Client",
+        }
+    }
+}
+
 impl Listener {
+    pub fn tcp(listener: StdTcpListener, purpose: Purpose) -> Self {
+        Self { socket: ListeningSocket::Tcp(listener), purpose }
+    }
+
+    pub fn unix(listener: StdUnixListener, purpose: Purpose) -> Self {
+        Self { socket: ListeningSocket::Unix(listener), purpose }
+    }
+
     /// Where it listens; none for a socket file.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
+            ListeningSocket::Unix(_) => None,
         }
     }
 
     fn try_clone_fd(&self) -> io::Result<OwnedFd> {
-        match self {
-            Self::Tcp(listener) => listener.try_clone().map(OwnedFd::from),
-            Self::Unix(listener) => listener.try_clone().map(OwnedFd::from),
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => listener.try_clone().map(OwnedFd::from),
+            ListeningSocket::Unix(listener) => listener.try_clone().map(OwnedFd::from),
         }
     }
 
     fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => {
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
                 SockRef::from(&stream).set_tcp_nodelay(true)?;
                 Ok(Accepted { stream, peer: Peer::Tcp(address) })
             }
-            Self::Unix(listener) => {
+            ListeningSocket::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
                 // Both kinds are read and written with recv and send: one type serves.
                 Ok(Accepted { stream: StdTcpStream::from(OwnedFd::from(stream)), peer: Peer::Unix })
@@ -195,9 +228,9 @@ impl Listener {
 
     /// Stops listening at once: from now on connections are refused, and `serve` ends.
     pub fn stop(&self) {
-        let result = match self {
-            Self::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
-            Self::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+        let result = match &self.socket {
+            ListeningSocket::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
+            ListeningSocket::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
         };
         // Fails only for a socket that no longer listens.
         let _ = result;

@@ -14,7 +14,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::thread::Thread;
 
-use super::{ShardHandle, ShardOrder, pinning};
+use super::order::{ShardHandle, ShardOrder};
+use super::pinning;
 use crate::auth::password::PasswordJob;
 use crate::base::ids::LoginId;
 use crate::base::limits::{

@@ -2,15 +2,14 @@
 //!
 //! A shard never waits for whoever asks, and shares no lock with it: an answer goes into a ring of one slot,
 //! and the asking thread is unparked. What a shard is asked takes it at most one slice of work; the rest of a
-//! long order is done on later turns, by `walk`.
+//! long order is done on later turns: `carry_out` and `walk`.
 
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use super::Shard;
-use super::snapshot::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
+use super::pages::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
 use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ConnectionId, LoginId};
@@ -21,6 +20,7 @@ use crate::monitor::snapshot::{
     AccountTotals, ConnectionDetails, ConnectionFilter, ConnectionRow, ShardSummary,
     SubscriptionDetails, TableSummary,
 };
+use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::Accepted;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -117,61 +117,30 @@ pub(crate) struct Generation {
     pub tls: Option<Arc<TlsServer>>,
 }
 
-impl ShardOrder {
-    pub(super) fn carry_out(self, shard: &Rc<Shard>) {
-        match self {
-            Self::Serve(accepted) => shard.serve_accepted(accepted),
-            Self::PasswordChecked(login, outcome) => {
-                if let Some(outcome) = outcome {
-                    shard.clients.checks.checked(login, outcome);
-                }
-                shard.offload.borrow_mut().hand_on();
-            }
-            Self::Reload(generation, done) => shard.take_generation(&generation, done),
-            Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),
-            Self::CloseSurplus { count, staying, done } => {
-                shard.close_surplus(count, staying, done)
-            }
-            Self::StopListening(done) => {
-                shard.stop_listening();
-                done.give(());
-            }
-            Self::Announce(info, done) => shard.announce(info, done),
-            Self::CloseAllOver(window) => shard.close_all_over(window),
-            Self::CloseAll => {
-                shard.stop_listening();
-                shard.close_all();
-            }
-            Self::Stop => shard.stop(),
-            Self::Publish { account, subject, payload, done } => {
-                shard.publish_system(account, &subject, &payload);
-                done.give(());
-            }
-            Self::HandOver(done) => {
-                shard.hand_over();
-                done.give(());
-            }
-            Self::IsAnyWanted(subjects, answer) => answer.give(shard.is_any_wanted(&subjects)),
-            Self::Kick(connection, answer) => answer.give(shard.kick(connection)),
-            Self::AnnounceTo(connection, answer) => answer.give(shard.announce_to(connection)),
-            Self::Alive(answer) => answer.give(()),
-            Self::Summary(answer) => answer.give(shard.summary()),
-            Self::Tables { with_fanout, from, answer } => {
-                answer.give(shard.table_page(with_fanout, from));
-            }
-            Self::Connections { filter, from, answer } => {
-                answer.give(shard.connection_page(&filter, from));
-            }
-            Self::Details { wanted, from, answer } => {
-                answer.give(shard.details_page(&wanted, from));
-            }
-            Self::Lists { wanted, from, answer } => answer.give(shard.list_page(&wanted, from)),
-            Self::Subscriptions { filter, from, answer } => {
-                answer.give(shard.subscription_page(&filter, from));
-            }
-            Self::Closed { from, answer } => answer.give(shard.closed_page(from)),
-            Self::Accounts { from, answer } => answer.give(shard.account_page(from)),
+/// How other threads reach a shard: cold messages only.
+#[derive(Clone)]
+pub(crate) struct ShardHandle {
+    orders: Sender<ShardOrder>,
+    doorbell: DoorbellHandle,
+}
+
+impl ShardHandle {
+    pub(crate) fn new(orders: Sender<ShardOrder>, doorbell: DoorbellHandle) -> Self {
+        Self { orders, doorbell }
+    }
+
+    /// Has the shard carry out an order, soon and in the order given. A shard that is gone does nothing.
+    pub(crate) fn give(&self, order: ShardOrder) {
+        if self.orders.send(order).is_ok() {
+            self.doorbell.ring();
         }
+    }
+
+    /// Gives an order that has an answer.
+    pub(crate) fn ask<T>(&self, order: impl FnOnce(Reply<T>) -> ShardOrder) -> Pending<T> {
+        let (reply, pending) = reply();
+        self.give(order(reply));
+        pending
     }
 }
 

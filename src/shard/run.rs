@@ -11,11 +11,13 @@ use std::time::{Instant, SystemTime};
 
 use slab::Slab;
 
+use super::core::Shard;
+use super::events::System;
+use super::offload::Offload;
+use super::order::{ShardHandle, ShardOrder};
 use super::pinning;
-use super::snapshot::Recorded;
-use super::system::System;
+use super::recorded::Recorded;
 use super::system_door::SystemDoor;
-use super::{Offload, Shard, ShardHandle, ShardOrder};
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
@@ -29,7 +31,7 @@ use crate::config::options::Options;
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
-use crate::net::listener::{Accepted, Listener, Readiness};
+use crate::net::listener::{Listener, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
 use crate::peer::checks::PasswordChecks;
@@ -53,8 +55,6 @@ pub(crate) struct ShardSeed {
     /// All shards, in order.
     pub peers: Vec<ShardHandle>,
     pub loads: ShardLoads,
-    /// A port of this shard alone.
-    pub own_listener: Option<Listener>,
     /// Of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
     /// Of sockets to peers on this host; None = the host's.
@@ -102,7 +102,6 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     );
     let broker = Rc::new(RefCell::new(Broker::new(seed.random_seed)));
     let resumable = Rc::new(Resumable::default());
-    let has_own_listener = seed.own_listener.is_some();
     let offload = Rc::new(RefCell::new(seed.offload));
     let checking = offload.clone();
     let system = System::new(seed.system, seed.server.clone(), seed.started);
@@ -150,7 +149,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         offload,
         served_accounts: RefCell::default(),
         hook: hook.clone(),
-        listeners: seed.listeners.into_iter().chain(seed.own_listener).map(Rc::new).collect(),
+        listeners: seed.listeners.into_iter().map(Rc::new).collect(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
         huge_pages: Cell::new(false),
@@ -184,12 +183,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     spawn(shard.clone().hear_requests());
     spawn(listen_to_bell(shard.clone(), ear, seed.orders));
     spawn(shard.clone().run_ticker());
-    for (index, (listener, readiness)) in shard.listeners.iter().zip(readiness?).enumerate() {
-        let accept = match has_own_listener && index + 1 == shard.listeners.len() {
-            true => Shard::accept_here,
-            false => Shard::accept,
-        };
-        spawn(accept_loop(shard.clone(), listener.clone(), readiness, accept));
+    for (listener, readiness) in shard.listeners.iter().zip(readiness?) {
+        spawn(accept_loop(shard.clone(), listener.clone(), readiness));
     }
     // The server counts these; it may have given up on starting, then nobody listens.
     let _ = ready.send(Ok(seed.id));
@@ -226,17 +221,13 @@ async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>
     }
 }
 
-async fn accept_loop(
-    shard: Rc<Shard>,
-    listener: Rc<Listener>,
-    readiness: Readiness,
-    accept: fn(&Rc<Shard>, Accepted),
-) {
+async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, readiness: Readiness) {
+    let who = listener.purpose.who();
     listener
         .serve(
             readiness,
-            |accepted| accept(&shard, accepted),
-            |error| tracing::error!("Temporary Client Accept Error ({error}), sleeping"),
+            |accepted| shard.accept(accepted, listener.purpose),
+            |error| tracing::error!("Temporary {who} Accept Error ({error}), sleeping"),
             || shard.refusing.get(),
             &shard.connections.operations.polls,
         )

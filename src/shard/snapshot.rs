@@ -1,134 +1,26 @@
 //! Fills monitoring's snapshots from what this shard owns, in bounded steps: each call here looks at no more
 //! than the `SNAPSHOT_*` limits say, gives the place to go on from, and lets the shard work in between.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Instant;
 
-use hashbrown::HashMap;
-
-use super::Shard;
+use super::core::Shard;
+use super::describe::{account_totals, details, numbers, subscription_details};
+use super::pages::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
+use super::speaker::Speaker;
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{
-    CLOSED_BYTES_MAX, CLOSED_BYTES_PER_SHARD_MIN, SNAPSHOT_DETAILS_PER_TURN,
-    SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_TURN,
+    SNAPSHOT_DETAILS_PER_TURN, SNAPSHOT_ENTRIES_PER_TURN, SNAPSHOT_FANOUT_LOOKS_MAX,
+    SNAPSHOT_LOOKS_PER_TURN,
 };
-use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
-use crate::broker::late_send::SendCheck;
-use crate::broker::outbox_totals::OutboxTotals;
 use crate::broker::subscription::Subscription;
 use crate::client::session::ClientSession;
-use crate::monitor::closed::{ClosedConnections, PackedConnection};
+use crate::monitor::closed::PackedConnection;
 use crate::monitor::snapshot::{
-    AccountTotals, ClosedConnection, ConnectionDetails, ConnectionFilter, ConnectionNumbers,
-    ConnectionRow, LaneSummary, OperationTotals, ShardSummary, SubscriptionDetails, TableSummary,
-    TlsDetails,
+    AccountTotals, ConnectionDetails, ConnectionFilter, ConnectionRow, LaneSummary,
+    OperationTotals, ShardSummary, SubscriptionDetails, TableSummary,
 };
-use crate::net::listener::Peer;
-use crate::peer::facts::{LastSubscription, SessionFacts};
-use crate::protocol::nats::error::CloseReason;
-use crate::protocol::subject;
-
-/// What a shard remembers for monitoring alone.
-pub(crate) struct Recorded {
-    pub outboxes: Rc<OutboxTotals>,
-    clock: Rc<TurnClock>,
-    pub turns: Cell<u64>,
-    /// As of the last tick: all pending bytes, and those of the connection with most.
-    pub pending_bytes: Cell<(u64, u64)>,
-    closed: RefCell<ClosedConnections>,
-    /// Of connections that ended.
-    closed_totals: RefCell<ClosedTotals>,
-}
-
-impl Recorded {
-    pub(crate) fn new(clock: Rc<TurnClock>) -> Self {
-        Self {
-            outboxes: Rc::new(OutboxTotals::new(clock.clone())),
-            clock,
-            turns: Cell::new(0),
-            pending_bytes: Cell::default(),
-            closed: RefCell::default(),
-            closed_totals: RefCell::default(),
-        }
-    }
-}
-
-/// What connections that ended did, by account. Accounts only come: a place in the list stays what it is.
-#[derive(Default)]
-struct ClosedTotals {
-    list: Vec<(String, AccountTotals)>,
-    places: HashMap<String, usize>,
-}
-
-impl ClosedTotals {
-    fn add(&mut self, account: &str, totals: &AccountTotals) {
-        let Self { list, places } = self;
-        let place = places.entry_ref(account).or_insert_with(|| {
-            list.push((account.to_owned(), AccountTotals::default()));
-            list.len() - 1
-        });
-        list[*place].1.add(totals);
-    }
-}
-
-/// A part of a list with the place to go on from; none = that was the end.
-#[derive(Clone, Debug)]
-pub(crate) struct Page<T, P = usize> {
-    pub items: Vec<T>,
-    pub next: Option<P>,
-}
-
-/// How far a walk over all subscriptions got.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SubscriptionPlace {
-    connection: usize,
-    bucket: usize,
-}
-
-/// How far the lists of some connections' subscriptions got.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ListPlace {
-    /// In the list of connections that are asked for.
-    index: usize,
-    bucket: usize,
-}
-
-/// How far a walk for the accounts' totals got: first what ended connections did, then the open ones.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AccountPlace {
-    closed: usize,
-    connection: usize,
-}
-
-/// Which subscriptions are asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SubscriptionFilter {
-    pub account: Option<String>,
-    /// Only those that a message to this subject would reach.
-    pub subject: Option<String>,
-    /// Only those that some message could reach that this filter matches too.
-    pub overlaps: Option<String>,
-    /// Only those whose messages this filter matches too; a subject stands for a message to it.
-    pub within: Option<String>,
-}
-
-impl SubscriptionFilter {
-    fn passes(&self, subscription: &Subscription) -> bool {
-        let filter = subscription.filter();
-        let reached = |tested: &String| subject::matches(filter, tested.as_bytes());
-        let overlaps = |other: &String| subject::overlap(filter, other.as_bytes());
-        let within = |outer: &String| match subject::has_wildcard(outer.as_bytes()) {
-            true => subject::is_subset(filter, outer.as_bytes()),
-            false => subject::matches(filter, outer.as_bytes()),
-        };
-        self.subject.as_ref().is_none_or(reached)
-            && self.overlaps.as_ref().is_none_or(overlaps)
-            && self.within.as_ref().is_none_or(within)
-    }
-}
 
 /// What one turn may still look at.
 struct Slice {
@@ -168,81 +60,6 @@ impl Slice {
             *entries_left -= 1;
             *entries_left > 0
         })
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn numbers(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionNumbers {
-    ConnectionNumbers {
-        id: facts.id.0,
-        started: facts.started,
-        last_activity: facts.last_activity,
-        rtt: facts.rtt,
-        subscriptions,
-        pending_bytes: facts.pending_bytes,
-        in_messages: facts.in_messages,
-        in_bytes: facts.in_bytes,
-        out_messages: facts.out_messages,
-        out_bytes: facts.out_bytes,
-        stalls: facts.stalls,
-    }
-}
-
-fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails {
-    ConnectionDetails {
-        numbers: numbers(facts, subscriptions),
-        address: match facts.peer {
-            Peer::Tcp(address) => Some((address.ip().to_canonical(), address.port())),
-            Peer::Unix => None,
-        },
-        name: facts.connect.name.to_string(),
-        lang: facts.connect.lang.to_string(),
-        version: facts.connect.version.to_string(),
-        account: facts.account.to_owned(),
-        user: facts.user.to_owned(),
-        tls: facts.tls.map(|tls| TlsDetails {
-            version: tls.version,
-            cipher_suite: tls.cipher_suite.clone(),
-            is_first: facts.tls_first,
-            peer_certificates: tls.peer_certificates.clone(),
-        }),
-        subscription_list: Vec::new(),
-    }
-}
-
-fn subscription_details(connection: u64, subscription: &Subscription) -> SubscriptionDetails {
-    SubscriptionDetails {
-        connection,
-        subject: text(subscription.filter()),
-        queue: text(subscription.queue()),
-        sid: text(subscription.sid()),
-        delivered: subscription.delivered.get(),
-        max: subscription.max(),
-    }
-}
-
-fn last_subscription(connection: u64, last: &LastSubscription) -> SubscriptionDetails {
-    SubscriptionDetails {
-        connection,
-        subject: text(&last.filter),
-        queue: text(&last.queue),
-        sid: text(&last.sid),
-        delivered: last.delivered,
-        max: last.max,
-    }
-}
-
-fn account_totals(facts: &SessionFacts<'_>, slow: bool) -> AccountTotals {
-    AccountTotals {
-        connections: 0,
-        in_messages: facts.in_messages,
-        in_bytes: facts.in_bytes,
-        out_messages: facts.out_messages,
-        out_bytes: facts.out_bytes,
-        slow_consumers: u64::from(slow),
     }
 }
 
@@ -368,7 +185,8 @@ impl Shard {
         let end = wanted.len().min(from.saturating_add(SNAPSHOT_DETAILS_PER_TURN));
         for (place, id) in wanted.get(from..end).unwrap_or_default() {
             let Some(entry) = registry.get(*place) else { continue };
-            let session = entry.session.borrow();
+            let Speaker::Client(session) = &entry.speaker;
+            let session = session.borrow();
             if session.id().0 == *id && !session.is_detached() {
                 let facts = session.facts(now);
                 items.push(details(&facts, broker.subscription_count(facts.key)));
@@ -396,7 +214,8 @@ impl Shard {
                 return Page { items, next: Some(ListPlace { index, bucket: start }) };
             }
             let Some(entry) = registry.get(*place) else { continue };
-            let session = entry.session.borrow();
+            let Speaker::Client(session) = &entry.speaker;
+            let session = session.borrow();
             if session.id().0 != *id || session.is_detached() {
                 continue;
             }
@@ -430,7 +249,8 @@ impl Shard {
                 return Page { items, next: Some(next) };
             }
             let Some(entry) = registry.get(connection) else { continue };
-            let session = entry.session.borrow();
+            let Speaker::Client(session) = &entry.speaker;
+            let session = session.borrow();
             let facts = session.facts(now);
             let other = filter.account.as_ref().is_some_and(|account| account != facts.account);
             if other || session.is_detached() {
@@ -491,68 +311,11 @@ impl Shard {
         let end = registry.capacity().min(from.saturating_add(entries_max));
         for place in from..end {
             if let Some(entry) = registry.get(place) {
-                visit(place, &entry.session.borrow());
+                let Speaker::Client(session) = &entry.speaker;
+                visit(place, &session.borrow());
             }
         }
         (end < registry.capacity()).then_some(end)
-    }
-
-    /// Remembers a connection that has ended.
-    pub(super) fn record_closed(&self, session: &ClientSession) {
-        session.outbox().add_to_totals();
-        let now = Instant::now();
-        let facts = session.facts(now);
-        let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);
-        self.system.ended(&mut self.broker.borrow_mut(), &self.clients, &facts, reason);
-        let slow = matches!(
-            reason,
-            CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline
-        );
-        let mut totals = self.recorded.closed_totals.borrow_mut();
-        totals.add(facts.account, &account_totals(&facts, slow));
-        let remembered_max = self.closed_max();
-        if remembered_max == 0 {
-            return;
-        }
-        let id = facts.id.0;
-        let last = session.last_subscriptions();
-        let mut described = details(&facts, last.map_or(0, |last| last.count));
-        // What a slow consumer did not take is what an operator wants to know of it.
-        described.numbers.pending_bytes += session.outbox().written_off().1;
-        let kept = last.map_or(&[][..], |last| &last.kept);
-        described.subscription_list = kept.iter().map(|kept| last_subscription(id, kept)).collect();
-        let last = ClosedConnection { details: described, stopped: now, reason };
-        let share = CLOSED_BYTES_MAX / self.shard_count();
-        let bytes_max = share.max(CLOSED_BYTES_PER_SHARD_MIN);
-        let mut closed = self.recorded.closed.borrow_mut();
-        closed.remember(last, self.system.epoch(), remembered_max, bytes_max);
-    }
-
-    fn shard_count(&self) -> usize {
-        self.mesh.peer_count() + 1
-    }
-
-    /// A client that misses a write deadline and stays is counted each time, as one that is closed for it.
-    #[cold]
-    pub(super) fn note_send(&self, session: &ClientSession, check: SendCheck) {
-        session.log_late_send(check);
-        if matches!(check, SendCheck::Late { .. }) {
-            let slow = &self.clients.counters.slow_consumers;
-            slow.set(slow.get() + 1);
-            let facts = session.facts(Instant::now());
-            let once = AccountTotals { slow_consumers: 1, ..AccountTotals::default() };
-            self.recorded.closed_totals.borrow_mut().add(facts.account, &once);
-        }
-    }
-
-    /// Closed connections this shard remembers: its share of the configured number and as much again,
-    /// because connections are not spread evenly; all of a small number.
-    fn closed_max(&self) -> usize {
-        /// Below this many every shard remembers all.
-        const SMALL: usize = 64;
-        let wanted = self.clients.options.borrow().limits.closed_connections_max;
-        let share = wanted.div_ceil(self.shard_count());
-        wanted.min((share * 2).max(SMALL))
     }
 }
 

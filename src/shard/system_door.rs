@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use super::system::SystemRequest;
+use super::system_request::SystemRequest;
 use crate::base::counters::Budget;
 use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
 use crate::base::ring::{RingSource, RingTarget, ring};

@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
+use super::core::Shard;
 use super::order::{Generation, Reply};
-use super::{Entry, Shard};
+use super::pass::Pass;
+use super::speaker::{Entry, Speaker};
 use crate::base::limits::{CLOSED_PER_TURN_MAX, REVIEWED_PER_TURN_MAX};
 use crate::net::runtime::{sleep, spawn};
 use crate::protocol::nats::error::CloseReason;
@@ -15,31 +15,6 @@ use crate::protocol::nats::handshake::Info;
 
 /// How often lame duck mode looks at who has to go by now.
 const CLOSING_INTERVAL: Duration = Duration::from_millis(10);
-
-/// A walk over all places of a slab, so many a step. What is inserted meanwhile may be met or not.
-#[derive(Debug, Default)]
-pub(super) struct Pass {
-    next_key: usize,
-}
-
-impl Pass {
-    /// Looks at up to `places_max` places, vacant ones too, and visits what is there. True if there are more.
-    pub(super) fn step<E>(
-        &mut self,
-        slab: &Slab<E>,
-        places_max: usize,
-        mut visit: impl FnMut(usize, &E),
-    ) -> bool {
-        let end = slab.capacity().min(self.next_key.saturating_add(places_max));
-        for key in self.next_key..end {
-            if let Some(entry) = slab.get(key) {
-                visit(key, entry);
-            }
-        }
-        self.next_key = end;
-        end < slab.capacity()
-    }
-}
 
 /// Picks so many out of so many that come one after the other, each with the same chance.
 #[derive(Debug)]
@@ -87,15 +62,16 @@ impl Shard {
             let mut staying = 0;
             let mut unfinished = Vec::new();
             let review = |entry: &Entry| {
-                let mut session = entry.session.borrow_mut();
+                let Speaker::Client(session) = &entry.speaker;
+                let mut session = session.borrow_mut();
                 session.catch_up_with_reload();
                 staying += usize::from(session.is_staying());
                 if session.is_under_review() {
-                    unfinished.push(entry.session.clone());
+                    unfinished.push(entry.speaker.clone());
                 }
             };
             shard.walk(REVIEWED_PER_TURN_MAX, review).await;
-            for session in unfinished {
+            for Speaker::Client(session) in unfinished {
                 while session.borrow_mut().go_on_with_review() {
                     shard.hook.yield_turn().await;
                 }
@@ -110,7 +86,8 @@ impl Shard {
         spawn(async move {
             let mut staying = 0;
             let visit = |entry: &Entry| {
-                let mut session = entry.session.borrow_mut();
+                let Speaker::Client(session) = &entry.speaker;
+                let mut session = session.borrow_mut();
                 session.close_if_account_is_full();
                 staying += usize::from(session.is_staying());
             };
@@ -127,7 +104,8 @@ impl Shard {
             let mut random = fastrand::Rng::new();
             let mut closed = 0;
             let visit = |entry: &Entry| {
-                let mut session = entry.session.borrow_mut();
+                let Speaker::Client(session) = &entry.speaker;
+                let mut session = session.borrow_mut();
                 if session.is_staying() && draw.takes(&mut random) {
                     session.close_as_surplus();
                     closed += 1;
@@ -143,7 +121,10 @@ impl Shard {
         *self.clients.info.borrow_mut() = info;
         let shard = self.clone();
         spawn(async move {
-            let tell = |entry: &Entry| entry.session.borrow().push_async_info();
+            let tell = |entry: &Entry| {
+                let Speaker::Client(session) = &entry.speaker;
+                session.borrow().push_async_info();
+            };
             shard.walk(REVIEWED_PER_TURN_MAX, tell).await;
             done.give(());
         });
@@ -175,19 +156,16 @@ impl Shard {
     pub(super) fn close_all(self: &Rc<Self>) {
         let shard = self.clone();
         spawn(async move {
-            let close = |entry: &Entry| {
-                entry.session.borrow().outbox().close(CloseReason::ServerShutdown);
-            };
+            let close = |entry: &Entry| entry.speaker.queue().close(CloseReason::ServerShutdown);
             shard.walk(CLOSED_PER_TURN_MAX, close).await;
         });
     }
 
     fn close_one(&self, key: usize) {
-        let outbox = match self.registry.borrow().get(key) {
-            Some(entry) => entry.session.borrow().outbox().clone(),
-            None => return,
-        };
-        outbox.close(CloseReason::ServerShutdown);
+        let queue = self.registry.borrow().get(key).map(|entry| entry.speaker.queue());
+        if let Some(queue) = queue {
+            queue.close(CloseReason::ServerShutdown);
+        }
     }
 }
 
@@ -205,42 +183,6 @@ fn closed_by(elapsed: Duration, window: Duration, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pass_looks_at_so_many_places_a_step_and_visits_each_entry_once() {
-        let mut slab: Slab<usize> = Slab::new();
-        for number in 0..1000 {
-            slab.insert(number);
-        }
-        // Most places are vacant.
-        for number in (0..1000).filter(|number| number % 10 != 3) {
-            slab.remove(number);
-        }
-        let mut pass = Pass::default();
-        let mut visited = Vec::new();
-        let mut steps = 0;
-        loop {
-            let before = (pass.next_key, visited.len());
-            let more = pass.step(&slab, 64, |key, number| {
-                assert_eq!(key, *number);
-                visited.push(*number);
-            });
-            steps += 1;
-            assert!(pass.next_key - before.0 <= 64, "places looked at in one step");
-            assert!(visited.len() - before.1 <= 7);
-            if !more {
-                break;
-            }
-        }
-        let expected: Vec<usize> = (0..1000).filter(|number| number % 10 == 3).collect();
-        assert_eq!(visited, expected);
-        assert_eq!(steps, slab.capacity().div_ceil(64));
-    }
-
-    #[test]
-    fn a_pass_over_nothing_ends() {
-        assert!(!Pass::default().step(&Slab::<u8>::new(), 64, |_, _| panic!("nothing is there")));
-    }
 
     #[test]
     fn a_draw_takes_exactly_as_many_and_anybody() {

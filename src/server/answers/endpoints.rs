@@ -28,7 +28,7 @@ use crate::server::host::files::program_name;
 use crate::server::host::identity::MIDGE_VERSION;
 use crate::server::host::process_usage::{self, ProcessUsage};
 use crate::shard::order::Reply;
-use crate::shard::snapshot::{AccountPlace, ListPlace, SubscriptionFilter, SubscriptionPlace};
+use crate::shard::pages::{AccountPlace, ListPlace, SubscriptionFilter, SubscriptionPlace};
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 

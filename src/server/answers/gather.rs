@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::base::limits::{MONITOR_ANSWER_BYTES_MAX, MONITOR_ENTRIES_MAX};
 use crate::monitor::snapshot::Gathered;
 use crate::shard::order::{Pending, Reply};
-use crate::shard::snapshot::Page;
+use crate::shard::pages::Page;
 use crate::shard::{ShardHandle, ShardOrder};
 
 /// How long one part of an answer may take. A shard's turn is bounded to about a millisecond, so this is a

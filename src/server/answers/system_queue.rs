@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::shard::system::SystemRequest;
 use crate::shard::system_door::{Bytes, Listener, SystemEar, SystemNote};
+use crate::shard::system_request::SystemRequest;
 
 /// What there is to do.
 #[derive(Debug)]

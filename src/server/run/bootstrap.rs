@@ -14,7 +14,7 @@ use crate::base::ids::ShardId;
 use crate::config::options::Options;
 use crate::mesh::{Lanes, lanes};
 use crate::net::doorbell::doorbell;
-use crate::net::listener::{Listener, bind_all_families, bind_tcp, bind_tcp_alone};
+use crate::net::listener::{Listener, Purpose, bind_all_families, bind_tcp, bind_tcp_alone};
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -86,14 +86,16 @@ pub(crate) fn start(
     let mut listeners = vec![];
     let first = bind_all_families(wanted, exclusive_first).map_err(refused)?;
     let address = first.local_addr().map_err(refused)?;
-    listeners.push(vec![Listener::Tcp(first)]);
+    listeners.push(vec![Listener::tcp(first, Purpose::Client)]);
     for _ in 1..count {
-        listeners.push(vec![Listener::Tcp(bind_tcp(address).map_err(refused)?)]);
+        let next = bind_tcp(address).map_err(refused)?;
+        listeners.push(vec![Listener::tcp(next, Purpose::Client)]);
     }
     if let Some(unix) = unix {
         // One socket file has one queue; every shard takes from it.
         for own in &mut listeners {
-            own.push(Listener::Unix(unix.try_clone().map_err(|error| error.to_string())?));
+            let unix = unix.try_clone().map_err(|error| error.to_string())?;
+            own.push(Listener::unix(unix, Purpose::Client));
         }
     }
     let info = Arc::new(info(address));
@@ -111,12 +113,13 @@ pub(crate) fn start(
         Box::new(move || bell.wake_if_parked())
     });
     let (ready, is_ready) = channel();
-    let mut own_listeners = Vec::new();
-    for index in 0..count {
-        own_listeners.push(own_listener(options, address, index)?);
+    let mut shard_addresses = Vec::new();
+    for (index, own) in listeners.iter_mut().enumerate() {
+        if let Some(port) = shard_port(options, address, index)? {
+            shard_addresses.extend(port.local_address());
+            own.push(port);
+        }
     }
-    let shard_addresses: Vec<SocketAddr> =
-        own_listeners.iter().filter_map(|own| own.as_ref()?.local_address()).collect();
     let loads = ShardLoads::new(count);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel()).unzip();
     let handles: Vec<ShardHandle> = senders
@@ -133,13 +136,10 @@ pub(crate) fn start(
         .zip(listeners)
         .zip(&placement.cores)
         .zip(receivers)
-        .zip(own_listeners)
         .zip(system)
         .zip(offload);
-    for (
-        index,
-        (((((((lanes, doorbell), listeners), cores), orders), own_listener), system), offload),
-    ) in parts.enumerate()
+    for (index, ((((((lanes, doorbell), listeners), cores), orders), system), offload)) in
+        parts.enumerate()
     {
         let seed = ShardSeed {
             id: ShardId(u16::try_from(index).expect("fewer shards than cores")),
@@ -155,7 +155,6 @@ pub(crate) fn start(
             offload,
             peers: handles.clone(),
             loads: loads.clone(),
-            own_listener,
             info: info.clone(),
             tls: tls.clone(),
             local_congestion: local_congestion.clone(),
@@ -183,7 +182,7 @@ pub(crate) fn start(
 }
 
 /// The port of one shard alone, where `shard_ports` asks for them: base, base + 1, and so on.
-fn own_listener(
+fn shard_port(
     options: &Options,
     address: SocketAddr,
     index: usize,
@@ -195,7 +194,7 @@ fn own_listener(
     let listener = exclusive_first(own).map_err(|error| {
         format!("Error listening on shard port: {own}, {:?}", os_error_text(&error))
     })?;
-    Ok(Some(Listener::Tcp(listener)))
+    Ok(Some(Listener::tcp(listener, Purpose::ShardPort)))
 }
 
 /// The first address a host name stands for.

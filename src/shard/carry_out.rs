@@ -1,0 +1,64 @@
+//! What a shard does about each order.
+
+use std::rc::Rc;
+
+use super::core::Shard;
+use super::order::ShardOrder;
+
+impl ShardOrder {
+    pub(super) fn carry_out(self, shard: &Rc<Shard>) {
+        match self {
+            Self::Serve(accepted) => shard.serve_accepted(accepted),
+            Self::PasswordChecked(login, outcome) => {
+                if let Some(outcome) = outcome {
+                    shard.clients.checks.checked(login, outcome);
+                }
+                shard.offload.borrow_mut().hand_on();
+            }
+            Self::Reload(generation, done) => shard.take_generation(&generation, done),
+            Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),
+            Self::CloseSurplus { count, staying, done } => {
+                shard.close_surplus(count, staying, done)
+            }
+            Self::StopListening(done) => {
+                shard.stop_listening();
+                done.give(());
+            }
+            Self::Announce(info, done) => shard.announce(info, done),
+            Self::CloseAllOver(window) => shard.close_all_over(window),
+            Self::CloseAll => {
+                shard.stop_listening();
+                shard.close_all();
+            }
+            Self::Stop => shard.stop(),
+            Self::Publish { account, subject, payload, done } => {
+                shard.publish_system(account, &subject, &payload);
+                done.give(());
+            }
+            Self::HandOver(done) => {
+                shard.hand_over();
+                done.give(());
+            }
+            Self::IsAnyWanted(subjects, answer) => answer.give(shard.is_any_wanted(&subjects)),
+            Self::Kick(connection, answer) => answer.give(shard.kick(connection)),
+            Self::AnnounceTo(connection, answer) => answer.give(shard.announce_to(connection)),
+            Self::Alive(answer) => answer.give(()),
+            Self::Summary(answer) => answer.give(shard.summary()),
+            Self::Tables { with_fanout, from, answer } => {
+                answer.give(shard.table_page(with_fanout, from));
+            }
+            Self::Connections { filter, from, answer } => {
+                answer.give(shard.connection_page(&filter, from));
+            }
+            Self::Details { wanted, from, answer } => {
+                answer.give(shard.details_page(&wanted, from));
+            }
+            Self::Lists { wanted, from, answer } => answer.give(shard.list_page(&wanted, from)),
+            Self::Subscriptions { filter, from, answer } => {
+                answer.give(shard.subscription_page(&filter, from));
+            }
+            Self::Closed { from, answer } => answer.give(shard.closed_page(from)),
+            Self::Accounts { from, answer } => answer.give(shard.account_page(from)),
+        }
+    }
+}

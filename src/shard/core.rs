@@ -1,0 +1,88 @@
+//! Everything one core owns.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use slab::Slab;
+
+use super::events::System;
+use super::offload::Offload;
+use super::order::ShardHandle;
+use super::recorded::Recorded;
+use super::speaker::{Entry, Speaker};
+use crate::base::counters::{ServerCounters, ShardLoads};
+use crate::base::ids::{AccountId, ConnectionId, ShardId};
+use crate::broker::BrokerHandle;
+use crate::client::context::ClientContext;
+use crate::mesh::Mesh;
+use crate::net::connection::ConnectionContext;
+use crate::net::listener::Listener;
+use crate::net::runtime::TurnHook;
+
+/// Everything one core owns.
+pub(crate) struct Shard {
+    pub id: ShardId,
+    pub broker: BrokerHandle,
+    pub mesh: Mesh,
+    pub clients: Rc<ClientContext>,
+    pub server: ServerCounters,
+    pub(super) loads: ShardLoads,
+    /// Of sockets to peers on this host; None = the host's.
+    pub(super) local_congestion: Option<Arc<str>>,
+    /// All shards, this one too.
+    pub(super) peers: Vec<ShardHandle>,
+    pub(super) connections: Rc<ConnectionContext>,
+    pub(super) recorded: Recorded,
+    pub(super) registry: RefCell<Slab<Entry>>,
+    /// Where each connection is in the registry.
+    pub(super) places: RefCell<HashMap<ConnectionId, usize>>,
+    pub(super) system: Rc<System>,
+    pub(super) offload: Rc<RefCell<Offload>>,
+    /// Accounts whose requests this shard hears.
+    pub(super) served_accounts: RefCell<HashSet<AccountId>>,
+    pub(super) hook: Rc<TurnHook>,
+    pub(super) listeners: Vec<Rc<Listener>>,
+    /// The listeners were stopped for good.
+    pub(super) refusing: Cell<bool>,
+    pub(super) stopped: Cell<bool>,
+    /// It has asked for them.
+    pub(super) huge_pages: Cell<bool>,
+    /// Has the allocator give back what this thread no longer needs.
+    pub(super) collect: fn(),
+    /// Connections and interest at the last tick.
+    pub(super) held: Cell<usize>,
+    /// Further ticks that collect.
+    pub(super) collections: Cell<u32>,
+}
+
+impl Shard {
+    /// The session of a connection of this shard.
+    pub(super) fn speaker(&self, id: ConnectionId) -> Option<Speaker> {
+        let place = self.places.borrow().get(&id).copied()?;
+        Some(self.registry.borrow().get(place)?.speaker.clone())
+    }
+
+    pub(crate) fn connection_count(&self) -> usize {
+        self.registry.borrow().len()
+    }
+
+    /// Refuses connections from now on.
+    pub(super) fn stop_listening(&self) {
+        self.refusing.set(true);
+        self.listeners.iter().for_each(|listener| listener.stop());
+    }
+
+    /// Sends what this shard has for others, and takes what they sent.
+    pub(super) fn hand_over(&self) {
+        self.mesh.flush();
+        self.hook.before_batch();
+    }
+
+    /// Ends the shard's thread at the end of this turn.
+    pub(super) fn stop(&self) {
+        self.stopped.set(true);
+        self.hook.request();
+    }
+}

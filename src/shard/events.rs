@@ -1,0 +1,216 @@
+//! What happens to clients of one shard, told to whoever wants to know of it.
+//!
+//! Events are made on the spot, and only when somebody wants them: where their reader does not keep up they are dropped
+//! and counted, like any message to a slow consumer. Nothing here is per message.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
+
+use super::system_door::SystemDoor;
+use super::system_request::SystemRequest;
+use crate::auth::state::AuthState;
+use crate::base::counters::ServerCounters;
+use crate::base::ids::AccountId;
+use crate::broker::Broker;
+use crate::broker::internal::{Mailbox, Published};
+use crate::client::context::{ClientContext, Report};
+use crate::net::listener::Peer;
+use crate::peer::facts::SessionFacts;
+use crate::protocol::message::Message;
+use crate::protocol::nats::error::CloseReason;
+use crate::protocol::subject;
+use crate::system::answer::Volume;
+use crate::system::events::{self, ClientFacts};
+use crate::system::server_info::ServerInfo;
+
+/// One shard's end of the server's own service.
+pub(super) struct System {
+    pub(super) mailbox: Rc<Mailbox>,
+    door: RefCell<SystemDoor>,
+    /// Requests that found no room at the door.
+    pub(super) dropped: Cell<u64>,
+    counters: ServerCounters,
+    /// Pairs the two clocks, so that moments become the same times as in monitoring.
+    started: (Instant, SystemTime),
+}
+
+impl System {
+    pub(super) fn new(
+        door: SystemDoor,
+        counters: ServerCounters,
+        started: (Instant, SystemTime),
+    ) -> Rc<Self> {
+        let mailbox = Rc::new(Mailbox::default());
+        Rc::new(Self { mailbox, door: door.into(), dropped: Cell::new(0), counters, started })
+    }
+
+    pub(super) fn pass_on(&self, request: Box<SystemRequest>) {
+        if !self.door.borrow_mut().push_request(request) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    /// For the ticker: tells what found no room before.
+    pub(super) fn tick(&self) {
+        self.door.borrow_mut().push_changes();
+    }
+
+    /// Whether a message in the system account would reach anybody.
+    pub(super) fn is_wanted(
+        &self,
+        broker: &mut Broker,
+        auth: &AuthState,
+        subject: &str,
+    ) -> Option<AccountId> {
+        let system = auth.authenticator.accounts().system()?;
+        let id = auth.id(system);
+        // A file's account name may be no token.
+        let is_wanted =
+            subject::is_sendable(subject.as_bytes()) && broker.is_wanted(id, subject.as_bytes());
+        is_wanted.then_some(id)
+    }
+
+    fn server_info(&self, clients: &ClientContext, now: SystemTime) -> ServerInfo {
+        let (info, options) = (clients.info.borrow(), clients.options.borrow());
+        ServerInfo::new(&info, &options, self.counters.next_system_sequence(), now)
+    }
+
+    /// When the server started, as its monitoring knows it too.
+    pub(super) fn epoch(&self) -> Instant {
+        self.started.0
+    }
+
+    fn time_of(&self, moment: Instant) -> SystemTime {
+        let (instant, time) = self.started;
+        time + moment.saturating_duration_since(instant)
+    }
+
+    fn client_facts<'a>(&self, facts: &SessionFacts<'a>) -> ClientFacts<'a> {
+        ClientFacts {
+            id: facts.id.0,
+            started: self.time_of(facts.started),
+            host: match facts.peer {
+                Peer::Tcp(_) => facts.peer.host(),
+                Peer::Unix => String::new(),
+            },
+            account: facts.account,
+            user: facts.user,
+            name: &facts.connect.name,
+            lang: &facts.connect.lang,
+            version: &facts.connect.version,
+            rtt: facts.rtt,
+            received: Volume { msgs: facts.in_messages, bytes: facts.in_bytes },
+            sent: Volume { msgs: facts.out_messages, bytes: facts.out_bytes },
+        }
+    }
+
+    /// A session logged in or was refused; called in the middle of its turn.
+    pub(super) fn report(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
+        report: Report,
+    ) {
+        let auth = clients.auth.borrow().clone();
+        match report {
+            Report::LoggedIn { left } => {
+                let subject = events::connect_subject(facts.account);
+                if let Some(account) = self.is_wanted(broker, &auth, &subject) {
+                    let now = SystemTime::now();
+                    let server = self.server_info(clients, now);
+                    let event = events::connected(&server, &self.client_facts(facts), now);
+                    publish(broker, account, &subject, &event);
+                }
+                self.account_changed(broker, &auth, facts.account);
+                if let Some(left) = left {
+                    self.account_changed(broker, &auth, &left);
+                }
+            }
+            Report::Refused => {
+                let reason = CloseReason::AuthenticationFailure;
+                let subject = events::auth_error_subject(&clients.info.borrow().server_id);
+                if let Some(account) = self.is_wanted(broker, &auth, &subject) {
+                    self.tell_end(broker, clients, facts, account, &subject, reason);
+                }
+                let accounts = auth.authenticator.accounts();
+                let own = accounts.get(facts.account).map(|account| auth.id(account));
+                let subject = events::ACCOUNT_AUTH_ERROR;
+                if let Some(account) = own
+                    && accounts.system().is_some()
+                    && broker.is_wanted(account, subject.as_bytes())
+                {
+                    self.tell_end(broker, clients, facts, account, subject, reason);
+                }
+            }
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn ended(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
+        reason: CloseReason,
+    ) {
+        let auth = clients.auth.borrow().clone();
+        let subject = events::disconnect_subject(facts.account);
+        if let Some(account) = self.is_wanted(broker, &auth, &subject) {
+            self.tell_end(broker, clients, facts, account, &subject, reason);
+        }
+        self.account_changed(broker, &auth, facts.account);
+    }
+
+    fn tell_end(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        facts: &SessionFacts<'_>,
+        account: AccountId,
+        subject: &str,
+        reason: CloseReason,
+    ) {
+        let now = SystemTime::now();
+        let server = self.server_info(clients, now);
+        let client = self.client_facts(facts);
+        let event = events::disconnected(&server, &client, reason.text(), now);
+        publish(broker, account, subject, &event);
+    }
+
+    /// The number of an account's connections changed. The global account's is not told, as in nats-server.
+    fn account_changed(&self, broker: &mut Broker, auth: &AuthState, name: &str) {
+        let account = auth.authenticator.accounts().get(name);
+        let Some(account) = account.filter(|account| !account.is_global()) else { return };
+        let subjects = events::account_connections_subjects(name);
+        if subjects.iter().any(|subject| self.is_wanted(broker, auth, subject).is_some()) {
+            self.door.borrow_mut().push_change(account.name.clone());
+        }
+    }
+}
+
+/// The one way of all that the server publishes by itself. What cannot be a subject goes nowhere.
+pub(super) fn publish(
+    broker: &mut Broker,
+    account: AccountId,
+    subject: &str,
+    payload: &[u8],
+) -> Published {
+    if !subject::is_sendable(subject.as_bytes()) {
+        return Published::NoInterest;
+    }
+    let size = payload.len().to_string();
+    broker.publish_internal(
+        account,
+        &Message {
+            subject: subject.as_bytes(),
+            reply: b"",
+            headers: b"",
+            body: payload,
+            header_size_text: b"",
+            size_text: size.as_bytes(),
+            tail: b"",
+        },
+    )
+}

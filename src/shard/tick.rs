@@ -1,0 +1,147 @@
+//! Everything that is due by time, not by bytes: pings, deadlines, idle buffers, freed memory.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::core::Shard;
+use super::pass::Pass;
+use super::speaker::Speaker;
+use crate::base::huge_pages;
+use crate::base::limits::{
+    HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX, TICKED_PER_TURN_MAX,
+};
+use crate::base::shrink;
+use crate::broker::late_send::SendCheck;
+use crate::config::options::WriteTimeoutPolicy;
+use crate::net::connection::ConnectionContext;
+use crate::net::runtime::sleep;
+use crate::net::session::Session;
+use crate::protocol::nats::error::CloseReason;
+
+/// Bytes of an allocation that is a mapping of its own in the allocator.
+const NUDGE_BYTES: usize = 2 << 20;
+
+/// Has the allocator give freed pages back to the system. It does so when a page is freed some time after
+/// others were, and an idle shard frees nothing: the memory of a burst would stay. Nothing here is written, so
+/// no memory is taken.
+fn nudge_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
+}
+
+/// Ticks in a row at which the allocator looks for what was freed.
+const COLLECTIONS: u32 = 3;
+
+/// One look at all connections, a part of them a turn.
+#[derive(Default)]
+struct Tick {
+    pass: Pass,
+    /// Idle buffers given back so far.
+    shrinks: usize,
+    pending_sum: u64,
+    pending_max: u64,
+}
+
+impl Shard {
+    /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes. Some connections a turn:
+    /// the shard serves its peers in between.
+    async fn tick(&self) {
+        let mut tick = Tick::default();
+        while self.tick_some(&mut tick, Instant::now()) {
+            self.hook.yield_turn().await;
+            self.hook.before_batch();
+        }
+        self.recorded.pending_bytes.set((tick.pending_sum, tick.pending_max));
+        self.system.tick();
+        self.choose_page_size();
+        self.trim();
+        self.give_back(tick.shrinks);
+    }
+
+    /// Has freed memory given back. Where something went since the last tick the allocator looks for all that was
+    /// freed, by other threads too, and again at the next ticks, because it waits before it gives back.
+    fn give_back(&self, shrinks: usize) {
+        let held = self.registry.borrow().len() + self.broker.borrow().interest_total();
+        if self.held.replace(held) > held || shrinks > 0 {
+            self.collections.set(COLLECTIONS);
+        }
+        match self.collections.get().checked_sub(1) {
+            Some(left) => {
+                self.collections.set(left);
+                (self.collect)();
+            }
+            None => nudge_allocator(),
+        }
+    }
+
+    /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the
+    /// opposite once, and both ask for the whole process.
+    fn choose_page_size(&self) {
+        let table_total = self.broker.borrow().table_total();
+        if table_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
+            self.huge_pages.set(true);
+            huge_pages::allow();
+        } else if table_total < HUGE_PAGES_SUBSCRIPTIONS_MIN / 4 && self.huge_pages.take() {
+            huge_pages::avoid();
+        }
+    }
+
+    /// Lets go of what a burst has left.
+    fn trim(&self) {
+        self.broker.borrow_mut().trim();
+        shrink::slab(&mut self.registry.borrow_mut());
+        let ConnectionContext { read_pool, opened_pool, sealed_pool, .. } = &*self.connections;
+        for pool in [read_pool, opened_pool, sealed_pool, &self.clients.chunk_pool] {
+            pool.trim();
+        }
+    }
+
+    /// True if there are more.
+    fn tick_some(&self, tick: &mut Tick, now: Instant) -> bool {
+        let limits = &self.clients.options.borrow().clone().limits;
+        let retries = limits.write_timeout == WriteTimeoutPolicy::Retry;
+        let Tick { pass, shrinks, pending_sum, pending_max } = tick;
+        pass.step(&self.registry.borrow(), TICKED_PER_TURN_MAX, |_, entry| {
+            let Speaker::Client(session) = &entry.speaker;
+            let mut session = session.borrow_mut();
+            let outbox = session.outbox().clone();
+            let check = outbox.check_send(now, limits.write_deadline, retries);
+            if check == SendCheck::Failed {
+                outbox.close(CloseReason::SlowConsumerWriteDeadline);
+                outbox.abort_socket();
+            } else if !outbox.is_closing() {
+                match check {
+                    SendCheck::InTime => {}
+                    SendCheck::Expired => entry.control.retry_write(),
+                    late => self.note_send(&session, late),
+                }
+                if let Some(reason) = session.tick(now) {
+                    outbox.close(reason);
+                }
+            }
+            let may_shrink = *shrinks < SHRINKS_PER_TICK_MAX;
+            *shrinks += usize::from(entry.control.shrink_if_idle(may_shrink));
+            let pending = outbox.pending_bytes() as u64;
+            *pending_sum += pending;
+            *pending_max = (*pending_max).max(pending);
+        })
+    }
+
+    /// How often `tick` must run for deadlines to be kept within a quarter of their length.
+    fn tick_interval(&self) -> Duration {
+        let options = self.clients.options.borrow();
+        let mut shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
+        if self.clients.auth.borrow().authenticator.is_required() {
+            shortest = shortest.min(options.auth_timeout());
+        }
+        (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    pub(super) async fn run_ticker(self: Rc<Self>) {
+        loop {
+            sleep(self.tick_interval()).await;
+            // A shard nobody talks to still takes the interest that others announced.
+            self.hook.before_batch();
+            self.tick().await;
+        }
+    }
+}
