@@ -3,7 +3,7 @@
 //! A message's way in fifteen lines. `shard` accepts a socket on its own SO_REUSEPORT listener and gives it
 //! to `net::connection`, which reads bytes into a `ReadBuffer` and hands them to a session.
 //! `client::receive` turns bytes into commands (`protocol::nats::parser`, ranges into the read buffer, no
-//! copies) and calls a verb of `broker`, this shard's routing state. `broker::router` asks the match cache
+//! copies) and calls a verb of `broker`, this shard's routing state. `broker::publish` asks the match cache
 //! or the subject table who wants the subject, copies one framed message into each local subscriber's
 //! `Outbox`, picks one member of each queue group, and forwards at most one copy per other shard. The copy
 //! travels in a batch over the `mesh` message lane (an SPSC ring); the other shard's drain delivers it
@@ -17,8 +17,9 @@
 //! only `midge store` uses it yet.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
-//! `broker::{router, subject_table, match_cache, outbox, byte_queue, queue_group}`, `net::{connection, read_buffer}`,
-//! `client::{receive, publish}`, `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
+//! `broker::{publish, route_cache, walk, deliver, forward, subject_table, match_cache, outbox, byte_queue,
+//! queue_group}`, `net::{connection, read_buffer}`, `client::{receive, publish}`,
+//! `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]

@@ -19,7 +19,7 @@ pub const PAYLOAD_BYTES_WARN: usize = 8 << 20;
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes queued for one connection past which its producers are slowed while it keeps moving: what is
-/// still in cache is cheap to send. Enforced by the router, obeyed by the publisher's session.
+/// still in cache is cheap to send. Enforced by `Outbox::push`, obeyed by the publisher's session.
 pub const PENDING_BYTES_PACE: usize = 1 << 20;
 
 /// The same for a client that may have `pending_bytes_max` queued: of a small bound three quarters.
@@ -212,7 +212,7 @@ pub const UNHEARD_REQUESTS_MAX: usize = 1024;
 
 /// Work of one connection's turn, of a shard's drain of its lanes and of what goes on behind, in units of about 50 ns:
 /// a subscription looked at is one, whether it gets the message or not. So a turn takes about a millisecond before the
-/// others get theirs. Enforced by `router::Turn`, `Mesh::drain` and `Broker::work_off`.
+/// others get theirs. Enforced by `turn::Turn`, `Mesh::drain` and `Broker::work_off`.
 pub const TURN_WORK_MAX: usize = 16_384;
 
 /// Work under way on one message lane, until it is delivered, from which on nothing is added: what is published on
@@ -226,7 +226,7 @@ pub const INTEREST_WEIGHT_MIN: u32 = 4;
 
 /// Part of a turn's work that is begun only as a whole: a message that may need no more than this is routed in one
 /// piece, even by a turn that is nearly over. One that may need more goes on in the next turn. Enforced by
-/// `router::Turn`.
+/// `turn::Turn`.
 pub const WHOLE_WORK_SHARE: usize = 4;
 
 /// Bytes of a message whose copy is worth one unit of work.
@@ -253,7 +253,7 @@ pub const DROPPED_AT_ONCE_MAX: usize = 32;
 pub const WAITING_FAN_OUT_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of queue names that go over a link with one copy of a message: picks of more groups take another copy.
-/// Enforced by `broker::router`.
+/// Enforced by `broker::walk`.
 pub const PICKED_NAMES_BYTES_MAX: usize = 32 << 10;
 
 /// Subscriptions of a matched list up to which a publisher keeps it between two reads: with a connection each, longer

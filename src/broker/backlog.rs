@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::Broker;
-use super::fan_out::{FanOut, Routed};
+use super::fan_out::FanOut;
 use super::link::Congestion;
-use super::router::Turn;
+use super::passage::Routed;
 use super::subscription::Subscription;
+use super::turn::Turn;
 use crate::base::ids::ClientKey;
 use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
 use crate::base::table::Entries;

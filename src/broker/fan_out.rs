@@ -9,85 +9,11 @@
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
-use crate::base::ids::{ConnectionId, LinkId};
-use crate::base::limits::WORK_UNIT_BYTES;
-use crate::broker::link::{Forward, Source};
+use crate::base::ids::ConnectionId;
+use crate::broker::link::Target;
 use crate::broker::match_list::{ListBuilder, MatchList};
+use crate::broker::passage::{Origin, Passage, Progress};
 use crate::protocol::message::Message;
-
-/// The outcome of routing a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Routed {
-    /// To somebody at least, here or over a link.
-    Delivered,
-    Nobody,
-    /// There is more to do: `Turn::unfinished` holds it.
-    Unfinished,
-}
-
-impl Routed {
-    #[inline]
-    pub(super) fn new(delivered: bool) -> Self {
-        if delivered { Self::Delivered } else { Self::Nobody }
-    }
-}
-
-/// A message that came over a link, and whom it is for.
-#[derive(Clone, Copy)]
-pub(super) struct Via<'a> {
-    pub from: LinkId,
-    pub plain: bool,
-    pub hops: u8,
-    /// The link behind which its publisher is; none = on this shard.
-    pub home: Option<LinkId>,
-    /// Groups of which one member here is to have it.
-    pub queues: &'a [&'a [u8]],
-}
-
-impl<'a> Via<'a> {
-    /// The message as it came.
-    pub(super) fn forward(&self, passage: &Passage<'a>) -> Forward<'a> {
-        let Self { plain, hops, home, queues, .. } = *self;
-        let Passage { source, message, .. } = *passage;
-        Forward { source, message, plain, hops, home, queues }
-    }
-}
-
-/// A message with all that its routing needs to know.
-#[derive(Clone, Copy)]
-pub(super) struct Passage<'a> {
-    pub message: Message<'a>,
-    pub source: Source,
-    /// The connection that published it, if that is one of this shard.
-    pub connection: Option<ConnectionId>,
-    /// None = it was published here.
-    pub via: Option<Via<'a>>,
-    /// Its publisher is to be told if nobody listens.
-    pub tells_nobody: bool,
-}
-
-/// How far a list was walked.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Plain subscriptions that had their turn.
-    pub plain: usize,
-    /// Groups that had theirs.
-    pub group: usize,
-    /// State of the next group: where asking began, and how many were asked.
-    pub asked: Option<(usize, usize)>,
-    /// Links of members that were picked, with the places of their groups.
-    pub picks: SmallVec<[(LinkId, u32); 4]>,
-    /// Bytes of the names of those groups.
-    pub picked_bytes: usize,
-    /// Places, for a message that came over a link, of the groups of which nobody here took it.
-    pub unserved: SmallVec<[u32; 4]>,
-    /// Links with plain interest have their copy.
-    pub forwarded: bool,
-    pub delivered: bool,
-}
 
 pub(super) enum Stage {
     /// Its receivers are looked for; none = from the start.
@@ -102,11 +28,9 @@ pub(super) enum Stage {
 /// The rest of a message on its way.
 pub struct FanOut {
     owned: OwnedMessage,
-    source: Source,
+    /// Without the queues.
+    origin: Origin<'static>,
     connection: Option<ConnectionId>,
-    /// All of `Via` but the queues.
-    via: Option<(LinkId, bool, u8, Option<LinkId>)>,
-    tells_nobody: bool,
     pub(super) stage: Stage,
 }
 
@@ -170,13 +94,17 @@ impl OwnedMessage {
 
 impl FanOut {
     pub(super) fn new(passage: &Passage<'_>, stage: Stage) -> Box<Self> {
-        let queues = passage.via.map_or(&[][..], |via| via.queues);
+        let Origin { source, from, target, tells_nobody } = passage.origin;
+        let Target { plain, hops, home, queues } = target;
         Box::new(Self {
             owned: OwnedMessage::new(&passage.message, queues),
-            source: passage.source,
+            origin: Origin {
+                source,
+                from,
+                target: Target { plain, hops, home, queues: &[] },
+                tells_nobody,
+            },
             connection: passage.connection,
-            via: passage.via.map(|via| (via.from, via.plain, via.hops, via.home)),
-            tells_nobody: passage.tells_nobody,
             stage,
         })
     }
@@ -192,34 +120,17 @@ impl FanOut {
 
     /// Its publisher is gone: nobody is told anything, and its key may soon mean another.
     pub(super) fn orphan(&mut self) {
-        self.source.publisher = None;
-        self.tells_nobody = false;
+        self.origin.source.publisher = None;
+        self.origin.tells_nobody = false;
     }
 
     /// Calls `route` with the message.
     pub(super) fn with_passage<T>(&self, route: impl FnOnce(&Passage<'_>) -> T) -> T {
         let (message, queues) = self.owned.view();
-        let via = self.via.map(|(from, plain, hops, home)| Via {
-            from,
-            plain,
-            hops,
-            home,
-            queues: &queues,
-        });
-        route(&Passage {
-            message,
-            source: self.source,
-            connection: self.connection,
-            via,
-            tells_nobody: self.tells_nobody,
-        })
+        let target = Target { queues: &queues, ..self.origin.target };
+        let origin = Origin { target, ..self.origin };
+        route(&Passage { message, origin, connection: self.connection })
     }
-}
-
-/// Units of work that a delivery of this message takes.
-#[inline]
-pub(super) fn delivery_work(message: &Message<'_>) -> usize {
-    1 + message.body.len() / WORK_UNIT_BYTES
 }
 
 #[cfg(test)]

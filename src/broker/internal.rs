@@ -11,14 +11,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Broker;
-use super::fan_out::{FanOut, Passage, Routed, Stage};
-use super::link::Source;
+use super::fan_out::{FanOut, Stage};
 use super::match_list::MatchList;
-use super::router::Turn;
+use super::passage::{Origin, Passage, Routed};
 use super::subscription::{Sink, Subscription};
+use super::turn::Turn;
 use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{MAILBOX_BYTES_MAX, MAILBOX_MESSAGES_MAX};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun};
 
 /// A message that waits for its service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,9 +174,8 @@ impl Broker {
         if !self.is_wanted(account, message.subject) {
             return Published::NoInterest;
         }
-        let source = Source { account, publisher: None, no_echo: None, share: 0 };
-        let passage =
-            Passage { message: *message, source, connection: None, via: None, tells_nobody: false };
+        let origin = Origin::server(account);
+        let passage = Passage::new(message, &origin, None);
         if self.backlog.has_fan_outs() {
             return self.publish_behind(&passage);
         }
@@ -191,7 +190,8 @@ impl Broker {
             return Published::Congested;
         }
         let mut turn = Turn::new(self.turn_work_max);
-        if self.route_in_parts(&passage, &list, &mut turn) == Routed::Unfinished
+        if self.route_in_parts(&origin, &MessageRun::one(*message), &list, &mut turn)
+            == Routed::Unfinished
             && let Some(fan_out) = turn.unfinished
         {
             self.backlog.push_fan_out(fan_out);

@@ -7,8 +7,7 @@ use bytes::Bytes;
 
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
-use crate::broker::router::Publisher;
-use crate::protocol::message::{Message, MessageRun};
+use crate::protocol::message::MessageRun;
 
 /// Somebody here began, changed or ended to want a subject.
 #[derive(Clone, Debug)]
@@ -59,12 +58,6 @@ impl Source {
     /// All parts of one request.
     pub const WHOLE: u32 = 1 << 31;
 
-    /// A client of this shard; `no_echo` if it asked not to hear itself.
-    pub fn of(publisher: &Publisher, no_echo: Option<ConnectionId>) -> Self {
-        let (account, publisher) = (publisher.account, Some(publisher.client));
-        Self { account, publisher, no_echo, share: 0 }
-    }
-
     /// The same for one of `count` ways on which a share is divided.
     pub fn part(self, share: u32, index: usize, count: usize) -> Self {
         let (count, rest) = (count as u32, share % count as u32);
@@ -82,11 +75,9 @@ pub struct Unheard {
     pub reply: Vec<u8>,
 }
 
-/// One message on its way over a link, at most once per link and message.
-#[derive(Clone, Copy, Debug)]
-pub struct Forward<'a> {
-    pub source: Source,
-    pub message: Message<'a>,
+/// Whom a message is for that goes over a link, at most once per link and message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
     /// True if plain subscriptions over there get it; false for a message that only looks for
     /// another member of a queue group.
     pub plain: bool,
@@ -98,10 +89,16 @@ pub struct Forward<'a> {
     pub queues: &'a [&'a [u8]],
 }
 
-impl<'a> Forward<'a> {
-    /// A message of this shard for plain subscriptions alone.
-    pub fn plain(source: Source, message: Message<'a>) -> Self {
-        Self { source, message, plain: true, hops: 0, home: None, queues: &[] }
+impl Target<'static> {
+    /// Plain subscriptions alone, for a message of this shard.
+    pub const PLAIN: Self = Self { plain: true, hops: 0, home: None, queues: &[] };
+}
+
+impl Target<'_> {
+    /// True for plain subscriptions alone.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.plain && self.queues.is_empty() && self.hops == 0
     }
 }
 
@@ -125,15 +122,9 @@ pub trait LinkSink {
     /// those by `interest_congestion`. Else the shard gets another turn once there is some.
     fn has_interest_reserve(&self) -> bool;
 
-    /// Queues a message. Never fails: what finds no room is kept, in order.
-    fn forward(&self, forward: &Forward<'_>);
-    /// Queues a message for plain subscriptions if it is like the last one forwarded: of the same
-    /// source and on the same subject. False = it is not, or the link cannot tell: `forward` it.
-    fn forward_again(&self, source: &Source, message: &Message<'_>) -> bool;
-
-    /// Queues, of a run for plain subscriptions, the messages from its start that are like the last
-    /// one forwarded, and says how many: 0 = `forward` the first.
-    fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize;
+    /// Queues messages; a run of more than one is for plain subscriptions alone. Never fails: what
+    /// finds no room is kept, in order.
+    fn forward(&self, source: &Source, target: &Target<'_>, run: &MessageRun<'_>);
 
     /// Counts what the messages just forwarded take over there, in units of `TURN_WORK_MAX`.
     fn note_work(&self, work: usize);

@@ -5,8 +5,10 @@
 
 pub mod backlog;
 pub mod byte_queue;
+mod deliver;
 pub mod fan_out;
 mod fan_out_frame;
+mod forward;
 pub mod inspect;
 pub mod interest;
 pub mod internal;
@@ -18,12 +20,16 @@ mod names;
 mod no_responders;
 pub mod outbox;
 pub mod outbox_totals;
+pub mod passage;
+mod publish;
 pub mod queue_group;
-pub mod router;
-pub mod runs;
+mod resume;
+pub mod route_cache;
 pub mod subject_table;
 pub mod subscription;
 pub mod trace;
+pub mod turn;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;

@@ -8,14 +8,18 @@
 //! With one link that needs no memory; shares of several are collected here.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::Broker;
-use super::fan_out::{Passage, Routed};
-use super::link::{Forward, Source, Unheard};
-use super::router::{Publisher, Turn};
+use super::fan_out::{FanOut, Stage};
+use super::link::{Source, Unheard};
+use super::passage::{Origin, Passage, Progress, Routed};
+use super::subscription::{Sink, Subscription};
+use super::turn::Turn;
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::UNHEARD_REQUESTS_MAX;
 use crate::protocol::message::Message;
+use crate::protocol::nats::encode;
 
 /// Requests some of whose shares came back, oldest first.
 #[derive(Default)]
@@ -46,19 +50,94 @@ impl UnheardRequests {
     }
 }
 
+/// Tells the publisher of a message that nobody listens, if one of these subscriptions is its own.
+#[cold]
+pub(super) fn tell_publisher(passage: &Passage<'_>, subscriptions: &[Rc<Subscription>]) -> bool {
+    let mut plain = subscriptions.iter().filter(|subscription| !subscription.is_removed());
+    let own = plain.find(|subscription| {
+        subscription.client().is_some() && subscription.client() == passage.origin.source.publisher
+    });
+    let Some(own) = own else { return false };
+    if let Sink::Client { outbox, .. } = &own.sink {
+        let Message { subject, reply, .. } = passage.message;
+        let mut line = Vec::new();
+        encode::no_responders(&mut line, reply, own.sid(), subject);
+        outbox.push_bytes(&line);
+    }
+    true
+}
+
+impl Origin<'_> {
+    /// The source of a message that goes over links; its share is whole if its publisher is to be told when nobody
+    /// gets it.
+    #[inline]
+    pub(super) fn asking(&self, message: &Message<'_>, delivered: bool) -> Source {
+        let asks = self.tells_nobody && !delivered && !message.reply.is_empty();
+        Source { share: if asks { Source::WHOLE } else { 0 }, ..self.source }
+    }
+}
+
 impl Broker {
+    /// A message has been to everybody.
+    pub(super) fn end_of_passage(
+        &mut self,
+        passage: &Passage<'_>,
+        progress: &Progress,
+        turn: &mut Turn,
+    ) -> Routed {
+        if !progress.delivered && passage.origin.tells_nobody {
+            return self.tell_nobody_listens(passage, turn);
+        }
+        Routed::new(progress.delivered)
+    }
+
+    /// Nobody got a request in the one go in which it was routed.
+    #[cold]
+    pub(super) fn nobody_got(&mut self, passage: &Passage<'_>, turn: &mut Turn) -> Routed {
+        let Origin { source, from, tells_nobody, .. } = passage.origin;
+        if from.is_some() && source.share > 0 {
+            self.tell_unheard(passage, source.share);
+        } else if tells_nobody {
+            return self.tell_nobody_listens(passage, turn);
+        }
+        Routed::Nobody
+    }
+
+    /// Tells a requester that nobody listens, on its own plain subscription for the reply.
+    #[cold]
+    pub(super) fn tell_nobody_listens(&mut self, passage: &Passage<'_>, turn: &mut Turn) -> Routed {
+        let id = passage.origin.source.account;
+        let room = turn.room();
+        let mut budget = room;
+        let account = &mut self.accounts[id.index()];
+        let found = account.matched(id, passage.message.reply, &mut budget);
+        turn.spend(room - budget);
+        let stage = match found {
+            Ok(list) if list.plain.len() <= turn.room() => {
+                turn.spend(list.plain.len());
+                tell_publisher(passage, &list.plain);
+                return Routed::Nobody;
+            }
+            Ok(list) => Stage::FindingPublisher(list, 0),
+            Err(builder) => Stage::MatchingReply(Some(builder)),
+        };
+        turn.unfinished = Some(FanOut::new(passage, stage));
+        Routed::Unfinished
+    }
+
     /// Sends a share of a request that nobody here got back to where it came from.
     #[cold]
-    pub(super) fn tell_unheard(&mut self, forward: &Forward<'_>, share: u32) {
-        let Some(client) = forward.source.publisher else { return };
+    pub(super) fn tell_unheard(&mut self, passage: &Passage<'_>, share: u32) {
+        let Origin { source, target, .. } = passage.origin;
+        let Some(client) = source.publisher else { return };
         let unheard = Unheard {
-            account: forward.source.account,
+            account: source.account,
             client,
             share,
-            subject: forward.message.subject.to_vec(),
-            reply: forward.message.reply.to_vec(),
+            subject: passage.message.subject.to_vec(),
+            reply: passage.message.reply.to_vec(),
         };
-        match forward.home {
+        match target.home {
             Some(link) => self.links[link.index()].sink.unheard(unheard),
             // It came home to look for another member of a queue group.
             None => self.link_unheard(&unheard),
@@ -88,8 +167,10 @@ impl Broker {
     }
 
     /// Tells a requester that nobody listens, on its own plain subscription for the reply.
-    pub fn send_no_responders(&mut self, publisher: &Publisher, subject: &[u8], reply: &[u8]) {
-        self.tell_no_responders(publisher.account, publisher.client, subject, reply);
+    pub fn send_no_responders(&mut self, origin: &Origin<'_>, subject: &[u8], reply: &[u8]) {
+        if let Some(client) = origin.source.publisher {
+            self.tell_no_responders(origin.source.account, client, subject, reply);
+        }
     }
 
     /// Tells a requester that nobody listens; where that takes more than a turn, behind.
@@ -100,7 +181,6 @@ impl Broker {
         subject: &[u8],
         reply: &[u8],
     ) {
-        let source = Source { account, publisher: Some(client), no_echo: None, share: 0 };
         let message = Message {
             subject,
             reply,
@@ -110,7 +190,7 @@ impl Broker {
             size_text: b"0",
             tail: b"",
         };
-        let passage = Passage { message, source, connection: None, via: None, tells_nobody: true };
+        let passage = Passage::new(&message, &Origin::client(account, client, None, true), None);
         let mut turn = Turn::new(self.turn_work_max);
         if self.tell_nobody_listens(&passage, &mut turn) == Routed::Unfinished
             && let Some(fan_out) = turn.unfinished

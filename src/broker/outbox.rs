@@ -19,6 +19,16 @@ use crate::broker::trace::Trace;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode;
 
+/// How messages get the form in which a receiver is to have them.
+pub enum Framing<'a> {
+    /// For this receiver alone. Of a single message.
+    Own,
+    /// Behind these bytes comes the tail of each message.
+    Head(&'a [u8]),
+    /// Once for all receivers with the same sid.
+    Shared(&'a mut FanOutFrame),
+}
+
 /// The reply subjects a client was given and may answer to.
 pub struct ReplyTracker {
     pub permissions: Arc<Permissions>,
@@ -70,9 +80,42 @@ impl Outbox {
         }
     }
 
-    /// Frames one message for the subscription `sid`.
+    /// True if messages of so many bytes can be pushed in one piece: there is no danger of the bound, and
+    /// nobody looks at single messages.
     #[inline]
-    pub fn push_message(&self, message: &Message<'_>, sid: &[u8]) -> Pushed {
+    pub fn takes_run(&self, size: usize) -> bool {
+        self.queue.has_room(size) && !self.observed.get()
+    }
+
+    /// Queues messages for the subscription `sid`.
+    #[inline(always)]
+    pub fn push(&self, run: &MessageRun<'_>, sid: &[u8], framing: Framing<'_>) -> Pushed {
+        match framing {
+            Framing::Own => self.push_own(run.first(), sid),
+            Framing::Head(head) => {
+                let size = head.len() * run.len() + run.tail_bytes();
+                self.queue.push(size, || size, counted(run), |chunk| encode::run(chunk, head, run))
+            }
+            Framing::Shared(frame) => match frame.get(run, sid) {
+                Some(bytes) => {
+                    let size = bytes.len();
+                    self.queue.push(
+                        size,
+                        || size,
+                        counted(run),
+                        |chunk| {
+                            encode::copy_payload(chunk, bytes);
+                        },
+                    )
+                }
+                None => self.push_own(run.first(), sid),
+            },
+        }
+    }
+
+    /// Frames a message where it goes.
+    #[inline]
+    fn push_own(&self, message: &Message<'_>, sid: &[u8]) -> Pushed {
         let headers = self.headers.get();
         let body_bytes = if headers { message.body.len() } else { message.payload().len() };
         self.queue.push(
@@ -81,73 +124,6 @@ impl Outbox {
             Counted { messages: 1, body_bytes },
             |chunk| encode::message(chunk, message, sid, headers),
         )
-    }
-
-    /// As `push_message` for a message that `FanOutFrame::suits` and that goes to many.
-    #[inline]
-    pub fn push_framed(
-        &self,
-        frame: &mut FanOutFrame,
-        message: &Message<'_>,
-        sid: &[u8],
-    ) -> Pushed {
-        match frame.get(message, sid) {
-            Some(bytes) => self.push_by(bytes.len(), 1, message.body.len(), |chunk| {
-                chunk.extend_from_slice(bytes);
-            }),
-            None => self.push_message(message, sid),
-        }
-    }
-
-    /// True if a run can be pushed in one piece: it is in no danger of the bound, and nobody looks
-    /// at single messages.
-    #[inline]
-    pub fn takes_run(&self, head_size: usize, run: &MessageRun<'_>) -> bool {
-        let size = head_size * run.len() + run.tail_bytes();
-        self.queue.has_room(size) && !self.observed.get()
-    }
-
-    /// `push_behind` for each message of a run; `head` is all that comes before the tail of each.
-    #[inline]
-    pub fn push_run(&self, head: &[u8], run: &MessageRun<'_>) -> Pushed {
-        let size = head.len() * run.len() + run.tail_bytes();
-        self.push_by(size, run.len(), run.body_bytes(), |chunk| encode::run(chunk, head, run))
-    }
-
-    /// `push_framed` for each message of a run that goes to many.
-    #[inline]
-    pub fn push_framed_run(
-        &self,
-        frame: &mut FanOutFrame,
-        run: &MessageRun<'_>,
-        sid: &[u8],
-    ) -> Pushed {
-        let bytes = frame.get_run(run, sid);
-        self.push_by(bytes.len(), run.len(), run.body_bytes(), |chunk| {
-            encode::copy_payload(chunk, bytes);
-        })
-    }
-
-    /// As `push_message` for a message whose tail lies in one piece; `head` is all that comes
-    /// before it.
-    #[inline]
-    pub fn push_behind(&self, head: &[u8], message: &Message<'_>) -> Pushed {
-        self.push_by(head.len() + message.tail.len(), 1, message.body.len(), |chunk| {
-            chunk.extend_from_slice(head);
-            encode::copy_payload(chunk, message.tail);
-        })
-    }
-
-    /// Queues messages of `size` bytes in all that `append` writes.
-    #[inline(always)]
-    fn push_by(
-        &self,
-        size: usize,
-        messages: usize,
-        body_bytes: usize,
-        append: impl FnOnce(&mut Vec<u8>),
-    ) -> Pushed {
-        self.queue.push(size, || size, Counted { messages, body_bytes }, append)
     }
 
     /// Queues protocol bytes that are no message: INFO, PONG, +OK, -ERR.
@@ -209,6 +185,12 @@ impl Outbox {
     }
 }
 
+/// Messages without headers, as they are counted for a receiver.
+#[inline]
+fn counted(run: &MessageRun<'_>) -> Counted {
+    Counted { messages: run.len(), body_bytes: run.body_bytes() }
+}
+
 /// The size of a message as its receiver gets it.
 #[cold]
 fn framed_size(message: &Message<'_>, sid: &[u8], headers: bool) -> usize {
@@ -246,6 +228,10 @@ mod tests {
         }
     }
 
+    fn push(outbox: &Outbox, message: Message<'_>) -> Pushed {
+        outbox.push(&MessageRun::one(message), b"1", Framing::Own)
+    }
+
     fn take(outbox: &Outbox) -> Option<Option<Vec<u8>>> {
         let future = std::pin::pin!(outbox.next_chunk());
         match future.poll(&mut Context::from_waker(Waker::noop())) {
@@ -263,10 +249,9 @@ mod tests {
             let message = message(body, &size);
             frame.begin();
             for sid in ["1", "1", "1", "22", "1", "22", "22", "", ""] {
-                assert_eq!(
-                    outbox.push_framed(&mut frame, &message, sid.as_bytes()),
-                    Pushed::Queued
-                );
+                let framing = Framing::Shared(&mut frame);
+                let pushed = outbox.push(&MessageRun::one(message), sid.as_bytes(), framing);
+                assert_eq!(pushed, Pushed::Queued);
                 encode::message(&mut expected, &message, sid.as_bytes(), false);
             }
         }
@@ -281,7 +266,7 @@ mod tests {
             let body = vec![b'a' + (index % 26) as u8; index % 700];
             let size = body.len().to_string().into_bytes();
             let message = message(&body, &size);
-            assert_ne!(outbox.push_message(&message, b"1"), Pushed::Closed);
+            assert_ne!(push(&outbox, message), Pushed::Closed);
             encode::message(&mut expected, &message, b"1", false);
         }
         assert_eq!(outbox.pending_bytes(), expected.len());
@@ -301,11 +286,11 @@ mod tests {
         let body = vec![b'x'; 400];
         let size = *b"400";
         let message = message(&body, &size);
-        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Queued);
-        assert_eq!(outbox.push_message(&message, b"1"), Pushed::QueuedPace);
-        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Overflow);
+        assert_eq!(push(&outbox, message), Pushed::Queued);
+        assert_eq!(push(&outbox, message), Pushed::QueuedPace);
+        assert_eq!(push(&outbox, message), Pushed::Overflow);
         assert_eq!(outbox.close_reason(), Some(CloseReason::SlowConsumerPendingBytes));
-        assert_eq!(outbox.push_message(&message, b"1"), Pushed::Closed);
+        assert_eq!(push(&outbox, message), Pushed::Closed);
         assert_eq!(outbox.pending_bytes(), 0);
         assert_eq!(take(&outbox), Some(None));
     }

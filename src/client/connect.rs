@@ -12,7 +12,7 @@ use crate::auth::state::AuthState;
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::outbox::ReplyTracker;
-use crate::broker::router::Turn;
+use crate::broker::turn::Turn;
 use crate::config::options::LimitOptions;
 use crate::peer::login::Stage;
 use crate::peer::state::PeerState;

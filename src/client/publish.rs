@@ -7,8 +7,7 @@ use super::session::ClientSession;
 use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
 use crate::broker::Broker;
-use crate::broker::fan_out::Routed;
-use crate::broker::router::{Publisher, RouteCache, Turn};
+use crate::broker::passage::{Origin, Routed};
 use crate::net::session::Wait;
 use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
@@ -41,7 +40,7 @@ impl ClientSession {
     /// The wait before a message that goes to another shard whose lane has no room for it.
     #[inline]
     pub(super) fn lanes_full(&self, broker: &mut Broker, message: &Message<'_>) -> Option<Wait> {
-        let bytes = message.subject.len() + message.reply.len() + message.body.len();
+        let bytes = message.size();
         let congestion = match self.rights.has_mappings {
             true => broker.any_congestion(bytes),
             false => broker.message_congestion(self.account, message.subject, bytes),
@@ -67,8 +66,7 @@ impl ClientSession {
         if tracing == Tracing::Dropped {
             return;
         }
-        self.peer.traffic.in_messages += 1;
-        self.peer.traffic.in_bytes += message.body.len() as u64;
+        self.count(1, message.body.len());
         if self.rights.has_mappings {
             let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
@@ -114,22 +112,6 @@ impl ClientSession {
         );
     }
 
-    /// Publishes a message whose line began with `known_line`.
-    #[inline]
-    fn publish_again(
-        &mut self,
-        broker: &mut Broker,
-        publishing: &mut Publishing,
-        message: &Message<'_>,
-    ) {
-        if !message.reply.is_empty() && is_reserved_reply(message.reply) {
-            return self.publish(broker, publishing, message);
-        }
-        self.peer.traffic.in_messages += 1;
-        self.peer.traffic.in_bytes += message.body.len() as u64;
-        self.hand_over(broker, publishing, message, Broker::publish_again);
-    }
-
     /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
     /// bytes they took.
     #[inline]
@@ -141,37 +123,44 @@ impl ClientSession {
         first: &Message<'_>,
         consumed: usize,
     ) -> usize {
-        if !first.reply.is_empty() {
-            self.publish_again(broker, publishing, first);
+        if !first.reply.is_empty() && is_reserved_reply(first.reply) {
+            self.publish(broker, publishing, first);
             return consumed;
         }
         let Publishing { route_cache, turn, known_line, .. } = publishing;
-        let messages_max = broker.run_max(self.account, route_cache, turn);
+        let messages_max = match first.reply {
+            [] => broker.run_max(self.account, route_cache, turn),
+            _ => 1,
+        };
         if messages_max < 2 {
-            self.publish_again(broker, publishing, first);
+            self.count(1, first.body.len());
+            self.hand_over(broker, publishing, &MessageRun::one(*first).repeated());
             return consumed;
         }
         let mut tails = self.context.tails.take();
         let limits = &self.limits;
         let consumed =
             extend_run(input, known_line, first, consumed, messages_max, limits, &mut tails);
-        let run = MessageRun::new(first.subject, input, &tails);
-        self.peer.traffic.in_messages += run.len() as u64;
-        self.peer.traffic.in_bytes += run.body_bytes() as u64;
-        broker.publish_run(&self.publisher(), &run, route_cache, turn);
+        let run = MessageRun::new(first.subject, input, &tails).repeated();
+        self.count(run.len(), run.body_bytes());
+        self.hand_over(broker, publishing, &run);
         self.context.tails.replace(tails);
         consumed
     }
 
-    /// Who this session publishes as.
+    /// Counts messages that came.
     #[inline]
-    fn publisher(&self) -> Publisher {
-        Publisher {
-            client: self.key,
-            account: self.account,
-            echo: self.peer.connect.echo,
-            no_responders: self.peer.connect.no_responders,
-        }
+    fn count(&mut self, messages: usize, bytes: usize) {
+        self.peer.traffic.in_messages += messages as u64;
+        self.peer.traffic.in_bytes += bytes as u64;
+    }
+
+    /// Whom the broker takes this session's messages from.
+    #[inline]
+    fn origin(&self) -> Origin<'static> {
+        let connect = &self.peer.connect;
+        let no_echo = (!connect.echo).then_some(self.outbox.id);
+        Origin::client(self.account, self.key, no_echo, connect.no_responders)
     }
 
     /// Remembers how the line of a message just published began, if the next one like it needs no second
@@ -267,27 +256,24 @@ impl ClientSession {
             self.ok();
             let asks = self.peer.connect.no_responders && !message.reply.is_empty();
             if asks && !broker.has_interest(self.account, message.subject) {
-                let publisher = self.publisher();
-                broker.send_no_responders(&publisher, message.subject, message.reply);
+                broker.send_no_responders(&self.origin(), message.subject, message.reply);
             }
             return;
         }
-        self.hand_over(broker, publishing, message, Broker::publish);
+        self.hand_over(broker, publishing, &MessageRun::one(*message));
     }
 
-    /// Gives the broker a message that may be published, by one of its two ways to take one.
+    /// Gives the broker messages that may be published.
     #[inline(always)]
     fn hand_over(
         &mut self,
         broker: &mut Broker,
         publishing: &mut Publishing,
-        message: &Message<'_>,
-        publish: impl Fn(&mut Broker, &Publisher, &Message<'_>, &mut RouteCache, &mut Turn) -> Routed,
+        run: &MessageRun<'_>,
     ) {
         self.ok();
-        let publisher = self.publisher();
         let Publishing { route_cache, turn, .. } = publishing;
         // What is left of it is in the turn.
-        let _: Routed = publish(broker, &publisher, message, route_cache, turn);
+        let _: Routed = broker.publish(&self.origin(), run, route_cache, turn);
     }
 }

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use crate::base::ids::ConnectionId;
 use crate::broker::Broker;
-use crate::broker::fan_out::Routed;
 use crate::broker::link::Congestion;
-use crate::broker::router::{RouteCache, Turn};
+use crate::broker::passage::Routed;
+use crate::broker::route_cache::RouteCache;
+use crate::broker::turn::Turn;
 
 /// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
 #[derive(Default)]

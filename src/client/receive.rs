@@ -12,7 +12,7 @@ use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::byte_queue::QueueHandle;
-use crate::broker::router::pace_target;
+use crate::broker::turn::pace_target;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure};

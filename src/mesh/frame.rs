@@ -11,7 +11,7 @@ use super::lanes::{link_to, shard_behind};
 use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
-use crate::broker::link::{Forward, Source};
+use crate::broker::link::{Source, Target};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
@@ -29,11 +29,10 @@ const SHORT_HEAD_BYTES: usize = 8;
 /// In the first u32 of a head. Accounts are far fewer.
 const AGAIN: u32 = 1 << 31;
 
-/// An upper bound of the bytes `forward` takes in a batch.
+/// An upper bound of the bytes a message takes in a batch.
 #[inline]
-pub(super) fn size(forward: &Forward<'_>) -> usize {
-    let queues: usize = forward.queues.iter().map(|queue| queue.len() + 4).sum();
-    let message = &forward.message;
+pub(super) fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
+    let queues: usize = target.queues.iter().map(|queue| queue.len() + 4).sum();
     let texts = message.header_size_text.len() + message.size_text.len();
     // A tail has a blank and two line ends besides.
     HEAD_BYTES
@@ -62,33 +61,41 @@ impl Last {
     }
 }
 
-/// Bytes that `append_again` takes for `message`.
+/// True if the messages of a run for plain subscriptions are like the last of the batch but for their tails.
 #[inline]
-pub(super) fn size_again(message: &Message<'_>) -> usize {
+pub(super) fn is_again(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
+    run.has_tails()
+        && last.same.as_ref() == Some(source)
+        && batch[last.subject_start..][..last.subject_size] == *run.subject()
+}
+
+/// Bytes that `append_again` takes.
+#[inline]
+pub(super) fn size_again(run: &MessageRun<'_>) -> usize {
+    SHORT_HEAD_BYTES * run.len() + run.tail_bytes()
+}
+
+/// Bytes that `append_again` takes for one message of a run.
+#[inline]
+pub(super) fn size_one_again(message: &Message<'_>) -> usize {
     SHORT_HEAD_BYTES + message.tail.len()
 }
 
-/// True if a message for plain subscriptions is like the last of the batch but for its tail.
+/// Appends the messages of a run of which `is_again` holds; the batch has room.
 #[inline]
-pub(super) fn is_again(batch: &[u8], source: &Source, message: &Message<'_>, last: &Last) -> bool {
-    !message.tail.is_empty() && goes_on(batch, source, message.subject, last)
+pub(super) fn append_again(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
+    if run.len() == 1 || !has_few_bytes(run) {
+        return run.messages().for_each(|message| append_one_again(batch, &message));
+    }
+    let pairs = run
+        .places()
+        .map(|(tail, size_text_size)| (head_again(tail.len(), 0, size_text_size), tail));
+    few_bytes::append_pairs(batch, size_again(run), pairs);
 }
 
-/// True if all messages of a run are like the last of the batch but for their tails.
+/// `append_again` for one message of a run.
 #[inline]
-pub(super) fn is_run(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
-    goes_on(batch, source, run.subject, last)
-}
-
-#[inline]
-fn goes_on(batch: &[u8], source: &Source, subject: &[u8], last: &Last) -> bool {
-    last.same.as_ref() == Some(source)
-        && batch[last.subject_start..][..last.subject_size] == *subject
-}
-
-/// Appends a message of which `is_again` holds; the batch has room.
-#[inline]
-pub(super) fn append_again(batch: &mut Vec<u8>, message: &Message<'_>) {
+pub(super) fn append_one_again(batch: &mut Vec<u8>, message: &Message<'_>) {
     let head = head_again(message.tail.len(), message.reply.len(), message.size_text.len());
     batch.extend_from_slice(&head);
     copy_payload(batch, message.tail);
@@ -100,33 +107,20 @@ fn head_again(tail: usize, reply: usize, size_text: usize) -> [u8; SHORT_HEAD_BY
     (u64::from(tail as u32 | AGAIN) | u64::from(sizes) << 32).to_le_bytes()
 }
 
-/// Bytes that `append_run` takes.
-#[inline]
-pub(super) fn size_run(run: &MessageRun<'_>) -> usize {
-    SHORT_HEAD_BYTES * run.len() + run.tail_bytes()
-}
-
-/// `append_again` for each message of a run of which `is_run` holds; the batch has room.
-#[inline]
-pub(super) fn append_run(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
-    if !has_few_bytes(run) {
-        return run.messages().for_each(|message| append_again(batch, &message));
-    }
-    let pairs = run
-        .places()
-        .map(|(tail, size_text_size)| (head_again(tail.len(), 0, size_text_size), tail));
-    few_bytes::append_pairs(batch, size_run(run), pairs);
-}
-
-/// Appends `forward`, from shard `own`, with all that belongs to it; the batch has room.
-pub(super) fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, last: &mut Last) {
-    let (message, source) = (&forward.message, &forward.source);
-    let may_repeat = forward.plain && forward.queues.is_empty() && forward.hops == 0;
-    last.same = may_repeat.then_some(*source);
-    let flags = (u32::from(forward.plain) * PLAIN)
+/// Appends a message of shard `own` with all that belongs to it; the batch has room.
+pub(super) fn append(
+    batch: &mut Vec<u8>,
+    source: &Source,
+    target: &Target<'_>,
+    message: &Message<'_>,
+    own: ShardId,
+    last: &mut Last,
+) {
+    last.same = target.is_plain().then_some(*source);
+    let flags = (u32::from(target.plain) * PLAIN)
         | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
-        | (u32::from(forward.hops) << 8)
-        | ((forward.queues.len() as u32) << 16);
+        | (u32::from(target.hops) << 8)
+        | ((target.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
     let no_echo = source.no_echo.map_or(0, |connection| connection.0);
     let fields = [
@@ -141,14 +135,14 @@ pub(super) fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, l
         no_echo as u32,
         (no_echo >> 32) as u32,
         source.share,
-        u32::from(forward.home.map_or(own, |link| shard_behind(link, own)).0),
+        u32::from(target.home.map_or(own, |link| shard_behind(link, own)).0),
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
         place.copy_from_slice(&field.to_le_bytes());
     }
     batch.extend_from_slice(&head);
-    for queue in forward.queues {
+    for queue in target.queues {
         batch.extend_from_slice(&(queue.len() as u32).to_le_bytes());
         batch.extend_from_slice(queue);
     }
@@ -165,13 +159,12 @@ pub(super) fn append(batch: &mut Vec<u8>, forward: &Forward<'_>, own: ShardId, l
     }
 }
 
-/// A part of a batch.
+/// Messages of a batch, with all that belongs to them.
 #[derive(Debug)]
-pub(super) enum Part<'a> {
-    /// A message, and whether its account and subject are those of the message before it.
-    One(&'a Forward<'a>, bool),
-    /// Messages from here, whose account and subject are those of the message before them.
-    Run(&'a Source, MessageRun<'a>),
+pub(super) struct Part<'a> {
+    pub source: &'a Source,
+    pub target: &'a Target<'a>,
+    pub run: MessageRun<'a>,
 }
 
 /// Where reading a batch goes on.
@@ -204,25 +197,34 @@ pub(super) fn read_on(
     own: ShardId,
     cursor: &mut Cursor,
     tails: &mut Vec<Tail>,
-    mut deliver: impl FnMut(Part<'_>) -> Taken,
+    mut deliver: impl FnMut(&Part<'_>) -> Taken,
 ) {
-    // The last message with a whole head, for those that leave it out; they have no queues.
-    let mut whole: Option<Forward<'_>> = None;
+    // Of the last message with a whole head, for those that leave it out; they have no queues.
+    let mut whole: Option<(Source, Target<'_>, &[u8])> = None;
     while cursor.at < batch.len() {
         if field(&batch[cursor.at..], 0) & AGAIN == 0 {
             let mut queues: SmallVec<[&[u8]; 4]> = SmallVec::new();
-            let (forward, after) = read_whole(&batch[cursor.at..], own, &mut queues);
+            let (source, target, message, after) =
+                read_whole(&batch[cursor.at..], own, &mut queues);
             *cursor = Cursor { at: batch.len() - after.len(), whole_at: cursor.at };
-            let taken = deliver(Part::One(&Forward { queues: &queues, ..forward }, false));
-            whole = Some(forward);
+            let part = Part {
+                source: &source,
+                target: &Target { queues: &queues, ..target },
+                run: MessageRun::one(message),
+            };
+            let taken = deliver(&part);
+            whole = Some((source, target, message.subject));
             if !taken.goes_on {
                 return;
             }
             continue;
         }
         let whole_at = cursor.whole_at;
-        let forward = whole
-            .get_or_insert_with(|| read_whole(&batch[whole_at..], own, &mut SmallVec::new()).0);
+        let (source, target, subject) = whole.get_or_insert_with(|| {
+            let (source, target, message, _) =
+                read_whole(&batch[whole_at..], own, &mut SmallVec::new());
+            (source, target, message.subject)
+        });
         tails.clear();
         let mut at = cursor.at;
         while let Some((size, 0, size_text_size)) = short_head(&batch[at..])
@@ -231,10 +233,9 @@ pub(super) fn read_on(
             tails.push(Tail::new(at + SHORT_HEAD_BYTES, size, size_text_size));
             at += SHORT_HEAD_BYTES + size;
         }
-        let subject = forward.message.subject;
         let taken = if !tails.is_empty() {
-            let run = MessageRun::new(subject, batch, tails);
-            let taken = deliver(Part::Run(&forward.source, run));
+            let run = MessageRun::new(subject, batch, tails).repeated();
+            let taken = deliver(&Part { source, target, run });
             debug_assert!((1..=tails.len()).contains(&taken.messages));
             let next = tails.get(taken.messages);
             cursor.at = next.map_or(at, |next| next.start() - SHORT_HEAD_BYTES);
@@ -242,8 +243,8 @@ pub(super) fn read_on(
         } else if let Some((size, reply, size_text_size)) = short_head(&batch[at..]) {
             let tail = &batch[at + SHORT_HEAD_BYTES..][..size];
             cursor.at += SHORT_HEAD_BYTES + size;
-            forward.message = in_one_piece(subject, tail, reply, size_text_size);
-            deliver(Part::One(forward, true))
+            let message = Message::in_one_piece(subject, tail, reply, size_text_size);
+            deliver(&Part { source, target, run: MessageRun::one(message).repeated() })
         } else {
             unreachable!("a batch holds whole messages");
         };
@@ -271,7 +272,7 @@ fn read_whole<'a>(
     batch: &'a [u8],
     own: ShardId,
     queues: &mut SmallVec<[&'a [u8]; 4]>,
-) -> (Forward<'a>, &'a [u8]) {
+) -> (Source, Target<'a>, Message<'a>, &'a [u8]) {
     let (head, mut rest) = batch.split_at(HEAD_BYTES);
     let mut take = |count: usize| {
         let (taken, after) = rest.split_at(count);
@@ -290,7 +291,7 @@ fn read_whole<'a>(
     let message = if flags & IN_ONE_PIECE != 0 {
         let blank = usize::from(reply_size > 0);
         let tail = take(reply_size + blank + size_text_size + 2 + body_size + 2);
-        in_one_piece(subject, tail, reply_size, size_text_size)
+        Message::in_one_piece(subject, tail, reply_size, size_text_size)
     } else {
         let reply = take(reply_size);
         let header_size_text = take(header_text_size);
@@ -306,42 +307,19 @@ fn read_whole<'a>(
         no_echo: (no_echo != 0).then_some(ConnectionId(no_echo)),
         share: field(head, 10),
     };
-    let forward = Forward {
-        source,
-        message,
+    let target = Target {
         plain: flags & PLAIN != 0,
         hops: (flags >> 8) as u8,
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
     };
-    (forward, rest)
+    (source, target, message, rest)
 }
 
 #[inline]
 fn field(head: &[u8], index: usize) -> u32 {
     let bytes: [u8; 4] = head[index * 4..index * 4 + 4].try_into().expect("four bytes");
     u32::from_le_bytes(bytes)
-}
-
-/// The message that a subject and a tail make.
-#[inline]
-fn in_one_piece<'a>(
-    subject: &'a [u8],
-    tail: &'a [u8],
-    reply_size: usize,
-    size_text_size: usize,
-) -> Message<'a> {
-    let size_start = if reply_size > 0 { reply_size + 1 } else { 0 };
-    let size_end = size_start + size_text_size;
-    Message {
-        subject,
-        reply: &tail[..reply_size],
-        headers: &[],
-        body: &tail[size_end + 2..tail.len() - 2],
-        header_size_text: &[],
-        size_text: &tail[size_start..size_end],
-        tail,
-    }
 }
 
 #[cfg(test)]
@@ -367,58 +345,55 @@ mod tests {
     /// The shards that write and read.
     const OWN: ShardId = ShardId(2);
     const PEER: ShardId = ShardId(1);
-    const FORWARD: Forward<'static> = Forward {
-        source: SOURCE,
-        message: MESSAGE,
-        plain: true,
-        hops: 2,
-        home: Some(LinkId(0)),
-        queues: &[b"q1", b"", b"q3"],
-    };
+    const TARGET: Target<'static> =
+        Target { plain: true, hops: 2, home: Some(LinkId(0)), queues: &[b"q1", b"", b"q3"] };
+    /// What another shard sees of `Target::PLAIN`.
+    const PLAIN_OVER_THERE: Target<'static> = Target { home: Some(LinkId(1)), ..Target::PLAIN };
+
+    type Sent<'a> = (Source, Target<'a>, Message<'a>);
 
     /// A message as its publisher's plain line had it.
     fn plain<'a>(subject: &'a [u8], tail: &'a [u8], reply: usize, digits: usize) -> Message<'a> {
-        in_one_piece(subject, tail, reply, digits)
+        Message::in_one_piece(subject, tail, reply, digits)
     }
 
-    /// The messages that come out of a batch of `forwards`, and which of them were written short.
-    fn round_trip(forwards: &[Forward<'_>]) -> Vec<bool> {
+    /// The messages that come out of a batch of `sent`, and which of them were written short.
+    fn round_trip(sent: &[Sent<'_>]) -> Vec<bool> {
         let (mut batch, mut last) = (Vec::new(), Last::default());
-        for forward in forwards {
+        for (source, target, message) in sent {
             let before = batch.len();
-            let Forward { source, message, .. } = forward;
-            let plain = forward.plain && forward.queues.is_empty() && forward.hops == 0;
-            if plain && is_again(&batch, source, message, &last) {
-                append_again(&mut batch, message);
-                assert_eq!(batch.len() - before, size_again(message));
+            let run = MessageRun::one(*message);
+            if target.is_plain() && !batch.is_empty() && is_again(&batch, source, &run, &last) {
+                append_again(&mut batch, &run);
+                assert_eq!(batch.len() - before, size_again(&run));
+                assert_eq!(batch.len() - before, size_one_again(message));
             } else {
-                append(&mut batch, forward, OWN, &mut last);
-                assert!(batch.len() - before <= size(forward));
+                append(&mut batch, source, target, message, OWN, &mut last);
+                assert!(batch.len() - before <= size(target, message));
             }
         }
         let (mut seen, mut short) = (Vec::new(), Vec::new());
         let mut cursor = Cursor::default();
         // It stops after every other part and takes runs in two: nothing is lost or seen twice.
         while !cursor.is_at_end(&batch) {
-            read_on(&batch, PEER, &mut cursor, &mut Vec::new(), |part| match part {
-                Part::One(forward, same) => {
-                    seen.push(format!("{forward:?}"));
-                    short.push(same);
-                    Taken { messages: 1, goes_on: seen.len() % 2 == 0 }
+            read_on(&batch, PEER, &mut cursor, &mut Vec::new(), |part| {
+                let run = part.run.up_to(part.run.len().div_ceil(2));
+                for message in run.messages() {
+                    seen.push(format!("{:?}", (part.source, part.target, message)));
+                    short.push(run.repeats());
                 }
-                Part::Run(source, run) => {
-                    let run = run.first(run.len().div_ceil(2));
-                    for message in run.messages() {
-                        let forward =
-                            Forward { home: forwards[0].home, ..Forward::plain(*source, message) };
-                        seen.push(format!("{forward:?}"));
-                        short.push(true);
-                    }
-                    Taken { messages: run.len(), goes_on: seen.len() % 2 == 0 }
-                }
+                Taken { messages: run.len(), goes_on: seen.len() % 2 == 0 }
             });
         }
-        let expected: Vec<String> = forwards.iter().map(|f| format!("{f:?}")).collect();
+        let arrived = |sent: &Sent<'_>| {
+            let target = if sent.1.home.is_some() {
+                sent.1
+            } else {
+                Target { home: PLAIN_OVER_THERE.home, ..sent.1 }
+            };
+            format!("{:?}", (sent.0, target, sent.2))
+        };
+        let expected: Vec<String> = sent.iter().map(arrived).collect();
         assert_eq!(seen, expected);
         short
     }
@@ -426,14 +401,14 @@ mod tests {
     #[test]
     fn frames_come_back_as_they_went_in() {
         let source = Source { publisher: None, no_echo: None, ..SOURCE };
-        let second = Forward { source, plain: false, hops: 0, queues: &[], ..FORWARD };
-        assert_eq!(round_trip(&[FORWARD, second]), [false, false]);
+        let target = Target { plain: false, hops: 0, queues: &[], ..TARGET };
+        let sent = [(SOURCE, TARGET, MESSAGE), (source, target, MESSAGE)];
+        assert_eq!(round_trip(&sent), [false, false]);
     }
 
     #[test]
     fn a_run_written_at_once_is_its_messages_written_one_by_one() {
-        let first =
-            Forward { message: plain(b"a", b"1\r\nx\r\n", 0, 1), hops: 0, queues: &[], ..FORWARD };
+        let first = plain(b"a", b"1\r\nx\r\n", 0, 1);
         for size in [0, 3, 100, 300, 3000] {
             let tail =
                 [format!("{size}\r\n").into_bytes(), vec![b'y'; size], b"\r\n".to_vec()].concat();
@@ -443,37 +418,34 @@ mod tests {
             let places = [place, place.at(3 + tail.len())];
             let run = MessageRun::new(b"a", &input, &places);
             let (mut at_once, mut last) = (Vec::new(), Last::default());
-            append(&mut at_once, &first, OWN, &mut last);
+            append(&mut at_once, &SOURCE, &Target::PLAIN, &first, OWN, &mut last);
             let mut one_by_one = at_once.clone();
-            assert!(is_run(&at_once, &SOURCE, &run, &last));
-            assert!(!is_run(&at_once, &SOURCE, &MessageRun::new(b"b", &input, &places), &last));
-            append_run(&mut at_once, &run);
-            assert_eq!(at_once.len() - one_by_one.len(), size_run(&run));
-            run.messages().for_each(|message| append_again(&mut one_by_one, &message));
+            assert!(is_again(&at_once, &SOURCE, &run, &last));
+            let other = MessageRun::new(b"b", &input, &places);
+            assert!(!is_again(&at_once, &SOURCE, &other, &last));
+            append_again(&mut at_once, &run);
+            assert_eq!(at_once.len() - one_by_one.len(), size_again(&run));
+            run.messages().for_each(|message| append_one_again(&mut one_by_one, &message));
             assert_eq!(at_once, one_by_one);
         }
     }
 
     #[test]
     fn only_a_message_like_the_one_before_is_written_short() {
-        let first = Forward {
-            message: plain(b"a", b"r 3\r\none\r\n", 1, 1),
-            hops: 0,
-            queues: &[],
-            ..FORWARD
-        };
-        let again = Forward { message: plain(b"a", b"003\r\ntwo\r\n", 0, 3), ..first };
-        let other_subject = Forward { message: plain(b"b", b"0\r\n\r\n", 0, 1), ..first };
-        let from = |source| Forward { source, ..first };
+        let first = (SOURCE, Target::PLAIN, plain(b"a", b"r 3\r\none\r\n", 1, 1));
+        let again = (SOURCE, Target::PLAIN, plain(b"a", b"003\r\ntwo\r\n", 0, 3));
+        let other_subject = (SOURCE, Target::PLAIN, plain(b"b", b"0\r\n\r\n", 0, 1));
+        let from = |source| (source, Target::PLAIN, first.2);
         let other_account = from(Source { account: AccountId(4), ..SOURCE });
         let other_publisher = from(Source { publisher: None, ..SOURCE });
         let may_hear_itself = from(Source { no_echo: None, ..SOURCE });
-        let to_a_group = Forward { queues: &[b"q"], ..first };
-        let with_headers = Forward { message: MESSAGE, ..first };
+        let to_a_group = (SOURCE, Target { queues: &[b"q"], ..Target::PLAIN }, first.2);
+        let with_headers = (SOURCE, Target::PLAIN, MESSAGE);
+        let passed_on = (SOURCE, TARGET, MESSAGE);
         let short = round_trip(&[first, again, first, other_subject, other_subject, first]);
         assert_eq!(short, [false, true, true, false, true, false]);
         for other in
-            [other_account, other_publisher, may_hear_itself, to_a_group, with_headers, FORWARD]
+            [other_account, other_publisher, may_hear_itself, to_a_group, with_headers, passed_on]
         {
             assert_eq!(round_trip(&[first, other, first, first]), [false, false, false, true]);
         }

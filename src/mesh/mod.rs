@@ -72,11 +72,13 @@ use crate::base::limits::{
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::byte_queue::Resumable;
-use crate::broker::fan_out::{FanOut, Routed};
-use crate::broker::link::{Congestion, Forward, Source};
-use crate::broker::router::{RouteCache, Turn, pace_target};
+use crate::broker::fan_out::FanOut;
+use crate::broker::link::Congestion;
+use crate::broker::passage::{Origin, Routed};
+use crate::broker::route_cache::RouteCache;
+use crate::broker::turn::{Turn, pace_target};
 use crate::broker::{Broker, BrokerHandle};
-use crate::protocol::message::{MessageRun, Tail};
+use crate::protocol::message::Tail;
 use inbound::Inbound;
 use lanes::{Batch, Note};
 use outbound::{Outbound, ShardLink, Shared, Stamp};
@@ -152,32 +154,28 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    fn one(&mut self, forward: &Forward<'_>, same: bool) -> frame::Taken {
-        self.messages_in += 1;
+    /// Delivers as many messages of a part as may be delivered in one go.
+    #[inline]
+    fn deliver(&mut self, part: &frame::Part<'_>) -> frame::Taken {
+        let frame::Part { source, target, run } = *part;
         // A run of one publisher's messages is settled at its end.
-        if !same {
+        if !run.repeats() {
             self.peer.pause(*self.publisher, self.turn);
             // Of another shard is the key of one who is passed on: it would name somebody else.
-            *self.publisher = forward.source.publisher.filter(|_| forward.hops == 0);
+            *self.publisher = source.publisher.filter(|_| target.hops == 0);
         }
         let Self { peer, broker, turn, route, .. } = self;
-        if broker.publish_forwarded(peer.link, forward, same, route, turn) == Routed::Unfinished {
+        let count = match run.len() {
+            1 => 1,
+            all => broker.run_max(source.account, route, turn).min(all),
+        };
+        self.messages_in += count as u64;
+        let origin = Origin::link(peer.link, source, target);
+        if broker.publish(&origin, &run.up_to(count), route, turn) == Routed::Unfinished {
             *self.unfinished = self.turn.unfinished.take();
         }
         let goes_on = self.unfinished.is_none() && !self.turn.is_over();
-        frame::Taken { messages: 1, goes_on }
-    }
-
-    /// As many as may be delivered in one go.
-    fn run(&mut self, source: &Source, run: &MessageRun<'_>) -> frame::Taken {
-        let count = self.broker.run_max(source.account, self.route, self.turn).min(run.len());
-        if count < 2 {
-            let message = run.messages().next().expect("a run has a message");
-            return self.one(&Forward::plain(*source, message), true);
-        }
-        self.messages_in += count as u64;
-        self.broker.publish_forwarded_run(source, &run.first(count), self.route, self.turn);
-        frame::Taken { messages: count, goes_on: !self.turn.is_over() }
+        frame::Taken { messages: count, goes_on }
     }
 }
 
@@ -459,9 +457,8 @@ impl Mesh {
             messages_in: 0,
         };
         let mut tails = self.tails.borrow_mut();
-        frame::read_on(&batch.bytes, self.shared.shard, cursor, &mut tails, |part| match part {
-            frame::Part::One(forward, same) => delivery.one(forward, same),
-            frame::Part::Run(source, run) => delivery.run(source, &run),
+        frame::read_on(&batch.bytes, self.shared.shard, cursor, &mut tails, |part| {
+            delivery.deliver(part)
         });
         self.counters.borrow_mut().messages_in += delivery.messages_in;
         if unfinished.is_some() || !cursor.is_at_end(&batch.bytes) {

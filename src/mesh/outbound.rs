@@ -14,7 +14,7 @@ use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
-use crate::broker::link::{Congestion, Forward, InterestChange, LinkSink, Source, Unheard};
+use crate::broker::link::{Congestion, InterestChange, LinkSink, Source, Target, Unheard};
 use crate::protocol::message::{Message, MessageRun};
 
 /// Staged notes whose room is kept once they are sent.
@@ -231,8 +231,22 @@ impl Outbound {
         free >= count && under_way.sum().bytes < INTEREST_LANE_BYTES_MAX
     }
 
-    fn append(&self, forward: &Forward<'_>) {
-        let size = frame::size(forward);
+    fn append(&self, source: &Source, target: &Target<'_>, run: &MessageRun<'_>) {
+        debug_assert!(run.len() == 1 || target.is_plain());
+        let mut appended = if target.is_plain() { self.append_again(source, run) } else { 0 };
+        while appended < run.len() {
+            let rest = run.after(appended);
+            self.append_whole(source, target, rest.first());
+            appended += 1;
+            if appended < run.len() {
+                appended += self.append_again(source, &rest.after(1));
+            }
+        }
+    }
+
+    /// Appends a message with all that belongs to it.
+    fn append_whole(&self, source: &Source, target: &Target<'_>, message: &Message<'_>) {
+        let size = frame::size(target, message);
         let mut current = self.current.borrow_mut();
         if !current.is_empty() && current.len() + size > BATCH_BYTES {
             let full = std::mem::take(&mut *current);
@@ -248,44 +262,30 @@ impl Outbound {
             last.forget();
             self.current_read_at.set(self.shared.clock.read_at());
         }
-        frame::append(&mut current, forward, self.shared.shard, &mut last);
+        frame::append(&mut current, source, target, message, self.shared.shard, &mut last);
         self.shared.dirty.set(true);
     }
 
-    /// Appends a message like the last of the batch; false = it is none, or there is no room in the
-    /// batch.
+    /// Appends the messages at the start of a run for plain subscriptions that are like the last of
+    /// the batch and find room in it, and says how many.
     #[inline]
-    fn append_again(&self, source: &Source, message: &Message<'_>) -> bool {
+    fn append_again(&self, source: &Source, run: &MessageRun<'_>) -> usize {
         let mut current = self.current.borrow_mut();
-        if current.len() + frame::size_again(message) > BATCH_BYTES
-            || current.is_empty()
-            || !frame::is_again(&current, source, message, &self.last.borrow())
-        {
-            return false;
-        }
-        frame::append_again(&mut current, message);
-        self.shared.dirty.set(true);
-        true
-    }
-
-    /// Appends the messages at the start of a run that are like the last of the batch and find room
-    /// in it.
-    fn append_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
-        let mut current = self.current.borrow_mut();
-        if current.is_empty() || !frame::is_run(&current, source, run, &self.last.borrow()) {
+        if current.is_empty() || !frame::is_again(&current, source, run, &self.last.borrow()) {
             return 0;
         }
-        self.shared.dirty.set(true);
-        if current.len() + frame::size_run(run) <= BATCH_BYTES {
-            frame::append_run(&mut current, run);
+        if current.len() + frame::size_again(run) <= BATCH_BYTES {
+            self.shared.dirty.set(true);
+            frame::append_again(&mut current, run);
             return run.len();
         }
         let mut appended = 0;
         for message in run.messages() {
-            if current.len() + frame::size_again(&message) > BATCH_BYTES {
+            if current.len() + frame::size_one_again(&message) > BATCH_BYTES {
                 break;
             }
-            frame::append_again(&mut current, &message);
+            self.shared.dirty.set(true);
+            frame::append_one_again(&mut current, &message);
             appended += 1;
         }
         appended
@@ -550,16 +550,9 @@ impl LinkSink for ShardLink {
         has_room
     }
 
-    fn forward(&self, forward: &Forward<'_>) {
-        self.0.append(forward);
-    }
-
-    fn forward_again(&self, source: &Source, message: &Message<'_>) -> bool {
-        self.0.append_again(source, message)
-    }
-
-    fn forward_run(&self, source: &Source, run: &MessageRun<'_>) -> usize {
-        self.0.append_run(source, run)
+    #[inline]
+    fn forward(&self, source: &Source, target: &Target<'_>, run: &MessageRun<'_>) {
+        self.0.append(source, target, run);
     }
 
     fn note_work(&self, work: usize) {

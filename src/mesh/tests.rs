@@ -19,9 +19,9 @@ use crate::base::ring::ParkFlag;
 use crate::broker::byte_queue::RemotePublisher;
 use crate::broker::outbox::Outbox;
 use crate::broker::outbox_totals::OutboxTotals;
-use crate::broker::router::{Publisher, RouteCache};
+use crate::broker::route_cache::RouteCache;
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Message, MessageRun};
 
 struct TestShard {
     broker: BrokerHandle,
@@ -45,13 +45,13 @@ impl TestShard {
         self.broker.borrow_mut().subscribe(client, filter, queue, filter, None);
     }
 
-    fn publish(&self, client: ClientKey, echo: bool) {
-        self.publish_with(client, echo, b"");
+    fn publish(&self, client: ClientKey) {
+        self.publish_with(client, None, b"");
     }
 
-    /// Says whether anybody may have got it.
-    fn publish_with(&self, client: ClientKey, echo: bool, reply: &[u8]) -> bool {
-        let publisher = Publisher { client, account: AccountId::GLOBAL, echo, no_responders: true };
+    /// Says whether anybody may have got it. `no_echo` is the client's connection if that is not to hear itself.
+    fn publish_with(&self, client: ClientKey, no_echo: Option<ConnectionId>, reply: &[u8]) -> bool {
+        let origin = Origin::client(AccountId::GLOBAL, client, no_echo, true);
         let message = Message {
             subject: b"work",
             reply,
@@ -62,7 +62,8 @@ impl TestShard {
             tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
-        let routed = self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn);
+        let run = MessageRun::one(message);
+        let routed = self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn);
         routed != Routed::Nobody
     }
 
@@ -138,7 +139,7 @@ fn a_queue_message_that_comes_home_is_no_echo() {
     home.turn_and_sleep();
     away.turn_and_sleep();
     away.broker.borrow_mut().unsubscribe(member, b"work", 0);
-    home.publish(publisher, false);
+    home.publish_with(publisher, Some(outbox.id), b"");
     let forwarded = |shard: &TestShard| shard.broker.borrow().counters.forwarded;
     assert_eq!(forwarded(home), 1, "the only member that may have it is thought to be away");
     for shard in [home, away, home, away] {
@@ -164,7 +165,7 @@ fn a_message_passed_on_names_no_publisher() {
     // More is pending than a producer may add to.
     slow_outbox.push_bytes(&[b'x'; 900_000]);
     // Shard 0 knows only of the member that left.
-    shards[0].publish(publisher, true);
+    shards[0].publish(publisher);
     shards[0].mesh.end_of_turn();
     for _ in 0..4 {
         shards.iter().for_each(TestShard::turn_and_sleep);
@@ -193,7 +194,7 @@ fn costs_grow_with_the_shards_that_want_a_message_and_not_with_those_there_are()
                 .collect();
             shards.iter().for_each(TestShard::turn_and_sleep);
             for _ in 0..MESSAGES {
-                shards[0].publish(publisher, true);
+                shards[0].publish(publisher);
             }
             shards[0].mesh.end_of_turn();
             let named = format!("{count} shards, wanted on {wanting}");
@@ -228,7 +229,7 @@ fn time_on_a_lane_counts_in_the_latency_of_what_crossed_it() {
     // Shard 0 knows only of the member that left: the message crosses two lanes.
     shards[1].broker.borrow_mut().unsubscribe(leaving, b"work", 0);
     let read_at = shards[0].clock.began();
-    shards[0].publish(publisher, true);
+    shards[0].publish(publisher);
     shards[0].mesh.end_of_turn();
     while read_at.elapsed() < ON_THE_LANE {}
     shards[1].mesh.end_of_turn();
@@ -269,7 +270,7 @@ fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
         broker.message_congestion(AccountId::GLOBAL, subject.as_bytes(), 100)
     };
     assert!(congestion("work").is_none());
-    shards[0].publish(publisher, true);
+    shards[0].publish(publisher);
     shards[0].mesh.end_of_turn();
     let wait = congestion("work").expect("the one slot is taken");
     assert!(congestion("play").is_none(), "its lane is empty");
@@ -302,7 +303,7 @@ fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
         while has_room(sent) {
             // By turns of about a batch each.
             for _ in 0..1000 {
-                shards[0].publish(publisher, true);
+                shards[0].publish(publisher);
             }
             sent += 1000 * b"workhi".len();
             shards[0].mesh.end_of_turn();
@@ -341,7 +342,8 @@ fn asked(
     join(&shards, asker);
     shards.iter().for_each(TestShard::turn_and_sleep);
     leave(&shards);
-    assert!(shards[0].publish_with(asker, echo, b"inbox"), "somebody is thought to listen");
+    let no_echo = (!echo).then_some(outbox.id);
+    assert!(shards[0].publish_with(asker, no_echo, b"inbox"), "somebody is thought to listen");
     shards[0].mesh.end_of_turn();
     for _ in 0..4 {
         shards.iter().for_each(TestShard::turn_and_sleep);
@@ -427,7 +429,7 @@ fn a_message_to_many_behind_a_lane_is_delivered_in_short_turns_and_others_publis
         broker.subscribe(receiver, b"work", b"", sid.as_bytes(), None);
     }
     shards.iter().for_each(TestShard::turn_and_sleep);
-    source.publish(publisher, true);
+    source.publish(publisher);
     source.turn_and_sleep();
     target.mesh.end_of_turn();
     let arrivals = target.broker.borrow().arrivals().cloned().expect("it takes several turns");
@@ -495,7 +497,7 @@ fn flood(receivers: usize, turns: usize, mut look: impl FnMut(&TestShard, u64, u
                 break;
             }
             drop(broker);
-            source.publish(publisher, true);
+            source.publish(publisher);
             sent += 1;
         }
         source.mesh.end_of_turn();
@@ -555,7 +557,7 @@ fn batches_that_wait_to_be_delivered_are_no_more_than_slots() {
         let has_room = broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_none();
         drop(broker);
         if has_room {
-            source.publish(publisher, true);
+            source.publish(publisher);
             sent += 1;
         }
         source.mesh.end_of_turn();
@@ -594,7 +596,7 @@ fn notes_that_pace_wait_once_for_each_publisher() {
     assert_eq!(staged(target), 1 + publishers.len());
     // More is pending than a producer may add to.
     outbox.push_bytes(&[b'x'; 900_000]);
-    source.publish(publishers[0], true);
+    source.publish(publishers[0]);
     source.mesh.end_of_turn();
     target.mesh.end_of_turn();
     assert_eq!(outbox.out_messages.get(), 1);
@@ -606,7 +608,7 @@ fn notes_that_pace_wait_once_for_each_publisher() {
     assert_eq!(staged(target), 0);
     assert!(source.broker.borrow().remote_pace(publishers[0]).is_none());
     // Now there is room to ask.
-    source.publish(publishers[0], true);
+    source.publish(publishers[0]);
     for _ in 0..2 {
         shards.iter().for_each(TestShard::turn_and_sleep);
     }
@@ -651,7 +653,7 @@ fn a_subscription_that_reached_its_maximum_may_be_dropped_after_its_client() {
         source.subscribe(other, filter, "");
     }
     assert!(source.broker.borrow().interest_congestion().is_some());
-    source.publish(other, true);
+    source.publish(other);
     assert_eq!(outbox.out_messages.get(), 1);
     source.broker.borrow_mut().detach(client);
     target.turn_and_sleep();

@@ -1,6 +1,6 @@
 //! Messages on their way through the server: borrowed slices of a read buffer or of a lane's batch.
 
-/// A published message. Nothing is owned: it lives for one call of the router.
+/// A published message. Nothing is owned: it lives for one call of the broker.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub subject: &'a [u8],
@@ -20,6 +20,33 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// The message that a subject and a tail make, of whose bytes so many are its reply and its size.
+    #[inline]
+    pub fn in_one_piece(
+        subject: &'a [u8],
+        tail: &'a [u8],
+        reply_size: usize,
+        size_text_size: usize,
+    ) -> Self {
+        let size_start = if reply_size > 0 { reply_size + 1 } else { 0 };
+        let size_end = size_start + size_text_size;
+        Self {
+            subject,
+            reply: &tail[..reply_size],
+            headers: &[],
+            body: &tail[size_end + 2..tail.len() - 2],
+            header_size_text: &[],
+            size_text: &tail[size_start..size_end],
+            tail,
+        }
+    }
+
+    /// Bytes of subject, reply and body.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.subject.len() + self.reply.len() + self.body.len()
+    }
+
     pub fn payload(&self) -> &'a [u8] {
         &self.body[self.headers.len()..]
     }
@@ -51,21 +78,41 @@ impl Tail {
     pub fn at(self, start: usize) -> Self {
         Self { start: start as u32, ..self }
     }
+
+    #[inline]
+    fn of<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        &input[self.start as usize..][..self.size as usize]
+    }
+
+    /// The message without a reply that it makes with its subject.
+    #[inline]
+    fn message<'a>(&self, subject: &'a [u8], input: &'a [u8]) -> Message<'a> {
+        Message::in_one_piece(subject, self.of(input), 0, self.size_text_size as usize)
+    }
 }
 
 /// Messages of one publisher in a row that differ in their payload only: same subject, no reply, no headers. What is
-/// decided about one of them holds for all.
+/// decided about one of them holds for all. A run of one is any message.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRun<'a> {
-    pub subject: &'a [u8],
+    first: Message<'a>,
     input: &'a [u8],
+    /// All of them, the first included; means nothing in a run of one.
     tails: &'a [Tail],
     tail_bytes: usize,
     body_bytes: usize,
+    repeats: bool,
 }
 
 impl<'a> MessageRun<'a> {
-    /// The messages whose tails lie in `input`.
+    /// A single message, whatever it looks like.
+    #[inline]
+    pub fn one(message: Message<'a>) -> Self {
+        let (tail_bytes, body_bytes) = (message.tail.len(), message.body.len());
+        Self { first: message, input: &[], tails: &[], tail_bytes, body_bytes, repeats: false }
+    }
+
+    /// The messages whose tails lie in `input`: at least one.
     #[inline]
     pub fn new(subject: &'a [u8], input: &'a [u8], tails: &'a [Tail]) -> Self {
         let (mut tail_bytes, mut text_bytes) = (0, 0);
@@ -74,17 +121,44 @@ impl<'a> MessageRun<'a> {
             text_bytes += tail.size_text_size as usize;
         }
         let body_bytes = tail_bytes - text_bytes - tails.len() * 2 * b"\r\n".len();
-        Self { subject, input, tails, tail_bytes, body_bytes }
+        let first = tails[0].message(subject, input);
+        Self { first, input, tails, tail_bytes, body_bytes, repeats: false }
     }
 
+    /// The same run, known to have the account and the subject of what was published before it by the same way.
     #[inline]
+    pub fn repeated(self) -> Self {
+        Self { repeats: true, ..self }
+    }
+
+    /// True if account and subject are those of what was published before it by the same way. False = they may be.
+    #[inline]
+    pub fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    /// Messages in it; never 0.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "no run is empty")]
     pub fn len(&self) -> usize {
-        self.tails.len()
+        self.tails.len().max(1)
+    }
+
+    /// Its first message: in a run of one all there is.
+    #[inline]
+    pub fn first(&self) -> &Message<'a> {
+        &self.first
     }
 
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.tails.is_empty()
+    pub fn subject(&self) -> &'a [u8] {
+        self.first.subject
+    }
+
+    /// True if all that follows the subject lies in one piece in each message.
+    #[inline]
+    pub fn has_tails(&self) -> bool {
+        !self.first.tail.is_empty()
     }
 
     /// Bytes of all tails.
@@ -93,20 +167,21 @@ impl<'a> MessageRun<'a> {
         self.tail_bytes
     }
 
-    /// Bytes of all payloads.
+    /// Bytes of all bodies.
     #[inline]
     pub fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
-    /// What follows the subject and a blank in each message: see `Message::tail`.
+    /// Of a run of more than one: what follows the subject and a blank in each message, see `Message::tail`.
     #[inline]
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        debug_assert!(self.len() > 1);
         let input = self.input;
-        self.tails.iter().map(move |tail| &input[tail.start as usize..][..tail.size as usize])
+        self.tails.iter().map(move |tail| tail.of(input))
     }
 
-    /// The tails, and how many bytes of each are its size.
+    /// The same, and how many bytes of each are its size.
     #[inline]
     pub fn places(&self) -> impl Iterator<Item = (&'a [u8], usize)> + use<'a> {
         self.tails().zip(self.tails).map(|(tail, place)| (tail, place.size_text_size as usize))
@@ -115,30 +190,29 @@ impl<'a> MessageRun<'a> {
     /// Its messages one by one.
     #[inline]
     pub fn messages(&self) -> impl Iterator<Item = Message<'a>> + use<'a> {
-        let subject = self.subject;
-        self.places().map(move |(tail, size_text_size)| {
-            let (size_text, rest) = tail.split_at(size_text_size);
-            Message {
-                subject,
-                reply: &[],
-                headers: &[],
-                body: &rest[2..rest.len() - 2],
-                header_size_text: &[],
-                size_text,
-                tail,
-            }
-        })
+        let Self { first, input, tails, .. } = *self;
+        let others = tails.iter().skip(1).map(move |tail| tail.message(first.subject, input));
+        std::iter::once(first).chain(others)
     }
 
-    /// Its first `count` messages.
+    /// The same run without what follows its first `count` messages: at least one.
     #[inline]
-    pub fn first(&self, count: usize) -> Self {
-        Self::new(self.subject, self.input, &self.tails[..count])
+    pub fn up_to(&self, count: usize) -> Self {
+        debug_assert!((1..=self.len()).contains(&count));
+        if count == self.len() {
+            return *self;
+        }
+        let run = Self::new(self.first.subject, self.input, &self.tails[..count]);
+        Self { repeats: self.repeats, ..run }
     }
 
-    /// The same run without its first `count` messages.
+    /// The same run without its first `count` messages: fewer than all.
     #[inline]
     pub fn after(&self, count: usize) -> Self {
-        Self::new(self.subject, self.input, &self.tails[count..])
+        debug_assert!(count < self.len());
+        if count == 0 {
+            return *self;
+        }
+        Self::new(self.first.subject, self.input, &self.tails[count..]).repeated()
     }
 }

@@ -10,12 +10,13 @@ use loom::thread::JoinHandle;
 use midge::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
 use midge::base::limits::CHUNK_BYTES;
 use midge::base::pool::BufferPool;
-use midge::broker::fan_out::Routed;
 use midge::broker::link::{Congestion, InterestChange};
 use midge::broker::outbox::Outbox;
-use midge::broker::router::{Publisher, RouteCache, Turn};
+use midge::broker::passage::{Origin, Routed};
+use midge::broker::route_cache::RouteCache;
+use midge::broker::turn::Turn;
 use midge::broker::{Broker, BrokerHandle};
-use midge::protocol::message::Message;
+use midge::protocol::message::{Message, MessageRun};
 
 use crate::mesh::{LaneEnds, Lanes, Mesh, lanes};
 use crate::ring::{ParkFlag, Signal};
@@ -149,12 +150,7 @@ impl Shard {
         if self.inbound_waiting.is_raised() {
             self.mesh.catch_up();
         }
-        let publisher = Publisher {
-            client: self.client.key,
-            account: AccountId::GLOBAL,
-            echo: true,
-            no_responders: false,
-        };
+        let origin = Origin::client(AccountId::GLOBAL, self.client.key, None, false);
         let message = Message {
             subject: subject.as_bytes(),
             reply: b"",
@@ -165,8 +161,8 @@ impl Shard {
             tail: b"",
         };
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
-        self.broker.borrow_mut().publish(&publisher, &message, &mut cache, &mut turn)
-            == Routed::Delivered
+        let run = MessageRun::one(message);
+        self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn) == Routed::Delivered
     }
 
     /// Whatever else it is for, there is something to look at.

@@ -11,8 +11,11 @@ use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::internal::Published;
 use crate::broker::outbox::Outbox;
-use crate::broker::router::{Publisher, RouteCache, Turn};
+use crate::broker::passage::Routed;
+use crate::broker::route_cache::RouteCache;
+use crate::broker::turn::Turn;
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
+use crate::protocol::message::MessageRun;
 
 const ACCOUNT: AccountId = AccountId::GLOBAL;
 
@@ -61,14 +64,15 @@ impl Setting {
             size_text: b"2",
             tail: b"",
         };
-        let publisher = Publisher {
-            client: self.clients[0].0,
-            account: ACCOUNT,
-            echo,
-            no_responders: !reply.is_empty(),
-        };
         self.begin_turn();
-        self.broker.publish(&publisher, &message, &mut self.cache, &mut self.turn)
+        self.publish_message(message, echo)
+    }
+
+    fn publish_message(&mut self, message: Message<'_>, echo: bool) -> Routed {
+        let (client, outbox) = &self.clients[0];
+        let origin = Origin::client(ACCOUNT, *client, (!echo).then_some(outbox.id), true);
+        let run = MessageRun::one(message);
+        self.broker.publish(&origin, &run, &mut self.cache, &mut self.turn)
     }
 
     /// Takes turns until the message is done, with `between` before each; how many it took.
@@ -224,15 +228,7 @@ fn a_large_message_to_some_takes_as_many_turns_as_a_small_one_to_many() {
         size_text: b"1048576",
         tail: b"",
     };
-    let publisher = Publisher {
-        client: setting.clients[0].0,
-        account: ACCOUNT,
-        echo: true,
-        no_responders: false,
-    };
-    let routed =
-        setting.broker.publish(&publisher, &message, &mut setting.cache, &mut setting.turn);
-    assert_eq!(routed, Routed::Unfinished);
+    assert_eq!(setting.publish_message(message, true), Routed::Unfinished);
     assert!(setting.finish(|_| {}) >= 3);
     for client in 1..60 {
         assert_eq!(setting.clients[client].1.out_messages.get(), 1);
@@ -484,10 +480,9 @@ fn an_account_has_its_state_when_it_is_first_needed() {
         size_text: b"0",
         tail: b"",
     };
-    let publisher =
-        Publisher { client: setting.clients[0].0, account: last, echo: true, no_responders: false };
-    let routed =
-        setting.broker.publish(&publisher, &message, &mut setting.cache, &mut setting.turn);
+    let origin = Origin::client(last, setting.clients[0].0, None, false);
+    let run = MessageRun::one(message);
+    let routed = setting.broker.publish(&origin, &run, &mut setting.cache, &mut setting.turn);
     assert_eq!((routed, outbox.out_messages.get()), (Routed::Delivered, 1));
     setting.broker.detach(client);
     assert_eq!(setting.broker.table_total(), 0);

@@ -4,11 +4,9 @@ use super::*;
 use crate::base::ids::{ClientKey, LinkId};
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::pool::BufferPool;
-use crate::broker::link::LinkSink;
-use crate::broker::link::{Congestion, Forward, InterestChange, Unheard};
+use crate::broker::link::{Congestion, InterestChange, LinkSink, Source, Target, Unheard};
 use crate::broker::outbox::Outbox;
-use crate::broker::router::{Publisher, RouteCache};
-use crate::protocol::message::MessageRun;
+use crate::broker::route_cache::RouteCache;
 
 const ACCOUNT: AccountId = AccountId(1);
 const CONNECTION: ConnectionId = ConnectionId(9);
@@ -34,16 +32,8 @@ impl LinkSink for Rc<Recorder> {
         true
     }
 
-    fn forward(&self, forward: &Forward<'_>) {
-        self.forwarded.borrow_mut().push(forward.message.subject.to_vec());
-    }
-
-    fn forward_again(&self, _source: &Source, _message: &Message<'_>) -> bool {
-        false
-    }
-
-    fn forward_run(&self, _source: &Source, _run: &MessageRun<'_>) -> usize {
-        0
+    fn forward(&self, _source: &Source, _target: &Target<'_>, run: &MessageRun<'_>) {
+        self.forwarded.borrow_mut().push(run.subject().to_vec());
     }
 
     fn note_work(&self, _work: usize) {}
@@ -85,27 +75,20 @@ impl Setting {
     }
 
     fn publish(&mut self, subject: &str, payload: &[u8]) -> bool {
-        let publisher =
-            Publisher { client: self.client, account: ACCOUNT, echo: true, no_responders: true };
+        let origin = Origin::client(ACCOUNT, self.client, None, true);
         let mut turn = Turn::default();
         turn.publisher = Some(CONNECTION);
-        let message = message(subject, payload);
-        let routed =
-            self.broker.publish(&publisher, &message, &mut RouteCache::default(), &mut turn);
+        let run = MessageRun::one(message(subject, payload));
+        let routed = self.broker.publish(&origin, &run, &mut RouteCache::default(), &mut turn);
         routed == Routed::Delivered
     }
 
     fn arrive(&mut self, subject: &str) {
-        let forward = Forward {
-            ..Forward::plain(
-                Source { account: ACCOUNT, publisher: None, no_echo: None, share: 0 },
-                message(subject, b"far"),
-            )
-        };
+        let source = Source { account: ACCOUNT, publisher: None, no_echo: None, share: 0 };
+        let origin = Origin::link(self.link, &source, &Target::PLAIN);
+        let run = MessageRun::one(message(subject, b"far"));
         let mut cache = RouteCache::default();
-        let mut turn = Turn::default();
-        let _: Routed =
-            self.broker.publish_forwarded(self.link, &forward, false, &mut cache, &mut turn);
+        let _: Routed = self.broker.publish(&origin, &run, &mut cache, &mut Turn::default());
     }
 
     fn serve(&mut self, filter: &str, reach: Reach) {

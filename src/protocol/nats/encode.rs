@@ -63,9 +63,13 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a MSG for each message of a run; `head` is all that comes before the tail of each.
+/// Appends a MSG for each message of a run that has tails; `head` is all that comes before the tail of each.
 #[inline]
 pub fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
+    if run.len() == 1 {
+        out.extend_from_slice(head);
+        return copy_payload(out, run.first().tail);
+    }
     if !has_few_bytes(run) {
         for tail in run.tails() {
             out.extend_from_slice(head);

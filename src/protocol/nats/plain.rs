@@ -265,7 +265,7 @@ mod tests {
             }
             assert_eq!(at, taken);
             let bodies: usize = run.messages().map(|message| message.body.len()).sum();
-            let tail_bytes: usize = run.tails().map(<[u8]>::len).sum();
+            let tail_bytes: usize = run.messages().map(|message| message.tail.len()).sum();
             assert_eq!((run.body_bytes(), run.tail_bytes()), (bodies, tail_bytes));
             assert!(run.len() <= messages_max);
             let next = repeated_publish(&input[at..], known, &LIMITS);

@@ -5,11 +5,11 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
-use crate::base::ids::ClientKey;
+use crate::base::ids::{ClientKey, ConnectionId};
 use crate::base::limits::{CHUNK_BYTES, RUN_MESSAGES_MAX, TURN_WORK_MAX};
 use crate::base::pool::BufferPool;
-use crate::broker::fan_out::Routed;
 use crate::broker::internal::{Mailbox, Reach};
+use crate::broker::outbox::Outbox;
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::message::Tail;
 use crate::protocol::nats::parser::ParserLimits;
@@ -63,7 +63,7 @@ fn random_plan(random: &mut fastrand::Rng) -> Plan {
 struct Setting {
     broker: Broker,
     clients: Vec<(ClientKey, Rc<Outbox>)>,
-    publisher: Publisher,
+    origin: Origin<'static>,
     mailbox: Rc<Mailbox>,
 }
 
@@ -98,13 +98,9 @@ impl Setting {
         if plan.has_service {
             broker.subscribe_internal(AccountId::GLOBAL, b"a.*", Reach::OwnShard, &mailbox);
         }
-        let publisher = Publisher {
-            client: clients[0].0,
-            account: AccountId::GLOBAL,
-            echo: plan.echo,
-            no_responders: false,
-        };
-        Self { broker, clients, publisher, mailbox }
+        let no_echo = (!plan.echo).then_some(clients[0].1.id);
+        let origin = Origin::client(AccountId::GLOBAL, clients[0].0, no_echo, false);
+        Self { broker, clients, origin, mailbox }
     }
 
     /// All there is to see of what happened.
@@ -164,22 +160,23 @@ fn publish_all(setting: &mut Setting, input: &[u8], in_runs: bool) -> (Turn, usi
     while at < input.len() {
         let rest = &input[at..];
         let (message, consumed) = repeated_publish(rest, KNOWN, &LIMITS).expect("a plain PUB");
-        let Setting { broker, publisher, .. } = setting;
+        let Setting { broker, origin, .. } = setting;
+        let run = MessageRun::one(message);
         if at == 0 || !in_runs {
-            let _: Routed = broker.publish(publisher, &message, &mut cache, &mut turn);
+            let _: Routed = broker.publish(origin, &run, &mut cache, &mut turn);
             at += consumed;
             continue;
         }
-        let messages_max = broker.run_max(publisher.account, &cache, &turn);
+        let messages_max = broker.run_max(AccountId::GLOBAL, &cache, &turn);
         if messages_max < 2 {
-            let _: Routed = broker.publish_again(publisher, &message, &mut cache, &mut turn);
+            let _: Routed = broker.publish(origin, &run.repeated(), &mut cache, &mut turn);
             at += consumed;
             continue;
         }
         at += extend_run(rest, KNOWN, &message, consumed, messages_max, &LIMITS, &mut tails);
         let run = MessageRun::new(message.subject, rest, &tails);
         longest = longest.max(run.len());
-        broker.publish_run(publisher, &run, &cache, &mut turn);
+        let _: Routed = broker.publish(origin, &run.repeated(), &mut cache, &mut turn);
     }
     (turn, longest)
 }
@@ -220,7 +217,8 @@ fn what_stands_in_the_way_of_runs() {
         let mut setting = Setting::new(&plan);
         let (mut cache, turn) = (RouteCache::default(), &mut Turn::default());
         let (message, _) = repeated_publish(b"PUB a.b 0\r\n\r\n", KNOWN, &LIMITS).expect("plain");
-        let _: Routed = setting.broker.publish(&setting.publisher, &message, &mut cache, turn);
+        let run = MessageRun::one(message);
+        let _: Routed = setting.broker.publish(&setting.origin, &run, &mut cache, turn);
         *turn = Turn::default();
         let fresh = setting.broker.run_max(AccountId::GLOBAL, &cache, turn);
         turn.spend(TURN_WORK_MAX - 6);
