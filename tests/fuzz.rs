@@ -300,7 +300,7 @@ fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> boo
             }
             // Nobody answers password checks here: the connection stands still.
             Step::WaitFor(_) => return true,
-            Step::Again => {}
+            Step::Again | Step::Settle(_) => {}
             Step::ReadMoreWithin(_) | Step::StartTls(_) => panic!("no TLS is configured here"),
             Step::Close(reason) => {
                 session.close(reason);

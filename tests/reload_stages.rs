@@ -32,6 +32,7 @@ use midge::net::session::{Session, Step};
 use midge::net::tls::TlsFacts;
 use midge::net::tls_config::TlsServer;
 use midge::peer::checks::PasswordChecks;
+use midge::protocol::nats::error::CloseReason;
 use support::certificates::{Authority, Wanted};
 
 /// bcrypt, of `test`.
@@ -636,4 +637,42 @@ fn a_reload_is_applied_once() {
     peer.session.catch_up_with_reload();
     peer.say(b"PING\r\n");
     assert_eq!(peer.told(), "PONG");
+}
+
+/// A client that goes from one shard to another, with only one of the two past the reload.
+#[test]
+fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
+    let config = |users: &str| format!("authorization {{ users: [{users}] }}");
+    let (old, new) = (config("{user: a, password: a}"), config("{user: b, password: b}"));
+    let connect =
+        |user| format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\"}}\r\n");
+    let move_to = |peer: Peered, house: &House| {
+        let session = ClientSession::put_together(peer.session.take_apart(), house.context.clone());
+        Peered { session, input: ReadBuffer::new(house.pool.clone()) }
+    };
+    for from_is_ahead in [true, false] {
+        let (from, to) = (House::new(&old, None), House::new(&old, None));
+        if from_is_ahead {
+            from.reload(&new);
+        } else {
+            to.reload(&new);
+        }
+        let mut peer = from.enter();
+        peer.say(connect(if from_is_ahead { "b" } else { "a" }).as_bytes());
+        peer.say(b"PING\r\n");
+        assert_eq!(peer.told(), "PONG");
+        let mut peer = move_to(peer, &to);
+        let step = peer.say(b"SUB x 1\r\nPING\r\n");
+        if from_is_ahead {
+            assert_eq!(peer.told(), "PONG", "it is let in by what this shard does not know yet");
+            to.reload(&new);
+            peer.say(b"PING\r\n");
+            assert_eq!(peer.told(), "PONG", "and stays when it does");
+            assert_eq!(to.context.broker.borrow().subscription_total(), 1);
+        } else {
+            assert!(matches!(step, Step::Close(CloseReason::ClientClosed)), "its user is gone");
+            assert_eq!(to.context.broker.borrow().subscription_total(), 0);
+        }
+        assert_eq!(from.context.broker.borrow().subscription_total(), 0);
+    }
 }

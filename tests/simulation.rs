@@ -31,14 +31,20 @@ struct Outcome {
     trace: u64,
     deliveries: usize,
     messages: usize,
+    moves: usize,
 }
 
 fn run(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
+    play(seed, plant, false)
+}
+
+/// `moves`: each client goes to a shard drawn at random when it first subscribes or publishes.
+fn play(seed: u64, plant: Option<Plant>, moves: bool) -> Result<Outcome, String> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
-        let mut run = Run::new(seed, plant);
+        let mut run = Run::new(seed, plant, moves);
         let totals = run.go()?;
         let (deliveries, messages) = (run.laws.deliveries(), run.laws.messages.len());
-        Ok(Outcome { totals, trace: run.world.trace, deliveries, messages })
+        Ok(Outcome { totals, trace: run.world.trace, deliveries, messages, moves: run.world.moves })
     }));
     attempt.unwrap_or_else(|_| Err("a panic, shown above".into()))
 }
@@ -75,6 +81,31 @@ fn every_seed_keeps_the_laws() {
         assert!(deliveries > 100_000, "{deliveries} deliveries");
         assert!(sum.stalls > 1_000, "{sum:?}");
         assert!(sum.wakes > 1_000, "{sum:?}");
+    }
+}
+
+#[test]
+fn laws_hold_for_clients_that_go_to_another_shard_before_they_subscribe_or_publish() {
+    let seeds = match number("MIDGE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_SIM_SEEDS").unwrap_or(SEEDS / 2),
+    };
+    let count = seeds.end - seeds.start;
+    let (mut deliveries, mut moves) = (0, 0);
+    for seed in seeds {
+        match play(seed, None, true) {
+            Ok(outcome) => {
+                deliveries += outcome.deliveries;
+                moves += outcome.moves;
+            }
+            Err(reason) => {
+                panic!("MIDGE_SIM_SEED={seed} cargo test --test simulation laws_hold: {reason}")
+            }
+        }
+    }
+    println!("{count} seeds: {deliveries} deliveries, {moves} moves");
+    if count >= SEEDS / 2 {
+        assert!(deliveries > 50_000 && moves > 500, "{deliveries} deliveries, {moves} moves");
     }
 }
 
@@ -136,6 +167,7 @@ fn sizes(shard_count: usize) -> ShardSizes {
         pending_bytes_max: 64 << 20,
         turn_work_max: TURN_WORK_MAX,
         lane_work_max: LANE_WORK_MAX,
+        moves: false,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Golden conversations, recorded from a real nats-server and replayed byte for byte.
 //!
-//! `cargo test --test transcripts` replays all of `tests/transcripts/*.txt` against Midge on one shard and
-//! on three. `NATS_SERVER=path` replays them against that server instead, and `UPDATE_GOLDEN=1` with it
-//! records its answers into the files. `TRANSCRIPT=name` takes only the conversations whose name holds
-//! that text. Each conversation is replayed as written, merged into few writes, one byte a write, and cut
-//! in two at every byte boundary: at every fourth on three shards, at chosen ones where the input is long,
-//! and a CONNECT that many conversations start with is cut in one of them. The format:
-//! `transcripts/format.rs`.
+//! `cargo test --test transcripts` replays all of `tests/transcripts/*.txt` against Midge on one shard, on
+//! three, and on two where each client goes from one to the other. `NATS_SERVER=path` replays them against
+//! that server instead, and `UPDATE_GOLDEN=1` with it records its answers into the files. `TRANSCRIPT=name`
+//! takes only the conversations whose name holds that text. Each conversation is replayed as written, merged
+//! into few writes, one byte a write, and cut in two at every byte boundary: at every fourth or eighth on
+//! several shards, at chosen ones where the input is long, and a CONNECT that many conversations start with
+//! is cut in one of them. The format: `transcripts/format.rs`.
 
 mod support;
 
@@ -154,12 +154,14 @@ fn targets() -> Vec<Target> {
             cut_stride: 1,
         }];
     }
-    // How a parser takes cut input does not depend on other shards: on three, a sample is enough.
-    [("1", 1), ("3", 4)]
-        .map(|(shards, cut_stride)| Target {
-            label: format!("midge --shards {shards}"),
+    // How a parser takes cut input does not depend on other shards: on several a sample is enough. On two every client
+    // goes to the other one at its first subscription or message.
+    let (hash, moves) = (&[][..], &["--balance", "next-shard"][..]);
+    [("1", hash, 1), ("3", hash, 4), ("2", moves, 8)]
+        .map(|(shards, balance, cut_stride)| Target {
+            label: format!("midge --shards {shards} {}", balance.join(" ")),
             program: env!("CARGO_BIN_EXE_midge").into(),
-            arguments: vec!["--no-pin", "--shards", shards],
+            arguments: [&["--no-pin", "--shards", shards], balance].concat(),
             is_original: false,
             cut_stride,
         })

@@ -100,6 +100,8 @@ pub struct ByteQueue {
     held: Cell<bool>,
     /// The writer is to look at what the connection itself has to send.
     poked: Cell<bool>,
+    /// The writer is to end, and what is queued stays.
+    retired: Cell<bool>,
     /// Counts bytes the kernel took; opened for good at the end.
     pub sent: Gate,
     /// When the kernel last took bytes; at first the time of the connection's start.
@@ -134,6 +136,7 @@ impl ByteQueue {
             writer_waits: Cell::new(false),
             held: Cell::new(false),
             poked: Cell::new(false),
+            retired: Cell::new(false),
             sent: Gate::new(),
             last_sent: Cell::new(Instant::now()),
             send_started: Cell::new(None),
@@ -326,10 +329,40 @@ impl ByteQueue {
         self.wake_writer();
     }
 
+    /// Has the writer end without a word: the connection goes on elsewhere, with what is queued from now on.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.wake_writer();
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// True if nothing is queued, under way, or to be looked at by the writer.
+    pub fn is_idle(&self) -> bool {
+        self.pending_bytes.get() == 0 && self.send_started.get().is_none() && !self.poked.get()
+    }
+
+    /// Takes out what is queued, in order.
+    pub fn take_queued(&self) -> Vec<u8> {
+        let Buffers { ready, current, .. } = std::mem::take(&mut *self.buffers.borrow_mut());
+        let mut all = Vec::new();
+        for chunk in ready.into_iter().map(|(chunk, _)| chunk).chain([current]) {
+            all.extend_from_slice(&chunk);
+            self.pool.give_back(chunk);
+        }
+        self.pending_bytes.set(self.pending_bytes.get().saturating_sub(all.len()));
+        all
+    }
+
     /// For the writer task: the next chunk to send, or `None` once the connection closes and
-    /// nothing is left to send. An empty one comes of `poke`.
+    /// nothing is left to send, or has retired. An empty one comes of `poke`.
     pub async fn next_chunk(&self) -> Option<Vec<u8>> {
         poll_fn(|context| {
+            if self.retired.get() {
+                return Poll::Ready(None);
+            }
             if self.poked.get() || self.held.get() {
                 if self.poked.replace(false) {
                     return Poll::Ready(Some(Vec::new()));

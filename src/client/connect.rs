@@ -57,7 +57,7 @@ impl ClientSession {
 
     /// Goes on with a login once its password was checked.
     pub(super) fn password_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
-        match self.peer.login.take_checked() {
+        match self.peer.login.take_checked(&self.context.checks) {
             None => Ok(()),
             Some(Ok(identity)) => {
                 self.logged_in(broker, identity)?;
@@ -132,19 +132,24 @@ impl ClientSession {
 
     /// Adopts what an identity allows; also after a reload.
     pub(super) fn take_identity(&mut self, identity: Identity) {
-        let permissions = identity.permissions.clone();
+        self.rights.permissions = identity.permissions.clone();
+        self.track_replies();
+        let options = self.context.options.borrow().clone();
+        self.take_limits(&options.limits, &identity.account);
+        self.forget_answers();
+        self.peer.login.set_identity(identity);
+        self.renew_trace();
+    }
+
+    /// Remembers from now on to whom it may answer, if it may at all.
+    pub(super) fn track_replies(&mut self) {
+        let permissions = &self.rights.permissions;
         let tracker = permissions.responses().map(|_| {
             let table = ReplyTable::default();
             Rc::new(ReplyTracker { permissions: permissions.clone(), table: table.into() })
         });
         self.outbox.set_reply_tracker(tracker.clone());
         self.rights.replies = tracker;
-        self.rights.permissions = permissions;
-        let options = self.context.options.borrow().clone();
-        self.take_limits(&options.limits, &identity.account);
-        self.forget_answers();
-        self.peer.login.set_identity(identity);
-        self.renew_trace();
     }
 
     /// Adopts the limits of the server and of an account.

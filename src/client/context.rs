@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
+use crate::base::ids::{AccountId, ShardId};
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::{Broker, BrokerHandle};
@@ -40,8 +41,21 @@ pub struct ClientContext {
     /// Scratch space for a run of messages.
     pub tails: RefCell<Vec<Tail>>,
     pub rare_lines: RareLines,
+    /// Asked where each client is to be served; None = where it came.
+    pub place: Option<Box<Placer>>,
     /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
     pub report: Box<Reporter>,
+}
+
+/// Decides where a client is to be served, by its first subscription or message; None = where it is.
+pub type Placer = dyn Fn(&FirstVerb<'_>) -> Option<ShardId>;
+
+/// What a client does first.
+pub struct FirstVerb<'a> {
+    pub account: AccountId,
+    /// As the client wrote it; of a subscription the filter.
+    pub subject: &'a [u8],
+    pub is_subscription: bool,
 }
 
 /// Who is told of logins.
@@ -80,6 +94,7 @@ impl ClientContext {
             mapped: RefCell::default(),
             tails: RefCell::default(),
             rare_lines: RareLines::default(),
+            place: None,
             report: Box::new(|_, _, _, _| {}),
         }
     }

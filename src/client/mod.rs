@@ -18,6 +18,7 @@ mod open;
 mod publish;
 mod subscribe;
 
+pub mod moving;
 mod review;
 
 mod receive;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::context::FirstVerb;
 use super::publishing::Publishing;
 use super::session::ClientSession;
 use super::traced::trace_in;
@@ -101,10 +102,24 @@ impl ClientSession {
     /// Whether a PUB in its plain spelling may be taken without the parser: it is at the start of a line, and
     /// nothing but the message itself is of interest.
     fn is_quick(&self) -> bool {
-        !self.parser.is_skipping()
+        self.is_settled
+            && !self.parser.is_skipping()
             && self.trace.is_none()
             && self.limits.control_line_bytes_max >= PLAIN_LINE_BYTES_MAX
             && matches!(self.peer.login.stage(), Stage::Fresh | Stage::Connected)
+    }
+
+    /// Has the first subscription or message decide where the client is served from now on.
+    #[cold]
+    fn settle(&mut self, command: Command, input: &[u8]) -> Option<Step> {
+        let (subject, is_subscription) = match &command {
+            Command::Subscribe { subject, .. } => (subject.of(input), true),
+            Command::Publish(publish) => (publish.message(input).subject, false),
+            _ => return None,
+        };
+        self.is_settled = true;
+        let first = FirstVerb { account: self.account, subject, is_subscription };
+        Some(Step::Settle(self.context.place.as_ref().and_then(|place| place(&first))))
     }
 
     /// Whether CONNECT ends what there was before: it was said already, or it is about to say in which account.
@@ -232,7 +247,9 @@ impl Session for ClientSession {
                 break Step::Again;
             }
             if self.peer.login.stage() == Stage::CheckingPassword {
-                let Some(gate) = self.peer.login.check_gate() else { break Step::ReadMore };
+                let Some(gate) = self.peer.login.check_gate(&self.context.checks) else {
+                    break Step::ReadMore;
+                };
                 break Step::WaitFor(Wait::Login { gate });
             }
             let bytes = &input.bytes()[consumed_total..];
@@ -265,6 +282,12 @@ impl Session for ClientSession {
             let parser_before = self.parser;
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
+                    if !self.is_settled
+                        && let Some(step) = self.settle(command, bytes)
+                    {
+                        self.parser = parser_before;
+                        break step;
+                    }
                     if let Some(step) = self.before_command(
                         &mut broker,
                         &mut publishing,
@@ -347,7 +370,7 @@ impl Session for ClientSession {
         }
         let options = self.context.options.borrow().clone();
         let PeerState { opening, login, keep_alive, .. } = &mut self.peer;
-        if login.is_late(now, opening.opened_at(), options.auth_timeout()) {
+        if login.is_late(now, opening.opened_at(), options.auth_timeout(), &self.context.checks) {
             log_peer!(debug, self, "Authentication Timeout");
             self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
             return Some(CloseReason::AuthenticationTimeout);

@@ -43,6 +43,8 @@ pub struct ClientSession {
     pub(super) trace: Option<Rc<Trace>>,
     /// From then on it may be told of changes.
     pub(super) first_pong_sent: bool,
+    /// It stays on this shard: it has subscribed or published, or nobody asks.
+    pub(super) is_settled: bool,
     /// Present once it has left the broker: kept for monitoring when the connection ends.
     pub(super) last_subscriptions: Option<Box<LastSubscriptions>>,
 }
@@ -96,9 +98,15 @@ impl ClientSession {
             publishing: None,
             trace: None,
             first_pong_sent: false,
+            is_settled: refused || context.place.is_none(),
             last_subscriptions: None,
             context,
         }
+    }
+
+    /// The client is served where it came, whoever is asked.
+    pub fn stay(&mut self) {
+        self.is_settled = true;
     }
 
     pub fn id(&self) -> ConnectionId {

@@ -208,6 +208,8 @@ pub enum Balance {
     #[default]
     Hash,
     LeastConnections,
+    /// For tests: as `Hash`, and each client goes to the next shard at its first subscription or message.
+    NextShard,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,6 +24,7 @@ use monoio::io::{
 use monoio::net::TcpStream;
 use monoio::task::JoinHandle;
 
+use crate::base::ids::ShardId;
 use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::byte_queue::{QueueHandle, Resumable};
@@ -38,6 +39,9 @@ use crate::protocol::nats::error::CloseReason;
 
 /// How long a closing connection may take to send what it still owes, an `-ERR` above all.
 const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
+
+/// How long a connection that is to move may take to send what it was told before.
+const SEND_BEFORE_MOVE: Duration = Duration::from_millis(100);
 
 /// Reads of one connection before others get their turn, where reading does not wait.
 const EPOLL_READS_PER_TURN: u32 = 8;
@@ -69,12 +73,48 @@ pub(crate) struct ConnectionControl {
     retries_writes: Cell<bool>,
     /// Set while such a write is in flight.
     write_canceller: RefCell<Option<Canceller>>,
+    /// Another descriptor of the socket, for as long as the connection may go to another shard.
+    spare: Cell<Option<StdTcpStream>>,
+}
+
+/// How the serving of a connection ended here.
+pub(crate) enum Ended {
+    Closed,
+    /// It goes on there.
+    Moved(ShardId, MovedConnection),
+}
+
+/// A connection between two shards: nothing of it is in the kernel's hands, or in a task's.
+pub(crate) struct MovedConnection {
+    stream: StdTcpStream,
+    /// Bytes that were read, and opened, and that no command was made of.
+    unread: Vec<u8>,
+    /// None = plain.
+    tls: Option<Box<TlsPipe>>,
+}
+
+/// Why a reader ends.
+enum Leave {
+    Close(CloseReason),
+    Move(ShardId),
+}
+
+impl From<CloseReason> for Leave {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason)
+    }
 }
 
 impl ConnectionControl {
     /// `retries_writes`: `retry_write` is to have an effect.
     pub(crate) fn new(retries_writes: bool) -> Self {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
+    }
+
+    /// The connection may go to another shard, as long as its session asks for it only once. Costs a descriptor until
+    /// then; where there is none left it stays.
+    pub(crate) fn let_move(&self, stream: &StdTcpStream) {
+        self.spare.set(stream.try_clone().ok());
     }
 
     /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again
@@ -123,8 +163,8 @@ impl ConnectionControl {
     }
 }
 
-/// Starts to serve one connection, until it ends and everything owed is sent or given up; then
-/// `ended` is called.
+/// Starts to serve one connection, until it ends and everything owed is sent or given up, or until it goes to another
+/// shard; then `ended` is called.
 ///
 /// # Errors
 /// The socket could not be given to the runtime.
@@ -133,8 +173,27 @@ pub(crate) fn serve<S: Session + 'static>(
     session: Rc<RefCell<S>>,
     control: Rc<ConnectionControl>,
     context: Rc<ConnectionContext>,
-    ended: impl FnOnce() + 'static,
+    ended: impl FnOnce(Ended) + 'static,
 ) -> io::Result<()> {
+    let begun = session.clone();
+    let moved = MovedConnection { stream, unread: Vec::new(), tls: None };
+    go_on(moved, session, control, context, ended)?;
+    begun.borrow_mut().start();
+    Ok(())
+}
+
+/// The same for a connection that was served by another shard until now.
+///
+/// # Errors
+/// The socket could not be given to the runtime.
+pub(crate) fn go_on<S: Session + 'static>(
+    moved: MovedConnection,
+    session: Rc<RefCell<S>>,
+    control: Rc<ConnectionControl>,
+    context: Rc<ConnectionContext>,
+    ended: impl FnOnce(Ended) + 'static,
+) -> io::Result<()> {
+    let MovedConnection { stream, unread, tls } = moved;
     if context.driver == Driver::Epoll {
         stream.set_nonblocking(true)?;
     }
@@ -146,16 +205,28 @@ pub(crate) fn serve<S: Session + 'static>(
         // Fails only when the peer is gone already, which wakes both tasks too.
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
-    let input = ReadBuffer::new(context.read_pool.clone());
-    let ends = Rc::new(Ends { outbox, codec: RefCell::new(Codec::Plain), context, control });
+    let pool = if tls.is_some() { &context.opened_pool } else { &context.read_pool };
+    let mut input = ReadBuffer::new(pool.clone());
+    if !unread.is_empty() {
+        input.extend(&unread);
+    }
+    let ciphertext = tls.as_ref().map(|_| Box::new(ReadBuffer::new(context.read_pool.clone())));
+    if tls.as_ref().is_some_and(|pipe| pipe.has_outgoing()) {
+        outbox.poke();
+    }
+    let codec = RefCell::new(tls.map_or(Codec::Plain, Codec::Tls));
+    let ends = Rc::new(Ends { outbox, codec, context, control });
     let writer = monoio::spawn(write_loop(write_half, ends.clone()));
-    session.borrow_mut().start();
-    let mut reader =
-        Reader { source: read_half, descriptor, input, ciphertext: None, session, ends };
+    let mut reader = Reader { source: read_half, descriptor, input, ciphertext, session, ends };
     spawn(async move {
-        let reason = reader.run().await;
-        Box::pin(finish(reader, reason, writer)).await;
-        ended();
+        let end = match reader.run().await {
+            Leave::Close(reason) => {
+                Box::pin(finish(reader, reason, writer)).await;
+                Ended::Closed
+            }
+            Leave::Move(target) => Box::pin(part(reader, target, writer)).await,
+        };
+        ended(end);
     });
     Ok(())
 }
@@ -168,8 +239,32 @@ struct Ends {
     control: Rc<ConnectionControl>,
 }
 
+/// The write task of one connection. It gives its half of the socket back if that was not shut down.
+type Writer = JoinHandle<Option<OwnedWriteHalf<TcpStream>>>;
+
+/// Takes a connection apart of which nothing is under way. What is pushed meanwhile stays in its queue.
+async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) -> Ended {
+    let Reader { source, mut input, ends, .. } = reader;
+    ends.outbox.retire();
+    let write_half = writer.await;
+    ends.outbox.set_abort(None);
+    // Dropped apart they would shut the socket down.
+    if let Some(write_half) = write_half {
+        drop(source.reunite(write_half));
+    }
+    let unread = input.bytes().to_vec();
+    input.consume(unread.len());
+    input.release_if_empty();
+    let tls = match ends.codec.take() {
+        Codec::Plain => None,
+        Codec::Tls(pipe) => Some(pipe),
+    };
+    let stream = ends.control.spare.take().expect("looked at before, and never taken since");
+    Ended::Moved(target, MovedConnection { stream, unread, tls })
+}
+
 /// Sends what is still owed, or gives it up.
-async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: JoinHandle<()>) {
+async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: Writer) {
     let Ends { outbox, context, .. } = &*reader.ends;
     // A network that fails ends thousands of connections at once: some a turn.
     context.hook.end_step().await;
@@ -201,21 +296,21 @@ struct Reader<S> {
 impl<S: Session> Reader<S> {
     /// Nothing is kept over the wait for bytes: that is where a connection spends its life.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-    fn run(&mut self) -> impl Future<Output = CloseReason> {
+    fn run(&mut self) -> impl Future<Output = Leave> {
         async move {
             loop {
                 match self.work().await {
                     Ok(None) => {}
                     Ok(Some(at_most)) => match Box::pin(self.fill_within(at_most)).await {
-                        Some(Ok(0)) => return CloseReason::ClientClosed,
-                        Some(Err(_)) => return CloseReason::ReadError,
+                        Some(Ok(0)) => return CloseReason::ClientClosed.into(),
+                        Some(Err(_)) => return CloseReason::ReadError.into(),
                         Some(Ok(_)) | None => continue,
                     },
-                    Err(reason) => return reason,
+                    Err(leave) => return leave,
                 }
                 match self.read().await {
-                    Ok(0) => return CloseReason::ClientClosed,
-                    Err(_) => return CloseReason::ReadError,
+                    Ok(0) => return CloseReason::ClientClosed.into(),
+                    Err(_) => return CloseReason::ReadError.into(),
                     Ok(_) => {}
                 }
                 // Here a read that finds bytes is over at once: a fast peer would never let go.
@@ -225,7 +320,7 @@ impl<S: Session> Reader<S> {
                     self.ends.context.hook.yield_turn().await;
                 }
                 if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
-                    return CloseReason::ReadError;
+                    return CloseReason::ReadError.into();
                 }
             }
         }
@@ -241,7 +336,7 @@ impl<S: Session> Reader<S> {
     /// Lets the session do all it can with what is there; then it wants to read, perhaps not for
     /// longer than some time. The first time there is nothing to consume yet, but the session may
     /// have its mind made up.
-    async fn work(&mut self) -> Result<Option<Duration>, CloseReason> {
+    async fn work(&mut self) -> Result<Option<Duration>, Leave> {
         let at_most = loop {
             self.ends.context.hook.before_batch();
             let step = self.session.borrow_mut().receive(&mut self.input);
@@ -251,22 +346,43 @@ impl<S: Session> Reader<S> {
                 Step::Again => self.ends.context.hook.yield_turn().await,
                 Step::WaitFor(wait) => {
                     if !Box::pin(wait_for(wait, self.descriptor)).await {
-                        return Err(CloseReason::ClientClosed);
+                        return Err(CloseReason::ClientClosed.into());
                     }
                 }
                 Step::StartTls(server) => Box::pin(self.start_tls(&server)).await?,
-                Step::Close(reason) => return Err(reason),
+                Step::Settle(None) => drop(self.ends.control.spare.take()),
+                Step::Settle(Some(target)) => match Box::pin(self.may_leave()).await {
+                    true => return Err(Leave::Move(target)),
+                    false => drop(self.ends.control.spare.take()),
+                },
+                Step::Close(reason) => return Err(reason.into()),
             }
         };
         if at_most.is_none() && self.ciphertext.is_some() {
             if self.ends.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
                 // The writer goes first: answers to the last commands may still be heard.
                 self.ends.context.hook.yield_turn().await;
-                return Err(CloseReason::ClientClosed);
+                return Err(CloseReason::ClientClosed.into());
             }
             self.input.release_if_empty();
         }
         Ok(at_most)
+    }
+
+    /// True if the connection may go to another shard: another descriptor of its socket is there, and all that it was
+    /// told is sent. A peer that does not read has little time to.
+    async fn may_leave(&mut self) -> bool {
+        let Ends { outbox, control, .. } = &*self.ends;
+        let spare = control.spare.take();
+        let has_spare = spare.is_some();
+        control.spare.set(spare);
+        if !has_spare {
+            return false;
+        }
+        let until = outbox.sent.value().saturating_add(outbox.pending_bytes() as u64);
+        within(SEND_BEFORE_MOVE, outbox.sent.reached(until)).await
+            && !outbox.is_closing()
+            && outbox.is_idle()
     }
 
     /// Reads once. A connection that stays idle meanwhile exchanges its buffer for a smaller one.
@@ -435,7 +551,10 @@ fn peer_is_gone(descriptor: RawFd) -> bool {
 }
 
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Future<Output = ()> {
+fn write_loop(
+    mut target: OwnedWriteHalf<TcpStream>,
+    ends: Rc<Ends>,
+) -> impl Future<Output = Option<OwnedWriteHalf<TcpStream>>> {
     async move {
         loop {
             let Some(mut chunk) = ends.outbox.next_chunk().await else { break };
@@ -472,6 +591,9 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
             resume_paced(&ends);
         }
         resume_paced(&ends);
+        if ends.outbox.is_retired() {
+            return Some(target);
+        }
         if !ends.codec.borrow().is_plain()
             && !ends.outbox.close_reason().is_some_and(|why| why.discards_pending())
         {
@@ -480,6 +602,7 @@ fn write_loop(mut target: OwnedWriteHalf<TcpStream>, ends: Rc<Ends>) -> impl Fut
         }
         // The peer sees the end of the stream after all that was owed, and the reader wakes up.
         ends.outbox.abort_socket();
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::gate::Gate;
+use crate::base::ids::ShardId;
 use crate::broker::byte_queue::QueueHandle;
 use crate::broker::link::Congestion;
 use crate::net::read_buffer::ReadBuffer;
@@ -45,6 +46,9 @@ pub enum Step {
     /// There is more input in the buffer, but others get their turn first.
     Again,
     WaitFor(Wait),
+    /// From now on the connection stays where it is served: on another shard, which then goes on with what is in the
+    /// input, or here. Asked for at most once, while nothing that was said must be known anywhere else.
+    Settle(Option<ShardId>),
     /// The outbox already holds what the peer is told.
     Close(CloseReason),
 }

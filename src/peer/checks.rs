@@ -17,22 +17,22 @@ use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 pub struct PasswordChecks {
     /// Has a password checked off the shard; the outcome comes back by `checked`.
     check: Box<dyn Fn(LoginId, PasswordJob)>,
-    waiting: RefCell<HashMap<LoginId, Rc<LoginWait>>>,
+    /// Until their session takes the outcome or gives up.
+    waiting: RefCell<HashMap<LoginId, LoginWait>>,
     /// The number of the last one.
     last: Cell<LoginId>,
 }
 
 /// A login whose password is being checked.
-pub(super) struct LoginWait {
-    id: LoginId,
+struct LoginWait {
     /// Reaches 1 when the outcome is there.
-    pub gate: Rc<Gate>,
-    outcome: Cell<Option<PasswordOutcome>>,
-    pending: RefCell<Option<PendingLogin>>,
+    gate: Rc<Gate>,
+    outcome: Option<PasswordOutcome>,
+    pending: PendingLogin,
     /// The helper thread leaves out the check of a client that is gone.
-    waiter: Arc<()>,
+    _waiter: Arc<()>,
     /// When the check has to be done.
-    pub deadline: Instant,
+    deadline: Instant,
 }
 
 impl PasswordChecks {
@@ -43,55 +43,62 @@ impl PasswordChecks {
     /// The outcome of a check. Nobody waits for it any more if the client went away, or if a reload asks for another
     /// one.
     pub fn checked(&self, id: LoginId, outcome: PasswordOutcome) {
-        if let Some(wait) = self.waiting.borrow_mut().remove(&id) {
-            wait.outcome.set(Some(outcome));
+        if let Some(wait) = self.waiting.borrow_mut().get_mut(&id) {
+            wait.outcome = Some(outcome);
             wait.gate.advance_to(1);
         }
     }
 
-    pub(super) fn begin(&self, job: PasswordJob, pending: PendingLogin) -> Rc<LoginWait> {
+    pub(super) fn begin(&self, job: PasswordJob, pending: PendingLogin) -> LoginId {
         let id = LoginId(self.last.get().0 + 1);
         self.last.set(id);
-        let wait = Rc::new(LoginWait {
-            id,
-            gate: Rc::new(Gate::new()),
-            outcome: Cell::new(None),
-            pending: RefCell::new(Some(pending)),
-            waiter: Arc::new(()),
-            deadline: Instant::now() + PASSWORD_CHECK_WAIT_MAX,
-        });
-        self.waiting.borrow_mut().insert(id, wait.clone());
-        (self.check)(id, job.for_waiter(&wait.waiter));
-        wait
+        let waiter = Arc::new(());
+        let job = job.for_waiter(&waiter);
+        let deadline = Instant::now() + PASSWORD_CHECK_WAIT_MAX;
+        let wait =
+            LoginWait { gate: Rc::default(), outcome: None, pending, _waiter: waiter, deadline };
+        self.waiting.borrow_mut().insert(id, wait);
+        (self.check)(id, job);
+        id
     }
 
     /// Nobody waits for this outcome any more; a reader that does goes on.
-    pub(super) fn give_up(&self, wait: &LoginWait) {
-        self.waiting.borrow_mut().remove(&wait.id);
-        wait.gate.open_for_good();
+    pub(super) fn give_up(&self, id: LoginId) {
+        if let Some(wait) = self.waiting.borrow_mut().remove(&id) {
+            wait.gate.open_for_good();
+        }
     }
-}
 
-impl LoginWait {
+    /// Reaches 1 when the outcome is there.
+    pub(super) fn gate(&self, id: LoginId) -> Option<Rc<Gate>> {
+        self.waiting.borrow().get(&id).map(|wait| wait.gate.clone())
+    }
+
+    pub(super) fn deadline(&self, id: LoginId) -> Option<Instant> {
+        self.waiting.borrow().get(&id).map(|wait| wait.deadline)
+    }
+
     /// The account that the login leads to, if the password is right and matters.
-    pub(super) fn account_name(&self) -> Option<Arc<str>> {
-        self.pending.borrow().as_ref()?.account_name().cloned()
+    pub(super) fn account_name(&self, id: LoginId) -> Option<Arc<str>> {
+        self.waiting.borrow().get(&id)?.pending.account_name().cloned()
     }
 
     /// Goes on waiting for the same comparison, on behalf of who the user is now. Gives `pending` back where another
     /// comparison is needed.
-    pub(super) fn go_on_for(&self, pending: PendingLogin) -> Option<PendingLogin> {
-        let mut waiting = self.pending.borrow_mut();
-        if !waiting.as_ref().is_some_and(|waiting| waiting.asks_the_same(&pending)) {
-            return Some(pending);
+    pub(super) fn go_on_for(&self, id: LoginId, pending: PendingLogin) -> Option<PendingLogin> {
+        match self.waiting.borrow_mut().get_mut(&id) {
+            Some(wait) if wait.pending.asks_the_same(&pending) => {
+                wait.pending = pending;
+                None
+            }
+            _ => Some(pending),
         }
-        *waiting = Some(pending);
-        None
     }
 
     /// Who it is, once the outcome is there. Told once.
-    pub(super) fn take_result(&self) -> Option<Result<Identity, Refusal>> {
-        let outcome = self.outcome.get()?;
-        Some(self.pending.take()?.resume(outcome))
+    pub(super) fn take_result(&self, id: LoginId) -> Option<Result<Identity, Refusal>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let outcome = waiting.get(&id)?.outcome?;
+        Some(waiting.remove(&id)?.pending.resume(outcome))
     }
 }

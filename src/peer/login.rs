@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::checks::{LoginWait, PasswordChecks};
+use super::checks::PasswordChecks;
 use crate::auth::account::Account;
 use crate::auth::authenticator::{
     ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
@@ -14,6 +14,7 @@ use crate::auth::password::PasswordJob;
 use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::gate::Gate;
+use crate::base::ids::LoginId;
 use crate::protocol::nats::handshake::{ConnectOptions, Text};
 
 /// How far a login got.
@@ -41,7 +42,8 @@ pub struct Login {
     identity: Option<Box<Identity>>,
     /// Where the connection counts for its account.
     counted: Option<Gauge>,
-    wait: Option<Rc<LoginWait>>,
+    /// The check of its password, while that is under way.
+    check: Option<LoginId>,
 }
 
 impl Login {
@@ -53,7 +55,7 @@ impl Login {
             nonce: Text::default(),
             identity: None,
             counted: None,
-            wait: None,
+            check: None,
         }
     }
 
@@ -126,38 +128,36 @@ impl Login {
     ) {
         self.give_up_check(checks);
         self.stage = Stage::CheckingPassword;
-        self.wait = Some(checks.begin(job, pending));
+        self.check = Some(checks.begin(job, pending));
     }
 
     /// Nobody waits for the outcome of a check under way any more; the reader goes on.
     pub fn give_up_check(&mut self, checks: &PasswordChecks) {
-        if let Some(wait) = self.wait.take() {
-            checks.give_up(&wait);
+        if let Some(check) = self.check.take() {
+            checks.give_up(check);
         }
     }
 
     /// Reaches 1 when the check under way is over.
-    pub fn check_gate(&self) -> Option<Rc<Gate>> {
-        self.wait.as_ref().map(|wait| wait.gate.clone())
+    pub fn check_gate(&self, checks: &PasswordChecks) -> Option<Rc<Gate>> {
+        checks.gate(self.check?)
     }
 
     /// Who it is, once its password was checked. Told once.
-    pub fn take_checked(&mut self) -> Option<Result<Identity, Refusal>> {
-        let result = self.wait.as_ref()?.take_result();
-        if result.is_some() {
-            self.wait = None;
-        }
-        result
+    pub fn take_checked(&mut self, checks: &PasswordChecks) -> Option<Result<Identity, Refusal>> {
+        let result = checks.take_result(self.check?)?;
+        self.check = None;
+        Some(result)
     }
 
     /// The account that the check under way leads to. None = there is none, or the peer is refused whatever it finds.
-    pub fn checked_account(&self) -> Option<Arc<str>> {
-        self.wait.as_ref()?.account_name()
+    pub fn checked_account(&self, checks: &PasswordChecks) -> Option<Arc<str>> {
+        checks.account_name(self.check?)
     }
 
     /// True while a password is being checked.
     pub fn is_checking(&self) -> bool {
-        self.wait.is_some()
+        self.check.is_some()
     }
 
     /// Has the check under way count for who the user is now, or begins another where that is needed.
@@ -167,8 +167,8 @@ impl Login {
         job: PasswordJob,
         pending: PendingLogin,
     ) {
-        let pending = match &self.wait {
-            Some(wait) => wait.go_on_for(pending),
+        let pending = match self.check {
+            Some(check) => checks.go_on_for(check, pending),
             None => Some(pending),
         };
         if let Some(pending) = pending {
@@ -177,12 +177,19 @@ impl Login {
     }
 
     /// True once the peer had its time: `timeout` from `opened_at` on to say who it is, and for a check of its own.
-    pub fn is_late(&self, now: Instant, opened_at: Instant, timeout: Duration) -> bool {
+    pub fn is_late(
+        &self,
+        now: Instant,
+        opened_at: Instant,
+        timeout: Duration,
+        checks: &PasswordChecks,
+    ) -> bool {
         let deadline = opened_at + timeout;
         match self.stage {
             Stage::Unauthenticated => now > deadline,
             Stage::CheckingPassword => {
-                now > self.wait.as_ref().map_or(deadline, |wait| deadline.max(wait.deadline))
+                let of_check = self.check.and_then(|check| checks.deadline(check));
+                now > of_check.map_or(deadline, |of_check| deadline.max(of_check))
             }
             Stage::Fresh | Stage::Connected | Stage::Refused => false,
         }

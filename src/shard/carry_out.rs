@@ -4,11 +4,14 @@ use std::rc::Rc;
 
 use super::core::Shard;
 use super::order::ShardOrder;
+use crate::net::listener::Purpose;
 
 impl ShardOrder {
     pub(super) fn carry_out(self, shard: &Rc<Shard>) {
         match self {
-            Self::Serve(accepted) => shard.serve_accepted(accepted),
+            Self::Serve(accepted) => shard.serve_accepted(accepted, Purpose::Client),
+            Self::Move(moving) => shard.arrive(*moving),
+            Self::Arrived(id) => shard.arrived(id),
             Self::PasswordChecked(login, outcome) => {
                 if let Some(outcome) = outcome {
                     shard.clients.checks.checked(login, outcome);
@@ -40,8 +43,15 @@ impl ShardOrder {
                 done.give(());
             }
             Self::IsAnyWanted(subjects, answer) => answer.give(shard.is_any_wanted(&subjects)),
-            Self::Kick(connection, answer) => answer.give(shard.kick(connection)),
-            Self::AnnounceTo(connection, answer) => answer.give(shard.announce_to(connection)),
+            // Who has just left is reached where it went, behind the order that brings it there.
+            Self::Kick(connection, answer) => match shard.went_to(connection) {
+                None => answer.give(shard.kick(connection)),
+                Some(peer) => peer.give(Self::Kick(connection, answer)),
+            },
+            Self::AnnounceTo(connection, answer) => match shard.went_to(connection) {
+                None => answer.give(shard.announce_to(connection)),
+                Some(peer) => peer.give(Self::AnnounceTo(connection, answer)),
+            },
             Self::Alive(answer) => answer.give(()),
             Self::Summary(answer) => answer.give(shard.summary()),
             Self::Tables { with_fanout, from, answer } => {

@@ -1,20 +1,25 @@
 //! Connections of a shard from their first turn to their last.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::core::Shard;
-use super::order::ShardOrder;
+use super::order::{Moving, ShardHandle, ShardOrder};
 use super::speaker::{Entry, Speaker};
+use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::shrink;
 use crate::client::session::ClientSession;
 use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::net::congestion;
-use crate::net::connection::{ConnectionControl, serve};
+use crate::net::connection::{ConnectionControl, Ended, MovedConnection, go_on, serve};
 use crate::net::listener::{Accepted, Purpose};
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
+
+/// A session in the registry, with its place there.
+type Registered = (Rc<RefCell<ClientSession>>, Rc<ConnectionControl>, usize);
 
 impl Shard {
     /// Takes an accepted socket, or hands it to the shard with the fewest connections where that is wanted.
@@ -22,31 +27,81 @@ impl Shard {
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
-            (Purpose::ShardPort, _) | (Purpose::Client, Balance::Hash) => self.id,
+            (Purpose::ShardPort, _) | (Purpose::Client, Balance::Hash | Balance::NextShard) => {
+                self.id
+            }
             (Purpose::Client, Balance::LeastConnections) => self.loads.least(self.id),
         };
         self.loads.of(target).add();
         if target == self.id {
-            self.serve_accepted(accepted);
+            self.serve_accepted(accepted, purpose);
         } else {
             self.peers[target.index()].give(ShardOrder::Serve(accepted));
         }
     }
 
     /// Starts serving an accepted socket, which is counted already.
-    pub(super) fn serve_accepted(self: &Rc<Self>, accepted: Accepted) {
+    pub(super) fn serve_accepted(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         if let Some(name) = &self.local_congestion {
             congestion::set_for_local_peer(&accepted, name);
         }
         let count = self.server.connection_opened();
         let refused = count > self.clients.options.borrow().limits.connections_max;
         let id = self.server.next_connection_id();
-        let session =
+        let mut session =
             ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
         session.outbox().set_totals(self.recorded.outboxes.clone());
         if refused {
             session.say_refused();
         }
+        let may_move = self.clients.place.is_some() && purpose == Purpose::Client && !refused;
+        if !may_move {
+            session.stay();
+        }
+        let (session, control, key) = self.register(session);
+        let connections = self.connections.clone();
+        if may_move {
+            control.let_move(&accepted.stream);
+        }
+        let ended = self.when_ended(key, &session);
+        if let Err(error) = serve(accepted.stream, session.clone(), control, connections, ended) {
+            self.cannot_serve(key, &session, &error);
+        }
+    }
+
+    /// Goes on serving a client that another shard served until now.
+    pub(super) fn arrive(self: &Rc<Self>, moving: Moving) {
+        let Moving { client, connection, from } = moving;
+        let session = ClientSession::put_together(client, self.clients.clone());
+        session.outbox().set_totals(self.recorded.outboxes.clone());
+        let id = session.id();
+        if self.closing.get() {
+            session.outbox().close(CloseReason::ServerShutdown);
+        }
+        let (session, control, key) = self.register(session);
+        let connections = self.connections.clone();
+        let ended = self.when_ended(key, &session);
+        if let Err(error) = go_on(connection, session.clone(), control, connections, ended) {
+            self.cannot_serve(key, &session, &error);
+        }
+        self.peers[from.index()].give(ShardOrder::Arrived(id));
+    }
+
+    /// A client that left this shard has arrived.
+    pub(super) fn arrived(&self, id: ConnectionId) {
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.remove(&id);
+        shrink::map(&mut leaving);
+    }
+
+    /// The shard that a client went to and has not arrived at yet.
+    pub(super) fn went_to(&self, id: ConnectionId) -> Option<&ShardHandle> {
+        let target = self.leaving.borrow().get(&id).copied()?;
+        Some(&self.peers[target.index()])
+    }
+
+    fn register(&self, session: ClientSession) -> Registered {
+        let id = session.id();
         let session = Rc::new(RefCell::new(session));
         let policy = self.clients.options.borrow().limits.write_timeout;
         let control = Rc::new(ConnectionControl::new(policy == WriteTimeoutPolicy::Retry));
@@ -54,24 +109,60 @@ impl Shard {
         let entry = Entry { speaker, control: control.clone() };
         let key = self.registry.borrow_mut().insert(entry);
         self.places.borrow_mut().insert(id, key);
-        let connections = self.connections.clone();
-        let (shard, served) = (self.clone(), session.clone());
-        let ended = move || shard.connection_ended(key, &served);
-        if let Err(error) = serve(accepted.stream, session.clone(), control, connections, ended) {
-            tracing::error!("cid:{id} - the socket cannot be served: {error}");
-            session.borrow_mut().close(CloseReason::ReadError);
-            session.borrow().outbox().close(CloseReason::ReadError);
-            self.connection_ended(key, &session);
+        (session, control, key)
+    }
+
+    fn when_ended(
+        self: &Rc<Self>,
+        key: usize,
+        session: &Rc<RefCell<ClientSession>>,
+    ) -> impl FnOnce(Ended) + use<> {
+        let (shard, session) = (self.clone(), session.clone());
+        move |ended| match ended {
+            Ended::Closed => shard.connection_ended(key, &session),
+            Ended::Moved(target, connection) => shard.leave(key, session, target, connection),
         }
+    }
+
+    fn cannot_serve(&self, key: usize, session: &RefCell<ClientSession>, error: &io::Error) {
+        let id = session.borrow().id();
+        tracing::error!("cid:{id} - the socket cannot be served: {error}");
+        session.borrow_mut().close(CloseReason::ReadError);
+        session.borrow().outbox().close(CloseReason::ReadError);
+        self.connection_ended(key, session);
+    }
+
+    /// Sends a client to another shard.
+    fn leave(
+        &self,
+        key: usize,
+        session: Rc<RefCell<ClientSession>>,
+        target: ShardId,
+        connection: MovedConnection,
+    ) {
+        let id = session.borrow().id();
+        self.forget(key, id);
+        let session =
+            Rc::try_unwrap(session).ok().expect("its tasks have ended, and it is in no list");
+        let client = session.into_inner().take_apart();
+        self.loads.of(target).add();
+        self.leaving.borrow_mut().insert(id, target);
+        let moving = Moving { client, connection, from: self.id };
+        self.peers[target.index()].give(ShardOrder::Move(Box::new(moving)));
+        self.hook.request();
     }
 
     fn connection_ended(&self, key: usize, session: &RefCell<ClientSession>) {
         self.record_closed(&session.borrow());
+        self.forget(key, session.borrow().id());
+        self.server.connection_closed();
+    }
+
+    fn forget(&self, key: usize, id: ConnectionId) {
         self.registry.borrow_mut().remove(key);
         let mut places = self.places.borrow_mut();
-        places.remove(&session.borrow().id());
+        places.remove(&id);
         shrink::map(&mut places);
-        self.server.connection_closed();
         self.loads.of(self.id).subtract();
     }
 }

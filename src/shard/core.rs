@@ -38,6 +38,10 @@ pub(crate) struct Shard {
     pub(super) registry: RefCell<Slab<Entry>>,
     /// Where each connection is in the registry.
     pub(super) places: RefCell<HashMap<ConnectionId, usize>>,
+    /// Where those went that left for another shard and have not arrived yet.
+    pub(super) leaving: RefCell<HashMap<ConnectionId, ShardId>>,
+    /// All connections are being closed: who comes now is closed too.
+    pub(super) closing: Cell<bool>,
     pub(super) system: Rc<System>,
     pub(super) offload: Rc<RefCell<Offload>>,
     /// Accounts whose requests this shard hears.

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 use super::pages::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
 use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
-use crate::base::ids::{AccountId, ConnectionId, LoginId};
+use crate::base::ids::{AccountId, ConnectionId, LoginId, ShardId};
 use crate::base::ring::{RingSource, RingTarget, ring};
+use crate::client::moving::MovingClient;
 use crate::config::options::Options;
 use crate::monitor::closed::PackedConnection;
 use crate::monitor::snapshot::{
     AccountTotals, ConnectionDetails, ConnectionFilter, ConnectionRow, ShardSummary,
     SubscriptionDetails, TableSummary,
 };
+use crate::net::connection::MovedConnection;
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::listener::Accepted;
 use crate::net::tls_config::TlsServer;
@@ -29,6 +31,10 @@ use crate::protocol::nats::handshake::Info;
 pub(crate) enum ShardOrder {
     /// Serves a socket that another shard accepted; it counts here already.
     Serve(Accepted),
+    /// Goes on serving a client that another shard served until now; it counts here already.
+    Move(Box<Moving>),
+    /// A client that went from this shard to another one is served there now.
+    Arrived(ConnectionId),
     /// Goes on with a login whose password was checked; None = nobody waited for it any more.
     PasswordChecked(LoginId, Option<PasswordOutcome>),
     /// Applies a reload and reviews all sessions; the answer counts the clients that stay.
@@ -106,6 +112,13 @@ pub(crate) enum ShardOrder {
         from: AccountPlace,
         answer: Reply<Page<(String, AccountTotals), AccountPlace>>,
     },
+}
+
+/// A client on its way from one shard to another.
+pub(crate) struct Moving {
+    pub client: MovingClient,
+    pub connection: MovedConnection,
+    pub from: ShardId,
 }
 
 /// What a reload brings, prepared once for all shards.

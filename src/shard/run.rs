@@ -26,8 +26,8 @@ use crate::base::pool::BufferPool;
 use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::byte_queue::Resumable;
-use crate::client::context::ClientContext;
-use crate::config::options::Options;
+use crate::client::context::{ClientContext, Placer};
+use crate::config::options::{Balance, Options};
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
@@ -123,6 +123,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             checks: PasswordChecks::new(move |id, job| {
                 checking.borrow_mut().check_password(job, id);
             }),
+            place: placer(seed.id, seed.peers.len(), seed.options.shards.balance),
             report: Box::new(move |broker, clients, facts, report| {
                 reporting.report(broker, clients, facts, report);
             }),
@@ -145,6 +146,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         recorded,
         registry: RefCell::new(Slab::new()),
         places: RefCell::default(),
+        leaving: RefCell::default(),
+        closing: Cell::new(false),
         system,
         offload,
         served_accounts: RefCell::default(),
@@ -204,6 +207,17 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     })
     .await;
     Ok(())
+}
+
+/// What decides where clients are served once they are logged in.
+fn placer(own: ShardId, count: usize, balance: Balance) -> Option<Box<Placer>> {
+    match balance {
+        Balance::Hash | Balance::LeastConnections => None,
+        Balance::NextShard => {
+            let next = ShardId(u16::try_from((own.index() + 1) % count).expect("few shards"));
+            Some(Box::new(move |_| (next != own).then_some(next)))
+        }
+    }
 }
 
 async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>) {

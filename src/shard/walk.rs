@@ -132,6 +132,7 @@ impl Shard {
 
     /// Closes all clients one after the other over `window`, at most a second apart.
     pub(super) fn close_all_over(self: &Rc<Self>, window: Duration) {
+        self.closing.set(true);
         let shard = self.clone();
         spawn(async move {
             let keys: Vec<usize> = shard.registry.borrow().iter().map(|(key, _)| key).collect();
@@ -154,6 +155,7 @@ impl Shard {
 
     /// Closes all clients, some a turn.
     pub(super) fn close_all(self: &Rc<Self>) {
+        self.closing.set(true);
         let shard = self.clone();
         spawn(async move {
             let close = |entry: &Entry| entry.speaker.queue().close(CloseReason::ServerShutdown);

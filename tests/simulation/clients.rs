@@ -63,7 +63,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(seed: u64, plant: Option<Plant>) -> Self {
+    pub fn new(seed: u64, plant: Option<Plant>, moves: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         // Some runs fill the message lanes with large messages, some have consumers that are cut.
         let heavy = random.u32(..8) == 0;
@@ -79,6 +79,7 @@ impl Run {
             // Half of the runs often end a turn in the middle of a message, or of a client's end.
             turn_work_max: if random.bool() { random.usize(1..60) } else { TURN_WORK_MAX },
             lane_work_max: if random.bool() { random.usize(1..20) } else { LANE_WORK_MAX },
+            moves,
         };
         let mut run = Self {
             world: World::new(random.u64(..), &sizes, plant),

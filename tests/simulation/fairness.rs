@@ -110,6 +110,7 @@ impl Flooded {
             pending_bytes_max: 4 << 20,
             turn_work_max: TURN_WORK,
             lane_work_max: 4 * TURN_WORK,
+            moves: false,
         };
         let mut world = World::new(1, &sizes, None);
         world.whole_reads = true;

@@ -15,14 +15,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use midge::auth::state::AuthState;
-use midge::base::ids::ConnectionId;
+use midge::base::ids::{ConnectionId, ShardId};
 use midge::base::limits::READ_BUFFER_BYTES;
 use midge::base::pool::BufferPool;
 use midge::base::ring::{ParkFlag, Signal};
 use midge::broker::byte_queue::Resumable;
 use midge::broker::outbox::Outbox;
 use midge::broker::{Broker, BrokerHandle};
-use midge::client::context::ClientContext;
+use midge::client::context::{ClientContext, Placer};
 use midge::client::session::ClientSession;
 use midge::config::options::Options;
 use midge::mesh::{Lanes, Mesh, lanes};
@@ -63,6 +63,8 @@ pub struct ShardSizes {
     pub turn_work_max: usize,
     /// Work that may be under way on a lane.
     pub lane_work_max: usize,
+    /// Each client goes to a shard drawn at random when it first subscribes or publishes.
+    pub moves: bool,
 }
 
 struct SimulatedShard {
@@ -90,12 +92,15 @@ enum Reader {
     /// Lets others go first until the end of the turn.
     Yielded,
     Waiting(Wait),
+    /// Until all is sent that the client was told here.
+    Leaving(usize),
     Ended,
 }
 
 struct Connection {
     shard: usize,
-    session: ClientSession,
+    /// None while it moves.
+    session: Option<ClientSession>,
     outbox: Rc<Outbox>,
     input: ReadBuffer,
     reader: Reader,
@@ -125,9 +130,20 @@ pub struct World {
     pub hurried: bool,
     /// A read takes all that is there; else often only a part.
     pub whole_reads: bool,
+    /// Clients that went to another shard.
+    pub moves: usize,
     shards: Vec<SimulatedShard>,
     connections: Vec<Connection>,
     clock: Instant,
+}
+
+/// Sends clients anywhere but where they are.
+fn random_placer(seed: u64, own: usize, count: usize) -> Box<Placer> {
+    let random = RefCell::new(fastrand::Rng::with_seed(seed ^ own as u64));
+    Box::new(move |_| {
+        let target = random.borrow_mut().usize(..count);
+        (target != own).then(|| ShardId(u16::try_from(target).expect("few shards")))
+    })
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -202,6 +218,7 @@ impl World {
                     mesh,
                     dirty,
                     clients: Rc::new(ClientContext {
+                        place: sizes.moves.then(|| random_placer(seed, index, count)),
                         checks: PasswordChecks::new(|_, _| panic!("nobody logs in here")),
                         ..ClientContext::plain(broker.clone(), options.clone(), auth.clone(), seed)
                     }),
@@ -224,6 +241,7 @@ impl World {
             plant,
             hurried: false,
             whole_reads: false,
+            moves: 0,
             shards,
             connections: Vec::new(),
             clock: Instant::now(),
@@ -240,16 +258,12 @@ impl World {
         let id = ConnectionId(index as u64 + 5);
         let clients = self.shards[shard].clients.clone();
         let mut session = ClientSession::new(id, Peer::Unix, clients, false, self.clock);
-        let outbox = session.outbox().clone();
         let aborted = Rc::new(Cell::new(false));
-        let abort = aborted.clone();
-        outbox.set_abort(Some(Box::new(move || abort.set(true))));
-        // Whether a consumer moves is measured by the clock; here it always does, or runs would differ.
-        outbox.send_progressed(0, self.clock + Duration::from_secs(86_400));
+        let outbox = self.adopt(&session, &aborted);
         session.start();
         self.connections.push(Connection {
             shard,
-            session,
+            session: Some(session),
             outbox,
             input: ReadBuffer::new(self.shards[shard].read_pool.clone()),
             reader: Reader::Ready,
@@ -265,6 +279,38 @@ impl World {
         });
         self.shards[shard].connections.push(index);
         index
+    }
+
+    /// The outbox of a session, made ready for use.
+    fn adopt(&self, session: &ClientSession, aborted: &Rc<Cell<bool>>) -> Rc<Outbox> {
+        let outbox = session.outbox().clone();
+        let abort = aborted.clone();
+        outbox.set_abort(Some(Box::new(move || abort.set(true))));
+        // Whether a consumer moves is measured by the clock; here it always does, or runs would differ.
+        outbox.send_progressed(0, self.clock + Duration::from_secs(86_400));
+        outbox
+    }
+
+    /// A connection goes to another shard, with the bytes that no command was made of.
+    fn move_to(&mut self, index: usize, target: usize) {
+        let connection = &mut self.connections[index];
+        let from = std::mem::replace(&mut connection.shard, target);
+        let moving = connection.session.take().expect("it is here").take_apart();
+        let unread = connection.input.bytes().to_vec();
+        connection.input = ReadBuffer::new(self.shards[target].read_pool.clone());
+        connection.input.extend(&unread);
+        let aborted = connection.aborted.clone();
+        let clients = self.shards[target].clients.clone();
+        let session = ClientSession::put_together(moving, clients);
+        let outbox = self.adopt(&session, &aborted);
+        let connection = &mut self.connections[index];
+        (connection.session, connection.outbox) = (Some(session), outbox);
+        connection.reader = Reader::Ready;
+        self.shards[from].connections.retain(|other| *other != index);
+        self.shards[target].connections.push(index);
+        self.moves += 1;
+        self.request(from);
+        self.request(target);
     }
 
     /// The client's bytes arrive at the server's socket.
@@ -368,7 +414,7 @@ impl World {
         order.sort_by_key(|connection| {
             let Connection { reader, moved_at, .. } = &self.connections[*connection];
             let class = match reader {
-                Reader::Waiting(_) => 0,
+                Reader::Waiting(_) | Reader::Leaving(_) => 0,
                 Reader::Ready | Reader::Yielded => 1,
                 Reader::Reading | Reader::Ended => 2,
             };
@@ -481,6 +527,17 @@ impl World {
                     return false;
                 }
             }
+            Reader::Leaving(target) => {
+                let target = *target;
+                if let Some(reason) = connection.outbox.close_reason() {
+                    self.end_reader(index, reason);
+                } else if connection.outbox.is_idle() && connection.in_flight.is_none() {
+                    self.move_to(index, target);
+                } else {
+                    return false;
+                }
+                return true;
+            }
             Reader::Waiting(Wait::Login { gate }) => {
                 if gate.value() < 1 {
                     return false;
@@ -514,10 +571,13 @@ impl World {
         let shard = self.connections[index].shard;
         self.before_batch(shard);
         let connection = &mut self.connections[index];
-        connection.reader = match connection.session.receive(&mut connection.input) {
+        let session = connection.session.as_mut().expect("it is here");
+        connection.reader = match session.receive(&mut connection.input) {
             Step::ReadMore => Reader::Reading,
             Step::Again => Reader::Yielded,
             Step::WaitFor(wait) => Reader::Waiting(wait),
+            Step::Settle(None) => Reader::Ready,
+            Step::Settle(Some(target)) => Reader::Leaving(target.index()),
             Step::ReadMoreWithin(_) | Step::StartTls(_) => {
                 panic!("no TLS is configured here")
             }
@@ -534,7 +594,7 @@ impl World {
         let connection = &mut self.connections[index];
         let reason = connection.outbox.close_reason().unwrap_or(reason);
         if !forgotten {
-            connection.session.close(reason);
+            connection.session.as_mut().expect("it is here").close(reason);
         }
         connection.outbox.close(reason);
         connection.reader = Reader::Ended;

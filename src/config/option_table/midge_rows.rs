@@ -141,6 +141,8 @@ pub(super) static MIDGE: &[Row] = &[
             options.shards.balance = match text {
                 "hash" => Balance::Hash,
                 "least-connections" => Balance::LeastConnections,
+                // For tests alone: not among the words that are offered.
+                "next-shard" => Balance::NextShard,
                 _ => return Err("balance must be 'hash' or 'least-connections'".into()),
             };
             Ok(())

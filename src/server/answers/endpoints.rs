@@ -221,6 +221,9 @@ impl Answers {
                     numbers: row.numbers,
                 }));
             }
+            // One that goes from shard to shard meanwhile may be met on both.
+            let mut seen = BTreeSet::new();
+            listed.retain(|one| seen.insert(one.id()));
             if options.mqtt_client {
                 listed.clear();
             }

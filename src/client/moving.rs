@@ -1,0 +1,110 @@
+//! A client that goes to another shard, before anything it said had an effect there: its session taken apart into
+//! values, and made again of them.
+//!
+//! It goes at its first subscription or message at the latest. So it has no subscription, nothing was delivered to it,
+//! and nothing it published is under way: all there is of it is who it is and what it may do.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::ClientContext;
+use super::rights::Rights;
+use super::session::ClientSession;
+use crate::auth::permissions::Permissions;
+use crate::base::ids::AccountId;
+use crate::broker::outbox::Outbox;
+use crate::peer::state::PeerState;
+use crate::protocol::nats::error::CloseReason;
+use crate::protocol::nats::handshake::Info;
+use crate::protocol::nats::parser::{Parser, ParserLimits};
+
+/// A client's session on its way to another shard.
+pub struct MovingClient {
+    peer: PeerState,
+    account: AccountId,
+    permissions: Arc<Permissions>,
+    has_mappings: bool,
+    subscriptions_max: usize,
+    subject_tokens_max: u32,
+    limits: ParserLimits,
+    parser: Parser,
+    first_pong_sent: bool,
+    /// What was pushed since its writer ended.
+    unsent: Vec<u8>,
+    /// Why it is closed, if it is since then.
+    closed: Option<CloseReason>,
+    /// What it was told of the server.
+    info: Arc<Info>,
+}
+
+impl ClientSession {
+    /// Leaves the shard. The connection's tasks have ended.
+    pub fn take_apart(self) -> MovingClient {
+        let Self { context, peer, outbox, key, account, rights, limits, parser, .. } = self;
+        let mut broker = context.broker.borrow_mut();
+        assert_eq!(broker.subscription_count(key), 0, "a client with subscriptions does not move");
+        broker.detach(key);
+        drop(broker);
+        outbox.add_to_totals();
+        MovingClient {
+            account,
+            permissions: rights.permissions,
+            has_mappings: rights.has_mappings,
+            subscriptions_max: rights.subscriptions_max,
+            subject_tokens_max: rights.subject_tokens_max,
+            limits,
+            parser,
+            first_pong_sent: self.first_pong_sent,
+            unsent: outbox.take_queued(),
+            closed: outbox.close_reason(),
+            info: context.info.borrow().clone(),
+            peer,
+        }
+    }
+
+    /// Arrives on another shard, and stays there. What it was told by the last one is told by nobody else.
+    pub fn put_together(moving: MovingClient, context: Rc<ClientContext>) -> Self {
+        let MovingClient { peer, account, permissions, limits, parser, .. } = moving;
+        let pending_bytes_max = context.options.borrow().limits.pending_bytes_max;
+        let outbox = Rc::new(Outbox::new(peer.id, context.chunk_pool.clone(), pending_bytes_max));
+        outbox.headers.set(limits.headers);
+        let mut broker = context.broker.borrow_mut();
+        let key = broker.attach(AccountId::GLOBAL, outbox.clone());
+        broker.set_account(key, account);
+        drop(broker);
+        let mut session = Self {
+            peer,
+            outbox,
+            key,
+            account,
+            rights: Rights {
+                permissions,
+                replies: None,
+                has_mappings: moving.has_mappings,
+                subscriptions_max: moving.subscriptions_max,
+                subject_tokens_max: moving.subject_tokens_max,
+            },
+            limits,
+            parser,
+            publishing: None,
+            trace: None,
+            first_pong_sent: moving.first_pong_sent,
+            is_settled: true,
+            last_subscriptions: None,
+            context,
+        };
+        session.track_replies();
+        session.renew_trace();
+        if !moving.unsent.is_empty() {
+            session.outbox.push_bytes(&moving.unsent);
+        }
+        let has_news = moving.info != *session.context.info.borrow();
+        if has_news {
+            session.push_async_info();
+        }
+        if let Some(reason) = moving.closed {
+            session.outbox.close(reason);
+        }
+        session
+    }
+}

@@ -1,0 +1,207 @@
+//! Clients that go to another shard at their first subscription or message: `--balance next-shard` sends each one
+//! over. Nobody is to notice, neither the client nor who looks at it or ends it.
+
+mod support;
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::WAIT_MAX;
+use support::certificates::Authority;
+use support::raw_client::{Fill, RawClient};
+use support::server::Server;
+use support::tls_client::{Opening, TlsClient};
+
+const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":1}\r\n";
+const DRIVERS: [&str; 2] = ["io_uring", "epoll"];
+
+fn start(shards: usize, driver: &str, config: &str) -> Server {
+    let arguments = ["--balance", "next-shard", "--io-driver", driver];
+    Server::midge_with(shards, &arguments, &format!("http: \"127.0.0.1:-1\"\n{config}"))
+}
+
+fn enter(server: &Server, connect: &str) -> RawClient {
+    let mut client = RawClient::connect(server.address()).expect("the server listens");
+    client.send(connect.as_bytes()).expect("the server reads");
+    client.round_trip().expect("it was let in");
+    client
+}
+
+/// The next line that is no INFO.
+fn line(client: &mut RawClient) -> String {
+    loop {
+        let line = client.take_message_line(Instant::now() + WAIT_MAX);
+        if !line.starts_with(b"INFO ") {
+            return String::from_utf8_lossy(&line).trim_end().to_owned();
+        }
+    }
+}
+
+fn connections(server: &Server) -> Vec<Value> {
+    let body = server.monitor_get("/connz?limit=1000").expect("monitoring answers");
+    let answer: Value = serde_json::from_slice(&body).expect("JSON");
+    answer["connections"].as_array().expect("a list").clone()
+}
+
+/// Connections of each shard.
+fn per_shard(server: &Server) -> Vec<u64> {
+    let body = server.monitor_get("/metrics").expect("monitoring answers");
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let of_shard = |line: &str| line.rsplit(' ').next()?.parse().ok();
+    text.lines()
+        .filter(|line| line.starts_with("midge_connections{shard="))
+        .filter_map(of_shard)
+        .collect()
+}
+
+#[test]
+fn clients_that_moved_hear_each_other_and_are_told_of_once() {
+    for driver in DRIVERS {
+        let server = start(2, driver, "");
+        // So many that both shards have some, and not as many each.
+        let mut clients: Vec<RawClient> = (0..31).map(|_| enter(&server, CONNECT)).collect();
+        let before = per_shard(&server);
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("SUB all 1\r\nSUB own.{number} 2\r\n").as_bytes()).unwrap();
+            client.round_trip().expect("it is served");
+        }
+        let mut after = per_shard(&server);
+        after.reverse();
+        assert_eq!(after, before, "each is on the other shard now");
+        clients[0].send(b"PUB all 2\r\nhi\r\n").unwrap();
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!([line(client), line(client)], ["MSG all 1 2", "hi"]);
+            client.send(format!("PUB own.{number} 3\r\nown\r\n").as_bytes()).unwrap();
+            assert_eq!(
+                [line(client), line(client)],
+                [format!("MSG own.{number} 2 3"), "own".into()]
+            );
+        }
+        let seen = connections(&server);
+        let mut ids: Vec<u64> = seen.iter().map(|one| one["cid"].as_u64().unwrap()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (5..5 + 31).collect::<Vec<u64>>());
+        for one in &seen {
+            let sent = if one["cid"] == 5 { 2 } else { 1 };
+            assert_eq!(
+                (one["in_msgs"].as_u64(), one["out_msgs"].as_u64()),
+                (Some(sent), Some(2)),
+                "{one}"
+            );
+            assert_eq!(one["subscriptions"], 2);
+        }
+        drop(clients);
+        support::wait_until("all to be gone", || connections(&server).is_empty());
+        assert_eq!(per_shard(&server), [0, 0]);
+    }
+}
+
+#[test]
+fn all_that_was_read_goes_along_whatever_it_begins_with() {
+    for driver in DRIVERS {
+        let server = start(3, driver, "");
+        let mut ear = enter(&server, CONNECT);
+        ear.send(b"SUB > 1\r\n").unwrap();
+        ear.round_trip().expect("it is served");
+        let large = "x".repeat(300_000);
+        for first in ["SUB s 9\r\nPING\r\n", "PING\r\nPUB a 1\r\na\r\n", ""] {
+            let mut client = RawClient::connect(server.address()).unwrap();
+            let text =
+                format!("{CONNECT}{first}PUB b 300000\r\n{large}\r\nPUB c 1\r\nc\r\nPING\r\n");
+            client.send(text.as_bytes()).unwrap();
+            let pongs = text.matches("PING\r\n").count();
+            (0..pongs).for_each(|_| assert_eq!(line(&mut client), "PONG"));
+            if first.contains("PUB a") {
+                assert_eq!([line(&mut ear), line(&mut ear)], ["MSG a 1 1", "a"]);
+            }
+            assert_eq!(line(&mut ear), "MSG b 1 300000");
+            assert_eq!(line(&mut ear), large);
+            assert_eq!([line(&mut ear), line(&mut ear)], ["MSG c 1 1", "c"]);
+        }
+    }
+}
+
+#[test]
+fn tls_goes_along_in_both_versions() {
+    let authority = Authority::new("test authority");
+    let pair = authority.issue_local();
+    let folder = support::server::Directory::new().expect("a folder");
+    std::fs::write(folder.join("server.pem"), &pair.certificate_pem).unwrap();
+    std::fs::write(folder.join("server.key"), &pair.key_pem).unwrap();
+    let place = folder.display();
+    let tls =
+        format!("tls {{ cert_file: \"{place}/server.pem\", key_file: \"{place}/server.key\" }}");
+    for driver in DRIVERS {
+        let server = start(2, driver, &tls);
+        for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+            let opening = Opening {
+                authority_pem: &authority.pem,
+                own: None,
+                name: "localhost",
+                versions,
+                tls_first: false,
+            };
+            let mut client = TlsClient::connect(server.address(), &opening).expect("a handshake");
+            client.log_in().expect("it is let in");
+            for round in 0..3 {
+                client
+                    .send(
+                        format!("SUB t.{round} {round}\r\nPUB t.{round} 5\r\nhello\r\n").as_bytes(),
+                    )
+                    .unwrap();
+                assert_eq!(client.line().unwrap().trim_end(), format!("MSG t.{round} {round} 5"));
+                assert_eq!(client.line().unwrap().trim_end(), "hello");
+            }
+            let seen = connections(&server);
+            let version = seen[0]["tls_version"].as_str().map(str::to_owned);
+            assert!(version.is_some_and(|version| version.starts_with("1.")), "{seen:?}");
+            drop(client);
+            support::wait_until("it to be gone", || connections(&server).is_empty());
+        }
+    }
+}
+
+#[test]
+fn reload_kick_and_end_reach_clients_that_moved() {
+    let accounts = "system_account: SYS\naccounts { SYS { users: [{user: s, password: s}] }, A { users: [{user: a, password: a}, {user: b, password: b}] } }";
+    let mut server = start(2, "io_uring", accounts);
+    let who = |user: &str| {
+        format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\"}}\r\n")
+    };
+    let moved = |user: &str| {
+        let mut client = enter(&server, &who(user));
+        client.send(b"SUB x 1\r\n").unwrap();
+        client.round_trip().expect("it is served");
+        client
+    };
+    let (mut kicked, mut removed, mut stays, mut operator) =
+        (moved("a"), moved("b"), moved("a"), moved("s"));
+    let find = |port: u16| {
+        let seen = connections(&server);
+        let one = seen.iter().find(|one| one["port"] == port).expect("it is there");
+        one["cid"].as_u64().expect("a number")
+    };
+    let body = server.monitor_get("/varz").expect("monitoring answers");
+    let varz: Value = serde_json::from_slice(&body).expect("JSON");
+    let request = format!("{{\"cid\":{}}}", find(kicked.local_port()));
+    let subject = format!("$SYS.REQ.SERVER.{}.KICK", varz["server_id"].as_str().expect("a name"));
+    operator
+        .send(format!("PUB {subject} answer {}\r\n{request}\r\n", request.len()).as_bytes())
+        .unwrap();
+    let deadline = Instant::now() + WAIT_MAX;
+    while kicked.fill(deadline) == Fill::Grown {}
+    assert!(kicked.is_closed(), "kicked");
+
+    let fewer = accounts.replace(", {user: b, password: b}", "");
+    server.rewrite_config(&format!("http: \"127.0.0.1:-1\"\n{fewer}")).unwrap();
+    server.signal(Signal::HUP).unwrap();
+    while removed.fill(deadline) == Fill::Grown {}
+    assert!(removed.is_closed(), "its user is gone");
+    stays.round_trip().expect("its user is still there");
+
+    server.signal(Signal::TERM).unwrap();
+    while stays.fill(deadline) == Fill::Grown {}
+    assert!(stays.is_closed(), "the server ends");
+    assert!(server.wait_for_exit(WAIT_MAX).is_some());
+}
