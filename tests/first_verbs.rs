@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -32,10 +32,28 @@ const LOGINS: [(Logins, &str); 3] = [
     ),
 ];
 
+impl Listener {
+    const ALL: [Self; 6] =
+        [Self::Tcp, Self::Unix, Self::Shard, Self::ShardTls, Self::Tls, Self::TlsFirst];
+
+    fn is_encrypted(self) -> bool {
+        matches!(self, Self::ShardTls | Self::Tls | Self::TlsFirst)
+    }
+
+    /// nats-server has this kind too.
+    fn is_known(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls | Self::TlsFirst)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Listener {
     Tcp,
     Unix,
+    /// The port of the first shard alone.
+    Shard,
+    /// The port of the first shard alone, with TLS.
+    ShardTls,
     /// INFO in clear, then the handshake.
     Tls,
     /// The handshake, then INFO.
@@ -133,14 +151,14 @@ impl World {
         self.directory.join(name).display().to_string()
     }
 
-    fn start(&self, program: &Path, listener: Listener, logins: &str) -> Server {
+    fn start(&self, program: &Path, listener: Listener, own_port: u16, logins: &str) -> Server {
         let files = [self.path("own.pem"), self.path("own.key")];
         let first = listener == Listener::TlsFirst;
         let tls = format!(
             "tls {{ cert_file: \"{}\", key_file: \"{}\", handshake_first: {first} }}\n",
             files[0], files[1]
         );
-        let tls = if matches!(listener, Listener::Tcp | Listener::Unix) { "" } else { &tls };
+        let tls = if listener.is_encrypted() { &tls } else { "" };
         let socket = self.path("socket");
         let mut arguments = Vec::new();
         if program == Path::new(MIDGE) {
@@ -149,13 +167,21 @@ impl World {
         if listener == Listener::Unix {
             arguments.extend(["--unix", &socket]);
         }
+        let port = own_port.to_string();
+        if matches!(listener, Listener::Shard | Listener::ShardTls) {
+            arguments.extend(["--shard-ports", &port]);
+        }
         Server::start(program, &arguments, &format!("{tls}{logins}")).expect("it starts")
     }
 
-    fn open(&self, server: &Server, listener: Listener) -> Peer {
+    fn open(&self, server: &Server, listener: Listener, own_port: u16) -> Peer {
+        let mut address = server.address();
+        if matches!(listener, Listener::Shard | Listener::ShardTls) {
+            address.set_port(own_port);
+        }
         let mut peer = match listener {
-            Listener::Tcp => {
-                let socket = TcpStream::connect_timeout(&server.address(), WAIT_MAX).unwrap();
+            Listener::Tcp | Listener::Shard => {
+                let socket = TcpStream::connect_timeout(&address, WAIT_MAX).unwrap();
                 socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
                 Peer::Plain(Box::new(BufReader::new(socket)))
             }
@@ -164,7 +190,7 @@ impl World {
                 socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
                 Peer::Plain(Box::new(BufReader::new(socket)))
             }
-            Listener::Tls | Listener::TlsFirst => {
+            Listener::ShardTls | Listener::Tls | Listener::TlsFirst => {
                 let opening = Opening {
                     authority_pem: &self.authority.pem,
                     own: None,
@@ -172,10 +198,10 @@ impl World {
                     versions: rustls::ALL_VERSIONS,
                     tls_first: listener == Listener::TlsFirst,
                 };
-                Peer::Tls(Box::new(TlsClient::connect(server.address(), &opening).unwrap()))
+                Peer::Tls(Box::new(TlsClient::connect(address, &opening).unwrap()))
             }
         };
-        if listener != Listener::Tls {
+        if !matches!(listener, Listener::Tls | Listener::ShardTls) {
             let info = peer.line().expect("INFO comes first");
             assert!(info.starts_with("INFO {"), "{info}");
         }
@@ -197,10 +223,16 @@ fn answers(peer: &mut Peer, verb: &str) -> Vec<String> {
     lines
 }
 
+fn unused_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("it is bound").port()
+}
+
 fn check(world: &World, program: &Path, listener: Listener) {
     for (logins, config) in LOGINS {
-        let server = world.start(program, listener, config);
-        let mut witness = world.open(&server, listener);
+        let own_port = unused_port();
+        let server = world.start(program, listener, own_port, config);
+        let mut witness = world.open(&server, listener, own_port);
         witness.send(RIGHT.as_bytes());
         assert_eq!(answers(&mut witness, "SUB x 1\r\n"), ["+OK", "+OK", "PONG"]);
         for (verb, without, by_default) in VERBS {
@@ -210,7 +242,7 @@ fn check(world: &World, program: &Path, listener: Listener) {
                 Logins::Required => &[VIOLATION],
                 Logins::Default => by_default,
             };
-            let found = answers(&mut world.open(&server, listener), verb);
+            let found = answers(&mut world.open(&server, listener, own_port), verb);
             assert_eq!(found, expected, "{listener:?} {logins:?} {verb:?}");
             // What a peer published is heard exactly where it was let in.
             let heard = answers(&mut witness, "");
@@ -224,10 +256,10 @@ fn check(world: &World, program: &Path, listener: Listener) {
 #[test]
 fn no_first_verb_passes_any_listener_without_a_login() {
     let world = World::new();
-    for listener in [Listener::Tcp, Listener::Unix, Listener::Tls, Listener::TlsFirst] {
+    for listener in Listener::ALL {
         check(&world, Path::new(MIDGE), listener);
         let original = std::env::var_os("NATS_SERVER");
-        if let Some(original) = original.filter(|_| listener != Listener::Unix) {
+        if let Some(original) = original.filter(|_| listener.is_known()) {
             check(&world, Path::new(&original), listener);
         }
     }

@@ -17,6 +17,11 @@ pub fn is_bcrypt(stored: &str) -> bool {
     )
 }
 
+/// The two digits of a hash that `is_bcrypt` that say how much work it is.
+pub(super) fn cost_of(hash: &str) -> &str {
+    &hash[4..6]
+}
+
 /// True when two plain secrets are the same. Time depends on the length of `given` alone.
 pub fn secrets_equal(stored: &str, given: &str) -> bool {
     constant_time::equal(stored.as_bytes(), given.as_bytes())

@@ -167,7 +167,7 @@ impl Authenticator {
         let stored = users.users.iter().chain(&single_user).map(|user| &user.stored);
         let decoy = stored
             .filter(|stored| password::is_bcrypt(stored.expose()))
-            .max_by_key(|stored| stored.expose()[4..6].to_owned())
+            .max_by_key(|stored| password::cost_of(stored.expose()).to_owned())
             .and_then(|stored| password::decoy_of(stored.expose()));
         let required = has_users
             || token.is_some()
