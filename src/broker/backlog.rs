@@ -53,6 +53,16 @@ impl Backlog {
         !self.fan_outs.is_empty()
     }
 
+    /// `is_leaving`: a client has subscriptions on their way out.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self, is_leaving: impl Fn(ClientKey) -> bool) {
+        let bytes: usize = self.fan_outs.iter().map(|fan_out| fan_out.bytes()).sum();
+        assert_eq!(self.fan_out_bytes, bytes, "bytes of messages that wait");
+        let distinct: std::collections::HashSet<_> = self.leaving.iter().copied().collect();
+        assert_eq!(distinct.len(), self.leaving.len(), "a client leaves once");
+        assert!(distinct.into_iter().all(is_leaving));
+    }
+
     fn has_ready_fan_outs(&self) -> bool {
         let waits = self.fan_out_waits.as_ref();
         self.has_fan_outs() && waits.is_none_or(|waits| waits.gate.value() >= waits.until)

@@ -505,6 +505,32 @@ impl ByteQueue {
         (drained && !paced.is_empty()).then(|| std::mem::take(paced))
     }
 
+    /// Checks what this file promises. `taken_bytes`: those that the writer has taken and `sent` has not confirmed.
+    ///
+    /// # Panics
+    /// A promise is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self, taken_bytes: usize) {
+        let buffers = self.buffers.borrow();
+        let ready: usize = buffers.ready.iter().map(|(chunk, _)| chunk.len()).sum();
+        let queued = ready + buffers.current.len();
+        assert!(buffers.ready.iter().all(|(chunk, _)| !chunk.is_empty()), "an empty chunk");
+        match self.close_reason.get() {
+            // What was taken is given up with the rest.
+            Some(reason) if reason.discards_pending() => assert_eq!(queued, 0, "given up"),
+            _ => assert_eq!(self.pending_bytes.get(), queued + taken_bytes, "pending bytes"),
+        }
+        assert!(self.pending_bytes.get() <= self.pending_bytes_max.get(), "past the bound");
+        let idle = queued == 0 && !self.is_closing();
+        let waits = self.writer_waits.get();
+        assert!(
+            !waits || idle || self.held.get(),
+            "the writer sleeps and there is something to send"
+        );
+        assert!(self.totalled.get().0 <= self.out_messages.get());
+        assert!(self.totalled.get().1 <= self.out_bytes.get());
+    }
+
     fn rare(&self) -> &RefCell<Rare> {
         self.rare.get_or_init(Box::default)
     }

@@ -64,6 +64,23 @@ impl InterestCounts {
         1
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn count(&self, account: AccountId, filter: &[u8], queue: &[u8]) -> u32 {
+        let hash = Self::hash(&self.hasher, account, filter, queue);
+        let found = self.entries.find(hash, |entry| {
+            entry.account == account
+                && entry.names.filter() == filter
+                && entry.names.queue() == queue
+        });
+        found.map_or(0, |entry| entry.count)
+    }
+
+    /// Subscriptions counted.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn total(&self) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.count)).sum()
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

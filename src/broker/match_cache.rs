@@ -384,6 +384,45 @@ fn leading_tokens(text: &[u8], count: usize) -> Option<&[u8]> {
     Some(&text[..dot])
 }
 
+#[cfg(any(test, debug_assertions))]
+impl<V> MatchCache<V> {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&[u8], &V)) {
+        self.answers.iter().for_each(|(_, answer)| visit(answer.subject.as_slice(), &answer.value));
+    }
+
+    pub(super) fn check_invariants(&self) {
+        assert!(self.answers.len() <= self.capacity);
+        let bytes: usize = self.answers.iter().map(|(_, answer)| answer.bytes).sum();
+        assert_eq!(self.bytes, bytes);
+        assert!(bytes <= self.shared_bytes.used());
+        assert!(self.shared_bytes.used() <= self.shared_bytes.max);
+        assert_eq!(self.by_subject.len(), self.answers.len());
+        for (level, chains) in self.chains.iter().enumerate() {
+            let mut linked_count = 0;
+            for chain in chains {
+                let (mut key, mut previous) = (chain.first, NONE);
+                assert_ne!(key, NONE);
+                while key != NONE {
+                    let link = self.answers[key as usize].links[level];
+                    assert!(link.is_linked);
+                    assert_eq!((link.previous, link.chain_hash), (previous, chain.hash));
+                    linked_count += 1;
+                    (previous, key) = (key, link.next);
+                }
+            }
+            let expected = self
+                .answers
+                .iter()
+                .filter(|(_, answer)| subject::token_count(answer.subject.as_slice()) > level);
+            assert_eq!(linked_count, expected.count());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -398,36 +437,6 @@ mod tests {
         table.for_each_match(literal, |value| found.push(*value));
         found.sort_unstable();
         found
-    }
-
-    impl<V> MatchCache<V> {
-        fn check_invariants(&self) {
-            assert!(self.answers.len() <= self.capacity);
-            let bytes: usize = self.answers.iter().map(|(_, answer)| answer.bytes).sum();
-            assert_eq!(self.bytes, bytes);
-            assert!(bytes <= self.shared_bytes.used());
-            assert!(self.shared_bytes.used() <= self.shared_bytes.max);
-            assert_eq!(self.by_subject.len(), self.answers.len());
-            for (level, chains) in self.chains.iter().enumerate() {
-                let mut linked_count = 0;
-                for chain in chains {
-                    let (mut key, mut previous) = (chain.first, NONE);
-                    assert_ne!(key, NONE);
-                    while key != NONE {
-                        let link = self.answers[key as usize].links[level];
-                        assert!(link.is_linked);
-                        assert_eq!((link.previous, link.chain_hash), (previous, chain.hash));
-                        linked_count += 1;
-                        (previous, key) = (key, link.next);
-                    }
-                }
-                let expected = self
-                    .answers
-                    .iter()
-                    .filter(|(_, answer)| subject::token_count(answer.subject.as_slice()) > level);
-                assert_eq!(linked_count, expected.count());
-            }
-        }
     }
 
     #[derive(Clone, Debug)]

@@ -12,6 +12,8 @@ mod forward;
 pub mod inspect;
 pub mod interest;
 pub mod internal;
+#[cfg(any(test, debug_assertions))]
+mod invariants;
 pub mod late_send;
 pub mod link;
 pub mod match_cache;
@@ -330,6 +332,11 @@ impl Broker {
     pub fn remote_pace(&self, client: ClientKey) -> Option<&Rc<Gate>> {
         let pace = self.clients[client.index()].pace.as_ref()?;
         pace.paused.then_some(&pace.resumed)
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn hash_of_sid(&self, sid: &[u8]) -> u64 {
+        self.hasher.hash_one(sid)
     }
 
     pub fn subscription_count(&self, client: ClientKey) -> usize {

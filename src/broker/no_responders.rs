@@ -24,7 +24,7 @@ use crate::protocol::nats::encode;
 /// Requests some of whose shares came back, oldest first.
 #[derive(Default)]
 pub(super) struct UnheardRequests {
-    waiting: VecDeque<Unheard>,
+    pub(super) waiting: VecDeque<Unheard>,
 }
 
 impl UnheardRequests {

@@ -87,6 +87,11 @@ impl Subscription {
         Slot::from_number(self.slot.replace(Slot::NONE))
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn is_in_table(&self) -> bool {
+        Slot::from_number(self.slot.get()).is_some()
+    }
+
     /// Deliveries after which it ends, counted from SUB; 0 = never.
     #[inline]
     pub fn max(&self) -> u64 {

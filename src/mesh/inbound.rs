@@ -28,6 +28,16 @@ impl Inbound {
         Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0, delivered: 0, told: 0 }
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self) {
+        assert!(self.taken.iter().is_sorted_by_key(|batch| batch.stamp), "stamps go down");
+        assert!(self.sure <= self.ready && self.owed <= self.ready);
+        assert!(self.taken.len() <= self.ready + 1, "more than one comes behind");
+        let complete = self.end.complete.value();
+        let mut ready = self.taken.iter().take(self.ready);
+        assert!(ready.all(|batch| batch.stamp <= complete), "taken before its source was done");
+    }
+
     /// Begins a drain: all that is there now will be delivered. Gives the number of batches.
     pub(super) fn look_first(&mut self) -> usize {
         self.look();

@@ -327,6 +327,21 @@ impl Mesh {
         moved
     }
 
+    /// # Panics
+    /// A promise of the lanes, or of the drain in progress, is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        for peer in &self.peers {
+            peer.outbound.check_invariants();
+            peer.inbound.borrow().check_invariants();
+        }
+        if self.open.borrow().is_some() {
+            assert!(self.is_draining.get(), "a batch is open and no drain goes on");
+        }
+        // Whoever publishes here waits for the drain to be done.
+        assert_eq!(self.is_draining.get(), self.broker.borrow().arrivals().is_some());
+    }
+
     /// True if sleeping now would leave a message behind. What a peer pushes after the last drain
     /// raises the signal.
     pub fn has_work(&self) -> bool {

@@ -479,6 +479,42 @@ impl Outbound {
         }
     }
 
+    /// # Panics
+    /// A promise is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self) {
+        let (notes_free, slots_free) = {
+            let end = self.end.borrow();
+            (end.notes.free_slots(), end.messages.free_slots())
+        };
+        let under_way = self.under_way.borrow();
+        under_way.check_invariants();
+        assert!(under_way.len() <= self.slots, "more than slots are under way");
+        assert!(under_way.len() >= self.slots - slots_free, "a batch under way is not counted");
+        let notes = self.notes_under_way.borrow();
+        notes.check_invariants();
+        assert!(notes.len() <= self.note_slots);
+        assert!(notes.len() >= self.note_slots - notes_free, "a note under way is not counted");
+        let staged_notes = self.staged_notes.borrow();
+        let resumes = staged_notes.iter().filter_map(|note| match note {
+            Note::Pace { client, paused: false } => Some(*client),
+            _ => None,
+        });
+        let (count, resumes) = (resumes.clone().count(), resumes.collect::<HashSet<_>>());
+        assert_eq!(count, resumes.len(), "a publisher is let go on once");
+        assert_eq!(*self.staged_resumes.borrow(), resumes);
+        let staged = self.staged.borrow();
+        let staged_bytes: usize = staged.iter().map(|batch| batch.bytes.len()).sum();
+        assert_eq!(self.staged_bytes.get(), staged_bytes, "staged bytes");
+        assert!(staged.is_empty() || self.shared.tight.get(), "messages pass those staged");
+        if self.waits_for_room() {
+            assert!(self.shared.waiting.get(), "no flush comes for what waits");
+        }
+        if !self.current.borrow().is_empty() || self.pushed.get() > 0 {
+            assert!(self.shared.dirty.get() || self.shared.waiting.get(), "no flush comes");
+        }
+    }
+
     pub(super) fn waits_for_room(&self) -> bool {
         self.notes_wanted.get()
             || self.messages_wanted.get()

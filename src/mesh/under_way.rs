@@ -42,6 +42,15 @@ impl UnderWay {
         self.items.len()
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self) {
+        let (bytes, work) = self
+            .items
+            .iter()
+            .fold((0, 0), |(bytes, work), item| (bytes + item.0 as usize, work + item.1 as usize));
+        assert_eq!(self.sum, Load { bytes, work }, "the sum of what is under way");
+    }
+
     pub(super) fn sum(&self) -> Load {
         self.sum
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use midge::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
+use midge::base::limits::{
+    LANE_WORK_MAX, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE, WORK_UNIT_BYTES,
+};
 use midge::mesh::Lanes;
 use midge::protocol::nats::error::CloseReason;
 
@@ -60,6 +62,8 @@ pub struct Run {
     payload_bytes_max: usize,
     action_count: usize,
     overflows: bool,
+    /// The most work that a turn may come to.
+    turn_work_bound: usize,
 }
 
 impl Run {
@@ -81,13 +85,20 @@ impl Run {
             lane_work_max: if random.bool() { random.usize(1..20) } else { LANE_WORK_MAX },
             moves,
         };
+        let payload_bytes_max = if heavy { 60_000 } else { 600 };
+        // What is begun as long as a turn is not over: a part of a message, one delivery, or one subscription's end.
+        // Of a message two such pieces may come together: one of its plain subscriptions and one of a queue group.
+        let piece = (sizes.turn_work_max / WHOLE_WORK_SHARE)
+            .max(1 + payload_bytes_max / WORK_UNIT_BYTES)
+            .max(SUBSCRIPTION_WORK);
         let mut run = Self {
+            turn_work_bound: sizes.turn_work_max + 2 * piece,
             world: World::new(random.u64(..), &sizes, plant),
             laws: Laws::new(sizes.shard_count, sizes.turn_work_max < TURN_WORK_MAX),
             clients: Vec::new(),
             inboxes: HashMap::new(),
             depths: HashMap::new(),
-            payload_bytes_max: if heavy { 60_000 } else { 600 },
+            payload_bytes_max,
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
         };
@@ -161,6 +172,10 @@ impl Run {
         let totals = self.world.totals();
         if totals.interest_left > 0 {
             return Err(format!("{} subscriptions outlive all clients", totals.interest_left));
+        }
+        if totals.turn_work_max > self.turn_work_bound {
+            let (did, may) = (totals.turn_work_max, self.turn_work_bound);
+            return Err(format!("a turn did {did} units of work, and may do {may}"));
         }
         if totals.batches_in != totals.batches_out {
             return Err(format!("lanes hold batches: {totals:?}"));

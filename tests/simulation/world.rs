@@ -459,11 +459,30 @@ impl World {
                 }
             };
             if moved {
+                self.check_invariants(index);
                 self.note(choice as u64);
                 return true;
             }
         }
         false
+    }
+
+    /// Everything that the modules of a shard promise holds between two steps.
+    fn check_invariants(&self, index: usize) {
+        // Not in a release build.
+        #[cfg(debug_assertions)]
+        {
+            let shard = &self.shards[index];
+            shard.broker.borrow().check_invariants();
+            shard.mesh.check_invariants();
+            for connection in &shard.connections {
+                let connection = &self.connections[*connection];
+                let taken = connection.in_flight.as_ref().map_or(0, |(chunk, at)| chunk.len() - at);
+                connection.outbox.check_invariants(taken);
+            }
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = index;
     }
 
     fn note(&mut self, event: u64) {
