@@ -12,13 +12,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::replies::ReplyTable;
+use super::response_rule::ResponseRule;
 use super::subject_set::{SubjectSet, has_empty_token};
-use crate::config::auth_options::{
-    PermissionOptions, ResponsePermissionOptions, SubjectPermissionOptions,
-};
+use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::subject;
 
 /// Queue group that only the server itself uses.
@@ -72,15 +71,6 @@ impl DeliveryFilter {
     pub fn denies(&self, subject: &[u8]) -> bool {
         self.denied.matches(subject)
     }
-}
-
-/// Answers allowed to subjects that no list allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResponseRule {
-    /// Answers per delivered message; None = unlimited.
-    pub max: Option<u32>,
-    /// From delivery; None = forever.
-    pub expires: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -335,23 +325,6 @@ impl QueueRule {
             }
         }
         queue_tokens.next().is_none()
-    }
-}
-
-impl From<&ResponsePermissionOptions> for ResponseRule {
-    /// Zero means the default.
-    fn from(options: &ResponsePermissionOptions) -> Self {
-        let default = ResponsePermissionOptions::default();
-        Self {
-            max: match options.messages_max {
-                Some(0) => default.messages_max,
-                given => given,
-            },
-            expires: match options.expires {
-                Some(Duration::ZERO) => default.expires,
-                given => given,
-            },
-        }
     }
 }
 

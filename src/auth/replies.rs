@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::permissions::ResponseRule;
+use super::response_rule::ResponseRule;
 use crate::base::limits;
 use crate::base::table::Table;
 

@@ -1,7 +1,8 @@
 //! The changes of a reload, and whether a running server can follow.
 
-use crate::config::option_table::{Reload, Row, rows};
+use crate::config::option_table::rows;
 use crate::config::options::Options;
+use crate::config::row::{Reload, Row};
 
 /// The rows whose value differs, in the order of the table.
 pub fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {

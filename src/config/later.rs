@@ -1,129 +1,15 @@
 //! Options of nats-server's features that Midge does not have yet: recognised, and refused by name where
 //! they ask for something.
 
-use crate::config::option_table::{Flag, Kind, Reload, Row};
+use crate::config::feature::Feature;
 use crate::config::read_later;
-
-/// A feature of nats-server that Midge does not have yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    JetStream,
-    Clustering,
-    Gateways,
-    Leafnodes,
-    WebSocket,
-    Mqtt,
-    OperatorMode,
-    AuthCallout,
-    TrustedProxies,
-    ProxyProtocol,
-    OcspStapling,
-    OcspPeers,
-    Imports,
-    Exports,
-    MessageTracing,
-    Syslog,
-    Profiling,
-    FeatureFlags,
-}
-
-impl Feature {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::JetStream => "JetStream",
-            Self::Clustering => "Clustering",
-            Self::Gateways => "Gateways",
-            Self::Leafnodes => "Leafnodes",
-            Self::WebSocket => "WebSocket",
-            Self::Mqtt => "MQTT",
-            Self::OperatorMode => "Operator mode (JWT)",
-            Self::AuthCallout => "Auth callout",
-            Self::TrustedProxies => "Trusted proxies",
-            Self::ProxyProtocol => "The PROXY protocol",
-            Self::OcspStapling => "OCSP stapling",
-            Self::OcspPeers => "OCSP for client certificates",
-            Self::Imports => "Imports between accounts",
-            Self::Exports => "Exports between accounts",
-            Self::MessageTracing => "Message tracing",
-            Self::Syslog => "Syslog",
-            Self::Profiling => "Profiling",
-            Self::FeatureFlags => "Feature flags",
-        }
-    }
-
-    fn is_plural(self) -> bool {
-        matches!(
-            self,
-            Self::Gateways
-                | Self::Leafnodes
-                | Self::TrustedProxies
-                | Self::Imports
-                | Self::Exports
-                | Self::FeatureFlags
-        )
-    }
-
-    /// True for a feature that keeps somebody out: a server without it would let them in, so no flag starts
-    /// one.
-    pub fn decides_who_enters(self) -> bool {
-        match self {
-            Self::OperatorMode
-            | Self::AuthCallout
-            | Self::TrustedProxies
-            | Self::ProxyProtocol
-            | Self::OcspPeers => true,
-            Self::JetStream
-            | Self::Clustering
-            | Self::Gateways
-            | Self::Leafnodes
-            | Self::WebSocket
-            | Self::Mqtt
-            | Self::OcspStapling
-            | Self::Imports
-            | Self::Exports
-            | Self::MessageTracing
-            | Self::Syslog
-            | Self::Profiling
-            | Self::FeatureFlags => false,
-        }
-    }
-
-    /// The sentence for a warning.
-    pub fn not_supported(self) -> String {
-        let is = if self.is_plural() { "are" } else { "is" };
-        format!("{} {is} not supported yet", self.name())
-    }
-
-    /// The sentence for an error, with the way around it where there is one.
-    pub fn refusal(self) -> String {
-        let it = if self.is_plural() { "them" } else { "it" };
-        if self.decides_who_enters() {
-            let decides = if self.is_plural() { "they decide" } else { "it decides" };
-            let text = self.not_supported();
-            format!("{text}; {decides} who may connect, so no flag starts a server without {it}")
-        } else {
-            format!("{} (--allow-unsupported starts without {it})", self.not_supported())
-        }
-    }
-}
-
-/// The demand of an option of a later feature, as it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// Switched off, empty, or of no effect by itself: nats-server starts without the feature, too. Also
-    /// the answer for a value that was refused already.
-    Nothing,
-    /// A port for other servers, with no server to connect to: a warning is enough, for whoever connects
-    /// there is turned away.
-    PortForOthers,
-    Feature,
-}
+use crate::config::row::{AsksOf, Flag, Kind, Reload, Row};
 
 const fn later(
     key: &'static str,
     feature: Feature,
     aliases: &'static [&'static str],
-    asks: read_later::Read,
+    asks: AsksOf,
 ) -> Row {
     Row {
         key,

@@ -3,8 +3,8 @@
 use crate::config::auth_options::{
     AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, Place,
 };
+use crate::config::feature::Feature;
 use crate::config::go_text::quoted;
-use crate::config::later::Feature;
 use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
 };

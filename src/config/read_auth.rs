@@ -6,8 +6,8 @@ use crate::config::auth_options::{
     NkeyUserOptions, PermissionOptions, ResponsePermissionOptions, Secret,
     SubjectPermissionOptions, UserOptions,
 };
+use crate::config::feature::Feature;
 use crate::config::go_text::{SignedDuration, format_duration, parse_duration, quoted};
-use crate::config::later::Feature;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Value};
 use crate::protocol::subject;

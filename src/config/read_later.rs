@@ -3,12 +3,10 @@
 //! same, for a misspelt `port` must not switch it off. What nats-server finds wrong inside a block that is
 //! switched off is not looked for.
 
+use crate::config::feature::Asks;
 use crate::config::go_text::quoted;
-use crate::config::later::Asks;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Map, Value};
-
-pub(super) type Read = fn(&mut Reader<'_>, &Value) -> Asks;
 
 const JETSTREAM: [&str; 31] = [
     "strict",

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::auth_options::Place;
+use crate::config::feature::Feature;
 use crate::config::go_text::{parse_duration, quoted};
-use crate::config::later::Feature;
 use crate::config::read_auth::seconds_to_duration;
 use crate::config::reader::Reader;
 use crate::config::surroundings::file_error_text;

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::config::later::{Feature, LATER};
-use crate::config::option_table::{Kind, Reload, Row, SECTIONS};
+use crate::config::feature::Feature;
+use crate::config::later::LATER;
+use crate::config::option_table::SECTIONS;
+use crate::config::row::{Kind, Reload, Row};
 
 /// The whole page.
 pub fn markdown() -> String {

@@ -13,13 +13,11 @@ use super::snapshot::{
 use super::subsz::SubscriptionReport;
 use super::text;
 use super::varz::ServerFacts;
+use super::window::parse_window;
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
 use crate::auth::{certificate, tls_map};
 use crate::net::tls_config::public_key_id;
 use crate::protocol::nats::error::CloseReason;
-
-/// Entries of a list when nobody says how many.
-pub(crate) const LIST_LIMIT_DEFAULT: usize = 1024;
 
 /// What a list of connections is sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,21 +133,6 @@ pub(crate) fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String
     }
     let wanted = query.boolean("subs")?;
     Ok(if wanted { Subscriptions::Subjects } else { Subscriptions::Count })
-}
-
-/// `offset` and `limit`; what is negative or 0 means the default.
-pub(crate) fn parse_window(query: &Query) -> Result<(usize, usize), String> {
-    Ok(window(query.integer("offset")?, query.integer("limit")?))
-}
-
-/// The same of two numbers.
-pub(super) fn window(offset: i64, limit: i64) -> (usize, usize) {
-    let offset = usize::try_from(offset).unwrap_or(0);
-    let limit = match usize::try_from(limit) {
-        Ok(0) | Err(_) => LIST_LIMIT_DEFAULT,
-        Ok(limit) => limit,
-    };
-    (offset, limit)
 }
 
 impl ConnzOptions {
@@ -505,6 +488,7 @@ pub(crate) fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max:
 
 #[cfg(test)]
 mod tests {
+    use super::super::window::LIST_LIMIT_DEFAULT;
     use super::*;
 
     fn options(text: &str) -> Result<ConnzOptions, String> {

@@ -18,3 +18,4 @@ pub(crate) mod snapshot;
 pub(crate) mod subsz;
 pub(crate) mod text;
 pub(crate) mod varz;
+mod window;

@@ -1,11 +1,12 @@
 //! What is asked of an endpoint over `$SYS`, where the arguments are a JSON object. Names and types of its
 //! fields are those of nats-server's options (server/monitor.go).
 
-use super::connz::{ConnzOptions, SortBy, State, Subscriptions, window};
+use super::connz::{ConnzOptions, SortBy, State, Subscriptions};
 use super::endpoints::Ask;
 use super::others::{HEALTH_SWITCHES, HealthzOptions};
 use super::snapshot::ConnectionFilter;
 use super::subsz::SubszOptions;
+use super::window::window;
 use crate::protocol::json_fields::JsonFields;
 
 /// Why a request gets no data.

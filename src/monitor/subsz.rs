@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::connz::parse_window;
 use super::query::Query;
 use super::snapshot::{Gathered, ShardSummary, SubscriptionDetails, TableSummary};
 use super::varz::ServerFacts;
+use super::window::parse_window;
 use crate::protocol::subject;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,4 +3,5 @@
 pub(crate) mod answers;
 pub(crate) mod command;
 pub(crate) mod host;
+pub(crate) mod order;
 pub(crate) mod run;

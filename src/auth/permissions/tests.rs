@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
+use crate::config::auth_options::ResponsePermissionOptions;
 
 fn some_list(list: &[&str]) -> Option<Vec<String>> {
     Some(list.iter().map(|entry| (*entry).to_owned()).collect())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::go_text::quoted;
 use Kind::{Integer, Structure, Text, Toggle};
 
 /// Bytes of a name: the kernel's TCP_CA_NAME_MAX without the zero at its end.

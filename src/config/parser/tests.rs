@@ -355,7 +355,8 @@ fn the_digest_is_nats_servers() {
 /// The default that the table names is the default.
 #[test]
 fn writing_down_a_default_changes_nothing() {
-    use crate::config::option_table::{Kind, rows};
+    use crate::config::option_table::rows;
+    use crate::config::row::Kind;
     let mut written = 0;
     for row in rows().filter(|row| !row.default.is_empty() && !row.key.contains('.')) {
         let value = match row.kind {

@@ -21,7 +21,7 @@ use crate::protocol::json_fields::JsonFields;
 use crate::server::answers::endpoints::{Answers, Fixed, Live};
 use crate::server::answers::system_queue::{Stopper, SystemQueue, Work};
 use crate::server::host::process_usage::SAMPLE_INTERVAL;
-use crate::server::run::process::Order;
+use crate::server::order::Order;
 use crate::shard::system_request::SystemRequest;
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, UserInfo};

@@ -6,9 +6,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::go_text::{parse_boolean, parse_duration, parse_integer, quoted};
-use crate::config::option_table::{self, Kind, PartFlag, Row};
+use crate::config::option_table;
 use crate::config::options::Options;
-use crate::config::reader::check_range;
+use crate::config::read_rows::check_range;
+use crate::config::row::{Kind, PartFlag, Row};
 
 /// Flags that are no option of the configuration file: names, argument, help.
 pub(crate) const SPECIALS: &[(&[&str], &str, &str)] = &[

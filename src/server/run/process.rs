@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,10 +38,11 @@ use crate::server::host::notify::Notify;
 use crate::server::host::panic_hook;
 use crate::server::host::pinning::{Pinning, exclusive};
 use crate::server::host::unix_socket::{self, UnixSocketFile};
+use crate::server::order::{Order, ServerEvent};
 use crate::server::run::bootstrap::{self, Placement, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
 use crate::server::run::reload;
-use crate::server::run::signals::{self, ServerEvent};
+use crate::server::run::signals;
 use crate::shard::order::{Pending, Reply};
 use crate::shard::system_door::{Bytes, Listener, system_doors};
 use crate::shard::{Generation, ShardOrder};
@@ -123,19 +124,6 @@ fn serve(start: Start, collect: fn()) -> ExitCode {
         }
     };
     log::exit(code)
-}
-
-/// What the main thread is asked to do.
-pub(crate) enum Order {
-    Signal(ServerEvent),
-    /// To reload the configuration, and to say there what came of it.
-    Reload(Sender<Result<(), String>>),
-}
-
-impl From<ServerEvent> for Order {
-    fn from(event: ServerEvent) -> Self {
-        Self::Signal(event)
-    }
 }
 
 /// Files of this run that disappear with it.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::config::changes::{self, ReloadPlan};
 use crate::config::load;
-use crate::config::option_table::{Row, Shown};
+use crate::config::option_table::Shown;
 use crate::config::options::Options;
+use crate::config::row::Row;
 use crate::config::surroundings::Surroundings;
 use crate::config::tls_options::{HandshakeFirst, TlsOptions};
 use crate::server::command::args;
