@@ -71,6 +71,12 @@ impl<T> Table<T> {
         self.len() == 0
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let more = self.more.iter().flat_map(|more| &more.parts);
+        std::iter::once(&self.first).chain(more).flatten()
+    }
+
     fn part_count(&self) -> usize {
         1 + self.more.as_ref().map_or(0, |more| more.parts.len())
     }
@@ -236,7 +242,15 @@ impl<T> Iterator for Entries<T> {
             self.part = self.parts.next()?.into_iter();
         }
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let rest: usize = self.parts.as_slice().iter().map(HashTable::len).sum();
+        let left = self.part.len() + rest;
+        (left, Some(left))
+    }
 }
+
+impl<T> ExactSizeIterator for Entries<T> {}
 
 #[cfg(test)]
 mod tests {

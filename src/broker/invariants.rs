@@ -23,10 +23,10 @@ impl Broker {
             self.check_client(index, client, &mut counts);
         }
         self.check_interest(&counts);
-        for (index, account) in self.accounts.iter().enumerate() {
-            self.check_account(AccountId(index as u32), account);
+        for (id, account) in self.accounts.iter() {
+            self.check_account(id, account);
         }
-        let cached: usize = self.accounts.iter().map(|account| account.cache.bytes()).sum();
+        let cached: usize = self.accounts.iter().map(|(_, account)| account.cache.bytes()).sum();
         assert_eq!(cached, self.shared.cached_bytes.used(), "bytes of all caches");
         self.check_expired();
         self.backlog.check_invariants(|client| {
@@ -39,7 +39,7 @@ impl Broker {
     /// A client's subscriptions are in the table, found by their sid; where they are leaving, there are no others.
     fn check_client(&self, index: usize, client: &ClientState, counts: &mut Counts) {
         let mut expired_count = 0;
-        for subscription in &client.subscriptions {
+        for subscription in client.subscriptions.iter() {
             let hash = self.hash_of_sid(subscription.sid());
             let found = client.subscriptions.find(hash, |other| other.sid() == subscription.sid());
             assert!(found.is_some_and(|found| Rc::ptr_eq(found, subscription)), "one for each sid");
@@ -71,7 +71,7 @@ impl Broker {
             assert_eq!(self.interest.total(), total, "interest that nobody has");
         }
         for link in &self.links {
-            for (account, subscription) in &link.subscriptions {
+            for (account, subscription) in link.subscriptions.iter() {
                 assert!(subscription.is_in_table(), "{account:?}");
                 assert!(!subscription.is_removed());
                 assert!(subscription.weight() > 0, "interest that ended");
@@ -82,7 +82,7 @@ impl Broker {
     /// Services of the server subscribe too, and are no clients.
     fn has_services(&self) -> bool {
         let (mut found, accounts) = (false, self.accounts.iter());
-        accounts.for_each(|account| {
+        accounts.for_each(|(_, account)| {
             account.table.for_each(|_, other| found |= matches!(other.sink, Sink::Internal(_)));
         });
         found
@@ -97,7 +97,7 @@ impl Broker {
         });
         let of_clients: usize = of_clients.sum();
         assert_eq!(account.counts.subscriptions, of_clients, "subscriptions of clients");
-        let of_links = self.links.iter().flat_map(|link| &link.subscriptions);
+        let of_links = self.links.iter().flat_map(|link| link.subscriptions.iter());
         let mut of_services = 0;
         account.table.for_each(|filter, subscription| {
             assert_eq!(filter, subscription.filter());

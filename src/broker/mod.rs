@@ -153,6 +153,12 @@ impl Accounts {
     fn len(&self) -> usize {
         self.0.len()
     }
+
+    #[cfg(any(test, debug_assertions))]
+    fn iter(&self) -> impl Iterator<Item = (AccountId, &AccountState)> {
+        let states = self.0.iter().enumerate();
+        states.filter_map(|(id, state)| Some((AccountId(id as u32), state.as_deref()?)))
+    }
 }
 
 impl std::ops::Index<usize> for Accounts {

@@ -102,6 +102,7 @@ impl Run {
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
         };
+        run.world.checks = true;
         for _ in 0..random.usize(2..=7) {
             run.join();
         }
