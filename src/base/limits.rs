@@ -176,19 +176,19 @@ pub const CHAIN_SIGNATURES_MAX: usize = 16;
 pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;
 
 /// Slots of the interest lane of one ordered pair of shards. A subscription waits, unread, while fewer
-/// than `INTEREST_ROOM_MIN` are free.
-pub const INTEREST_LANE_SLOTS: usize = 4096;
+/// than `INTEREST_ROOM_MIN` are free. A shard takes in all that is there before it does anything else, at about a
+/// microsecond each.
+pub const INTEREST_LANE_SLOTS: usize = 1024;
 
 /// Slots of all interest lanes into one shard, of 56 bytes each: with many shards there are lanes as the square of
 /// their number. Enforced by `mesh::Lanes::of`, which gives no lane less than four times `INTEREST_ROOM_MIN`.
-pub const INTEREST_SLOTS_PER_SHARD: usize = 8192;
+pub const INTEREST_SLOTS_PER_SHARD: usize = 3072;
 
 /// Free interest slots a session needs before it may execute SUB or UNSUB.
 pub const INTEREST_ROOM_MIN: usize = 64;
 
-/// Bytes of filters and queue names on one interest lane from which on subscriptions wait, unread. A shard takes
-/// in all that is there before it does anything else, and a filter of many tokens takes it long. Enforced by
-/// `mesh::outbound`.
+/// Bytes of filters and queue names on one interest lane from which on subscriptions wait, unread: a filter of many
+/// tokens takes the other shard long. Enforced by `mesh::outbound`.
 pub const INTEREST_LANE_BYTES_MAX: usize = 256 << 10;
 
 /// Slots of the message lane of one ordered pair of shards; each holds one batch.

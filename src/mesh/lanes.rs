@@ -200,8 +200,9 @@ mod tests {
             let Lanes { note_slots, returned_slots, .. } = Lanes::of(count);
             (note_slots, returned_slots)
         };
-        assert_eq!([1, 2, 3].map(sizes), [(4096, 8); 3]);
-        assert_eq!(sizes(16), (546, 2));
+        assert_eq!([1, 2, 4].map(sizes), [(1024, 8); 3]);
+        assert_eq!(sizes(8), (438, 4));
+        assert_eq!(sizes(16), (256, 2));
         assert_eq!(sizes(64), (256, 1));
     }
 }
