@@ -1,8 +1,8 @@
 //! Bytes of one peer that were read and not yet consumed.
 //!
 //! A connection begins with the second class and grows to 64 KiB and shrinks again; only a message
-//! larger than that makes it larger, and never to more than twice what has arrived. One that is
-//! idle holds the smallest class: its next bytes take one read more.
+//! larger than that makes it larger, and never to more than twice what has arrived; it stays so large
+//! for one further read. One that is idle holds the smallest class: its next bytes take one read more.
 
 use std::rc::Rc;
 
@@ -124,6 +124,11 @@ impl ReadBuffer {
         let class_bytes = self.class_bytes();
         let capacity = self.data.capacity();
         if length == 0 {
+            // After a command larger than any class another one is likely: it would be copied once
+            // more, in all, to grow again. One read decides.
+            if capacity > WHOLE_BYTES_MAX && std::mem::take(&mut self.needed) > WHOLE_BYTES_MAX {
+                return;
+            }
             if capacity != class_bytes {
                 let fresh = self.pool.take(class_bytes, usize::from(self.class));
                 self.pool.give_back(std::mem::replace(&mut self.data, fresh));
@@ -295,6 +300,37 @@ mod tests {
             }
             assert!(copied <= copied_max, "{copied} bytes copied for {size}");
         }
+    }
+
+    #[test]
+    fn the_room_of_a_large_message_is_there_for_the_next_one_and_goes_after_a_small_one() {
+        const SIZE: usize = 8 << 20;
+        let mut buffer = buffer();
+        let read = |buffer: &mut ReadBuffer, count: usize| {
+            let slice = buffer.lend();
+            let begin = slice.begin();
+            buffer.data = slice.into_inner();
+            buffer.data.resize(begin + count, b'x');
+        };
+        let mut grown = Vec::new();
+        for _ in 0..3 {
+            let mut times = 0;
+            while buffer.bytes().len() < SIZE {
+                let before = buffer.capacity();
+                let left = SIZE - buffer.bytes().len();
+                read(&mut buffer, left.min(64 << 10));
+                times += usize::from(buffer.capacity() != before);
+                buffer.expect(SIZE);
+            }
+            buffer.consume(SIZE);
+            grown.push(times);
+        }
+        assert!(grown[0] > 3 && grown[1..] == [0, 0], "{grown:?}");
+        for _ in 0..2 {
+            read(&mut buffer, 10);
+            buffer.consume(10);
+        }
+        assert!(buffer.capacity() <= WHOLE_BYTES_MAX);
     }
 
     #[test]
