@@ -38,18 +38,19 @@ const README_ROWS: [&str; 14] = [
 ];
 
 /// Requesters and responders sleep for what comes, on threads of their own, as programs do that
-/// share the server's cores. Where there are as many responders as requesters, each requester has
+/// share the server's cores, with strangers too: how much those took is told and spoils no run. Where
+/// there are as many responders as requesters, each requester has
 /// its own.
 const FIRST_TRY: [&str; 9] = [
-    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2",
-    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 4",
-    "latency --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 50",
-    "latency --warmup 500ms --duration 6s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 8 --subscribers 8 --shift 2s",
-    "throughput --warmup 500ms --duration 2s --payload 128",
-    "throughput --warmup 500ms --duration 2s --payload 128 --publishers 4 --subscribers 4",
-    "throughput --warmup 500ms --duration 2s --payload 128 --subscribers 50",
-    "connections --connections 1000 --warmup 300ms --duration 1s --pacer sleep --rate 1k",
-    "idle --warmup 1s --duration 3s",
+    "latency --core-taken-max 1 --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2",
+    "latency --core-taken-max 1 --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 4",
+    "latency --core-taken-max 1 --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 50",
+    "latency --core-taken-max 1 --warmup 500ms --duration 6s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 8 --subscribers 8 --shift 2s",
+    "throughput --core-taken-max 1 --warmup 500ms --duration 2s --payload 128",
+    "throughput --core-taken-max 1 --warmup 500ms --duration 2s --payload 128 --publishers 4 --subscribers 4",
+    "throughput --core-taken-max 1 --warmup 500ms --duration 2s --payload 128 --subscribers 50",
+    "connections --connections 1000 --core-taken-max 1 --warmup 300ms --duration 1s --pacer sleep --rate 1k",
+    "idle --core-taken-max 1 --warmup 1s --duration 3s",
 ];
 
 impl SuiteName {

@@ -2,31 +2,62 @@
 //! published once a second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::ids::{ConnectionId, ShardId};
 
 /// The first client's number: nats-server's internal clients take 1 to 4.
 const FIRST_CONNECTION_ID: u64 = 5;
 
-/// Connections of each shard, for the one that hands a new one to the shard with the fewest.
+/// What each shard tells the others of its load, for the one that gives a connection its shard.
 #[derive(Clone, Debug)]
-pub struct ShardLoads(Arc<[Gauge]>);
+pub struct ShardLoads(Arc<[ShardLoad]>);
+
+#[derive(Debug, Default)]
+struct ShardLoad {
+    connections: Gauge,
+    /// Thousandths of the last second that its thread ran.
+    busy: AtomicUsize,
+    is_awake: AtomicBool,
+}
 
 impl ShardLoads {
     pub fn new(count: usize) -> Self {
-        Self((0..count).map(|_| Gauge::default()).collect())
+        Self((0..count).map(|_| ShardLoad::default()).collect())
     }
 
+    /// The number of its connections.
     pub fn of(&self, shard: ShardId) -> &Gauge {
-        &self.0[shard.index()]
+        &self.0[shard.index()].connections
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Thousandths of the last second that the shard's thread ran.
+    pub fn busy(&self, shard: ShardId) -> usize {
+        self.0[shard.index()].busy.load(Ordering::Relaxed)
+    }
+
+    pub fn set_busy(&self, shard: ShardId, thousandths: usize) {
+        self.0[shard.index()].busy.store(thousandths, Ordering::Relaxed);
+    }
+
+    /// The shard listens for new connections, or is about to.
+    pub fn is_awake(&self, shard: ShardId) -> bool {
+        self.0[shard.index()].is_awake.load(Ordering::Relaxed)
+    }
+
+    pub fn set_awake(&self, shard: ShardId) {
+        self.0[shard.index()].is_awake.store(true, Ordering::Relaxed);
     }
 
     /// The shard with the fewest connections; `own` where no other has fewer.
     pub fn least(&self, own: ShardId) -> ShardId {
         let mut least = own;
         for (index, gauge) in self.0.iter().enumerate() {
-            if gauge.value() < self.of(least).value() {
+            if gauge.connections.value() < self.of(least).value() {
                 least = ShardId(u16::try_from(index).expect("few shards"));
             }
         }

@@ -457,3 +457,20 @@ const _: () = assert!(JOURNAL_FILE_BYTES_MIN >= 4 * FRAME_BYTES_FULL as u64, "a 
 
 /// Lanes of a store: one for each shard of the largest machine. Enforced by `storage::folder`.
 pub const STORE_LANES_MAX: u32 = 1024;
+
+/// Subscriptions, and lookups for them, that are looked at to find out where a subject is wanted before a connection
+/// is given its shard: once in a connection's life. Beyond that it counts as wanted everywhere. Enforced by
+/// `Broker::wanted_by`.
+pub const PLACING_LOOKS_MAX: usize = 64;
+
+/// Commands of one read that are looked through for a PUB when a connection is given its shard. Enforced by
+/// `ClientSession::first_published`.
+pub const PLACING_COMMANDS_MAX: usize = 16;
+
+/// Connections that a shard may have more than the one with the fewest before others are preferred. Enforced by
+/// `shard::placement::place`.
+pub const PLACING_CONNECTIONS_AHEAD_MAX: usize = 8;
+
+/// Share of the last second, in thousandths, that a shard's thread may have run before others are preferred. Enforced
+/// by `shard::placement::place`.
+pub const PLACING_BUSY_MAX: usize = 500;

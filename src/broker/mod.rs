@@ -32,6 +32,7 @@ pub mod subscription;
 pub mod trace;
 pub mod turn;
 mod walk;
+pub mod wanted_by;
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;

@@ -53,9 +53,10 @@ pub type Placer = dyn Fn(&FirstVerb<'_>) -> Option<ShardId>;
 /// What a client does first.
 pub struct FirstVerb<'a> {
     pub account: AccountId,
-    /// As the client wrote it; of a subscription the filter.
-    pub subject: &'a [u8],
-    pub is_subscription: bool,
+    /// The subject of its first message, if one was read with it and is nothing that a mapping changes.
+    pub published: Option<&'a [u8]>,
+    /// The shard it is on.
+    pub broker: &'a Broker,
 }
 
 /// Who is told of logins.

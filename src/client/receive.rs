@@ -9,7 +9,7 @@ use super::context::FirstVerb;
 use super::publishing::Publishing;
 use super::session::ClientSession;
 use super::traced::trace_in;
-use crate::base::limits::{PACE_MS_MAX, SUBSCRIPTION_WORK};
+use crate::base::limits::{PACE_MS_MAX, PLACING_COMMANDS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::byte_queue::QueueHandle;
@@ -25,7 +25,7 @@ use crate::peer::who::log_peer;
 use crate::protocol::nats::command::Command;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::{CloseReason, ProtocolError, text};
-use crate::protocol::nats::parser::{Parsed, parse_unsubscribe_max};
+use crate::protocol::nats::parser::{Parsed, Parser, parse_unsubscribe_max};
 use crate::protocol::nats::plain::{PLAIN_LINE_BYTES_MAX, plain_publish, repeated_publish};
 
 impl ClientSession {
@@ -111,15 +111,35 @@ impl ClientSession {
 
     /// Has the first subscription or message decide where the client is served from now on.
     #[cold]
-    fn settle(&mut self, command: Command, input: &[u8]) -> Option<Step> {
-        let (subject, is_subscription) = match &command {
-            Command::Subscribe { subject, .. } => (subject.of(input), true),
-            Command::Publish(publish) => (publish.message(input).subject, false),
-            _ => return None,
-        };
+    fn settle(&mut self, broker: &Broker, command: Command, input: &[u8]) -> Option<Step> {
+        if !matches!(command, Command::Subscribe { .. } | Command::Publish(_)) {
+            return None;
+        }
         self.is_settled = true;
-        let first = FirstVerb { account: self.account, subject, is_subscription };
+        let published = match self.rights.has_mappings {
+            true => None,
+            false => self.first_published(input),
+        };
+        let first = FirstVerb { account: self.account, published, broker };
         Some(Step::Settle(self.context.place.as_ref().and_then(|place| place(&first))))
+    }
+
+    /// The subject of the first message in what was read, looked for behind whatever comes before it.
+    fn first_published<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
+        let mut parser = Parser::default();
+        let mut rest = input;
+        for _ in 0..PLACING_COMMANDS_MAX {
+            match parser.next(rest, &self.limits) {
+                Ok(Parsed::Command { command: Command::Publish(publish), .. }) => {
+                    return Some(publish.subject.of(rest));
+                }
+                Ok(Parsed::Command { consumed, .. } | Parsed::Skip { consumed }) => {
+                    rest = &rest[consumed..];
+                }
+                Ok(Parsed::Incomplete { .. }) | Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// Whether CONNECT ends what there was before: it was said already, or it is about to say in which account.
@@ -283,7 +303,7 @@ impl Session for ClientSession {
             match self.parser.next(bytes, &self.limits) {
                 Ok(Parsed::Command { command, consumed }) => {
                     if !self.is_settled
-                        && let Some(step) = self.settle(command, bytes)
+                        && let Some(step) = self.settle(&broker, command, bytes)
                     {
                         self.parser = parser_before;
                         break step;

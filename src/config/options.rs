@@ -208,6 +208,8 @@ pub enum Balance {
     #[default]
     Hash,
     LeastConnections,
+    /// Decided at the first subscription or message: one shard while one is enough.
+    Auto,
     /// For tests: as `Hash`, and each client goes to the next shard at its first subscription or message.
     NextShard,
 }

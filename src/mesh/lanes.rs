@@ -103,7 +103,7 @@ pub(super) fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
 }
 
 /// The shard behind a link of another.
-pub(super) fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
+pub(crate) fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
     let index = u16::try_from(link.0).expect("links are as few as shards");
     ShardId(index + u16::from(index >= own.0))
 }

@@ -57,6 +57,7 @@ mod lanes;
 mod outbound;
 mod under_way;
 
+pub(crate) use lanes::shard_behind;
 pub use lanes::{LaneEnds, Lanes, lanes};
 
 use std::cell::{Cell, RefCell};

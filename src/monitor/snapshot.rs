@@ -13,6 +13,8 @@ use crate::protocol::nats::error::CloseReason;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardSummary {
     pub shard: usize,
+    /// It takes connections.
+    pub is_awake: bool,
     pub connections: usize,
     pub subscriptions: usize,
     pub in_messages: u64,

@@ -10,7 +10,7 @@ use super::snapshot::{Gathered, ShardSummary};
 use super::text;
 use crate::auth::state::AuthState;
 use crate::base::histogram::{Durations, nanoseconds, upper_bound_ns};
-use crate::config::options::{FEATURE_FLAGS, Options, WriteTimeoutPolicy};
+use crate::config::options::{Balance, FEATURE_FLAGS, Options, WriteTimeoutPolicy};
 use crate::config::tls_options::Verify;
 use crate::protocol::nats::handshake::Info;
 
@@ -191,6 +191,8 @@ struct MidgeFacts {
     version: &'static str,
     driver: &'static str,
     congestion: CongestionFacts,
+    /// How connections find their shard.
+    balance: &'static str,
     shards: Vec<ShardFacts>,
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -249,6 +251,8 @@ struct ShardFacts {
     cpu_time: u64,
     /// Share of the last second that it ran, 0 to 1.
     busy: f64,
+    /// It takes connections; false = nobody needed it yet.
+    awake: bool,
     connections: usize,
     subscriptions: usize,
     in_msgs: u64,
@@ -381,6 +385,12 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
                 host: host_congestion.clone(),
                 local_peers: local_congestion.clone(),
             },
+            balance: match options.shards.balance {
+                Balance::Hash => "hash",
+                Balance::LeastConnections => "least-connections",
+                Balance::Auto => "auto",
+                Balance::NextShard => "next-shard",
+            },
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
             system_dropped: sum(|s| s.system_dropped),
@@ -396,6 +406,7 @@ fn shard_facts(facts: &ServerFacts, summary: &ShardSummary) -> ShardFacts {
         shard: summary.shard,
         cpu_time: nanoseconds(cpu),
         busy: facts.process.shard_busy.get(summary.shard).copied().unwrap_or_default(),
+        awake: summary.is_awake,
         connections: summary.connections,
         subscriptions: summary.subscriptions,
         in_msgs: summary.in_messages,

@@ -128,7 +128,16 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 /// # Errors
 /// The address is in use by another program or may not be bound.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
-    bind(address, true)
+    bind(address, true, true)
+}
+
+/// As `bind_tcp`, for one that is to listen later, by `Listener::listen`: until then the kernel
+/// gives it no connection.
+///
+/// # Errors
+/// As `bind_tcp`.
+pub(crate) fn bind_tcp_asleep(address: SocketAddr) -> io::Result<StdTcpListener> {
+    bind(address, true, false)
 }
 
 /// Binds a socket that shares its address with no other.
@@ -136,10 +145,10 @@ pub fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
 /// # Errors
 /// The address is in use, also by this program, or may not be bound.
 pub fn bind_tcp_alone(address: SocketAddr) -> io::Result<StdTcpListener> {
-    bind(address, false)
+    bind(address, false, true)
 }
 
-fn bind(address: SocketAddr, is_shared: bool) -> io::Result<StdTcpListener> {
+fn bind(address: SocketAddr, is_shared: bool, listens: bool) -> io::Result<StdTcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -149,7 +158,9 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<StdTcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    if listens {
+        socket.listen(BACKLOG)?;
+    }
     Ok(socket.into())
 }
 
@@ -201,6 +212,17 @@ impl Listener {
         match &self.socket {
             ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
             ListeningSocket::Unix(_) => None,
+        }
+    }
+
+    /// Begins to listen, where the socket was only bound; a socket file always does.
+    ///
+    /// # Errors
+    /// The port was taken by a socket that does not share it.
+    pub(crate) fn listen(&self) -> io::Result<()> {
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => SockRef::from(listener).listen(BACKLOG),
+            ListeningSocket::Unix(_) => Ok(()),
         }
     }
 

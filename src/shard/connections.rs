@@ -14,7 +14,8 @@ use crate::client::session::ClientSession;
 use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::net::congestion;
 use crate::net::connection::{ConnectionControl, Ended, MovedConnection, go_on, serve};
-use crate::net::listener::{Accepted, Purpose};
+use crate::net::listener::{Accepted, Listener, Purpose, Readiness};
+use crate::net::runtime::spawn;
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 
@@ -27,9 +28,8 @@ impl Shard {
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
-            (Purpose::ShardPort, _) | (Purpose::Client, Balance::Hash | Balance::NextShard) => {
-                self.id
-            }
+            (Purpose::ShardPort, _)
+            | (Purpose::Client, Balance::Hash | Balance::Auto | Balance::NextShard) => self.id,
             (Purpose::Client, Balance::LeastConnections) => self.loads.least(self.id),
         };
         self.loads.of(target).add();
@@ -71,6 +71,7 @@ impl Shard {
 
     /// Goes on serving a client that another shard served until now.
     pub(super) fn arrive(self: &Rc<Self>, moving: Moving) {
+        self.wake_up();
         let Moving { client, connection, from } = moving;
         let session = ClientSession::put_together(client, self.clients.clone());
         session.outbox().set_totals(self.recorded.outboxes.clone());
@@ -85,6 +86,22 @@ impl Shard {
             self.cannot_serve(key, &session, &error);
         }
         self.peers[from.index()].give(ShardOrder::Arrived(id));
+    }
+
+    /// Begins to listen, if nobody needed this shard until now. A socket that listens is not closed: connections may
+    /// be in its queue.
+    fn wake_up(self: &Rc<Self>) {
+        self.loads.set_awake(self.id);
+        let dormant = self.dormant.take();
+        if self.refusing.get() {
+            return;
+        }
+        for listener in dormant {
+            match listener.listen().and_then(|()| listener.readiness()) {
+                Ok(readiness) => drop(spawn(accept_loop(self.clone(), listener, readiness))),
+                Err(error) => tracing::error!("shard {} does not listen: {error}", self.id.0),
+            }
+        }
     }
 
     /// A client that left this shard has arrived.
@@ -146,6 +163,7 @@ impl Shard {
             Rc::try_unwrap(session).ok().expect("its tasks have ended, and it is in no list");
         let client = session.into_inner().take_apart();
         self.loads.of(target).add();
+        self.loads.set_awake(target);
         self.leaving.borrow_mut().insert(id, target);
         let moving = Moving { client, connection, from: self.id };
         self.peers[target.index()].give(ShardOrder::Move(Box::new(moving)));
@@ -165,4 +183,18 @@ impl Shard {
         shrink::map(&mut places);
         self.loads.of(self.id).subtract();
     }
+}
+
+/// Takes whoever comes to a listener, until this shard refuses connections.
+pub(super) async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, readiness: Readiness) {
+    let who = listener.purpose.who();
+    listener
+        .serve(
+            readiness,
+            |accepted| shard.accept(accepted, listener.purpose),
+            |error| tracing::error!("Temporary {who} Accept Error ({error}), sleeping"),
+            || shard.refusing.get(),
+            &shard.connections.operations.polls,
+        )
+        .await;
 }

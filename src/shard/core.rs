@@ -10,6 +10,7 @@ use slab::Slab;
 use super::events::System;
 use super::offload::Offload;
 use super::order::ShardHandle;
+use super::placement::BusyShare;
 use super::recorded::Recorded;
 use super::speaker::{Entry, Speaker};
 use crate::base::counters::{ServerCounters, ShardLoads};
@@ -48,6 +49,9 @@ pub(crate) struct Shard {
     pub(super) served_accounts: RefCell<HashSet<AccountId>>,
     pub(super) hook: Rc<TurnHook>,
     pub(super) listeners: Vec<Rc<Listener>>,
+    /// Those of them that do not listen until this shard is needed.
+    pub(super) dormant: RefCell<Vec<Rc<Listener>>>,
+    pub(super) busy: BusyShare,
     /// The listeners were stopped for good.
     pub(super) refusing: Cell<bool>,
     pub(super) stopped: Cell<bool>,

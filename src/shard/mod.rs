@@ -8,6 +8,7 @@ pub(crate) mod order;
 pub(crate) mod pages;
 mod pass;
 mod pinning;
+mod placement;
 mod recorded;
 mod speaker;
 pub(crate) mod system_door;

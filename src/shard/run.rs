@@ -11,11 +11,13 @@ use std::time::{Instant, SystemTime};
 
 use slab::Slab;
 
+use super::connections::accept_loop;
 use super::core::Shard;
 use super::events::System;
 use super::offload::Offload;
 use super::order::{ShardHandle, ShardOrder};
 use super::pinning;
+use super::placement::{self, BusyShare};
 use super::recorded::Recorded;
 use super::system_door::SystemDoor;
 use crate::auth::state::AuthState;
@@ -31,7 +33,7 @@ use crate::config::options::{Balance, Options};
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
-use crate::net::listener::{Listener, Readiness};
+use crate::net::listener::{Listener, Purpose, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
 use crate::peer::checks::PasswordChecks;
@@ -44,6 +46,8 @@ pub(crate) struct ShardSeed {
     /// The cores this thread may run on; empty = those of the process.
     pub cores: Vec<usize>,
     pub listeners: Vec<Listener>,
+    /// The port of all clients is bound and does not listen before this shard is needed.
+    pub sleeps: bool,
     pub lanes: LaneEnds,
     pub doorbell: Doorbell,
     pub own_bell: DoorbellHandle,
@@ -107,6 +111,10 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     let system = System::new(seed.system, seed.server.clone(), seed.started);
     let reporting = system.clone();
     let recorded = Recorded::new(clock.clone());
+    let listeners: Vec<Rc<Listener>> = seed.listeners.into_iter().map(Rc::new).collect();
+    // Whoever comes to a shard's own port needs this shard.
+    let sleeps = |listener: &Rc<Listener>| seed.sleeps && listener.purpose == Purpose::Client;
+    let (dormant, awake): (Vec<_>, Vec<_>) = listeners.iter().cloned().partition(sleeps);
     recorded.outboxes.drops_for_slow.set(seed.options.limits.no_fast_producer_stall);
     let shard = Rc::new(Shard {
         id: seed.id,
@@ -123,7 +131,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             checks: PasswordChecks::new(move |id, job| {
                 checking.borrow_mut().check_password(job, id);
             }),
-            place: placer(seed.id, seed.peers.len(), seed.options.shards.balance),
+            place: placer(seed.id, &seed.loads, seed.options.shards.balance),
             report: Box::new(move |broker, clients, facts, report| {
                 reporting.report(broker, clients, facts, report);
             }),
@@ -152,7 +160,9 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         offload,
         served_accounts: RefCell::default(),
         hook: hook.clone(),
-        listeners: seed.listeners.into_iter().map(Rc::new).collect(),
+        listeners,
+        dormant: RefCell::new(dormant),
+        busy: BusyShare::default(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
         huge_pages: Cell::new(false),
@@ -179,15 +189,21 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
 
     // All that may lack descriptors is had before anybody is told that this shard serves.
     let ear = seed.doorbell.ear()?;
-    let readiness: io::Result<Vec<Readiness>> =
-        shard.listeners.iter().map(|listener| listener.readiness()).collect();
+    let mut accepting: Vec<(Rc<Listener>, Readiness)> = Vec::new();
+    for listener in awake {
+        let readiness = listener.readiness()?;
+        accepting.push((listener, readiness));
+    }
     shard.subscribe_system();
     spawn(hook.clone().run_kicker());
     spawn(shard.clone().hear_requests());
     spawn(listen_to_bell(shard.clone(), ear, seed.orders));
     spawn(shard.clone().run_ticker());
-    for (listener, readiness) in shard.listeners.iter().zip(readiness?) {
-        spawn(accept_loop(shard.clone(), listener.clone(), readiness));
+    if !seed.sleeps {
+        shard.loads.set_awake(shard.id);
+    }
+    for (listener, readiness) in accepting {
+        spawn(accept_loop(shard.clone(), listener, readiness));
     }
     // The server counts these; it may have given up on starting, then nobody listens.
     let _ = ready.send(Ok(seed.id));
@@ -210,8 +226,11 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
 }
 
 /// What decides where clients are served once they are logged in.
-fn placer(own: ShardId, count: usize, balance: Balance) -> Option<Box<Placer>> {
+fn placer(own: ShardId, loads: &ShardLoads, balance: Balance) -> Option<Box<Placer>> {
+    let count = loads.count();
     match balance {
+        Balance::Auto if count > 1 => Some(placement::placer(own, loads.clone())),
+        Balance::Auto => None,
         Balance::Hash | Balance::LeastConnections => None,
         Balance::NextShard => {
             let next = ShardId(u16::try_from((own.index() + 1) % count).expect("few shards"));
@@ -233,17 +252,4 @@ async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>
     if let Err(error) = ear.listen(rung, polls).await {
         panic!("shard {} cannot hear its doorbell: {error}", shard.id.0);
     }
-}
-
-async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, readiness: Readiness) {
-    let who = listener.purpose.who();
-    listener
-        .serve(
-            readiness,
-            |accepted| shard.accept(accepted, listener.purpose),
-            |error| tracing::error!("Temporary {who} Accept Error ({error}), sleeping"),
-            || shard.refusing.get(),
-            &shard.connections.operations.polls,
-        )
-        .await;
 }

@@ -105,6 +105,7 @@ impl Shard {
         let operations = &self.connections.operations;
         ShardSummary {
             shard: self.id.index(),
+            is_awake: self.loads.is_awake(self.id),
             connections: self.connection_count(),
             in_messages: clients.in_messages.get(),
             in_bytes: clients.in_bytes.get(),

@@ -45,6 +45,7 @@ impl Shard {
     /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes. Some connections a turn:
     /// the shard serves its peers in between.
     async fn tick(&self) {
+        self.loads.set_busy(self.id, self.busy.look());
         let mut tick = Tick::default();
         while self.tick_some(&mut tick, Instant::now()) {
             self.hook.yield_turn().await;

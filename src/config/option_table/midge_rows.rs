@@ -142,16 +142,17 @@ pub(super) static MIDGE: &[Row] = &[
             options.shards.balance = match text {
                 "hash" => Balance::Hash,
                 "least-connections" => Balance::LeastConnections,
+                "auto" => Balance::Auto,
                 // For tests alone: not among the words that are offered.
                 "next-shard" => Balance::NextShard,
-                _ => return Err("balance must be 'hash' or 'least-connections'".into()),
+                _ => return Err("balance must be 'hash', 'least-connections' or 'auto'".into()),
             };
             Ok(())
         }),
         "hash",
         Restart,
         shards.balance,
-        "How new connections find their shard: hash or least-connections."
+        "How new connections find their shard: hash, least-connections or auto; auto decides at their first subscription or message, and keeps to few shards while those have room."
     )
     .flag(&["balance"], "<way>"),
     row!(

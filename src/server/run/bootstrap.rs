@@ -11,10 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::ids::ShardId;
-use crate::config::options::Options;
+use crate::config::options::{Balance, Options};
 use crate::mesh::{Lanes, lanes};
 use crate::net::doorbell::doorbell;
-use crate::net::listener::{Listener, Purpose, bind_all_families, bind_tcp, bind_tcp_alone};
+use crate::net::listener::{
+    Listener, Purpose, bind_all_families, bind_tcp, bind_tcp_alone, bind_tcp_asleep,
+};
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -87,8 +89,11 @@ pub(crate) fn start(
     let first = bind_all_families(wanted, exclusive_first).map_err(refused)?;
     let address = first.local_addr().map_err(refused)?;
     listeners.push(vec![Listener::tcp(first, Purpose::Client)]);
+    // Whoever is not needed yet does not listen, and is not woken.
+    let wakes_late = options.shards.balance == Balance::Auto;
+    let bind = if wakes_late { bind_tcp_asleep } else { bind_tcp };
     for _ in 1..count {
-        let next = bind_tcp(address).map_err(refused)?;
+        let next = bind(address).map_err(refused)?;
         listeners.push(vec![Listener::tcp(next, Purpose::Client)]);
     }
     if let Some(unix) = unix {
@@ -146,6 +151,7 @@ pub(crate) fn start(
             driver: placement.driver,
             cores: cores.clone(),
             listeners,
+            sleeps: wakes_late && index > 0,
             lanes,
             doorbell,
             own_bell: bells[index].clone(),

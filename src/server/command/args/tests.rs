@@ -145,7 +145,7 @@ fn values_that_make_no_sense_are_refused_with_the_flag_named() {
         ("--cores 5-2", "-cores: cores \"5-2\" is not a list such as 2-5,8"),
         ("--cores 1,1", "-cores: cores \"1,1\" names a core twice"),
         ("--io-driver kqueue", "-io-driver: io_driver must be 'auto', 'io_uring' or 'epoll'"),
-        ("--balance x", "-balance: balance must be 'hash' or 'least-connections'"),
+        ("--balance x", "-balance: balance must be 'hash', 'least-connections' or 'auto'"),
         ("--log-format x", "-log-format: log_format must be 'nats' or 'json'"),
         ("--unix-mode 9", "-unix-mode: unix_mode \"9\" is not an octal mode such as 0660"),
         ("--unix-mode 0600", "unix_mode is given without a unix socket path"),
