@@ -14,7 +14,7 @@ pub(crate) mod nkey;
 pub mod password;
 pub mod permissions;
 pub(crate) mod replies;
-pub mod response_rule;
+pub(crate) mod response_rule;
 pub mod state;
 pub(crate) mod subject_set;
 pub(crate) mod tls_map;

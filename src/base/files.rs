@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 /// A thread that answers for others does not wait; one that has only begun may: a signal still ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// The file is opened and read at once, or not at all.
     None,
     /// As long as it takes: for a configuration that comes by a pipe while nothing runs yet.
@@ -23,7 +23,7 @@ pub enum Patience {
 ///
 /// # Errors
 /// Those of the file system; the file is larger; without patience also a pipe, or a device that has nothing now.
-pub fn read(path: &Path, bytes_max: usize, patience: Patience) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, bytes_max: usize, patience: Patience) -> io::Result<Vec<u8>> {
     let file = open(OpenOptions::new().read(true), path, patience)?;
     let kind = file.metadata()?.file_type();
     if patience == Patience::None && kind.is_fifo() {
@@ -43,7 +43,7 @@ pub fn read(path: &Path, bytes_max: usize, patience: Patience) -> io::Result<Vec
 ///
 /// # Errors
 /// Those of the file system.
-pub fn open(options: &mut OpenOptions, path: &Path, patience: Patience) -> io::Result<File> {
+pub(crate) fn open(options: &mut OpenOptions, path: &Path, patience: Patience) -> io::Result<File> {
     match patience {
         Patience::Any => options.open(path),
         Patience::None => {

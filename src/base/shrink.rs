@@ -17,7 +17,7 @@ fn is_worth(len: usize, capacity: usize) -> bool {
 
 /// For after a removal.
 #[inline]
-pub fn table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
+pub(crate) fn table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
     if is_worth(table.len(), table.capacity()) {
         table.shrink_to(2 * table.len(), hash);
     }
@@ -25,7 +25,9 @@ pub fn table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
 
 /// For after a removal.
 #[inline]
-pub fn map<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(map: &mut HashMap<K, V, S>) {
+pub(crate) fn map<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(
+    map: &mut HashMap<K, V, S>,
+) {
     if is_worth(map.len(), map.capacity()) {
         map.shrink_to(2 * map.len());
     }
@@ -33,7 +35,7 @@ pub fn map<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(map: &mut Hash
 
 /// For now and then: what is behind the last entry goes, and that is looked for from the end. Entries keep
 /// their keys.
-pub fn slab<T>(slab: &mut Slab<T>) {
+pub(crate) fn slab<T>(slab: &mut Slab<T>) {
     if slab.capacity() > CAPACITY_MIN && slab.len() < slab.capacity() / 4 {
         slab.shrink_to_fit();
     }

@@ -40,7 +40,7 @@ fn chooser(hash: u64) -> u32 {
     (hash >> 24) as u32
 }
 
-pub struct Table<T> {
+pub(crate) struct Table<T> {
     first: HashTable<T>,
     more: Option<Box<More<T>>>,
 }
@@ -59,20 +59,20 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.more.as_ref().map_or_else(|| self.first.len(), |more| more.len)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         let more = self.more.iter().flat_map(|more| &more.parts);
         std::iter::once(&self.first).chain(more).flatten()
     }
@@ -105,16 +105,16 @@ impl<T> Table<T> {
         self.part_mut(index)
     }
 
-    pub fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
+    pub(crate) fn find(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
         self.home(hash).find(hash, is_it)
     }
 
-    pub fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+    pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         self.home_mut(hash).find_mut(hash, is_it)
     }
 
     /// Adds an entry that is not there yet. `hash_of` gives any entry's hash.
-    pub fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
+    pub(crate) fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
         if self.len() >= self.part_count() * PART_LEN_MEAN_MAX {
             self.add_part(&hash_of);
         }
@@ -125,13 +125,13 @@ impl<T> Table<T> {
     }
 
     /// True if inserting an entry with this hash would move others: places of `walk` change.
-    pub fn moves_on_insert(&self, hash: u64) -> bool {
+    pub(crate) fn moves_on_insert(&self, hash: u64) -> bool {
         let home = self.home(hash);
         home.len() == home.capacity() || self.len() >= self.part_count() * PART_LEN_MEAN_MAX
     }
 
     /// Takes an entry out. Moves none; `shrink` is for after it.
-    pub fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+    pub(crate) fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
         let entry = self.home_mut(hash).find_entry(hash, is_it).ok()?;
         let (removed, _) = entry.remove();
         if let Some(more) = &mut self.more {
@@ -141,7 +141,7 @@ impl<T> Table<T> {
     }
 
     /// Gives memory back after the removal of an entry with this hash.
-    pub fn shrink(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
+    pub(crate) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
         if self.len() < (self.part_count() - 1) * PART_LEN_MEAN_MIN {
             self.drop_part(&hash_of);
         }
@@ -186,7 +186,7 @@ impl<T> Table<T> {
     /// Visits entries from the place an earlier walk gave, until `visit` says no or so many buckets
     /// were looked at, full or empty. Gives the place to go on from, or none at the end. What comes
     /// meanwhile may be missed, and where entries were moved others too.
-    pub fn walk(
+    pub(crate) fn walk(
         &self,
         from: usize,
         looks_left: &mut usize,
@@ -226,7 +226,7 @@ impl<T> IntoIterator for Table<T> {
 }
 
 /// All entries of a table that is gone, in no order.
-pub struct Entries<T> {
+pub(crate) struct Entries<T> {
     part: hash_table::IntoIter<T>,
     parts: std::vec::IntoIter<HashTable<T>>,
 }

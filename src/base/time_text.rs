@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tz::UtcDateTime;
 
 /// RFC 3339 in UTC, the fraction of a second without zeros at its end.
-pub fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     let Ok(t) = UtcDateTime::try_from(time) else { return "0001-01-01T00:00:00Z".into() };
     let mut text = format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",

@@ -5,20 +5,18 @@ use crate::config::options::Options;
 use crate::config::row::{Reload, Row};
 
 /// The rows whose value differs, in the order of the table.
-pub fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {
+pub(crate) fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {
     rows().filter(|row| !(row.same)(old, new)).collect()
 }
 
-/// The work of a reload: the changed rows, and the slowest class among them (None = nothing
-/// changed).
+/// The work of a reload: the changed rows.
 #[derive(Clone)]
-pub struct ReloadPlan {
+pub(crate) struct ReloadPlan {
     pub rows: Vec<&'static Row>,
-    pub class: Option<Reload>,
 }
 
 /// Takes over what a running server keeps: a port chosen by the system stays the port.
-pub fn keep_running_values(old: &Options, new: &mut Options) {
+pub(crate) fn keep_running_values(old: &Options, new: &mut Options) {
     if new.listen.port == 0 {
         new.listen.port = old.listen.port;
     }
@@ -35,7 +33,7 @@ pub fn keep_running_values(old: &Options, new: &mut Options) {
 /// # Errors
 /// nats-server's message for the first option that cannot change in a running server; then nothing of
 /// the reload may be applied.
-pub fn plan_reload(old: &Options, new: &Options) -> Result<ReloadPlan, String> {
+pub(crate) fn plan_reload(old: &Options, new: &Options) -> Result<ReloadPlan, String> {
     let rows = changed_rows(old, new);
     if let Some(row) = rows.iter().find(|row| row.reload == Reload::Restart) {
         return Err(format!(
@@ -45,8 +43,7 @@ pub fn plan_reload(old: &Options, new: &Options) -> Result<ReloadPlan, String> {
             (row.shown)(new),
         ));
     }
-    let class = rows.iter().map(|row| row.reload).max();
-    Ok(ReloadPlan { rows, class })
+    Ok(ReloadPlan { rows })
 }
 
 #[cfg(test)]
@@ -63,9 +60,11 @@ mod tests {
         plan_reload(&Options::default(), &new)
     }
 
+    /// The changed rows, and the slowest class among them.
     fn keys(plan: Result<ReloadPlan, String>) -> (Vec<&'static str>, Option<Reload>) {
         let plan = plan.unwrap_or_else(|reason| panic!("{reason}"));
-        (plan.rows.iter().map(|row| row.key).collect(), plan.class)
+        let class = plan.rows.iter().map(|row| row.reload).max();
+        (plan.rows.iter().map(|row| row.key).collect(), class)
     }
 
     #[test]

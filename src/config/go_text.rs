@@ -33,7 +33,7 @@ fn unit_nanoseconds(unit: &str) -> Option<u64> {
 ///
 /// # Errors
 /// The text Go's `time.ParseDuration` gives, for the operator.
-pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     let invalid = || format!("time: invalid duration {}", quoted(text));
     let (negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -94,7 +94,7 @@ fn fraction_nanoseconds(digits: &str, scale: u128) -> u128 {
 }
 
 /// Writes `1h30m0s`, `2.5s`, `10ms`, `0s`.
-pub fn format_duration(duration: SignedDuration) -> String {
+pub(crate) fn format_duration(duration: SignedDuration) -> String {
     let sign = if duration.0 < 0 { "-" } else { "" };
     let nanoseconds = u128::from(duration.0.unsigned_abs());
     if nanoseconds == 0 {
@@ -130,7 +130,7 @@ fn decimal(value: u128, scale: u128) -> String {
 }
 
 /// A string in Go's double quotes (`%q`).
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut result = String::with_capacity(text.len() + 2);
     result.push('"');
     for character in text.chars() {
@@ -159,13 +159,13 @@ pub fn quoted(text: &str) -> String {
 
 /// Why a number in a flag was refused, in Go's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NumberError {
+pub(crate) enum NumberError {
     Syntax,
     Range,
 }
 
 impl NumberError {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             NumberError::Syntax => "parse error",
             NumberError::Range => "value out of range",
@@ -177,7 +177,7 @@ impl NumberError {
 ///
 /// # Errors
 /// The text is no number, or a number too large.
-pub fn parse_integer(text: &str) -> Result<i64, NumberError> {
+pub(crate) fn parse_integer(text: &str) -> Result<i64, NumberError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -210,7 +210,7 @@ fn without_underscores(body: &str, prefixed: bool) -> Option<String> {
 }
 
 /// A boolean as Go reads a flag's value.
-pub fn parse_boolean(text: &str) -> Option<bool> {
+pub(crate) fn parse_boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -220,7 +220,7 @@ pub fn parse_boolean(text: &str) -> Option<bool> {
 
 /// Why text is no `host:port`, in Go's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SplitError {
+pub(crate) enum SplitError {
     MissingPort,
     TooManyColons,
     MissingBracket,
@@ -244,7 +244,7 @@ impl fmt::Display for SplitError {
 ///
 /// # Errors
 /// The text is not of that form.
-pub fn split_host_port(text: &str) -> Result<(&str, &str), SplitError> {
+pub(crate) fn split_host_port(text: &str) -> Result<(&str, &str), SplitError> {
     let (before, port) = text.rsplit_once(':').ok_or(SplitError::MissingPort)?;
     // The parts in which no more brackets may stand.
     let (host, behind) = match text.strip_prefix('[') {

@@ -27,16 +27,8 @@ const ENVIRONMENT_KEY: &[u8] = b"pk";
 ///
 /// # Errors
 /// The text says what is wrong, in nats-server's words.
-pub fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, String> {
+pub(crate) fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, String> {
     parse_file_at(path, surroundings, 0)
-}
-
-/// Reads text that is in no file. Includes are searched below the working directory.
-///
-/// # Errors
-/// As `parse_file`.
-pub fn parse_text(text: &[u8], surroundings: &dyn Surroundings) -> Result<Map, String> {
-    Parser::new(text, Path::new(""), surroundings, &RefCell::default(), 0).parse()
 }
 
 fn parse_file_at(

@@ -107,7 +107,13 @@ impl Reader<'_> {
 
 /// # Errors
 /// nats-server's text for a number it refuses.
-pub fn check_range(row: &Row, name: &str, number: i64, min: i64, max: i64) -> Result<(), String> {
+pub(crate) fn check_range(
+    row: &Row,
+    name: &str,
+    number: i64,
+    min: i64,
+    max: i64,
+) -> Result<(), String> {
     let is_own = row.go_name == row.key;
     // nats-server takes any number for a port, and fails when it listens.
     let names_range = is_own || max == PORT_MAX;

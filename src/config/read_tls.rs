@@ -15,12 +15,12 @@ use crate::config::tls_options::{
 use crate::config::value::{Data, Value};
 
 /// The value of `verify` beside a boolean, in any case.
-pub const OPTIONAL: &str = "optional";
+pub(crate) const OPTIONAL: &str = "optional";
 
 /// How long `handshake_first: auto` waits for the client to begin.
 const HANDSHAKE_FALLBACK: Duration = Duration::from_millis(50);
 
-pub const CIPHER_SUITES: [&str; 9] = [
+pub(crate) const CIPHER_SUITES: [&str; 9] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
@@ -33,7 +33,7 @@ pub const CIPHER_SUITES: [&str; 9] = [
 ];
 
 /// The rest of nats-server's secure list; rustls has no CBC suites, `net::tls` refuses them by name.
-pub const CIPHER_SUITES_CBC: [&str; 4] = [
+pub(crate) const CIPHER_SUITES_CBC: [&str; 4] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
@@ -41,7 +41,7 @@ pub const CIPHER_SUITES_CBC: [&str; 4] = [
 ];
 
 /// Suites known to be weak; no TLS library worth using has them.
-pub const CIPHER_SUITES_INSECURE: [&str; 12] = [
+pub(crate) const CIPHER_SUITES_INSECURE: [&str; 12] = [
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
     "TLS_RSA_WITH_AES_128_CBC_SHA",
@@ -56,13 +56,13 @@ pub const CIPHER_SUITES_INSECURE: [&str; 12] = [
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
 ];
 
-pub const CURVES: [&str; 3] = ["X25519", "CurveP256", "CurveP384"];
+pub(crate) const CURVES: [&str; 3] = ["X25519", "CurveP256", "CurveP384"];
 
 /// The rest of nats-server's curves; `net::tls` refuses them by name.
-pub const CURVES_REFUSED: [&str; 2] = ["X25519MLKEM768", "CurveP521"];
+pub(crate) const CURVES_REFUSED: [&str; 2] = ["X25519MLKEM768", "CurveP521"];
 
 /// Names are unknown, a file does not open: the first such problem ends the block, as in nats-server.
-pub fn read_tls(reader: &mut Reader<'_>, value: &Value) {
+pub(crate) fn read_tls(reader: &mut Reader<'_>, value: &Value) {
     let mut tls = TlsOptions { place: Place(value.place()), ..TlsOptions::default() };
     let errors_before = reader.errors.len();
     if read_block(reader, value, &mut tls).is_none() || reader.errors.len() > errors_before {
@@ -146,11 +146,11 @@ fn read_block(reader: &mut Reader<'_>, block: &Value, tls: &mut TlsOptions) -> O
     Some(())
 }
 
-pub fn set_certificate_file(tls: &mut TlsOptions, file: &str) {
+pub(crate) fn set_certificate_file(tls: &mut TlsOptions, file: &str) {
     first_certificate(tls).certificate_file = PathBuf::from(file);
 }
 
-pub fn set_key_file(tls: &mut TlsOptions, file: &str) {
+pub(crate) fn set_key_file(tls: &mut TlsOptions, file: &str) {
     first_certificate(tls).key_file = PathBuf::from(file);
 }
 

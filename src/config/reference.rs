@@ -10,7 +10,7 @@ use crate::config::option_table::SECTIONS;
 use crate::config::row::{Kind, Reload, Row};
 
 /// The whole page.
-pub fn markdown() -> String {
+pub(super) fn markdown() -> String {
     let mut page = String::from(
         "# Options\n\n\
          Made from the option table; do not edit. Names in brackets are other spellings of the same option. \

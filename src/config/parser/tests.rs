@@ -26,6 +26,11 @@ impl Surroundings for World {
     }
 }
 
+/// Reads text that is in no file.
+fn parse_text(text: &[u8], surroundings: &dyn Surroundings) -> Result<Map, String> {
+    Parser::new(text, Path::new(""), surroundings, &RefCell::default(), 0).parse()
+}
+
 fn json(text: &str) -> Result<String, String> {
     json_in(text, &World::default())
 }

@@ -232,7 +232,7 @@ mod tests {
     /// Files of the same names may hold other certificates.
     #[test]
     fn renewed_certificates_are_told_once() {
-        let same = ReloadPlan { rows: Vec::new(), class: None };
+        let same = ReloadPlan { rows: Vec::new() };
         let options = Options::default();
         let said = |renewed| announcements(&same, &options, &options, renewed);
         assert_eq!(said(true), ["Reloaded: tls = enabled"]);
