@@ -210,7 +210,8 @@ fn check_places(path: &str, code: &[(usize, String)], report: &mut impl FnMut(us
         if path != UNSAFE_FILE && words(text).any(|word| word == "unsafe") {
             report(*line, "unsafe code");
         }
-        if !is_test && text.match_indices(".expose()").any(|(at, _)| !is_safely_taken(text, at)) {
+        let is_taken = text.match_indices(".expose()").any(|(at, _)| !is_safely_taken(text, at));
+        if !is_test && (is_taken || text.contains("Secret::expose")) {
             report(*line, "a secret is not compared by base::constant_time, or is told");
         }
         if may_share || is_test {
@@ -456,6 +457,7 @@ mod planted {
             "//! H.\nfn f() -> bool { secrets_equal(b, c) && a.expose() == b }\n",
             found,
         );
+        assert_found(auth, "//! H.\nfn f() { a.map_or(\"\", Secret::expose) == b }\n", found);
         assert_tidy(auth, "//! H.\nfn f() -> bool { secrets_equal(a.expose(), b) }\n");
         assert_tidy(auth, "//! H.\nfn f() -> bool { bcrypt::verify(f(b), a.expose()) }\n");
         assert_tidy(auth, "//! H.\nfn f() -> bool { !a.expose().is_empty() }\n");

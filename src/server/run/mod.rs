@@ -1,5 +1,6 @@
 //! The life of the server: start, signals, reload, end.
 
+mod announce;
 pub(crate) mod bootstrap;
 pub(crate) mod heartbeat;
 pub(crate) mod process;

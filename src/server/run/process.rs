@@ -9,13 +9,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::auth::password::is_bcrypt;
 use crate::auth::state::AuthState;
 use crate::base::log;
-use crate::config::auth_options::Secret;
 use crate::config::options::{IoDriver, LocalCongestion, Options};
 use crate::config::surroundings::SystemSurroundings;
-use crate::config::tls_options::{HandshakeFirst, TlsOptions, Verify};
+use crate::config::tls_options::{TlsOptions, Verify};
 use crate::net::runtime::{Driver, RING_ENTRIES, ring_builder};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
@@ -39,6 +37,9 @@ use crate::server::host::panic_hook;
 use crate::server::host::pinning::{Pinning, exclusive};
 use crate::server::host::unix_socket::{self, UnixSocketFile};
 use crate::server::order::{Order, ServerEvent};
+use crate::server::run::announce::{
+    announce_start, announce_tls, cores_text, driver_name, listen_text, warn_of_account_names,
+};
 use crate::server::run::bootstrap::{self, Placement, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
 use crate::server::run::reload;
@@ -265,83 +266,11 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
 }
 
 /// True when this process was started under the name of the server it stands in for.
-fn is_nats_server() -> bool {
-    program_name() == "nats-server"
-}
-
-fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
-    // Tools look for nats-server's lines under its name.
-    if is_nats_server() {
-        tracing::info!("Starting nats-server");
-        tracing::info!("  Version:  {NATS_VERSION}");
-        tracing::info!("  Midge:    {MIDGE_VERSION}");
-    } else {
-        tracing::info!("Starting Midge");
-        tracing::info!("  Version:  {MIDGE_VERSION}, in place of nats-server {NATS_VERSION}");
-    }
-    tracing::info!("  Git:      [not set]");
-    tracing::info!("  Name:     {}", identity.name);
-    tracing::info!("  ID:       {}", identity.id);
-    if stores_plain_passwords(options) {
-        tracing::warn!("Plaintext passwords detected, use nkeys or bcrypt");
-    }
-    if let Some(path) = &options.files.config {
-        tracing::info!("Using configuration file: {} ({})", path.display(), options.config_digest);
-    }
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    if options.limits.payload_bytes_max > crate::base::limits::PAYLOAD_BYTES_WARN {
-        tracing::warn!(
-            "Maximum payloads over 8.00 MB are generally discouraged and could lead to poor performance"
-        );
-    }
-}
-
-/// Names that nats-server takes too, and puts into subjects as they are.
-fn warn_of_account_names(auth: &AuthState) {
-    let accounts = auth.authenticator.accounts();
-    if accounts.system().is_some() {
-        let warnings = accounts.iter().filter_map(|one| events::unsendable_account(&one.name));
-        warnings.for_each(|warning| tracing::warn!("{warning}"));
-    }
-}
-
-/// Source: nats-server checkAuthforWarnings.
-fn stores_plain_passwords(options: &Options) -> bool {
-    let auth = &options.auth;
-    let is_plain = |secret: &Option<Secret>| !is_bcrypt(secret.as_ref().map_or("", Secret::expose));
-    let by_certificate = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
-    let is_given =
-        |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| !s.expose().is_empty());
-    (is_given(&auth.password) && is_plain(&auth.password))
-        || auth
-            .users
-            .iter()
-            .any(|user| is_plain(&user.password) && (is_given(&user.password) || !by_certificate))
-}
-
 /// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
 fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
     let own = TlsOptions { verify: Verify::Never, verify_and_map: false, ..tls.clone() };
     Ok(Some(Arc::new(TlsServer::build(&own, false)?)))
-}
-
-/// Source: nats-server AcceptLoop.
-fn announce_tls(options: &Options) {
-    let Some(tls) = &options.tls else { return };
-    let handshake_first = tls.handshake_first == HandshakeFirst::Always;
-    if options.allow_non_tls && !handshake_first {
-        tracing::info!("TLS available for client connections");
-    } else {
-        tracing::info!("TLS required for client connections");
-    }
-    if handshake_first {
-        tracing::warn!(
-            "Clients that are not using \"TLS Handshake First\" option will fail to connect"
-        );
-    }
 }
 
 fn choose_congestion(options: &Options) -> Congestion {
@@ -395,25 +324,6 @@ fn place(options: &Options) -> Result<Placement, String> {
     Ok(Placement { driver, cores, free_cores })
 }
 
-fn driver_name(driver: Driver) -> &'static str {
-    match driver {
-        Driver::IoUring => "io_uring",
-        Driver::Epoll => "epoll",
-    }
-}
-
-fn cores_text(cores: &[usize], pinning: &Pinning, options: &Options, driver: Driver) -> String {
-    let driver = driver_name(driver);
-    let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    match &options.shards.cores {
-        _ if pinning.is_pinned() => {
-            format!("{driver}, pinned to cores {} ({pinning})", list(cores))
-        }
-        Some(named) => format!("{driver}, not pinned, on cores {} ({pinning})", list(named)),
-        None => format!("{driver}, not pinned ({pinning})"),
-    }
-}
-
 /// INFO without what is one connection's own.
 fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
     let (host, port) = match &options.listen.client_advertise {
@@ -431,16 +341,6 @@ fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
         headers: !options.limits.no_header_support,
         max_payload: options.limits.payload_bytes_max,
         ..Info::default()
-    }
-}
-
-/// The listener as nats-server writes it: the host as given, the real port.
-fn listen_text(options: &Options, address: SocketAddr) -> String {
-    let host = options.listen.host.trim_matches(['[', ']']);
-    if host.contains(':') {
-        format!("[{host}]:{}", address.port())
-    } else {
-        format!("{host}:{}", address.port())
     }
 }
 
