@@ -481,8 +481,11 @@ impl Authenticator {
         if !self.required || user.may_connect(connection_type).is_err() {
             return None;
         }
-        let proof = identity.proof.as_ref().map_or("", Secret::expose);
-        password::secrets_equal(user.stored.expose(), proof).then(|| user.identity(identity.login))
+        let is_proven = match &identity.proof {
+            Some(proof) => user.stored == *proof,
+            None => user.stored.expose().is_empty(),
+        };
+        is_proven.then(|| user.identity(identity.login))
     }
 }
 
