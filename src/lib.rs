@@ -17,9 +17,9 @@
 //! only `midge store` uses it yet.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, encode}`,
-//! `broker::{publish, route_cache, walk, deliver, forward, subject_table, match_cache, outbox, byte_queue,
-//! queue_group}`, `net::{connection, read_buffer}`, `client::{receive, publish}`,
-//! `mesh::{frame, inbound, outbound}`. There: no allocation per message, no lock, no format.
+//! `broker::{publish, route_cache, walk, deliver, forward, frame, mailbox, subject_table, match_cache, outbox,
+//! byte_queue, queue_group}`, `net::{connection, read_buffer}`, `client::{receive, publish}`,
+//! `mesh::{inbound, outbound}`. There: no allocation per message, no lock, no format.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]

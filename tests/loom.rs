@@ -22,7 +22,7 @@ mod shards;
 use midge::{auth, broker, config, protocol};
 mod base {
     pub(crate) use crate::ring;
-    pub use midge::base::{few_bytes, gate, histogram, ids, limits, pool, turn_clock};
+    pub use midge::base::{gate, histogram, ids, limits, pool, turn_clock};
 }
 
 use std::panic::catch_unwind;

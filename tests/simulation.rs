@@ -12,6 +12,8 @@ mod ear;
 mod fairness;
 #[path = "simulation/laws.rs"]
 mod laws;
+#[path = "simulation/services.rs"]
+mod services;
 #[path = "simulation/world.rs"]
 mod world;
 

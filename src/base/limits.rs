@@ -359,12 +359,18 @@ pub const SNAPSHOT_DETAILS_PER_TURN: usize = 64;
 /// by `Broker::fanout`.
 pub const SNAPSHOT_FANOUT_LOOKS_MAX: usize = 512;
 
-/// Messages that wait for one service of the server on one shard. Past it they are dropped and counted.
-/// Enforced by `broker::internal::Mailbox`.
-pub const MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Messages that wait for one service of the server on one shard from which on its publishers wait too, until half
+/// of them were taken. Enforced by `broker::mailbox`, obeyed by sessions, services and, by a note, other shards.
+pub const LETTERS_MAX: usize = 4096;
 
-/// Bytes that wait for one service of the server on one shard. Enforced as above.
-pub const MAILBOX_BYTES_MAX: usize = 4 << 20;
+/// Bytes that wait for one service of the server on one shard; the same of them.
+pub const LETTER_BYTES_MAX: usize = 4 << 20;
+
+/// Messages and bytes beyond these that a mailbox still takes: what was under way when it became full, one more
+/// of each publisher of this shard and what lies in the lanes. Past it a message is dropped and counted. Enforced as
+/// above.
+pub const LATE_LETTERS_MAX: usize = 16_384;
+pub const LATE_LETTER_BYTES_MAX: usize = 16 << 20;
 
 /// Requests of one shard that wait for the thread that answers `$SYS`: the system account's, and as many of all
 /// others. Past it they are dropped and counted. Enforced by `shard::system_door`.
@@ -374,12 +380,19 @@ pub const SYSTEM_DOOR_SLOTS: usize = 256;
 /// `shard::system`.
 pub const SYSTEM_REQUESTS_PER_TURN_MAX: usize = 64;
 
+/// Bytes of events and answers of the server itself that wait on one shard for those who want them to keep up; one
+/// always finds room. Past it they are dropped and counted. Enforced by `shard::system_publisher`.
+pub const SYSTEM_WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// Of those, how many are published in one turn. Enforced as above.
+pub const SYSTEM_WAITING_PER_TURN_MAX: usize = 64;
+
 /// Bytes of requests to `$SYS` that wait, over all shards; room for one largest message of the default size. Enforced by
 /// `shard::system_door`.
 pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
 
 const _: () =
-    assert!(PAYLOAD_BYTES_MAX < SYSTEM_REQUEST_BYTES_MAX && PAYLOAD_BYTES_MAX < MAILBOX_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_MAX < SYSTEM_REQUEST_BYTES_MAX && PAYLOAD_BYTES_MAX < LETTER_BYTES_MAX);
 
 /// Nice value of the threads beside the shards: password checks, monitoring, $SYS answers. They wait for messages,
 /// not the other way round; a shard that never rests still leaves such a thread a tenth of its core, which a login

@@ -19,6 +19,7 @@ use super::link::Congestion;
 use super::passage::Routed;
 use super::subscription::Subscription;
 use super::turn::Turn;
+use crate::base::gate::Gate;
 use crate::base::ids::ClientKey;
 use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
 use crate::base::table::Entries;
@@ -30,6 +31,8 @@ const KINDS: usize = 4;
 pub(super) struct Backlog {
     fan_outs: VecDeque<Box<FanOut>>,
     fan_out_bytes: usize,
+    /// Counts those that are done.
+    done: Rc<Gate>,
     /// The wait of the first of them: another shard has no room for it.
     fan_out_waits: Option<Congestion>,
     /// Clients that are gone and have subscriptions left.
@@ -43,6 +46,7 @@ impl Backlog {
         Self {
             fan_outs: VecDeque::new(),
             fan_out_bytes: 0,
+            done: Rc::default(),
             fan_out_waits: None,
             leaving: VecDeque::new(),
             turn_left: turn_work_max,
@@ -70,6 +74,11 @@ impl Backlog {
 
     pub(super) fn has_room(&self, fan_out: &FanOut) -> bool {
         self.fan_out_bytes + fan_out.bytes() <= WAITING_FAN_OUT_BYTES_MAX
+    }
+
+    /// The wait for more room than there is.
+    pub(super) fn room(&self) -> Congestion {
+        Congestion { gate: self.done.clone(), until: self.done.value() + 1 }
     }
 
     pub(super) fn push_fan_out(&mut self, fan_out: Box<FanOut>) {
@@ -118,7 +127,9 @@ impl Broker {
 
     /// True if there is work to do now.
     pub fn has_ready_work(&self) -> bool {
-        let waits_for_room = !self.backlog.leaving.is_empty() || !self.expired.is_empty();
+        let waits_for_room = !self.backlog.leaving.is_empty()
+            || !self.expired.is_empty()
+            || !self.departed.borrow().is_empty();
         self.backlog.has_ready_fan_outs()
             || !self.shared.leftovers.is_empty()
             || (waits_for_room && self.has_interest_reserve())
@@ -132,7 +143,10 @@ impl Broker {
             let bytes = fan_out.bytes();
             turn.publisher = fan_out.connection();
             match self.resume(fan_out, turn) {
-                Routed::Delivered | Routed::Nobody => self.backlog.fan_out_bytes -= bytes,
+                Routed::Delivered | Routed::Nobody => {
+                    self.backlog.fan_out_bytes -= bytes;
+                    self.backlog.done.advance_by(1);
+                }
                 Routed::Unfinished => {
                     let left = turn.unfinished.take().expect("an unfinished message is left");
                     self.backlog.fan_outs.push_front(left);
@@ -156,14 +170,21 @@ impl Broker {
         }
     }
 
-    /// Takes subscriptions that reached their maximum out of everything that knows them.
+    /// Takes subscriptions that reached their maximum, and those of services that let go of them, out of
+    /// everything that knows them.
     pub(super) fn drop_expired(&mut self, budget: &mut usize) {
-        while *budget > 0 && !self.expired.is_empty() {
+        while *budget > 0 && !(self.expired.is_empty() && self.departed.borrow().is_empty()) {
             if !self.has_interest_reserve() {
                 return;
             }
-            let Some(subscription) = self.expired.pop() else { return };
-            self.forget(&subscription);
+            let departed = self.departed.borrow_mut().pop();
+            match departed.or_else(|| self.expired.pop()) {
+                Some(subscription) if subscription.client().is_none() => {
+                    self.forget_service(&subscription);
+                }
+                Some(subscription) => self.forget(&subscription),
+                None => return,
+            }
             *budget = budget.saturating_sub(SUBSCRIPTION_WORK);
         }
     }

@@ -6,7 +6,7 @@ use super::Broker;
 use super::fan_out_frame::FanOutFrame;
 use super::match_list::MatchList;
 use super::outbox::{Framing, Outbox};
-use super::passage::delivery_work;
+use super::passage::{Origin, delivery_work};
 use super::route_cache::RouteCache;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
@@ -44,22 +44,21 @@ fn takes_run(subscription: &Subscription, outbox: &Outbox, run: &MessageRun<'_>)
 }
 
 impl Broker {
-    /// Delivers to the plain subscriptions of the list that `cache` holds. `no_echo` is the connection
-    /// that published it and asked not to hear itself.
+    /// Delivers to the plain subscriptions of the list that `cache` holds.
     #[inline]
     pub(super) fn deliver(
         &mut self,
         run: &MessageRun<'_>,
         cache: &RouteCache,
         list: &MatchList,
-        no_echo: Option<ConnectionId>,
+        origin: &Origin<'_>,
         turn: &mut Turn,
     ) -> bool {
-        if cache.head.is_empty() || !run.has_tails() {
-            return self.fan_out(&list.plain, run, no_echo, turn);
+        if cache.head.is_empty() || !run.has_tails() || !origin.target.route.is_empty() {
+            return self.fan_out(&list.plain, run, origin, turn);
         }
         turn.spend(delivery_work(run));
-        self.deliver_to(&list.plain[0], run, no_echo, turn, Framing::Head(&cache.head))
+        self.deliver_to(&list.plain[0], run, origin, turn, Framing::Head(&cache.head))
     }
 
     /// Delivers to all plain subscriptions that may have it.
@@ -68,14 +67,14 @@ impl Broker {
         &mut self,
         subscriptions: &[Rc<Subscription>],
         run: &MessageRun<'_>,
-        no_echo: Option<ConnectionId>,
+        origin: &Origin<'_>,
         turn: &mut Turn,
     ) -> bool {
         let mut delivered = false;
         turn.spend(subscriptions.len() * delivery_work(run));
         if !FanOutFrame::pays(run, subscriptions.len()) {
             for subscription in subscriptions {
-                delivered |= self.deliver_alone(subscription, run, no_echo, turn);
+                delivered |= self.deliver_alone(subscription, run, origin, turn);
             }
             return delivered;
         }
@@ -83,7 +82,7 @@ impl Broker {
         frame.begin();
         for subscription in subscriptions {
             let framing = Framing::Shared(&mut frame);
-            delivered |= self.deliver_to(subscription, run, no_echo, turn, framing);
+            delivered |= self.deliver_to(subscription, run, origin, turn, framing);
         }
         self.frame = frame;
         delivered
@@ -95,10 +94,10 @@ impl Broker {
         &mut self,
         subscription: &Rc<Subscription>,
         run: &MessageRun<'_>,
-        no_echo: Option<ConnectionId>,
+        origin: &Origin<'_>,
         turn: &mut Turn,
     ) -> bool {
-        self.deliver_to(subscription, run, no_echo, turn, Framing::Own)
+        self.deliver_to(subscription, run, origin, turn, Framing::Own)
     }
 
     /// The rules of delivery around a push: one message after the other where they might tell them
@@ -108,18 +107,18 @@ impl Broker {
         &mut self,
         subscription: &Rc<Subscription>,
         run: &MessageRun<'_>,
-        no_echo: Option<ConnectionId>,
+        origin: &Origin<'_>,
         turn: &mut Turn,
         framing: Framing<'_>,
     ) -> bool {
         let Sink::Client { outbox, .. } = &subscription.sink else {
-            return self.deliver_internal(subscription, run.first(), turn);
+            return self.deliver_to_service(subscription, run.first(), origin, turn);
         };
         if run.len() > 1 && !takes_run(subscription, outbox, run) {
-            return self.deliver_one_by_one(subscription, run, no_echo, turn);
+            return self.deliver_one_by_one(subscription, run, origin, turn);
         }
         let sid = subscription.sid();
-        if withholds(subscription, outbox, run.subject(), no_echo, turn)
+        if withholds(subscription, outbox, run.subject(), origin.source.no_echo, turn)
             || !turn.push(outbox, |outbox| outbox.push(run, sid, framing))
         {
             return false;
@@ -140,13 +139,13 @@ impl Broker {
         &mut self,
         subscription: &Rc<Subscription>,
         run: &MessageRun<'_>,
-        no_echo: Option<ConnectionId>,
+        origin: &Origin<'_>,
         turn: &mut Turn,
     ) -> bool {
         let mut delivered = false;
         for message in run.messages() {
             let one = MessageRun::one(message);
-            delivered |= self.deliver_alone(subscription, &one, no_echo, turn);
+            delivered |= self.deliver_alone(subscription, &one, origin, turn);
         }
         delivered
     }

@@ -28,7 +28,7 @@ pub(super) enum Stage {
 /// The rest of a message on its way.
 pub struct FanOut {
     owned: OwnedMessage,
-    /// Without the queues.
+    /// Without the queues and what it is routed by.
     origin: Origin<'static>,
     connection: Option<ConnectionId>,
     pub(super) stage: Stage,
@@ -43,18 +43,21 @@ struct OwnedMessage {
     size_text_size: usize,
     body_size: usize,
     headers_size: usize,
+    route_size: usize,
     /// Behind the message, one after the other.
     queue_sizes: Vec<u32>,
 }
 
 impl OwnedMessage {
-    fn new(message: &Message<'_>, queues: &[&[u8]]) -> Self {
+    fn new(message: &Message<'_>, target: &Target<'_>) -> Self {
+        let queues = target.queues;
         let parts = [
             message.subject,
             message.reply,
             message.header_size_text,
             message.size_text,
             message.body,
+            target.route,
         ];
         let queue_bytes: usize = queues.iter().map(|queue| queue.len()).sum();
         let size: usize = parts.iter().map(|part| part.len()).sum();
@@ -68,11 +71,12 @@ impl OwnedMessage {
             size_text_size: message.size_text.len(),
             body_size: message.body.len(),
             headers_size: message.headers.len(),
+            route_size: target.route.len(),
             queue_sizes: queues.iter().map(|queue| queue.len() as u32).collect(),
         }
     }
 
-    fn view(&self) -> (Message<'_>, Vec<&[u8]>) {
+    fn view(&self) -> (Message<'_>, &[u8], Vec<&[u8]>) {
         let mut rest = &self.bytes[..];
         let mut take = |size: usize| {
             let (taken, after) = rest.split_at(size);
@@ -85,23 +89,23 @@ impl OwnedMessage {
         let size_text = take(self.size_text_size);
         let body = take(self.body_size);
         let headers = &body[..self.headers_size];
+        let route = take(self.route_size);
         let queues = self.queue_sizes.iter().map(|size| take(*size as usize)).collect();
         let message =
             Message { subject, reply, headers, body, header_size_text, size_text, tail: b"" };
-        (message, queues)
+        (message, route, queues)
     }
 }
 
 impl FanOut {
     pub(super) fn new(passage: &Passage<'_>, stage: Stage) -> Box<Self> {
         let Origin { source, from, target, tells_nobody } = passage.origin;
-        let Target { plain, hops, home, queues } = target;
         Box::new(Self {
-            owned: OwnedMessage::new(&passage.message, queues),
+            owned: OwnedMessage::new(&passage.message, &target),
             origin: Origin {
                 source,
                 from,
-                target: Target { plain, hops, home, queues: &[] },
+                target: Target { queues: &[], route: &[], ..target },
                 tells_nobody,
             },
             connection: passage.connection,
@@ -124,12 +128,12 @@ impl FanOut {
         self.origin.tells_nobody = false;
     }
 
-    /// Calls `route` with the message.
-    pub(super) fn with_passage<T>(&self, route: impl FnOnce(&Passage<'_>) -> T) -> T {
-        let (message, queues) = self.owned.view();
-        let target = Target { queues: &queues, ..self.origin.target };
+    /// Calls `go_on` with the message.
+    pub(super) fn with_passage<T>(&self, go_on: impl FnOnce(&Passage<'_>) -> T) -> T {
+        let (message, route, queues) = self.owned.view();
+        let target = Target { queues: &queues, route, ..self.origin.target };
         let origin = Origin { target, ..self.origin };
-        route(&Passage { message, origin, connection: self.connection })
+        go_on(&Passage { message, origin, connection: self.connection })
     }
 }
 

@@ -82,13 +82,14 @@ impl Broker {
     pub(super) fn forward_plain(
         &mut self,
         source: &Source,
+        route: &[u8],
         run: &MessageRun<'_>,
         list: &MatchList,
     ) {
         let links = &list.links;
         for (index, link) in links.iter().enumerate() {
             let source = source.part(source.share, index, links.len());
-            self.forward_over(*link, &source, &Target::PLAIN, run);
+            self.forward_over(*link, &source, &Target { route, ..Target::PLAIN }, run);
         }
         self.note_link_work(links, list.most_behind() * delivery_work(run));
     }
@@ -123,7 +124,8 @@ impl Broker {
             let queues: SmallVec<[&[u8]; 4]> =
                 picked.map(|pick| list.groups[pick.1 as usize].name()).collect();
             let source = source.part(source.share, index, ways.len());
-            let target = Target { plain: links.contains(&link), queues: &queues, ..Target::PLAIN };
+            let plain = links.contains(&link);
+            let target = Target { plain, queues: &queues, ..passage.origin.target };
             self.forward_over(link, &source, &target, &run);
         }
         let receivers = if links.is_empty() { 0 } else { list.most_behind() };

@@ -83,7 +83,7 @@ impl Broker {
     fn has_services(&self) -> bool {
         let (mut found, accounts) = (false, self.accounts.iter());
         accounts.for_each(|(_, account)| {
-            account.table.for_each(|_, other| found |= matches!(other.sink, Sink::Internal(_)));
+            account.table.for_each(|_, other| found |= matches!(other.sink, Sink::Service(_)));
         });
         found
     }
@@ -101,7 +101,7 @@ impl Broker {
         let mut of_services = 0;
         account.table.for_each(|filter, subscription| {
             assert_eq!(filter, subscription.filter());
-            of_services += usize::from(matches!(subscription.sink, Sink::Internal(_)));
+            of_services += usize::from(matches!(subscription.sink, Sink::Service(_)));
         });
         let of_links = of_links.filter(|(other, _)| *other == id).count();
         assert_eq!(account.table.len(), of_clients + of_links + of_services, "the table");

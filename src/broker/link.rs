@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::base::gate::Gate;
-use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, LinkId, ShardId};
 use crate::protocol::message::MessageRun;
 
 /// Somebody here began, changed or ended to want a subject.
@@ -87,19 +87,33 @@ pub struct Target<'a> {
     pub home: Option<LinkId>,
     /// Queue groups of which one member over there was picked.
     pub queues: &'a [&'a [u8]],
+    /// What it is routed by, where that is not the subject that it shows; else empty.
+    pub route: &'a [u8],
 }
 
 impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
-    pub const PLAIN: Self = Self { plain: true, hops: 0, home: None, queues: &[] };
+    pub const PLAIN: Self = Self { plain: true, hops: 0, home: None, queues: &[], route: &[] };
 }
 
 impl Target<'_> {
-    /// True for plain subscriptions alone.
+    /// True for plain subscriptions to its subject alone.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.plain && self.queues.is_empty() && self.hops == 0
+        self.plain && self.queues.is_empty() && self.hops == 0 && self.route.is_empty()
     }
+}
+
+/// A shard as the links of another name it; none = itself.
+pub fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
+    let index = shard.0 - u16::from(shard.0 > own.0);
+    (shard != own).then_some(LinkId(u32::from(index)))
+}
+
+/// The shard behind a link of another.
+pub fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
+    let index = u16::try_from(link.0).expect("links are as few as shards");
+    ShardId(index + u16::from(index >= own.0))
 }
 
 /// A wait, mostly for room on a link: until the gate's number is `until`.

@@ -14,6 +14,8 @@ use smallvec::SmallVec;
 use crate::base::ids::{AccountId, LinkId};
 use crate::base::limits::{DROPPED_AT_ONCE_MAX, PICKED_NAMES_BYTES_MAX, RUN_RECEIVERS_MAX};
 use crate::broker::AccountState;
+use crate::broker::link::Congestion;
+use crate::broker::mailbox::Mailbox;
 use crate::broker::match_cache::Cleared;
 use crate::broker::queue_group::QueueGroup;
 use crate::broker::subject_table::MatchPlace;
@@ -32,6 +34,8 @@ pub(super) struct MatchList {
     behind: SmallVec<[u32; 4]>,
     /// Those, and links with members of groups.
     reach: SmallVec<[LinkId; 4]>,
+    /// Of the services among all of these.
+    mailboxes: SmallVec<[Rc<Mailbox>; 1]>,
     /// Bytes of the names of groups with members behind links.
     linked_names_bytes: usize,
     /// Places in `groups` by name; none while they are few.
@@ -56,6 +60,7 @@ impl MatchList {
             groups: Vec::new(),
             links: SmallVec::new(),
             behind: SmallVec::new(),
+            mailboxes: SmallVec::new(),
             reach: SmallVec::new(),
             linked_names_bytes: 0,
             by_name: None,
@@ -80,6 +85,11 @@ impl MatchList {
     /// Links that a message to everybody may go over.
     pub(super) fn reach(&self) -> &[LinkId] {
         &self.reach
+    }
+
+    /// The wait for room in the mailboxes of services.
+    pub(super) fn congestion(&self) -> Option<Congestion> {
+        self.mailboxes.iter().find_map(|mailbox| mailbox.congestion())
     }
 
     /// Bytes of queue names that may go over a link with one copy of a message.
@@ -129,6 +139,9 @@ impl MatchList {
 
     fn add(&mut self, subscription: &Rc<Subscription>) {
         let queue = subscription.queue();
+        if let Sink::Service(sink) = &subscription.sink {
+            self.mailboxes.push(sink.mailbox.clone());
+        }
         if let Sink::Link(link) = subscription.sink {
             self.linked_names_bytes += queue.len() + size_of::<u32>();
             if !self.reach.contains(&link) {

@@ -9,13 +9,14 @@ mod deliver;
 pub mod fan_out;
 mod fan_out_frame;
 mod forward;
+pub mod frame;
 pub mod inspect;
 pub mod interest;
-pub mod internal;
 #[cfg(any(test, debug_assertions))]
 mod invariants;
 pub mod late_send;
 pub mod link;
+pub mod mailbox;
 pub mod match_cache;
 mod match_list;
 mod names;
@@ -27,6 +28,8 @@ mod publish;
 pub mod queue_group;
 mod resume;
 pub mod route_cache;
+pub mod service;
+pub mod service_sink;
 pub mod subject_table;
 pub mod subscription;
 pub mod trace;
@@ -58,6 +61,7 @@ use link::{Congestion, InterestChange, LinkSink};
 use match_cache::{CachedBytes, MatchCache};
 use match_list::{Leftovers, MatchList};
 use outbox::Outbox;
+use service::Departed;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
 
@@ -78,6 +82,7 @@ pub struct Broker {
     /// Subscriptions that reached their maximum and are still in the tables.
     expired: Vec<Rc<Subscription>>,
     backlog: Backlog,
+    departed: Departed,
     /// What came from other shards and is not delivered yet.
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
@@ -97,8 +102,6 @@ pub struct BrokerCounters {
     pub forwarded: u64,
     /// Queue messages that came over a link and found no member anywhere any more.
     pub queue_members_gone: u64,
-    /// Messages of the server itself that a shard behind a full lane did not get.
-    pub internal_dropped: u64,
     /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
     pub turn_work_max: usize,
 }
@@ -251,6 +254,7 @@ impl Broker {
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             backlog: Backlog::new(TURN_WORK_MAX),
+            departed: Departed::default(),
             arrivals: None,
             turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),

@@ -31,7 +31,7 @@ pub struct Origin<'a> {
     pub source: Source,
     /// The link they came over; none = they are published here, for everybody.
     pub from: Option<LinkId>,
-    /// Whom they are for if they came over a link.
+    /// Whom they are for if they came over a link, and what they are routed by.
     pub target: Target<'a>,
     /// Their publisher is to be told when nobody gets a request of its own.
     pub tells_nobody: bool,
@@ -54,6 +54,18 @@ impl<'a> Origin<'a> {
     pub(super) fn server(account: AccountId) -> Self {
         let source = Source { account, publisher: None, no_echo: None, share: 0 };
         Self { source, from: None, target: Target::PLAIN, tells_nobody: false }
+    }
+
+    /// What a message is routed by: mostly its subject.
+    #[inline]
+    pub(super) fn routed_by<'m>(&self, message: &Message<'m>) -> &'m [u8]
+    where
+        'a: 'm,
+    {
+        match self.target.route {
+            [] => message.subject,
+            route => route,
+        }
     }
 
     /// Another shard.
@@ -81,6 +93,11 @@ impl<'a> Passage<'a> {
     ) -> Self {
         let tells_nobody = origin.tells_nobody && !message.reply.is_empty();
         Self { message: *message, origin: Origin { tells_nobody, ..*origin }, connection }
+    }
+
+    /// Bytes of it that go over a link, the names of queues left out.
+    pub(super) fn size(&self) -> usize {
+        self.message.size() + self.origin.target.route.len()
     }
 }
 

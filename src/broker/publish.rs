@@ -40,7 +40,7 @@ impl Broker {
     ) -> Routed {
         let id = origin.source.account;
         let Some(account) = self.accounts.get_mut(id.index()) else { return Routed::Nobody };
-        if let Err(builder) = cache.renew(id, account, run, turn) {
+        if let Err(builder) = cache.renew(id, account, origin, run, turn) {
             return Self::put_off(origin, run, Stage::Matching(Some(builder)), turn);
         }
         let Some(list) = &cache.list else { return Routed::Nobody };
@@ -53,10 +53,10 @@ impl Broker {
         }
         let mut delivered = origin.target.plain
             && !list.plain.is_empty()
-            && self.deliver(run, cache, list, origin.source.no_echo, turn);
+            && self.deliver(run, cache, list, origin, turn);
         if is_local && !list.links.is_empty() {
             let source = origin.asking(run.first(), delivered);
-            self.forward_plain(&source, run, list);
+            self.forward_plain(&source, origin.target.route, run, list);
             delivered = true;
         }
         self.remove_expired(turn);

@@ -78,7 +78,8 @@ impl Broker {
             None => fan_out.with_passage(|passage| {
                 let id = passage.origin.source.account;
                 let message = &passage.message;
-                let subject = if of_reply { message.reply } else { message.subject };
+                let routed_by = passage.origin.routed_by(message);
+                let subject = if of_reply { message.reply } else { routed_by };
                 self.accounts[id.index()].matched(id, subject, &mut budget)
             }),
         };

@@ -6,6 +6,7 @@ use crate::base::ids::AccountId;
 use crate::base::limits::ROUTE_LIST_KEPT_MAX;
 use crate::broker::AccountState;
 use crate::broker::match_list::{ListBuilder, MatchList};
+use crate::broker::passage::Origin;
 use crate::broker::turn::Turn;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
@@ -75,19 +76,26 @@ impl RouteCache {
         &self.subject
     }
 
-    /// Makes this what the subject of a run reaches now. Err = that takes more than one turn.
+    /// The list it holds; it may have changed since.
+    pub(super) fn list(&self) -> Option<&MatchList> {
+        self.list.as_deref()
+    }
+
+    /// Makes this what a run reaches now. Err = that takes more than one turn.
     #[inline]
     pub(super) fn renew(
         &mut self,
         id: AccountId,
         account: &mut AccountState,
+        origin: &Origin<'_>,
         run: &MessageRun<'_>,
         turn: &mut Turn,
     ) -> Result<(), Box<ListBuilder>> {
-        let is_same = run.repeats() || (self.account == id && self.subject == run.subject());
-        debug_assert!(!is_same || (self.account == id && self.subject == run.subject()));
+        let subject = origin.routed_by(run.first());
+        let is_same = run.repeats() || (self.account == id && self.subject == subject);
+        debug_assert!(!is_same || (self.account == id && self.subject == subject));
         if !is_same {
-            return self.fill(id, account, run.subject(), turn);
+            return self.fill(id, account, subject, turn);
         }
         if self.generation != account.table.generation() {
             return self.refill(account, turn);

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{ClientKey, LinkId};
-use crate::broker::internal::InternalSink;
 use crate::broker::names::Names;
 use crate::broker::outbox::Outbox;
+use crate::broker::service_sink::ServiceSink;
 use crate::broker::subject_table::Slot;
 
 /// Where a matched message goes.
@@ -17,7 +17,7 @@ pub enum Sink {
     /// Interest behind a link; `weight` members of the queue group live there.
     Link(LinkId),
     /// A service of the server on this shard.
-    Internal(Rc<InternalSink>),
+    Service(Rc<ServiceSink>),
 }
 
 /// A subscription in a table. There are millions of these.
@@ -132,7 +132,7 @@ impl Subscription {
     pub fn client(&self) -> Option<ClientKey> {
         match self.sink {
             Sink::Client { key, .. } => Some(key),
-            Sink::Link(_) | Sink::Internal(_) => None,
+            Sink::Link(_) | Sink::Service(_) => None,
         }
     }
 }

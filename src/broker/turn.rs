@@ -8,6 +8,7 @@ use crate::base::limits::{RUN_MESSAGES_MAX, TURN_WORK_MAX, WHOLE_WORK_SHARE};
 use crate::broker::byte_queue::Pushed;
 use crate::broker::fan_out::FanOut;
 use crate::broker::link::Congestion;
+use crate::broker::mailbox::Mailbox;
 use crate::broker::match_list::MatchList;
 use crate::broker::outbox::Outbox;
 
@@ -20,6 +21,8 @@ pub struct Turn {
     work_max: usize,
     /// The consumer with most pending that the publisher should wait for.
     pub paced: Option<Rc<Outbox>>,
+    /// A service's mailbox that is full: whose turn it is should wait for room.
+    full: Option<Rc<Mailbox>>,
     /// The wait of its unfinished message: a link that has no room.
     pub congestion: Option<Congestion>,
     /// The rest of the message that this turn could not end. Nothing may be published before it
@@ -35,7 +38,15 @@ impl Default for Turn {
 
 impl Turn {
     pub fn new(work_max: usize) -> Self {
-        Self { publisher: None, work: 0, work_max, paced: None, congestion: None, unfinished: None }
+        Self {
+            publisher: None,
+            work: 0,
+            work_max,
+            paced: None,
+            full: None,
+            congestion: None,
+            unfinished: None,
+        }
     }
 
     /// Another turn begins, of so much work.
@@ -43,6 +54,7 @@ impl Turn {
     pub fn begin(&mut self, work_max: usize) {
         self.work = 0;
         self.work_max = work_max;
+        self.full = None;
     }
 
     #[inline]
@@ -58,7 +70,8 @@ impl Turn {
     /// True if the others come first now.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.work >= self.work_max || self.unfinished.is_some()
+        let must_wait = self.full.is_some() && self.publisher.is_some();
+        self.work >= self.work_max || self.unfinished.is_some() || must_wait
     }
 
     /// Work that is left; enough for what is done in one piece.
@@ -97,6 +110,18 @@ impl Turn {
             Pushed::Closed | Pushed::Overflow | Pushed::Dropped => return false,
         }
         true
+    }
+
+    /// Messages went to a service.
+    pub(super) fn note_mailbox(&mut self, mailbox: &Rc<Mailbox>) {
+        if mailbox.is_full() {
+            self.full = Some(mailbox.clone());
+        }
+    }
+
+    /// The full mailbox that the publisher should wait for, if it still is.
+    pub fn take_full(&mut self) -> Option<Rc<Mailbox>> {
+        self.full.take().filter(|mailbox| mailbox.is_full())
     }
 
     fn note_paced(&mut self, outbox: &Rc<Outbox>) {

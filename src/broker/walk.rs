@@ -55,7 +55,7 @@ impl Broker {
             let part = (turn.room() / each).clamp(1, FAN_OUT_PART);
             let end = count.min(progress.plain + part);
             let some = &list.plain[progress.plain..end];
-            progress.delivered |= self.fan_out(some, &run, passage.origin.source.no_echo, turn);
+            progress.delivered |= self.fan_out(some, &run, &passage.origin, turn);
             progress.plain = end;
             if turn.is_over() && end < count {
                 return false;
@@ -129,8 +129,8 @@ impl Broker {
         while asked < group.len(local_only) {
             let member = group.member(start, asked, local_only);
             match member.sink {
-                Sink::Client { .. } | Sink::Internal(_) => {
-                    if self.deliver_alone(member, &run, passage.origin.source.no_echo, turn) {
+                Sink::Client { .. } | Sink::Service(_) => {
+                    if self.deliver_alone(member, &run, &passage.origin, turn) {
                         turn.spend(delivery_work(&run));
                         return Asked::Served;
                     }
@@ -164,7 +164,7 @@ impl Broker {
         let links = if progress.forwarded { &[][..] } else { &list.links[..] };
         if !links.is_empty() || !progress.picks.is_empty() {
             if self.tight.get() {
-                turn.congestion = self.congestion_of(list, passage.message.size());
+                turn.congestion = self.congestion_of(list, passage.size());
                 if turn.congestion.is_some() {
                     return false;
                 }

@@ -203,6 +203,9 @@ impl ClientSession {
         if let Some(congestion) = turn.congestion.take() {
             return Some(Wait::for_room(congestion));
         }
+        if let Some(congestion) = turn.take_full().and_then(|mailbox| mailbox.congestion()) {
+            return Some(Wait::for_room(congestion));
+        }
         if let Some((queue, until)) = pace_target(turn, Instant::now) {
             return Some(Wait::Sent { queue, until, at_most });
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::base::ids::{ClientKey, LinkId, ShardId};
+use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{
     INTEREST_LANE_SLOTS, INTEREST_ROOM_MIN, INTEREST_SLOTS_PER_SHARD, MESSAGE_LANE_SLOTS,
     RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
@@ -94,18 +94,6 @@ pub struct LaneEnds {
     /// The stamp up to which this shard has pushed all batches.
     pub complete: Watermark,
     pub clock: LaneClock,
-}
-
-/// A shard as the links of another name it; none = itself.
-pub(super) fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
-    let index = shard.0 - u16::from(shard.0 > own.0);
-    (shard != own).then_some(LinkId(u32::from(index)))
-}
-
-/// The shard behind a link of another.
-pub(crate) fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
-    let index = u16::try_from(link.0).expect("links are as few as shards");
-    ShardId(index + u16::from(index >= own.0))
 }
 
 /// Sizes of the rings, smaller in tests.

@@ -51,13 +51,11 @@
 //! Only whether there is room depends on it, and so when a message is routed: never what is routed
 //! before what, so the rules above hold as they do for slots and bytes.
 
-mod frame;
 mod inbound;
 mod lanes;
 mod outbound;
 mod under_way;
 
-pub(crate) use lanes::shard_behind;
 pub use lanes::{LaneEnds, Lanes, lanes};
 
 use std::cell::{Cell, RefCell};
@@ -72,8 +70,9 @@ use crate::base::limits::{
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
-use crate::broker::byte_queue::Resumable;
+use crate::broker::byte_queue::{RemotePublisher, Resumable};
 use crate::broker::fan_out::FanOut;
+use crate::broker::frame;
 use crate::broker::link::Congestion;
 use crate::broker::passage::{Origin, Routed};
 use crate::broker::route_cache::RouteCache;
@@ -119,13 +118,17 @@ struct Peer {
 }
 
 impl Peer {
-    /// Asks a publisher over there to wait for the consumer that its messages reached, if it
+    /// Asks a publisher over there to wait for the consumer or the service that its messages reached, if it
     /// should, and if there is room to ask: else its next messages do.
-    fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn) {
-        if let (Some(client), Some((outbox, _))) = (publisher, pace_target(turn, Instant::now))
-            && self.outbound.takes_note()
-            && outbox.note_paced(self.link, client)
-        {
+    fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn, resumable: &Rc<Resumable>) {
+        let (consumer, mailbox) = (pace_target(turn, Instant::now), turn.take_full());
+        let Some(client) = publisher else { return };
+        if (consumer.is_none() && mailbox.is_none()) || !self.outbound.takes_note() {
+            return;
+        }
+        let is_new = consumer.is_some_and(|(outbox, _)| outbox.note_paced(self.link, client));
+        let paced = RemotePublisher { link: self.link, client };
+        if mailbox.is_some_and(|mailbox| mailbox.note_paced(paced, resumable)) || is_new {
             self.outbound.push_note(Note::Pace { client, paused: true });
         }
     }
@@ -146,6 +149,7 @@ struct OpenBatch {
 /// Delivers the parts of an open batch.
 struct Delivery<'a> {
     peer: &'a Peer,
+    resumable: &'a Rc<Resumable>,
     broker: &'a mut Broker,
     turn: &'a mut Turn,
     route: &'a mut RouteCache,
@@ -161,7 +165,7 @@ impl Delivery<'_> {
         let frame::Part { source, target, run } = *part;
         // A run of one publisher's messages is settled at its end.
         if !run.repeats() {
-            self.peer.pause(*self.publisher, self.turn);
+            self.peer.pause(*self.publisher, self.turn, self.resumable);
             // Of another shard is the key of one who is passed on: it would name somebody else.
             *self.publisher = source.publisher.filter(|_| target.hops == 0);
         }
@@ -465,6 +469,7 @@ impl Mesh {
         }
         let mut delivery = Delivery {
             peer,
+            resumable: &self.resumable,
             broker,
             turn,
             route: &mut peer.route.borrow_mut(),
@@ -480,7 +485,7 @@ impl Mesh {
         if unfinished.is_some() || !cursor.is_at_end(&batch.bytes) {
             return false;
         }
-        peer.pause(*publisher, turn);
+        peer.pause(*publisher, turn, &self.resumable);
         let OpenBatch { batch, .. } = slot.take().expect("it was there just now");
         peer.inbound.borrow_mut().give_back(batch.bytes);
         true

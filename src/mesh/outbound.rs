@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::frame;
 use super::lanes::{Batch, LaneClock, Note, SourceEnd};
 use super::under_way::{Load, UnderWay};
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN};
 use crate::base::turn_clock::TurnClock;
+use crate::broker::frame;
 use crate::broker::link::{Congestion, InterestChange, LinkSink, Source, Target, Unheard};
 use crate::protocol::message::{Message, MessageRun};
 

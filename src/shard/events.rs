@@ -1,23 +1,24 @@
 //! What happens to clients of one shard, told to whoever wants to know of it.
 //!
-//! Events are made on the spot, and only when somebody wants them: where their reader does not keep up they are dropped
-//! and counted, like any message to a slow consumer. Nothing here is per message.
+//! Events are made on the spot, and only when somebody wants them; where their reader does not keep up they wait
+//! (`system_publisher`). Nothing here is per message.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use super::system_door::SystemDoor;
+use super::system_publisher::SystemPublisher;
 use super::system_request::SystemRequest;
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::AccountId;
 use crate::broker::Broker;
-use crate::broker::internal::{Mailbox, Published};
+use crate::broker::mailbox::Mailbox;
+use crate::broker::service::ServiceSubscription;
 use crate::client::context::{ClientContext, Report};
 use crate::net::listener::Peer;
 use crate::peer::facts::SessionFacts;
-use crate::protocol::message::Message;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 use crate::system::answer::Volume;
@@ -27,6 +28,8 @@ use crate::system::server_info::ServerInfo;
 /// One shard's end of the server's own service.
 pub(super) struct System {
     pub(super) mailbox: Rc<Mailbox>,
+    pub(super) subscriptions: RefCell<Vec<ServiceSubscription>>,
+    pub(super) publisher: SystemPublisher,
     door: RefCell<SystemDoor>,
     /// Requests that found no room at the door.
     pub(super) dropped: Cell<u64>,
@@ -41,8 +44,15 @@ impl System {
         counters: ServerCounters,
         started: (Instant, SystemTime),
     ) -> Rc<Self> {
-        let mailbox = Rc::new(Mailbox::default());
-        Rc::new(Self { mailbox, door: door.into(), dropped: Cell::new(0), counters, started })
+        Rc::new(Self {
+            mailbox: Rc::default(),
+            subscriptions: RefCell::default(),
+            publisher: SystemPublisher::default(),
+            door: door.into(),
+            dropped: Cell::new(0),
+            counters,
+            started,
+        })
     }
 
     pub(super) fn pass_on(&self, request: Box<SystemRequest>) {
@@ -121,7 +131,7 @@ impl System {
                     let now = SystemTime::now();
                     let server = self.server_info(clients, now);
                     let event = events::connected(&server, &self.client_facts(facts), now);
-                    publish(broker, account, &subject, &event);
+                    self.publisher.publish(broker, account, &subject, &event);
                 }
                 self.account_changed(broker, &auth, facts.account);
                 if let Some(left) = left {
@@ -176,7 +186,7 @@ impl System {
         let server = self.server_info(clients, now);
         let client = self.client_facts(facts);
         let event = events::disconnected(&server, &client, reason.text(), now);
-        publish(broker, account, subject, &event);
+        self.publisher.publish(broker, account, subject, &event);
     }
 
     /// The number of an account's connections changed. The global account's is not told, as in nats-server.
@@ -188,29 +198,4 @@ impl System {
             self.door.borrow_mut().push_change(account.name.clone());
         }
     }
-}
-
-/// The one way of all that the server publishes by itself. What cannot be a subject goes nowhere.
-pub(super) fn publish(
-    broker: &mut Broker,
-    account: AccountId,
-    subject: &str,
-    payload: &[u8],
-) -> Published {
-    if !subject::is_sendable(subject.as_bytes()) {
-        return Published::NoInterest;
-    }
-    let size = payload.len().to_string();
-    broker.publish_internal(
-        account,
-        &Message {
-            subject: subject.as_bytes(),
-            reply: b"",
-            headers: b"",
-            body: payload,
-            header_size_text: b"",
-            size_text: size.as_bytes(),
-            tail: b"",
-        },
-    )
 }

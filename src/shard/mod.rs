@@ -12,6 +12,7 @@ mod placement;
 mod recorded;
 mod speaker;
 pub(crate) mod system_door;
+mod system_publisher;
 pub(crate) mod system_request;
 
 mod core;

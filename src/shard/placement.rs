@@ -11,9 +11,9 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::base::counters::ShardLoads;
 use crate::base::ids::ShardId;
 use crate::base::limits::{PLACING_BUSY_MAX, PLACING_CONNECTIONS_AHEAD_MAX};
+use crate::broker::link::shard_behind;
 use crate::broker::wanted_by::WantedBy;
 use crate::client::context::Placer;
-use crate::mesh::shard_behind;
 
 /// What is known of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

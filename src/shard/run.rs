@@ -197,6 +197,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     shard.subscribe_system();
     spawn(hook.clone().run_kicker());
     spawn(shard.clone().hear_requests());
+    spawn(shard.clone().publish_waiting());
     spawn(listen_to_bell(shard.clone(), ear, seed.orders));
     spawn(shard.clone().run_ticker());
     if !seed.sleeps {

@@ -7,14 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::core::Shard;
-use super::events::publish;
 use super::speaker::Speaker;
 use super::system_request::{Requester, SystemRequest};
 use crate::auth::account::Account;
 use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{SERVED_ACCOUNTS_PER_TURN_MAX, SYSTEM_REQUESTS_PER_TURN_MAX};
-use crate::broker::internal::{Delivery, Published, Reach};
+use crate::broker::mailbox::{Letter, Letters};
+use crate::broker::service::{Reach, ServiceInterest};
 use crate::protocol::nats::error::CloseReason;
 use crate::system::request;
 
@@ -46,14 +46,11 @@ impl Shard {
         }
         let mut served = self.served_accounts.borrow_mut();
         let mut broker = self.broker.borrow_mut();
+        let mut subscriptions = self.system.subscriptions.borrow_mut();
         let mut subscribe = |account: &Account, filter: &str| {
-            let mailbox = &self.system.mailbox;
-            broker.subscribe_internal(
-                auth.id(account),
-                filter.as_bytes(),
-                Reach::OwnShard,
-                mailbox,
-            );
+            let interest =
+                ServiceInterest::all(auth.id(account), filter.as_bytes(), Reach::OwnShard);
+            subscriptions.push(broker.subscribe_service(interest, &self.system.mailbox));
         };
         for account in accounts {
             if !served.insert(auth.id(account)) {
@@ -74,22 +71,38 @@ impl Shard {
     pub(super) async fn hear_requests(self: Rc<Self>) {
         loop {
             poll_fn(|context| self.system.mailbox.poll_ready(context)).await;
-            self.pass_some_on();
+            if let Some(mut letters) = self.system.mailbox.take() {
+                while self.pass_some_on(&mut letters) {
+                    self.hook.yield_turn().await;
+                }
+            }
             self.hook.yield_turn().await;
         }
     }
 
-    fn pass_some_on(&self) {
-        for _ in 0..SYSTEM_REQUESTS_PER_TURN_MAX {
-            let Some(delivery) = self.system.mailbox.take() else { return };
-            let request = self.describe_request(delivery);
-            self.system.pass_on(Box::new(request));
+    /// Publishes what found no room before, once there is some.
+    pub(super) async fn publish_waiting(self: Rc<Self>) {
+        loop {
+            self.system.publisher.wait_for_room().await;
+            self.hook.before_batch();
+            self.system.publisher.publish_some(&self.broker);
+            self.hook.yield_turn().await;
         }
     }
 
-    fn describe_request(&self, delivery: Delivery) -> SystemRequest {
+    /// False = that was all.
+    fn pass_some_on(&self, letters: &mut Letters) -> bool {
+        for _ in 0..SYSTEM_REQUESTS_PER_TURN_MAX {
+            let Some(letter) = letters.next_letter() else { return false };
+            let request = self.describe_request(&letter);
+            self.system.pass_on(Box::new(request));
+        }
+        true
+    }
+
+    fn describe_request(&self, letter: &Letter<'_>) -> SystemRequest {
         let auth = self.clients.auth.borrow().clone();
-        let other_account = match auth.account(delivery.account) {
+        let other_account = match auth.account(letter.account) {
             Some(account) if account.is_system => None,
             Some(account) => Some(account.name.clone()),
             // Gone by a reload: nobody there reads the answer.
@@ -97,13 +110,13 @@ impl Shard {
         };
         SystemRequest {
             shard: self.id,
-            account: delivery.account,
+            account: letter.account,
             other_account,
-            requester: delivery.publisher.and_then(|id| self.requester(id)),
-            subject: delivery.subject,
-            reply: delivery.reply,
-            headers: delivery.headers,
-            payload: delivery.payload,
+            requester: letter.publisher.and_then(|id| self.requester(id)),
+            subject: letter.message.subject.to_vec(),
+            reply: letter.message.reply.to_vec(),
+            headers: letter.message.headers.to_vec(),
+            payload: letter.message.payload().to_vec(),
         }
     }
 
@@ -119,14 +132,10 @@ impl Shard {
 
     /// Publishes an answer or event of the service's thread. As a client's bytes would it comes after the
     /// interest that other shards announced before.
-    pub(crate) fn publish_system(
-        &self,
-        account: AccountId,
-        subject: &str,
-        payload: &[u8],
-    ) -> Published {
+    pub(crate) fn publish_system(&self, account: AccountId, subject: &str, payload: &[u8]) {
         self.hook.before_batch();
-        publish(&mut self.broker.borrow_mut(), account, subject, payload)
+        let broker = &mut self.broker.borrow_mut();
+        self.system.publisher.publish(broker, account, subject, payload);
     }
 
     /// Whether somebody on the server wants one of these subjects in the system account.
@@ -160,8 +169,6 @@ impl Shard {
     /// Requests and events that found no room on this shard.
     pub(crate) fn system_dropped(&self) -> u64 {
         let system = &self.system;
-        system.mailbox.dropped()
-            + system.dropped.get()
-            + self.broker.borrow().counters.internal_dropped
+        system.mailbox.dropped() + system.dropped.get() + system.publisher.dropped()
     }
 }

@@ -67,6 +67,14 @@ pub struct ShardSizes {
     pub moves: bool,
 }
 
+/// A part of the server that uses the broker from inside.
+pub trait Service {
+    /// True if it would do something now.
+    fn is_ready(&self) -> bool;
+
+    fn step(&mut self, broker: &mut Broker);
+}
+
 struct SimulatedShard {
     broker: BrokerHandle,
     mesh: Mesh,
@@ -82,6 +90,7 @@ struct SimulatedShard {
     requested: bool,
     stalled_until: u64,
     connections: Vec<usize>,
+    services: Vec<Box<dyn Service>>,
 }
 
 /// What the reader of a connection does.
@@ -233,6 +242,7 @@ impl World {
                     requested: true,
                     stalled_until: 0,
                     connections: Vec::new(),
+                    services: Vec::new(),
                 }
             })
             .collect();
@@ -253,6 +263,16 @@ impl World {
 
     pub fn shard_count(&self) -> usize {
         self.shards.len()
+    }
+
+    /// A service begins on a shard.
+    pub fn add_service(
+        &mut self,
+        shard: usize,
+        make: impl FnOnce(&mut Broker) -> Box<dyn Service>,
+    ) {
+        let service = make(&mut self.shards[shard].broker.borrow_mut());
+        self.shards[shard].services.push(service);
     }
 
     /// A client connects to a shard; gives the connection's index.
@@ -447,12 +467,16 @@ impl World {
         }
         // A random rotation of everything a runtime could run next; the first that can move does.
         let shard = &self.shards[index];
-        let choices = shard.connections.len() * 2 + 1;
+        let connection_choices = shard.connections.len() * 2;
+        let choices = connection_choices + 1 + shard.services.len();
         let start = self.random.usize(..choices);
         for offset in 0..choices {
             let choice = (start + offset) % choices;
             let moved = match choice.checked_sub(1) {
                 None => self.end_of_turn(index),
+                Some(choice) if choice >= connection_choices => {
+                    self.step_service(index, choice - connection_choices)
+                }
                 Some(choice) => {
                     let connection = self.shards[index].connections[choice / 2];
                     match choice % 2 {
@@ -537,6 +561,16 @@ impl World {
             }
         }
         self.note(u64::from(moved));
+        true
+    }
+
+    fn step_service(&mut self, shard: usize, service: usize) -> bool {
+        if !self.shards[shard].services[service].is_ready() {
+            return false;
+        }
+        self.before_batch(shard);
+        let SimulatedShard { broker, services, .. } = &mut self.shards[shard];
+        services[service].step(&mut broker.borrow_mut());
         true
     }
 

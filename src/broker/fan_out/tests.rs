@@ -9,10 +9,10 @@ use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{CHUNK_BYTES, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE};
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
-use crate::broker::internal::Published;
 use crate::broker::outbox::Outbox;
 use crate::broker::passage::Routed;
 use crate::broker::route_cache::RouteCache;
+use crate::broker::service::{Published, ServicePublisher};
 use crate::broker::turn::Turn;
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::message::MessageRun;
@@ -343,9 +343,11 @@ fn messages_of_the_server_to_many_keep_their_order() {
         size_text: b"2",
         tail: b"",
     };
+    let mut publisher = ServicePublisher::default();
     for subject in ["many", "one", "many"] {
-        let published = setting.broker.publish_internal(ACCOUNT, &message(subject));
-        assert_eq!(published, Published::Delivered);
+        let message = message(subject);
+        let published = setting.broker.publish_service(&mut publisher, ACCOUNT, &message);
+        assert!(matches!(published, Published::Delivered));
     }
     while setting.broker.work_off() {}
     let expected = "MSG many 1 2\r\nhi\r\nMSG one 2 2\r\nhi\r\nMSG many 1 2\r\nhi\r\n";
@@ -353,12 +355,22 @@ fn messages_of_the_server_to_many_keep_their_order() {
     // What waits is bounded.
     let body = vec![b'x'; 1 << 20];
     let large = Message { body: &body, size_text: b"1048576", ..message("many") };
-    let published = [(); 6].map(|()| setting.broker.publish_internal(ACCOUNT, &large));
-    assert_eq!(published[0], Published::Delivered);
-    assert_eq!(published[5], Published::Congested);
+    let mut told = 0;
+    let wait = loop {
+        match setting.broker.publish_service(&mut publisher, ACCOUNT, &large) {
+            Published::Delivered => told += 1,
+            Published::NoInterest => panic!("many want it"),
+            Published::Congested(wait) => break wait,
+        }
+    };
+    assert!((2..6).contains(&told), "{told}");
+    while wait.gate.value() < wait.until {
+        assert!(setting.broker.work_off(), "what is waited for comes");
+    }
+    let published = setting.broker.publish_service(&mut publisher, ACCOUNT, &large);
+    assert!(matches!(published, Published::Delivered), "there is room again");
     while setting.broker.work_off() {}
-    let received = published.iter().filter(|what| **what == Published::Delivered).count() as u64;
-    assert_eq!(setting.clients[100].1.out_messages.get(), 2 + received);
+    assert_eq!(setting.clients[100].1.out_messages.get(), 2 + told + 1);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{ClientKey, ConnectionId};
 use crate::base::limits::{CHUNK_BYTES, RUN_MESSAGES_MAX, TURN_WORK_MAX};
 use crate::base::pool::BufferPool;
-use crate::broker::internal::{Mailbox, Reach};
+use crate::broker::mailbox::Mailbox;
 use crate::broker::outbox::Outbox;
+use crate::broker::service::{Reach, ServiceInterest, ServiceSubscription};
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::message::Tail;
 use crate::protocol::nats::parser::ParserLimits;
@@ -65,6 +66,7 @@ struct Setting {
     clients: Vec<(ClientKey, Rc<Outbox>)>,
     origin: Origin<'static>,
     mailbox: Rc<Mailbox>,
+    _service: Option<ServiceSubscription>,
 }
 
 impl Setting {
@@ -95,12 +97,13 @@ impl Setting {
             }
         }
         let mailbox = Rc::<Mailbox>::default();
-        if plan.has_service {
-            broker.subscribe_internal(AccountId::GLOBAL, b"a.*", Reach::OwnShard, &mailbox);
-        }
+        let service = plan.has_service.then(|| {
+            let interest = ServiceInterest::all(AccountId::GLOBAL, b"a.*", Reach::OwnShard);
+            broker.subscribe_service(interest, &mailbox)
+        });
         let no_echo = (!plan.echo).then_some(clients[0].1.id);
         let origin = Origin::client(AccountId::GLOBAL, clients[0].0, no_echo, false);
-        Self { broker, clients, origin, mailbox }
+        Self { broker, clients, origin, mailbox, _service: service }
     }
 
     /// All there is to see of what happened.
@@ -117,7 +120,7 @@ impl Setting {
                 self.broker.subscription_count(*key),
             ));
         }
-        let served = std::iter::from_fn(|| self.mailbox.take()).count();
+        let served = self.mailbox.len();
         seen.push(format!("{served} for the service"));
         seen
     }

@@ -6,8 +6,8 @@ use super::*;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::pool::BufferPool;
-use crate::broker::internal::{Mailbox, Reach};
 use crate::broker::outbox::Outbox;
+use crate::broker::service::{Reach, ServiceInterest};
 
 const ACCOUNT: AccountId = AccountId(0);
 
@@ -61,8 +61,8 @@ fn subscriptions_are_walked_in_turns_that_count_empty_buckets_too() {
 fn tables_of_a_thousand_accounts_come_in_parts() {
     const COUNT: u32 = 1000;
     let mut broker = Broker::new(1);
-    let mailbox = Rc::new(Mailbox::default());
-    broker.subscribe_internal(AccountId(COUNT - 1), b"a", Reach::OwnShard, &mailbox);
+    let interest = ServiceInterest::all(AccountId(COUNT - 1), b"a", Reach::OwnShard);
+    let _subscription = broker.subscribe_service(interest, &Rc::default());
     for with_fanout in [false, true] {
         let (mut next, mut all, mut turns) = (Some(0), 0, 0);
         while let Some(from) = next {

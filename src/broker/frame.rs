@@ -1,5 +1,5 @@
-//! How messages lie in a batch of a message lane: a fixed head, queue names, subject, then the
-//! rest.
+//! How messages lie in a batch, of a message lane or of a mailbox: a fixed head, queue names, what it is
+//! routed by, subject, then the rest.
 //!
 //! A message that differs from the one before it in its reply and payload only, as most of a
 //! publisher do, has a short head and leaves all else out. Native to one process, so there is no
@@ -7,18 +7,17 @@
 
 use smallvec::SmallVec;
 
-use super::lanes::{link_to, shard_behind};
 use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
-use crate::broker::link::{Source, Target};
+use crate::broker::link::{Source, Target, link_to, shard_behind};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the
-/// connection that is not to hear it in two halves, the share of a request, and the publisher's
-/// shard: twelve u32.
-pub(super) const HEAD_BYTES: usize = 48;
+/// connection that is not to hear it in two halves, the share of a request, the publisher's shard, and
+/// the size of what it is routed by: thirteen u32.
+pub const HEAD_BYTES: usize = 52;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;
@@ -31,12 +30,13 @@ const AGAIN: u32 = 1 << 31;
 
 /// An upper bound of the bytes a message takes in a batch.
 #[inline]
-pub(super) fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
+pub fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
     let queues: usize = target.queues.iter().map(|queue| queue.len() + 4).sum();
     let texts = message.header_size_text.len() + message.size_text.len();
     // A tail has a blank and two line ends besides.
     HEAD_BYTES
         + queues
+        + target.route.len()
         + message.subject.len()
         + message.reply.len()
         + texts
@@ -46,7 +46,7 @@ pub(super) fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
 
 /// The last message of a batch, as far as the next may leave it out.
 #[derive(Default)]
-pub(super) struct Last {
+pub struct Last {
     /// None = the next message is written whole.
     same: Option<Source>,
     /// Where its subject lies in the batch.
@@ -56,14 +56,14 @@ pub(super) struct Last {
 
 impl Last {
     /// The next message begins a batch.
-    pub(super) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.same = None;
     }
 }
 
 /// True if the messages of a run for plain subscriptions are like the last of the batch but for their tails.
 #[inline]
-pub(super) fn is_again(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
+pub fn is_again(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
     run.has_tails()
         && last.same.as_ref() == Some(source)
         && batch[last.subject_start..][..last.subject_size] == *run.subject()
@@ -71,19 +71,19 @@ pub(super) fn is_again(batch: &[u8], source: &Source, run: &MessageRun<'_>, last
 
 /// Bytes that `append_again` takes.
 #[inline]
-pub(super) fn size_again(run: &MessageRun<'_>) -> usize {
+pub fn size_again(run: &MessageRun<'_>) -> usize {
     SHORT_HEAD_BYTES * run.len() + run.tail_bytes()
 }
 
 /// Bytes that `append_again` takes for one message of a run.
 #[inline]
-pub(super) fn size_one_again(message: &Message<'_>) -> usize {
+pub fn size_one_again(message: &Message<'_>) -> usize {
     SHORT_HEAD_BYTES + message.tail.len()
 }
 
 /// Appends the messages of a run of which `is_again` holds; the batch has room.
 #[inline]
-pub(super) fn append_again(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
+pub fn append_again(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
     if run.len() == 1 || !has_few_bytes(run) {
         return run.messages().for_each(|message| append_one_again(batch, &message));
     }
@@ -95,7 +95,7 @@ pub(super) fn append_again(batch: &mut Vec<u8>, run: &MessageRun<'_>) {
 
 /// `append_again` for one message of a run.
 #[inline]
-pub(super) fn append_one_again(batch: &mut Vec<u8>, message: &Message<'_>) {
+pub fn append_one_again(batch: &mut Vec<u8>, message: &Message<'_>) {
     let head = head_again(message.tail.len(), message.reply.len(), message.size_text.len());
     batch.extend_from_slice(&head);
     copy_payload(batch, message.tail);
@@ -108,7 +108,7 @@ fn head_again(tail: usize, reply: usize, size_text: usize) -> [u8; SHORT_HEAD_BY
 }
 
 /// Appends a message of shard `own` with all that belongs to it; the batch has room.
-pub(super) fn append(
+pub fn append(
     batch: &mut Vec<u8>,
     source: &Source,
     target: &Target<'_>,
@@ -136,6 +136,7 @@ pub(super) fn append(
         (no_echo >> 32) as u32,
         source.share,
         u32::from(target.home.map_or(own, |link| shard_behind(link, own)).0),
+        target.route.len() as u32,
     ];
     let mut head = [0u8; HEAD_BYTES];
     for (place, field) in head.chunks_exact_mut(4).zip(fields) {
@@ -146,6 +147,7 @@ pub(super) fn append(
         batch.extend_from_slice(&(queue.len() as u32).to_le_bytes());
         batch.extend_from_slice(queue);
     }
+    batch.extend_from_slice(target.route);
     last.subject_start = batch.len();
     last.subject_size = message.subject.len();
     batch.extend_from_slice(message.subject);
@@ -161,7 +163,7 @@ pub(super) fn append(
 
 /// Messages of a batch, with all that belongs to them.
 #[derive(Debug)]
-pub(super) struct Part<'a> {
+pub struct Part<'a> {
     pub source: &'a Source,
     pub target: &'a Target<'a>,
     pub run: MessageRun<'a>,
@@ -169,20 +171,25 @@ pub(super) struct Part<'a> {
 
 /// Where reading a batch goes on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cursor {
+pub struct Cursor {
     at: usize,
     /// Where the last message with a whole head begins, for those that leave it out.
     whole_at: usize,
 }
 
 impl Cursor {
-    pub(super) fn is_at_end(&self, batch: &[u8]) -> bool {
+    pub fn is_at_end(&self, batch: &[u8]) -> bool {
         self.at == batch.len()
+    }
+
+    /// Bytes of the batch between an earlier place and this one.
+    pub fn bytes_since(&self, before: &Self) -> usize {
+        self.at - before.at
     }
 }
 
 /// What became of a part of a batch.
-pub(super) struct Taken {
+pub struct Taken {
     /// Messages of it that were taken; at least one.
     pub messages: usize,
     /// The next may come.
@@ -192,7 +199,7 @@ pub(super) struct Taken {
 /// Calls `deliver` for the parts of a batch that came to shard `own`, from `cursor` on, in order, until
 /// it is to stop; what it did not take of a run comes again. `tails` is scratch space.
 #[inline]
-pub(super) fn read_on(
+pub fn read_on(
     batch: &[u8],
     own: ShardId,
     cursor: &mut Cursor,
@@ -254,6 +261,28 @@ pub(super) fn read_on(
     }
 }
 
+/// The message at `cursor` of a batch that came to shard `own`, and moves on behind it; its queues are left out. There is
+/// one.
+pub fn next<'a>(
+    batch: &'a [u8],
+    own: ShardId,
+    cursor: &mut Cursor,
+) -> (Source, Target<'a>, Message<'a>) {
+    let short = short_head(&batch[cursor.at..]);
+    if short.is_none() {
+        cursor.whole_at = cursor.at;
+    }
+    let whole = &batch[cursor.whole_at..];
+    let (source, target, message, after) = read_whole(whole, own, &mut SmallVec::new());
+    let Some((size, reply, size_text_size)) = short else {
+        cursor.at = batch.len() - after.len();
+        return (source, target, message);
+    };
+    let tail = &batch[cursor.at + SHORT_HEAD_BYTES..][..size];
+    cursor.at += SHORT_HEAD_BYTES + size;
+    (source, target, Message::in_one_piece(message.subject, tail, reply, size_text_size))
+}
+
 /// Sizes of tail, reply and size text of a message with a short head that `rest` begins with.
 #[inline]
 fn short_head(rest: &[u8]) -> Option<(usize, usize, usize)> {
@@ -284,6 +313,7 @@ fn read_whole<'a>(
         let size = field(take(4), 0);
         queues.push(take(size as usize));
     }
+    let route = take(field(head, 12) as usize);
     let subject = take(field(head, 3) as usize);
     let (reply_size, body_size) = (field(head, 4) as usize, field(head, 6) as usize);
     let texts = field(head, 7);
@@ -312,6 +342,7 @@ fn read_whole<'a>(
         hops: (flags >> 8) as u8,
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
+        route,
     };
     (source, target, message, rest)
 }
@@ -345,8 +376,13 @@ mod tests {
     /// The shards that write and read.
     const OWN: ShardId = ShardId(2);
     const PEER: ShardId = ShardId(1);
-    const TARGET: Target<'static> =
-        Target { plain: true, hops: 2, home: Some(LinkId(0)), queues: &[b"q1", b"", b"q3"] };
+    const TARGET: Target<'static> = Target {
+        plain: true,
+        hops: 2,
+        home: Some(LinkId(0)),
+        queues: &[b"q1", b"", b"q3"],
+        route: b"x.y",
+    };
     /// What another shard sees of `Target::PLAIN`.
     const PLAIN_OVER_THERE: Target<'static> = Target { home: Some(LinkId(1)), ..Target::PLAIN };
 
@@ -395,6 +431,15 @@ mod tests {
         };
         let expected: Vec<String> = sent.iter().map(arrived).collect();
         assert_eq!(seen, expected);
+        // The same one by one, but for the queues.
+        let mut cursor = Cursor::default();
+        for (source, target, message) in sent {
+            let home = target.home.or(PLAIN_OVER_THERE.home);
+            let target = Target { home, queues: &[], ..*target };
+            let found = next(&batch, PEER, &mut cursor);
+            assert_eq!(format!("{found:?}"), format!("{:?}", (source, target, message)));
+        }
+        assert!(cursor.is_at_end(&batch));
         short
     }
 
@@ -442,11 +487,18 @@ mod tests {
         let to_a_group = (SOURCE, Target { queues: &[b"q"], ..Target::PLAIN }, first.2);
         let with_headers = (SOURCE, Target::PLAIN, MESSAGE);
         let passed_on = (SOURCE, TARGET, MESSAGE);
+        let routed_elsewhere = (SOURCE, Target { route: b"b", ..Target::PLAIN }, first.2);
         let short = round_trip(&[first, again, first, other_subject, other_subject, first]);
         assert_eq!(short, [false, true, true, false, true, false]);
-        for other in
-            [other_account, other_publisher, may_hear_itself, to_a_group, with_headers, passed_on]
-        {
+        for other in [
+            other_account,
+            other_publisher,
+            may_hear_itself,
+            to_a_group,
+            with_headers,
+            passed_on,
+            routed_elsewhere,
+        ] {
             assert_eq!(round_trip(&[first, other, first, first]), [false, false, false, true]);
         }
     }

@@ -1,0 +1,28 @@
+//! Where the messages of a service's subscription go.
+
+use std::rc::Rc;
+
+use super::mailbox::Mailbox;
+use crate::base::ids::AccountId;
+use crate::protocol::message::Message;
+
+/// Which messages a service gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those published on this shard: the same service subscribes on every shard, and a message is
+    /// answered where its publisher is. No other shard hears of the interest.
+    OwnShard,
+    /// Those of the whole server: the service lives on this shard alone.
+    Server,
+}
+
+/// Says of a message that the service does not want it: then it is as if the service were not there.
+pub type Declines = Box<dyn Fn(&Message<'_>) -> bool>;
+
+/// The sink of a service's subscription.
+pub struct ServiceSink {
+    pub(super) account: AccountId,
+    pub(super) reach: Reach,
+    pub(super) declines: Option<Declines>,
+    pub(super) mailbox: Rc<Mailbox>,
+}

@@ -1,0 +1,212 @@
+//! Services inside the server, among clients of one to three shards: nothing that they publish is lost, doubled or out
+//! of order, however little those who want it keep up.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use midge::base::ids::AccountId;
+use midge::base::limits::{LANE_WORK_MAX, LETTERS_MAX, TURN_WORK_MAX};
+use midge::broker::Broker;
+use midge::broker::link::Congestion;
+use midge::broker::mailbox::{Letters, Mailbox};
+use midge::broker::service::{
+    Published, Reach, ServiceInterest, ServicePublisher, ServiceSubscription,
+};
+use midge::mesh::Lanes;
+use midge::protocol::message::Message;
+
+use super::world::Service;
+use super::{ShardSizes, World, client, rest, say};
+use crate::ear::{Ear, Heard};
+
+/// Letters that a service reads in one step.
+const LETTERS_PER_STEP: usize = 300;
+
+/// What a service did, for its test to see.
+#[derive(Default)]
+struct Seen {
+    letters: Cell<usize>,
+    /// The most that waited.
+    waiting_max: Cell<usize>,
+    congested: Cell<usize>,
+    dropped: Cell<u64>,
+}
+
+/// A message that is to be published.
+struct Answer {
+    route: Vec<u8>,
+    shown: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+/// Publishes what it hears on `serve.x` for those who want `served.x`, and shows them `shown.x`; a service that hears
+/// anything else counts it.
+struct Echo {
+    mailbox: Rc<Mailbox>,
+    letters: Option<Letters>,
+    publisher: ServicePublisher,
+    waiting: VecDeque<Answer>,
+    congestion: Option<Congestion>,
+    seen: Rc<Seen>,
+    _subscription: ServiceSubscription,
+}
+
+impl Echo {
+    fn new(broker: &mut Broker, filter: &str, seen: Rc<Seen>) -> Self {
+        let mailbox = Rc::default();
+        let interest = ServiceInterest::all(AccountId::GLOBAL, filter.as_bytes(), Reach::Server);
+        let subscription = broker.subscribe_service(interest, &mailbox);
+        Self {
+            mailbox,
+            letters: None,
+            publisher: ServicePublisher::default(),
+            waiting: VecDeque::new(),
+            congestion: None,
+            seen,
+            _subscription: subscription,
+        }
+    }
+
+    /// False = somebody has no room.
+    fn publish_waiting(&mut self, broker: &mut Broker) -> bool {
+        while let Some(Answer { route, shown, payload }) = self.waiting.front() {
+            let size = payload.len().to_string();
+            let message = Message {
+                subject: shown,
+                reply: b"",
+                headers: b"",
+                body: payload,
+                header_size_text: b"",
+                size_text: size.as_bytes(),
+                tail: b"",
+            };
+            let account = AccountId::GLOBAL;
+            match broker.publish_service_as(&mut self.publisher, account, route, &message) {
+                Published::Delivered => drop(self.waiting.pop_front()),
+                Published::NoInterest => panic!("there are listeners"),
+                Published::Congested(congestion) => {
+                    self.seen.congested.set(self.seen.congested.get() + 1);
+                    self.congestion = Some(congestion);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Service for Echo {
+    fn is_ready(&self) -> bool {
+        if let Some(congestion) = &self.congestion {
+            return congestion.gate.value() >= congestion.until;
+        }
+        let context = Context::from_waker(Waker::noop());
+        self.letters.is_some() || self.mailbox.poll_ready(&context).is_ready()
+    }
+
+    fn step(&mut self, broker: &mut Broker) {
+        self.congestion = None;
+        let seen = self.seen.clone();
+        seen.waiting_max.set(seen.waiting_max.get().max(self.mailbox.len()));
+        seen.dropped.set(self.mailbox.dropped());
+        if !self.publish_waiting(broker) {
+            return;
+        }
+        let mut some = match self.letters.take().or_else(|| self.mailbox.take()) {
+            Some(some) => some,
+            None => return,
+        };
+        for _ in 0..LETTERS_PER_STEP {
+            let Some(letter) = some.next_letter() else {
+                self.publish_waiting(broker);
+                return;
+            };
+            seen.letters.set(seen.letters.get() + 1);
+            let Some(name) = letter.message.subject.strip_prefix(b"serve.") else { continue };
+            self.waiting.push_back(Answer {
+                route: [b"served.", name].concat(),
+                shown: [b"shown.", name].concat(),
+                payload: letter.message.payload().to_vec(),
+            });
+        }
+        self.letters = Some(some);
+        self.publish_waiting(broker);
+    }
+}
+
+fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
+    const PUBLISHERS: usize = 4;
+    const PER_PUBLISHER: usize = 2_500;
+    let lanes = Lanes { note_slots: 64, message_slots: 4, returned_slots: 1 };
+    let sizes = ShardSizes {
+        shard_count,
+        lanes,
+        pending_bytes_max: 64 << 20,
+        turn_work_max,
+        lane_work_max: LANE_WORK_MAX,
+        moves: false,
+    };
+    let mut world = World::new(seed, &sizes, None);
+    let (echo, chain) = (Rc::<Seen>::default(), Rc::<Seen>::default());
+    world.add_service(0, |broker| Box::new(Echo::new(broker, "serve.*", echo.clone())));
+    // It hears the other one, and on other shards its interest travels as a client's does.
+    let last = shard_count - 1;
+    world.add_service(last, |broker| Box::new(Echo::new(broker, "served.*", chain.clone())));
+    let listeners: Vec<usize> =
+        (0..shard_count).map(|shard| client(&mut world, shard, "SUB served.* 1\r\n")).collect();
+    rest(&mut world);
+    let publishers: Vec<usize> =
+        (0..PUBLISHERS).map(|each| client(&mut world, each % shard_count, "")).collect();
+    world.whole_reads = true;
+    for (number, publisher) in publishers.iter().enumerate() {
+        let lines = (0..PER_PUBLISHER).map(|at| format!("PUB serve.{number} 4\r\n{at:04}\r\n"));
+        say(&mut world, *publisher, &lines.collect::<String>());
+    }
+    // The services' shards have little time at first.
+    for _ in 0..20_000 {
+        if world.random.u32(..50) == 0 {
+            world.stall_shard(0, 100);
+        }
+        world.step();
+    }
+    world.hasten();
+    world.hurried = true;
+    rest(&mut world);
+    for listener in listeners {
+        let mut next = [0; PUBLISHERS];
+        let mut ear = Ear::default();
+        ear.hear(&world.take_outbound(listener, usize::MAX));
+        while let Some(heard) = ear.next().expect("whole lines") {
+            let Heard::Message { subject, payload, .. } = heard else { continue };
+            let name = subject.strip_prefix("shown.").expect("what is shown");
+            let number: usize = name.parse().expect("a publisher");
+            assert_eq!(payload, format!("{:04}", next[number]).as_bytes(), "of {number}");
+            next[number] += 1;
+        }
+        assert_eq!(next, [PER_PUBLISHER; PUBLISHERS], "seed {seed}: {:?}", world.stuck_readers());
+    }
+    let total = PUBLISHERS * PER_PUBLISHER;
+    assert_eq!((echo.letters.get(), chain.letters.get()), (total, total), "seed {seed}");
+    assert_eq!((echo.dropped.get(), chain.dropped.get()), (0, 0), "seed {seed}");
+    if shard_count == 1 {
+        // Each publisher stops at the message that fills the mailbox, or finds it full.
+        assert!(echo.waiting_max.get() <= LETTERS_MAX + PUBLISHERS, "{}", echo.waiting_max.get());
+    }
+    [echo, chain]
+}
+
+#[test]
+fn nothing_is_lost_between_services_and_clients_that_do_not_keep_up() {
+    let (mut full, mut congested) = (0, 0);
+    for shard_count in 1..=3 {
+        for seed in 0..6 {
+            let turn_work_max = if seed % 2 == 0 { TURN_WORK_MAX } else { 64 };
+            let seen = play(seed, shard_count, turn_work_max);
+            full += usize::from(seen[0].waiting_max.get() >= LETTERS_MAX);
+            congested += usize::from(seen.iter().any(|seen| seen.congested.get() > 0));
+        }
+    }
+    assert!(full > 2 && congested > 2, "{full} {congested}");
+}
