@@ -372,6 +372,10 @@ pub const LETTER_BYTES_MAX: usize = 4 << 20;
 pub const LATE_LETTERS_MAX: usize = 16_384;
 pub const LATE_LETTER_BYTES_MAX: usize = 16 << 20;
 
+/// Watches of one subject that its change marks one by one; with more, all watches are looked at. Enforced by
+/// `broker::watch`.
+pub const WATCHES_MARKED_MAX: usize = 16;
+
 /// Requests of one shard that wait for the thread that answers `$SYS`: the system account's, and as many of all
 /// others. Past it they are dropped and counted. Enforced by `shard::system_door`.
 pub const SYSTEM_DOOR_SLOTS: usize = 256;

@@ -6,6 +6,7 @@
 //! - Subscriptions of clients that are gone, and those that reached their maximum. Other shards are
 //!   told, so they wait for room on the interest lanes: what is staged there stays short.
 //! - What long matched lists held.
+//! - Watches of interest that may have changed.
 //!
 //! Subscriptions that wait here get no further message: their connection is closed, or they are
 //! marked as removed.
@@ -25,7 +26,7 @@ use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
 use crate::base::table::Entries;
 
 /// Parts of a turn: each kind of work gets one.
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 /// Work that waits for the ends of turns.
 pub(super) struct Backlog {
@@ -116,7 +117,9 @@ impl Broker {
         let mut turn = Turn::new(part);
         self.go_on_with_fan_outs(&mut turn);
         let mut work = turn.work();
-        for kind in [Self::drop_leaving, Self::drop_expired, Self::drop_leftovers] {
+        let kinds =
+            [Self::drop_leaving, Self::drop_expired, Self::drop_leftovers, Self::look_at_watches];
+        for kind in kinds {
             let mut budget = part;
             kind(self, &mut budget);
             work += part - budget;
@@ -132,6 +135,7 @@ impl Broker {
             || !self.departed.borrow().is_empty();
         self.backlog.has_ready_fan_outs()
             || !self.shared.leftovers.is_empty()
+            || !self.watches.is_at_rest()
             || (waits_for_room && self.has_interest_reserve())
     }
 

@@ -17,7 +17,7 @@ use crate::broker::AccountState;
 use crate::broker::link::Congestion;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::match_cache::Cleared;
-use crate::broker::queue_group::QueueGroup;
+use crate::broker::queue_group::{QueueGroup, is_anybody};
 use crate::broker::subject_table::MatchPlace;
 use crate::broker::subscription::{Sink, Subscription};
 
@@ -90,6 +90,13 @@ impl MatchList {
     /// The wait for room in the mailboxes of services.
     pub(super) fn congestion(&self) -> Option<Congestion> {
         self.mailboxes.iter().find_map(|mailbox| mailbox.congestion())
+    }
+
+    /// True if somebody wants its subject; looks at no more than `budget`.
+    pub(super) fn has_anybody(&self, budget: &mut usize) -> bool {
+        !self.links.is_empty()
+            || is_anybody(&self.plain, budget)
+            || self.groups.iter().any(|group| group.has_anybody(budget))
     }
 
     /// Bytes of queue names that may go over a link with one copy of a message.

@@ -36,6 +36,7 @@ pub mod trace;
 pub mod turn;
 mod walk;
 pub mod wanted_by;
+pub mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
@@ -64,6 +65,7 @@ use outbox::Outbox;
 use service::Departed;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
+use watch::Watches;
 
 /// How a shard's tasks share it.
 pub type BrokerHandle = Rc<RefCell<Broker>>;
@@ -83,6 +85,7 @@ pub struct Broker {
     expired: Vec<Rc<Subscription>>,
     backlog: Backlog,
     departed: Departed,
+    watches: Watches,
     /// What came from other shards and is not delivered yet.
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
@@ -255,6 +258,7 @@ impl Broker {
             expired: Vec::new(),
             backlog: Backlog::new(TURN_WORK_MAX),
             departed: Departed::default(),
+            watches: Watches::default(),
             arrivals: None,
             turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),
@@ -513,6 +517,7 @@ impl Broker {
         self.table_total += 1;
         state.counts.added(subscription);
         Self::evict(state, subscription.filter());
+        self.watches.table_changed(account, subscription.filter());
     }
 
     fn remove_from_table(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
@@ -524,6 +529,7 @@ impl Broker {
         self.table_total -= 1;
         state.counts.removed(subscription);
         Self::evict(state, subscription.filter());
+        self.watches.table_changed(account, subscription.filter());
     }
 
     fn evict(state: &mut AccountState, filter: &[u8]) {

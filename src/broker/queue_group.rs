@@ -41,6 +41,11 @@ impl QueueGroup {
         &self.links
     }
 
+    /// True if it has a member, wherever; looks at no more than `budget`.
+    pub fn has_anybody(&self, budget: &mut usize) -> bool {
+        is_anybody(&self.links, budget) || is_anybody(&self.members, budget)
+    }
+
     /// How many there are to ask.
     pub fn len(&self, local_only: bool) -> usize {
         self.members.len() + if local_only { 0 } else { self.links.len() }
@@ -87,6 +92,18 @@ impl QueueGroup {
         }
         0
     }
+}
+
+/// True if one of these is not removed, or so many are that there is no end to looking: they leave the
+/// tables soon, which is another change.
+pub(super) fn is_anybody(subscriptions: &[Rc<Subscription>], budget: &mut usize) -> bool {
+    for subscription in subscriptions {
+        if !subscription.is_removed() || *budget == 0 {
+            return true;
+        }
+        *budget -= 1;
+    }
+    false
 }
 
 #[cfg(test)]

@@ -216,4 +216,4 @@ fn wants(list: &MatchList) -> bool {
 
 #[cfg(test)]
 #[path = "service/tests.rs"]
-mod tests;
+pub(super) mod tests;

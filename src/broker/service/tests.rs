@@ -18,13 +18,19 @@ const CONNECTION: ConnectionId = ConnectionId(9);
 
 /// A link that writes down what it is told, and may be full.
 #[derive(Default)]
-struct Recorder {
+pub(in crate::broker) struct Recorder {
     interest: RefCell<Vec<(Vec<u8>, u32)>>,
     /// What was routed by, and what was shown.
     forwarded: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
     unheard: Cell<u32>,
     is_full: Cell<bool>,
     room: Rc<Gate>,
+}
+
+impl Recorder {
+    pub(in crate::broker) fn shared() -> Rc<Self> {
+        Rc::default()
+    }
 }
 
 impl LinkSink for Rc<Recorder> {
