@@ -33,6 +33,7 @@ use midge::net::tls::TlsFacts;
 use midge::net::tls_config::TlsServer;
 use midge::peer::checks::PasswordChecks;
 use midge::protocol::nats::error::CloseReason;
+use midge::protocol::nats::handshake::Info;
 use support::certificates::{Authority, Wanted};
 
 /// bcrypt, of `test`.
@@ -96,6 +97,18 @@ impl House {
         Peered { session, input: ReadBuffer::new(self.pool.clone()) }
     }
 
+    /// A client that another shard had is here from now on.
+    fn take_over(&self, peer: Peered) -> Peered {
+        let session = ClientSession::put_together(peer.session.take_apart(), self.context.clone());
+        Peered { session, input: ReadBuffer::new(self.pool.clone()) }
+    }
+
+    /// The server is in lame duck mode, and this shard's pass over its sessions has not begun.
+    fn enter_lame_duck_mode(&self) {
+        let info = self.context.info.borrow().clone();
+        *self.context.info.borrow_mut() = Arc::new(Info { lame_duck: true, ..Info::clone(&info) });
+    }
+
     /// Does the password checks that were asked for.
     fn check_passwords(&self) {
         for (id, job) in self.checks.take() {
@@ -128,6 +141,13 @@ impl Peered {
     }
 
     fn heard(&self) -> String {
+        // INFO is none of most tests' business.
+        let text = self.heard_with_info();
+        let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("INFO "));
+        lines.map(str::trim_end).collect::<Vec<_>>().join(" ")
+    }
+
+    fn heard_with_info(&self) -> String {
         let outbox = self.session.outbox();
         let mut all = Vec::new();
         loop {
@@ -140,10 +160,7 @@ impl Peered {
                 _ => break,
             }
         }
-        // INFO is none of this test's business.
-        let text = String::from_utf8(all).expect("only text is sent here");
-        let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("INFO "));
-        lines.map(str::trim_end).collect::<Vec<_>>().join(" ")
+        String::from_utf8(all).expect("only text is sent here")
     }
 
     /// All that is heard at once, and why it closed if it did.
@@ -646,10 +663,6 @@ fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
     let (old, new) = (config("{user: a, password: a}"), config("{user: b, password: b}"));
     let connect =
         |user| format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\"}}\r\n");
-    let move_to = |peer: Peered, house: &House| {
-        let session = ClientSession::put_together(peer.session.take_apart(), house.context.clone());
-        Peered { session, input: ReadBuffer::new(house.pool.clone()) }
-    };
     for from_is_ahead in [true, false] {
         let (from, to) = (House::new(&old, None), House::new(&old, None));
         if from_is_ahead {
@@ -661,7 +674,7 @@ fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
         peer.say(connect(if from_is_ahead { "b" } else { "a" }).as_bytes());
         peer.say(b"PING\r\n");
         assert_eq!(peer.told(), "PONG");
-        let mut peer = move_to(peer, &to);
+        let mut peer = to.take_over(peer);
         let step = peer.say(b"SUB x 1\r\nPING\r\n");
         if from_is_ahead {
             assert_eq!(peer.told(), "PONG", "it is let in by what this shard does not know yet");
@@ -674,5 +687,33 @@ fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
             assert_eq!(to.context.broker.borrow().subscription_total(), 0);
         }
         assert_eq!(from.context.broker.borrow().subscription_total(), 0);
+    }
+}
+
+/// The passes of two shards over their sessions, and a client that goes from one to the other before, between or
+/// after them.
+#[test]
+fn client_that_changes_shards_is_told_of_lame_duck_mode_once() {
+    let announcements = |peer: &Peered| peer.heard_with_info().matches("\"ldm\":true").count();
+    for (told_before, to_knows) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (from, to) = (House::new("", None), House::new("", None));
+        let mut peer = from.enter();
+        peer.say(b"CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n");
+        from.enter_lame_duck_mode();
+        if told_before {
+            peer.session.tell_of_lame_duck();
+        }
+        if to_knows {
+            to.enter_lame_duck_mode();
+        }
+        let mut heard = announcements(&peer);
+        let mut peer = to.take_over(peer);
+        heard += announcements(&peer);
+        assert_eq!(heard, usize::from(told_before || to_knows));
+        if !to_knows {
+            to.enter_lame_duck_mode();
+        }
+        peer.session.tell_of_lame_duck();
+        assert_eq!(heard + announcements(&peer), 1, "told before: {told_before}, {to_knows}");
     }
 }

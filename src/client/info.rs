@@ -35,10 +35,12 @@ impl ClientSession {
         self.outbox.push_bytes(&self.own_info().line());
     }
 
-    /// Tells a client that keeps up with INFO that something changed.
-    pub fn push_async_info(&self) {
-        if self.reads_async_info() {
+    /// In lame duck mode: tells a client that keeps up with INFO so, once, on whichever shards it is.
+    pub fn tell_of_lame_duck(&mut self) {
+        let is_news = self.context.info.borrow().lame_duck && !self.knows_of_lame_duck;
+        if is_news && self.reads_async_info() {
             self.outbox.push_bytes(&self.own_info().line());
+            self.knows_of_lame_duck = true;
         }
     }
 
@@ -71,6 +73,7 @@ impl ClientSession {
                 ..self.own_info()
             };
             self.outbox.push_bytes(&info.line());
+            self.knows_of_lame_duck = info.lame_duck;
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::base::ids::AccountId;
 use crate::broker::outbox::Outbox;
 use crate::peer::state::PeerState;
 use crate::protocol::nats::error::CloseReason;
-use crate::protocol::nats::handshake::Info;
 use crate::protocol::nats::parser::{Parser, ParserLimits};
 
 /// A client's session on its way to another shard.
@@ -29,12 +28,11 @@ pub struct MovingClient {
     limits: ParserLimits,
     parser: Parser,
     first_pong_sent: bool,
+    knows_of_lame_duck: bool,
     /// What was pushed since its writer ended.
     unsent: Vec<u8>,
     /// Why it is closed, if it is since then.
     closed: Option<CloseReason>,
-    /// What it was told of the server.
-    info: Arc<Info>,
 }
 
 impl ClientSession {
@@ -55,9 +53,9 @@ impl ClientSession {
             limits,
             parser,
             first_pong_sent: self.first_pong_sent,
+            knows_of_lame_duck: self.knows_of_lame_duck,
             unsent: outbox.take_queued(),
             closed: outbox.close_reason(),
-            info: context.info.borrow().clone(),
             peer,
         }
     }
@@ -89,6 +87,7 @@ impl ClientSession {
             publishing: None,
             trace: None,
             first_pong_sent: moving.first_pong_sent,
+            knows_of_lame_duck: moving.knows_of_lame_duck,
             is_settled: true,
             last_subscriptions: None,
             context,
@@ -98,10 +97,8 @@ impl ClientSession {
         if !moving.unsent.is_empty() {
             session.outbox.push_bytes(&moving.unsent);
         }
-        let has_news = moving.info != *session.context.info.borrow();
-        if has_news {
-            session.push_async_info();
-        }
+        // Where this shard is not in lame duck mode yet, it is told with everybody else here.
+        session.tell_of_lame_duck();
         if let Some(reason) = moving.closed {
             session.outbox.close(reason);
         }

@@ -43,6 +43,8 @@ pub struct ClientSession {
     pub(super) trace: Option<Rc<Trace>>,
     /// From then on it may be told of changes.
     pub(super) first_pong_sent: bool,
+    /// It was told that the server is in lame duck mode.
+    pub(super) knows_of_lame_duck: bool,
     /// It stays on this shard: it has subscribed or published, or nobody asks.
     pub(super) is_settled: bool,
     /// Present once it has left the broker: kept for monitoring when the connection ends.
@@ -98,6 +100,7 @@ impl ClientSession {
             publishing: None,
             trace: None,
             first_pong_sent: false,
+            knows_of_lame_duck: false,
             is_settled: refused || context.place.is_none(),
             last_subscriptions: None,
             context,

@@ -20,7 +20,7 @@ pub enum Feature {
     MessageTracing,
     Syslog,
     Profiling,
-    FeatureFlags,
+    Flags,
 }
 
 impl Feature {
@@ -43,7 +43,7 @@ impl Feature {
             Self::MessageTracing => "Message tracing",
             Self::Syslog => "Syslog",
             Self::Profiling => "Profiling",
-            Self::FeatureFlags => "Feature flags",
+            Self::Flags => "Feature flags",
         }
     }
 
@@ -55,7 +55,7 @@ impl Feature {
                 | Self::TrustedProxies
                 | Self::Imports
                 | Self::Exports
-                | Self::FeatureFlags
+                | Self::Flags
         )
     }
 
@@ -80,7 +80,7 @@ impl Feature {
             | Self::MessageTracing
             | Self::Syslog
             | Self::Profiling
-            | Self::FeatureFlags => false,
+            | Self::Flags => false,
         }
     }
 

@@ -111,7 +111,7 @@ pub static LATER: &[Row] = &[
         true,
     ),
     later("prof_block_rate", Feature::Profiling, &[], read_later::number),
-    later("feature_flags", Feature::FeatureFlags, &[], read_later::feature_flags),
+    later("feature_flags", Feature::Flags, &[], read_later::feature_flags),
 ];
 
 #[cfg(test)]

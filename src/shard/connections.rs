@@ -98,7 +98,9 @@ impl Shard {
         }
         for listener in dormant {
             match listener.listen().and_then(|()| listener.readiness()) {
-                Ok(readiness) => drop(spawn(accept_loop(self.clone(), listener, readiness))),
+                Ok(readiness) => {
+                    spawn(accept_loop(self.clone(), listener, readiness));
+                }
                 Err(error) => tracing::error!("shard {} does not listen: {error}", self.id.0),
             }
         }

@@ -123,7 +123,7 @@ impl Shard {
         spawn(async move {
             let tell = |entry: &Entry| {
                 let Speaker::Client(session) = &entry.speaker;
-                session.borrow().push_async_info();
+                session.borrow_mut().tell_of_lame_duck();
             };
             shard.walk(REVIEWED_PER_TURN_MAX, tell).await;
             done.give(());
