@@ -34,7 +34,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 use mesh::Lanes;
 use ring::{ParkFlag, Signal, ring};
-use shards::{Bell, shard_plans, start, start_both};
+use shards::{Bell, Shard, shard_plans, start, start_both};
 
 /// Preemptions per execution: each fault known so far needed one or two.
 const PREEMPTIONS_MAX: usize = 3;
@@ -196,6 +196,27 @@ fn an_answer_from_a_third_shard_finds_the_subscription() {
     });
 }
 
+fn publish_news(shard: &Shard) {
+    shard.told("news", 0);
+    shard.told("news", 1);
+    assert!(shard.publish("news"));
+    shard.end_turn();
+}
+
+fn react_to_news(shard: &Shard) {
+    shard.told("reaction", 1);
+    shard.be_roused();
+    shard.turn_until(|shard| shard.messages_in() == 1);
+    assert!(shard.publish("reaction"));
+    shard.end_turn();
+}
+
+fn hear_news_first(shard: &Shard) {
+    shard.client.subscribe("*");
+    shard.turn_until(|shard| shard.client.heard() == 2);
+    assert!(shard.client.take_queued().starts_with("MSG news "), "the reaction came first");
+}
+
 /// Who reacts to a message on a second shard is not heard before it on a third, although the message comes there
 /// by a lane of its own.
 fn a_reaction_is_not_heard_before_what_it_is_about() {
@@ -204,24 +225,9 @@ fn a_reaction_is_not_heard_before_what_it_is_about() {
             shard_plans(3, Lanes { note_slots: 4, message_slots: 2, returned_slots: 1 });
         let listener = plans.pop().expect("three");
         let (reacting, source) = (plans.pop().expect("three"), plans.pop().expect("three"));
-        let source = start(source, |shard| {
-            shard.told("news", 0);
-            shard.told("news", 1);
-            assert!(shard.publish("news"));
-            shard.end_turn();
-        });
-        let reacting = start(reacting, |shard| {
-            shard.told("reaction", 1);
-            shard.be_roused();
-            shard.turn_until(|shard| shard.messages_in() == 1);
-            assert!(shard.publish("reaction"));
-            shard.end_turn();
-        });
-        let listener = start(listener, |shard| {
-            shard.client.subscribe("*");
-            shard.turn_until(|shard| shard.client.heard() == 2);
-            assert!(shard.client.take_queued().starts_with("MSG news "), "the reaction came first");
-        });
+        let source = start(source, publish_news);
+        let reacting = start(reacting, react_to_news);
+        let listener = start(listener, hear_news_first);
         for shard in [source, reacting, listener] {
             shard.join().expect("ends");
         }
@@ -236,22 +242,10 @@ fn a_reaction_to_what_is_not_everywhere_yet_is_not_heard_before_it() {
             shard_plans(3, Lanes { note_slots: 4, message_slots: 2, returned_slots: 1 });
         let listener = plans.pop().expect("three");
         let (reacting, source) = (plans.pop().expect("three"), plans.pop().expect("three"));
-        let source = start(source, |shard| {
-            shard.told("news", 0);
-            shard.told("news", 1);
-            assert!(shard.publish("news"));
-            shard.end_turn();
-        });
+        let source = start(source, publish_news);
         let others = start_both([reacting, listener], |[reacting, listener]| {
-            reacting.told("reaction", 1);
-            reacting.be_roused();
-            reacting.turn_until(|shard| shard.messages_in() == 1);
-            assert!(reacting.publish("reaction"));
-            reacting.end_turn();
-            listener.client.subscribe("*");
-            listener.turn_until(|shard| shard.client.heard() == 2);
-            let heard = listener.client.take_queued();
-            assert!(heard.starts_with("MSG news "), "the reaction came first");
+            react_to_news(reacting);
+            hear_news_first(listener);
         });
         source.join().expect("ends");
         others.join().expect("ends");

@@ -64,7 +64,7 @@ impl Setting {
         Ok(result)
     }
 
-    /// What a reader of the figures should know of the load's sockets.
+    /// A note for readers of the figures when the load's sockets do not have the host's congestion control.
     pub fn congestion_note(&self) -> Option<String> {
         self.congestion.as_ref().map(|name| {
             format!(

@@ -13,7 +13,7 @@ pub enum SuiteName {
     Quick,
     /// Latency only: one-way at several rates, requests, a sweep
     Latency,
-    /// What people try first, for a server on its defaults and nothing pinned: requests of one, 4
+    /// First benchmarks that people run, with a server on its defaults and nothing pinned: requests of 1, 4
     /// and 50 clients, requests whose partners change, throughput at 128 B, 1,000 connections, an
     /// idle server
     FirstTry,

@@ -9,7 +9,7 @@ use crate::base::ids::{ConnectionId, ShardId};
 /// The first client's number: nats-server's internal clients take 1 to 4.
 const FIRST_CONNECTION_ID: u64 = 5;
 
-/// What each shard tells the others of its load, for the one that gives a connection its shard.
+/// The load of every shard, for whichever shard places a connection.
 #[derive(Clone, Debug)]
 pub struct ShardLoads(Arc<[ShardLoad]>);
 

@@ -388,7 +388,7 @@ pub const SYSTEM_REQUESTS_PER_TURN_MAX: usize = 64;
 /// always finds room. Past it they are dropped and counted. Enforced by `shard::system_publisher`.
 pub const SYSTEM_WAITING_BYTES_MAX: usize = 8 << 20;
 
-/// Of those, how many are published in one turn. Enforced as above.
+/// How many of them are published in one turn. Enforced by `shard::system_publisher`.
 pub const SYSTEM_WAITING_PER_TURN_MAX: usize = 64;
 
 /// Bytes of requests to `$SYS` that wait, over all shards; room for one largest message of the default size. Enforced by

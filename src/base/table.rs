@@ -337,7 +337,7 @@ mod tests {
         assert!(table.first.capacity() <= 64, "{}", table.first.capacity());
     }
 
-    /// What the structure is for: a hash is asked for each entry that is moved.
+    /// Counts what is moved by the hashes that are asked for: one for each entry.
     #[test]
     fn no_change_moves_more_than_a_few_hundred_entries() {
         const COUNT: u32 = 200_000;

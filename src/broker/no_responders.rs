@@ -181,15 +181,7 @@ impl Broker {
         subject: &[u8],
         reply: &[u8],
     ) {
-        let message = Message {
-            subject,
-            reply,
-            headers: b"",
-            body: b"",
-            header_size_text: b"",
-            size_text: b"0",
-            tail: b"",
-        };
+        let message = Message::without_headers(subject, reply, b"", b"0");
         let passage = Passage::new(&message, &Origin::client(account, client, None, true), None);
         let mut turn = Turn::new(self.turn_work_max);
         if self.tell_nobody_listens(&passage, &mut turn) == Routed::Unfinished

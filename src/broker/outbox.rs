@@ -217,15 +217,7 @@ mod tests {
     }
 
     fn message<'a>(body: &'a [u8], size_text: &'a [u8]) -> Message<'a> {
-        Message {
-            subject: b"s",
-            reply: b"",
-            headers: b"",
-            body,
-            header_size_text: b"",
-            size_text,
-            tail: b"",
-        }
+        Message::without_headers(b"s", b"", body, size_text)
     }
 
     fn push(outbox: &Outbox, message: Message<'_>) -> Pushed {

@@ -27,6 +27,7 @@
 mod chunks;
 mod filter_hash;
 mod filters;
+mod shape;
 mod shapes;
 pub mod short_bytes;
 mod slot_list;
@@ -43,7 +44,8 @@ use smallvec::SmallVec;
 use crate::protocol::subject;
 use filter_hash::{FilterHasher, split_token};
 use filters::Filters;
-use shapes::{Counted, Pin, Shape, ShapePlace, Shapes};
+use shape::Shape;
+use shapes::{Counted, Pin, ShapePlace, Shapes};
 
 /// Lookups started together: more than a processor can have under way, few enough to stay in its
 /// cache.

@@ -52,15 +52,7 @@ impl TestShard {
     /// Says whether anybody may have got it. `no_echo` is the client's connection if that is not to hear itself.
     fn publish_with(&self, client: ClientKey, no_echo: Option<ConnectionId>, reply: &[u8]) -> bool {
         let origin = Origin::client(AccountId::GLOBAL, client, no_echo, true);
-        let message = Message {
-            subject: b"work",
-            reply,
-            headers: b"",
-            body: b"hi",
-            header_size_text: b"",
-            size_text: b"2",
-            tail: b"",
-        };
+        let message = Message::without_headers(b"work", reply, b"hi", b"2");
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         let run = MessageRun::one(message);
         let routed = self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn);

@@ -20,6 +20,17 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// A message whose parts lie anywhere. An empty reply is none.
+    #[inline]
+    pub fn without_headers(
+        subject: &'a [u8],
+        reply: &'a [u8],
+        body: &'a [u8],
+        size_text: &'a [u8],
+    ) -> Self {
+        Self { subject, reply, headers: &[], body, header_size_text: &[], size_text, tail: &[] }
+    }
+
     /// The message that a subject and a tail make, of whose bytes so many are its reply and its size.
     #[inline]
     pub fn in_one_piece(

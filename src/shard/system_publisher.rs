@@ -83,15 +83,7 @@ impl SystemPublisher {
         payload: &[u8],
     ) -> Published {
         let size = payload.len().to_string();
-        let message = Message {
-            subject: subject.as_bytes(),
-            reply: b"",
-            headers: b"",
-            body: payload,
-            header_size_text: b"",
-            size_text: size.as_bytes(),
-            tail: b"",
-        };
+        let message = Message::without_headers(subject.as_bytes(), b"", payload, size.as_bytes());
         broker.publish_service(&mut self.publisher.borrow_mut(), account, &message)
     }
 

@@ -151,15 +151,7 @@ impl Shard {
             self.mesh.catch_up();
         }
         let origin = Origin::client(AccountId::GLOBAL, self.client.key, None, false);
-        let message = Message {
-            subject: subject.as_bytes(),
-            reply: b"",
-            headers: b"",
-            body: b"",
-            header_size_text: b"",
-            size_text: b"0",
-            tail: b"",
-        };
+        let message = Message::without_headers(subject.as_bytes(), b"", b"", b"0");
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         let run = MessageRun::one(message);
         self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn) == Routed::Delivered

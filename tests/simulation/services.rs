@@ -73,15 +73,7 @@ impl Echo {
     fn publish_waiting(&mut self, broker: &mut Broker) -> bool {
         while let Some(Answer { route, shown, payload }) = self.waiting.front() {
             let size = payload.len().to_string();
-            let message = Message {
-                subject: shown,
-                reply: b"",
-                headers: b"",
-                body: payload,
-                header_size_text: b"",
-                size_text: size.as_bytes(),
-                tail: b"",
-            };
+            let message = Message::without_headers(shown, b"", payload, size.as_bytes());
             let account = AccountId::GLOBAL;
             match broker.publish_service_as(&mut self.publisher, account, route, &message) {
                 Published::Delivered => drop(self.waiting.pop_front()),

@@ -13,7 +13,7 @@ pub struct Layout {
     pub payload_size: usize,
     /// First tokens of every subject: unique to a run, so that runs do not hear each other.
     pub subject_prefix: String,
-    /// Of responders the i-th alone answers the i-th subject; else all share all of them.
+    /// Each responder answers a subject of its own; otherwise all responders share all subjects.
     pub paired: bool,
 }
 

@@ -175,7 +175,7 @@ fn beside_text(document: &Document, workload: &str) -> String {
     text
 }
 
-/// Of each side that tells it, how much went from shard to shard: what explains the other figures.
+/// How much went from shard to shard, for each side that tells: it explains the other figures.
 pub fn traffic_lines<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> Vec<String> {
     let mut sides: Vec<&str> = runs.clone().map(|run| run.side.as_str()).collect();
     sides.sort_unstable();

@@ -138,7 +138,7 @@ impl RunResult {
             && self.figures == other.figures
     }
 
-    /// What the server used between two looks while nobody asked anything of it.
+    /// Adds the CPU time and the wakes of a server that had nothing to do between two samples.
     pub fn add_idle_use(&mut self, from: &Sample, until: &Sample) {
         let window_ns = (until.time_ns - from.time_ns).max(1) as f64;
         let busy_ns = until.cpu_ns.saturating_sub(from.cpu_ns) as f64;

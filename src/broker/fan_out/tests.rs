@@ -55,15 +55,7 @@ impl Setting {
 
     /// Publishes as the first client; what one turn of it came to.
     fn publish(&mut self, subject: &str, reply: &str, echo: bool) -> Routed {
-        let message = Message {
-            subject: subject.as_bytes(),
-            reply: reply.as_bytes(),
-            headers: b"",
-            body: b"hi",
-            header_size_text: b"",
-            size_text: b"2",
-            tail: b"",
-        };
+        let message = Message::without_headers(subject.as_bytes(), reply.as_bytes(), b"hi", b"2");
         self.begin_turn();
         self.publish_message(message, echo)
     }
@@ -219,15 +211,7 @@ fn a_large_message_to_some_takes_as_many_turns_as_a_small_one_to_many() {
         setting.subscribe(client, "large", "", "1");
     }
     let body = vec![b'x'; 1 << 20];
-    let message = Message {
-        subject: b"large",
-        reply: b"",
-        headers: b"",
-        body: &body,
-        header_size_text: b"",
-        size_text: b"1048576",
-        tail: b"",
-    };
+    let message = Message::without_headers(b"large", b"", &body, b"1048576");
     assert_eq!(setting.publish_message(message, true), Routed::Unfinished);
     assert!(setting.finish(|_| {}) >= 3);
     for client in 1..60 {
@@ -334,15 +318,8 @@ fn messages_of_the_server_to_many_keep_their_order() {
         setting.subscribe(client, "many", "", "1");
     }
     setting.subscribe(1, "one", "", "2");
-    let message = |subject: &'static str| Message {
-        subject: subject.as_bytes(),
-        reply: b"",
-        headers: b"",
-        body: b"hi",
-        header_size_text: b"",
-        size_text: b"2",
-        tail: b"",
-    };
+    let message =
+        |subject: &'static str| Message::without_headers(subject.as_bytes(), b"", b"hi", b"2");
     let mut publisher = ServicePublisher::default();
     for subject in ["many", "one", "many"] {
         let message = message(subject);
@@ -483,15 +460,7 @@ fn an_account_has_its_state_when_it_is_first_needed() {
     setting.subscribe(1, "far", "", "1");
     assert_eq!(setting.broker.table_total(), 1);
     setting.broker.set_account(setting.clients[0].0, last);
-    let message = Message {
-        subject: b"far",
-        reply: b"",
-        headers: b"",
-        body: b"",
-        header_size_text: b"",
-        size_text: b"0",
-        tail: b"",
-    };
+    let message = Message::without_headers(b"far", b"", b"", b"0");
     let origin = Origin::client(last, setting.clients[0].0, None, false);
     let run = MessageRun::one(message);
     let routed = setting.broker.publish(&origin, &run, &mut setting.cache, &mut setting.turn);

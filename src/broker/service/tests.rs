@@ -150,15 +150,7 @@ impl Setting {
 }
 
 fn message<'a>(subject: &'a str, payload: &'a [u8]) -> Message<'a> {
-    Message {
-        subject: subject.as_bytes(),
-        reply: b"reply",
-        headers: b"",
-        body: payload,
-        header_size_text: b"",
-        size_text: b"4",
-        tail: b"",
-    }
+    Message::without_headers(subject.as_bytes(), b"reply", payload, b"4")
 }
 
 fn is_delivered(published: &Published) -> bool {

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::SeedableRandomState;
 
-use super::shapes::Shape;
+use super::shape::Shape;
 
 /// Stand for `*` and a final `>` where a literal token has its hash.
 const STAR: u64 = 0xa076_1d64_78bd_642f;

@@ -14,25 +14,9 @@ use std::rc::Rc;
 
 use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
 use super::filter_hash::wildcards_sum;
-
-/// The shape of one filter.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Shape {
-    /// Where there is a `*`, ascending.
-    pub stars: SmallVec<[u32; 4]>,
-    /// Tokens, without the final `>`.
-    pub token_count: u32,
-    pub has_tail: bool,
-}
-
-impl Shape {
-    pub(super) fn has_wildcard(&self) -> bool {
-        self.has_tail || !self.stars.is_empty()
-    }
-}
+use super::shape::Shape;
 
 /// Unused shapes whose room is kept once they are dropped.
 const UNUSED_KEPT_MAX: usize = 64;

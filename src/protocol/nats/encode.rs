@@ -187,15 +187,7 @@ mod tests {
 
     #[test]
     fn messages_are_framed_as_the_receiver_asked() {
-        let plain = Message {
-            subject: b"a.b",
-            reply: b"",
-            headers: b"",
-            body: b"hello",
-            header_size_text: b"",
-            size_text: b"005",
-            tail: b"",
-        };
+        let plain = Message::without_headers(b"a.b", b"", b"hello", b"005");
         assert_eq!(encoded(&plain, true), "MSG a.b 7 005\r\nhello\r\n");
         let with_reply = Message { reply: b"r", ..plain };
         assert_eq!(encoded(&with_reply, false), "MSG a.b 7 r 005\r\nhello\r\n");
