@@ -6,7 +6,7 @@ use midge_bench::host::{core_time, interrupt, spawn};
 use midge_bench::output::document::Document;
 use midge_bench::output::result::RunResult;
 use midge_bench::units::CoreList;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -184,7 +184,7 @@ fn a_figure_worse_than_the_baseline_fails_with_its_name() {
 fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let server = AnyServer::start();
     let folder = folder("interrupt");
-    let child = bench()
+    let mut child = bench()
         .args([
             "throughput",
             "--duration",
@@ -198,7 +198,13 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
         .args(["--server", &url(server.port()), "--output", folder.to_str().unwrap()])
         .spawn()
         .unwrap();
-    // A message for a connection of the run means that its load is under way.
+    // Not on a terminal: plain lines, each with what is left. The first one means that the warm-up is over.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("throughput: ") {
+        assert!(stderr.read_line(&mut shown).unwrap() > 0, "{shown}");
+    }
+    // Its load is under way.
     let until = Instant::now() + Duration::from_secs(20);
     let busy = |id: u32| {
         let content = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
@@ -217,8 +223,7 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
     let run = &document.runs[0];
     assert!(run.warnings.iter().any(|text| text.contains("interrupted")), "{:?}", run.warnings);
     assert!(run.seconds < 60.0 && run.counts.unwrap().received > 0);
-    // Not on a terminal: plain lines, each with what is left.
-    let shown = String::from_utf8(output.stderr).unwrap();
+    stderr.read_to_string(&mut shown).unwrap();
     assert!(shown.contains("throughput: 0 %, 3600 s left\n"), "{shown}");
     assert!(!shown.contains('\r'), "{shown}");
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
