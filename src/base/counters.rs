@@ -1,12 +1,12 @@
-//! Numbers of the whole server that every shard may touch: on cold paths only (accept and close), or
-//! published once a second.
+//! Counters of the whole server that every shard may update: on cold paths only (accept and close),
+//! or once a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::ids::{ConnectionId, ShardId};
 
-/// The first client's number: nats-server's internal clients take 1 to 4.
+/// The id of the first client connection: nats-server's internal clients take 1 to 4.
 const FIRST_CONNECTION_ID: u64 = 5;
 
 /// The load of every shard, for whichever shard places a connection.
@@ -16,7 +16,7 @@ pub struct ShardLoads(Arc<[ShardLoad]>);
 #[derive(Debug, Default)]
 struct ShardLoad {
     connections: Gauge,
-    /// Thousandths of the last second that its thread ran.
+    /// Thousandths of the last second during which the shard's thread ran.
     busy: AtomicUsize,
     is_awake: AtomicBool,
 }
@@ -26,7 +26,7 @@ impl ShardLoads {
         Self((0..count).map(|_| ShardLoad::default()).collect())
     }
 
-    /// The number of its connections.
+    /// Returns the shard's number of connections.
     pub fn of(&self, shard: ShardId) -> &Gauge {
         &self.0[shard.index()].connections
     }
@@ -35,7 +35,7 @@ impl ShardLoads {
         self.0.len()
     }
 
-    /// Thousandths of the last second that the shard's thread ran.
+    /// Returns the thousandths of the last second during which the shard's thread ran.
     pub fn busy(&self, shard: ShardId) -> usize {
         self.0[shard.index()].busy.load(Ordering::Relaxed)
     }
@@ -44,7 +44,7 @@ impl ShardLoads {
         self.0[shard.index()].busy.store(thousandths, Ordering::Relaxed);
     }
 
-    /// The shard listens for new connections, or is about to.
+    /// Returns true if the shard listens for new connections, or is about to.
     pub fn is_awake(&self, shard: ShardId) -> bool {
         self.0[shard.index()].is_awake.load(Ordering::Relaxed)
     }
@@ -53,7 +53,7 @@ impl ShardLoads {
         self.0[shard.index()].is_awake.store(true, Ordering::Relaxed);
     }
 
-    /// The shard with the fewest connections; `own` where no other has fewer.
+    /// Returns the shard with the fewest connections; `own` if no other has fewer.
     pub fn least(&self, own: ShardId) -> ShardId {
         let mut least = own;
         for (index, gauge) in self.0.iter().enumerate() {
@@ -65,11 +65,12 @@ impl ShardLoads {
     }
 }
 
-/// So many per second over all shards. One number, so that no two threads disagree on which second it is:
-/// the second in the upper half, what was asked for in it in the lower.
+/// Limits a rate per second over all shards. One atomic holds both the second (upper half) and the
+/// number of requests made in it (lower half), so that no two threads disagree on which second it
+/// is.
 #[derive(Debug)]
 pub struct RateWindow {
-    /// 0 = unlimited.
+    /// Requests admitted per second; 0 = unlimited.
     max: u32,
     window: AtomicU64,
 }
@@ -79,8 +80,9 @@ impl RateWindow {
         Self { max, window: AtomicU64::new(0) }
     }
 
-    /// Asks for one more in this second; None = refused, else how many the window before refused, told to
-    /// whoever opens a new one.
+    /// Asks for one more in this second. None = refused. Otherwise the number of requests refused
+    /// in the previous window, reported once, to the first request of a new window; 0 to all
+    /// others.
     pub fn admit(&self, second: u64) -> Option<u32> {
         if self.max == 0 {
             return Some(0);
@@ -93,7 +95,7 @@ impl RateWindow {
                 second << 32 | 1
             }
         };
-        // Relaxed: the number stands alone.
+        // Relaxed: no other data depends on the number.
         let before = self
             .window
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| Some(next(window)));
@@ -105,7 +107,7 @@ impl RateWindow {
     }
 }
 
-/// Shared by all shards. Relaxed throughout: each number stands alone, nothing is published by it.
+/// Counters shared by all shards. Relaxed throughout: no other data depends on them.
 #[derive(Clone)]
 pub struct ServerCounters {
     inner: Arc<Inner>,
@@ -136,12 +138,12 @@ impl ServerCounters {
         ConnectionId(self.inner.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The number of the next message that the server itself sends.
+    /// Returns the sequence number for the next message that the server itself sends.
     pub fn next_system_sequence(&self) -> u64 {
         self.inner.system_sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Counts a connection in and says how many there are with it.
+    /// Counts a connection in and returns the number of connections, this one included.
     pub fn connection_opened(&self) -> usize {
         self.inner.connections_total.fetch_add(1, Ordering::Relaxed);
         self.inner.connections.fetch_add(1, Ordering::Relaxed) + 1
@@ -160,12 +162,13 @@ impl ServerCounters {
     }
 }
 
-/// One number that any shard may move: an account's connections. Relaxed: it stands alone.
+/// A number that any shard may change, such as an account's connections. Relaxed: no other data
+/// depends on it.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<AtomicUsize>);
 
 impl Gauge {
-    /// Counts one in and says how many there are with it.
+    /// Counts one in and returns the new number.
     pub fn add(&self) -> usize {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -174,8 +177,8 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts one out if there are more than `max`, and says whether. Of those who ask at the same time exactly
-    /// as many go as are too many.
+    /// Counts one out if there are more than `max`, and returns true if it did. Of concurrent
+    /// callers, exactly as many get true as there are too many.
     pub fn subtract_above(&self, max: usize) -> bool {
         let fewer = |count: usize| (count > max).then(|| count - 1);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
@@ -186,12 +189,13 @@ impl Gauge {
     }
 }
 
-/// Bytes that several threads may take up to a bound, and give back. Relaxed: the number stands alone.
+/// Bytes that several threads may take, up to a bound, and give back. Relaxed: no other data
+/// depends on the number.
 #[derive(Clone, Debug, Default)]
 pub struct Budget(Arc<AtomicUsize>);
 
 impl Budget {
-    /// Takes so many unless there would be more than `max`.
+    /// Takes `count` bytes and returns true, unless more than `max` would then be taken.
     pub fn take(&self, count: usize, max: usize) -> bool {
         let taken = |before: usize| before.checked_add(count).filter(|after| *after <= max);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
@@ -207,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_window_admits_so_many_a_second_and_tells_how_many_it_refused() {
+    fn a_rate_window_admits_its_maximum_per_second_and_reports_how_many_it_refused() {
         let window = RateWindow::new(2);
         assert_eq!([0, 0, 0, 0].map(|second| window.admit(second)), [Some(0), Some(0), None, None]);
         assert_eq!([1, 1, 1].map(|second| window.admit(second)), [Some(2), Some(0), None]);
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_those_above_a_maximum_are_counted_out() {
+    fn exactly_the_surplus_above_a_maximum_is_counted_out() {
         let gauge = Gauge::default();
         for _ in 0..5 {
             gauge.add();

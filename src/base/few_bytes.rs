@@ -1,6 +1,6 @@
-//! Copies and comparisons of a few bytes: a library call costs more than the work.
+//! Copies and comparisons of a few bytes, for which a library call costs more than the work itself.
 
-/// True if two slices of the same length are equal, which is quick up to 64 bytes.
+/// Returns true if the two slices are equal. Quick up to 64 bytes.
 #[inline(always)]
 pub fn are_equal(left: &[u8], right: &[u8]) -> bool {
     let size = left.len();
@@ -16,17 +16,17 @@ pub fn are_equal(left: &[u8], right: &[u8]) -> bool {
     }
 }
 
-/// True if the first and the last `N` bytes are equal; they may overlap.
+/// Returns true if the first and the last `N` bytes are equal; the two ranges may overlap.
 #[inline(always)]
 fn ends_equal<const N: usize>(left: &[u8], right: &[u8]) -> bool {
     left.first_chunk::<N>() == right.first_chunk::<N>()
         && left.last_chunk::<N>() == right.last_chunk::<N>()
 }
 
-/// Copies `from` to `to`, which is as long; quick up to 64 bytes.
+/// Copies `from` to `to`. Quick up to 64 bytes.
 ///
 /// # Panics
-/// They differ in length.
+/// If the two differ in length.
 #[inline(always)]
 pub fn copy(to: &mut [u8], from: &[u8]) {
     assert_eq!(to.len(), from.len());
@@ -41,7 +41,7 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Copies the first and the last `N` bytes, which may overlap.
+/// Copies the first and the last `N` bytes; the two ranges may overlap.
 #[inline(always)]
 fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
@@ -54,8 +54,8 @@ fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Appends the two parts of each pair, `size` bytes in all. For short parts: their place is cleared
-/// first.
+/// Appends both parts of each pair, `size` bytes in all. For short parts: their place in `out` is
+/// zeroed first.
 #[inline]
 pub fn append_pairs<'a, H: AsRef<[u8]>>(
     out: &mut Vec<u8>,

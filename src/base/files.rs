@@ -1,7 +1,7 @@
-//! Files whose names an operator gives, opened and read in a way that cannot hold the thread that does it.
+//! Opens and reads files named by an operator without letting them block the thread that does it.
 //!
-//! A pipe without a writer, a terminal and a device without an end look like files. While the server runs none of
-//! them is waited for; whatever is read has a bound.
+//! A pipe without a writer, a terminal and an endless device look like files. While the server runs
+//! it waits for none of them, and every read has a bound.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -10,24 +10,26 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// A thread that answers for others does not wait; one that has only begun may: a signal still ends it.
+/// How long an operation may block. A thread that serves others must not; a process that is still
+/// starting may, since a signal still ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// The file is opened and read at once, or not at all.
     None,
-    /// As long as it takes: for a configuration that comes by a pipe while nothing runs yet.
+    /// As long as it takes: for a configuration that comes through a pipe while nothing runs yet.
     Any,
 }
 
-/// Reads a whole file of at most so many bytes.
+/// Reads a whole file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// Those of the file system; the file is larger; without patience also a pipe, or a device that has nothing now.
+/// Those of the file system, or if the file is larger. With `Patience::None` also for a pipe, or
+/// for a device that has nothing to read now.
 pub(crate) fn read(path: &Path, bytes_max: usize, patience: Patience) -> io::Result<Vec<u8>> {
     let file = open(OpenOptions::new().read(true), path, patience)?;
     let kind = file.metadata()?.file_type();
     if patience == Patience::None && kind.is_fifo() {
-        // What was written to it is gone, or never comes.
+        // Whatever was written to it was read at the start, or never comes.
         return Err(io::Error::other("is a pipe, which is read only at the start"));
     }
     let mut bytes = Vec::new();
@@ -38,8 +40,8 @@ pub(crate) fn read(path: &Path, bytes_max: usize, patience: Patience) -> io::Res
     Ok(bytes)
 }
 
-/// Opens a file. Without patience a pipe for writing that nobody reads is an error; one that somebody reads is
-/// written without waiting, as a device is.
+/// Opens a file. With `Patience::None`, opening a pipe for writing is an error while nobody reads
+/// it; writes to a pipe that has a reader, or to a device, do not block.
 ///
 /// # Errors
 /// Those of the file system.
@@ -68,7 +70,7 @@ mod tests {
         fn new(name: &str) -> Self {
             let path =
                 std::env::temp_dir().join(format!("midge-files-{}-{name}", std::process::id()));
-            // What a run before this one left.
+            // Left behind by an earlier run.
             let _ = std::fs::remove_file(&path);
             Self(path)
         }
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_have_exactly_its_bound() {
+    fn a_file_may_be_exactly_as_large_as_the_bound() {
         let file = Scratch::new("bound");
         std::fs::write(&file.0, "12345").unwrap();
         for patience in [Patience::None, Patience::Any] {
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_an_end_has_one_here() {
+    fn reading_an_endless_device_ends_at_the_bound() {
         let zeros = Path::new("/dev/zero");
         let error = read(zeros, 1 << 16, Patience::None).unwrap_err();
         assert_eq!(error.to_string(), "is larger than 65536 bytes");
@@ -108,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_told_as_one() {
+    fn a_directory_is_reported_as_one() {
         let error = read(&std::env::temp_dir(), 10, Patience::None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
     }
 
-    /// Without a writer an open would wait; with one a read would.
+    /// Without a writer, opening would block; with one, reading would.
     #[test]
-    fn a_pipe_is_not_waited_for_and_read_with_patience() {
+    fn a_pipe_is_refused_without_patience_and_read_with_it() {
         let pipe = pipe("read");
         let refused = |error: io::Error| error.to_string().contains("pipe");
         assert!(refused(read(&pipe.0, 10, Patience::None).unwrap_err()));

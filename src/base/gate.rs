@@ -1,18 +1,18 @@
 //! A single-threaded "wait until a number is reached": the only local wait primitive of a shard.
 //!
-//! The number only grows. Whoever makes progress calls `advance`; whoever waits is woken once the
-//! number is at least what it waits for. Dropping a waiting future is safe: its waker is woken for
-//! nothing at most.
+//! The number only grows. Whoever makes progress calls `advance_to`; a waiter is woken once the
+//! number is at least the one it waits for. Dropping a waiting future is safe: at worst its waker
+//! is woken for nothing.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// A number that grows, and those who wait for it.
+/// A number that grows, and the tasks that wait for it.
 #[derive(Default)]
 pub struct Gate {
     value: Cell<u64>,
-    /// Taken and put back by each look: no look calls anybody in between.
+    /// Taken out while it is looked at and put back: nothing else runs in between.
     waiters: Cell<Vec<(u64, Waker)>>,
 }
 
@@ -25,7 +25,7 @@ impl Gate {
         self.value.get()
     }
 
-    /// Raises the number to `value` (a lower one is ignored) and wakes those it satisfies.
+    /// Raises the number to `value` (lower values are ignored) and wakes the waiters it satisfies.
     pub fn advance_to(&self, value: u64) {
         if value <= self.value.get() {
             return;
@@ -42,7 +42,7 @@ impl Gate {
         self.advance_to(self.value.get().saturating_add(amount));
     }
 
-    /// Opens for every wait there is or will be: what was waited for no longer exists.
+    /// Opens the gate for every wait, present and future: what was waited for no longer exists.
     pub fn open_for_good(&self) {
         self.advance_to(u64::MAX);
     }
@@ -52,7 +52,7 @@ impl Gate {
             return Poll::Ready(());
         }
         let mut waiters = self.waiters.take();
-        // One task polls again with the same waker: keep one entry for it.
+        // A task that polls again has the same waker: one entry is enough for it.
         match waiters.iter_mut().find(|(_, waker)| waker.will_wake(context.waker())) {
             Some(entry) => entry.0 = until,
             None => waiters.push((until, context.waker().clone())),

@@ -1,30 +1,32 @@
-//! Durations counted by `hdrhistogram`, in buckets fixed at the start: cheap enough to record into for every send.
+//! Histograms of durations on `hdrhistogram`, with fixed buckets: cheap enough to record into for
+//! every send.
 //!
-//! One thread records; others get a `Durations`, a copy. Never allocates while recording, never overflows: what is
-//! longer than the range counts in its last bucket.
+//! One thread records; others get a copy, `Durations`. Recording never allocates and never
+//! overflows: durations beyond the range count in the last bucket.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Everything up to this many nanoseconds is told as one bucket.
+/// Durations up to this many nanoseconds are reported as one bucket.
 const FIRST_BOUND_NS: u64 = 1 << FIRST_OCTAVE;
 const FIRST_OCTAVE: u32 = 10;
 
-/// Powers of two above the first bound that are told apart: up to 2^33 ns, 8.6 seconds.
+/// Powers of two above the first bound that are reported apart: up to 2^33 ns, 8.6 seconds.
 const OCTAVES: usize = 23;
 
-/// Buckets that are told, two per power of two. The last one takes everything longer.
+/// Number of reported buckets, two per power of two. The last one takes everything longer.
 pub const BUCKETS: usize = 1 + OCTAVES * 2 + 1;
 
-/// Nanoseconds that are counted apart at the short end.
+/// Resolution at the short end, in nanoseconds.
 const LOWEST_NS: u64 = 64;
 
-/// The end of the range, one power of two past the last bound.
+/// End of the range: one power of two past the last reported bound.
 const HIGHEST_NS: u64 = (1 << (FIRST_OCTAVE + OCTAVES as u32 + 1)) - 1;
 
-/// Sixteen buckets per power of two: each ends at a bound that is told, or does not hold one.
+/// Sixteen recorded buckets per power of two: each either ends at a reported bound or does not
+/// contain one.
 const SIGNIFICANT_DIGITS: u8 = 1;
 
 fn empty() -> Histogram<u64> {
@@ -32,10 +34,11 @@ fn empty() -> Histogram<u64> {
     made.expect("the lowest is at least 1, the highest at least twice that")
 }
 
-/// Where a shard counts: about three KiB.
+/// One shard's histogram: about three KiB.
 #[derive(Debug)]
 pub struct DurationHistogram {
-    /// Of durations less one nanosecond: buckets here end before a bound, and the ones that are told end at it.
+    /// Holds each duration less one nanosecond: recorded buckets end just before a bound, and
+    /// reported ones include theirs.
     counts: RefCell<Histogram<u64>>,
     sum_ns: Cell<u64>,
 }
@@ -51,7 +54,7 @@ impl DurationHistogram {
     pub fn record(&self, duration: Duration) {
         let ns = nanoseconds(duration);
         self.counts.borrow_mut().saturating_record(ns.saturating_sub(1));
-        // A sum of waits may pass what a number holds; a reader takes that for a restart.
+        // The sum may wrap around; whoever scrapes it takes that for a restart.
         self.sum_ns.set(self.sum_ns.get().wrapping_add(ns));
     }
 
@@ -60,7 +63,7 @@ impl DurationHistogram {
     }
 }
 
-/// A copy of what was counted, or a sum of such.
+/// A copy of a histogram, or a sum of several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Durations {
     counts: Histogram<u64>,
@@ -83,7 +86,7 @@ impl Durations {
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);
     }
 
-    /// How many durations are in each bucket that is told; for its bound see `upper_bound_ns`.
+    /// Returns the number of durations in each reported bucket; `upper_bound_ns` has their bounds.
     pub fn told_counts(&self) -> [u64; BUCKETS] {
         let mut told = [0; BUCKETS];
         for recorded in self.counts.iter_recorded() {
@@ -93,14 +96,14 @@ impl Durations {
         told
     }
 
-    /// A bound that so many per mille of all durations do not pass, at most a sixteenth above the longest of them;
-    /// None = nothing was counted.
+    /// Returns a bound in nanoseconds that `per_mille` thousandths of all durations do not pass, at
+    /// most a sixteenth above the longest of them; None = nothing was recorded.
     pub fn bound_ns_of(&self, per_mille: u32) -> Option<u64> {
         if self.counts.is_empty() {
             return None;
         }
         let longest = self.counts.value_at_quantile(f64::from(per_mille) / 1000.0);
-        // Of what is longer than the last bound only that much is known.
+        // Durations past the last bound are only known to be longer than it.
         Some(self.counts.highest_equivalent(longest).saturating_add(1).min(last_bound_ns()))
     }
 }
@@ -109,18 +112,18 @@ fn last_bound_ns() -> u64 {
     FIRST_BOUND_NS << OCTAVES
 }
 
-/// The bound of a bucket that is told, which its durations do not pass; None = there is none.
+/// Returns the inclusive upper bound of a reported bucket; None for the last one, which has none.
 pub fn upper_bound_ns(index: usize) -> Option<u64> {
     if index + 1 >= BUCKETS {
         return None;
     }
-    // 0 and 2 octaves give a power of two, 1 the middle between two.
+    // An even index has a power of two as its bound, an odd one the middle between two.
     let base = FIRST_BOUND_NS << (index / 2);
     Some(if index.is_multiple_of(2) { base } else { base / 2 * 3 })
 }
 
 fn bucket_of(ns: u64) -> usize {
-    // A bound belongs to its bucket, so what is looked at is one less.
+    // A bound belongs to its own bucket, hence one less.
     let below = ns.saturating_sub(1);
     if below < FIRST_BOUND_NS {
         return 0;
@@ -131,7 +134,7 @@ fn bucket_of(ns: u64) -> usize {
     index.min(BUCKETS - 1)
 }
 
-/// Whole nanoseconds, as far as they fit.
+/// Converts to whole nanoseconds, saturating.
 #[inline]
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -156,7 +159,7 @@ mod tests {
                 let expected = bounds.iter().position(|bound| ns <= *bound);
                 let expected = expected.unwrap_or(BUCKETS - 1);
                 assert_eq!(bucket_of(ns), expected, "{ns}");
-                // The same of what was counted: nothing is told on the wrong side of a bound.
+                // The same through a histogram: nothing is reported on the wrong side of a bound.
                 let histogram = DurationHistogram::default();
                 histogram.record(Duration::from_nanos(ns));
                 assert_eq!(histogram.durations().told_counts()[expected], 1, "{ns}");
@@ -188,9 +191,9 @@ mod tests {
         assert_eq!(durations.bound_ns_of(1000), Some(last_bound_ns()));
     }
 
-    /// A bound is never below what it is the bound of, and little above it.
+    /// A bound is never below the durations it bounds, and only a little above them.
     #[test]
-    fn a_share_of_one_is_just_above_the_longest() {
+    fn the_bound_of_all_durations_is_just_above_the_longest() {
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..10_000 {
             let ns = random.u64(..) >> random.u32(32..60);
@@ -205,9 +208,9 @@ mod tests {
         }
     }
 
-    /// Whatever is recorded: the buckets are there from the start.
+    /// All buckets exist from the start, whatever is recorded.
     #[test]
-    fn it_takes_three_kib_for_ever() {
+    fn it_always_takes_three_kib() {
         let histogram = DurationHistogram::default();
         let distinct = histogram.counts.borrow().distinct_values();
         assert!(distinct * size_of::<u64>() <= 3400, "{distinct}");

@@ -1,22 +1,23 @@
 //! Allows and forbids huge pages for the memory of this process.
 //!
-//! A huge page is resident as a whole from the first byte on: the few that a small server touches
-//! would be most of its memory. A large subject table wants them: nearly each of its lookups would
-//! wait for the page tables otherwise. So they are off at first, and a shard that has become large
-//! lets them come.
+//! A huge page is resident as a whole from its first byte on, and the few that a small server
+//! touches would be most of its memory. A large subject table does want them: otherwise nearly each
+//! of its lookups waits for the page tables. So they are off at first, and a shard turns them on
+//! once its tables are large.
 //!
-//! Where the kernel refuses, what it does by itself stands: this is about figures, not about
-//! function.
+//! If the kernel refuses, its own default stays in force: only figures depend on it, not function.
 
-/// For the start of the process, before anything is allocated, and for when nothing is worth a huge
-/// page any more: freed memory would be merged into huge pages again and stay.
+/// Turns huge pages off: at the start of the process, before anything is allocated, and again when
+/// nothing is worth a huge page any more, since freed memory would otherwise be merged into huge
+/// pages and stay.
 pub fn avoid() {
     // A kernel or sandbox without this call decides by itself.
     let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
-/// From now on new memory may come in huge pages; what is there may be merged into some.
+/// Turns huge pages on: new memory may come in huge pages, and present pages may be merged into
+/// some.
 pub fn allow() {
-    // As above.
+    // Ignored as in `avoid`.
     let _ = nix::sys::prctl::set_thp_disable(false);
 }

@@ -12,7 +12,7 @@ impl ShardId {
     }
 }
 
-/// A connection's number over the whole server, `client_id` in INFO and `cid` in monitoring.
+/// A connection's id, unique over the whole server: `client_id` in INFO, `cid` in monitoring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
@@ -22,7 +22,8 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A password check of one shard. Never used again: the outcome of a check that was given up fits no other.
+/// A password check of one shard. Never reused, so the outcome of an abandoned check is not taken
+/// for another's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LoginId(pub u64);
 
@@ -39,7 +40,7 @@ impl AccountId {
     }
 }
 
-/// A link's index within one shard: another shard, later a route or leafnode.
+/// A link's index within one shard: at present always a link to another shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkId(pub u32);
 

@@ -1,8 +1,9 @@
-//! The log: `tracing` events become nats-server's log lines (or JSON) on a bounded queue.
+//! The log: turns `tracing` events into nats-server's log lines (or JSON) on a bounded queue.
 //!
-//! Owns the line's format, the switchable levels and the queue in front of the writer's thread. A shard
-//! that logs never waits: a full queue drops the line and counts it, and the writer says how many were
-//! lost. What the lines are written to (stderr, a file that rotates) is `server::log_writer`.
+//! Holds the format of lines, the switchable levels and the queue in front of the writer's thread.
+//! A shard that logs never waits: a full queue drops the line and counts it, and the writer reports
+//! how many were lost. What lines are written to (stderr, a file that rotates) is in
+//! `server::host::log_writer`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -22,13 +23,13 @@ use tz::{DateTime, TimeZone, TimeZoneRef};
 
 use crate::base::limits;
 
-/// The target that makes an error event a fatal one; use `fatal!`.
+/// The target that turns an error event into a fatal one; use `fatal!`.
 pub const FATAL_TARGET: &str = "midge::fatal";
 
 /// How long `Logger::stop` waits for queued lines to reach the writer.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How often the writer says that lines were lost, while they are being lost.
+/// Least time between two reports of lost lines.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs one line labelled FTL. It does not end the process: `log::exit` does.
@@ -59,7 +60,7 @@ impl Severity {
         }
     }
 
-    /// nats-server's label, the colour it gives the label on a terminal, and the JSON name.
+    /// Returns nats-server's label, the label's colour on a terminal, and the name in JSON.
     fn names(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Info => ("INF", "32", "info"),
@@ -104,17 +105,17 @@ impl LogSettings {
     }
 }
 
-/// Turns a severity and a text into one line, for events and for the writer's own remarks.
+/// Formats a severity and a text as one line, for events and for the writer's own remarks.
 pub struct LineFormat {
     pid: u32,
-    /// `LogSettings` as bits. Relaxed: a thread that sees a change a line late does no harm, and no other
-    /// data hangs on it.
+    /// `LogSettings` as bits. Relaxed: it does no harm if a thread sees a change one line late, and
+    /// no other data depends on it.
     settings: AtomicU8,
     time_zone: TimeZone,
 }
 
 impl LineFormat {
-    /// Reads the local time zone (`TZ`, else the system's; UTC when there is none).
+    /// Reads the local time zone: `TZ`, else the system's, else UTC.
     pub fn new(settings: LogSettings) -> Self {
         let named = std::env::var("TZ").ok().and_then(|name| TimeZone::from_posix_tz(&name).ok());
         let time_zone = named.or_else(|| TimeZone::local().ok()).unwrap_or_else(TimeZone::utc);
@@ -125,7 +126,7 @@ impl LineFormat {
         LogSettings::from_bits(self.settings.load(Ordering::Relaxed))
     }
 
-    /// The calendar time of `now` in the zone that lines are stamped with.
+    /// Returns the calendar time of `now` in the zone used for timestamps.
     pub fn local_time(&self, now: SystemTime) -> DateTime {
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
@@ -136,7 +137,7 @@ impl LineFormat {
             .expect("the epoch is a valid UTC time")
     }
 
-    /// One line with its newline, at most `LOG_LINE_BYTES_MAX` long.
+    /// Formats one line, with its newline, at most `LOG_LINE_BYTES_MAX` bytes long.
     pub fn line(&self, severity: Severity, now: SystemTime, text: &str) -> String {
         self.line_with_fields(severity, now, text, &Map::new())
     }
@@ -211,14 +212,15 @@ impl LineFormat {
         object.insert("message".into(), text.into());
         let told = fields.iter().filter(|(_, value)| value.as_str() != Some(""));
         for (name, value) in told {
-            // The line's own four keys win over a field of the same name.
+            // The line's own four keys take precedence over fields of the same name.
             object.entry(name.clone()).or_insert_with(|| value.clone());
         }
         Value::Object(object).to_string()
     }
 }
 
-/// Say who a line is about. The text has it too, in the words of nats-server.
+/// Fields that say whom a line is about. Only JSON shows them: the plain text says so already, in
+/// nats-server's words.
 const WHO_FIELDS: [&str; 5] = ["cid", "address", "name", "user", "account"];
 
 fn nats_timestamp(time: &DateTime) -> String {
@@ -245,7 +247,7 @@ fn rfc3339(time: &DateTime) -> String {
     format!("{}{zone}", nats_timestamp(time).replace('/', "-").replace(' ', "T"))
 }
 
-/// At most `bytes_max` bytes of the text, cut between characters.
+/// Returns at most `bytes_max` bytes of the text, cut between characters.
 fn cut(text: &str, bytes_max: usize) -> &str {
     let fits = |end: &usize| text.is_char_boundary(*end);
     let end = (0..=bytes_max.min(text.len())).rev().find(fits).expect("0 is a boundary");
@@ -256,7 +258,8 @@ fn push(line: &mut String, arguments: fmt::Arguments<'_>) {
     line.write_fmt(arguments).expect("writing to a string cannot fail");
 }
 
-/// Client-given text must not be able to forge a line or drive a terminal.
+/// Appends text, escaping control characters: text given by a client must not be able to forge a
+/// line or drive a terminal.
 fn push_escaped(line: &mut String, text: &str) {
     let harmful = |character: char| character.is_control() && character != '\t';
     if !text.contains(harmful) {
@@ -271,7 +274,7 @@ fn push_escaped(line: &mut String, text: &str) {
     }
 }
 
-/// The queue between threads that log and the thread that writes; a cheap handle.
+/// A cheap handle to the queue between threads that log and the thread that writes.
 #[derive(Clone)]
 pub struct Logger {
     shared: Arc<Shared>,
@@ -282,7 +285,7 @@ struct Shared {
     queue: NonBlocking,
     counts: Arc<QueueCounts>,
     stopped: AtomicBool,
-    /// Dropping it writes what is queued. A lock, taken only to stop.
+    /// Dropping it writes everything queued. The lock is taken only to stop.
     guard: Mutex<Option<WorkerGuard>>,
 }
 
@@ -295,7 +298,8 @@ struct QueueCounts {
 }
 
 impl Logger {
-    /// Starts the writer's thread. `writer` gets one whole line per `write`, and must not log itself.
+    /// Starts the writer's thread. `writer` gets one whole line per `write` and must not log
+    /// anything itself.
     pub fn start(format: Arc<LineFormat>, writer: impl Write + Send + 'static) -> Self {
         let counts = Arc::new(QueueCounts::default());
         let drain = Drain {
@@ -315,7 +319,8 @@ impl Logger {
         Self { shared: Arc::new(Shared { format, queue, counts, stopped, guard }) }
     }
 
-    /// Makes this the process's logger: every event of every thread comes here. False when one is already.
+    /// Makes this the process's logger, which receives every event of every thread. False if there
+    /// is one already.
     pub fn install(&self) -> bool {
         let subscriber = tracing_subscriber::registry().with(self.layer());
         if tracing::subscriber::set_global_default(subscriber).is_err() {
@@ -332,19 +337,20 @@ impl Logger {
         self.shared.format.settings()
     }
 
-    /// Changes levels and format for every line from now on.
+    /// Changes levels and format of all lines from now on.
     pub fn set_settings(&self, settings: LogSettings) {
         self.shared.format.settings.store(settings.to_bits(), Ordering::Relaxed);
-        // tracing remembers per call site whether anybody listens.
+        // tracing caches per call site whether anybody listens.
         tracing::callsite::rebuild_interest_cache();
     }
 
-    /// Lines lost since the start, because the queue was full or could not be written.
+    /// Returns the number of lines lost since the start because the queue was full or could not be
+    /// written.
     pub fn dropped_lines(&self) -> u64 {
         self.shared.counts.dropped_lines.load(Ordering::Relaxed)
     }
 
-    /// Queues one line without `tracing`: for the panic hook, which may run inside it.
+    /// Queues one line without `tracing`: for the panic hook, which may run inside of it.
     pub fn write(&self, severity: Severity, text: &str) {
         self.submit(self.shared.format.line(severity, SystemTime::now(), text));
     }
@@ -360,7 +366,8 @@ impl Logger {
             counts.dropped_lines.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // The queue has as many places as our own count allows, so it never refuses while the writer runs.
+        // The queue has as many places as our own count allows, so it never refuses a line while
+        // the writer runs.
         self.shared
             .queue
             .clone()
@@ -368,8 +375,8 @@ impl Logger {
             .expect("a lossy queue takes every line");
     }
 
-    /// Writes what is queued (waiting a bounded time) and ends the writer; later lines are dropped and
-    /// counted. Does nothing the second time.
+    /// Writes everything queued (waiting at most `STOP_WAIT_MAX`) and ends the writer; later lines
+    /// are dropped and counted. The second call does nothing.
     pub fn stop(&self) {
         let guard = self.shared.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(guard) = guard else { return };
@@ -384,7 +391,7 @@ impl Logger {
     }
 }
 
-/// The writer's side of the queue: counts lines out and says how many were lost.
+/// The writer's side of the queue: counts lines out and reports how many were lost.
 struct Drain<W> {
     writer: W,
     format: Arc<LineFormat>,
@@ -416,7 +423,7 @@ impl<W: Write> Drain<W> {
 impl<W: Write> Write for Drain<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.writer.write_all(line).is_err() {
-            // A full disk or a closed stderr: there is nowhere to say so but in the count.
+            // A full disk or a closed stderr: there is nowhere to report it but in the count.
             self.counts.dropped_lines.fetch_add(1, Ordering::Relaxed);
         }
         self.report_drops();
@@ -432,13 +439,14 @@ impl<W: Write> Write for Drain<W> {
     }
 }
 
-/// The subscriber's end: picks the events that are logged and formats them.
+/// The subscriber for `tracing`: picks the events that are logged and formats them.
 pub struct LogLayer {
     logger: Logger,
 }
 
 impl LogLayer {
-    /// Our own lines by level; of the crates below us only what is wrong.
+    /// Returns true for our own events by level, and for events of dependencies if they are
+    /// warnings or errors.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let settings = self.logger.settings();
         match *metadata.level() {
@@ -522,13 +530,13 @@ impl Visit for Fields {
 static INSTALLED: OnceLock<Logger> = OnceLock::new();
 static EXITING: OnceLock<ThreadId> = OnceLock::new();
 
-/// The process's logger, once `Logger::install` was called.
+/// Returns the process's logger, once `Logger::install` has been called.
 pub fn installed() -> Option<&'static Logger> {
     INSTALLED.get()
 }
 
-/// Ends the process after the log is written; use it in place of `std::process::exit`. A second thread
-/// that comes here waits for the first to end the process.
+/// Ends the process after the log is written; use it in place of `std::process::exit`. A second
+/// thread that calls it waits for the first to end the process.
 pub fn exit(code: i32) -> ! {
     let this_thread = std::thread::current().id();
     let first = *EXITING.get_or_init(|| this_thread);

@@ -1,4 +1,4 @@
-//! Floor 0: knows neither NATS nor sockets.
+//! Tools that know neither NATS nor sockets: limits, rings, clocks, histograms, pools, the log.
 
 pub(crate) mod constant_time;
 pub mod counters;

@@ -1,10 +1,11 @@
-//! Free byte buffers of one shard, by size class: memory is taken once and goes round.
+//! Free byte buffers of one shard by size class, reused instead of freed.
 
 use std::cell::RefCell;
 
 use crate::base::limits::POOL_TRIMMED_MAX;
 
-/// Buffers of the sizes in `classes`, smallest first. Larger ones are made to measure and not kept.
+/// Buffers of the sizes in `classes`, smallest first. Larger ones are allocated to measure and not
+/// kept.
 pub struct BufferPool {
     classes: &'static [usize],
     free: RefCell<Vec<Free>>,
@@ -15,7 +16,7 @@ pub struct BufferPool {
 #[derive(Default)]
 struct Free {
     buffers: Vec<Vec<u8>>,
-    /// The fewest there were since the last trim: so many nobody needed.
+    /// The fewest free ones since the last trim: as many were not needed.
     unneeded: usize,
 }
 
@@ -27,7 +28,7 @@ impl BufferPool {
         Self { classes, free: RefCell::new(free), kept_bytes_max }
     }
 
-    /// The smallest class that holds `bytes`, or the largest there is.
+    /// Returns the index of the smallest class that holds `bytes`, or of the largest class.
     pub fn class_of(&self, bytes: usize) -> usize {
         self.classes.iter().position(|class| *class >= bytes).unwrap_or(self.classes.len() - 1)
     }
@@ -40,7 +41,8 @@ impl BufferPool {
         self.classes.len() - 1
     }
 
-    /// An empty buffer with a capacity of at least `bytes`, and of at least the size of `class`.
+    /// Returns an empty buffer with a capacity of at least `bytes`, and of at least the size of
+    /// `class`.
     pub fn take(&self, bytes: usize, class: usize) -> Vec<u8> {
         match self.classes.iter().position(|size| *size >= bytes) {
             Some(fitting) => {
@@ -54,7 +56,7 @@ impl BufferPool {
         }
     }
 
-    /// Takes a buffer back; one that is no class's size is freed.
+    /// Takes a buffer back; one whose capacity is no class's size is freed.
     pub fn give_back(&self, mut buffer: Vec<u8>) {
         if let Some(class) = self.classes.iter().position(|size| *size == buffer.capacity()) {
             let free = &mut self.free.borrow_mut()[class];
@@ -65,11 +67,11 @@ impl BufferPool {
         }
     }
 
-    /// Frees buffers that nobody needed since the last call, at most `POOL_TRIMMED_MAX` of a class: one here and
-    /// there would keep all the memory around it.
+    /// Frees buffers that nobody needed since the last call, at most `POOL_TRIMMED_MAX` of each
+    /// class: a single one left here and there would keep all the memory around it.
     pub fn trim(&self) {
         for Free { buffers, unneeded } in self.free.borrow_mut().iter_mut() {
-            // Those that lay longest.
+            // The ones that lay unused for longest.
             buffers.drain(..(*unneeded).min(POOL_TRIMMED_MAX));
             *unneeded = buffers.len();
             if buffers.len() < buffers.capacity() / 4 {
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_go_round_within_their_class() {
+    fn buffers_are_reused_within_their_class() {
         let pool = BufferPool::new(&[10, 100], 100);
         let buffer = pool.take(11, 0);
         assert_eq!(buffer.capacity(), 100);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_needed_between_two_trims_is_freed() {
+    fn buffers_not_needed_between_two_trims_are_freed() {
         const COUNT: usize = 3 * POOL_TRIMMED_MAX;
         let pool = BufferPool::new(&[10, 100], 1 << 20);
         let free = || pool.free.borrow()[1].buffers.len();

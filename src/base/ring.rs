@@ -1,8 +1,8 @@
-//! The things that cross from one shard to another: the bounded SPSC ring, a watermark and two
-//! one-bit signals.
+//! What crosses from one shard to another: the bounded SPSC ring, a watermark and two one-bit
+//! signals.
 //!
-//! The ring is `rtrb` behind our names. The signals are here because this file (with `counters` and
-//! `net::doorbell`) is where atomics may live. Each says which store pairs with which load.
+//! The ring is `rtrb` under our names. The signals are here because atomics are confined to this
+//! file, `counters`, `log` and `net::doorbell`. Each says which store pairs with which load.
 
 use std::sync::Arc;
 
@@ -25,13 +25,16 @@ pub fn ring<T>(capacity: usize) -> (RingSource<T>, RingTarget<T>) {
 }
 
 impl<T> RingSource<T> {
+    /// Appends an item.
+    ///
     /// # Errors
-    /// Gives the item back when the ring is full; the caller keeps it and tries again.
+    /// Returns the item if the ring is full; the caller keeps it and tries again.
     pub fn push(&mut self, item: T) -> Result<(), T> {
         self.producer.push(item).map_err(|rtrb::PushError::Full(item)| item)
     }
 
-    /// Slots that can be pushed without failing; more may be free by the time of the push.
+    /// Returns the number of pushes that cannot fail; more slots may be free by the time of the
+    /// push.
     pub fn free_slots(&self) -> usize {
         self.producer.slots()
     }
@@ -46,7 +49,8 @@ impl<T> RingTarget<T> {
         self.consumer.pop().ok()
     }
 
-    /// Items visible now: a snapshot of the tail. All pushes that happened before it are counted.
+    /// Returns the number of items visible now. Every push that happened before the call is
+    /// counted.
     pub fn ready_count(&self) -> usize {
         self.consumer.slots()
     }
@@ -55,16 +59,16 @@ impl<T> RingTarget<T> {
         self.consumer.is_empty()
     }
 
-    /// True once the other end is gone; what it pushed is still there, and visible.
+    /// Returns true once the other end is gone; whatever it pushed is still there, and visible.
     pub fn is_abandoned(&self) -> bool {
         let is_abandoned = self.consumer.is_abandoned();
-        // Pairs with the release of the count that the other end gave up after its last push.
+        // Pairs with the release with which the other end drops its reference after its last push.
         fence(Ordering::Acquire);
         is_abandoned
     }
 }
 
-/// "Something is waiting for you": raised by any shard, taken by one.
+/// "Something is waiting for you": raised by any shard, lowered by one.
 ///
 /// `raise` is a Release exchange after a ring push, `take` an Acquire exchange before the rings are
 /// read: who lowers the signal sees the pushes of all who raised it. (With a store, a second raise
@@ -85,14 +89,14 @@ impl Signal {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// True if it was raised; lowers it.
+    /// Lowers the signal; true if it was raised.
     pub fn take(&self) -> bool {
-        // A plain load first: the common answer is no, and a load keeps the cache line shared.
+        // A plain load first: the answer is usually no, and a load keeps the cache line shared.
         self.raised.load(Ordering::Relaxed) && self.raised.swap(false, Ordering::AcqRel)
     }
 }
 
-/// A number that one shard raises and all others read: what it did up to there is done.
+/// A number that one shard raises and all others read: everything up to it has been done.
 ///
 /// `raise` is a Release store, `value` an Acquire load: who reads a number sees every push, on
 /// whatever ring, that came before it was raised to that number or a higher one.
@@ -101,13 +105,13 @@ pub struct Watermark {
     value: Arc<Line>,
 }
 
-/// Apart from everything else: what is beside it is written by other threads.
+/// On a cache line of its own: its neighbours would be written by other threads.
 #[derive(Default)]
 #[repr(align(128))]
 struct Line(AtomicU64);
 
 impl Watermark {
-    /// Only one thread raises.
+    /// Raises the number to `value`. To be called by one thread only.
     pub fn raise(&self, value: u64) {
         self.value.0.store(value, Ordering::Release);
     }
@@ -117,8 +121,8 @@ impl Watermark {
     }
 }
 
-/// The parked flag of a shard: who announces sleep, looks once more, and only then sleeps, is never
-/// missed.
+/// The parked flag of a shard. A sleeper that announces sleep, looks once more, and only then
+/// sleeps, never misses a push.
 ///
 /// The sleeper stores `parked`, fences, and reads the rings. A waker pushes to a ring, fences, and
 /// reads `parked`. Both fences are SeqCst, so in their one order either the sleeper's fence comes
@@ -131,13 +135,13 @@ pub struct ParkFlag {
 }
 
 impl ParkFlag {
-    /// Announces sleep. The caller must look at everything it sleeps for once more after this.
+    /// Announces sleep. The caller must check everything it sleeps for once more after this.
     pub fn announce(&self) {
         self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// Awake again. Cheap when nothing was announced.
+    /// Takes the announcement back. Cheap if there was none.
     pub fn retract(&self) {
         if self.parked.load(Ordering::Relaxed) {
             // An exchange like the wakers', so that each comes before or after this: a plain store
@@ -146,11 +150,11 @@ impl ParkFlag {
         }
     }
 
-    /// Called by another shard after its pushes: whether the caller has to ring the bell. Of many
-    /// callers one gets true per sleep.
+    /// Called by another shard after its pushes; returns true if the caller has to ring the
+    /// doorbell. Of many callers one gets true per sleep.
     pub fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        // Compares, so that a waker who comes late writes nothing: every false written here answers
+        // A compare-exchange, so that a late waker writes nothing: every false written here answers
         // an announcement.
         self.parked.load(Ordering::Relaxed)
             && self

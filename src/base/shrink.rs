@@ -1,21 +1,22 @@
-//! Gives memory of tables back that have become nearly empty.
+//! Shrinks tables that have become nearly empty, to give their memory back.
 //!
-//! What is moved for it is bounded: a table that is still large keeps its memory until it is small.
+//! The work is bounded: a table that still holds many entries keeps its memory until it is small.
 
 use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
-/// Entries that a table may be moved for in one go: some hundredths of a microsecond each, as when it grows.
+/// Entries that may be moved to shrink one table: some hundredths of a microsecond each, as when it
+/// grows.
 const MOVED_MAX: usize = 1024;
 
-/// Below this capacity nothing is worth the while.
+/// Capacity below which shrinking is not worth it.
 const CAPACITY_MIN: usize = 64;
 
 fn is_worth(len: usize, capacity: usize) -> bool {
     capacity > CAPACITY_MIN && len <= MOVED_MAX && len < capacity / 8
 }
 
-/// For after a removal.
+/// Shrinks the table if that is worth it. To be called after a removal.
 #[inline]
 pub(crate) fn table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
     if is_worth(table.len(), table.capacity()) {
@@ -23,7 +24,7 @@ pub(crate) fn table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
     }
 }
 
-/// For after a removal.
+/// Shrinks the map if that is worth it. To be called after a removal.
 #[inline]
 pub(crate) fn map<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(
     map: &mut HashMap<K, V, S>,
@@ -33,8 +34,8 @@ pub(crate) fn map<K: Eq + std::hash::Hash, V, S: std::hash::BuildHasher>(
     }
 }
 
-/// For now and then: what is behind the last entry goes, and that is looked for from the end. Entries keep
-/// their keys.
+/// Gives back the room behind the last entry, which is searched for from the end: for occasional
+/// use. Entries keep their keys.
 pub(crate) fn slab<T>(slab: &mut Slab<T>) {
     if slab.capacity() > CAPACITY_MIN && slab.len() < slab.capacity() / 4 {
         slab.shrink_to_fit();
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_that_become_nearly_empty_become_small() {
+    fn nearly_empty_tables_shrink() {
         const COUNT: usize = 100_000;
         let hash = |number: &usize| (*number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut numbers = HashTable::new();

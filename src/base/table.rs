@@ -1,24 +1,24 @@
 //! A hash table that never moves all of its entries at once.
 //!
-//! It is cut into parts, each a table of its own. Their number follows that of the entries one by
-//! one (linear hashing): a new last part takes its share of exactly one older part, and one that is
-//! given up returns to it. So an insert or a removal never moves more than two parts' entries, where
-//! one table that doubles would stop a shard for a tenth of a second at a million. A small table is
-//! one part and costs no more than that.
+//! It is divided into parts, each a hash table of its own. The number of parts follows the number
+//! of entries one by one (linear hashing): a part added at the end takes its share of exactly one
+//! older part, and returns it when it is dropped. An insert or a removal thus moves no more than
+//! two parts' entries, where a single table of a million that doubles would stop a shard for a
+//! tenth of a second. A small table is one part and costs no more than that.
 //!
-//! Invariants: each entry lies in the part of its hash; `more` is there if and only if there are
-//! several parts, and then knows the number of all entries.
+//! Invariants: each entry lies in the part that its hash chooses; `more` is there if and only if
+//! there are several parts, and then knows the number of all entries.
 
 use hashbrown::{HashTable, hash_table};
 
 use super::shrink;
 
-/// Entries per part, over all parts, at which one more is added. A part not yet split since the
-/// number of parts last doubled has up to about twice as many.
+/// Mean number of entries per part at which a part is added. A part not yet split since the number
+/// of parts last doubled has up to about twice as many.
 const PART_LEN_MEAN_MAX: usize = 100;
 
-/// Below this mean a part is given up. Well under the other bound, so that a change back and forth
-/// moves nothing.
+/// Mean number of entries per part below which a part is dropped. Well below `PART_LEN_MEAN_MAX`,
+/// so that small changes back and forth move nothing.
 const PART_LEN_MEAN_MIN: usize = 40;
 
 /// The part that a part's entries came from, and return to.
@@ -26,7 +26,8 @@ pub(crate) fn parent_of(part_index: usize) -> usize {
     part_index - (part_index + 1).next_power_of_two() / 2
 }
 
-/// The part that an entry belongs to when there are so many: chooses by the low bits.
+/// Returns the part that a hash belongs to when there are `part_count` parts. Chosen by the low
+/// bits.
 #[inline]
 pub(crate) fn part_of(hash: u32, part_count: usize) -> usize {
     let doubled = part_count.next_power_of_two();
@@ -34,7 +35,7 @@ pub(crate) fn part_of(hash: u32, part_count: usize) -> usize {
     if index < part_count { index } else { index - doubled / 2 }
 }
 
-/// The bits that choose a part: others than those by which the parts themselves look.
+/// Returns the bits that choose a part: not those by which the parts themselves look up.
 #[inline]
 fn chooser(hash: u64) -> u32 {
     (hash >> 24) as u32
@@ -45,10 +46,10 @@ pub(crate) struct Table<T> {
     more: Option<Box<More<T>>>,
 }
 
-/// The parts behind the first.
+/// All parts but the first.
 struct More<T> {
     parts: Vec<HashTable<T>>,
-    /// Entries of all parts, the first one too.
+    /// Entries of all parts, including the first.
     len: usize,
 }
 
@@ -113,7 +114,7 @@ impl<T> Table<T> {
         self.home_mut(hash).find_mut(hash, is_it)
     }
 
-    /// Adds an entry that is not there yet. `hash_of` gives any entry's hash.
+    /// Adds an entry that must not be there yet. `hash_of` returns an entry's hash.
     pub(crate) fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
         if self.len() >= self.part_count() * PART_LEN_MEAN_MAX {
             self.add_part(&hash_of);
@@ -124,13 +125,14 @@ impl<T> Table<T> {
         }
     }
 
-    /// True if inserting an entry with this hash would move others: places of `walk` change.
+    /// Returns true if inserting an entry with this hash would move others, and so invalidate
+    /// places of `walk`.
     pub(crate) fn moves_on_insert(&self, hash: u64) -> bool {
         let home = self.home(hash);
         home.len() == home.capacity() || self.len() >= self.part_count() * PART_LEN_MEAN_MAX
     }
 
-    /// Takes an entry out. Moves none; `shrink` is for after it.
+    /// Takes an entry out. Moves no others; `shrink` may be called afterwards.
     pub(crate) fn remove(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
         let entry = self.home_mut(hash).find_entry(hash, is_it).ok()?;
         let (removed, _) = entry.remove();
@@ -140,7 +142,7 @@ impl<T> Table<T> {
         Some(removed)
     }
 
-    /// Gives memory back after the removal of an entry with this hash.
+    /// Gives back memory after the removal of an entry with this hash.
     pub(crate) fn shrink(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
         if self.len() < (self.part_count() - 1) * PART_LEN_MEAN_MIN {
             self.drop_part(&hash_of);
@@ -183,9 +185,10 @@ impl<T> Table<T> {
         }
     }
 
-    /// Visits entries from the place an earlier walk gave, until `visit` says no or so many buckets
-    /// were looked at, full or empty. Gives the place to go on from, or none at the end. What comes
-    /// meanwhile may be missed, and where entries were moved others too.
+    /// Visits entries from the place that an earlier walk returned, until `visit` returns false or
+    /// `looks_left` buckets, full or empty, have been examined. Returns the place to continue from;
+    /// None at the end. Entries inserted meanwhile may be missed, and so may entries that were
+    /// moved.
     pub(crate) fn walk(
         &self,
         from: usize,
@@ -212,7 +215,7 @@ impl<T> Table<T> {
     }
 }
 
-/// Bits of a place that count buckets within a part.
+/// Bits of a place that hold the bucket within a part; the bits above hold the part.
 const BUCKET_BITS: u32 = 32;
 
 impl<T> IntoIterator for Table<T> {
@@ -225,7 +228,7 @@ impl<T> IntoIterator for Table<T> {
     }
 }
 
-/// All entries of a table that is gone, in no order.
+/// All entries of a consumed table, in no order.
 pub(crate) struct Entries<T> {
     part: hash_table::IntoIter<T>,
     parts: std::vec::IntoIter<HashTable<T>>,
@@ -337,7 +340,7 @@ mod tests {
         assert!(table.first.capacity() <= 64, "{}", table.first.capacity());
     }
 
-    /// Counts what is moved by the hashes that are asked for: one for each entry.
+    /// Counts the entries moved by the hashes that are asked for: one each.
     #[test]
     fn no_change_moves_more_than_a_few_hundred_entries() {
         const COUNT: u32 = 200_000;

@@ -1,10 +1,10 @@
-//! Moments as the texts that nats-server's JSON has.
+//! Formats times as in nats-server's JSON.
 
 use std::time::SystemTime;
 
 use tz::UtcDateTime;
 
-/// RFC 3339 in UTC, the fraction of a second without zeros at its end.
+/// Formats as RFC 3339 in UTC, without trailing zeros in the fraction of a second.
 pub(crate) fn timestamp(time: SystemTime) -> String {
     let Ok(t) = UtcDateTime::try_from(time) else { return "0001-01-01T00:00:00Z".into() };
     let mut text = format!(

@@ -1,26 +1,28 @@
-//! The time of a shard's turn, read from the clock once however much happens in it.
+//! The time of a shard's turn, read from the clock at most once per turn, however much happens in
+//! it.
 //!
-//! Whoever needs it first reads it: what came in with a read is not older than its turn by more than the
-//! kernel's own delay. A turn in which nobody asks reads no clock here. What another shard read is as old as
-//! that shard says.
+//! The first who needs it reads the clock: bytes that a turn reads have arrived before it, apart
+//! from the kernel's own delay. A turn in which nobody asks reads no clock here. For messages from
+//! another shard, that shard gives the time.
 
 use std::cell::Cell;
 use std::time::Instant;
 
 use crate::base::histogram::DurationHistogram;
 
-/// One per shard, shared by its tasks and outboxes.
+/// The clock of one shard, shared by its tasks and outboxes.
 #[derive(Debug, Default)]
 pub struct TurnClock {
     began: Cell<Option<Instant>>,
-    /// While messages of another shard are delivered: the turn there in which the first of them was read.
+    /// Set while messages of another shard are delivered: the beginning of the turn there that read
+    /// the first of them.
     read_elsewhere: Cell<Option<Instant>>,
-    /// From a turn's beginning to its end, for turns that had something to do.
+    /// Durations of turns that had something to do.
     pub turns: DurationHistogram,
 }
 
 impl TurnClock {
-    /// When this turn began.
+    /// Returns the time at which this turn began.
     #[inline]
     pub fn began(&self) -> Instant {
         match self.began.get() {
@@ -33,20 +35,20 @@ impl TurnClock {
         }
     }
 
-    /// When what is being delivered was read, here or on another shard.
+    /// Returns the time at which the message being delivered was read, here or on another shard.
     #[inline]
     pub fn read_at(&self) -> Instant {
         self.read_elsewhere.get().unwrap_or_else(|| self.began())
     }
 
-    /// Sets the time at which what is delivered from now on was read on another shard; None = here
-    /// again.
+    /// Sets the time at which what is delivered from now on was read on another shard; None = it
+    /// was read here.
     #[inline]
     pub fn set_read_elsewhere(&self, at: Option<Instant>) {
         self.read_elsewhere.set(at);
     }
 
-    /// The turn is over; true if it did something.
+    /// Ends the turn; true if it had something to do.
     #[inline]
     pub fn end(&self, now: Instant) -> bool {
         let Some(began) = self.began.take() else { return false };

@@ -22,7 +22,7 @@ fn format_with(settings: LogSettings) -> LineFormat {
     LineFormat { pid: 77, settings: AtomicU8::new(settings.to_bits()), time_zone: TimeZone::utc() }
 }
 
-/// Hands lines to the test, and blocks while nobody takes them.
+/// Hands lines to the test; blocks until somebody takes them.
 struct ChannelWriter(SyncSender<String>);
 
 impl Write for ChannelWriter {
@@ -147,7 +147,7 @@ fn events_become_lines_with_their_label_and_fields() {
     });
     assert_eq!(next(&lines), "[77] [INF] Server is ready\n");
     assert_eq!(next(&lines), "[77] [ERR] gone path=a\\nb shard=7\n");
-    // Who it is about stands in the text already.
+    // Whom it is about is in the text already.
     assert_eq!(next(&lines), "[77] [ERR] a:1 - cid:7\n");
     assert_eq!(next(&lines), "[77] [FTL] Could not write pidfile: 1\n");
     assert_eq!(next(&lines), "[77] [WRN] but this is\n");
