@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::mapping::Mappings;
 use crate::config::auth_options::AccountLimitOptions;
 
-/// The account of everybody who is told no other.
+/// The account of every client that is not assigned to another.
 pub(crate) const GLOBAL_ACCOUNT_NAME: &str = "$G";
 /// The system account, unless the file names another.
 pub(crate) const SYSTEM_ACCOUNT_NAME: &str = "$SYS";
@@ -15,7 +15,8 @@ pub(crate) const SYSTEM_ACCOUNT_NAME: &str = "$SYS";
 #[derive(Clone, Debug)]
 pub struct Account {
     pub name: Arc<str>,
-    /// Receives the server's own events; not bound by some prefixes that are reserved for the server.
+    /// Receives the server's own events; not bound by some prefixes that are reserved for the
+    /// server.
     pub is_system: bool,
     pub limits: AccountLimitOptions,
     pub mappings: Mappings,
@@ -27,17 +28,17 @@ impl Account {
     }
 }
 
-/// All accounts of one configuration, in an order that is the same on every shard: `$G` first.
+/// All accounts of one configuration, in the same order on every shard: `$G` first.
 #[derive(Clone, Debug)]
 pub struct AccountSet {
     accounts: Vec<Arc<Account>>,
-    /// Where each name is in the list.
+    /// Index in `accounts` by name.
     places: HashMap<Arc<str>, usize>,
     system_index: Option<usize>,
 }
 
 impl AccountSet {
-    /// `accounts` begins with the global one; at most one is the system account.
+    /// `accounts` must begin with the global account, and at most one may be the system account.
     pub(super) fn new(accounts: Vec<Arc<Account>>) -> Self {
         assert!(accounts.first().is_some_and(|account| account.is_global()));
         let mut systems = accounts.iter().enumerate().filter(|(_, account)| account.is_system);
@@ -53,7 +54,7 @@ impl AccountSet {
         &self.accounts[0]
     }
 
-    /// None when the file says `no_system_account`.
+    /// Returns the system account; None if the file says `no_system_account`.
     pub fn system(&self) -> Option<&Arc<Account>> {
         self.system_index.map(|index| &self.accounts[index])
     }

@@ -1,7 +1,8 @@
-//! Functions that stand for the account a subject is configured in, such as `{{account-hash()}}`.
+//! Placeholder functions for the account in which a subject is configured, such as
+//! `{{account-hash()}}`.
 //!
-//! Whole tokens without arguments, replaced by literal text once, when the subject is configured.
-//! Source: nats-server server/subject_transform.go expandSubjectPlaceholders.
+//! They are whole tokens without arguments, and are replaced by literal text once, when the subject
+//! is configured. Source: nats-server server/subject_transform.go expandSubjectPlaceholders.
 
 use std::borrow::Cow;
 
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::transform::{TransformError, function_body, is_named};
 
-/// Characters of a hash. Source: nats-server sysHashLen.
+/// Number of characters of a hash. Source: nats-server sysHashLen.
 const HASH_SIZE: usize = 8;
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -24,10 +25,11 @@ enum Function {
     OtherAccount,
 }
 
-/// `subject`, configured in the account `account_name`, with its account functions replaced.
+/// Returns `subject`, configured in the account `account_name`, with its account functions
+/// replaced.
 ///
 /// # Errors
-/// A function has arguments, or names an account that mappings do not have.
+/// If a function has arguments, or stands for an account that mappings do not have.
 pub(super) fn expand<'a>(
     subject: &'a str,
     account_name: &str,
@@ -52,7 +54,7 @@ pub(super) fn expand<'a>(
     Ok(tokens.join(".").into())
 }
 
-/// The function and the text of its arguments. None = `token` is something else.
+/// Returns the function and the text of its arguments; None if `token` is something else.
 fn parse(token: &str) -> Option<(Function, &str)> {
     let (name, rest) = function_body(token)?.trim_matches(BLANKS).split_once('(')?;
     let arguments = rest.strip_suffix(')')?;
@@ -66,7 +68,7 @@ fn parse(token: &str) -> Option<(Function, &str)> {
     Some((function, arguments))
 }
 
-/// The short name that nats-server gives to an account.
+/// Returns the short name that nats-server derives from an account's name.
 fn hash(name: &str) -> String {
     let digest = Sha256::digest(name);
     let bytes = digest.iter().take(HASH_SIZE);

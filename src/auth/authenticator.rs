@@ -1,13 +1,14 @@
-//! Who a client is: CONNECT, the connection's facts and the configuration in, an identity or a refusal out.
+//! Decides who a client is: takes CONNECT, facts about the connection and the configuration, and
+//! gives an identity or a refusal.
 //!
-//! The order of decision is nats-server's: nkey users, then users by certificate or by name, then the
-//! token, then the single user. An unknown nkey or name is refused where it is met and never tried as
-//! something else. Source of the behaviour: nats-server server/auth.go (processClientOrLeafAuthentication)
-//! and server/server.go (configureAccounts).
+//! The order of the decision is nats-server's: nkey users, then users by certificate or by name,
+//! then the token, then the single user. An unknown nkey or name is refused where it is met and
+//! never tried as something else. Source of the behaviour: nats-server server/auth.go
+//! (processClientOrLeafAuthentication) and server/server.go (configureAccounts).
 //!
-//! Stricter than there: a client that names the `no_auth_user`'s nkey itself must sign for it. And where
-//! some user has a bcrypt hash, a refused name or password costs one bcrypt comparison whoever it was, so
-//! that time does not tell which names exist.
+//! Stricter than nats-server in two ways: a client that names the nkey of the `no_auth_user` must
+//! sign for it; and if some user has a bcrypt hash, every refused name or password costs one bcrypt
+//! comparison, so that timing does not tell which names exist.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,18 +27,18 @@ mod build;
 
 pub(crate) use build::{AuthError, Surroundings};
 
-/// The credentials in CONNECT; what is absent is empty.
+/// The credentials in CONNECT; absent ones are empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials<'a> {
     pub user: &'a str,
     pub password: Given<'a>,
     pub token: Given<'a>,
     pub nkey: &'a str,
-    /// Signature of the nonce, by the nkey.
+    /// The nkey's signature of the nonce.
     pub signature: &'a str,
-    /// `account` of CONNECT, which nobody may send.
+    /// `account` of CONNECT; clients that send it are refused.
     pub account: &'a str,
-    /// `new_account` of CONNECT, which nobody may send.
+    /// `new_account` of CONNECT; clients that send it are refused.
     pub new_account: bool,
 }
 
@@ -52,24 +53,24 @@ impl fmt::Debug for Given<'_> {
 }
 
 impl Credentials<'_> {
-    /// No name, password or token. An nkey does not count here, as in nats-server: where there are nkey
-    /// users it was looked at before.
+    /// Returns true if there is no name, password or token. An nkey does not count, as in
+    /// nats-server: where there are nkey users it was checked before.
     fn are_empty(&self) -> bool {
         self.user.is_empty() && self.password.0.is_empty() && self.token.0.is_empty()
     }
 }
 
-/// Facts about a connection that the server knows by itself.
+/// Facts about a connection that the server knows without the client's word.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
-    /// The nonce in this connection's INFO; empty when none was sent.
+    /// The nonce in this connection's INFO; empty if none was sent.
     pub nonce: &'a [u8],
-    /// Names in the verified certificate that the client showed.
+    /// Names in the verified client certificate.
     pub certificate: Option<&'a CertificateNames>,
     pub connection_type: ConnectionType,
 }
 
-/// How a connection came, by the names of `allowed_connection_types`.
+/// The way a connection came, by the names of `allowed_connection_types`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionType {
     Standard,
@@ -84,7 +85,7 @@ pub enum ConnectionType {
 /// The connection types that a user may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConnectionTypes {
-    /// One bit per type; none = all.
+    /// One bit per type; 0 = all.
     bits: u8,
 }
 
@@ -94,12 +95,12 @@ impl ConnectionTypes {
     }
 }
 
-/// How somebody proved who they are.
+/// The way a client proved who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Login {
     /// No authentication is configured.
     Open,
-    /// Gave no credentials, and `no_auth_user` stands in.
+    /// The client gave no credentials, and `no_auth_user` stands in.
     NoAuthUser,
     /// One of several users, by name and password.
     User,
@@ -111,15 +112,15 @@ pub enum Login {
     SingleUser,
 }
 
-/// Who a client is, and what that allows.
+/// Who a client is, and what it may do.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub login: Login,
-    /// The user's name or public nkey; empty for a token and where authentication is off.
+    /// The user's name or public nkey; empty for a token, and if authentication is off.
     pub user_name: Arc<str>,
     pub account: Arc<Account>,
     pub permissions: Arc<Permissions>,
-    /// The stored secret that let this client in, to see whether a reload changed it.
+    /// The stored secret that let this client in, by which a reload sees whether it changed.
     proof: Option<Secret>,
 }
 
@@ -127,7 +128,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub enum Decision {
     Accepted(Identity),
-    /// Run the job where it stalls nobody, then `resume` with its outcome.
+    /// Run the job on a thread that may be slow, then call `resume` with its outcome.
     NeedsPasswordCheck(PasswordJob, PendingLogin),
     Refused(Refusal),
 }
@@ -135,37 +136,40 @@ pub enum Decision {
 /// A login that waits for its `PasswordJob`.
 #[derive(Debug)]
 pub struct PendingLogin {
-    /// The stored secret that is compared.
+    /// The stored secret that the password is compared with.
     asked: Secret,
-    /// Who it is if the password is right; a refusal if it does not matter any more.
+    /// The identity if the password is right; or a refusal, whatever the outcome of the job.
     result: Result<Identity, Refusal>,
 }
 
 impl PendingLogin {
-    /// Waits for a comparison with `asked`.
     fn new(asked: &Secret, result: Result<Identity, Refusal>) -> Self {
         Self { asked: asked.clone(), result }
     }
 
-    /// The account this login leads to if the password is right; None = it is refused in any case.
+    /// Returns the account that this login leads to if the password is right; None if it is refused
+    /// in any case.
     pub fn account_name(&self) -> Option<&Arc<str>> {
         self.result.as_ref().ok().map(|identity| &identity.account.name)
     }
 
-    /// True where the outcome of one's comparison is the other's.
+    /// Returns true if both compare with the same stored secret, so that an outcome for one fits
+    /// the other.
     pub fn asks_the_same(&self, other: &Self) -> bool {
         self.asked == other.asked
     }
 
+    /// Ends the login with the outcome of its job.
+    ///
     /// # Errors
-    /// The client is refused.
+    /// If the client is refused.
     pub fn resume(self, outcome: PasswordOutcome) -> Result<Identity, Refusal> {
         let identity = self.result?;
         if outcome.matches { Ok(identity) } else { Err(Refusal::WrongPassword) }
     }
 }
 
-/// Why a client was refused. For the log only: on the wire all are `Authorization Violation`.
+/// Why a client was refused. For the log only: on the wire each is an `Authorization Violation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// CONNECT named an account.
@@ -233,14 +237,14 @@ enum NoAuthUser {
     /// An index of `users`.
     User(usize),
     Nkey(Arc<str>),
-    /// Not configured, but follows from a file that only adds system users: `$G`, no restrictions.
+    /// Not configured, but implied by a file that only adds system users: `$G`, no restrictions.
     Implied,
 }
 
 /// The authentication part of one configuration, compiled; immutable and shared by all shards.
 #[derive(Debug)]
 pub struct Authenticator {
-    /// Authentication is configured.
+    /// True if authentication is configured.
     required: bool,
     accounts: AccountSet,
     users: Vec<User>,
@@ -248,11 +252,11 @@ pub struct Authenticator {
     nkey_users: HashMap<Arc<str>, (UserKey, User)>,
     token: Option<User>,
     single_user: Option<User>,
-    /// Who stands in for a client without credentials.
+    /// The user for clients without credentials.
     no_auth_user: Option<NoAuthUser>,
-    /// Present when certificates name users.
+    /// Present if certificates name users.
     certificates: Option<CertificateMap>,
-    /// Stands in for the hash of a name that does not exist.
+    /// Compared in place of the hash of a name that does not exist.
     decoy: Option<Secret>,
     open_permissions: Arc<Permissions>,
 }
@@ -262,27 +266,28 @@ impl Authenticator {
         &self.accounts
     }
 
-    /// True when a client has to log in; if not, any verb may come before CONNECT.
+    /// Returns true if a client has to log in; otherwise any verb may come before CONNECT.
     pub fn is_required(&self) -> bool {
         self.required
     }
 
-    /// `auth_required` of INFO: not shown when `no_auth_user` is configured.
+    /// Returns `auth_required` of INFO, which is not shown if `no_auth_user` is configured.
     pub fn is_announced(&self) -> bool {
         self.required && matches!(self.no_auth_user, None | Some(NoAuthUser::Implied))
     }
 
-    /// True when a verb other than CONNECT may log a client in as `no_auth_user`.
+    /// Returns true if a verb other than CONNECT may log a client in as `no_auth_user`.
     pub fn has_no_auth_user(&self) -> bool {
         self.no_auth_user.is_some()
     }
 
-    /// True when INFO needs a nonce.
+    /// Returns true if INFO needs a nonce.
     pub fn needs_nonce(&self) -> bool {
         !self.nkey_users.is_empty()
     }
 
-    /// Decides about one CONNECT, or, with empty credentials, about a client whose first verb is another.
+    /// Decides about one CONNECT or, with empty credentials, about a client that begins with
+    /// another verb.
     pub fn decide(&self, credentials: &Credentials<'_>, facts: &ConnectionFacts<'_>) -> Decision {
         if credentials.new_account || !credentials.account.is_empty() {
             return Decision::Refused(Refusal::AccountNamed);
@@ -293,7 +298,8 @@ impl Authenticator {
         if let Some(decision) = self.decide_by_nkey(credentials, facts) {
             return decision;
         }
-        // An implied user is a user too: it cannot come without a certificate where certificates decide.
+        // An implied user is a user too: where certificates decide, nobody gets in as one without a
+        // certificate.
         let has_users =
             !self.users.is_empty() || matches!(self.no_auth_user, Some(NoAuthUser::Implied));
         if let Some(certificates) = &self.certificates
@@ -371,7 +377,7 @@ impl Authenticator {
         let by_name =
             |name: &str| self.user_by_name.get(name).copied().filter(|&index| allowed(index));
         match certificates.find(certificate, by_name, allowed) {
-            // A user with a password must give that too.
+            // A user who has a password must give that too.
             Some(index) => {
                 self.check(&self.users[index], credentials.password.0, Login::Certificate, facts)
             }
@@ -389,7 +395,8 @@ impl Authenticator {
                 let user = &self.users[index];
                 return Some(match user.may_connect(facts.connection_type) {
                     Err(refusal) => Decision::Refused(refusal),
-                    // nats-server gives the stored text as the password, and a hash is not its own.
+                    // nats-server compares the stored text as the password; a hash does not match
+                    // itself.
                     Ok(()) if password::is_bcrypt(user.stored.expose()) => {
                         Decision::Refused(Refusal::WrongPassword)
                     }
@@ -413,7 +420,7 @@ impl Authenticator {
         })
     }
 
-    /// The user is known: may it come this way, and is the secret right?
+    /// Checks that a known user may use this type of connection and that the secret is right.
     fn check(
         &self,
         user: &User,
@@ -438,10 +445,10 @@ impl Authenticator {
         }
     }
 
-    /// A refusal that takes as long as a wrong password, unless no name was given.
+    /// Refuses in the time that a wrong password takes, unless no name was given.
     fn refuse_name(&self, name: &str, refusal: Refusal) -> Decision {
         match &self.decoy {
-            // What is compared does not matter, only that it takes its time.
+            // What is compared does not matter, only that it takes the time.
             Some(decoy) if !name.is_empty() => Decision::NeedsPasswordCheck(
                 PasswordJob::new(decoy.clone(), name),
                 PendingLogin::new(decoy, Err(refusal)),
@@ -450,8 +457,8 @@ impl Authenticator {
         }
     }
 
-    /// After a reload: whether the user or nkey that a client named is in none of the lists, or in another
-    /// account. Source: nats-server clientHasMovedToDifferentAccount.
+    /// To be called after a reload. Returns true if the user or nkey that a client named is gone,
+    /// or is in another account. Source: nats-server clientHasMovedToDifferentAccount.
     pub fn has_moved(&self, user_name: &str, nkey: &str, account_name: &str) -> bool {
         let user = if !nkey.is_empty() {
             self.nkey_users.get(nkey).map(|(_, user)| user)
@@ -463,15 +470,16 @@ impl Authenticator {
         user.is_none_or(|user| *user.account.name != *account_name)
     }
 
-    /// After a reload: who a client is now, if what let it in before still would. Spares a bcrypt
-    /// comparison per connected client. None = decide again with the credentials it gave.
+    /// To be called after a reload. Returns the client's new identity if what let it in before
+    /// still would, which spares a bcrypt comparison per connected client. None = decide again with
+    /// the credentials it gave.
     pub fn renew(&self, identity: &Identity, connection_type: ConnectionType) -> Option<Identity> {
         let user = match identity.login {
             Login::Open => return (!self.required).then(|| self.open_identity()),
             Login::User if self.certificates.is_none() => {
                 &self.users[*self.user_by_name.get(&identity.user_name)?]
             }
-            // With users a name is looked for among them first.
+            // If there are users, a name is looked up among them first.
             Login::SingleUser if self.users.is_empty() => {
                 self.single_user.as_ref().filter(|user| user.name == identity.user_name)?
             }

@@ -1,7 +1,7 @@
-//! Facts that a certificate states of its owner and of itself, read by `x509-parser`.
+//! Reads facts that a certificate states about its owner and itself, with `x509-parser`.
 //!
-//! Names are asked of certificates that TLS has already verified, or of our own; nothing here is a check.
-//! Whatever is not as expected gives no names.
+//! Callers pass certificates that TLS has already verified, or our own; nothing here verifies
+//! anything. Unexpected contents give no names.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,13 +11,13 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
-/// The names a certificate has for its owner.
+/// The names of a certificate's owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateNames {
     pub emails: Vec<String>,
     pub dns_names: Vec<String>,
     pub uris: Vec<String>,
-    /// Relative names in the certificate's order, the most general first.
+    /// Relative distinguished names in the certificate's order, the most general first.
     pub subject: Vec<Vec<Attribute>>,
 }
 
@@ -25,12 +25,12 @@ pub struct CertificateNames {
 pub struct Attribute {
     /// Dotted decimal.
     pub oid: String,
-    /// None = not a text.
+    /// None = not text.
     pub value: Option<String>,
 }
 
 impl CertificateNames {
-    /// None when the bytes are no X.509 certificate.
+    /// Reads the names. None if the bytes are not an X.509 certificate.
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let certificate = parse(der)?;
         let mut names =
@@ -62,25 +62,26 @@ impl CertificateNames {
     }
 }
 
-/// The whole of `der` as a certificate. None when it is none, or has bytes behind its end.
+/// Parses the whole of `der` as a certificate. None if it is not one, or has bytes behind its end.
 pub(crate) fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     rest.is_empty().then_some(certificate)
 }
 
-/// The certificate's own subject. None when the bytes are no X.509 certificate.
+/// Returns the certificate's own subject. None if the bytes are not an X.509 certificate.
 pub(crate) fn subject(der: &[u8]) -> Option<Vec<Vec<Attribute>>> {
     attributes(parse(der)?.subject())
 }
 
-/// The last moment a certificate is good for. None when the bytes are no X.509 certificate, or when that
-/// moment is before 1970.
+/// Returns the end of a certificate's validity. None if the bytes are not an X.509 certificate, or
+/// if that time is before 1970.
 pub(crate) fn not_after(der: &[u8]) -> Option<SystemTime> {
     let seconds = parse(der)?.validity().not_after.timestamp();
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
-/// The relative names of `name` in its order. None when an object identifier in it is none.
+/// Returns the relative distinguished names of `name` in its order. None if one has a malformed
+/// object identifier.
 pub(crate) fn attributes(name: &X509Name<'_>) -> Option<Vec<Vec<Attribute>>> {
     name.iter_rdn()
         .map(|relative_name| {
@@ -95,8 +96,8 @@ pub(crate) fn attributes(name: &X509Name<'_>) -> Option<Vec<Vec<Attribute>>> {
         .collect()
 }
 
-/// An object identifier in dotted decimal. `asn1_rs` takes the first byte alone for the first two numbers,
-/// which is wrong from 2.48 on.
+/// Returns an object identifier in dotted decimal. `asn1_rs` decodes the first two numbers from the
+/// first byte alone, which is wrong from 2.48 on.
 fn dotted(content: &[u8]) -> Option<String> {
     let mut numbers: Vec<u64> = Vec::new();
     let mut number: u64 = 0;
@@ -104,7 +105,7 @@ fn dotted(content: &[u8]) -> Option<String> {
         number = number.checked_mul(128)? + u64::from(byte & 0x7f);
         if byte & 0x80 == 0 {
             if numbers.is_empty() {
-                // The first two numbers share one place.
+                // The first two numbers are encoded as one.
                 let first = (number / 40).min(2);
                 numbers.push(first);
                 number -= first * 40;

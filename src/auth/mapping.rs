@@ -1,8 +1,8 @@
-//! Account subject mappings: a published subject becomes another one, by rule and by weight.
+//! Account subject mappings: rules that replace a published subject by another, chosen by weight.
 //!
-//! One pass only, before permissions and matching; reply subjects are left alone. Rules are tried in the
-//! order of the file. Source of the behaviour: nats-server server/accounts.go (AddWeightedMappings,
-//! selectMappedSubject).
+//! There is one pass, before permissions and matching; reply subjects are not mapped. Rules are
+//! tried in the order of the file. Source of the behaviour: nats-server server/accounts.go
+//! (AddWeightedMappings, selectMappedSubject).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -26,17 +26,17 @@ pub struct Mappings {
 struct Rule {
     source: Box<[u8]>,
     source_has_wildcard: bool,
-    /// By rising weight.
+    /// By ascending weight.
     destinations: Vec<Destination>,
-    /// Every destination as the operator is told of it, also those of other clusters.
+    /// All destinations for monitoring, including those of other clusters.
     told: Vec<ToldDestination>,
 }
 
-/// A destination for monitoring.
+/// A destination as monitoring shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToldDestination {
     pub subject: String,
-    /// In percent, with those of the same cluster before it.
+    /// In percent, accumulated over the destinations of the same cluster up to this one.
     pub weight_end: u8,
     pub cluster: Option<String>,
 }
@@ -45,7 +45,8 @@ pub struct ToldDestination {
 struct Destination {
     subject: String,
     transform: Transform,
-    /// A random number below 100 that is below this, and not below the one before, picks it.
+    /// Accumulated percentage: the first destination whose value is above a random number below 100
+    /// is chosen.
     weight_end: u8,
 }
 
@@ -56,13 +57,15 @@ pub enum Mapped {
     Unchanged,
     /// The new subject is in the output.
     Changed,
-    /// A rule matched and its weights chose nothing: the message is dropped.
+    /// A rule matched but its weights chose no destination: the message is dropped.
     Lost,
 }
 
 impl Mappings {
+    /// Compiles the mappings of one account.
+    ///
     /// # Errors
-    /// A source or destination is refused; the operator is told which and why.
+    /// If a source or destination is refused; the text tells the operator which and why.
     pub fn compile(
         options: &[MappingOptions],
         account_name: &str,
@@ -71,7 +74,7 @@ impl Mappings {
         let mut rules: Vec<Rule> = Vec::new();
         for options in options {
             let rule = Rule::compile(options, account_name, cluster_name)?;
-            // The same source again replaces what stood there.
+            // The same source again replaces the earlier rule.
             match rules.iter_mut().find(|known| known.source == rule.source) {
                 Some(known) => *known = rule,
                 None => rules.push(rule),
@@ -84,12 +87,13 @@ impl Mappings {
         self.rules.is_empty()
     }
 
-    /// Every source with its destinations.
+    /// Returns every source with its destinations.
     pub fn told(&self) -> impl Iterator<Item = (&[u8], &[ToldDestination])> {
         self.rules.iter().map(|rule| (&*rule.source, &rule.told[..]))
     }
 
-    /// Looks up where `subject` goes. `output` is cleared and holds the new subject if there is one.
+    /// Looks up the destination of `subject`. `output` is cleared and then holds the new subject,
+    /// if there is one.
     pub fn map(&self, subject: &[u8], random: &mut fastrand::Rng, output: &mut Vec<u8>) -> Mapped {
         output.clear();
         let tokens: SmallVec<[&[u8]; 32]> = subject::tokens(subject).collect();
@@ -133,7 +137,7 @@ impl Rule {
         let expand = |subject| account_functions::expand(subject, account_name);
         let source = expand(&input.source).map_err(bad)?;
         let source_has_wildcard = subject::has_wildcard(source.as_bytes());
-        // By cluster; None = wherever no cluster has its own.
+        // By cluster; None = for servers whose cluster has no list of its own.
         let mut groups: BTreeMap<Option<&str>, Vec<Destination>> = BTreeMap::new();
         groups.insert(None, Vec::new());
         let mut listed: HashSet<Cow<'_, str>> = HashSet::new();
@@ -150,14 +154,16 @@ impl Rule {
             if total + u32::from(destination.weight) > 100 {
                 return Err(fail(Reason::TotalWeight));
             }
-            // Destinations of other clusters are checked too, so that one file is good for all servers.
+            // Destinations of other clusters are checked too, so that one file is valid for all
+            // servers.
             let transform = Transform::compile(&source, &subject).map_err(bad)?;
             let (subject, weight_end) = (subject.into_owned(), destination.weight);
             group.push(Destination { subject, transform, weight_end });
         }
         for destinations in groups.values_mut() {
             let total: u8 = destinations.iter().map(|destination| destination.weight_end).sum();
-            // What is left of 100 keeps the subject, unless the source is listed: then loss is wanted.
+            // The rest of 100 percent keeps the subject, unless the source is listed itself: then
+            // the loss is wanted.
             if total != 100 && !listed.contains(&source) {
                 let transform = Transform::compile(&source, &identity_of(&source)).map_err(bad)?;
                 let (subject, weight_end) = (source.to_string(), 100 - total);
@@ -183,8 +189,8 @@ impl Rule {
         Ok(Self { source: source.as_bytes().into(), source_has_wildcard, destinations, told })
     }
 
-    /// A wildcard token of the published subject is only matched by one as wide, and an empty token only
-    /// by `>`.
+    /// Returns true if the source matches. A wildcard token in the published subject is matched
+    /// only by a wildcard at least as wide, an empty token only by `>`.
     fn matches(&self, subject: &[u8], tokens: &[&[u8]]) -> bool {
         if !self.source_has_wildcard {
             return *self.source == *subject;
@@ -204,7 +210,7 @@ impl Rule {
     }
 }
 
-/// The destination that gives back every subject the source matches.
+/// Returns the destination that leaves every subject matched by the source unchanged.
 fn identity_of(source: &str) -> String {
     let mut star_count = 0;
     let tokens: Vec<String> = source
@@ -224,10 +230,10 @@ fn identity_of(source: &str) -> String {
 /// A mapping that was refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MappingError {
-    /// Its place in the file; empty when it does not come from a file.
+    /// Its place in the file; empty if it does not come from a file.
     pub place: Place,
     pub source: String,
-    /// Its destination, when the file names no weights.
+    /// Its destination, if the file gives no weights.
     pub destination: Option<String>,
     pub reason: Reason,
 }
@@ -235,7 +241,7 @@ pub struct MappingError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     BadSource,
-    /// A fault of a function, or of a destination.
+    /// A function or a destination is wrong.
     Transform(TransformError),
     Duplicate(String),
     Weight,

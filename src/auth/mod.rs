@@ -1,9 +1,10 @@
-//! Floor 3: who may connect, and what they may do. Pure: no socket, no clock, no thread.
+//! Who may connect, and what they may do. Pure: no socket, no clock, no thread.
 //!
-//! `Authenticator::build` compiles the plain data of `config::auth_options` once per configuration, and
-//! every shard shares the result. A session asks the authenticator once per CONNECT and
-//! keeps the `Identity`; it asks the identity's `Permissions` once per publish and subscription. bcrypt is
-//! the one slow step: the decision then is `NeedsPasswordCheck`, and the caller runs the job elsewhere.
+//! `Authenticator::build` compiles the plain data of `config::auth_options` once per configuration,
+//! and every shard shares the result. A session asks the authenticator once per CONNECT and keeps
+//! the `Identity`; it asks the identity's `Permissions` once per publish and per subscription. Only
+//! bcrypt is slow: the decision then is `NeedsPasswordCheck`, and the caller runs the job
+//! elsewhere.
 
 pub(crate) mod account;
 mod account_functions;

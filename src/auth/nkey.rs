@@ -1,4 +1,4 @@
-//! nkeys: the public key of a user, and the signature over the nonce that proves it.
+//! nkeys: a user's public key, and the check of its signature of the nonce.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use ed25519_dalek::{Signature, VerifyingKey};
 
 /// Characters of an encoded public key.
 const PUBLIC_KEY_LENGTH: usize = 56;
-/// Characters of 64 bytes in base64, without and with padding.
+/// Number of characters of 64 bytes in base64, without and with padding.
 const SIGNATURE_LENGTHS: [usize; 2] = [86, 88];
-/// First byte of a decoded user key; it is what makes the text begin with `U`.
+/// First byte of a decoded user key; it makes the text begin with `U`.
 const USER_PREFIX: u8 = 20 << 3;
 
-/// The public key of a user, checked.
+/// A user's public key that has been checked.
 #[derive(Clone, Debug)]
 pub(crate) struct UserKey {
     key: VerifyingKey,
@@ -31,8 +31,10 @@ impl fmt::Display for NotAUserKey {
 impl std::error::Error for NotAUserKey {}
 
 impl UserKey {
+    /// Parses an encoded public user key.
+    ///
     /// # Errors
-    /// The text is no public user key that can be trusted.
+    /// If the text is not a public user key that can be trusted.
     pub(crate) fn parse(text: &str) -> Result<Self, NotAUserKey> {
         if text.len() != PUBLIC_KEY_LENGTH {
             return Err(NotAUserKey);
@@ -42,15 +44,15 @@ impl UserKey {
             return Err(NotAUserKey);
         }
         let key = VerifyingKey::from_bytes(&bytes).map_err(|_| NotAUserKey)?;
-        // For a key of small order (all zeros is one) a signature needs no secret.
+        // A signature by a key of small order (such as all zeros) needs no secret.
         if key.is_weak() {
             return Err(NotAUserKey);
         }
         Ok(Self { key })
     }
 
-    /// True when `signature`, in base64url without padding or in plain base64, signs the bytes of
-    /// `nonce`.
+    /// Returns true if `signature`, in base64url without padding or in plain base64, is one of the
+    /// bytes of `nonce`.
     pub(crate) fn verifies(&self, nonce: &[u8], signature: &str) -> bool {
         if nonce.is_empty() || !SIGNATURE_LENGTHS.contains(&signature.len()) {
             return false;
@@ -124,7 +126,7 @@ mod tests {
         assert!(UserKey::parse(&String::from_utf8(wrong_checksum).expect("text")).is_err());
     }
 
-    /// `U...` text of any 32 bytes, with a good checksum.
+    /// Returns any 32 bytes encoded as `U...`, with a correct checksum.
     fn encode_user_key(bytes: [u8; 32]) -> String {
         let mut raw = vec![USER_PREFIX];
         raw.extend_from_slice(&bytes);

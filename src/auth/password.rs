@@ -1,14 +1,14 @@
-//! Stored secrets and how what a client gave is compared with them.
+//! Stored secrets, and their comparison with what a client gave.
 //!
-//! A plain secret is compared here, in a time that depends only on the length of what the client gave. A
-//! bcrypt hash is slow on purpose: `PasswordJob` carries it to the offload thread.
+//! A plain secret is compared here, in a time that depends only on the length of what the client
+//! gave. A bcrypt hash is slow on purpose: `PasswordJob` takes it to the offload thread.
 
 use std::sync::{Arc, Weak};
 
 use crate::base::constant_time;
 use crate::config::auth_options::Secret;
 
-/// True when a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
+/// Returns true if a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
 pub fn is_bcrypt(stored: &str) -> bool {
     matches!(
         stored.as_bytes(),
@@ -17,22 +17,23 @@ pub fn is_bcrypt(stored: &str) -> bool {
     )
 }
 
-/// The two digits of a hash that `is_bcrypt` that say how much work it is.
+/// Returns the cost of a hash that `is_bcrypt` accepts: two digits.
 pub(super) fn cost_of(hash: &str) -> &str {
     &hash[4..6]
 }
 
-/// True when two plain secrets are the same. Time depends on the length of `given` alone.
+/// Returns true if two plain secrets are equal. The time taken depends on the length of `given`
+/// alone.
 pub fn secrets_equal(stored: &str, given: &str) -> bool {
     constant_time::equal(stored.as_bytes(), given.as_bytes())
 }
 
-/// One bcrypt comparison, to be run where it stalls nobody.
+/// One bcrypt comparison, to be run on a thread that may be slow.
 #[derive(Clone, Debug)]
 pub struct PasswordJob {
     hash: Secret,
     given: Secret,
-    /// Whoever waits for the outcome holds the other end; None = somebody always does.
+    /// The other end is held by whoever waits for the outcome; None = somebody always does.
     waiter: Option<Weak<()>>,
 }
 
@@ -47,29 +48,31 @@ impl PasswordJob {
         Self { hash, given: Secret::new(given), waiter: None }
     }
 
-    /// The job is of use only as long as `waiter` is there.
+    /// Makes the job wanted only as long as `waiter` exists.
     pub fn for_waiter(mut self, waiter: &Arc<()>) -> Self {
         self.waiter = Some(Arc::downgrade(waiter));
         self
     }
 
-    /// True while somebody waits for the outcome.
+    /// Returns true while somebody waits for the outcome.
     pub fn is_wanted(&self) -> bool {
         self.waiter.as_ref().is_none_or(|waiter| waiter.strong_count() > 0)
     }
 
-    /// Takes milliseconds to seconds of CPU time. A hash that is no hash matches nothing.
+    /// Runs the comparison: milliseconds to seconds of CPU time. A malformed hash matches nothing.
     pub fn run(&self) -> PasswordOutcome {
         let matches = bcrypt::verify(self.given.expose(), self.hash.expose()).unwrap_or(false);
         PasswordOutcome { matches }
     }
 }
 
-/// A hash of the same cost as `hash` that belongs to nobody, so that a name that does not exist takes as
-/// long to refuse as one that does. None when `hash` could not be verified anyway.
+/// Returns a hash of the same cost as `hash` that belongs to nobody, so that refusing a name that
+/// does not exist takes as long as refusing one that does. None if `hash` cannot be verified
+/// anyway.
 pub fn decoy_of(hash: &str) -> Option<Secret> {
     let cost = is_bcrypt(hash).then(|| &hash[4..6])?;
-    // The salt and digest are arbitrary, but well formed: a malformed hash would be refused at once.
+    // The salt and digest are arbitrary, but well formed: a malformed hash would be refused at
+    // once.
     let decoy = format!("$2b${cost}$MidgeDecoySaltWithoutuMidgeDecoyDigestWithoutOwner...");
     decoy.parse::<bcrypt::HashParts>().ok().map(|_| Secret::new(decoy))
 }
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_secrets_are_equal_only_when_they_are() {
+    fn plain_secrets_are_equal_only_if_every_byte_is() {
         for (stored, given, expected) in [
             ("", "", true),
             ("a", "", false),
@@ -121,9 +124,9 @@ mod tests {
         assert!(outcome(&hash, "right"));
         assert!(!outcome(&hash, "wrong"));
         assert!(!outcome(&hash, ""));
-        // The hash itself is no password.
+        // The hash is not its own password.
         assert!(!outcome(&hash, &hash));
-        // Written by other programs with other letters.
+        // Prefixes that other programs write.
         for letter in ["2a", "2x", "2y"] {
             assert!(outcome(&hash.replacen("2b", letter, 1), "right"));
         }

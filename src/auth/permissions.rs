@@ -1,14 +1,14 @@
-//! Permissions of one user, compiled: what may be published, what may be subscribed to, and which denied
-//! messages a wider subscription must not be given.
+//! Permissions of one user, compiled: the subjects it may publish and subscribe to, and the denied
+//! messages that must be kept from its wider subscriptions.
 //!
-//! Source of the behaviour: nats-server server/client.go (setPermissions, canSubscribe, checkDenySub,
-//! pubAllowedFullCheck, processInboundClientMsg). One deliberate difference: a subscription must be a
-//! subset of an allow entry, so `allow: "foo.*"` refuses `SUB foo.>`, which nats-server 2.15.3 accepts and
-//! then delivers `foo.a.b` to; and `deny: "foo.*"` with `SUB foo.>` filters at delivery, where nats-server
-//! refuses the whole subscription.
+//! Source of the behaviour: nats-server server/client.go (setPermissions, canSubscribe,
+//! checkDenySub, pubAllowedFullCheck, processInboundClientMsg). Two deliberate differences: a
+//! subscription must be a subset of an allow entry, so `allow: "foo.*"` refuses `SUB foo.>`, which
+//! nats-server 2.15.3 accepts and then delivers `foo.a.b` to; and `deny: "foo.*"` with `SUB foo.>`
+//! filters at delivery, where nats-server refuses the whole subscription.
 //!
-//! Immutable and shared by all shards. Reply tracking, which changes with every message, is a table of the
-//! session's own (`replies::ReplyTable`).
+//! Immutable and shared by all shards. Replies, whose tracking changes with every message, are in a
+//! table of the session's own (`replies::ReplyTable`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,17 +22,18 @@ use crate::protocol::subject;
 
 /// Queue group that only the server itself uses.
 const SYSTEM_QUEUE_GROUP: &[u8] = b"_sys_";
-/// Prefixes of replies that come back over a gateway: today's, and an older one that stays reserved.
+/// Prefixes of replies that come back over a gateway: the present one, and an older one that stays
+/// reserved.
 const GATEWAY_REPLY_PREFIXES: [&[u8]; 2] = [b"_GR_.", b"$GR."];
-/// Prefix of replies of a service import.
+/// Prefix of replies to a service import.
 const SERVICE_REPLY_PREFIX: &[u8] = b"_R_.";
-/// Prefix of JetStream's own subjects: an answer sent there would be a request in the name of whoever
-/// answers.
+/// Prefix of JetStream's own subjects: a response sent there would be a request in the name of the
+/// responder.
 const JETSTREAM_PREFIX: &[u8] = b"$JS.";
-/// Prefix of the replication groups' traffic.
+/// Prefix of replication groups' traffic.
 const REPLICATION_PREFIX: &[u8] = b"$NRG.";
 
-/// The rule that an operation broke; the wire texts are `protocol::nats::error`'s.
+/// The rule that an operation broke; the wire texts are in `protocol::nats::error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     Publish,
@@ -41,12 +42,12 @@ pub enum Violation {
     SubscriptionWithQueue,
 }
 
-/// The lists' verdict on publishing to a subject. Depends on the subject alone, so a session may
-/// keep the answer for the last subject it saw.
+/// The lists' verdict on publishing to a subject. It depends on the subject alone, so a session may
+/// keep the verdict for the last subject it saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishRight {
     Allowed,
-    /// No list allows it, but it may be an answer: ask the `ReplyTable`.
+    /// No list allows it, but it may be a tracked reply: ask the `ReplyTable`.
     OnlyAsReply,
     Denied,
 }
@@ -55,7 +56,8 @@ pub enum PublishRight {
 #[derive(Clone, Debug)]
 pub enum SubscribeRight {
     Allowed,
-    /// Allowed, but some of what the filter matches is denied: ask before each delivery.
+    /// Allowed, but some of the subjects that the filter matches are denied: ask before each
+    /// delivery.
     AllowedWithDeliveryFilter(DeliveryFilter),
     Denied(Violation),
 }
@@ -67,7 +69,7 @@ pub struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
-    /// True when a message with this subject must be withheld.
+    /// Returns true if a message with this subject must be withheld.
     pub fn denies(&self, subject: &[u8]) -> bool {
         self.denied.matches(subject)
     }
@@ -78,15 +80,15 @@ pub struct Permissions {
     /// None = everything.
     publish_allow: Option<SubjectSet>,
     publish_deny: SubjectSet,
-    /// Neither list is there: the common case, decided without a walk.
+    /// Neither list is present: the common case, decided without a walk.
     publish_open: bool,
     /// None = everything.
     subscribe_allow: Option<SubscribeRules>,
     subscribe_deny: SubscribeRules,
     responses: Option<ResponseRule>,
-    /// The user is in the system account.
+    /// True if the user is in the system account.
     system_account: bool,
-    /// The options this was compiled from, for those who ask what they may do.
+    /// The options from which this was compiled, for users who ask what they may do.
     options: Option<Arc<PermissionOptions>>,
 }
 
@@ -106,13 +108,15 @@ struct QueueRule {
 }
 
 impl Permissions {
-    /// No lists at all.
+    /// Returns permissions without any lists.
     pub fn unrestricted(system_account: bool) -> Self {
         Self { publish_open: true, system_account, ..Self::default() }
     }
 
+    /// Compiles the options of one user.
+    ///
     /// # Errors
-    /// An entry is not a subject, or not a subject and a queue.
+    /// If an entry is not a subject, or not a subject and a queue.
     pub fn compile(
         options: &PermissionOptions,
         system_account: bool,
@@ -120,7 +124,8 @@ impl Permissions {
         let (publish_allow, publish_deny) = lists(options.publish.as_ref());
         let (subscribe_allow, subscribe_deny) = lists(options.subscribe.as_ref());
         let responses = options.allow_responses.as_ref().map(ResponseRule::from);
-        // An empty allow list is no list, unless answers are allowed: then only answers are.
+        // An empty allow list counts as absent, unless `allow_responses` is set: then only
+        // responses are allowed.
         let publish_allow = match !publish_allow.is_empty() || responses.is_some() {
             true => Some(publish_set(publish_allow)?),
             false => None,
@@ -142,23 +147,23 @@ impl Permissions {
         })
     }
 
-    /// The permissions in the configuration; None = none.
+    /// Returns the configured permissions; None = none.
     pub fn options(&self) -> Option<&Arc<PermissionOptions>> {
         self.options.as_ref()
     }
 
-    /// No publish list is there: nothing but the reserved prefixes is refused.
+    /// Returns true if there is no publish list: only the reserved prefixes are refused.
     #[inline]
     pub fn is_publish_open(&self) -> bool {
         self.publish_open
     }
 
-    /// The rule for answers; None = reply subjects need not be remembered.
+    /// Returns the rule for responses; None = reply subjects need not be tracked.
     pub fn responses(&self) -> Option<ResponseRule> {
         self.responses
     }
 
-    /// Decides if `subject`, after account mapping, may be published to.
+    /// Decides whether `subject`, after account mapping, may be published to.
     #[inline]
     pub fn may_publish(&self, subject: &[u8]) -> PublishRight {
         if matches!(subject.first(), Some(b'_' | b'$')) && self.is_reserved_subject(subject) {
@@ -185,12 +190,12 @@ impl Permissions {
             || (!self.system_account && subject.starts_with(REPLICATION_PREFIX))
     }
 
-    /// The whole check of one PUB: lists, tracked replies, reserved prefixes. `subject` is the subject
-    /// after account mapping; `reply` is empty when there is none. An answer that is used up here stays
-    /// used up.
+    /// Makes the whole check of one PUB: lists, tracked replies, reserved prefixes. `subject` is
+    /// the subject after account mapping; `reply` is empty if there is none. A tracked reply used
+    /// up here stays used up.
     ///
     /// # Errors
-    /// The complaint to the client; the message is dropped and the connection stays open.
+    /// The violation to report to the client; the message is dropped and the connection stays open.
     #[inline]
     pub fn check_publish(
         &self,
@@ -216,8 +221,8 @@ impl Permissions {
         Ok(())
     }
 
-    /// To be called for each message with a reply that is delivered to this user: remembers the reply
-    /// subject when answers are allowed and no list allows it anyway.
+    /// To be called for each message with a reply subject that is delivered to this user: tracks
+    /// the reply subject if responses are allowed and no list allows it anyway.
     pub fn note_delivery(&self, reply: &[u8], replies: &mut ReplyTable, now: Instant) {
         let Some(rule) = self.responses else { return };
         if !reply.is_empty() && self.may_publish(reply) == PublishRight::OnlyAsReply {
@@ -225,8 +230,8 @@ impl Permissions {
         }
     }
 
-    /// Decides if `filter` may be subscribed to, in `queue` if that is given. Whether the filter is
-    /// valid is checked later: a bad one that no list refuses is `Invalid Subject`.
+    /// Decides whether `filter` may be subscribed to, in `queue` if given. Whether the filter is
+    /// valid is checked later: an invalid one that no list refuses is an `Invalid Subject`.
     pub fn may_subscribe(&self, filter: &[u8], queue: Option<&[u8]>) -> SubscribeRight {
         let allowed = queue != Some(SYSTEM_QUEUE_GROUP)
             && self.subscribe_allow.as_ref().is_none_or(|rules| rules.allow(filter, queue))
@@ -261,8 +266,8 @@ impl SubscribeRules {
         Ok(rules)
     }
 
-    /// As an allow list: a queue subscription whose subject some queue entry covers needs one of those
-    /// entries to name its queue; everything else needs a plain entry.
+    /// Evaluates an allow list: a queue subscription whose subject is covered by queue entries
+    /// needs one of those to name its queue; any other subscription needs a plain entry.
     fn allow(&self, filter: &[u8], queue: Option<&[u8]>) -> bool {
         if let Some(queue) = queue {
             let mut covering = self.covering(filter).peekable();
@@ -273,7 +278,7 @@ impl SubscribeRules {
         self.plain.covers(filter)
     }
 
-    /// As a deny list: a plain entry denies the subject to all, a queue entry to that queue.
+    /// Evaluates a deny list: a plain entry denies the subject to all, a queue entry to its queue.
     fn deny(&self, filter: &[u8], queue: Option<&[u8]>) -> bool {
         self.plain.covers(filter)
             || queue.is_some_and(|queue| self.covering(filter).any(|rule| rule.names(queue)))
@@ -284,9 +289,9 @@ impl SubscribeRules {
         self.queued.iter().filter(move |rule| valid && subject::is_subset(filter, &rule.subject))
     }
 
-    /// The entries that deny part of what `filter` matches, as one set.
+    /// Returns the entries that deny part of what `filter` matches, as one set.
     fn overlapping(&self, filter: &[u8], queue: Option<&[u8]>) -> Option<SubjectSet> {
-        // A literal is denied as a whole or not at all.
+        // A literal filter is denied as a whole or not at all.
         if !subject::has_wildcard(filter) {
             return None;
         }
@@ -306,13 +311,13 @@ impl SubscribeRules {
 }
 
 impl QueueRule {
-    /// True when the entry's queue part stands for `queue`. Queue names are opaque, so `v1.*` names
-    /// itself first and only then every `v1.x`.
+    /// Returns true if the entry's queue pattern matches `queue`. Queue names are opaque, so `v1.*`
+    /// matches the name `v1.*` itself, and only then every `v1.x`.
     fn names(&self, queue: &[u8]) -> bool {
         if queue == self.queue.as_ref() {
             return true;
         }
-        // An empty token of a queue name stands for nothing, but `>` takes whatever follows.
+        // An empty token of a queue name is not matched by `*`, but `>` takes whatever follows.
         let mut queue_tokens = subject::tokens(queue);
         for token in subject::tokens(&self.queue) {
             let Some(found) = queue_tokens.next() else { return false };
@@ -328,7 +333,7 @@ impl QueueRule {
     }
 }
 
-/// True when a client may not use `reply` as a reply subject.
+/// Returns true if a client may not use `reply` as a reply subject.
 #[inline]
 pub fn is_reserved_reply(reply: &[u8]) -> bool {
     match reply.first() {
@@ -364,7 +369,7 @@ impl fmt::Display for PermissionsError {
 
 impl std::error::Error for PermissionsError {}
 
-/// The allow and deny list; a list that is not there is empty.
+/// Returns the allow and the deny list; an absent list is empty.
 fn lists(options: Option<&SubjectPermissionOptions>) -> (&[String], &[String]) {
     let list = |list: fn(&SubjectPermissionOptions) -> &Option<Vec<String>>| {
         options.and_then(|options| list(options).as_deref()).unwrap_or_default()
@@ -383,7 +388,7 @@ fn publish_set(entries: &[String]) -> Result<SubjectSet, PermissionsError> {
     Ok(set)
 }
 
-/// `"subject"` or `"subject queue"`.
+/// Splits `"subject"` or `"subject queue"`.
 fn split_queue(entry: &str) -> Result<(&[u8], Option<&[u8]>), PermissionsError> {
     if subject::is_valid_filter(entry.as_bytes()) {
         return Ok((entry.as_bytes(), None));

@@ -1,11 +1,13 @@
-//! The reply subjects a connection may answer although no list allows publishing to them.
+//! The reply subjects to which a connection may respond although no list allows publishing to them.
 //!
-//! One table per connection, owned by its session. Answered subjects go at once, expired ones a few
-//! with each call; the table is bounded by `limits::TRACKED_REPLIES_MAX` and, as subjects may be
-//! long, by `limits::TRACKED_REPLY_BYTES_MAX`, because its entries come from other clients' messages.
+//! One table per connection, owned by its session. Subjects that were fully answered are removed at
+//! once, expired ones a few with each call. The table is bounded by `limits::TRACKED_REPLIES_MAX`
+//! and, since subjects may be long, by `limits::TRACKED_REPLY_BYTES_MAX`: its entries come from
+//! other clients' messages.
 //!
-//! Invariants: `by_reply` has the key of each entry; from `oldest` on, `newer` passes each entry once,
-//! by the time of its delivery, and `older` leads back; `bytes` is the sum of their sizes.
+//! Invariants: `by_reply` has the key of each entry; the `newer` links lead from `oldest` to each
+//! entry once, in the order of delivery, and the `older` links lead back; `bytes` is the sum of the
+//! entries' sizes.
 
 use std::hash::BuildHasher;
 use std::time::Instant;
@@ -16,13 +18,13 @@ use super::response_rule::ResponseRule;
 use crate::base::limits;
 use crate::base::table::Table;
 
-/// Expired subjects that one call forgets: more than it adds.
+/// Expired subjects that one call removes: more than it adds.
 const EXPIRED_PER_CALL: usize = 4;
 
-/// Free entries whose room is kept once all are answered.
+/// Free entries whose memory is kept once all others are gone.
 const FREE_KEPT_MAX: usize = 64;
 
-/// No entry: an end of the order by age.
+/// The end of the list by age.
 const NONE: u32 = u32::MAX;
 
 pub struct ReplyTable {
@@ -31,7 +33,7 @@ pub struct ReplyTable {
     hasher: foldhash::fast::RandomState,
     oldest: u32,
     newest: u32,
-    /// Forgotten because the table was full.
+    /// Number of subjects forgotten because the table was full.
     forgotten_count: u64,
     bytes: usize,
 }
@@ -52,7 +54,7 @@ impl Tracked {
     }
 }
 
-/// A subject, its entry and its place by hash.
+/// Returns the bytes of a subject, its entry and its place by hash.
 fn bytes_of(reply: &[u8]) -> usize {
     reply.len() + size_of::<Tracked>() + 2 * size_of::<u32>()
 }
@@ -72,7 +74,8 @@ impl Default for ReplyTable {
 }
 
 impl ReplyTable {
-    /// Replies that are remembered: those that may still be answered, and some that are expired.
+    /// Returns the number of tracked replies: those that may still be answered, and some that have
+    /// expired.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -81,13 +84,13 @@ impl ReplyTable {
         self.entries.is_empty()
     }
 
-    /// Replies that were dropped because the table was full.
+    /// Returns the number of replies forgotten because the table was full.
     pub fn forgotten_count(&self) -> u64 {
         self.forgotten_count
     }
 
-    /// A message with this reply subject was delivered. A subject that may still be answered keeps its
-    /// count and its time.
+    /// To be called when a message with this reply subject was delivered. A subject that may still
+    /// be answered keeps its count and its time.
     pub fn remember(&mut self, reply: &[u8], rule: ResponseRule, now: Instant) {
         self.expire_some(rule, now);
         let hash = self.hasher.hash_one(reply);
@@ -119,7 +122,7 @@ impl ReplyTable {
         self.by_reply.insert_unique(hash, key, |key| entries[*key as usize].hash);
     }
 
-    /// True when an answer to `subject` is allowed now; it is counted.
+    /// Returns true, and counts the response, if a response to `subject` is allowed now.
     pub fn use_up(&mut self, subject: &[u8], rule: ResponseRule, now: Instant) -> bool {
         self.expire_some(rule, now);
         let Some(key) = self.find(self.hasher.hash_one(subject), subject) else { return false };
@@ -178,7 +181,7 @@ mod tests {
         ResponseRule { max: Some(1), expires: Some(Duration::from_secs(120)) };
 
     #[test]
-    fn an_answer_is_allowed_as_often_as_the_rule_says() {
+    fn a_response_is_allowed_as_often_as_the_rule_says() {
         let now = Instant::now();
         for max in [1, 2, 5] {
             let rule = ResponseRule { max: Some(max), ..ONCE };
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_allowed_until_the_rule_says() {
+    fn a_response_is_allowed_for_as_long_as_the_rule_says() {
         let start = Instant::now();
         let mut table = ReplyTable::default();
         let rule = ResponseRule { max: None, expires: Some(Duration::from_secs(10)) };
@@ -252,7 +255,7 @@ mod tests {
         assert!(table.bytes <= limits::TRACKED_REPLY_BYTES_MAX);
         assert!(!table.use_up(&reply(0), forever, now), "the oldest is forgotten");
         assert!(table.use_up(&reply(1), forever, now));
-        // What is answered makes room.
+        // An answered subject makes room.
         table.remember(&reply(fit + 1), forever, now);
         assert_eq!((table.len(), table.forgotten_count()), (fit, 1));
         for index in 2..fit + 2 {
@@ -275,9 +278,9 @@ mod tests {
         assert!(table.entries.capacity() < 66, "{} entries kept", table.entries.capacity());
     }
 
-    /// However many expire at once: no call has all of the work, and none is answered too late.
+    /// However many expire at once, no call does all of the work, and none is answered too late.
     #[test]
-    fn expired_replies_go_a_few_with_each_call() {
+    fn expired_replies_are_removed_a_few_with_each_call() {
         const COUNT: usize = 10_000;
         let start = Instant::now();
         let mut table = ReplyTable::default();
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_answered_or_expires_the_rest_keeps_its_order_by_age() {
+    fn the_rest_keeps_its_order_by_age_whatever_is_answered_or_expires() {
         let mut random = fastrand::Rng::with_seed(4);
         let start = Instant::now();
         let (mut table, mut twin) = (ReplyTable::default(), Vec::new());

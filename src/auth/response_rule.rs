@@ -1,13 +1,13 @@
-//! How many answers a client may give to a message it got, and for how long.
+//! How many responses a client may send to a message it received, and for how long.
 
 use std::time::Duration;
 
 use crate::config::auth_options::ResponsePermissionOptions;
 
-/// Answers allowed to subjects that no list allows.
+/// The rule for responses to subjects that no list allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseRule {
-    /// Answers per delivered message; None = unlimited.
+    /// Responses per delivered message; None = unlimited.
     pub max: Option<u32>,
     /// From delivery; None = forever.
     pub expires: Option<Duration>,

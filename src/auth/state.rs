@@ -1,4 +1,4 @@
-//! The authentication of one configuration with what outlives a reload: account ids and their counts.
+//! The authentication of one configuration, with what outlives a reload: account ids and counts.
 
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use crate::base::counters::Gauge;
 use crate::base::ids::AccountId;
 use crate::config::options::Options;
 
-/// Immutable and shared by all shards; a reload makes a new one from the old.
+/// Immutable and shared by all shards; a reload derives a new one from the old.
 pub struct AuthState {
     pub authenticator: Authenticator,
     accounts: HashMap<Arc<str>, AccountFacts>,
-    /// The accounts of this configuration by id; ids of accounts that are gone have none.
+    /// The accounts of this configuration by id; None for accounts that are gone.
     by_id: Vec<Option<Arc<Account>>>,
 }
 
@@ -24,11 +24,11 @@ struct AccountFacts {
 }
 
 impl AuthState {
-    /// Compiles the authentication of `options`. Accounts that `previous` knew keep their ids, so that
-    /// clients who stay keep their subscriptions.
+    /// Compiles the authentication of `options`. Accounts that `previous` knew keep their ids, so
+    /// that clients who stay keep their subscriptions.
     ///
     /// # Errors
-    /// The text says what an operator has to change.
+    /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &Options, previous: Option<&Self>) -> Result<Self, AuthError> {
         let verify_and_map = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
         let surroundings = Surroundings { verify_and_map, cluster_name: None };
@@ -52,17 +52,17 @@ impl AuthState {
         Ok(state)
     }
 
-    /// The id of an account of this configuration.
+    /// Returns the id of an account of this configuration.
     pub fn id(&self, account: &Account) -> AccountId {
         self.facts(account).id
     }
 
-    /// The account of an id; none once a reload took it away.
+    /// Returns the account with an id; None once a reload has removed it.
     pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.by_id.get(id.index())?.as_ref()
     }
 
-    /// Counts the account's clients over all shards.
+    /// Returns the count of the account's clients over all shards.
     pub fn connections(&self, account: &Account) -> Gauge {
         self.facts(account).connections.clone()
     }

@@ -1,8 +1,9 @@
-//! A set of subject patterns, compiled to a token trie, that answers two questions without allocating:
-//! does some pattern match this literal subject, and does some pattern cover this whole filter.
+//! A set of subject patterns, compiled to a token trie, that answers two questions without
+//! allocating: whether some pattern matches a literal subject, and whether some pattern covers a
+//! whole filter.
 //!
-//! A walk meets each trie node at most once, because a node stands for one path of tokens, so the cost is
-//! bounded by the patterns an operator wrote and not by what a peer sends.
+//! A walk meets each trie node at most once, because a node stands for one path of tokens. Its cost
+//! is thus bounded by the patterns that an operator wrote, not by what a peer sends.
 
 use crate::protocol::subject;
 
@@ -17,11 +18,11 @@ pub(crate) struct SubjectSet {
 struct Node {
     /// Sorted by token.
     literals: Vec<(Box<[u8]>, usize)>,
-    /// The node behind a `*`.
+    /// The node after a `*`.
     star: Option<usize>,
-    /// A pattern ends here.
+    /// True if a pattern ends here.
     ends: bool,
-    /// A pattern goes on with `>` here.
+    /// True if a pattern continues with `>` here.
     tail: bool,
 }
 
@@ -69,19 +70,19 @@ impl SubjectSet {
         fresh_index
     }
 
-    /// True when some pattern matches the literal `subject`. A subject with an empty token matches
-    /// nothing; tokens `*` and `>` of a literal subject are tokens like any other.
+    /// Returns true if some pattern matches the literal `subject`. A subject with an empty token
+    /// matches nothing; the tokens `*` and `>` of a literal subject are tokens like any other.
     pub(crate) fn matches(&self, subject: &[u8]) -> bool {
         !has_empty_token(subject) && self.walk::<false>(0, subject)
     }
 
-    /// True when some one pattern matches everything that `filter` can match.
+    /// Returns true if a single pattern matches everything that `filter` can match.
     pub(crate) fn covers(&self, filter: &[u8]) -> bool {
         !has_empty_token(filter) && self.walk::<true>(0, filter)
     }
 
-    /// `FILTER`: wildcards of `rest` mean what they mean in a subscription, so only a wildcard at least
-    /// as wide covers them.
+    /// With `FILTER`, wildcards in `rest` have the meaning they have in a subscription, so that
+    /// only a wildcard at least as wide covers them.
     fn walk<const FILTER: bool>(&self, node_index: usize, rest: &[u8]) -> bool {
         let node = &self.nodes[node_index];
         if node.tail {
@@ -109,10 +110,10 @@ impl SubjectSet {
     }
 }
 
-/// True when a subject has an empty token: such a subject is accepted on the wire but matches
+/// Returns true if a subject has an empty token: such a subject is accepted on the wire but matches
 /// nothing.
 pub(crate) fn has_empty_token(subject: &[u8]) -> bool {
-    // Counts from the byte after the last dot; the end of the subject ends a token too.
+    // Where the current token begins. The end of the subject ends a token too.
     let mut token_start = 0;
     for dot in memchr::memchr_iter(b'.', subject) {
         if dot == token_start {

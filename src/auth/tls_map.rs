@@ -1,19 +1,20 @@
-//! `verify_and_map`: which user a client's certificate stands for.
+//! `verify_and_map`: finds the user that a client's certificate stands for.
 //!
-//! Names are tried in this order: e-mail addresses, DNS names and URIs of the certificate, each as a user
-//! name; then the subject as a distinguished name, first with its parts in the user's order, then in any
-//! order; then the subject in two spellings of nats-server's own. A user whose connection types exclude
-//! this connection is passed over. Source of the behaviour: nats-server server/auth.go
-//! (checkClientTLSCertSubject) and internal/ldap. Stricter than there: a user name that is an incomplete
-//! or empty distinguished name never matches as one.
+//! Names are tried in this order: e-mail addresses, DNS names and URIs of the certificate, each as
+//! a user name; then the subject as a distinguished name, first with its parts in the user's order,
+//! then in any order; then the subject in two spellings of nats-server's own. A user whose
+//! connection types exclude this connection is passed over. Source of the behaviour: nats-server
+//! server/auth.go (checkClientTLSCertSubject) and internal/ldap. Stricter than nats-server: a user
+//! name that is an incomplete or empty distinguished name never matches as one.
 
 use super::certificate::{Attribute, CertificateNames};
 
 /// OID of the domain component attribute.
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
 
-/// Attribute types by OID, as RFC 2253 and nats-server name them. In the order in which nats-server spells
-/// a subject out: that of Go 1.26, which it is built with (crypto/x509/pkix ToRDNSequence).
+/// Names of attribute types by OID, as in RFC 2253 and nats-server. In the order in which
+/// nats-server spells a subject: that of Go 1.26, with which it is built (crypto/x509/pkix
+/// ToRDNSequence).
 const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
     ("2.5.4.5", "SERIALNUMBER"),
     ("2.5.4.3", "CN"),
@@ -26,13 +27,13 @@ const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
     ("2.5.4.6", "C"),
 ];
 
-/// A distinguished name: relative names, the most specific first.
+/// A distinguished name: its relative names, the most specific first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DistinguishedName {
     relative_names: Vec<RelativeName>,
 }
 
-/// One or more attributes that count as one part; their order means nothing.
+/// One or more attributes that count as one part; their order has no meaning.
 #[derive(Clone, Debug, Default)]
 struct RelativeName {
     attributes: Vec<(String, Vec<u8>)>,
@@ -56,8 +57,8 @@ impl PartialEq for RelativeName {
 impl Eq for RelativeName {}
 
 impl DistinguishedName {
-    /// Reads RFC 4514 text such as `CN=a,OU=b+L=c,O=d`. None when the text is something else, which most
-    /// user names are.
+    /// Parses RFC 4514 text such as `CN=a,OU=b+L=c,O=d`. None if the text is something else, as
+    /// most user names are.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut relative_names = Vec::new();
         let mut relative_name = RelativeName::default();
@@ -93,8 +94,8 @@ impl DistinguishedName {
         Some(Self { relative_names })
     }
 
-    /// The subject of a certificate, which is stored with the most general part first. None when it has
-    /// an attribute without a name or a value that is no text.
+    /// Converts the subject of a certificate, which is stored with the most general part first.
+    /// None if it has an attribute without a name or a value that is not text.
     fn of_subject(subject: &[Vec<Attribute>]) -> Option<Self> {
         let mut relative_names = Vec::new();
         for stored in subject.iter().rev().filter(|stored| !stored.is_empty()) {
@@ -109,7 +110,7 @@ impl DistinguishedName {
         (!relative_names.is_empty()).then_some(Self { relative_names })
     }
 
-    /// True when both have the same parts, in whatever order.
+    /// Returns true if both have the same parts, in any order.
     fn same_parts(&self, other: &Self) -> bool {
         if self.relative_names.len() != other.relative_names.len() {
             return false;
@@ -129,7 +130,7 @@ impl DistinguishedName {
     }
 }
 
-/// Text between separators: unescaped blanks at both ends do not count.
+/// Text between separators; unescaped blanks at both ends do not count.
 #[derive(Default)]
 struct Part {
     bytes: Vec<u8>,
@@ -162,7 +163,7 @@ impl Part {
     }
 }
 
-/// The byte that the characters behind a backslash stand for.
+/// Decodes the escape after a backslash to its byte.
 fn read_escape(bytes: &mut std::str::Bytes<'_>) -> Option<u8> {
     let first = bytes.next()?;
     if b" \"#+,;<=>\\".contains(&first) {
@@ -180,7 +181,7 @@ fn attribute_name(oid: &str) -> Option<&'static str> {
     ATTRIBUTE_NAMES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
 }
 
-/// The users that a certificate may stand for.
+/// Finds the users that a certificate may stand for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CertificateMap {
     /// User names that are distinguished names, in the order of the file.
@@ -194,8 +195,8 @@ impl CertificateMap {
         }
     }
 
-    /// `by_name` finds a user by name if the user may connect in this way; `allowed` says whether a user
-    /// found here may.
+    /// Finds a certificate's user. `by_name` looks up a user by name, if that user may connect in
+    /// this way; `allowed` says whether a user found here may.
     pub(crate) fn find(
         &self,
         certificate: &CertificateNames,
@@ -227,9 +228,9 @@ impl CertificateMap {
     }
 }
 
-/// The subject as nats-server spells it for monitoring: a fixed order of types, values of one type joined by
-/// `+`; then types it does not know, by their numbers and with their values in DER.
-/// Source: Go crypto/x509/pkix Name.String.
+/// Spells a subject as nats-server does for monitoring: known types in a fixed order, values of one
+/// type joined by `+`; then unknown types by their numbers, with their values in DER. Source: Go
+/// crypto/x509/pkix Name.String.
 pub(crate) fn subject_text(subject: &[Vec<Attribute>]) -> String {
     let mut parts = Vec::new();
     let known = spell_subject(subject);
@@ -246,7 +247,7 @@ pub(crate) fn subject_text(subject: &[Vec<Attribute>]) -> String {
     parts.join(",")
 }
 
-/// A text in DER, of the narrowest type that Go would give it.
+/// Encodes a text in DER, with the narrowest type that Go would choose.
 fn der_text(value: &str) -> Vec<u8> {
     const PRINTABLE_STRING: u8 = 0x13;
     const UTF8_STRING: u8 = 0x0c;
@@ -267,8 +268,8 @@ fn der_text(value: &str) -> Vec<u8> {
     der
 }
 
-/// The subject as nats-server spells it without domain components: a fixed order of types, values of one
-/// type joined by `+`; types it does not know are left out.
+/// Spells a subject as nats-server does without domain components: types in a fixed order, values
+/// of one type joined by `+`; unknown types are left out.
 fn spell_subject(subject: &[Vec<Attribute>]) -> String {
     let mut parts = Vec::new();
     for (oid, name) in ATTRIBUTE_NAMES {
@@ -278,7 +279,7 @@ fn spell_subject(subject: &[Vec<Attribute>]) -> String {
             .filter(|attribute| attribute.oid == oid)
             .filter_map(|attribute| attribute.value.as_deref())
             .collect();
-        // Of these two types a subject has one, the last, and an empty one does not count.
+        // Go keeps one value of these two types, the last, and ignores an empty one.
         if matches!(name, "CN" | "SERIALNUMBER") {
             values = values.pop().filter(|last| !last.is_empty()).into_iter().collect();
         }
@@ -324,7 +325,7 @@ fn escape(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The object identifier of an attribute type's name.
+    /// Returns the object identifier of an attribute type.
     fn oid_of(name: &str) -> Option<&'static str> {
         if name == "DC" {
             return Some(DOMAIN_COMPONENT);
@@ -332,7 +333,7 @@ mod tests {
         ATTRIBUTE_NAMES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
     }
 
-    /// A subject in the order of a certificate: `O=x,OU=a+OU=b,CN=y`, most general first.
+    /// Returns a subject in a certificate's order: `O=x,OU=a+OU=b,CN=y`, most general first.
     fn subject(text: &str) -> Vec<Vec<Attribute>> {
         let attribute = |text: &str| {
             let (name, value) = text.split_once('=').expect("name=value");
@@ -342,7 +343,7 @@ mod tests {
         text.split(',').map(|part| part.split('+').map(attribute).collect()).collect()
     }
 
-    /// The user that a certificate is mapped to.
+    /// Returns the user that a certificate maps to.
     fn find(users: &[&str], certificate: &CertificateNames) -> Option<String> {
         let mut map = CertificateMap::default();
         for (index, user) in users.iter().enumerate() {
@@ -356,7 +357,7 @@ mod tests {
         CertificateNames { subject: subject(text), ..CertificateNames::default() }
     }
 
-    /// The output of Go 1.26 for certificates with these subjects.
+    /// Expected texts are the output of Go 1.26 for certificates with these subjects.
     #[test]
     fn subjects_are_spelled_as_go_does_for_monitoring() {
         for (stored, spelled) in [
@@ -394,7 +395,7 @@ mod tests {
             ("O=acme,OU=dev,OU=ops,CN=joe", "CN=joe,OU=dev,OU=dev,O=acme", false),
             ("O=acme,OU=dev,OU=dev,CN=joe", "CN=joe,OU=dev,OU=ops,O=acme", false),
             ("O=acme,OU=dev+OU=ops,CN=joe", "CN=joe,OU=ops+OU=dev,O=acme", true),
-            // One part of two attributes is not two parts, as a distinguished name.
+            // As a distinguished name, one part of two attributes is not two parts.
             ("DC=org,OU=dev+OU=ops,CN=joe", "CN=joe,OU=ops,OU=dev,DC=org", false),
             ("DC=com,DC=acme,CN=joe", "CN=joe,DC=acme,DC=com", true),
             ("DC=com,DC=acme,CN=joe", "CN=joe,DC=com,DC=acme", true),
@@ -406,7 +407,8 @@ mod tests {
             ("O=a b,CN=joe", "CN=joe,O=a b", true),
             ("O=a b ,CN=joe", "CN=joe,O=a b\\ ", true),
             ("O=a b,CN=joe", "CN=joe,O=a\\20b", true),
-            // Attributes that have no name here are only seen where a spelling leaves them out.
+            // An attribute without a name here prevents a match, except for the spellings, which
+            // leave it out.
             ("1.2.840.113549.1.9.1=j@x,O=acme,CN=joe", "CN=joe,O=acme", true),
             ("1.2.840.113549.1.9.1=j@x,O=acme,CN=joe", "O=acme,CN=joe", false),
         ] {
@@ -467,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_subject_is_nobody() {
+    fn an_empty_subject_maps_to_nobody() {
         let users = ["", "CN=", ","];
         assert_eq!(find(&users, &CertificateNames::default()), None);
         let empty_names = CertificateNames {
@@ -489,12 +491,12 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_with_a_value_that_is_no_text_is_not_matched_as_a_name() {
+    fn a_subject_with_a_value_that_is_not_text_does_not_match_as_a_name() {
         let mut certificate = with_subject("O=acme,CN=joe");
         certificate.subject[0][0].value = None;
         assert_eq!(find(&["CN=joe,O=acme"], &certificate), None);
         assert_eq!(find(&["CN=joe,O="], &certificate), None);
-        // nats-server's spelling leaves the part out.
+        // nats-server's spelling leaves that part out.
         assert_eq!(find(&["CN=joe"], &certificate).as_deref(), Some("CN=joe"));
     }
 }

@@ -1,25 +1,26 @@
-//! One subject transform: a source filter and a destination with placeholders such as `$1` or
+//! A subject transform: a source filter and a destination with placeholders such as `$1` or
 //! `{{partition(3,1)}}`, compiled to pieces that are written one after the other.
 //!
-//! Source of the behaviour: nats-server server/subject_transform.go. The partition of a literal source is
-//! the hash of that source; nats-server hashes nothing or the source, depending on which of its mappings it
-//! happened to try first.
+//! Source of the behaviour: nats-server server/subject_transform.go. The partition of a literal
+//! source is the hash of that source; nats-server hashes nothing or the source, depending on which
+//! of its mappings it happened to try first.
 
 use std::fmt;
 
 use super::subject_set::has_empty_token;
 use crate::protocol::subject;
 
-/// Compiled destination of one source.
+/// The compiled destination of one source.
 #[derive(Clone, Debug)]
 pub(super) struct Transform {
     pieces: Vec<Piece>,
-    /// Tokens of the source before its `>`; the rest of the subject is appended. None = no `>`.
+    /// Number of tokens of the source before its `>`; the rest of the subject is appended. None =
+    /// no `>`.
     tail_from: Option<usize>,
 }
 
-/// The outcome for one destination token. Indexes are 0-based positions in the subject's tokens and
-/// lie within every subject that the source matches.
+/// What one token of the destination becomes. Indexes are 0-based positions in the subject's
+/// tokens; every subject that the source matches has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(Box<[u8]>),
@@ -36,7 +37,7 @@ enum Piece {
         token_index: usize,
         delimiter: Box<[u8]>,
     },
-    /// Cuts a token; `size` <= 0 or too large leaves it whole.
+    /// Cuts a token in two; `size` <= 0 or too large leaves it whole.
     Cut {
         token_index: usize,
         size: i32,
@@ -58,7 +59,7 @@ enum Cut {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransformError {
     BadSubject,
-    /// A token the destination may not have; empty when there is no token to name.
+    /// A token that a destination may not have; empty if there is no token to name.
     InvalidTransform(String),
     UnknownFunction(String),
     IndexOutOfRange(String),
@@ -95,8 +96,10 @@ impl fmt::Display for TransformError {
 impl std::error::Error for TransformError {}
 
 impl Transform {
+    /// Compiles a destination.
+    ///
     /// # Errors
-    /// The destination cannot be made from the source; the operator is told why.
+    /// If the destination cannot be made from the source; the text tells the operator why.
     pub(super) fn compile(source: &str, destination: &str) -> Result<Self, TransformError> {
         check_destination(destination)?;
         let source_tail = source == ">" || source.ends_with(".>");
@@ -127,7 +130,7 @@ impl Transform {
         Ok(Self { pieces, tail_from })
     }
 
-    /// Writes the destination of `subject`, whose tokens are `tokens`, after what `output` holds.
+    /// Appends to `output` the destination of `subject`, whose tokens are `tokens`.
     pub(super) fn apply(
         &self,
         subject: &[u8],
@@ -152,7 +155,7 @@ impl Transform {
     }
 }
 
-/// The checks that come before the source is looked at.
+/// Checks that do not need the source.
 fn check_destination(destination: &str) -> Result<(), TransformError> {
     let mut after_tail = false;
     for token in destination.split('.') {
@@ -168,12 +171,12 @@ fn check_destination(destination: &str) -> Result<(), TransformError> {
     Ok(())
 }
 
-/// The inside of `{{...}}`.
+/// Returns the inside of `{{...}}`.
 pub(super) fn function_body(token: &str) -> Option<&str> {
     token.strip_prefix("{{")?.strip_suffix("}}").filter(|body| !body.is_empty())
 }
 
-/// A destination token as written, with the 1-based wildcard indexes of its source.
+/// A token of the destination as written, with the 1-based indexes of wildcards in the source.
 enum Function<'a> {
     Literal,
     Wildcard(i64),
@@ -186,7 +189,7 @@ enum Function<'a> {
 impl<'a> Function<'a> {
     fn parse(token: &'a str) -> Result<Self, TransformError> {
         if let Some(number) = token.strip_prefix('$') {
-            // Other tokens that begin with `$` are common and literal.
+            // Other tokens that begin with `$` are common, and literal.
             return Ok(number.parse().map_or(Self::Literal, Self::Wildcard));
         }
         let Some(body) = function_body(token) else { return Ok(Self::Literal) };
@@ -197,7 +200,7 @@ impl<'a> Function<'a> {
         let (name, rest) = body.trim().split_once('(').ok_or_else(unknown)?;
         let text = rest.strip_suffix(')').ok_or_else(unknown)?;
         let name = name.trim_end();
-        // A comma takes the blanks after it along.
+        // Blanks after a comma belong to the comma.
         let arguments: Vec<&str> = text
             .split(',')
             .enumerate()
@@ -216,7 +219,7 @@ impl<'a> Function<'a> {
         if is_named(name, "partition") {
             let indexes =
                 arguments[1..].iter().map(|text| index(text)).collect::<Result<_, _>>()?;
-            // A negative count wraps, as it does there.
+            // A negative count wraps, as in nats-server.
             let bucket_count = number(arguments[0])?.cast_unsigned();
             return Ok(Self::Partition { bucket_count, indexes });
         }
@@ -230,7 +233,7 @@ impl<'a> Function<'a> {
             return match arguments[..] {
                 [token_index, delimiter] => {
                     let token_index = index(token_index)?;
-                    // A dot cannot be here: it would have ended the token.
+                    // It has no dot, which would have ended the token.
                     match delimiter.contains(' ') {
                         true => Err(invalid()),
                         false => Ok(Self::Split(token_index, delimiter)),
@@ -256,7 +259,7 @@ impl<'a> Function<'a> {
         }
     }
 
-    /// Turns wildcard indexes into token positions.
+    /// Converts wildcard indexes to token positions.
     fn resolve(
         self,
         token: &str,
@@ -278,7 +281,7 @@ impl<'a> Function<'a> {
                 Some(&position) => Ok(position),
                 None => Err(TransformError::IndexOutOfRange(format!("{token}: [{index}]"))),
             },
-            // Zero and below stand for the first token, as they do there.
+            // Zero and below mean the first token, as in nats-server.
             Err(_) => Ok(0),
         };
         Ok(match self {
@@ -298,7 +301,7 @@ impl<'a> Function<'a> {
     }
 }
 
-/// True when `name` is `expected` with any case in the first letter of each of its words.
+/// Returns true if `name` is `expected`, with any case in the first letter of each word.
 pub(super) fn is_named(name: &str, expected: &str) -> bool {
     name.len() == expected.len()
         && name.bytes().zip(expected.bytes()).enumerate().all(|(index, (got, want))| {
@@ -346,7 +349,7 @@ impl Piece {
     }
 }
 
-/// FNV-1a with 32 bits over the parts, nothing between them.
+/// FNV-1a with 32 bits over the concatenated parts.
 fn fnv1a_32<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
     let mut hash: u32 = 0x811c_9dc5;
     for byte in parts.flatten() {
@@ -370,7 +373,7 @@ fn write_number(number: u32, output: &mut Vec<u8>) {
     output.extend_from_slice(&digits[start..]);
 }
 
-/// The pieces between delimiters as tokens; empty pieces are left out.
+/// Writes the pieces between delimiters as tokens, leaving out empty ones.
 fn write_split(token: &[u8], delimiter: &[u8], output: &mut Vec<u8>) {
     let mut any = false;
     let mut piece_written = |piece: &[u8]| {
@@ -384,7 +387,7 @@ fn write_split(token: &[u8], delimiter: &[u8], output: &mut Vec<u8>) {
         output.extend_from_slice(piece);
     };
     if delimiter.is_empty() {
-        // Every character is a piece; a byte that is no character is one too.
+        // Every character is a piece, and so is a byte that is not part of a character.
         for chunk in token.utf8_chunks() {
             for character in chunk.valid().chars() {
                 piece_written(character.encode_utf8(&mut [0; 4]).as_bytes());
@@ -401,7 +404,7 @@ fn write_split(token: &[u8], delimiter: &[u8], output: &mut Vec<u8>) {
     piece_written(rest);
 }
 
-/// `size` is above 0 and below the token's length.
+/// `size` must be above 0 and below the token's length.
 fn write_cut(token: &[u8], size: usize, how: Cut, output: &mut Vec<u8>) {
     let mut halves = |at: usize| {
         output.extend_from_slice(&token[..at]);
@@ -437,7 +440,7 @@ mod tests {
 
     #[test]
     fn fnv_hash_gives_the_published_values() {
-        // Test vectors of the FNV authors.
+        // Test vectors published by the authors of FNV.
         assert_eq!(fnv1a_32([&b""[..]].into_iter()), 0x811c_9dc5);
         assert_eq!(fnv1a_32([&b"a"[..]].into_iter()), 0xe40c_292c);
         assert_eq!(fnv1a_32([&b"foobar"[..]].into_iter()), 0xbf9c_f968);
@@ -454,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn names_vary_in_the_case_of_their_words_first_letters_only() {
+    fn function_names_may_vary_only_in_the_case_of_their_words_first_letters() {
         assert!(is_named("SliceFromLeft", "sliceFromLeft"));
         assert!(is_named("slicefromleft", "sliceFromLeft"));
         assert!(!is_named("SLICEFROMLEFT", "sliceFromLeft"));

@@ -1,4 +1,4 @@
-//! From plain options to an `Authenticator`, and everything that can be wrong with the options.
+//! Compiles plain options to an `Authenticator`; finds everything that can be wrong with them.
 
 use super::*;
 use crate::auth::account::{GLOBAL_ACCOUNT_NAME, SYSTEM_ACCOUNT_NAME};
@@ -9,10 +9,10 @@ use crate::config::auth_options::{
     UserOptions,
 };
 
-/// The rest of the configuration that matters here.
+/// Settings outside of the authentication options that matter to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
-    /// `tls.verify_and_map`: the client's certificate names the user.
+    /// `tls.verify_and_map`: the client's certificate names its user.
     pub verify_and_map: bool,
     /// Decides which cluster-scoped mapping destinations apply.
     pub cluster_name: Option<&'a str>,
@@ -28,7 +28,7 @@ pub enum AuthError {
     EmptyUserName,
     DuplicateNkey(String),
     BadNkey(String),
-    /// `no_auth_user` where there are no users.
+    /// `no_auth_user` is given but there are no users.
     NoAuthUserWithoutUsers(String),
     UnknownNoAuthUser(String),
     ConnectionType(String),
@@ -106,8 +106,10 @@ impl ConnectionTypes {
 }
 
 impl Authenticator {
+    /// Compiles the options.
+    ///
     /// # Errors
-    /// The text says what an operator has to change.
+    /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
         let accounts = build_accounts(options, surroundings.cluster_name)?;
         let mut users = UserTables::default();
@@ -189,9 +191,8 @@ impl Authenticator {
     }
 }
 
-/// True when the file only adds a system account to what would otherwise be an open server: then
-/// clients without credentials still get `$G`. An `authorization` block, even an empty one, says
-/// otherwise.
+/// Returns true if the file only adds a system account to an otherwise open server: then clients
+/// without credentials still get `$G`. An `authorization` block, even an empty one, rules that out.
 fn implies_no_auth_user(options: &AuthOptions) -> bool {
     // `$G` is listed only where it has mappings.
     let mut others = options.accounts.iter().filter(|account| account.name != GLOBAL_ACCOUNT_NAME);

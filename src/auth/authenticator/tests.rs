@@ -1,4 +1,4 @@
-//! Decisions as nats-server takes them, and the attacks of the security table.
+//! Decisions as nats-server takes them, and attacks on them.
 
 use super::*;
 use crate::auth::certificate::Attribute;
@@ -7,7 +7,8 @@ use nkeys::KeyPair;
 
 const NONCE: &[u8] = b"the-nonce-of-15";
 
-/// A configuration, written as a file is: users in blocks, accounts with their own.
+/// A configuration in the structure of a file: top-level users, and accounts with users of their
+/// own.
 #[derive(Clone, Debug, Default)]
 struct AuthInput {
     user: Option<String>,
@@ -89,7 +90,7 @@ fn facts<'a>() -> ConnectionFacts<'a> {
     ConnectionFacts { nonce: NONCE, certificate: None, connection_type: ConnectionType::Standard }
 }
 
-/// Runs the password job, too, as the offload thread would.
+/// Runs the password job too, as the offload thread would.
 fn finish(decision: Decision) -> Result<Identity, Refusal> {
     match decision {
         Decision::Accepted(identity) => Ok(identity),
@@ -113,7 +114,7 @@ fn by_token(token: &str) -> Credentials<'_> {
     Credentials { token: Given(token), ..Credentials::default() }
 }
 
-/// Login, account and name, or the refusal, in one word each.
+/// Returns login, account and name, or the refusal, as one word each.
 fn summary(result: &Result<Identity, Refusal>) -> String {
     match result {
         Ok(identity) => {
@@ -265,7 +266,7 @@ fn no_auth_user_stands_in_only_for_clients_without_credentials() {
             (by_token("x"), "NoCredentials"),
         ],
     );
-    // A hash is not its own password, so this user cannot stand in.
+    // A hash does not match itself as a password, so this user cannot stand in.
     let hashed = AuthInput {
         users: vec![user("a", &hash("x"))],
         no_auth_user: Some("a".into()),
@@ -306,7 +307,7 @@ fn a_file_that_only_adds_system_users_leaves_the_server_open() {
         assert!(!authenticator.has_no_auth_user());
         assert_decisions(&authenticator, &[(Credentials::default(), "NoCredentials")]);
     }
-    // Nobody can log in by the name of the stand-in.
+    // Nobody can log in under a name of the stand-in.
     for name in ["\0nobody", "nobody", "nats-", "\0"] {
         assert!(decide(&build(&input), &by_password(name, "")).is_err());
     }
@@ -343,7 +344,7 @@ fn nkey_users_prove_themselves_by_signature() {
             (with(&stranger_public, &foreign), "UnknownNkey"),
             (with("U", &good), "UnknownNkey"),
             (with(&public[..55], &good), "UnknownNkey"),
-            // An unknown nkey is not tried as a user, and a known one comes first.
+            // An unknown nkey is not tried as a user, and a known nkey comes before the user.
             (Credentials { nkey: "U", ..by_password("a", "x") }, "UnknownNkey"),
             (Credentials { nkey: &public, ..by_password("a", "x") }, "BadSignature"),
             (by_password("a", "x"), "User $G a"),
@@ -369,7 +370,7 @@ fn an_nkey_can_be_the_no_auth_user() {
         &[
             (Credentials::default(), &format!("NoAuthUser $G {public}")),
             (by_password("a", ""), "NoCredentials"),
-            // Who names it has to sign for it.
+            // A client that names the nkey has to sign for it.
             (Credentials { nkey: &public, ..Credentials::default() }, "BadSignature"),
         ],
     );
@@ -446,7 +447,7 @@ fn certificates_name_users_and_nothing_else_does() {
     for (certificate, credentials, expected) in [
         (Some(email("joe@acme.com")), Credentials::default(), "Certificate $G joe@acme.com"),
         (Some(email("joe@acme.com")), by_password("other", ""), "Certificate $G joe@acme.com"),
-        // A password that was not asked for is a wrong one.
+        // A password that the user does not have is wrong.
         (Some(email("joe@acme.com")), by_password("", "x"), "WrongPassword"),
         (Some(email("locked@acme.com")), Credentials::default(), "WrongPassword"),
         (Some(email("locked@acme.com")), by_password("", "pass"), "Certificate $G locked@acme.com"),
@@ -460,7 +461,7 @@ fn certificates_name_users_and_nothing_else_does() {
         let result = finish(authenticator.decide(&credentials, &facts));
         assert_eq!(summary(&result), expected, "{certificate:?} {credentials:?}");
     }
-    // Without the option a certificate says nothing.
+    // Without the option a certificate names nobody.
     let by_name = build(&AuthInput { verify_and_map: false, no_auth_user: None, ..input });
     let certificate = email("locked@acme.com");
     let facts = ConnectionFacts { certificate: Some(&certificate), ..facts() };
@@ -490,14 +491,14 @@ fn a_refused_name_costs_a_comparison_where_somebody_has_a_hash() {
             panic!("{credentials:?} was refused at once");
         };
         assert!(pending.resume(job.run()).is_err());
-        // Not even an outcome that cannot be lets a decoy in.
+        // Even an outcome that cannot occur lets nobody in with a decoy.
         if credentials.user != "hashed" {
             let decision = authenticator.decide(&credentials, &facts());
             let Decision::NeedsPasswordCheck(_, pending) = decision else { panic!("as above") };
             assert!(pending.resume(PasswordOutcome { matches: true }).is_err());
         }
     }
-    // Where all passwords are plain, nothing is worth hiding.
+    // Where all passwords are plain there is nothing to hide.
     let plain = AuthInput { users: vec![user("plain", "p")], ..AuthInput::default() };
     let decision = build(&plain).decide(&by_password("unknown", "p"), &facts());
     assert!(matches!(decision, Decision::Refused(Refusal::UnknownUser)));
@@ -578,7 +579,7 @@ fn accounts_bring_their_mappings_and_limits() {
 }
 
 #[test]
-fn a_reload_renews_those_whose_proof_still_stands() {
+fn a_reload_renews_clients_whose_proof_still_holds() {
     let stored = hash("h");
     let input = AuthInput {
         users: vec![user("hashed", &stored), user("plain", "p"), user("empty", "")],
@@ -588,7 +589,7 @@ fn a_reload_renews_those_whose_proof_still_stands() {
     let standard = ConnectionType::Standard;
     let login = |name, password| decide(&before, &by_password(name, password)).expect("accepted");
     let identities = [login("hashed", "h"), login("plain", "p"), login("empty", "")];
-    // Nothing changed but an account and a permission.
+    // Only an account and a permission changed.
     let mut moved = input.clone();
     let users = std::mem::take(&mut moved.users);
     moved.accounts = vec![account("A", users)];
@@ -599,7 +600,7 @@ fn a_reload_renews_those_whose_proof_still_stands() {
         assert_eq!(renewed.user_name, identity.user_name);
         assert!(after.renew(identity, ConnectionType::Mqtt).is_some());
     }
-    // Whatever touches the proof ends it.
+    // Every change of the proof ends it.
     let mut changed = vec![
         AuthInput::default(),
         AuthInput { users: vec![user("other", "x")], ..AuthInput::default() },

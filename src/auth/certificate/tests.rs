@@ -1,4 +1,4 @@
-//! A certificate made with openssl, whole and damaged.
+//! A certificate made with openssl, intact and damaged.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn a_damaged_certificate_gives_no_names_or_other_names_but_no_panic() {
         for value in [0, 1, 0x30, 0x7f, 0x80, 0x81, 0x84, 0x88, 0xff] {
             let mut damaged = whole.clone();
             damaged[index] = value;
-            // Any answer is right, as long as there is one.
+            // Any answer is right, as long as nothing panics.
             let names = CertificateNames::from_der(&damaged);
             assert!(names.is_none_or(|names| names.subject.len() <= whole.len()));
         }
@@ -104,7 +104,7 @@ fn text_is_read_by_its_type() {
 }
 
 #[test]
-fn this_certificate_stands_for_the_users_that_nats_server_finds() {
+fn this_certificate_maps_to_the_users_that_nats_server_finds() {
     use crate::auth::tls_map::CertificateMap;
     let names = CertificateNames::from_der(&certificate()).expect("the certificate is whole");
     let without_email_attribute =
@@ -115,7 +115,7 @@ fn this_certificate_stands_for_the_users_that_nats_server_finds() {
         (&names, "spiffe://acme/joe", true),
         (&names, "subject@acme.com", false),
         (&names, "127.0.0.1", false),
-        // The e-mail attribute has no name there, so only the two spellings are left.
+        // The e-mail attribute has no name there, so only nats-server's two spellings are left.
         (&names, r"CN=Joe Wołek,OU=dev+OU=ops,O=Acme\, Inc.,C=US", true),
         (&names, r"CN=Joe Wołek,OU=dev+OU=ops,O=Acme\, Inc.,C=US,DC=com,DC=acme", true),
         (&names, r"CN=Joe Wołek,OU=ops,OU=dev,O=Acme\, Inc.,C=US", false),
@@ -149,7 +149,7 @@ fn this_certificate_stands_for_the_users_that_nats_server_finds() {
 }
 
 #[test]
-fn the_end_is_read_in_both_notations() {
+fn the_end_of_validity_is_read_in_both_notations() {
     let der = certificate();
     let seconds = |der: &[u8]| Some(not_after(der)?.duration_since(UNIX_EPOCH).ok()?.as_secs());
     // 2126-10-30T05:07:08Z
@@ -158,7 +158,7 @@ fn the_end_is_read_in_both_notations() {
         let mut der = der.clone();
         let place = der.windows(2).position(|pair| pair == [0x18, 15]).unwrap();
         der.splice(place..place + 17, end.iter().copied());
-        // The lengths around it: certificate, body (two bytes each) and validity (one).
+        // Shortens the lengths around it: certificate and body (two bytes each), validity (one).
         let shorter = 17 - end.len();
         for at in [3, 7] {
             der[at] -= shorter as u8;
@@ -167,7 +167,7 @@ fn the_end_is_read_in_both_notations() {
         der[validity.unwrap() + 1] -= shorter as u8;
         der
     };
-    // 2000-02-29, 1999-12-31, 2049-12-31: two digits of a year.
+    // 2000-02-29, 1999-12-31, 2049-12-31, each with a year of two digits.
     assert_eq!(seconds(&with_end(b"\x17\x0d000229000000Z")), Some(951_782_400));
     assert_eq!(seconds(&with_end(b"\x17\x0d991231235959Z")), Some(946_684_799));
     assert_eq!(seconds(&with_end(b"\x17\x0d491231235959Z")), Some(2_524_607_999));
@@ -181,7 +181,7 @@ fn the_end_is_read_in_both_notations() {
     }
     assert_eq!(seconds(&with_end(b"\x17\x0d600101000000Z")), None, "before 1970");
     for size in 0..der.len() {
-        // Whatever is missing: no panic.
+        // Whatever is cut off, nothing panics.
         let _ = not_after(&der[..size]);
     }
 }

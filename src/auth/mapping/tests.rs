@@ -1,4 +1,4 @@
-//! Vectors observed on nats-server, and the weights by counting.
+//! Vectors observed on nats-server; weights are checked by counting.
 
 use super::*;
 use crate::config::auth_options::MappingDestinationOptions;
@@ -24,7 +24,7 @@ fn compile(inputs: &[MappingOptions]) -> Mappings {
     Mappings::compile(inputs, "A", None).expect("test mappings are valid")
 }
 
-/// The subject that comes out; None = lost.
+/// Returns the resulting subject; None = lost.
 fn mapped(mappings: &Mappings, subject: &str, random: &mut fastrand::Rng) -> Option<String> {
     let mut output = b"left over".to_vec();
     match mappings.map(subject.as_bytes(), random, &mut output) {
@@ -112,7 +112,7 @@ fn destinations_are_built_as_nats_server_builds_them() {
 }
 
 #[test]
-fn random_stays_below_its_bound_and_reaches_all_of_it() {
+fn random_stays_below_its_bound_and_reaches_every_value() {
     let mut random = fastrand::Rng::with_seed(7);
     for (source, subject) in [("a.*", "a.x"), ("a", "a")] {
         for to in ["b.{{random(3)}}", "b.{{random(-3)}}"] {
@@ -126,7 +126,7 @@ fn random_stays_below_its_bound_and_reaches_all_of_it() {
     }
 }
 
-/// How often each outcome came in 10,000 messages; lost ones under the empty name.
+/// Counts each outcome in 10,000 messages; lost ones are under the empty name.
 fn outcomes(mappings: &Mappings, subject: &str) -> std::collections::BTreeMap<String, u32> {
     let mut random = fastrand::Rng::with_seed(42);
     let mut counts = std::collections::BTreeMap::new();
@@ -189,7 +189,7 @@ fn a_list_for_this_cluster_replaces_the_general_one() {
         let mappings = Mappings::compile(&input, "A", cluster).expect("valid");
         assert_shares(&mappings, "a", shares);
     }
-    // Only scoped lists: elsewhere the subject stays, unless the source is listed in one of them.
+    // Only lists for other clusters: the subject stays, unless one of them lists the source.
     let elsewhere = compile(&[rule("a", vec![scoped("b", 100, "EAST")])]);
     assert_shares(&elsewhere, "a", &[("a", 100)]);
     let lost = compile(&[rule("a", vec![scoped("a", 100, "EAST")])]);

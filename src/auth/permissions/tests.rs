@@ -61,7 +61,7 @@ fn publish_lists_decide_as_nats_server_does() {
         (&["foo.>"], &["foo.*"], "foo.x", Denied),
         (&[], &["foo.>"], "foo.x", Denied),
         (&[], &["foo.>"], "foo", Allowed),
-        // Matches no subscription, so letting it pass gives nothing away.
+        // No subscription can match it, so letting it pass gives nothing away.
         (&[], &[">"], "foo.", Allowed),
         (&["foo"], &[], "", Denied),
     ] {
@@ -113,7 +113,7 @@ fn reserved_subjects_and_replies_are_refused_whatever_the_lists_say() {
         ("foo", "$GR.", Ok(()), Ok(())),
         ("foo", "_GR_.x", reply_refused, reply_refused),
         ("foo", "_GR_.", Ok(()), Ok(())),
-        // The subject is told before the reply.
+        // A violation by the subject is reported before one by the reply.
         ("_GR_.x", "_R_.a", publish_refused, publish_refused),
     ] {
         let mut check = |permissions: &Permissions| {
@@ -121,7 +121,7 @@ fn reserved_subjects_and_replies_are_refused_whatever_the_lists_say() {
         };
         assert_eq!(check(&user), user_result, "{subject} {reply}");
         assert_eq!(check(&system), system_result, "system account: {subject} {reply}");
-        // A list does not accept what matches nothing.
+        // A list does not allow what no pattern can match.
         if !has_empty_token(subject.as_bytes()) {
             assert_eq!(check(&listed), user_result, "listed: {subject} {reply}");
         }
@@ -206,19 +206,19 @@ fn a_plain_deny_beside_a_queue_deny_filters_both() {
 }
 
 #[test]
-fn answers_are_allowed_where_no_list_allows_them() {
+fn responses_are_allowed_where_no_list_allows_them() {
     let start = Instant::now();
     let mut input = publish(&[], &["x"]);
     input.allow_responses = responses(Some(2), Some(Duration::from_secs(60)));
     let permissions = compile(&input);
     let mut replies = ReplyTable::default();
     let refused = Err(Violation::Publish);
-    // Answers allowed without an allow list: nothing else is.
+    // Responses allowed without an allow list: nothing else is.
     assert_eq!(permissions.check_publish(b"foo", b"", &mut replies, start), refused);
     permissions.note_delivery(b"", &mut replies, start);
     assert!(replies.is_empty());
     permissions.note_delivery(b"inbox.1", &mut replies, start);
-    // A denied subject can be an answer too.
+    // A denied subject can be a response too.
     permissions.note_delivery(b"x", &mut replies, start);
     assert_eq!(permissions.check_publish(b"inbox.1", b"", &mut replies, start), Ok(()));
     assert_eq!(permissions.check_publish(b"inbox.1", b"", &mut replies, start), Ok(()));
@@ -226,13 +226,13 @@ fn answers_are_allowed_where_no_list_allows_them() {
     assert_eq!(permissions.check_publish(b"x", b"", &mut replies, start), Ok(()));
     let late = start + Duration::from_secs(61);
     assert_eq!(permissions.check_publish(b"x", b"", &mut replies, late), refused);
-    // A reserved subject never becomes an answer.
+    // A reserved subject is never tracked.
     permissions.note_delivery(b"_GR_.x", &mut replies, start);
     assert_eq!(permissions.check_publish(b"_GR_.x", b"", &mut replies, start), refused);
 }
 
 #[test]
-fn answers_that_a_list_allows_are_not_tracked() {
+fn responses_that_a_list_allows_are_not_tracked() {
     let now = Instant::now();
     let mut input = publish(&["inbox.>"], &[]);
     input.allow_responses = Some(ResponsePermissionOptions::default());
@@ -290,9 +290,9 @@ fn bad_entries_are_refused_in_nats_servers_words() {
     }
 }
 
-/// The naive side: nothing but a recursive matcher over token lists and, for "subset of", a look at every
-/// subject of a small universe. The universe has a token that no pattern uses and one more level than any
-/// pattern, so that two patterns differ there if they differ at all.
+/// The naive twin: a recursive matcher over lists of tokens; "subset of" is decided by trying every
+/// subject of a small universe. The universe has a token that no pattern uses and is one level
+/// deeper than any pattern, so that two patterns that differ at all differ there.
 mod naive {
     pub(super) const UNIVERSE_TOKENS: [&str; 3] = ["a", "b", "z"];
     pub(super) const UNIVERSE_DEPTH: usize = 4;
@@ -338,14 +338,14 @@ mod naive {
             .all(|subject| text_matches(wider, subject))
     }
 
-    /// One entry of a list: subject pattern and queue pattern.
+    /// One entry of a list: pattern of the subject and pattern of the queue.
     pub(super) type Entry = (String, Option<String>);
 
     pub(super) fn queue_named(entry_queue: &str, queue: &str) -> bool {
         entry_queue == queue || text_matches(entry_queue, &queue.split('.').collect::<Vec<_>>())
     }
 
-    /// May this filter be subscribed to at all?
+    /// Returns true if this filter may be subscribed to at all.
     pub(super) fn accepts(
         allow: &[Entry],
         deny: &[Entry],
@@ -373,7 +373,7 @@ mod naive {
         allowed && !denied
     }
 
-    /// May this message be given to a subscription in this queue?
+    /// Returns true if this message must be kept from a subscription in this queue.
     pub(super) fn denies(deny: &[Entry], subject: &[&str], queue: Option<&str>) -> bool {
         deny.iter().any(|(pattern, entry_queue)| {
             text_matches(pattern, subject)
@@ -424,7 +424,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A subscription as the broker would hold it.
+/// A subscription as the broker holds it.
 struct Held {
     filter: String,
     queue: Option<&'static str>,
@@ -434,8 +434,8 @@ struct Held {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Random lists, random subscriptions and publishes: what the broker would deliver with our answers
-    /// is exactly what the naive model says it may.
+    /// Random lists, subscriptions and publishes: what the broker would deliver by our answers is
+    /// exactly what the naive model allows.
     #[test]
     fn no_denied_message_is_delivered_and_no_allowed_one_is_lost(
         subscribe_allow in prop::collection::vec(entry(), 0..4),
@@ -496,7 +496,8 @@ proptest! {
                         may_publish,
                         "PUB {}", subject
                     );
-                    // Another user's publish reaches our subscriptions whatever ours may do.
+                    // Publishes of other users reach our subscriptions, whatever our user may
+                    // publish.
                     for subscription in &held {
                         let matched = naive::text_matches(&subscription.filter, tokens);
                         let delivered = matched
