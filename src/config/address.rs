@@ -1,15 +1,15 @@
-//! Ports and addresses as options give them.
+//! Ports and addresses in options.
 
 use crate::config::go_text::{quoted, split_host_port};
 
-/// Any free port.
+/// Stands for any free port.
 pub(super) const PORT_MIN: i64 = -1;
 pub(super) const PORT_MAX: i64 = 65_535;
 
-/// Host and port of an address option. A bare number is a port.
+/// Splits an address option into host and port. A bare number is a port.
 ///
 /// # Errors
-/// nats-server's text for an address it cannot use.
+/// nats-server's text for an address that cannot be used.
 pub(super) fn parse_address(text: &str) -> Result<(String, i64), String> {
     let (host, port) = split_host_port(text)
         .map_err(|_| format!("could not parse address string {}", quoted(text)))?;

@@ -1,22 +1,22 @@
-//! The address that clients are told instead of the listener's own.
+//! The address that clients are told in place of the listener's own.
 
 use crate::config::go_text::{SplitError, split_host_port};
 
-/// An address as the operator wrote it, and what it means.
+/// An advertised address, as written and as parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertised {
     pub text: String,
     pub host: String,
-    /// None = the listener's own.
+    /// None = the listener's own port.
     pub port: Option<u16>,
 }
 
 impl Advertised {
-    /// `host:port`, or a host alone; blanks around either do not count. An IPv6 address stands in brackets.
-    /// None for empty text.
+    /// Parses `host:port`, or a host alone; blanks around either are ignored. An IPv6 address must
+    /// be in brackets. None if the text is empty.
     ///
     /// # Errors
-    /// The text is no such address; nats-server's words.
+    /// If the text is not such an address; in nats-server's words.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         if text.is_empty() {
             return Ok(None);
@@ -35,7 +35,7 @@ impl Advertised {
     }
 }
 
-/// 0 and -1 are the listener's own.
+/// 0 and -1 mean the listener's own port.
 fn parse_port(text: &str) -> Result<Option<u16>, String> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -56,7 +56,6 @@ fn out_of_range(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// As in nats-server.
     #[test]
     fn host_alone_or_with_port_0_takes_the_listeners_port() {
         for (text, host, port) in [
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_in_nats_servers_words() {
+    fn invalid_addresses_are_refused_in_nats_servers_words() {
         for (text, reason) in [
             ("a:b", "strconv.Atoi: parsing \"b\": invalid syntax"),
             ("a:", "strconv.Atoi: parsing \"\": invalid syntax"),
@@ -95,7 +94,7 @@ mod tests {
             ("fe80::1%eth0", "address fe80::1%eth0: too many colons in address"),
             ("[::1", "address [::1: missing ']' in address"),
             ("a]:1", "address a]:1: unexpected ']' in address"),
-            // nats-server tells clients of such a port.
+            // nats-server accepts such a port and passes it on to clients.
             ("a:99999", "port 99999 is not in 1 to 65535"),
             ("a:-2", "port -2 is not in 1 to 65535"),
             ("a:99999999999999999999", "port 99999999999999999999 is not in 1 to 65535"),

@@ -1,13 +1,13 @@
-//! Who may log in and do what, as plain data: what the `authorization` and `accounts` blocks come down to.
-//! Its meaning (matching, precedence, mappings) is decided in `auth`.
+//! Who may log in and do what, as plain data from the `authorization` and `accounts` blocks. Its
+//! meaning (matching, precedence, mappings) is decided in `auth`.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::base::constant_time;
 
-/// A password, a hash of one, or a token. Its `Debug` never shows it, and `==` takes the same time whatever
-/// it finds.
+/// A password, a hash of one, or a token. `Debug` never shows it, and `==` does not tell by its
+/// time how much was equal.
 #[derive(Clone, Eq)]
 pub struct Secret(String);
 
@@ -16,7 +16,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The secret itself. Never for a log line, an error text or an endpoint.
+    /// Returns the secret itself. Never for a log line, an error text or an endpoint.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -36,30 +36,30 @@ impl fmt::Debug for Secret {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuthOptions {
-    /// The one user of `authorization { user, password }` or `--user`.
+    /// The single user of `authorization { user, password }` or `--user`.
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub token: Option<Secret>,
-    /// None = `Options::auth_timeout` decides.
+    /// None = the default of `Options::auth_timeout`.
     pub timeout: Option<Duration>,
     /// Users of the `authorization` block (account None) and of all accounts.
     pub users: Vec<UserOptions>,
     pub nkeys: Vec<NkeyUserOptions>,
-    /// The user, or public nkey, that a client without credentials becomes.
+    /// The user, or public nkey, that stands in for a client without credentials.
     pub no_auth_user: Option<String>,
-    /// Those of the `authorization` block; already copied to its users that have none of their own.
+    /// The `authorization` block's; already copied to users who have none of their own.
     pub default_permissions: Option<PermissionOptions>,
-    /// In file order. `$G` is among them only when it has mappings.
+    /// In file order. `$G` is included only if it has mappings.
     pub accounts: Vec<AccountOptions>,
     /// None = `$SYS`.
     pub system_account: Option<String>,
     pub no_system_account: bool,
-    /// The `authorization` block was written, even if it is empty.
+    /// True if the `authorization` block was written, even if it is empty.
     pub block_present: bool,
 }
 
 impl AuthOptions {
-    /// True when a client must present credentials (unless `no_auth_user` lends it some).
+    /// Returns true if a client must present credentials (unless `no_auth_user` stands in).
     pub fn is_required(&self) -> bool {
         self.user.is_some()
             || self.token.is_some()
@@ -71,12 +71,12 @@ impl AuthOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserOptions {
     pub user: String,
-    /// Plain text or a bcrypt hash; None when the file gives none.
+    /// Plain text or a bcrypt hash; None if the file gives none.
     pub password: Option<Secret>,
     /// None = `$G`.
     pub account: Option<String>,
     pub permissions: Option<PermissionOptions>,
-    /// Upper case, as `STANDARD`; None = all.
+    /// In upper case, such as `STANDARD`; None = all.
     pub connection_types: Option<Vec<String>>,
 }
 
@@ -87,7 +87,7 @@ pub struct NkeyUserOptions {
     /// None = `$G`.
     pub account: Option<String>,
     pub permissions: Option<PermissionOptions>,
-    /// Upper case, as `STANDARD`; None = all.
+    /// In upper case, such as `STANDARD`; None = all.
     pub connection_types: Option<Vec<String>>,
 }
 
@@ -101,15 +101,15 @@ pub struct PermissionOptions {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SubjectPermissionOptions {
-    /// None = no list. An empty list from a file is no list either, unless `allow_responses` made it:
-    /// then it allows nothing.
+    /// None = no list. An empty list in a file counts as no list too, unless `allow_responses`
+    /// added it: then it allows nothing.
     pub allow: Option<Vec<String>>,
     pub deny: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResponsePermissionOptions {
-    /// Replies per request; None = unlimited.
+    /// Responses per request; None = unlimited.
     pub messages_max: Option<u32>,
     /// None = never.
     pub expires: Option<Duration>,
@@ -126,13 +126,13 @@ pub struct AccountOptions {
     pub name: String,
     /// A public account nkey, `A...`.
     pub nkey: Option<String>,
-    /// Already copied to its users that have none of their own.
+    /// Already copied to users who have none of their own.
     pub default_permissions: Option<PermissionOptions>,
     pub mappings: Vec<MappingOptions>,
     pub limits: AccountLimitOptions,
 }
 
-/// None = unlimited.
+/// Limits of one account; None = unlimited.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountLimitOptions {
     pub connections_max: Option<usize>,
@@ -141,14 +141,15 @@ pub struct AccountLimitOptions {
     pub leafnodes_max: Option<usize>,
 }
 
-/// One source subject and where it goes.
+/// One source subject and its destinations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MappingOptions {
     pub source: String,
     pub destinations: Vec<MappingDestinationOptions>,
-    /// Written as `source: destination`, without weights: an error then names the destination.
+    /// True if it was written as `source: destination`, without weights: errors then name the
+    /// destination.
     pub is_plain: bool,
-    /// Its place in the file, for the error when it cannot be used.
+    /// Its place in the file, for errors.
     pub place: Place,
 }
 
@@ -160,7 +161,7 @@ pub struct MappingDestinationOptions {
     pub cluster: Option<String>,
 }
 
-/// `file:line:column`. Two places are always equal: moving a line is no change of configuration.
+/// `file:line:column`. All places compare equal: moving a line does not change the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Place(pub String);
 

@@ -1,21 +1,21 @@
-//! The changes of a reload, and whether a running server can follow.
+//! Finds what a reload changes, and whether a running server can follow.
 
 use crate::config::option_table::rows;
 use crate::config::options::Options;
 use crate::config::row::{Reload, Row};
 
-/// The rows whose value differs, in the order of the table.
+/// Returns the rows whose value differs, in the order of the table.
 pub(crate) fn changed_rows(old: &Options, new: &Options) -> Vec<&'static Row> {
     rows().filter(|row| !(row.same)(old, new)).collect()
 }
 
-/// The work of a reload: the changed rows.
+/// A reload's work: the changed rows.
 #[derive(Clone)]
 pub(crate) struct ReloadPlan {
     pub rows: Vec<&'static Row>,
 }
 
-/// Takes over what a running server keeps: a port chosen by the system stays the port.
+/// Takes over values that a running server keeps: a port chosen by the system stays the same.
 pub(crate) fn keep_running_values(old: &Options, new: &mut Options) {
     if new.listen.port == 0 {
         new.listen.port = old.listen.port;
@@ -31,8 +31,8 @@ pub(crate) fn keep_running_values(old: &Options, new: &mut Options) {
 /// Compares the options in force with those just read (after `keep_running_values`).
 ///
 /// # Errors
-/// nats-server's message for the first option that cannot change in a running server; then nothing of
-/// the reload may be applied.
+/// nats-server's message for the first option that cannot change in a running server; nothing of
+/// the reload may then be applied.
 pub(crate) fn plan_reload(old: &Options, new: &Options) -> Result<ReloadPlan, String> {
     let rows = changed_rows(old, new);
     if let Some(row) = rows.iter().find(|row| row.reload == Reload::Restart) {
@@ -60,7 +60,7 @@ mod tests {
         plan_reload(&Options::default(), &new)
     }
 
-    /// The changed rows, and the slowest class among them.
+    /// Returns the keys of changed rows, and the slowest reload class among them.
     fn keys(plan: Result<ReloadPlan, String>) -> (Vec<&'static str>, Option<Reload>) {
         let plan = plan.unwrap_or_else(|reason| panic!("{reason}"));
         let class = plan.rows.iter().map(|row| row.reload).max();
@@ -101,13 +101,13 @@ mod tests {
     #[test]
     fn tls_changes_wait_for_the_next_connection() {
         let plan = changed(|new| new.tls = Some(TlsOptions::default()));
-        // The time to log in follows from it.
+        // The time to log in depends on it.
         let changed = vec!["authorization.timeout", "tls"];
         assert_eq!(keys(plan), (changed, Some(Reload::Reconnect)));
     }
 
     #[test]
-    fn what_needs_a_restart_refuses_everything_in_nats_servers_words() {
+    fn a_change_that_needs_a_restart_refuses_the_whole_reload_in_nats_servers_words() {
         type Change = fn(&mut Options);
         let cases: [(Change, &str); 6] = [
             (|new| new.limits.subscriptions_max = 4, "MaxSubs: old=0, new=4"),

@@ -1,4 +1,4 @@
-//! Features of nats-server that Midge does not have yet, and what is said when a file asks for one.
+//! Features of nats-server that Midge does not have yet, and the texts for files that ask for one.
 
 /// A feature of nats-server that Midge does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ impl Feature {
         )
     }
 
-    /// True for a feature that keeps somebody out: a server without it would let them in, so no flag starts
-    /// one.
+    /// Returns true for a feature that keeps somebody out: a server without it would let them in,
+    /// so no flag makes one start.
     pub fn decides_who_enters(self) -> bool {
         match self {
             Self::OperatorMode
@@ -84,13 +84,13 @@ impl Feature {
         }
     }
 
-    /// The sentence for a warning.
+    /// Returns the sentence for a warning.
     pub fn not_supported(self) -> String {
         let is = if self.is_plural() { "are" } else { "is" };
         format!("{} {is} not supported yet", self.name())
     }
 
-    /// The sentence for an error, with the way around it where there is one.
+    /// Returns the sentence for an error, with a workaround if there is one.
     pub fn refusal(self) -> String {
         let it = if self.is_plural() { "them" } else { "it" };
         if self.decides_who_enters() {
@@ -103,14 +103,14 @@ impl Feature {
     }
 }
 
-/// The demand of an option of a later feature, as it is written.
+/// What an option of a later feature asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// Switched off, empty, or of no effect by itself: nats-server starts without the feature, too. Also
-    /// the answer for a value that was refused already.
+    /// Switched off, empty, or without effect by itself: nats-server starts without the feature,
+    /// too. Also returned for a value that was already refused.
     Nothing,
-    /// A port for other servers, with no server to connect to: a warning is enough, for whoever connects
-    /// there is turned away.
+    /// A port for other servers, but no server to connect to. A warning is enough: connections to
+    /// it are refused.
     PortForOthers,
     Feature,
 }

@@ -1,17 +1,17 @@
-//! The text forms operators know from nats-server: Go's durations, quoted strings, integers and booleans.
-//! Only what flags, configuration files and error texts need.
+//! Text forms that operators know from nats-server: Go's durations, quoted strings, integers and
+//! booleans, as far as flags, configuration files and error texts need them.
 
 use std::fmt;
 use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
-/// A duration as Go writes and reads it: signed, nanoseconds.
+/// A duration as Go represents it: signed, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SignedDuration(pub i64);
 
 impl SignedDuration {
-    /// None when negative.
+    /// Converts to a `Duration`; None if negative.
     pub fn to_duration(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_nanos)
     }
@@ -29,10 +29,10 @@ fn unit_nanoseconds(unit: &str) -> Option<u64> {
     })
 }
 
-/// Reads `1h30m`, `2.5s`, `-10ms`, `0`.
+/// Parses `1h30m`, `2.5s`, `-10ms`, `0`.
 ///
 /// # Errors
-/// The text Go's `time.ParseDuration` gives, for the operator.
+/// The text that Go's `time.ParseDuration` gives.
 pub(crate) fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     let invalid = || format!("time: invalid duration {}", quoted(text));
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -86,14 +86,15 @@ fn digits_end(text: &str) -> usize {
     text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len())
 }
 
-/// Nanoseconds of the digits behind a decimal point; digits too small to matter are dropped.
+/// Returns the nanoseconds that digits after a decimal point stand for; digits too small to matter
+/// are dropped.
 fn fraction_nanoseconds(digits: &str, scale: u128) -> u128 {
     let kept = &digits[..digits.len().min(18)];
     let value: u128 = kept.parse().unwrap_or(0);
     value * scale / 10u128.pow(kept.len() as u32)
 }
 
-/// Writes `1h30m0s`, `2.5s`, `10ms`, `0s`.
+/// Formats as `1h30m0s`, `2.5s`, `10ms`, `0s`.
 pub(crate) fn format_duration(duration: SignedDuration) -> String {
     let sign = if duration.0 < 0 { "-" } else { "" };
     let nanoseconds = u128::from(duration.0.unsigned_abs());
@@ -129,7 +130,7 @@ fn decimal(value: u128, scale: u128) -> String {
     format!("{whole}.{}", digits.trim_end_matches('0'))
 }
 
-/// A string in Go's double quotes (`%q`).
+/// Formats as a string in Go's double quotes (`%q`).
 pub(crate) fn quoted(text: &str) -> String {
     let mut result = String::with_capacity(text.len() + 2);
     result.push('"');
@@ -173,10 +174,10 @@ impl NumberError {
     }
 }
 
-/// An integer as Go reads a flag: `10`, `-1`, `0x10`, `0b1`, `0o7`, `017`, `1_000`.
+/// Parses an integer as Go parses a flag: `10`, `-1`, `0x10`, `0b1`, `0o7`, `017`, `1_000`.
 ///
 /// # Errors
-/// The text is no number, or a number too large.
+/// If the text is not a number, or is out of range.
 pub(crate) fn parse_integer(text: &str) -> Result<i64, NumberError> {
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -199,7 +200,7 @@ pub(crate) fn parse_integer(text: &str) -> Result<i64, NumberError> {
     i64::try_from(if negative { -magnitude } else { magnitude }).map_err(|_| NumberError::Range)
 }
 
-/// Underscores may stand between digits, and behind a prefix; nowhere else.
+/// Removes underscores; they may stand between digits and after a prefix, nowhere else.
 fn without_underscores(body: &str, prefixed: bool) -> Option<String> {
     let misplaced =
         body.ends_with('_') || body.contains("__") || (!prefixed && body.starts_with('_'));
@@ -209,7 +210,7 @@ fn without_underscores(body: &str, prefixed: bool) -> Option<String> {
     Some(body.replace('_', ""))
 }
 
-/// A boolean as Go reads a flag's value.
+/// Parses a boolean as Go parses a flag's value.
 pub(crate) fn parse_boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -218,7 +219,7 @@ pub(crate) fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Why text is no `host:port`, in Go's words.
+/// Why a text is not `host:port`, in Go's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SplitError {
     MissingPort,
@@ -243,10 +244,10 @@ impl fmt::Display for SplitError {
 /// Splits `host:port`, `[::1]:port`, `:port`. Source: Go net SplitHostPort.
 ///
 /// # Errors
-/// The text is not of that form.
+/// If the text does not have that form.
 pub(crate) fn split_host_port(text: &str) -> Result<(&str, &str), SplitError> {
     let (before, port) = text.rsplit_once(':').ok_or(SplitError::MissingPort)?;
-    // The parts in which no more brackets may stand.
+    // The parts that must not contain further brackets.
     let (host, behind) = match text.strip_prefix('[') {
         Some(inner) => {
             let (host, behind) = inner.split_once(']').ok_or(SplitError::MissingBracket)?;

@@ -1,5 +1,5 @@
-//! Options of nats-server's features that Midge does not have yet: recognised, and refused by name where
-//! they ask for something.
+//! Options of nats-server's features that Midge does not have yet: recognised, and refused by name
+//! if they ask for the feature.
 
 use crate::config::feature::Feature;
 use crate::config::read_later;
@@ -40,7 +40,7 @@ impl Row {
     }
 }
 
-/// A flag without an option of the same meaning.
+/// Returns the row of a flag that has no option of the same meaning.
 const fn later_flag(
     names: &'static [&'static str],
     argument: &'static str,
@@ -50,7 +50,7 @@ const fn later_flag(
     later("", feature, &[], read_later::nothing).later_flag(names, argument, asks)
 }
 
-/// Flags with `asks` false are of no effect in nats-server without another that turns the feature on.
+/// A flag with `asks` false has no effect in nats-server without another that turns the feature on.
 pub static LATER: &[Row] = &[
     later("jetstream", Feature::JetStream, &[], read_later::jetstream).later_flag(
         &["js", "jetstream"],

@@ -1,8 +1,9 @@
-//! Meanings of a configuration file's words: numbers with units, times, and the paths of includes.
+//! Meanings of a configuration file's literals: numbers with units, times, and paths of includes.
 
 use std::path::{Component, Path, PathBuf};
 
-/// The included path is always below the directory of the including file, also when it begins with `/`.
+/// Returns the path of an included file: always below the directory of the including one, even if
+/// it begins with `/`.
 pub(super) fn included_path(including: &Path, name: &Path) -> PathBuf {
     let directory = including.parent().unwrap_or_else(|| Path::new(""));
     let relative: PathBuf =
@@ -24,7 +25,7 @@ pub(super) fn included_path(including: &Path, name: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
 }
 
-/// None for a unit that does not exist.
+/// Parses an integer with a unit; None if the unit does not exist.
 pub(super) fn integer(text: &[u8]) -> Result<Option<i64>, String> {
     let text = String::from_utf8_lossy(text);
     let digits_end =
@@ -61,7 +62,8 @@ pub(super) fn float(text: &[u8]) -> Result<f64, String> {
     }
 }
 
-/// The scanner has seen digits in all the right places; here the calendar is asked.
+/// Parses a time. The scanner has seen digits in the right places; here they are checked against
+/// the calendar.
 pub(super) fn time(text: &[u8]) -> Result<String, String> {
     let text = String::from_utf8_lossy(text).into_owned();
     let part = |range: std::ops::Range<usize>| -> u32 {

@@ -1,4 +1,4 @@
-//! Reads one configuration file into `Options`, and checks options against each other.
+//! Loads one configuration file as `Options`, and checks options against each other.
 
 use std::path::Path;
 
@@ -11,18 +11,20 @@ use crate::config::reader::Reader;
 use crate::config::surroundings::Surroundings;
 use crate::config::value::Map;
 
-/// A file that was read, perhaps with things to say about it.
+/// A loaded file, with remarks about it.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub options: Options,
     /// Refused by `-t`, printed at start.
     pub warnings: Vec<String>,
-    /// Options of later features that `--allow-unsupported` let through.
+    /// Options of later features that `--allow-unsupported` made warnings.
     pub unsupported: Vec<String>,
 }
 
+/// Loads a file and everything it includes.
+///
 /// # Errors
-/// All that is wrong with the file, a line each, in nats-server's words.
+/// Everything that is wrong with the file, one line each, in nats-server's words.
 pub fn load_file(
     path: &Path,
     surroundings: &dyn Surroundings,
@@ -44,13 +46,14 @@ pub fn load_file(
     Ok(Loaded { options, warnings, unsupported })
 }
 
-/// SHA-256 of the parsed file as JSON with sorted keys: the same file has the digest nats-server shows.
+/// Returns the SHA-256 of the parsed file as JSON with sorted keys, the digest that nats-server
+/// shows for the same file.
 pub fn digest(map: &Map) -> String {
     let hash = Sha256::digest(map.to_json());
     hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Finds contradictions that only show when file and flags are put together.
+/// Finds contradictions that only show once file and flags are combined.
 ///
 /// # Errors
 /// nats-server's text for the first contradiction.

@@ -1,4 +1,5 @@
-//! Floor 2: text to `Options`. Reads files through `surroundings` and does nothing else outside itself.
+//! From the text of flags and configuration files to `Options`. Reads files through `surroundings`
+//! and touches nothing else outside the process.
 
 mod address;
 pub(crate) mod advertise;

@@ -1,9 +1,10 @@
-//! One row per option: its names in files and flags, kind, range, default, reload class, help and setter.
+//! One row per option: its names in files and flags, kind, range, default, reload class, help and
+//! setter.
 //!
-//! The file reader, the flags, the help text, the reload comparison and `OPTIONS.md` are all made from
-//! these rows. Options inside the `authorization`, `accounts` and `tls` blocks are read by the block's own
-//! reader, because their errors have wordings of their own; their rows here carry documentation, flag and
-//! comparison.
+//! The file reader, the flags, the help text, the comparison at a reload and `OPTIONS.md` are all
+//! made from these rows. Options inside the `authorization`, `accounts` and `tls` blocks are read
+//! by their block's own reader, because their errors are worded differently; their rows here hold
+//! documentation, flag and comparison.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::config::reader::Reader;
 use crate::config::row::{Kind, PartFlag, Reload, Row, Section};
 use crate::config::value::Value;
 
-/// All options Midge has, in the order of the reference page.
+/// All of Midge's options, in the order of the reference page.
 pub static SECTIONS: &[Section] = &[
     Section { title: "Listening", rows: server_rows::LISTENING },
     Section { title: "Limits", rows: server_rows::LIMITS },
@@ -31,17 +32,17 @@ pub static SECTIONS: &[Section] = &[
     Section { title: "Midge's own", rows: midge_rows::MIDGE },
 ];
 
-/// Every row, in the same order.
+/// Returns every row, in the order of the reference page.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     SECTIONS.iter().flat_map(|section| section.rows)
 }
 
-/// The row of a top-level key.
+/// Returns the row of a top-level key.
 pub fn find(name: &str) -> Option<&'static Row> {
     rows().chain(LATER).find(|row| row.is_called(name))
 }
 
-/// The row of a key inside the `midge` block.
+/// Returns the row of a key inside a block such as `midge`.
 pub fn find_in_block(block: &str, name: &str) -> Option<&'static Row> {
     rows().find(|row| {
         row.key.strip_prefix(block).and_then(|rest| rest.strip_prefix('.')).is_some_and(|key| {
@@ -51,12 +52,12 @@ pub fn find_in_block(block: &str, name: &str) -> Option<&'static Row> {
     })
 }
 
-/// The row a flag (without its dashes) sets.
+/// Returns the row that a flag (without its dashes) sets.
 pub fn find_flag(name: &str) -> Option<&'static Row> {
     rows().chain(LATER).find(|row| row.flag.as_ref().is_some_and(|flag| flag.names.contains(&name)))
 }
 
-/// The text of an option's value in a message.
+/// Formats an option's value for a message.
 pub trait Shown {
     fn shown(&self) -> String;
 }
@@ -85,7 +86,7 @@ impl Shown for Advertised {
     }
 }
 
-/// An option that is not given shows what nats-server's zero value shows.
+/// An absent option is shown as nats-server shows its zero value.
 macro_rules! shown_or {
     ($($type:ty = $absent:literal),*) => { $(impl Shown for Option<$type> {
         fn shown(&self) -> String {
@@ -176,7 +177,7 @@ macro_rules! hidden_row {
     };
 }
 
-/// A row that only gives another row's field a second way in.
+/// A row that only provides another way to set another row's field.
 macro_rules! entry_row {
     ($key:literal, $kind:expr, $help:literal) => {
         Row {
@@ -202,12 +203,12 @@ mod server_rows;
 
 const COUNT_MAX: i64 = i64::MAX;
 
-/// nats-server takes zero, and for most limits any negative number, as "the default" or "none".
+/// nats-server takes zero and, for most limits, any negative number as "the default" or "none".
 fn size_or(value: i64, when_not_positive: usize) -> usize {
     usize::try_from(value).ok().filter(|&size| size > 0).unwrap_or(when_not_positive)
 }
 
-/// -1 is any free port, 0 is "not given".
+/// -1 is any free port, 0 means "not given".
 fn port_or(value: i64, when_zero: Option<u16>) -> Option<u16> {
     match value {
         0 => when_zero,

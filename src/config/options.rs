@@ -1,4 +1,4 @@
-//! The typed options of one server: what flags and the configuration file come down to.
+//! The typed options of one server, from flags and the configuration file.
 //!
 //! Every field has its unit in its type or its name. Defaults are nats-server's.
 
@@ -10,10 +10,12 @@ use crate::config::advertise::Advertised;
 use crate::config::auth_options::AuthOptions;
 use crate::config::tls_options::TlsOptions;
 
-/// `payload_bytes_max` when the operator asked for no limit: what nats-server's 32 bit field can hold.
+/// `payload_bytes_max` if the operator asked for no limit: the largest value of nats-server's
+/// 32-bit field.
 pub const PAYLOAD_BYTES_UNLIMITED: usize = i32::MAX as usize;
 
-/// Flags of parts that this server does not have, as nats-server sets them by default: tools list them.
+/// Feature flags of parts that this server does not have, with nats-server's defaults: tools list
+/// them.
 pub const FEATURE_FLAGS: [(&str, bool); 4] = [
     ("js_ack_fc_v2", false),
     ("js_api_reply_v2", false),
@@ -24,7 +26,7 @@ pub const FEATURE_FLAGS: [(&str, bool); 4] = [
 /// All options of one server. Immutable once the server runs; a reload makes a new value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// Shown in INFO; the server id when absent.
+    /// Shown in INFO; None = the server id.
     pub server_name: Option<String>,
     pub listen: ListenOptions,
     pub limits: LimitOptions,
@@ -36,20 +38,21 @@ pub struct Options {
     pub auth: AuthOptions,
     /// TLS of the client port; None = plain.
     pub tls: Option<TlsOptions>,
-    /// With TLS configured: clients may stay plain.
+    /// True if clients may stay plain although TLS is configured.
     pub allow_non_tls: bool,
     pub monitor: MonitorOptions,
     /// Shown in monitoring and used to select servers in `$SYS` requests.
     pub server_tags: Vec<String>,
     /// Shown in monitoring; sorted by key.
     pub server_metadata: Vec<(String, String)>,
-    /// `sha256:` and the digest of the parsed file, as nats-server computes it; empty without a file.
+    /// `sha256:` and the digest of the parsed file, as nats-server computes it; empty without a
+    /// file.
     pub config_digest: String,
 }
 
 impl Options {
-    /// How long a client may take to log in: the configured time, else 2 s, or with TLS the time its
-    /// handshake may take and one second.
+    /// Returns the time in which a client must log in: the configured time, else 2 s, or with TLS
+    /// the handshake's timeout plus one second.
     pub fn auth_timeout(&self) -> Duration {
         self.auth.timeout.unwrap_or_else(|| match &self.tls {
             Some(tls) => tls.timeout() + Duration::from_secs(1),
@@ -64,17 +67,17 @@ pub struct ListenOptions {
     pub host: String,
     /// 0 = any free port (written `-1` in flags and files).
     pub port: u16,
-    /// Told to clients in place of the listener's own address.
+    /// The address that clients are told in place of the listener's own.
     pub client_advertise: Option<Advertised>,
     pub unix: Option<UnixListenOptions>,
-    /// Of TCP sockets to peers on this host.
+    /// The congestion control of TCP sockets to peers on this host.
     pub local_congestion: LocalCongestion,
 }
 
 /// The congestion control of sockets to peers on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LocalCongestion {
-    /// One that does not pace where the host's does; else the host's.
+    /// One that does not pace, if the host's does; else the host's.
     #[default]
     Auto,
     Host,
@@ -99,29 +102,29 @@ pub struct LimitOptions {
     pub connections_max: usize,
     /// Per connection; 0 = unlimited.
     pub subscriptions_max: usize,
-    /// Per subscription subject; 0 = unlimited.
+    /// Per subject of a subscription; 0 = unlimited.
     pub subject_tokens_max: usize,
     /// Closed connections remembered for monitoring.
     pub closed_connections_max: usize,
-    /// How long one write may take before the client is a slow consumer.
+    /// Longest time for one write before the client counts as a slow consumer.
     pub write_deadline: Duration,
     pub write_timeout: WriteTimeoutPolicy,
-    /// Drop for a paced consumer instead of slowing the producer.
+    /// True if messages for a slow consumer are dropped instead of slowing down their publisher.
     pub no_fast_producer_stall: bool,
     pub no_header_support: bool,
 }
 
-/// The fate of a client that missed its write deadline.
+/// What happens to a client that misses its write deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteTimeoutPolicy {
-    /// For clients: close.
+    /// Close, if it is a client.
     #[default]
     Default,
     Close,
     Retry,
 }
 
-/// The HTTP server that shows the server's state.
+/// The HTTP server for monitoring.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MonitorOptions {
     /// None = the host of the client port.
@@ -130,7 +133,7 @@ pub struct MonitorOptions {
     pub port: Option<u16>,
     /// None = no HTTPS; 0 = any free port.
     pub https_port: Option<u16>,
-    /// Put before every path; starts with `/`.
+    /// Prefix of every path; starts with `/`.
     pub base_path: String,
 }
 
@@ -145,9 +148,9 @@ pub struct KeepAliveOptions {
 pub struct LogOptions {
     pub debug: bool,
     pub trace: bool,
-    /// Trace the system account too.
+    /// True if the system account is traced, too.
     pub trace_verbose: bool,
-    /// Trace headers only, not payloads.
+    /// True if only headers are traced, not payloads.
     pub trace_headers: bool,
     pub timestamp: bool,
     pub timestamp_utc: bool,
@@ -163,16 +166,16 @@ pub struct LogOptions {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// nats-server's line.
+    /// nats-server's format.
     #[default]
     Nats,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileOptions {
-    /// The configuration file, when one was given.
+    /// The configuration file, if one was given.
     pub config: Option<PathBuf>,
     pub pid: Option<PathBuf>,
     pub ports_dir: Option<PathBuf>,
@@ -184,39 +187,41 @@ pub struct LameDuckOptions {
     pub grace_period: Duration,
 }
 
-/// Midge's own: how the process uses cores.
+/// Midge's own options on how the process uses cores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardOptions {
     /// None = one per core this process may use.
     pub count: Option<usize>,
     /// The cores to use, in shard order; None = those of the affinity mask.
     pub cores: Option<Vec<usize>>,
-    /// None = pinned where the cores are named, or kept from other programs.
+    /// None = pinned if cores are named, or if they are kept from other programs.
     pub pin: Option<bool>,
-    /// How long a shard spins before it parks; zero = park at once.
+    /// Time that a shard spins before it parks; zero = parks at once.
     pub busy_poll: Duration,
     pub io_driver: IoDriver,
-    /// The first of one more port per shard, so that a client can choose its shard; None = off.
+    /// The first of a range of additional ports, one per shard, by which a client can choose its
+    /// shard; None = off.
     pub ports_base: Option<u16>,
     pub balance: Balance,
 }
 
-/// The rule by which a new connection finds its shard.
+/// The rule by which a new connection is given a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// The shard that the kernel's hash chooses (SO_REUSEPORT).
+    /// The shard chosen by the kernel's hash (SO_REUSEPORT).
     #[default]
     Hash,
     LeastConnections,
-    /// Decided at the first subscription or message: one shard while one is enough.
+    /// Decided at the first subscription or message: one shard as long as one is enough.
     Auto,
-    /// For tests: as `Hash`, and each client goes to the next shard at its first subscription or message.
+    /// For tests: as `Hash`, then each client moves to the next shard at its first subscription or
+    /// message.
     NextShard,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoDriver {
-    /// io_uring, or epoll with one warning where the kernel or a sandbox refuses it.
+    /// io_uring; epoll, with one warning, if the kernel or a sandbox refuses it.
     #[default]
     Auto,
     IoUring,

@@ -1,8 +1,9 @@
-//! The grammar of a configuration file: text to a tree of values, with variables and includes resolved.
+//! The grammar of a configuration file: parses text to a tree of values, with variables and
+//! includes resolved.
 //!
-//! It accepts what nats-server accepts, refuses what it refuses, and says so in the same words. Keys wait
-//! on a stack until their value is complete, as in nats-server: that is what a key without a value, or
-//! with a number that has a malformed unit, shifts.
+//! Accepts what nats-server accepts and refuses what it refuses, in the same words. As in
+//! nats-server, keys wait on a stack until their value is complete; that is why a key without a
+//! value, or with a number whose unit is malformed, shifts the values of others.
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::ffi::OsStrExt;
@@ -17,13 +18,13 @@ use crate::config::scanner::{
 use crate::config::surroundings::{Surroundings, file_error_text};
 use crate::config::value::{Data, Map, Value};
 
-/// A bare value that begins so is a bcrypt hash, not a variable.
+/// A bare value that begins like this is a bcrypt hash, not a variable.
 const BCRYPT_PREFIX: &[u8] = b"2a$";
 
 /// The key under which an environment variable's text is parsed.
 const ENVIRONMENT_KEY: &[u8] = b"pk";
 
-/// Reads a file and all it includes.
+/// Reads a file and everything it includes.
 ///
 /// # Errors
 /// The text says what is wrong, in nats-server's words.
@@ -52,7 +53,7 @@ struct Key {
     column: usize,
 }
 
-/// A value with its place, before it is put anywhere.
+/// A value with its place, before it is added to a list or map.
 struct Item {
     data: Rc<Data>,
     line: usize,
@@ -65,9 +66,9 @@ struct Parser<'a> {
     surroundings: &'a dyn Surroundings,
     contexts: Vec<Context>,
     keys: Vec<Key>,
-    /// The last thing read was this key; nothing may end there.
+    /// Set while this key was the last thing read: the text must not end there.
     last_key: Option<Vec<u8>>,
-    /// Environment variables being read, so that a cycle is seen.
+    /// Names of the environment variables being read, to detect cycles.
     references: &'a RefCell<Vec<Vec<u8>>>,
     include_depth: usize,
     depth: usize,
@@ -105,14 +106,14 @@ impl<'a> Parser<'a> {
             }
             Ok(()) | Err(Stop::End) => {}
         }
-        // A text that ends inside a list or a map keeps what was complete.
+        // Text that ends inside a list or a map keeps what was complete.
         match self.contexts.into_iter().next() {
             Some(Context::Map(map)) => Ok(map),
             _ => Ok(Map::default()),
         }
     }
 
-    /// `Ok` is never returned: the text ends.
+    /// Never returns `Ok`: it stops when the text ends.
     fn top_level(&mut self) -> Result<(), Stop> {
         loop {
             if self.skip_to_key(|parser| parser.block())? {
@@ -122,7 +123,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Passes over white space and comments; true when a key begins. `on_brace` reads what follows `{`.
+    /// Skips white space and comments; true if a key begins. `on_brace` reads what follows a `{`.
     fn skip_to_key(
         &mut self,
         on_brace: impl FnOnce(&mut Self) -> Result<(), Stop>,
@@ -164,7 +165,7 @@ impl<'a> Parser<'a> {
         self.last_key = None;
     }
 
-    /// Behind a lone `/` nothing happens; behind `//` a comment is taken. True for the comment.
+    /// Called after one `/`: skips a comment, and returns true, if another follows.
     fn comment_behind_slash(&mut self) -> bool {
         let is_comment = self.scanner.next_is('/');
         if is_comment {
@@ -199,7 +200,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A pair of braces around top-level keys; the first brace is taken.
+    /// Reads braces around top-level keys; the opening brace has been taken.
     fn block(&mut self) -> Result<(), Stop> {
         self.deeper()?;
         'keys: loop {
@@ -209,7 +210,7 @@ impl<'a> Parser<'a> {
             if self.block_step()? {
                 continue;
             }
-            // Behind the keys: the closing brace, or another key behind a separator or a comment.
+            // After a value: the closing brace, or another key after a separator or a comment.
             loop {
                 match self.scanner.next() {
                     '#' => {
@@ -237,9 +238,9 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// One key of a block, or a block in it. True when another key may follow at once.
+    /// Reads one key of a block, or a block in it. True if another key may follow at once.
     fn block_step(&mut self) -> Result<bool, Stop> {
-        // White space is passed one by one, for the closing brace may follow.
+        // White space is skipped one by one, since the closing brace may follow.
         let next = self.scanner.peek();
         if next.is_whitespace() {
             self.scanner.next();
@@ -264,7 +265,7 @@ impl<'a> Parser<'a> {
         self.end_of_block_value()
     }
 
-    /// True when the next key may follow, false when the block ends.
+    /// Returns true if another key may follow, false if the block ended.
     fn end_of_block_value(&mut self) -> Result<bool, Stop> {
         loop {
             if self.scanner.peek() == '}' {
@@ -289,7 +290,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A key outside any map, and its value or, behind `include`, the file.
+    /// Reads a key outside of any map, and its value or, after `include`, the file.
     fn key_and_value(&mut self) -> Result<(), Stop> {
         let first = self.scanner.peek();
         if is_key_separator(first) {
@@ -349,7 +350,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The key from `start` to here.
+    /// Takes the text from `start` to the current position as a key.
     fn push_key(&mut self, start: usize) {
         let end = self.scanner.position();
         let name = self.scanner.slice(start, end).to_vec();
@@ -370,7 +371,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Reads a value and puts it where it belongs.
+    /// Reads a value and adds it where it belongs.
     fn value(&mut self) -> Result<(), Stop> {
         while is_blank(self.scanner.peek()) {
             self.scanner.next();
@@ -461,7 +462,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// False when the map ended instead.
+    /// Reads a key and its value inside a map. False if the map ended instead.
     fn map_key_and_value(&mut self) -> Result<bool, Stop> {
         let start = loop {
             match self.scanner.peek() {
@@ -482,7 +483,7 @@ impl<'a> Parser<'a> {
                 '/' => {
                     self.scanner.next();
                     if !self.comment_behind_slash() {
-                        // A lone slash is dropped, and whatever follows begins the key.
+                        // A lone slash is dropped, and what follows begins the key.
                         let start = self.scanner.position();
                         self.scanner.next();
                         break start;
@@ -530,7 +531,7 @@ impl<'a> Parser<'a> {
         self.map_value()
     }
 
-    /// Behind a key: the separator and the value. False when the map ends there.
+    /// Reads the separator and the value after a key. False if the map ends there.
     fn map_value(&mut self) -> Result<bool, Stop> {
         let mut separator_taken = false;
         loop {
@@ -557,7 +558,7 @@ impl<'a> Parser<'a> {
         Ok(true)
     }
 
-    /// True when another key may follow, false when the map ended.
+    /// Returns true if another key may follow, false if the map ended.
     fn end_of_map_value(&mut self) -> Result<bool, Stop> {
         loop {
             match self.scanner.next() {
@@ -582,7 +583,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The list or map whose closing bracket was just taken is complete.
+    /// Completes the list or map whose closing bracket was just taken.
     fn close_context(&mut self) {
         self.last_key = None;
         let data = match self.contexts.pop() {
@@ -595,7 +596,7 @@ impl<'a> Parser<'a> {
         self.put(Item { data: Rc::new(data), line, column });
     }
 
-    /// Puts a complete value behind the last key, or at the end of the list.
+    /// Gives a complete value to the last key, or appends it to the list.
     fn put(&mut self, item: Item) {
         let Item { data, mut line, mut column } = item;
         let file = Rc::clone(&self.file);
@@ -624,7 +625,7 @@ impl<'a> Parser<'a> {
             )),
             Scalar::Integer(text) => match integer(text).map_err(Stop::Error)? {
                 Some(number) => Data::Integer(number),
-                // An unknown unit: no value, and the key stays behind.
+                // Unknown unit: there is no value, and the key stays on the stack.
                 None => return Ok(()),
             },
             Scalar::Float(text) => Data::Float(float(text).map_err(Stop::Error)?),
@@ -639,7 +640,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The nearest enclosing map that has the name, else the environment.
+    /// Looks the name up in the nearest enclosing map that has it, else in the environment.
     fn variable(&mut self, name: &[u8], line: usize) -> Result<Rc<Data>, Stop> {
         if name.starts_with(BCRYPT_PREFIX) {
             return Ok(Rc::new(Data::Text([b"$", name].concat())));
@@ -664,7 +665,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The variable's text is read as a value would be.
+    /// Parses the environment variable's text as a value.
     fn environment_variable(&mut self, name: &[u8]) -> Result<Option<Rc<Data>>, String> {
         let shown_name = String::from_utf8_lossy(name).into_owned();
         if self.references.borrow().iter().any(|reference| reference == name) {
@@ -684,7 +685,7 @@ impl<'a> Parser<'a> {
         Ok(parsed?.get(ENVIRONMENT_KEY).map(|value| Rc::clone(&value.data)))
     }
 
-    /// `include` is taken: the name follows, and the file's keys join the present map.
+    /// Called after `include`: reads the name, and adds that file's keys to the current map.
     fn include(&mut self) -> Result<(), Stop> {
         let name = self.include_name()?;
         self.last_key = None;

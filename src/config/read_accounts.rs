@@ -12,7 +12,7 @@ use crate::config::reader::Reader;
 use crate::config::value::{Data, Value};
 use crate::protocol::subject;
 
-/// The account of clients that belong to no other.
+/// The account of clients that are not assigned to another.
 pub(super) const GLOBAL_ACCOUNT: &str = "$G";
 
 const WEIGHT_MAX: i64 = 100;
@@ -28,7 +28,7 @@ pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
                 }
             }
         }
-        // nats-server passes over anything else; so does Midge, but not in silence.
+        // nats-server ignores anything else; Midge reports it.
         _ => reader.error(value, "Expected map entries for accounts"),
     }
 }
@@ -103,7 +103,7 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
     add_users(reader, users_at, users, nkeys);
 }
 
-/// An empty list asks for nothing.
+/// Refuses the feature unless the list is empty.
 fn refuse_list(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
     if value.as_list().is_none_or(|list| !list.is_empty()) {
         reader.refuse_later(value, feature);
@@ -149,7 +149,8 @@ fn read_limits(reader: &mut Reader<'_>, value: &Value) -> AccountLimitOptions {
                 continue;
             }
         };
-        // A negative number is "unlimited"; nats-server keeps 32 bits, more is unlimited as well.
+        // A negative number is "unlimited"; nats-server keeps 32 bits, so a larger number is
+        // unlimited as well.
         if let Some(number) = reader.integer(value) {
             *target = i32::try_from(number).ok().and_then(|number| usize::try_from(number).ok());
         }
@@ -157,7 +158,7 @@ fn read_limits(reader: &mut Reader<'_>, value: &Value) -> AccountLimitOptions {
     limits
 }
 
-/// The top-level `mappings` belong to the global account.
+/// Reads the top-level `mappings`, which belong to the global account.
 pub(super) fn read_global_mappings(reader: &mut Reader<'_>, value: &Value) {
     let mappings = read_mappings(reader, value);
     let account = AccountOptions { name: GLOBAL_ACCOUNT.into(), mappings, ..Default::default() };

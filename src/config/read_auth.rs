@@ -14,7 +14,7 @@ use crate::protocol::subject;
 
 const SECONDS_BEFORE_WARNING: f64 = 60.0;
 
-/// Types of connections a user may be bound to. Those of later features are known names.
+/// Connection types to which a user may be bound. Those of later features are valid names.
 const CONNECTION_TYPES: [&str; 7] =
     ["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS", "MQTT", "MQTT_WS", "IN_PROCESS"];
 
@@ -74,7 +74,7 @@ pub(super) fn read_authorization(reader: &mut Reader<'_>, value: &Value) {
     add_users(reader, value, users, nkeys);
 }
 
-/// Adds users to the server's, which may hold each name and nkey only once.
+/// Adds users to the server's; each name and nkey may occur only once.
 pub(super) fn add_users(
     reader: &mut Reader<'_>,
     at: &Value,
@@ -118,7 +118,7 @@ pub(super) fn apply_default_permissions(
     }
 }
 
-/// Seconds, whole or not, or a duration. Zero is "not given".
+/// Reads a timeout: a number of seconds, or a duration. Zero means "not given".
 fn read_timeout(reader: &mut Reader<'_>, value: &Value, name: &str) -> Option<Duration> {
     let seconds = match &*value.data {
         Data::Integer(seconds) => *seconds as f64,
@@ -155,7 +155,7 @@ fn read_timeout(reader: &mut Reader<'_>, value: &Value, name: &str) -> Option<Du
     seconds_to_duration(reader, value, seconds)
 }
 
-/// None for zero; negative and unimaginable times are refused.
+/// Converts seconds; None for zero. Negative and absurdly long times are refused.
 pub(super) fn seconds_to_duration(
     reader: &mut Reader<'_>,
     value: &Value,
@@ -178,7 +178,7 @@ fn refuse_proxy_required(reader: &mut Reader<'_>, value: &Value) {
     }
 }
 
-/// None when the list as a whole cannot be used; then an error is noted.
+/// Reads a list of users. None, with an error noted, if the list as a whole is unusable.
 pub(super) fn read_users(
     reader: &mut Reader<'_>,
     value: &Value,
@@ -210,7 +210,7 @@ fn read_user(
         last = value;
         match name.to_ascii_lowercase().as_str() {
             key @ ("nkey" | "user" | "username" | "pass" | "password") => {
-                // Without this text nothing more can be said about the entry.
+                // Without this text the rest of the entry cannot be judged.
                 let Some(text) = reader.text(value) else { return };
                 match key {
                     "nkey" => nkey = Some(text),
@@ -247,7 +247,7 @@ fn read_user(
     }
 }
 
-/// True for a well-formed public key of that kind.
+/// Returns true for a well-formed public key of that kind.
 pub(super) fn is_public_nkey(text: &str, kind: nkeys::KeyPairType) -> bool {
     nkeys::KeyPair::from_public_key(text).is_ok_and(|key| key.key_pair_type() == kind)
 }
@@ -315,7 +315,7 @@ pub(super) fn read_permissions(
         }
     }
     if permissions.allow_responses.is_some() {
-        // Without a list of its own such a user may publish replies and nothing else.
+        // Without a publish list of its own, such a user may publish responses and nothing else.
         let publish = permissions.publish.get_or_insert_default();
         publish.allow.get_or_insert_default();
     }
@@ -371,7 +371,7 @@ fn read_allow_responses(
     Some(responses)
 }
 
-/// One subject, a list of subjects (both mean allow), or `allow` and `deny` lists.
+/// Reads one subject or a list of subjects (both mean allow), or `allow` and `deny` lists.
 fn read_subject_permission(
     reader: &mut Reader<'_>,
     value: &Value,

@@ -1,7 +1,9 @@
-//! Reads options of features that Midge does not have yet, as far as it takes to see whether they ask for
-//! the feature. A block that is switched off asks for nothing; the names of its options are checked all the
-//! same, for a misspelt `port` must not switch it off. What nats-server finds wrong inside a block that is
-//! switched off is not looked for.
+//! Reads options of features that Midge does not have yet, as far as needed to see whether they ask
+//! for the feature.
+//!
+//! A block that is switched off asks for nothing, but the names of its options are checked, since a
+//! misspelt `port` must not switch it off. Other errors that nats-server finds inside a
+//! switched-off block are not looked for.
 
 use crate::config::feature::Asks;
 use crate::config::go_text::quoted;
@@ -44,7 +46,7 @@ const JETSTREAM: [&str; 31] = [
 
 const JETSTREAM_META: [&str; 3] = ["meta_compact", "meta_compact_size", "meta_compact_sync"];
 
-/// Options of every block with a listener.
+/// Options of every block that has a listener.
 const LISTENER: [&str; 4] = ["listen", "port", "host", "net"];
 
 const CLUSTER: [&str; 17] = [
@@ -154,10 +156,10 @@ const MQTT: [&str; 19] = [
 
 const OCSP_CACHE: [&str; 4] = ["type", "local_store", "preserve_revoked", "save_interval"];
 
-/// Flags that are off in nats-server unless the file turns them on.
+/// Feature flags that are off in nats-server unless the file turns them on.
 const FLAGS_TO_OPT_IN: [&str; 3] = ["js_ack_fc_v2", "js_api_reply_v2", "js_snapshot_sources"];
 
-/// For a flag that has no option.
+/// For flags without an option.
 pub(super) fn nothing(_reader: &mut Reader<'_>, _value: &Value) -> Asks {
     Asks::Nothing
 }
@@ -174,7 +176,7 @@ pub(super) fn filled_text(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.text(value).is_some_and(|text| !text.is_empty()))
 }
 
-/// Text that only another option makes use of.
+/// Reads text that only another option uses.
 pub(super) fn text_without_effect(reader: &mut Reader<'_>, value: &Value) -> Asks {
     reader.text(value);
     Asks::Nothing
@@ -232,7 +234,7 @@ pub(super) fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
     }
 }
 
-/// Without a port nats-server has no cluster, whatever else the block says.
+/// Reads `cluster`: without a port nats-server has no cluster, whatever else the block says.
 pub(super) fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected map to define cluster", &CLUSTER) else {
         return Asks::Nothing;
@@ -249,7 +251,7 @@ pub(super) fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
     }
 }
 
-/// A gateway with a name must have a port, and the other way round.
+/// Reads `gateway`: one with a name must have a port, and the other way round.
 pub(super) fn gateway(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected gateway to be a map", &GATEWAY) else {
         return Asks::Nothing;
@@ -299,7 +301,7 @@ pub(super) fn trusted_keys(reader: &mut Reader<'_>, value: &Value) -> Asks {
     text_or_list(reader, value, "error parsing trusted")
 }
 
-/// A resolver that keeps accounts in memory has none without an operator.
+/// Reads `resolver`: one that keeps accounts in memory has no effect without an operator.
 pub(super) fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let is_memory = |text: &str| ["mem", "memory"].contains(&text.trim().to_lowercase().as_str());
     match &*value.data {
@@ -318,7 +320,8 @@ pub(super) fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
     }
 }
 
-/// Modes `auto`, which is also the default, and `must` staple only where the certificate demands it.
+/// Reads `ocsp`: the modes `auto` (the default) and `must` staple only if the certificate demands
+/// it.
 pub(super) fn ocsp(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let map = match &*value.data {
         Data::Toggle(_) => return Asks::Nothing,
@@ -351,7 +354,7 @@ pub(super) fn ocsp(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks
 }
 
-/// Used by the `ocsp_peer` of a `tls` block alone, which is refused where it stands.
+/// Reads `ocsp_cache`: used only by `ocsp_peer` of a `tls` block, which is refused there.
 pub(super) fn ocsp_cache(reader: &mut Reader<'_>, value: &Value) -> Asks {
     match &*value.data {
         Data::Toggle(_) => Asks::Nothing,
@@ -383,7 +386,7 @@ pub(super) fn proxies(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(named(map, &["trusted"]).any(|(_, trusted)| !is_empty(trusted)))
 }
 
-/// All of them belong to JetStream; nats-server passes over flags that it does not know.
+/// Reads the feature flags: all belong to JetStream, and nats-server ignores unknown ones.
 pub(super) fn feature_flags(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = value.as_map() else {
         let found = value.type_name();
@@ -418,7 +421,7 @@ fn refused(reader: &mut Reader<'_>, at: &Value, reason: impl AsRef<str>) -> Asks
     Asks::Nothing
 }
 
-/// The block's options, their names checked; none when it is no block.
+/// Returns the block's options with their names checked; None if it is not a block.
 fn block<'v>(
     reader: &mut Reader<'_>,
     value: &'v Value,
@@ -449,7 +452,7 @@ fn named<'v>(map: &'v Map, names: &'static [&str]) -> impl Iterator<Item = (Stri
     map.entries().filter(|(name, _)| is_among(name, &[names]))
 }
 
-/// True when `port` or `listen` is there and not 0, which is "none".
+/// Returns true if `port` or `listen` is present and not 0, which means "none".
 fn has_port(reader: &mut Reader<'_>, map: &Map) -> bool {
     let mut port = 0;
     for (name, value) in named(map, &["listen", "port"]) {
@@ -462,7 +465,7 @@ fn has_port(reader: &mut Reader<'_>, map: &Map) -> bool {
     port != 0
 }
 
-/// Names or keys, one or a list of them; an empty list asks for nothing.
+/// Reads a text or a list of texts; an empty list asks for nothing.
 fn text_or_list(reader: &mut Reader<'_>, value: &Value, error: &str) -> Asks {
     match &*value.data {
         Data::Text(_) => Asks::Feature,

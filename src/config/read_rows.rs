@@ -1,4 +1,4 @@
-//! From value tree to `Options`: looks up each key's row, checks the type, calls the setter.
+//! Applies a value tree to `Options`: looks up each key's row, checks the type, calls the setter.
 
 use crate::config::address::PORT_MAX;
 use crate::config::feature::Asks;
@@ -105,8 +105,10 @@ impl Reader<'_> {
     }
 }
 
+/// Checks a number against the row's range.
+///
 /// # Errors
-/// nats-server's text for a number it refuses.
+/// nats-server's text for a number that it refuses.
 pub(crate) fn check_range(
     row: &Row,
     name: &str,
@@ -115,7 +117,7 @@ pub(crate) fn check_range(
     max: i64,
 ) -> Result<(), String> {
     let is_own = row.go_name == row.key;
-    // nats-server takes any number for a port, and fails when it listens.
+    // nats-server accepts any number as a port, and fails when it listens.
     let names_range = is_own || max == PORT_MAX;
     if names_range && !(min..=max).contains(&number) {
         Err(format!("{name} must be {min} to {max}"))

@@ -1,4 +1,4 @@
-//! Reads the `tls` block. Names are checked here; certificates are read where they are used.
+//! Reads the `tls` block. Names are checked here; certificates are read by `net`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::config::tls_options::{
 };
 use crate::config::value::{Data, Value};
 
-/// The value of `verify` beside a boolean, in any case.
+/// The third value of `verify` beside true and false, in any case.
 pub(crate) const OPTIONAL: &str = "optional";
 
-/// How long `handshake_first: auto` waits for the client to begin.
+/// Time that `handshake_first: auto` gives the client to begin.
 const HANDSHAKE_FALLBACK: Duration = Duration::from_millis(50);
 
 pub(crate) const CIPHER_SUITES: [&str; 9] = [
@@ -32,7 +32,8 @@ pub(crate) const CIPHER_SUITES: [&str; 9] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
-/// The rest of nats-server's secure list; rustls has no CBC suites, `net::tls` refuses them by name.
+/// The rest of nats-server's secure list; rustls has no CBC suites, so `net::tls_config` refuses
+/// them by name.
 pub(crate) const CIPHER_SUITES_CBC: [&str; 4] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
@@ -40,7 +41,7 @@ pub(crate) const CIPHER_SUITES_CBC: [&str; 4] = [
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
 ];
 
-/// Suites known to be weak; no TLS library worth using has them.
+/// Suites known to be weak; rustls has none of them.
 pub(crate) const CIPHER_SUITES_INSECURE: [&str; 12] = [
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
@@ -58,10 +59,11 @@ pub(crate) const CIPHER_SUITES_INSECURE: [&str; 12] = [
 
 pub(crate) const CURVES: [&str; 3] = ["X25519", "CurveP256", "CurveP384"];
 
-/// The rest of nats-server's curves; `net::tls` refuses them by name.
+/// The rest of nats-server's curves; `net::tls_config` refuses them by name.
 pub(crate) const CURVES_REFUSED: [&str; 2] = ["X25519MLKEM768", "CurveP521"];
 
-/// Names are unknown, a file does not open: the first such problem ends the block, as in nats-server.
+/// Reads the block. The first problem, such as an unknown name or a missing file, ends it, as in
+/// nats-server.
 pub(crate) fn read_tls(reader: &mut Reader<'_>, value: &Value) {
     let mut tls = TlsOptions { place: Place(value.place()), ..TlsOptions::default() };
     let errors_before = reader.errors.len();
@@ -154,7 +156,7 @@ pub(crate) fn set_key_file(tls: &mut TlsOptions, file: &str) {
     first_certificate(tls).key_file = PathBuf::from(file);
 }
 
-/// `cert_file` and `key_file` together are the first certificate.
+/// Returns the first certificate, which is that of `cert_file` and `key_file`.
 fn first_certificate(tls: &mut TlsOptions) -> &mut CertificateOptions {
     if tls.certificates.is_empty() {
         tls.certificates.push(CertificateOptions::default());
@@ -162,7 +164,7 @@ fn first_certificate(tls: &mut TlsOptions) -> &mut CertificateOptions {
     &mut tls.certificates[0]
 }
 
-/// The checks of the block that need no TLS library.
+/// Makes the checks of the block that need no TLS library.
 fn check(reader: &Reader<'_>, tls: &TlsOptions) -> Result<(), String> {
     let insecure: Vec<&str> = tls
         .cipher_suites
@@ -230,7 +232,7 @@ fn read_verify(reader: &mut Reader<'_>, value: &Value) -> Option<Verify> {
     None
 }
 
-/// A list, not empty, of names that `is_known`.
+/// Reads a non-empty list of names that `is_known` accepts.
 fn names(
     reader: &mut Reader<'_>,
     value: &Value,
@@ -276,7 +278,7 @@ fn curves(reader: &mut Reader<'_>, value: &Value) -> Option<Vec<String>> {
     })
 }
 
-/// The outer None is an error, the inner one "not given".
+/// Reads a timeout. The outer None is an error, the inner one means "not given".
 fn timeout(reader: &mut Reader<'_>, value: &Value) -> Option<Option<Duration>> {
     let seconds = match &*value.data {
         Data::Integer(seconds) => *seconds as f64,
@@ -353,7 +355,7 @@ fn handshake_first(reader: &mut Reader<'_>, value: &Value, name: &str) -> Option
         "auto" | "auto_fallback" => Some(HandshakeFirst::Fallback(HANDSHAKE_FALLBACK)),
         _ => match parse_duration(&text).ok().map(|duration| duration.to_duration()) {
             Some(Some(wait)) if !wait.is_zero() => Some(HandshakeFirst::Fallback(wait)),
-            // Zero and below: nats-server then waits for good.
+            // Zero and below: nats-server waits without end.
             Some(_) => Some(HandshakeFirst::Always),
             None => {
                 let (name, text) = (quoted(name), quoted(&text));

@@ -1,4 +1,5 @@
-//! What readers of the value tree have in common: the types of values, and what is to be said of the file.
+//! What all readers of the value tree share: access to values by type, and the remarks about a
+//! file.
 //!
 //! All problems of a file are collected, so that an operator sees them at once.
 
@@ -14,9 +15,9 @@ pub struct Reader<'a> {
     pub errors: Vec<String>,
     /// Accepted when starting, refused when testing a file.
     pub warnings: Vec<String>,
-    /// Warn about options of later features instead of refusing them.
+    /// Makes options of later features warnings instead of errors.
     pub allow_unsupported: bool,
-    /// Notes on what was passed over, mostly because of `allow_unsupported`; never refused.
+    /// Notes on ignored options, mostly because of `allow_unsupported`; never an error.
     pub unsupported: Vec<String>,
     pub surroundings: &'a dyn Surroundings,
 }
@@ -43,7 +44,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An option of a later feature was used.
+    /// Refuses an option of a later feature, or notes that it is ignored.
     pub fn refuse_later(&mut self, at: &Value, feature: Feature) {
         if self.allow_unsupported && !feature.decides_who_enters() {
             let text = feature.not_supported();
@@ -58,7 +59,7 @@ impl<'a> Reader<'a> {
         self.error(at, format!("interface conversion: interface {{}} is {found}, not {expected}"));
     }
 
-    /// Text, or None with an error noted.
+    /// Returns the text, or None with an error noted.
     pub fn text(&mut self, value: &Value) -> Option<String> {
         match &*value.data {
             Data::Text(bytes) => match std::str::from_utf8(bytes) {
@@ -105,7 +106,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A port, or host and port.
+    /// Reads a port, or a host and a port.
     pub fn address(&mut self, value: &Value) -> Option<(Option<String>, i64)> {
         let parsed = match &*value.data {
             Data::Integer(port) => Ok((None, *port)),
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
         };
         for tag in values {
             match tag.as_text() {
-                // nats-server keeps tags trimmed, in lower case, each once.
+                // nats-server stores tags trimmed, in lower case, without duplicates.
                 Some(text) => {
                     let tag = text.trim().to_lowercase();
                     if !tag.is_empty() && !self.options.server_tags.contains(&tag) {

@@ -1,5 +1,5 @@
-//! The reference page `OPTIONS.md`, made from the option table. A test keeps page and table equal:
-//! `UPDATE_GOLDEN=1 cargo test --lib reference` writes the page anew.
+//! Generates the reference page `OPTIONS.md` from the option table. A test keeps page and table
+//! equal: `UPDATE_GOLDEN=1 cargo test --lib reference` writes the page anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use crate::config::later::LATER;
 use crate::config::option_table::SECTIONS;
 use crate::config::row::{Kind, Reload, Row};
 
-/// The whole page.
+/// Returns the whole page.
 pub(super) fn markdown() -> String {
     let mut page = String::from(
         "# Options\n\n\
@@ -34,7 +34,7 @@ pub(super) fn markdown() -> String {
     page
 }
 
-/// Files that Midge judges otherwise than nats-server on purpose.
+/// Files that Midge judges differently from nats-server on purpose.
 const DIFFERENCES: &str = "
 ## Stricter than nats-server
 
@@ -56,7 +56,7 @@ they replace it.
 ";
 
 fn push_row(page: &mut String, row: &Row) {
-    // A flag without an option of its own.
+    // A flag without an option of its own has no key.
     let mut name = if row.key.is_empty() { String::new() } else { format!("`{}`", row.key) };
     if !row.aliases.is_empty() {
         write!(name, " ({})", row.aliases.join(", ")).expect("writing to a String cannot fail");
@@ -81,7 +81,7 @@ fn push_row(page: &mut String, row: &Row) {
     .expect("writing to a String cannot fail");
 }
 
-/// The values that may be written behind the option.
+/// Describes the values that an option takes.
 fn value(row: &Row) -> String {
     match row.kind {
         _ if row.key.is_empty() => String::new(),
@@ -107,7 +107,7 @@ fn range(min: i64, max: i64) -> String {
     }
 }
 
-/// The options that are refused by name, by feature.
+/// Appends the options that are refused by name, by feature.
 fn push_later(page: &mut String) {
     page.push_str(
         "\n## Not supported yet\n\n\

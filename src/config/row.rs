@@ -1,4 +1,5 @@
-//! The shape of a row of the option table: one option with its names, kind, default and reload class.
+//! The shape of a row of the option table: one option with its names, kind, default and reload
+//! class.
 
 use crate::config::feature::{Asks, Feature};
 use crate::config::go_text::SignedDuration;
@@ -6,20 +7,20 @@ use crate::config::options::Options;
 use crate::config::reader::Reader;
 use crate::config::value::Value;
 
-/// Sees what an option of a later feature asks for.
+/// Finds out what an option of a later feature asks for.
 pub(super) type AsksOf = fn(&mut Reader<'_>, &Value) -> Asks;
 
 pub struct Row {
     /// As written in a file; dotted inside a block.
     pub key: &'static str,
-    /// Other names of the same option at the same place.
+    /// Other names of the option in the same place.
     pub aliases: &'static [&'static str],
     pub flag: Option<Flag>,
     pub kind: Kind,
     /// As the operator would write it.
     pub default: &'static str,
     pub reload: Reload,
-    /// nats-server's name for it in its message that a reload is not supported.
+    /// nats-server's name for it in its error about a reload.
     pub go_name: &'static str,
     pub help: &'static str,
     pub same: fn(&Options, &Options) -> bool,
@@ -28,11 +29,11 @@ pub struct Row {
 
 pub struct Flag {
     pub names: &'static [&'static str],
-    /// As `<port>` in the help text; empty for switches.
+    /// Such as `<port>` in the help text; empty for switches.
     pub argument: &'static str,
-    /// A switch that turns its option off.
+    /// True for a switch that turns its option off.
     pub inverse: bool,
-    /// Help for the flag alone; empty where the option's own words do.
+    /// Help for the flag alone; empty if the option's help is enough.
     pub help: &'static str,
 }
 
@@ -43,7 +44,7 @@ pub enum Reload {
     Live,
     /// For connections made from now on.
     Reconnect,
-    /// Never in a running server: the whole reload is refused.
+    /// A reload that changes it is refused as a whole.
     Restart,
 }
 
@@ -62,7 +63,7 @@ pub enum Kind {
         set: fn(&mut Options, i64),
     },
     Duration {
-        /// A bare number means seconds, with a warning.
+        /// True if a bare number means seconds, with a warning.
         integer_is_seconds: bool,
         set: fn(&mut Options, SignedDuration) -> Result<(), String>,
     },
@@ -72,7 +73,7 @@ pub enum Kind {
         shape: &'static str,
         read: fn(&mut Reader<'_>, &Value),
     },
-    /// Part of a block: read there, named here.
+    /// Part of a block, whose reader reads it.
     Part {
         shape: &'static str,
         flag: PartFlag,
@@ -81,7 +82,7 @@ pub enum Kind {
     Later {
         feature: Feature,
         asks: AsksOf,
-        /// The flag turns the feature on by itself.
+        /// True if the flag turns the feature on by itself.
         flag_asks: bool,
     },
 }
@@ -91,7 +92,7 @@ pub enum PartFlag {
     None,
     Text(fn(&mut Options, &str)),
     Toggle(fn(&mut Options, bool)),
-    /// A switch with a third position, a word in any case: then the function is given None.
+    /// A switch with a third value, a word in any case, for which `set` gets None.
     ToggleOr {
         word: &'static str,
         set: fn(&mut Options, Option<bool>) -> Result<(), String>,
@@ -134,13 +135,13 @@ impl Row {
         self
     }
 
-    /// True when `name` (any case) is this row's key or alias at the place the row belongs to.
+    /// Returns true if `name` (in any case) is this row's key or alias.
     pub fn is_called(&self, name: &str) -> bool {
         let called_by_key = !self.key.is_empty() && self.key.eq_ignore_ascii_case(name);
         called_by_key || self.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
     }
 
-    /// The name inside its block.
+    /// Returns the name inside its block.
     pub fn short_key(&self) -> &'static str {
         self.key.rsplit('.').next().unwrap_or(self.key)
     }

@@ -1,40 +1,41 @@
-//! Reads the smallest pieces of a configuration file: characters, comments, and values that are no list
-//! and no map. Where a value ends, and what it is, follows nats-server to the letter, also where that is
-//! odd; `parser` puts the pieces together.
+//! Reads the smallest pieces of a configuration file: characters, comments, and scalar values.
+//!
+//! Where a value ends, and what type it has, follows nats-server to the letter, even where that is
+//! odd; `parser` combines the pieces.
 
 use winnow::Parser as _;
 use winnow::error::{ContextError, ErrMode};
 use winnow::stream::{LocatingSlice, Location as _, Stream as _};
 use winnow::token::{take_till, take_while};
 
-/// The scanner has come to the end, or to a NUL byte, which nats-server takes for the end.
+/// The end of the text, or a NUL byte, which nats-server takes for the end.
 pub(super) const END: char = '\0';
 
 /// Why reading stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The text ended; whether that is an error depends on what was read last.
+    /// The text ended; whether that is an error depends on what came last.
     End,
-    /// The text of an error with its line number, as nats-server words it.
+    /// An error with its line number, worded as in nats-server.
     Error(String),
 }
 
-/// A value that is no list and no map.
+/// A value that is neither a list nor a map.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scalar<'a> {
     Text(Vec<u8>),
-    /// Digits, maybe a sign and a unit.
+    /// Digits, with an optional sign and unit.
     Integer(&'a [u8]),
     Float(&'a [u8]),
     /// `true`, `yes`, `on` or one of their opposites, in any case.
     Toggle(&'a [u8]),
     Time(&'a [u8]),
-    /// The name behind the `$`.
+    /// The name after the `$`.
     Variable(&'a [u8]),
 }
 
 impl Scalar<'_> {
-    /// The number nats-server subtracts from the end of a value to find its column.
+    /// Returns the number that nats-server subtracts from the end of a value to get its column.
     fn size(&self) -> usize {
         match self {
             Scalar::Text(bytes) => bytes.len(),
@@ -47,7 +48,7 @@ impl Scalar<'_> {
     }
 }
 
-/// A scalar and where it stands.
+/// A scalar and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found<'a> {
     pub scalar: Scalar<'a>,
@@ -78,13 +79,13 @@ fn is_unit(character: char) -> bool {
     matches!(character.to_ascii_lowercase(), 'k' | 'm' | 'g' | 't' | 'p' | 'e')
 }
 
-/// True for a character that may follow an integer. `]` is missing, so `[1]` holds the text `1]`:
-/// nats-server's way.
+/// Returns true for a character that may follow an integer. `]` is missing as in nats-server, so
+/// `[1]` holds the text `1]`.
 fn ends_integer(character: char) -> bool {
     is_newline(character) || is_blank(character) || matches!(character, END | '}' | ';' | ',')
 }
 
-/// How a character is written in an error text.
+/// Formats a character for an error text.
 pub(super) fn shown(character: char) -> String {
     if character == '\n' { "\\n".into() } else { character.to_string() }
 }
@@ -107,13 +108,13 @@ impl<'a> Scanner<'a> {
         self.position() == self.text.len()
     }
 
-    /// The line of a position, from 1.
+    /// Returns the line of a position, from 1.
     pub(super) fn line(&self, position: usize) -> usize {
         self.newlines.partition_point(|&newline| newline < position) + 1
     }
 
-    /// The offset nats-server counts columns from: the newline before, or the first byte of the text. So
-    /// columns begin at 0 on the first line and at 1 on all others.
+    /// Returns the offset from which nats-server counts columns: that of the preceding newline, or
+    /// of the first byte. Columns thus begin at 0 on the first line and at 1 on all others.
     pub(super) fn line_start(&self, position: usize) -> usize {
         let index = self.newlines.partition_point(|&newline| newline < position);
         index.checked_sub(1).map_or(0, |index| self.newlines[index])
@@ -123,25 +124,25 @@ impl<'a> Scanner<'a> {
         position - self.line_start(position)
     }
 
-    /// An error at the present position.
+    /// Returns an error at the current position.
     pub(super) fn error<T>(&self, reason: impl AsRef<str>) -> Result<T, Stop> {
         let line = self.line(self.position());
         Err(Stop::Error(format!("Parse error on line {line}: '{}'", reason.as_ref())))
     }
 
-    /// The next character without taking it; bytes that are no UTF-8 come one by one.
+    /// Returns the next character without taking it; bytes that are not UTF-8 come one by one.
     pub(super) fn peek(&self) -> char {
         self.decode().0
     }
 
-    /// Takes and returns the next character, `END` at the end.
+    /// Takes and returns the next character; `END` at the end.
     pub(super) fn next(&mut self) -> char {
         let (character, size) = self.decode();
         self.input.next_slice(size);
         character
     }
 
-    /// As `next`, when it is that character; otherwise nothing is taken.
+    /// Takes the next character and returns true if it is `wanted`; otherwise takes nothing.
     pub(super) fn next_is(&mut self, wanted: char) -> bool {
         let is_it = !self.is_at_end() && self.peek() == wanted;
         if is_it {
@@ -164,21 +165,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes bytes while the condition holds.
+    /// Takes bytes as long as the condition holds.
     fn skip_while(&mut self, condition: impl Fn(u8) -> bool) -> &'a [u8] {
         let result: Result<&[u8], ErrMode<ContextError>> =
             take_while(0.., condition).parse_next(&mut self.input);
         result.unwrap_or_default()
     }
 
-    /// Everything behind `#` or `//` up to the end of the line.
+    /// Takes everything after `#` or `//`, up to the end of the line.
     pub(super) fn comment(&mut self) {
         let result: Result<&[u8], ErrMode<ContextError>> =
             take_till(0.., (b'\n', b'\r', b'\0')).parse_next(&mut self.input);
         debug_assert!(result.is_ok(), "taking nothing is fine too");
     }
 
-    /// A value. Blanks before it are skipped; the caller has dealt with `[` and `{`.
+    /// Reads a scalar. Blanks before it are skipped; the caller has handled `[` and `{`.
     pub(super) fn scalar(&mut self) -> Result<Found<'a>, Stop> {
         let before = self.position();
         match self.next() {
@@ -204,14 +205,14 @@ impl<'a> Scanner<'a> {
         self.input.next_slice(position);
     }
 
-    /// A finished value: `start` is where its text began.
+    /// Returns a finished value; `start` is where its text began.
     fn found(&self, scalar: Scalar<'a>, start: usize) -> Result<Found<'a>, Stop> {
         let end = self.position();
         let column = end.saturating_sub(self.line_start(start) + scalar.size());
         Ok(Found { scalar, line: self.line(end), column })
     }
 
-    /// The end of the text inside quotes.
+    /// Handles the end of the text inside quotes.
     fn end_in_quotes<T>(&self, start: usize) -> Result<T, Stop> {
         if self.position() > start { self.error("Unexpected EOF.") } else { Err(Stop::End) }
     }
@@ -229,11 +230,11 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// Text with escapes, in double quotes or bare. `first` is where its text begins.
+    /// Reads text with escapes, in double quotes or bare. `first` is where its text begins.
     fn escaped_text(&mut self, first: usize, quoted: bool) -> Result<Found<'a>, Stop> {
         let mut done: Vec<u8> = Vec::new();
         let mut has_escapes = false;
-        // A number that turned out to be text has been read in part: that part stays as it is.
+        // If a number turned out to be text, the part read so far stays as it is.
         let mut start = first;
         loop {
             let before = self.position();
@@ -271,7 +272,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The meaning of a bare word without escapes.
+    /// Determines the meaning of a bare word without escapes.
     fn bare(&self, start: usize, end: usize) -> Scalar<'a> {
         let word = self.slice(start, end);
         match word.to_ascii_lowercase().as_slice() {
@@ -283,7 +284,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads the rest of an escape, behind its backslash.
+    /// Reads the rest of an escape, after its backslash.
     fn escape(&mut self, done: &mut Vec<u8>) -> Result<(), Stop> {
         match self.next() {
             't' => done.push(b'\t'),
@@ -326,7 +327,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Text between `(` and a `)` alone on its line.
+    /// Reads text between `(` and a `)` alone on its line.
     fn block_text(&mut self) -> Result<Found<'a>, Stop> {
         let start = self.position();
         loop {
@@ -334,7 +335,8 @@ impl<'a> Scanner<'a> {
             match self.next() {
                 END => return self.error("Unexpected EOF processing block."),
                 ')' if self.text[before - 1] == b'\n' => {
-                    // At the very end of the text the bracket itself becomes part of the value.
+                    // At the very end of the text the bracket itself becomes part of the value, as
+                    // in nats-server.
                     let at_end = self.is_at_end();
                     if at_end || matches!(self.peek(), '\n' | END) {
                         let end = if at_end { self.position() } else { before };
@@ -350,7 +352,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A positive number, a date, an address, or text that begins with a digit. One digit is taken.
+    /// Reads a positive number, a date, an address, or text that begins with a digit. One digit has
+    /// been taken.
     fn number(&mut self, start: usize) -> Result<Found<'a>, Stop> {
         self.skip_while(|byte| byte.is_ascii_digit());
         let before = self.position();
@@ -367,7 +370,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `12k`, `12MiB`, or text that only looks so at first, as `12k3` and `2m30s` do.
+    /// Reads `12k`, `12MiB`, or text that only begins like it, such as `12k3` or `2m30s`.
     fn number_with_unit(&mut self, start: usize) -> Result<Found<'a>, Stop> {
         self.skip_while(|byte| matches!(byte, b'b' | b'B' | b'i' | b'I'));
         if ends_integer(self.peek()) {
@@ -395,7 +398,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The digits behind a decimal point; a second point makes it an address.
+    /// Reads the digits after a decimal point; a second point makes it an address.
     fn float(&mut self, start: usize) -> Result<Found<'a>, Stop> {
         let first = self.next();
         if !first.is_ascii_digit() {
@@ -412,7 +415,7 @@ impl<'a> Scanner<'a> {
         self.found(Scalar::Text(self.slice(start, self.position()).to_vec()), start)
     }
 
-    /// `2006-01-02T15:04:05Z`, of which the year and its dash are taken.
+    /// Reads the rest of `2006-01-02T15:04:05Z`, whose year and first dash have been taken.
     fn time(&mut self, start: usize) -> Result<Found<'a>, Stop> {
         for expected in "00-00T00:00:00Z".chars() {
             let character = self.next();

@@ -1,6 +1,6 @@
-//! The outside world of a configuration: files and environment variables.
+//! What a configuration needs from outside: files and environment variables.
 //!
-//! A trait, because tests and fuzzers bring their own files and no environment.
+//! A trait, because tests and fuzzers bring files of their own and no environment.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,6 +10,8 @@ use crate::base::files::{self, Patience};
 use crate::base::limits::CONFIG_FILE_BYTES_MAX;
 
 pub trait Surroundings {
+    /// Reads a file.
+    ///
     /// # Errors
     /// Those of the file system.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -22,10 +24,10 @@ pub trait Surroundings {
 pub struct SystemSurroundings(Patience);
 
 impl SystemSurroundings {
-    /// For a process that has only begun: a configuration may come by a pipe.
+    /// For a process that is starting: a configuration may come through a pipe.
     pub const AT_START: Self = Self(Patience::Any);
 
-    /// For a server that runs: nothing is waited for.
+    /// For a running server: reading never blocks.
     pub const WHILE_RUNNING: Self = Self(Patience::None);
 }
 
@@ -35,7 +37,8 @@ impl Surroundings for SystemSurroundings {
     }
 
     fn variable(&self, name: &str) -> Option<OsString> {
-        // `var_os` panics on a name with `=` or NUL in it on some platforms; such names do not exist.
+        // `var_os` panics on some platforms if a name contains `=` or NUL; no variable has such a
+        // name.
         if name.is_empty() || name.contains(['=', '\0']) {
             return None;
         }
@@ -43,7 +46,7 @@ impl Surroundings for SystemSurroundings {
     }
 }
 
-/// The text nats-server shows for a file that cannot be read.
+/// Returns the text that nats-server shows for a file that cannot be read.
 pub fn file_error_text(path: &Path, error: &io::Error) -> String {
     let verb = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
     let reason = match error.kind() {

@@ -1,4 +1,4 @@
-//! The `tls` block as plain data. Certificates are read and judged in `net::tls`.
+//! The `tls` block as plain data. Certificates are read and checked in `net`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,27 +11,27 @@ pub struct TlsOptions {
     /// `cert_file` with `key_file`, or the `certs` list.
     pub certificates: Vec<CertificateOptions>,
     pub certificate_authorities_file: Option<PathBuf>,
-    /// Clients' certificates.
+    /// The policy on client certificates.
     pub verify: Verify,
-    /// The certificate also says which user it is.
+    /// True if the certificate also names the user.
     pub verify_and_map: bool,
-    /// Only of meaning where this server is the TLS client.
+    /// Has a meaning only where this server is the TLS client.
     pub insecure: bool,
-    /// Time for the handshake; None = `TlsOptions::timeout` decides.
+    /// Time for the handshake; None = the default of `TlsOptions::timeout`.
     pub timeout: Option<Duration>,
-    /// Names as `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty = the library's own choice.
+    /// Names such as `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty = the library's choice.
     pub cipher_suites: Vec<String>,
     pub allow_insecure_cipher_suites: bool,
-    /// Names as `CurveP256`; empty = the library's own choice.
+    /// Names such as `CurveP256`; empty = the library's choice.
     pub curve_preferences: Vec<String>,
     pub version_min: TlsVersion,
-    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo of peers let in; empty = all.
+    /// SHA-256 of the SubjectPublicKeyInfo of each peer that is let in, in lower-case hex; empty =
+    /// all.
     pub pinned_certificates: BTreeSet<String>,
     pub handshake_first: HandshakeFirst,
     /// TLS handshakes begun per second; 0 = unlimited.
     pub connection_rate_max: u32,
-    /// The block's place in the file, for the error when it cannot be used; empty when flags made
-    /// it.
+    /// The block's place in the file, for errors; empty if it comes from flags.
     pub place: Place,
 }
 
@@ -41,12 +41,12 @@ pub struct CertificateOptions {
     pub key_file: PathBuf,
 }
 
-/// When a client's certificate, which the authorities must have signed, is asked for.
+/// The policy on client certificates, which the authorities must have signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
     #[default]
     Never,
-    /// A client without a certificate comes in; one with a certificate that is no good does not.
+    /// A client without a certificate is let in; one whose certificate does not verify is not.
     Optional,
     Required,
 }
@@ -61,16 +61,16 @@ pub enum TlsVersion {
 /// The order of INFO and the TLS handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HandshakeFirst {
-    /// INFO in clear, then the handshake.
+    /// INFO in the clear, then the handshake.
     #[default]
     Never,
     Always,
-    /// A client that stays silent this long gets INFO in clear.
+    /// A client that stays silent this long gets INFO in the clear.
     Fallback(Duration),
 }
 
 impl TlsOptions {
-    /// How long a handshake may take.
+    /// Returns the time for a handshake.
     pub fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(Duration::from_secs(2))
     }

@@ -1,6 +1,7 @@
-//! The value tree of a configuration file: what the parser makes and the readers consume.
+//! The value tree of a configuration file, made by the parser and consumed by the readers.
 //!
-//! Every value knows where its key stands. Strings are bytes, as the file may write any byte with `\xHH`.
+//! Every value knows the place of its key. Strings are bytes, since a file may write any byte as
+//! `\xHH`.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -13,9 +14,9 @@ pub struct Value {
     pub data: Rc<Data>,
     pub line: usize,
     pub column: usize,
-    /// The file as it was named by the operator or the include; empty for text without a file.
+    /// The file as named by the operator or the include; empty for text without a file.
     pub file: Rc<Path>,
-    /// A variable refers to this value, so its key needs to be no option.
+    /// True if a variable refers to this value; its key then need not be an option.
     pub used_as_variable: Cell<bool>,
 }
 
@@ -25,7 +26,7 @@ pub enum Data {
     Integer(i64),
     Float(f64),
     Toggle(bool),
-    /// `2006-01-02T15:04:05Z`, checked.
+    /// `2006-01-02T15:04:05Z`, validated.
     Time(String),
     List(Vec<Value>),
     Map(Map),
@@ -37,7 +38,7 @@ impl PartialEq for Value {
     }
 }
 
-/// Keys in the order of their first appearance. A key written twice keeps its last value.
+/// Keys in the order of their first appearance. A key written twice has its last value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map {
     entries: Vec<(Vec<u8>, Value)>,
@@ -63,7 +64,8 @@ impl Map {
         self.entries.is_empty()
     }
 
-    /// Keys that are no UTF-8 are shown with replacement characters; no option is called so.
+    /// Iterates over the entries. Keys that are not UTF-8 have replacement characters, so that no
+    /// option matches them.
     pub fn entries(&self) -> impl Iterator<Item = (String, &Value)> {
         self.entries.iter().map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value))
     }
@@ -72,7 +74,8 @@ impl Map {
         self.entries
     }
 
-    /// The map as one line of JSON, as Go's encoder writes it: what nats-server's digest is taken of.
+    /// Formats the map as one line of JSON, as Go's encoder does; nats-server's digest is computed
+    /// over that.
     pub fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::new();
         write_map(self, &mut out);
@@ -82,12 +85,13 @@ impl Map {
 }
 
 impl Value {
-    /// `file:line:column`.
+    /// Returns `file:line:column`.
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.file.display(), self.line, self.column)
     }
 
-    /// None for anything but text. Bytes that are no UTF-8 are replaced; the reader refuses them first.
+    /// Returns text, else None. Bytes that are not UTF-8 are replaced; the reader refuses those
+    /// first.
     pub fn as_text(&self) -> Option<String> {
         match &*self.data {
             Data::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -109,7 +113,7 @@ impl Value {
         }
     }
 
-    /// The type's name in nats-server's error texts.
+    /// Returns the type's name in nats-server's error texts.
     pub fn type_name(&self) -> &'static str {
         match &*self.data {
             Data::Text(_) => "string",
@@ -159,7 +163,8 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// Go writes the shortest digits that read back the same, with an exponent only for extreme values.
+/// Formats as Go does: the shortest digits that read back the same, with an exponent only for
+/// extreme values.
 fn write_float(number: f64, out: &mut Vec<u8>) {
     let magnitude = number.abs();
     let text = if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
@@ -176,7 +181,7 @@ fn write_float(number: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// JSON text with Go's escapes, which also cover what HTML treats specially.
+/// Writes JSON text with Go's escapes, which include characters special in HTML.
 fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {

@@ -267,7 +267,7 @@ fn read_https(reader: &mut Reader<'_>, value: &Value) {
     }
 }
 
-/// Leading slash, no `//`, no `.` or `..`, no slash at the end.
+/// Returns the path with a leading slash, without `//`, `.`, `..` and a slash at the end.
 pub(super) fn clean_base_path(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {

@@ -1,4 +1,4 @@
-//! Rows: Midge's own options, which nats-server does not know.
+//! Rows: Midge's own options, unknown to nats-server.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::config::go_text::quoted;
 use Kind::{Integer, Structure, Text, Toggle};
 
-/// Bytes of a name: the kernel's TCP_CA_NAME_MAX without the zero at its end.
+/// Bytes of a name: the kernel's TCP_CA_NAME_MAX without the terminating zero.
 const CONGESTION_NAME_BYTES_MAX: usize = 15;
 
 pub(super) static MIDGE: &[Row] = &[
@@ -143,7 +143,7 @@ pub(super) static MIDGE: &[Row] = &[
                 "hash" => Balance::Hash,
                 "least-connections" => Balance::LeastConnections,
                 "auto" => Balance::Auto,
-                // For tests alone: not among the words that are offered.
+                // For tests only: not mentioned in the error.
                 "next-shard" => Balance::NextShard,
                 _ => return Err("balance must be 'hash', 'least-connections' or 'auto'".into()),
             };
@@ -187,17 +187,17 @@ pub(super) static MIDGE: &[Row] = &[
     .flag(&["log-format"], "<format>"),
 ];
 
-/// Parses `2-5,8` into cores in the order they are named.
+/// Parses `2-5,8` as cores, in the order given.
 ///
 /// # Errors
-/// The text is no list, or names a core twice.
+/// If the text is not such a list, or names a core twice.
 pub(crate) fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     let bad = || format!("cores {} is not a list such as 2-5,8", quoted(text));
     let mut cores = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let number = |text: &str| {
-            // A sign, which `parse` would take, is no part of a core's number.
+            // `parse` would accept a sign.
             let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
             is_number.then(|| text.parse::<usize>().ok()).flatten().ok_or_else(bad)
         };
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn congestion_is_auto_the_hosts_or_a_name_of_the_kernels() {
+    fn congestion_is_auto_the_hosts_or_a_name_known_to_the_kernel() {
         assert_eq!(parse_congestion("auto"), Ok(LocalCongestion::Auto));
         assert_eq!(parse_congestion("host"), Ok(LocalCongestion::Host));
         assert_eq!(parse_congestion("cubic"), Ok(LocalCongestion::Named("cubic".into())));

@@ -1,4 +1,4 @@
-//! Each expectation here was also given to nats-server's own parser, with the same result.
+//! Each expectation was also checked with nats-server's own parser.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use super::*;
 use crate::config::load;
 use crate::config::options::Options;
 
-/// Files and an environment in memory.
+/// Files and an environment, held in memory.
 #[derive(Default)]
 struct World {
     files: HashMap<PathBuf, &'static str>,
@@ -26,7 +26,7 @@ impl Surroundings for World {
     }
 }
 
-/// Reads text that is in no file.
+/// Parses text that is not from a file.
 fn parse_text(text: &[u8], surroundings: &dyn Surroundings) -> Result<Map, String> {
     Parser::new(text, Path::new(""), surroundings, &RefCell::default(), 0).parse()
 }
@@ -85,7 +85,7 @@ fn a_file_may_be_wrapped_in_braces() {
 }
 
 #[test]
-fn comments_begin_at_borders_only() {
+fn comments_begin_only_where_a_key_or_value_may() {
     reads("# x\na: 1 # y\n// z\nb: 2 // w", r#"{"a":1,"b":2}"#);
     reads("a: b#c", r#"{"a":"b#c"}"#);
     reads("a: b//c", r#"{"a":"b//c"}"#);
@@ -357,7 +357,7 @@ fn the_digest_is_nats_servers() {
     }
 }
 
-/// The default that the table names is the default.
+/// The defaults that the table names are in fact the defaults.
 #[test]
 fn writing_down_a_default_changes_nothing() {
     use crate::config::option_table::rows;
@@ -370,7 +370,7 @@ fn writing_down_a_default_changes_nothing() {
             _ => continue,
         };
         if matches!(row.key, "server_name" | "max_sub_tokens") {
-            // Their defaults are no values.
+            // Their defaults are descriptions, not values.
             continue;
         }
         let text: &'static str = Box::leak(format!("{}: {value}", row.key).into_boxed_str());
@@ -386,7 +386,7 @@ fn writing_down_a_default_changes_nothing() {
     assert!(written > 25, "only {written} rows were tried");
 }
 
-/// Seeded: the same inputs in each run. Whatever comes, the reader returns.
+/// Seeded: the same inputs in each run. The reader returns whatever the input.
 #[test]
 fn the_reader_survives_twenty_thousand_inputs() {
     const PIECES: [&str; 52] = [
