@@ -80,7 +80,7 @@ struct ServiceImport {
 
 const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
-/// What the system account offers to the others.
+/// Returns the services that the system account offers to others.
 fn system_exports() -> Vec<ServiceExport> {
     let offered = [
         ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"),
@@ -92,7 +92,8 @@ fn system_exports() -> Vec<ServiceExport> {
     offered.map(export).into()
 }
 
-/// What an account has of the system account, told as the import that it would be in nats-server.
+/// Returns an account's access to the system account, as the imports that it would be in
+/// nats-server.
 fn system_imports(account: &Account, system: &Account) -> Vec<ServiceImport> {
     let import = |service: String, local: &'static str| ServiceImport {
         subject: service,
@@ -120,7 +121,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The 400 text for an account that is not configured.
+/// Returns the 400 text for an account that is not configured.
 pub(crate) fn unknown_account(name: &str) -> String {
     format!("Account {name} does not exist")
 }
@@ -136,7 +137,7 @@ fn empty(facts: &ServerFacts) -> Accountz {
     }
 }
 
-/// All names.
+/// Answers `/accountz` with all names.
 pub(crate) fn accountz(facts: &ServerFacts) -> Accountz {
     let accounts = facts.auth.authenticator.accounts().iter();
     Accountz {
@@ -145,7 +146,7 @@ pub(crate) fn accountz(facts: &ServerFacts) -> Accountz {
     }
 }
 
-/// One account.
+/// Answers `/accountz` with one account.
 pub(crate) fn account_detail(
     facts: &ServerFacts,
     account: &Account,
@@ -155,7 +156,7 @@ pub(crate) fn account_detail(
     Accountz { account_detail: Some(report), ..empty(facts) }
 }
 
-/// The part of it that is about the account.
+/// Returns the part of `/accountz` that describes an account.
 pub(crate) fn account_report(
     facts: &ServerFacts,
     account: &Account,
@@ -180,7 +181,7 @@ pub(crate) fn account_report(
     }
 }
 
-/// By source.
+/// Returns an account's mappings by source.
 fn mappings(account: &Account) -> BTreeMap<String, Vec<MapDestination>> {
     let destination = |told: &ToldDestination| MapDestination {
         subject: told.subject.clone(),
@@ -236,8 +237,8 @@ fn traffic(msgs: u64, bytes: u64) -> Traffic {
     Traffic { msgs, bytes, gateways: none(), routes: none(), leafs: none() }
 }
 
-/// Accounts with clients; all of them with `unused`; of them the `wanted` ones, if any are named. Totals and
-/// tables are by name.
+/// Answers `/accstatz`: accounts with clients, or all of them with `unused`; only the `wanted`
+/// ones, if any are named. Totals and tables are by name.
 pub(crate) fn accstatz(
     facts: &ServerFacts,
     unused: bool,
@@ -279,7 +280,7 @@ impl AccountStatz {
         self.account_statz.is_empty()
     }
 
-    /// The first account of the answer, and how many clients it has.
+    /// Returns the first account of the answer and its number of clients.
     pub(crate) fn into_first(self) -> Option<(AccountStat, usize)> {
         let first = self.account_statz.into_iter().next()?;
         let connections = first.conns;

@@ -1,7 +1,8 @@
-//! A connection that has ended, packed: a shard remembers thousands of them, which nobody may ever ask for.
+//! A closed connection in packed form: a shard remembers thousands of them, and most are never
+//! asked for.
 //!
-//! One allocation each. Numbers come in groups of seven bits, the lowest first; texts with their length before
-//! them; moments in nanoseconds after others that are never later.
+//! One allocation each. Numbers are encoded in groups of seven bits, the lowest first; texts are
+//! preceded by their length; times are nanoseconds since an earlier time.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,14 +15,14 @@ use super::snapshot::{
 use crate::base::limits::CLOSED_CONNECTION_BYTES_MAX;
 use crate::protocol::nats::error::CloseReason;
 
-/// One of them.
+/// A closed connection, packed.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedConnection(Arc<[u8]>);
 
-/// Two counts before the bytes, and the pointer with its length.
+/// Bytes of the allocation's two counts, and of the pointer with its length.
 const PACKED_OVERHEAD: usize = 4 * size_of::<usize>();
 
-/// Closed connections that one shard remembers, the oldest first. Bounded in number and in bytes.
+/// Closed connections that one shard remembers, the oldest first, bounded in number and in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct ClosedConnections {
     list: VecDeque<PackedConnection>,
@@ -29,8 +30,8 @@ pub(crate) struct ClosedConnections {
 }
 
 impl ClosedConnections {
-    /// Remembers one more, and forgets the oldest until what is left is within the bounds. One that is too large by
-    /// itself is remembered without its subscriptions, or not at all.
+    /// Remembers one more, and forgets the oldest ones until the rest is within the bounds. One
+    /// that is too large by itself is remembered without its subscriptions, or not at all.
     pub(crate) fn remember(
         &mut self,
         mut closed: ClosedConnection,
@@ -62,7 +63,8 @@ impl ClosedConnections {
         self.list.iter()
     }
 
-    /// The bytes counted are those held. Looks at the two ends only: it runs at each end of a connection.
+    /// Checks that `bytes` counts what is held. Looks at both ends only, since it runs whenever a
+    /// connection closes.
     fn check_invariants(&self) {
         let ends = self.list.front().into_iter().chain(self.list.back());
         debug_assert!(ends.map(PackedConnection::size).max().unwrap_or(0) <= self.bytes);
@@ -70,11 +72,11 @@ impl ClosedConnections {
     }
 }
 
-/// TLS versions as they are packed; 0 stands for none.
+/// TLS versions by their packed number; 0 = none.
 const TLS_VERSIONS: [&str; 3] = ["", "1.2", "1.3"];
 
 impl PackedConnection {
-    /// `epoch`: a moment before the connection started, the same for `unpack`.
+    /// Packs a connection. `epoch` is a time before it started, and must be the same for `unpack`.
     pub(crate) fn pack(closed: &ClosedConnection, epoch: Instant) -> Self {
         let mut bytes = Vec::with_capacity(256);
         let ConnectionDetails { numbers, .. } = &closed.details;
@@ -128,7 +130,7 @@ impl PackedConnection {
         ClosedConnection { details, stopped, reason }
     }
 
-    /// Bytes of its allocation and of its place in a list.
+    /// Returns the bytes of its allocation and of its place in a list.
     pub(crate) fn size(&self) -> usize {
         self.0.len() + PACKED_OVERHEAD
     }
@@ -215,7 +217,7 @@ fn put_bytes(bytes: &mut Vec<u8>, text: &[u8]) {
     bytes.extend_from_slice(text);
 }
 
-/// What is still to be unpacked.
+/// The bytes that are still to be unpacked.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_packed_comes_out_again() {
+    fn a_packed_connection_is_unpacked_unchanged() {
         let epoch = Instant::now();
         let four = "10.0.0.1".parse().unwrap();
         let six = "fe80::1".parse().unwrap();
@@ -314,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_one_is_small() {
+    fn a_typical_connection_is_small() {
         let epoch = Instant::now();
         let address = Some(("10.0.0.1".parse().unwrap(), 50_000));
         let size = PackedConnection::pack(&closed(address, epoch), epoch).size();
         assert!(size <= 112 + PACKED_OVERHEAD, "{size}: ten thousand are remembered");
     }
 
-    /// Subjects as long as a control line lets them be.
+    /// A connection whose subjects are as long as a control line allows.
     fn greedy(epoch: Instant, subscriptions: usize, subject_bytes: usize) -> ClosedConnection {
         let mut greedy = closed(None, epoch);
         let long = SubscriptionDetails {
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_in_bytes_too() {
+    fn closed_connections_are_bounded_in_bytes_too() {
         let epoch = Instant::now();
         let one = PackedConnection::pack(&greedy(epoch, 64, 4000), epoch).size();
         for (bytes_max, kept) in [(3 * one - 1, 2), (3 * one, 3), (3 * one + 1, 3)] {
@@ -343,7 +345,7 @@ mod tests {
                 assert!(all.iter().map(PackedConnection::size).sum::<usize>() <= bytes_max);
             }
             assert_eq!((all.len(), all.bytes), (kept, kept * one), "{bytes_max}");
-            // Small ones drive them out one by one.
+            // Small ones displace them one by one.
             let small = closed(None, epoch);
             let size = PackedConnection::pack(&small, epoch).size();
             all.remember(small, epoch, 10_000, bytes_max);
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_large_by_itself_is_remembered_without_its_subscriptions() {
+    fn a_connection_too_large_by_itself_is_remembered_without_its_subscriptions() {
         let epoch = Instant::now();
         let mut all = ClosedConnections::default();
         let overhead = PackedConnection::pack(&greedy(epoch, 1, 1 << 14), epoch).size() - (1 << 14);

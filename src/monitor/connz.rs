@@ -1,4 +1,4 @@
-//! `/connz`: who is connected, and who was.
+//! `/connz`: open and closed connections.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::auth::{certificate, tls_map};
 use crate::net::tls_config::public_key_id;
 use crate::protocol::nats::error::CloseReason;
 
-/// What a list of connections is sorted by.
+/// The sort order of a list of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortBy {
     #[default]
@@ -62,7 +62,7 @@ impl SortBy {
         matches!(self, Self::Id | Self::Uptime | Self::Reason)
     }
 
-    /// What is compared. `ended` is set for a closed connection.
+    /// Returns the number to sort by. `ended` is set for a closed connection.
     fn rank(self, numbers: &ConnectionNumbers, now: Instant, ended: Option<&Ended>) -> u64 {
         let nanoseconds = |duration: Duration| duration.as_nanos() as u64;
         let until = ended.map_or(now, |ended| ended.stopped);
@@ -80,7 +80,7 @@ impl SortBy {
             Self::Idle => nanoseconds(now.saturating_duration_since(numbers.last_activity)),
             Self::Uptime => nanoseconds(until.saturating_duration_since(numbers.started)),
             Self::Stop => u64::MAX - nanoseconds(now.saturating_duration_since(until)),
-            // By its text: see `Listed::reason_ranked`.
+            // Sorted by text, in `Listed::reason_ranked`.
             Self::Reason => 0,
             Self::RoundTrip => numbers.rtt.map_or(0, nanoseconds),
         }
@@ -98,11 +98,11 @@ pub enum State {
     Open,
     Closed,
     All,
-    /// A number that stands for no state: as in nats-server no connection has it.
+    /// A number that is not a state: as in nats-server no connection has it.
     None,
 }
 
-/// How much is told of subscriptions.
+/// The level of detail for subscriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subscriptions {
     #[default]
@@ -120,13 +120,13 @@ pub struct ConnzOptions {
     pub limit: usize,
     pub state: State,
     pub filter: ConnectionFilter,
-    /// MQTT is not spoken here: a filter for one of its clients finds nobody.
+    /// MQTT is not supported: a filter for one of its clients finds none.
     pub mqtt_client: bool,
-    /// Only clients with a subscription that overlaps this.
+    /// Only clients with a subscription that overlaps this subject.
     pub filter_subject: Option<String>,
 }
 
-/// `subs=`: a boolean or `detail`.
+/// Parses `subs=`: a boolean or `detail`.
 pub(crate) fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String> {
     if query.get("subs").eq_ignore_ascii_case("detail") {
         return Ok(Subscriptions::Details);
@@ -136,8 +136,10 @@ pub(crate) fn parse_subscriptions(query: &Query) -> Result<Subscriptions, String
 }
 
 impl ConnzOptions {
+    /// Parses the arguments, in nats-server's order.
+    ///
     /// # Errors
-    /// The text of a 400 answer. Checked in nats-server's order.
+    /// The text of a 400 answer.
     pub fn parse(query: &Query) -> Result<Self, String> {
         let auth = query.boolean("auth")?;
         let subscriptions = parse_subscriptions(query)?;
@@ -176,7 +178,7 @@ impl ConnzOptions {
     }
 }
 
-/// A connection of the list, before it is described.
+/// A connection in the list, before it is described.
 #[derive(Clone, Debug)]
 pub(crate) enum Listed {
     Open { shard: usize, place: usize, numbers: ConnectionNumbers },
@@ -209,7 +211,7 @@ impl Listed {
     }
 }
 
-/// Keeps the closed connections that the filter leaves.
+/// Keeps only the closed connections that pass the filter.
 pub(crate) fn filter_closed(
     closed: &mut Vec<ClosedConnection>,
     options: &ConnzOptions,
@@ -225,8 +227,8 @@ pub(crate) fn filter_closed(
     });
 }
 
-/// Sorts, and keeps what offset and limit select. Equals are in the order of their ids, in the direction of the
-/// sort. Source: nats-server server/monitor_sort_opts.go.
+/// Sorts the connections and keeps those selected by offset and limit. Ties are ordered by id, in
+/// the direction of the sort. Source: nats-server server/monitor_sort_opts.go.
 pub(crate) fn select(mut all: Vec<Listed>, options: &ConnzOptions, now: Instant) -> Vec<Listed> {
     let sort = options.sort;
     let key = |listed: &Listed| (listed.rank(sort, now), listed.reason_ranked(sort), listed.id());
@@ -247,7 +249,7 @@ pub(crate) struct Connz {
     total: usize,
     offset: usize,
     limit: usize,
-    /// None where an account was asked for that is not there.
+    /// None if the account asked for does not exist.
     connections: Option<Vec<ConnectionReport>>,
 }
 
@@ -303,7 +305,8 @@ struct ConnectionReport {
     name_tag: String,
 }
 
-/// Fields and order as nats-server's `TLSPeerCert`. Made where it is asked for: hashing is no work for shards.
+/// Fields and order as nats-server's `TLSPeerCert`. Made on the thread that answers: hashing is too
+/// slow for shards.
 #[derive(Debug, Serialize)]
 struct CertificateReport {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -338,7 +341,8 @@ pub(crate) enum Described {
     Closed(Box<ClosedConnection>),
 }
 
-/// The answer. `total` counts what the filters leave, before offset and limit.
+/// Answers `/connz`. `total` is the number of connections that pass the filters, before offset and
+/// limit.
 pub(crate) fn connz(
     facts: &ServerFacts,
     options: &ConnzOptions,
@@ -366,7 +370,7 @@ pub(crate) fn connz(
     }
 }
 
-/// nats-server's answer about an account that is not there.
+/// Returns nats-server's answer for an account that does not exist.
 pub(crate) fn unknown_account(facts: &ServerFacts, options: &ConnzOptions) -> Connz {
     Connz {
         server_id: String::new(),
@@ -437,7 +441,7 @@ fn report(
         account: when_auth(if is_global { "" } else { &details.account }),
         subscriptions_list,
         subscriptions_list_detail,
-        // A closed client of the global account has none.
+        // Empty for closed clients of the global account, as in nats-server.
         name_tag: when_auth(if is_closed && is_global { "" } else { &details.account }),
         name: details.name,
         lang: details.lang,
@@ -461,8 +465,8 @@ impl Described {
     }
 }
 
-/// Leaves out what would make the answer too long, from the end of the list: first connections, then subscriptions
-/// of those that stay. Says whether there was such.
+/// Drops what would make the answer too long, from the end of the list: first connections, then
+/// subscriptions of the remaining ones. True if anything was dropped.
 pub(crate) fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max: usize) -> bool {
     let mut bytes_left = bytes_max;
     let mut take = |bytes: usize| {
@@ -544,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_cut_from_its_end_where_it_grows_too_long() {
+    fn an_answer_that_grows_too_long_is_cut_from_its_end() {
         let described = |subscriptions: usize| {
             let Listed::Open { numbers, .. } = rows(1)[0] else { panic!("an open one") };
             let one = SubscriptionDetails {

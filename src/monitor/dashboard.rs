@@ -1,9 +1,9 @@
-//! The two pages: the list of endpoints, and the live dashboard, which is one file in itself.
+//! The two HTML pages: the list of endpoints, and the live dashboard, a single self-contained file.
 
 use super::http::Response;
 use super::varz::ServerFacts;
 
-/// Polls `/varz` and `/connz` beside it; loads nothing else.
+/// Polls `/varz` and `/connz` of the same base path; loads nothing else.
 const DASHBOARD: &str = include_str!("dashboard.html");
 
 pub(crate) fn dashboard() -> Response {
@@ -26,7 +26,7 @@ const ENDPOINTS: [(&str, &str); 12] = [
     ("metrics", "Prometheus metrics"),
 ];
 
-/// Links to all endpoints, relative to where the page is asked for.
+/// Returns links to all endpoints, relative to the page's own address.
 pub(crate) fn root(facts: &ServerFacts, base_path: &str) -> Response {
     let base = base_path.trim_end_matches('/');
     let links: String = ENDPOINTS
@@ -65,7 +65,7 @@ mod tests {
         }
     }
 
-    /// A round-trip time is shown as all other times are, not as the text that `/connz` has of it.
+    /// A round-trip time is formatted like all other times, not shown as the text in `/connz`.
     #[test]
     fn round_trip_times_have_the_dashboards_own_form() {
         assert_eq!(DASHBOARD.matches("c.rtt").count(), 3);

@@ -1,11 +1,11 @@
-//! From a request to what has to be known to answer it.
+//! From a request to the data that is needed to answer it.
 
 use super::connz::ConnzOptions;
 use super::http::{Request, Response};
 use super::others::{self, HealthzOptions};
 use super::subsz::SubszOptions;
 
-/// One endpoint with its arguments, all of them checked.
+/// One endpoint with its validated arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     Root,
@@ -15,7 +15,7 @@ pub enum Ask {
     Routez,
     Leafz,
     Gatewayz,
-    /// One account's details, or all names.
+    /// One account's details; None = all names.
     Accountz(Option<String>),
     Accstatz {
         unused: bool,
@@ -24,20 +24,20 @@ pub enum Ask {
     },
     Healthz(HealthzOptions),
     Jsz,
-    /// No server that votes: nats-server's answer without JetStream.
+    /// There is no server that votes: nats-server's answer without JetStream.
     Raftz,
-    /// No queues to show: nats-server's answer when all are empty.
+    /// There are no such queues: nats-server's answer if all are empty.
     Ipqueuesz,
-    /// The threads of the process, where nats-server lists its goroutines.
+    /// The threads of the process, in place of nats-server's goroutines.
     Threads,
-    /// Go's own variables, as far as there are such.
+    /// Go's own variables, as far as they exist here.
     Variables,
     Metrics,
     Dashboard,
 }
 
 impl Ask {
-    /// The name requests are counted under.
+    /// Returns the name under which requests are counted.
     pub fn path(&self) -> &'static str {
         match self {
             Self::Root => "/",
@@ -61,8 +61,8 @@ impl Ask {
     }
 }
 
-/// A path without the slashes that repeat another: they come from a tool's base address that ends with one.
-/// nats-server sends the tool there by a redirection.
+/// Collapses repeated slashes: they come from tools whose base address ends in one. nats-server
+/// redirects such tools instead.
 fn without_repeated_slashes(path: &str) -> String {
     let mut clean = String::with_capacity(path.len());
     for character in path.chars() {
@@ -73,7 +73,7 @@ fn without_repeated_slashes(path: &str) -> String {
     clean
 }
 
-/// The endpoint below the base path, or none.
+/// Returns the endpoint's path below the base path; None if it is elsewhere.
 fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
     let base = base_path.trim_end_matches('/');
     let rest = path.strip_prefix(base)?;
@@ -83,10 +83,10 @@ fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-/// What a request asks for.
+/// Finds the endpoint that a request asks for.
 ///
 /// # Errors
-/// The answer when there is no such endpoint or an argument is refused.
+/// The answer, if there is no such endpoint or an argument is refused.
 pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
     let path = without_repeated_slashes(&request.path);
     let endpoint = below(base_path, &path).ok_or_else(Response::not_found)?;

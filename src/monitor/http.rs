@@ -1,7 +1,7 @@
-//! HTTP/1.1 as far as a monitoring port needs it: which request heads are allowed, and whole answers out.
+//! HTTP/1.1 as far as a monitoring port needs it: the requests that are allowed, and whole answers.
 //!
-//! Bounds: a head of `HTTP_HEAD_BYTES_MAX` with `HTTP_HEADERS_MAX` headers, a body that is thrown away of
-//! `HTTP_BODY_BYTES_MAX`. Anything else ends the connection with the status that says why.
+//! Bounds: a head of `HTTP_HEAD_BYTES_MAX` with `HTTP_HEADERS_MAX` headers, a discarded body of
+//! `HTTP_BODY_BYTES_MAX`. A request beyond them ends the connection with the status that says why.
 
 use std::time::SystemTime;
 
@@ -10,19 +10,19 @@ use crate::monitor::query::{Query, unescape};
 use crate::monitor::text;
 use crate::protocol::http::{Head, HeadError, HeadLimits, HeadReader};
 
-/// One request, its body already thrown away.
+/// One request; its body has been discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// HEAD: the answer goes without its body.
+    /// HEAD: the answer is sent without its body.
     pub head_only: bool,
-    /// Decoded, starts with `/`.
+    /// Percent-decoded; starts with `/`.
     pub path: String,
     pub query: Query,
-    /// The connection stays open after the answer.
+    /// True if the connection stays open after the answer.
     pub keep_alive: bool,
 }
 
-/// A request that is answered with an error, after which the connection is closed.
+/// Why a request is answered with an error, after which the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     Malformed,
@@ -59,11 +59,11 @@ impl From<HeadError> for Refused {
 const HEAD_LIMITS: HeadLimits =
     HeadLimits { bytes_max: HTTP_HEAD_BYTES_MAX, headers_max: HTTP_HEADERS_MAX };
 
-/// Bytes of one connection on their way to requests.
+/// Turns one connection's bytes into requests.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     heads: HeadReader,
-    /// Body bytes still to be thrown away.
+    /// Body bytes still to be discarded.
     skip: usize,
 }
 
@@ -74,20 +74,20 @@ impl RequestReader {
         self.heads.push(&bytes[skipped..]);
     }
 
-    /// Part of a request has come.
+    /// Returns true if part of a request has arrived.
     pub fn is_half_way(&self) -> bool {
         self.skip > 0 || self.heads.held() > 0
     }
 
-    /// Bytes held; the caller reads no further while there is more than a head.
+    /// Returns the bytes held; the caller stops reading while there is more than a head.
     pub fn held(&self) -> usize {
         self.heads.held()
     }
 
-    /// The next whole request.
+    /// Returns the next whole request.
     ///
     /// # Errors
-    /// The connection is to be closed after the answer.
+    /// The error to answer with before closing the connection.
     pub fn next_request(&mut self) -> Result<Option<Request>, Refused> {
         if self.skip > 0 {
             return Ok(None);
@@ -99,7 +99,7 @@ impl RequestReader {
     }
 }
 
-/// The request of a head, and the size of the body that follows it.
+/// Returns the request in a head, and the size of the body that follows.
 fn understand(head: &Head) -> Result<(Request, usize), Refused> {
     let head_only = match head.method.as_str() {
         "GET" => false,
@@ -115,7 +115,7 @@ fn understand(head: &Head) -> Result<(Request, usize), Refused> {
         0 | 1 => {}
         _ => return Err(Refused::Malformed),
     }
-    // A proxy may send the whole URL.
+    // Proxies may send the whole URL.
     let target = match head.target.split_once("://") {
         Some(("http" | "https", rest)) => rest.find('/').map_or("/", |start| &rest[start..]),
         _ => &head.target,
@@ -136,11 +136,11 @@ fn understand(head: &Head) -> Result<(Request, usize), Refused> {
 pub struct Response {
     pub status: u16,
     pub content_type: &'static str,
-    /// Pages of other origins may read it.
+    /// True if pages of other origins may read it.
     pub cross_origin: bool,
-    /// What the lists leave out because they were too long; empty when nothing.
+    /// True if lists were cut because they were too long.
     pub cut: bool,
-    /// Shards that did not answer in time: what they know is missing.
+    /// Shards that did not answer in time, and whose data is therefore missing.
     pub late_shards: Vec<usize>,
     pub body: Vec<u8>,
 }
@@ -185,12 +185,12 @@ impl Response {
         }
     }
 
-    /// Nothing by that name. Source: Go net/http NotFound.
+    /// Returns the answer for an unknown path. Source: Go net/http NotFound.
     pub fn not_found() -> Self {
         Self::text(404, "404 page not found\n")
     }
 
-    /// The bytes on the wire.
+    /// Returns the bytes to send.
     pub fn encode(&self, now: SystemTime, head_only: bool, keep_alive: bool) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
@@ -212,7 +212,7 @@ impl Response {
             self.content_type
         ));
         if self.content_type == HTML {
-            // The pages are whole in themselves: nothing else may be loaded or run, and nobody may frame
+            // The pages are self-contained: nothing else may be loaded or run, and nobody may frame
             // them.
             head.push_str(
                 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \

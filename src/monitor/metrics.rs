@@ -1,6 +1,7 @@
-//! `/metrics`: the same numbers in OpenMetrics text, by shard, without an exporter.
+//! `/metrics`: the server's numbers as OpenMetrics text, by shard, without an exporter.
 //!
-//! Names end in their unit; counters get `_total` from the encoder. `scripts/grafana/` uses these names.
+//! Names end in their unit; the encoder adds `_total` to counters. `scripts/grafana/` uses these
+//! names.
 
 use std::fmt::Error;
 
@@ -19,10 +20,10 @@ use crate::base::histogram::{Durations, upper_bound_ns};
 use crate::base::limits::METRICS_ACCOUNTS_MAX;
 use crate::base::log;
 
-/// What Prometheus is told the format is.
+/// The content type of the format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// One number that every `T` has.
+/// One number of each `T`.
 struct Series<T> {
     name: &'static str,
     help: &'static str,
@@ -89,7 +90,7 @@ const ACCOUNT_SERIES: [Series<AccountReport>; 7] = [
     series("midge_account_slow_consumers", "Clients of the account closed because they did not keep up", None, Counter, |a| a.totals.slow_consumers),
 ];
 
-/// Durations that every shard has, at every or at every other bound.
+/// A histogram of each shard, with all of its bounds or every other one.
 struct DurationSeries {
     name: &'static str,
     help: &'static str,
@@ -119,7 +120,7 @@ const DURATION_SERIES: [DurationSeries; 3] = [
     },
 ];
 
-/// What is handed to the driver, by kind.
+/// Operations given to the driver, by kind.
 type OperationsOf = fn(&OperationTotals) -> (u64, u64);
 const OPERATIONS: [(&str, OperationsOf); 3] =
     [("read", |o| o.reads), ("write", |o| o.writes), ("poll", |o| o.polls)];
@@ -172,7 +173,7 @@ impl Snapshot {
         encoder: &mut DescriptorEncoder,
         series: &DurationSeries,
     ) -> Result<(), Error> {
-        // The unit stands in the name: some readers take no UNIT line for a histogram.
+        // The unit is part of the name: some readers accept no UNIT line for a histogram.
         let kind = MetricType::Histogram;
         let mut metric = encoder.encode_descriptor(series.name, series.help, None, kind)?;
         for summary in &self.shards {
@@ -249,7 +250,8 @@ impl Snapshot {
         let kind = MetricType::Counter;
         let metric = encoder.encode_descriptor("midge_log_dropped_lines", help, None, kind)?;
         ConstCounter::new(self.log_dropped_lines).encode(metric)?;
-        // A gauge and not OpenMetrics' own info type: readers of the older text format know it too.
+        // A gauge instead of OpenMetrics' own info type, so that readers of the older text format
+        // know it too.
         let help = "This server; always 1";
         let mut info =
             encoder.encode_descriptor("midge_server_info", help, None, MetricType::Gauge)?;
@@ -257,7 +259,8 @@ impl Snapshot {
     }
 }
 
-/// A label's value without what some readers take for the end of a line; the encoder escapes the rest.
+/// Replaces characters in a label's value that some readers take for the end of a line; the encoder
+/// escapes the rest.
 fn label_text(text: &str) -> String {
     let ends_line = |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     let mut safe = String::with_capacity(text.len());
@@ -270,7 +273,7 @@ fn label_text(text: &str) -> String {
     safe
 }
 
-/// One series, with the label that tells the items apart.
+/// Encodes one series, with the label that tells its items apart.
 fn encode_series<'a, T: 'a>(
     encoder: &mut DescriptorEncoder,
     series: &Series<T>,
@@ -314,7 +317,7 @@ impl Collector for Snapshot {
     }
 }
 
-/// `accounts` are in the order in which they are to be told, as far as there is room.
+/// Answers `/metrics`. `accounts` are listed in the order given, as many as there is room for.
 pub(crate) fn metrics(
     facts: &ServerFacts,
     shards: &Gathered<ShardSummary>,

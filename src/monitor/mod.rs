@@ -1,8 +1,8 @@
-//! Floor 7: what the server tells about itself: the answers of the monitoring port.
+//! The answers of the monitoring port.
 //!
-//! Pure: snapshots of shards and facts of the server go in, bytes come out. How requests arrive and how
-//! snapshots are gathered is the business of `server::answers::http` and `shard::snapshot`. Names and types
-//! of all JSON fields are nats-server's (server/monitor.go), because tools decode them strictly.
+//! Pure: snapshots of shards and facts about the server go in, bytes come out. Requests arrive
+//! through `server::answers::http`, snapshots are gathered by `shard::snapshot`. Names and types of
+//! all JSON fields are nats-server's (server/monitor.go), because tools decode them strictly.
 
 pub(crate) mod accounts;
 pub(crate) mod closed;

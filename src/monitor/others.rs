@@ -1,6 +1,8 @@
-//! Endpoints of parts that are off here (`/routez`, `/leafz`, `/gatewayz`, `/jsz`), and `/healthz`.
+//! Endpoints of parts that do not exist here (`/routez`, `/leafz`, `/gatewayz`, `/jsz`), and
+//! `/healthz`.
 //!
-//! Tools ask for them whatever the server runs; each answers as a nats-server with that part off.
+//! Tools ask for them whatever the server runs; each answers like a nats-server in which that part
+//! is off.
 
 use serde::Serialize;
 
@@ -89,15 +91,15 @@ struct HealthError {
     error: String,
 }
 
-/// Two blanks per level, as nats-server.
+/// Returns JSON indented by two blanks per level, as nats-server does.
 pub(crate) fn pretty(value: &impl Serialize) -> Response {
     Response::json(200, serde_json::to_vec_pretty(value).expect("plain values always serialize"))
 }
 
-/// Checks what `/routez` may be asked.
+/// Checks the arguments of `/routez`.
 ///
 /// # Errors
-/// The text of a 400 answer, here and below.
+/// The text of a 400 answer, as in the functions below.
 pub(crate) fn check_routez(query: &Query) -> Result<(), String> {
     parse_subscriptions(query).map(|_| ())
 }
@@ -171,17 +173,19 @@ pub(crate) fn jsz(facts: &ServerFacts) -> Response {
     })
 }
 
-/// What a probe may ask of parts that are off here, which are never unhealthy. In nats-server's order.
+/// Switches of a health probe for parts that are off here, and so never unhealthy. In nats-server's
+/// order.
 pub(super) const HEALTH_SWITCHES: [&str; 5] =
     ["js-enabled", "js-enabled-only", "js-server-only", "js-meta-only", "leaf-remotes-connected"];
 
-/// What a probe asks.
+/// The arguments of a health probe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthzOptions {
     pub details: bool,
-    /// A stream was named without its account, or a consumer without its stream.
+    /// Set if a stream was named without its account, or a consumer without its stream: the missing
+    /// one and the one named.
     missing: Option<(&'static str, &'static str)>,
-    /// The answer has its HTTP status among its fields: it comes without HTTP.
+    /// True if the answer has its HTTP status as a field, because it is not sent over HTTP.
     pub with_code: bool,
 }
 
@@ -196,7 +200,7 @@ impl HealthzOptions {
         Ok(Self::new(details, account, stream, is_given("consumer")))
     }
 
-    /// Of what is given.
+    /// The flags say which arguments were given.
     pub fn new(details: bool, account: bool, stream: bool, consumer: bool) -> Self {
         let missing = if stream && !account {
             Some(("account", "stream"))
@@ -209,8 +213,9 @@ impl HealthzOptions {
     }
 }
 
-/// Healthy while new clients are let in and every shard answers; a shard that does not is named. What is wrong is
-/// logged for who asked over HTTP. Source: nats-server server/monitor.go HandleHealthz.
+/// Answers `/healthz`: healthy while new clients are let in and every shard answers; shards that do
+/// not are named. A problem is logged if the request came over HTTP. Source: nats-server
+/// server/monitor.go HandleHealthz.
 pub(crate) fn healthz(
     options: &HealthzOptions,
     is_leaving: bool,

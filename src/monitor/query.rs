@@ -1,13 +1,15 @@
-//! The arguments after the question mark, decoded as Go does, and refused in nats-server's words.
+//! The arguments after the question mark, decoded as Go decodes them, and refused in nats-server's
+//! words.
 //!
-//! Source: Go net/url ParseQuery (a pair that cannot be decoded is left out, the first of a name counts,
-//! a pair with a semicolon is left out), strconv ParseBool, Atoi and ParseUint.
+//! Source: Go net/url ParseQuery (pairs that cannot be decoded or have a semicolon are left out; of
+//! several pairs with one name the first counts), strconv ParseBool, Atoi and ParseUint.
 
 use std::num::IntErrorKind;
 
 use crate::protocol::nats::error::quoted;
 
-/// Names with their values in the order they came. The request head bounds their number.
+/// Names and values in the order in which they came. The bound on the request head limits their
+/// number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     pairs: Vec<(String, String)>,
@@ -23,16 +25,18 @@ impl Query {
         Self { pairs: decoded.collect() }
     }
 
-    /// Empty when it was not given.
+    /// Returns the value of `name`; empty if it was not given.
     pub fn get(&self, name: &str) -> &str {
         self.pairs.iter().find(|pair| pair.0 == name).map_or("", |pair| &pair.1)
     }
 
-    /// The value of `name` unless it is empty.
+    /// Returns the value of `name`, unless it is empty.
     pub fn given(&self, name: &str) -> Option<String> {
         Some(self.get(name)).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
+    /// Parses a boolean; false if it was not given.
+    ///
     /// # Errors
     /// The text of a 400 answer.
     pub fn boolean(&self, name: &str) -> Result<bool, String> {
@@ -46,6 +50,8 @@ impl Query {
         }
     }
 
+    /// Parses an integer; 0 if it was not given.
+    ///
     /// # Errors
     /// As for `boolean`.
     pub fn integer(&self, name: &str) -> Result<i64, String> {
@@ -58,6 +64,8 @@ impl Query {
         })
     }
 
+    /// Parses an unsigned integer; 0 if it was not given.
+    ///
     /// # Errors
     /// As for `boolean`.
     pub fn unsigned(&self, name: &str) -> Result<u64, String> {
@@ -65,7 +73,7 @@ impl Query {
         if text.is_empty() {
             return Ok(0);
         }
-        // Rust takes a sign, Go does not.
+        // Rust accepts a sign, Go does not.
         if text.starts_with('+') {
             let kind = &IntErrorKind::InvalidDigit;
             return Err(refusal("uint64", "ParseUint", name, text, kind));
@@ -85,7 +93,7 @@ fn refusal(kind: &str, function: &str, name: &str, text: &str, error: &IntErrorK
     format!("Error decoding {kind} for '{name}': strconv.{function}: parsing {text}: {reason}")
 }
 
-/// Takes `%41` and, in a query, `+` back to what they stand for. None when it is malformed or no UTF-8.
+/// Decodes escapes such as `%41` and, in a query, `+`. None if it is malformed or not UTF-8.
 pub(crate) fn unescape(text: &str, plus_is_blank: bool) -> Option<String> {
     if !text.contains(['%', '+']) {
         return Some(text.to_owned());
@@ -111,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_a_name_counts_and_malformed_pairs_are_left_out() {
+    fn the_first_pair_of_a_name_counts_and_malformed_pairs_are_left_out() {
         let query = Query::parse("limit=1&limit=x&offset=%zz&a=1;b=2&&sort=a%20b+c&flag");
         assert_eq!(query.get("limit"), "1");
         assert_eq!(query.get("offset"), "");

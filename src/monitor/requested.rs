@@ -1,4 +1,4 @@
-//! What is asked of an endpoint over `$SYS`, where the arguments are a JSON object. Names and types of its
+//! Requests for an endpoint over `$SYS`, whose arguments are a JSON object. Names and types of its
 //! fields are those of nats-server's options (server/monitor.go).
 
 use super::connz::{ConnzOptions, SortBy, State, Subscriptions};
@@ -14,9 +14,9 @@ use crate::protocol::json_fields::JsonFields;
 pub(crate) enum Refusal {
     /// A value of the wrong type, in Go's words.
     Unreadable(String),
-    /// A value that makes no sense, in nats-server's.
+    /// A value that makes no sense, in nats-server's words.
     Senseless(String),
-    /// Nobody answers: this server is not the one that could.
+    /// No answer at all: this server is not the one that could give it.
     Silent,
 }
 
@@ -26,7 +26,7 @@ impl From<String> for Refusal {
     }
 }
 
-/// The fields of one service's options, and what Go calls the struct that they are in.
+/// The fields of one service's options, and Go's name of the struct that has them.
 #[derive(Clone, Copy)]
 pub(crate) struct Arguments<'a> {
     pub fields: &'a JsonFields,
@@ -38,7 +38,7 @@ impl Arguments<'_> {
         self.fields.boolean(self.part, name)
     }
 
-    /// None when it is empty.
+    /// Returns a text; None if it is absent or empty.
     pub(crate) fn given(&self, name: &str) -> Result<Option<String>, String> {
         Ok(self.fields.text(self.part, name)?.filter(|text| !text.is_empty()))
     }
@@ -49,8 +49,10 @@ impl Arguments<'_> {
     }
 }
 
+/// Reads the arguments of CONNZ.
+///
 /// # Errors
-/// As said there; here and below.
+/// As `Refusal` says; the same for the functions below.
 pub(crate) fn connz(arguments: Arguments<'_>, account: Option<&str>) -> Result<Ask, Refusal> {
     let Arguments { fields, part } = arguments;
     let sort_text = fields.text_as("server.SortOpt", part, "sort")?.unwrap_or_default();
@@ -147,7 +149,7 @@ pub(crate) fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     }
     arguments.given("account")?;
     arguments.window()?;
-    // Without JetStream this server leads nothing.
+    // Without JetStream this server is no leader.
     if arguments.boolean("leader_only")? { Err(Refusal::Silent) } else { Ok(Ask::Jsz) }
 }
 
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_in_nats_servers_words() {
+    fn arguments_that_make_no_sense_are_refused_in_nats_servers_words() {
         let senseless = |text: &str| Err(Refusal::Senseless(text.into()));
         let connz = |text: &str| ask(|a| connz(a, None), text);
         assert_eq!(connz(r#"{"sort":"zz"}"#), senseless("invalid sorting option: zz"));

@@ -1,4 +1,4 @@
-//! What a shard hands out about itself: plain values, filled on its own thread and sent away.
+//! Plain values that a shard gives away about itself, filled on its own thread.
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -8,12 +8,12 @@ use crate::base::histogram::Durations;
 use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
 
-/// The numbers of one shard. Filling it costs the same whatever the number of connections; its tables are asked for
-/// part by part.
+/// The numbers of one shard. Filling it takes the same time whatever the number of connections;
+/// tables are requested part by part.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardSummary {
     pub shard: usize,
-    /// It takes connections.
+    /// True if it takes connections.
     pub is_awake: bool,
     pub connections: usize,
     pub subscriptions: usize,
@@ -24,26 +24,28 @@ pub(crate) struct ShardSummary {
     pub slow_consumers: u64,
     pub stale_connections: u64,
     pub stalls: u64,
-    /// Messages that slow clients missed because of `no_fast_producer_stall`.
+    /// Messages dropped for slow consumers because of `no_fast_producer_stall`.
     pub dropped: u64,
     /// As of the shard's last tick, at most a second ago.
     pub pending_bytes: u64,
-    /// The connection with most of them.
+    /// Pending bytes of the connection that has most.
     pub pending_bytes_largest: u64,
     pub turns: u64,
-    /// Of turns that had something to do.
+    /// Durations of turns that had something to do.
     pub turn_durations: Durations,
-    /// From the turn that read a chunk's first bytes, here or on another shard, to the kernel having taken it.
+    /// Time from the turn that read a chunk's first bytes, here or on another shard, until the
+    /// kernel took the chunk.
     pub queued_durations: Durations,
-    /// From the turn that read a batch's first message on another shard to the one that took it here.
+    /// Time from the turn on another shard that read a batch's first message until the turn that
+    /// took the batch here.
     pub lane_durations: Durations,
     pub operations: OperationTotals,
     pub lanes: LaneSummary,
     pub table: TableSummary,
     pub queue_members_gone: u64,
-    /// `$SYS` requests and events that found no room.
+    /// `$SYS` requests and events dropped because there was no room.
     pub system_dropped: u64,
-    /// In the order of account ids; `names` of `AccountTotals` come from the configuration.
+    /// In the order of account ids; the names are in the configuration.
     pub tables_by_account: Vec<TableSummary>,
 }
 
@@ -56,7 +58,7 @@ impl ShardSummary {
     }
 }
 
-/// Operations handed to the shard's driver, each as submitted and completed.
+/// Operations given to the shard's driver, each as (submitted, completed).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OperationTotals {
     pub reads: (u64, u64),
@@ -78,7 +80,7 @@ pub(crate) struct LaneSummary {
     pub staged_bytes: usize,
 }
 
-/// One account's subject table on one shard, or a sum of such.
+/// One account's subject table on one shard, or a sum of several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TableSummary {
     pub subscriptions: usize,
@@ -106,7 +108,7 @@ impl TableSummary {
     }
 }
 
-/// What connections are sorted by: the numbers of one connection.
+/// The numbers of one connection, by which connections are sorted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionNumbers {
     pub id: u64,
@@ -122,14 +124,14 @@ pub(crate) struct ConnectionNumbers {
     pub stalls: u64,
 }
 
-/// A connection that passed a filter, and where its shard keeps it.
+/// A connection that passed a filter, and its place on its shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionRow {
     pub numbers: ConnectionNumbers,
     pub place: usize,
 }
 
-/// Everything `/connz` tells of one connection.
+/// Everything that `/connz` shows of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionDetails {
     pub numbers: ConnectionNumbers,
@@ -144,20 +146,21 @@ pub(crate) struct ConnectionDetails {
     pub subscription_list: Vec<SubscriptionDetails>,
 }
 
-/// Bytes of a connection's entry in an answer beside its texts, at most: names of fields, numbers, times and blanks.
+/// Upper bound for the bytes of a connection's entry in an answer without its texts: names of
+/// fields, numbers, times and blanks.
 const CONNECTION_ANSWER_BYTES: usize = 1024;
 
-/// The same of a subscription.
+/// The same bound for a subscription's entry.
 const SUBSCRIPTION_ANSWER_BYTES: usize = 192;
 
-/// Bytes of a text in JSON, at most.
+/// Returns an upper bound for the bytes of a text in JSON.
 fn text_answer_bytes(text: &str) -> usize {
     let escaped = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f);
     text.len() + 5 * text.as_bytes().iter().filter(|byte| escaped(byte)).count()
 }
 
 impl ConnectionDetails {
-    /// Bytes of its entry in an answer, at most, without its subscriptions.
+    /// Returns an upper bound for the bytes of its entry in an answer, without its subscriptions.
     pub(crate) fn answer_bytes(&self) -> usize {
         let Self { name, lang, version, account, user, tls, .. } = self;
         let texts: usize =
@@ -168,26 +171,26 @@ impl ConnectionDetails {
 }
 
 impl SubscriptionDetails {
-    /// By connection, sid and subject. Source: nats-server server/monitor.go Subsz.
+    /// Compares by connection, sid and subject. Source: nats-server server/monitor.go Subsz.
     pub(crate) fn in_order(&self, other: &Self) -> Ordering {
         let by_connection = self.connection.cmp(&other.connection);
         by_connection.then_with(|| (&self.sid, &self.subject).cmp(&(&other.sid, &other.subject)))
     }
 
-    /// Bytes of its entry in an answer, at most.
+    /// Returns an upper bound for the bytes of its entry in an answer.
     pub(crate) fn answer_bytes(&self) -> usize {
         let texts = [&self.subject, &self.queue, &self.sid].map(|text| text_answer_bytes(text));
         SUBSCRIPTION_ANSWER_BYTES + texts.iter().sum::<usize>()
     }
 }
 
-/// What a connection's TLS agreed on.
+/// The outcome of a connection's TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsDetails {
     /// `1.2` or `1.3`.
     pub version: &'static str,
     pub cipher_suite: String,
-    /// It came before INFO.
+    /// True if the handshake came before INFO.
     pub is_first: bool,
     pub peer_certificates: PeerCertificates,
 }
@@ -204,7 +207,7 @@ pub(crate) struct SubscriptionDetails {
     pub max: u64,
 }
 
-/// A connection that ended.
+/// A connection that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct ClosedConnection {
     pub details: ConnectionDetails,
@@ -212,7 +215,7 @@ pub(crate) struct ClosedConnection {
     pub reason: CloseReason,
 }
 
-/// Which open connections are asked for.
+/// A filter for open connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionFilter {
     pub id: Option<u64>,
@@ -220,7 +223,8 @@ pub struct ConnectionFilter {
     pub user: Option<String>,
 }
 
-/// One account's clients on one shard, or a sum of such; closed ones count in the messages.
+/// One account's clients on one shard, or a sum of several; messages include those of closed
+/// clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AccountTotals {
     pub connections: usize,
@@ -232,8 +236,9 @@ pub(crate) struct AccountTotals {
 }
 
 impl AccountTotals {
-    /// What only ever grows is not less than it was: a connection that ends while the shards are walked may
-    /// be missing from one walk, and a counter that goes back looks like a restart.
+    /// Raises counters that only ever grow to their earlier values: a connection that closes while
+    /// the shards are walked may be missing from one walk, and a decreasing counter looks like a
+    /// restart.
     pub(crate) fn not_below(&mut self, earlier: &Self) {
         self.in_messages = self.in_messages.max(earlier.in_messages);
         self.in_bytes = self.in_bytes.max(earlier.in_bytes);
@@ -260,12 +265,12 @@ pub(crate) struct AccountReport {
     pub subscriptions: usize,
 }
 
-/// What came of one question to all shards.
+/// The answers of all shards to one question.
 #[derive(Clone, Debug)]
 pub(crate) struct Gathered<T> {
-    /// By shard; a shard that was late has none.
+    /// By shard; late shards have no entry.
     pub answers: Vec<(usize, T)>,
     pub late_shards: Vec<usize>,
-    /// There was more than there is room for.
+    /// True if there was more than there is room for.
     pub cut: bool,
 }

@@ -14,11 +14,13 @@ pub struct SubszOptions {
     pub offset: usize,
     pub limit: usize,
     pub account: Option<String>,
-    /// Only what a message to this subject would reach.
+    /// Show only subscriptions that a message to this subject would reach.
     pub test: Option<String>,
 }
 
 impl SubszOptions {
+    /// Parses the arguments.
+    ///
     /// # Errors
     /// The text of a 400 answer.
     pub fn parse(query: &Query) -> Result<Self, String> {
@@ -120,15 +122,15 @@ pub(crate) struct Subsz {
     subscriptions_list: Vec<SubscriptionReport>,
 }
 
-/// The subscriptions asked for, with their accounts.
+/// The requested subscriptions, with their accounts.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionList {
-    /// Before offset and limit.
+    /// Their number before offset and limit.
     pub total: usize,
     pub shown: Vec<(String, SubscriptionDetails)>,
 }
 
-/// The table of one account over all shards; of all accounts without an id.
+/// Returns the table of one account over all shards; of all accounts if there is no id.
 pub(crate) fn table_of(shards: &Gathered<ShardSummary>, account: Option<usize>) -> TableSummary {
     let mut sum = TableSummary::default();
     for (_, summary) in &shards.answers {

@@ -1,4 +1,4 @@
-//! Numbers and times as Go writes them.
+//! Formats numbers and times as Go does.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use tz::UtcDateTime;
 
 pub(crate) use crate::base::time_text::timestamp;
 
-/// `1y2d3h4m5s`; units that are zero at the front are left out.
+/// Formats as `1y2d3h4m5s`, without leading units that are zero.
 pub(crate) fn uptime(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -21,7 +21,7 @@ pub(crate) fn uptime(duration: Duration) -> String {
     }
 }
 
-/// The `Date` header of HTTP.
+/// Formats as in HTTP's `Date` header.
 pub(crate) fn http_date(time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
     const MONTHS: [&str; 12] =
@@ -33,7 +33,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
     format!("{day}, {d:02} {month} {y:04} {:02}:{:02}:{:02} GMT", t.hour(), t.minute(), t.second())
 }
 
-/// A duration as Go's `Duration.String`: `703µs`, `201.674289ms`, `1m1.5s`, `0s`.
+/// Formats a duration like Go's `Duration.String`: `703µs`, `201.674289ms`, `1m1.5s`, `0s`.
 pub(crate) fn go_duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     if nanoseconds == 0 {
@@ -57,7 +57,7 @@ pub(crate) fn go_duration(duration: Duration) -> String {
     }
 }
 
-/// A round-trip time as `/connz` shows it: whole microseconds below a millisecond.
+/// Formats a round-trip time as in `/connz`: whole microseconds below a millisecond.
 pub(crate) fn round_trip(rtt: Duration) -> String {
     let nanoseconds = rtt.subsec_nanos();
     if rtt > Duration::from_micros(1) && rtt < Duration::from_millis(1) {
@@ -66,7 +66,7 @@ pub(crate) fn round_trip(rtt: Duration) -> String {
     go_duration(rtt)
 }
 
-/// `value` divided by ten to the `digits`, without zeros at its end.
+/// Formats `value` divided by ten to the `digits`, without trailing zeros.
 fn decimal(value: u128, digits: u32) -> String {
     let unit = 10u128.pow(digits);
     let fraction = format!("{:0width$}", value % unit, width = digits as usize);

@@ -14,24 +14,24 @@ use crate::config::options::{Balance, FEATURE_FLAGS, Options, WriteTimeoutPolicy
 use crate::config::tls_options::Verify;
 use crate::protocol::nats::handshake::Info;
 
-/// What is true of the server whatever its shards do. One value per answer.
+/// Facts about the server that do not depend on its shards. One value per answer.
 #[derive(Clone)]
 pub(crate) struct ServerFacts {
     pub info: Arc<Info>,
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
-    /// Of this software, not of the nats-server release it stands in for.
+    /// Version of this software, not of the nats-server release that it stands in for.
     pub version: &'static str,
     pub driver: &'static str,
-    /// Of the host, and of sockets to peers on it.
+    /// That of the host, and that of sockets to peers on this host.
     pub congestion: [String; 2],
-    /// Pairs the two clocks, so that moments on shards become times.
+    /// Both clocks at the start, to convert an `Instant` to a time.
     pub started: (Instant, SystemTime),
     pub config_loaded: SystemTime,
-    /// Of the client port's own certificate.
+    /// Expiry of the client port's first certificate.
     pub certificate_ends: Option<SystemTime>,
     pub now: (Instant, SystemTime),
-    /// The real port of monitoring's listener.
+    /// The actual port of the monitoring listener.
     pub monitor_port: u16,
     pub connections_total: u64,
     pub process: ProcessFacts,
@@ -43,18 +43,18 @@ pub(crate) struct ServerFacts {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessFacts {
     pub memory_bytes: u64,
-    /// Of one core, over the last second or so.
+    /// Percent of one core, over about the last second.
     pub cpu_percent: f64,
     pub core_count: usize,
-    /// Time each shard's thread ran, by shard.
+    /// CPU time of each shard's thread, by shard.
     pub shard_cpu: Vec<Duration>,
-    /// Share of the last second or so that each shard's thread ran, 0 to 1.
+    /// Share of about the last second that each shard's thread ran, 0 to 1.
     pub shard_busy: Vec<f64>,
     pub open_files: Option<u64>,
 }
 
 impl ServerFacts {
-    /// The time of day of a moment.
+    /// Converts an `Instant` to a time.
     pub(crate) fn time_of(&self, moment: Instant) -> SystemTime {
         let (instant, time) = self.started;
         match moment.checked_duration_since(instant) {
@@ -165,7 +165,7 @@ pub(crate) struct Varz {
     midge: MidgeFacts,
 }
 
-/// An object whose fields are all left out while the feature is off.
+/// An object whose fields are all left out because the feature is off.
 #[derive(Debug, Default, Serialize)]
 struct Nothing {}
 
@@ -185,33 +185,33 @@ struct DiskWaits {
     max_wait_time: u64,
 }
 
-/// What only this server has to tell.
+/// Facts that only Midge reports.
 #[derive(Debug, Serialize)]
 struct MidgeFacts {
     version: &'static str,
     driver: &'static str,
     congestion: CongestionFacts,
-    /// How connections find their shard.
+    /// How connections are given a shard.
     balance: &'static str,
     shards: Vec<ShardFacts>,
     /// Shards that did not answer in time; their numbers are missing from the sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     late_shards: Vec<usize>,
-    /// `$SYS` requests and events that found no room.
+    /// `$SYS` requests and events dropped because there was no room.
     system_dropped: u64,
     delivery_latency: LatencyFacts,
 }
 
-/// TCP congestion control: what this server sends is clocked by it.
+/// TCP congestion control, which paces what this server sends.
 #[derive(Debug, Serialize)]
 struct CongestionFacts {
-    /// Empty where it cannot be read.
+    /// Empty if it cannot be read.
     host: String,
     local_peers: String,
 }
 
-/// From the turn that read a send's first message to the kernel having taken the send, since the start.
-/// Whoever wants to know about a stretch of time subtracts the counts of its beginning from those of its end.
+/// Time from the turn that read a send's first message until the kernel took the send, since the
+/// start. For an interval, subtract the counts at its beginning from those at its end.
 #[derive(Debug, Serialize)]
 struct LatencyFacts {
     count: u64,
@@ -219,7 +219,7 @@ struct LatencyFacts {
     p90_ns: u64,
     p99_ns: u64,
     p999_ns: u64,
-    /// Of the buckets that hold something; 0 = no bound.
+    /// Of the buckets that are not empty; 0 = no bound.
     upper_bounds_ns: Vec<u64>,
     counts: Vec<u64>,
 }
@@ -247,11 +247,11 @@ impl LatencyFacts {
 #[derive(Debug, Serialize)]
 struct ShardFacts {
     shard: usize,
-    /// Nanoseconds its thread ran since the start.
+    /// Nanoseconds that its thread ran since the start.
     cpu_time: u64,
     /// Share of the last second that it ran, 0 to 1.
     busy: f64,
-    /// It takes connections; false = nobody needed it yet.
+    /// True if it takes connections; false = it was not needed yet.
     awake: bool,
     connections: usize,
     subscriptions: usize,
@@ -279,7 +279,7 @@ struct LaneFacts {
     staged_bytes: usize,
 }
 
-/// A whole number without its `.0`.
+/// Writes a whole number without `.0`.
 fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     match value.fract() == 0.0 && value.abs() < 1e15 {
         true => serializer.serialize_i64(*value as i64),
@@ -315,7 +315,7 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
         tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify == Verify::Required),
         connect_urls: info.connect_urls.clone(),
         max_connections: match limits.connections_max {
-            // What nats-server makes of 0 in the file.
+            // nats-server shows 0 in the file as -1.
             0 => -1,
             max => i64::try_from(max).unwrap_or(i64::MAX),
         },

@@ -1,4 +1,4 @@
-//! Requests whole, in pieces, one after another, and broken.
+//! Requests in one piece, in several, one after another, and malformed.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn pipelined_requests_come_out_in_order_wherever_they_are_cut() {
 }
 
 #[test]
-fn a_head_may_have_exactly_its_bound() {
+fn a_head_may_be_exactly_as_large_as_its_bound() {
     let with_size = |size: usize| {
         let mut head = b"GET /varz HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
         head.resize(size - 4, b'x');
@@ -51,7 +51,7 @@ fn a_head_may_have_exactly_its_bound() {
         assert_eq!(read(&with_size(size)).map(|all| all.len()), Ok(1));
     }
     assert_eq!(read(&with_size(HTTP_HEAD_BYTES_MAX + 1)), Err(Refused::HeadTooLarge));
-    // Without an end it is refused as soon as the bound is reached.
+    // A head without an end is refused as soon as the bound is reached.
     let endless = &with_size(HTTP_HEAD_BYTES_MAX + 1)[..HTTP_HEAD_BYTES_MAX];
     assert_eq!(read(endless), Err(Refused::HeadTooLarge));
     let headers = |count: usize| {
@@ -63,7 +63,7 @@ fn a_head_may_have_exactly_its_bound() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused() {
+fn requests_that_are_not_understood_are_refused() {
     let cases: [(&[u8], Refused); 9] = [
         (b"POST /varz HTTP/1.1\r\nHost: a\r\n\r\n", Refused::Method),
         (b"GET /varz HTTP/1.1\r\n\r\n", Refused::MissingHost),
@@ -87,7 +87,7 @@ fn what_is_not_understood_is_refused() {
 }
 
 #[test]
-fn a_whole_url_is_a_target_too() {
+fn a_request_target_may_be_a_whole_url() {
     let requests = read(b"GET http://a:8222/connz?cid=7 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(requests[0].path, "/connz");
     assert_eq!(requests[0].query.get("cid"), "7");
@@ -115,8 +115,8 @@ fn an_answer_names_what_is_missing_from_it() {
     assert!(head(&part).contains("\r\nX-Midge-Cut: true\r\nX-Midge-Late-Shards: 1,3\r\n"));
 }
 
-/// 20,000 inputs made of pieces of requests, cut and damaged at random: nothing panics, nothing is held
-/// beyond the bounds, and every request that comes out has a path.
+/// 20,000 inputs made of pieces of requests, cut and damaged at random: nothing panics, nothing is
+/// held beyond the bounds, and every request that comes out has a path.
 #[test]
 fn no_input_breaks_the_reader() {
     const WHOLE: &[u8] = b"GET /connz?limit=5 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
