@@ -1,10 +1,12 @@
-//! Judges the certificate of a client: webpki's rules first, then those by which Go accepts more.
+//! Verifies client certificates: by webpki's rules first, then by the rules under which Go accepts
+//! more.
 //!
-//! Go takes what webpki refuses on principle: version 1, a certificate that says it is an authority as a
-//! client's own, one that stands in `ca_file` itself. For these a chain is built here; where an authority
-//! limits the names it signs for, only webpki's answer counts. Invariant: whatever is accepted has a chain of
-//! checked signatures to a certificate of `ca_file`, every one of it valid now and meant for clients.
-//! Source: Go crypto/x509 verify.go.
+//! Go accepts some certificates that webpki refuses on principle: version 1, a client's own
+//! certificate that claims to be an authority, one that is itself in `ca_file`. For these a chain
+//! is built here; if an authority constrains the names it signs for, only webpki's verdict counts.
+//! Invariant: whatever is accepted has a chain of verified signatures to a certificate in
+//! `ca_file`, and every certificate in it is valid now and meant for clients. Source: Go
+//! crypto/x509 verify.go.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -31,16 +33,17 @@ use crate::base::limits::{CHAIN_CERTIFICATES_MAX, CHAIN_SIGNATURES_MAX};
 use crate::base::time_text::timestamp;
 
 thread_local! {
-    /// Why the last certificate was refused on this thread: rustls' errors carry no text of ours.
+    /// Why the last certificate on this thread was refused: errors of rustls cannot carry the text.
     static REFUSAL: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Why a certificate was refused since the last call, in nats-server's words.
+/// Takes the reason for which a certificate was refused since the last call, in nats-server's
+/// words.
 pub(crate) fn take_refusal() -> Option<String> {
     REFUSAL.take()
 }
 
-/// See the module's invariant.
+/// The verifier of client certificates, with the module's invariant.
 #[derive(Debug)]
 pub(crate) struct ClientCertificates {
     webpki: Arc<dyn ClientCertVerifier>,
@@ -58,7 +61,7 @@ impl ClientCertificates {
         Self { webpki, authorities, algorithms }
     }
 
-    /// `tries`: how many of a scheme's algorithms may be used.
+    /// Verifies a signature with at most `tries` of a scheme's algorithms.
     fn verify_signature(
         &self,
         message: &[u8],
@@ -150,7 +153,8 @@ impl ClientCertVerifier for ClientCertificates {
     }
 }
 
-/// TLS 1.3 has no PKCS #1 signatures, and ties the curve to the hash.
+/// Returns true for schemes of TLS 1.3, which has no PKCS #1 signatures and ties the curve to the
+/// hash.
 fn is_of_tls13(scheme: SignatureScheme) -> bool {
     matches!(
         scheme,
@@ -174,7 +178,7 @@ fn moment(seconds: i64) -> String {
     timestamp(if seconds < 0 { UNIX_EPOCH - size } else { UNIX_EPOCH + size })
 }
 
-/// The presented certificates for the log. Source: nats-server doTLSHandshake.
+/// Names the presented certificates for the log. Source: nats-server doTLSHandshake.
 fn named(own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> String {
     let name = |der: &CertificateDer<'_>| {
         let subject = certificate::subject(der).unwrap_or_default();
@@ -186,20 +190,20 @@ fn named(own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> String {
     format!(" ({})", names.join("; "))
 }
 
-/// Why there is no chain. The error decides the alert.
+/// Why there is no chain. The error determines the alert.
 struct Refusal {
     text: String,
     error: CertificateError,
 }
 
 impl Refusal {
-    /// The peer hears `bad_certificate`.
+    /// A refusal for which the peer gets the alert `bad_certificate`.
     fn bad(text: &str) -> Self {
         Self { text: text.to_owned(), error: CertificateError::BadEncoding }
     }
 }
 
-/// A parsed certificate, with those of its bytes that signatures are about.
+/// A parsed certificate, with those of its bytes that signatures cover.
 struct Certificate<'a> {
     der: &'a [u8],
     parsed: X509Certificate<'a>,
@@ -223,13 +227,13 @@ impl<'a> Certificate<'a> {
         &self.parsed.public_key().subject_public_key.data
     }
 
-    /// None = says nothing of it.
+    /// Returns true if the certificate claims to be an authority; None if it does not say.
     fn is_authority(&self) -> Option<bool> {
         let constraints = self.parsed.basic_constraints().ok()??;
         Some(constraints.value.ca)
     }
 
-    /// May sign other certificates. A root of version 1 cannot say so.
+    /// Returns true if it may sign other certificates. A root of version 1 cannot say so.
     fn may_sign(&self) -> bool {
         let is_version_3 = self.parsed.version().0 == 2;
         let says = match self.is_authority() {
@@ -242,7 +246,7 @@ impl<'a> Certificate<'a> {
         }
     }
 
-    /// Meant for clients, or for nothing in particular.
+    /// Returns true if it is meant for clients, or for nothing in particular.
     fn is_for_clients(&self) -> bool {
         match self.parsed.extended_key_usage() {
             Ok(usage) => usage.is_none_or(|usage| usage.value.any || usage.value.client_auth),
@@ -255,7 +259,8 @@ impl<'a> Certificate<'a> {
             || self.parsed.name_constraints().is_err()
     }
 
-    /// The checks of one certificate at its place: `below` = how many of the chain are below it.
+    /// Checks one certificate of a chain at its place; `below` is the number of certificates below
+    /// it.
     fn check(&self, place: Place, below: usize, now: i64) -> Result<(), Refusal> {
         let unknown = self.parsed.extensions().iter().any(|extension| {
             let is_known = matches!(
@@ -313,7 +318,7 @@ enum Place {
     Authority,
 }
 
-/// Looks for a chain from a client's own certificate to an authority.
+/// Searches for a chain from a client's own certificate to an authority.
 struct Search<'a> {
     authorities: Vec<Certificate<'a>>,
     intermediates: Vec<Certificate<'a>>,
@@ -322,11 +327,11 @@ struct Search<'a> {
     now: i64,
 }
 
-/// What a search met on its way.
+/// What a search came across.
 #[derive(Default)]
 struct Met {
     signature_count: usize,
-    /// The first signature that did not hold, with the authority's name.
+    /// The first signature that did not verify, with the authority's name.
     hint: Option<(String, String)>,
     refusal: Option<Refusal>,
 }
@@ -364,7 +369,7 @@ impl<'a> Search<'a> {
         Ok(ClientCertVerified::assertion())
     }
 
-    /// Depth first, authorities before intermediates.
+    /// Extends the chain, depth first, trying authorities before intermediates.
     fn extend<'s>(&'s self, chain: &mut Vec<&'s Certificate<'s>>, met: &mut Met) -> bool
     where
         'a: 's,
@@ -449,7 +454,7 @@ impl Met {
     }
 }
 
-/// How Go names an authority in a hint.
+/// Returns the name that Go gives an authority in a hint.
 fn name_of(certificate: &Certificate<'_>) -> String {
     let subject = certificate.parsed.subject();
     let first = subject.iter_common_name().chain(subject.iter_organization()).next();

@@ -1,8 +1,8 @@
 //! The layer between a socket and a session: nothing, or TLS. Pure, no I/O.
 //!
-//! The reader opens what it reads, the writer seals what it sends; both hold the codec of their
-//! connection and neither keeps it borrowed over an await. Bytes leave in the order in which they
-//! were sealed.
+//! The reader decrypts what it reads, the writer encrypts what it sends; both hold their
+//! connection's codec, and neither keeps it borrowed over an await. Bytes leave in the order in
+//! which they were encrypted.
 
 use crate::base::limits::SEAL_BYTES_MAX;
 use crate::base::pool::BufferPool;
@@ -16,7 +16,7 @@ pub(crate) enum Codec {
     Tls(Box<TlsPipe>),
 }
 
-/// A buffer for the socket, and how much of the chunk it stands for.
+/// A buffer for the socket, and the number of plaintext bytes in it.
 pub(crate) struct Sealed {
     pub bytes: Vec<u8>,
     pub plain_bytes: usize,
@@ -28,7 +28,7 @@ impl Codec {
         matches!(self, Self::Plain)
     }
 
-    /// The pipe of a connection that speaks TLS.
+    /// Returns the pipe of a connection that speaks TLS.
     pub(crate) fn tls(&mut self) -> Option<&mut TlsPipe> {
         match self {
             Self::Plain => None,
@@ -36,11 +36,11 @@ impl Codec {
         }
     }
 
-    /// Takes what the codec itself has to say, then as much of `chunk` as is sealed at a time. Only
-    /// for a codec that is not plain.
+    /// Takes TLS's own records, then as much of `chunk` as is encrypted at a time. Only for a codec
+    /// that is not plain.
     ///
     /// # Errors
-    /// Nothing can be sealed any more.
+    /// If nothing can be encrypted any more.
     pub(crate) fn seal(&mut self, chunk: &[u8], pool: &BufferPool) -> Result<Sealed, TlsFailure> {
         let Self::Tls(pipe) = self else { unreachable!("plain chunks are sent as they are") };
         let plain_bytes = chunk.len().min(SEAL_BYTES_MAX);
@@ -53,7 +53,7 @@ impl Codec {
         Ok(Sealed { bytes, plain_bytes })
     }
 
-    /// The last words: what is left to say, and that the stream ends here.
+    /// Returns the last bytes: TLS's own remaining records and the end of the stream.
     pub(crate) fn finish(&mut self, pool: &BufferPool) -> Vec<u8> {
         let Self::Tls(pipe) = self else { return Vec::new() };
         let mut bytes = pool.take(pipe.sealed_size_max(0), 0);

@@ -1,8 +1,8 @@
 //! The congestion control of TCP sockets to peers on this host.
 //!
-//! One that paces, as BBR does, holds back even what never leaves the host. A socket's congestion
-//! control clocks what it sends: setting it here changes the way from the server to its peer, not
-//! the other one.
+//! An algorithm that paces, such as BBR, holds back even traffic that never leaves the host. A
+//! socket's congestion control paces what the socket sends: setting it here changes the direction
+//! from the server to its peer, not the other one.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,24 +11,24 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::net::listener::{Accepted, Peer};
 
-/// The first of these that the kernel has and lets this process take.
+/// Returns the first of these algorithms that the kernel has and lets this process use.
 pub(crate) fn first_available<'a>(names: &[&'a str]) -> Option<&'a str> {
     let probe = socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
     names.iter().copied().find(|name| set_tcp_congestion(&probe, name).is_ok())
 }
 
-/// Gives an accepted socket this congestion control if its peer is on this host. One that takes it
-/// no longer keeps the host's.
+/// Sets the congestion control of an accepted socket whose peer is on this host. A socket that
+/// cannot take it any more keeps the host's.
 pub(crate) fn set_for_local_peer(accepted: &Accepted, name: &str) {
     let Peer::Tcp(peer) = accepted.peer else { return };
     if is_on_this_host(peer.ip(), accepted.stream.local_addr().ok()) {
-        // The kernel had it when the server started, and served without it until now.
+        // Fails only if the kernel lost the algorithm since the start; the host's serves, too.
         let _ = set_tcp_congestion(&accepted.stream, name);
     }
 }
 
-/// True for a peer of the loopback, and for one that came from the address it went to: what a host
-/// sends to an address of its own leaves from there.
+/// Returns true for a peer on the loopback, and for one whose address is the one it connected to: a
+/// host that connects to an address of its own does so from that address.
 fn is_on_this_host(peer: IpAddr, own: Option<SocketAddr>) -> bool {
     let peer = peer.to_canonical();
     peer.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == peer)
@@ -64,8 +64,8 @@ mod tests {
     }
 
     #[test]
-    fn local_peer_gets_it_and_a_peer_of_the_network_keeps_the_hosts() {
-        // Built into every kernel, and allowed to everybody.
+    fn a_local_peer_gets_it_and_a_peer_on_the_network_keeps_the_hosts() {
+        // Built into every kernel, and allowed for every user.
         assert_eq!(first_available(&["no-such", "reno"]), Some("reno"));
         assert_eq!(first_available(&["no-such"]), None);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");

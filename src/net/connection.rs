@@ -1,12 +1,12 @@
-//! The one driver for every kind of peer: a read task that feeds the session, a write task that
-//! empties its outbox.
+//! The driver of every connection, whatever its peer speaks: a read task that feeds the session,
+//! and a write task that empties its outbox.
 //!
-//! Bytes only: no verb of any protocol is known here. A read in flight is never dropped; it is
-//! woken by shutting the socket down, or cancelled and awaited.
+//! It handles bytes only and knows no verb of any protocol. A read in flight is never dropped; it
+//! is woken by shutting the socket down, or cancelled and awaited.
 //!
-//! Every connection holds its two futures for its whole life: what is awaited rarely is boxed, so
-//! that an idle connection does not pay for it. The two that are held are async blocks: an async fn
-//! would keep its arguments twice.
+//! Every connection holds its two futures for its whole life, so rare awaits are boxed: an idle
+//! connection does not pay for them. The two held futures are async blocks, since an async fn would
+//! keep its arguments twice.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -37,24 +37,24 @@ use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 
-/// How long a closing connection may take to send what it still owes, an `-ERR` above all.
+/// Time for a closing connection to send what it still owes, above all an `-ERR`.
 const FLUSH_AT_CLOSE: Duration = Duration::from_millis(500);
 
-/// How long a connection that is to move may take to send what it was told before.
+/// Time for a connection that is to move to send what it was told before.
 const SEND_BEFORE_MOVE: Duration = Duration::from_millis(100);
 
-/// Reads of one connection before others get their turn, where reading does not wait.
+/// Reads of one connection before others get their turn, on the driver where reading does not wait.
 const EPOLL_READS_PER_TURN: u32 = 8;
 
-/// How often the socket of a connection that waits for its login is looked at.
+/// Interval at which the socket of a connection that waits for its login is checked.
 const PEER_LOOK: Duration = Duration::from_millis(250);
 
-/// Things that the connections of one shard share.
+/// What the connections of one shard share.
 pub(crate) struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
-    /// Buffers for what TLS opened.
+    /// Buffers for decrypted TLS input.
     pub opened_pool: Rc<BufferPool>,
-    /// Buffers that TLS records are sent from.
+    /// Buffers from which TLS records are sent.
     pub sealed_pool: Rc<BufferPool>,
     pub hook: Rc<TurnHook>,
     pub operations: Rc<Operations>,
@@ -62,38 +62,38 @@ pub(crate) struct ConnectionContext {
     pub driver: Driver,
 }
 
-/// The handle of the shard's ticker on a connection it does not own.
+/// The handle by which the shard's ticker acts on a connection that it does not own.
 #[derive(Default)]
 pub(crate) struct ConnectionControl {
-    /// Set while a read is in flight that can be taken back.
+    /// Set while a read is in flight that can be cancelled.
     canceller: RefCell<Option<Canceller>>,
-    /// Reads since the last look.
+    /// Reads since the last tick.
     reads: Cell<u32>,
-    /// Writes may be begun anew: for peers that may take longer than the write deadline.
+    /// True if writes may be restarted: for peers that may take longer than the write deadline.
     retries_writes: Cell<bool>,
     /// Set while such a write is in flight.
     write_canceller: RefCell<Option<Canceller>>,
-    /// Another descriptor of the socket, for as long as the connection may go to another shard.
+    /// A second descriptor of the socket, as long as the connection may go to another shard.
     spare: Cell<Option<StdTcpStream>>,
 }
 
-/// How the serving of a connection ended here.
+/// How the serving of a connection ended on this shard.
 pub(crate) enum Ended {
     Closed,
-    /// It goes on there.
+    /// It continues on that shard.
     Moved(ShardId, MovedConnection),
 }
 
-/// A connection between two shards: nothing of it is in the kernel's hands, or in a task's.
+/// A connection between two shards: neither the kernel nor a task holds anything of it.
 pub(crate) struct MovedConnection {
     stream: StdTcpStream,
-    /// Bytes that were read, and opened, and that no command was made of.
+    /// Bytes that were read, and decrypted, but not consumed.
     unread: Vec<u8>,
     /// None = plain.
     tls: Option<Box<TlsPipe>>,
 }
 
-/// Why a reader ends.
+/// Why a reader ended.
 enum Leave {
     Close(CloseReason),
     Move(ShardId),
@@ -106,18 +106,18 @@ impl From<CloseReason> for Leave {
 }
 
 impl ConnectionControl {
-    /// `retries_writes`: `retry_write` is to have an effect.
+    /// `retries_writes` gives `retry_write` an effect.
     pub(crate) fn new(retries_writes: bool) -> Self {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
     }
 
-    /// The connection may go to another shard, as long as its session asks for it only once. Costs a descriptor until
-    /// then; where there is none left it stays.
+    /// Allows the connection to go to another shard, which its session may ask for once. Costs a
+    /// descriptor until then; if none is left, the connection stays.
     pub(crate) fn let_move(&self, stream: &StdTcpStream) {
         self.spare.set(stream.try_clone().ok());
     }
 
-    /// Begins the write in flight anew. The kernel takes what it has room for then, and waits again
+    /// Restarts the write in flight: the kernel takes as much as it has room for, then waits again
     /// until a third of its buffer is free.
     pub(crate) fn retry_write(&self) {
         if let Some(canceller) = self.write_canceller.take() {
@@ -125,7 +125,7 @@ impl ConnectionControl {
         }
     }
 
-    /// For a write that may be taken back.
+    /// Returns the handle for a write that can be cancelled, if this connection's can be.
     fn write_handle(&self) -> Option<CancelHandle> {
         if !self.retries_writes.get() {
             return None;
@@ -136,9 +136,9 @@ impl ConnectionControl {
         Some(handle)
     }
 
-    /// For a read into this buffer that the ticker may take back: of a large buffer, or of a
-    /// connection that reads so seldom that it costs nothing. One that was busy until now keeps
-    /// what it has, up to the third class, until its next read.
+    /// Returns the handle for a read into this buffer, if the ticker may cancel it: a read into a
+    /// large buffer, or of a connection that reads so seldom that it costs nothing. A connection
+    /// that was busy until now keeps its buffer, up to the third class, until its next read.
     fn cancel_handle(&self, target: &ReadBuffer) -> Option<CancelHandle> {
         let is_slow = self.reads.get() <= SLOW_READS_MAX && target.bytes().is_empty();
         let least_bytes = if is_slow { READ_BUFFER_BYTES[0] } else { READ_BUFFER_BYTES[2] };
@@ -151,8 +151,8 @@ impl ConnectionControl {
         Some(handle)
     }
 
-    /// Called once per tick: a connection that read nothing since gives its buffer back, if it
-    /// `may`. True if it does.
+    /// Called once per tick. Takes back the buffer of a connection that has read nothing since the
+    /// last tick, if it `may`. True if it did.
     pub(crate) fn shrink_if_idle(&self, may: bool) -> bool {
         if self.reads.replace(0) > 0 || !may {
             return false;
@@ -163,11 +163,11 @@ impl ConnectionControl {
     }
 }
 
-/// Starts to serve one connection, until it ends and everything owed is sent or given up, or until it goes to another
-/// shard; then `ended` is called.
+/// Starts to serve one connection, until it has ended (everything owed is sent or given up) or goes
+/// to another shard; then `ended` is called.
 ///
 /// # Errors
-/// The socket could not be given to the runtime.
+/// If the socket could not be given to the runtime.
 pub(crate) fn serve<S: Session + 'static>(
     stream: StdTcpStream,
     session: Rc<RefCell<S>>,
@@ -182,10 +182,10 @@ pub(crate) fn serve<S: Session + 'static>(
     Ok(())
 }
 
-/// The same for a connection that was served by another shard until now.
+/// Continues to serve a connection that another shard served until now; otherwise like `serve`.
 ///
 /// # Errors
-/// The socket could not be given to the runtime.
+/// If the socket could not be given to the runtime.
 pub(crate) fn go_on<S: Session + 'static>(
     moved: MovedConnection,
     session: Rc<RefCell<S>>,
@@ -200,9 +200,10 @@ pub(crate) fn go_on<S: Session + 'static>(
     let descriptor = stream.as_raw_fd();
     let outbox = session.borrow().queue();
     let (read_half, write_half) = TcpStream::from_std(stream)?.into_split();
-    // The descriptor stays open until the abort is taken back below: it cannot mean another socket.
+    // The descriptor stays open until the abort is taken back below, so it cannot refer to another
+    // socket.
     outbox.set_abort(Some(Box::new(move || {
-        // Fails only when the peer is gone already, which wakes both tasks too.
+        // Fails only if the peer is gone already, which wakes both tasks too.
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
     let pool = if tls.is_some() { &context.opened_pool } else { &context.read_pool };
@@ -231,7 +232,7 @@ pub(crate) fn go_on<S: Session + 'static>(
     Ok(())
 }
 
-/// Things that the two tasks of a connection share.
+/// What the two tasks of a connection share.
 struct Ends {
     outbox: QueueHandle,
     codec: RefCell<Codec>,
@@ -239,16 +240,17 @@ struct Ends {
     control: Rc<ConnectionControl>,
 }
 
-/// The write task of one connection. It gives its half of the socket back if that was not shut down.
+/// The write task of one connection. It returns its half of the socket, unless that was shut down.
 type Writer = JoinHandle<Option<OwnedWriteHalf<TcpStream>>>;
 
-/// Takes a connection apart of which nothing is under way. What is pushed meanwhile stays in its queue.
+/// Takes apart a connection that has no operation in flight. Whatever is pushed meanwhile stays in
+/// its queue.
 async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) -> Ended {
     let Reader { source, mut input, ends, .. } = reader;
     ends.outbox.retire();
     let write_half = writer.await;
     ends.outbox.set_abort(None);
-    // Dropped apart they would shut the socket down.
+    // Dropped separately, the halves would shut the socket down.
     if let Some(write_half) = write_half {
         drop(source.reunite(write_half));
     }
@@ -263,12 +265,12 @@ async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) ->
     Ended::Moved(target, MovedConnection { stream, unread, tls })
 }
 
-/// Sends what is still owed, or gives it up.
+/// Sends what is still owed, or gives up.
 async fn finish<S: Session>(reader: Reader<S>, reason: CloseReason, mut writer: Writer) {
     let Ends { outbox, context, .. } = &*reader.ends;
-    // A network that fails ends thousands of connections at once: some a turn.
+    // A failing network ends thousands of connections at once: only so many per turn.
     context.hook.end_step().await;
-    // Whoever closed the outbox first knows why.
+    // The reason given by whoever closed the outbox first takes precedence.
     let reason = outbox.close_reason().unwrap_or(reason);
     reader.session.borrow_mut().close(reason);
     outbox.close(reason);
@@ -287,14 +289,14 @@ struct Reader<S> {
     descriptor: RawFd,
     /// The bytes that the session reads.
     input: ReadBuffer,
-    /// The buffer that the socket fills, where that is not the same: with TLS.
+    /// With TLS: the buffer that the socket fills.
     ciphertext: Option<Box<ReadBuffer>>,
     session: Rc<RefCell<S>>,
     ends: Rc<Ends>,
 }
 
 impl<S: Session> Reader<S> {
-    /// Nothing is kept over the wait for bytes: that is where a connection spends its life.
+    /// Keeps no local state while it waits for bytes, where a connection spends its life.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
     fn run(&mut self) -> impl Future<Output = Leave> {
         async move {
@@ -313,7 +315,8 @@ impl<S: Session> Reader<S> {
                     Err(_) => return CloseReason::ReadError.into(),
                     Ok(_) => {}
                 }
-                // Here a read that finds bytes is over at once: a fast peer would never let go.
+                // On this driver a read that finds bytes completes at once: a fast peer would never
+                // yield.
                 if self.count_read().is_multiple_of(EPOLL_READS_PER_TURN)
                     && self.ends.context.driver == Driver::Epoll
                 {
@@ -326,16 +329,15 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Reads since the ticker's last look, with this one.
+    /// Returns the number of reads since the last tick, this one included.
     fn count_read(&self) -> u32 {
         let reads = self.ends.control.reads.get() + 1;
         self.ends.control.reads.set(reads);
         reads
     }
 
-    /// Lets the session do all it can with what is there; then it wants to read, perhaps not for
-    /// longer than some time. The first time there is nothing to consume yet, but the session may
-    /// have its mind made up.
+    /// Lets the session process what is there until it needs to read; Some = for at most that long.
+    /// The first time there is nothing to consume, but the session may already have a decision.
     async fn work(&mut self) -> Result<Option<Duration>, Leave> {
         let at_most = loop {
             self.ends.context.hook.before_batch();
@@ -360,7 +362,7 @@ impl<S: Session> Reader<S> {
         };
         if at_most.is_none() && self.ciphertext.is_some() {
             if self.ends.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
-                // The writer goes first: answers to the last commands may still be heard.
+                // The writer goes first: answers to the last commands may still be read.
                 self.ends.context.hook.yield_turn().await;
                 return Err(CloseReason::ClientClosed.into());
             }
@@ -369,8 +371,9 @@ impl<S: Session> Reader<S> {
         Ok(at_most)
     }
 
-    /// True if the connection may go to another shard: another descriptor of its socket is there, and all that it was
-    /// told is sent. A peer that does not read has little time to.
+    /// Returns true if the connection may go to another shard: a second descriptor of its socket is
+    /// there, and everything it was told has been sent. A peer that does not read gets little time
+    /// to.
     async fn may_leave(&mut self) -> bool {
         let Ends { outbox, control, .. } = &*self.ends;
         let spare = control.spare.take();
@@ -410,8 +413,8 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Reads once, within `at_most`: None = nothing came. The read is cancelled and awaited, never
-    /// dropped.
+    /// Reads once, within `at_most`; None = nothing arrived. The read is cancelled and awaited,
+    /// never dropped.
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
         self.ends.context.operations.reads.submit();
@@ -421,7 +424,7 @@ impl<S: Session> Reader<S> {
             Some(result) => result,
             None => {
                 drop(canceller.cancel());
-                // What arrived at the same moment is not lost.
+                // Bytes that arrived at the same moment are not lost.
                 read.await
             }
         };
@@ -432,7 +435,7 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Opens what the socket brought for the session.
+    /// Decrypts for the session what the socket brought.
     fn open_ciphertext(&mut self) -> Result<(), TlsFailure> {
         let mut codec = self.ends.codec.borrow_mut();
         let (Some(ciphertext), Some(pipe)) = (&mut self.ciphertext, codec.tls()) else {
@@ -447,7 +450,7 @@ impl<S: Session> Reader<S> {
         result
     }
 
-    /// Changes from plain to TLS. The session hears how it went.
+    /// Switches from plain to TLS, and tells the session the outcome.
     async fn start_tls(&mut self, server: &TlsServer) -> Result<(), CloseReason> {
         let outcome = self.handshake(server).await;
         if let Some(reason) = self.ends.outbox.close_reason() {
@@ -465,8 +468,8 @@ impl<S: Session> Reader<S> {
     async fn handshake(&mut self, server: &TlsServer) -> Result<TlsFacts, TlsFailure> {
         let deadline = Instant::now() + server.timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
-        // From the moment nothing is on its way in clear, without an await in between, nothing
-        // leaves in clear any more.
+        // Once nothing in the clear is in flight, there is no await until the codec is switched, so
+        // nothing more can leave in the clear.
         while self.ends.outbox.pending_bytes() > 0 && !self.ends.outbox.is_closing() {
             let until = self.ends.outbox.sent.value() + self.ends.outbox.pending_bytes() as u64;
             if !within(left(), self.ends.outbox.sent.reached(until)).await {
@@ -478,7 +481,7 @@ impl<S: Session> Reader<S> {
         }
         self.ends.outbox.hold(true);
         *self.ends.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
-        // What was read past the plaintext belongs to TLS.
+        // Bytes that were read after the plaintext belong to TLS.
         let mut ciphertext = ReadBuffer::new(self.ends.context.read_pool.clone());
         ciphertext.extend(self.input.bytes());
         self.input = ReadBuffer::new(self.ends.context.opened_pool.clone());
@@ -504,7 +507,7 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Some once the handshake has ended.
+    /// Returns the facts of TLS, once the handshake has ended.
     fn facts(&self) -> Option<TlsFacts> {
         let mut codec = self.ends.codec.borrow_mut();
         codec.tls().filter(|pipe| !pipe.is_handshaking()).map(|pipe| pipe.facts())
@@ -515,7 +518,7 @@ fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
-/// False when the peer went away from a wait that is for it alone.
+/// Waits. False if the peer went away from a wait that concerns it alone.
 async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
     match wait {
         Wait::Login { gate } => {
@@ -536,8 +539,8 @@ async fn wait_for(wait: Wait, descriptor: RawFd) -> bool {
     true
 }
 
-/// True if the peer has reset a connection that nobody reads, or has closed it; bytes before its
-/// end that are not read yet hide an orderly close.
+/// Returns true if the peer has closed or reset a connection that nobody reads. Bytes not read yet
+/// hide an orderly close.
 fn peer_is_gone(descriptor: RawFd) -> bool {
     use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
@@ -600,27 +603,26 @@ fn write_loop(
             let bytes = ends.codec.borrow_mut().finish(&ends.context.sealed_pool);
             Box::pin(write_all(&mut target, bytes, &ends, |_| {})).await;
         }
-        // The peer sees the end of the stream after all that was owed, and the reader wakes up.
+        // The peer sees the end of the stream after everything owed, and the reader wakes up.
         ends.outbox.abort_socket();
         None
     }
 }
 
-/// Sends one chunk as TLS records, and before it what TLS itself has to say.
+/// Sends one chunk as TLS records, after TLS's own records.
 async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk: &[u8]) {
     let Ends { outbox, codec, context, .. } = ends;
     let mut offset = 0;
     loop {
         let sealed = codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool);
-        // An empty chunk after a failure is about the alert, which `finish` sends.
+        // After a failure an empty chunk stands for the alert, which `finish` sends.
         let Ok(Sealed { bytes, plain_bytes }) = sealed else {
             return outbox.close(CloseReason::WriteError);
         };
         offset += plain_bytes;
         let size = bytes.len();
         let (mut written, mut credited) = (0, 0);
-        // What is pending is counted in plaintext: a part of the records stands for its share of
-        // it.
+        // Pending bytes are counted as plaintext: part of the records counts for its share of it.
         let progressed = |count: usize| {
             written += count;
             let share = (plain_bytes as u128 * written as u128 / size as u128) as usize;
@@ -665,7 +667,7 @@ async fn write_all(
     true
 }
 
-/// Lets publishers on other shards go on once this consumer has drained, or is gone.
+/// Lets publishers on other shards continue once this consumer has drained, or is gone.
 fn resume_paced(Ends { outbox, context, .. }: &Ends) {
     if let Some(publishers) = outbox.take_resumable() {
         context.resumable.borrow_mut().extend(publishers);

@@ -1,7 +1,7 @@
-//! Waking a shard that sleeps in its ring: the parked flag and an eventfd.
+//! Wakes a shard that sleeps in its ring: the parked flag and an eventfd.
 //!
-//! The protocol is `base::ring::ParkFlag`'s; here is the bell. Many shards hold a `DoorbellHandle`,
-//! the owner waits on `Doorbell`.
+//! The protocol is that of `base::ring::ParkFlag`; here is the bell. Many shards hold a
+//! `DoorbellHandle`, the owner waits on its `Doorbell`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,16 +20,16 @@ pub(crate) struct DoorbellHandle {
     bell: Arc<OwnedFd>,
 }
 
-/// The owner's part before its runtime exists.
+/// The owner's end, before its runtime exists.
 pub(crate) struct Doorbell {
     flag: ParkFlag,
     bell: OwnedFd,
 }
 
-/// A doorbell and its handle.
+/// Returns a doorbell and its handle.
 ///
 /// # Errors
-/// No eventfd could be made (descriptors are out).
+/// If no eventfd could be made (out of descriptors).
 pub(crate) fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
     let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let flag = ParkFlag::default();
@@ -38,8 +38,8 @@ pub(crate) fn doorbell() -> io::Result<(Doorbell, DoorbellHandle)> {
 }
 
 impl DoorbellHandle {
-    /// Wakes the owner if it sleeps; call after the pushes it should see. Says whether the bell
-    /// rang.
+    /// Wakes the owner if it sleeps; to be called after the pushes that it should see. True if the
+    /// bell rang.
     pub(crate) fn wake_if_parked(&self) -> bool {
         let must = self.flag.must_wake();
         if must {
@@ -48,9 +48,9 @@ impl DoorbellHandle {
         must
     }
 
-    /// Rings in any case: for cold messages that no ring holds.
+    /// Rings in any case: for rare messages that are not in a ring.
     pub(crate) fn ring(&self) {
-        // Only a counter about to overflow fails, and then the bell has rung long since.
+        // Fails only if the counter would overflow; then the bell has rung already.
         let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
     }
 }
@@ -60,37 +60,37 @@ impl Doorbell {
         self.flag.clone()
     }
 
-    /// The ear of its owner, inside the owner's runtime.
+    /// Returns the owner's receiver, inside the owner's runtime.
     ///
     /// # Errors
-    /// Descriptors are out.
+    /// If out of descriptors.
     pub(crate) fn ear(self) -> io::Result<Ear> {
-        // The runtime waits for readiness on its stream types only; an eventfd polls like any
-        // other. It is read here, not through the stream.
+        // The runtime waits for readiness only on its stream types, and an eventfd can be polled
+        // like any other. It is read directly, not through the stream.
         let reader = self.bell.try_clone()?;
         let stream = monoio::net::UnixStream::from_std(StdUnixStream::from(self.bell))?;
         Ok(Ear { reader, stream })
     }
 }
 
-/// See `Doorbell::ear`.
+/// Receives rings inside the owner's runtime; made by `Doorbell::ear`.
 pub(crate) struct Ear {
     reader: OwnedFd,
     stream: monoio::net::UnixStream,
 }
 
 impl Ear {
-    /// Calls `rung` after each ring, for ever.
+    /// Calls `rung` after each ring, forever.
     ///
     /// # Errors
-    /// The runtime cannot wait for it.
+    /// If the runtime cannot wait for the doorbell.
     pub(crate) async fn listen(self, rung: impl Fn(), polls: &OperationCount) -> io::Result<()> {
         let mut count = [0u8; 8];
         loop {
             polls.submit();
             self.stream.readable(false).await?;
             polls.complete();
-            // Fails only if a spurious wake left nothing to read.
+            // Fails only if a spurious wake-up left nothing to read.
             let _ = rustix::io::read(&self.reader, &mut count);
             rung();
         }

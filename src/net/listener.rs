@@ -1,7 +1,7 @@
 //! Listening sockets of one shard: TCP with SO_REUSEPORT, and the Unix domain socket.
 //!
-//! The runtime only tells when a listener is readable; accepting is done here, without waiting, so
-//! that a burst of connections costs one wake and closing a listener never leaves an accept in
+//! The runtime only reports that a listener is readable; accepting is done here, without waiting.
+//! So a burst of connections costs one wake-up, and closing a listener never leaves an accept in
 //! flight.
 
 use std::io;
@@ -18,17 +18,17 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::net::operations::OperationCount;
 
-/// Connections waiting to be accepted.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Connections accepted before other tasks get their turn.
+/// Connections accepted in a row before other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// The pause after a listener was readable and had no connection.
+/// Pause after a listener was readable but had no connection.
 const READABLE_FOR_NOTHING: Duration = Duration::from_millis(1);
 
-/// How long to wait after accepting failed, which it does again at once where descriptors are out:
-/// from ten milliseconds, twice as long each time, to a second. Source: nats-server
+/// The time to wait after a failed accept, which would fail again at once when descriptors are used
+/// up: from ten milliseconds, doubling each time, to one second. Source: nats-server
 /// server/server.go acceptError.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptPause(Duration);
@@ -40,14 +40,14 @@ impl Default for AcceptPause {
 }
 
 impl AcceptPause {
-    /// The time to wait now; the next one is longer.
+    /// Returns the time to wait now, and lengthens the next.
     pub fn lengthen(&mut self) -> Duration {
         let now = self.0;
         self.0 = (now * 2).min(Duration::from_secs(1));
         now
     }
 
-    /// A connection was accepted.
+    /// To be called when a connection was accepted.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -59,7 +59,7 @@ pub struct Accepted {
     pub peer: Peer,
 }
 
-/// Who connected.
+/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub enum Peer {
     Tcp(SocketAddr),
@@ -67,7 +67,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The address alone, as INFO's `client_ip`.
+    /// Returns the address alone, as in INFO's `client_ip`.
     pub fn host(&self) -> String {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().to_string(),
@@ -75,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// Host and port, as log lines show them: `192.0.2.7:5`, `[2001:db8::7]:5`.
+    /// Returns host and port as in log lines: `192.0.2.7:5`, `[2001:db8::7]:5`.
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(address) => canonical(*address).to_string(),
@@ -91,14 +91,14 @@ impl Peer {
     }
 }
 
-/// The address without the IPv6 form that an IPv4 peer of a socket for both has.
+/// Converts an IPv4 address in IPv6 form, as a dual-stack socket has it, to IPv4.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Calls `bind` with the address that listens to all that `address` means. An unspecified one, of
-/// either family, means both: one IPv6 socket then takes IPv4 peers too. Where there is no IPv6,
-/// IPv4 alone.
+/// Calls `bind` with the address that covers all that `address` means. An unspecified address, of
+/// either family, means both: one IPv6 socket then accepts IPv4 peers too. On a host without IPv6
+/// it is IPv4 alone.
 ///
 /// # Errors
 /// Those of `bind`.
@@ -117,7 +117,7 @@ pub fn bind_all_families<T>(
     }
 }
 
-/// The kernel was built without IPv6, or has it switched off.
+/// Returns true if the kernel was built without IPv6, or has it switched off.
 fn is_without_ipv6(error: &io::Error) -> bool {
     let reasons = [Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::ADDRNOTAVAIL];
     reasons.iter().any(|reason| error.raw_os_error() == Some(reason.raw_os_error()))
@@ -126,13 +126,13 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 /// Binds one of several sockets that share an address; the kernel spreads connections over them.
 ///
 /// # Errors
-/// The address is in use by another program or may not be bound.
+/// If the address is in use by another program or may not be bound.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
     bind(address, true, true)
 }
 
-/// As `bind_tcp`, for one that is to listen later, by `Listener::listen`: until then the kernel
-/// gives it no connection.
+/// Binds like `bind_tcp`, but does not listen until `Listener::listen` is called; before that the
+/// kernel gives it no connection.
 ///
 /// # Errors
 /// As `bind_tcp`.
@@ -143,7 +143,7 @@ pub(crate) fn bind_tcp_asleep(address: SocketAddr) -> io::Result<StdTcpListener>
 /// Binds a socket that shares its address with no other.
 ///
 /// # Errors
-/// The address is in use, also by this program, or may not be bound.
+/// If the address is in use, by this program or another, or may not be bound.
 pub fn bind_tcp_alone(address: SocketAddr) -> io::Result<StdTcpListener> {
     bind(address, false, true)
 }
@@ -164,13 +164,13 @@ fn bind(address: SocketAddr, is_shared: bool, listens: bool) -> io::Result<StdTc
     Ok(socket.into())
 }
 
-/// What a port is for: who is expected there, and what becomes of a connection. Monitoring has its own thread, which
-/// polls its socket itself.
+/// What a port is for: who is expected there, and what becomes of a connection. The monitoring port
+/// is not among them: it has a thread of its own, which polls its socket itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Clients, wherever they are best served.
     Client,
-    /// Clients that chose this shard by its own port, and stay.
+    /// Clients that chose this shard by its own port, and stay there.
     ShardPort,
 }
 
@@ -186,11 +186,11 @@ pub struct Listener {
     pub purpose: Purpose,
 }
 
-/// See `Listener::readiness`.
+/// The signal of a listener's readiness, inside the runtime.
 pub struct Readiness(monoio::net::TcpListener);
 
 impl Purpose {
-    /// Who connects, as a line of the log names them.
+    /// Returns the name for whoever connects, as in log lines.
     pub fn who(self) -> &'static str {
         match self {
             Self::Client | Self::ShardPort => "Client",
@@ -207,7 +207,7 @@ impl Listener {
         Self { socket: ListeningSocket::Unix(listener), purpose }
     }
 
-    /// Where it listens; none for a socket file.
+    /// Returns the address it listens on; None for a Unix domain socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
@@ -215,10 +215,10 @@ impl Listener {
         }
     }
 
-    /// Begins to listen, where the socket was only bound; a socket file always does.
+    /// Begins to listen, if the socket was only bound; a Unix domain socket always listens.
     ///
     /// # Errors
-    /// The port was taken by a socket that does not share it.
+    /// If the port was taken by a socket that does not share it.
     pub(crate) fn listen(&self) -> io::Result<()> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => SockRef::from(listener).listen(BACKLOG),
@@ -242,34 +242,34 @@ impl Listener {
             }
             ListeningSocket::Unix(listener) => {
                 let (stream, _) = listener.accept()?;
-                // Both kinds are read and written with recv and send: one type serves.
+                // Both kinds are read and written with recv and send, so one type serves for both.
                 Ok(Accepted { stream: StdTcpStream::from(OwnedFd::from(stream)), peer: Peer::Unix })
             }
         }
     }
 
-    /// Stops listening at once: from now on connections are refused, and `serve` ends.
+    /// Stops listening at once: connections are refused from now on, and `serve` ends.
     pub fn stop(&self) {
         let result = match &self.socket {
             ListeningSocket::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
             ListeningSocket::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
         };
-        // Fails only for a socket that no longer listens.
+        // Fails only if the socket no longer listens.
         let _ = result;
     }
 
-    /// The signal, inside the runtime, that somebody waits.
+    /// Returns the signal, inside the runtime, that a connection waits.
     ///
     /// # Errors
-    /// The socket could not be given to the runtime: descriptors are out.
+    /// If the socket could not be given to the runtime (out of descriptors).
     pub fn readiness(&self) -> io::Result<Readiness> {
         let listener = StdTcpListener::from(self.try_clone_fd()?);
         Ok(Readiness(monoio::net::TcpListener::from_std(listener)?))
     }
 
-    /// Accepts for ever, or until `stopped`; gives each socket to `accepted`. A failure to accept
-    /// is told to `failed` and tried again: it is about one connection, or about descriptors that
-    /// may come back.
+    /// Accepts forever, or until `stopped`, and gives each socket to `accepted`. A failed accept is
+    /// reported to `failed` and tried again: it concerns one connection, or descriptors that may
+    /// become free.
     pub async fn serve(
         &self,
         Readiness(readiness): Readiness,
@@ -280,7 +280,7 @@ impl Listener {
     ) {
         let mut pause = AcceptPause::default();
         loop {
-            // A listener that was stopped is readable too; the accept then says why.
+            // A stopped listener is readable too.
             polls.submit();
             let _ = readiness.readable(false).await;
             polls.complete();
@@ -295,9 +295,9 @@ impl Listener {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         if index == 0 {
-                            // Another shard was faster, or has shut their common Unix socket down:
-                            // that one stays readable, and on epoll asking again would never let go
-                            // of the thread.
+                            // Another shard was faster, or has shut down the Unix socket they
+                            // share: that one stays readable, and on epoll asking again at once
+                            // would never yield the thread.
                             crate::net::runtime::sleep(READABLE_FOR_NOTHING).await;
                         }
                         break;
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unspecified_address_of_either_family_means_both() {
+    fn an_unspecified_address_of_either_family_means_both() {
         for text in ["0.0.0.0:4222", "[::]:4222"] {
             let bound = bind_all_families(text.parse().expect("an address"), Ok);
             assert_eq!(bound.expect("it is free").to_string(), "[::]:4222");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn host_without_ipv6_listens_to_ipv4() {
+    fn a_host_without_ipv6_listens_on_ipv4() {
         for reason in [Errno::AFNOSUPPORT, Errno::PROTONOSUPPORT, Errno::ADDRNOTAVAIL] {
             let bind = |address: SocketAddr| match address.is_ipv6() {
                 true => Err(io::Error::from(reason)),
@@ -344,9 +344,9 @@ mod tests {
         }
     }
 
-    /// Another program may hold it for one family alone.
+    /// Another program may hold the address for one family only.
     #[test]
-    fn address_that_is_taken_is_an_error_and_never_half_a_listener() {
+    fn an_address_in_use_is_an_error_and_never_half_a_listener() {
         let refuse = |_| Err::<(), _>(io::Error::from(Errno::ADDRINUSE));
         let error = bind_all_families("0.0.0.0:1".parse().expect("an address"), refuse);
         assert_eq!(error.expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_peer_of_a_socket_for_both_is_shown_as_ipv4() {
+    fn an_ipv4_peer_of_a_dual_stack_socket_is_shown_as_ipv4() {
         let peer = Peer::Tcp("[::ffff:192.0.2.7]:5".parse().expect("an address"));
         assert_eq!((peer.host().as_str(), peer.port()), ("192.0.2.7", 5));
         assert_eq!(peer.address(), "192.0.2.7:5");

@@ -1,4 +1,5 @@
-//! Floor 5: the only way to a socket.
+//! Sockets: the only way in and out for bytes. Listeners, connections, TLS, and the run loop with
+//! its turns.
 
 pub(crate) mod client_certificate;
 pub(crate) mod codec;

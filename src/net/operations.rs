@@ -1,13 +1,13 @@
-//! How many operations a shard handed to its driver, and how many came back.
+//! Counts the operations that a shard gave to its driver, and those that completed.
 //!
-//! Counted here, not read from the ring: monoio does not show its ring, and the kernel's own
-//! figures (`/proc/self/fdinfo`) are printed under the lock that the shard needs to submit,
-//! together with an entry for every poll in flight. On the epoll driver the same operations are
-//! counted.
+//! They are counted here instead of read from the ring: monoio does not expose its ring, and the
+//! kernel's own figures (`/proc/self/fdinfo`) are printed under the lock that the shard needs to
+//! submit, along with an entry for every poll in flight. The epoll driver is counted in the same
+//! way.
 
 use std::cell::Cell;
 
-/// One kind of operation. A cancelled one comes back too.
+/// Operations of one kind. A cancelled one completes too.
 #[derive(Debug, Default)]
 pub struct OperationCount {
     submitted: Cell<u64>,
@@ -25,7 +25,7 @@ impl OperationCount {
         self.completed.set(self.completed.get() + 1);
     }
 
-    /// Submitted, and of these completed.
+    /// Returns the number submitted, and how many of these completed.
     pub fn totals(&self) -> (u64, u64) {
         (self.submitted.get(), self.completed.get())
     }

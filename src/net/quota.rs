@@ -1,4 +1,4 @@
-//! So many of a kind of step in one turn of a shard; whoever comes later waits for the next one,
+//! Limits the number of steps of one kind per turn of a shard; further ones wait for the next turn,
 //! first come, first served.
 
 use std::cell::{Cell, RefCell};
@@ -7,12 +7,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Steps that a turn may still do. One per shard and kind of step.
+/// The quota of one kind of step. One per shard and kind.
 pub(super) struct Quota {
     per_turn: usize,
-    /// Steps this turn may still do.
+    /// Steps that this turn may still take.
     left: Cell<usize>,
-    /// Who waits, oldest first; the cell says that its turn has come.
+    /// Waiting tasks, oldest first; the cell tells a task that it may go on.
     waiting: RefCell<VecDeque<(Rc<Cell<bool>>, Waker)>>,
 }
 
@@ -21,8 +21,8 @@ impl Quota {
         Self { per_turn, left: Cell::new(per_turn), waiting: RefCell::default() }
     }
 
-    /// Waits until this turn has room for a step. `request` asks for the end of the turn, which
-    /// gives back what was taken.
+    /// Waits until this turn has room for a step. `request` must ask for the end of the turn, which
+    /// grants new steps.
     pub(super) async fn take(&self, request: impl Fn()) {
         let left = self.left.get();
         if left > 0 && self.waiting.borrow().is_empty() {
@@ -46,14 +46,14 @@ impl Quota {
         .await;
     }
 
-    /// A new turn: those who waited longest go first. True if others still wait.
+    /// Begins a new turn: those that waited longest go first. True if others still wait.
     pub(super) fn grant(&self) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         let mut left = self.per_turn;
         while left > 0
             && let Some((granted, waker)) = waiting.pop_front()
         {
-            // Nobody holds the other end: it was given up, which costs nothing.
+            // If nobody holds the other end, the wait was given up, which costs nothing.
             if Rc::strong_count(&granted) > 1 {
                 granted.set(true);
                 waker.wake();
@@ -62,7 +62,7 @@ impl Quota {
         }
         self.left.set(left);
         if waiting.is_empty() && waiting.capacity() > self.per_turn {
-            // What a burst has left.
+            // Frees the memory that a burst left behind.
             *waiting = VecDeque::new();
         }
         !waiting.is_empty()
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_takes_so_many_steps_and_the_oldest_go_first() {
+    fn a_turn_takes_its_number_of_steps_and_the_oldest_go_first() {
         let quota = Quota::new(3);
         let mut steps: Vec<Step<'_>> = (0..10).map(|_| Box::pin(quota.take(|| {})) as _).collect();
         let mut done: Vec<usize> = Vec::new();

@@ -1,8 +1,8 @@
-//! Bytes of one peer that were read and not yet consumed.
+//! The bytes of one peer that were read and not yet consumed.
 //!
-//! A connection begins with the second class and grows to 64 KiB and shrinks again; only a message
-//! larger than that makes it larger, and never to more than twice what has arrived; it stays so large
-//! for one further read. One that is idle holds the smallest class: its next bytes take one read more.
+//! A connection begins with the second size class, grows to 64 KiB and shrinks again. Only larger
+//! messages make the buffer larger, to at most twice what has arrived; it keeps that size for one
+//! further read. An idle connection holds the smallest class, so its next bytes take one read more.
 
 use std::rc::Rc;
 
@@ -13,18 +13,18 @@ use monoio::net::TcpStream;
 use crate::base::limits::{LARGE_MESSAGE_BYTES, PIECE_BYTES, READ_BUFFER_BYTES, WHOLE_BYTES_MAX};
 use crate::base::pool::BufferPool;
 
-/// Reads that used less than a quarter of the buffer before it shrinks a class.
+/// Reads that used less than a quarter of the buffer, in a row, before it shrinks by one class.
 const SHORT_READS_BEFORE_SHRINK: u8 = 16;
 
-/// The class of a connection that is in use; below it is only the one of idle connections.
+/// The smallest class of a connection in use; the one below is for idle connections.
 const CLASS_IN_USE_MIN: u8 = 1;
 
 /// The unconsumed bytes of one peer. Invariant: `start <= data.len() <= data.capacity()`.
 pub struct ReadBuffer {
     data: Vec<u8>,
-    /// Bytes before it are consumed.
+    /// Bytes before this offset are consumed.
     start: usize,
-    /// Bytes from `start` the current command takes, as far as known.
+    /// Bytes from `start` that the current command takes, as far as known.
     needed: usize,
     class: u8,
     short_reads: u8,
@@ -43,13 +43,13 @@ impl ReadBuffer {
         }
     }
 
-    /// The bytes that are there to be parsed.
+    /// Returns the bytes that are to be parsed.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.data[self.start..]
     }
 
-    /// The same for a codec that opens them in place.
+    /// Returns the same bytes mutably, for a codec that decrypts them in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.data[self.start..]
     }
@@ -60,7 +60,7 @@ impl ReadBuffer {
         debug_assert!(self.start <= self.data.len());
     }
 
-    /// Says how many bytes, from the first unconsumed one, the parser waits for.
+    /// Sets how many bytes, from the first unconsumed one, the parser waits for.
     pub fn expect(&mut self, needed: usize) {
         self.needed = needed;
     }
@@ -69,12 +69,12 @@ impl ReadBuffer {
         self.data.capacity()
     }
 
-    /// Appends bytes that a codec opened, in pooled memory.
+    /// Appends decrypted bytes, in pooled memory.
     pub fn append(&mut self, bytes: &[u8]) {
         let length = self.data.len() - self.start;
         let wanted = length + bytes.len();
         if self.data.capacity() - self.data.len() < bytes.len() {
-            // Room for the whole command, but at most as much again as has arrived.
+            // Room for the whole command, but for at most as much again as has arrived.
             let room = self.needed.min(wanted * 2).max(wanted);
             let mut larger = self.pool.take(room, 0);
             larger.extend_from_slice(self.bytes());
@@ -84,7 +84,7 @@ impl ReadBuffer {
         self.data.extend_from_slice(bytes);
     }
 
-    /// Gives the memory back if nothing is in it, as before a wait of unknown length.
+    /// Gives the memory back if it holds nothing, before a wait of unknown length.
     pub fn release_if_empty(&mut self) {
         if self.bytes().is_empty() {
             self.start = 0;
@@ -124,8 +124,8 @@ impl ReadBuffer {
         let class_bytes = self.class_bytes();
         let capacity = self.data.capacity();
         if length == 0 {
-            // After a command larger than any class another one is likely: it would be copied once
-            // more, in all, to grow again. One read decides.
+            // After a command larger than any class another one is likely, and growing again would
+            // copy it once more in all. One read decides.
             if capacity > WHOLE_BYTES_MAX && std::mem::take(&mut self.needed) > WHOLE_BYTES_MAX {
                 return;
             }
@@ -135,8 +135,8 @@ impl ReadBuffer {
             }
             return;
         }
-        // A partial command: room for all of it, but at most as much again as has arrived. What is
-        // free in a large buffer is used up before that: each time it grows all of it is copied.
+        // A partial command: room for all of it, but for at most as much again as has arrived. The
+        // free part of a large buffer is used up first, since each growth copies all of it.
         let wanted = self.needed.max(length + 1).min(length * 2).max(class_bytes);
         let free = capacity - length;
         if free > 0 && capacity >= wanted.min(WHOLE_BYTES_MAX) {
@@ -150,7 +150,7 @@ impl ReadBuffer {
     /// Reads once; 0 = end of stream.
     ///
     /// # Errors
-    /// The socket's.
+    /// Those of the socket.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
     pub fn fill(
         &mut self,
@@ -162,10 +162,10 @@ impl ReadBuffer {
         }
     }
 
-    /// As `fill`, but the read can be cancelled, which loses nothing.
+    /// Like `fill`, but the read can be cancelled, which loses no bytes.
     ///
     /// # Errors
-    /// The socket's; a cancelled read's is ECANCELED.
+    /// Those of the socket; ECANCELED if the read was cancelled.
     pub async fn fill_cancelable(
         &mut self,
         source: &mut OwnedReadHalf<TcpStream>,
@@ -175,7 +175,7 @@ impl ReadBuffer {
         self.take_back(result, slice)
     }
 
-    /// The free part of the buffer, for a read.
+    /// Lends the free part of the buffer to a read.
     fn lend(&mut self) -> SliceMut<Vec<u8>> {
         self.make_room();
         let begin = self.data.len();
@@ -183,7 +183,7 @@ impl ReadBuffer {
         std::mem::take(&mut self.data).slice_mut(begin..end)
     }
 
-    /// Takes back what `lend` gave, with the result of a read into it.
+    /// Takes back what `lend` gave, with the result of the read.
     fn take_back(
         &mut self,
         result: std::io::Result<usize>,
@@ -226,7 +226,8 @@ impl Drop for ReadBuffer {
     }
 }
 
-/// Where a turn's read or send from `begin` on ends, in a buffer that ends at `end`.
+/// Returns the end of one turn's read or send that starts at `begin`, in a buffer that ends at
+/// `end`.
 pub(super) fn piece_end(begin: usize, end: usize) -> usize {
     match end > WHOLE_BYTES_MAX {
         true => end.min(begin + PIECE_BYTES),
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_large_message_is_there_for_the_next_one_and_goes_after_a_small_one() {
+    fn a_large_messages_room_is_kept_for_the_next_one_and_freed_after_a_small_one() {
         const SIZE: usize = 8 << 20;
         let mut buffer = buffer();
         let read = |buffer: &mut ReadBuffer, count: usize| {

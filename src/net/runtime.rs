@@ -1,9 +1,9 @@
 //! monoio's run loop and its end of turn.
 //!
-//! A shard's main future is polled when the tasks that were ready have run: that is the end of a
-//! turn. There the shard drains and flushes its lanes and announces that it will sleep. `TurnHook`
-//! is how tasks ask for it. Leaned on, from monoio 0.2.4's run loop: `block_on` polls the main
-//! future after the task queue, whenever its waker was used, and a woken task goes to the back of
+//! A shard's main future is polled after the tasks that were ready have run: that is the end of a
+//! turn. There the shard drains and flushes its lanes and announces that it will sleep. Tasks ask
+//! for it by `TurnHook`. This relies on the run loop of monoio 0.2.4: `block_on` polls the main
+//! future after the task queue whenever its waker was used, and a woken task goes to the back of
 //! the queue.
 
 use std::cell::{Cell, RefCell};
@@ -19,10 +19,10 @@ use crate::base::turn_clock::TurnClock;
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::quota::Quota;
 
-/// Submission entries of a shard's ring; the completion queue has four times as many.
+/// Entries of a shard's submission queue; the completion queue has four times as many.
 pub(crate) const RING_ENTRIES: u32 = 1024;
 
-/// Which of monoio's drivers runs a shard.
+/// The monoio driver that runs a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Driver {
     IoUring,
@@ -32,12 +32,12 @@ pub(crate) enum Driver {
 /// Builds a runtime on this thread and runs `main` on it.
 ///
 /// # Errors
-/// The driver could not be set up.
+/// If the driver could not be set up.
 pub(crate) fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     match driver {
         Driver::IoUring => {
             let runtime = build_uring(ring_builder()).or_else(|_| {
-                // Kernels before 6.0 lack single issuer; the plain ring works everywhere.
+                // Kernels before 6.0 lack SINGLE_ISSUER; the plain ring works everywhere.
                 build_uring(io_uring::IoUring::builder())
             });
             Ok(runtime?.block_on(main))
@@ -50,8 +50,8 @@ pub(crate) fn run<F: Future>(driver: Driver, main: F) -> io::Result<F::Output> {
     }
 }
 
-/// How a shard's ring is set up. One thread submits, and completions are reaped when it enters the
-/// kernel anyway: no interrupts of the thread for task work.
+/// Returns the settings of a shard's ring. One thread submits, and completions are reaped when it
+/// enters the kernel anyway, so task work need not interrupt the thread.
 pub(crate) fn ring_builder() -> io_uring::Builder {
     let mut builder = io_uring::IoUring::builder();
     builder.setup_single_issuer().setup_coop_taskrun().setup_cqsize(RING_ENTRIES * 4);
@@ -87,42 +87,42 @@ pub(crate) async fn within<F: Future>(duration: Duration, future: F) -> bool {
     monoio::time::timeout(duration, future).await.is_ok()
 }
 
-/// The two things that a shard's lanes can be asked for.
+/// The two things that are asked of a shard's lanes.
 pub(crate) struct Lanes {
-    /// Applies and delivers all that waits.
+    /// Applies and delivers everything that waits.
     pub catch_up: Box<dyn Fn()>,
-    /// Pushes all that was produced.
+    /// Pushes everything that was produced.
     pub flush: Box<dyn Fn()>,
 }
 
-/// How tasks reach the end of the turn. One per shard, shared by its tasks.
+/// Tasks' access to the end of the turn. One per shard, shared by its tasks.
 pub(crate) struct TurnHook {
     /// The main future's waker.
     main: RefCell<Option<Waker>>,
     /// Wakes the kicker task, which asks for another turn without sleeping in between.
     kicker: RefCell<Option<Waker>>,
     yielded: RefCell<Vec<Waker>>,
-    /// Steps that take as long as a turn should.
+    /// Steps that each take as long as a turn should.
     heavy_steps: Quota,
-    /// Ends of connections.
+    /// Tear-downs of connections.
     end_steps: Quota,
     park: ParkFlag,
     /// Raised by other shards that pushed something.
     inbound_waiting: Signal,
-    /// Set while something for other shards was not pushed yet.
+    /// Set while something for other shards has not been pushed.
     lanes_dirty: Rc<Cell<bool>>,
     lanes: RefCell<Option<Lanes>>,
     last_activity: Cell<Option<Instant>>,
-    /// When the run loop last went through the kernel's wait, where timers fire.
+    /// The last time that the run loop went through the kernel's wait, where timers fire.
     last_wait: Cell<Instant>,
-    /// Those that yielded were held back, so that the run loop waits.
+    /// True if tasks that yielded were held back so that the run loop waits.
     held: Cell<bool>,
     bell: DoorbellHandle,
     busy_poll: Duration,
     clock: Rc<TurnClock>,
 }
 
-/// How long timers may be late while a shard has no time to wait.
+/// Longest delay of timers while a shard has no time to wait.
 const TIMER_SLACK: Duration = Duration::from_millis(1);
 
 impl TurnHook {
@@ -156,14 +156,15 @@ impl TurnHook {
         *self.lanes.borrow_mut() = Some(lanes);
     }
 
-    /// For whoever appends to a lane.
+    /// Returns the flag for whoever appends to a lane.
     pub(crate) fn lanes_dirty(&self) -> Rc<Cell<bool>> {
         self.lanes_dirty.clone()
     }
 
-    /// Called before a batch of a peer's commands: first takes what other shards sent. So whatever
-    /// this peer does now comes after everything that was in the lanes when its bytes arrived:
-    /// interest that others were told is in force, and messages whose publisher was told PONG. Asks
+    /// Called before a batch of a peer's commands: takes what other shards sent. Whatever this peer
+    /// does now thus comes after everything that was in the lanes when its bytes arrived: interest
+    /// that others were told is in force, and messages whose publisher got its PONG. Asks for the
+    /// end of the turn.
     /// for the end of the turn.
     #[inline]
     pub(crate) fn before_batch(&self) {
@@ -177,7 +178,7 @@ impl TurnHook {
         self.request();
     }
 
-    /// Called before bytes go to a peer: what this shard sent to others must be in their lanes
+    /// Called before bytes go to a peer: whatever this shard sent to others must be in their lanes
     /// before any peer can know of it.
     #[inline]
     pub(crate) fn before_send(&self) {
@@ -217,20 +218,20 @@ impl TurnHook {
         self.heavy_steps.take(|| self.request()).await;
     }
 
-    /// Waits until this turn has room for the end of a connection: a network that fails ends
-    /// thousands at once.
+    /// Waits until this turn has room to tear down a connection: a failing network ends thousands
+    /// at once.
     pub(crate) async fn end_step(&self) {
         self.end_steps.take(|| self.request()).await;
     }
 
-    /// A turn was useful: busy polling goes on from here.
+    /// Records that a turn was useful, which extends busy polling.
     pub(crate) fn note_activity(&self) {
         if !self.busy_poll.is_zero() {
             self.last_activity.set(Some(Instant::now()));
         }
     }
 
-    /// For the main future, first thing when polled.
+    /// To be called by the main future, before anything else.
     pub(crate) fn begin_end_of_turn(&self, context: &Context<'_>) {
         let mut main = self.main.borrow_mut();
         if main.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
@@ -238,10 +239,11 @@ impl TurnHook {
         }
     }
 
-    /// For the main future, last thing: wakes those that yielded, and decides whether the shard
-    /// sleeps. `has_work` says whether something would be missed by sleeping.
+    /// To be called by the main future, after everything else: wakes tasks that yielded, and
+    /// decides whether the shard sleeps. `has_work` must return true if sleeping would miss
+    /// something.
     pub(crate) fn finish_end_of_turn(&self, has_work: impl Fn() -> bool) {
-        // Both, whatever the first says.
+        // No short circuit: both must be granted.
         let steps_wait = self.heavy_steps.grant() | self.end_steps.grant();
         let now = Instant::now();
         self.clock.end(now);
@@ -266,7 +268,7 @@ impl TurnHook {
         }
     }
 
-    /// Lets those that yielded go on. They keep the run loop from waiting, so when a wait is due
+    /// Lets tasks that yielded go on. They keep the run loop from waiting, so when a wait is due
     /// they are held back for one turn that consists of nothing else.
     fn resume_yielded(&self, now: Instant) {
         let held = self.held.take();
@@ -283,8 +285,8 @@ impl TurnHook {
         self.kick();
     }
 
-    /// Another turn without sleeping. Timers fire only when the run loop waits, so now and then it
-    /// is made to wait with the bell already rung.
+    /// Makes another turn follow without sleeping. Timers fire only when the run loop waits, so
+    /// from time to time it is made to wait with the bell already rung.
     fn go_on(&self, now: Instant) {
         if now.duration_since(self.last_wait.get()) > TIMER_SLACK {
             self.last_wait.set(now);
@@ -300,8 +302,8 @@ impl TurnHook {
         }
     }
 
-    /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake and
-    /// its run the runtime reaps completions.
+    /// The kicker task: each time it is woken it asks for the end of a turn. Between the wake-up
+    /// and its run the runtime reaps completions.
     pub(crate) async fn run_kicker(self: Rc<Self>) {
         poll_fn::<(), _>(|context| {
             let mut kicker = self.kicker.borrow_mut();

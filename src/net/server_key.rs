@@ -1,4 +1,5 @@
-//! A server's own certificate with its key: read, matched to each other, and what cannot be used named.
+//! Reads a server's own certificate with its key, checks that they match, and names what cannot be
+//! used.
 //!
 //! Source of the texts: Go crypto/tls X509KeyPair, except for what ring cannot sign with.
 
@@ -26,8 +27,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     bytes.map_err(|error| file_error_text(path, &error))
 }
 
+/// Reads a certificate and its key.
+///
 /// # Errors
-/// One of the files is not what it should be, or holds what is not supported.
+/// If a file is not what it should be, or holds something that is not supported.
 pub(crate) fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, String> {
     let file = &options.certificate_file;
     let (certificate_text, key_text) = (read(file)?, read(&options.key_file)?);
@@ -67,7 +70,7 @@ pub(crate) fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, St
             .unwrap_or_else(|| format!("tls: failed to parse private key: {error}"));
         in_file(file, &text)
     })?;
-    // A kind of key that cannot tell its public half is taken at its word.
+    // A key that cannot give its public half is assumed to match.
     let fits = key.public_key().is_none_or(|key| key.as_ref() == parsed.public_key().raw);
     match fits {
         true => Ok(CertifiedKey::new(chain, key)),
@@ -82,7 +85,8 @@ fn signing_key(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, rustls::E
     })
 }
 
-/// Names the kind of a certificate's key that this server cannot sign with. None = some other fault.
+/// Names the kind of a certificate's key with which this server cannot sign. None = something else
+/// is wrong.
 fn unsupported(certificate: &X509Certificate<'_>) -> Option<String> {
     match certificate.public_key().parsed() {
         Ok(PublicKey::RSA(key)) if !(2048..=4096).contains(&key.key_size()) => Some(format!(
@@ -100,7 +104,7 @@ fn unsupported(certificate: &X509Certificate<'_>) -> Option<String> {
     }
 }
 
-/// A key on the curve P-521, which ring does not have.
+/// A P-521 key, which ring does not support.
 struct P521Key {
     key: p521::ecdsa::SigningKey,
     public: SubjectPublicKeyInfoDer<'static>,
@@ -123,7 +127,7 @@ impl P521Key {
     }
 }
 
-/// Without the secret.
+/// Does not show the secret.
 impl std::fmt::Debug for P521Key {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("P521Key").finish_non_exhaustive()
@@ -147,7 +151,7 @@ impl SigningKey for P521Key {
 
 struct P521Signer(p521::ecdsa::SigningKey);
 
-/// Without the secret.
+/// Does not show the secret.
 impl std::fmt::Debug for P521Signer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("P521Signer").finish_non_exhaustive()

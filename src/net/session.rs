@@ -1,4 +1,4 @@
-//! The side of a connection that speaks a protocol, as the connection needs it.
+//! The side of a connection that speaks a protocol, as the connection sees it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,59 +13,60 @@ use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::error::CloseReason;
 
-/// Protocol state of one peer: bytes in, bytes in an outbox out, no await.
+/// Protocol state of one peer. Takes bytes, appends bytes to an outbox, never awaits.
 pub trait Session {
-    /// The connection is up: push the first bytes, if the server speaks first.
+    /// Called once the connection is up: pushes the first bytes, if the server speaks first.
     fn start(&mut self);
 
     /// Consumes whole commands, a bounded amount of work per call.
     fn receive(&mut self, input: &mut ReadBuffer) -> Step;
 
-    /// The handshake that `Step::StartTls` asked for has ended. After a failure the connection
-    /// closes; what was pushed since never leaves.
+    /// Called when the handshake requested by `Step::StartTls` has ended. After a failure the
+    /// connection closes, and what was pushed since is never sent.
     fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>);
 
-    /// Called at every tick of the shard: pings and deadlines. Some closes the connection.
+    /// Called at every tick of the shard, for pings and deadlines. Some = close the connection.
     fn tick(&mut self, now: Instant) -> Option<CloseReason>;
 
-    /// The connection ends: detach from everything. Called once.
+    /// Called once when the connection ends: detaches from everything.
     fn close(&mut self, reason: CloseReason);
 
-    /// The bytes for its peer.
+    /// Returns the queue of bytes for its peer.
     fn queue(&self) -> QueueHandle;
 }
 
-/// The reader's next step after a batch.
+/// What the reader is to do after a batch.
 pub enum Step {
     ReadMore,
-    /// The same, but `receive` is called again after so long even if nothing came.
+    /// The same, but `receive` is called again after that time even if nothing arrived.
     ReadMoreWithin(Duration),
-    /// Sends what is queued in clear, then speaks TLS; what is in the input already belongs to it.
-    /// Asked for at most once.
+    /// Send what is queued in the clear, then speak TLS; the rest of the input already belongs to
+    /// TLS. Requested at most once.
     StartTls(Arc<TlsServer>),
     /// There is more input in the buffer, but others get their turn first.
     Again,
     WaitFor(Wait),
-    /// From now on the connection stays where it is served: on another shard, which then goes on with what is in the
-    /// input, or here. Asked for at most once, while nothing that was said must be known anywhere else.
+    /// Settle the connection: on the given shard, which then continues with the rest of the input,
+    /// or here. Requested at most once, and only while nothing that was said must be known anywhere
+    /// else.
     Settle(Option<ShardId>),
-    /// The outbox already holds what the peer is told.
+    /// The outbox already holds what the peer is to be told.
     Close(CloseReason),
 }
 
-/// A wait of one reader; it goes on at once when what it waits for ceases to exist.
+/// What a reader waits for; it continues at once if that ceases to exist.
 pub enum Wait {
     Gate {
         gate: Rc<Gate>,
         until: u64,
         at_most: Option<Duration>,
     },
-    /// Until the gate is at 1: the outcome of a login is there. The connection ends if its peer
-    /// goes meanwhile: nobody is to be checked who does not wait for it.
+    /// Until the gate is at 1, which means that the outcome of a login is there. The connection
+    /// ends if its peer goes meanwhile: a client that does not wait need not be checked.
     Login {
         gate: Rc<Gate>,
     },
-    /// Until a consumer's queue has sent so much.
+    /// Until a consumer's queue has sent that much.
     Sent {
         queue: QueueHandle,
         until: u64,
@@ -74,7 +75,7 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// For room on a link.
+    /// Returns the wait for room on a link.
     pub fn for_room(congestion: Congestion) -> Self {
         Self::Gate { gate: congestion.gate, until: congestion.until, at_most: None }
     }

@@ -1,5 +1,5 @@
-//! Signature algorithms beside those that rustls takes from ring: RSA keys from 1024 bits on with PKCS #1,
-//! and the curve P-521. nats-server accepts certificates of both kinds.
+//! Signature algorithms in addition to those that rustls takes from ring: PKCS #1 with RSA keys
+//! from 1024 bits on, and the curve P-521. nats-server accepts certificates of both kinds.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 type Algorithm = &'static dyn SignatureVerificationAlgorithm;
 
-/// PKCS #1 signatures of keys from 1024 to 8192 bits.
+/// PKCS #1 signatures by keys of 1024 to 8192 bits.
 #[derive(Debug)]
 struct SmallRsa {
     signature: AlgorithmIdentifier,
@@ -53,7 +53,7 @@ impl SignatureVerificationAlgorithm for SmallRsa {
     }
 }
 
-/// ECDSA signatures of keys on the curve P-521.
+/// ECDSA signatures by P-521 keys.
 #[derive(Debug)]
 struct P521 {
     signature: AlgorithmIdentifier,
@@ -82,7 +82,7 @@ impl SignatureVerificationAlgorithm for P521 {
         let bad = |_| InvalidSignature;
         let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(public_key).map_err(bad)?;
         let signature = p521::ecdsa::Signature::from_der(signature).map_err(bad)?;
-        // `p521` refuses hashes of less than half a field; zeros in front do not change the number.
+        // `p521` refuses hashes shorter than half a field; leading zeros do not change the number.
         let hash = (self.hash)(message);
         let mut number = [0; P521_FIELD_BYTES];
         number[P521_FIELD_BYTES - hash.len()..].copy_from_slice(&hash);
@@ -98,11 +98,11 @@ impl SignatureVerificationAlgorithm for P521 {
     }
 }
 
-/// What certificates and handshakes may be signed with.
+/// Returns the algorithms accepted in certificates and handshakes.
 pub(crate) fn algorithms() -> WebPkiSupportedAlgorithms {
     static ALL: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
         let base = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        // In front: of several algorithms for one kind of key and signature the first decides.
+        // At the front: of several algorithms for one kind of key and signature the first decides.
         let mut all: Vec<Algorithm> =
             vec![&SMALL_RSA_SHA256, &SMALL_RSA_SHA512, &P521_SHA256, &P521_SHA384, &P521_SHA512];
         all.extend(base.all);

@@ -1,9 +1,9 @@
 //! TLS of an accepted connection as an encrypted pipe: bytes in, bytes out, no I/O.
 //!
-//! Invariants: whatever is whole in the bytes fed was opened before `feed` returns, so `unread`
-//! holds less than one record or one handshake message; records leave `outgoing` and `seal` in the
-//! order rustls numbered them. Between the handshake's start and its end memory is bounded by
-//! `TLS_UNREAD_HANDSHAKE_BYTES_MAX` and what rustls itself keeps.
+//! Invariants: every complete record among the bytes fed has been decrypted when `feed` returns, so
+//! `unread` holds less than one record or one handshake message; records leave `outgoing` and
+//! `seal` in the order in which rustls numbered them. During the handshake memory is bounded by
+//! `TLS_UNREAD_HANDSHAKE_BYTES_MAX` and by what rustls itself keeps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,22 +18,21 @@ use crate::net::tls_config::{TlsServer, suite_text};
 
 /// Plaintext bytes of a full record.
 const RECORD_BYTES: usize = 16 << 10;
-/// Bytes that the larger of the two versions adds to a record: header, explicit nonce or inner
-/// type, and tag.
+/// Most bytes that either version adds to a record: header, explicit nonce or inner type, and tag.
 const RECORD_OVERHEAD: usize = 5 + 8 + 16 + 1;
-/// Room for a key update or a close_notify beside a sealed chunk.
+/// Room for a key update or a close_notify in addition to a sealed chunk.
 const CONTROL_ROOM: usize = 128;
 
-/// First bytes of records that a peer may begin with.
+/// First bytes of the records with which a peer may begin.
 const ALERT_RECORD: u8 = 0x15;
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// True if a connection's first byte begins a TLS handshake.
+/// Returns true if a connection's first byte begins a TLS handshake.
 pub fn begins_handshake(first: u8) -> bool {
     first == HANDSHAKE_RECORD
 }
 
-/// Why a connection has no TLS, or no more.
+/// Why a connection has no TLS, or no longer has it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TlsFailure {
     TimedOut,
@@ -41,13 +40,13 @@ pub enum TlsFailure {
     PeerGone,
     /// The peer does not speak TLS: it is told nothing.
     NotTls,
-    /// More input than any message takes.
+    /// More input than any message needs.
     TooLarge,
     NotPinned,
     Protocol(Error),
-    /// The peer's certificate is no good, in nats-server's words.
+    /// The peer's certificate was refused, in nats-server's words.
     Certificate(String),
-    /// Records were sealed after rustls had said that there can be no more.
+    /// Sealing was attempted after rustls had reported that no more is possible.
     Exhausted,
 }
 
@@ -85,7 +84,7 @@ fn failure_of(error: Error) -> TlsFailure {
     }
 }
 
-/// The words that operators know from nats-server, where the cause is the same; else those of
+/// Returns the words that operators know from nats-server if the cause is the same, else those of
 /// rustls.
 pub fn failure_text(error: &Error) -> String {
     let text = match error {
@@ -139,26 +138,26 @@ fn alert_text(alert: AlertDescription) -> String {
 /// Certificates in DER.
 pub type PeerCertificates = Arc<[Box<[u8]>]>;
 
-/// Facts of a connection's TLS that its session may know.
+/// Facts about a connection's TLS for its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// `1.2` or `1.3`.
     pub version: &'static str,
-    /// By nats-server's name.
+    /// Under nats-server's name.
     pub cipher_suite: String,
     /// The certificates that the peer presented and TLS verified, as DER, its own first; empty
-    /// without `verify`. Shared with who describes them in another thread.
+    /// without `verify`. Shared with the threads that describe them.
     pub peer_certificates: PeerCertificates,
 }
 
 /// The server's side of one connection's TLS.
 pub struct TlsPipe {
     connection: UnbufferedServerConnection,
-    /// Ciphertext of a record, or of a handshake message, that is not whole yet.
+    /// Ciphertext of an incomplete record or handshake message.
     unread: Vec<u8>,
-    /// Opened while the writer sealed: nobody was there to take it.
+    /// Plaintext that was decrypted while the writer sealed, and is not taken yet.
     opened: Vec<u8>,
-    /// Bytes of TLS itself that are to be sent: handshake, alerts, tickets, key updates.
+    /// TLS's own bytes to be sent: handshake, alerts, tickets, key updates.
     outgoing: Vec<u8>,
     seen_input: bool,
     peer_closed: bool,
@@ -166,8 +165,10 @@ pub struct TlsPipe {
 }
 
 impl TlsPipe {
+    /// Starts the server's side of a connection.
+    ///
     /// # Errors
-    /// rustls refuses the configuration.
+    /// If rustls refuses the configuration.
     pub fn new(server: &TlsServer) -> Result<Self, TlsFailure> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&server.config))
             .map_err(TlsFailure::Protocol)?;
@@ -186,7 +187,7 @@ impl TlsPipe {
         self.connection.is_handshaking()
     }
 
-    /// The peer said that it will send no more.
+    /// Returns true if the peer has announced that it will send no more.
     pub fn peer_closed(&self) -> bool {
         self.peer_closed
     }
@@ -195,12 +196,12 @@ impl TlsPipe {
         !self.outgoing.is_empty()
     }
 
-    /// Bytes held for a record or message that is not whole yet.
+    /// Returns the bytes held for an incomplete record or message.
     pub fn unread_bytes(&self) -> usize {
         self.unread.len()
     }
 
-    /// For a handshake that has ended.
+    /// Returns the facts. Only after the handshake.
     pub fn facts(&self) -> TlsFacts {
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "1.3",
@@ -216,11 +217,11 @@ impl TlsPipe {
         TlsFacts { version, cipher_suite, peer_certificates }
     }
 
-    /// Opens what the peer sent; plaintext goes to `opened` in pieces. `ciphertext` is decrypted in
-    /// place: its content is of no use afterwards.
+    /// Decrypts what the peer sent, and passes plaintext to `opened` in pieces. `ciphertext` is
+    /// decrypted in place: its content is useless afterwards.
     ///
     /// # Errors
-    /// The connection ends by what the peer sent; there may be an alert to be sent.
+    /// If what the peer sent ends the connection; there may be an alert to be sent.
     pub fn feed(
         &mut self,
         ciphertext: &mut [u8],
@@ -279,7 +280,7 @@ impl TlsPipe {
         result
     }
 
-    /// Runs the machine until it wants more input; says how many bytes it is done with.
+    /// Runs rustls until it needs more input; returns the number of bytes it has consumed.
     fn process(
         &mut self,
         input: &mut [u8],
@@ -317,8 +318,8 @@ impl TlsPipe {
         }
     }
 
-    /// After an error rustls still wants its alert to be sent. It is asked only while it has
-    /// something to say: it must not look at input again.
+    /// After an error rustls may still have an alert to be sent. It is asked only while it has
+    /// something to say, as it must not look at input again.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         while self.connection.wants_write() {
             let UnbufferedStatus { state, .. } = self.connection.process_tls_records(rest);
@@ -330,13 +331,14 @@ impl TlsPipe {
         }
     }
 
-    /// Appends what is to be sent before anything that is sealed from now on.
+    /// Appends TLS's own bytes, which must be sent before anything sealed from now on.
     pub fn take_outgoing(&mut self, target: &mut Vec<u8>) {
         target.extend_from_slice(&self.outgoing);
         self.outgoing = Vec::new();
     }
 
-    /// Bytes that `take_outgoing` and `seal` of so much plaintext may add.
+    /// Returns an upper bound for the bytes that `take_outgoing` and `seal` of `plain_bytes` may
+    /// append.
     pub fn sealed_size_max(&self, plain_bytes: usize) -> usize {
         let records = plain_bytes.div_ceil(RECORD_BYTES);
         self.outgoing.len() + plain_bytes + records * RECORD_OVERHEAD + CONTROL_ROOM
@@ -345,7 +347,7 @@ impl TlsPipe {
     /// Appends `plaintext` as records. Only after the handshake.
     ///
     /// # Errors
-    /// The connection failed, or rustls will seal no more.
+    /// If the connection failed, or rustls will encrypt no more.
     pub fn seal(&mut self, plaintext: &[u8], target: &mut Vec<u8>) -> Result<(), TlsFailure> {
         self.when_writable(target, plaintext.len(), |writer, room| writer.encrypt(plaintext, room))
     }
@@ -353,8 +355,7 @@ impl TlsPipe {
     /// Appends the alert that ends the stream; nothing if that is no longer possible.
     pub fn close_notify(&mut self, target: &mut Vec<u8>) {
         if self.failure.is_none() && !self.is_handshaking() {
-            // Fails only when nothing can be sealed any more: then the peer sees the end of the
-            // socket.
+            // Fails only if nothing can be encrypted any more: then the peer sees the socket's end.
             let _ = self.when_writable(target, 0, |writer, room| writer.queue_close_notify(room));
         }
     }
@@ -374,7 +375,7 @@ impl TlsPipe {
         let mut unread = std::mem::take(&mut self.unread);
         let mut taken = 0;
         let mut failed = None;
-        // rustls is asked with the same bytes the reader left: it remembers where in them it was.
+        // rustls must be given the bytes that the reader left: it remembers its position in them.
         let result = loop {
             let UnbufferedStatus { discard, state } =
                 self.connection.process_tls_records(&mut unread[taken..]);
@@ -442,7 +443,7 @@ fn write_into(
     }
 }
 
-/// Handles the states in which TLS itself speaks; false when it waits for input.
+/// Handles the states in which TLS itself has something to send; false if it waits for input.
 fn speak(
     state: ConnectionState<'_, '_, ServerConnectionData>,
     outgoing: &mut Vec<u8>,
@@ -461,7 +462,7 @@ fn speak(
             data.done();
             Ok(true)
         }
-        // Early data is switched off.
+        // Early data is disabled.
         ConnectionState::ReadEarlyData(_) => Err(Error::General("early data".into())),
         _ => Ok(false),
     }

@@ -1,7 +1,7 @@
-//! From the `tls` block to what handshakes are made with: certificates, keys, suites, the peer's
-//! authorities. Read once at start and at each reload, never by a connection.
+//! Builds what TLS handshakes need from the `tls` block: certificates, keys, suites, the peers'
+//! authorities. Files are read once at start and at each reload, never for a connection.
 //!
-//! Texts are nats-server's where it has one for the cause, with the file behind it.
+//! Texts are nats-server's if it has one for the cause, with the file's name appended.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,19 +34,20 @@ use crate::net::{server_key, signatures};
 /// The TLS of a listener. Connections that began with one keep it when a reload brings another.
 pub struct TlsServer {
     pub config: Arc<ServerConfig>,
-    /// How long a handshake may take.
+    /// Time for a handshake.
     pub timeout: Duration,
     pub handshake_first: HandshakeFirst,
-    /// Peers may stay plain.
+    /// True if peers may stay plain.
     pub allow_plain: bool,
-    /// When peers have to show a certificate.
+    /// The policy on peers' certificates.
     pub verify: Verify,
-    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo of peers let in; empty = all.
+    /// SHA-256 of the SubjectPublicKeyInfo of each peer that is let in, in lower-case hex; empty =
+    /// all.
     pinned: BTreeSet<String>,
     rate: RateWindow,
-    /// When the first certificate ends, if it says so.
+    /// Expiry of the first certificate, if it has one.
     pub not_after: Option<SystemTime>,
-    /// Another one for other certificates, own ones or authorities.
+    /// Differs if the server's certificates or the authorities differ.
     pub fingerprint: [u8; 32],
 }
 
@@ -56,10 +57,10 @@ impl fmt::Debug for TlsServer {
     }
 }
 
-/// True if a handshake may begin.
+/// The decision on a handshake that is about to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// `rejected_before`: how many were turned away before, if that is to be told now.
+    /// `rejected_before`: the number rejected before, if it is to be logged now.
     Admitted {
         rejected_before: u32,
     },
@@ -70,7 +71,7 @@ impl TlsServer {
     /// Reads all files of the block.
     ///
     /// # Errors
-    /// The first file that is not what it should be, or a name that means nothing here.
+    /// The first file that is not what it should be, or a name that has no meaning here.
     pub fn build(options: &TlsOptions, allow_plain: bool) -> Result<Self, String> {
         let provider = Arc::new(provider(options)?);
         let versions: &[_] = match options.version_min {
@@ -103,7 +104,7 @@ impl TlsServer {
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if asks {
-            // A resumed session would skip the look at the peer's certificate.
+            // A resumed session would skip the check of the peer's certificate.
             config.send_tls13_tickets = 0;
         } else {
             config.ticketer = ring::Ticketer::new().map_err(|error| format!("tls: {error}"))?;
@@ -122,7 +123,7 @@ impl TlsServer {
         })
     }
 
-    /// Counts a handshake that is about to begin, `second` seconds after a fixed point.
+    /// Counts a handshake that is about to begin, `second` seconds after a fixed time.
     pub fn admit(&self, second: u64) -> Admission {
         match self.rate.admit(second) {
             Some(rejected_before) => Admission::Admitted { rejected_before },
@@ -130,7 +131,7 @@ impl TlsServer {
         }
     }
 
-    /// True if a peer that showed this certificate is let in.
+    /// Returns true if a peer with this certificate is let in.
     pub fn is_pinned(&self, certificate: Option<&[u8]>) -> bool {
         if self.pinned.is_empty() {
             return true;
@@ -140,17 +141,17 @@ impl TlsServer {
     }
 }
 
-/// Lower-case hex SHA-256 of a certificate's SubjectPublicKeyInfo.
+/// Returns the SHA-256 of a certificate's SubjectPublicKeyInfo in lower-case hex.
 pub fn public_key_id(certificate: &[u8]) -> Option<String> {
     let parsed = certificate::parse(certificate)?;
     let digest = Sha256::digest(parsed.public_key().raw);
     Some(data_encoding::HEXLOWER.encode(&digest))
 }
 
-/// The suites and curves in force. As in Go the list of suites is about TLS 1.2: those of 1.3 are
-/// always on.
+/// Returns the suites and curves in force. As in Go the list of suites concerns TLS 1.2 only: those
+/// of 1.3 are always on.
 fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
-    // AES-128 first, as Go does where the processor has AES.
+    // AES-128 first, as in Go on processors with AES instructions.
     let version_1_3 = [
         ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
         ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -199,19 +200,19 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     Ok(CryptoProvider { cipher_suites: suites, kx_groups, ..base })
 }
 
-/// nats-server's name of a suite.
+/// Returns nats-server's name of a suite.
 fn suite_name(suite: &SupportedCipherSuite) -> String {
     suite_text(suite.suite())
 }
 
-/// Go's name of a suite: rustls marks those of TLS 1.3.
+/// Returns Go's name of a suite; rustls marks those of TLS 1.3 differently.
 pub fn suite_text(suite: CipherSuite) -> String {
     suite.as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)).unwrap_or_default()
 }
 
-/// What clients' certificates are judged by.
+/// The authorities by which client certificates are verified.
 struct Authorities {
-    /// As webpki takes them.
+    /// In webpki's form.
     roots: RootCertStore,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -243,7 +244,7 @@ impl Authorities {
     }
 }
 
-/// The server's certificates, first the one for peers that fit none.
+/// The server's certificates; the first is for peers that fit none.
 #[derive(Debug)]
 struct Certificates(Vec<Arc<CertifiedKey>>);
 
@@ -268,8 +269,8 @@ impl Certificates {
 }
 
 impl ResolvesServerCert for Certificates {
-    /// The first certificate that is for the name asked for and that the peer can check; the very
-    /// first if there is none. Source: Go crypto/tls Config.getCertificate.
+    /// Returns the first certificate that is valid for the requested name and that the peer can
+    /// verify; else the very first. Source: Go crypto/tls Config.getCertificate.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let first = self.0.first()?;
         if self.0.len() == 1 {

@@ -1,4 +1,4 @@
-//! The verdict on every kind of certificate, compared with nats-server's.
+//! The verdict on every kind of certificate, the same as nats-server's.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
@@ -7,7 +7,7 @@ use rustls::{AlertDescription, RootCertStore};
 use super::*;
 use crate::net::signatures::algorithms;
 
-/// Seconds since 1970, in 2027: all certificates but one are valid.
+/// In 2027, seconds since 1970: all certificates but one are valid.
 const NOW: u64 = 1_800_000_000;
 
 fn certificate(name: &str) -> CertificateDer<'static> {
@@ -25,7 +25,7 @@ fn verifier(authorities: &[&str]) -> ClientCertificates {
     ClientCertificates::new(webpki.build().expect("roots"), authorities, algorithms())
 }
 
-/// What the log says, without the certificates' names, and the alert. None = accepted.
+/// Returns the log's text, without the certificates' names, and the alert. None = accepted.
 fn refusal(
     authorities: &[&str],
     own: &str,
@@ -51,12 +51,12 @@ fn refusal(
 }
 
 #[test]
-fn what_nats_server_takes_is_taken() {
+fn certificates_that_nats_server_accepts_are_accepted() {
     for (authority, own, others) in [
         ("ca", "version_1", &[][..]),
         ("ca", "authority", &[]),
         ("ca", "under_intermediate", &["intermediate"]),
-        // Anything may come beside the chain, in any order.
+        // Other certificates may accompany the chain, in any order.
         ("ca", "under_intermediate", &["under_intermediate", "self_signed", "intermediate"]),
         ("self_signed", "self_signed", &[]),
         ("no_signer", "no_signer", &[]),
@@ -120,7 +120,7 @@ fn what_nats_server_refuses_is_refused_in_its_words() {
             "x509: too many intermediates for path length constraint",
             BadCertificate,
         ),
-        // nats-server checks the names; nothing is lost here, and nothing is let through.
+        // nats-server checks the names; here it is refused as a whole, so nothing gets through.
         (
             "constrained_ca",
             "under_constrained",
@@ -137,7 +137,7 @@ fn what_nats_server_refuses_is_refused_in_its_words() {
 }
 
 #[test]
-fn what_is_no_certificate_is_refused() {
+fn bytes_that_are_not_a_certificate_are_refused() {
     let verifier = verifier(&["ca"]);
     let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
     let whole = certificate("version_1");
@@ -169,7 +169,7 @@ fn a_search_ends_at_its_bound() {
         let text = take_refusal().expect("a refusal has its words");
         assert!(text.starts_with(expected), "{count}: {text}");
     }
-    // As many signatures that do not hold as it takes.
+    // More signatures that do not verify than the bound allows.
     let authorities = vec![certificate("ca"); CHAIN_SIGNATURES_MAX + 1];
     let search = Search::new(&authorities, &[], algorithms(), NOW as i64);
     let Ok(search) = search else { panic!("all are certificates") };

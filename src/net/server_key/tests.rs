@@ -1,4 +1,4 @@
-//! Keys of every kind that nats-server takes: used, or refused by name.
+//! Keys of every kind that nats-server accepts: used, or refused by name.
 
 use super::*;
 use crate::net::tls::tests::TestFiles;

@@ -1,4 +1,4 @@
-//! The pipe against rustls' client, byte strings in between.
+//! The pipe against rustls' client, connected by byte strings.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ impl TestFiles {
 
 impl Drop for TestFiles {
     fn drop(&mut self) {
-        // Left behind at worst.
+        // At worst the files are left behind.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -104,7 +104,7 @@ impl World {
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// The bytes that the client has to send now.
+/// Returns the bytes that the client has to send now.
 fn said(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
@@ -149,7 +149,7 @@ fn shake(
 ) -> Result<(), TlsFailure> {
     for _ in 0..8 {
         let result = feed(pipe, &said(client), piece);
-        // A refused handshake shows as an error on the client's side too.
+        // A refused handshake is an error on the client's side too.
         let told = tell(client, &outgoing(pipe));
         assert!(result.is_err() || told.is_ok(), "{told:?}");
         result?;
@@ -203,7 +203,7 @@ fn bytes_pass_both_ways_however_they_are_cut() {
                 let mut heard = Vec::new();
                 for part in sealed.chunks(RECORD_BYTES) {
                     tell(&mut client, part).unwrap();
-                    // An error says that there is nothing more for now.
+                    // An error means that there is nothing more for now.
                     let _ = client.reader().read_to_end(&mut heard);
                 }
                 assert_eq!(heard, sent);
@@ -234,7 +234,7 @@ fn key_updates_of_either_side_are_followed() {
     let world = World::new("tls-key-update");
     let (mut client, mut pipe) = connected(&world, &rustls::version::TLS13);
     for round in 0..20 {
-        // Asks the server for an update in turn.
+        // This asks the server for an update in return.
         client.refresh_traffic_keys().unwrap();
         client.writer().write_all(b"to the server").unwrap();
         let piece = if round % 2 == 0 { 3 } else { usize::MAX };
@@ -272,7 +272,7 @@ fn sealing_while_a_record_is_half_read_disturbs_neither() {
 }
 
 #[test]
-fn the_end_is_announced_and_heard() {
+fn the_end_of_the_stream_is_announced_and_seen() {
     let world = World::new("tls-end");
     for version in VERSIONS {
         let (mut client, mut pipe) = connected(&world, version);
@@ -285,7 +285,7 @@ fn the_end_is_announced_and_heard() {
         pipe.close_notify(&mut sealed);
         tell(&mut client, &sealed).unwrap();
         assert_eq!(hear(&mut client, 6), b"answer");
-        // The end of the stream, not of the bytes that happen to be there.
+        // The end of the stream, not just of the bytes that are there.
         assert_eq!(client.reader().read(&mut [0]).unwrap(), 0);
     }
 }
@@ -337,7 +337,7 @@ fn a_clients_certificate_is_verified_and_shown() {
     }
 }
 
-/// Trusts any server that signs by the key of its certificate.
+/// Trusts any server that signs with its certificate's key.
 #[derive(Debug)]
 struct Trusting(ClientCertificates);
 
@@ -482,7 +482,7 @@ fn no_resumption_skips_a_clients_certificate() {
     assert_eq!(server.config.send_tls13_tickets, 0);
 }
 
-/// The beginning of a hello that would be 65,280 bytes long, in full records.
+/// Returns the beginning of a hello that would be 65,280 bytes long, in full records.
 fn endless_hello(size: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < size {
@@ -517,7 +517,7 @@ fn an_unfinished_hello_is_held_up_to_its_bound() {
     }
 }
 
-/// Random input before the handshake has ended: from noise to a good handshake with a few bytes
+/// Random input before the handshake has ended: from noise to a valid handshake with a few bytes
 /// changed.
 #[test]
 fn no_bytes_before_the_login_panic_or_pile_up() {
@@ -543,7 +543,7 @@ fn no_bytes_before_the_login_panic_or_pile_up() {
             let answer = outgoing(&mut pipe);
             if !pipe.is_handshaking() && result.is_ok() {
                 let mut sealed = Vec::new();
-                // Refused once the peer's bytes were: either is fine, a panic is not.
+                // Refused once the peer's bytes were; either outcome is fine, a panic is not.
                 let _ = pipe.seal(b"INFO {}", &mut sealed);
             }
             if result.is_err() || tell(&mut client, &answer).is_err() {
@@ -556,7 +556,7 @@ fn no_bytes_before_the_login_panic_or_pile_up() {
     }
 }
 
-/// After the handshake: records cut, mixed, damaged, with sealing in between.
+/// After the handshake: records cut, mixed and damaged, with sealing in between.
 #[test]
 fn no_bytes_after_the_handshake_panic_or_pile_up() {
     let world = World::new("tls-fuzz-after");
@@ -596,7 +596,7 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
             bytes.insert(0, first);
         }
         2 => bytes.truncate(random.usize(..=bytes.len())),
-        // A handshake message that is announced large and never ends.
+        // A handshake message that is announced as large and never ends.
         3 => {
             *bytes = vec![HANDSHAKE_RECORD, 3, 3, 0x40, 0, 1, 0, random.u8(0x40..), 0];
             bytes.resize(5 + 0x4000, random.u8(..));

@@ -36,7 +36,7 @@ fn refusal_of(certificate_file: &Path, key_file: &Path) -> String {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said_with_its_name() {
+fn an_error_in_a_file_is_reported_with_the_files_name() {
     let world = World::new("tls-files");
     let (certificate, key) = (&world.good.certificate_file, &world.good.key_file);
     let garbage = world.files.write("garbage.pem", "garbage");
@@ -82,12 +82,13 @@ fn what_is_wrong_with_a_file_is_said_with_its_name() {
     assert_eq!(refusal(&options), "tls: 'verify' needs a 'ca_file'");
 }
 
-/// Made by `openssl genrsa -traditional 2048` and `openssl ecparam -name prime256v1 -genkey`; they protect nothing.
+/// Made by `openssl genrsa -traditional 2048` and `openssl ecparam -name prime256v1 -genkey`; they
+/// protect nothing.
 const RSA_KEY: &str = include_str!("rsa_pkcs1.key");
 const EC_KEY: &str = include_str!("ec_sec1.key");
 
 #[test]
-fn keys_are_read_in_all_their_wrappings() {
+fn keys_are_read_in_every_pem_format() {
     for text in [RSA_KEY, EC_KEY] {
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap();
         ring::sign::any_supported_type(&key).unwrap();
@@ -98,7 +99,7 @@ fn keys_are_read_in_all_their_wrappings() {
 }
 
 #[test]
-fn suites_and_curves_go_by_gos_names() {
+fn suites_and_curves_have_gos_names() {
     let world = World::new("tls-names");
     let with_suites = |names: &[&str]| TlsOptions {
         cipher_suites: names.iter().map(|name| (*name).to_owned()).collect(),
