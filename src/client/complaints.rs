@@ -1,4 +1,4 @@
-//! What a session says when something is wrong, on the wire and in the log.
+//! What a session reports, on the wire and in the log, when something is wrong.
 //!
 //! Source of the lines: nats-server server/client.go.
 
@@ -24,12 +24,12 @@ impl ClientSession {
         }
     }
 
-    /// The line about one client too many.
+    /// Logs that there is one client too many.
     pub fn say_refused(&self) {
         self.log_rarely(text::MAXIMUM_CONNECTIONS);
     }
 
-    /// A line in the way of nats-server's RateLimitErrorf, unless another client just had the same.
+    /// Logs a line like nats-server's RateLimitErrorf, unless another client just had the same.
     #[cold]
     pub(super) fn log_rarely(&self, text: &'static str) {
         let (lines, now) = (&self.context.rare_lines, Instant::now());
@@ -38,7 +38,7 @@ impl ClientSession {
         }
     }
 
-    /// An error that leaves the connection open.
+    /// Reports an error that leaves the connection open.
     #[cold]
     pub(super) fn violation(&self, wire_text: &str, log_text: &str) {
         self.outbox.push_error(wire_text);
@@ -62,7 +62,7 @@ impl ClientSession {
         }
     }
 
-    /// Tells what is wrong with the command that begins at `start`.
+    /// Reports what is wrong with the command that begins at `start`.
     #[cold]
     pub(super) fn protocol_error(
         &mut self,
@@ -94,7 +94,8 @@ impl ClientSession {
         log_peer!(error, self, "{text}");
     }
 
-    /// The line nats-server writes about a publisher that slow consumers held up. Source: resetReadLoopStallTime.
+    /// Logs nats-server's line about a publisher that slow consumers held up. Source:
+    /// resetReadLoopStallTime.
     #[cold]
     pub(super) fn say_stalled(&self, stalled: Duration) {
         const KIND: &str = "Producer was stalled for a total of";
@@ -109,7 +110,7 @@ impl ClientSession {
         log_peer!(warn, self, "{KIND} {total}{}", self.who().label_end());
     }
 
-    /// The line nats-server writes about a consumer that was too slow.
+    /// Logs nats-server's line about a consumer that was too slow.
     #[cold]
     pub(super) fn log_slow_consumer(&self, reason: CloseReason) {
         let (chunks, bytes) = self.outbox.written_off();
@@ -121,7 +122,7 @@ impl ClientSession {
         self.log_missed_deadline(self.outbox.is_late(), Backlog { chunks, bytes });
     }
 
-    /// A consumer that missed a deadline and stays, or one that has caught up since.
+    /// Logs that a consumer missed a deadline but stays, or has caught up since.
     #[cold]
     pub fn log_late_send(&self, check: SendCheck) {
         match check {

@@ -1,4 +1,4 @@
-//! CONNECT: from the first byte to a client that is logged in.
+//! CONNECT: from its JSON to a client that is logged in.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -20,14 +20,15 @@ use crate::peer::who::log_peer;
 use crate::protocol::nats::error::{CloseReason, text};
 
 impl ClientSession {
-    /// Handles CONNECT. A second one merges over the first; all subscriptions are dropped by then.
+    /// Handles CONNECT. A second one is merged over the first; all subscriptions have been dropped
+    /// by then.
     pub(super) fn connected(
         &mut self,
         broker: &mut Broker,
         json: &[u8],
     ) -> Result<(), CloseReason> {
         self.peer.traffic.moved = true;
-        // An estimate until a PONG tells better. Source: nats-server server/client.go processConnect.
+        // An estimate until the first PONG. Source: nats-server server/client.go processConnect.
         self.peer.keep_alive.estimate_rtt(self.peer.traffic.started.elapsed());
         if let Err(error) = self.peer.connect.merge(json) {
             log_peer!(error, self, "CONNECT: {}", error.0);
@@ -40,8 +41,8 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Asks who this is, by what CONNECT said so far. Says nothing when the answer is yes: the client may
-    /// not have sent CONNECT at all.
+    /// Decides who this is, by what CONNECT has said so far. Sends nothing on success: the client
+    /// may not have sent CONNECT at all.
     pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let auth = self.context.auth.borrow().clone();
         let decision = self.decide(&auth);
@@ -55,7 +56,7 @@ impl ClientSession {
         }
     }
 
-    /// Goes on with a login once its password was checked.
+    /// Continues a login once its password has been checked.
     pub(super) fn password_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         match self.peer.login.take_checked(&self.context.checks) {
             None => Ok(()),
@@ -75,7 +76,8 @@ impl ClientSession {
         reason
     }
 
-    /// Says so everywhere. Tools read the line of the log: it is nats-server's to the byte, from authViolation.
+    /// Reports a failed login everywhere. Tools read the log line: it is nats-server's to the byte,
+    /// from authViolation.
     #[cold]
     pub(super) fn authentication_failed(&self, broker: &mut Broker) -> CloseReason {
         let who = self.who().credentials().map(|who| format!(" - {who}")).unwrap_or_default();
@@ -100,10 +102,11 @@ impl ClientSession {
         }
         let account = auth.id(&identity.account);
         if account != self.account {
-            // What was subscribed to before a login belongs to the account it was made in.
+            // Subscriptions made before a login belong to the account in which they were made.
             let turn = &mut Turn::new(broker.turn_work_max());
             if !matches!(broker.unsubscribe_all(self.key, turn), Dropped::All) {
-                // A reload logs it in, with more than one turn can drop: it may come again.
+                // A reload logs it in, and it has more subscriptions than one turn can drop: it may
+                // come again.
                 return Err(CloseReason::ClientClosed);
             }
             broker.set_account(self.key, account);
@@ -130,7 +133,7 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Adopts what an identity allows; also after a reload.
+    /// Adopts the rights of an identity; also after a reload.
     pub(super) fn take_identity(&mut self, identity: Identity) {
         self.rights.permissions = identity.permissions.clone();
         self.track_replies();
@@ -141,7 +144,7 @@ impl ClientSession {
         self.renew_trace();
     }
 
-    /// Remembers from now on to whom it may answer, if it may at all.
+    /// Starts to track to whom it may respond, if it may at all.
     pub(super) fn track_replies(&mut self) {
         let permissions = &self.rights.permissions;
         let tracker = permissions.responses().map(|_| {

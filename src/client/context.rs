@@ -1,4 +1,4 @@
-//! What the sessions of one shard share.
+//! The state that all client sessions of one shard share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,20 +18,20 @@ use crate::peer::rare_lines::RareLines;
 use crate::protocol::message::Tail;
 use crate::protocol::nats::handshake::Info;
 
-/// See the module's words.
+/// The shared state of one shard's client sessions.
 pub struct ClientContext {
     pub broker: BrokerHandle,
     pub options: RefCell<Arc<Options>>,
-    /// INFO without what is one connection's own.
+    /// INFO without the parts that depend on the connection.
     pub info: RefCell<Arc<Info>>,
     pub chunk_pool: Rc<BufferPool>,
-    /// What connections accepted from now on speak; None = plain. A reload puts another one here.
+    /// The TLS of connections accepted from now on; None = plain. A reload replaces it.
     pub tls: RefCell<Option<Arc<TlsServer>>>,
     pub counters: ShardCounters,
     pub auth: RefCell<Arc<AuthState>>,
-    /// Counts reloads: a session that is of another one is reviewed before it goes on.
+    /// Counts reloads: a session of another generation is reviewed before it continues.
     pub generation: Cell<u32>,
-    /// What everybody may do before a login says otherwise.
+    /// The rights of everybody until a login gives others.
     pub open_permissions: Arc<Permissions>,
     /// Logins whose password is being checked.
     pub checks: PasswordChecks,
@@ -41,31 +41,32 @@ pub struct ClientContext {
     /// Scratch space for a run of messages.
     pub tails: RefCell<Vec<Tail>>,
     pub rare_lines: RareLines,
-    /// Asked where each client is to be served; None = where it came.
+    /// Decides where each client is served; None = where it was accepted.
     pub place: Option<Box<Placer>>,
-    /// Told of logins, in the middle of a turn: it may publish, and must not wait or touch the session.
+    /// Called about logins, in the middle of a turn: it may publish, but must not wait or touch the
+    /// session.
     pub report: Box<Reporter>,
 }
 
-/// Decides where a client is to be served, by its first subscription or message; None = where it is.
+/// Decides where a client is served, by its first subscription or message; None = where it is.
 pub type Placer = dyn Fn(&FirstVerb<'_>) -> Option<ShardId>;
 
 /// What a client does first.
 pub struct FirstVerb<'a> {
     pub account: AccountId,
-    /// The subject of its first message, if one was read with it and is nothing that a mapping changes.
+    /// The subject of its first message, if one was read along with it and no mapping changes it.
     pub published: Option<&'a [u8]>,
     /// The shard it is on.
     pub broker: &'a Broker,
 }
 
-/// Who is told of logins.
+/// A function that is told about logins.
 pub type Reporter = dyn Fn(&mut Broker, &ClientContext, &SessionFacts<'_>, Report);
 
-/// What becomes of somebody who wants to log in.
+/// The outcome of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// With the account it was in before, if it was another one.
+    /// With the account that it was in before, if that was another one.
     LoggedIn {
         left: Option<Arc<str>>,
     },
@@ -73,7 +74,7 @@ pub enum Report {
 }
 
 impl ClientContext {
-    /// Of clients that speak plain, whose hashed passwords nobody checks and whose logins nobody is told of.
+    /// Returns the context of a server without TLS, password checks and reports.
     pub fn plain(
         broker: BrokerHandle,
         options: Arc<Options>,
@@ -101,7 +102,7 @@ impl ClientContext {
     }
 }
 
-/// What this shard's clients did, closed ones included.
+/// What this shard's clients have done, closed ones included.
 #[derive(Default)]
 pub struct ShardCounters {
     pub in_messages: Cell<u64>,

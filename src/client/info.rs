@@ -1,4 +1,4 @@
-//! INFO as one client sees it: at first, after its first PONG, and when something changes.
+//! INFO as sent to one client: at first, after its first PONG, and when something changes.
 
 use super::session::ClientSession;
 use crate::peer::login::Stage;
@@ -8,7 +8,7 @@ use crate::protocol::nats::encode;
 use crate::protocol::nats::handshake::Info;
 
 impl ClientSession {
-    /// INFO as this connection sees it.
+    /// Returns INFO with this connection's own parts.
     fn own_info(&self) -> Info {
         let shared = self.context.info.borrow().clone();
         let auth = self.context.auth.borrow().clone();
@@ -35,7 +35,8 @@ impl ClientSession {
         self.outbox.push_bytes(&self.own_info().line());
     }
 
-    /// In lame duck mode: tells a client that keeps up with INFO so, once, on whichever shards it is.
+    /// In lame duck mode, tells a client that reads later INFOs so, once, whichever shards it has
+    /// been on.
     pub fn tell_of_lame_duck(&mut self) {
         let is_news = self.context.info.borrow().lame_duck && !self.knows_of_lame_duck;
         if is_news && self.reads_async_info() {
@@ -56,7 +57,8 @@ impl ClientSession {
         self.peer.connect.protocol >= 1 && self.first_pong_sent
     }
 
-    /// PONG, and after the first one of a client that was let in what it is told of its account.
+    /// Sends PONG, and after the first one to a client that was let in, what it is told about its
+    /// account.
     pub(super) fn pong(&mut self) {
         self.outbox.push_bytes(encode::PONG);
         if self.first_pong_sent || self.peer.login.stage() != Stage::Connected {

@@ -1,7 +1,7 @@
-//! Floor 7: the NATS client protocol over the broker's verbs.
+//! The NATS client protocol on top of the broker's verbs.
 //!
-//! `session` holds the state, `receive` is what the connection calls; each file between them has one part of the
-//! protocol, and uses only those that stand before it.
+//! `session` holds the state, `receive` is what the connection calls; each file between them holds
+//! one part of the protocol, and uses only files above it in the list below.
 
 pub mod context;
 mod publishing;

@@ -1,8 +1,9 @@
-//! A client that goes to another shard, before anything it said had an effect there: its session taken apart into
-//! values, and made again of them.
+//! Moves a client to another shard before anything it said has had an effect: its session is taken
+//! apart into values, and put together again from them.
 //!
-//! It goes at its first subscription or message at the latest. So it has no subscription, nothing was delivered to it,
-//! and nothing it published is under way: all there is of it is who it is and what it may do.
+//! It moves at its first subscription or message at the latest, so it has no subscription, nothing
+//! was delivered to it, and nothing it published is in flight: there is only its identity and its
+//! rights.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,14 +30,14 @@ pub struct MovingClient {
     parser: Parser,
     first_pong_sent: bool,
     knows_of_lame_duck: bool,
-    /// What was pushed since its writer ended.
+    /// Bytes pushed since its writer ended.
     unsent: Vec<u8>,
-    /// Why it is closed, if it is since then.
+    /// Why it was closed, if it was closed since then.
     closed: Option<CloseReason>,
 }
 
 impl ClientSession {
-    /// Leaves the shard. The connection's tasks have ended.
+    /// Takes the session apart and leaves the shard. The connection's tasks must have ended.
     pub fn take_apart(self) -> MovingClient {
         let Self { context, peer, outbox, key, account, rights, limits, parser, .. } = self;
         let mut broker = context.broker.borrow_mut();
@@ -60,7 +61,8 @@ impl ClientSession {
         }
     }
 
-    /// Arrives on another shard, and stays there. What it was told by the last one is told by nobody else.
+    /// Puts the session together on another shard, where it stays. Sends what the last shard left
+    /// unsent.
     pub fn put_together(moving: MovingClient, context: Rc<ClientContext>) -> Self {
         let MovingClient { peer, account, permissions, limits, parser, .. } = moving;
         let pending_bytes_max = context.options.borrow().limits.pending_bytes_max;
@@ -97,7 +99,7 @@ impl ClientSession {
         if !moving.unsent.is_empty() {
             session.outbox.push_bytes(&moving.unsent);
         }
-        // Where this shard is not in lame duck mode yet, it is told with everybody else here.
+        // If this shard is not in lame duck mode yet, the client is told with all others here.
         session.tell_of_lame_duck();
         if let Some(reason) = moving.closed {
             session.outbox.close(reason);

@@ -1,4 +1,4 @@
-//! A client before its first command: INFO and TLS, in the order that its opening asks for.
+//! A client before its first command: INFO and TLS, in the order that its opening determines.
 
 use super::session::ClientSession;
 use crate::net::session::Step;
@@ -9,7 +9,7 @@ use crate::protocol::nats::error::{CloseReason, text};
 use std::time::Instant;
 
 impl ClientSession {
-    /// What the reader does before there are commands; None once there may be.
+    /// Returns what the reader is to do before there are commands; None once there may be some.
     #[cold]
     pub(super) fn open(&mut self, input: &[u8]) -> Option<Step> {
         loop {
@@ -46,7 +46,7 @@ impl ClientSession {
                     self.push_info();
                 }
             }
-            // What port scanners and health checks leave behind is no operator's business.
+            // Port scanners and health checks need not concern the operator.
             Err(failure @ (TlsFailure::TimedOut | TlsFailure::NotTls)) => {
                 log_peer!(debug, self, "{failure}");
             }

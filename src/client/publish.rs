@@ -1,4 +1,4 @@
-//! What a client publishes: by way of its mappings and rights to the broker.
+//! A client's publishing: through its mappings and rights to the broker.
 
 use std::time::Instant;
 
@@ -16,13 +16,13 @@ use crate::protocol::nats::error::{quoted, text};
 use crate::protocol::nats::plain::{extend_run, known_part};
 use crate::protocol::subject;
 
-/// What becomes of a message by its headers about tracing.
+/// The effect of a message's tracing headers on its delivery.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tracing {
     Delivered,
-    /// It is published, and nobody gets it.
+    /// It is published, but delivered to nobody.
     NotDelivered,
-    /// As if it had not been published.
+    /// Treated as if it had not been published.
     Dropped,
 }
 
@@ -37,7 +37,7 @@ impl ClientSession {
         self.publish(broker, publishing, &publish.message(input));
     }
 
-    /// The wait before a message that goes to another shard whose lane has no room for it.
+    /// Returns the wait for room, if the message goes to another shard whose lane is full.
     #[inline]
     pub(super) fn lanes_full(&self, broker: &mut Broker, message: &Message<'_>) -> Option<Wait> {
         let bytes = message.size();
@@ -81,8 +81,9 @@ impl ClientSession {
         }
     }
 
-    /// What a message's headers about tracing say of its delivery. Events are not told: who wants the events alone
-    /// wants the message to go nowhere. Source: nats-server server/msgtrace.go initMsgTrace.
+    /// Returns what a message's tracing headers mean for its delivery. Events are not sent: whoever
+    /// wants only the events does not want the message delivered. Source: nats-server
+    /// server/msgtrace.go initMsgTrace.
     fn tracing(&self, headers: &[u8]) -> Tracing {
         let destination = match headers::find(headers, b"Nats-Trace-Dest") {
             None | Some(b"trace disabled") => return Tracing::Delivered,
@@ -96,7 +97,7 @@ impl ClientSession {
         if is_for_nobody {
             return if only { Tracing::Dropped } else { Tracing::Delivered };
         }
-        // That it answers a request is no right to trace to its reply.
+        // The right to answer a request is not a right to trace to its reply subject.
         if self.rights.permissions.may_publish(destination) != PublishRight::Allowed {
             self.refuse_subject(destination);
             return Tracing::Dropped;
@@ -112,8 +113,8 @@ impl ClientSession {
         );
     }
 
-    /// Publishes a message whose line began with `known_line`, and what follows it on the same subject. Returns the
-    /// bytes they took.
+    /// Publishes a message whose line began with `known_line`, and messages that follow on the same
+    /// subject. Returns the bytes they took.
     #[inline]
     pub(super) fn publish_onwards(
         &mut self,
@@ -148,14 +149,14 @@ impl ClientSession {
         consumed
     }
 
-    /// Counts messages that came.
+    /// Counts incoming messages.
     #[inline]
     fn count(&mut self, messages: usize, bytes: usize) {
         self.peer.traffic.in_messages += messages as u64;
         self.peer.traffic.in_bytes += bytes as u64;
     }
 
-    /// Whom the broker takes this session's messages from.
+    /// Returns the origin of this session's messages for the broker.
     #[inline]
     fn origin(&self) -> Origin<'static> {
         let connect = &self.peer.connect;
@@ -163,8 +164,8 @@ impl ClientSession {
         Origin::client(self.account, self.key, no_echo, connect.no_responders)
     }
 
-    /// Remembers how the line of a message just published began, if the next one like it needs no second
-    /// look.
+    /// Remembers how the line of a message just published began, if the next one like it can skip
+    /// the checks.
     pub(super) fn learn_line(
         &self,
         publishing: &mut Publishing,
@@ -178,7 +179,7 @@ impl ClientSession {
         }
     }
 
-    /// Applies the account's subject mappings; false = the message is dropped by its weights.
+    /// Applies the account's subject mappings; false = their weights drop the message.
     fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
         let auth = self.context.auth.borrow();
         let account = match self.peer.login.identity() {
@@ -196,12 +197,13 @@ impl ClientSession {
         }
     }
 
-    /// Whether this client may publish the message; tells it if not.
+    /// Returns true if this client may publish the message; tells the client if not.
     #[inline]
     fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
         if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
-            // Of an open list only the reserved prefixes are left to check, and they begin with these. What is
-            // decided here holds once the route cache has this subject, which it has after the publish.
+            // If the lists are open, only the reserved prefixes are left to check, and they begin
+            // with these. The decision holds once the route cache has this subject, as it does
+            // after the publish.
             publishing.route_allowed = self.rights.permissions.is_publish_open()
                 && !matches!(message.subject.first(), Some(b'_' | b'$'));
             if !publishing.route_allowed {
@@ -221,14 +223,16 @@ impl ClientSession {
                 &format!("Permissions Violation for Publish with Reply of {reply}"),
                 &format!("Publish Violation - Reply {reply}"),
             );
-            // The route cache still holds another subject: a line like this one is not to be learnt.
+            // The route cache still holds another subject: a line like this one must not be
+            // remembered.
             publishing.route_allowed = false;
             return false;
         }
         true
     }
 
-    /// Whether the subject is a reply this client was given and may still answer.
+    /// Returns true if the subject is a reply subject that this client received and may still
+    /// answer.
     #[cold]
     fn answers(&self, subject: &[u8]) -> bool {
         let (Some(tracker), Some(rule)) =
@@ -263,7 +267,7 @@ impl ClientSession {
         self.hand_over(broker, publishing, &MessageRun::one(*message));
     }
 
-    /// Gives the broker messages that may be published.
+    /// Passes messages that may be published to the broker.
     #[inline(always)]
     fn hand_over(
         &mut self,
@@ -273,7 +277,7 @@ impl ClientSession {
     ) {
         self.ok();
         let Publishing { route_cache, turn, .. } = publishing;
-        // What is left of it is in the turn.
+        // What remains to be done is kept in the turn.
         let _: Routed = broker.publish(&self.origin(), run, route_cache, turn);
     }
 }

@@ -1,4 +1,5 @@
-//! What a client keeps that publishes: what was found out about its last subject, and what is left of its turn.
+//! The state of a publishing client: what is known about its last subject, and the rest of its
+//! turn.
 
 use std::time::Instant;
 
@@ -9,26 +10,30 @@ use crate::broker::passage::Routed;
 use crate::broker::route_cache::RouteCache;
 use crate::broker::turn::Turn;
 
-/// What a client has that publishes. Taken out of the session for a batch: others do without the memory.
+/// The state of a client that has published. Taken out of the session during a batch; other clients
+/// do not need the memory.
 #[derive(Default)]
 pub(super) struct Publishing {
-    /// How a plain PUB on the last subject begins, if nothing but that subject decides what becomes of it:
-    /// no mapping, no pedantry, no `+OK`, and it may be published to whatever was answered before. Empty = none.
+    /// The beginning of a plain PUB on the last subject, if only that subject decides about the
+    /// message: no mapping, not pedantic, no `+OK`, and publishing is allowed regardless of tracked
+    /// replies. Empty = none.
     pub(super) known_line: Vec<u8>,
     pub(super) route_cache: RouteCache,
-    /// Whether the subject of `route_cache` may be published to whatever was answered before.
+    /// True if the subject of `route_cache` may be published to regardless of tracked replies.
     pub(super) route_allowed: bool,
     pub(super) turn: Turn,
-    /// What is to be waited for before anything else is published: what came from other shards before these bytes.
+    /// What must be waited for before anything else is published: messages that came from other
+    /// shards before these bytes.
     pub(super) held: Option<Congestion>,
-    /// That was waited for. Bytes that come later are another matter.
+    /// True if that wait is over. Bytes that come later need a new one.
     pub(super) has_waited: bool,
-    /// When it began to wait for consumers that are slower, if it does.
+    /// Since when it has waited for slower consumers, if it does.
     pub(super) stalled_since: Option<Instant>,
 }
 
 impl Publishing {
-    /// Begins another turn, with what the last one left of a message. False = that takes all of it.
+    /// Begins another turn by continuing a message that the last one left unfinished. False = that
+    /// took the whole turn.
     pub(super) fn begin_turn(&mut self, broker: &mut Broker, connection: ConnectionId) -> bool {
         self.turn.begin(broker.turn_work_max());
         self.turn.publisher = Some(connection);
@@ -45,7 +50,8 @@ impl Publishing {
         broker.note_turn_work(self.turn.work());
     }
 
-    /// What was decided or matched for the last subject held for another account or other rights.
+    /// Drops what was decided or matched for the last subject, in another account or with other
+    /// rights.
     pub(super) fn forget_answers(&mut self) {
         self.route_allowed = false;
         self.known_line.clear();

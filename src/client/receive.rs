@@ -1,7 +1,7 @@
-//! One batch of a client's bytes: commands in, broker verbs out.
+//! Handles one batch of a client's bytes: parses commands and calls the broker's verbs.
 //!
-//! Source of behaviour: nats-server server/client.go, checked against recorded transcripts. What an error
-//! closes and what it leaves open is decided here, the texts are in `protocol::nats::error`.
+//! Source of behaviour: nats-server server/client.go, checked against recorded transcripts. Which
+//! errors close the connection is decided here; the texts are in `protocol::nats::error`.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use crate::protocol::nats::parser::{Parsed, Parser, parse_unsubscribe_max};
 use crate::protocol::nats::plain::{PLAIN_LINE_BYTES_MAX, plain_publish, repeated_publish};
 
 impl ClientSession {
-    /// Carries one command out.
+    /// Executes one command.
     fn execute(
         &mut self,
         broker: &mut Broker,
@@ -76,8 +76,9 @@ impl ClientSession {
         Ok(())
     }
 
-    /// What comes before a client's commands: a password check that ended, and the rule that a client who
-    /// must log in begins with CONNECT, unless somebody stands in for those without credentials.
+    /// Handles what comes before a client's commands: the end of a password check, and the rule
+    /// that a client who must log in begins with CONNECT, unless `no_auth_user` stands in for
+    /// clients without credentials.
     fn before_first_command(
         &mut self,
         broker: &mut Broker,
@@ -99,8 +100,8 @@ impl ClientSession {
         }
     }
 
-    /// Whether a PUB in its plain spelling may be taken without the parser: it is at the start of a line, and
-    /// nothing but the message itself is of interest.
+    /// Returns true if a PUB in its plain spelling may be taken without the parser: it is at the
+    /// start of a line, and only the message itself matters.
     fn is_quick(&self) -> bool {
         self.is_settled
             && !self.parser.is_skipping()
@@ -109,7 +110,7 @@ impl ClientSession {
             && matches!(self.peer.login.stage(), Stage::Fresh | Stage::Connected)
     }
 
-    /// Has the first subscription or message decide where the client is served from now on.
+    /// Lets the first subscription or message decide where the client is served from now on.
     #[cold]
     fn settle(&mut self, broker: &Broker, command: Command, input: &[u8]) -> Option<Step> {
         if !matches!(command, Command::Subscribe { .. } | Command::Publish(_)) {
@@ -124,7 +125,7 @@ impl ClientSession {
         Some(Step::Settle(self.context.place.as_ref().and_then(|place| place(&first))))
     }
 
-    /// The subject of the first message in what was read, looked for behind whatever comes before it.
+    /// Returns the subject of the first message in what was read, skipping the commands before it.
     fn first_published<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
         let mut parser = Parser::default();
         let mut rest = input;
@@ -142,15 +143,17 @@ impl ClientSession {
         None
     }
 
-    /// Whether CONNECT ends what there was before: it was said already, or it is about to say in which account.
+    /// Returns true if CONNECT ends what was before: it came already, or it is about to determine
+    /// the account.
     fn begins_anew(&self) -> bool {
         self.peer.login.stage() == Stage::Connected
             || self.context.auth.borrow().authenticator.is_required()
     }
 
-    /// What comes before a command, if anything: interest must be on its way to every shard before anything this
-    /// client does next, and so must its messages before it is told PONG, or anybody hears them. Counts the command's
-    /// work. `consumed`: bytes of this turn's commands before it.
+    /// Returns what must happen before a command, if anything: interest must be on its way to every
+    /// shard before this client does anything else, and its messages must be before it gets PONG,
+    /// or anybody hears them. Counts the command's work. `consumed` is the number of bytes of this
+    /// turn's earlier commands.
     fn before_command(
         &self,
         broker: &mut Broker,
@@ -189,14 +192,14 @@ impl ClientSession {
         wait.map(Step::WaitFor)
     }
 
-    /// Remembers since when the client waits for consumers that are slower, if it does.
+    /// Records since when the client has waited for slower consumers, if it does.
     fn note_stall(&mut self, waits: bool) {
         if let Some(publishing) = &mut self.publishing {
             publishing.stalled_since = waits.then(Instant::now);
         }
     }
 
-    /// What the reader does after the commands of this batch.
+    /// Returns what the reader is to wait for after this batch.
     fn end_of_batch(&mut self) -> Option<Wait> {
         let at_most = Duration::from_millis(PACE_MS_MAX);
         let turn = &mut self.publishing.as_mut()?.turn;
@@ -213,8 +216,9 @@ impl ClientSession {
     }
 }
 
-/// The wait for room in a lane, after commands of `consumed` bytes. Whoever did something in this turn looks again in the
-/// next one, so that those who did not get as far stand before it when there is room.
+/// Returns the step that waits for room in a lane, after commands of `consumed` bytes. A client
+/// that has done something in this turn tries again in the next one, so that those who have not
+/// come first when there is room.
 fn for_room(wait: Wait, consumed: usize) -> Step {
     match consumed {
         0 => Step::WaitFor(wait),
@@ -233,7 +237,7 @@ impl Session for ClientSession {
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
         self.catch_up_with_reload();
-        // Whoever closed it, a reload or an operator: no further command of this peer is carried out.
+        // Whoever closed it, a reload or an operator: no further command of this peer is executed.
         if let Some(reason) = self.outbox.close_reason() {
             return Step::Close(reason);
         }
@@ -318,7 +322,7 @@ impl Session for ClientSession {
                         bytes,
                         consumed_total,
                     ) {
-                        // The command is parsed again after it.
+                        // The command is parsed again after that step.
                         self.parser = parser_before;
                         break step;
                     }

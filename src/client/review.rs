@@ -1,8 +1,9 @@
-//! A session after a reload: who this peer is now, and what of it has to go.
+//! Reviews a session after a reload: who the peer is now, and what it has to lose.
 //!
-//! Every stage has its answer here. A session is reviewed before the first byte it brings after the reload is
-//! looked at, or when the shard's pass over all sessions comes to it, whatever is first; never twice for one
-//! generation. Source of behaviour: nats-server server/reload.go reloadAuthorization, applied to each client.
+//! Every stage is covered here. A session is reviewed before the first byte that comes after the
+//! reload is looked at, or when the shard's walk over all sessions reaches it, whichever is first;
+//! never twice for one generation. Source of behaviour: nats-server server/reload.go
+//! reloadAuthorization, applied to each client.
 
 use super::session::ClientSession;
 use crate::auth::authenticator::{ConnectionType, Decision, Identity, Login};
@@ -13,15 +14,16 @@ use crate::peer::who::log_peer;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 impl ClientSession {
-    /// Applies the generation in force unless that was done. Some = the connection was closed for this reason.
+    /// Applies the current generation, unless that has been done. Some = the connection was closed
+    /// for this reason.
     pub fn catch_up_with_reload(&mut self) -> Option<CloseReason> {
-        // One that came from another shard may know of a reload before this shard does.
+        // A session from another shard may know of a reload before this shard does.
         let ahead = self.context.generation.get().wrapping_sub(self.peer.login.generation);
         if ahead.cast_signed() <= 0 {
             return None;
         }
         self.peer.login.generation = self.context.generation.get();
-        // It ends already; only its last bytes are still leaving.
+        // It is ending already; only its last bytes are still being sent.
         if self.is_detached() || self.outbox.is_closing() {
             self.peer.login.leave_account();
             return None;
@@ -34,14 +36,14 @@ impl ClientSession {
 
     fn close_by_reload(&mut self, reason: CloseReason) {
         if reason == CloseReason::ClientClosed {
-            // Nothing is told to the peer, which may simply come again.
+            // The peer is told nothing; it may simply come again.
             let who = self.who().credentials().unwrap_or_else(|| "its user".into());
             log_peer!(info, self, "Closed by the reload: {who} is gone or has changed");
         }
-        // Whoever is counted later is not to be closed for one that goes.
+        // A session that is counted later must not be closed in place of one that goes.
         self.peer.login.leave_account();
         self.outbox.close(reason);
-        // Its reader may wait for a password check that nobody needs any more.
+        // Its reader may wait for a password check that is no longer needed.
         self.peer.login.give_up_check(&self.context.checks);
     }
 
@@ -53,7 +55,8 @@ impl ClientSession {
                 self.review_before_commands(&auth)
             }
             Stage::Unauthenticated => {
-                // It keeps its time to log in; nats-server ends it, and it would have to come again.
+                // It keeps its time to log in; nats-server closes it, and it would have to come
+                // again.
                 self.take_server_limits(&auth);
                 None
             }
@@ -63,12 +66,12 @@ impl ClientSession {
         }
     }
 
-    /// A peer that could not say anything yet is asked to log in, or no longer.
+    /// Reviews a peer that could not send anything yet: it now has to log in, or no longer has to.
     fn review_before_commands(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
         if !self.peer.opening.greeting_is_due() {
-            // It was told whether to log in: asked for what it was not told of, it has the time to; what it was
-            // told to do it may still do.
+            // It has been told whether to log in. If it now has to although it was told otherwise,
+            // it has the time to; if it was told to, it still may.
             if auth.authenticator.is_required() {
                 self.peer.login.require();
             }
@@ -78,7 +81,7 @@ impl ClientSession {
         None
     }
 
-    /// A peer that speaks without CONNECT, where nobody had to log in until now.
+    /// Reviews a peer that speaks without CONNECT on a server where nobody had to log in until now.
     fn review_fresh(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
         if !auth.authenticator.is_required() {
@@ -97,8 +100,8 @@ impl ClientSession {
         }
     }
 
-    /// A login that waits for its password check is decided again, by what is asked now. A check of the same
-    /// stored secret goes on and counts for who the user is now.
+    /// Decides a login that waits for its password check again, by the rules in force now. A check
+    /// of the same stored secret continues, for the user's present identity.
     fn review_login(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
         if !self.peer.login.is_checking() {
@@ -116,7 +119,8 @@ impl ClientSession {
                 }
                 return refused;
             }
-            // Somebody who was nobody before stays a matter of the check: its time tells nothing.
+            // A user who did not exist before still waits for the check, so that its time reveals
+            // nothing.
             Decision::NeedsPasswordCheck(job, pending)
                 if pending.account_name().is_some() || account_before.is_none() =>
             {
@@ -132,23 +136,24 @@ impl ClientSession {
         })
     }
 
-    /// A client that was let in: refused ones are told and closed, others lose exactly the subscriptions they may
-    /// no longer have.
+    /// Reviews a client that was let in: refused ones are told and closed, others lose exactly the
+    /// subscriptions that they may no longer have.
     fn review_identity(&mut self, auth: &AuthState) -> Option<CloseReason> {
         let identity = self.peer.login.identity().cloned()?;
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
             Some(renewed) => Some(renewed),
             None => match self.decide(auth) {
                 Decision::Accepted(renewed) => Some(renewed),
-                // Another hash, perhaps of the same password: the client is to come again and be checked.
+                // A different hash, perhaps of the same password: the client has to come again and
+                // be checked.
                 Decision::NeedsPasswordCheck(..) => return Some(CloseReason::ClientClosed),
                 Decision::Refused(_) => None,
             },
         };
         let Some(renewed) = renewed.filter(|renewed| renewed.account.name == identity.account.name)
         else {
-            // Whoever is gone or has moved may simply come again, as in nats-server; who is still there
-            // gave a secret that is no longer the right one, and is told.
+            // A client whose user is gone or has moved may simply come again, as in nats-server;
+            // one whose user is still there gave a secret that is no longer right, and is told.
             let stood_in_for = identity.login == Login::NoAuthUser;
             if stood_in_for || self.has_moved(auth, &identity.account.name) {
                 return Some(CloseReason::ClientClosed);
@@ -159,14 +164,14 @@ impl ClientSession {
         self.keep_as(renewed)
     }
 
-    /// The client stays, with the rights it has now.
+    /// Keeps the client, with the rights it has now.
     fn keep_as(&mut self, identity: Identity) -> Option<CloseReason> {
         let subscriptions_max = self.rights.subscriptions_max;
         let is_open = identity.login == Login::Open;
         self.take_identity(identity);
         let handle = self.context.broker.clone();
-        // A lowered limit of the account closes who has as many as it allows, as in nats-server; where it did
-        // not change nobody goes for having used it up.
+        // A lowered limit of the account closes clients that have reached it, as in nats-server; a
+        // limit that did not change closes nobody for having used it up.
         let count = handle.borrow().subscription_count(self.key);
         let is_lowered = self.rights.subscriptions_max < subscriptions_max && !is_open;
         if is_lowered && count >= self.rights.subscriptions_max {
@@ -178,25 +183,26 @@ impl ClientSession {
         None
     }
 
-    /// Whether some of its subscriptions wait to be held against its new rights.
+    /// Returns true if some of its subscriptions have yet to be checked against its new rights.
     pub fn is_under_review(&self) -> bool {
         !self.is_detached() && self.context.broker.borrow().is_under_review(self.key)
     }
 
-    /// Goes on with the review of its subscriptions, if that is not done. True if there are more: until then it is not
-    /// read.
+    /// Continues the review of its subscriptions, if that is not finished. True if there are more:
+    /// until then it is not read.
     pub fn go_on_with_review(&mut self) -> bool {
         if !self.is_under_review() {
             return false;
         }
         let broker = self.context.broker.borrow();
-        // Other shards are told of what goes.
+        // Other shards are told about dropped subscriptions.
         let has_room = broker.has_interest_reserve();
         drop(broker);
         !has_room || self.review_subscriptions(false)
     }
 
-    /// Drops what it may no longer have of some of its subscriptions, and tells it. True if there are more.
+    /// Drops some of the subscriptions that it may no longer have, and tells it. True if there are
+    /// more to review.
     fn review_subscriptions(&self, restarts: bool) -> bool {
         let review = self.context.broker.borrow_mut().review_subscriptions(
             self.key,
@@ -223,8 +229,9 @@ impl ClientSession {
         !review.is_done
     }
 
-    /// Closes this client if its account has more connections than it may since a reload. Asked only once all
-    /// sessions of all shards are reviewed: who is gone anyway is not counted.
+    /// Closes this client if its account has more connections than a reload allows. To be called
+    /// once all sessions of all shards have been reviewed, so that clients which go anyway are not
+    /// counted.
     pub fn close_if_account_is_full(&mut self) -> Option<CloseReason> {
         if self.is_detached() || self.outbox.is_closing() {
             return None;
@@ -239,7 +246,7 @@ impl ClientSession {
         Some(reason)
     }
 
-    /// Closes this client because the server has more than it may since a reload.
+    /// Closes this client because the server has more connections than a reload allows.
     pub fn close_as_surplus(&mut self) {
         self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
         self.log_rarely(text::MAXIMUM_CONNECTIONS);
@@ -252,7 +259,8 @@ impl ClientSession {
         auth.authenticator.has_moved(user, nkey, account_name)
     }
 
-    /// What holds for a peer that nobody was found to be yet: the server's limits, the global account's mappings.
+    /// Adopts what applies to a peer that has not logged in: the server's limits, the global
+    /// account's mappings.
     fn take_server_limits(&mut self, auth: &AuthState) {
         let options = self.context.options.borrow().clone();
         let global = auth.authenticator.accounts().global();

@@ -1,4 +1,4 @@
-//! What one client may do, made of what its identity allows and of the server's own limits.
+//! What one client may do, from its identity's rights and the server's limits.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::config::options::LimitOptions;
 /// The rights of one client.
 pub(super) struct Rights {
     pub permissions: Arc<Permissions>,
-    /// Present where it may answer requests to subjects that no list allows.
+    /// Present if it may answer requests on subjects that no list allows.
     pub replies: Option<Rc<ReplyTracker>>,
-    /// Its account has subject mappings.
+    /// True if its account has subject mappings.
     pub has_mappings: bool,
     pub subscriptions_max: usize,
-    /// Of a filter; 0 = unlimited.
+    /// Per filter; 0 = unlimited.
     pub subject_tokens_max: u32,
 }
 
 impl Rights {
-    /// Of somebody who is nobody yet.
+    /// Returns the rights of a client that has not logged in.
     pub(super) fn open(
         permissions: Arc<Permissions>,
         limits: &LimitOptions,
@@ -38,7 +38,7 @@ impl Rights {
         rights
     }
 
-    /// What holds while nobody was found to be there: the server's limits, the global account's mappings.
+    /// Adopts what applies before a login: the server's limits, the global account's mappings.
     pub(super) fn take_server_limits(&mut self, limits: &LimitOptions, global: &Account) {
         self.subscriptions_max = unlimited_if_zero(limits.subscriptions_max);
         let tokens_max = u32::try_from(limits.subject_tokens_max);
@@ -46,7 +46,7 @@ impl Rights {
         self.has_mappings = !global.mappings.is_empty();
     }
 
-    /// The same in an account.
+    /// Adopts the limits that apply in an account.
     pub(super) fn take_limits(&mut self, limits: &LimitOptions, account: &Account) {
         self.take_server_limits(limits, account);
         let of_account = account.limits.subscriptions_max.unwrap_or(usize::MAX);
@@ -54,7 +54,8 @@ impl Rights {
     }
 }
 
-/// The server's own limit of subscriptions; an account's limit of 0 means none at all.
+/// Converts the server's limit of subscriptions, where 0 = unlimited; an account's limit of 0 means
+/// none at all.
 fn unlimited_if_zero(max: usize) -> usize {
     if max == 0 { usize::MAX } else { max }
 }

@@ -1,7 +1,7 @@
-//! One NATS client: what its session keeps between two batches of its bytes.
+//! One NATS client: the state that its session keeps between two batches of bytes.
 //!
-//! Here is the state alone, with what every other file of this folder needs of it; `receive` turns bytes into
-//! commands, and the files between carry them out.
+//! Here is only the state, with what every other file in this folder needs of it; `receive` parses
+//! commands, and the files between execute them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -32,7 +32,7 @@ pub struct ClientSession {
     pub(super) context: Rc<ClientContext>,
     pub(super) peer: PeerState,
     pub(super) outbox: Rc<Outbox>,
-    /// Its place in the broker, and the account it is in there.
+    /// Its key in the broker, and its account there.
     pub(super) key: ClientKey,
     pub(super) account: AccountId,
     pub(super) rights: Rights,
@@ -41,11 +41,11 @@ pub struct ClientSession {
     /// Present from the first message on.
     pub(super) publishing: Option<Box<Publishing>>,
     pub(super) trace: Option<Rc<Trace>>,
-    /// From then on it may be told of changes.
+    /// True once it may be told of changes.
     pub(super) first_pong_sent: bool,
-    /// It was told that the server is in lame duck mode.
+    /// True if it was told that the server is in lame duck mode.
     pub(super) knows_of_lame_duck: bool,
-    /// It stays on this shard: it has subscribed or published, or nobody asks.
+    /// True if it stays on this shard: it has subscribed or published, or placement is off.
     pub(super) is_settled: bool,
     /// Present once it has left the broker: kept for monitoring when the connection ends.
     pub(super) last_subscriptions: Option<Box<LastSubscriptions>>,
@@ -57,7 +57,8 @@ const _: () = assert!(
 );
 
 impl ClientSession {
-    /// A session for a connection just accepted. `refused`: the server has as many clients as it may.
+    /// Returns the session of a connection just accepted. `refused` is true if the server already
+    /// has as many clients as it may.
     pub fn new(
         id: ConnectionId,
         address: Peer,
@@ -107,7 +108,7 @@ impl ClientSession {
         }
     }
 
-    /// The client is served where it came, whoever is asked.
+    /// Makes the client stay where it is, whatever placement would decide.
     pub fn stay(&mut self) {
         self.is_settled = true;
     }
@@ -120,38 +121,39 @@ impl ClientSession {
         &self.outbox
     }
 
-    /// Who it is, in words.
+    /// Returns its description for log lines.
     pub fn who(&self) -> Who<'_> {
         self.peer.who()
     }
 
-    /// Its place in the broker.
+    /// Returns its key in the broker.
     pub fn key(&self) -> ClientKey {
         self.key
     }
 
-    /// True once it has left the broker: it is about to go.
+    /// Returns true once it has left the broker and is about to end.
     pub fn is_detached(&self) -> bool {
         self.last_subscriptions.is_some()
     }
 
-    /// Counts for the limit of connections: it is neither refused nor on its way out.
+    /// Returns true if it counts for the limit of connections: it is neither refused nor about to
+    /// end.
     pub fn is_staying(&self) -> bool {
         let is_refused = self.peer.login.stage() == Stage::Refused;
         !is_refused && !self.is_detached() && !self.outbox.is_closing()
     }
 
-    /// The subscriptions it had when it left the broker.
+    /// Returns the subscriptions that it had when it left the broker.
     pub fn last_subscriptions(&self) -> Option<&LastSubscriptions> {
         self.last_subscriptions.as_deref()
     }
 
-    /// The permissions its user was given in the configuration, if any.
+    /// Returns its user's configured permissions, if any.
     pub fn permission_options(&self) -> Option<Arc<PermissionOptions>> {
         self.rights.permissions.options().cloned()
     }
 
-    /// What monitoring knows of it.
+    /// Returns the facts about it for monitoring.
     pub fn facts(&self, now: Instant) -> SessionFacts<'_> {
         let (PeerState { opening, traffic, .. }, outbox) = (&self.peer, &self.outbox);
         SessionFacts {
@@ -175,19 +177,20 @@ impl ClientSession {
         }
     }
 
-    /// Tells whoever wants to know what becomes of its login.
+    /// Reports the outcome of its login.
     pub(super) fn report(&self, broker: &mut Broker, report: Report) {
         (self.context.report)(broker, &self.context, &self.facts(Instant::now()), report);
     }
 
-    /// What was decided or matched for the last subject held for another account or other rights.
+    /// Drops what was decided or matched for the last subject, in another account or with other
+    /// rights.
     pub(super) fn forget_answers(&mut self) {
         if let Some(publishing) = &mut self.publishing {
             publishing.forget_answers();
         }
     }
 
-    /// Confirms a command to a client that wants each one confirmed.
+    /// Confirms a command, if the client wants each one confirmed.
     #[inline]
     pub(super) fn ok(&self) {
         if self.peer.connect.verbose {

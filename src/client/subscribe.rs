@@ -1,4 +1,4 @@
-//! What a client subscribes to: by way of its rights and limits to the broker.
+//! A client's subscribing: through its rights and limits to the broker.
 
 use super::session::ClientSession;
 use crate::auth::permissions::SubscribeRight;

@@ -1,4 +1,4 @@
-//! A client's conversation in the log, where that is to be traced.
+//! Traces a client's conversation in the log, if that is switched on.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use crate::broker::trace::{Trace, Way};
 use crate::protocol::nats::command::Command;
 
 impl ClientSession {
-    /// Traces from now on, or no longer, as the options and what is known of the client say.
+    /// Starts or stops tracing, as the options and what is known of the client require.
     pub(super) fn renew_trace(&mut self) {
         let options = self.context.options.borrow().clone();
         self.trace = options.log.trace.then(|| {
@@ -21,7 +21,7 @@ impl ClientSession {
     }
 }
 
-/// The lines of one command as it came.
+/// Traces one incoming command.
 #[cold]
 pub(super) fn trace_in(trace: &Trace, command: &Command, input: &[u8]) {
     let show = |verb: &str, arguments: &[u8]| trace.operation(Way::In, verb, arguments);
@@ -43,12 +43,12 @@ pub(super) fn trace_in(trace: &Trace, command: &Command, input: &[u8]) {
     }
 }
 
-/// CONNECT's JSON as the trace may show it: secrets replaced, whatever their spelling.
+/// Returns CONNECT's JSON with its secrets replaced, whatever their spelling.
 fn without_secrets(json: &[u8]) -> String {
     const SECRETS: [&str; 5] = ["pass", "auth_token", "jwt", "sig", "nkey"];
     let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json)
     else {
-        // Not an object: nothing of it can be told apart from a secret.
+        // Not an object: nothing in it can be told apart from a secret.
         return "[REDACTED]".into();
     };
     for (key, value) in fields.iter_mut() {

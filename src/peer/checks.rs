@@ -1,4 +1,5 @@
-//! Logins of one shard whose password is being checked elsewhere: a bcrypt comparison would stall the shard.
+//! Logins of one shard whose password is being checked on another thread: a bcrypt comparison would
+//! stall the shard.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,13 +14,13 @@ use crate::base::gate::Gate;
 use crate::base::ids::LoginId;
 use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 
-/// The password checks under way for the sessions of one shard.
+/// The password checks in progress for the sessions of one shard.
 pub struct PasswordChecks {
-    /// Has a password checked off the shard; the outcome comes back by `checked`.
+    /// Starts a check off the shard; its outcome comes back through `checked`.
     check: Box<dyn Fn(LoginId, PasswordJob)>,
-    /// Until their session takes the outcome or gives up.
+    /// By id, until their session takes the outcome or gives up.
     waiting: RefCell<HashMap<LoginId, LoginWait>>,
-    /// The number of the last one.
+    /// The id of the last check.
     last: Cell<LoginId>,
 }
 
@@ -29,9 +30,9 @@ struct LoginWait {
     gate: Rc<Gate>,
     outcome: Option<PasswordOutcome>,
     pending: PendingLogin,
-    /// The helper thread leaves out the check of a client that is gone.
+    /// Dropped with the login: the helper thread then skips the check, as its client is gone.
     _waiter: Arc<()>,
-    /// When the check has to be done.
+    /// The time by which the check must be done.
     deadline: Instant,
 }
 
@@ -40,8 +41,8 @@ impl PasswordChecks {
         Self { check: Box::new(check), waiting: RefCell::default(), last: Cell::default() }
     }
 
-    /// The outcome of a check. Nobody waits for it any more if the client went away, or if a reload asks for another
-    /// one.
+    /// Stores the outcome of a check. Ignored if the client is gone, or if a reload requires
+    /// another check.
     pub fn checked(&self, id: LoginId, outcome: PasswordOutcome) {
         if let Some(wait) = self.waiting.borrow_mut().get_mut(&id) {
             wait.outcome = Some(outcome);
@@ -62,14 +63,14 @@ impl PasswordChecks {
         id
     }
 
-    /// Nobody waits for this outcome any more; a reader that does goes on.
+    /// Drops a check whose outcome is no longer wanted; a reader that waits for it continues.
     pub(super) fn give_up(&self, id: LoginId) {
         if let Some(wait) = self.waiting.borrow_mut().remove(&id) {
             wait.gate.open_for_good();
         }
     }
 
-    /// Reaches 1 when the outcome is there.
+    /// Returns the gate that reaches 1 when the outcome is there.
     pub(super) fn gate(&self, id: LoginId) -> Option<Rc<Gate>> {
         self.waiting.borrow().get(&id).map(|wait| wait.gate.clone())
     }
@@ -78,13 +79,14 @@ impl PasswordChecks {
         self.waiting.borrow().get(&id).map(|wait| wait.deadline)
     }
 
-    /// The account that the login leads to, if the password is right and matters.
+    /// Returns the account that the login leads to if the password is right; None if it is refused
+    /// in any case.
     pub(super) fn account_name(&self, id: LoginId) -> Option<Arc<str>> {
         self.waiting.borrow().get(&id)?.pending.account_name().cloned()
     }
 
-    /// Goes on waiting for the same comparison, on behalf of who the user is now. Gives `pending` back where another
-    /// comparison is needed.
+    /// Continues to wait for the same comparison, for the user's present identity. Returns
+    /// `pending` if another comparison is needed.
     pub(super) fn go_on_for(&self, id: LoginId, pending: PendingLogin) -> Option<PendingLogin> {
         match self.waiting.borrow_mut().get_mut(&id) {
             Some(wait) if wait.pending.asks_the_same(&pending) => {
@@ -95,7 +97,7 @@ impl PasswordChecks {
         }
     }
 
-    /// Who it is, once the outcome is there. Told once.
+    /// Returns the result once the outcome is there. Returned only once.
     pub(super) fn take_result(&self, id: LoginId) -> Option<Result<Identity, Refusal>> {
         let mut waiting = self.waiting.borrow_mut();
         let outcome = waiting.get(&id)?.outcome?;

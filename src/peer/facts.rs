@@ -1,4 +1,4 @@
-//! What monitoring knows of a peer: what it did, and what it had when it ended.
+//! Facts about a peer for monitoring: what it has done, and what it had when it ended.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,24 @@ use crate::net::listener::Peer;
 use crate::net::tls::TlsFacts;
 use crate::protocol::nats::handshake::ConnectOptions;
 
-/// One session as it stands now. Borrowed: whoever wants to keep something copies it.
+/// The present state of one session. Borrowed: whoever wants to keep something copies it.
 pub struct SessionFacts<'a> {
     pub id: ConnectionId,
     pub key: ClientKey,
     pub peer: &'a Peer,
     pub connect: &'a ConnectOptions,
     pub account: &'a str,
-    /// Who logged in: a name, a public nkey, or `[REDACTED]` for a token; empty where nobody had to.
+    /// The user: a name, a public nkey, or `[REDACTED]` for a token; empty if no login was needed.
     pub user: &'a str,
-    /// None = plain, or not there yet.
+    /// None = plain, or the handshake has not ended.
     pub tls: Option<&'a TlsFacts>,
-    /// TLS came before the greeting.
+    /// True if TLS came before the greeting.
     pub tls_first: bool,
     pub started: Instant,
-    /// When it last published, subscribed or was sent a message; exact to a tick of the shard.
+    /// The last time that it published, subscribed or was sent a message; exact to a tick of the
+    /// shard.
     pub last_activity: Instant,
-    /// None = it has not said CONNECT.
+    /// None = it has not sent CONNECT.
     pub rtt: Option<Duration>,
     pub in_messages: u64,
     pub in_bytes: u64,
@@ -35,7 +36,7 @@ pub struct SessionFacts<'a> {
     pub stalls: u64,
 }
 
-/// What a peer did so far.
+/// What a peer has done so far.
 #[derive(Debug)]
 pub struct Traffic {
     pub started: Instant,
@@ -43,7 +44,7 @@ pub struct Traffic {
     pub in_bytes: u64,
     /// The tick that last saw activity.
     moved_at: Instant,
-    /// Set by what monitoring calls activity, looked at and cleared by a tick.
+    /// Set by activity in the sense of monitoring; read and cleared by a tick.
     pub moved: bool,
 }
 
@@ -52,14 +53,15 @@ impl Traffic {
         Self { started: now, in_messages: 0, in_bytes: 0, moved_at: now, moved: false }
     }
 
-    /// A tick comes by: remembers whether there was activity since the last one. `delivered`: it was sent a message.
+    /// Called at each tick: records whether there was activity since the last one. `delivered` is
+    /// true if the peer was sent a message since then.
     pub fn note_tick(&mut self, now: Instant, delivered: bool) {
         if std::mem::take(&mut self.moved) | delivered {
             self.moved_at = now;
         }
     }
 
-    /// When there was activity last. `delivered` as in `note_tick`, since then.
+    /// Returns the time of the last activity. `delivered` as in `note_tick`.
     pub fn last_activity(&self, now: Instant, delivered: bool) -> Instant {
         if self.moved || delivered { now } else { self.moved_at }
     }
@@ -83,7 +85,7 @@ pub struct LastSubscription {
 }
 
 impl LastSubscriptions {
-    /// Those the broker is about to forget.
+    /// Collects the subscriptions that the broker is about to forget.
     pub fn of(broker: &Broker, client: ClientKey) -> Self {
         let mut last = Self { count: broker.subscription_count(client), kept: Vec::new() };
         let mut looks = SNAPSHOT_LOOKS_PER_TURN;

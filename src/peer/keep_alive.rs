@@ -1,4 +1,4 @@
-//! Whether a peer is still there, and how far away: when it is to be pinged, and when it is given up.
+//! Decides when a peer is pinged and when it is given up, and measures its round-trip time.
 //!
 //! Source of behaviour: nats-server server/client.go processPingTimer.
 
@@ -6,32 +6,32 @@ use std::time::{Duration, Instant};
 
 use crate::config::options::KeepAliveOptions;
 
-/// How old a round-trip time may be before a busy connection is pinged for a fresh one.
+/// Age of a round-trip time at which a busy connection is pinged for a fresh one.
 const RTT_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// A client's first PING comes early, to measure its round-trip time.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
-/// The PINGs to one peer.
+/// The state of the PINGs to one peer.
 #[derive(Debug)]
 pub struct KeepAlive {
     ping_at: Instant,
-    /// None = no PING yet; what there is of a round-trip time is then an estimate.
+    /// None = no PING yet; a round-trip time is then an estimate.
     ping_sent: Option<Instant>,
     rtt: Option<Duration>,
-    /// The tick that last saw bytes of the peer.
+    /// The tick that last saw bytes from the peer.
     active_at: Instant,
     pings_outstanding: u32,
-    /// Set by any bytes, looked at and cleared by a tick.
+    /// Set by any bytes; read and cleared by a tick.
     pub active: bool,
 }
 
-/// What a tick finds to do about a peer.
+/// What a tick has to do about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     Nothing,
     Ping,
-    /// It has not answered as many PINGs as it may: it is gone.
+    /// The peer has left as many PINGs unanswered as it may: it is gone.
     Close,
 }
 
@@ -47,30 +47,31 @@ impl KeepAlive {
         }
     }
 
-    /// The time between a PING and its PONG, or an estimate. None = not known at all.
+    /// Returns the time between a PING and its PONG, or an estimate. None = unknown.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
-    /// Holds until a PONG tells better.
+    /// Sets an estimate, used until a PONG gives a measurement.
     pub fn estimate_rtt(&mut self, rtt: Duration) {
         self.rtt = Some(rtt.max(Duration::from_nanos(1)));
     }
 
-    /// The peer has logged in: its first PING comes early, and not at the same time as everybody else's.
+    /// Called when the peer has logged in: its first PING comes early, but not at the same time as
+    /// everybody else's.
     pub fn begin(&mut self, now: Instant, ping_interval: Duration) {
         let first = ping_interval.min(FIRST_PING);
         self.ping_at = now + first + first.mul_f64(fastrand::f64() * 0.2);
     }
 
-    /// A tick comes by: remembers whether anything came since the last one.
+    /// Called at each tick: records whether anything came since the last one.
     pub fn note_tick(&mut self, now: Instant) {
         if std::mem::take(&mut self.active) {
             self.active_at = now;
         }
     }
 
-    /// What is to be done now. After `Ping` one is under way.
+    /// Returns what is to be done now. After `Ping` one counts as sent.
     pub fn due(&mut self, now: Instant, options: &KeepAliveOptions) -> Due {
         if now < self.ping_at {
             return Due::Nothing;
@@ -90,7 +91,7 @@ impl KeepAlive {
         Due::Ping
     }
 
-    /// The peer answered.
+    /// Called when the peer answered a PING.
     pub fn pong(&mut self) {
         self.pings_outstanding = 0;
         if let Some(sent) = self.ping_sent {
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_peer_is_pinged_as_often_as_it_may_miss_and_then_given_up() {
+    fn a_silent_peer_is_pinged_as_often_as_it_may_miss_and_then_given_up() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(start, INTERVAL);
         let mut due = |intervals| {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_begins_the_count_anew() {
+    fn an_answer_restarts_the_count() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(start, INTERVAL);
         for interval in 1..10 {
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_peer_is_pinged_for_a_round_trip_time_alone() {
+    fn a_busy_peer_is_pinged_only_for_a_round_trip_time() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(start, INTERVAL);
         let mut due = |now| {
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn first_ping_after_a_login_comes_early() {
+    fn the_first_ping_after_a_login_comes_early() {
         let start = Instant::now();
         let mut keep_alive = KeepAlive::new(start, INTERVAL);
         keep_alive.begin(start, INTERVAL);

@@ -1,4 +1,4 @@
-//! Who a peer is: how far its login got, who it was found to be, and what it counts for.
+//! A peer's login: its stage, the identity found, and the account it counts for.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,37 +17,37 @@ use crate::base::gate::Gate;
 use crate::base::ids::LoginId;
 use crate::protocol::nats::handshake::{ConnectOptions, Text};
 
-/// How far a login got.
+/// The stage of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing seen yet; any verb works.
+    /// Nothing has come yet; any verb is accepted.
     Fresh,
-    /// Nothing but CONNECT is accepted before the deadline.
+    /// Only CONNECT is accepted, before a deadline.
     Unauthenticated,
     /// Waits for the offload thread.
     CheckingPassword,
     Connected,
-    /// Refused at accept: told so and closed.
+    /// Refused at accept: told so, and closed.
     Refused,
 }
 
 /// One peer's login.
 pub struct Login {
     stage: Stage,
-    /// The reload whose rules hold for the peer, as the shard counts them.
+    /// The reload whose rules apply to the peer, as the shard counts reloads.
     pub generation: u32,
-    /// What the peer was asked to sign; empty = nothing.
+    /// The nonce that the peer was asked to sign; empty = none.
     nonce: Text,
     /// Boxed: absent on servers without authentication until CONNECT.
     identity: Option<Box<Identity>>,
-    /// Where the connection counts for its account.
+    /// The account's count that includes this connection.
     counted: Option<Gauge>,
-    /// The check of its password, while that is under way.
+    /// The check of its password, while in progress.
     check: Option<LoginId>,
 }
 
 impl Login {
-    /// Of a peer that is told to go; see `begin`.
+    /// Returns the login of a peer that is refused at accept; all others use `begin`.
     pub fn refused(generation: u32) -> Self {
         Self {
             stage: Stage::Refused,
@@ -59,7 +59,7 @@ impl Login {
         }
     }
 
-    /// What a peer will be asked for, and how far it may go without an answer.
+    /// Decides what a peer will be asked for, and what it may do without answering.
     pub fn begin(&mut self, auth: &AuthState) {
         self.stage = match auth.authenticator.is_required() {
             true => Stage::Unauthenticated,
@@ -75,12 +75,12 @@ impl Login {
         self.stage
     }
 
-    /// The peer has to log in from now on.
+    /// Requires the peer to log in from now on.
     pub fn require(&mut self) {
         self.stage = Stage::Unauthenticated;
     }
 
-    /// The peer is let in.
+    /// Marks the peer as let in.
     pub fn connected(&mut self) {
         self.stage = Stage::Connected;
     }
@@ -97,7 +97,7 @@ impl Login {
         self.identity = Some(Box::new(identity));
     }
 
-    /// Who the peer is, by what it said so far.
+    /// Decides who the peer is, by what it has sent so far.
     pub fn decide(
         &self,
         auth: &AuthState,
@@ -119,7 +119,7 @@ impl Login {
         auth.authenticator.decide(&credentials, &facts)
     }
 
-    /// Has a password checked; the peer waits for it.
+    /// Starts a check of a password; the peer waits for it.
     pub fn begin_check(
         &mut self,
         checks: &PasswordChecks,
@@ -131,36 +131,38 @@ impl Login {
         self.check = Some(checks.begin(job, pending));
     }
 
-    /// Nobody waits for the outcome of a check under way any more; the reader goes on.
+    /// Gives up the check in progress, if any; the reader continues.
     pub fn give_up_check(&mut self, checks: &PasswordChecks) {
         if let Some(check) = self.check.take() {
             checks.give_up(check);
         }
     }
 
-    /// Reaches 1 when the check under way is over.
+    /// Returns the gate that reaches 1 when the check in progress is over.
     pub fn check_gate(&self, checks: &PasswordChecks) -> Option<Rc<Gate>> {
         checks.gate(self.check?)
     }
 
-    /// Who it is, once its password was checked. Told once.
+    /// Returns the result once the password has been checked. Returned only once.
     pub fn take_checked(&mut self, checks: &PasswordChecks) -> Option<Result<Identity, Refusal>> {
         let result = checks.take_result(self.check?)?;
         self.check = None;
         Some(result)
     }
 
-    /// The account that the check under way leads to. None = there is none, or the peer is refused whatever it finds.
+    /// Returns the account that the check in progress leads to. None = there is no check, or the
+    /// peer is refused whatever its outcome.
     pub fn checked_account(&self, checks: &PasswordChecks) -> Option<Arc<str>> {
         checks.account_name(self.check?)
     }
 
-    /// True while a password is being checked.
+    /// Returns true while a password is being checked.
     pub fn is_checking(&self) -> bool {
         self.check.is_some()
     }
 
-    /// Has the check under way count for who the user is now, or begins another where that is needed.
+    /// Makes the check in progress count for the user's present identity, or starts another if one
+    /// is needed.
     pub fn check_again(
         &mut self,
         checks: &PasswordChecks,
@@ -176,7 +178,8 @@ impl Login {
         }
     }
 
-    /// True once the peer had its time: `timeout` from `opened_at` on to say who it is, and for a check of its own.
+    /// Returns true once the peer's time is up: `timeout` from `opened_at` on to log in, and a
+    /// separate time for the password check.
     pub fn is_late(
         &self,
         now: Instant,
@@ -195,7 +198,8 @@ impl Login {
         }
     }
 
-    /// The connection counts for this account, and no longer for another. False = the account has more than it may.
+    /// Counts the connection for this account, and no longer for another. False = the account has
+    /// more connections than it may.
     pub fn join(&mut self, auth: &AuthState, account: &Account) -> bool {
         self.leave_account();
         let connections = auth.connections(account);
@@ -204,14 +208,15 @@ impl Login {
         account.limits.connections_max.is_none_or(|max| count <= max)
     }
 
-    /// The connection no longer counts for the account it was in.
+    /// Stops counting the connection for its account.
     pub fn leave_account(&mut self) {
         if let Some(connections) = self.counted.take() {
             connections.subtract();
         }
     }
 
-    /// The connection no longer counts for its account if that has more than it may. True = it did so.
+    /// Stops counting the connection for its account if that has more connections than it may. True
+    /// if it did.
     pub fn leave_full_account(&mut self) -> bool {
         let Some(identity) = &self.identity else { return false };
         let Some(max) = identity.account.limits.connections_max else { return false };
@@ -224,10 +229,10 @@ impl Login {
     }
 }
 
-/// 11 random bytes in base64url, as nats-server's nonce.
+/// Returns 11 random bytes in base64url, like nats-server's nonce.
 fn new_nonce() -> String {
     let mut bytes = [0u8; 11];
-    // Not to be guessed: a signature over it is a login.
+    // Must not be predictable: a signature over it is a login.
     if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
         panic!("the kernel has no random bytes");
     }

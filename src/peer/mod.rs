@@ -1,7 +1,8 @@
-//! Floor 6: what the session of every kind of peer has in common, whatever protocol it speaks.
+//! The parts that sessions of every kind of peer have in common, whatever protocol they speak.
 //!
-//! Each file holds one part of a session as a value of its own: bytes, a clock and the shard's rules go in, a
-//! decision comes out. Nothing here writes to a peer; the speaker says in its own protocol what was decided.
+//! Each file holds one part of a session as a value of its own: bytes, a clock and the shard's
+//! rules go in, a decision comes out. Nothing here writes to a peer; the speaker announces the
+//! decision in its own protocol.
 
 pub mod checks;
 pub mod facts;

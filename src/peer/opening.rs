@@ -1,4 +1,5 @@
-//! A connection before its first command: whether TLS comes before the server's greeting, after it, or not at all.
+//! A connection before its first command: TLS before the server's greeting, after it, or not at
+//! all.
 //!
 //! Source of behaviour: nats-server server/server.go createClientEx.
 
@@ -11,34 +12,35 @@ use crate::net::listener::Peer;
 use crate::net::tls::{TlsFacts, begins_handshake};
 use crate::net::tls_config::{Admission, TlsServer};
 
-/// How far an opening got.
+/// How far an opening has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The greeting waits, to see whether the peer begins with TLS; the moment the wait ends, once it has begun.
+    /// The greeting is held back to see whether the peer begins with TLS. `until` is the end of
+    /// that wait, once it has begun.
     Listening {
         until: Option<Instant>,
     },
-    /// The greeting was sent in clear; the first byte says whether the peer wants TLS.
+    /// The greeting was sent in the clear; the first byte tells whether the peer wants TLS.
     FirstByte {
         until: Instant,
     },
-    /// TLS is next.
+    /// The TLS handshake is next.
     Due,
     Handshaking,
     /// Commands are next.
     Done,
 }
 
-/// The opening of one connection, and what it led to.
+/// The opening of one connection, and its outcome.
 pub struct Opening {
     state: State,
     /// The listener's TLS when this connection was accepted.
     tls_server: Option<Arc<TlsServer>>,
-    /// The greeting comes after the handshake.
+    /// True if the greeting comes after the handshake.
     is_tls_first: bool,
-    /// When commands could come first: the time to log in counts from here.
+    /// The first time at which commands could come: the time to log in starts here.
     opened_at: Instant,
-    /// Once the connection speaks TLS. Boxed: plain ones have none.
+    /// Set once the connection speaks TLS. Boxed: plain ones have none.
     secured: Option<Box<Secured>>,
 }
 
@@ -48,31 +50,31 @@ struct Secured {
     certificate: Option<CertificateNames>,
 }
 
-/// What the reader does before there are commands.
+/// What the reader is to do before there are commands.
 pub enum Next {
-    /// There may be commands.
+    /// Commands may follow.
     Commands,
-    /// The greeting is to be sent in clear, then `next` is to be asked again.
+    /// Send the greeting in the clear, then ask again.
     Greet,
     ReadMore,
     ReadMoreWithin(Duration),
-    /// The handshake comes now. So many were turned away since the last that was let in.
+    /// Start the handshake. With the number of handshakes rejected since the last admitted one.
     Handshake(Arc<TlsServer>, u32),
-    /// There are too many handshakes.
+    /// Too many handshakes per second.
     Throttled,
 }
 
-/// What the greeting says of TLS.
+/// What the greeting says about TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsWords {
-    /// Else the peer may choose.
+    /// True if TLS is required; else the peer may choose.
     pub is_required: bool,
-    /// The peer is to show a certificate.
+    /// True if the peer must show a certificate.
     pub verifies: bool,
 }
 
 impl Opening {
-    /// Of a connection just accepted, by the TLS of its listener.
+    /// Begins the opening of a connection just accepted, with the TLS of its listener.
     pub fn new(tls_server: Option<Arc<TlsServer>>, peer: &Peer, now: Instant) -> Self {
         let (state, is_tls_first) = match &tls_server {
             None => (State::Done, false),
@@ -87,7 +89,7 @@ impl Opening {
         Self { state, tls_server, is_tls_first, opened_at: now, secured: None }
     }
 
-    /// What the reader does now, with all that the peer sent so far.
+    /// Returns what the reader is to do now, given everything that the peer has sent so far.
     #[cold]
     pub fn next(&mut self, input: &[u8], peer: &Peer) -> Next {
         let Some(tls) = self.tls_server.clone() else {
@@ -129,7 +131,7 @@ impl Opening {
         }
     }
 
-    /// The connection speaks TLS from now on.
+    /// Records that the connection speaks TLS from now on.
     pub fn secured(&mut self, facts: TlsFacts, now: Instant) {
         let own = facts.peer_certificates.first();
         let certificate = own.and_then(|der| CertificateNames::from_der(der));
@@ -137,9 +139,9 @@ impl Opening {
         self.end(now);
     }
 
-    /// For the ticker: whether commands may come, now that so much time has passed.
+    /// Returns true if commands may come, now that so much time has passed. For the ticker.
     pub fn is_over_by(&mut self, now: Instant) -> bool {
-        // A peer that says nothing is a plain one; whether it may stay is a matter of its login.
+        // A silent peer counts as plain; its login decides whether it may stay.
         if matches!(self.state, State::FirstByte { until } if now >= until) {
             self.end(now);
         }
@@ -151,41 +153,41 @@ impl Opening {
         self.opened_at = now;
     }
 
-    /// True once the peer may have given a command.
+    /// Returns true once the peer may have sent a command.
     #[inline]
     pub fn is_over(&self) -> bool {
         self.state == State::Done
     }
 
-    /// True while the peer was told nothing.
+    /// Returns true while the peer has been told nothing.
     pub fn greeting_is_due(&self) -> bool {
         self.is_tls_first && !self.is_over()
     }
 
-    /// The greeting comes after the handshake.
+    /// Returns true if the greeting comes after the handshake.
     pub fn is_tls_first(&self) -> bool {
         self.is_tls_first
     }
 
-    /// When commands could come first.
+    /// Returns the first time at which commands could come.
     pub fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
-    /// What TLS told; None = plain, or not there yet.
+    /// Returns the facts of TLS; None = plain, or the handshake has not ended.
     pub fn tls(&self) -> Option<&TlsFacts> {
         self.secured.as_ref().map(|secured| &secured.facts)
     }
 
-    /// The names in the verified certificate that the peer showed.
+    /// Returns the names in the peer's verified certificate.
     pub fn certificate(&self) -> Option<&CertificateNames> {
         self.secured.as_ref()?.certificate.as_ref()
     }
 
-    /// What the greeting says of TLS; None = nothing.
+    /// Returns what the greeting says about TLS; None = nothing.
     pub fn tls_words(&self, peer: &Peer) -> Option<TlsWords> {
         let tls = self.tls_server.as_deref()?;
-        // A peer that began with TLS was not asked.
+        // A peer that began with TLS had no choice.
         let is_required = self.is_tls_first || !is_optional(tls, peer);
         Some(TlsWords { is_required, verifies: tls.verify == Verify::Required })
     }
@@ -201,8 +203,8 @@ impl State {
     }
 }
 
-/// How long a peer has to begin with TLS before the greeting is sent in clear. On the machine itself it always has the
-/// choice, as nats-server's in-process clients do.
+/// Returns how long a peer has to begin with TLS before the greeting is sent in the clear. A local
+/// peer always has the choice, like nats-server's in-process clients.
 fn fallback(tls: &TlsServer) -> Duration {
     match tls.handshake_first {
         HandshakeFirst::Fallback(wait) => wait,
@@ -210,7 +212,7 @@ fn fallback(tls: &TlsServer) -> Duration {
     }
 }
 
-/// How long a local peer has to begin with TLS where remote ones must. Source: nats-server
+/// Time for a local peer to begin with TLS if remote ones must. Source: nats-server
 /// DEFAULT_TLS_HANDSHAKE_FIRST_FALLBACK_DELAY.
 const LOCAL_FALLBACK: Duration = Duration::from_millis(50);
 
@@ -218,7 +220,7 @@ fn is_optional(tls: &TlsServer, peer: &Peer) -> bool {
     tls.allow_plain || matches!(peer, Peer::Unix)
 }
 
-/// Seconds since the process first asked.
+/// Returns the seconds since the first call in this process.
 fn second_now() -> u64 {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_secs()

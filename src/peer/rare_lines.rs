@@ -1,4 +1,5 @@
-//! Lines that a client could make the server write again and again: one per kind and account in a while.
+//! Limits log lines that a client could provoke again and again: one per kind of line and account
+//! in an interval.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -8,19 +9,22 @@ use hashbrown::HashMap;
 use crate::base::ids::AccountId;
 use crate::base::limits::RARE_LINES_MAX;
 
-/// Between two lines that are the same but for the client. Source: nats-server startRateLimitLogExpiration.
+/// Interval between two lines that differ only in their client. Source: nats-server
+/// startRateLimitLogExpiration.
 pub const SAME_LINE_INTERVAL: Duration = Duration::from_secs(1);
-/// Source: nats-server defaultMaxSubLimitReportThreshold.
+/// Interval between two lines about a reached limit of subscriptions. Source: nats-server
+/// defaultMaxSubLimitReportThreshold.
 pub const SUBSCRIPTION_LIMIT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// See the module's words. One per shard.
+/// The lines logged recently. One per shard.
 #[derive(Default)]
 pub struct RareLines {
     until: RefCell<HashMap<(&'static str, AccountId), Instant>>,
 }
 
 impl RareLines {
-    /// Whether this kind of line may be written now; then not again for `interval`.
+    /// Returns true if this kind of line may be logged now; it may then not be logged again for
+    /// `interval`.
     pub fn may_log(
         &self,
         kind: &'static str,
@@ -60,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn at_its_bound_it_forgets_what_is_over_and_is_silent_if_nothing_is() {
+    fn at_its_bound_it_forgets_expired_lines_and_is_silent_if_there_are_none() {
         let lines = RareLines::default();
         let start = Instant::now();
         let told =

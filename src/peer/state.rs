@@ -1,4 +1,4 @@
-//! The parts that every session has, together.
+//! The parts that every session has, combined.
 
 use std::time::Instant;
 
@@ -11,11 +11,11 @@ use crate::base::ids::ConnectionId;
 use crate::net::listener::Peer;
 use crate::protocol::nats::handshake::ConnectOptions;
 
-/// One peer, as far as its protocol does not matter.
+/// The state of one peer that does not depend on its protocol.
 pub struct PeerState {
     pub id: ConnectionId,
     pub address: Peer,
-    /// What it said of itself.
+    /// The options of its CONNECT.
     pub connect: ConnectOptions,
     pub opening: Opening,
     pub login: Login,
@@ -24,13 +24,13 @@ pub struct PeerState {
 }
 
 impl PeerState {
-    /// Who it is, in words.
+    /// Returns its description for log lines.
     pub fn who(&self) -> Who<'_> {
         let Self { id, address, connect, login, .. } = self;
         Who { id: *id, peer: address, connect, identity: login.identity() }
     }
 
-    /// A tick comes by. `delivered`: the peer was sent a message since the last one.
+    /// Called at each tick. `delivered` is true if the peer was sent a message since the last one.
     pub fn note_tick(&mut self, now: Instant, delivered: bool) {
         self.keep_alive.note_tick(now);
         self.traffic.note_tick(now, delivered);

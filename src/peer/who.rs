@@ -1,4 +1,4 @@
-//! Who a peer is, in words: for a line of the log as nats-server words it, in fields of their own for JSON, and for
+//! Describes a peer: for log lines in nats-server's words, for JSON in separate fields, and for
 //! monitoring.
 
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
@@ -9,7 +9,8 @@ use crate::net::listener::Peer;
 use crate::protocol::nats::error::quoted;
 use crate::protocol::nats::handshake::ConnectOptions;
 
-/// Logs at `$level` about a peer, `$session.who()`. Arguments are looked at only if somebody wants the line.
+/// Logs at `$level` about a peer, `$session.who()`. Arguments are evaluated only if the line is
+/// logged.
 macro_rules! log_peer {
     ($level:ident, $session:expr, $($text:tt)+) => {
         tracing::$level!(
@@ -26,17 +27,17 @@ macro_rules! log_peer {
 }
 pub(crate) use log_peer;
 
-/// One peer, by what it said and by what is known of it.
+/// One peer, by what it sent and what is known about it.
 #[derive(Clone, Copy)]
 pub struct Who<'a> {
     pub id: ConnectionId,
     pub peer: &'a Peer,
     pub connect: &'a ConnectOptions,
-    /// Present once it was let in.
+    /// Present once it has been let in.
     pub identity: Option<&'a Identity>,
 }
 
-/// The kinds of name that a peer may have.
+/// The kinds of names that a peer may have.
 enum Name<'a> {
     Nkey(&'a str),
     User(&'a str),
@@ -45,28 +46,28 @@ enum Name<'a> {
 }
 
 impl<'a> Who<'a> {
-    /// `ip:port`, an IPv6 address in brackets.
+    /// Returns `ip:port`, an IPv6 address in brackets.
     pub fn address(self) -> String {
         self.peer.address()
     }
 
-    /// The name it gave itself.
+    /// Returns the name that the client gave itself.
     pub fn name(self) -> &'a str {
         &self.connect.name
     }
 
-    /// The account it is in.
+    /// Returns the name of its account; the global account's before it is let in.
     pub fn account(self) -> &'a str {
         self.identity.map_or(GLOBAL_ACCOUNT_NAME, |identity| &identity.account.name)
     }
 
-    /// The account it is in; empty before anybody was let in.
+    /// Returns the name of its account; empty before it is let in.
     pub fn account_let_in(self) -> &'a str {
         self.identity.map_or("", |identity| &identity.account.name)
     }
 
-    /// Who logged in: a name, a public nkey, or `[REDACTED]` for a token; empty where nobody had to. Source of the
-    /// order: nats-server server/client.go getRawAuthUser.
+    /// Returns the user: a name, a public nkey, or `[REDACTED]` for a token; empty if no login was
+    /// needed. Source of the order: nats-server server/client.go getRawAuthUser.
     pub fn user(self) -> &'a str {
         match self.user_name() {
             Name::Nkey(name) | Name::User(name) => name,
@@ -75,7 +76,8 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// `ip:port - cid:N`; once somebody is let in also what CONNECT told of the client library, and who it is.
+    /// Returns `ip:port - cid:N`; once the peer is let in also the client library from CONNECT, and
+    /// the user.
     pub fn label(self) -> String {
         let mut label = format!("{} - cid:{}", self.peer.address(), self.id);
         let Some(identity) = self.identity else { return label };
@@ -99,14 +101,14 @@ impl<'a> Who<'a> {
         label
     }
 
-    /// What nats-server appends to some lines of clients that were let in.
+    /// Returns what nats-server appends to some lines about clients that were let in.
     pub fn label_end(self) -> String {
         let Some(identity) = self.identity else { return String::new() };
         let user = self.user_label().map(|label| format!(" - {label}")).unwrap_or_default();
         format!(" - Account:{}{user}", identity.account.name)
     }
 
-    /// What CONNECT gave to log in with, as nats-server's log says it; None = nothing.
+    /// Returns the credentials in CONNECT as nats-server's log describes them; None = none.
     pub fn credentials(self) -> Option<String> {
         let connect = self.connect;
         if !connect.nkey.is_empty() {
@@ -120,7 +122,7 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// Who it is, as a part of a label: with its kind. None = nobody had to say.
+    /// Returns the user as a part of a label, with its kind. None = no login was needed.
     fn user_label(self) -> Option<String> {
         match self.user_name() {
             Name::Nkey(name) => Some(format!("nkey:{name}")),
@@ -135,7 +137,7 @@ impl<'a> Who<'a> {
         let known = self.identity.filter(|identity| !identity.user_name.is_empty());
         match known {
             _ if !connect.nkey.is_empty() => Name::Nkey(&connect.nkey),
-            // Whatever name CONNECT gave.
+            // Whatever name CONNECT had.
             Some(identity) if identity.login == Login::Certificate => {
                 Name::User(&identity.user_name)
             }

@@ -1,4 +1,4 @@
-//! Answers to requests: the envelope around what monitoring tells, and what only `$SYS` tells.
+//! Answers to requests: the envelope around monitoring's data, and what only `$SYS` reports.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -11,23 +11,22 @@ use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::nats::error::quoted;
 use crate::protocol::nats::handshake::Info;
 
-/// What an answer carries beside the server's own description.
+/// The contents of an answer, beside the server's own description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// JSON of any shape.
     Data(Vec<u8>),
-    /// Done; there is nothing to tell.
+    /// Done; there is nothing to report.
     Done,
     /// The request could not be read.
     BadRequest(String),
-    /// The request was read and cannot be answered. Where an answer would have had data it says null, as
-    /// nats-server does.
+    /// The request was read but cannot be answered. If an answer would have had data, it says null,
+    /// as nats-server's does.
     Failed { text: String, has_null_data: bool },
 }
 
 impl Outcome {
-    /// # Panics
-    /// Never: plain values always serialize.
+    /// Serializes data. It cannot fail: plain values always serialize.
     pub(crate) fn data(value: &impl Serialize) -> Self {
         Self::Data(json(value))
     }
@@ -41,8 +40,7 @@ impl Outcome {
     }
 }
 
-/// # Panics
-/// Never: plain values always serialize.
+/// Serializes to JSON. It cannot fail: plain values always serialize.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain values always serialize")
 }
@@ -80,7 +78,7 @@ pub(crate) fn envelope(server: &ServerInfo, outcome: &Outcome) -> Vec<u8> {
     text
 }
 
-/// JSON without the blanks between its parts.
+/// Appends JSON without blanks between its parts.
 fn compact(json: &[u8], target: &mut Vec<u8>) {
     let mut in_text = false;
     let mut escaped = false;
@@ -95,7 +93,8 @@ fn compact(json: &[u8], target: &mut Vec<u8>) {
     }
 }
 
-/// Fields and order as nats-server's `ServerID`: the one answer without an envelope.
+/// Returns an answer with the fields and order of nats-server's `ServerID`: the only one without an
+/// envelope.
 pub(crate) fn identity(info: &Info) -> Vec<u8> {
     #[derive(Serialize)]
     struct ServerId<'a> {
@@ -106,14 +105,14 @@ pub(crate) fn identity(info: &Info) -> Vec<u8> {
     json(&ServerId { name: &info.server_name, host: &info.host, id: &info.server_id })
 }
 
-/// Messages and their bytes.
+/// A number of messages and of their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Volume {
     pub msgs: u64,
     pub bytes: u64,
 }
 
-/// The numbers of a `STATSZ`.
+/// The numbers in `STATSZ`.
 #[derive(Clone, Debug)]
 pub(crate) struct StatsFacts {
     pub started: SystemTime,
@@ -248,7 +247,7 @@ struct ResponseReport {
     ttl: Option<Duration>,
 }
 
-/// -1 = without end, as nats-server.
+/// Writes nanoseconds; -1 = unlimited, as in nats-server.
 fn nanoseconds<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     let count = value.map_or(-1, |value| i64::try_from(value.as_nanos()).unwrap_or(i64::MAX));
     to.serialize_i64(count)
@@ -287,7 +286,8 @@ impl UserInfo {
     }
 }
 
-/// Fields and order as nats-server's `ProfilezStatus`: there is no profile of a Go program here.
+/// Returns an answer with the fields and order of nats-server's `ProfilezStatus`: there is no Go
+/// program to profile.
 pub(crate) fn profile(name: &str) -> Outcome {
     #[derive(Serialize)]
     struct Profile {
@@ -301,8 +301,9 @@ pub(crate) fn profile(name: &str) -> Outcome {
     Outcome::data(&Profile { profile: None, error })
 }
 
-/// Fields and order as nats-server's `ExpvarzStatus`. Of Go's memory statistics the one that is known without
-/// Go: what the system gave. The command line is the program alone: arguments can hold secrets.
+/// Returns an answer with the fields and order of nats-server's `ExpvarzStatus`. Of Go's memory
+/// statistics only the one that exists without Go: memory from the system. The command line is the
+/// program alone, since arguments can hold secrets.
 pub(crate) fn variables(memory_bytes: u64, program: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Variables<'a> {

@@ -1,4 +1,5 @@
-//! What the server tells by itself: who came and went, who was refused, and how it is.
+//! Events that the server publishes by itself: clients that came, went or were refused, and
+//! statistics.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ const CONNECT_TYPE: &str = "io.nats.server.advisory.v1.client_connect";
 const DISCONNECT_TYPE: &str = "io.nats.server.advisory.v1.client_disconnect";
 const ACCOUNT_CONNECTIONS_TYPE: &str = "io.nats.server.advisory.v1.account_connections";
 
-/// Told in the account that the refused client would have been in.
+/// Published in the account that the refused client would have been in.
 pub(crate) const ACCOUNT_AUTH_ERROR: &str = "$SYS.ACCOUNT.CLIENT.AUTH.ERR";
 
 pub(crate) fn connect_subject(account: &str) -> String {
@@ -41,12 +42,13 @@ pub(crate) fn shutdown_subject(server_id: &str) -> String {
     format!("$SYS.SERVER.{server_id}.SHUTDOWN")
 }
 
-/// The old subject and the new one: both are told.
+/// Returns the old subject and the new one: the event is published on both.
 pub(crate) fn account_connections_subjects(account: &str) -> [String; 2] {
     [format!("$SYS.SERVER.ACCOUNT.{account}.CONNS"), format!("$SYS.ACCOUNT.{account}.SERVER.CONNS")]
 }
 
-/// The warning for an account whose name cannot be a part of a subject: nobody can be told of its clients.
+/// Returns the warning for an account whose name cannot be part of a subject, so that events about
+/// its clients cannot be published.
 pub(crate) fn unsendable_account(account: &str) -> Option<String> {
     let is_sendable = subject::is_sendable(account.as_bytes());
     (!is_sendable).then(|| {
@@ -57,7 +59,7 @@ pub(crate) fn unsendable_account(account: &str) -> Option<String> {
     })
 }
 
-/// What an event says of the client it is about.
+/// A client as described in an event.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientFacts<'a> {
     pub id: u64,
@@ -69,7 +71,7 @@ pub(crate) struct ClientFacts<'a> {
     pub lang: &'a str,
     pub version: &'a str,
     pub rtt: Option<Duration>,
-    /// From the client, and to it.
+    /// Messages from the client, and to it.
     pub received: Volume,
     pub sent: Volume,
 }
@@ -120,7 +122,7 @@ fn is_zero(value: &u64) -> bool {
 
 impl<'a> ClientInfo<'a> {
     fn new(facts: &'a ClientFacts<'a>, stopped: Option<SystemTime>) -> Self {
-        // The round trip is told once there is a stop, as nats-server does.
+        // As in nats-server, the round-trip time is included only if there is a stop.
         let rtt = stopped.and(facts.rtt).unwrap_or_default();
         Self {
             start: timestamp(facts.started),
@@ -174,7 +176,7 @@ pub(crate) fn disconnected(
         typed: Typed::new(DISCONNECT_TYPE, now),
         server,
         client: ClientInfo::new(client, Some(now)),
-        // From the client's side.
+        // As seen from the client.
         sent: client.received,
         received: client.sent,
         reason,

@@ -1,10 +1,12 @@
-//! Which servers a request is meant for. Source: nats-server server/events.go filterRequest.
+//! Decides whether a request is meant for this server. Source: nats-server server/events.go
+//! filterRequest.
 
 use crate::config::options::Options;
 use crate::protocol::json_fields::JsonFields;
 use crate::protocol::nats::handshake::Info;
 
-/// Fields that every request may have beside its own. Source: nats-server `EventFilterOptions`.
+/// Fields that every request may have in addition to its own. Source: nats-server
+/// `EventFilterOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerFilter {
     name: Option<String>,
@@ -16,6 +18,8 @@ pub(crate) struct ServerFilter {
 }
 
 impl ServerFilter {
+    /// Reads the fields of the filter.
+    ///
     /// # Errors
     /// Go's text for a value of the wrong type.
     pub(crate) fn read(fields: &JsonFields, part: &str) -> Result<Self, String> {
@@ -31,7 +35,7 @@ impl ServerFilter {
         })
     }
 
-    /// True if this server is meant.
+    /// Returns true if this server is meant.
     pub(crate) fn admits(&self, info: &Info, options: &Options) -> bool {
         let names = |wanted: &Option<String>, own: &str| match wanted {
             None => true,
@@ -43,7 +47,7 @@ impl ServerFilter {
         };
         names(&self.name, &info.server_name)
             && names(&self.host, &info.host)
-            // This server is in no cluster and has no JetStream domain.
+            // This server has no cluster and no JetStream domain.
             && names(&self.cluster, "")
             && self.domain.is_none()
             && self.tags.iter().all(has_tag)

@@ -1,9 +1,9 @@
-//! Floor 7: the server's own subjects, `$SYS.>`: what is asked there, and what the server tells there.
+//! The server's own subjects, `$SYS.>`: requests that it answers, and events that it publishes.
 //!
-//! Pure: subjects and bytes of requests, and facts of the server go in, subjects and JSON come out. How
-//! requests arrive is the business of `broker::service` and `shard::system`, who answers them that of
-//! `server::system_service`. Names and types of all JSON fields are nats-server's (server/events.go), because
-//! tools decode them strictly.
+//! Pure: subjects and bytes of requests, and facts about the server go in, subjects and JSON come
+//! out. Requests arrive through `broker::service` and `shard::system`, and are answered by
+//! `server::answers::system_service`. Names and types of all JSON fields are nats-server's
+//! (server/events.go), because tools decode them strictly.
 
 pub(crate) mod answer;
 pub(crate) mod events;

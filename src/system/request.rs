@@ -1,9 +1,10 @@
-//! The subjects that the server answers, and what each of them asks.
+//! The subjects that the server answers, and what each of them asks for.
 //!
-//! Source: nats-server server/events.go (initEventTracking, registerSystemImports). Every account but the
-//! system account has four of them, which tell it about itself alone; everything else is the system account's.
+//! Source: nats-server server/events.go (initEventTracking, registerSystemImports). Every account
+//! except the system account has four of them, which concern only itself; all others belong to the
+//! system account.
 
-/// What is asked.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Service {
     Statsz,
@@ -21,7 +22,7 @@ pub(crate) enum Service {
     Expvarz,
     Ipqueuesz,
     Raftz,
-    /// Of one account, here and below.
+    /// About one account, like the following ones.
     AccountSubsz,
     AccountConnz,
     AccountLeafz,
@@ -29,13 +30,13 @@ pub(crate) enum Service {
     AccountInfo,
     AccountStatz,
     AccountConns,
-    /// Of all accounts.
+    /// About all accounts.
     EveryAccountStatz,
     UserInfo,
     Kick,
     LameDuck,
     Reload,
-    /// How many clients want a subject.
+    /// The number of clients that want a subject.
     DebugSubscribers,
     CountSubscribers,
 }
@@ -59,7 +60,7 @@ const SERVER_SERVICES: [(&str, Service); 15] = [
     ("RAFTZ", Service::Raftz),
 ];
 
-/// Answered at `$SYS.REQ.SERVER.<id>.<name>` alone.
+/// Answered only at `$SYS.REQ.SERVER.<id>.<name>`.
 const OWN_SERVICES: [(&str, Service); 3] =
     [("KICK", Service::Kick), ("LDM", Service::LameDuck), ("RELOAD", Service::Reload)];
 
@@ -79,7 +80,7 @@ const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 const DEBUG_SUBSCRIBERS: &str = "$SYS.DEBUG.SUBSCRIBERS";
 const COUNT_SUBSCRIBERS: &str = "$SYS.REQ.ACCOUNT.NSUBS";
 
-/// What every other account may ask about itself.
+/// Subjects on which every other account may ask about itself.
 pub const OTHER_ACCOUNTS_SUBJECTS: [&str; 4] = [
     "$SYS.REQ.ACCOUNT.PING.CONNZ",
     "$SYS.REQ.SERVER.PING.CONNZ",
@@ -87,7 +88,7 @@ pub const OTHER_ACCOUNTS_SUBJECTS: [&str; 4] = [
     USER_INFO,
 ];
 
-/// What is subscribed in the system account. No two of them match one subject.
+/// Returns the filters subscribed in the system account. No two of them match the same subject.
 pub fn system_account_filters(server_id: &str) -> Vec<String> {
     let mut filters: Vec<String> =
         [PING, USER_INFO, "$SYS.REQ.USER.*.INFO", DEBUG_SUBSCRIBERS, COUNT_SUBSCRIBERS]
@@ -104,7 +105,7 @@ pub fn system_account_filters(server_id: &str) -> Vec<String> {
     filters
 }
 
-/// A subject, understood.
+/// A parsed request subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub service: Service,
@@ -112,8 +113,8 @@ pub(crate) struct Asked {
     pub account: String,
 }
 
-/// What a subject asks that came in over one of the filters above. `other_account` is the account it was
-/// published in unless that is the system account: there it is about that account alone.
+/// Parses a subject that one of the filters above matched. `other_account` is the account it was
+/// published in, unless that is the system account: the answer then concerns only that account.
 pub(crate) fn understand(
     subject: &str,
     server_id: &str,
@@ -152,8 +153,8 @@ pub(crate) fn understand(
 }
 
 impl Service {
-    /// The Go struct that a request is decoded into, and the part of it that has the service's own fields:
-    /// refusals name them.
+    /// Returns the Go struct that a request is decoded into, and the part of it that has the
+    /// service's own fields: refusals name them.
     pub(crate) fn options_type(self) -> (&'static str, &'static str) {
         match self {
             Self::Statsz => ("StatszEventOptions", ""),
@@ -184,7 +185,7 @@ impl Service {
         }
     }
 
-    /// Where the fields of the server filter are in that struct.
+    /// Returns the part of that struct that has the fields of the server filter.
     pub(crate) fn filter_part(self) -> &'static str {
         match self {
             Self::Kick | Self::LameDuck | Self::Reload => "",
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_say_what_and_whom_they_ask_about() {
+    fn subjects_name_the_service_and_the_account() {
         let asked = |subject: &str| understand(subject, ID, None).map(|a| (a.service, a.account));
         let of = |service, account: &str| Some((service, account.to_owned()));
         assert_eq!(asked("$SYS.REQ.SERVER.PING"), of(Service::Statsz, ""));

@@ -1,17 +1,17 @@
-//! When the server tells how it is without being asked. Source: nats-server server/events.go
+//! When the server publishes its state without being asked. Source: nats-server server/events.go
 //! (heartbeatStatsz, limitStatsz, sendAccConnsUpdate).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The first statistics come so soon, each next one after twice the time.
+/// Delay of the first statistics; it doubles each time until it reaches `STATS_INTERVAL`.
 const STATS_FIRST: Duration = Duration::from_millis(250);
-/// And then that often.
+/// Interval of statistics after that.
 const STATS_INTERVAL: Duration = Duration::from_secs(10);
-/// How often an account's connections are told while they do not change.
+/// Interval at which an account's connections are published while they do not change.
 const ACCOUNT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The times at which the server tells how it is.
+/// The times at which the server publishes its state.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     stats_interval: Duration,
@@ -29,12 +29,12 @@ impl Schedule {
         }
     }
 
-    /// When something is due next.
+    /// Returns the time at which something is due next.
     pub(crate) fn next(&self) -> Instant {
         self.accounts_due.values().copied().fold(self.stats_due, Instant::min)
     }
 
-    /// True if the statistics are due; then their next time is set.
+    /// Returns true if the statistics are due, and sets their next time.
     pub(crate) fn take_stats(&mut self, now: Instant) -> bool {
         if now < self.stats_due {
             return false;
@@ -44,7 +44,7 @@ impl Schedule {
         true
     }
 
-    /// An account's connections were told, or changed.
+    /// Records that an account's connections were published, or changed.
     pub(crate) fn note_account(&mut self, name: &str, connections: usize, now: Instant) {
         if connections == 0 {
             self.accounts_due.remove(name);
@@ -55,7 +55,7 @@ impl Schedule {
         }
     }
 
-    /// The accounts that are due; `note_account` sets their next time.
+    /// Returns the accounts that are due; `note_account` sets their next time.
     pub(crate) fn accounts_due(&self, now: Instant) -> Vec<String> {
         let due = self.accounts_due.iter().filter(|(_, due)| **due <= now);
         due.map(|(name, _)| name.clone()).collect()
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_told_while_it_has_connections() {
+    fn an_account_is_published_while_it_has_connections() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::new(start);

@@ -1,4 +1,4 @@
-//! Which server speaks: the `server` object of every answer and event.
+//! The `server` object of every answer and event, which says which server it comes from.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -28,7 +28,7 @@ pub(crate) struct ServerInfo {
 }
 
 impl ServerInfo {
-    /// `sequence` goes up by one with each message that carries this.
+    /// `sequence` increases by one with each message that carries it.
     pub(crate) fn new(info: &Info, options: &Options, sequence: u64, now: SystemTime) -> Self {
         Self {
             name: info.server_name.clone(),

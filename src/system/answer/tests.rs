@@ -1,4 +1,4 @@
-//! Answers, byte for byte as nats-server gave them but for `>` which it escapes.
+//! Answers, byte for byte as nats-server gave them except for `>`, which it escapes.
 
 use super::*;
 use crate::config::auth_options::ResponsePermissionOptions;

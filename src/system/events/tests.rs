@@ -1,4 +1,4 @@
-//! Events as nats-server told them.
+//! Events as nats-server published them.
 
 use super::*;
 use crate::config::options::Options;
@@ -20,7 +20,7 @@ fn client() -> ClientFacts<'static> {
     }
 }
 
-/// The event without its id and without the server's description, which have tests of their own.
+/// Returns the event without its id and the server's description, which have tests of their own.
 fn shown(event: &[u8]) -> String {
     let mut value: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(event).unwrap();
@@ -41,14 +41,14 @@ fn server() -> ServerInfo {
 }
 
 #[test]
-fn a_client_that_came_is_described() {
+fn a_client_that_connects_is_described() {
     let event = connected(&server(), &client(), SystemTime::UNIX_EPOCH);
     let expected = r#"{"type":"io.nats.server.advisory.v1.client_connect","timestamp":"1970-01-01T00:00:00Z","client":{"start":"1970-01-01T00:00:00Z","host":"127.0.0.1","id":102,"acc":"A","user":"a","lang":"go","ver":"1.55.0","name_tag":"A","kind":"Client","client_type":"nats"}}"#;
     assert_eq!(shown(&event), expected);
 }
 
 #[test]
-fn a_client_that_went_is_told_with_what_it_sent_and_received() {
+fn a_client_that_leaves_is_described_with_what_it_sent_and_received() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     let event = disconnected(&server(), &client(), "Client Closed", now);
     let expected = r#"{"type":"io.nats.server.advisory.v1.client_disconnect","timestamp":"1970-01-01T00:00:01Z","client":{"start":"1970-01-01T00:00:00Z","host":"127.0.0.1","id":102,"acc":"A","user":"a","lang":"go","ver":"1.55.0","rtt":413000,"stop":"1970-01-01T00:00:01Z","name_tag":"A","kind":"Client","client_type":"nats"},"sent":{"msgs":1,"bytes":2},"received":{"msgs":3,"bytes":4},"reason":"Client Closed"}"#;
