@@ -1,4 +1,4 @@
-//! What a shard does about each order.
+//! Carries out each order on a shard.
 
 use std::rc::Rc;
 
@@ -43,7 +43,8 @@ impl ShardOrder {
                 done.give(());
             }
             Self::IsAnyWanted(subjects, answer) => answer.give(shard.is_any_wanted(&subjects)),
-            // Who has just left is reached where it went, behind the order that brings it there.
+            // A client that has just left is found on the shard it went to, after the order that
+            // brings it there.
             Self::Kick(connection, answer) => match shard.went_to(connection) {
                 None => answer.give(shard.kick(connection)),
                 Some(peer) => peer.give(Self::Kick(connection, answer)),

@@ -1,4 +1,4 @@
-//! What is remembered of connections that ended, and of those that were late.
+//! Records for monitoring: connections that ended, and consumers that missed their write deadline.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::monitor::snapshot::{AccountTotals, ClosedConnection};
 use crate::protocol::nats::error::CloseReason;
 
 impl Shard {
-    /// Remembers a connection that has ended.
+    /// Records a connection that has ended.
     pub(super) fn record_closed(&self, session: &ClientSession) {
         session.outbox().add_to_totals();
         let now = Instant::now();
@@ -31,7 +31,7 @@ impl Shard {
         let id = facts.id.0;
         let last = session.last_subscriptions();
         let mut described = details(&facts, last.map_or(0, |last| last.count));
-        // What a slow consumer did not take is what an operator wants to know of it.
+        // Counts what a slow consumer did not take, which is what an operator wants to know.
         described.numbers.pending_bytes += session.outbox().written_off().1;
         let kept = last.map_or(&[][..], |last| &last.kept);
         described.subscription_list = kept.iter().map(|kept| last_subscription(id, kept)).collect();
@@ -46,7 +46,8 @@ impl Shard {
         self.mesh.peer_count() + 1
     }
 
-    /// A client that misses a write deadline and stays is counted each time, as one that is closed for it.
+    /// Logs and counts a missed write deadline: each one of a client that stays counts like one
+    /// that is closed for it.
     #[cold]
     pub(super) fn note_send(&self, session: &ClientSession, check: SendCheck) {
         session.log_late_send(check);
@@ -59,10 +60,10 @@ impl Shard {
         }
     }
 
-    /// Closed connections this shard remembers: its share of the configured number and as much again,
-    /// because connections are not spread evenly; all of a small number.
+    /// Returns the number of closed connections that this shard remembers: twice its share of the
+    /// configured number, because connections are not spread evenly; all of a small number.
     fn closed_max(&self) -> usize {
-        /// Below this many every shard remembers all.
+        /// Below this number every shard remembers all.
         const SMALL: usize = 64;
         let wanted = self.clients.options.borrow().limits.closed_connections_max;
         let share = wanted.div_ceil(self.shard_count());

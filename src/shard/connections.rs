@@ -1,4 +1,4 @@
-//! Connections of a shard from their first turn to their last.
+//! A shard's connections, from their first turn to their last.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,12 +19,12 @@ use crate::net::runtime::spawn;
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 
-/// A session in the registry, with its place there.
+/// A session in the registry, and its place there.
 type Registered = (Rc<RefCell<ClientSession>>, Rc<ConnectionControl>, usize);
 
 impl Shard {
-    /// Takes an accepted socket, or hands it to the shard with the fewest connections where that is wanted.
-    /// It counts there at once, so that a burst is spread too.
+    /// Takes an accepted socket, or gives it to the shard with the fewest connections if that is
+    /// configured. It counts there at once, so that a burst is spread too.
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
@@ -40,7 +40,7 @@ impl Shard {
         }
     }
 
-    /// Starts serving an accepted socket, which is counted already.
+    /// Starts to serve an accepted socket that has been counted already.
     pub(super) fn serve_accepted(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         if let Some(name) = &self.local_congestion {
             congestion::set_for_local_peer(&accepted, name);
@@ -69,7 +69,7 @@ impl Shard {
         }
     }
 
-    /// Goes on serving a client that another shard served until now.
+    /// Continues to serve a client that another shard served until now.
     pub(super) fn arrive(self: &Rc<Self>, moving: Moving) {
         self.wake_up();
         let Moving { client, connection, from } = moving;
@@ -88,8 +88,8 @@ impl Shard {
         self.peers[from.index()].give(ShardOrder::Arrived(id));
     }
 
-    /// Begins to listen, if nobody needed this shard until now. A socket that listens is not closed: connections may
-    /// be in its queue.
+    /// Begins to listen, if this shard was not needed until now. A listening socket is not closed
+    /// here: connections may be in its queue.
     fn wake_up(self: &Rc<Self>) {
         self.loads.set_awake(self.id);
         let dormant = self.dormant.take();
@@ -106,14 +106,14 @@ impl Shard {
         }
     }
 
-    /// A client that left this shard has arrived.
+    /// Records that a client which left this shard has arrived.
     pub(super) fn arrived(&self, id: ConnectionId) {
         let mut leaving = self.leaving.borrow_mut();
         leaving.remove(&id);
         shrink::map(&mut leaving);
     }
 
-    /// The shard that a client went to and has not arrived at yet.
+    /// Returns the shard that a client went to but has not arrived at yet.
     pub(super) fn went_to(&self, id: ConnectionId) -> Option<&ShardHandle> {
         let target = self.leaving.borrow().get(&id).copied()?;
         Some(&self.peers[target.index()])
@@ -187,7 +187,7 @@ impl Shard {
     }
 }
 
-/// Takes whoever comes to a listener, until this shard refuses connections.
+/// Accepts connections of a listener, until this shard refuses them.
 pub(super) async fn accept_loop(shard: Rc<Shard>, listener: Rc<Listener>, readiness: Readiness) {
     let who = listener.purpose.who();
     listener

@@ -1,4 +1,4 @@
-//! Everything one core owns.
+//! Everything that one core owns.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::net::connection::ConnectionContext;
 use crate::net::listener::Listener;
 use crate::net::runtime::TurnHook;
 
-/// Everything one core owns.
+/// Everything that one core owns.
 pub(crate) struct Shard {
     pub id: ShardId,
     pub broker: BrokerHandle,
@@ -30,43 +30,43 @@ pub(crate) struct Shard {
     pub clients: Rc<ClientContext>,
     pub server: ServerCounters,
     pub(super) loads: ShardLoads,
-    /// Of sockets to peers on this host; None = the host's.
+    /// Congestion control of sockets to peers on this host; None = the host's.
     pub(super) local_congestion: Option<Arc<str>>,
-    /// All shards, this one too.
+    /// All shards, including this one.
     pub(super) peers: Vec<ShardHandle>,
     pub(super) connections: Rc<ConnectionContext>,
     pub(super) recorded: Recorded,
     pub(super) registry: RefCell<Slab<Entry>>,
-    /// Where each connection is in the registry.
+    /// Place of each connection in the registry.
     pub(super) places: RefCell<HashMap<ConnectionId, usize>>,
-    /// Where those went that left for another shard and have not arrived yet.
+    /// Targets of connections that left for another shard and have not arrived yet.
     pub(super) leaving: RefCell<HashMap<ConnectionId, ShardId>>,
-    /// All connections are being closed: who comes now is closed too.
+    /// True while all connections are being closed: new ones are closed too.
     pub(super) closing: Cell<bool>,
     pub(super) system: Rc<System>,
     pub(super) offload: Rc<RefCell<Offload>>,
-    /// Accounts whose requests this shard hears.
+    /// Accounts whose requests to the server this shard receives.
     pub(super) served_accounts: RefCell<HashSet<AccountId>>,
     pub(super) hook: Rc<TurnHook>,
     pub(super) listeners: Vec<Rc<Listener>>,
-    /// Those of them that do not listen until this shard is needed.
+    /// Listeners that do not listen until this shard is needed.
     pub(super) dormant: RefCell<Vec<Rc<Listener>>>,
     pub(super) busy: BusyShare,
-    /// The listeners were stopped for good.
+    /// True once the listeners were stopped for good.
     pub(super) refusing: Cell<bool>,
     pub(super) stopped: Cell<bool>,
-    /// It has asked for them.
+    /// True once this shard has asked for huge pages.
     pub(super) huge_pages: Cell<bool>,
-    /// Has the allocator give back what this thread no longer needs.
+    /// Makes the allocator give back what this thread no longer needs.
     pub(super) collect: fn(),
     /// Connections and interest at the last tick.
     pub(super) held: Cell<usize>,
-    /// Further ticks that collect.
+    /// Further ticks that call `collect`.
     pub(super) collections: Cell<u32>,
 }
 
 impl Shard {
-    /// The session of a connection of this shard.
+    /// Returns the session of a connection of this shard.
     pub(super) fn speaker(&self, id: ConnectionId) -> Option<Speaker> {
         let place = self.places.borrow().get(&id).copied()?;
         Some(self.registry.borrow().get(place)?.speaker.clone())

@@ -1,4 +1,4 @@
-//! Sessions and subscriptions in the words of monitoring.
+//! Describes sessions and subscriptions for monitoring.
 
 use crate::broker::subscription::Subscription;
 use crate::monitor::snapshot::{

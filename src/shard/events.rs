@@ -1,7 +1,7 @@
-//! What happens to clients of one shard, told to whoever wants to know of it.
+//! Events about the clients of one shard, for those who want them.
 //!
-//! Events are made on the spot, and only when somebody wants them; where their reader does not keep up they wait
-//! (`system_publisher`). Nothing here is per message.
+//! Events are made on the spot, and only if somebody wants them; if their receivers do not keep up,
+//! events wait (`system_publisher`). None of this happens per message.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,16 +25,17 @@ use crate::system::answer::Volume;
 use crate::system::events::{self, ClientFacts};
 use crate::system::server_info::ServerInfo;
 
-/// One shard's end of the server's own service.
+/// One shard's part of the server's own service.
 pub(super) struct System {
     pub(super) mailbox: Rc<Mailbox>,
     pub(super) subscriptions: RefCell<Vec<ServiceSubscription>>,
     pub(super) publisher: SystemPublisher,
     door: RefCell<SystemDoor>,
-    /// Requests that found no room at the door.
+    /// Requests dropped because the door was full.
     pub(super) dropped: Cell<u64>,
     counters: ServerCounters,
-    /// Pairs the two clocks, so that moments become the same times as in monitoring.
+    /// Both clocks at the server's start, to convert an `Instant` to the same time as in
+    /// monitoring.
     started: (Instant, SystemTime),
 }
 
@@ -61,12 +62,12 @@ impl System {
         }
     }
 
-    /// For the ticker: tells what found no room before.
+    /// Passes on the changes that found no room before. For the ticker.
     pub(super) fn tick(&self) {
         self.door.borrow_mut().push_changes();
     }
 
-    /// Whether a message in the system account would reach anybody.
+    /// Returns the system account's id if a message there would reach anybody.
     pub(super) fn is_wanted(
         &self,
         broker: &mut Broker,
@@ -75,7 +76,7 @@ impl System {
     ) -> Option<AccountId> {
         let system = auth.authenticator.accounts().system()?;
         let id = auth.id(system);
-        // A file's account name may be no token.
+        // An account name from a file need not be a token.
         let is_wanted =
             subject::is_sendable(subject.as_bytes()) && broker.is_wanted(id, subject.as_bytes());
         is_wanted.then_some(id)
@@ -86,7 +87,7 @@ impl System {
         ServerInfo::new(&info, &options, self.counters.next_system_sequence(), now)
     }
 
-    /// When the server started, as its monitoring knows it too.
+    /// Returns the server's start, the same as in monitoring.
     pub(super) fn epoch(&self) -> Instant {
         self.started.0
     }
@@ -115,7 +116,7 @@ impl System {
         }
     }
 
-    /// A session logged in or was refused; called in the middle of its turn.
+    /// Reports that a session logged in or was refused. Called in the middle of its turn.
     pub(super) fn report(
         &self,
         broker: &mut Broker,
@@ -157,7 +158,7 @@ impl System {
         }
     }
 
-    /// A session has ended.
+    /// Reports that a session has ended.
     pub(super) fn ended(
         &self,
         broker: &mut Broker,
@@ -189,7 +190,8 @@ impl System {
         self.publisher.publish(broker, account, subject, &event);
     }
 
-    /// The number of an account's connections changed. The global account's is not told, as in nats-server.
+    /// Reports that the number of an account's connections changed. The global account's is not
+    /// reported, as in nats-server.
     fn account_changed(&self, broker: &mut Broker, auth: &AuthState, name: &str) {
         let account = auth.authenticator.accounts().get(name);
         let Some(account) = account.filter(|account| !account.is_global()) else { return };

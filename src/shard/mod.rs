@@ -1,6 +1,7 @@
-//! Floor 8: assembly of one core: a thread, its ring, its broker, its connections and its lanes.
+//! One core: a thread with its ring, its broker, its connections and its lanes.
 //!
-//! `core` is what a shard owns. The files below it each do one thing with that; `run` is the thread.
+//! `core` is what a shard owns. The files below it each do one thing with that; `run` is the
+//! thread.
 
 mod events;
 mod offload;

@@ -1,14 +1,14 @@
 //! Helper threads of the process for work that would stall a shard: bcrypt.
 //!
-//! A job goes to a helper through a ring of the pair, an outcome comes back to the shard as an order: no lock is
-//! shared with threads that run below the shards' priority. What finds no room in the rings waits with its shard,
-//! one job per connection that is logging in, and those of connections that went meanwhile, which are left out
-//! when their turn comes; that has a bound.
+//! A job goes to a helper through the ring of a shard and that helper; its outcome comes back to
+//! the shard as an order. No lock is shared with threads that run below the shards' priority. Jobs
+//! that find no room in the rings wait on their shard, up to a bound: one per connection that is
+//! logging in, and those of clients that are gone, which are skipped when their turn comes.
 //!
-//! Helpers stay out of the shards' way: where this process has cores that no shard is pinned to, there is one
-//! thread on each of those (four at most) and on no other. Where shards have every core there is one thread
-//! that goes wherever there is idle time, below the shards: one that has something to do takes its core back, and
-//! one that never rests leaves it a tenth.
+//! Helpers stay out of the shards' way. If the process has cores that no shard is pinned to, there
+//! is one thread on each of these (four at most), and none elsewhere. If shards have every core,
+//! there is one thread that runs wherever there is idle time, at a lower priority: a shard with
+//! work takes its core back, and one that never rests leaves the helper a tenth of it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,7 +29,7 @@ struct Job {
     shard: ShardHandle,
 }
 
-/// How one shard reaches the helper threads, which end with the last of these.
+/// One shard's access to the helper threads, which end once every shard has dropped its own.
 pub(crate) struct Offload {
     helpers: Vec<Helper>,
     /// Jobs that found no room in the rings, oldest first.
@@ -43,11 +43,11 @@ struct Helper {
 }
 
 impl Offload {
-    /// The ends of all shards, in their order. `free_cores` are those that no shard is pinned to; empty where
-    /// shards have or may use all.
+    /// Starts the helper threads; returns one `Offload` per shard, in order. `free_cores` are the
+    /// cores that no shard is pinned to; empty if shards may use all.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// If no thread can be made.
     pub(crate) fn start(free_cores: &[usize], shards: &[ShardHandle]) -> io::Result<Vec<Self>> {
         let cores: Vec<Option<usize>> = match free_cores {
             [] => vec![None],
@@ -76,7 +76,7 @@ impl Offload {
         Ok(ends)
     }
 
-    /// Has a password checked; the outcome comes as an order. Beyond the bound a check is not made.
+    /// Starts a password check, whose outcome comes as an order. Beyond the bound no check is made.
     pub(crate) fn check_password(&mut self, password: PasswordJob, login: LoginId) {
         if self.waiting.len() < PASSWORD_CHECKS_MAX {
             let shard = self.shard.clone();
@@ -85,7 +85,7 @@ impl Offload {
         }
     }
 
-    /// Gives helpers what waits, as far as they have room: after each outcome.
+    /// Gives waiting jobs to helpers that have room. Called after each outcome, too.
     pub(crate) fn hand_on(&mut self) {
         while let Some(job) = self.waiting.front() {
             if !job.password.is_wanted() {
@@ -101,13 +101,13 @@ impl Offload {
                 return;
             }
             if let Some(job) = self.waiting.pop_front() {
-                // There is room: this is the only source.
+                // It cannot fail: there is room, and nobody else pushes.
                 drop(helper.jobs.push(job));
                 helper.thread.unpark();
             }
         }
         if self.waiting.is_empty() {
-            // What a burst of logins has left.
+            // Frees the memory that a burst of logins left behind.
             self.waiting = VecDeque::new();
         }
     }
@@ -122,7 +122,7 @@ impl Drop for Offload {
     }
 }
 
-/// A helper thread: jobs of all shards in turn, until no shard is left.
+/// A helper thread: takes jobs of all shards in turn, until there is no shard left.
 fn help(mut shards: Vec<RingTarget<Job>>) {
     loop {
         let mut idle = true;
@@ -136,13 +136,13 @@ fn help(mut shards: Vec<RingTarget<Job>>) {
             if shards.iter().all(|jobs| jobs.is_abandoned() && jobs.is_empty()) {
                 return;
             }
-            // A shard pushes before it unparks.
+            // No wake-up is missed: a shard pushes before it unparks.
             std::thread::park();
         }
     }
 }
 
-/// Gives this thread its place. Where the kernel does not let it, it runs as any other.
+/// Pins this thread, or lowers its priority. If the kernel refuses, it runs like any other.
 fn settle(core: Option<usize>) {
     match core {
         Some(core) => {
@@ -165,7 +165,7 @@ mod tests {
     use crate::net::doorbell::doorbell;
 
     fn job() -> PasswordJob {
-        // No hash at all is refused at once.
+        // A malformed hash is refused at once.
         PasswordJob::new(Secret::new("x"), "y")
     }
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_bound_and_what_nobody_waits_for_goes() {
+    fn waiting_jobs_have_a_bound_and_unwanted_ones_are_dropped() {
         let (sender, _orders) = channel();
         let (_doorbell, bell) = doorbell().unwrap();
         let shard = ShardHandle::new(sender, bell);

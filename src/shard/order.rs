@@ -1,8 +1,9 @@
-//! Everything that another thread may ask of a shard, in one closed list, and the way back of its answers.
+//! Everything that other threads may ask of a shard, as one closed list, and the way back for its
+//! answers.
 //!
-//! A shard never waits for whoever asks, and shares no lock with it: an answer goes into a ring of one slot,
-//! and the asking thread is unparked. What a shard is asked takes it at most one slice of work; the rest of a
-//! long order is done on later turns: `carry_out` and `walk`.
+//! A shard never waits for the asking thread and shares no lock with it: an answer goes into a ring
+//! of one slot, and the asking thread is unparked. An order takes at most one slice of a shard's
+//! work at a time; the rest of a long one is done on later turns (`carry_out`, `walk`).
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -27,56 +28,58 @@ use crate::net::listener::Accepted;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 
-/// All that can happen to a shard from outside its own thread, lanes between shards aside.
+/// Everything that can happen to a shard from outside its own thread, apart from the lanes between
+/// shards.
 pub(crate) enum ShardOrder {
-    /// Serves a socket that another shard accepted; it counts here already.
+    /// Serve a socket that another shard accepted; it is already counted here.
     Serve(Accepted),
-    /// Goes on serving a client that another shard served until now; it counts here already.
+    /// Continue to serve a client that another shard served until now; it is already counted here.
     Move(Box<Moving>),
-    /// A client that went from this shard to another one is served there now.
+    /// A client that went from this shard to another has arrived there.
     Arrived(ConnectionId),
-    /// Goes on with a login whose password was checked; None = nobody waited for it any more.
+    /// Continue a login whose password has been checked; None = the check was not wanted any more.
     PasswordChecked(LoginId, Option<PasswordOutcome>),
-    /// Applies a reload and reviews all sessions; the answer counts the clients that stay.
+    /// Apply a reload and review all sessions; the answer is the number of clients that stay.
     Reload(Arc<Generation>, Reply<usize>),
-    /// After a reload that every shard has taken: closes clients that their accounts have no room for. The answer
-    /// counts those that stay.
+    /// After a reload that every shard has taken: close clients for which their accounts have no
+    /// room. The answer is the number of clients that stay.
     CloseSurplusOfAccounts(Reply<usize>),
-    /// Closes `count` clients of the `staying`; the answer counts the closed ones.
+    /// Close `count` of the `staying` clients; the answer is the number closed.
     CloseSurplus {
         count: usize,
         staying: usize,
         done: Reply<usize>,
     },
-    /// Refuses connections from now on.
+    /// Refuse connections from now on.
     StopListening(Reply<()>),
-    /// Tells all clients that something about the server changed.
+    /// Tell all clients that something about the server has changed.
     Announce(Arc<Info>, Reply<()>),
-    /// Closes all clients one by one over a time.
+    /// Close all clients one by one over a period.
     CloseAllOver(Duration),
-    /// Refuses connections from now on and closes all there are.
+    /// Refuse connections from now on, and close all clients.
     CloseAll,
-    /// Ends the shard's thread.
+    /// End the shard's thread.
     Stop,
-    /// Publishes an answer or event of the server itself.
+    /// Publish an answer or event of the server itself.
     Publish {
         account: AccountId,
         subject: String,
         payload: Vec<u8>,
         done: Reply<()>,
     },
-    /// Sends what waits for other shards, and takes what they sent.
+    /// Push what waits for other shards, and take what they have sent.
     HandOver(Reply<()>),
-    /// Tells whether somebody wants one of these subjects in the system account.
+    /// Answer whether somebody wants one of these subjects in the system account.
     IsAnyWanted(Vec<String>, Reply<bool>),
-    /// Ends one connection; the answer tells whether it was here.
+    /// End one connection; the answer is true if it was on this shard.
     Kick(ConnectionId, Reply<bool>),
-    /// Tells one client to look for another server. None = it is not here; false = it would not understand.
+    /// Tell one client to look for another server. None = it is not here; false = it would not
+    /// understand.
     AnnounceTo(ConnectionId, Reply<Option<bool>>),
-    /// Shows that the shard answers.
+    /// Show that the shard responds.
     Alive(Reply<()>),
     Summary(Reply<ShardSummary>),
-    /// Tells of the tables of accounts, in the order of their ids.
+    /// Report accounts' tables, in the order of account ids.
     Tables {
         with_fanout: bool,
         from: usize,
@@ -87,13 +90,13 @@ pub(crate) enum ShardOrder {
         from: usize,
         answer: Reply<Page<ConnectionRow>>,
     },
-    /// Describes connections, named by place and number; `from` is an index into `wanted`.
+    /// Describe connections, given by place and id; `from` is an index into `wanted`.
     Details {
         wanted: Arc<[(usize, u64)]>,
         from: usize,
         answer: Reply<Page<ConnectionDetails>>,
     },
-    /// Lists the subscriptions of such connections.
+    /// List the subscriptions of such connections.
     Lists {
         wanted: Arc<[(usize, u64)]>,
         from: ListPlace,
@@ -121,16 +124,16 @@ pub(crate) struct Moving {
     pub from: ShardId,
 }
 
-/// What a reload brings, prepared once for all shards.
+/// A reload's new state, prepared once for all shards.
 pub(crate) struct Generation {
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
-    /// Of connections accepted from now on; None = plain. Those that are up keep what they have.
+    /// TLS of connections accepted from now on; None = plain. Present connections keep theirs.
     pub tls: Option<Arc<TlsServer>>,
 }
 
-/// How other threads reach a shard: cold messages only.
+/// Other threads' access to a shard, for infrequent messages only.
 #[derive(Clone)]
 pub(crate) struct ShardHandle {
     orders: Sender<ShardOrder>,
@@ -142,7 +145,8 @@ impl ShardHandle {
         Self { orders, doorbell }
     }
 
-    /// Has the shard carry out an order, soon and in the order given. A shard that is gone does nothing.
+    /// Gives the shard an order, to be carried out soon and in the order given. A shard that is
+    /// gone does nothing.
     pub(crate) fn give(&self, order: ShardOrder) {
         if self.orders.send(order).is_ok() {
             self.doorbell.ring();
@@ -157,19 +161,20 @@ impl ShardHandle {
     }
 }
 
-/// Where a shard puts an answer. Dropped without one, the asking thread learns that there will be none.
+/// Where a shard puts an answer. If it is dropped without one, the asking thread learns that none
+/// will come.
 pub(crate) struct Reply<T> {
     /// Taken when the answer is given.
     answer: Option<RingSource<T>>,
     asker: Thread,
 }
 
-/// An answer that is awaited by the thread that asked.
+/// An answer awaited by the thread that asked.
 pub(crate) struct Pending<T> {
     answer: RingTarget<T>,
 }
 
-/// A way for one answer, from a shard to the calling thread.
+/// Returns both ends for one answer from a shard to the calling thread.
 pub(crate) fn reply<T>() -> (Reply<T>, Pending<T>) {
     let (source, target) = ring(1);
     let reply = Reply { answer: Some(source), asker: std::thread::current() };
@@ -179,7 +184,7 @@ pub(crate) fn reply<T>() -> (Reply<T>, Pending<T>) {
 impl<T> Reply<T> {
     pub(crate) fn give(mut self, answer: T) {
         if let Some(source) = &mut self.answer {
-            // There is room: one answer is given once. Nobody may wait for it any more.
+            // There is room: an answer is given only once. The other end may be gone.
             let _ = source.push(answer);
         }
     }
@@ -187,24 +192,25 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        // First the end of the ring, then the wake: whoever wakes finds the answer, or that none will come.
+        // The ring's end first, then the wake-up: a woken thread finds the answer, or that none
+        // will come.
         self.answer = None;
         self.asker.unpark();
     }
 }
 
 impl<T> Pending<T> {
-    /// The answer, if it is there. Only the thread that asked is woken by it.
+    /// Returns the answer if it is there.
     pub(crate) fn take(&mut self) -> Option<T> {
         self.answer.pop()
     }
 
-    /// True once the answer is there, or will never be.
+    /// Returns true once the answer is there, or will never be.
     pub(crate) fn is_over(&self) -> bool {
         !self.answer.is_empty() || self.answer.is_abandoned()
     }
 
-    /// Waits for the answer; None = it was not there in time, or never will be.
+    /// Waits for the answer; None = it did not come in time, or never will.
     pub(crate) fn wait(mut self, deadline: Instant) -> Option<T> {
         while !self.is_over() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_is_dropped_ends_the_wait() {
+    fn dropping_a_reply_ends_the_wait() {
         let (reply, pending) = reply::<()>();
         let shard = std::thread::spawn(move || drop(reply));
         assert_eq!(pending.wait(soon()), None);

@@ -1,46 +1,48 @@
-//! Long answers of a shard come in pages: their shape, the places to go on from, and what is asked for.
+//! Pages of a shard's long answers: their shape, the places to continue from, and their filters.
 
 use crate::broker::subscription::Subscription;
 use crate::protocol::subject;
 
-/// A part of a list with the place to go on from; none = that was the end.
+/// Part of a list, with the place to continue from; None = the end.
 #[derive(Clone, Debug)]
 pub(crate) struct Page<T, P = usize> {
     pub items: Vec<T>,
     pub next: Option<P>,
 }
 
-/// How far a walk over all subscriptions got.
+/// The position of a walk over all subscriptions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SubscriptionPlace {
     pub(super) connection: usize,
     pub(super) bucket: usize,
 }
 
-/// How far the lists of some connections' subscriptions got.
+/// The position in the lists of some connections' subscriptions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ListPlace {
-    /// In the list of connections that are asked for.
+    /// Index in the list of requested connections.
     pub(super) index: usize,
     pub(super) bucket: usize,
 }
 
-/// How far a walk for the accounts' totals got: first what ended connections did, then the open ones.
+/// The position of a walk for the accounts' totals: first those of ended connections, then the open
+/// ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AccountPlace {
     pub(super) closed: usize,
     pub(super) connection: usize,
 }
 
-/// Which subscriptions are asked for.
+/// A filter for subscriptions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubscriptionFilter {
     pub account: Option<String>,
     /// Only those that a message to this subject would reach.
     pub subject: Option<String>,
-    /// Only those that some message could reach that this filter matches too.
+    /// Only those with some subject in common with this filter.
     pub overlaps: Option<String>,
-    /// Only those whose messages this filter matches too; a subject stands for a message to it.
+    /// Only those whose every subject this filter matches too; a literal subject means a message to
+    /// it.
     pub within: Option<String>,
 }
 

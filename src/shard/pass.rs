@@ -1,15 +1,16 @@
-//! A walk over all connections of a shard, some a turn.
+//! A walk over all connections of a shard, some per turn.
 
 use slab::Slab;
 
-/// A walk over all places of a slab, so many a step. What is inserted meanwhile may be met or not.
+/// A walk over all places of a slab, in steps. Entries inserted meanwhile may be visited or not.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
     next_key: usize,
 }
 
 impl Pass {
-    /// Looks at up to `places_max` places, vacant ones too, and visits what is there. True if there are more.
+    /// Looks at up to `places_max` places, including vacant ones, and visits their entries. True if
+    /// there are more.
     pub(super) fn step<E>(
         &mut self,
         slab: &Slab<E>,
@@ -32,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_looks_at_so_many_places_a_step_and_visits_each_entry_once() {
+    fn a_pass_takes_steps_of_bounded_length_and_visits_each_entry_once() {
         let mut slab: Slab<usize> = Slab::new();
         for number in 0..1000 {
             slab.insert(number);

@@ -1,17 +1,17 @@
-//! The cores that a thread runs on.
+//! Chooses the cores that a thread runs on.
 
 use core_affinity::CoreId;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Keeps the calling thread to these cores; to one of them it is pinned. None = it stays where it may run. False
-/// when the kernel gives it none of them.
+/// Restricts the calling thread to these cores; a single one pins it. An empty list changes
+/// nothing. False if the kernel grants none of them.
 pub(super) fn run_on(cores: &[usize]) -> bool {
     let exists = |core: &usize| *core < CpuSet::MAX_CPU;
     match cores {
         [] => true,
         [core] => exists(core) && core_affinity::set_for_current(CoreId { id: *core }),
         several => {
-            // A set of cores is more than core_affinity knows.
+            // core_affinity cannot set several cores.
             let mut mask = CpuSet::new();
             several.iter().filter(|core| exists(core)).for_each(|core| mask.set(*core));
             sched_setaffinity(None, &mask).is_ok()
@@ -30,7 +30,7 @@ mod tests {
         (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).collect()
     }
 
-    /// What a new thread may run on after it asked for these.
+    /// Returns the outcome, and the cores that a new thread may run on after it asked for these.
     fn after(cores: Vec<usize>) -> (bool, Vec<usize>) {
         let thread = std::thread::spawn(move || (run_on(&cores), own_cores()));
         thread.join().expect("it only asks")
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_not_there_are_refused() {
+    fn cores_that_do_not_exist_are_refused() {
         let all = own_cores();
         let absent = (0..CpuSet::MAX_CPU).rev().find(|core| !all.contains(core));
         for core in [absent.expect("no machine has as many"), CpuSet::MAX_CPU, usize::MAX] {

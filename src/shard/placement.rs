@@ -1,8 +1,9 @@
-//! Which shard a connection is served on, decided once: at its first subscription or message.
+//! Chooses the shard that serves a connection, once: at its first subscription or message.
 //!
-//! One shard while one is enough: whoever wants the first message has its publisher, so that nothing
-//! has to cross; everybody else goes where others are already, as long as there is room. Shards that
-//! nobody needs are not woken. The choice is pure: loads in, a shard out.
+//! One shard as long as one is enough: a publisher goes to the shard that alone wants its first
+//! message, so that nothing has to cross; everybody else goes where others already are, as long as
+//! there is room. Shards that are not needed are not woken. The choice is pure: loads in, a shard
+//! out.
 
 use std::cell::Cell;
 
@@ -15,32 +16,32 @@ use crate::broker::link::shard_behind;
 use crate::broker::wanted_by::WantedBy;
 use crate::client::context::Placer;
 
-/// What is known of one shard.
+/// The load of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Load {
     pub connections: usize,
-    /// Thousandths of the last second that its thread ran.
+    /// Thousandths of the last second during which its thread ran.
     pub busy: usize,
-    /// It listens for connections already.
+    /// True if it already listens for connections.
     pub is_awake: bool,
 }
 
-/// Where the first message of a connection is wanted.
+/// The shards that want a connection's first message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
-    /// On one shard alone.
+    /// One shard alone.
     Only(ShardId),
-    /// Nowhere, in several places, or there is no message.
+    /// None or several, or there is no message.
     Anywhere,
 }
 
-/// Chooses among the shards, in their order, for a connection that counts on `own`, where it was
-/// accepted.
+/// Chooses a shard for a connection that was accepted on `own` and is counted there. `loads` are in
+/// the order of shards.
 fn place(own: ShardId, wanted: Wanted, loads: &[Load]) -> ShardId {
     if let Wanted::Only(shard) = wanted {
         return shard;
     }
-    // It moves with its choice and counts for none.
+    // The connection itself does not count, as it moves with the choice.
     let connections = |index: usize| loads[index].connections - usize::from(index == own.index());
     let fewest = (0..loads.len()).map(connections).min().expect("there is a shard");
     let has_room = |index: &usize| {
@@ -53,7 +54,7 @@ fn place(own: ShardId, wanted: Wanted, loads: &[Load]) -> ShardId {
     ShardId(u16::try_from(chosen).expect("few shards"))
 }
 
-/// The loads as they are told now.
+/// Returns the current loads.
 fn loads_now(loads: &ShardLoads) -> Vec<Load> {
     (0..loads.count())
         .map(|index| {
@@ -67,7 +68,7 @@ fn loads_now(loads: &ShardLoads) -> Vec<Load> {
         .collect()
 }
 
-/// Chooses for clients that were accepted on shard `own`.
+/// Returns the chooser for clients that were accepted on shard `own`.
 pub(super) fn placer(own: ShardId, loads: ShardLoads) -> Box<Placer> {
     Box::new(move |first| {
         let wanted = match first.published {
@@ -84,15 +85,15 @@ pub(super) fn placer(own: ShardId, loads: ShardLoads) -> Box<Placer> {
     })
 }
 
-/// How much of the time since the last look the calling thread ran.
+/// Measures the share of time that the calling thread ran.
 #[derive(Default)]
 pub(super) struct BusyShare {
-    /// Nanoseconds of the clock, and of the thread.
+    /// Nanoseconds of the clock and of the thread's CPU time at the last look.
     last: Cell<Option<(i128, i128)>>,
 }
 
 impl BusyShare {
-    /// In thousandths; 0 at the first look.
+    /// Returns the share since the last look in thousandths; 0 at the first look.
     pub(super) fn look(&self) -> usize {
         let nanoseconds = |clock| {
             let time = clock_gettime(clock);
@@ -117,13 +118,13 @@ mod tests {
         Load { connections: 0, busy: 0, is_awake: false }
     }
 
-    /// `own` has the connection that is placed among its own.
+    /// The connection to be placed is counted on `own`.
     fn placed(own: u16, wanted: Wanted, loads: &[Load]) -> u16 {
         place(ShardId(own), wanted, loads).0
     }
 
     #[test]
-    fn publisher_goes_where_its_message_is_wanted_alone() {
+    fn a_publisher_goes_where_alone_its_message_is_wanted() {
         let loads = [awake(1, 0), awake(40, 999), asleep()];
         for shard in 0..3 {
             assert_eq!(placed(0, Wanted::Only(ShardId(shard)), &loads), shard);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn first_awake_shard_with_room_comes_first_and_then_the_one_with_the_fewest() {
+    fn the_first_awake_shard_with_room_is_chosen_and_then_the_one_with_the_fewest() {
         for (own, loads, expected, why) in [
             (0, vec![awake(1, 0), asleep()], 0, "it stays where it is"),
             (1, vec![awake(3, 0), awake(1, 0)], 0, "others are there"),
@@ -154,7 +155,7 @@ mod tests {
         }
     }
 
-    /// The same by sorting all shards by what counts.
+    /// The naive twin: sorts all shards by the criteria.
     fn naive(own: ShardId, wanted: Wanted, loads: &[Load]) -> ShardId {
         if let Wanted::Only(shard) = wanted {
             return shard;
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_works_is_busy_and_never_more_than_all_the_time() {
+    fn a_working_thread_is_busy_and_never_more_than_all_the_time() {
         let share = BusyShare::default();
         assert_eq!(share.look(), 0);
         let ran = || clock_gettime(ClockId::ThreadCPUTime).tv_nsec;
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn choice_equals_that_of_its_naive_twin() {
+    fn the_choice_equals_that_of_its_naive_twin() {
         let mut random = fastrand::Rng::with_seed(12);
         for _ in 0..20_000 {
             let count = random.usize(1..6);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn hundred_idle_connections_are_on_twelve_of_sixteen_shards_at_least() {
+    fn a_hundred_idle_connections_are_on_at_least_twelve_of_sixteen_shards() {
         let mut loads = vec![asleep(); 16];
         loads[0].is_awake = true;
         for _ in 0..100 {

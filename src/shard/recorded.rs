@@ -1,4 +1,4 @@
-//! What a shard remembers for monitoring alone.
+//! What a shard records for monitoring alone.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,15 +10,15 @@ use crate::broker::outbox_totals::OutboxTotals;
 use crate::monitor::closed::ClosedConnections;
 use crate::monitor::snapshot::AccountTotals;
 
-/// What a shard remembers for monitoring alone.
+/// What a shard records for monitoring alone.
 pub(crate) struct Recorded {
     pub outboxes: Rc<OutboxTotals>,
     pub(super) clock: Rc<TurnClock>,
     pub turns: Cell<u64>,
-    /// As of the last tick: all pending bytes, and those of the connection with most.
+    /// All pending bytes, and those of the connection with most, as of the last tick.
     pub pending_bytes: Cell<(u64, u64)>,
     pub(super) closed: RefCell<ClosedConnections>,
-    /// Of connections that ended.
+    /// Totals of connections that have ended.
     pub(super) closed_totals: RefCell<ClosedTotals>,
 }
 
@@ -35,7 +35,8 @@ impl Recorded {
     }
 }
 
-/// What connections that ended did, by account. Accounts only come: a place in the list stays what it is.
+/// Totals of connections that have ended, by account. Accounts are only ever added, so a place in
+/// the list stays valid.
 #[derive(Default)]
 pub(super) struct ClosedTotals {
     pub(super) list: Vec<(String, AccountTotals)>,
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ended_connections_did_is_summed_by_account_in_places_that_stay() {
+    fn totals_of_ended_connections_are_summed_by_account_in_places_that_stay() {
         let mut totals = ClosedTotals::default();
         let one = AccountTotals { in_messages: 1, ..AccountTotals::default() };
         for name in ["A", "B", "A", "C", "A"] {

@@ -1,4 +1,4 @@
-//! A shard's thread from its first to its last turn.
+//! A shard's thread, from its first turn to its last.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -39,14 +39,14 @@ use crate::net::tls_config::TlsServer;
 use crate::peer::checks::PasswordChecks;
 use crate::protocol::nats::handshake::Info;
 
-/// Everything a shard's thread is given before it starts.
+/// What a shard's thread is given before it starts.
 pub(crate) struct ShardSeed {
     pub id: ShardId,
     pub driver: Driver,
-    /// The cores this thread may run on; empty = those of the process.
+    /// The cores that this thread may run on; empty = those of the process.
     pub cores: Vec<usize>,
     pub listeners: Vec<Listener>,
-    /// The port of all clients is bound and does not listen before this shard is needed.
+    /// True if the port of all clients is bound but does not listen before this shard is needed.
     pub sleeps: bool,
     pub lanes: LaneEnds,
     pub doorbell: Doorbell,
@@ -59,28 +59,28 @@ pub(crate) struct ShardSeed {
     /// All shards, in order.
     pub peers: Vec<ShardHandle>,
     pub loads: ShardLoads,
-    /// Of the client port; None = plain.
+    /// TLS of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
-    /// Of sockets to peers on this host; None = the host's.
+    /// Congestion control of sockets to peers on this host; None = the host's.
     pub local_congestion: Option<Arc<str>>,
     pub server: ServerCounters,
-    /// How the server's own service is reached.
+    /// The way to the server's own service.
     pub system: SystemDoor,
-    /// Of the server, by both clocks.
+    /// The server's start, by both clocks.
     pub started: (Instant, SystemTime),
-    /// Has the allocator give back what this thread no longer needs.
+    /// Makes the allocator give back what this thread no longer needs.
     pub collect: fn(),
-    /// Seeds hashes and queue picks.
+    /// Seed of hashes and queue picks.
     pub random_seed: u64,
 }
 
-/// What a shard says of its start: that it serves, or why it cannot.
+/// The outcome of a shard's start: it serves, or the reason why it cannot.
 pub(super) type Ready = Result<ShardId, String>;
 
-/// Runs one shard on this thread until it is stopped. Says on `ready` that it serves.
+/// Runs one shard on this thread until it is stopped. Reports on `ready` that it serves.
 ///
 /// # Errors
-/// The core or the driver is not available.
+/// If a core or the driver is not available.
 pub(crate) fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     if !pinning::run_on(&seed.cores) {
         let cores: Vec<String> = seed.cores.iter().map(usize::to_string).collect();
@@ -112,7 +112,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     let reporting = system.clone();
     let recorded = Recorded::new(clock.clone());
     let listeners: Vec<Rc<Listener>> = seed.listeners.into_iter().map(Rc::new).collect();
-    // Whoever comes to a shard's own port needs this shard.
+    // A client that comes to a shard's own port needs this shard.
     let sleeps = |listener: &Rc<Listener>| seed.sleeps && listener.purpose == Purpose::Client;
     let (dormant, awake): (Vec<_>, Vec<_>) = listeners.iter().cloned().partition(sleeps);
     recorded.outboxes.drops_for_slow.set(seed.options.limits.no_fast_producer_stall);
@@ -172,7 +172,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     });
     let pending_bytes_max = shard.clients.options.borrow().limits.pending_bytes_max;
     shard.mesh.set_pending_bytes_max(pending_bytes_max);
-    // Weak: the shard owns the hook.
+    // Weak, because the shard owns the hook.
     let (catching_up, flushing) = (Rc::downgrade(&shard), Rc::downgrade(&shard));
     hook.set_lanes(Lanes {
         catch_up: Box::new(move || {
@@ -187,7 +187,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         }),
     });
 
-    // All that may lack descriptors is had before anybody is told that this shard serves.
+    // Everything that may fail for lack of descriptors is done before the shard reports that it
+    // serves.
     let ear = seed.doorbell.ear()?;
     let mut accepting: Vec<(Rc<Listener>, Readiness)> = Vec::new();
     for listener in awake {
@@ -206,7 +207,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     for (listener, readiness) in accepting {
         spawn(accept_loop(shard.clone(), listener, readiness));
     }
-    // The server counts these; it may have given up on starting, then nobody listens.
+    // Fails only if the server has given up on starting.
     let _ = ready.send(Ok(seed.id));
 
     poll_fn(|context| {
@@ -226,7 +227,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
     Ok(())
 }
 
-/// What decides where clients are served once they are logged in.
+/// Returns the chooser of the shard on which a client is served from its first subscription or
+/// message on.
 fn placer(own: ShardId, loads: &ShardLoads, balance: Balance) -> Option<Box<Placer>> {
     let count = loads.count();
     match balance {
@@ -247,7 +249,7 @@ async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>
         }
         shard.hook.request();
     };
-    // What was sent before the bell could be heard.
+    // For orders given before the bell could be heard.
     rung();
     let polls = &shard.connections.operations.polls;
     if let Err(error) = ear.listen(rung, polls).await {

@@ -1,5 +1,6 @@
-//! Fills monitoring's snapshots from what this shard owns, in bounded steps: each call here looks at no more
-//! than the `SNAPSHOT_*` limits say, gives the place to go on from, and lets the shard work in between.
+//! Fills monitoring's snapshots from what this shard owns, in bounded steps: each call examines no
+//! more than the `SNAPSHOT_*` limits allow, returns the place to continue from, and lets the shard
+//! work in between.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,7 +23,7 @@ use crate::monitor::snapshot::{
     OperationTotals, ShardSummary, SubscriptionDetails, TableSummary,
 };
 
-/// What one turn may still look at.
+/// What one turn may still examine.
 struct Slice {
     entries_left: usize,
     looks_left: usize,
@@ -35,15 +36,15 @@ impl Default for Slice {
 }
 
 impl Slice {
-    /// False when the turn is over.
+    /// Takes one entry; false if the turn's share is used up.
     fn take_entry(&mut self) -> bool {
         let may = self.entries_left > 0 && self.looks_left > 0;
         self.entries_left -= usize::from(may);
         may
     }
 
-    /// Visits a client's subscriptions from a bucket on as far as the turn reaches; gives the bucket to go on from,
-    /// or none at the end.
+    /// Visits a client's subscriptions from a bucket on, as far as the turn's share reaches.
+    /// Returns the bucket to continue from; None at the end.
     fn walk(
         &mut self,
         broker: &Broker,
@@ -63,7 +64,7 @@ impl Slice {
     }
 }
 
-/// What the tables of some accounts did, from an account's id on.
+/// Returns the counts of some accounts' tables, from an account's id on.
 fn table_page(broker: &Broker, with_fanout: bool, from: usize) -> Page<TableSummary> {
     let mut items = Vec::new();
     let mut looks = 0;
@@ -95,7 +96,7 @@ fn table_page(broker: &Broker, with_fanout: bool, from: usize) -> Page<TableSumm
 }
 
 impl Shard {
-    /// The numbers of this shard, without those of its tables: see `table_page`.
+    /// Returns the numbers of this shard, except those of its tables (`table_page`).
     pub(crate) fn summary(&self) -> ShardSummary {
         let broker = self.broker.borrow();
         let (counters, depth) = (self.mesh.counters(), self.mesh.depth());
@@ -143,13 +144,13 @@ impl Shard {
         }
     }
 
-    /// The tables of accounts from this id on, in the order of ids; with the fan-out of cached subjects only when
-    /// asked for.
+    /// Returns the tables of accounts from this id on, in the order of ids; with the fan-out of
+    /// cached subjects only on request.
     pub(crate) fn table_page(&self, with_fanout: bool, from: usize) -> Page<TableSummary> {
         table_page(&self.broker.borrow(), with_fanout, from)
     }
 
-    /// The connections from `from` on that pass the filter.
+    /// Returns the connections from `from` on that pass the filter.
     pub(crate) fn connection_page(
         &self,
         filter: &ConnectionFilter,
@@ -163,7 +164,7 @@ impl Shard {
             let passes = filter.id.is_none_or(|id| id == facts.id.0)
                 && filter.account.as_ref().is_none_or(|account| account == facts.account)
                 && filter.user.as_ref().is_none_or(|user| user == facts.user);
-            // A connection about to go has left the broker already.
+            // A connection that is about to end has left the broker already.
             if passes && !session.is_detached() {
                 let count = broker.subscription_count(facts.key);
                 items.push(ConnectionRow { numbers: numbers(&facts, count), place });
@@ -172,8 +173,8 @@ impl Shard {
         Page { items, next }
     }
 
-    /// Describes the connections at these places, as far as they are still the ones named, without their
-    /// subscriptions. `from` and the place to go on from are indexes into `wanted`.
+    /// Describes the connections at these places, if they are still the ones named, without their
+    /// subscriptions. `from` and the returned place are indexes into `wanted`.
     pub(crate) fn details_page(
         &self,
         wanted: &[(usize, u64)],
@@ -196,8 +197,8 @@ impl Shard {
         Page { items, next: (end < wanted.len()).then_some(end) }
     }
 
-    /// The subscriptions of the connections at these places, one connection after the other, as far as they are
-    /// still the ones named.
+    /// Returns the subscriptions of the connections at these places, one connection after the
+    /// other, if they are still the ones named.
     pub(crate) fn list_page(
         &self,
         wanted: &[(usize, u64)],
@@ -231,7 +232,7 @@ impl Shard {
         Page { items, next: None }
     }
 
-    /// The subscriptions of this shard's clients from `from` on, with their accounts.
+    /// Returns the subscriptions of this shard's clients from `from` on, with their accounts.
     pub(crate) fn subscription_page(
         &self,
         filter: &SubscriptionFilter,
@@ -270,7 +271,7 @@ impl Shard {
         Page { items, next: None }
     }
 
-    /// The closed connections from the `from`th remembered on, oldest first.
+    /// Returns the closed connections from number `from` on, oldest first.
     pub(crate) fn closed_page(&self, from: usize) -> Page<PackedConnection> {
         let closed = self.recorded.closed.borrow();
         let items: Vec<PackedConnection> =
@@ -279,7 +280,7 @@ impl Shard {
         Page { items, next: (next < closed.len()).then_some(next) }
     }
 
-    /// Open connections and their messages by account, and what closed ones did.
+    /// Returns open connections and their messages by account, and the totals of closed ones.
     pub(crate) fn account_page(
         &self,
         from: AccountPlace,

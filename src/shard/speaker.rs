@@ -8,7 +8,7 @@ use crate::client::session::ClientSession;
 use crate::net::connection::ConnectionControl;
 use crate::net::session::Session;
 
-/// One session, by the protocol its peer speaks: another kind of peer is another variant.
+/// One session, by its peer's protocol: another kind of peer is another variant.
 #[derive(Clone)]
 pub(super) enum Speaker {
     Client(Rc<RefCell<ClientSession>>),
@@ -21,7 +21,7 @@ pub(super) struct Entry {
 }
 
 impl Speaker {
-    /// The bytes for its peer.
+    /// Returns the queue of bytes for its peer.
     pub(super) fn queue(&self) -> QueueHandle {
         match self {
             Self::Client(session) => session.borrow().queue(),

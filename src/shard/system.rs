@@ -1,6 +1,7 @@
-//! The server's own service on one shard: it hears what is asked of the server here.
+//! The server's own service on one shard: receives requests to the server.
 //!
-//! Requests go on to the service's thread, which answers by an order. Nothing here is per message.
+//! They are passed on to the service's thread, which answers by an order. None of this happens per
+//! message.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -19,13 +20,13 @@ use crate::protocol::nats::error::CloseReason;
 use crate::system::request;
 
 impl Shard {
-    /// Subscribes what the server answers, before anybody is served.
+    /// Subscribes to the requests that the server answers, before anybody is served.
     pub(super) fn subscribe_system(&self) {
         let auth = self.clients.auth.borrow().clone();
         self.serve_accounts(&auth, auth.authenticator.accounts().iter());
     }
 
-    /// The same in accounts that do not have it yet, after a reload that brought new ones: some a turn.
+    /// Does the same for accounts that a reload has added, some per turn.
     pub(super) async fn subscribe_system_paced(&self) {
         let auth = self.clients.auth.borrow().clone();
         let mut accounts = auth.authenticator.accounts().iter().peekable();
@@ -67,7 +68,7 @@ impl Shard {
         }
     }
 
-    /// Hands requests on, as they come.
+    /// Passes requests on as they come.
     pub(super) async fn hear_requests(self: Rc<Self>) {
         loop {
             poll_fn(|context| self.system.mailbox.poll_ready(context)).await;
@@ -80,7 +81,7 @@ impl Shard {
         }
     }
 
-    /// Publishes what found no room before, once there is some.
+    /// Publishes waiting messages, once there is room.
     pub(super) async fn publish_waiting(self: Rc<Self>) {
         loop {
             self.system.publisher.wait_for_room().await;
@@ -90,7 +91,7 @@ impl Shard {
         }
     }
 
-    /// False = that was all.
+    /// Passes some requests on. False = those were all.
     fn pass_some_on(&self, letters: &mut Letters) -> bool {
         for _ in 0..SYSTEM_REQUESTS_PER_TURN_MAX {
             let Some(letter) = letters.next_letter() else { return false };
@@ -105,7 +106,7 @@ impl Shard {
         let other_account = match auth.account(letter.account) {
             Some(account) if account.is_system => None,
             Some(account) => Some(account.name.clone()),
-            // Gone by a reload: nobody there reads the answer.
+            // Removed by a reload: nobody reads the answer there.
             None => Some("".into()),
         };
         SystemRequest {
@@ -130,15 +131,15 @@ impl Shard {
         })
     }
 
-    /// Publishes an answer or event of the service's thread. As a client's bytes would it comes after the
-    /// interest that other shards announced before.
+    /// Publishes an answer or event of the service's thread. Like a client's bytes it comes after
+    /// the interest that other shards announced before.
     pub(crate) fn publish_system(&self, account: AccountId, subject: &str, payload: &[u8]) {
         self.hook.before_batch();
         let broker = &mut self.broker.borrow_mut();
         self.system.publisher.publish(broker, account, subject, payload);
     }
 
-    /// Whether somebody on the server wants one of these subjects in the system account.
+    /// Returns true if somebody on the server wants one of these subjects in the system account.
     pub(crate) fn is_any_wanted(&self, subjects: &[String]) -> bool {
         self.hook.before_batch();
         let auth = self.clients.auth.borrow().clone();
@@ -147,7 +148,7 @@ impl Shard {
         wanted.any(|subject| self.system.is_wanted(&mut broker, &auth, subject).is_some())
     }
 
-    /// Ends a connection of this shard; false if it has none of this number.
+    /// Ends a connection of this shard; false if it has none with this id.
     pub(crate) fn kick(&self, id: ConnectionId) -> bool {
         let queue = self.speaker(id).map(|speaker| speaker.queue());
         if let Some(queue) = &queue {
@@ -157,8 +158,8 @@ impl Shard {
         queue.is_some()
     }
 
-    /// Tells one client of this shard to look for another server. None = no such client; false = it would not
-    /// understand.
+    /// Tells one client of this shard to look for another server. None = no such client; false = it
+    /// would not understand.
     pub(crate) fn announce_to(&self, id: ConnectionId) -> Option<bool> {
         let Speaker::Client(session) = self.speaker(id)?;
         let told = session.borrow().push_lame_duck_info();
@@ -166,7 +167,7 @@ impl Shard {
         Some(told)
     }
 
-    /// Requests and events that found no room on this shard.
+    /// Returns the number of requests and events dropped on this shard for lack of room.
     pub(crate) fn system_dropped(&self) -> u64 {
         let system = &self.system;
         system.mailbox.dropped() + system.dropped.get() + system.publisher.dropped()

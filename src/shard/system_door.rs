@@ -1,8 +1,9 @@
-//! The way from a shard to the thread of the server's own service: two rings and a wake, no lock.
+//! The way from a shard to the thread of the server's own service: two rings and a wake-up, no
+//! lock.
 //!
-//! That thread runs below the shards' priority: it must never hold what a shard needs. The system
-//! account's requests have a ring of their own, so what other accounts ask cannot crowd them out.
-//! The bytes of all requests under way, over all shards, have a bound.
+//! That thread runs below the shards' priority, so it must never hold what a shard needs. The
+//! system account's requests have a ring of their own, so that requests of other accounts cannot
+//! crowd them out. The bytes of all requests in flight, over all shards, have a bound.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -13,11 +14,11 @@ use crate::base::counters::Budget;
 use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
 use crate::base::ring::{RingSource, RingTarget, ring};
 
-/// A note on the system account's ring.
+/// An item on the system account's ring.
 #[derive(Debug)]
 pub(crate) enum SystemNote {
     Request(Box<SystemRequest>),
-    /// A client came to this account or left it, and somebody wants to know.
+    /// A client joined this account or left it, and somebody wants to know.
     AccountChanged(Arc<str>),
 }
 
@@ -26,12 +27,13 @@ pub(crate) struct SystemDoor {
     system: RingSource<SystemNote>,
     others: RingSource<Box<SystemRequest>>,
     bytes: Bytes,
-    /// Accounts that changed and found no room yet. They are as many as the configuration names.
+    /// Changed accounts that found no room yet. There are at most as many as the configuration
+    /// names.
     changed: BTreeSet<Arc<str>>,
     listener: Listener,
 }
 
-/// The thread that hears all shards, once there is one.
+/// The thread that listens to all shards, once it exists.
 pub(crate) type Listener = Arc<OnceLock<Thread>>;
 
 /// The listening thread's end for one shard.
@@ -40,7 +42,7 @@ pub(crate) struct SystemEar {
     pub others: RingTarget<Box<SystemRequest>>,
 }
 
-/// Bytes under way: of the system account's requests, and of all others.
+/// Bytes in flight: of the system account's requests, and of all others.
 #[derive(Clone, Default)]
 pub(crate) struct Bytes {
     system: Budget,
@@ -55,13 +57,13 @@ impl Bytes {
         }
     }
 
-    /// For the listening thread, when it has taken a request.
+    /// To be called by the listening thread when it has taken a request.
     pub(crate) fn give_back(&self, request: &SystemRequest) {
         self.of(request).give_back(request.size());
     }
 }
 
-/// A door for each shard with its ear.
+/// Returns a door and an ear for each shard.
 pub(crate) fn system_doors(
     count: usize,
     bytes: &Bytes,
@@ -83,7 +85,7 @@ pub(crate) fn system_doors(
 }
 
 impl SystemDoor {
-    /// Hands a request over; false = there was no room, and it is lost.
+    /// Passes a request on; false = there was no room, and it is dropped.
     pub(crate) fn push_request(&mut self, request: Box<SystemRequest>) -> bool {
         let budget = self.bytes.of(&request).clone();
         let size = request.size();
@@ -101,26 +103,26 @@ impl SystemDoor {
         pushed
     }
 
-    /// Tells that an account's number of clients changed. Never lost: what finds no room waits
+    /// Reports that an account's number of clients has changed. Never lost: without room it waits
     /// here.
     pub(crate) fn push_change(&mut self, account: Arc<str>) {
         self.changed.insert(account);
         self.push_changes();
     }
 
-    /// Hands over the changes that found no room before.
+    /// Passes on changes that found no room before.
     pub(crate) fn push_changes(&mut self) {
         while !self.system.is_full()
             && let Some(account) = self.changed.pop_first()
         {
-            // There is room: this is the only source.
+            // It cannot fail: there is room, and nobody else pushes.
             let _ = self.system.push(SystemNote::AccountChanged(account));
             self.wake();
         }
     }
 
     fn wake(&self) {
-        // A thread that starts later looks before it first sleeps.
+        // A thread that starts later looks at the rings before it first sleeps.
         if let Some(thread) = self.listener.get() {
             thread.unpark();
         }
@@ -132,7 +134,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::base::ids::{AccountId, ShardId};
 
-    /// A request with so many bytes of payload.
+    /// Returns a request with `payload` bytes of payload.
     pub(crate) fn request(other: Option<&str>, payload: usize) -> Box<SystemRequest> {
         Box::new(SystemRequest {
             shard: ShardId(0),
@@ -153,7 +155,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_other_accounts_ask_leaves_room_for_the_system_account() {
+    fn requests_of_other_accounts_leave_room_for_the_system_account() {
         let (mut door, mut ear, _) = door();
         for _ in 0..SYSTEM_DOOR_SLOTS {
             assert!(door.push_request(request(Some("A"), 0)));
@@ -164,7 +166,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn bytes_under_way_are_bounded_and_given_back() {
+    fn bytes_in_flight_are_bounded_and_given_back() {
         let (mut door, mut ear, bytes) = door();
         assert!(!door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX)));
         assert!(door.push_request(request(None, SYSTEM_REQUEST_BYTES_MAX - 1)));
@@ -189,7 +191,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_change_that_finds_no_room_is_told_later_and_once() {
+    fn a_change_that_finds_no_room_is_reported_later_and_once() {
         let (mut door, mut ear, _) = door();
         for _ in 0..SYSTEM_DOOR_SLOTS {
             assert!(door.push_request(request(None, 0)));

@@ -1,7 +1,8 @@
-//! What the server publishes on one shard by itself: at once, or in order once those who want it keep up.
+//! Publishes the server's own messages on one shard: at once, or in order once their receivers keep
+//! up.
 //!
-//! What waits is bounded in bytes. Past the bound it is dropped and counted, like any message to a slow
-//! consumer: nobody can be made to wait for it.
+//! Waiting messages are bounded in bytes. Past the bound they are dropped and counted, like any
+//! message to a slow consumer: nobody can be made to wait for them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,21 +29,21 @@ impl WaitingMessage {
     }
 }
 
-/// Messages of the server on one shard.
+/// The server's own messages on one shard.
 #[derive(Default)]
 pub(super) struct SystemPublisher {
     publisher: RefCell<ServicePublisher>,
     waiting: RefCell<VecDeque<WaitingMessage>>,
     waiting_bytes: Cell<usize>,
-    /// The wait of the first of them.
+    /// What the first of them waits for.
     congestion: RefCell<Option<Congestion>>,
     waker: Cell<Option<Waker>>,
     dropped: Cell<u64>,
 }
 
 impl SystemPublisher {
-    /// Publishes a message. What cannot be a subject goes nowhere; a message that somebody has no room for
-    /// waits, and those after it.
+    /// Publishes a message. It is dropped if its subject is not valid; if a receiver has no room it
+    /// waits, and so do those after it.
     pub(super) fn publish(
         &self,
         broker: &mut Broker,
@@ -87,7 +88,7 @@ impl SystemPublisher {
         broker.publish_service(&mut self.publisher.borrow_mut(), account, &message)
     }
 
-    /// Waits until the first message that waits may be published again.
+    /// Waits until the first waiting message may be published.
     pub(super) async fn wait_for_room(&self) {
         poll_fn(|context| {
             if !self.waiting.borrow().is_empty() {
@@ -103,7 +104,7 @@ impl SystemPublisher {
         }
     }
 
-    /// Publishes some of what waits, as far as there is room.
+    /// Publishes some of the waiting messages, as far as there is room.
     pub(super) fn publish_some(&self, broker: &BrokerHandle) {
         let mut broker = broker.borrow_mut();
         for _ in 0..SYSTEM_WAITING_PER_TURN_MAX {
@@ -120,7 +121,7 @@ impl SystemPublisher {
         }
     }
 
-    /// Messages that found no room so far.
+    /// Returns the number of messages dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.get()
     }
@@ -136,9 +137,9 @@ mod tests {
     use super::*;
     use crate::broker::service::{Reach, ServiceInterest};
 
-    /// A service that takes nothing stands for any congestion.
+    /// A service that takes nothing represents any congestion.
     #[test]
-    fn what_finds_no_room_waits_in_order_and_within_its_bound() {
+    fn messages_without_room_wait_in_order_and_within_their_bound() {
         let broker: BrokerHandle = Rc::new(RefCell::new(Broker::new(1)));
         let mailbox = Rc::default();
         let interest = ServiceInterest::all(AccountId::GLOBAL, b"news.*", Reach::OwnShard);

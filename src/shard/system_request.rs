@@ -1,17 +1,17 @@
-//! What the server was asked on one shard, on its way to the thread that answers.
+//! A request to the server, received on one shard, on its way to the thread that answers.
 
 use std::sync::Arc;
 
 use crate::base::ids::{AccountId, ShardId};
 use crate::config::auth_options::PermissionOptions;
 
-/// One request, with what only this shard knows of who asks.
+/// One request, with what only this shard knows about its sender.
 #[derive(Debug)]
 pub(crate) struct SystemRequest {
-    /// Where the answer is to be published, and in which account.
+    /// The shard and the account in which the answer is to be published.
     pub shard: ShardId,
     pub account: AccountId,
-    /// The name of the account unless it is the system account.
+    /// The account's name, unless it is the system account.
     pub other_account: Option<Arc<str>>,
     pub subject: Vec<u8>,
     pub reply: Vec<u8>,
@@ -20,7 +20,7 @@ pub(crate) struct SystemRequest {
     pub requester: Option<Requester>,
 }
 
-/// A client that asks who it is.
+/// The client that sent the request.
 #[derive(Debug)]
 pub(crate) struct Requester {
     pub user: String,
@@ -29,7 +29,7 @@ pub(crate) struct Requester {
 }
 
 impl SystemRequest {
-    /// Bytes of what a client decides the length of.
+    /// Returns the bytes of the parts whose length a client decides.
     pub(super) fn size(&self) -> usize {
         self.subject.len() + self.reply.len() + self.headers.len() + self.payload.len()
     }

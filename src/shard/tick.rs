@@ -1,4 +1,5 @@
-//! Everything that is due by time, not by bytes: pings, deadlines, idle buffers, freed memory.
+//! Everything that is due by time instead of by bytes: pings, deadlines, idle buffers, freed
+//! memory.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,20 +19,20 @@ use crate::net::runtime::sleep;
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 
-/// Bytes of an allocation that is a mapping of its own in the allocator.
+/// Bytes of an allocation that the allocator gives a mapping of its own.
 const NUDGE_BYTES: usize = 2 << 20;
 
-/// Has the allocator give freed pages back to the system. It does so when a page is freed some time after
-/// others were, and an idle shard frees nothing: the memory of a burst would stay. Nothing here is written, so
-/// no memory is taken.
+/// Makes the allocator return freed pages to the system. It does so when a page is freed some time
+/// after others were, and an idle shard frees nothing: the memory of a burst would stay. Nothing is
+/// written here, so no memory is used.
 fn nudge_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
 }
 
-/// Ticks in a row at which the allocator looks for what was freed.
+/// Ticks in a row at which the allocator looks for freed memory.
 const COLLECTIONS: u32 = 3;
 
-/// One look at all connections, a part of them a turn.
+/// One tick: a pass over all connections, some per turn.
 #[derive(Default)]
 struct Tick {
     pass: Pass,
@@ -42,8 +43,8 @@ struct Tick {
 }
 
 impl Shard {
-    /// Pings, deadlines, idle buffers: everything that is due by time, not by bytes. Some connections a turn:
-    /// the shard serves its peers in between.
+    /// Does everything that is due by time: pings, deadlines, idle buffers. Some connections per
+    /// turn: the shard serves its peers in between.
     async fn tick(&self) {
         self.loads.set_busy(self.id, self.busy.look());
         let mut tick = Tick::default();
@@ -58,8 +59,9 @@ impl Shard {
         self.give_back(tick.shrinks);
     }
 
-    /// Has freed memory given back. Where something went since the last tick the allocator looks for all that was
-    /// freed, by other threads too, and again at the next ticks, because it waits before it gives back.
+    /// Has freed memory given back. If something went since the last tick, the allocator looks for
+    /// everything freed, including by other threads, and again at the next ticks, because it delays
+    /// giving back.
     fn give_back(&self, shrinks: usize) {
         let held = self.registry.borrow().len() + self.broker.borrow().interest_total();
         if self.held.replace(held) > held || shrinks > 0 {
@@ -74,8 +76,8 @@ impl Shard {
         }
     }
 
-    /// Huge pages are for a large table. Asked for at each tick: a shard that is no longer large asks for the
-    /// opposite once, and both ask for the whole process.
+    /// Asks for huge pages at each tick while the table is large. A shard that is no longer large
+    /// turns them off once. Both apply to the whole process.
     fn choose_page_size(&self) {
         let table_total = self.broker.borrow().table_total();
         if table_total >= HUGE_PAGES_SUBSCRIPTIONS_MIN {
@@ -86,7 +88,7 @@ impl Shard {
         }
     }
 
-    /// Lets go of what a burst has left.
+    /// Frees the memory that a burst left behind.
     fn trim(&self) {
         self.broker.borrow_mut().trim();
         shrink::slab(&mut self.registry.borrow_mut());
@@ -96,7 +98,7 @@ impl Shard {
         }
     }
 
-    /// True if there are more.
+    /// Visits some connections. True if there are more.
     fn tick_some(&self, tick: &mut Tick, now: Instant) -> bool {
         let limits = &self.clients.options.borrow().clone().limits;
         let retries = limits.write_timeout == WriteTimeoutPolicy::Retry;
@@ -127,7 +129,8 @@ impl Shard {
         })
     }
 
-    /// How often `tick` must run for deadlines to be kept within a quarter of their length.
+    /// Returns the interval at which `tick` must run so that deadlines are kept within a quarter of
+    /// their length.
     fn tick_interval(&self) -> Duration {
         let options = self.clients.options.borrow();
         let mut shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
@@ -140,7 +143,7 @@ impl Shard {
     pub(super) async fn run_ticker(self: Rc<Self>) {
         loop {
             sleep(self.tick_interval()).await;
-            // A shard nobody talks to still takes the interest that others announced.
+            // A shard that nobody talks to still takes the interest that others announced.
             self.hook.before_batch();
             self.tick().await;
         }

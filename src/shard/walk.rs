@@ -1,4 +1,5 @@
-//! What is asked of a shard about all its sessions: done some sessions a turn, everybody else in between.
+//! Orders that concern all sessions of a shard: done some sessions per turn, with everybody else in
+//! between.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use crate::net::runtime::{sleep, spawn};
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::nats::handshake::Info;
 
-/// How often lame duck mode looks at who has to go by now.
+/// Interval at which lame duck mode checks how many clients must be closed by now.
 const CLOSING_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Picks so many out of so many that come one after the other, each with the same chance.
+/// Draws `wanted` of `left` items that come one after the other, each with the same probability.
 #[derive(Debug)]
 struct Draw {
     wanted: usize,
@@ -24,7 +25,8 @@ struct Draw {
 }
 
 impl Draw {
-    /// Source: Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S.
+    /// Returns true if the next item is drawn. Source: Knuth, The Art of Computer Programming 2,
+    /// 3.4.2, algorithm S.
     fn takes(&mut self, random: &mut fastrand::Rng) -> bool {
         let takes = self.wanted > 0 && random.usize(..self.left.max(1)) < self.wanted;
         self.wanted -= usize::from(takes);
@@ -34,7 +36,7 @@ impl Draw {
 }
 
 impl Shard {
-    /// Visits every session, `per_turn` places a turn.
+    /// Visits every session, `per_turn` places per turn.
     async fn walk(&self, per_turn: usize, mut visit: impl FnMut(&Entry)) {
         let mut pass = Pass::default();
         while pass.step(&self.registry.borrow(), per_turn, |_, entry| visit(entry)) {
@@ -44,8 +46,9 @@ impl Shard {
         self.hook.request();
     }
 
-    /// A reload: from this turn on the new generation holds for whatever a peer brings, and all sessions are
-    /// reviewed on this turn and the next ones. The answer counts those that stay.
+    /// Applies a reload: from this turn on the new generation applies to whatever a peer sends, and
+    /// all sessions are reviewed on this turn and the next ones. The answer is the number of
+    /// clients that stay.
     pub(super) fn take_generation(self: &Rc<Self>, generation: &Generation, done: Reply<usize>) {
         let clients = &self.clients;
         self.mesh.set_pending_bytes_max(generation.options.limits.pending_bytes_max);
@@ -80,7 +83,8 @@ impl Shard {
         });
     }
 
-    /// After a reload: closes those that their accounts have no room for. The answer counts those that stay.
+    /// Closes, after a reload, clients for which their accounts have no room. The answer is the
+    /// number of clients that stay.
     pub(super) fn close_surplus_of_accounts(self: &Rc<Self>, done: Reply<usize>) {
         let shard = self.clone();
         spawn(async move {
@@ -96,7 +100,8 @@ impl Shard {
         });
     }
 
-    /// Closes so many of this shard's `staying` clients, drawn at random. The answer counts the closed ones.
+    /// Closes `count` of this shard's `staying` clients, drawn at random. The answer is the number
+    /// closed.
     pub(super) fn close_surplus(self: &Rc<Self>, count: usize, staying: usize, done: Reply<usize>) {
         let shard = self.clone();
         spawn(async move {
@@ -116,7 +121,7 @@ impl Shard {
         });
     }
 
-    /// Lame duck: tells clients, which then look for another server.
+    /// Announces lame duck mode to clients, which then look for another server.
     pub(super) fn announce(self: &Rc<Self>, info: Arc<Info>, done: Reply<()>) {
         *self.clients.info.borrow_mut() = info;
         let shard = self.clone();
@@ -153,7 +158,7 @@ impl Shard {
         });
     }
 
-    /// Closes all clients, some a turn.
+    /// Closes all clients, some per turn.
     pub(super) fn close_all(self: &Rc<Self>) {
         self.closing.set(true);
         let shard = self.clone();
@@ -171,9 +176,10 @@ impl Shard {
     }
 }
 
-/// How many of `count` are to be closed once `elapsed` of `window` is over, the first one at once.
+/// Returns how many of `count` must be closed once `elapsed` of `window` is over; the first one at
+/// once.
 fn closed_by(elapsed: Duration, window: Duration, count: usize) -> usize {
-    /// Between two that are closed.
+    /// Longest time between two that are closed.
     const APART_MAX: Duration = Duration::from_secs(1);
     let apart = window.div_f64(count.max(1) as f64).min(APART_MAX);
     if apart.is_zero() {
@@ -187,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_draw_takes_exactly_as_many_and_anybody() {
+    fn a_draw_takes_exactly_the_wanted_number_and_anybody_may_be_drawn() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut taken = [0; 10];
         for wanted in 0..=10 {

@@ -1,4 +1,5 @@
-//! However many accounts, subscriptions and groups there are, a turn looks at no more than its share of them.
+//! However many accounts, subscriptions and groups there are, a turn examines no more than its
+//! share.
 
 use std::rc::Rc;
 
@@ -16,8 +17,8 @@ fn client(broker: &mut Broker) -> ClientKey {
     broker.attach(ACCOUNT, Rc::new(Outbox::new(ConnectionId(1), pool, 1 << 20)))
 }
 
-/// Walks all of a client's subscriptions; gives the largest number of entries and of buckets of one turn, and of
-/// all turns.
+/// Walks all of a client's subscriptions. Returns the largest number of entries and of buckets in
+/// one turn, the number of all entries, and the number of turns.
 fn walk(broker: &Broker, client: ClientKey) -> ((usize, usize), usize, usize) {
     let (mut largest, mut all, mut turns) = ((0, 0), 0, 0);
     let mut bucket = Some(0);
@@ -48,7 +49,7 @@ fn subscriptions_are_walked_in_turns_that_count_empty_buckets_too() {
     assert!(largest.0 < SNAPSHOT_ENTRIES_PER_TURN, "{largest:?}");
     assert!(largest.1 <= SNAPSHOT_LOOKS_PER_TURN, "{largest:?}");
     assert!(turns >= COUNT / SNAPSHOT_ENTRIES_PER_TURN);
-    // Nearly empty: the walk goes over what is left of the table.
+    // With the table nearly empty, the walk covers what is left of it.
     for sid in 1..COUNT {
         broker.unsubscribe(client, sid.to_string().as_bytes(), 0);
     }
@@ -58,7 +59,7 @@ fn subscriptions_are_walked_in_turns_that_count_empty_buckets_too() {
 }
 
 #[test]
-fn tables_of_a_thousand_accounts_come_in_parts() {
+fn tables_of_a_thousand_accounts_come_in_pages() {
     const COUNT: u32 = 1000;
     let mut broker = Broker::new(1);
     let interest = ServiceInterest::all(AccountId(COUNT - 1), b"a", Reach::OwnShard);
