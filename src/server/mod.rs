@@ -1,4 +1,4 @@
-//! Floor 9: assembly of the process.
+//! Assembly of the process: command line, surroundings, run, and answers about the server.
 
 pub(crate) mod answers;
 pub(crate) mod command;

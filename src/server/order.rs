@@ -1,15 +1,15 @@
-//! What the main thread is asked to do, by the operator's signals and by requests in the system account.
+//! What the main thread may be asked to do, by signals and by requests in the system account.
 
 use std::sync::mpsc::Sender;
 
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
-/// What the operator asked for. Source: nats-server server/signal.go.
+/// A signal's meaning. Source: nats-server server/signal.go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerEvent {
-    /// SIGINT: shut down, in lame duck mode too.
+    /// SIGINT: shut down, even in lame duck mode.
     Interrupt,
-    /// SIGTERM: shut down, but ignored in lame duck mode.
+    /// SIGTERM: shut down; ignored in lame duck mode.
     Terminate,
     /// SIGHUP: reload the configuration.
     Reload,
@@ -31,7 +31,7 @@ impl ServerEvent {
         }
     }
 
-    /// The name in nats-server's line `Trapped "…" signal`.
+    /// Returns the name in nats-server's line `Trapped "…" signal`.
     pub(crate) fn signal_text(self) -> &'static str {
         match self {
             Self::Interrupt => "interrupt",
@@ -43,10 +43,10 @@ impl ServerEvent {
     }
 }
 
-/// What the main thread is asked to do.
+/// A request to the main thread.
 pub(crate) enum Order {
     Signal(ServerEvent),
-    /// To reload the configuration, and to say there what came of it.
+    /// Reload the configuration, and send the outcome.
     Reload(Sender<Result<(), String>>),
 }
 

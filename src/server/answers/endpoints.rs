@@ -1,4 +1,5 @@
-//! One answer of the monitoring port: which shards are asked for what, and the report made of it.
+//! Answers one request: decides which shards are asked for what, and makes the report of their
+//! answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
@@ -32,28 +33,28 @@ use crate::shard::pages::{AccountPlace, ListPlace, SubscriptionFilter, Subscript
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, StatsFacts, Volume};
 
-/// Looking at every connection for the sake of `/metrics` happens no more often.
+/// Least time between two walks over every connection for `/metrics`.
 const ACCOUNT_WALK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a reload changes of the answers.
+/// The part of the answers that a reload changes.
 #[derive(Clone)]
 pub(crate) struct Live {
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,
     pub config_loaded: SystemTime,
-    /// For connections to come; None = plain.
+    /// TLS of connections to come; None = plain.
     pub tls: Option<Arc<TlsServer>>,
-    /// Of the client port's own certificate.
+    /// Expiry of the client port's first certificate.
     pub certificate_ends: Option<SystemTime>,
-    /// Nobody new is let in any more: lame duck mode.
+    /// True in lame duck mode: no new clients are let in.
     pub is_leaving: bool,
 }
 
-/// Requests answered so far over HTTP, by path.
+/// Number of requests answered over HTTP, by path.
 pub(crate) type RequestCounts = Arc<Mutex<BTreeMap<String, u64>>>;
 
-/// What is true of one run.
+/// The part of the answers that stays the same for one run.
 #[derive(Clone)]
 pub(crate) struct Fixed {
     pub shards: Vec<ShardHandle>,
@@ -64,17 +65,17 @@ pub(crate) struct Fixed {
     pub port: u16,
     pub base_path: String,
     pub requests: RequestCounts,
-    /// The server ends: answers that are being gathered are given up.
+    /// Set when the server ends: answers being gathered are given up.
     pub stopping: Arc<AtomicBool>,
 }
 
-/// See the module's words. Each thread that answers has its own.
+/// The state of one thread that answers.
 pub(crate) struct Answers {
     fixed: Fixed,
     live: Arc<Mutex<Live>>,
     gatherer: Gatherer,
     usage: ProcessUsage,
-    /// When accounts were last walked for, and what was found.
+    /// The last walk for accounts: when it was, and what it found.
     account_totals: Option<(Instant, BTreeMap<String, AccountTotals>)>,
 }
 
@@ -101,7 +102,7 @@ impl Answers {
         self.respond(ask)
     }
 
-    /// Answers what was understood, whoever asked.
+    /// Answers a parsed request, wherever it came from.
     pub(crate) fn respond(&mut self, ask: Ask) -> Response {
         match ask {
             Ask::Root => dashboard::root(&self.facts(), &self.fixed.base_path),
@@ -169,7 +170,8 @@ impl Answers {
         (0..self.gatherer.shard_count()).map(|shard| (shard, P::default())).collect()
     }
 
-    /// The numbers of all shards and of the tables on them; with the fan-out of cached subjects only when asked for.
+    /// Returns the numbers of all shards and their tables; with the fan-out of cached subjects only
+    /// on request.
     fn summaries(&mut self, with_fanout: bool) -> Gathered<ShardSummary> {
         let mut shards = self.gatherer.all(ShardOrder::Summary);
         let starts = shards.answers.iter().map(|(shard, _)| (*shard, 0)).collect();
@@ -221,7 +223,7 @@ impl Answers {
                     numbers: row.numbers,
                 }));
             }
-            // One that goes from shard to shard meanwhile may be met on both.
+            // A connection that changes shards meanwhile may be met on both.
             let mut seen = BTreeSet::new();
             listed.retain(|one| seen.insert(one.id()));
             if options.mqtt_client {
@@ -244,7 +246,7 @@ impl Answers {
             let epoch = self.fixed.started.0;
             let packed = closed.answers.into_iter().flat_map(|list| list.1);
             let mut closed: Vec<_> = packed.map(|packed| packed.unpack(epoch)).collect();
-            // Of all shards together only the newest count.
+            // Only the newest of all shards together count.
             closed.sort_by_key(|one| std::cmp::Reverse(one.stopped));
             closed.truncate(facts.options.limits.closed_connections_max);
             connz::filter_closed(&mut closed, options, !listed.is_empty());
@@ -260,7 +262,7 @@ impl Answers {
         Response { cut, late_shards, ..response }
     }
 
-    /// The clients of an account with a subscription that overlaps the filter.
+    /// Returns the ids of an account's clients with a subscription that overlaps the filter.
     fn connections_with_interest(
         &mut self,
         account: &Option<String>,
@@ -275,8 +277,8 @@ impl Answers {
         found.into_iter().map(|(_, subscription)| subscription.connection).collect()
     }
 
-    /// The subscriptions that pass the filter, with their accounts, as far as there is room for them in an answer,
-    /// and what is to be told of them: that there are more, and the shards that were late.
+    /// Returns the subscriptions that pass the filter, with their accounts, as many as fit an
+    /// answer; true if there are more; and the shards that were late.
     fn subscriptions(
         &mut self,
         filter: SubscriptionFilter,
@@ -293,8 +295,8 @@ impl Answers {
         (all, pages.cut, pages.late_shards)
     }
 
-    /// Asks each shard for the details of its connections in the list, and puts them in the list's order.
-    /// One that ended meanwhile is left out.
+    /// Asks each shard for the details of its connections in the list, and puts them in the list's
+    /// order. Connections that ended meanwhile are left out.
     fn describe(
         &mut self,
         selected: Vec<Listed>,
@@ -363,7 +365,7 @@ impl Answers {
             account.map(|account| facts.auth.id(account).index())
         });
         let table = match known {
-            // No such account: nothing is counted.
+            // The account does not exist: nothing is counted.
             Some(None) => TableSummary::default(),
             Some(Some(index)) => subsz::table_of(&shards, Some(index)),
             None => subsz::table_of(&shards, None),
@@ -383,7 +385,7 @@ impl Answers {
             cut = is_cut;
             list.total = all.len();
             if options.test.is_none() {
-                // Counted exactly, whatever was cut.
+                // An exact count, even if the list was cut.
                 list.total = list.total.max(table.subscriptions);
             }
             list.shown = all.into_iter().skip(options.offset).take(options.limit).collect();
@@ -404,10 +406,10 @@ impl Answers {
         Response { late_shards, ..pretty(&accounts::account_detail(&facts, account, &table)) }
     }
 
-    /// One account's part of `/accountz`.
+    /// Returns one account's part of `/accountz`.
     ///
     /// # Errors
-    /// There is no such account.
+    /// If there is no such account.
     pub(crate) fn account_info(&mut self, name: &str) -> Result<Outcome, String> {
         let facts = self.facts();
         let account = facts.auth.authenticator.accounts().get(name);
@@ -417,7 +419,7 @@ impl Answers {
         Ok(Outcome::data(&accounts::account_report(&facts, account, &table)))
     }
 
-    /// Every connection of every shard is looked at.
+    /// Sums up the clients of each account. Examines every connection of every shard.
     fn walk_accounts(&mut self) -> BTreeMap<String, AccountTotals> {
         let starts = self.every_shard::<AccountPlace>();
         let pages = self.gatherer.pages(
@@ -433,8 +435,8 @@ impl Answers {
         totals
     }
 
-    /// The accounts of `/metrics`, those with most connections first. Walked at most once a second, however
-    /// often somebody scrapes.
+    /// Returns the accounts for `/metrics`, those with most connections first. Walks at most once a
+    /// second, however often somebody scrapes.
     fn account_reports(&mut self, shards: &Gathered<ShardSummary>) -> Vec<AccountReport> {
         let now = Instant::now();
         let before = self.account_totals.take();
@@ -462,13 +464,13 @@ impl Answers {
                 }
             })
             .collect();
-        // Stable, so that equals do not take turns in being left out.
+        // A stable sort, so that ties are not left out in turns.
         reports.sort_by_key(|report| std::cmp::Reverse(report.totals.connections));
         self.account_totals = Some((at, totals));
         reports
     }
 
-    /// Of all accounts, or of those named, and the shards that were late.
+    /// Returns the statistics of all accounts, or of those named, and the shards that were late.
     pub(crate) fn accstatz(
         &mut self,
         unused: bool,
@@ -486,7 +488,7 @@ impl Answers {
         (accounts::accstatz(&facts, unused, wanted, &totals, &tables), shards.late_shards)
     }
 
-    /// The statistics of the whole server.
+    /// Returns the statistics of the whole server.
     pub(crate) fn stats(&mut self) -> StatsFacts {
         let shards = self.summaries(false);
         let facts = self.facts();
@@ -520,8 +522,8 @@ impl Answers {
         }
     }
 
-    /// How many client subscriptions of an account overlap a filter; only those of a queue group if one is
-    /// named.
+    /// Counts the client subscriptions of an account that overlap a filter; only those in a queue
+    /// group, if one is named.
     pub(crate) fn subscriber_count(
         &mut self,
         account: &str,
@@ -539,7 +541,7 @@ impl Answers {
         found.iter().filter(|(_, subscription)| of_queue(subscription)).count()
     }
 
-    /// One answer of each shard that is not late.
+    /// Returns one answer of each shard that is not late.
     pub(crate) fn ask_shards<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Vec<T> {
         self.gatherer.all(question).answers.into_iter().map(|(_, answer)| answer).collect()
     }

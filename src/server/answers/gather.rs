@@ -1,7 +1,8 @@
-//! Questions to all shards: asked in small parts, answered on their threads, gathered here with a deadline.
+//! Questions to all shards: asked in small parts, answered on their threads, gathered here within a
+//! deadline.
 //!
-//! A shard that does not answer is named and not asked again until it has answered: its orders do not pile up,
-//! and one stuck shard costs each answer nothing after the first.
+//! A shard that does not answer is named and not asked again until it has answered: its orders do
+//! not pile up, and one stuck shard delays only the first answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +14,14 @@ use crate::shard::order::{Pending, Reply};
 use crate::shard::pages::Page;
 use crate::shard::{ShardHandle, ShardOrder};
 
-/// How long one part of an answer may take. A shard's turn is bounded to about a millisecond, so this is a
-/// shard in trouble, or a machine that is.
+/// Longest time for one part of an answer. A shard's turn takes about a millisecond, so a shard or
+/// a machine that needs more is in trouble.
 const PART_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the server ends.
+/// Interval at which waiting checks whether the server ends.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// How much one answer may gather. Parts that were asked for already may pass it.
+/// The most that one answer may gather. Parts already requested may exceed it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub items: usize,
@@ -28,15 +29,15 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// For lists that are as long as the configuration makes them.
+    /// For lists whose length the configuration determines.
     pub(crate) const UNBOUNDED: Self = Self { items: usize::MAX, bytes: usize::MAX };
 
-    /// For lists whose entries are peers' choice.
+    /// For lists whose length peers determine.
     pub(crate) const LIST: Self =
         Self { items: MONITOR_ENTRIES_MAX, bytes: MONITOR_ANSWER_BYTES_MAX };
 }
 
-/// Asks all shards of the server, for one thread.
+/// Asks all shards of the server, on behalf of one thread.
 pub(crate) struct Gatherer {
     shards: Vec<Asked>,
     part_deadline: Duration,
@@ -63,7 +64,7 @@ impl Asked {
     }
 }
 
-/// What one shard has told so far of a list.
+/// The part of a list that one shard has returned so far.
 struct Part<T, P> {
     shard: usize,
     items: Vec<T>,
@@ -85,7 +86,7 @@ impl Gatherer {
         self.shards.len()
     }
 
-    /// One answer of each shard.
+    /// Returns one answer of each shard.
     pub(crate) fn all<T>(&mut self, question: impl Fn(Reply<T>) -> ShardOrder) -> Gathered<T> {
         let mut late_shards = Vec::new();
         let mut waiting = Vec::new();
@@ -122,8 +123,9 @@ impl Gatherer {
         pending.take()
     }
 
-    /// A list from each of some shards, part by part: `question` gets the shard and the place to go on from.
-    /// Stops asking once there is no more room, where `weigh` says how many bytes an item takes.
+    /// Returns a list from each of some shards, part by part: `question` gets the shard and the
+    /// place to continue from. Stops asking once there is no more room; `weigh` returns the bytes
+    /// of an item.
     pub(crate) fn pages<T, P>(
         &mut self,
         starts: Vec<(usize, P)>,
@@ -167,7 +169,7 @@ impl Gatherer {
             if left.is_zero() {
                 break;
             }
-            // Each answer unparks this thread, also one that came since the look above.
+            // Each answer unparks this thread, even one that came since the check above.
             std::thread::park_timeout(left.min(STOP_LOOK));
         }
         let mut answers = Vec::new();
@@ -210,7 +212,7 @@ mod tests {
             assert!(gathered.answers.is_empty());
             assert_eq!(gathered.late_shards, [0]);
         }
-        // The question, and the one that says when the shard is back.
+        // The question, and the one that shows when the shard is back.
         assert_eq!(orders.try_iter().count(), 2);
     }
 

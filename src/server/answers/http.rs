@@ -1,12 +1,14 @@
-//! The monitoring port: one ordinary thread that polls its sockets and answers requests one by one.
+//! The monitoring port: an ordinary thread that polls its sockets and answers requests one by one.
 //!
-//! It goes over its connections in passes. In one pass each connection that is ready gets one step: a bounded part
-//! of its answer is sent, or one piece is read and at most one request answered. So nobody keeps the thread from
-//! the others, or from seeing that the server stops, whatever they send and however fast they read.
+//! It goes over its connections in passes. In one pass each connection that is ready gets one step:
+//! a bounded part of its answer is sent, or one piece is read and at most one request answered. So
+//! no connection keeps the thread from the others, or from noticing that the server stops, whatever
+//! its peer sends and however fast it reads.
 //!
-//! A shard is touched by nothing here but the small tasks of `gather`. The thread runs below the shards'
+//! Shards are reached only by the small tasks of `gather`. The thread runs below the shards'
 //! priority. Slow and half-sent requests cost a socket and at most a request head each, end after a
-//! deadline, and give way when there are too many. Answers that nobody reads are bounded in bytes, all together.
+//! deadline, and give way when there are too many. The bytes of unread answers are bounded, all
+//! together.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -31,13 +33,13 @@ use crate::server::answers::stream::MonitorStream;
 use crate::server::host::error_text::os_error_text;
 use crate::server::host::process_usage::SAMPLE_INTERVAL;
 
-/// How long a request may take to come in full. As nats-server.
+/// Time for a request to arrive in full, as in nats-server.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long an open connection may do nothing.
+/// Time that an open connection may be idle.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long the peer may take no byte of an answer.
+/// Time during which the peer may take no byte of an answer.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A bound port that is not served yet.
@@ -49,13 +51,13 @@ pub(crate) struct MonitorPort {
 }
 
 impl MonitorPort {
-    /// Binds the monitoring port if there is to be one.
+    /// Binds the monitoring port, if there is to be one.
     ///
     /// # Errors
-    /// The port cannot be had, or is one this server cannot serve.
+    /// If the port cannot be bound, or the server cannot serve it.
     pub(crate) fn bind(options: &Options) -> Result<Option<Self>, String> {
         let monitor = &options.monitor;
-        // Configuration refuses both at once.
+        // The configuration refuses both at once.
         let Some(port) = monitor.https_port.or(monitor.port) else { return Ok(None) };
         let scheme = if monitor.https_port.is_some() { "https" } else { "http" };
         let host = monitor.host.as_deref().unwrap_or(&options.listen.host);
@@ -78,13 +80,13 @@ impl MonitorPort {
     /// Serves the port on a thread of its own.
     ///
     /// # Errors
-    /// No thread or no wake-up pipe can be made.
+    /// If no thread or no wake-up pipe can be made.
     pub(crate) fn serve(self, fixed: Fixed, live: Arc<Mutex<Live>>) -> io::Result<Monitor> {
         let (stop, stopped) = UnixStream::pair()?;
         let stopping = fixed.stopping.clone();
         let mut answers = Answers::new(fixed, live.clone());
         let thread = std::thread::Builder::new().name("midge-monitor".into()).spawn(move || {
-            // Without the right to lower it the thread runs as any other.
+            // Without the right to lower its priority the thread runs like any other.
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             Loop::new(self.listener, stopped, live).run(&mut answers);
         })?;
@@ -92,10 +94,10 @@ impl MonitorPort {
     }
 }
 
-/// A monitoring port that is served. Dropping it ends its thread.
+/// A monitoring port that is being served. Dropping it ends its thread.
 pub(crate) struct Monitor {
     stop: Option<UnixStream>,
-    /// Ends an answer that is being gathered.
+    /// Set to end an answer that is being gathered.
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -103,7 +105,7 @@ pub(crate) struct Monitor {
 impl Drop for Monitor {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        // The other end sees the stream's end.
+        // The thread sees the end of the stream.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has ended the process already.
@@ -118,7 +120,7 @@ struct Loop {
     connections: Vec<Connection>,
     live: Arc<Mutex<Live>>,
     accept_pause: AcceptPause,
-    /// Nobody is accepted before.
+    /// No connection is accepted before this time.
     accept_from: Option<Instant>,
 }
 
@@ -128,18 +130,18 @@ struct Connection {
     /// Bytes of an answer that the kernel has not taken yet.
     unsent: Vec<u8>,
     sent: usize,
-    /// Bytes were read that no poll tells of any more.
+    /// True if bytes may be left to read that no poll will report.
     has_read: bool,
-    /// No request is read any more; ends when everything is sent.
+    /// True once no further request is read; ends when everything is sent.
     ending: bool,
     deadline: Instant,
-    /// When the peer last gave us something to do or took something from us.
+    /// The last time that the peer sent or took something.
     moved: Instant,
-    /// The peer has been waiting for us since.
+    /// Since when the peer has been waiting for us.
     since: Instant,
 }
 
-/// What there is to do in a pass.
+/// The work of one pass.
 struct Ready {
     listening: bool,
     connections: Vec<usize>,
@@ -166,7 +168,7 @@ impl Loop {
         }
     }
 
-    /// One step for everybody who is ready; waits for that. False when the server stops.
+    /// Waits until something is ready, then takes one step for each. False when the server stops.
     fn pass(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> bool {
         let now = Instant::now();
         self.sweep(now);
@@ -237,13 +239,13 @@ impl Loop {
         })
     }
 
-    /// Bytes of answers that wait for their readers.
+    /// Returns the bytes of answers that wait for their readers.
     fn unsent_bytes(&self) -> usize {
         self.connections.iter().map(|connection| connection.unsent.len()).sum()
     }
 
-    /// Ends connections whose peers do not read, those that have moved nothing for longest first, until what the
-    /// others wait for is within the bound. `latest` has just been served and stays.
+    /// Ends connections whose peers do not read, those that have moved nothing for longest first,
+    /// until the rest is within the bound. `latest` has just been served and stays.
     fn make_room(&mut self, latest: usize) {
         while self.unsent_bytes() > HTTP_ANSWERS_BYTES_MAX {
             let others = self.connections.iter_mut().enumerate();
@@ -253,7 +255,8 @@ impl Loop {
         }
     }
 
-    /// Takes some of those who wait. One more than there may be drives out who has made us wait longest.
+    /// Accepts some of the waiting connections. One above the maximum displaces the connection that
+    /// has kept us waiting longest.
     fn accept(&mut self) {
         for _ in 0..HTTP_ACCEPTS_PER_PASS {
             let stream = match self.listener.accept() {
@@ -268,7 +271,7 @@ impl Loop {
                     continue;
                 }
                 Err(error) => {
-                    // Out of descriptors above all: without a pause this would spin.
+                    // Usually out of descriptors: without a pause this would spin.
                     tracing::error!("monitoring: accept: {error}");
                     self.accept_from = Some(Instant::now() + self.accept_pause.lengthen());
                     return;
@@ -312,19 +315,19 @@ impl Connection {
         }
     }
 
-    /// Its time is over: it is swept out, and holds nothing until then.
+    /// Lets its time run out: the next sweep removes it, and until then it holds nothing.
     fn give_up(&mut self) {
         self.deadline = self.since;
         self.unsent = Vec::new();
         self.has_read = false;
     }
 
-    /// One step of what the socket is ready for. An error ends the connection.
+    /// Takes one step of what the socket is ready for. An error ends the connection.
     fn serve(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> io::Result<()> {
         self.has_read = false;
         self.send()?;
         if self.unsent.is_empty() && !self.ending {
-            // One answer at a time: the next request is looked at when this answer is gone.
+            // One answer at a time: the next request is looked at when this answer has been sent.
             let answered = self.answer_next(answer)?;
             if answered || (self.read()? && self.answer_next(answer)?) {
                 self.has_read = self.unsent.is_empty() && !self.ending;
@@ -333,7 +336,7 @@ impl Connection {
         self.finish()
     }
 
-    /// Reads one piece; false when there is none.
+    /// Reads one piece; false if there is none.
     fn read(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 4096];
         match self.stream.read(&mut chunk) {
@@ -344,7 +347,7 @@ impl Connection {
                     self.deadline = self.moved + REQUEST_DEADLINE;
                 }
                 self.reader.push(&chunk[..size]);
-                // TLS may hold more than it gave.
+                // TLS may hold more than it has returned.
                 self.has_read = true;
                 Ok(true)
             }
@@ -357,7 +360,7 @@ impl Connection {
         }
     }
 
-    /// Answers one request; false when none is there.
+    /// Answers one request; false if there is none.
     fn answer_next(&mut self, answer: &mut impl FnMut(&Request) -> Response) -> io::Result<bool> {
         let (response, head_only, keep_alive) = match self.reader.next_request() {
             Ok(None) => return Ok(false),
@@ -374,7 +377,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Sends a part of the answer, as far as the socket takes it.
+    /// Sends part of the answer, as far as the socket takes it.
     fn send(&mut self) -> io::Result<()> {
         let end = self.unsent.len().min(self.sent + HTTP_SENT_PER_PASS_BYTES);
         while self.sent < end {
@@ -402,7 +405,7 @@ impl Connection {
         Ok(())
     }
 
-    /// After everything is sent: closes in a way that lets the peer read it all.
+    /// Once everything is sent, closes the connection in a way that lets the peer read it all.
     fn finish(&mut self) -> io::Result<()> {
         if !self.ending || !self.unsent.is_empty() {
             return Ok(());

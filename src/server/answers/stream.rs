@@ -1,4 +1,4 @@
-//! A monitoring connection's bytes, plain or in TLS. Never blocks.
+//! A monitoring connection's bytes, plain or over TLS. Never blocks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,33 +11,35 @@ use crate::base::limits::HTTP_IDLE_RECORDS_PER_PASS;
 use crate::net::listener::canonical;
 use crate::net::tls::failure_text;
 
-/// What somebody is told who forgot the `s` of `https`. Source: Go net/http conn.serve.
+/// The answer to plain HTTP on the HTTPS port. Source: Go net/http conn.serve.
 const PLAIN_REFUSAL: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// A nonblocking socket. Memory of TLS is bounded by rustls: one handshake message, one record each way that
-/// was not read, and what it holds of an answer (64 KiB).
+/// A nonblocking socket. rustls bounds the memory of TLS: one handshake message, one unread record
+/// each way, and what it holds of an answer (64 KiB).
 pub(super) struct MonitorStream {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
-    /// The first bytes were looked at.
+    /// True once the first bytes were checked.
     begun: bool,
 }
 
 impl MonitorStream {
+    /// Wraps a socket.
+    ///
     /// # Errors
-    /// rustls has no room, or the configuration does not serve.
+    /// If rustls cannot use the configuration.
     pub(super) fn new(socket: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let tls = tls.map(|config| ServerConnection::new(config).map(Box::new));
         let tls = tls.transpose().map_err(io::Error::other)?;
         Ok(Self { socket, begun: tls.is_none(), tls })
     }
 
-    /// As `Read::read`, 0 = the peer will send no more.
+    /// Reads like `Read::read`; 0 = the peer will send no more.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, or nothing of a request after some records: the socket is readable then.
-    /// Anything else ends the connection.
+    /// `WouldBlock` if nothing is there, or if some records had no byte of a request: the socket is
+    /// still readable then. Any other error ends the connection.
     pub(super) fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
         if !self.begun {
             self.check_beginning()?;
@@ -59,7 +61,7 @@ impl MonitorStream {
             }
             let is_handshaking = tls.is_handshaking();
             let processed = tls.process_new_packets();
-            // A handshake goes on, or an alert says why it does not.
+            // Continues the handshake, or sends the alert that says why it failed.
             let flushed = flush(socket, tls);
             if let Err(error) = processed {
                 if is_handshaking {
@@ -71,7 +73,7 @@ impl MonitorStream {
         }
     }
 
-    /// Tells who speaks plain HTTP; rustls would only send an alert.
+    /// Answers a peer that speaks plain HTTP; rustls would only send an alert.
     fn check_beginning(&mut self) -> io::Result<()> {
         let mut first = [0; 5];
         let size = self.socket.peek(&mut first)?;
@@ -81,14 +83,14 @@ impl MonitorStream {
             return Ok(());
         }
         log_failure(&self.socket, "client sent an HTTP request to an HTTPS server");
-        // Read away, so that the close is no reset that takes the answer with it.
+        // Unread bytes would turn the close into a reset that destroys the answer.
         let mut chunk = [0; 4096];
         let _ = self.socket.read(&mut chunk);
         self.socket.write_all(PLAIN_REFUSAL)?;
         Err(ErrorKind::InvalidData.into())
     }
 
-    /// As `Write::write`. With TLS, what is taken may still wait: see `flush`.
+    /// Writes like `Write::write`. With TLS, bytes it has taken may still wait for `flush`.
     ///
     /// # Errors
     /// As for `read`.
@@ -105,7 +107,7 @@ impl MonitorStream {
     /// Sends what TLS holds; false = some of it waits for the socket.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// If the connection is gone.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         match &mut self.tls {
             Some(tls) => flush(&mut self.socket, tls),
@@ -113,17 +115,17 @@ impl MonitorStream {
         }
     }
 
-    /// Something waits for the socket to take it.
+    /// Returns true if something waits for the socket to take it.
     pub(super) fn wants_write(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Says that no more will come. What the peer sent and nobody read would turn the close into a reset that
-    /// takes the last answer with it: a little of it is read away.
+    /// Announces the end of the stream. Reads away a little of what the peer sent: unread bytes
+    /// would turn the close into a reset that destroys the last answer.
     pub(super) fn finish(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            // Courtesy: the answer is whole without it.
+            // A courtesy: the answer is complete without it.
             let _ = flush(&mut self.socket, tls);
         }
         let mut chunk = [0; 4096];
@@ -154,7 +156,7 @@ fn flush(socket: &mut TcpStream, tls: &mut ServerConnection) -> io::Result<bool>
     Ok(true)
 }
 
-/// Source of the words: Go net/http.
+/// Logs in the words of Go's net/http.
 fn log_failure(socket: &TcpStream, text: &str) {
     let peer = socket.peer_addr().map(|peer| canonical(peer).to_string()).unwrap_or_default();
     tracing::error!("monitoring: TLS handshake error from {peer}: {text}");

@@ -1,7 +1,8 @@
-//! What the shards have for the thread that answers `$SYS` requests. Only that thread reads it; a shard is
-//! never waited for and never waits.
+//! The queue from all shards to the thread that answers `$SYS` requests. Only that thread reads it;
+//! shards neither wait nor are waited for.
 //!
-//! The system account's own requests go first: what other accounts ask cannot crowd them out.
+//! The system account's own requests go first, so that those of other accounts cannot crowd them
+//! out.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,33 +12,34 @@ use std::time::Instant;
 use crate::shard::system_door::{Bytes, Listener, SystemEar, SystemNote};
 use crate::shard::system_request::SystemRequest;
 
-/// What there is to do.
+/// Something to do for the thread.
 #[derive(Debug)]
 pub(crate) enum Work {
     Request(Box<SystemRequest>),
     /// Accounts whose number of connections changed.
     AccountsChanged(Vec<Arc<str>>),
-    /// The time to wait until has come.
+    /// The requested time has come.
     TimeIsUp,
     Stop,
 }
 
-/// Read by the listening thread.
+/// The reading end, held by the listening thread.
 pub(crate) struct SystemQueue {
     ears: Vec<SystemEar>,
     bytes: Bytes,
     stopper: Stopper,
-    /// Of the system account, taken out of the rings in one look: at most what they hold.
+    /// The system account's requests, taken out of the rings together: at most as many as these
+    /// hold.
     requests: VecDeque<Box<SystemRequest>>,
     changed: BTreeSet<Arc<str>>,
-    /// The shard whose other accounts are heard next: each gets its turn.
+    /// The shard whose other accounts are served next: each gets its turn.
     next_ear: usize,
 }
 
 /// Ends the thread that reads the queue.
 #[derive(Clone, Default)]
 pub(crate) struct Stopper {
-    /// Relaxed: nothing is published by it, and the wake that follows makes the reader look.
+    /// Relaxed: no other data depends on it, and the wake-up that follows makes the reader look.
     stopping: Arc<AtomicBool>,
     listener: Listener,
 }
@@ -60,7 +62,7 @@ impl Stopper {
 
     /// Called by the thread that reads the queue, before it first waits.
     pub(crate) fn listen(&self) {
-        // One thread reads one queue: nobody else has set it.
+        // Only one thread reads the queue, so it cannot be set already.
         let _ = self.listener.set(std::thread::current());
     }
 }
@@ -75,7 +77,7 @@ impl SystemQueue {
         self.stopper.clone()
     }
 
-    /// Waits for work until a moment.
+    /// Waits for work, until `until` at the longest.
     pub(crate) fn next(&mut self, until: Instant) -> Work {
         loop {
             if self.stopper.is_stopping() {
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_changes_often_is_looked_at_once() {
+    fn an_account_that_changes_often_is_processed_once() {
         let (mut doors, mut queue, stopper) = queue(1);
         for name in ["A", "B", "A", "A"] {
             doors[0].push_change(name.into());

@@ -1,7 +1,8 @@
-//! The thread that answers `$SYS` requests and tells how the server is.
+//! The thread that answers `$SYS` requests and publishes the server's state.
 //!
-//! Shards hand requests over by the queue and publish the answers as ordered. The thread waits for each of its
-//! answers to be published, so no more than one waits on any shard. It runs below the shards' priority.
+//! Shards pass requests on through the queue and publish the answers by order. The thread waits
+//! until each answer has been published, so no more than one waits on any shard. It runs below the
+//! shards' priority.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,23 +32,25 @@ use crate::system::request::{Asked, Service, understand};
 use crate::system::schedule::Schedule;
 use crate::system::server_info::ServerInfo;
 
-/// How long a shard may take to publish an answer. Past it nothing is known of the answer.
+/// Time for a shard to publish an answer. Past it the fate of the answer is unknown.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long a reload may take before its answer is given up.
+/// Time for a reload before its answer is given up.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A service that runs. Dropping it ends its thread.
+/// A running service. Dropping it ends its thread.
 pub(crate) struct SystemService {
     stopper: Stopper,
-    /// Ends an answer that is being gathered.
+    /// Set to end an answer that is being gathered.
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SystemService {
+    /// Starts the service's thread.
+    ///
     /// # Errors
-    /// No thread can be made.
+    /// If no thread can be made.
     pub(crate) fn start(
         queue: SystemQueue,
         fixed: Fixed,
@@ -66,7 +69,7 @@ impl SystemService {
             orders,
         };
         let thread = std::thread::Builder::new().name("midge-system".into()).spawn(move || {
-            // Without the right to lower it the thread runs as any other.
+            // Without the right to lower its priority the thread runs like any other.
             let _ = rustix::process::setpriority_process(None, HELPER_NICE);
             service.run();
         })?;
@@ -128,7 +131,7 @@ impl Loop {
         let subject = subject.to_owned();
         let shard = &self.shards[shard.index()];
         let published = shard.ask(|done| ShardOrder::Publish { account, subject, payload, done });
-        // An answer is published once, whatever the shard's trouble is: no second try.
+        // Published at most once, even if the shard is in trouble: there is no second try.
         let _ = published.wait(Instant::now() + PUBLISH_DEADLINE);
     }
 
@@ -137,7 +140,7 @@ impl Loop {
         self.publish(ShardId(0), system, subject, payload);
     }
 
-    /// Whether somebody wants one of these subjects in the system account.
+    /// Returns true if somebody wants one of these subjects in the system account.
     fn is_any_wanted(&self, subjects: &[String]) -> bool {
         let subjects = subjects.to_vec();
         let wanted = self.shards[0].ask(|answer| ShardOrder::IsAnyWanted(subjects, answer));
@@ -157,7 +160,7 @@ impl Loop {
         self.tell(system, &subject, event);
     }
 
-    /// Tells how many clients an account has, to those who want to know.
+    /// Publishes the number of an account's clients, if somebody wants it.
     fn tell_account(&mut self, name: &str) {
         let facts = self.answers.facts();
         let accounts = facts.auth.authenticator.accounts();
@@ -190,7 +193,7 @@ impl Loop {
         let Some(asked) = understand(subject, &facts.info.server_id, other) else { return };
         let Ok(reply) = std::str::from_utf8(&request.reply) else { return };
         let payload = match asked.service {
-            // Without a reply it asks for the event.
+            // Without a reply subject it asks for the event.
             Service::Statsz if reply.is_empty() => return self.tell_stats(),
             _ if reply.is_empty() => return,
             Service::Idz => answer::identity(&facts.info),
@@ -218,7 +221,7 @@ impl Loop {
         self.publish(request.shard, request.account, reply, payload);
     }
 
-    /// Reads the request's options and does what it asks.
+    /// Reads the request's options and carries it out.
     fn outcome(&mut self, facts: &ServerFacts, asked: &Asked, request: &SystemRequest) -> Answer {
         let service = asked.service;
         if service == Service::UserInfo {
@@ -226,7 +229,7 @@ impl Loop {
         }
         let (type_name, part) = service.options_type();
         let unreadable = |text| Answer::Enveloped(Outcome::BadRequest(text));
-        // To what it cannot read of these nats-server says nothing.
+        // nats-server does not answer an unreadable request of these.
         let names_client = matches!(service, Service::Kick | Service::LameDuck);
         if names_client && request.payload.is_empty() {
             return Answer::None;
@@ -287,7 +290,7 @@ impl Loop {
                 let ask = requested::accstatz(arguments, account)?;
                 let Ask::Accstatz { unused, accounts } = ask else { return Ok(Answer::None) };
                 let (statz, _) = self.answers.accstatz(unused, &accounts);
-                // An account without clients is another server's business.
+                // An account without clients here is left to other servers.
                 return Ok(match statz.is_empty() && !unused {
                     true => Answer::None,
                     false => Answer::Enveloped(Outcome::data(&statz)),
@@ -310,7 +313,7 @@ impl Loop {
         debug_assert!(request.other_account.is_none() || asked.service == Service::AccountConnz);
         let is_health = asked.service == Service::Healthz;
         let response = self.answers.respond(ask);
-        // A server that is not healthy says so in its data.
+        // A server that is not healthy says so in the answer's data.
         Ok(Answer::Enveloped(match response.status {
             200 => Outcome::Data(response.body),
             _ if is_health => Outcome::Data(response.body),
@@ -339,7 +342,7 @@ impl Loop {
         Answer::Enveloped(Outcome::refused(text))
     }
 
-    /// Has the main thread reload the configuration.
+    /// Lets the main thread reload the configuration.
     fn reload(&self) -> Outcome {
         let (sender, result) = channel();
         let is_ending = || Outcome::refused("the server is shutting down");
@@ -361,7 +364,8 @@ impl Loop {
         }
     }
 
-    /// None where nats-server does not answer: an account without clients, or a request about another one.
+    /// Returns None if nats-server does not answer: for an account without clients, or a request
+    /// about another one.
     fn account_conns(
         &mut self,
         facts: &ServerFacts,
@@ -380,7 +384,8 @@ impl Loop {
         self.account_connections(facts, &asked.account)
     }
 
-    /// How many clients of the system account want a subject; in a queue group if one is named.
+    /// Counts the system account's clients that want a subject; only those in a queue group, if one
+    /// is named.
     fn debug_subscribers(&mut self, facts: &ServerFacts, payload: &[u8]) -> Option<usize> {
         let text = String::from_utf8_lossy(payload).into_owned();
         let mut words = text.split_ascii_whitespace();
@@ -389,12 +394,12 @@ impl Loop {
         Some(self.answers.subscriber_count(&system.name, filter, queue))
     }
 
-    /// None where nats-server does not answer: an account that has no clients here.
+    /// Returns None if nats-server does not answer: for an account that has no clients here.
     fn count_subscribers(&mut self, facts: &ServerFacts, payload: &[u8]) -> Option<usize> {
         let fields = JsonFields::parse(payload, Service::CountSubscribers.options_type().0).ok()?;
         let text = |name| Some(fields.text("", name).ok()?.unwrap_or_default());
         let (name, filter, queue) = (text("acc")?, text("subject")?, text("queue")?);
-        // Bytes to nats-server, and so Base64 in JSON.
+        // nats-server's field is bytes, hence Base64 in JSON.
         let queue = data_encoding::BASE64.decode(queue.as_bytes()).ok()?;
         let queue = String::from_utf8_lossy(&queue);
         let queue = Some(&*queue).filter(|queue| !queue.is_empty());
@@ -409,7 +414,7 @@ impl Loop {
     }
 }
 
-/// What becomes of a request that asks for an envelope.
+/// The kind of answer to a request.
 enum Answer {
     Enveloped(Outcome),
     Stats,
@@ -422,7 +427,7 @@ fn user_info(request: &SystemRequest) -> Outcome {
             let permissions = requester.permissions.as_deref();
             UserInfo::new(&requester.user, &requester.account, permissions)
         }
-        // It went away meanwhile.
+        // The client left meanwhile.
         None => UserInfo::new("", "", None),
     };
     Outcome::data(&info)

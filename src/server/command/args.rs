@@ -1,5 +1,5 @@
-//! From the command line to what the process is to do. Run under the name `nats-server` it keeps that
-//! program's texts and exit codes, also the odd ones.
+//! From the command line to the task of the process. Under the name `nats-server` it keeps that
+//! program's texts and exit codes, odd ones included.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -19,32 +19,32 @@ use crate::server::host::identity::version_text;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
     Run(Box<Start>),
-    /// Text for standard output, exit 0.
+    /// Text for standard output; exits with 0.
     Version(String),
-    /// Text for standard output, exit 0.
+    /// Text for standard output; exits with 0.
     Help(String),
-    /// Text for standard output, exit 0.
+    /// Text for standard output; exits with 0.
     HelpTls(String),
-    /// The tested file is good: text for standard error, exit 0.
+    /// The tested file is valid: text for standard error; exits with 0.
     TestConfig(String),
-    /// Signal another process, then exit 0.
+    /// Signals another process, then exits with 0.
     Signal {
         /// `command[=pid|pidfile|prefix*]`, read by `signal_command`.
         parameters: String,
-        /// The name whose processes are meant when no process id is given.
+        /// The name of the processes to signal if no process id is given.
         program: String,
     },
-    /// Print and exit.
+    /// Prints and exits.
     Refused(Refusal),
 }
 
-/// Everything a server starts from.
+/// What a server starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
     pub options: Options,
     /// Applied again over the file at each reload.
     pub flags: Flags,
-    /// For the operator, one line each; the server runs all the same.
+    /// For the operator, one line each; the server runs nevertheless.
     pub warnings: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct Refusal {
     pub exit_code: u8,
 }
 
-/// The name the process was started under.
+/// The name under which the process was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
     Midge,
@@ -86,7 +86,8 @@ impl Program {
         Invocation::Refused(Refusal { stdout: String::new(), stderr, exit_code })
     }
 
-    /// A flag that cannot be read. nats-server prints its usage and then exits as if it was asked to.
+    /// Refuses a flag that cannot be read. nats-server prints its usage and exits as if it had been
+    /// asked to.
     fn refuse_flag(self, reason: &str) -> Invocation {
         let (stdout, exit_code) = match self {
             Program::NatsServer => (help::usage(self.name()), 0),
@@ -104,12 +105,12 @@ impl Program {
     }
 }
 
-/// Reads the command line, and the configuration file it names.
+/// Reads the command line, and the configuration file that it names.
 pub(crate) fn parse(argv0: &OsStr, args: impl Iterator<Item = OsString>) -> Invocation {
     parse_in(argv0, args, &SystemSurroundings::AT_START)
 }
 
-/// As `parse`, with files and environment of the caller's choice.
+/// Like `parse`, with files and environment provided by the caller.
 pub fn parse_in(
     argv0: &OsStr,
     args: impl Iterator<Item = OsString>,
@@ -154,7 +155,8 @@ pub fn parse_in(
     }
 }
 
-/// Reads the file the flags name and applies the flags over it: at start, and again at each reload.
+/// Reads the file that the flags name and applies the flags over it: at start, and again at each
+/// reload.
 ///
 /// # Errors
 /// Everything that is wrong, in nats-server's words.
@@ -173,19 +175,19 @@ pub(crate) fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Sta
     Ok(Start { options, flags: flags.clone(), warnings })
 }
 
-/// Builds what only later is needed of the options, to see whether it can be.
+/// Builds what the server later needs of the options, to see whether it can.
 ///
 /// # Errors
-/// The text names what cannot be used, with its place in the file.
+/// The text says what cannot be used, with its place in the file.
 pub(crate) fn check_usable(options: &Options) -> Result<(), String> {
     AuthState::build(options, None).map_err(|error| error.to_string())?;
     build_tls(options).map(drop)
 }
 
-/// Reads what clients' TLS is made of, if they are to speak it.
+/// Builds the TLS of the client port, if it is configured.
 ///
 /// # Errors
-/// A file cannot be read, or its content cannot be used.
+/// If a file cannot be read, or its content cannot be used.
 pub(crate) fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let Some(tls) = &options.tls else { return Ok(None) };
     match TlsServer::build(tls, options.allow_non_tls) {
@@ -195,11 +197,11 @@ pub(crate) fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, Str
     }
 }
 
-/// Exit code of a test that finds that a file cannot be reloaded, only started with.
+/// Exit code of a test whose file needs a restart instead of a reload.
 const EXIT_CODE_RESTART: u8 = 3;
 
-/// Reads files as a start does. As in nats-server a warning about the first is a failure, one about the file
-/// to be reloaded is not.
+/// Tests files as a start does. As in nats-server a warning about the first one is a failure, one
+/// about the file to be reloaded is not.
 fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings) -> Invocation {
     let Some(path) = flags.config_file() else {
         return program
@@ -236,8 +238,8 @@ fn test_config(program: Program, flags: &Flags, surroundings: &dyn Surroundings)
     Invocation::TestConfig(notes + &result)
 }
 
-/// The options of file and flags, if a server could start with them; `notes` gets a line for each option
-/// that is passed over.
+/// Returns the options of file and flags, if a server could start with them; `notes` gets a line
+/// for each ignored option.
 fn test_options(loaded: Loaded, flags: &Flags, notes: &mut String) -> Result<Options, String> {
     let Loaded { mut options, mut unsupported, .. } = loaded;
     unsupported.extend(flags.apply(&mut options)?);

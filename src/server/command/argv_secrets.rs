@@ -1,10 +1,11 @@
-//! Keeps secrets of the command line out of `/proc/<pid>/cmdline`, which every user of the host may read.
+//! Keeps secrets on the command line out of `/proc/<pid>/cmdline`, which every user of the host may
+//! read.
 //!
-//! Memory that the kernel shows as the command line cannot be written without unsafe code. So a process
-//! that was given a secret starts itself once more, under the same name and process id, with
-//! `[REDACTED]` in the secret's place and the secret in an anonymous memory file, which is emptied once it
-//! was read. Until then, some milliseconds, the secret can be seen: a file or a variable of the
-//! configuration is the better place.
+//! The memory that the kernel shows as the command line cannot be changed without unsafe code. So a
+//! process that was given a secret starts itself again, under the same name and process id, with
+//! `[REDACTED]` in the secret's place and the secret in an anonymous memory file, which is emptied
+//! once it has been read. The secret is visible until then, for some milliseconds: a file or an
+//! environment variable used by the configuration is a better place.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -18,25 +19,25 @@ const REDACTED: &[u8] = b"[REDACTED]";
 
 const SECRET_FLAGS: [&[u8]; 3] = [b"user", b"pass", b"auth"];
 
-/// Names the descriptor of the memory file to the process that follows.
+/// Tells the restarted process the descriptor of the memory file.
 const DESCRIPTOR_VARIABLE: &str = "MIDGE_SECRETS_FD";
 
-/// Arguments as they were given, wherever they had to be fetched from.
+/// The arguments as they were originally given.
 pub(crate) struct Arguments {
     pub arguments: Vec<OsString>,
-    /// The secrets stay visible, and why.
+    /// Set if the secrets stay visible: why.
     pub warning: Option<String>,
 }
 
-/// Takes the whole command line, the program's name first. Where it shows secrets this does not return:
-/// the process begins anew with them hidden.
+/// Takes the whole command line, including the program's name. If it shows secrets, this does not
+/// return: the process starts again with them hidden.
 pub(crate) fn hide(arguments: impl Iterator<Item = OsString>) -> Arguments {
     let arguments: Vec<OsString> = arguments.collect();
     let (redacted, secrets) = redact(&arguments);
     if secrets.is_empty() {
         return Arguments { arguments: fetch(arguments), warning: None };
     }
-    // Comes back only when it failed.
+    // Returns only on failure.
     let error = start_again(&redacted, &secrets).err();
     let warning = error.map(|error| {
         format!("Secrets on the command line stay visible to other users of this host: {error}")
@@ -44,7 +45,7 @@ pub(crate) fn hide(arguments: impl Iterator<Item = OsString>) -> Arguments {
     Arguments { arguments, warning }
 }
 
-/// The place of a secret in one argument: behind `=`, or alone in the next argument.
+/// The place of a secret: after a position in the argument, or the next argument.
 enum Place {
     Behind(usize),
     Next,
@@ -85,7 +86,8 @@ fn for_each_secret(arguments: &mut [OsString], mut change: impl FnMut(&mut Vec<u
     }
 }
 
-/// The arguments without their secrets, and the secrets in order; none when all are hidden already.
+/// Returns the arguments without their secrets, and the secrets in order; none if all are hidden
+/// already.
 fn redact(arguments: &[OsString]) -> (Vec<OsString>, Vec<Vec<u8>>) {
     let mut redacted = arguments.to_vec();
     let mut secrets = Vec::new();
@@ -98,7 +100,7 @@ fn redact(arguments: &[OsString]) -> (Vec<OsString>, Vec<Vec<u8>>) {
     (redacted, secrets)
 }
 
-/// Puts secrets back where `redact` took them.
+/// Puts secrets back where `redact` took them from.
 fn restore(arguments: &mut [OsString], secrets: &[Vec<u8>]) {
     let mut secrets = secrets.iter();
     for_each_secret(arguments, |place| {
@@ -108,7 +110,7 @@ fn restore(arguments: &mut [OsString], secrets: &[Vec<u8>]) {
     });
 }
 
-/// Arguments cannot hold a NUL byte, so it ends each secret.
+/// Joins the secrets, each ended by a NUL byte, which arguments cannot contain.
 fn pack(secrets: &[Vec<u8>]) -> Vec<u8> {
     secrets.iter().flat_map(|secret| secret.iter().copied().chain([0])).collect()
 }
@@ -118,8 +120,10 @@ fn unpack(bytes: &[u8]) -> Vec<Vec<u8>> {
     body.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
+/// Starts the program again with these arguments.
+///
 /// # Errors
-/// No memory file, or the program cannot be started again.
+/// If there is no memory file, or the program cannot be started again.
 fn start_again(redacted: &[OsString], secrets: &[Vec<u8>]) -> io::Result<()> {
     let memory = rustix::fs::memfd_create("secrets", rustix::fs::MemfdFlags::empty())?;
     let descriptor = memory.as_raw_fd().to_string();
@@ -134,8 +138,8 @@ fn start_again(redacted: &[OsString], secrets: &[Vec<u8>]) -> io::Result<()> {
     Err(error)
 }
 
-/// The path this process was started by, where it still leads to the running program: the kernel names
-/// the process after it, and `--signal` finds servers by that name.
+/// Returns the path by which this process was started, if that still leads to the running program:
+/// the kernel names the process after it, and `--signal` finds servers by that name.
 fn own_path(name: &OsStr) -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
     let is_program = |path: &Path| {
@@ -150,7 +154,7 @@ fn own_path(name: &OsStr) -> io::Result<PathBuf> {
     Ok(found.into_iter().find(|path| is_program(path)).unwrap_or(program))
 }
 
-/// The other side of `start_again`.
+/// Restores the secrets in a process that `start_again` has started.
 fn fetch(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let descriptor = std::env::var(DESCRIPTOR_VARIABLE).ok();
     let descriptor = descriptor.and_then(|text| text.parse::<u32>().ok());
@@ -163,7 +167,8 @@ fn fetch(mut arguments: Vec<OsString>) -> Vec<OsString> {
 
 fn read_and_empty(descriptor: u32) -> io::Result<Vec<Vec<u8>>> {
     let path = PathBuf::from(format!("/proc/self/fd/{descriptor}"));
-    // Only a file this module made: a variable left over in the environment must not empty another.
+    // Only a file made by this module: a leftover variable in the environment must not empty
+    // another.
     let target = std::fs::read_link(&path)?;
     if !target.as_os_str().as_bytes().starts_with(b"/memfd:secrets") {
         return Err(io::ErrorKind::NotFound.into());

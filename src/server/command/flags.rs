@@ -1,5 +1,5 @@
-//! The command line as Go's flag package reads it: `-x`, `--x`, `-x=v`, `-x v`; parsing stops at the first
-//! word that is no flag. What a flag means stands in the option table.
+//! The command line as Go's flag package reads it: `-x`, `--x`, `-x=v`, `-x v`; parsing stops at
+//! the first word that is not a flag. The meaning of each flag is in the option table.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::config::options::Options;
 use crate::config::read_rows::check_range;
 use crate::config::row::{Kind, PartFlag, Row};
 
-/// Flags that are no option of the configuration file: names, argument, help.
+/// Flags that are not options of the configuration file: names, argument, help.
 pub(crate) const SPECIALS: &[(&[&str], &str, &str)] = &[
     (&["c", "config"], "<file>", "Read this configuration file; flags win over it."),
     (&["t"], "", "Test the configuration file and exit."),
@@ -40,16 +40,17 @@ pub(crate) const SPECIALS: &[(&[&str], &str, &str)] = &[
     (&["help_tls"], "", "Show how TLS is configured."),
 ];
 
-/// The command line, read but not yet applied. Kept while the server runs: a reload applies it again.
+/// The parsed command line, not yet applied. Kept while the server runs, since a reload applies it
+/// again.
 #[derive(Clone, Default, PartialEq)]
 pub struct Flags {
     /// Name and value as written, in order; a switch without a value has `true`.
     given: Vec<(String, String)>,
-    /// Words behind the last flag.
+    /// Words after the last flag.
     pub words: Vec<String>,
 }
 
-/// Names only: a value may be a secret.
+/// Shows names only: a value may be a secret.
 impl fmt::Debug for Flags {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.given.iter().map(|(name, _)| name)).finish()
@@ -57,6 +58,8 @@ impl fmt::Debug for Flags {
 }
 
 impl Flags {
+    /// Parses the arguments after the program's name.
+    ///
     /// # Errors
     /// Go's text for a flag that cannot be read.
     pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, String> {
@@ -74,7 +77,7 @@ impl Flags {
             if body.is_empty() || body.starts_with(['-', '=']) {
                 return Err(format!("bad flag syntax: {arg}"));
             }
-            // A value begins behind the first `=` that is not the first letter.
+            // A value begins after the first `=` that is not the first character.
             let (name, value) = match body.split_once('=') {
                 Some((name, value)) => (name.to_string(), Some(value.to_string())),
                 None => (body.to_string(), None),
@@ -97,7 +100,7 @@ impl Flags {
         Ok(flags)
     }
 
-    /// The last value given under any of these names.
+    /// Returns the last value given under any of these names.
     pub fn value(&self, names: &[&str]) -> Option<&str> {
         let found = self.given.iter().rev().find(|(name, _)| names.contains(&name.as_str()));
         found.map(|(_, value)| value.as_str())
@@ -107,12 +110,12 @@ impl Flags {
         self.value(names).and_then(parse_boolean).unwrap_or(false)
     }
 
-    /// None when there is none, or an empty one.
+    /// Returns None if there is no such file, or an empty name.
     pub fn config_file(&self) -> Option<PathBuf> {
         self.value(&["c", "config"]).filter(|file| !file.is_empty()).map(PathBuf::from)
     }
 
-    /// The file whose reload is to be tested.
+    /// Returns the file whose reload is to be tested.
     pub fn test_reload_file(&self) -> Option<PathBuf> {
         self.value(&["test_reload"]).filter(|file| !file.is_empty()).map(PathBuf::from)
     }
@@ -121,11 +124,11 @@ impl Flags {
         self.is_on(&["allow-unsupported"])
     }
 
-    /// Sets what the flags name and leaves everything else as the file set it. Returns what
-    /// `--allow-unsupported` let through.
+    /// Sets what the flags name and leaves everything else as the file set it. Returns notes on
+    /// what `--allow-unsupported` ignored.
     ///
     /// # Errors
-    /// A value out of range, a feature Midge does not have, or TLS without a certificate.
+    /// If a value is out of range, Midge lacks a feature, or TLS lacks a certificate.
     pub fn apply(&self, options: &mut Options) -> Result<Vec<String>, String> {
         let mut let_through = Vec::new();
         for (name, value) in &self.given {
@@ -133,7 +136,7 @@ impl Flags {
                 self.apply_row(row, name, value, options, &mut let_through)?;
             }
         }
-        // As in nats-server these win over -D and -V, whatever the order.
+        // As in nats-server these take precedence over -D and -V, in any order.
         if let Some(on) = self.value(&["DV"]).and_then(parse_boolean) {
             (options.log.debug, options.log.trace) = (on, on);
         }
@@ -186,7 +189,7 @@ impl Flags {
             Kind::Part { flag: PartFlag::ToggleOr { word, set }, .. } => {
                 set(options, (!value.eq_ignore_ascii_case(word)).then_some(on))
             }
-            // Only `-tls` itself; `finish_tls` looks at it.
+            // Only `-tls` itself, which `finish_tls` handles.
             Kind::Structure { .. } | Kind::Part { flag: PartFlag::None, .. } => Ok(()),
             Kind::Later { flag_asks: false, .. } => Ok(()),
             Kind::Later { .. } if matches!(value, "" | "0") => Ok(()),
@@ -199,13 +202,13 @@ impl Flags {
             }
             Kind::Later { feature, .. } => Err(feature.refusal()),
         };
-        // nats-server has this text of its own.
+        // This text is the same in nats-server.
         let is_whole_text = row.key == "server_name";
         result.map_err(|reason| if is_whole_text { reason } else { format!("-{name}: {reason}") })
     }
 
-    /// `-tls=false` ends TLS; any other TLS flag turns it on and then needs a certificate, of the flags or
-    /// of the file. Settings of the file that no flag names stay.
+    /// Applies the TLS flags: `-tls=false` turns TLS off; any other one turns it on, and then a
+    /// certificate is needed, from flags or file. Settings of the file that no flag names stay.
     fn finish_tls(&self, options: &mut Options) -> Result<(), String> {
         if self.value(&["tls"]).and_then(parse_boolean) == Some(false) {
             options.tls = None;
@@ -225,7 +228,7 @@ impl Flags {
     }
 }
 
-/// None for a flag that does not exist.
+/// Returns true for a switch; None for a flag that does not exist.
 fn is_switch(name: &str) -> Option<bool> {
     if let Some((_, argument, _)) = SPECIALS.iter().find(|(names, _, _)| names.contains(&name)) {
         return Some(argument.is_empty());
@@ -234,7 +237,7 @@ fn is_switch(name: &str) -> Option<bool> {
     row.flag.as_ref().map(|flag| flag.argument.is_empty())
 }
 
-/// Refuses what Go refuses while it parses: values that are no boolean or no integer.
+/// Refuses what Go refuses while parsing: values that are not a boolean or not an integer.
 fn check_form(name: &str, value: &str, is_switch: bool) -> Result<(), String> {
     if is_switch {
         return match parse_boolean(value) {

@@ -1,4 +1,4 @@
-//! The help texts, made from the option table.
+//! The help texts, generated from the option table.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::server::command::flags::SPECIALS;
 
 const COLUMN_WIDTH: usize = 38;
 
-/// The text of `--help`.
+/// Returns the text of `--help`.
 pub(crate) fn usage(program: &str) -> String {
     let about = if program == "nats-server" { "" } else { "\nMidge, a NATS server for Linux.\n" };
     let mut text = format!("{about}\nUsage: {program} [options]\n");
@@ -43,7 +43,7 @@ fn push_line(text: &mut String, names: &[&str], argument: &str, help: &str) {
     let dashed: Vec<String> = names
         .iter()
         .map(|name| {
-            // As nats-server writes them.
+            // In nats-server's spelling.
             let is_short = name.len() <= 2 || name.bytes().all(|byte| byte.is_ascii_uppercase());
             if is_short { format!("-{name}") } else { format!("--{name}") }
         })
@@ -58,7 +58,7 @@ fn push_line(text: &mut String, names: &[&str], argument: &str, help: &str) {
     .expect("writing to a String cannot fail");
 }
 
-/// The text of `--help_tls`.
+/// Returns the text of `--help_tls`.
 pub(crate) fn tls_usage() -> String {
     let mut text = String::from(
         "TLS is configured in the `tls` block of the configuration file:\n\n\
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// A line of the help is about the flag, also where the table speaks of a block of the file.
+    /// Help is worded for the flag, even if the table describes a block of the file.
     #[test]
     fn lines_of_flags_are_sentences_and_show_their_defaults() {
         let text = usage("midge");

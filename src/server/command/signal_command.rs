@@ -1,8 +1,8 @@
 //! `--signal command[=pid|pidfile|prefix*]`: tells a running server to stop, reload and so on.
 //!
-//! Texts and the order of the checks are nats-server's (server/signal.go). Unlike nats-server a running
-//! server is found by its exact process name, not by `pgrep`'s substring: `stop` is SIGKILL, and must not
-//! hit a tool whose name merely contains ours.
+//! Texts and the order of the checks are nats-server's (server/signal.go). Unlike in nats-server, a
+//! running server is found by its exact process name, not by a substring as with `pgrep`: `stop` is
+//! SIGKILL, and must not hit a tool whose name merely contains ours.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ use crate::server::host::error_text::os_error_text;
 /// Bytes of a process name that the kernel keeps.
 const PROCESS_NAME_BYTES_MAX: usize = 15;
 
-/// Runs the command. `process_name` is the name this server's processes run under (the file name of
-/// `argv[0]`); it is looked for where no pid is given, and named in the messages.
+/// Runs the command. `process_name` is the name under which this server's processes run (the file
+/// name of `argv[0]`): it is searched for if no pid is given, and named in messages.
 ///
 /// # Errors
-/// nats-server's message; print it behind `<name>: ` and exit 1.
+/// nats-server's message; to be printed after `<name>: ` before exiting with 1.
 pub(crate) fn run(parameters: &str, process_name: &str) -> Result<(), String> {
     run_in(Path::new("/proc"), parameters, process_name, send)
 }
@@ -86,8 +86,8 @@ fn signal_of(command: &str) -> Result<Signal, String> {
     }
 }
 
-/// The content of the file of that name, else the text itself. A line end behind the pid is allowed,
-/// where nats-server refuses it.
+/// Returns the content of the file of that name, else the text itself. A newline after the pid is
+/// allowed, although nats-server refuses it.
 fn pid_file_or_text(text: &str) -> String {
     match files::read(Path::new(text), PID_FILE_BYTES_MAX, Patience::None) {
         Ok(content) => String::from_utf8_lossy(&content).trim().to_owned(),
@@ -95,13 +95,13 @@ fn pid_file_or_text(text: &str) -> String {
     }
 }
 
-/// Zero and negative numbers name process groups, and are refused.
+/// Parses a process id. Zero and negative numbers mean process groups and are refused.
 fn parse_pid(text: &str) -> Result<Pid, String> {
     let number = text.parse::<i32>().ok().filter(|&number| number > 0);
     number.and_then(Pid::from_raw).ok_or_else(|| format!("invalid pid: {text}"))
 }
 
-/// Processes of that name but this one, in ascending order.
+/// Returns the processes of that name except this one, in ascending order.
 fn running(proc_directory: &Path, process_name: &str) -> Result<Vec<Pid>, String> {
     let unresolved = |_| "unable to resolve pid, try providing one".to_owned();
     let name = &process_name.as_bytes()[..process_name.len().min(PROCESS_NAME_BYTES_MAX)];
@@ -111,7 +111,7 @@ fn running(proc_directory: &Path, process_name: &str) -> Result<Vec<Pid>, String
         let Some(pid) = entry.file_name().to_str().and_then(|text| parse_pid(text).ok()) else {
             continue;
         };
-        // A process that ended meanwhile has no name to compare.
+        // A process that has ended meanwhile has no name to compare.
         let Ok(comm) = std::fs::read(entry.path().join("comm")) else { continue };
         if comm.strip_suffix(b"\n").unwrap_or(&comm) == name && pid != rustix::process::getpid() {
             pids.push(pid);
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::server::host::temporary::TemporaryDirectory;
 
-    /// A made-up /proc, so that a test never signals a real process.
+    /// Makes a fake /proc, so that a test never signals a real process.
     fn proc_with(processes: &[(u32, &str)]) -> TemporaryDirectory {
         let directory = TemporaryDirectory::new();
         std::fs::create_dir(directory.path().join("self")).unwrap();
@@ -138,7 +138,7 @@ mod tests {
         directory
     }
 
-    /// The pids signalled and the answer.
+    /// Returns the signalled pids and the answer.
     fn run_with(processes: &[(u32, &str)], parameters: &str) -> (Vec<i32>, Result<(), String>) {
         let directory = proc_with(processes);
         let mut signalled = Vec::new();
@@ -182,19 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn only_process_of_exactly_our_name_is_found() {
+    fn only_a_process_of_exactly_our_name_is_found() {
         assert_eq!(run_with(ONE, "quit"), (vec![41], Ok(())));
     }
 
     #[test]
-    fn prefix_picks_among_our_processes() {
+    fn a_prefix_picks_among_our_processes() {
         assert_eq!(run_with(TWO, "quit=*"), (vec![38, 139], Ok(())));
         assert_eq!(run_with(TWO, "quit=1*"), (vec![139], Ok(())));
         assert_eq!(run_with(TWO, "quit=9*"), (vec![], Ok(())));
     }
 
     #[test]
-    fn pid_and_pid_file_name_the_process() {
+    fn a_pid_and_a_pid_file_name_the_process() {
         assert_eq!(run_with(TWO, "reload=38"), (vec![38], Ok(())));
         let directory = TemporaryDirectory::new();
         let file = directory.path().join("server.pid");
@@ -220,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn process_that_is_gone_is_told() {
-        // Larger than any pid the kernel hands out.
+    fn a_process_that_is_gone_is_reported() {
+        // Larger than any pid of the kernel.
         let error = run("stop=99999999", "nats-server").unwrap_err();
         assert_eq!(error, "\nsignal \"stop\" 99999999: no such process");
     }

@@ -1,5 +1,6 @@
-//! `midge store check FOLDER` and `midge store repair [--dry-run] FOLDER`: what a store holds, what is lost, and the
-//! word of a person that the loss is accepted. The server that uses the store must not run meanwhile.
+//! `midge store check FOLDER` and `midge store repair [--dry-run] FOLDER`: shows what a store holds
+//! and what is lost, and lets an operator accept the loss. The server that uses the store must not
+//! run meanwhile.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -8,7 +9,7 @@ use std::path::Path;
 use crate::storage::check::{accept, read_lanes};
 use crate::storage::folder::{FolderError, StoreFolder};
 
-/// The first argument of the command line that leads here.
+/// The first argument of the command line that selects this command.
 pub(crate) const COMMAND: &str = "store";
 
 const USAGE: &str = "\
@@ -23,7 +24,7 @@ only tells.
 The exit status is 0 if nothing is lost, or all that is lost is accepted.
 ";
 
-/// What the command says and ends with.
+/// The command's output, and how it ends.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub stdout: String,
@@ -38,7 +39,7 @@ enum Action {
     DryRun,
 }
 
-/// Runs the command with the arguments behind `store`.
+/// Runs the command with the arguments after `store`.
 pub(crate) fn run(arguments: &[OsString]) -> Outcome {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_str()).collect();
     let (action, folder) = match words[..] {
@@ -65,7 +66,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Outcome {
     outcome
 }
 
-/// True if the store is whole in the end.
+/// Runs an action. True if the store is intact in the end.
 fn run_in(root: &Path, action: Action, out: &mut String) -> Result<bool, FolderError> {
     let folder = StoreFolder::open_existing(root)?;
     let lanes = read_lanes(&folder)?;

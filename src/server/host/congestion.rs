@@ -1,14 +1,15 @@
-//! Which congestion control the server's sockets to peers on this host get.
+//! Chooses the congestion control of the server's sockets to peers on this host.
 
 use std::sync::Arc;
 
 use crate::config::options::LocalCongestion;
 use crate::net::congestion::first_available;
 
-/// Do not pace. In this order where the host's does; a kernel may lack the first.
+/// Algorithms that do not pace, tried in this order if the host's does; a kernel may lack the
+/// first.
 const UNPACED: [&str; 2] = ["cubic", "reno"];
 
-/// Where the kernel tells which new sockets get.
+/// The file with the kernel's default for new sockets.
 const HOST_FILE: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// The congestion control of new sockets.
@@ -16,29 +17,29 @@ const HOST_FILE: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 pub(crate) struct Congestion {
     /// The host's; empty = not readable.
     pub host: String,
-    /// For peers on this host; None = the host's.
+    /// The one for peers on this host; None = the host's.
     pub local: Option<Arc<str>>,
 }
 
 impl Congestion {
-    /// Decides by the option and what this kernel has.
+    /// Chooses by the option and by what this kernel has.
     pub(crate) fn choose(option: &LocalCongestion) -> Self {
         let host = std::fs::read_to_string(HOST_FILE).unwrap_or_default().trim().to_owned();
         let local = first_available(&wanted(option, &host)).map(Arc::from);
         Self { host, local }
     }
 
-    /// The host's, and that of sockets to peers on it.
+    /// Returns the host's, and that of sockets to peers on this host.
     pub(crate) fn names(&self) -> [String; 2] {
         let local = self.local.as_deref().unwrap_or(&self.host);
         [self.host.clone(), local.to_owned()]
     }
 }
 
-/// The names to try; empty = the host's stays.
+/// Returns the names to try; empty = the host's stays.
 fn wanted<'a>(option: &'a LocalCongestion, host: &str) -> Vec<&'a str> {
     match option {
-        // There is bbr2, bbr3 and whatever comes.
+        // There are bbr2, bbr3, and possibly more to come.
         LocalCongestion::Auto if host.starts_with("bbr") => UNPACED.to_vec(),
         LocalCongestion::Auto | LocalCongestion::Host => Vec::new(),
         LocalCongestion::Named(name) => vec![name],
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unpaced_one_is_wanted_only_where_the_host_paces() {
+    fn an_unpaced_algorithm_is_wanted_only_if_the_host_paces() {
         let auto = LocalCongestion::Auto;
         assert_eq!(wanted(&auto, "bbr"), UNPACED);
         assert_eq!(wanted(&auto, "bbr2"), UNPACED);
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_the_kernel_lacks_leaves_the_hosts() {
+    fn an_algorithm_that_the_kernel_lacks_leaves_the_hosts() {
         let chosen = Congestion::choose(&LocalCongestion::Named("no-such".into()));
         assert_eq!(chosen.local, None);
         let chosen = Congestion::choose(&LocalCongestion::Named("reno".into()));

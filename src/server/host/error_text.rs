@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// What Go prints for the same errno: the system's text in lower case, without Rust's `(os error N)`.
+/// Returns what Go prints for the same errno: the system's text in lower case, without Rust's `(os
+/// error N)`.
 pub(crate) fn os_error_text(error: &io::Error) -> String {
     let mut text = error.to_string();
     if let Some(number) = error.raw_os_error() {
@@ -16,7 +17,7 @@ pub(crate) fn os_error_text(error: &io::Error) -> String {
     }
 }
 
-/// The same for what a start needs and cannot have, and what to do about it.
+/// Returns the text for an error at start, with what to do about it.
 pub(crate) fn start_error_text(error: &io::Error) -> String {
     let text = os_error_text(error);
     match error.raw_os_error() {

@@ -19,14 +19,14 @@ const PORTS_FILE_MODE: u32 = 0o666;
 /// Writes the decimal pid without a newline. The file stays when the process ends.
 ///
 /// # Errors
-/// nats-server's fatal text; log it as FTL and exit 1.
+/// nats-server's fatal text; to be logged as FTL before exiting with 1.
 pub(crate) fn write_pid_file(path: &Path) -> Result<(), String> {
     write_file(path, PID_FILE_MODE, std::process::id().to_string().as_bytes()).map_err(|error| {
         format!("Could not write pidfile: open {}: {}", path.display(), os_error_text(&error))
     })
 }
 
-/// The URLs a server can be reached at; lists that are empty are left out of the file.
+/// The URLs at which a server can be reached; empty lists are left out of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Ports {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -41,8 +41,8 @@ pub(crate) struct Ports {
     pub websocket: Vec<String>,
 }
 
-/// `scheme://address` for a listener's address; a wildcard becomes every address of every interface, IPv4
-/// and IPv6, as in nats-server.
+/// Returns `scheme://address` for a listener's address. An unspecified address becomes every
+/// address of every interface, IPv4 and IPv6, as in nats-server.
 pub(crate) fn listener_urls(scheme: &str, address: SocketAddr) -> Vec<String> {
     if !address.ip().is_unspecified() {
         return vec![format!("{scheme}://{address}")];
@@ -54,7 +54,8 @@ fn urls_of(scheme: &str, port: u16, addresses: Vec<IpAddr>) -> Vec<String> {
     addresses.into_iter().map(|ip| format!("{scheme}://{}", SocketAddr::new(ip, port))).collect()
 }
 
-/// Addresses of all interfaces, by interface, IPv4 before IPv6. Empty where the kernel does not tell.
+/// Returns the addresses of all interfaces, by interface, IPv4 before IPv6. Empty if the kernel
+/// does not tell.
 pub(crate) fn interface_addresses() -> Vec<IpAddr> {
     let mut interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces.sort_by_key(|interface| (interface.index, interface.ip().is_ipv6()));
@@ -68,11 +69,11 @@ pub(crate) struct PortsFile {
 }
 
 impl PortsFile {
-    /// Writes `<directory>/<program>_<pid>.ports`; call it once every listener is up. `program` is the file
-    /// name of `argv[0]`.
+    /// Writes `<directory>/<program>_<pid>.ports`; to be called once every listener is up.
+    /// `program` is the file name of `argv[0]`.
     ///
     /// # Errors
-    /// nats-server's text. It is logged as ERR, and the server runs on.
+    /// nats-server's text. It is logged as ERR, and the server keeps running.
     pub(crate) fn write(directory: &Path, program: &str, ports: &Ports) -> Result<Self, String> {
         let path = directory.join(format!("{program}_{}.ports", std::process::id()));
         let text = serde_json::to_string(ports).expect("lists of strings always serialize");
@@ -94,7 +95,8 @@ impl Drop for PortsFile {
     }
 }
 
-/// The file name of `argv[0]`: what this process calls itself in messages and in the ports file.
+/// Returns the file name of `argv[0]`, by which this process calls itself in messages and in the
+/// ports file.
 pub(crate) fn program_name() -> String {
     let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -115,7 +117,7 @@ mod tests {
     use crate::server::host::temporary::TemporaryDirectory;
 
     #[test]
-    fn pid_file_is_decimal_without_newline_and_private() {
+    fn the_pid_file_is_decimal_without_newline_and_private() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("server.pid");
         std::fs::write(&path, "something longer that was there before").unwrap();
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn pid_file_error_is_that_of_nats_server() {
+    fn a_pid_file_error_is_that_of_nats_server() {
         let error = write_pid_file(Path::new("/nonexistent/p.pid")).unwrap_err();
         let expected =
             "Could not write pidfile: open /nonexistent/p.pid: no such file or directory";
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_file_has_only_what_listens_and_is_removed() {
+    fn the_ports_file_has_only_what_listens_and_is_removed() {
         let directory = TemporaryDirectory::new();
         let address = "127.0.0.1:24511".parse().unwrap();
         let ports = Ports { nats: listener_urls("nats", address), ..Ports::default() };
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_file_error_is_that_of_nats_server() {
+    fn a_ports_file_error_is_that_of_nats_server() {
         let directory = Path::new("/nonexistent");
         let error = PortsFile::write(directory, "nats-server", &Ports::default()).unwrap_err();
         let path = format!("/nonexistent/nats-server_{}.ports", std::process::id());
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcard_becomes_every_interface_address() {
+    fn a_wildcard_address_becomes_every_interface_address() {
         let addresses = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         let expected = ["nats://127.0.0.1:24512", "nats://[::1]:24512"];
         assert_eq!(urls_of("nats", 24512, addresses), expected);

@@ -1,9 +1,9 @@
-//! Who this server is: its id, its name, and the versions it reports.
+//! The server's identity: its id, its name, and the versions it reports.
 
 use nkeys::KeyPair;
 
-/// The nats-server release whose behaviour Midge has: INFO, `-v` and monitoring report it, because clients
-/// switch features on by it.
+/// The nats-server release whose behaviour Midge has. INFO, `-v` and monitoring report it, because
+/// clients enable features by it.
 pub(crate) const NATS_VERSION: &str = "2.15.3";
 
 /// Midge's own version.
@@ -28,7 +28,8 @@ impl Identity {
     }
 }
 
-/// What `-v` prints: under any name but `midge` the line that tools parse for nats-server's version.
+/// Returns what `-v` prints: under any name but `midge`, the line that tools parse for
+/// nats-server's version.
 pub(crate) fn version_text(program: &str) -> String {
     if program == "midge" {
         format!("midge: v{MIDGE_VERSION} (nats-server v{NATS_VERSION})")
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_is_a_public_server_nkey_and_differs_each_time() {
+    fn the_id_is_a_public_server_nkey_and_differs_each_time() {
         let first = Identity::new(None);
         assert_eq!(first.id.len(), 56);
         assert!(first.id.starts_with('N'));
@@ -52,12 +53,12 @@ mod tests {
     }
 
     #[test]
-    fn configured_name_wins() {
+    fn a_configured_name_is_used() {
         assert_eq!(Identity::new(Some("east")).name, "east");
     }
 
     #[test]
-    fn version_under_the_name_of_nats_server_is_the_line_it_prints() {
+    fn the_version_under_the_name_of_nats_server_is_the_line_it_prints() {
         assert_eq!(version_text("nats-server"), "nats-server: v2.15.3");
         assert!(version_text("midge").starts_with(&format!("midge: v{MIDGE_VERSION} ")));
     }

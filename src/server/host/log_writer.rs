@@ -1,8 +1,8 @@
-//! Where log lines go: stderr, or a file that is reopened on demand and rotated by size.
+//! Writes log lines to stderr, or to a file that is reopened on demand and rotated by size.
 //!
-//! `LogWriter` runs on the log's own thread; `ServerLog` is the handle that the rest of the process holds.
-//! Files are opened on the caller's thread, so that a bad path is the caller's error, and handed over.
-//! Source: nats-server logger/log.go, server/log.go.
+//! `LogWriter` runs on the log's own thread; `ServerLog` is the handle that the rest of the process
+//! holds. Files are opened on the caller's thread, so that a bad path is the caller's error, and
+//! then handed over. Source: nats-server logger/log.go, server/log.go.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -22,7 +22,7 @@ use crate::server::host::error_text::os_error_text;
 /// Permission bits of a new log file, before the umask. Source: nats-server logger/log.go.
 const LOG_FILE_MODE: u32 = 0o640;
 
-/// The process's log. Dropping it writes what is queued; `base::log::exit` does so too.
+/// The process's log. Dropping it writes what is queued, and so does `base::log::exit`.
 pub(crate) struct ServerLog {
     logger: Logger,
     handover: Arc<Handover>,
@@ -31,8 +31,8 @@ pub(crate) struct ServerLog {
 /// A new target on its way to the writer.
 #[derive(Default)]
 struct Handover {
-    /// Set (release) after `next` was filled, read (acquire) by the writer before each line, so that it
-    /// takes the lock only when there is something to take.
+    /// Set (release) after `next` was filled, and read (acquire) by the writer before each line, so
+    /// that it takes the lock only if there is something to take.
     waiting: AtomicBool,
     next: Mutex<Option<Target>>,
 }
@@ -41,7 +41,8 @@ impl ServerLog {
     /// Opens the log that the options ask for and makes it the process's logger.
     ///
     /// # Errors
-    /// The text nats-server ends with when its log file cannot be opened. Print it to stderr and exit 1.
+    /// The text with which nats-server ends if its log file cannot be opened. To be printed to
+    /// stderr before exiting with 1.
     pub(crate) fn start(options: &LogOptions) -> Result<Self, String> {
         let log = Self::start_uninstalled(options)?;
         assert!(log.logger.install(), "one logger per process");
@@ -59,15 +60,15 @@ impl ServerLog {
     /// Applies changed options to the running log: levels, format, file, limits.
     ///
     /// # Errors
-    /// The new file cannot be opened; nothing has changed then.
+    /// If the new file cannot be opened; nothing has changed then.
     pub(crate) fn reconfigure(&self, options: &LogOptions) -> Result<(), String> {
         self.hand_over(Target::open(options, Patience::None)?);
         self.logger.set_settings(settings(options));
         Ok(())
     }
 
-    /// SIGUSR1: opens the file again under its name, after another program moved it away, and says so.
-    /// Where it cannot be opened the old file stays in use.
+    /// Reopens the file under its name, after another program has moved it away, and logs that
+    /// (SIGUSR1). If it cannot be opened, the old file stays in use.
     pub(crate) fn reopen(&self, options: &LogOptions) {
         if options.file.is_none() {
             self.logger.write(Severity::Info, "File log re-open ignored, not a file logger");
@@ -125,13 +126,14 @@ impl Target {
 struct LogFile {
     path: PathBuf,
     file: File,
-    /// Bytes in the file now.
+    /// The file's present size in bytes.
     size: u64,
     /// Bytes past which it is rotated; 0 = never.
     bytes_max: u64,
-    /// `bytes_max`, doubled after each failed rotation so that a broken directory is not tried per line.
+    /// `bytes_max`, doubled after each failed rotation, so that a broken directory is not tried for
+    /// every line.
     bytes_rotate: u64,
-    /// Files kept, this one included; 0 = all.
+    /// Files kept, including this one; 0 = all.
     count_max: usize,
 }
 
@@ -169,8 +171,8 @@ impl LogFile {
         }
     }
 
-    /// Moves the file aside under a name with the time, and starts a new one. On an error the old file
-    /// goes on being written, whatever its name is by then.
+    /// Moves the file aside under a name with the time, and starts a new one. After an error the
+    /// old file is still written to, whatever its name is by then.
     fn rotate(&mut self, format: &LineFormat) -> io::Result<PathBuf> {
         let mut backup = self.path.clone().into_os_string();
         backup.push(format!(".{}", backup_stamp(format, SystemTime::now())));
@@ -181,7 +183,7 @@ impl LogFile {
         Ok(backup)
     }
 
-    /// Removes the oldest backups until, with the file itself, `count_max` files are left.
+    /// Removes the oldest backups until `count_max` files are left, including the file itself.
     fn purge(&mut self, format: &LineFormat) -> io::Result<()> {
         let directory = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -198,7 +200,7 @@ impl LogFile {
                 return self.remark(format, Severity::Error, &text);
             }
         };
-        // The stamp sorts by time.
+        // Stamps sort by time.
         backups.sort();
         let excess = backups.len().saturating_sub(self.count_max - 1);
         for name in &backups[..excess] {
@@ -228,7 +230,7 @@ impl LogFile {
         Ok(backups)
     }
 
-    /// The log's own line about itself; it must not start another rotation.
+    /// Writes the log's own line about itself, which must not start another rotation.
     fn remark(&mut self, format: &LineFormat, severity: Severity, text: &str) -> io::Result<()> {
         let line = format.line(severity, SystemTime::now(), text);
         self.file.write_all(line.as_bytes())?;
@@ -237,8 +239,8 @@ impl LogFile {
     }
 }
 
-/// The file waits for a slow reader, if it is a pipe: that holds the log's own thread alone. Opening it waits for
-/// a reader only with patience.
+/// Opens a file for appending. If it is a pipe, writing waits for a slow reader, which holds up
+/// only the log's own thread; opening waits for a reader only with `Patience::Any`.
 fn open_appending(path: &Path, patience: Patience) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(LOG_FILE_MODE);
@@ -249,7 +251,7 @@ fn open_appending(path: &Path, patience: Patience) -> io::Result<File> {
     Ok(file)
 }
 
-/// `2026.11.22.23.21.50.345044123`, as nats-server names its backups.
+/// Returns a stamp such as `2026.11.22.23.21.50.345044123`, as in nats-server's names of backups.
 fn backup_stamp(format: &LineFormat, now: SystemTime) -> String {
     let time = format.local_time(now);
     format!(
@@ -315,7 +317,7 @@ mod tests {
         std::fs::read_to_string(path).unwrap()
     }
 
-    /// The backups of `path`, oldest first.
+    /// Returns the backups of `path`, oldest first.
     fn backups(path: &Path) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = std::fs::read_dir(path.parent().unwrap())
             .unwrap()
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn file_is_appended_to_and_flushed_on_drop() {
+    fn a_file_is_appended_to_and_flushed_on_drop() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         for text in ["first", "second"] {
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_directory_is_told_as_nats_server_tells_it() {
+    fn a_missing_directory_is_reported_as_by_nats_server() {
         let path = Path::new("/nonexistent/midge.log");
         let error = ServerLog::start_uninstalled(&options(path)).err();
         let expected = "error opening file: open /nonexistent/midge.log: no such file or directory";
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn reopen_after_a_move_writes_to_a_new_file() {
+    fn a_reopen_after_a_move_writes_to_a_new_file() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         let moved = directory.path().join("moved.log");
@@ -372,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_reopen_keeps_the_old_file() {
+    fn a_failed_reopen_keeps_the_old_file() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         let log = ServerLog::start_uninstalled(&options(&path)).unwrap();
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn file_past_its_limit_is_rotated_and_old_backups_purged() {
+    fn a_file_past_its_limit_is_rotated_and_old_backups_are_removed() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         let bystander = directory.path().join("a.log.notes");
@@ -430,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn file_already_past_its_limit_is_rotated_at_the_first_line() {
+    fn a_file_already_past_its_limit_is_rotated_at_the_first_line() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         std::fs::write(&path, [b'x'; 100]).unwrap();
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_rotation_keeps_writing_and_tries_later() {
+    fn a_failed_rotation_keeps_writing_and_tries_later() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("a.log");
         let format = LineFormat::new(settings(&LogOptions::default()));
@@ -455,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn backup_stamps_are_told_from_other_endings() {
+    fn backup_stamps_are_distinguished_from_other_endings() {
         assert!(is_backup_stamp("2026.11.22.23.21.50.345044123"));
         for other in [
             "",

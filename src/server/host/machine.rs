@@ -11,10 +11,11 @@ use crate::base::limits::{CONNECTIONS_MAX, OPEN_FILES_FEW};
 use crate::config::options::ShardOptions;
 use crate::server::host::error_text::os_error_text;
 
-/// Descriptors that are no client's: listeners, rings, doorbells, files. Part of the warning below.
+/// Descriptors in use that do not belong to clients: listeners, rings, doorbells, files. For the
+/// warning below.
 const FILES_RESERVED: u64 = 64;
 
-/// Cores that cannot be used.
+/// Why the requested cores cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CoreError {
     NotAvailable { core: usize, available: Vec<usize> },
@@ -45,7 +46,7 @@ impl fmt::Display for CoreError {
 
 impl std::error::Error for CoreError {}
 
-/// `0-3,8`: the text of a list of ascending cores.
+/// Formats a list of ascending cores as `0-3,8`.
 fn core_list_text(cores: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &core in cores {
@@ -60,24 +61,27 @@ fn core_list_text(cores: &[usize]) -> String {
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// The cores this process may use.
+/// The cores that this process may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AvailableCores {
     /// The affinity mask, ascending.
     pub cores: Vec<usize>,
-    /// How many of them its cgroups' CPU quotas pay for (rounded down, at least one); as many as there are
-    /// cores where there is no quota.
+    /// The number of cores that the CPU quotas of its cgroups cover (rounded down, at least one);
+    /// without a quota the number of cores.
     pub paid_count: usize,
 }
 
 impl AvailableCores {
+    /// Reads the affinity mask and the quota.
+    ///
     /// # Errors
-    /// The kernel does not tell the mask.
+    /// If the kernel does not tell the mask.
     pub(crate) fn read() -> Result<Self, CoreError> {
         let unreadable = |error: io::Error| CoreError::MaskUnreadable(os_error_text(&error));
         let mask = sched_getaffinity(None).map_err(|errno| unreadable(errno.into()))?;
         let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| mask.is_set(core)).collect();
-        // The standard library reads the quotas of cgroups v1 and v2, up to the root of the hierarchy.
+        // The standard library reads the quotas of cgroups v1 and v2, up to the root of the
+        // hierarchy.
         let parallelism = std::thread::available_parallelism().map_err(unreadable)?.get();
         Ok(Self { paid_count: parallelism.min(cores.len()), cores })
     }
@@ -86,11 +90,11 @@ impl AvailableCores {
         self.paid_count < self.cores.len()
     }
 
-    /// The core of each shard. By default one shard per core that the quota pays for; more shards than
-    /// cores share them in turn, which is for tests.
+    /// Returns the core of each shard. By default there is one shard per core that the quota
+    /// covers; if there are more shards than cores they share them, which is for tests.
     ///
     /// # Errors
-    /// A core of the list is not ours, or the list is shorter than the number of shards.
+    /// If a listed core is not available, or the list is shorter than the number of shards.
     pub(crate) fn place(&self, options: &ShardOptions) -> Result<Vec<usize>, CoreError> {
         if options.count == Some(0) {
             return Err(CoreError::NoShards);
@@ -113,7 +117,7 @@ impl AvailableCores {
     }
 }
 
-/// How many files this process may have open; None = no limit.
+/// The number of files that this process may have open; None = no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileLimit(pub Option<u64>);
 
@@ -121,7 +125,7 @@ impl FileLimit {
     /// Raises the soft limit to the hard one.
     ///
     /// # Errors
-    /// The kernel refuses; the old limit is in force.
+    /// If the kernel refuses; the old limit stays in force.
     pub(crate) fn raise() -> io::Result<Self> {
         let limit = getrlimit(Resource::Nofile);
         if limit.current != limit.maximum {
@@ -130,8 +134,9 @@ impl FileLimit {
         Ok(Self(limit.maximum))
     }
 
-    /// The warning for a limit that refuses clients before `connections_max` does. Nobody asked for the default
-    /// number: it is worth a word only where the limit is so low that an ordinary server may meet it.
+    /// Returns the warning for a limit that refuses clients before `connections_max` does. If that
+    /// number is the default, which nobody asked for, there is a warning only if an ordinary server
+    /// may reach the limit.
     pub(crate) fn shortage(self, connections_max: usize) -> Option<String> {
         let limit = self.0?;
         let needed = (connections_max as u64).saturating_add(FILES_RESERVED);
@@ -145,20 +150,20 @@ impl FileLimit {
     }
 }
 
-/// Why io_uring cannot be used here, and what to do about it.
+/// Why io_uring cannot be used here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IoUringError {
-    /// kernel.io_uring_disabled has this value.
+    /// The value of kernel.io_uring_disabled forbids it.
     DisabledBySysctl(u8),
     /// A seccomp profile or another security module refuses the call.
     Blocked,
-    /// The kernel does not know io_uring.
+    /// The kernel does not have io_uring.
     Unknown,
-    /// The kernel knows io_uring, but not these operations.
+    /// The kernel has io_uring, but not these operations.
     OperationsMissing(Vec<&'static str>),
-    /// The ring does not fit the limit of locked memory, in bytes.
+    /// The ring does not fit the limit on locked memory, in bytes.
     LockedMemory(Option<u64>),
-    /// Too many open files for one more ring.
+    /// Too many open files for another ring.
     Files,
     Other(String),
 }
@@ -208,10 +213,10 @@ impl fmt::Display for IoUringError {
 
 impl std::error::Error for IoUringError {}
 
-/// Makes a ring as a shard will, and throws it away.
+/// Makes a ring as a shard would, and drops it.
 ///
 /// # Errors
-/// A shard could not make its ring; the text says what to do.
+/// If a shard could not make its ring; the text says what to do.
 pub(crate) fn probe_io_uring(
     builder: &io_uring::Builder,
     entries: u32,
@@ -221,7 +226,7 @@ pub(crate) fn probe_io_uring(
     })?;
     let mut probe = io_uring::Probe::new();
     if ring.submitter().register_probe(&mut probe).is_err() {
-        // Kernels before 5.6 have no probe, and not what we need either.
+        // Kernels before 5.6 lack the probe, and also what we need.
         return Err(IoUringError::Unknown);
     }
     let missing = missing_operations(|code| probe.is_supported(code));
@@ -245,7 +250,7 @@ fn missing_operations(is_supported: impl Fn(u8) -> bool) -> Vec<&'static str> {
     needed.into_iter().filter(|&(_, code)| !is_supported(code)).map(|(name, _)| name).collect()
 }
 
-/// None on kernels before 6.6, which have no such switch.
+/// Returns the switch's value; None on kernels before 6.6, which do not have it.
 fn read_io_uring_disabled() -> Option<u8> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_placed_on_cores_we_have_and_may_pay_for() {
+    fn shards_are_placed_on_available_cores_that_the_quota_covers() {
         assert_eq!(place(None, None), Ok(vec![2, 3, 6]));
         assert_eq!(place(Some(1), None), Ok(vec![2]));
         assert_eq!(place(Some(4), None), Ok(vec![2, 3, 6, 7]));
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_file_limit_becomes_the_hard_one() {
+    fn the_soft_file_limit_becomes_the_hard_one() {
         let limit = FileLimit::raise().unwrap();
         let now = getrlimit(Resource::Nofile);
         assert_eq!(now.current, now.maximum);
@@ -323,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn file_limit_warns_below_what_clients_need() {
+    fn a_file_limit_below_what_clients_need_is_warned_of() {
         assert_eq!(FileLimit(None).shortage(65_536), None);
         assert_eq!(FileLimit(Some(164)).shortage(100), None);
         assert!(FileLimit(Some(163)).shortage(100).unwrap().contains("raise it to 164 "));
         assert!(FileLimit(Some(1024)).shortage(usize::MAX).is_some());
-        // Nobody asked for the default number.
+        // The default, which nobody asked for.
         assert_eq!(FileLimit(Some(OPEN_FILES_FEW)).shortage(CONNECTIONS_MAX), None);
         assert!(FileLimit(Some(OPEN_FILES_FEW - 1)).shortage(CONNECTIONS_MAX).is_some());
         assert!(FileLimit(Some(OPEN_FILES_FEW)).shortage(CONNECTIONS_MAX - 1).is_some());
@@ -359,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn probe_agrees_with_a_ring_made_directly() {
+    fn the_probe_agrees_with_a_ring_made_directly() {
         let builder = io_uring::IoUring::builder();
         let made = io_uring::IoUring::new(1024);
         match probe_io_uring(&builder, 1024) {
@@ -367,7 +372,7 @@ mod tests {
             Err(IoUringError::OperationsMissing(_)) => assert!(made.is_ok()),
             Err(error) => assert!(made.is_err(), "{error}"),
         }
-        // Larger than the kernel allows, so refused wherever io_uring is at all.
+        // Larger than the kernel allows, so refused wherever io_uring works at all.
         assert!(probe_io_uring(&builder, 1 << 30).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The surroundings of the process: cores, files, sockets of the file system, log output, its own usage.
+//! The surroundings of the process: cores, files, file-system sockets, log output, resource usage.
 
 pub(crate) mod congestion;
 pub(crate) mod error_text;

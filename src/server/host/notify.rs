@@ -1,4 +1,4 @@
-//! Tells systemd that the server is ready, alive, or stopping: datagrams to the socket named by
+//! Tells systemd that the server is ready, alive, or stopping, by datagrams to the socket named in
 //! `NOTIFY_SOCKET` (sd_notify). Without that variable nothing is sent.
 
 use std::env;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The service manager's socket, as far as there is one.
+/// The service manager's socket, if there is one.
 #[derive(Debug)]
 pub(crate) struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
@@ -23,7 +23,7 @@ impl Notify {
                 _ => SocketAddr::from_pathname(&name).ok()?,
             };
             let socket = UnixDatagram::unbound().ok()?;
-            // A full queue must not hold the server: the next sign of life comes soon.
+            // A full queue must not hold up the server; the next sign of life comes soon.
             socket.set_nonblocking(true).ok()?;
             Some((socket, address))
         });
@@ -36,7 +36,7 @@ impl Notify {
         Self { socket, watchdog: watchdog.map(Duration::from_micros) }
     }
 
-    /// How often a sign of life is due: half of what the manager waits.
+    /// Returns the interval of signs of life: half the time that the manager waits.
     pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|longest| longest / 2)
     }
@@ -55,7 +55,7 @@ impl Notify {
 
     fn send(&self, state: &str) {
         if let Some((socket, address)) = &self.socket {
-            // Nobody listens any more, or not fast enough: the manager decides what that means.
+            // If nobody receives it, or not fast enough, the manager decides what that means.
             let _ = socket.send_to_addr(state.as_bytes(), address);
         }
     }

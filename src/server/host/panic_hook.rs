@@ -1,5 +1,5 @@
-//! A panic on any thread ends the process: half a server, with a dead shard behind its listener, is worse
-//! than none.
+//! Ends the process when any thread panics: half a server, with a dead shard behind its listener,
+//! is worse than none.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -10,8 +10,8 @@ use crate::base::log::{self, Severity};
 /// The exit code after a panic: EX_SOFTWARE of sysexits.h. Failures to start exit with 1.
 pub(crate) const EXIT_CODE_PANIC: i32 = 70;
 
-/// From now on a panic writes one FTL line with thread and place (and the backtrace, where RUST_BACKTRACE
-/// asks for it), flushes the log and exits.
+/// Makes every panic write one FTL line with thread and place (and the backtrace if RUST_BACKTRACE
+/// asks for it), flush the log and exit.
 pub(crate) fn install() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -35,12 +35,13 @@ fn report(thread_name: &str, panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Past `tracing`, which may be where the panic happened.
+/// Bypasses `tracing`, in which the panic may have happened.
 fn write(text: &str) {
     match log::installed() {
         Some(logger) => logger.write(Severity::Fatal, text),
         None => {
-            // Before the log is set up, and stderr may be closed: nothing is left to tell it to.
+            // Before the log is set up; if stderr is closed too, there is nowhere left to report
+            // to.
             let _ = writeln!(io::stderr(), "[FTL] {text}");
         }
     }
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn panic_on_any_thread_is_logged_and_ends_the_process() {
+    fn a_panic_on_any_thread_is_logged_and_ends_the_process() {
         if let Ok(log_path) = std::env::var(CHILD) {
             return panic_in_child(&log_path);
         }

@@ -1,8 +1,8 @@
-//! Decides if each shard is pinned to a core of its own.
+//! Decides whether each shard is pinned to a core of its own.
 //!
-//! A pinned thread waits behind whoever shares its core, even while other cores idle: pinning pays only where
-//! nobody else may run there. So shards are pinned where the operator says so, and where the kernel keeps
-//! other programs off the cores of this process.
+//! A pinned thread waits for whatever else runs on its core, even while other cores are idle:
+//! pinning pays only if nothing else may run there. So shards are pinned if the operator says so,
+//! or if the kernel keeps other programs off the cores of this process.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) enum Exclusive {
 pub(crate) enum Pinning {
     /// `--pin`, or `pin: true`.
     AskedFor,
-    /// `--cores` names them.
+    /// `--cores` names the cores.
     CoresNamed,
     CoresOwn(Exclusive),
     /// `--no-pin`, or `pin: false`.
@@ -34,7 +34,7 @@ pub(crate) enum Pinning {
 }
 
 impl Pinning {
-    /// `shard_count` shards on cores of which `core_count` are there; `exclusive` is asked last.
+    /// Decides for `shard_count` shards on `core_count` cores; `exclusive` is called last.
     pub(crate) fn decide(
         options: &ShardOptions,
         shard_count: usize,
@@ -57,7 +57,7 @@ impl Pinning {
     }
 }
 
-/// The reason alone, as a part of a log line.
+/// The reason alone, as part of a log line.
 impl fmt::Display for Pinning {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,8 +77,8 @@ impl fmt::Display for Pinning {
     }
 }
 
-/// Finds out what keeps other programs off `cores`, by what the kernel shows below `root`, which is `/` but in
-/// tests. What cannot be read keeps nobody off.
+/// Finds out what keeps other programs off `cores`, from what the kernel shows below `root`, which
+/// is `/` except in tests. If it cannot be read, nothing does.
 pub(crate) fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
     let read = |path: PathBuf| std::fs::read_to_string(path).ok();
     let isolated = read(root.join("sys/devices/system/cpu/isolated")).unwrap_or_default();
@@ -87,7 +87,7 @@ pub(crate) fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
         return Some(Exclusive::IsolatedCores);
     }
     let groups = read(root.join("proc/self/cgroup"))?;
-    // The one hierarchy of version 2; those of version 1 have no partitions.
+    // The only hierarchy of version 2; those of version 1 have no partitions.
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let hierarchy = root.join("sys/fs/cgroup");
     let own = hierarchy.join(own);
@@ -95,7 +95,7 @@ pub(crate) fn exclusive(root: &Path, cores: &[usize]) -> Option<Exclusive> {
         .take_while(|group| group.starts_with(&hierarchy))
         .find(|group| {
             let state = read(group.join("cpuset.cpus.partition")).unwrap_or_default();
-            // An invalid one reads `root invalid (reason)`.
+            // An invalid partition reads `root invalid (reason)`.
             matches!(state.trim(), "root" | "isolated")
         })
         .map(|group| {
@@ -131,7 +131,7 @@ mod tests {
         let own = Pinning::decide(&options(None, None), 2, 2, isolated);
         assert_eq!(own, Pinning::CoresOwn(Exclusive::IsolatedCores));
         assert!(own.is_pinned());
-        // Two threads on one core would only wait for each other.
+        // Two pinned threads on one core would only wait for each other.
         for pin in [None, Some(true)] {
             let decided = Pinning::decide(&options(pin, None), 3, 2, isolated);
             assert_eq!(decided, Pinning::MoreShardsThanCores);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_cores_are_own_cores_only_if_all_are() {
+    fn isolated_cores_count_only_if_all_are_isolated() {
         let root = TemporaryDirectory::new();
         write(root.path(), "sys/devices/system/cpu/isolated", "2-3,6\n");
         let of = |cores: &[usize]| exclusive(root.path(), cores);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn partition_of_the_cpuset_counts_also_when_an_ancestor_has_it() {
+    fn a_cpuset_partition_counts_even_if_an_ancestor_has_it() {
         let root = TemporaryDirectory::new();
         write(root.path(), "proc/self/cgroup", "4:memory:/x\n0::/nats.slice/midge.service\n");
         let of = || exclusive(root.path(), &[0, 1]);

@@ -1,14 +1,15 @@
-//! What the kernel counts for this process: memory, processor time of the process and of each shard's thread.
+//! Reads what the kernel counts for this process: memory, CPU time of the process and of each
+//! shard's thread.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::monitor::varz::ProcessFacts;
 
-/// How often the processor share is taken anew.
+/// Interval at which shares of CPU time are sampled.
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module's words.
+/// The resource usage of this process.
 pub(crate) struct ProcessUsage {
     sampled: Instant,
     sampled_cpu: Duration,
@@ -37,7 +38,7 @@ impl ProcessUsage {
         }
     }
 
-    /// Takes the processor share since the last sample, if that was long enough ago.
+    /// Takes a sample, if the last one is old enough.
     pub(crate) fn sample(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.sampled);
         if passed < SAMPLE_INTERVAL {
@@ -55,7 +56,7 @@ impl ProcessUsage {
         (self.sampled, self.sampled_cpu) = (now, cpu);
     }
 
-    /// The time each shard's thread ran.
+    /// Returns the CPU time of each shard's thread.
     fn shard_cpu(&mut self) -> Vec<Duration> {
         if self.shard_tasks.len() < self.shard_count {
             self.shard_tasks = shard_tasks(self.shard_count);
@@ -78,7 +79,7 @@ impl ProcessUsage {
     }
 }
 
-/// The directories of the threads named `shard-N`, by N.
+/// Returns the directories of the threads named `shard-N`, by N.
 fn shard_tasks(count: usize) -> Vec<String> {
     let mut tasks: Vec<(usize, String)> = Vec::new();
     for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
@@ -94,8 +95,8 @@ fn shard_tasks(count: usize) -> Vec<String> {
     if complete { tasks.into_iter().map(|task| task.1).collect() } else { Vec::new() }
 }
 
-/// The threads of this process as the kernel sees them, one a line: for when a shard no longer answers, so
-/// nobody is asked but the kernel.
+/// Lists the threads of this process as the kernel sees them, one per line. For when a shard no
+/// longer responds, so only the kernel is asked.
 pub(crate) fn threads() -> String {
     let mut lines = Vec::new();
     for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
@@ -106,7 +107,7 @@ pub(crate) fn threads() -> String {
             let line = status.lines().find_map(|line| line.strip_prefix(wanted)?.strip_prefix(':'));
             line.unwrap_or_default().trim().to_owned()
         };
-        // 0 where it runs, or where the kernel does not tell.
+        // 0 if the thread runs, or if the kernel does not tell.
         let waits_in = read("wchan");
         lines.push(format!(
             "{:<16} {} {} waits_in={} ran={:?} cores={} switches={}+{}\n",
@@ -129,29 +130,29 @@ pub(crate) fn threads() -> String {
     )
 }
 
-/// User and system time of `/proc/X/stat`.
+/// Returns user plus system time from `/proc/X/stat`.
 fn cpu_time(directory: &str) -> Option<Duration> {
     let text = fs::read_to_string(format!("{directory}/stat")).ok()?;
     parse_cpu_time(&text, rustix::param::clock_ticks_per_second())
 }
 
 fn parse_cpu_time(text: &str, ticks_per_second: u64) -> Option<Duration> {
-    // The name stands in parentheses and may hold anything, parentheses too.
+    // The name is in parentheses and may contain anything, including parentheses.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let user: u64 = fields.nth(11)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(Duration::from_secs_f64((user + system) as f64 / ticks_per_second as f64))
 }
 
-/// Exact time on a processor, where the kernel keeps it; else in ticks.
+/// Returns exact CPU time if the kernel keeps it; else with the resolution of clock ticks.
 fn run_time(directory: &str) -> Option<Duration> {
     let exact = fs::read_to_string(format!("{directory}/schedstat")).ok();
     let exact = exact.and_then(|text| text.split_ascii_whitespace().next()?.parse().ok());
     exact.map(Duration::from_nanos).or_else(|| cpu_time(directory))
 }
 
-/// The size of the directory is the number of descriptors since Linux 6.2. Before, it is 0, and counting
-/// ten thousand entries at each scrape is too dear.
+/// Returns the number of open descriptors, which is the size of the directory since Linux 6.2.
+/// Before, it is 0, and counting ten thousand entries at each scrape would cost too much.
 fn open_files() -> Option<u64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     (size > 0).then_some(size)

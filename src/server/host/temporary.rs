@@ -8,7 +8,7 @@ pub(crate) struct TemporaryDirectory(PathBuf);
 impl TemporaryDirectory {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Relaxed: only uniqueness counts.
+        // Relaxed: only uniqueness matters.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("midge-test-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -23,7 +23,7 @@ impl TemporaryDirectory {
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // A directory that cannot be removed is no reason to fail a test.
+        // Not worth failing a test.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The Unix domain socket's file: made, given its mode, replaced when stale, removed at the end.
+//! The Unix domain socket's file: made, given its mode, replaced if stale, removed at the end.
 
 use std::fmt;
 use std::io;
@@ -10,10 +10,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::server::host::error_text::os_error_text;
 
-/// Bytes of a socket's path: `sun_path` of sockaddr_un less its final zero.
+/// Bytes of a socket's path: `sun_path` of sockaddr_un less its terminating zero.
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Connections waiting for accept; the kernel cuts it to net.core.somaxconn.
+/// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl fmt::Display for UnixSocketError {
 
 impl std::error::Error for UnixSocketError {}
 
-/// The socket's file; dropping it removes the file, unless another server has taken its place.
+/// The socket's file; dropping it removes the file, unless another server has replaced it.
 #[derive(Debug)]
 pub(crate) struct UnixSocketFile {
     path: PathBuf,
@@ -57,11 +57,12 @@ pub(crate) struct UnixSocketFile {
     identity: (u64, u64),
 }
 
-/// Listens on `path`, with the permission bits `mode`, without blocking. The file's guard must live as long
-/// as the server.
+/// Listens on `path`, with the permission bits `mode`, without blocking. The file's guard must live
+/// as long as the server.
 ///
 /// # Errors
-/// The path cannot be used; the text says why. Nothing but a socket that nobody answers is ever removed.
+/// If the path cannot be used; the text says why. Nothing is ever removed except a socket on which
+/// nobody answers.
 pub(crate) fn listen(
     path: &Path,
     mode: u32,
@@ -80,14 +81,14 @@ pub(crate) fn listen(
     let metadata = std::fs::symlink_metadata(path).map_err(failed("read"))?;
     let file =
         UnixSocketFile { path: path.to_path_buf(), identity: (metadata.dev(), metadata.ino()) };
-    // Before `listen`, while nobody can connect yet.
+    // Before `listen`, so that nobody can connect yet.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .map_err(failed("set the mode of"))?;
     socket.listen(BACKLOG).map_err(failed("listen on"))?;
     Ok((socket.into(), file))
 }
 
-/// Removes what an earlier server left behind, when nobody answers there any more.
+/// Removes what an earlier server left behind, if nobody answers there any more.
 fn remove_stale(path: &Path) -> Result<(), UnixSocketError> {
     let failed =
         |action, error| Err(UnixSocketError::System { path: path.to_path_buf(), action, error });
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn socket_has_its_mode_serves_and_is_removed() {
+    fn a_socket_has_its_mode_serves_and_is_removed() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("s");
         let (listener, file) = listen(&path, 0o620).unwrap();
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_socket_is_replaced() {
+    fn a_stale_socket_is_replaced() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn running_server_is_left_alone() {
+    fn a_running_servers_socket_is_left_alone() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("s");
         let (listener, _file) = listen(&path, 0o600).unwrap();
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn path_length_is_checked_at_its_limit() {
+    fn the_path_length_is_checked_at_its_limit() {
         let directory = TemporaryDirectory::new();
         let room = SOCKET_PATH_BYTES_MAX - directory.path().as_os_str().len() - 1;
         let fits = directory.path().join("s".repeat(room));
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn successor_of_the_file_is_not_removed() {
+    fn a_file_of_a_successor_is_not_removed() {
         let directory = TemporaryDirectory::new();
         let path = directory.path().join("s");
         let (_listener, file) = listen(&path, 0o600).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_directory_is_told() {
+    fn a_missing_directory_is_reported() {
         let error = listen(Path::new("/nonexistent/s"), 0o600).unwrap_err();
         assert_eq!(error.to_string(), "cannot bind /nonexistent/s: no such file or directory");
     }

@@ -1,4 +1,4 @@
-//! What the log says of a server that starts, in nats-server's words where it has some.
+//! What the log says about a starting server, in nats-server's words if it has some.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ fn is_nats_server() -> bool {
 }
 
 pub(super) fn announce_start(identity: &Identity, options: &Options, warnings: &[String]) {
-    // Tools look for nats-server's lines under its name.
+    // Under its name tools look for nats-server's lines.
     if is_nats_server() {
         tracing::info!("Starting nats-server");
         tracing::info!("  Version:  {NATS_VERSION}");
@@ -46,7 +46,7 @@ pub(super) fn announce_start(identity: &Identity, options: &Options, warnings: &
     }
 }
 
-/// Names that nats-server takes too, and puts into subjects as they are.
+/// Warns of account names that nats-server accepts too, and puts into subjects as they are.
 pub(super) fn warn_of_account_names(auth: &AuthState) {
     let accounts = auth.authenticator.accounts();
     if accounts.system().is_some() {
@@ -55,7 +55,7 @@ pub(super) fn warn_of_account_names(auth: &AuthState) {
     }
 }
 
-/// Source: nats-server checkAuthforWarnings.
+/// Returns true if a password is stored in plain text. Source: nats-server checkAuthforWarnings.
 fn stores_plain_passwords(options: &Options) -> bool {
     let auth = &options.auth;
     let is_plain =
@@ -70,7 +70,7 @@ fn stores_plain_passwords(options: &Options) -> bool {
             .any(|user| is_plain(&user.password) && (is_given(&user.password) || !by_certificate))
 }
 
-/// Source: nats-server AcceptLoop.
+/// Warns about TLS settings. Source: nats-server AcceptLoop.
 pub(super) fn announce_tls(options: &Options) {
     let Some(tls) = &options.tls else { return };
     let handshake_first = tls.handshake_first == HandshakeFirst::Always;
@@ -110,7 +110,7 @@ pub(super) fn cores_text(
     }
 }
 
-/// The listener as nats-server writes it: the host as given, the real port.
+/// Formats the listener's address as nats-server does: the host as given, the actual port.
 pub(super) fn listen_text(options: &Options, address: SocketAddr) -> String {
     let host = options.listen.host.trim_matches(['[', ']']);
     if host.contains(':') {

@@ -1,4 +1,4 @@
-//! From options to running shards: addresses, lanes, pinned threads.
+//! From options to running shards: addresses, lanes, threads.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -24,10 +24,10 @@ use crate::server::host::error_text::{os_error_text, start_error_text};
 use crate::shard::system_door::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
-/// How long all shards may take to come up.
+/// Time for all shards to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a port may stay taken by a server that has just ended.
+/// Time for which a port may still be in use by a server that has just ended.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running server's shards.
@@ -35,9 +35,9 @@ pub(crate) struct Shards {
     pub handles: Vec<ShardHandle>,
     pub threads: Vec<JoinHandle<()>>,
     pub counters: ServerCounters,
-    /// Where clients connect.
+    /// The address to which clients connect.
     pub address: SocketAddr,
-    /// The ports of single shards, in shard order; empty when there are none.
+    /// The ports of single shards, in shard order; empty if there are none.
     pub shard_addresses: Vec<SocketAddr>,
     pub info: Arc<Info>,
 }
@@ -45,9 +45,9 @@ pub(crate) struct Shards {
 /// What the host gives a server to run on.
 pub(crate) struct Placement {
     pub driver: Driver,
-    /// One entry per shard: the cores it may run on, one if it is pinned; empty = those of the process.
+    /// The cores on which each shard may run: one if it is pinned; empty = those of the process.
     pub cores: Vec<Vec<usize>>,
-    /// Cores of this process that no shard is pinned to; empty where shards are not pinned.
+    /// Cores of this process that no shard is pinned to; empty if shards are not pinned.
     pub free_cores: Vec<usize>,
 }
 
@@ -55,15 +55,15 @@ pub(crate) struct Placement {
 pub(crate) struct Provisions {
     /// The Unix domain socket, if there is one.
     pub unix: Option<UnixListener>,
-    /// Of the client port; None = plain.
+    /// TLS of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
-    /// Of sockets to peers on this host; None = the host's.
+    /// Congestion control of sockets to peers on this host; None = the host's.
     pub local_congestion: Option<Arc<str>>,
-    /// How each shard reaches the server's own service.
+    /// Each shard's way to the server's own service.
     pub system: Vec<SystemDoor>,
-    /// When the server started, by both clocks.
+    /// The server's start, by both clocks.
     pub started: (Instant, SystemTime),
-    /// Has the allocator give back what the calling thread no longer needs.
+    /// Makes the allocator give back what the calling thread no longer needs.
     pub collect: fn(),
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn start(
     let first = bind_all_families(wanted, exclusive_first).map_err(refused)?;
     let address = first.local_addr().map_err(refused)?;
     listeners.push(vec![Listener::tcp(first, Purpose::Client)]);
-    // Whoever is not needed yet does not listen, and is not woken.
+    // A shard that is not needed yet does not listen, and is not woken.
     let wakes_late = options.shards.balance == Balance::Auto;
     let bind = if wakes_late { bind_tcp_asleep } else { bind_tcp };
     for _ in 1..count {
@@ -97,7 +97,7 @@ pub(crate) fn start(
         listeners.push(vec![Listener::tcp(next, Purpose::Client)]);
     }
     if let Some(unix) = unix {
-        // One socket file has one queue; every shard takes from it.
+        // One socket file has one queue; every shard takes connections from it.
         for own in &mut listeners {
             let unix = unix.try_clone().map_err(|error| error.to_string())?;
             own.push(Listener::unix(unix, Purpose::Client));
@@ -174,7 +174,8 @@ pub(crate) fn start(
         let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             if let Err(error) = run(seed, ready.clone()) {
                 let text = format!("shard {index}: {}", start_error_text(&error));
-                // Nobody hears it if another shard's reason was first. One that is ready never comes here.
+                // Fails if another shard's failure was reported first. A shard that has reported
+                // ready never gets here.
                 let _ = ready.send(Err(text));
             }
         });
@@ -187,7 +188,7 @@ pub(crate) fn start(
     Ok(Shards { handles, threads, counters, address, shard_addresses, info })
 }
 
-/// The port of one shard alone, where `shard_ports` asks for them: base, base + 1, and so on.
+/// Returns the port of a single shard, if `shard_ports` asks for them: base, base + 1, and so on.
 fn shard_port(
     options: &Options,
     address: SocketAddr,
@@ -203,7 +204,7 @@ fn shard_port(
     Ok(Some(Listener::tcp(listener, Purpose::ShardPort)))
 }
 
-/// The first address a host name stands for.
+/// Returns the first address of a host name.
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let found = (bare, port).to_socket_addrs().map(|mut all| all.next());
@@ -215,9 +216,10 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
     }
 }
 
-/// Binds the first listener. With SO_REUSEPORT a second server of the same user could share the port in
-/// silence; a bind without it, right before, finds out. A server that was killed lets go of its port only
-/// when the kernel has taken its ring down, some milliseconds after its end: hence the patience.
+/// Binds the first listener. With SO_REUSEPORT a second server of the same user could share the
+/// port unnoticed; a bind without it, immediately before, finds that out. A server that was killed
+/// releases its port only when the kernel has torn down its ring, some milliseconds after its end:
+/// hence the patience.
 fn exclusive_first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let deadline = Instant::now() + PORT_PATIENCE;
     while address.port() != 0 {

@@ -1,4 +1,4 @@
-//! The signs of life for the service manager's watchdog: only while every shard answers.
+//! Signs of life for the service manager's watchdog: only while every shard responds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use crate::server::answers::gather::Gatherer;
 use crate::server::host::notify::Notify;
 use crate::shard::{ShardHandle, ShardOrder};
 
-/// How long to wait when nobody watches.
+/// Time to wait if there is no watchdog.
 const UNWATCHED: Duration = Duration::from_secs(3600);
 
-/// See the module's words.
+/// Sends the signs of life.
 pub(crate) struct Heartbeat {
     pub notify: Notify,
     shards: Gatherer,
@@ -22,7 +22,7 @@ impl Heartbeat {
         Self { notify, shards: Gatherer::new(shards, Arc::default()), due: Instant::now() }
     }
 
-    /// Sends a sign of life when one is due; says in how long the next one is.
+    /// Sends a sign of life when one is due; returns the time until the next one.
     pub(crate) fn beat(&mut self, now: Instant) -> Duration {
         let Some(interval) = self.notify.watchdog_interval() else { return UNWATCHED };
         if now >= self.due {

@@ -1,4 +1,4 @@
-//! The process from its arguments to its exit code: start, signals, lame duck, end.
+//! The process from its arguments to its exit code: start, signals, lame duck mode, end.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -51,17 +51,18 @@ use crate::system::answer;
 use crate::system::events;
 use crate::system::server_info::ServerInfo;
 
-/// How long connections get to send what they owe when the server stops.
+/// Time for connections to send what they owe when the server stops.
 const SHUTDOWN_FLUSH: Duration = Duration::from_millis(500);
 
-/// How long the main thread waits for all shards to carry an order out. Past it a shard is in trouble; signals
-/// are still to be heard.
+/// Time for all shards to carry out an order. Past it a shard is in trouble, and signals must still
+/// be handled.
 const ORDER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the end of all connections may take in all.
+/// Longest time for the end of all connections together.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
-/// The whole process. `collect` has the allocator give back what the calling thread no longer needs.
+/// Runs the whole process. `collect` makes the allocator give back what the calling thread no
+/// longer needs.
 pub fn main(arguments: impl Iterator<Item = OsString>, collect: fn()) -> ExitCode {
     let Arguments { arguments, warning } = argv_secrets::hide(arguments);
     if let Some(warning) = warning {
@@ -127,14 +128,14 @@ fn serve(start: Start, collect: fn()) -> ExitCode {
     log::exit(code)
 }
 
-/// Files of this run that disappear with it.
+/// Files of this run that are removed with it.
 #[derive(Default)]
 struct RunFiles {
     ports: Option<PortsFile>,
     unix: Option<UnixSocketFile>,
 }
 
-/// A server that runs, and what a reload changes of it.
+/// A running server, with what a reload changes.
 struct Server<'a> {
     options: Arc<Options>,
     auth: Arc<AuthState>,
@@ -146,7 +147,7 @@ struct Server<'a> {
     /// Scheme and address.
     monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
-    /// Of the certificates in force.
+    /// Fingerprint of the certificates in force.
     tls_fingerprint: Option<[u8; 32]>,
 }
 
@@ -255,7 +256,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
     server.tell(events::shutdown_subject);
-    // While the shards still answer.
+    // Dropped while the shards still answer.
     drop(monitor);
     drop(system);
     stop(server.shards);
@@ -265,8 +266,8 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     Ok(())
 }
 
-/// True when this process was started under the name of the server it stands in for.
-/// The same for monitoring, which asks nobody for a certificate. Source: nats-server startMonitoring.
+/// Builds the TLS of the monitoring port, which asks nobody for a certificate. Source: nats-server
+/// startMonitoring.
 fn build_monitor_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
     let (Some(_), Some(tls)) = (options.monitor.https_port, &options.tls) else { return Ok(None) };
     let own = TlsOptions { verify: Verify::Never, verify_and_map: false, ..tls.clone() };
@@ -285,7 +286,8 @@ fn choose_congestion(options: &Options) -> Congestion {
     congestion
 }
 
-/// Tries whether a client could be accepted at all: a server that says it is ready can be used.
+/// Checks that a descriptor is left to accept a client: a server that says it is ready must be
+/// usable.
 fn leave_files_for_clients() -> Result<(), String> {
     let spare = std::fs::File::open("/dev/null");
     spare.map(drop).map_err(|error| format!("no file for a client: {}", start_error_text(&error)))
@@ -312,19 +314,19 @@ fn place(options: &Options) -> Result<Placement, String> {
     let pin = pinning.is_pinned();
     let text = cores_text(&cores, &pinning, options, driver);
     tracing::info!("  Shards:   {} on {text}", cores.len());
-    // A quota is for all threads together: helpers on more cores would take the shards' share of it.
+    // A quota is shared by all threads: helpers on more cores would use up the shards' part of it.
     let free_cores = match pin && !available.is_limited_by_quota() {
         true => available.cores.iter().copied().filter(|core| !cores.contains(core)).collect(),
         false => Vec::new(),
     };
-    // Not pinned, but still kept to the cores that were named.
+    // Not pinned, but still restricted to the cores that were named.
     let named = options.shards.cores.clone().unwrap_or_default();
     let own = |core| if pin { vec![core] } else { named.clone() };
     let cores = cores.into_iter().map(own).collect();
     Ok(Placement { driver, cores, free_cores })
 }
 
-/// INFO without what is one connection's own.
+/// Returns INFO without the parts that depend on the connection.
 fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
     let (host, port) = match &options.listen.client_advertise {
         Some(told) => (told.host.clone(), told.port.unwrap_or(address.port())),
@@ -345,7 +347,7 @@ fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
 }
 
 impl Server<'_> {
-    /// Says that clients may come, in the log and in the files that tools read.
+    /// Announces that clients may come, in the log and in the files that tools read.
     fn announce_ready(&self, files: &mut RunFiles) -> Result<(), String> {
         let options = &self.options;
         let address = self.shards.address;
@@ -379,7 +381,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Handles events until the server should end.
+    /// Handles events until the server has to end.
     fn wait(&mut self, orders: &Receiver<Order>) {
         loop {
             let next = self.heartbeat.borrow_mut().beat(Instant::now());
@@ -389,12 +391,12 @@ impl Server<'_> {
                 | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Order::Signal(ServerEvent::ReopenLog)) => self.log.reopen(&self.options.log),
                 Ok(Order::Signal(ServerEvent::Reload)) => {
-                    // Said in the log.
+                    // The outcome is in the log.
                     let _ = self.reload_and_say();
                 }
                 Ok(Order::Reload(asked)) => {
                     let outcome = self.reload_and_say();
-                    // Whoever asked may have given up.
+                    // The requester may have given up.
                     let _ = asked.send(outcome);
                 }
                 Ok(Order::Signal(ServerEvent::LameDuck)) => return self.lame_duck(orders),
@@ -418,8 +420,8 @@ impl Server<'_> {
         outcome
     }
 
-    /// Publishes an event that is nothing but the server's description, and waits until every shard has it:
-    /// what follows may close those who want it.
+    /// Publishes an event that consists of the server's description alone, and waits until every
+    /// shard has it: what follows may close its receivers.
     fn tell(&self, subject: impl Fn(&str) -> String) {
         let accounts = self.auth.authenticator.accounts();
         let Some(system) = accounts.system().map(|system| self.auth.id(system)) else { return };
@@ -441,14 +443,15 @@ impl Server<'_> {
         }
     }
 
-    /// Reads the configuration again, prepares what changed once for all shards, and has each take it on a turn of
-    /// its own.
+    /// Reads the configuration again, prepares what has changed once for all shards, and lets each
+    /// shard apply it on a turn of its own.
     fn reload(&mut self) -> Result<(), String> {
         let reload =
             reload::prepare(&self.options, &self.flags, &SystemSurroundings::WHILE_RUNNING)?;
         let auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
-        // The files are read again even if the block is the same: certificates are renewed in place.
+        // Files are read again even if the block is the same, since certificates are renewed in
+        // place.
         let tls = args::build_tls(&reload.options)?;
         let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
         let fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
@@ -490,9 +493,9 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Closes clients that limits of a reload leave no room for, once every shard has taken it: `staying` clients
-    /// are there on each. Whom an account loses is whoever is met first, whom the server loses is drawn at random,
-    /// as in nats-server.
+    /// Closes clients for which a reload's limits leave no room, once every shard has applied it;
+    /// `staying` is each shard's number of clients. An account loses the clients that are met
+    /// first, the server loses random ones, as in nats-server.
     fn close_surplus(
         &self,
         mut staying: Vec<Option<usize>>,
@@ -504,7 +507,7 @@ impl Server<'_> {
             staying = order_all(&self.shards, ShardOrder::CloseSurplusOfAccounts);
         }
         let Some(max) = connections_max else { return };
-        // A shard in trouble has told nothing: nobody is closed for those there.
+        // A shard in trouble has not reported a number: nobody is closed there.
         let counts: Vec<usize> = staying.into_iter().map(Option::unwrap_or_default).collect();
         let surplus = counts.iter().sum::<usize>().saturating_sub(max);
         if surplus == 0 {
@@ -520,7 +523,8 @@ impl Server<'_> {
         tracing::info!("Closed {closed} connections to fall within max_connections");
     }
 
-    /// Closes the listeners, tells clients, and lets them go one by one. Source: nats-server lameDuckMode.
+    /// Closes the listeners, tells clients, and closes them one by one. Source: nats-server
+    /// lameDuckMode.
     fn lame_duck(&self, orders: &Receiver<Order>) {
         tracing::info!("Entering lame duck mode, stop accepting new clients");
         self.live.lock().unwrap_or_else(PoisonError::into_inner).is_leaving = true;
@@ -543,10 +547,10 @@ impl Server<'_> {
         self.pause(orders, Instant::now() + window + Duration::from_secs(1), gone);
     }
 
-    /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here, as in
-    /// nats-server.
+    /// Waits until `deadline` or `done`; false if SIGINT asks for the end. SIGTERM is ignored here,
+    /// as in nats-server.
     fn pause(&self, orders: &Receiver<Order>, deadline: Instant, done: impl Fn() -> bool) -> bool {
-        /// How often `done` is asked.
+        /// Interval at which `done` is checked.
         const LOOK: Duration = Duration::from_millis(100);
         while Instant::now() < deadline && !done() {
             self.heartbeat.borrow_mut().beat(Instant::now());
@@ -557,7 +561,7 @@ impl Server<'_> {
                 }
                 Ok(Order::Signal(ServerEvent::ReopenLog)) => self.log.reopen(&self.options.log),
                 Ok(Order::Reload(asked)) => {
-                    // Whoever asked may have given up.
+                    // The requester may have given up.
                     let _ = asked.send(Err("the server is shutting down".into()));
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -572,8 +576,8 @@ fn order_all<T>(shards: &Shards, order: impl Fn(Reply<T>) -> ShardOrder) -> Vec<
     wait_for_all(shards.handles.iter().map(|shard| shard.ask(&order)).collect())
 }
 
-/// Waits for the answers of all shards, in order. A shard that does not answer in time is named in the log, and
-/// carries its order out when it is back: orders keep their order.
+/// Waits for the answers of all shards, in order. A shard that does not answer in time is named in
+/// the log; it carries out the order when it is back, as orders keep their sequence.
 fn wait_for_all<T>(asked: Vec<Pending<T>>) -> Vec<Option<T>> {
     let deadline = Instant::now() + ORDER_DEADLINE;
     let answers: Vec<Option<T>> = asked.into_iter().map(|pending| pending.wait(deadline)).collect();
@@ -585,7 +589,8 @@ fn wait_for_all<T>(asked: Vec<Pending<T>>) -> Vec<Option<T>> {
     answers
 }
 
-/// How many of `wanted` fall on each shard when they are drawn from the clients of all, each with the same chance.
+/// Returns how many of `wanted` fall on each shard if they are drawn from the clients of all, each
+/// with the same probability.
 fn random_shares(counts: &[usize], wanted: usize) -> Vec<usize> {
     let mut left: Vec<usize> = counts.to_vec();
     let mut total: usize = counts.iter().sum();
@@ -603,11 +608,12 @@ fn random_shares(counts: &[usize], wanted: usize) -> Vec<usize> {
     counts.iter().zip(left).map(|(count, left)| count - left).collect()
 }
 
-/// Closes every client, gives their last bytes a moment, and ends the shards.
+/// Closes every client, gives their last bytes some time, and ends the shards.
 fn stop(shards: Shards) {
     tracing::info!("Initiating Shutdown...");
     shards.handles.iter().for_each(|shard| shard.give(ShardOrder::CloseAll));
-    // Many take more than one turn to close: as long as some go, the others get their moment too.
+    // Many clients take more than one turn to close: as long as some go, the others get their time
+    // too.
     let last = Instant::now() + SHUTDOWN_MAX;
     let mut deadline = Instant::now() + SHUTDOWN_FLUSH;
     let mut count = shards.counters.connections();
@@ -639,7 +645,7 @@ mod tests {
             assert_eq!(shares.iter().sum::<usize>(), wanted.min(total));
             assert!(shares.iter().zip(counts).all(|(share, count)| share <= count));
         }
-        // Everybody has the same chance, wherever it is.
+        // Each client has the same probability, wherever it is.
         let mut sums = [0, 0];
         for _ in 0..200 {
             let shares = random_shares(&[90, 10], 10);

@@ -1,4 +1,4 @@
-//! What SIGHUP asks for: the file read again, the flags applied over it, and the difference judged.
+//! Prepares a reload: reads the file again, applies the flags over it, and judges the difference.
 //! Nothing is applied here.
 
 use std::time::Duration;
@@ -21,8 +21,10 @@ pub(crate) struct Reload {
     pub warnings: Vec<String>,
 }
 
+/// Reads and checks the new configuration.
+///
 /// # Errors
-/// nats-server's text behind `Failed to reload server configuration: `; the running options stay.
+/// nats-server's text after `Failed to reload server configuration: `; the running options stay.
 pub(crate) fn prepare(
     running: &Options,
     flags: &Flags,
@@ -39,8 +41,8 @@ pub(crate) fn prepare(
     Ok(Reload { options, plan, warnings: start.warnings })
 }
 
-/// What the log says of the changed options, in nats-server's words, each line once. `tls_renewed`: the same `tls`
-/// block now stands for other certificates.
+/// Returns the log lines about the changed options, in nats-server's words, each line once.
+/// `tls_renewed` is true if the same `tls` block now stands for other certificates.
 pub(crate) fn announcements(
     plan: &ReloadPlan,
     old: &Options,
@@ -69,14 +71,15 @@ fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
         "pidfile" => format!("pid_file = {}", value()),
         "logfile" => format!("log_file = {}", value()),
         "authorization.nkeys" => "authorization nkey users".into(),
-        // nats-server has users in its accounts and accounts of its users: it names both whenever either changes.
+        // nats-server's users and accounts refer to each other: it names both whenever either
+        // changes.
         "authorization.users" | "authorization.default_permissions" | "accounts" | "mappings" => {
             return ["Reloaded: authorization users", "Reloaded: accounts"]
                 .map(String::from)
                 .into();
         }
         key if key.starts_with("authorization.") => key.replacen('.', " ", 1),
-        // Where nobody may come nats-server's number is negative.
+        // nats-server's number is negative if nobody may connect.
         "max_connections" if new.limits.connections_max == 0 => "max_connections = -1".into(),
         "server_tags" => "tags".into(),
         "server_metadata" => "metadata".into(),
@@ -91,7 +94,7 @@ fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
     vec![format!("Reloaded: {text}")]
 }
 
-/// nats-server keeps some options of the block apart from what handshakes are made with.
+/// Returns the lines about the `tls` block. nats-server reports some of its options separately.
 fn tls_announcements(old: Option<&TlsOptions>, new: Option<&TlsOptions>) -> Vec<String> {
     let none = TlsOptions::default();
     let (was, is) = (old.unwrap_or(&none), new.unwrap_or(&none));
@@ -137,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// One file whose text changes.
+    /// A single file whose text changes.
     struct OneFile(RefCell<&'static str>);
 
     impl Surroundings for OneFile {
@@ -150,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Starts with one text, reloads with another.
+    /// Starts with one text and reloads another.
     fn reload(flags: &str, before: &'static str, after: &'static str) -> Result<Reload, String> {
         let flags = Flags::parse(flags.split_whitespace().map(OsString::from))?;
         let file = OneFile(RefCell::new(before));
@@ -167,7 +170,7 @@ mod tests {
         assert!(reload.options.log.debug);
     }
 
-    /// The lines, one after the other.
+    /// Returns the lines.
     fn said(before: &'static str, after: &'static str) -> Vec<String> {
         let old = args::load(
             &Flags::parse(["-c", "f"].map(OsString::from).into_iter()).unwrap(),
@@ -178,9 +181,9 @@ mod tests {
         announcements(&reload.plan, &old, &reload.options, false)
     }
 
-    /// As nats-server, which names users and accounts even when neither changed.
+    /// nats-server names both users and accounts whenever either changes.
     #[test]
-    fn what_changed_is_told_in_nats_servers_words() {
+    fn changes_are_reported_in_nats_servers_words() {
         let both = ["Reloaded: authorization users", "Reloaded: accounts"];
         let user = "accounts { A { users: [{user: a, password: x}] } }";
         let other = "accounts { A { users: [{user: a, password: y}] } }";
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_the_tls_block_are_told_one_by_one() {
+    fn changes_of_the_tls_block_are_reported_one_by_one() {
         let tls = |change: fn(&mut TlsOptions)| {
             let mut tls = TlsOptions::default();
             change(&mut tls);
@@ -231,7 +234,7 @@ mod tests {
 
     /// Files of the same names may hold other certificates.
     #[test]
-    fn renewed_certificates_are_told_once() {
+    fn renewed_certificates_are_reported_once() {
         let same = ReloadPlan { rows: Vec::new() };
         let options = Options::default();
         let said = |renewed| announcements(&same, &options, &options, renewed);

@@ -1,4 +1,5 @@
-//! Signals become events: one thread waits for them, the main thread handles them one at a time.
+//! Turns signals into events: one thread waits for them, the main thread handles them one at a
+//! time.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::server::order::ServerEvent;
 
-/// Ends the waiting thread when dropped; the handlers stay, so a late signal does nothing.
+/// Ends the waiting thread when dropped; the handlers stay, so that a late signal does nothing.
 pub(crate) struct SignalThread {
     handle: Handle,
     is_served: Arc<AtomicBool>,
@@ -18,18 +19,18 @@ pub(crate) struct SignalThread {
 }
 
 impl SignalThread {
-    /// Says that events are handled from now on.
+    /// Declares that events are handled from now on.
     pub(crate) fn serve(&self) {
         self.is_served.store(true, Ordering::Relaxed);
     }
 }
 
-/// Takes the five signals over and sends each as what the receiver makes of it. Call it before the shards start: from
-/// then on none of them ends the process by itself. Those that ask for its end call `end` while nobody serves the
-/// others yet: a start may wait for a name server or a port.
+/// Takes over the five signals and sends each as an event. To be called before the shards start:
+/// from then on none of them ends the process by itself. Those that ask for its end call `end` as
+/// long as events are not served yet, since a start may wait for a name server or a port.
 ///
 /// # Errors
-/// The kernel refuses a handler or a thread; the server cannot start then.
+/// If the kernel refuses a handler or a thread; the server cannot start then.
 pub(crate) fn start<E: From<ServerEvent> + Send + 'static>(
     events: Sender<E>,
     end: impl Fn() + Send + 'static,
@@ -46,7 +47,7 @@ pub(crate) fn start<E: From<ServerEvent> + Send + 'static>(
                 end();
             }
             if events.send(event.into()).is_err() {
-                // Nobody listens any more: the process is on its way out.
+                // Nobody listens any more: the process is ending.
                 return;
             }
         }

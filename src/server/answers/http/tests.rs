@@ -1,4 +1,4 @@
-//! Connections that would keep the thread, the memory or the port for themselves.
+//! Connections that try to monopolise the thread, the memory or the port.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -41,7 +41,7 @@ impl Port {
         client
     }
 
-    /// Passes until `done`, each answered by `answer`.
+    /// Makes passes until `done`; requests are answered by `answer`.
     fn pass_until(
         &mut self,
         mut answer: impl FnMut(&Request) -> Response,
@@ -80,7 +80,7 @@ fn a_pipelining_connection_gets_one_answer_a_pass_and_holds_nobody_up() {
         client.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"HTTP/1.1 200 OK");
     }
-    // It stops in the next pass, whatever waits.
+    // It stops in the next pass, whatever is waiting.
     drop(port.stop.take());
     assert!(!port.served.pass(&mut |_| panic!("a request is answered after the end")));
 }
@@ -132,7 +132,7 @@ fn a_large_answer_is_sent_part_by_part_however_fast_it_is_read() {
     assert!(reader.join().unwrap() > BODY);
 }
 
-/// As many answers as fit the bound stay; the next one drives out the one that has waited longest.
+/// As many answers as fit the bound stay; the next one displaces the one that has waited longest.
 #[test]
 fn answers_that_nobody_reads_are_bounded_in_bytes() {
     const FITTING: usize = 4;
@@ -161,7 +161,7 @@ fn answers_that_nobody_reads_are_bounded_in_bytes() {
         }));
         assert!(port.served.unsent_bytes() <= HTTP_ANSWERS_BYTES_MAX);
     }
-    // A small one is sent at once and needs no room for longer.
+    // A small answer is sent at once and needs no room afterwards.
     assert_eq!(port.served.connections.len(), FITTING + 1);
     clients.push(port.client(&request("/")));
     let mut answered = false;
@@ -175,7 +175,7 @@ fn answers_that_nobody_reads_are_bounded_in_bytes() {
     let mut driven_out = clients.remove(0);
     let mut bytes = Vec::new();
     driven_out.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    // What was sent to it before is still there; it ends early, by a reset or not.
+    // What was sent to it before is still there; then it ends early, with a reset or without.
     let end = driven_out.read_to_end(&mut bytes).map_err(|error| error.kind());
     assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
     assert!(bytes.len() < body.len());
@@ -183,12 +183,12 @@ fn answers_that_nobody_reads_are_bounded_in_bytes() {
 }
 
 #[test]
-fn one_connection_more_than_there_may_be_drives_out_who_waits_longest() {
+fn one_connection_above_the_maximum_displaces_the_one_that_waits_longest() {
     let mut port = Port::new();
     let mut clients = Vec::new();
     for index in 0..=HTTP_CONNECTIONS_MAX {
         let start = Instant::now();
-        // Half a request: nothing else ends it for seconds.
+        // Half a request: nothing else ends the connection for seconds.
         clients.push(port.client(b"GET / HTTP/1.1\r\n"));
         let expected = (index + 1).min(HTTP_CONNECTIONS_MAX);
         port.served.connections.iter_mut().for_each(|connection| {
@@ -215,7 +215,7 @@ fn one_connection_more_than_there_may_be_drives_out_who_waits_longest() {
 }
 
 #[test]
-fn nobody_is_accepted_during_a_pause_and_everybody_after_it() {
+fn no_connection_is_accepted_during_a_pause_and_all_are_after_it() {
     let mut port = Port::new();
     let _client = port.client(b"");
     port.served.accept_from = Some(Instant::now() + Duration::from_millis(30));

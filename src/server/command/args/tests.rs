@@ -1,4 +1,4 @@
-//! Command lines and what they come to.
+//! Command lines and their tasks.
 
 use std::collections::HashMap;
 use std::io;
@@ -239,7 +239,7 @@ fn later_features_are_refused_by_name_and_never_ignored() {
         assert_eq!(start.warnings.len(), 1, "{line}");
         assert!(start.warnings[0].contains(feature), "{line}");
     }
-    // nats-server starts as if these were not there.
+    // nats-server starts as if these were absent.
     for line in [
         "-js=false --connect_retries 0 -s=false",
         "-sd /tmp/x",
@@ -253,7 +253,7 @@ fn later_features_are_refused_by_name_and_never_ignored() {
     }
 }
 
-/// By the test of a file as by a start.
+/// Both when a file is tested and when a server starts.
 #[test]
 fn no_flag_starts_a_server_that_lets_in_whom_the_file_keeps_out() {
     for text in [
@@ -331,7 +331,7 @@ fn help_names_every_flag_once() {
     }
 }
 
-/// Seeded: the same lines in each run. Whatever is written, `parse` answers.
+/// Seeded: the same lines in each run. `parse` answers whatever is written.
 #[test]
 fn twenty_thousand_command_lines_are_answered() {
     let mut pieces: Vec<String> =
@@ -392,7 +392,7 @@ fn flags_win_over_the_file_and_leave_the_rest_of_it() {
     assert_eq!((got.listen.port, got.server_name.as_deref()), (6000, Some("one")));
     assert!(!got.log.debug);
     assert_eq!(got.limits.payload_bytes_max, 2 << 20);
-    // CVE-2021-32026: TLS flags must not drop what the file says and no flag names.
+    // CVE-2021-32026: TLS flags must not discard settings of the file that no flag names.
     let tls = got.tls.expect("TLS is on");
     assert_eq!(tls.certificates[0].certificate_file, PathBuf::from("other.pem"));
     assert_eq!(tls.certificates[0].key_file, PathBuf::from("k.pem"));
@@ -452,7 +452,7 @@ fn a_tested_reload_is_possible_or_takes_a_restart() {
     assert_eq!(refused("-t -c f.conf --test_reload broken.conf"), (1, text.into()));
     let text = "nats-server: --test_reload can only be used together with -t\n";
     assert_eq!(refused("-c f.conf --test_reload live.conf"), (1, text.into()));
-    // Flags win over either file.
+    // Flags take precedence over either file.
     let same = test("-t -c f.conf -p 6000 --test_reload port.conf");
     assert!(matches!(same, Invocation::TestConfig(_)));
     assert_eq!(refused("-t -c f.conf --test_reload port.conf").0, 3);
