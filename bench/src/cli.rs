@@ -1,4 +1,4 @@
-//! The flags.
+//! The command line: commands and flags. Their doc comments are the text of `--help`.
 
 use crate::Failure;
 use crate::load::disturbance::Disturbance;
@@ -38,7 +38,8 @@ pub enum Command {
     Compare(CompareArguments),
     /// The noise floor of this host: hiccups, TCP and Unix socket echo
     Floor(FloorCommand),
-    /// The longest PING of others while one client, a reload or monitoring asks much at once
+    /// The longest PING of other clients while one client, a reload or monitoring causes a lot of
+    /// work at once
     Stalls(StallsArguments),
     /// Draws result folders again, merging runs of different days
     Report(ReportArguments),
@@ -62,7 +63,7 @@ pub struct Single<W: Args> {
 
 #[derive(Args, Debug, Clone)]
 pub struct FloorArguments {
-    /// Without the noise floor and the raw relay beside the figures
+    /// Leave out the noise floor and the raw relay
     #[arg(long, help_heading = "Noise floor")]
     pub no_floor: bool,
     /// Duration of each meter of the floor
@@ -100,11 +101,11 @@ pub struct TargetArguments {
     /// need be
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     pub server: String,
-    /// Process of the server, for CPU time and memory; else found from the port
+    /// Process of the server, for CPU time and memory; default: found from the port
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Monitoring port of the server on this host: the share of messages that crossed shards is
-    /// read there
+    /// Monitoring port of the server on this host, to read the share of messages that crossed
+    /// shards
     #[arg(long, value_name = "PORT")]
     pub monitor: Option<u16>,
     #[command(flatten)]
@@ -113,7 +114,7 @@ pub struct TargetArguments {
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LoginArguments {
-    /// Congestion control of the load's own TCP sockets, as in cubic; else the host's
+    /// Congestion control of the load's own TCP sockets, such as cubic; default: the host's
     #[arg(long, help_heading = "Sockets", value_name = "NAME")]
     pub congestion: Option<String>,
     #[arg(long, help_heading = "Login", requires = "password")]
@@ -128,14 +129,14 @@ pub struct LoginArguments {
     /// A credentials file: user JWT and seed
     #[arg(long, help_heading = "Login", value_name = "FILE", conflicts_with = "user")]
     pub creds: Option<String>,
-    /// Authorities that sign the server's certificate; else those of the system
+    /// Authorities that sign the server's certificate; default: those of the system
     #[arg(long, help_heading = "TLS", value_name = "FILE")]
     pub tls_ca: Option<String>,
     #[arg(long, help_heading = "TLS", value_name = "FILE")]
     pub tls_cert: Option<String>,
     #[arg(long, help_heading = "TLS", value_name = "FILE")]
     pub tls_key: Option<String>,
-    /// Take any certificate
+    /// Accept any certificate
     #[arg(long, help_heading = "TLS")]
     pub tls_insecure: bool,
 }
@@ -149,7 +150,8 @@ pub struct ShapeArguments {
     pub publishers: u16,
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub subscribers: u16,
-    /// Publishers cycle over that many; subscribers share them out, or all hear the one
+    /// Number of subjects: publishers cycle over them; subscribers share them out, or all hear the
+    /// single one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     pub subjects: u32,
     /// Every subscriber hears all subjects by one wildcard
@@ -166,14 +168,14 @@ pub struct TimeArguments {
     pub duration: Duration,
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
     pub warmup: Duration,
-    /// Cores of the load, as in 1 or 2-5,8
+    /// Cores of the load, such as 1 or 2-5,8
     #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
     pub pin_load: Option<CoreList>,
     /// Seed of payloads, arrivals and resampling
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Share of the time other programs may have the server's core, and in throughput and the
-    /// closed loop the generator's, before the run is invalid
+    /// Share of the time that other programs may have the server's core (in throughput and the
+    /// closed loop also the generator's) before the run is invalid
     #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     pub core_taken_max: f64,
 }
@@ -184,7 +186,7 @@ pub struct ThroughputArguments {
     pub shape: ShapeArguments,
     #[command(flatten)]
     pub time: TimeArguments,
-    /// Exactly that many per publisher, instead of a duration
+    /// Exactly that many messages per publisher, instead of a duration
     #[arg(long, value_name = "N")]
     pub messages: Option<u64>,
 }
@@ -205,8 +207,8 @@ pub struct LatencyArguments {
     pub arrival: Arrival,
     #[arg(long, value_enum, default_value = "spin")]
     pub pacer: Pacer,
-    /// Load threads, each with its share of the connections; else one per core of --pin-load, or
-    /// one
+    /// Load threads, each with its share of the connections; default: one per core of --pin-load,
+    /// or one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..), value_name = "N")]
     pub load_threads: Option<u16>,
     /// A send later than this counts against the generator [default: 100us spinning, 1ms sleeping]
@@ -215,10 +217,10 @@ pub struct LatencyArguments {
     /// Share of late sends above which the run is invalid
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     pub late_share_max: f64,
-    /// Somebody who misbehaves beside it, on the load's cores at the lowest priority
+    /// A misbehaving client beside the load, on the load's cores at the lowest priority
     #[arg(long, value_enum, value_name = "KIND")]
     pub beside: Option<Disturbance>,
-    /// Cores for that somebody instead. On the server's, where few cores are: it takes what the
+    /// Cores for that client instead. On the server's cores, if there are few: it takes what the
     /// server leaves over
     #[arg(long, value_name = "CORES", value_parser = CoreList::parse, requires = "beside")]
     pub pin_beside: Option<CoreList>,
@@ -228,12 +230,12 @@ pub struct LatencyArguments {
 pub struct LatencyCommand {
     #[command(flatten)]
     pub open_loop: LatencyArguments,
-    /// With --mode request: each requester has one request in flight and asks again when the reply
-    /// is there. Gives requests per second and round trips; no latency under a given load
+    /// With --mode request: each requester has one request in flight and sends the next when the
+    /// reply is there. Gives requests per second and round trips; no latency under a given load
     #[arg(long, conflicts_with_all = ["rate", "arrival", "late_limit", "late_share_max"])]
     pub closed_loop: bool,
     /// With --closed-loop and as many responders (--subscribers) as requesters (--publishers): each
-    /// requester asks one responder alone, and another one after each such time
+    /// requester asks a single responder, and changes to another one at this interval
     #[arg(long, requires = "closed_loop", value_name = "TIME", value_parser = parse_duration_above_zero)]
     pub shift: Option<Duration>,
 }
@@ -254,10 +256,10 @@ pub struct SweepArguments {
 
 #[derive(Args, Debug, Clone)]
 pub struct ConnectionsArguments {
-    /// Idle connections to open
+    /// Number of idle connections to open
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub connections: usize,
-    /// Subscriptions each of them holds
+    /// Number of subscriptions that each of them holds
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub subscriptions: usize,
     #[command(flatten)]
@@ -275,7 +277,7 @@ pub struct OutputArguments {
     /// Folder for result.json, result.csv, *.hlog and report.html
     #[arg(long, help_heading = "Output", value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Form of what goes to standard output
+    /// Format of standard output
     #[arg(long, help_heading = "Output", value_enum, default_value = "table")]
     pub format: Format,
     /// No progress on standard error
@@ -284,7 +286,7 @@ pub struct OutputArguments {
     /// Fail when a figure is worse than in this result.json
     #[arg(long, help_heading = "Output", value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// By how much of the stored figure it may be worse
+    /// Share of the stored figure by which it may be worse
     #[arg(
         long,
         help_heading = "Output",
@@ -306,12 +308,12 @@ pub enum Format {
 pub struct CompareArguments {
     /// Command line of the first server with {port} in it, or its URL. With {unix} in it the Unix
     /// socket is measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made
-    /// for the occasion; with {together} or {apart}, for --shard-ports, pairs sit on one shard of
-    /// two or on both; {monitor} is a free port for monitoring, where the share of messages that
-    /// crossed shards is read
+    /// for the occasion. With {together} or {apart}, for --shard-ports, each pair sits on one of
+    /// two shards or on both. {monitor} is a free port for monitoring, where the share of messages
+    /// that crossed shards is read
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
-    /// The second one, against which the first is held
+    /// The second server, with which the first is compared
     #[arg(long, value_name = "COMMAND|URL")]
     pub b: String,
     #[arg(long, default_value = "A", value_name = "NAME")]
@@ -324,13 +326,13 @@ pub struct CompareArguments {
     /// Cores the started servers may use; one core also sets GOMAXPROCS=1
     #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
     pub pin_server: Option<CoreList>,
-    /// Cores of the load, for every workload that does not say otherwise
+    /// Cores of the load, for every workload that does not set its own
     #[arg(long, value_parser = CoreList::parse, value_name = "CORES")]
     pub pin_load: Option<CoreList>,
-    /// A workload, as in --run "throughput --payload 16"; may be repeated
+    /// A workload, such as --run "throughput --payload 16"; may be repeated
     #[arg(long, value_name = "WORKLOAD")]
     pub run: Vec<String>,
-    /// Duration of every workload that does not say otherwise
+    /// Duration of every workload that does not set its own
     #[arg(long, value_parser = parse_duration_above_zero, value_name = "TIME")]
     pub duration: Option<Duration>,
     /// A ready set of workloads
@@ -342,23 +344,23 @@ pub struct CompareArguments {
     pub login: LoginArguments,
     #[command(flatten)]
     pub output: OutputArguments,
-    /// One workload, as on the command line of its own
+    /// One workload, with the flags of its own command
     #[command(subcommand)]
     pub workload: Option<Workload>,
 }
 
 #[derive(Args, Debug)]
 pub struct StallsArguments {
-    /// Midge's program
+    /// Path of Midge's program
     #[arg(long, value_name = "PROGRAM")]
     pub midge: PathBuf,
-    /// nats-server's program, against which Midge is held
+    /// Path of nats-server's program, with which Midge is compared
     #[arg(long, value_name = "PROGRAM")]
     pub nats: PathBuf,
-    /// Numbers of shards, each a Midge of its own
+    /// Numbers of shards; a Midge is started for each
     #[arg(long, default_value = "1,2,4", value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub shards: Vec<u16>,
-    /// Rounds; each runs every server once, in turning order. The medians count
+    /// Rounds; each runs every server once, in turning order. Medians are reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub rounds: u32,
     /// Only this case; may be repeated
@@ -394,7 +396,7 @@ pub enum Workload {
     Idle(IdleArguments),
 }
 
-/// A `--run` text, parsed with the same flags.
+/// The text of `--run`, parsed with the same flags.
 #[derive(Parser, Debug)]
 #[command(name = "--run", no_binary_name = true)]
 struct WorkloadLine {
@@ -420,18 +422,20 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 impl Workload {
-    /// Parses a text as it stands behind `--run`.
+    /// Parses the text of `--run`.
     ///
     /// # Errors
-    /// When it is no workload with flags of its own.
+    /// If it is not a workload with flags of its own.
     pub fn parse(text: &str) -> Result<Workload, Failure> {
         let line = WorkloadLine::try_parse_from(split_command_line(text)?)
             .map_err(|error| Failure::new(format!("--run \"{text}\": {error}")))?;
         Ok(line.workload)
     }
 
+    /// Checks for contradictions that the parser cannot see.
+    ///
     /// # Errors
-    /// When its flags contradict each other in a way the parser does not see.
+    /// If there is one.
     pub fn check(&self) -> Result<(), Failure> {
         match self {
             Workload::Latency(arguments)
@@ -463,7 +467,7 @@ impl Workload {
         }
     }
 
-    /// The times of the workload, for what is set for a whole comparison.
+    /// Returns the times of the workload, which a whole comparison may set.
     pub fn time_mut(&mut self) -> &mut TimeArguments {
         match self {
             Workload::Throughput(arguments) => &mut arguments.time,

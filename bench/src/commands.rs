@@ -1,4 +1,4 @@
-//! The commands, from flags to the written result.
+//! Carries out each command, from its flags to the written result.
 
 use crate::Failure;
 use crate::cli::{
@@ -22,24 +22,26 @@ use crate::wire::address::ServerUrl;
 use std::io::Write;
 use std::time::Duration;
 
-/// The worth of the figures.
+/// What a command's figures are worth.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
     Bad,
-    /// There is less than was asked for.
+    /// There are fewer figures than were asked for.
     Interrupted,
 }
 
-/// The place the figures go to, and what they are held against.
+/// Where the figures go, and what they are compared with.
 struct Outlet<'a> {
     output: &'a OutputArguments,
     stored: Option<Document>,
     progress: Progress,
 }
 
+/// Carries out a command.
+///
 /// # Errors
-/// When the command cannot be carried out.
+/// If that is not possible.
 pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
     let (workload, target, floor, output) = match line.command {
         Command::Compare(arguments) => return run_compare(&arguments),
@@ -62,7 +64,7 @@ pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
     run_single(workload, &target, &floor, &output)
 }
 
-/// One workload against one server that is already up.
+/// Runs one workload against one server that is already running.
 fn run_single(
     mut workload: Workload,
     target: &TargetArguments,
@@ -73,7 +75,7 @@ fn run_single(
     let url = ServerUrl::parse(&target.server)?;
     let mut dialer = target.login.dialer(&url)?;
     dialer.monitor_port = target.monitor;
-    // A server that is not there is said at once, not after the noise floor.
+    // A missing server is reported at once, not after the noise floor.
     drop(dialer.connect("midge-bench", 0)?);
     let process = match target.server_pid {
         Some(process) => Ok(process),
@@ -167,7 +169,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
     outlet.publish(&document)
 }
 
-/// The part that an interrupted comparison is short of.
+/// Describes what is missing from an interrupted comparison.
 fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
     let wanted = plan.workloads.len() * plan.rounds as usize;
     let made = plan.contestants.each_ref().map(|contestant| {
@@ -179,8 +181,8 @@ fn incomplete(plan: &ComparePlan, runs: &[RunResult]) -> Option<String> {
     short.then(|| format!("INCOMPLETE: interrupted; made were {}", made.join(", ")))
 }
 
-/// The workloads of `--suite`, of `--run` and of the trailing subcommand, with the durations of the
-/// whole.
+/// Returns the workloads of `--suite`, of `--run` and of the trailing subcommand, with the
+/// durations of the whole comparison.
 fn workloads(arguments: &CompareArguments) -> Result<Vec<Workload>, Failure> {
     let of_suite = arguments.suite.map_or(&[][..], |suite| suite.workloads());
     let texts = of_suite.iter().copied().chain(arguments.run.iter().map(String::as_str));
@@ -268,8 +270,9 @@ fn run_relay(arguments: &RelayArguments) -> Result<Verdict, Failure> {
     Ok(Verdict::Good)
 }
 
-/// Signal handlers, the load's cores for this thread and all it starts, and the outlet. What would
-/// fail at the end is tried now: minutes of measuring are not to be lost for a wrong path.
+/// Installs signal handlers, pins this thread and all it starts to the load's cores, and prepares
+/// the outlet. Whatever would fail at the end is tried now: minutes of measuring must not be lost
+/// to a wrong path.
 fn prepare<'a>(output: &'a OutputArguments, pin_load: &CoreList) -> Result<Outlet<'a>, Failure> {
     interrupt::install()?;
     if !pin_load.0.is_empty() {

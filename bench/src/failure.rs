@@ -1,6 +1,6 @@
-//! Why a command could not do what it was asked: one sentence for the person at the terminal.
+//! Why a command could not do what it was asked to: one sentence for the person at the terminal.
 
-/// The cause, in words. Nothing in the harness reacts to kinds of failures: all of them end in a
+/// The cause, in words. Nothing in the harness reacts to kinds of failures: all of them end up as a
 /// message.
 #[derive(Debug)]
 pub struct Failure(String);

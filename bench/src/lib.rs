@@ -1,8 +1,8 @@
 //! The bundled harness: measures any NATS server from outside, over plain NATS.
 //!
-//! It depends on no part of the server. `wire` is its own small client, `load` the workloads,
-//! `host` the machine underneath, `compare` two servers side by side, `output` what becomes of the
-//! figures.
+//! It depends on no part of the server. `wire` is its own small client, `load` holds the workloads,
+//! `host` reads the machine underneath, `compare` runs two servers in turns, `stalls` provokes
+//! stalls, `output` shows and stores the figures.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -26,18 +26,18 @@ pub use failure::Failure;
 
 use clap::Parser;
 
-/// Parses and runs a command line; the exit status is 0 for a valid result, 1 for a failure or a
-/// wrong flag, 2 for an invalid run or a figure worse than the baseline, 130 when it was
-/// interrupted.
+/// Parses and runs a command line. The exit status is 0 for a valid result, 1 for a failure or a
+/// wrong flag, 2 for an invalid run or a figure worse than the baseline, 130 after an interrupt.
 pub fn run_command_line(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> std::process::ExitCode {
     let line = match cli::CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
-        // Help and version are no failure; a wrong flag is one, and not the 2 of an invalid run.
+        // Help and version are not failures; a wrong flag is one, and must not have the 2 of an
+        // invalid run.
         Err(error) => {
             let failed = error.use_stderr();
-            // A closed terminal leaves nobody to tell.
+            // If the terminal is closed there is nobody to tell.
             let _ = error.print();
             return std::process::ExitCode::from(u8::from(failed));
         }

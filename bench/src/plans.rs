@@ -1,4 +1,4 @@
-//! From flags to what is run: plans, layouts and dialers.
+//! Converts flags to what is run: plans, layouts and dialers.
 
 use crate::Failure;
 use crate::cli::{
@@ -41,16 +41,16 @@ impl LoginArguments {
         Ok(Credentials::None)
     }
 
-    /// A dialer for an address, with these flags over what the URL says.
+    /// Returns a dialer for an address; these flags take precedence over the URL.
     ///
     /// # Errors
-    /// When a file of the flags cannot be used.
+    /// If a file named by the flags cannot be used.
     pub fn dialer(&self, url: &ServerUrl) -> Result<Dialer, Failure> {
         self.dialer_with(url, None)
     }
 
-    /// As `dialer`, for a server that was started with certificates of the harness's own making:
-    /// they are used unless the flags name others.
+    /// Returns a dialer for a server that was started with certificates made by the harness: they
+    /// are used unless the flags name others.
     ///
     /// # Errors
     /// As `dialer`.
@@ -88,8 +88,8 @@ impl LoginArguments {
 
 impl ShapeArguments {
     fn layout(&self) -> Layout {
-        // Digits and letters only, and new for each run: an earlier run's late messages are not
-        // ours.
+        // Letters and digits, new for each run, so that late messages of an earlier run are not
+        // taken for ours.
         let tag: String = std::iter::repeat_with(fastrand::alphanumeric).take(8).collect();
         Layout {
             publisher_count: usize::from(self.publishers),

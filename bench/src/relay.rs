@@ -1,9 +1,9 @@
-//! The raw relay: bytes in, the same bytes out, nothing parsed. No broker can move messages with
-//! less work on this host, so its rate is the ceiling that throughput figures are held against.
+//! The raw relay: passes on bytes and parses nothing. No broker can move messages with less work on
+//! this host, so its rate is the ceiling with which throughput figures are compared.
 //!
-//! It speaks just enough of the handshake for the harness's own client to connect. Who subscribes
-//! gets everything; who sends anything else after the handshake is a publisher, and from there on
-//! its bytes are only counted, so that publishers mix at the borders of frames.
+//! It speaks just enough of the handshake for the harness's own client to connect. A peer that
+//! subscribes gets everything; a peer that sends anything else after the handshake is a publisher,
+//! whose bytes are from then on only counted, so that publishers mix at the borders of frames.
 
 use crate::Failure;
 use rustix::event::epoll;
@@ -17,19 +17,19 @@ const READ_SIZE: usize = 256 * 1024;
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 const INFO: &[u8] = b"INFO {\"server_name\":\"relay\",\"version\":\"raw\",\"max_payload\":0}\r\n";
 
-/// How a relay hands bytes on.
+/// How a relay passes bytes on.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayPlan {
-    /// Every frame is exactly that long; reads are cut at its multiples.
+    /// Every frame has exactly this length; reads are cut at its multiples.
     pub frame_size: usize,
     /// Each read goes to one subscriber in turn instead of to all.
     pub queue: bool,
 }
 
 enum Role {
-    /// Still shaking hands; what it has sent so far.
+    /// In the handshake; with what it has sent so far.
     New(Vec<u8>),
-    /// The start of a frame whose end has not come.
+    /// With the start of a frame whose end has not come.
     Publisher(Vec<u8>),
     Subscriber,
 }
@@ -38,17 +38,17 @@ struct Relay {
     plan: RelayPlan,
     epoll: OwnedFd,
     peers: HashMap<u64, (TcpStream, Role)>,
-    /// Keys of the subscribers, in the order they came.
+    /// Keys of the subscribers, in the order in which they came.
     subscribers: Vec<u64>,
     next_subscriber: usize,
     buffer: Vec<u8>,
 }
 
-/// Serves until the listener fails. Runs on one thread, as the server it stands for is given one
-/// core.
+/// Serves until the listener fails. Runs on one thread, since the server in whose place it runs is
+/// given one core.
 ///
 /// # Errors
-/// When the kernel refuses the listener or the poll.
+/// If the kernel refuses the listener or the poll.
 pub fn serve(listener: &TcpListener, plan: RelayPlan) -> Result<(), Failure> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
     let listener_key = u64::MAX;
@@ -95,12 +95,12 @@ impl Relay {
     }
 
     fn drop_peer(&mut self, key: u64) {
-        // Closing the socket takes it out of the poll set.
+        // Closing the socket removes it from the poll set.
         self.peers.remove(&key);
         self.subscribers.retain(|&subscriber| subscriber != key);
     }
 
-    /// Handles what one peer sent. False when it is to be dropped.
+    /// Handles what one peer has sent. False if it must be dropped.
     fn turn(&mut self, key: u64) -> bool {
         let Some((stream, role)) = self.peers.get_mut(&key) else { return true };
         let held = match role {
@@ -171,7 +171,7 @@ enum Next {
     Publisher,
 }
 
-/// Eats whole lines of the handshake and answers PING. `None` when the peer is not the harness's
+/// Consumes whole lines of the handshake and answers PING. `None` if the peer is not the harness's
 /// client.
 fn shake_hands(stream: &mut TcpStream, sent: &mut Vec<u8>) -> Option<Next> {
     let mut subscribes = false;
@@ -193,7 +193,7 @@ fn shake_hands(stream: &mut TcpStream, sent: &mut Vec<u8>) -> Option<Next> {
     }
 }
 
-/// A subscriber still fences its subscription.
+/// Answers the PINGs with which a subscriber fences its subscription.
 fn answer_ping(stream: &mut TcpStream, bytes: &[u8]) -> bool {
     let count = memchr::memmem::find_iter(bytes, b"PING\r\n").count();
     (0..count).all(|_| stream.write_all(b"PONG\r\n").is_ok())

@@ -1,5 +1,5 @@
-//! Runs workloads as the flags describe them, and beside them what they are held against: the
-//! host's noise floor and the raw relay.
+//! Runs workloads as the flags describe them, along with what they are compared with: the host's
+//! noise floor and the raw relay.
 
 use crate::Failure;
 use crate::cli::Workload;
@@ -14,14 +14,14 @@ use crate::units::CoreList;
 use crate::wire::connection::Dialer;
 use std::time::Duration;
 
-/// The part that all workloads of a command share.
+/// The settings shared by all workloads of a command.
 #[derive(Clone, Debug, Default)]
 pub struct Setting {
     pub pin_load: CoreList,
     pub pin_server: CoreList,
-    /// Duration of each meter of the floor; none without a floor.
+    /// Duration of each meter of the floor; None = no floor.
     pub floor: Option<Duration>,
-    /// Congestion control of the load's own TCP sockets, where it is not the host's.
+    /// Congestion control of the load's own TCP sockets, if it is not the host's.
     pub congestion: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Setting {
     /// Runs one workload against one server.
     ///
     /// # Errors
-    /// When it cannot be run at all.
+    /// If it cannot be run at all.
     pub fn execute(
         &self,
         workload: &Workload,
@@ -64,7 +64,8 @@ impl Setting {
         Ok(result)
     }
 
-    /// A note for readers of the figures when the load's sockets do not have the host's congestion control.
+    /// Returns a note for readers of the figures if the load's sockets do not have the host's
+    /// congestion control.
     pub fn congestion_note(&self) -> Option<String> {
         self.congestion.as_ref().map(|name| {
             format!(
@@ -74,10 +75,10 @@ impl Setting {
         })
     }
 
-    /// The noise floor, if it is wanted.
+    /// Measures the noise floor, if it is wanted.
     ///
     /// # Errors
-    /// When a meter cannot be run.
+    /// If a meter cannot be run.
     pub fn measure_floor(&self, progress: &Progress) -> Result<Option<RunResult>, Failure> {
         let Some(duration) = self.floor else { return Ok(None) };
         let plan = FloorPlan {
@@ -88,11 +89,12 @@ impl Setting {
         floor::run(&plan, progress).map(Some)
     }
 
-    /// The same workload through the raw relay on the server's cores: the ceiling of throughput and
-    /// the floor of one-way latency. Other workloads need a broker that understands them.
+    /// Runs the same workload through the raw relay on the server's cores: the ceiling of
+    /// throughput and the floor of one-way latency. Other workloads need a broker that understands
+    /// them.
     ///
     /// # Errors
-    /// When the relay cannot be run.
+    /// If the relay cannot be run.
     pub fn reference(
         &self,
         workload: &Workload,

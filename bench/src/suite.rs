@@ -1,6 +1,6 @@
-//! The ready sets of workloads.
+//! The predefined sets of workloads.
 
-/// The ready sets of `compare --suite`.
+/// The predefined sets of `compare --suite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SuiteName {
     /// Throughput by size, fan-out, wildcard and queue group; open-loop latency; requests in both
@@ -13,13 +13,13 @@ pub enum SuiteName {
     Quick,
     /// Latency only: one-way at several rates, requests, a sweep
     Latency,
-    /// First benchmarks that people run, with a server on its defaults and nothing pinned: requests of 1, 4
-    /// and 50 clients, requests whose partners change, throughput at 128 B, 1,000 connections, an
-    /// idle server
+    /// Benchmarks that people run first, with a server on its defaults and nothing pinned: requests
+    /// of 1, 4 and 50 clients, requests whose partners change, throughput at 128 B, 1,000
+    /// connections, an idle server
     FirstTry,
 }
 
-/// In the order of README.
+/// In the order of README's tables.
 const README_ROWS: [&str; 14] = [
     "throughput --warmup 300ms --duration 1s --payload 16 --subscribers 0",
     "throughput --warmup 300ms --duration 1s --payload 16",
@@ -37,10 +37,10 @@ const README_ROWS: [&str; 14] = [
     "latency --warmup 300ms --duration 1s --mode request --closed-loop",
 ];
 
-/// Requesters and responders sleep for what comes, on threads of their own, as programs do that
-/// share the server's cores, with strangers too: how much those took is told and spoils no run. Where
-/// there are as many responders as requesters, each requester has
-/// its own.
+/// Requesters and responders sleep while they wait, on threads of their own, like programs that
+/// share the server's cores. Other programs may take part of the cores: the result says how much,
+/// but the run stays valid. If there are as many responders as requesters, each requester has its
+/// own.
 const FIRST_TRY: [&str; 9] = [
     "latency --core-taken-max 1 --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2",
     "latency --core-taken-max 1 --warmup 500ms --duration 2s --mode request --closed-loop --pacer sleep --load-threads 2 --publishers 4",
@@ -54,7 +54,7 @@ const FIRST_TRY: [&str; 9] = [
 ];
 
 impl SuiteName {
-    /// Texts as of `--run`.
+    /// Returns the workloads in the form of `--run`.
     pub fn workloads(self) -> &'static [&'static str] {
         match self {
             SuiteName::Standard => &[
@@ -116,7 +116,7 @@ mod tests {
         let readme = include_str!("../../README.md");
         let section = readme.split("\n## ").find(|text| text.starts_with("Measuring\n")).unwrap();
         let rows = |begin: &str| section.lines().filter(|line| line.starts_with(begin)).count();
-        // One row in the second table is the same workload against another command line.
+        // One row in the second table is the same workload with another command line.
         let with_busy_poll = rows("| 1 client, `--busy-poll");
         assert_eq!(with_busy_poll, 1);
         let shown: usize =

@@ -3,10 +3,10 @@
 use crate::Failure;
 use std::time::Duration;
 
-/// `16`, `1k`, `1KiB`, `2M`: binary multiples.
+/// Parses `16`, `1k`, `1KiB`, `2M`: binary multiples.
 ///
 /// # Errors
-/// When it is no such number.
+/// If it is not such a number.
 pub fn parse_size(text: &str) -> Result<usize, String> {
     let lower = text.trim().to_ascii_lowercase();
     let digits_end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
@@ -20,10 +20,10 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     value.checked_shl(shift).filter(|v| v >> shift == value).ok_or(format!("'{text}' is too large"))
 }
 
-/// `500ms`, `5s`, `2m`, `1h`, `250us`; a bare number is seconds.
+/// Parses `500ms`, `5s`, `2m`, `1h`, `250us`; a bare number is seconds.
 ///
 /// # Errors
-/// When it is no such duration.
+/// If it is not such a duration.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -39,10 +39,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value * scale).map_err(|_| format!("'{text}' is no duration"))
 }
 
-/// As `parse_duration`, for the time that something is measured.
+/// Parses a duration as `parse_duration` does, but above zero.
 ///
 /// # Errors
-/// When it is no duration, or none at all.
+/// If it is not a duration, or zero.
 pub fn parse_duration_above_zero(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err(format!("'{text}' is no time to measure in: above zero")),
@@ -50,10 +50,10 @@ pub fn parse_duration_above_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `20000`, `20k`, `1.5M`: decimal multiples.
+/// Parses `20000`, `20k`, `1.5M`: decimal multiples.
 ///
 /// # Errors
-/// When it is no such number, or not above zero.
+/// If it is not such a number, or not above zero.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     let (digits, scale) = match text.trim().to_ascii_lowercase() {
         lower if lower.ends_with('k') => (lower[..lower.len() - 1].to_string(), 1e3),
@@ -71,8 +71,10 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 pub struct CoreList(pub Vec<usize>);
 
 impl CoreList {
+    /// Parses a list of cores.
+    ///
     /// # Errors
-    /// When it is no such list.
+    /// If it is not such a list.
     pub fn parse(text: &str) -> Result<CoreList, String> {
         let mut cores = Vec::new();
         for part in text.split(',') {
@@ -97,7 +99,7 @@ impl std::fmt::Display for CoreList {
     }
 }
 
-/// `128 B`, `16 KiB`.
+/// Formats as `128 B`, `16 KiB`.
 pub fn size_text(size: u64) -> String {
     match size {
         size if size >= 1 << 20 && size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
@@ -106,7 +108,7 @@ pub fn size_text(size: u64) -> String {
     }
 }
 
-/// Three significant digits with a decimal multiple: `1.23 M`, `45.6 k`, `0.178`.
+/// Formats three significant digits with a decimal multiple: `1.23 M`, `45.6 k`, `0.178`.
 pub fn number_text(value: f64) -> String {
     let (value, unit) = match value.abs() {
         size if size >= 1e9 => (value / 1e9, " G"),
@@ -123,7 +125,7 @@ pub fn number_text(value: f64) -> String {
     format!("{value:.digits$}{unit}")
 }
 
-/// Nanoseconds as people read them: `850 ns`, `12.3 us`, `4.56 ms`.
+/// Formats nanoseconds for people: `850 ns`, `12.3 us`, `4.56 ms`.
 pub fn nanoseconds_text(value: f64) -> String {
     match value {
         value if value < 1e3 => format!("{value:.0} ns"),
@@ -133,10 +135,10 @@ pub fn nanoseconds_text(value: f64) -> String {
     }
 }
 
-/// Splits a command line as a shell would: blanks part words, quotes hold them together.
+/// Splits a command line as a shell would: blanks separate words, quotes hold them together.
 ///
 /// # Errors
-/// When a quote is not closed or no word is left.
+/// If a quote is not closed or there is no word.
 pub fn split_command_line(text: &str) -> Result<Vec<String>, Failure> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

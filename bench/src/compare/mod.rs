@@ -1,4 +1,4 @@
-//! Two servers, the same workloads, in turns.
+//! Compares two servers under the same workloads, in turns.
 
 pub mod relay_process;
 pub mod rounds;

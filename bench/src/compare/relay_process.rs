@@ -1,5 +1,5 @@
-//! The raw relay as a process of its own on the server's cores, and a server's share of what it
-//! shows.
+//! The raw relay as a process of its own on the server's cores, and a server's share of the relay's
+//! rate.
 
 use crate::Failure;
 use crate::host::interrupt;
@@ -15,11 +15,11 @@ use crate::wire::frames;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// The name of the relay's side in results.
+/// Name of the relay's side in results.
 pub const SIDE: &str = "raw relay";
 
-/// A server may be a little quicker than the relay, which writes each read out at once. Beyond this
-/// something else was.
+/// A server may be slightly faster than the relay, which writes each read out at once. A larger
+/// share means that something else was slow.
 const SHARE_MAX: f64 = 1.5;
 
 /// A running relay; ended when dropped.
@@ -50,16 +50,17 @@ impl RelayProcess {
 impl Drop for RelayProcess {
     fn drop(&mut self) {
         interrupt::disown_child(self.child.id());
-        // An error means that it is gone already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Starts a relay for a workload's frames. `None` when bytes that nobody parses cannot do it:
-/// several subjects that different subscribers share out.
+/// Starts a relay for a workload's frames. `None` if a relay, which parses nothing, cannot do it:
+/// several subjects that are shared out among subscribers.
 ///
 /// # Errors
+/// If the relay cannot be started.
 /// When the relay cannot be started.
 pub fn start(
     layout: &Layout,
@@ -89,7 +90,7 @@ pub fn start(
     Ok(Some(relay))
 }
 
-/// Puts the share of the ceiling beside a server's figures.
+/// Adds the share of the relay's rate to a server's figures.
 pub fn add_share(result: &mut RunResult, ceiling: &RunResult) {
     if !ceiling.valid {
         result.warn("without its share of the raw relay, whose own run is not valid".to_string());

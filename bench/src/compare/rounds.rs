@@ -1,5 +1,5 @@
-//! Runs every workload against both servers in turning order, so that a drift of the host hits both
-//! alike.
+//! Runs every workload against both servers in turning order, so that a drift of the host affects
+//! both alike.
 
 use crate::Failure;
 use crate::cli::{LoginArguments, Workload};
@@ -25,12 +25,12 @@ pub struct Contestant {
 pub enum Server {
     /// Started fresh for each run, so that no run inherits another's memory.
     Command(String),
-    /// Already running; nobody pins it.
+    /// Already running; it is not pinned.
     Url(String),
 }
 
 impl Server {
-    /// A URL has a scheme and no blanks; everything else is a command line.
+    /// Parses a URL, which has a scheme and no blanks; everything else is a command line.
     pub fn parse(text: &str) -> Server {
         if text.contains("://") && !text.contains(char::is_whitespace) {
             Server::Url(text.to_string())
@@ -39,8 +39,10 @@ impl Server {
         }
     }
 
+    /// Checks how it is written.
+    ///
     /// # Errors
-    /// When it can never be started or reached as it is written.
+    /// If it can never be started or reached.
     pub fn check(&self) -> Result<(), Failure> {
         match self {
             Server::Command(text) => spawn::check_command_line(text),
@@ -48,10 +50,10 @@ impl Server {
         }
     }
 
-    /// Where it is measured; of a command line the port is not known yet.
+    /// Returns the address to be measured; the port of a command line is not known yet.
     ///
     /// # Errors
-    /// When its URL is none.
+    /// If its URL is invalid.
     pub fn address(&self) -> Result<Address, Failure> {
         match self {
             Server::Command(text) => Ok(spawn::address_of(text)),
@@ -74,15 +76,16 @@ pub struct ComparePlan {
     pub login: LoginArguments,
 }
 
-/// All runs, in the order they were made. An interrupt ends it early with what there is.
+/// Returns all runs in the order in which they were made. An interrupt ends them early.
 ///
 /// # Errors
-/// When a server cannot be started or a workload not be run at all.
+/// If a server cannot be started or a workload cannot be run at all.
 pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Failure> {
     if (plan.rounds as usize) < ROUNDS_MIN {
         progress.say(&format!("fewer than {ROUNDS_MIN} rounds: too few for a confidence interval"));
     }
-    // What cannot be started or logged in to is said now, not after minutes of measuring the other.
+    // Whatever cannot be started or logged in to is reported now, not after minutes of measuring
+    // the other server.
     for contestant in &plan.contestants {
         let (dialer, _, mut started) = reach(plan, contestant)?;
         let connected = dialer.connect("midge-bench", 0).map(drop);
@@ -139,13 +142,13 @@ fn run_once(
     workload: &Workload,
     progress: &Progress,
 ) -> Result<RunResult, Failure> {
-    // Kept to the end of the run: dropping it ends the server.
+    // Kept until the end of the run: dropping it ends the server.
     let (dialer, process, mut started) = reach(plan, contestant)?;
     let result = plan.setting.execute(workload, &dialer, process, progress);
     result.map_err(|failure| explained(failure, contestant, started.as_mut()))
 }
 
-/// How to reach a server, its process, and the server itself if it was started for this.
+/// The means to reach a server, its process, and the server itself if it was started for this.
 type Reached = (Dialer, Result<u32, String>, Option<StartedServer>);
 
 fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure> {
@@ -154,7 +157,7 @@ fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure
             let started = StartedServer::start(command_line, &plan.setting.pin_server)
                 .map_err(|failure| explained(failure, contestant, None))?;
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
-            // What was started may be a wrapper; who listens is the server.
+            // The started process may be a wrapper; the one that listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());
             let mut dialer = plan.login.dialer_with(&url, started.certificates.as_ref())?;
             dialer.shards = started.shards;
@@ -169,7 +172,7 @@ fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure
     }
 }
 
-/// A failure with the name of the server it is of, and that server's last words if it has ended.
+/// Adds to a failure the name of its server, and that server's last output if it has ended.
 fn explained(
     failure: Failure,
     contestant: &Contestant,

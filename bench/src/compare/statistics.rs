@@ -1,15 +1,15 @@
-//! Medians over rounds, and how sure one can be of a ratio: bootstrap over the rounds' pairs.
+//! Medians over rounds, and confidence intervals of ratios by bootstrap over the rounds' pairs.
 
 use crate::output::result::{Better, RunResult};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const RESAMPLES: usize = 10_000;
-/// With fewer rounds the interval is narrower than it says: even from the smallest to the largest
-/// of four values the median lies in 7 of 8 cases only.
+/// With fewer rounds the interval would claim too much: the median lies between the smallest and
+/// the largest of four values in only 7 of 8 cases.
 pub const ROUNDS_MIN: usize = 5;
 
-/// Median, smallest and largest of the rounds.
+/// Median, smallest and largest value of the rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
@@ -31,7 +31,7 @@ impl Spread {
     }
 }
 
-/// One figure of one workload, side by side.
+/// One figure of one workload, of both sides.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Comparison {
     pub workload: String,
@@ -42,16 +42,16 @@ pub struct Comparison {
     pub b: Spread,
     /// How many times better A is: above 1 it wins, whichever direction is better.
     pub times_better: f64,
-    /// 95 % confidence interval of it.
+    /// 95 % confidence interval of `times_better`.
     pub interval: (f64, f64),
 }
 
-/// The verdict of the rounds about A.
+/// What the rounds say about A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
     Better,
     Worse,
-    /// The interval holds 1.
+    /// The interval contains 1.
     Undecided,
     TooFewRounds,
 }
@@ -67,7 +67,7 @@ impl Comparison {
     }
 }
 
-/// All figures both sides have, from the valid runs.
+/// Compares all figures that both sides have, from the valid runs.
 pub fn compare(runs: &[RunResult], name_a: &str, name_b: &str, seed: u64) -> Vec<Comparison> {
     let mut workloads: Vec<&str> = Vec::new();
     for run in runs {
@@ -121,8 +121,8 @@ pub fn compare(runs: &[RunResult], name_a: &str, name_b: &str, seed: u64) -> Vec
     comparisons
 }
 
-/// The median and the interval that holds it in 95 % of resamplings. With one value it is that
-/// value.
+/// Returns the median and the interval that contains it in 95 % of resamplings. With a single value
+/// both are that value.
 pub fn bootstrap_median(values: &[f64], seed: u64) -> Option<(f64, (f64, f64))> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,6 +1,6 @@
-//! A temporary folder of one started server, and certificates made for it: a TLS comparison needs
-//! no files of anybody's. Keys are new each time, readable by their owner only, and gone with the
-//! folder.
+//! The temporary folder of one started server, and certificates made for it, so that a TLS
+//! comparison needs no files. Keys are new each time, readable only by their owner, and removed
+//! with the folder.
 
 use crate::Failure;
 use crate::host::interrupt;
@@ -13,20 +13,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names a started server is reached by.
+/// Names by which a started server is reached.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// A folder nobody else can read; removed when dropped.
+/// A folder that nobody else can read; removed when dropped.
 pub struct TemporaryFolder {
     path: PathBuf,
 }
 
 impl TemporaryFolder {
+    /// Makes a folder.
+    ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be made.
     pub fn new() -> Result<TemporaryFolder, Failure> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // Relaxed: only the number has to be new.
+        // Relaxed: only uniqueness matters.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("midge-bench-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -37,7 +39,7 @@ impl TemporaryFolder {
         Ok(TemporaryFolder { path })
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in it.
     pub fn file(&self, name: &str) -> String {
         self.path.join(name).to_string_lossy().into_owned()
     }
@@ -53,14 +55,15 @@ impl TemporaryFolder {
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What cannot be removed stays in the system's temporary folder; nothing depends on it.
+        // A folder that cannot be removed stays in the system's temporary folder; nothing depends
+        // on it.
         let _ = std::fs::remove_dir_all(&self.path);
         interrupt::disown_folder(&self.path);
     }
 }
 
-/// Paths of an authority, and of a certificate signed by it that serves a server and its client
-/// alike.
+/// Paths of an authority, and of a certificate signed by it that serves both a server and its
+/// client.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
     pub authority: String,

@@ -1,13 +1,13 @@
-//! The limit of open files.
+//! The limit on open files.
 
 use crate::Failure;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Lifts the soft limit of this process, and of what it starts from now on, to the hard one, which
+/// Raises the soft limit of this process, and of what it starts from now on, to the hard one, which
 /// is returned.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// If the kernel refuses.
 pub fn lift_limit() -> Result<u64, Failure> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

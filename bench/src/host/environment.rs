@@ -1,11 +1,12 @@
-//! The host that figures were measured on: without it nobody can compare them with his own.
+//! The host on which figures were measured: without it they cannot be compared with others.
 
 use crate::host::process_finder;
 use crate::wire::address::Address;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The host, as far as /proc and /sys tell. What cannot be read is empty, and shown as unknown.
+/// The host as far as /proc and /sys describe it. What cannot be read is empty, and shown as
+/// unknown.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Environment {
     pub cpu: String,
@@ -16,13 +17,13 @@ pub struct Environment {
     pub clock_source: String,
     pub hypervisor: String,
     pub transparent_huge_pages: String,
-    /// `1`: every session has an equal share of a core, whatever its nice value or policy.
+    /// `1`: every session gets an equal share of a core, whatever its nice value or policy.
     #[serde(default)]
     pub scheduler_autogroups: String,
-    /// `bbr` paces what it sends, over the loopback too.
+    /// `bbr` paces what it sends, even over the loopback.
     #[serde(default)]
     pub tcp_congestion_control: String,
-    /// Bytes of a socket's receive buffer: at least, at first, at most.
+    /// Bytes of a socket's receive buffer: minimum, default, maximum.
     #[serde(default)]
     pub tcp_rmem: String,
     #[serde(default)]
@@ -69,13 +70,14 @@ impl Environment {
         }
     }
 
-    /// The effect of this host on a server at `address` that a reader of the figures must know of.
+    /// Returns the effect that this host has on a server at `address`, if readers of the figures
+    /// must know of it.
     pub fn warning(&self, address: &Address) -> Option<String> {
         let over_loopback = match address {
             Address::Tcp { host, .. } => process_finder::is_on_this_host(host),
             Address::Unix { .. } => false,
         };
-        // There is bbr2, bbr3 and whatever comes.
+        // There are bbr2, bbr3, and possibly more to come.
         (over_loopback && self.tcp_congestion_control.starts_with("bbr")).then(|| {
             format!(
                 "TCP congestion control is {}, which paces the loopback: throughput is up to half as high as with \
@@ -85,7 +87,7 @@ impl Environment {
         })
     }
 
-    /// Name and value of each line of the reports.
+    /// Returns name and value of each line in the reports.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let or = |text: &str, otherwise: &str| {
             if text.is_empty() { otherwise.to_string() } else { text.to_string() }
@@ -143,12 +145,12 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).map_or(String::new(), |content| content.trim().to_string())
 }
 
-/// One blank between two words.
+/// Joins the words by single blanks.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `always [madvise] never` means `madvise`.
+/// Returns `madvise` of `always [madvise] never`.
 fn chosen(text: &str) -> String {
     let marked = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     marked.map_or(text, |(choice, _)| choice).to_string()

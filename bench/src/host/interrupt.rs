@@ -1,5 +1,5 @@
 //! Ctrl-C: the first asks every loop to end and the results to be written, the second ends the
-//! process at once, with the servers and temporary folders that it had.
+//! process at once, with its servers and temporary folders.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Children and folders that a process which ends at once must not leave behind.
+/// Children and folders that the process must not leave behind when it ends at once.
 static BELONGINGS: Mutex<Belongings> =
     Mutex::new(Belongings { children: Vec::new(), folders: Vec::new() });
 
@@ -17,20 +17,19 @@ struct Belongings {
     folders: Vec<PathBuf>,
 }
 
-/// The exit status of a process that was interrupted, as shells have it: 128 and the number of
-/// SIGINT.
+/// The exit status of an interrupted process, as in shells: 128 plus the number of SIGINT.
 pub const STATUS: u8 = 130;
 const _: () = assert!(STATUS as i32 == 128 + SIGINT);
 
-/// Starts the thread that waits for signals; called once, before any load is started.
+/// Starts the thread that waits for signals; to be called once, before any load is started.
 ///
 /// # Errors
-/// When the handlers cannot be installed.
+/// If the handlers cannot be installed.
 pub fn install() -> Result<(), crate::Failure> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            // Relaxed: it only has to be seen soon; nothing else is read on its account.
+            // Relaxed: it only has to be seen soon; nothing else depends on it.
             if REQUESTED.swap(true, Ordering::Relaxed) {
                 leave();
             }
@@ -43,7 +42,7 @@ pub fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
-/// Why nothing was measured, when `otherwise` was not the reason.
+/// Returns why nothing was measured: an interrupt, else `otherwise`.
 pub fn reason_or(otherwise: &str) -> String {
     match requested() {
         true => "interrupted before anything was measured".to_string(),
@@ -51,8 +50,8 @@ pub fn reason_or(otherwise: &str) -> String {
     }
 }
 
-/// A child that is ended with this process. `disown_child` must be called before its exit status is
-/// taken, while its id can be nobody else's.
+/// Registers a child that must end with this process. `disown_child` must be called before its exit
+/// status is taken, while its id cannot belong to another process.
 pub fn own_child(id: u32) {
     lock().children.push(id);
 }
@@ -61,7 +60,7 @@ pub fn disown_child(id: u32) {
     lock().children.retain(|&child| child != id);
 }
 
-/// A folder that is removed with this process.
+/// Registers a folder that is removed with this process.
 pub fn own_folder(path: &Path) {
     lock().folders.push(path.to_path_buf());
 }
@@ -71,15 +70,15 @@ pub fn disown_folder(path: &Path) {
 }
 
 fn leave() -> ! {
-    // Held to the end: nobody starts another child meanwhile.
+    // Held until the end, so that no further child is started.
     let belongings = lock();
     for &id in &belongings.children {
         let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
-        // One that is gone already needs no killing.
+        // It may have ended already.
         let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::KILL));
     }
     for folder in &belongings.folders {
-        // Nobody is left to be told that it stays.
+        // There is nobody left to report a failure to.
         let _ = std::fs::remove_dir_all(folder);
     }
     std::process::exit(i32::from(STATUS))

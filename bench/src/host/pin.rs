@@ -1,13 +1,14 @@
-//! Which cores the load and the started servers run on.
+//! Chooses the cores on which the load and the started servers run.
 
 use crate::Failure;
 use crate::units::CoreList;
 use rustix::thread::CpuSet;
 
-/// Lets the calling thread, and every thread or process it starts from now on, run on `cores` only.
+/// Restricts the calling thread, and every thread or process that it starts from now on, to
+/// `cores`.
 ///
 /// # Errors
-/// When the kernel refuses: a core does not exist, or is outside the allowed set.
+/// If the kernel refuses: a core does not exist, or is outside the allowed set.
 pub fn pin_thread_to_set(cores: &CoreList) -> Result<(), Failure> {
     let mut set = CpuSet::new();
     for &core in &cores.0 {
@@ -23,14 +24,14 @@ pub fn pin_thread_to_set(cores: &CoreList) -> Result<(), Failure> {
     })
 }
 
-/// Fixes the calling load thread to one core of the list, round robin by `thread_index`.
-/// With an empty list the thread stays where the scheduler puts it.
+/// Pins the calling load thread to one core of the list, round robin by `thread_index`. With an
+/// empty list the scheduler decides.
 pub fn pin_load_thread(cores: &CoreList, thread_index: usize) {
     if cores.0.is_empty() {
         return;
     }
     let id = cores.0[thread_index % cores.0.len()];
-    // The set was accepted for the whole process before, so each core of it is too; if a core went
-    // offline since, the thread still runs inside the set.
+    // The whole set was accepted for the process before, so each of its cores is; if a core has
+    // gone offline since, the thread still runs within the set.
     let _ = core_affinity::set_for_current(core_affinity::CoreId { id });
 }

@@ -4,7 +4,7 @@
 use crate::wire::address::Address;
 use std::net::{IpAddr, ToSocketAddrs};
 
-/// The id of the process that listens at `address`, or why it cannot be told.
+/// Returns the id of the process that listens at `address`, or why it cannot be found.
 pub fn listener_process(address: &Address) -> Result<u32, String> {
     let inode = match address {
         Address::Tcp { host, port, .. } => {
@@ -21,7 +21,7 @@ pub fn listener_process(address: &Address) -> Result<u32, String> {
     })
 }
 
-/// True if packets to `host` stay within this host.
+/// Returns true if packets to `host` stay on this host.
 pub fn is_on_this_host(host: &str) -> bool {
     (host, 0)
         .to_socket_addrs()
@@ -29,7 +29,7 @@ pub fn is_on_this_host(host: &str) -> bool {
         .unwrap_or(false)
 }
 
-/// Loopback, or an address that one can bind to here.
+/// Returns true for the loopback, and for an address to which a socket can be bound here.
 fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_host_is_said_to_be_one() {
+    fn a_remote_host_is_reported_as_one() {
         let address = Address::Tcp { host: "192.0.2.1".to_string(), port: 4222, tls: false };
         assert!(listener_process(&address).unwrap_err().contains("not this host"));
     }

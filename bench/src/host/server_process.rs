@@ -1,4 +1,4 @@
-//! CPU time and resident memory of the server's process, from /proc, sampled while a run goes on.
+//! CPU time and resident memory of the server's process, from /proc, sampled during a run.
 
 use crate::host::clock::now_ns;
 use crate::host::core_time::{self, ThreadUse};
@@ -13,32 +13,33 @@ use std::time::Duration;
 
 /// Time between two samples of the series.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-/// Samples kept: an hour and more at the interval above; a longer run keeps its first part.
+/// Samples kept: more than an hour at the interval above; a longer run keeps its first part.
 const SAMPLES_MAX: usize = 40_000;
 
-/// One look at the process.
+/// One sample of the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub time_ns: u64,
     /// CPU time of all threads so far, in nanoseconds.
     pub cpu_ns: u64,
     pub resident_bytes: u64,
-    /// How often its threads were put on a core so far: of a server that does little, how often it
-    /// woke.
+    /// Number of times that its threads were put on a core so far: for a server that does little,
+    /// the number of its wake-ups.
     pub wake_count: u64,
 }
 
-/// Reads one process. Threads that ended keep what they had used when last seen.
+/// Reads one process. Threads that have ended keep the time they had when last seen.
 ///
-/// Its files stay open: a sample is then one short read per thread, since the sampling thread
-/// shares the load's cores and each microsecond it takes there is a late send of somebody.
+/// Its files stay open, so that a sample is one short read per thread: the sampling thread shares
+/// the load's cores, and each microsecond it takes there delays a send.
 pub struct ServerProcess {
     id: u32,
     tasks: PathBuf,
-    /// Links of the folder of tasks when `threads` was read from it: it has one for each thread.
+    /// Number of links of the folder of tasks when `threads` was read from it: there is one for
+    /// each thread.
     task_links: u64,
     threads: HashMap<u32, ThreadTime>,
-    /// CPU time of threads that are gone.
+    /// CPU time of threads that have ended.
     ended_cpu_ns: u64,
     ended_wake_count: u64,
     memory: File,
@@ -48,12 +49,12 @@ pub struct ServerProcess {
 struct ThreadTime {
     schedstat: File,
     cpu_ns: u64,
-    /// It was ready and others had the core.
+    /// Time during which it was ready and others had the core.
     waited_ns: u64,
     wake_count: u64,
 }
 
-/// A sample with what each thread had of its cores until then: a border of a window.
+/// A sample with the core time of each thread so far: a border of a window.
 #[derive(Clone, Debug)]
 pub struct Border {
     pub sample: Sample,
@@ -62,8 +63,10 @@ pub struct Border {
 }
 
 impl ServerProcess {
+    /// Opens a process.
+    ///
     /// # Errors
-    /// When /proc does not show the process's CPU time to this user.
+    /// If /proc does not show the process's CPU time to this user.
     pub fn open(id: u32) -> Result<ServerProcess, String> {
         let unreadable = || format!("/proc/{id} is not readable: CPU and memory are not measured");
         let mut process = ServerProcess {
@@ -83,13 +86,13 @@ impl ServerProcess {
         self.id
     }
 
-    /// `None` when the process is gone.
+    /// Takes a sample; `None` if the process has ended.
     pub fn sample(&mut self) -> Option<Sample> {
         let links = std::fs::metadata(&self.tasks).ok()?.nlink();
         if links != self.task_links || !self.read_threads() {
             self.task_links = links;
             self.look_for_threads()?;
-            // One that ends right now counts with what it had used before.
+            // A thread that ends right now counts with what was read before.
             self.read_threads();
         }
         let resident_pages = number_at(&self.memory, 1)?;
@@ -104,14 +107,14 @@ impl ServerProcess {
         })
     }
 
-    /// `None` when the process is gone.
+    /// Takes a border; `None` if the process has ended.
     pub fn border(&mut self) -> Option<Border> {
         let sample = self.sample()?;
         let times = self.threads.iter().map(|(&id, time)| (id, (time.cpu_ns, time.waited_ns)));
         Some(Border { sample, threads: times.collect() })
     }
 
-    /// The use each thread made of its cores between two borders. Threads that ended meanwhile are
+    /// Returns each thread's use of its cores between two borders. Threads that ended meanwhile are
     /// left out.
     pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
         let window_ns = until.sample.time_ns.saturating_sub(from.sample.time_ns).max(1) as f64;
@@ -126,11 +129,11 @@ impl ServerProcess {
         used.collect()
     }
 
-    /// Reads the time of every known thread. False when one of them is gone.
+    /// Reads the times of every known thread. False if one of them has ended.
     fn read_threads(&mut self) -> bool {
         let mut all_there = true;
         for time in self.threads.values_mut() {
-            // In nanoseconds: finer than the ticks of /proc/PID/stat.
+            // In nanoseconds, finer than the ticks of /proc/PID/stat.
             match times_at(&time.schedstat) {
                 Some(times) => (time.cpu_ns, time.waited_ns, time.wake_count) = times,
                 None => all_there = false,
@@ -146,7 +149,7 @@ impl ServerProcess {
                 continue;
             };
             if let Some(time) = known.remove(&id) {
-                // An id may come back as that of another thread: then the old file reads no more.
+                // An id may be reused for another thread; the old file can then no longer be read.
                 if times_at(&time.schedstat).is_some() {
                     self.threads.insert(id, time);
                     continue;
@@ -154,7 +157,7 @@ impl ServerProcess {
                 self.ended_cpu_ns += time.cpu_ns;
                 self.ended_wake_count += time.wake_count;
             }
-            // One that cannot be opened has ended meanwhile.
+            // A thread whose file cannot be opened has ended meanwhile.
             if let Ok(schedstat) = File::open(task.path().join("schedstat")) {
                 let time = ThreadTime { schedstat, cpu_ns: 0, waited_ns: 0, wake_count: 0 };
                 self.threads.insert(id, time);
@@ -165,10 +168,10 @@ impl ServerProcess {
         Some(())
     }
 
-    /// For kernels without schedstat: ten milliseconds' resolution.
+    /// Returns the CPU time on kernels without schedstat, with a resolution of ten milliseconds.
     fn cpu_ns_by_ticks(&self) -> Option<u64> {
         let content = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).ok()?;
-        // The name in parentheses may hold blanks; fields are counted behind it.
+        // The name in parentheses may contain blanks; fields are counted after it.
         let fields: Vec<&str> = content.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks: u64 =
             fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
@@ -176,12 +179,13 @@ impl ServerProcess {
     }
 }
 
-/// The number in a field of a file of /proc, read anew.
+/// Returns the number in a field of a /proc file, reading it anew.
 fn number_at(file: &File, field: usize) -> Option<u64> {
     with_text_of(file, |text| text.split_whitespace().nth(field)?.parse().ok())
 }
 
-/// Time on a core and waiting for one, in nanoseconds, and how often the thread was put on one.
+/// Returns time on a core and time waiting for one, in nanoseconds, and how often the thread was
+/// put on one.
 fn times_at(schedstat: &File) -> Option<(u64, u64, u64)> {
     with_text_of(schedstat, |text| {
         let (cpu_ns, waited_ns) = core_time::times_ns(text)?;
@@ -195,7 +199,7 @@ fn with_text_of<T>(file: &File, read: impl FnOnce(&str) -> Option<T>) -> Option<
     read(std::str::from_utf8(&bytes[..count]).ok()?)
 }
 
-/// The cores a process may use, when they are not simply all of this host's.
+/// Returns the cores that a process may use, unless they are all of this host's.
 pub fn allowed_cores(id: u32) -> Option<CoreList> {
     let cores = core_time::allowed_cores(&id.to_string())?;
     (Some(&cores) != core_time::allowed_cores("self").as_ref()).then_some(cores)
@@ -226,12 +230,12 @@ impl Sampler {
         Sampler { process, stop, thread }
     }
 
-    /// Taken now, for the borders of the measured window.
+    /// Takes a border now, for the measured window.
     pub fn border_now(&self) -> Option<Border> {
         lock(&self.process).border()
     }
 
-    /// As of the process.
+    /// As `ServerProcess::core_use`.
     pub fn core_use(&self, from: &Border, until: &Border) -> Vec<ThreadUse> {
         lock(&self.process).core_use(from, until)
     }
@@ -312,7 +316,7 @@ mod tests {
         let from = process.border().unwrap();
         let until_ns = now_ns() + 20_000_000_000;
         let taken = loop {
-            // A stated condition: it has run and has waited for as long, or longer.
+            // Waits until it has run and has waited for at least as long.
             std::thread::park_timeout(Duration::from_millis(50));
             let until = process.border().unwrap();
             let used = process.core_use(&from, &until);
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_says_so() {
+    fn a_process_that_does_not_exist_is_reported() {
         assert!(ServerProcess::open(u32::MAX).is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Starts a server by its command line, pinned, on a free port or a Unix socket of its own, with
-//! certificates made for it if it wants them, and ends it again.
+//! certificates made for it if it asks for them, and ends it again.
 
 use crate::Failure;
 use crate::host::certificates::{self, CertificateFiles, TemporaryFolder};
@@ -15,57 +15,57 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A server has this long to answer its first connection.
+/// Time for a server to accept its first connection.
 const START_WAIT_MAX: Duration = Duration::from_secs(15);
-/// A server has this long to end after SIGTERM, before it is killed.
+/// Time for a server to end after SIGTERM before it is killed.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Bytes that are kept of the end of a server's output.
+/// Bytes kept of the end of a server's output.
 const OUTPUT_BYTES_MAX: usize = 4096;
-/// Lines of it that are shown when the server fails.
+/// Lines of it that are shown if the server fails.
 const OUTPUT_LINES_MAX: usize = 10;
-/// The output of a server that ended is there after this long; a child of its own may hold it open.
+/// Time for the output of a server that has ended to arrive; a child of its own may hold it open.
 const OUTPUT_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Where rows of ports are looked for: Linux gives 32,768 and above to outgoing connections.
+/// Range in which rows of ports are sought: Linux uses 32,768 and above for outgoing connections.
 const ROW_PORTS: std::ops::Range<u16> = 12_000..32_000;
 
-/// Placeholders in a command line for the place to listen at.
+/// Placeholders in a command line for the address to listen on.
 const PORT: &str = "{port}";
 const UNIX: &str = "{unix}";
 /// Placeholders for the files of the certificates.
 const CERTIFICATE: &str = "{tls_cert}";
 const KEY: &str = "{tls_key}";
 const AUTHORITY: &str = "{tls_ca}";
-/// Placeholders for the port of the first shard, where connections are placed on shards.
+/// Placeholders for the first shard's port, to place connections on shards.
 const TOGETHER: &str = "{together}";
 const APART: &str = "{apart}";
 /// Placeholder for a free port for monitoring.
 const MONITOR: &str = "{monitor}";
 
-/// A server this process started; ended when dropped.
+/// A server that this process has started; ended when dropped.
 pub struct StartedServer {
     child: Child,
     output: Output,
     pub address: Address,
-    /// The ports of shards that have their own.
+    /// The ports of the shards, if these have ports of their own.
     pub shards: Option<ShardPorts>,
     pub monitor_port: Option<u16>,
-    /// Files for clients of a server that was given certificates.
+    /// Files for the clients of a server that was given certificates.
     pub certificates: Option<CertificateFiles>,
-    /// Holds its socket and its certificates; goes after the server.
+    /// Holds the server's socket and certificates; dropped after the server.
     _folder: TemporaryFolder,
 }
 
 impl StartedServer {
-    /// Starts `command_line`, in which `{port}` and `{unix}` stand for the port and the Unix socket
-    /// it shall listen at. With `{unix}` in it the socket is what is measured, else the port.
-    /// `{tls_cert}`, `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is what is
-    /// measured. `{monitor}` is a free port for monitoring. `{together}` or `{apart}` is the first of two ports for a Midge's `--shard-ports`:
-    /// connections then go there.
+    /// Starts `command_line`. `{port}` and `{unix}` stand for the port and the Unix socket on which
+    /// the server is to listen; with `{unix}` the socket is measured, else the port. `{tls_cert}`,
+    /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is measured. `{monitor}` is
+    /// a free port for monitoring. `{together}` or `{apart}` is the first of two ports for a
+    /// Midge's `--shard-ports`, to which connections then go.
     ///
     /// # Errors
-    /// When it cannot be started, ends at once, or nobody accepts at its address in time.
+    /// If it cannot be started, ends at once, or does not accept a connection in time.
     pub fn start(command_line: &str, cores: &CoreList) -> Result<StartedServer, Failure> {
         check_command_line(command_line)?;
         let folder = TemporaryFolder::new()?;
@@ -91,7 +91,7 @@ impl StartedServer {
             replacements.push((KEY, files.key.clone()));
             replacements.push((AUTHORITY, files.authority.clone()));
         }
-        // Word by word, so that a path with a blank in it stays one word.
+        // Replaced word by word, so that a path with a blank in it stays one word.
         let mut words = split_command_line(command_line)?;
         for word in &mut words {
             for (placeholder, value) in &replacements {
@@ -102,7 +102,7 @@ impl StartedServer {
         let (reader, writer) = std::io::pipe()?;
         command.args(&words[1..]).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         if cores.0.len() == 1 {
-            // Go would otherwise start more runnable threads than it has cores.
+            // Otherwise Go would run more threads than there are cores.
             command.env("GOMAXPROCS", "1");
         }
         let child = spawn_pinned(command, cores, &words[0])?;
@@ -153,7 +153,7 @@ impl StartedServer {
         }
     }
 
-    /// Puts the server's own words behind a failure when the server has ended meanwhile.
+    /// Appends the server's own last output to a failure, if the server has ended meanwhile.
     pub fn explain(&mut self, failure: Failure) -> Failure {
         match self.child.try_wait() {
             Ok(Some(status)) => Failure::new(format!(
@@ -165,15 +165,15 @@ impl StartedServer {
     }
 }
 
-/// The end of what a server writes to its standard output and error, in the order it came.
+/// The end of a server's standard output and error, in the order in which it came.
 struct Output {
     tail: Arc<Mutex<VecDeque<u8>>>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Output {
-    /// Reads until everybody who can write has ended: a server must never wait for somebody to read
-    /// its log.
+    /// Reads until every process that can write has ended: a server must never wait for its log to
+    /// be read.
     fn collect(mut reader: std::io::PipeReader) -> Output {
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&tail);
@@ -191,7 +191,7 @@ impl Output {
         Output { tail, thread }
     }
 
-    /// A sentence with the last lines, once all has come or `wait` is over.
+    /// Returns a sentence with the last lines, once everything has come or `wait` is over.
     fn last_lines(&self, wait: Duration) -> String {
         let until = Instant::now() + wait;
         while !self.thread.is_finished() && Instant::now() < until {
@@ -214,7 +214,7 @@ impl Drop for StartedServer {
     fn drop(&mut self) {
         interrupt::disown_child(self.child.id());
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        // An error means that it is gone already; wait() below collects it either way.
+        // An error means that it has ended already; wait() below collects it either way.
         let _ = id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::TERM));
         let until = Instant::now() + STOP_WAIT_MAX;
         while Instant::now() < until {
@@ -223,13 +223,13 @@ impl Drop for StartedServer {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        // Same: nothing can be done about a child that is already gone.
+        // Ignored for the same reason.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The kind of address a command line is measured at.
+/// Returns the kind of address at which a command line is measured.
 pub fn address_of(command_line: &str) -> Address {
     match command_line.contains(UNIX) {
         true => Address::Unix { path: String::new() },
@@ -245,9 +245,10 @@ fn wants_certificates(command_line: &str) -> bool {
     [CERTIFICATE, KEY, AUTHORITY].iter().any(|name| command_line.contains(name))
 }
 
+/// Checks a command line before it is used.
+///
 /// # Errors
-/// When the command line has no place to listen at, wants what does not go together, or is no
-/// command line.
+/// If it has no place to listen on, asks for things that do not go together, or cannot be split.
 pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
     if !command_line.contains(PORT) && !command_line.contains(UNIX) {
         return Err(Failure::new(format!(
@@ -269,10 +270,10 @@ pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
     split_command_line(command_line).map(|_| ())
 }
 
-/// A child inherits the affinity of the thread that starts it: a short-lived thread takes the
-/// server's cores first, so that not even the server's first thread runs elsewhere. It gets a
-/// process group of its own: a Ctrl-C at the terminal ends the run, and the run ends the server.
-/// Who drops the child disowns it.
+/// Starts a child on the given cores. It inherits the affinity of the thread that starts it, so a
+/// short-lived thread takes the server's cores first, and not even the server's first thread runs
+/// elsewhere. It gets a process group of its own: a Ctrl-C at the terminal ends the run, and the
+/// run ends the server. Whoever drops the child must disown it.
 pub fn spawn_pinned(
     mut command: Command,
     cores: &CoreList,
@@ -295,18 +296,18 @@ pub fn spawn_pinned(
     .unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
 }
 
-/// A port nobody listens on now. Somebody else may take it before the server does; then the start
+/// Returns a port that is free now. If another process takes it before the server does, the start
 /// fails with a clear message.
 pub fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// As `free_port`, the first of `count` in a row. They lie below those that the kernel gives to
-/// outgoing connections: of these thousands are taken for a minute after a run with as many
+/// Returns the first of `count` free ports in a row. They lie below those that the kernel uses for
+/// outgoing connections, of which thousands stay taken for a minute after a run with as many
 /// connections.
 ///
 /// # Errors
-/// When there is no such row.
+/// If there is no such row.
 pub fn free_port_run(count: u16) -> Result<u16, Failure> {
     for _ in 0..1000 {
         let first = fastrand::u16(ROW_PORTS);
@@ -350,7 +351,7 @@ mod tests {
         assert!(said.contains("exit status: 3"), "{said}");
         assert!(said.contains("usage: none\n  no such flag: --bogus"), "{said}");
         assert!(start_failure("exit 1").contains("it said nothing"));
-        // Of much the end is kept, in whole lines.
+        // Of a long output the end is kept, in whole lines.
         let said = start_failure("seq 1 100000; exit 1");
         assert!(said.ends_with("\n  99999\n  100000"), "{said}");
         assert_eq!(said.lines().count(), 1 + OUTPUT_LINES_MAX);

@@ -1,10 +1,10 @@
 //! Closed-loop requests: every requester has one request in flight and sends the next when the
-//! reply is there. This is what a client that waits for its answer gets, and what it costs the
-//! server.
+//! reply is there. This is the experience of a client that waits for its answer, and its cost to
+//! the server.
 //!
-//! It is no measure of latency under load: a server that stalls is asked nothing meanwhile, so its
-//! stall shows in one round trip per requester and not in those that would have been due. The
-//! figures are named round trips, and the result says what they are; `latency` has the open loop.
+//! It does not measure latency under load: a stalled server is asked nothing meanwhile, so its
+//! stall shows in one round trip per requester, and not in those that would have been due. The
+//! figures are called round trips, and the result says what they are; `latency` has the open loop.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -31,21 +31,21 @@ use rustix::event::epoll;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The first requests leave this long after the threads started.
+/// Time from the start of the threads to the first requests.
 const START_DELAY_NS: u64 = 20_000_000;
-/// The wait of a sleeping thread while a socket has not taken all bytes of a request.
+/// Wait of a sleeping thread while a socket has not taken all bytes of a request.
 const UNFLUSHED_WAIT_NS: u64 = 100_000;
-/// Above this share of its time at work a load thread may be what limits the rate.
+/// Share of busy time above which a load thread may be what limits the rate.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
-/// The name of the histogram of these runs.
+/// Name of these runs' histogram.
 pub const CURVE: &str = "round trip, closed loop";
 
 #[derive(Clone, Debug)]
 pub struct ClosedLoopPlan {
     /// Its publishers are the requesters, its subscribers the responders.
     pub layout: Layout,
-    /// Each requester asks one responder alone, and the next one after each such time.
+    /// Each requester asks a single responder, and changes to the next one at this interval.
     pub shift: Option<Duration>,
     pub pacer: Pacer,
     pub warmup: Duration,
@@ -55,12 +55,12 @@ pub struct ClosedLoopPlan {
     pub seed: u64,
 }
 
-/// The part that all threads of a run share.
+/// The state shared by all threads of a run.
 struct Common {
     times: Times,
     shift_ns: Option<u64>,
     pacer: Pacer,
-    /// Per thread: replies so far.
+    /// Per thread: number of replies so far.
     replied: Vec<Counter>,
     /// Threads that still wait for a reply or will send.
     requesting_threads: AtomicUsize,
@@ -76,16 +76,16 @@ struct Requester {
 struct Measured {
     round_trip: Option<Histogram<u64>>,
     counts: Counts,
-    /// Time the thread spent on sockets that had something, of its whole measured time.
+    /// Time that the thread spent on sockets that had something, within the measured time.
     busy_ns: u64,
     core_use: Option<ThreadUse>,
     failure: Option<Failure>,
 }
 
-/// Runs it once against the server behind `dialer`.
+/// Makes one run against the server behind `dialer`.
 ///
 /// # Errors
-/// When the plan makes no sense or the connections cannot be made.
+/// If the plan makes no sense or the connections cannot be made.
 pub fn run(
     dialer: &Dialer,
     plan: &ClosedLoopPlan,
@@ -156,7 +156,7 @@ pub fn run(
     Ok(run.finish())
 }
 
-/// The responder that a requester asks at a time, of `count`.
+/// Returns the responder, of `count`, that a requester asks at time `now`.
 fn partner_of(requester: u16, now: u64, start_ns: u64, shift_ns: u64, count: usize) -> usize {
     let shifts = now.saturating_sub(start_ns) / shift_ns;
     ((u64::from(requester) + shifts) % count as u64) as usize
@@ -211,7 +211,7 @@ impl<'a> LoadThread<'a> {
         let mut counts = Counts::default();
         for requester in &mut self.requesters {
             if let Some(tracker) = requester.sender.tracker.take() {
-                // Only its own replies come to a requester: of the others it expects none.
+                // A requester receives only its own replies: it expects none of the others.
                 let index = usize::from(requester.sender.index);
                 let mut own = vec![0; index + 1];
                 own[index] = requester.sender.sequence;
@@ -243,7 +243,7 @@ impl<'a> LoadThread<'a> {
                 *requesting = false;
                 self.common.requesting_threads.fetch_sub(1, Ordering::AcqRel);
             }
-            // A responder stays for the requests of other threads.
+            // A responder stays for requests of other threads.
             if !*requesting && self.common.requesting_threads.load(Ordering::Acquire) == 0 {
                 return Ok(());
             }
@@ -289,7 +289,8 @@ impl<'a> LoadThread<'a> {
         now >= self.common.times.end_ns || interrupt::requested()
     }
 
-    /// Every reply is there, or nothing has come for so long that the rest is lost.
+    /// Returns true if every reply is there, or if nothing has come for so long that the rest is
+    /// lost.
     fn nothing_awaited(&self, now: u64) -> bool {
         let since = self.last_received_ns.max(self.common.times.end_ns.min(now));
         now.saturating_sub(since) > QUIET_NS_MAX
@@ -300,7 +301,7 @@ impl<'a> LoadThread<'a> {
         if !self.unflushed.is_empty() {
             return UNFLUSHED_WAIT_NS;
         }
-        // Past the end threads look at each other, not only at their sockets.
+        // After the end, threads wait for each other, not only for their sockets.
         let until_end_ns = self.common.times.end_ns.saturating_sub(now).max(UNFLUSHED_WAIT_NS);
         until_end_ns.min(SLEEP_NS_MAX)
     }
@@ -342,8 +343,8 @@ impl<'a> LoadThread<'a> {
         Ok(())
     }
 
-    /// Reads from one socket and does what follows: the next request, or the replies. Returns how
-    /// many messages came.
+    /// Reads from one socket and does what follows: sends the next request, or the replies. Returns
+    /// the number of messages.
     fn receive(&mut self, place: usize) -> Result<u32, Failure> {
         let mut count = 0;
         if place >= self.requesters.len() {
@@ -375,7 +376,7 @@ impl<'a> LoadThread<'a> {
                 return;
             };
             tracker.record(publisher, sequence);
-            // A reply that comes twice is counted as doubled; it starts no second request.
+            // A reply that comes twice counts as doubled; it starts no second request.
             if *awaited == Some(sequence) {
                 *awaited = None;
                 answered = true;

@@ -1,5 +1,5 @@
-//! Many idle connections: what each costs the server in memory, how fast they are taken, and what a
-//! pair that does talk feels of them.
+//! Many idle connections: the memory of each in the server, the rate at which they are accepted,
+//! and their effect on a pair that does talk.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -17,24 +17,26 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Descriptors the harness needs beside the idle connections.
+/// Descriptors that the harness needs in addition to the idle connections.
 const DESCRIPTORS_KEPT: u64 = 200;
-/// Threads that connect: enough to keep a server busy that answers each handshake in its turn.
+/// Connecting threads: enough to keep a server busy that handles handshakes one after the other.
 const CONNECTING_THREADS: usize = 8;
-/// Time for the server to come to rest before its memory is read.
+/// Time for the server to settle before its memory is read.
 const SETTLE: Duration = Duration::from_millis(1500);
 
 #[derive(Clone, Debug)]
 pub struct ConnectionsPlan {
     pub connection_count: usize,
-    /// Subscriptions each idle connection holds, on subjects nobody publishes to.
+    /// Subscriptions of each idle connection, on subjects to which nobody publishes.
     pub subscriptions_each: usize,
-    /// The pair that talks: before, and while all are open.
+    /// The pair that talks: before, and while all connections are open.
     pub probe: LatencyPlan,
 }
 
+/// Makes one run.
+///
 /// # Errors
-/// When the server cannot be reached or the probe not be run.
+/// If the server cannot be reached or the probe cannot be run.
 pub fn run(
     dialer: &Dialer,
     plan: &ConnectionsPlan,
@@ -84,14 +86,15 @@ pub fn run(
     Ok(result)
 }
 
-/// Waits for rest: the first or the second of two times.
+/// Lets the server settle; `number` says for the first or the second time.
 fn settle(progress: &Progress, number: u64) {
     let settle_ns = SETTLE.as_nanos() as u64;
     progress.show("idle", number * settle_ns, 2 * settle_ns);
     std::thread::sleep(SETTLE);
 }
 
-/// Lifts the soft limit to the hard one; fewer connections than asked for are said to be fewer.
+/// Raises the soft limit to the hard one; if fewer connections are possible than asked for, the
+/// result says so.
 fn within_descriptor_limit(wanted: usize, result: &mut RunResult) -> Result<usize, Failure> {
     let most = descriptors::lift_limit()?.saturating_sub(DESCRIPTORS_KEPT);
     if (wanted as u64) > most {
@@ -148,7 +151,8 @@ fn open_all(
     (streams, failure)
 }
 
-/// The connection without its read buffer: ten thousand of those would be memory of ours.
+/// Opens a connection without its read buffer: ten thousand of those would take memory of the
+/// harness.
 fn open_one(dialer: &Dialer, plan: &ConnectionsPlan, index: usize) -> Result<Stream, Failure> {
     let mut connection = dialer.connect("midge-bench idle", 0)?;
     for subscription in 0..plan.subscriptions_each {
@@ -161,7 +165,7 @@ fn open_one(dialer: &Dialer, plan: &ConnectionsPlan, index: usize) -> Result<Str
     Ok(connection.stream)
 }
 
-/// Answers the server's PINGs until told to stop. Returns how many connections are still open.
+/// Answers the server's PINGs until told to stop. Returns the number of connections still open.
 fn keep_alive(mut streams: Vec<Stream>, stop: &AtomicBool) -> Result<usize, Failure> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
     for (index, stream) in streams.iter().enumerate() {
@@ -243,7 +247,7 @@ fn probe(
             result.curves.insert(format!("probe {when}"), curve.clone());
         }
     } else {
-        // The memory figures stand on their own; only the probe's are void.
+        // The memory figures remain valid; only the probe's are void.
         result.invalid_parts.push(format!("probe {when}: {}", run.faults.join("; ")));
     }
     for warning in &run.warnings {

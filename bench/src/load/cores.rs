@@ -8,15 +8,15 @@ use crate::output::result::{Better, RunResult};
 pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
 pub const SERVER_FIGURE: &str = "server_core_taken_share";
 
-/// The use that the threads of both made of their cores over a span.
+/// The use that the threads of load and server made of their cores over a span.
 #[derive(Default)]
 pub struct Span {
     pub load: Vec<ThreadUse>,
     pub server: Vec<ThreadUse>,
 }
 
-/// The use the server made of its cores between two borders; empty when it is not read or a border
-/// was not seen.
+/// Returns the server's use of its cores between two borders; empty if it is not read or a border
+/// is missing.
 pub fn server_use(
     sampler: Option<&Sampler>,
     from: Option<&Border>,
@@ -28,10 +28,10 @@ pub fn server_use(
     }
 }
 
-/// How much of a span others had the cores of the generator, and of the server: the larger of the
-/// measured window and of the whole run. The kernel counts a wait once it is over, so that the
-/// window alone does not show those waits that outlast it: of a starved thread that may be all of
-/// them.
+/// Returns the shares in which others had the cores of the generator and of the server: the larger
+/// of the share of the measured window and that of the whole run. The kernel counts a wait once it
+/// is over, so the window alone misses waits that outlast it, which may be all waits of a starved
+/// thread.
 pub fn taken_of(window: &Span, whole: &Span) -> (Option<f64>, Option<f64>) {
     let larger = |a: Option<f64>, b: Option<f64>| match (a, b) {
         (Some(a), Some(b)) => Some(a.max(b)),
@@ -42,7 +42,7 @@ pub fn taken_of(window: &Span, whole: &Span) -> (Option<f64>, Option<f64>) {
     (larger(of_generator(window), of_generator(whole)), larger(of_server(window), of_server(whole)))
 }
 
-/// Puts down how much of the time others had the cores of each.
+/// Records the shares in which others had the cores.
 pub fn report(result: &mut RunResult, of_generator: Option<f64>, of_server: Option<f64>) {
     for (figure, share) in [(GENERATOR_FIGURE, of_generator), (SERVER_FIGURE, of_server)] {
         if let Some(share) = share {
@@ -51,7 +51,7 @@ pub fn report(result: &mut RunResult, of_generator: Option<f64>, of_server: Opti
     }
 }
 
-/// Keeps, for a run that was made of several, the worst that its server had in any of them.
+/// Keeps, for a run made of several, the worst share of its server.
 pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
     if let Some(share) = part.value(SERVER_FIGURE) {
         let before = result.value(SERVER_FIGURE).unwrap_or(0.0);
@@ -59,8 +59,8 @@ pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
     }
 }
 
-/// A run whose server, or whose generator where nothing else says how it did, waited for its cores
-/// for more than the limit is not valid. The open loop's generator is judged by its late sends.
+/// Invalidates a run whose server waited for its cores for more than the limit, or whose generator
+/// did if nothing else judges it. The open loop's generator is judged by its late sends.
 pub fn judge(result: &mut RunResult, taken_max: f64) {
     let by_cores = [kinds::THROUGHPUT, kinds::CLOSED_LOOP].contains(&result.kind.as_str());
     for (figure, whose, flag, judged) in [
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_part_counts() {
+    fn the_worst_part_is_kept() {
         let mut whole = RunResult::new("sweep", "x");
         for share in [0.02, 0.3, 0.1] {
             let mut part = RunResult::new("latency", "x");

@@ -1,8 +1,8 @@
-//! Somebody who misbehaves beside a latency run: what the healthy ones feel of a consumer that
-//! stops reading, of a flood, or of large payloads.
+//! A client that misbehaves beside a latency run, to see how a consumer that stops reading, a
+//! flood, or large payloads affect healthy clients.
 //!
-//! Runs in a thread of the lowest priority, so that on a shared core it takes from the load only
-//! what the load leaves over.
+//! It runs in a thread of the lowest priority, so that on a shared core it takes only what the load
+//! leaves over.
 
 use crate::Failure;
 use crate::host::pin::pin_thread_to_set;
@@ -18,25 +18,25 @@ const UNREAD_BYTES: usize = 16 << 10;
 /// Number of these messages at a time, and the time between: about 50 MB/s.
 const UNREAD_BURST: usize = 3;
 const UNREAD_INTERVAL: Duration = Duration::from_millis(1);
-/// How often another one comes.
+/// Interval at which another such consumer comes.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes that the slow reader reads in a second.
 const TRICKLE_BYTES: usize = 1 << 10;
 const FLOOD_BYTES: usize = 128;
 const FLOOD_BURST: usize = 500;
 const LARGE_BYTES: usize = 1 << 20;
-/// How often a large message goes out.
+/// Interval of large messages.
 const LARGE_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Disturbance {
-    /// A subscriber that does not read, sent about 50 MB/s; every two seconds another one.
+    /// A subscriber that does not read, sent about 50 MB/s; every two seconds another one
     Stuck,
-    /// The same, but it reads 1 KiB a second.
+    /// The same, but it reads 1 KiB a second
     Trickle,
-    /// A publisher that sends 128-byte messages nobody hears as fast as it can.
+    /// A publisher that sends 128-byte messages nobody hears as fast as it can
     Flood,
-    /// A pair that exchanges payloads of 1 MiB, fifty a second.
+    /// A pair that exchanges payloads of 1 MiB, fifty a second
     Large,
 }
 
@@ -79,7 +79,7 @@ pub fn run(
     cores: &CoreList,
     stop: &AtomicBool,
 ) -> Disturbed {
-    // The thread's own; without it the load is only disturbed more.
+    // The thread's own priority; if it fails, the load is only disturbed more.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut disturbed = Disturbed::default();
     if !cores.0.is_empty()
@@ -119,7 +119,8 @@ fn unread(
 ) -> Result<(), Failure> {
     let burst = frame(subject, None, UNREAD_BYTES, 1).0.repeat(UNREAD_BURST);
     let mut publisher = dialer.connect("midge-bench beside", 0)?;
-    // Those that do not read never see that they were cut: they are kept, and others come.
+    // Subscribers that do not read never notice that they were cut off: they are kept, and others
+    // join.
     let mut slow = vec![subscriber(dialer, subject)?];
     let mut came_at = Instant::now();
     let mut buffer = vec![0; TRICKLE_BYTES];
@@ -131,7 +132,7 @@ fn unread(
         if bytes_per_second > 0 && read_at.elapsed() >= Duration::from_secs(1) {
             read_at = Instant::now();
             for one in &mut slow {
-                // One that was cut has no more to say.
+                // A subscriber that was cut off has nothing more to say.
                 let _ = one.stream.try_read(&mut buffer);
             }
         }

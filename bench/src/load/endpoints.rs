@@ -1,4 +1,5 @@
-//! The connections of the load threads: publishers and subscribers, or requesters and responders.
+//! Opens the connections of the load threads: publishers and subscribers, or requesters and
+//! responders.
 
 use crate::Failure;
 use crate::load::event_loop::{Outgoing, Receiver, ReceiverRole, Sender};
@@ -8,18 +9,18 @@ use crate::output::result::RunResult;
 use crate::wire::connection::{Dialer, Role};
 use crate::wire::frames::frame;
 
-/// Bytes per read; a larger payload gets room for a few of its size.
+/// Bytes per read; a larger payload gets room for several of its size.
 const READ_SIZE: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// Publisher to subscriber, both in this process, on one clock.
+    /// Publisher to subscriber, both in this process, on one clock
     OneWay,
-    /// Requester to responder and back; the responder is in this process too.
+    /// Requester to responder and back; the responder is in this process too
     Request,
 }
 
-/// The receiving connections of each load thread: subscribers, or the responders of requests.
+/// Opens the receiving connections of each load thread: subscribers, or the responders of requests.
 pub fn open_receivers(
     dialer: &Dialer,
     layout: &Layout,
@@ -57,7 +58,7 @@ pub fn open_receivers(
     Ok(threads)
 }
 
-/// The sending connections of each load thread: publishers, or requesters with their inboxes.
+/// Opens the sending connections of each load thread: publishers, or requesters with their inboxes.
 pub fn open_senders(
     dialer: &Dialer,
     layout: &Layout,

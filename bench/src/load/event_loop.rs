@@ -1,8 +1,8 @@
-//! One load thread of a latency run: sends what is due, receives what has come, never blocks on
-//! either.
+//! One load thread of a latency run: sends what is due and receives what has come, and blocks on
+//! neither.
 //!
 //! Sending and receiving share the thread on purpose: a spinning sender on the same core as a
-//! blocked receiver would keep it from its message and measure itself.
+//! blocked receiver would keep it from its message and thus measure itself.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -19,38 +19,39 @@ use rustix::event::epoll;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The way a thread waits while nothing is due.
+/// How a thread waits while nothing is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Pacer {
-    /// Looks at the clock and the sockets without pause: exact, and a whole core per load thread.
+    /// Check the clock and the sockets without pause: exact, and a whole core per load thread
     Spin,
-    /// Waits in the kernel: cheap, late by the kernel's timer slack and wake-up time.
+    /// Wait in the kernel: cheap, late by the kernel's timer slack and wake-up time
     Sleep,
 }
 
-/// Up to this many sockets a spinning thread asks each directly; more go through epoll.
+/// Number of sockets up to which a spinning thread asks each directly; more go through epoll.
 const DIRECT_READ_MAX: usize = 4;
-/// To a sender that expects no replies only PINGs come: it is looked at once in so many turns, a
-/// receiver in each.
+/// A sender that expects no replies gets only PINGs: it is read once in this many turns, a receiver
+/// in each.
 const TURNS_PER_SENDER_LOOK: u32 = 64;
-/// Frames waiting for a server that takes nothing; beyond it the schedule itself waits and says so.
+/// Bytes of frames that wait for a server that takes nothing; beyond that the schedule itself
+/// waits, and the result says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
-/// After the last send: nothing for this long means that the rest is lost.
+/// Silence after the last send after which the rest counts as lost.
 pub(super) const QUIET_NS_MAX: u64 = 3_000_000_000;
-/// A schedule that is not worked off this long after its end (or its own length, if longer) is
+/// A schedule not completed this long after its end (or after its own length, if that is longer) is
 /// given up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
-/// Messages sent between two looks at the sockets.
+/// Messages sent between two checks of the sockets.
 const BATCH_MAX: u32 = 1000;
-/// The longest sleep: an interrupt shall be seen.
+/// Longest sleep, so that an interrupt is noticed.
 pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
 
-/// The part that all load threads of a run share.
+/// The state shared by all load threads of a run.
 pub struct Common {
     /// Messages due before the window are warm-up: sent and counted, not in the histograms.
     pub times: Times,
     pub pacer: Pacer,
-    /// Per publisher: how many were sent.
+    /// Per publisher: number of messages sent.
     pub sent: Vec<AtomicU64>,
     /// Load threads that still send.
     pub sending_threads: AtomicUsize,
@@ -60,13 +61,14 @@ pub struct Common {
 pub struct Sender {
     pub connection: Connection,
     pub index: u16,
-    /// One prebuilt frame per subject with the offset of its payload.
+    /// One prebuilt frame per subject, with the offset of its payload.
     pub frames: Vec<(Vec<u8>, usize)>,
     pub sequence: u64,
     pub outgoing: Outgoing,
-    /// The server has not taken what was sent before: what is due now waits for it.
+    /// True if the server has not taken what was sent before: what is due now waits for it.
     pub held_back: bool,
-    /// Due times of the messages in `outgoing` that nothing held back, until they are handed over.
+    /// Due times of the messages in `outgoing` that nothing held back, until they are handed to the
+    /// kernel.
     pub due_ns: Vec<u64>,
     /// Replies, in request mode.
     pub tracker: Option<OrderTracker>,
@@ -83,12 +85,12 @@ pub enum ReceiverRole {
     Respond(Outgoing),
 }
 
-/// Bytes the socket has not taken yet.
+/// Bytes that the socket has not taken yet.
 #[derive(Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
-    /// The stream has taken all bytes, but TLS still holds some of them.
+    /// True if the stream has taken all bytes but TLS still holds some.
     held: bool,
 }
 
@@ -114,24 +116,24 @@ impl Outgoing {
     }
 }
 
-/// The measurements of one thread.
+/// What one thread has measured.
 pub struct Measured {
     pub latency: Histogram<u64>,
-    /// Time from due to handed to the kernel, of all sends of the measured window.
+    /// Time from due to handed to the kernel, for all sends of the measured window.
     pub late: Histogram<u64>,
-    /// Late sends that the server caused: it had not taken what was sent before.
+    /// Late sends caused by the server, which had not taken what was sent before.
     pub held_back_count: u64,
     pub sent_count: u64,
-    /// When the last message of the window was handed over, after it was due.
+    /// When the last message of the window was handed over, in time after it was due.
     pub last_send_ns: u64,
-    /// The longest time the thread did not look at its sockets.
+    /// The longest time during which the thread did not check its sockets.
     pub pause_ns_max: u64,
-    /// The use the thread made of its core.
+    /// The thread's use of its core.
     pub core_use: Option<ThreadUse>,
     pub receivers: Vec<OrderTracker>,
     /// Reply trackers with the index of their sender.
     pub replies: Vec<(u16, OrderTracker)>,
-    /// Messages were still due long after the end of the schedule.
+    /// True if messages were still due long after the end of the schedule.
     pub gave_up: bool,
     pub failure: Option<Failure>,
 }
@@ -264,15 +266,15 @@ impl<'a> LoadThread<'a> {
         register_sockets(self.common.pacer, senders.chain(receivers).collect())
     }
 
-    /// Writes the messages that are due, in one go per connection: on time that is one message, and
-    /// after a pause of the host the thread is up to date again after a few writes instead of one
-    /// for each.
+    /// Writes the messages that are due, in one go per connection. On time that is one message;
+    /// after a pause of the host the thread catches up with a few writes instead of one for each
+    /// message.
     fn send_due(&mut self) -> Result<(), Failure> {
         let Some(schedule) = &mut self.schedule else { return self.flush_responders() };
         let common = self.common;
         let now = now_ns();
         let mut due_ns = schedule.next_ns();
-        // However far behind, the sockets are looked at between two batches.
+        // However far behind, sockets are checked between two batches.
         for _ in 0..BATCH_MAX {
             if due_ns > now
                 || due_ns >= common.times.end_ns
@@ -327,7 +329,8 @@ impl<'a> LoadThread<'a> {
         let over = due_ns >= common.times.end_ns || self.measured.gave_up || interrupt::requested();
         if over && nothing_waits {
             self.schedule = None;
-            // Release, with the acquire in `is_finished`: who sees the zero sees all `sent`.
+            // Release, paired with the acquire in `is_finished`: whoever sees the zero sees all of
+            // `sent`.
             common.sending_threads.fetch_sub(1, Ordering::AcqRel);
         }
         self.flush_responders()
@@ -351,7 +354,7 @@ impl<'a> LoadThread<'a> {
         next.saturating_sub(now_ns()).min(SLEEP_NS_MAX)
     }
 
-    /// Reads from one socket; every message is dated with the moment the read returned.
+    /// Reads from one socket; every message gets the time at which the read returned.
     fn receive(&mut self, place: usize) -> Result<(), Failure> {
         let common = self.common;
         let latency = &mut self.measured.latency;
@@ -417,7 +420,7 @@ impl<'a> LoadThread<'a> {
         });
         let messages_done = self.receivers.iter().all(|receiver| match &receiver.role {
             ReceiverRole::Measure(tracker) => tracker.received() >= tracker.expected_count(&sent),
-            // A responder stays for the requests of other threads until it is quiet.
+            // A responder stays for requests of other threads until it is quiet.
             ReceiverRole::Respond(_) => {
                 self.senders.iter().map(|sender| sender.sequence).sum::<u64>()
                     == sent.iter().sum::<u64>()
@@ -427,8 +430,8 @@ impl<'a> LoadThread<'a> {
     }
 }
 
-/// `epoll_wait` rounds its timeout up to whole milliseconds; `ppoll` on the same descriptor does
-/// not.
+/// Sleeps on the epoll descriptor with `ppoll`, because `epoll_wait` rounds its timeout up to whole
+/// milliseconds.
 pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
     let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
@@ -439,7 +442,7 @@ pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Re
     }
 }
 
-/// The next message, on the subject that is its turn.
+/// Appends the next message, on the subject whose turn it is.
 pub(super) fn push_frame(sender: &mut Sender, due_ns: u64) {
     let subject_index = (sender.sequence % sender.frames.len() as u64) as usize;
     push_frame_to(sender, subject_index, due_ns);
@@ -469,8 +472,8 @@ pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
     }
 }
 
-/// The epoll set of a thread, each socket under its place in the list. None when a spinning thread
-/// has so few of them that asking each is the quickest.
+/// Returns a thread's epoll set, with each socket under its index in the list. None if a spinning
+/// thread has so few sockets that asking each is quickest.
 pub(super) fn register_sockets(
     pacer: Pacer,
     connections: Vec<&Connection>,

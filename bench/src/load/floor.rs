@@ -1,4 +1,5 @@
-//! The noise floor of this host: what a latency figure holds before any broker has done anything.
+//! The noise floor of this host: what a latency figure contains before any broker has done
+//! anything.
 //!
 //! Three meters: a thread that only reads the clock (what the host takes from a running thread),
 //! and an echo over TCP and over a Unix socket pair (what two system calls and a wake-up cost).
@@ -17,26 +18,28 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Gaps are spread over every such step they cover, as a message due in any of them would have
-/// waited.
+/// Gaps are spread over every such step that they cover, since a message due in any of them would
+/// have waited.
 const HICCUP_STEP_NS: u64 = 1_000;
 const ECHO_SIZE: usize = 64;
-/// An echo that does not come for this long ends the measurement with an error.
+/// An echo that does not come within this time ends the measurement with an error.
 const ECHO_WAIT_NS_MAX: u64 = 5_000_000_000;
 
 #[derive(Clone, Debug)]
 pub struct FloorPlan {
-    /// Of each meter.
+    /// Duration of each meter.
     pub duration: Duration,
     pub pin_load: CoreList,
     pub pin_server: CoreList,
 }
 
-/// The side under which the floor stands in results.
+/// The side of the floor in results.
 pub const SIDE: &str = "host";
 
+/// Measures the floor.
+///
 /// # Errors
-/// When the sockets cannot be made or a core cannot be taken.
+/// If the sockets cannot be made or a core is not available.
 pub fn run(plan: &FloorPlan, progress: &Progress) -> Result<RunResult, Failure> {
     let mut result = RunResult::new("floor", "of this host");
     result.side = SIDE.to_string();
@@ -81,7 +84,7 @@ fn meter(
         .unwrap_or_else(|| Err(Failure::new(format!("the meter of the {name} panicked"))))
 }
 
-/// Reads the clock without pause and records each time it was kept from doing so.
+/// Reads the clock without pause and records each time that it was kept from doing so.
 fn hiccup_meter(duration: Duration, cores: &CoreList) -> Result<Histogram<u64>, Failure> {
     let cores = cores.clone();
     let meter = std::thread::spawn(move || {
@@ -111,7 +114,7 @@ fn hiccup_meter(duration: Duration, cores: &CoreList) -> Result<Histogram<u64>, 
     meter.join().unwrap_or_else(|_| Err(Failure::new("the hiccup meter panicked")))
 }
 
-/// A gap of 5 us held up one message by 5, one by 4, ... one by 1.
+/// Records a gap: one of 5 us held up one message by 5, one by 4, ... one by 1.
 fn spread_gap(histogram: &mut Histogram<u64>, gap_ns: u64) {
     let mut left_ns = gap_ns;
     while left_ns >= HICCUP_STEP_NS {
@@ -120,13 +123,13 @@ fn spread_gap(histogram: &mut Histogram<u64>, gap_ns: u64) {
     }
 }
 
-/// Round trips of a few bytes: the client spins, the server blocks, as in a latency run.
+/// Measures round trips of a few bytes: the client spins, the server blocks, as in a latency run.
 fn echo(plan: &FloorPlan, client: OwnedFd, server: OwnedFd) -> Result<Histogram<u64>, Failure> {
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let failed = &failed;
         scope.spawn(move || {
-            // A floor that ran on other cores than asked for would be misread.
+            // A floor measured on other cores than asked for would be misleading.
             let pinned =
                 plan.pin_server.0.is_empty() || pin::pin_thread_to_set(&plan.pin_server).is_ok();
             failed.store(!pinned, Ordering::Relaxed);
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_counts_for_every_message_it_would_have_held_up() {
+    fn a_gap_counts_for_every_message_that_it_would_have_held_up() {
         let mut histogram = new_histogram();
         spread_gap(&mut histogram, 5_200);
         assert_eq!(histogram.len(), 5);

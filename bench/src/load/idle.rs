@@ -1,4 +1,4 @@
-//! A server that nobody is connected to: how often its threads wake, and what they use.
+//! A server to which nobody is connected: how often its threads wake up, and what they use.
 
 use crate::Failure;
 use crate::host::interrupt;
@@ -11,13 +11,15 @@ use std::time::Duration;
 
 #[derive(Clone, Copy, Debug)]
 pub struct IdlePlan {
-    /// Time for the server to come to rest.
+    /// Time for the server to settle.
     pub settle: Duration,
     pub duration: Duration,
 }
 
+/// Makes one run.
+///
 /// # Errors
-/// When the server cannot be reached.
+/// If the server cannot be reached.
 pub fn run(
     dialer: &Dialer,
     plan: &IdlePlan,

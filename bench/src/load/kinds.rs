@@ -1,4 +1,4 @@
-//! The kinds of runs, as results name them.
+//! The kinds of runs by their names in results.
 
 pub const THROUGHPUT: &str = "throughput";
 pub const LATENCY: &str = "latency";

@@ -1,5 +1,5 @@
 //! Open-loop latency: every message has a due time on a fixed schedule and its latency counts from
-//! there, so a stalled server shows in every message that was due meanwhile.
+//! there, so that a stalled server shows in every message due meanwhile.
 
 use crate::Failure;
 use crate::host::clock::now_ns;
@@ -24,10 +24,10 @@ use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// The schedule starts this long after the threads do, so that none starts late.
+/// Time from the start of the threads to that of the schedule, so that none starts late.
 const START_DELAY_NS: u64 = 50_000_000;
-/// When others had the generator's core for more than this share of the time, they are the cause of
-/// its late sends.
+/// Share of the time above which other programs on the generator's core count as the cause of its
+/// late sends.
 const CORE_TAKEN_MAX: f64 = 0.005;
 
 #[derive(Clone, Debug)]
@@ -47,9 +47,9 @@ pub struct LatencyPlan {
     /// Share of late sends above which the run is invalid.
     pub late_share_max: f64,
     pub seed: u64,
-    /// Somebody who misbehaves beside it.
+    /// A client that misbehaves beside the load.
     pub beside: Option<Disturbance>,
-    /// On which cores; empty = those of the load.
+    /// Cores of that client; empty = those of the load.
     pub pin_beside: CoreList,
 }
 
@@ -68,10 +68,10 @@ impl LatencyPlan {
     }
 }
 
-/// Runs it once against the server behind `dialer`.
+/// Makes one run against the server behind `dialer`.
 ///
 /// # Errors
-/// When the plan makes no sense or the connections cannot be made.
+/// If the plan makes no sense or the connections cannot be made.
 pub fn run(
     dialer: &Dialer,
     plan: &LatencyPlan,
@@ -114,7 +114,7 @@ pub fn run(
             .zip(receivers)
             .enumerate()
             .map(|(index, (senders, receivers))| {
-                // Shares of the rate follow the publishers a thread has.
+                // Shares of the rate are in proportion to a thread's publishers.
                 let share = senders.len() as f64 / layout.publisher_count as f64;
                 let phase_ns = (1e9 / plan.rate * index as f64) as u64;
                 let schedule = (!senders.is_empty()).then(|| {
@@ -180,17 +180,18 @@ fn report(
             counts.add(&tracker.finish(&sent));
         }
         for (index, tracker) in thread.replies {
-            // Of all publishers' replies only its own come to a requester.
+            // A requester receives only its own replies.
             let mut own = vec![0; sent.len()];
             own[usize::from(index)] = sent[usize::from(index)];
             counts.add(&tracker.finish(&own));
         }
     }
     if plan.mode == Mode::Request && plan.layout.subscriber_count > 1 {
-        // Two responders answer in whatever order they are reached: that is no fault of the server.
+        // Two responders answer in the order in which they are reached; that is not the server's
+        // fault.
         counts.out_of_order = 0;
     }
-    // The server too makes sends late when it has the load's core.
+    // The server, too, makes sends late while it has the load's core.
     let of_generator = taken_share(&load_use, &[]);
     let (_, of_server) = run.cores_taken(window, load_use.clone(), load_use);
     let result = &mut run.result;
@@ -241,7 +242,7 @@ fn report(
     result.curves.insert("late".to_string(), Curve::of(&late));
 }
 
-/// Was it the server that was measured, or the generator?
+/// Judges whether the server was measured, or the generator.
 fn judge(
     result: &mut RunResult,
     plan: &LatencyPlan,

@@ -1,4 +1,4 @@
-//! Who publishes to which subject and who listens to it: the shape of a workload.
+//! The shape of a workload: who publishes to which subject, and who listens to it.
 
 /// The numbers that describe a workload's shape.
 #[derive(Clone, Debug)]
@@ -11,14 +11,17 @@ pub struct Layout {
     /// Subscribers share the messages as one queue group.
     pub queue: Option<String>,
     pub payload_size: usize,
-    /// First tokens of every subject: unique to a run, so that runs do not hear each other.
+    /// First tokens of every subject: unique to a run, so that runs do not receive each other's
+    /// messages.
     pub subject_prefix: String,
-    /// Each responder answers a subject of its own; otherwise all responders share all subjects.
+    /// True if each responder answers a subject of its own; otherwise all responders share all
+    /// subjects.
     pub paired: bool,
 }
 
 impl Layout {
-    /// The subjects, all equally long, so that every frame of a run has one size.
+    /// Returns the subjects, all of the same length, so that every frame of a run has the same
+    /// size.
     pub fn subjects(&self) -> Vec<String> {
         let width = self.subject_count.saturating_sub(1).to_string().len();
         (0..self.subject_count)
@@ -26,8 +29,8 @@ impl Layout {
             .collect()
     }
 
-    /// Which subjects subscriber `index` gets. With fewer subjects than subscribers several share
-    /// one (fan-out); with more, each takes every n-th.
+    /// Returns which subjects subscriber `index` gets. With fewer subjects than subscribers several
+    /// share one (fan-out); with more, each takes every n-th.
     pub fn subscribed(&self, index: usize) -> Vec<bool> {
         let everything = self.wildcard || self.queue.is_some() || self.subject_count == 1;
         let has = |subject: usize| {
@@ -41,7 +44,7 @@ impl Layout {
         (0..self.subject_count).map(has).collect()
     }
 
-    /// The subjects that subscriber `index` sends as `SUB`.
+    /// Returns the subjects that subscriber `index` sends in `SUB`.
     pub fn subscription_subjects(&self, index: usize) -> Vec<String> {
         if self.wildcard || (self.queue.is_some() && self.subject_count > 1) {
             return vec![format!("{}.*", self.subject_prefix)];
@@ -51,7 +54,7 @@ impl Layout {
         subjects.filter(|(_, has)| *has).map(|(subject, _)| subject).collect()
     }
 
-    /// `2x4 128 B`, with what is special behind it.
+    /// Returns `2x4 128 B`, followed by what is special.
     pub fn label(&self) -> String {
         let mut label = format!(
             "{}x{} {}",

@@ -1,4 +1,4 @@
-//! The workloads that are put on a server, and what they count.
+//! The workloads that are put on a server, and their counts.
 
 pub mod closed_loop;
 pub mod connections;

@@ -7,13 +7,13 @@ use crate::wire::frames::FrameRing;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The server may have megabytes to work off before it answers the last PING.
+/// Time for the final PING: the server may have megabytes to process before it answers.
 const FINAL_FENCE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How often a publisher looks for PINGs of the server, in writes.
+/// Number of writes between two checks for the server's PINGs.
 const WRITES_PER_LOOK: u32 = 64;
 
-/// Publishes until told to stop or until `message_count`, then waits until the server has read all
-/// of it. Returns how many messages were written, and what went wrong, if anything did.
+/// Publishes until told to stop or until `message_count`, then waits until the server has read
+/// everything. Returns the number of messages written, and the failure, if any.
 pub fn publish(
     mut connection: Connection,
     mut ring: FrameRing,
@@ -26,12 +26,12 @@ pub fn publish(
     let mut write_count = 0u32;
     while !shared.stop.load(Ordering::Relaxed) && written < message_count {
         if let Err(error) = connection.stream.write_all(ring.next_write(message_count - written)) {
-            // The server may have said why before it closed.
+            // The server may have given a reason before it closed.
             let said = connection.pump(|_, _| {}).err();
             return (written, Some(said.unwrap_or_else(|| error.into())));
         }
         written = ring.sequence();
-        // Relaxed: a statistic; the exact number is what this function returns.
+        // Relaxed: a statistic; this function returns the exact number.
         counter.store(written, Ordering::Relaxed);
         write_count += 1;
         if write_count.is_multiple_of(WRITES_PER_LOOK)
@@ -48,7 +48,7 @@ pub fn publish(
     (written, outcome.err())
 }
 
-/// Through the relay no PONG comes back: it closes once it has read everything.
+/// Waits for the relay's end: it sends no PONG, but closes once it has read everything.
 fn wait_for_end(connection: &mut Connection) -> Result<(), Failure> {
     connection.stream.finish_writing()?;
     let until = Instant::now() + FINAL_FENCE_WAIT_MAX;

@@ -1,6 +1,6 @@
 //! The frame of every run: the server's process is read from before the connections are opened, the
-//! load warms up, a window is measured between two looks, and in the end it is told who had the
-//! cores.
+//! load warms up, a window is measured between two samples, and in the end the result says who had
+//! the cores.
 //!
 //! `throughput`, `latency` and `closed_loop` put their connections, threads and figures into it.
 
@@ -13,17 +13,17 @@ use crate::output::progress::Progress;
 use crate::output::result::RunResult;
 use std::time::Duration;
 
-/// The longest pause between two looks at whether something ended early.
+/// Longest pause between two checks for an early end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A run that is under way.
+/// A run in progress.
 pub struct Run<'a> {
     pub result: RunResult,
     progress: &'a Progress,
     sampler: Option<Sampler>,
-    /// This process, where its CPU time is a figure.
+    /// This process, if its CPU time is a figure.
     generator: Option<ServerProcess>,
-    /// Before the first connection.
+    /// Taken before the first connection.
     before: Option<Border>,
 }
 
@@ -37,7 +37,7 @@ pub struct Times {
     duration: Duration,
 }
 
-/// A border of the window: all that is measured, at one moment.
+/// A border of the window: everything measured, at one moment.
 pub struct Look<T> {
     pub time_ns: u64,
     /// The load's own counts.
@@ -55,12 +55,12 @@ pub struct Window<T> {
 #[derive(Clone, Copy, Debug)]
 pub struct CpuUse {
     pub ns: f64,
-    /// Cores that were busy on average.
+    /// Average number of busy cores.
     pub cores: f64,
 }
 
 impl Times {
-    /// The load starts `delay_ns` from now.
+    /// Returns the times of a load that starts `delay_ns` from now.
     pub fn from_now(delay_ns: u64, warmup: Duration, duration: Duration) -> Times {
         let start_ns = now_ns() + delay_ns;
         let measure_from_ns = start_ns + warmup.as_nanos() as u64;
@@ -68,7 +68,7 @@ impl Times {
         Times { start_ns, measure_from_ns, end_ns, warmup, duration }
     }
 
-    /// The moment lies in the window.
+    /// Returns true if the time lies in the window.
     #[inline]
     pub fn measures(&self, time_ns: u64) -> bool {
         time_ns >= self.measure_from_ns && time_ns < self.end_ns
@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
         Run { result, progress, sampler, generator: None, before }
     }
 
-    /// Reads this process at each look, too.
+    /// Also reads this process at each border.
     pub fn with_generator(mut self) -> Run<'a> {
         self.generator = ServerProcess::open(std::process::id()).ok();
         self
@@ -105,8 +105,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits through warm-up and window, or until `ended`, with a look at either border of the
-    /// window.
+    /// Waits through warm-up and window, or until `ended`, and takes both borders of the window.
     pub fn measure<T>(
         &mut self,
         times: &Times,
@@ -129,7 +128,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The use this process made of its cores in the window; empty where it is not read.
+    /// Returns this process's use of its cores in the window; empty if it is not read.
     pub fn generator_use<T>(&self, window: &Window<T>) -> Vec<ThreadUse> {
         match (&self.generator, &window.from.generator, &window.until.generator) {
             (Some(process), Some(from), Some(until)) => process.core_use(from, until),
@@ -137,9 +136,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The shares of the time in which others had the cores of the generator, and of the server.
-    /// The load's threads used `in_window` in the window and `in_whole` over the whole run, which
-    /// must be over.
+    /// Returns the shares of the time in which others had the cores of the generator and of the
+    /// server. The load's threads used `in_window` in the window and `in_whole` over the whole run,
+    /// which must be over.
     pub fn cores_taken<T>(
         &self,
         window: &Window<T>,
@@ -156,7 +155,7 @@ impl<'a> Run<'a> {
         cores::taken_of(&in_window, &in_whole)
     }
 
-    /// The result, with the server's CPU and memory over time.
+    /// Returns the result, with the server's CPU and memory over time.
     pub fn finish(mut self) -> RunResult {
         if let Some(sampler) = self.sampler {
             self.result.add_server_series(&sampler.finish());
@@ -173,17 +172,17 @@ impl<T> Window<T> {
         (self.until.time_ns - self.from.time_ns).max(1)
     }
 
-    /// `None` where the server's process is not read.
+    /// Returns the server's CPU time; `None` if its process is not read.
     pub fn server_cpu(&self) -> Option<CpuUse> {
         cpu_between(self.from.server.as_ref(), self.until.server.as_ref())
     }
 
-    /// The server's process at either border; `None` where it is not read.
+    /// Returns the server's process at either border; `None` if it is not read.
     pub fn server_samples(&self) -> Option<(Sample, Sample)> {
         Some((self.from.server.as_ref()?.sample, self.until.server.as_ref()?.sample))
     }
 
-    /// `None` where this process is not read.
+    /// Returns this process's CPU time; `None` if it is not read.
     pub fn generator_cpu(&self) -> Option<CpuUse> {
         cpu_between(self.from.generator.as_ref(), self.until.generator.as_ref())
     }

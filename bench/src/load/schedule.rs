@@ -1,28 +1,28 @@
-//! When each message of an open-loop run is due. The schedule is fixed before the run and never
+//! The due times of an open-loop run's messages. The schedule is fixed before the run and never
 //! waits for the server: a stall delays messages, and their latency counts from when they were due.
 
-/// How the due times are spread.
+/// The distribution of due times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Arrival {
-    /// One message every 1/rate.
+    /// One message every 1/rate
     Constant,
-    /// Independent arrivals with the same mean rate: bursts as many independent clients make them.
+    /// Independent arrivals with the same mean rate: bursts as many independent clients make them
     Poisson,
 }
 
-/// The due times of one load thread, in nanoseconds since the run's epoch, without end.
+/// The endless due times of one load thread, in nanoseconds since the run's epoch.
 pub struct Schedule {
     arrival: Arrival,
     interval_ns: f64,
     start_ns: f64,
-    /// Constant: how many are out. Poisson: unused.
+    /// Constant: number of messages so far. Poisson: unused.
     index: u64,
     next_ns: f64,
     random: fastrand::Rng,
 }
 
 impl Schedule {
-    /// `rate`: messages per second, above zero.
+    /// `rate` is in messages per second and must be above zero.
     pub fn new(arrival: Arrival, rate: f64, start_ns: u64, seed: u64) -> Schedule {
         assert!(rate > 0.0, "a schedule needs a rate");
         let mut schedule = Schedule {
@@ -39,15 +39,15 @@ impl Schedule {
         schedule
     }
 
-    /// When the next message is due.
+    /// Returns the time at which the next message is due.
     pub fn next_ns(&self) -> u64 {
         self.next_ns as u64
     }
 
-    /// Goes on to the message after it.
+    /// Moves on to the message after it.
     pub fn advance(&mut self) {
         match self.arrival {
-            // From the start each time: adding the interval up would add its rounding up as well.
+            // From the start each time: repeated addition would also add up rounding errors.
             Arrival::Constant => {
                 self.index += 1;
                 self.next_ns = self.start_ns + self.index as f64 * self.interval_ns;

@@ -1,7 +1,8 @@
-//! How many of the messages went from one shard of a server to another, by the server's own count.
+//! The number of messages that went from one shard of a server to another, by the server's own
+//! count.
 //!
-//! Midge tells it in `/varz`. A server that tells nothing, or has no monitoring port that is known
-//! here, has no such figure.
+//! Midge reports it in `/varz`. A server that does not, or whose monitoring port is not known, has
+//! no such figure.
 
 use crate::output::result::{Better, RunResult};
 use crate::wire::http;
@@ -15,14 +16,14 @@ pub const WAKES_FIGURE: &str = "wakes_between_shards_per_message";
 pub struct ShardTraffic {
     /// Messages that clients published.
     published: u64,
-    /// Copies that one shard handed to another.
+    /// Copies that one shard passed to another.
     crossed: u64,
     /// Times that one shard woke another's thread.
     wakes: u64,
 }
 
 impl ShardTraffic {
-    /// `None` where the server does not tell.
+    /// Reads the sums; `None` if the server does not report them.
     pub fn read(monitor_port: Option<u16>) -> Option<ShardTraffic> {
         ShardTraffic::of_varz(&http::get(monitor_port?, "/varz").ok()?)
     }
@@ -38,8 +39,8 @@ impl ShardTraffic {
         Some(sums)
     }
 
-    /// Puts down what a run added. A message that several other shards want crosses to each of
-    /// them, so that the share may be more than the whole.
+    /// Records what a run added. A message wanted by several other shards crosses to each of them,
+    /// so the share may exceed the whole.
     pub fn report_since(&self, before: &ShardTraffic, result: &mut RunResult) {
         let published = self.published.saturating_sub(before.published);
         if published == 0 {
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_tells_nothing_has_no_figure() {
+    fn a_server_that_reports_nothing_has_no_figure() {
         assert_eq!(ShardTraffic::of_varz(br#"{"in_msgs": 9}"#), None);
         assert_eq!(ShardTraffic::of_varz(b"nothing"), None);
         assert_eq!(ShardTraffic::read(None), None);

@@ -1,4 +1,4 @@
-//! One receiving thread of a throughput run: big reads, and every message counted.
+//! One receiving thread of a throughput run: large reads, and every message counted.
 
 use crate::Failure;
 use crate::load::shared::Shared;
@@ -7,7 +7,7 @@ use crate::wire::connection::Connection;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Once the publishers are done, messages that do not come for this long are lost.
+/// Silence after the publishers are done after which missing messages count as lost.
 const QUIET_MAX: Duration = Duration::from_secs(3);
 
 /// Receives until everything published has come, or nothing more comes.
@@ -28,7 +28,7 @@ pub fn receive(
             received += 1;
         });
         if let Err(error) = pumped {
-            // Behind the relay the end of the stream is the normal end.
+            // Through the relay the end of the stream is the normal end.
             let ended = shared.raw && shared.publishing_done();
             return (tracker, (!ended).then_some(error));
         }
@@ -54,7 +54,7 @@ pub fn receive(
     if shared.raw {
         return (tracker, None);
     }
-    // Whatever the server still sends, doubled messages for one, comes before this PONG.
+    // Whatever the server still sends, such as doubled messages, comes before this PONG.
     let fenced = connection.fence_with(|_, payload| {
         tracker.record(payload);
         received += 1;

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 /// Shares of the maximum at which latency is reported.
 pub const SHARES: [f64; 5] = [0.10, 0.25, 0.50, 0.75, 0.90];
-/// Halvings of the interval between the last good and the first bad rate.
+/// Number of times that the interval between the last good and the first bad rate is halved.
 const BISECTIONS: u32 = 4;
-/// Share of the asked rate that must be reached. Not closer to 1: in a short step one hiccup at its
-/// end already takes a percent.
+/// Share of the requested rate that must be reached. Not closer to 1: in a short step one hiccup at
+/// its end already costs a percent.
 const REACHED_MIN: f64 = 0.95;
-/// A rate beyond this is the generator's world, not a server's.
+/// A higher rate would measure the generator, not a server.
 const RATE_MAX: f64 = 50e6;
 
 #[derive(Clone, Debug)]
@@ -32,17 +32,19 @@ pub struct SweepPlan {
     pub step_duration: Duration,
 }
 
-/// Why the rates end where they end.
+/// Why the rates end where they do.
 #[derive(Clone, Debug, PartialEq)]
 enum Verdict {
     Good,
     Knee(String),
-    /// The run is not valid: what it says of the server is unknown.
+    /// The run is not valid: what it says about the server is unknown.
     Unknown(String),
 }
 
+/// Makes the sweep.
+///
 /// # Errors
-/// When a step cannot be run at all.
+/// If a step cannot be run at all.
 pub fn run(
     dialer: &Dialer,
     plan: &SweepPlan,
@@ -53,7 +55,7 @@ pub fn run(
     let (mut good, mut bad) = (0.0, None);
     let mut rate = plan.latency.rate;
     let mut why = "the sweep was ended early".to_string();
-    // Whether `why` is of the server, not of a run that is not valid.
+    // True if `why` is about the server, not about an invalid run.
     let mut measured = true;
     while !interrupt::requested() && bad.is_none() && rate < RATE_MAX {
         match step(dialer, plan, rate, server, progress, &mut result)? {
@@ -127,7 +129,7 @@ pub fn run(
         let percent = format!("{:.0}", 100.0 * share);
         for (name, _) in PERCENTILES {
             if let Some(value) = run.value(&format!("latency_{name}_ns")) {
-                // At shares of its own maximum: not to be held against another server's.
+                // At shares of its own maximum, so not to be compared with another server's.
                 result.figure(&figure_name(&percent, name), value, "ns", Better::Neither);
             }
         }
@@ -143,7 +145,7 @@ pub fn run(
     Ok(result)
 }
 
-/// The figure of a percentile at a share of the maximum.
+/// Returns the name of the figure for a percentile at a share of the maximum.
 pub fn figure_name(percent: &str, percentile: &str) -> String {
     format!("latency_at_{percent}_percent_{percentile}_ns")
 }

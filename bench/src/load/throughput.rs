@@ -18,9 +18,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Bytes per read of a subscriber; a larger payload gets room for a few of its size.
+/// Bytes per read of a subscriber; a larger payload gets room for several of its size.
 const READ_SIZE: usize = 512 * 1024;
-/// How often the measuring thread looks whether a publisher is done.
+/// Interval at which the measuring thread checks whether a publisher is done.
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A throughput run as the flags describe it.
@@ -29,24 +29,24 @@ pub struct ThroughputPlan {
     pub layout: Layout,
     pub warmup: Duration,
     pub duration: Duration,
-    /// Instead of a duration: exactly that many, measured from the first write to the last
+    /// Instead of a duration: exactly this number, measured from the first write to the last
     /// delivery.
     pub messages_per_publisher: Option<u64>,
     pub pin_load: CoreList,
     pub seed: u64,
 }
 
-/// Messages so far.
+/// Numbers of messages so far.
 #[derive(Clone, Copy)]
 struct Sums {
     published: u64,
     delivered: u64,
 }
 
-/// Runs it once against the server behind `dialer`.
+/// Makes one run against the server behind `dialer`.
 ///
 /// # Errors
-/// When the connections cannot be made. What breaks later is a warning of an invalid result.
+/// If the connections cannot be made. Later failures are warnings of an invalid result.
 pub fn run(
     dialer: &Dialer,
     plan: &ThroughputPlan,
@@ -126,8 +126,8 @@ pub fn run(
         }
         for sender in senders {
             while !sender.is_finished() && !interrupt::requested() {
-                // A subscriber that was cut off cannot hold up its publishers for ever: they fail
-                // on their own limit; with a fixed number they are told here.
+                // A subscriber that was cut off cannot hold up its publishers forever: they fail by
+                // their own limit; with a fixed number they are told here.
                 if receivers.iter().any(|thread| thread.is_finished()) {
                     shared.stop.store(true, Ordering::Relaxed);
                 }
@@ -147,7 +147,7 @@ pub fn run(
         if !run.result.valid {
             shared.abandon.store(true, Ordering::Relaxed);
         }
-        // The vector was empty: only this thread sets it.
+        // It was empty: only this thread sets it.
         let _ = shared.published_final.set(published.clone());
         for (index, receiver) in receivers.into_iter().enumerate() {
             let (tracker, failure, used) =

@@ -1,25 +1,26 @@
 //! Counts every message of a subscription: received, lost, doubled, out of order.
 //!
 //! Messages of one publisher carry its sequence. A subscription sees every `step`-th of them (one
-//! subject of several) and expects them in order. A gap is remembered; who fills it later was out
-//! of order, who comes again was doubled, what is still missing at the end was lost.
+//! of several subjects) and expects them in order. A gap is remembered: a message that fills it
+//! later was out of order, one that comes again was doubled, and those still missing at the end
+//! were lost.
 
 use crate::wire::frames::read_stamp;
 use serde::{Deserialize, Serialize};
 
-/// Gaps remembered per stream. Beyond it the oldest is given up: its messages stay lost and one
-/// that arrives after all counts as doubled; the counts are then still not zero, which is what
+/// Gaps remembered per stream. Beyond that the oldest is given up: its messages stay lost, and one
+/// that arrives after all counts as doubled. The counts are then still not zero, which is what
 /// matters.
 const GAPS_MAX: usize = 65_536;
 
-/// Numbers of messages that were right, and wrong in each way.
+/// Numbers of messages received, and wrong in each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub received: u64,
     pub lost: u64,
     pub doubled: u64,
     pub out_of_order: u64,
-    /// Messages whose stamp names no known publisher or subject, or that are too short.
+    /// Messages whose stamp names no known publisher or subject, or that are too short for one.
     pub foreign: u64,
 }
 
@@ -80,17 +81,18 @@ impl Stream {
 #[derive(Clone, Debug)]
 pub struct OrderTracker {
     streams: Vec<Stream>,
-    /// Subjects a publisher cycles over, when this subscriber sees only some; else 1.
+    /// Number of subjects that a publisher cycles over if this subscriber sees only some; else 1.
     subject_count: u64,
-    /// Which of them this subscriber has.
+    /// The subjects that this subscriber has.
     subscribed: Vec<bool>,
     counts: Counts,
 }
 
 impl OrderTracker {
-    /// `subscribed[i]`: this subscriber gets the messages with `sequence % subscribed.len() == i`.
+    /// `subscribed[i]` is true if this subscriber gets the messages with `sequence %
+    /// subscribed.len() == i`.
     pub fn new(publisher_count: usize, subscribed: &[bool]) -> OrderTracker {
-        // Who has all subjects checks the order over all of them.
+        // A subscriber of all subjects checks the order over all of them.
         let all = subscribed.iter().all(|&has| has);
         let subscribed = if all { vec![true] } else { subscribed.to_vec() };
         let subject_count = subscribed.len() as u64;
@@ -126,7 +128,7 @@ impl OrderTracker {
         }
     }
 
-    /// A message without a readable stamp.
+    /// Counts a message without a readable stamp.
     pub fn record_foreign(&mut self) {
         self.counts.received += 1;
         self.counts.foreign += 1;
@@ -136,7 +138,8 @@ impl OrderTracker {
         self.counts.received
     }
 
-    /// How many messages this subscriber should have got when publisher `i` sent `published[i]`.
+    /// Returns the number of messages that this subscriber should have got if publisher `i` sent
+    /// `published[i]`.
     pub fn expected_count(&self, published: &[u64]) -> u64 {
         let per_publisher = |&count: &u64| -> u64 {
             (0..self.subject_count)
@@ -147,7 +150,7 @@ impl OrderTracker {
         published.iter().map(per_publisher).sum()
     }
 
-    /// The counts, with what never came by the end counted as lost.
+    /// Returns the counts; what never came counts as lost.
     pub fn finish(mut self, published: &[u64]) -> Counts {
         for (index, stream) in self.streams.iter().enumerate() {
             let subject_index = index as u64 % self.subject_count;
@@ -166,7 +169,7 @@ impl OrderTracker {
     }
 }
 
-/// How many numbers below `limit` leave `remainder` when divided by `divisor`.
+/// Returns how many numbers below `limit` leave `remainder` when divided by `divisor`.
 fn members_below(limit: u64, remainder: u64, divisor: u64) -> u64 {
     (limit + divisor - 1 - remainder) / divisor
 }
@@ -218,8 +221,8 @@ impl GroupTracker {
         self.counts.foreign += 1;
     }
 
-    /// The counts of the whole group: a message two members got was doubled, one nobody got was
-    /// lost.
+    /// Returns the counts of the whole group: a message that two members got was doubled, one that
+    /// nobody got was lost.
     pub fn finish_group(members: Vec<GroupTracker>, published: &[u64]) -> Counts {
         let mut total = Counts::default();
         for member in &members {
@@ -242,7 +245,7 @@ impl GroupTracker {
     }
 }
 
-/// Everything a subscriber keeps of its messages.
+/// What a subscriber keeps of its messages.
 pub enum Tracker {
     Order(OrderTracker),
     Group(GroupTracker),
@@ -267,7 +270,7 @@ impl Tracker {
     }
 }
 
-/// The counts of all subscribers of a run, when publisher `i` sent `published[i]`.
+/// Returns the counts of all subscribers of a run if publisher `i` sent `published[i]`.
 pub fn finish_all(trackers: Vec<Tracker>, published: &[u64]) -> Counts {
     let mut total = Counts::default();
     let mut group = Vec::new();
@@ -367,7 +370,7 @@ mod tests {
             members[(sequence % 3 == 0) as usize].record(0, sequence);
         }
         assert!(GroupTracker::finish_group(members.clone(), &[200]).all_good());
-        members[0].record(0, 3); // The other member had it: doubled, and late for this one.
+        members[0].record(0, 3); // The other member had it already: doubled, and late for this one.
         members[1].record(0, 199);
         let counts = GroupTracker::finish_group(members, &[202]);
         assert_eq!((counts.lost, counts.doubled, counts.out_of_order), (2, 2, 1));

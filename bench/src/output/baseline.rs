@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Findings {
-    /// How many figures both have.
+    /// Number of figures that both have.
     pub compared: usize,
     /// One sentence per figure that is worse by more than the share.
     pub worse: Vec<String>,
@@ -16,13 +16,13 @@ pub struct Findings {
 
 type Key = (String, String, String);
 
-/// Holds the medians of the valid runs against each other.
+/// Compares the medians of the valid runs.
 pub fn check(now: &Document, stored: &Document, worse_max: f64) -> Findings {
     let stored = medians(stored);
     let mut findings = Findings::default();
     for (key, (value, unit, better)) in medians(now) {
         let Some((before, _, _)) = stored.get(&key) else { continue };
-        // Nothing is so many percent of zero: of a share that was zero only the figures it shows in
+        // Nothing is a percentage of zero: where a share was zero, only the figures that it affects
         // count.
         if *before <= 0.0 {
             continue;

@@ -1,5 +1,5 @@
 //! Charts as plain SVG: lines over linear, logarithmic or percentile axes. Colours come from the
-//! page's style sheet by class, so that one drawing serves light and dark.
+//! page's style sheet by class, so that one drawing serves for light and dark.
 
 use crate::units::{nanoseconds_text, number_text};
 use maud::{Markup, html};
@@ -15,7 +15,7 @@ const BOTTOM: f64 = 44.0;
 pub enum Scale {
     Linear,
     Log,
-    /// 50, 90, 99, 99.9, ... equally far apart: the tail gets the room it deserves.
+    /// 50, 90, 99, 99.9, ... at equal distances, so that the tail gets the room it deserves.
     Percentile,
 }
 
@@ -36,10 +36,10 @@ pub struct Axis {
 #[derive(Clone, Debug)]
 pub struct Line {
     pub name: String,
-    /// Class of the style sheet: colour and dashes.
+    /// Class in the style sheet: colour and dashes.
     pub class: String,
     pub points: Vec<(f64, f64)>,
-    /// Dots on the points, for few of them.
+    /// True if points have dots, when there are few of them.
     pub dots: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// A figure element with the drawing and its legend; empty when there is nothing to draw.
+    /// Returns a figure element with the drawing and its legend; empty if there is nothing to draw.
     pub fn draw(&self) -> Markup {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let x = Mapping::new(&self.x, points().map(|point| point.0), LEFT, WIDTH - RIGHT);
@@ -130,12 +130,12 @@ impl Chart {
     }
 }
 
-/// A place on the drawing.
+/// Formats a coordinate of the drawing.
 fn rounded(place: f64) -> String {
     format!("{place:.1}")
 }
 
-/// Where values of an axis are on the drawing.
+/// Maps values of an axis to coordinates.
 struct Mapping {
     scale: Scale,
     low: f64,
@@ -157,10 +157,11 @@ impl Mapping {
             return None;
         }
         match axis.scale {
-            // From zero, so that heights may be compared.
+            // From zero, so that heights can be compared.
             Scale::Linear => low = low.min(0.0),
             Scale::Log => {
-                // Below 100 ns lies the clock's own cost: nothing of interest, and much room.
+                // Below 100 ns there is only the cost of the clock itself: nothing of interest, and
+                // much room.
                 let least = if axis.unit == Unit::Nanoseconds && high > 3.0 { 2.0 } else { low };
                 low = low.floor().max(least.floor());
                 high = high.ceil();

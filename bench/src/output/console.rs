@@ -1,4 +1,4 @@
-//! The result on standard output.
+//! Prints the result on standard output.
 
 use crate::Failure;
 use crate::cli::Format;
@@ -13,8 +13,10 @@ use crate::output::warnings;
 use crate::units::{nanoseconds_text, number_text};
 use std::io::Write;
 
+/// Prints a document.
+///
 /// # Errors
-/// When standard output is closed.
+/// If standard output is closed.
 pub fn print(document: &Document, format: Format) -> Result<(), Failure> {
     let text = match format {
         Format::Json => document.to_json() + "\n",
@@ -106,7 +108,7 @@ fn comparisons_text(document: &Document) -> String {
         let of_workload: Vec<&Comparison> =
             document.comparisons.iter().filter(|c| c.workload == workload).collect();
         if of_workload.is_empty() {
-            // The floor, or a workload without one valid pair of runs.
+            // The floor, or a workload without a single valid pair of runs.
             text.push_str(&alone_text(document, workload));
             continue;
         }
@@ -123,7 +125,7 @@ fn comparisons_text(document: &Document) -> String {
     text
 }
 
-/// `undecided`: what stands behind an interval that holds 1.
+/// `undecided` is the text after an interval that contains 1.
 pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String> {
     let unit = comparison.unit.as_str();
     let value = |spread: &Spread| value_text(spread.median, unit);
@@ -147,7 +149,7 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
     ]
 }
 
-/// The ceiling, invalid runs and wrong counts of a workload.
+/// Returns the raw relay's figures, invalid runs and wrong counts of a workload.
 fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
@@ -175,7 +177,8 @@ fn beside_text(document: &Document, workload: &str) -> String {
     text
 }
 
-/// How much went from shard to shard, for each side that tells: it explains the other figures.
+/// Returns how much went from shard to shard, for each side that reports it: it explains the other
+/// figures.
 pub fn traffic_lines<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> Vec<String> {
     let mut sides: Vec<&str> = runs.clone().map(|run| run.side.as_str()).collect();
     sides.sort_unstable();
@@ -196,7 +199,8 @@ pub fn traffic_lines<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> V
     sides.into_iter().filter_map(line).collect()
 }
 
-/// The latency of sweeps: of each side at shares of its own maximum, medians over the rounds.
+/// Returns the latency of sweeps: for each side at shares of its own maximum, medians over the
+/// rounds.
 fn shares_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
     let sweeps: Vec<&RunResult> = runs.filter(|run| run.kind == "sweep" && run.valid).collect();
     if sweeps.is_empty() {
@@ -234,7 +238,7 @@ fn notes_text<'a>(runs: impl Iterator<Item = &'a RunResult> + Clone) -> String {
     valid.chain(invalid).collect()
 }
 
-/// A workload that cannot be set side by side: the floor as a table, of others what was wrong.
+/// Returns a workload that cannot be compared: the floor as a table, of others what was wrong.
 fn alone_text(document: &Document, workload: &str) -> String {
     let runs = document.runs.iter().filter(|run| run.workload == workload);
     match runs.clone().find(|run| run.side == floor::SIDE) {
@@ -243,7 +247,7 @@ fn alone_text(document: &Document, workload: &str) -> String {
     }
 }
 
-/// One row per histogram, one column per percentile.
+/// Returns one row per histogram, one column per percentile.
 fn percentiles_text(run: &RunResult) -> String {
     let mut header = vec![run.workload.as_str()];
     header.extend(PERCENTILES.iter().map(|(name, _)| *name));
@@ -258,7 +262,8 @@ fn percentiles_text(run: &RunResult) -> String {
     format!("{table}\n")
 }
 
-/// `server_cpu_us_per_message` reads `server cpu per message`: the unit stands with the value.
+/// Turns `server_cpu_us_per_message` into `server cpu per message`: the unit is shown with the
+/// value.
 pub fn shown_name(name: &str) -> String {
     name.trim_end_matches("_ns").replace("_us_", "_").replace("_mib_", "_").replace('_', " ")
 }
@@ -271,13 +276,13 @@ pub fn value_text(value: f64, unit: &str) -> String {
         "" => format!("{:.1} %", 100.0 * value),
         "1/s" => format!("{}/s", number_text(value)),
         "bytes" => format!("{value:.0} {unit}"),
-        // The figure's name says of what.
+        // The figure's name says what of.
         "connections" | "requests" | "messages" => format!("{value:.0}"),
         unit => format!("{} {unit}", number_text(value)),
     }
 }
 
-/// As the table shows it, for other writers.
+/// Formats a figure as in the table, for other writers.
 pub fn figure_text(figure: &Figure) -> String {
     value_text(figure.value, &figure.unit)
 }
@@ -288,7 +293,7 @@ mod tests {
     use crate::output::result::Better;
 
     #[test]
-    fn shard_traffic_is_told_of_sides_that_know_it_as_medians_of_valid_rounds() {
+    fn shard_traffic_is_shown_for_sides_that_report_it_as_medians_of_valid_rounds() {
         let run = |side: &str, share: Option<f64>, valid| {
             let mut run = RunResult::new("throughput", "x");
             run.side = side.to_string();

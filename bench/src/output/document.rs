@@ -1,4 +1,4 @@
-//! A result file: everything of one command, with the environment it was measured in.
+//! A result file: everything about one command, with the environment in which it was measured.
 
 use crate::Failure;
 use crate::compare::relay_process;
@@ -9,7 +9,7 @@ use crate::output::result::{RunResult, SCHEMA};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// A server of the document.
+/// One server of the document.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Side {
     /// The same as in the runs; empty for the only server of a single run.
@@ -27,7 +27,7 @@ pub struct Document {
     /// The command that made it, as it was typed.
     pub command_line: Vec<String>,
     pub environment: Environment,
-    /// Facts that a reader of any of its figures must know.
+    /// Facts that readers of any of its figures must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     pub sides: Vec<Side>,
@@ -51,8 +51,10 @@ impl Document {
         }
     }
 
+    /// Reads a result file.
+    ///
     /// # Errors
-    /// When the file cannot be read, is no result file, or is of another version.
+    /// If the file cannot be read, is not a result file, or is of another version.
     pub fn read(path: &Path) -> Result<Document, Failure> {
         let shown = path.display();
         let content = std::fs::read(path)
@@ -69,12 +71,12 @@ impl Document {
             .map_err(|error| Failure::new(format!("{shown} is no result file: {error}")))
     }
 
-    /// One document of several: all runs, rounds counted on, comparisons made anew over all of
-    /// them. A run that is there already is left out: twice the same rounds would look twice as
-    /// sure.
+    /// Merges several documents: all runs, rounds numbered consecutively, and comparisons made anew
+    /// over all of them. A run that is there already is left out: the same rounds twice would look
+    /// twice as certain.
     ///
     /// # Errors
-    /// When there is none, or two of them compare different sides.
+    /// If there are none, or two of them compare different sides.
     pub fn merge(documents: Vec<Document>) -> Result<Document, Failure> {
         let mut documents = documents.into_iter();
         let mut merged = documents.next().ok_or_else(|| Failure::new("nothing to merge"))?;
@@ -130,7 +132,7 @@ impl Document {
             .expect("a document has only text keys and finite numbers")
     }
 
-    /// One line per figure of each run.
+    /// Returns one line per figure of each run.
     pub fn to_csv(&self) -> String {
         let mut text =
             "workload,side,round,position,valid,started_unix_ms,figure,value,unit\n".to_string();
@@ -152,8 +154,8 @@ impl Document {
         text
     }
 
-    /// True if every run against a server may be used as a whole; what it is held against may be
-    /// missing.
+    /// Returns true if every run against a server is entirely valid; the raw relay and the floor
+    /// may be missing.
     pub fn all_valid(&self) -> bool {
         let beside = [relay_process::SIDE, floor::SIDE];
         let whole = |run: &RunResult| run.valid && run.invalid_parts.is_empty();
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_given_twice_counts_once_and_is_said_to() {
+    fn a_result_given_twice_counts_once_and_is_reported() {
         let monday = compared(&[("A", 0, 30.0), ("B", 0, 10.0)]);
         let tuesday = compared(&[("A", 0, 60.0), ("B", 0, 10.0)]);
         let both = Document::merge(vec![monday.clone(), tuesday.clone()]).unwrap();
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!(thrice.comparisons[0].a.rounds, 2);
         let warning = "of 2 runs of a result 2 were there already: they are left out";
         assert_eq!(thrice.warnings, [warning]);
-        // Also one that was merged into another before.
+        // Including one that was merged into another before.
         let again = Document::merge(vec![both, monday]).unwrap();
         assert_eq!((again.runs.len(), again.warnings.len()), (4, 1));
     }

@@ -1,12 +1,14 @@
-//! The folder of a result: JSON, CSV, histogram logs, report.
+//! Writes the folder of a result: JSON, CSV, histogram logs, report.
 
 use crate::Failure;
 use crate::output::document::Document;
 use crate::output::{hlog, html};
 use std::path::Path;
 
+/// Makes a folder.
+///
 /// # Errors
-/// When it is not there and cannot be made.
+/// If it does not exist and cannot be made.
 pub fn make_folder(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))
 }
@@ -15,10 +17,10 @@ fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("cannot write to {}: {error}", folder.display()))
 }
 
-/// Writes all files of a document into `folder`, which is made if need be.
+/// Writes all files of a document to `folder`, which is made if necessary.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(document: &Document, folder: &Path) -> Result<(), Failure> {
     make_folder(folder)?;
     let explain = |error: std::io::Error| unwritable(folder, &error);

@@ -12,10 +12,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// The log's own maximum column is in milliseconds.
 const NS_PER_MS: f64 = 1e6;
 
-/// File name and content of every log of the document.
+/// Returns file name and content of every log of the document.
 ///
 /// # Errors
-/// When a stored histogram is damaged.
+/// If a stored histogram is damaged.
 pub fn logs(document: &Document) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut groups: BTreeMap<String, Vec<(&RunResult, &str)>> = BTreeMap::new();
     for run in document.runs.iter().filter(|run| run.valid) {
@@ -49,7 +49,7 @@ fn log(runs: &[(&RunResult, &str)]) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Letters, digits and dashes.
+/// Reduces a text to letters, digits and dashes.
 pub fn slug(text: &str) -> String {
     let mut slug = String::new();
     for character in text.chars() {

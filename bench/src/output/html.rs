@@ -15,13 +15,15 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
 const MIB: f64 = 1_048_576.0;
-/// Points of a load curve that is drawn from several sweeps.
+/// Points per decade of a load curve drawn from several sweeps.
 const NEIGHBOURS_PER_DECADE: f64 = 12.0;
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
+/// Renders the report.
+///
 /// # Errors
-/// When a stored histogram is damaged.
+/// If a stored histogram is damaged.
 pub fn render(document: &Document) -> Result<String, Failure> {
     let sections: Vec<Markup> = workloads(document)
         .iter()
@@ -54,7 +56,7 @@ pub fn render(document: &Document) -> Result<String, Failure> {
     Ok(page.into_string())
 }
 
-/// The workloads that were run against servers, in the order they were run.
+/// Returns the workloads that were run against servers, in the order in which they were run.
 fn workloads(document: &Document) -> Vec<&str> {
     let mut workloads: Vec<&str> = Vec::new();
     for run in document.runs.iter().filter(|run| run.side != floor::SIDE) {
@@ -87,7 +89,8 @@ fn facts(document: &Document) -> Markup {
     }
 }
 
-/// The time of the measurement: a moment for one command, a span of days for merged results.
+/// Formats the time of the measurement: a moment for one command, a span of days for merged
+/// results.
 fn measured_text(document: &Document) -> String {
     let moment = |unix_ms: u64| {
         let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0);
@@ -105,7 +108,7 @@ fn measured_text(document: &Document) -> String {
     }
 }
 
-/// The part of the host alone in what a message that is due waits for.
+/// Shows the host's own part in what a due message waits for.
 fn floor_section(document: &Document) -> Markup {
     let Some(floor) = document.runs.iter().find(|run| run.side == floor::SIDE) else {
         return Markup::default();
@@ -168,8 +171,8 @@ fn side_name(run: &RunResult) -> String {
     if run.side.is_empty() { "server".to_string() } else { run.side.clone() }
 }
 
-/// Valid runs of a workload by side, with the class of its colour: servers in the document's order
-/// first.
+/// Groups the valid runs of a workload by side, with the class of its colour: servers in the
+/// document's order first.
 fn by_side<'a>(
     document: &Document,
     runs: &[&'a RunResult],
@@ -194,7 +197,7 @@ fn by_side<'a>(
         .collect()
 }
 
-/// Figures of the raw relay that are shown beside those of a server.
+/// Figures of the raw relay that are shown next to those of a server.
 const RELAY_FIGURES: [&str; 4] =
     ["messages_per_second", "server_cpu_us_per_message", "latency_p50_ns", "latency_p99_ns"];
 
@@ -255,7 +258,7 @@ fn relay_text(relay: &RunResult) -> String {
     shown.collect::<Vec<String>>().join(", ")
 }
 
-/// One dot per round of the figure that matters most.
+/// Draws one dot per round for the most important figure.
 fn rounds_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     let requests =
         sides.iter().any(|(_, _, runs)| runs.iter().any(|run| run.kind == kinds::CLOSED_LOOP));
@@ -290,7 +293,7 @@ fn rounds_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     }
 }
 
-/// One chart per kind of histogram, all rounds of a side merged, the floor drawn in.
+/// Draws one chart per kind of histogram, all rounds of a side merged, with the floor.
 fn latency_charts(
     document: &Document,
     sides: &[(String, String, Vec<&RunResult>)],
@@ -315,7 +318,7 @@ fn latency_charts(
         .iter()
         .filter(|run| run.side == floor::SIDE)
         .find_map(|run| run.curves.get("hiccup_load_core"));
-    // What was asked for first, the generator's own share behind it.
+    // The requested histogram first, the generator's own share after it.
     let mut charts: Vec<(&str, Vec<Line>)> = charts.into_iter().collect();
     charts.sort_by_key(|(curve_name, _)| (*curve_name == "late", *curve_name));
     let with_floor = charts.into_iter().map(|(curve_name, mut lines)| {
@@ -350,7 +353,7 @@ fn curve_points(curve: &Curve) -> Vec<(f64, f64)> {
     curve.points.iter().map(|(percentile, value)| (*percentile, *value as f64)).collect()
 }
 
-/// Latency against load, of a sweep: the valid points of the search and of the shares.
+/// Draws latency against load for a sweep: the valid points of the search and of the shares.
 fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     let mut lines = Vec::new();
     for (name, class, runs) in sides {
@@ -386,8 +389,8 @@ fn load_chart(sides: &[(String, String, Vec<&RunResult>)]) -> Chart {
     }
 }
 
-/// Several sweeps in one line: each search takes other rates, so that the points of neighbouring
-/// rates, a twelfth of a decade, make one point of their medians.
+/// Joins several sweeps to one line: each search takes other rates, so the points of neighbouring
+/// rates, a twelfth of a decade, are merged to their medians.
 fn medians_of_neighbours(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut groups: BTreeMap<i64, Vec<(f64, f64)>> = BTreeMap::new();
     for &(rate, latency) in points.iter().filter(|(rate, _)| *rate > 0.0) {
@@ -404,7 +407,7 @@ fn medians_of_neighbours(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// A word as it can be pasted into a shell.
+/// Quotes a word so that it can be pasted into a shell.
 fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -420,7 +423,8 @@ fn series_chart(
     title: &str,
     axis_title: &str,
 ) -> Chart {
-    // The first valid round stands for all: lines of five rounds on top of each other say nothing.
+    // The first valid round stands for all: lines of five rounds on top of each other would be
+    // unreadable.
     let lines = sides
         .iter()
         .filter_map(|(name, class, runs)| {
@@ -492,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_results_say_from_when_to_when_they_were_measured() {
+    fn merged_results_show_the_span_in_which_they_were_measured() {
         let mut document =
             Document { runs: vec![sweep(0, &[]), sweep(1, &[])], ..Document::default() };
         document.runs[0].started_unix_ms = 86_400_000;

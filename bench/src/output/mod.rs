@@ -1,4 +1,4 @@
-//! The findings of a run, and how they are shown and kept.
+//! The figures of a run, and how they are shown and stored.
 
 pub mod baseline;
 pub mod chart;

@@ -1,4 +1,4 @@
-//! Latency histograms: recorded in nanoseconds, kept whole (so that runs merge exactly) and as a
+//! Latency histograms: recorded in nanoseconds, stored whole (so that runs merge exactly) and as a
 //! curve.
 
 use hdrhistogram::Histogram;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// The percentiles of every table, from the median to the last message. Never an average alone.
+/// The percentiles in every table, from the median to the maximum. Never only an average.
 pub const PERCENTILES: [(&str, f64); 7] = [
     ("p50", 50.0),
     ("p90", 90.0),
@@ -20,13 +20,13 @@ pub const PERCENTILES: [(&str, f64); 7] = [
     ("max", 100.0),
 ];
 
-/// A histogram of nanoseconds.
+/// Returns an empty histogram of nanoseconds.
 pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, SIGNIFICANT_DIGITS)
         .expect("one to a minute with three digits is a valid range")
 }
 
-/// A histogram as it stands in a result file.
+/// A histogram in a result file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Curve {
     pub count: u64,
@@ -48,10 +48,10 @@ impl Curve {
         }
     }
 
-    /// The histogram back from its text.
+    /// Restores the histogram from its text.
     ///
     /// # Errors
-    /// When the file was damaged.
+    /// If the file was damaged.
     pub fn decode(&self) -> Result<Histogram<u64>, crate::Failure> {
         let bytes = data_encoding::BASE64
             .decode(self.histogram.as_bytes())
@@ -67,8 +67,8 @@ impl Curve {
     }
 }
 
-/// Percentiles on a scale that doubles its resolution each time the distance to 100 % halves, and
-/// the named ones exactly among them.
+/// Returns percentiles on a scale whose resolution doubles each time the distance to 100 % halves,
+/// including the named ones.
 fn curve_points(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     if histogram.is_empty() {
         return Vec::new();

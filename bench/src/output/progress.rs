@@ -1,21 +1,21 @@
-//! Says on stderr how far a run is: one bar that is redrawn on a terminal, plain lines elsewhere.
+//! Reports progress on stderr: one bar that is redrawn on a terminal, plain lines elsewhere.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Steps shorter than this say nothing.
+/// Shorter steps are not reported.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 const BAR_INTERVAL: Duration = Duration::from_millis(200);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// How often a step on a thread of its own is looked at.
+/// Interval at which a step on a thread of its own is checked.
 const STEP_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const BAR_WIDTH: usize = 30;
 
 pub struct Progress {
     terminal: bool,
     quiet: bool,
-    /// `round 2 of 5, A`, put before what a run says itself.
+    /// Such as `round 2 of 5, A`; put before every text.
     prefix: std::cell::RefCell<String>,
     last_shown: Cell<Option<Instant>>,
     bar_drawn: Cell<bool>,
@@ -38,7 +38,7 @@ impl Progress {
             if prefix.is_empty() { String::new() } else { format!("{prefix}: ") };
     }
 
-    /// `done_ns` of `total_ns` of the step `what` are over.
+    /// Shows that `done_ns` of `total_ns` of the step `what` are over.
     pub fn show(&self, what: &str, done_ns: u64, total_ns: u64) {
         if self.quiet || Duration::from_nanos(total_ns) < SILENT_MAX {
             return;
@@ -54,7 +54,7 @@ impl Progress {
         if self.terminal {
             let filled = ((share * BAR_WIDTH as f64) as usize).min(BAR_WIDTH);
             let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR_WIDTH - filled));
-            // A progress bar that cannot be drawn is no reason to end a measurement.
+            // A progress bar that cannot be drawn must not end a measurement.
             let _ = write!(std::io::stderr(), "\r\x1b[K{prefix}{what} [{bar}] {left_s:.0} s left");
             self.bar_drawn.set(true);
         } else {
@@ -66,8 +66,8 @@ impl Progress {
         }
     }
 
-    /// Runs `step` on a thread of its own, which takes about `duration`, and shows how far it is.
-    /// This thread wakes rarely: it may share the core of what is measured. `None` when the step
+    /// Runs `step`, which takes about `duration`, on a thread of its own, and shows its progress.
+    /// This thread wakes rarely, as it may share the core of what is measured. `None` if the step
     /// panicked.
     pub fn during<T: Send>(
         &self,
@@ -92,7 +92,7 @@ impl Progress {
         })
     }
 
-    /// One line that stays.
+    /// Prints one line that stays.
     pub fn say(&self, text: &str) {
         self.clear();
         if !self.quiet {

@@ -1,5 +1,4 @@
-//! The result of one run, as it is kept in JSON. `SCHEMA` names the version; a reader refuses
-//! others.
+//! The result of one run, as stored in JSON. `SCHEMA` names the version; a reader refuses others.
 
 use crate::host::server_process::{Sample, ServerProcess};
 use crate::load::tracker::Counts;
@@ -7,7 +6,7 @@ use crate::output::percentiles::{Curve, PERCENTILES};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Raised when a reader of an older version would misread the file.
+/// Raised if a reader of an older version would misread the file.
 pub const SCHEMA: &str = "midge-bench/1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +14,7 @@ pub const SCHEMA: &str = "midge-bench/1";
 pub enum Better {
     Higher,
     Lower,
-    /// Neither is better: it explains other figures.
+    /// Neither is better: the figure explains others.
     Neither,
 }
 
@@ -34,9 +33,9 @@ pub type Series = Vec<(f64, f64)>;
 pub struct RunResult {
     /// `throughput`, `latency`, ...
     pub kind: String,
-    /// The workload in short, the same for all runs that may be compared.
+    /// A short form of the workload, the same for all runs that may be compared.
     pub workload: String,
-    /// Which server: `A`, `B` or a name; empty when there is only one.
+    /// The server: `A`, `B` or a name; empty if there is only one.
     pub side: String,
     pub server_name: String,
     pub server_version: String,
@@ -50,7 +49,7 @@ pub struct RunResult {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
     /// Parts that are not valid, with the reason: their figures and curves are left out, the rest
-    /// stands.
+    /// remains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invalid_parts: Vec<String>,
     /// Facts that a reader of the figures should know.
@@ -62,7 +61,7 @@ pub struct RunResult {
     pub curves: BTreeMap<String, Curve>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub series: BTreeMap<String, Series>,
-    /// The latency of a sweep at each load.
+    /// A sweep's latency at each load.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_points: Vec<LoadPoint>,
 }
@@ -72,7 +71,7 @@ pub struct RunResult {
 pub struct LoadPoint {
     pub rate_asked: f64,
     pub rate_reached: f64,
-    /// Share of the maximum found, when this point was measured at one.
+    /// Share of the maximum found, if this point was measured at one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_of_max: Option<f64>,
     pub valid: bool,
@@ -99,8 +98,7 @@ impl RunResult {
         self.figures.get(name).map(|figure| figure.value)
     }
 
-    /// The figures in the order people read them: by name, percentiles from the median to the
-    /// maximum.
+    /// Returns the figures in reading order: by name, percentiles from the median to the maximum.
     pub fn figures_in_order(&self) -> Vec<(&str, &Figure)> {
         let mut figures: Vec<(&str, &Figure)> =
             self.figures.iter().map(|(name, figure)| (name.as_str(), figure)).collect();
@@ -112,7 +110,7 @@ impl RunResult {
         self.warnings.push(text);
     }
 
-    /// The server's process, or a warning that its CPU and memory are not measured.
+    /// Opens the server's process, or warns that its CPU and memory are not measured.
     pub fn server_process(&mut self, server: Result<u32, String>) -> Option<ServerProcess> {
         match server.and_then(ServerProcess::open) {
             Ok(process) => Some(process),
@@ -123,13 +121,14 @@ impl RunResult {
         }
     }
 
-    /// The figures of this run must not be used: says why.
+    /// Marks the run as invalid, for the reason in `text`: its figures must not be used.
     pub fn invalidate(&mut self, text: String) {
         self.valid = false;
         self.faults.push(text);
     }
 
-    /// True if both are the same measurement, read twice. A merge may have given it another round.
+    /// Returns true if both are the same measurement, read twice. A merge may have changed its
+    /// round.
     pub fn is_same_as(&self, other: &RunResult) -> bool {
         self.started_unix_ms == other.started_unix_ms
             && self.workload == other.workload
@@ -138,7 +137,7 @@ impl RunResult {
             && self.figures == other.figures
     }
 
-    /// Adds the CPU time and the wakes of a server that had nothing to do between two samples.
+    /// Adds the CPU time and wake-ups of an idle server between two samples.
     pub fn add_idle_use(&mut self, from: &Sample, until: &Sample) {
         let window_ns = (until.time_ns - from.time_ns).max(1) as f64;
         let busy_ns = until.cpu_ns.saturating_sub(from.cpu_ns) as f64;
@@ -147,7 +146,7 @@ impl RunResult {
         self.figure("server_wakes_per_second_idle", wakes * 1e9 / window_ns, "1/s", Better::Lower);
     }
 
-    /// CPU use and memory of the server over time, and the largest memory seen.
+    /// Adds the server's CPU use and memory over time, and its largest memory.
     pub fn add_server_series(&mut self, samples: &[Sample]) {
         let Some(first) = samples.first() else { return };
         let seconds = |sample: &Sample| (sample.time_ns - first.time_ns) as f64 / 1e9;
@@ -168,7 +167,7 @@ impl RunResult {
     }
 }
 
-/// The figures that stand first in tables; all others follow by name.
+/// The figures at the top of tables; all others follow by name.
 const HEAD: [&str; 15] = [
     "messages_per_second",
     "requests_per_second",
@@ -187,7 +186,7 @@ const HEAD: [&str; 15] = [
     "late_",
 ];
 
-/// A key that sorts figure names for reading.
+/// Returns a key that sorts figure names for reading.
 pub fn reading_order(name: &str) -> (usize, String) {
     let place = HEAD.iter().position(|head| name.starts_with(head)).unwrap_or(HEAD.len());
     let bare = name.strip_suffix("_ns").unwrap_or(name);

@@ -1,14 +1,15 @@
-//! The same warning of many runs, said once, with the runs it holds for.
+//! Groups the same warning of many runs into one, with the runs that it applies to.
 
 use crate::output::result::RunResult;
 
 struct Group<'a> {
     text: &'a str,
-    /// The rounds it was said in, by side.
+    /// The rounds in which it was given, by side.
     sides: Vec<(&'a str, Vec<u32>)>,
 }
 
-/// One sentence per text: `text (A: rounds 1, 2; B: round 1)`. Of single runs just the text.
+/// Returns one sentence per text: `text (A: rounds 1, 2; B: round 1)`. For single runs just the
+/// text.
 pub fn grouped<'a>(
     runs: impl Iterator<Item = &'a RunResult>,
     texts_of: impl Fn(&'a RunResult) -> &'a [String],
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_warnings_are_said_once() {
+    fn equal_warnings_are_given_once() {
         let run = |side: &str, round, text: &str| {
             let mut run = RunResult::new("latency", "x");
             run.side = side.to_string();

@@ -1,4 +1,4 @@
-//! The cases: each gives a server much work at once, by means that every client, operator or
+//! The cases: each gives a server a lot of work at once, by means that every client, operator or
 //! monitoring tool has.
 
 use crate::Failure;
@@ -8,39 +8,39 @@ use crate::wire::connection::Connection;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Messages of the cases in which publishing is the provocation.
+/// Number of messages in cases that provoke by publishing.
 const MESSAGE_COUNT: usize = 10;
-/// Tokens of the deep filters, and of the subject held against them.
+/// Tokens of the deep filters, and of the subject that they are matched with.
 const DEEP_TOKENS: usize = 2_000;
 /// Tokens of a deep filter that are either `*` or a letter: 16,384 filters.
 const DEEP_CHOICES: usize = 14;
-/// Bytes of `SUB` lines that are written at a time.
+/// Bytes of `SUB` lines written at a time.
 const WRITE_SIZE: usize = 256 << 10;
-/// Nothing is provoked for that long in the case that shows the host's own noise.
+/// Time during which nothing is provoked, in the case that shows the host's own noise.
 const IDLE_TIME: Duration = Duration::from_secs(2);
-/// Most bytes of one message in answer to a request for all accounts.
+/// Most bytes of one message that answers a request for all accounts.
 const ANSWER_SIZE: usize = 8 << 20;
-/// The filter that the user `limited` is denied.
+/// The filter that is denied to the user `limited`.
 const DENIED: &str = "stalls.denied.>";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Case {
     /// Nothing: what the host itself does to a PING
     Idle,
-    /// 10 messages to 30,000 queue groups, all of the publisher's own, which hears nothing of its
-    /// own
+    /// 10 messages to 30,000 queue groups, all of the publisher itself, which gets none of its own
+    /// messages
     QueueGroups,
     /// 10 messages that match 30,000 subscriptions of a client which may not have them
     Denied,
     /// One message to 100,000 subscriptions on 400 connections
     FanOut,
-    /// 10 messages with subjects of 2,000 tokens beside 16,384 filters of as many
+    /// 10 messages with subjects of 2,000 tokens, with 16,384 filters of that length
     DeepMatch,
     /// A client subscribes 400,000 times in one go
     ManySubs,
-    /// A client with 400,000 subscriptions goes
+    /// A client with 400,000 subscriptions disconnects
     End400k,
-    /// A client with 1,000,000 subscriptions goes
+    /// A client with 1,000,000 subscriptions disconnects
     End1m,
     /// A client with 400,000 subscriptions sends CONNECT again, which drops them
     SecondConnect,
@@ -63,7 +63,7 @@ impl Case {
         <Case as clap::ValueEnum>::value_variants()
     }
 
-    /// The configuration that it starts from.
+    /// Returns the configuration from which it starts.
     pub fn settings(self, scale: f64) -> Settings {
         match self {
             Case::Denied => Settings { denied: Some(DENIED.to_string()), ..Settings::default() },
@@ -74,8 +74,10 @@ impl Case {
         }
     }
 
+    /// Plays the case.
+    ///
     /// # Errors
-    /// When the server does not do what the case is about.
+    /// If the server does not do what the case is about.
     pub fn play(self, stage: &mut Stage) -> Result<(), Failure> {
         match self {
             Case::Idle => stage.provoke(|_| {
@@ -140,7 +142,7 @@ fn deep_match(stage: &mut Stage) -> Result<(), Failure> {
     })?;
     let mut publisher = stage.connect("load", 0)?;
     let tokens = "a.".repeat(DEEP_TOKENS - 1);
-    // Others each time: no server is to find them in a cache.
+    // Different each time, so that no server finds them in a cache.
     stage.provoke(|_| publish(&mut publisher, |index| format!("{tokens}{index}")))
 }
 
@@ -179,7 +181,7 @@ fn permission_reload(stage: &mut Stage) -> Result<(), Failure> {
     let left = stage.subscription_count()?;
     let mut client = stage.connect("limited", 0)?;
     subscribe_apart(stage, &mut client, 400_000)?;
-    // It is told of each subscription that it loses.
+    // It is told about each subscription that it loses.
     let crowd = Crowd::new(vec![client.stream])?;
     stage.provoke(|stage| {
         stage.reload(|settings| settings.denied = Some("stalls.apart.>".to_string()))?;
@@ -251,7 +253,7 @@ fn accounts(stage: &mut Stage) -> Result<(), Failure> {
     })
 }
 
-/// 10,000 connections with a subscription each.
+/// Opens 10,000 connections with a subscription each.
 fn idle_crowd(stage: &Stage) -> Result<Crowd, Failure> {
     stage.crowd("crowd", stage.scaled(10_000), |connection| {
         subscribe(connection, 1, |_| "stalls.idle".to_string())
@@ -259,7 +261,7 @@ fn idle_crowd(stage: &Stage) -> Result<Crowd, Failure> {
 }
 
 /// Subscribes `count` times, to `subject_and_queue` of each number, and waits until the server has
-/// all of it.
+/// read everything.
 fn subscribe(
     client: &mut Connection,
     count: usize,
@@ -278,8 +280,8 @@ fn subscribe(
     client.fence_within(WAIT_MAX)
 }
 
-/// Subscribes to as many subjects. Other shards may still be taking in what they are told of it when
-/// this returns: that is part of what the window shows.
+/// Subscribes to `count` subjects. Other shards may still be processing what they are told about it
+/// when this returns: that is part of what the window shows.
 fn subscribe_apart(stage: &Stage, client: &mut Connection, count: usize) -> Result<(), Failure> {
     subscribe(client, stage.scaled(count), |index| format!("stalls.apart.{index}"))
 }

@@ -1,4 +1,4 @@
-//! Many connections of one user that read and forget what comes, so that a server never waits for
+//! Many connections of one user that read and discard what comes, so that a server never waits for
 //! them.
 
 use crate::Failure;
@@ -7,14 +7,14 @@ use rustix::event::epoll;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Threads that connect.
+/// Number of threads that connect.
 const CONNECTING_THREADS: usize = 8;
 /// Bytes of one read.
 const READ_SIZE: usize = 64 << 10;
-/// How often the reading thread looks up.
+/// Interval at which the reading thread checks whether to stop.
 const LOOK_INTERVAL_NS: i64 = 20_000_000;
 
-/// Read by a thread of its own until dropped, which closes all of them.
+/// Connections read by a thread of their own until dropped, which closes all of them.
 pub struct Crowd {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -23,15 +23,17 @@ pub struct Crowd {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Line ends read so far: a message without a line end in its payload has two, whatever else
-    /// has one.
+    /// Newlines read so far: a message without one in its payload has two, and everything else has
+    /// one.
     line_count: AtomicU64,
     closed_count: AtomicU64,
 }
 
 impl Crowd {
+    /// Starts the reading thread.
+    ///
     /// # Errors
-    /// When the kernel refuses to watch the sockets.
+    /// If the kernel refuses to watch the sockets.
     pub fn new(streams: Vec<Stream>) -> Result<Crowd, Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
         for (index, stream) in streams.iter().enumerate() {
@@ -49,7 +51,7 @@ impl Crowd {
         self.shared.line_count.load(Ordering::Relaxed)
     }
 
-    /// Connections that the server closed.
+    /// Returns the number of connections that the server has closed.
     pub fn closed_count(&self) -> u64 {
         self.shared.closed_count.load(Ordering::Relaxed)
     }
@@ -75,7 +77,7 @@ fn read_all(streams: Vec<Stream>, epoll: &rustix::fd::OwnedFd, shared: &Shared) 
         let space = rustix::buffer::spare_capacity(&mut ready);
         match epoll::wait(epoll, space, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Nothing is read any more: who waits for the lines runs into its deadline.
+            // Nothing is read any more: whoever waits for the lines runs into a deadline.
             Err(_) => return,
         }
         for event in &ready {
@@ -88,7 +90,7 @@ fn read_all(streams: Vec<Stream>, epoll: &rustix::fd::OwnedFd, shared: &Shared) 
                     shared.line_count.fetch_add(lines, Ordering::Relaxed);
                 }
                 Ok(Some(_)) | Err(_) => {
-                    // Closing a socket takes it out of the epoll set.
+                    // Closing a socket removes it from the epoll set.
                     *place = None;
                     shared.closed_count.fetch_add(1, Ordering::Relaxed);
                 }

@@ -1,5 +1,5 @@
 //! Stalls: the longest round trip of a PING of clients that do nothing else, while one client, a
-//! reload or monitoring gives the server more work at once than anybody would like.
+//! reload or monitoring gives the server an extreme amount of work at once.
 //!
 //! `cases` is what is done to a server, `stage` the server with its probes, `rounds` the order of
 //! all runs, `report` the table.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// From a PONG to the next PING.
+/// Time from a PONG to the next PING.
 const PAUSE: Duration = Duration::from_millis(1);
-/// A PING that has no PONG by then counts as that long.
+/// A PING without a PONG by then counts as this long.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(180);
 
 /// One PING: when it left and how long its PONG took.
@@ -19,7 +19,7 @@ struct RoundTrip {
     took_ns: u64,
 }
 
-/// Sends until it is finished.
+/// A running probe; sends until `finish`.
 pub struct Probe {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(Vec<RoundTrip>, Option<Failure>)>,
@@ -51,10 +51,10 @@ impl Probe {
         Probe { stop, thread }
     }
 
-    /// Waits for the last PONG.
+    /// Stops the probe and waits for the last PONG.
     ///
     /// # Errors
-    /// When the server closed the probe's connection or left it without a PONG.
+    /// If the server closed the probe's connection or left it without a PONG.
     pub fn finish(self) -> Result<Probed, Failure> {
         self.stop.store(true, Ordering::Relaxed);
         let (round_trips, failure) =
@@ -67,8 +67,8 @@ impl Probe {
 }
 
 impl Probed {
-    /// Nanoseconds of the longest round trip that was under way at some time of the window. `None`
-    /// without any.
+    /// Returns the nanoseconds of the longest round trip that was in progress at any time of the
+    /// window. `None` if there was none.
     pub fn worst_ns(&self, from_ns: u64, until_ns: u64) -> Option<u64> {
         self.round_trips
             .iter()

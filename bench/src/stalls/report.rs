@@ -11,8 +11,8 @@ use serde::Serialize;
 pub struct Row {
     pub case: String,
     pub cells: Vec<Cell>,
-    /// The longest of the others' medians, divided by the median of the last server. Without one of
-    /// them, none.
+    /// The longest of the others' medians divided by the median of the last server; None if one of
+    /// them is missing.
     pub ratio: Option<f64>,
     pub judgement: Judgement,
 }
@@ -57,7 +57,7 @@ impl Judgement {
     }
 }
 
-/// A row for each case that was run, in the plan's order.
+/// Returns a row for each case that was run, in the plan's order.
 pub fn rows(plan: &StallsPlan, runs: &[Run], aim_ms: f64) -> Vec<Row> {
     let of_case = |case: Case| runs.iter().filter(move |run| run.case == case);
     let played = plan.cases.iter().copied().filter(|&case| of_case(case).next().is_some());
@@ -117,7 +117,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// The rows as a table, with a line for each failure below it.
+/// Formats the rows as a table, with a line for each failure below it.
 pub fn text(rows: &[Row]) -> String {
     let mut header = vec!["worst PING, ms"];
     header.extend(rows.first().iter().flat_map(|row| &row.cells).map(|cell| cell.server.as_str()));
@@ -163,7 +163,8 @@ mod tests {
         }
     }
 
-    /// Runs of one case: for each contender the worst round trips of each round, in milliseconds.
+    /// Returns the rows of one case, from each contender's worst round trips in each round, in
+    /// milliseconds.
     fn rows_of(worst_ms: [&[u64]; 3]) -> Vec<Row> {
         let run = |contender, ms: u64| Run {
             case: Case::FanOut,

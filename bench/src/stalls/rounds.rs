@@ -1,4 +1,5 @@
-//! Every case on every server, in turning order, so that a drift of the host hits all alike.
+//! Runs every case on every server, in turning order, so that a drift of the host affects all
+//! alike.
 
 use crate::Failure;
 use crate::host::{descriptors, interrupt};
@@ -9,12 +10,12 @@ use crate::units::{CoreList, nanoseconds_text};
 
 #[derive(Clone, Debug)]
 pub struct StallsPlan {
-    /// The last one is what the others are held against.
+    /// The others are compared with the last one.
     pub contenders: Vec<Contender>,
     pub cases: Vec<Case>,
     pub rounds: u32,
     pub pin_server: CoreList,
-    /// Multiplies the numbers of every case.
+    /// Multiplies the numbers in every case.
     pub scale: f64,
 }
 
@@ -24,14 +25,14 @@ pub struct Run {
     pub case: Case,
     /// Index of the plan's contender.
     pub contender: usize,
-    /// The words are why it could not be played.
+    /// The text says why it could not be played.
     pub outcome: Result<Worst, String>,
 }
 
-/// All runs, in the order they were made. An interrupt ends it early with what there is.
+/// Returns all runs in the order in which they were made. An interrupt ends them early.
 ///
 /// # Errors
-/// When there is nothing to run.
+/// If there is nothing to run.
 pub fn run(plan: &StallsPlan, progress: &Progress) -> Result<Vec<Run>, Failure> {
     descriptors::lift_limit()?;
     let mut runs = Vec::new();

@@ -18,23 +18,23 @@ use std::time::{Duration, Instant};
 
 /// A provocation that is not over by then has failed.
 pub const WAIT_MAX: Duration = Duration::from_secs(180);
-/// How often monitoring is asked how far the server is.
+/// Interval at which monitoring is asked about the server's state.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// The probes run on for that long once the provocation is over, for what it leaves behind.
+/// The probes continue for this long after the provocation, for its aftermath.
 const SETTLE: Duration = Duration::from_millis(750);
-/// All users of a stage have the same.
+/// The password of all users.
 const PASSWORD: &str = "stalls";
 
 /// The part of the configuration file that cases choose and reloads change.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// A filter that the user `limited` may not subscribe to.
+    /// A filter to which the user `limited` may not subscribe.
     pub denied: Option<String>,
-    /// The user `crowd` does not exist.
+    /// True if the user `crowd` does not exist.
     pub without_crowd: bool,
-    /// `host:port` that INFO names.
+    /// `host:port` that INFO advertises.
     pub advertised: Option<String>,
-    /// Accounts of one user each, beside the global one.
+    /// Number of accounts with one user each, in addition to the global one.
     pub account_count: usize,
 }
 
@@ -44,7 +44,7 @@ pub struct Contender {
     pub name: String,
     /// Path of the program.
     pub program: String,
-    /// The shards of a Midge; a nats-server has none.
+    /// Number of a Midge's shards; None for a nats-server.
     pub shard_count: Option<usize>,
 }
 
@@ -53,7 +53,7 @@ pub struct Stage {
     config_path: std::path::PathBuf,
     settings: Settings,
     monitor_port: u16,
-    /// The ports of the shards, in order; without shards the server's one port.
+    /// The shards' ports, in order; without shards the server's only port.
     ports: Vec<u16>,
     scale: f64,
     began_ns: u64,
@@ -72,10 +72,10 @@ pub struct Worst {
 }
 
 impl Stage {
-    /// Starts the server. `scale` multiplies the numbers of every case.
+    /// Starts the server. `scale` multiplies the numbers in every case.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub fn open(
         contender: &Contender,
         settings: Settings,
@@ -111,7 +111,7 @@ impl Stage {
             ended_ns: 0,
             _folder: folder,
         };
-        // A server accepts before it serves its monitoring port.
+        // A server accepts clients before it serves its monitoring port.
         stage.wait_until("monitoring answers", |stage| Ok(stage.load_time().is_ok()))?;
         Ok(stage)
     }
@@ -120,7 +120,7 @@ impl Stage {
     /// trips.
     ///
     /// # Errors
-    /// When the case could not be played, with the server's own words if it ended.
+    /// If the case could not be played, with the server's own output if it ended.
     pub fn play(
         &mut self,
         case: impl FnOnce(&mut Stage) -> Result<(), Failure>,
@@ -145,8 +145,8 @@ impl Stage {
         }
     }
 
-    /// Does what the case is about. What `provoke` returns is dropped only when the probes' window
-    /// is over.
+    /// Runs the provocation. What `provoke` returns is dropped only when the probes' window is
+    /// over.
     ///
     /// # Errors
     /// Those of `provoke`.
@@ -162,7 +162,7 @@ impl Stage {
         Ok(())
     }
 
-    /// A number of a case at this stage's scale.
+    /// Returns a case's number at this stage's scale.
     pub fn scaled(&self, count: usize) -> usize {
         ((count as f64 * self.scale) as usize).max(2)
     }
@@ -175,7 +175,7 @@ impl Stage {
         self.ports.len() - 1
     }
 
-    /// A dialer for a user on a shard.
+    /// Returns a dialer for a user on a shard.
     pub fn dialer(&self, user: &str, shard: usize) -> Dialer {
         let port = self.ports[shard];
         Dialer {
@@ -193,8 +193,10 @@ impl Stage {
         }
     }
 
+    /// Connects as a user to a shard.
+    ///
     /// # Errors
-    /// When the server does not let it in.
+    /// If the server refuses.
     pub fn connect(&self, user: &str, shard: usize) -> Result<Connection, Failure> {
         self.dialer(user, shard).connect("midge-bench stalls", 0)
     }
@@ -202,7 +204,7 @@ impl Stage {
     /// Opens connections of a user over all shards in turn, each prepared by `prepare`.
     ///
     /// # Errors
-    /// When one of them cannot be opened.
+    /// If one of them cannot be opened.
     pub fn crowd(
         &self,
         user: &str,
@@ -216,10 +218,10 @@ impl Stage {
         })?)
     }
 
-    /// Writes the configuration file anew and has the server read it.
+    /// Writes the configuration file anew and makes the server read it.
     ///
     /// # Errors
-    /// When the server does not take it in time.
+    /// If the server does not apply it in time.
     pub fn reload(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
         let before = self.load_time()?;
         change(&mut self.settings);
@@ -241,28 +243,34 @@ impl Stage {
             .map_err(|error| Failure::new(format!("/varz is not readable: {error}")))
     }
 
-    /// Subscriptions of the server, its own services' among them.
+    /// Returns the server's number of subscriptions, including those of its own services.
     ///
     /// # Errors
-    /// When monitoring does not answer.
+    /// If monitoring does not answer.
     pub fn subscription_count(&self) -> Result<u64, Failure> {
         Ok(self.varz()?["subscriptions"].as_u64().unwrap_or(0))
     }
 
+    /// Returns the server's number of connections.
+    ///
     /// # Errors
-    /// When monitoring does not answer.
+    /// If monitoring does not answer.
     pub fn connection_count(&self) -> Result<u64, Failure> {
         Ok(self.varz()?["connections"].as_u64().unwrap_or(0))
     }
 
+    /// Returns the answer of a monitoring endpoint.
+    ///
     /// # Errors
-    /// When monitoring does not answer with 200.
+    /// If monitoring does not answer with 200.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, Failure> {
         http::get(self.monitor_port, path)
     }
 
+    /// Waits until `holds`; `what` describes it in the error.
+    ///
     /// # Errors
-    /// When `holds` fails, or does not hold within `WAIT_MAX`.
+    /// If `holds` fails, or does not hold within `WAIT_MAX`.
     pub fn wait_until(
         &mut self,
         what: &str,

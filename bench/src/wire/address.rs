@@ -1,29 +1,29 @@
-//! Where a server listens: the `--server` URL, parsed once.
+//! The address of a server: the `--server` URL, parsed once.
 
 use crate::Failure;
 
-/// A place a NATS server can be reached at.
+/// An address at which a NATS server can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Tcp { host: String, port: u16, tls: bool },
     Unix { path: String },
 }
 
-/// An address with the credentials that stood in the URL, if any.
+/// An address with the credentials in the URL, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     pub address: Address,
     pub user: Option<String>,
-    /// With a user: the password. Without one: unused.
+    /// The password, if there is a user; otherwise unused.
     pub password: Option<String>,
 }
 
 impl ServerUrl {
-    /// Accepts `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`),
+    /// Parses `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`),
     /// `unix://PATH`, and a bare `host[:port]`. The port is 4222 unless given.
     ///
     /// # Errors
-    /// When the scheme is unknown or the port is no number; the text says which.
+    /// If the scheme is unknown or the port is not a number; the text says which.
     pub fn parse(text: &str) -> Result<ServerUrl, Failure> {
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
             if path.is_empty() {

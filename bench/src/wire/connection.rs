@@ -8,28 +8,29 @@ use crate::wire::stream::{Stream, TlsSettings};
 use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 
-/// Everything but the bytes of a message that a server may take its time for: INFO, PONG.
+/// Time for a server to send anything but messages: INFO, PONG.
 const REPLY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The smallest read buffer of a connection that only handshakes.
+/// Smallest read buffer of a connection that only does the handshake.
 const HANDSHAKE_READ_SIZE: usize = 64 * 1024;
-/// An INFO line is at most this long.
+/// Longest INFO line, in bytes.
 const INFO_BYTES_MAX: usize = 64 * 1024;
 
-/// Where and as whom the connections of a run are opened.
+/// Where the connections of a run are opened, and as whom.
 #[derive(Clone)]
 pub struct Dialer {
     pub address: Address,
     pub credentials: Credentials,
     pub tls: Option<TlsSettings>,
-    /// The far side is the raw relay: no INFO, no verbs after the handshake.
+    /// True if the peer is the raw relay: no INFO, no verbs after the handshake.
     pub raw: bool,
-    /// Where the shards of a Midge have ports of their own, which of them each connection takes.
+    /// The ports of a Midge's shards, if they have their own, and which of them each connection
+    /// takes.
     pub shards: Option<ShardPorts>,
-    /// A connection hears what it publishes itself, if it subscribes to it.
+    /// True if a connection gets its own messages when it subscribes to their subject.
     pub echo: bool,
-    /// The congestion control of this side's TCP sockets; the host's where there is none.
+    /// Congestion control of this side's TCP sockets; None = the host's.
     pub congestion: Option<String>,
-    /// The server's monitoring port on this host, where it is known.
+    /// The server's monitoring port on this host, if known.
     pub monitor_port: Option<u16>,
 }
 
@@ -37,7 +38,7 @@ pub struct Dialer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardPorts {
     pub first: u16,
-    /// The i-th subscriber on the shard next to the i-th publisher's, else on the same.
+    /// True if the i-th subscriber is on the shard next to the i-th publisher's; else on the same.
     pub apart: bool,
 }
 
@@ -48,7 +49,7 @@ impl ShardPorts {
     }
 }
 
-/// The use that a connection is for.
+/// What a connection is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Publishes, or requests.
@@ -57,7 +58,7 @@ pub enum Role {
     Subscriber,
 }
 
-/// The server, by its own account.
+/// The server, as it describes itself.
 #[derive(Clone, Debug, Default)]
 pub struct ServerInfo {
     pub name: String,
@@ -72,7 +73,7 @@ pub struct Connection {
 }
 
 impl Dialer {
-    /// Plain dialer for a URL, with the login that stands in it.
+    /// Returns a plain dialer for a URL, with the URL's login.
     pub fn for_url(url: &ServerUrl) -> Dialer {
         let credentials = match (&url.user, &url.password) {
             (Some(user), Some(password)) => {
@@ -93,7 +94,7 @@ impl Dialer {
         }
     }
 
-    /// As `connect`, to where the `index`-th connection of its kind belongs.
+    /// Connects, to the shard where the `index`-th connection of its kind belongs.
     ///
     /// # Errors
     /// As `connect`.
@@ -112,10 +113,11 @@ impl Dialer {
         Dialer { address, ..self.clone() }.connect(name, read_size)
     }
 
-    /// Connects, upgrades to TLS where asked, logs in, and waits for the PONG that confirms it.
+    /// Connects, upgrades to TLS if that is configured, logs in, and waits for the PONG that
+    /// confirms it.
     ///
     /// # Errors
-    /// When any step fails; the text carries the server's own words if it sent some.
+    /// If any step fails; the text includes the server's own words, if it sent some.
     pub fn connect(&self, name: &str, read_size: usize) -> Result<Connection, Failure> {
         let mut stream = Stream::connect(&self.address, REPLY_WAIT_MAX)?;
         if let (Some(name), Address::Tcp { .. }) = (&self.congestion, &self.address) {
@@ -157,10 +159,10 @@ impl Dialer {
 }
 
 impl Connection {
-    /// Subscribes without waiting; a `fence` later makes sure that the server has it.
+    /// Subscribes without waiting; a later `fence` makes sure that the server has it.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// If the connection broke.
     pub fn subscribe(
         &mut self,
         subject: &str,
@@ -174,15 +176,15 @@ impl Connection {
         Ok(self.stream.write_all(line.as_bytes())?)
     }
 
-    /// Sends PING and waits for its PONG: the server has then read all that was sent before.
+    /// Sends PING and waits for its PONG: the server has then read everything sent before.
     ///
     /// # Errors
-    /// When the connection broke, the server sent an error, or no PONG came in time.
+    /// If the connection broke, the server sent an error, or no PONG came in time.
     pub fn fence(&mut self) -> Result<(), Failure> {
         self.fence_within(REPLY_WAIT_MAX)
     }
 
-    /// As `fence`, with a limit of one's own for servers that have much to work off.
+    /// Fences with another time limit, for servers that have much to process.
     ///
     /// # Errors
     /// As `fence`.
@@ -191,7 +193,7 @@ impl Connection {
         self.wait_for_pong(limit, |_, _| {})
     }
 
-    /// As `fence`; messages that come meanwhile are handed on.
+    /// Fences; messages that come meanwhile are passed to `on_message`.
     ///
     /// # Errors
     /// As `fence`.
@@ -214,10 +216,11 @@ impl Connection {
         Err(Failure::new(format!("no PONG within {} s", limit.as_secs())))
     }
 
-    /// One blocking read (at most `READ_WAIT`), its messages to `on_message`, its PINGs answered.
+    /// Does one blocking read (at most `READ_WAIT`), passes its messages to `on_message` and
+    /// answers its PINGs.
     ///
     /// # Errors
-    /// When the connection ended or broke, or the server sent `-ERR`.
+    /// If the connection ended or broke, or the server sent `-ERR`.
     pub fn pump(&mut self, on_message: impl FnMut(&[u8], &[u8])) -> Result<Control, Failure> {
         let Some(count) = self.stream.read(self.scanner.space())? else {
             return Ok(Control::default());
@@ -225,7 +228,7 @@ impl Connection {
         self.digest(count, on_message)
     }
 
-    /// As `pump`, without waiting. The flag says whether anything was read.
+    /// Like `pump`, without waiting. The flag is true if anything was read.
     ///
     /// # Errors
     /// As `pump`.
@@ -260,7 +263,7 @@ impl Connection {
     }
 }
 
-/// INFO comes in clear, before TLS. It is read byte by byte, so that nothing behind it is taken
+/// Reads INFO, which comes in the clear before TLS. Byte by byte, so that nothing after it is taken
 /// away.
 fn read_info_line(stream: &mut Stream) -> Result<Value, Failure> {
     let until = Instant::now() + REPLY_WAIT_MAX;

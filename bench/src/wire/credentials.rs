@@ -1,5 +1,5 @@
-//! Who the harness logs in as: user and password, token, nkey seed, or a credentials file.
-//! Secrets are read here, signed with here, and never printed.
+//! The harness's login: user and password, token, nkey seed, or a credentials file. Secrets are
+//! read and used for signing here, and never printed.
 
 use crate::Failure;
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ pub enum Credentials {
     Nkey {
         seed: String,
     },
-    /// A user JWT and the seed that signs for it.
+    /// A user JWT, and the seed that signs for it.
     Jwt {
         jwt: String,
         seed: String,
@@ -37,10 +37,10 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Takes an nkey seed itself, or the path of a file that holds one.
+    /// Takes an nkey seed, or the path of a file that holds one.
     ///
     /// # Errors
-    /// When neither reads as a seed.
+    /// If the text is neither.
     pub fn from_seed_or_file(text: &str) -> Result<Credentials, Failure> {
         let seed = if text.starts_with('S') && nkeys::KeyPair::from_seed(text).is_ok() {
             text.to_string()
@@ -63,7 +63,7 @@ impl Credentials {
     /// Reads the two blocks of a credentials file.
     ///
     /// # Errors
-    /// When the file cannot be read or lacks one of the blocks.
+    /// If the file cannot be read or lacks one of the blocks.
     pub fn from_credentials_file(path: &str) -> Result<Credentials, Failure> {
         let content = std::fs::read_to_string(path)
             .map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
@@ -76,10 +76,10 @@ impl Credentials {
         Ok(Credentials::Jwt { jwt, seed })
     }
 
-    /// Puts what the server wants to see into the object of `CONNECT`.
+    /// Adds what the server wants to see to the object of `CONNECT`.
     ///
     /// # Errors
-    /// When the server sent no nonce although the login needs one.
+    /// If the server sent no nonce although the login needs one.
     pub fn fill(
         &self,
         connect: &mut Map<String, Value>,
@@ -126,8 +126,8 @@ fn signature(pair: &nkeys::KeyPair, nonce: Option<&str>) -> Result<String, Failu
     Ok(data_encoding::BASE64URL_NOPAD.encode(&signed))
 }
 
-/// The text between `-----BEGIN NATS name-----` (or `-----BEGIN name-----`) and the next dashed
-/// line.
+/// Returns the text between `-----BEGIN NATS name-----` (or `-----BEGIN name-----`) and the next
+/// dashed line.
 fn armoured_block(content: &str, name: &str) -> Option<String> {
     let mut lines = content.lines().map(str::trim);
     lines.find(|line| line.starts_with("---") && line.contains("BEGIN") && line.contains(name))?;

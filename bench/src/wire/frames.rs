@@ -1,36 +1,36 @@
-//! `PUB` frames built once and sent again and again: only the stamp at the head of each payload
-//! changes.
+//! `PUB` frames that are built once and sent again and again: only the stamp at the start of each
+//! payload changes.
 //!
-//! The stamp is 8 bytes, `publisher << 48 | sequence`; latency runs add 8 bytes of intended send
-//! time.
+//! The stamp is 8 bytes, `publisher << 48 | sequence`; latency runs add 8 bytes with the intended
+//! time of sending.
 
-/// Bytes of the stamp that names publisher and sequence.
+/// Bytes of the stamp with publisher and sequence.
 pub const STAMP_SIZE: usize = 8;
-/// Bytes of the stamp and the intended time of a latency run.
+/// Bytes of the stamp plus the intended time of a latency run.
 pub const TIMED_STAMP_SIZE: usize = 16;
-/// Sequences above this do not fit the stamp.
+/// Largest sequence that fits the stamp.
 pub const SEQUENCE_MAX: u64 = (1 << 48) - 1;
-/// Bytes handed to the kernel in one write, about.
+/// Approximate number of bytes given to the kernel in one write.
 pub const WRITE_BYTES: usize = 128 * 1024;
 
-/// The first word of each payload.
+/// Returns the first word of a payload.
 pub fn stamp(publisher: u16, sequence: u64) -> u64 {
     u64::from(publisher) << 48 | sequence
 }
 
-/// Publisher and sequence of a payload, or nothing when it is too short to hold them.
+/// Returns publisher and sequence of a payload; None if it is too short to hold them.
 pub fn read_stamp(payload: &[u8]) -> Option<(u16, u64)> {
     let word = u64::from_le_bytes(*payload.first_chunk::<STAMP_SIZE>()?);
     Some(((word >> 48) as u16, word & SEQUENCE_MAX))
 }
 
-/// The intended time of a payload of a latency run, in nanoseconds since the run's epoch.
+/// Returns the intended time of a payload in a latency run, in nanoseconds since the run's epoch.
 pub fn read_intended_time(payload: &[u8]) -> Option<u64> {
     let bytes = payload.get(STAMP_SIZE..TIMED_STAMP_SIZE)?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// One frame: `PUB subject [reply] size`, and a payload that starts with an empty stamp.
+/// Builds one frame, `PUB subject [reply] size` and a payload that starts with an empty stamp.
 /// Returns the bytes and the offset of the payload.
 pub fn frame(
     subject: &str,
@@ -89,7 +89,7 @@ impl FrameRing {
         }
     }
 
-    /// The sequence of the next message, which is also how many were handed out.
+    /// Returns the sequence of the next message, which is also the number handed out.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }

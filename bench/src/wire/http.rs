@@ -1,22 +1,22 @@
-//! One GET of a server's monitoring port.
+//! A GET request to a server's monitoring port.
 
 use crate::Failure;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-/// An endpoint has this long between two pieces of its answer.
+/// Longest time between two pieces of an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// The body of `path` at the monitoring port of a server on this host.
+/// Returns the body of `path` from the monitoring port of a server on this host.
 ///
 /// # Errors
-/// When nobody listens, nothing comes for long, or the answer is not 200.
+/// If nobody listens, nothing comes for long, or the answer is not 200.
 pub fn get(port: u16, path: &str) -> Result<Vec<u8>, Failure> {
     let failed = |why: String| Failure::new(format!("GET {path} of the monitoring port: {why}"));
     let explain = |error: std::io::Error| failed(error.to_string());
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(explain)?;
     stream.set_read_timeout(Some(SILENCE_MAX)).map_err(explain)?;
-    // 1.0: the answer ends with the connection and comes in one piece.
+    // HTTP/1.0: the answer ends with the connection and is not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(explain)?;
     let mut answer = Vec::new();
@@ -35,7 +35,7 @@ pub fn get(port: u16, path: &str) -> Result<Vec<u8>, Failure> {
 mod tests {
     use super::*;
 
-    /// The outcome of a request that is answered with `answer`.
+    /// Returns the outcome of a request that is answered with `answer`.
     fn outcome(answer: &'static [u8]) -> Result<Vec<u8>, Failure> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

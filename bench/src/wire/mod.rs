@@ -1,5 +1,5 @@
-//! A small NATS client of the harness's own: blocking or non-blocking sockets, prebuilt frames, a
-//! tight scanner. It exists so that the generator costs far less than any server it measures.
+//! The harness's own small NATS client: blocking or non-blocking sockets, prebuilt frames, a tight
+//! scanner. It exists so that the generator costs far less than any server it measures.
 
 pub mod address;
 pub mod connection;

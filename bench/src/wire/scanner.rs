@@ -1,19 +1,20 @@
-//! Cuts what a server sends into messages and control lines. The receive side's cost is here, so
-//! the common case (same header as the message before) is one comparison and no parsing.
+//! Cuts what a server sends into messages and control lines. This is where the receiving side
+//! spends its time, so the common case (the same header as the message before) is one comparison
+//! and no parsing.
 //!
-//! `PUB` is cut like `MSG`: through the raw relay the publisher's own frames arrive.
+//! `PUB` is treated like `MSG`: through the raw relay the publisher's own frames arrive.
 
 use std::io;
 
-/// A header line longer than this is a broken stream.
+/// A longer header line means a broken stream.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// The lines that came beside messages since the last call.
+/// What came in addition to messages since the last call.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Control {
     pub ping_count: u32,
     pub pong_count: u32,
-    /// The text of `-ERR`, the last one if there were several.
+    /// The text of `-ERR`; of the last one, if there were several.
     pub error: Option<String>,
 }
 
@@ -26,7 +27,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// `read_size`: bytes asked for per read. A message may be at most that large.
+    /// `read_size`: bytes requested per read. Also the largest size of a message.
     pub fn new(read_size: usize) -> Scanner {
         Scanner {
             buffer: vec![0; read_size + LINE_BYTES_MAX],
@@ -37,7 +38,7 @@ impl Scanner {
         }
     }
 
-    /// The free part of the buffer, for the next read.
+    /// Returns the free part of the buffer, for the next read.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             self.start = 0;
@@ -50,7 +51,7 @@ impl Scanner {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that `count` bytes were read into `space`.
+    /// Records that `count` bytes were read into `space`.
     pub fn filled(&mut self, count: usize) {
         self.end += count;
         assert!(self.end <= self.buffer.len(), "more was read than there was space for");
@@ -60,6 +61,7 @@ impl Scanner {
     /// message.
     ///
     /// # Errors
+    /// If the stream violates the protocol, or a message does not fit the buffer.
     /// When the stream does not follow the protocol, or a message does not fit the buffer.
     pub fn scan(
         &mut self,
@@ -84,7 +86,7 @@ impl Scanner {
                 };
                 let line = &rest[..=line_end];
                 match line[0] {
-                    // The relay hands on `PUB` lines; a server sends `MSG`.
+                    // The relay passes on `PUB` lines; a server sends `MSG`.
                     b'M' | b'P' if line.starts_with(b"MSG ") || line.starts_with(b"PUB ") => {
                         let size = trailing_number(line)?;
                         self.last_header.clear();
@@ -131,7 +133,7 @@ fn control_line(line: &[u8], control: &mut Control) -> io::Result<()> {
     Ok(())
 }
 
-/// The number before the CRLF of a message line.
+/// Returns the number before the CRLF of a message line.
 fn trailing_number(line: &[u8]) -> io::Result<usize> {
     let line = line.trim_ascii_end();
     let mut value = 0usize;

@@ -1,7 +1,7 @@
-//! One socket, TCP or Unix, plain or inside TLS. One thread owns it, so TLS needs no lock.
+//! One socket, TCP or Unix, plain or with TLS. One thread owns it, so TLS needs no lock.
 //!
-//! The socket stays in blocking mode with a time limit on both directions; the non-blocking calls
-//! pass `MSG_DONTWAIT`, so one connection can serve a blocking thread or an event loop.
+//! The socket stays in blocking mode with a time limit in both directions; the non-blocking calls
+//! pass `MSG_DONTWAIT`, so that a connection can serve either a blocking thread or an event loop.
 
 use crate::Failure;
 use crate::wire::address::Address;
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 /// A blocking write that makes no progress for this long fails: the server has stopped reading.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
-/// A blocking read wakes up this often, so that its thread can see that the run has ended.
+/// A blocking read returns after this time, so that its thread notices the end of the run.
 pub const READ_WAIT: Duration = Duration::from_millis(100);
 
-/// How TLS checks the server.
+/// How TLS verifies the server.
 #[derive(Clone)]
 pub struct TlsSettings {
     pub config: Arc<rustls::ClientConfig>,
@@ -27,7 +27,7 @@ pub struct Stream {
     tls: Option<Box<rustls::ClientConnection>>,
 }
 
-/// `rustls` wants `Read` and `Write`; this lends it the socket with one set of flags.
+/// Adapts the socket, with one set of flags, to the `Read` and `Write` that `rustls` needs.
 struct Pipe<'a> {
     socket: BorrowedFd<'a>,
     recv: RecvFlags,
@@ -52,10 +52,10 @@ impl Write for Pipe<'_> {
 }
 
 impl Stream {
-    /// Connects; TLS, if any, starts later, by `start_tls`.
+    /// Connects; TLS, if any, is started later by `start_tls`.
     ///
     /// # Errors
-    /// When the address does not resolve or nobody accepts.
+    /// If the address does not resolve or nobody accepts.
     pub fn connect(address: &Address, deadline: Duration) -> Result<Stream, Failure> {
         let socket: OwnedFd = match address {
             Address::Tcp { host, port, .. } => {
@@ -91,10 +91,10 @@ impl Stream {
         Ok(Stream { socket, tls: None })
     }
 
-    /// Sets the congestion control of a TCP socket: what it sends is then clocked out by that one.
+    /// Sets the congestion control of a TCP socket, which then paces what the socket sends.
     ///
     /// # Errors
-    /// When the kernel does not have it, or does not let this user take it.
+    /// If the kernel does not have it, or does not let this user set it.
     pub fn set_congestion(&self, name: &str) -> Result<(), Failure> {
         rustix::net::sockopt::set_tcp_congestion(&self.socket, name).map_err(|error| {
             Failure::new(format!(
@@ -104,10 +104,10 @@ impl Stream {
         })
     }
 
-    /// Runs the TLS handshake on the connected socket.
+    /// Performs the TLS handshake on the connected socket.
     ///
     /// # Errors
-    /// When the handshake fails or takes longer than `WRITE_STALL_MAX`.
+    /// If the handshake fails or takes longer than `WRITE_STALL_MAX`.
     pub fn start_tls(&mut self, settings: &TlsSettings, host: &str) -> Result<(), Failure> {
         let name = rustls_pki_types::ServerName::try_from(host.to_string())
             .map_err(|_| Failure::new(format!("'{host}' is no name TLS can check")))?;
@@ -130,19 +130,19 @@ impl Stream {
         self.tls.is_some()
     }
 
-    /// Reads what there is, waiting up to `READ_WAIT`. `None`: nothing came. `Some(0)`: end of
+    /// Reads what there is, waiting up to `READ_WAIT`. `None`: nothing came. `Some(0)`: end of the
     /// stream.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// If the connection broke.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         self.receive(buffer, RecvFlags::empty())
     }
 
-    /// As `read`, without waiting.
+    /// Reads without waiting; otherwise like `read`.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// If the connection broke.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         self.receive(buffer, RecvFlags::DONTWAIT)
     }
@@ -155,8 +155,7 @@ impl Stream {
             match tls.reader().read(buffer) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The peer closed without close_notify: to the harness that is an end like any
-                // other.
+                // The peer closed without close_notify: for the harness an end like any other.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(0)),
                 Err(error) => return Err(error),
             }
@@ -176,7 +175,7 @@ impl Stream {
     /// Writes all of `bytes`, waiting as long as the server keeps taking some.
     ///
     /// # Errors
-    /// When the connection broke, or nothing was taken for `WRITE_STALL_MAX`.
+    /// If the connection broke, or nothing was taken for `WRITE_STALL_MAX`.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut pipe = blocking(&self.socket);
         match &mut self.tls {
@@ -195,10 +194,10 @@ impl Stream {
         }
     }
 
-    /// Writes what the socket takes at once and returns how many of `bytes` are gone.
+    /// Writes what the socket takes at once and returns how many of `bytes` were taken.
     ///
     /// # Errors
-    /// When the connection broke.
+    /// If the connection broke.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let Some(tls) = &mut self.tls else {
@@ -208,8 +207,8 @@ impl Stream {
         };
         let socket = self.socket.as_fd();
         let mut pipe = Pipe { socket, recv: RecvFlags::DONTWAIT, send: flags };
-        // Ciphertext that is still waiting goes first; plaintext is only taken once it is gone, so
-        // that a slow server shows as bytes not taken instead of as memory.
+        // Ciphertext that is still waiting goes first, and plaintext is only taken once it is gone,
+        // so that a slow server shows as bytes not taken instead of as memory.
         while tls.wants_write() {
             if wait_as_none(tls.write_tls(&mut pipe))?.is_none() {
                 return Ok(0);
@@ -224,8 +223,8 @@ impl Stream {
         Ok(taken)
     }
 
-    /// True if TLS holds ciphertext of bytes that it took; the next `try_write`, even of nothing,
-    /// sends it.
+    /// Returns true if TLS holds ciphertext of bytes that it took; the next `try_write`, even of
+    /// nothing, sends it.
     pub fn holds_bytes(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
@@ -272,7 +271,7 @@ fn wait_as_none(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// A blocking write that timed out means that the server stopped reading; an interrupted one is
+/// A blocking write that timed out means that the server has stopped reading; an interrupted one is
 /// retried.
 fn stalled(result: io::Result<usize>) -> io::Result<usize> {
     match result {
@@ -290,12 +289,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_takes_a_congestion_control_that_the_kernel_has_and_says_which_it_has_not() {
+    fn a_socket_takes_a_congestion_control_that_the_kernel_has_and_reports_one_it_lacks() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false };
         let stream = Stream::connect(&address, Duration::from_secs(10)).unwrap();
-        // Built into every kernel, and allowed to everybody.
+        // Built into every kernel, and allowed for every user.
         stream.set_congestion("reno").unwrap();
         let control = socket2::SockRef::from(&stream.socket).tcp_congestion().unwrap();
         assert!(control.starts_with(b"reno"), "{control:?}");

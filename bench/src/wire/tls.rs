@@ -1,4 +1,4 @@
-//! How TLS checks the server and shows who we are: files in, one shared configuration out.
+//! How TLS verifies the server and identifies us: files in, one shared configuration out.
 
 use crate::Failure;
 use crate::wire::stream::TlsSettings;
@@ -9,23 +9,25 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-/// Where the usual distributions keep the public authorities.
+/// Where common distributions keep the public authorities.
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The TLS flags.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
-    /// Authorities; those of the system when none is given.
+    /// Authorities; None = those of the system.
     pub authorities: Option<String>,
     pub certificate: Option<String>,
     pub key: Option<String>,
-    /// Takes any certificate: encrypts without knowing to whom.
+    /// Accepts any certificate: encrypts without knowing for whom.
     pub insecure: bool,
 }
 
+/// Builds the configuration from files.
+///
 /// # Errors
-/// When a file cannot be read or does not hold what it should.
+/// If a file cannot be read or does not hold what it should.
 pub fn settings(files: &TlsFiles) -> Result<TlsSettings, Failure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -72,7 +74,7 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
         .map_err(|error| Failure::new(format!("cannot read certificates of {path}: {error}")))
 }
 
-/// Takes any certificate, but still checks that the peer holds its key.
+/// Accepts any certificate, but still verifies that the peer holds its key.
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 
