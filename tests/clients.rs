@@ -1,7 +1,7 @@
-//! The everyday promises of NATS, kept to a real client library on 1, 2 and 4 shards.
+//! The everyday promises of NATS, tested with a real client library on 1, 2 and 4 shards.
 //!
-//! `clients/load.rs` is about amounts: order, full lanes, slow consumers, memory. `clients/leaving.rs` is
-//! about the end of a connection: drain, restart, lame duck.
+//! `clients/load.rs` is about amounts: order, full lanes, slow consumers, memory.
+//! `clients/leaving.rs` is about the end of a connection: drain, restart, lame duck.
 
 mod support;
 
@@ -20,19 +20,19 @@ use tokio::time::timeout;
 use support::WAIT_MAX;
 use support::server::Server;
 
-/// What a client can observe is the same on each of these.
+/// What a client can observe must be the same with each of these.
 const SHARD_COUNTS: [usize; 3] = [1, 2, 4];
 
 /// Runs `test` against one fresh server per number of shards.
 async fn on_shards(config: &str, test: impl AsyncFn(&Server)) {
     for shard_count in SHARD_COUNTS {
-        // Shown when the test fails.
+        // Shown if the test fails.
         println!("on {shard_count} shards");
         test(&Server::midge(shard_count, config)).await;
     }
 }
 
-/// A client that keeps every message that arrives, however slowly the test takes them.
+/// Options of a client that keeps every message that arrives, however slowly the test takes them.
 fn options() -> ConnectOptions {
     ConnectOptions::new().subscription_capacity(1 << 20).request_timeout(Some(WAIT_MAX))
 }
@@ -45,7 +45,7 @@ async fn connect_with(server: &Server, options: ConnectOptions) -> Client {
     options.connect(server.address().to_string()).await.expect("the server accepts")
 }
 
-/// Several connections: over several shards, as the kernel spreads them.
+/// Opens several connections: on several shards, as the kernel spreads them.
 async fn connect_many(server: &Server, count: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -76,8 +76,8 @@ async fn publish(client: &Client, subject: &str, payload: impl Into<Vec<u8>>) {
     client.publish(subject.to_owned(), payload).await.expect("the client is connected");
 }
 
-/// The server has handled all that this client sent. The library's own `flush` only writes to the socket,
-/// so this sends a message to itself.
+/// Waits until the server has handled everything sent by this client. The library's own `flush`
+/// only writes to the socket, so this sends a message to itself.
 async fn round_trip(client: &Client) {
     let subject = client.new_inbox();
     let mut own = client.subscribe(subject.clone()).await.expect("the client is connected");
@@ -86,7 +86,7 @@ async fn round_trip(client: &Client) {
 }
 
 #[tokio::test]
-async fn message_reaches_literal_and_wildcard_subscriptions_and_no_others() {
+async fn a_message_reaches_literal_and_wildcard_subscriptions_and_no_others() {
     on_shards("", async |server| {
         let clients = connect_many(server, 8).await;
         let filters = ["a.b.c", "a.*.c", "a.>", ">", "*.b.*", "a.b", "*", "a.b.c.d", "b.>"];
@@ -126,7 +126,7 @@ async fn message_reaches_literal_and_wildcard_subscriptions_and_no_others() {
 }
 
 #[tokio::test]
-async fn request_gets_its_reply_whichever_shards_the_two_are_on() {
+async fn a_request_gets_its_reply_whichever_shards_the_two_are_on() {
     on_shards("", async |server| {
         let clients = connect_many(server, 10).await;
         let mut responders = Vec::new();
@@ -154,9 +154,9 @@ async fn request_gets_its_reply_whichever_shards_the_two_are_on() {
 }
 
 #[tokio::test]
-async fn request_that_asks_a_third_gets_its_reply_from_there() {
+async fn a_request_that_is_passed_on_gets_its_reply_from_a_third_client() {
     on_shards("", async |server| {
-        // Client k hands a request on to k + 1; the last one answers the first directly.
+        // Client k passes a request on to k + 1; the last one answers the first directly.
         let clients = connect_many(server, 8).await;
         let mut relays = Vec::new();
         for (index, client) in clients.iter().enumerate() {
@@ -190,14 +190,14 @@ async fn request_that_asks_a_third_gets_its_reply_from_there() {
 }
 
 #[tokio::test]
-async fn request_without_responders_fails_at_once() {
+async fn a_request_without_responders_fails_at_once() {
     on_shards("", async |server| {
         let clients = connect_many(server, 6).await;
         for client in &clients {
             let error = within("503", client.request("nobody.here", "".into())).await.unwrap_err();
             assert_eq!(error.kind(), RequestErrorKind::NoResponders);
         }
-        // A responder that left is none any more, for a client on any shard.
+        // A responder that has left is no longer one, for a client on any shard.
         let mut responder = subscribe(&clients[0], "nobody.here").await;
         responder.unsubscribe().await.expect("connected");
         round_trip(&clients[0]).await;
@@ -210,7 +210,7 @@ async fn request_without_responders_fails_at_once() {
 }
 
 #[tokio::test]
-async fn queue_group_gives_each_message_to_one_member_and_all_members_the_same_share() {
+async fn a_queue_group_gives_each_message_to_one_member_and_all_members_the_same_share() {
     const MEMBERS: usize = 24;
     const MESSAGES: usize = 12_000;
     on_shards("", async |server| {
@@ -284,7 +284,7 @@ async fn queue_groups_and_plain_subscriptions_each_get_their_own_copy() {
             for _ in 0..copies {
                 within("a copy", all.next()).await.expect("open");
             }
-            // Whatever was sent before this PONG would have arrived with it.
+            // Everything sent before this PONG would have arrived with it.
             for client in &clients {
                 round_trip(client).await;
             }
@@ -323,7 +323,7 @@ async fn headers_arrive_as_they_were_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publish_after_another_connections_flush_is_never_lost() {
+async fn a_publish_after_another_connections_flush_is_never_lost() {
     const PAIRS: usize = 10;
     const ROUNDS: usize = 1_000;
     on_shards("", async |server| {
@@ -371,7 +371,7 @@ async fn unsubscribe_after_stops_at_its_count() {
 }
 
 #[tokio::test]
-async fn payload_of_max_payload_passes_and_one_byte_more_is_refused() {
+async fn a_payload_of_max_payload_passes_and_one_byte_more_is_refused() {
     on_shards("max_payload: 100000", async |server| {
         let clients = connect_many(server, 4).await;
         for client in &clients {
@@ -383,7 +383,7 @@ async fn payload_of_max_payload_passes_and_one_byte_more_is_refused() {
             let refused = client.publish("large", vec![7; 100_001].into()).await.unwrap_err();
             assert_eq!(refused.kind(), PublishErrorKind::MaxPayloadExceeded);
         }
-        // The library refuses by itself: the server is asked without one.
+        // The library refuses it itself, so the server is asked without the library.
         let mut raw = support::raw_client::RawClient::connect(server.address()).unwrap();
         raw.send(b"CONNECT {\"verbose\":false}\r\nPUB large 100001\r\n").unwrap();
         let deadline = std::time::Instant::now() + WAIT_MAX;

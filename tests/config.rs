@@ -1,5 +1,6 @@
-//! The option combinations operators use most, as files, each with the effect it must have. nats-server
-//! 2.15.3 accepts every one of them (but for the `midge` block, which it does not know).
+//! The combinations of options that operators use most, as files, each with the effect it must
+//! have. nats-server 2.15.3 accepts every one of them (except for the `midge` block, which it does
+//! not know).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ fn subscribe_allow(options: &Options, user: &str) -> Option<Vec<String>> {
 
 type Check = fn(&Options);
 
-/// File name without its ending, and what the file must come down to.
+/// File name without its ending, and a check of the resulting options.
 const CASES: &[(&str, Check)] = &[
     ("address_in_one", |o| {
         assert_eq!((o.listen.host.as_str(), o.listen.port), ("127.0.0.1", 5222))
@@ -282,7 +283,7 @@ fn every_file_is_a_case_and_every_case_a_file() {
     assert!(cases.len() >= 40);
 }
 
-/// A planted secret is in no text that can be made from options.
+/// No text that can be made from options contains a planted secret.
 #[test]
 fn secrets_are_never_shown() {
     let options = load("one_user");
@@ -292,7 +293,7 @@ fn secrets_are_never_shown() {
     }
 }
 
-/// Text of a file, and the error nats-server gives for it.
+/// The text of a file, and the error that nats-server gives for it.
 #[test]
 fn bad_options_are_refused_in_nats_servers_words() {
     struct OneFile<'a>(&'a str);
@@ -401,7 +402,7 @@ fn load_text(text: &str, allow_unsupported: bool) -> Result<Loaded, String> {
     load::load_file(Path::new("f"), &Text(text.to_owned()), allow_unsupported)
 }
 
-/// What asks for a feature that Midge lacks, by the option's first name.
+/// Values that ask for a feature that Midge lacks, by the option's first name.
 const ASKING: &[(&str, &str)] = &[
     ("jetstream", "{ store_dir: x }"),
     ("jetstream", "enabled"),
@@ -424,7 +425,7 @@ const ASKING: &[(&str, &str)] = &[
     ("feature_flags", "{ js_ack_fc_v2: true }"),
 ];
 
-/// The same where the feature keeps somebody out.
+/// The same for features that keep somebody out.
 const ASKING_WHO_ENTERS: &[(&str, &str)] = &[
     ("operator", "x"),
     ("operator", "[x]"),
@@ -441,10 +442,10 @@ const ASKING_WHO_ENTERS: &[(&str, &str)] = &[
     ("proxy_protocol", "true"),
 ];
 
-/// Options that ask for nothing however they are written.
+/// Options that ask for nothing, however they are written.
 const WITHOUT_EFFECT: [&str; 2] = ["store_dir", "ocsp_cache"];
 
-/// The text under each name of the option.
+/// Returns the text under each name of the option.
 fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
     let mut texts = Vec::new();
     for (key, value) in asking {
@@ -456,9 +457,9 @@ fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
     texts
 }
 
-/// Every feature Midge lacks is named, and can be waved through.
+/// Every feature that Midge lacks is named, and can be allowed with a warning.
 #[test]
-fn later_features_are_refused_by_name_or_waved_through_with_a_warning() {
+fn later_features_are_refused_by_name_or_allowed_with_a_warning() {
     let mut texts = under_every_name(ASKING);
     texts.extend(
         [
@@ -479,7 +480,7 @@ fn later_features_are_refused_by_name_or_waved_through_with_a_warning() {
     }
 }
 
-/// A server without them would let in whom they keep out.
+/// Without these a server would let in whom they keep out.
 #[test]
 fn what_decides_who_enters_is_refused_whatever_flag_is_given() {
     let mut texts = under_every_name(ASKING_WHO_ENTERS);
@@ -571,7 +572,7 @@ fn later_features_that_are_switched_off_are_not_refused() {
 
 /// As in the official Docker image: a port for routes, and no route.
 #[test]
-fn a_cluster_that_only_waits_for_others_is_passed_over_with_a_warning() {
+fn a_cluster_that_only_waits_for_others_is_ignored_with_a_warning() {
     let text = "cluster {\n port: 6222\n authorization { user: a, password: b }\n routes = []\n}";
     for allow_unsupported in [false, true] {
         let loaded = load_text(text, allow_unsupported).expect("it starts");

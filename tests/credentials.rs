@@ -11,15 +11,15 @@ use support::WAIT_MAX;
 use support::certificates::{Authority, Pair, Wanted};
 use support::server::{Directory, Server};
 
-/// One nkey user: 32 bytes of 7 are its seed.
+/// Returns an nkey user whose seed is 32 bytes of 7.
 fn nkey() -> nkeys::KeyPair {
     nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [7; 32]).expect("any bytes are a seed")
 }
 
-/// How one kind of client shows who it is.
+/// How clients of one kind prove who they are.
 struct Kind {
     name: &'static str,
-    /// The configuration that lets it in, and one that does not any more; `%` stands for more users.
+    /// The configuration that lets it in, and one that no longer does; `%` stands for more users.
     lets_in: String,
     no_longer: String,
     options: Box<dyn Fn() -> ConnectOptions>,
@@ -107,7 +107,8 @@ fn kinds(files: &Files) -> Vec<Kind> {
             name: "no_auth_user",
             lets_in: "authorization { users: [ {user: a, password: right} % ] }\nno_auth_user: a"
                 .into(),
-            // Whoever named nobody is asked again who it is: now a user that may not come this way.
+            // A client that named nobody is decided again: it now stands for a user that may not
+            // use this type of connection.
             no_longer: "authorization { users: [ {user: a, password: right, \
                         allowed_connection_types: [MQTT]} % ] }\nno_auth_user: a"
                 .into(),
@@ -161,7 +162,7 @@ impl Files {
     }
 }
 
-/// A message to itself.
+/// Sends a message to itself and waits for it.
 async fn round_trip(client: &Client, subject: &'static str) {
     let echo = async {
         let mut messages = client.subscribe(subject).await.expect("subscribed");
@@ -208,7 +209,7 @@ async fn every_kind_of_credential_lets_in_and_a_reload_is_obeyed() {
         let client = connect(options).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         round_trip(&client, "before").await;
 
-        // Another user more: nothing happens to this one, and its reload came through.
+        // Another user is added: this client is not affected, and its reload took effect.
         reload(&server, &with(&kind.lets_in, ", {user: more, password: more}"));
         round_trip(&client, "after").await;
         while let Ok(event) = events.try_recv() {

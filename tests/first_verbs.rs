@@ -1,5 +1,6 @@
-//! Each kind of listener × each first verb × each kind of authorization: nothing is executed for a peer that
-//! was not let in. SECURITY.md, "login bypass". `NATS_SERVER=path` asks that server the same over TCP and TLS.
+//! Each kind of listener × each first verb × each kind of authorization: nothing is executed for a
+//! peer that has not been let in. For "login bypass" in SECURITY.md. `NATS_SERVER=path` tests that
+//! server in the same way over TCP and TLS.
 
 mod support;
 
@@ -13,12 +14,12 @@ use support::certificates::Authority;
 use support::server::{Directory, Server};
 use support::tls_client::{Opening, TlsClient};
 
-/// What a server asks of its clients.
+/// The authorization that a server requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Logins {
     None,
     Required,
-    /// Who does not log in is a user that may publish to one subject.
+    /// A client that does not log in is a user that may publish to one subject.
     Default,
 }
 
@@ -40,7 +41,7 @@ impl Listener {
         matches!(self, Self::ShardTls | Self::Tls | Self::TlsFirst)
     }
 
-    /// nats-server has this kind too.
+    /// Returns true if nats-server has this kind too.
     fn is_known(self) -> bool {
         matches!(self, Self::Tcp | Self::Tls | Self::TlsFirst)
     }
@@ -54,7 +55,7 @@ enum Listener {
     Shard,
     /// The port of the first shard alone, with TLS.
     ShardTls,
-    /// INFO in clear, then the handshake.
+    /// INFO in the clear, then the handshake.
     Tls,
     /// The handshake, then INFO.
     TlsFirst,
@@ -66,9 +67,9 @@ const VIOLATION: &str = "-ERR 'Authorization Violation'";
 const UNKNOWN: &str = "-ERR 'Unknown Protocol Operation'";
 const DENIED: &str = r#"-ERR 'Permissions Violation for Subscription to ">"'"#;
 
-/// What is sent first, and what comes of it and of a PING behind it: without authorization, and for the
-/// default user. An end without a PONG is a closed connection. With authorization the answer is always
-/// `VIOLATION`, unless the password is right.
+/// What is sent first, and the answers to it and to a PING after it: without authorization, and for
+/// the default user. Answers that end without a PONG mean a closed connection. With authorization
+/// the answer is always `VIOLATION`, unless the password is right.
 const VERBS: [(&str, &[&str], &[&str]); 18] = [
     ("CONNECT {}\r\n", &["+OK", "PONG"], &["+OK", "PONG"]),
     ("CONNECT {\"user\":\"a\",\"pass\":\"p\"}\r\n", &["+OK", "PONG"], &["+OK", "PONG"]),
@@ -92,7 +93,7 @@ const VERBS: [(&str, &[&str], &[&str]); 18] = [
 
 const RIGHT: &str = "CONNECT {\"user\":\"a\",\"pass\":\"p\"}\r\n";
 
-/// One connection, behind INFO.
+/// One connection, after INFO.
 enum Peer {
     Plain(Box<dyn ReadWrite>),
     Tls(Box<TlsClient>),
@@ -117,11 +118,11 @@ impl Peer {
         .expect("the server reads");
     }
 
-    /// None at the end of the connection.
+    /// Returns the next line; None at the end of the connection.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self {
-            // A reset is an end too: the server does not read what comes behind a violation.
+            // A reset is an end too: the server does not read what follows a violation.
             Self::Plain(stream) => match stream.read_line(&mut line) {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
@@ -209,7 +210,7 @@ impl World {
     }
 }
 
-/// What came of `verb` and a PING, up to the last PONG or the end.
+/// Returns the answers to `verb` and a PING, up to the last PONG or the end.
 fn answers(peer: &mut Peer, verb: &str) -> Vec<String> {
     peer.send(format!("{verb}PING\r\n").as_bytes());
     let pongs = 1 + usize::from(verb == "PING\r\n");
@@ -244,7 +245,7 @@ fn check(world: &World, program: &Path, listener: Listener) {
             };
             let found = answers(&mut world.open(&server, listener, own_port), verb);
             assert_eq!(found, expected, "{listener:?} {logins:?} {verb:?}");
-            // What a peer published is heard exactly where it was let in.
+            // A peer's message is delivered exactly where it was let in.
             let heard = answers(&mut witness, "");
             let published = verb.starts_with("PUB") && logins != Logins::Required;
             let message = if published { &["MSG x 1 1", "y"][..] } else { &[] };

@@ -1,7 +1,8 @@
-//! Seeded fuzzers of everything a stranger can send before and after login, and of the command line.
+//! Seeded fuzzers of everything a stranger can send before and after login, and of the command
+//! line.
 //!
-//! Each takes 20,000 inputs in `cargo test`, `MIDGE_FUZZ_INPUTS=1000000` by hand. A failure prints the
-//! command that repeats the one input.
+//! Each takes 20,000 inputs in `cargo test`; `MIDGE_FUZZ_INPUTS=1000000` runs more by hand. A
+//! failure prints the command that repeats that single input.
 
 #[path = "fuzz/mutate.rs"]
 mod mutate;
@@ -41,7 +42,7 @@ use midge::testing::{Invocation, RequestReader, parse_in, plan};
 
 const INPUTS: u64 = 20_000;
 
-/// Runs one fuzzer over its inputs, or over the one that the environment names.
+/// Runs one fuzzer over its inputs, or over the single one that the environment names.
 fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
     let number = |variable: &str| {
         std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"))
@@ -61,14 +62,15 @@ fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
 const LIMITS: ParserLimits =
     ParserLimits { control_line_bytes_max: 128, payload_bytes_max: 128, headers: true };
 
-/// What a connection may leave unparsed: a control line with blanks before it, and one payload.
+/// Bytes that a connection may leave unparsed: a control line with blanks before it, and one
+/// payload.
 const PENDING_BYTES_MAX: usize =
     2 * LIMITS.control_line_bytes_max + VERB_BYTES_MAX + LIMITS.payload_bytes_max + 8;
 
 /// Commands with their arguments, and the error that ended the stream.
 type Reading = (Vec<String>, Option<ProtocolError>);
 
-/// Reads a stream that arrives in pieces that end at `ends`.
+/// Reads a stream that arrives in pieces ending at `ends`.
 fn read(stream: &[u8], ends: &[usize], keeps_state: bool) -> Reading {
     let mut parser = Parser::default();
     let (mut start, mut commands) = (0, Vec::new());
@@ -101,7 +103,7 @@ fn read(stream: &[u8], ends: &[usize], keeps_state: bool) -> Reading {
     (commands, None)
 }
 
-/// A command as its arguments, whatever their place in the buffer.
+/// Formats a command as its arguments, whatever their place in the buffer.
 fn shown(command: &Command, input: &[u8]) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     match command {
@@ -139,8 +141,8 @@ fn check_parser(random: &mut Rng, keeps_state: bool) {
     }
 }
 
-/// Whatever the pieces in which bytes arrive, the same commands and the same error come out; the parser
-/// never takes more than it is given and never keeps more than one command.
+/// Whatever the pieces in which bytes arrive, the same commands and the same error come out; the
+/// parser never takes more than it is given and never keeps more than one command.
 #[test]
 fn parser() {
     fuzz("parser", |random| check_parser(random, true));
@@ -205,8 +207,8 @@ fn flags() {
     });
 }
 
-/// A file of the corpus, damaged: it is read or refused with words, the same way twice, and what is read
-/// can be judged.
+/// A damaged file of the corpus is either read or refused with a text, the same way twice, and what
+/// is read can be judged.
 #[test]
 fn configuration_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
@@ -231,7 +233,7 @@ fn configuration_files() {
                 read.set(read.get() + 1);
                 let again = load().expect("it was read before");
                 assert_eq!(again.options.config_digest, loaded.options.config_digest);
-                // Either is fine, but neither panics.
+                // Either outcome is fine, but neither may panic.
                 let _ = load::validate(&loaded.options);
                 let _ = AuthState::build(&loaded.options, None);
             }
@@ -246,12 +248,12 @@ fn configuration_files() {
     assert!(read + refused < INPUTS || (read > INPUTS / 20 && refused > INPUTS / 20), "{read}");
 }
 
-/// Some bit of the text, the same every time.
+/// Returns some bit of the text, the same every time.
 fn random_is_even(text: &[u8]) -> bool {
     text.len().is_multiple_of(2)
 }
 
-/// A shard's clients, with one that listens to everything.
+/// A shard's clients, with one that subscribes to everything.
 struct House {
     context: Rc<ClientContext>,
     pool: Rc<BufferPool>,
@@ -285,7 +287,7 @@ impl House {
     }
 }
 
-/// Gives the session a piece; false once it closed.
+/// Gives the session a piece of input; false once it has closed.
 fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> bool {
     input.extend(piece);
     loop {
@@ -298,7 +300,7 @@ fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> boo
                 );
                 return true;
             }
-            // Nobody answers password checks here: the connection stands still.
+            // Nobody answers password checks here: the connection makes no progress.
             Step::WaitFor(_) => return true,
             Step::Again | Step::Settle(_) => {}
             Step::ReadMoreWithin(_) | Step::StartTls(_) => panic!("no TLS is configured here"),
@@ -324,7 +326,8 @@ fn said(outbox: &Outbox) -> Vec<u8> {
     }
 }
 
-/// Reads what a client is sent as strictly as a client can: whole lines of known verbs, sizes that fit.
+/// Reads what a client is sent as strictly as a client can: whole lines of known verbs, sizes that
+/// fit.
 fn assert_well_formed(mut bytes: &[u8]) -> usize {
     let mut messages = 0;
     while !bytes.is_empty() {
@@ -367,8 +370,8 @@ fn in_pieces(random: &mut Rng, stream: &[u8], mut each: impl FnMut(&[u8]) -> boo
     }
 }
 
-/// SECURITY.md, "crash before login" and "memory before login": whatever a stranger sends, nothing
-/// panics, little is kept, and nobody else hears a byte of it.
+/// For "crash before login" and "memory before login" in SECURITY.md: whatever a stranger sends,
+/// nothing panics, little is kept, and nobody else receives a byte of it.
 #[test]
 fn before_login() {
     fuzz("before_login", |random| {
@@ -390,8 +393,8 @@ fn before_login() {
     });
 }
 
-/// SECURITY.md, "line injection": no subject, reply, sid, queue name or error text makes a line that its
-/// receiver reads as anything but what it is.
+/// For "line injection" in SECURITY.md: no subject, reply, sid, queue name or error text makes a
+/// line that its receiver takes for something else.
 #[test]
 fn line_injection() {
     fuzz("line_injection", |random| {
@@ -412,7 +415,7 @@ fn line_injection() {
     });
 }
 
-/// Requests, pipelined and damaged.
+/// Returns pipelined and damaged requests.
 fn requests(random: &mut Rng) -> Vec<u8> {
     const HEADERS: [&str; 9] = [
         "Host: a\r\n",
@@ -465,12 +468,13 @@ fn requests(random: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// What came of a stream of requests that arrived in pieces: answers' statuses, and the end.
+/// Returns the outcome of a stream of requests that arrived in pieces: answers' statuses, and the
+/// end.
 fn plan_all(bytes: &[u8], ends: &[usize]) -> (Vec<(String, u16)>, Option<u16>) {
     let mut reader = RequestReader::default();
     let (mut start, mut planned) = (0, Vec::new());
     for end in ends {
-        // As the monitoring thread: a chunk at a time, and no more while a head is there.
+        // As in the monitoring thread: one chunk at a time, and no more while there is a head.
         for chunk in bytes[start..*end].chunks(4096) {
             reader.push(chunk);
             loop {
@@ -493,7 +497,7 @@ fn plan_all(bytes: &[u8], ends: &[usize]) -> (Vec<(String, u16)>, Option<u16>) {
     (planned, None)
 }
 
-/// Requests to the monitoring port come out the same wherever they are cut, and are all answered.
+/// Requests to the monitoring port are the same wherever they are cut, and all are answered.
 #[test]
 fn http() {
     fuzz("http", |random| {

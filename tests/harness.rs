@@ -1,5 +1,6 @@
-//! The bundled harness against this Midge: what it counts is complete, what it reads of the process is
-//! there, over TCP, TLS and a Unix socket. How it tells a bad server from a good one is in bench/tests.
+//! The bundled harness against this Midge: its counts are complete, and it can read the process,
+//! over TCP, TLS and a Unix socket. How it tells a bad server from a good one is tested in
+//! bench/tests.
 
 use midge_bench::cli::{LoginArguments, Workload};
 use midge_bench::compare::rounds::{self, ComparePlan, Contestant, Server};
@@ -25,7 +26,7 @@ use midge_bench::wire::address::{Address, ServerUrl};
 use midge_bench::wire::connection::Dialer;
 use std::time::Duration;
 
-/// The flags that make a Midge of two shards, whatever the host has.
+/// Returns the command line of a Midge with two shards, whatever the host has.
 fn command_line(flags: &str) -> String {
     let program = env!("CARGO_BIN_EXE_midge");
     format!("'{program}' -a 127.0.0.1 -p {{port}} --shards 2 --no-pin {flags}")
@@ -73,7 +74,7 @@ fn latency_plan(mode: Mode) -> LatencyPlan {
         duration: Duration::from_millis(300),
         pin_load: CoreList::default(),
         load_threads: 1,
-        // Beside other tests only the counts are judged, not the host.
+        // Next to other tests only the counts are judged, not the host.
         late_limit: Duration::from_secs(10),
         late_share_max: 1.0,
         seed: 1,
@@ -235,7 +236,7 @@ fn every_case_of_the_stalls_can_be_played() {
     let runs = stall_rounds::run(&plan, &Progress::new(true)).unwrap();
     assert_eq!(runs.len(), Case::all().len());
     for run in &runs {
-        // How long the PINGs took is the host's business here.
+        // How long the PINGs took depends on the host here.
         let worst = run.outcome.as_ref();
         assert!(worst.is_ok_and(|worst| worst.near_ns > 0 && worst.far_ns > 0), "{run:?}");
     }

@@ -1,10 +1,9 @@
-//! Every interleaving of a few steps of two or three shards: the ring, the signals and the doorbell's park
-//! protocol, and on top of them the mesh itself.
-//!
-//! `base::ring` and all of `mesh` are compiled here a second time, over loom's atomics; broker and outbox
-//! are the library's. A shard sleeps as `net::runtime::TurnHook` does. A wake-up that is lost leaves a
-//! thread asleep for ever, which loom reports as a deadlock. `cargo test --test loom [name]`;
-//! `LOOM_MAX_PREEMPTIONS=4` looks further.
+//! Every interleaving of a few steps of two or three shards: the ring, the signals and the
+//! doorbell's park protocol, and on top of them the mesh itself. `base::ring` and all of `mesh` are
+//! compiled here a second time, over loom's atomics; broker and outbox are the library's. A shard
+//! sleeps as `net::runtime::TurnHook` does. A lost wake-up leaves a thread asleep forever, which
+//! loom reports as a deadlock. `cargo test --test loom [name]`; `LOOM_MAX_PREEMPTIONS=4` explores
+//! more.
 
 // The second copies are used in part.
 #[allow(dead_code, unused_imports)]
@@ -18,7 +17,7 @@ mod ring_parts;
 #[path = "loom/shards.rs"]
 mod shards;
 
-// The paths under which the copies look for the rest of the house.
+// The paths under which the copies find the other modules.
 use midge::{auth, broker, config, protocol};
 mod base {
     pub(crate) use crate::ring;
@@ -38,7 +37,7 @@ use shards::{Bell, Shard, shard_plans, start, start_both};
 
 /// Preemptions per execution: each fault known so far needed one or two.
 const PREEMPTIONS_MAX: usize = 3;
-/// The same where an execution has many more steps.
+/// The same for models whose executions have many more steps.
 const PREEMPTIONS_MAX_LONG: usize = 2;
 const PREEMPTIONS_MAX_THREE_SHARDS: usize = 1;
 
@@ -88,8 +87,9 @@ fn no_wake_up_is_lost() {
     });
 }
 
-/// The catch-up rule alone: two shards raise a third's signal, and then a client of the first speaks on the
-/// third. What the first pushed before must be taken by then, whoever raised the signal last.
+/// The catch-up rule alone: two shards raise a third's signal, and then a client of the first acts
+/// on the third. What the first pushed before must have been taken by then, whichever shard raised
+/// the signal last.
 fn who_hears_of_a_push_takes_it() {
     check(PREEMPTIONS_MAX, || {
         let signal = Signal::default();
@@ -142,8 +142,8 @@ fn a_message_wakes_the_shard_it_is_for() {
     });
 }
 
-/// A shard that asks and the one that answers: interest is in its lane before the question is in the
-/// other, and whoever takes the question has applied the interest.
+/// A shard that asks and one that answers: interest is in its lane before the question is in the
+/// other lane, and the shard that takes the question has applied the interest.
 fn an_answer_finds_the_subscription_that_awaits_it() {
     check(PREEMPTIONS_MAX_LONG, || {
         let mut plans =
@@ -165,7 +165,7 @@ fn an_answer_finds_the_subscription_that_awaits_it() {
     });
 }
 
-/// The same over a third shard: interest goes to it directly, the question by way of the second.
+/// The same with a third shard: interest goes to it directly, the question by way of the second.
 fn an_answer_from_a_third_shard_finds_the_subscription() {
     check(PREEMPTIONS_MAX_THREE_SHARDS, || {
         let mut plans =
@@ -217,8 +217,8 @@ fn hear_news_first(shard: &Shard) {
     assert!(shard.client.take_queued().starts_with("MSG news "), "the reaction came first");
 }
 
-/// Who reacts to a message on a second shard is not heard before it on a third, although the message comes there
-/// by a lane of its own.
+/// A reaction to a message on a second shard is not delivered before that message on a third,
+/// although the message comes there over another lane.
 fn a_reaction_is_not_heard_before_what_it_is_about() {
     check(PREEMPTIONS_MAX_THREE_SHARDS, || {
         let mut plans =
@@ -234,8 +234,9 @@ fn a_reaction_is_not_heard_before_what_it_is_about() {
     });
 }
 
-/// The same with the second and the third shard on one thread, so that more interleavings with the source are
-/// looked at: who takes a message that is not in all of its lanes yet is found here.
+/// The same with the second and the third shard on one thread, so that more interleavings with the
+/// source are explored: this finds a shard that takes a message which is not in all of its lanes
+/// yet.
 fn a_reaction_to_what_is_not_everywhere_yet_is_not_heard_before_it() {
     check(PREEMPTIONS_MAX_LONG, || {
         let mut plans =
@@ -272,7 +273,7 @@ fn a_full_interest_lane_lets_the_session_go_on() {
     });
 }
 
-/// A message lane of one slot: what finds no room is staged, and goes out when there is.
+/// A message lane of one slot: messages without room are staged, and pushed once there is room.
 fn a_full_message_lane_is_emptied_and_filled() {
     check(PREEMPTIONS_MAX_LONG, || {
         let mut plans =
@@ -294,7 +295,7 @@ fn a_full_message_lane_is_emptied_and_filled() {
     });
 }
 
-/// A sleeper that does not look once more after its announcement.
+/// A sleeper that does not look again after its announcement.
 fn planted_sleep_without_a_second_look() {
     check(PREEMPTIONS_MAX, || {
         let (flag, bell) = (ParkFlag::default(), Arc::new(Bell::default()));
@@ -313,8 +314,8 @@ fn planted_sleep_without_a_second_look() {
     });
 }
 
-/// Loom finds the wake-up that the planted bug loses. In a process of its own: a deadlock in a model ends
-/// in a panic while unwinding.
+/// Loom finds the wake-up that the planted bug loses. In a process of its own: a deadlock in a
+/// model ends in a panic while unwinding.
 fn canary_a_lost_wake_up_is_caught() {
     let program = std::env::current_exe().expect("a test knows its file");
     let output = Command::new(program).arg(PLANTED).output().expect("runs itself");
@@ -350,7 +351,7 @@ const MODELS: [(&str, fn()); 10] = [
     ("canary_a_lost_wake_up_is_caught", canary_a_lost_wake_up_is_caught),
 ];
 
-/// As the test harness: names as arguments choose models, options are for other test files.
+/// Like the test harness: names given as arguments choose models, options are for other test files.
 fn main() {
     let names: Vec<String> =
         std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();

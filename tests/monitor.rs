@@ -1,6 +1,7 @@
-//! The monitoring port: every endpoint under a known load, beside nats-server's when `NATS_SERVER` names one.
+//! The monitoring port: every endpoint under a known load, compared with nats-server's if
+//! `NATS_SERVER` names one.
 //!
-//! The tables below were taken from nats-server.
+//! The expected values below were taken from nats-server.
 
 mod support;
 
@@ -89,7 +90,7 @@ impl Monitored {
         }
     }
 
-    /// A client that has said CONNECT and got its PONG.
+    /// Returns a client that has sent CONNECT and got its PONG.
     fn client(&self, name: &str) -> RawClient {
         let mut client = RawClient::connect(self.server.address()).expect("the server listens");
         let connect = format!(
@@ -144,12 +145,13 @@ fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn get(address: SocketAddr, path: &str) -> Answer {
-    // HTTP/1.0: nothing is sent in chunks, and the end of the answer is the end of the connection.
+    // HTTP/1.0: nothing is chunked, and the end of the answer is the end of the connection.
     let request = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
     Answer::parse(&exchange(address, request.as_bytes()))
 }
 
-/// Two subscribers, one of them in a queue group, ten messages to the first, and one client that left.
+/// Two subscribers, one of them in a queue group, ten messages to the first, and one client that
+/// left.
 struct Load {
     subscriber: RawClient,
     _queue_member: RawClient,
@@ -286,7 +288,7 @@ fn connz_shows_open_and_closed_connections() {
     let expected =
         serde_json::json!([{"subject":"bar","qgroup":"workers","sid":"7","msgs":0,"cid":6}]);
     assert_eq!(details["connections"][0]["subscriptions_list_detail"], expected);
-    // In one order, however they lie in the table: by sid as a text.
+    // In a fixed order, however they lie in the table: by sid as text.
     let mut sorted = monitored.client("sorted");
     let lines: String = (1..=20).rev().map(|sid| format!("SUB s.{sid} {sid}\r\n")).collect();
     sorted.send(lines.as_bytes()).unwrap();
@@ -314,7 +316,8 @@ fn connz_shows_open_and_closed_connections() {
     assert_eq!(monitored.json("/connz?auth=1&cid=5")["connections"][0]["name_tag"], "$G");
 }
 
-/// Time to the CONNECT at first, as in nats-server: nobody is sent a PING because somebody looks.
+/// At first it is the time to the CONNECT, as in nats-server: nobody is sent a PING because
+/// somebody looks.
 #[test]
 fn a_round_trip_time_is_estimated_at_connect_and_measured_by_the_first_ping() {
     let monitored = Monitored::start("");
@@ -336,7 +339,7 @@ fn a_round_trip_time_is_estimated_at_connect_and_measured_by_the_first_ping() {
     monitored.json_when(&path, |connz| connz["connections"][0]["rtt"] != estimate.as_str());
 }
 
-/// PING and PONG are no activity: who only keeps its connection alive is idle.
+/// PING and PONG do not count as activity: a client that only keeps its connection alive is idle.
 #[test]
 fn activity_is_messages_and_subscriptions() {
     let monitored = Monitored::start("");
@@ -425,7 +428,7 @@ fn a_total_counts_what_was_asked_for_before_offset_and_limit() {
     }
 }
 
-/// What a tool asks for whose base address ends with a slash, and what is of Go alone.
+/// What tools ask for whose base address ends with a slash, and what concerns only Go.
 #[test]
 fn repeated_slashes_threads_and_variables_are_answered() {
     let monitored = Monitored::start("");
@@ -444,12 +447,12 @@ fn repeated_slashes_threads_and_variables_are_answered() {
 }
 
 #[test]
-fn reasons_of_ends_are_told_and_old_ones_forgotten() {
+fn reasons_of_closed_connections_are_shown_and_old_ones_forgotten() {
     let monitored = Monitored::start("max_closed_clients: 2\nmax_payload: 100");
     for _ in 0..3 {
         monitored.client("early").close();
     }
-    // Their ends must come before the others': a close takes its time to arrive.
+    // Their ends must come before the others': it takes time for a close to arrive.
     monitored.json_when("/connz", |connz| connz["num_connections"] == 0);
     let mut breaker = monitored.client("breaker");
     breaker.send(b"PUB a 101\r\n").unwrap();
@@ -506,7 +509,7 @@ fn subscriptions_are_counted_listed_and_tested() {
 }
 
 #[test]
-fn ten_thousand_subscriptions_are_listed_part_by_part() {
+fn ten_thousand_subscriptions_are_listed_in_parts() {
     let monitored = Monitored::start("");
     let mut client = monitored.client("many");
     let lines: String = (0..10_000).map(|sid| format!("SUB many.{sid} {sid}\r\n")).collect();
@@ -571,9 +574,10 @@ fn accounts_are_told_apart_and_no_endpoint_tells_a_secret() {
     }
 }
 
-/// As nats-server tells of the same file: weights add up, and what is left of 100 keeps the subject.
+/// nats-server reports the same file in this way: weights are accumulated, and the rest of 100
+/// keeps the subject.
 #[test]
-fn mappings_of_an_account_are_told() {
+fn mappings_of_an_account_are_shown() {
     let config = r#"accounts: { APP: { users: [{user: ann, password: planted}], mappings: {
         orders: orders.v2, "a.*": "b.$1",
         w: [{destination: w1, weight: 30%}, {destination: w2, weight: 50%}],
@@ -598,7 +602,7 @@ fn mappings_of_an_account_are_told() {
     assert_eq!(global["account_detail"].get("mappings"), None);
 }
 
-/// As nats-server: while the last clients are sent away, nobody is to be sent here.
+/// As in nats-server: while the last clients are sent away, no new ones should be sent here.
 #[test]
 fn in_lame_duck_mode_the_server_is_not_healthy() {
     let monitored = Monitored::start("lame_duck_grace_period: 25s");
@@ -627,7 +631,7 @@ fn in_lame_duck_mode_the_server_is_not_healthy() {
         let answer = monitored.get(path);
         assert_eq!((answer.status, &answer.body), (500, body), "{path}");
     }
-    // What is asked wrongly is told first.
+    // Bad arguments are reported first.
     assert_eq!(monitored.get("/healthz?stream=x").status, 400);
     for text in [&format!("Healthcheck failed: \"{error}\""), "Healthcheck failed: 1 errors"] {
         let line =
@@ -654,7 +658,7 @@ const ENDPOINTS: [&str; 14] = [
     "/jsz?accounts=true",
 ];
 
-/// Path, status and, where it is short, body.
+/// Path, status and, if it is short, body.
 const ANSWERS: [(&str, u16, &str); 26] = [
     ("/healthz", 200, r#"{"status":"ok"}"#),
     ("/healthz?js-enabled-only=true", 200, r#"{"status":"ok"}"#),
@@ -740,7 +744,7 @@ fn refusals_and_short_answers_are_those_of_nats_server() {
     check_answers(&Monitored::start(""));
 }
 
-/// The type of each field by its path; list elements share one path.
+/// Collects the type of each field by its path; list elements share one path.
 fn shape(path: &str, value: &Value, into: &mut BTreeMap<String, &'static str>) {
     let kind = match value {
         Value::Null => "null",
@@ -784,8 +788,8 @@ fn fields_and_types_are_those_of_nats_server() {
             let mut fields = BTreeMap::new();
             shape("", &value, &mut fields);
             fields.retain(|name, _| {
-                // Ours alone; the build's own; services that come with the system account; and what
-                // requests were made so far.
+                // Fields that only Midge has; the build's own; services that come with the system
+                // account; and the requests made so far.
                 !name.starts_with(".midge")
                     && !name.starts_with(".git_commit")
                     && !name.starts_with(".account_detail.imports")
@@ -799,7 +803,7 @@ fn fields_and_types_are_those_of_nats_server() {
 }
 
 #[test]
-fn the_base_path_stands_before_everything() {
+fn the_base_path_comes_before_everything() {
     let monitored = Monitored::start("http_base_path: \"/nats\"");
     assert_eq!(monitored.get("/varz").status, 404);
     assert_eq!(monitored.json("/nats/varz")["http_base_path"], "/nats");
@@ -832,7 +836,7 @@ fn pipelined_and_bodyless_requests_are_answered_in_order() {
     assert_eq!(Answer::parse(&exchange(monitored.http, b"\x16\x03\x01\x00\x00")).status, 400);
     let endless = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; HTTP_HEAD_BYTES_MAX]].concat();
     assert_eq!(Answer::parse(&exchange(monitored.http, &endless)).status, 431);
-    // What proxies and single sign-on add: nats-server takes a megabyte.
+    // What proxies and single sign-on add: nats-server accepts a megabyte.
     let cookie = "x".repeat(60 << 10);
     let large = format!(
         "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: {cookie}\r\n\r\n"
@@ -840,7 +844,7 @@ fn pipelined_and_bodyless_requests_are_answered_in_order() {
     assert_eq!(Answer::parse(&exchange(monitored.http, large.as_bytes())).status, 200);
 }
 
-/// Sends requests without an end and reads what comes, until the server closes.
+/// Sends requests without end and reads the answers, until the server closes.
 fn pipeline_without_end(address: SocketAddr) -> JoinHandle<usize> {
     let stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -912,11 +916,11 @@ fn half_sent_requests_hold_neither_memory_nor_the_port() {
     let mut open = Vec::new();
     for index in 0..CLIENTS {
         let mut client = RawClient::connect(monitored.http).unwrap();
-        // One that was driven out already may refuse the bytes.
+        // A connection that was displaced already may refuse the bytes.
         let _ = client.send(&head);
         open.push(client);
         if index % 200 == 199 {
-            // It came last: by now all before it were accepted.
+            // It came last: by now all before it have been accepted.
             assert_eq!(monitored.get("/healthz").status, 200);
             let files = open_files(process);
             let most = files_before + HTTP_CONNECTIONS_MAX + 1;

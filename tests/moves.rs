@@ -1,5 +1,6 @@
-//! Clients that go to another shard at their first subscription or message: `--balance next-shard` sends each one
-//! over. Nobody is to notice, neither the client nor who looks at it or ends it.
+//! Clients that move to another shard at their first subscription or message: `--balance
+//! next-shard` makes each one do so. Nobody must notice, neither the client nor whoever looks at it
+//! or ends it.
 
 mod support;
 
@@ -28,7 +29,7 @@ fn enter(server: &Server, connect: &str) -> RawClient {
     client
 }
 
-/// The next line that is no INFO.
+/// Returns the next line that is not an INFO.
 fn line(client: &mut RawClient) -> String {
     loop {
         let line = client.take_message_line(Instant::now() + WAIT_MAX);
@@ -44,7 +45,7 @@ fn connections(server: &Server) -> Vec<Value> {
     answer["connections"].as_array().expect("a list").clone()
 }
 
-/// Connections of each shard.
+/// Returns the number of connections of each shard.
 fn per_shard(server: &Server) -> Vec<u64> {
     let body = server.monitor_get("/metrics").expect("monitoring answers");
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -56,10 +57,10 @@ fn per_shard(server: &Server) -> Vec<u64> {
 }
 
 #[test]
-fn clients_that_moved_hear_each_other_and_are_told_of_once() {
+fn clients_that_moved_receive_each_others_messages_and_are_reported_once() {
     for driver in DRIVERS {
         let server = start(2, driver, "");
-        // So many that both shards have some, and not as many each.
+        // Enough that both shards have some, and an unequal number.
         let mut clients: Vec<RawClient> = (0..31).map(|_| enter(&server, CONNECT)).collect();
         let before = per_shard(&server);
         for (number, client) in clients.iter_mut().enumerate() {
@@ -98,7 +99,7 @@ fn clients_that_moved_hear_each_other_and_are_told_of_once() {
 }
 
 #[test]
-fn all_that_was_read_goes_along_whatever_it_begins_with() {
+fn everything_that_was_read_goes_along_whatever_it_begins_with() {
     for driver in DRIVERS {
         let server = start(3, driver, "");
         let mut ear = enter(&server, CONNECT);

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 #[test]
-fn the_service_manager_hears_ready_signs_of_life_and_the_end() {
+fn the_service_manager_is_told_of_readiness_signs_of_life_and_the_end() {
     let path = std::env::temp_dir().join(format!("midge-notify-{}", std::process::id()));
     let socket = UnixDatagram::bind(&path).expect("a socket can be made");
     socket.set_read_timeout(Some(WAIT_MAX)).expect("the timeout is not zero");
@@ -34,7 +34,7 @@ fn the_service_manager_hears_ready_signs_of_life_and_the_end() {
         last = heard();
     }
     if asked.is_err() || last.is_none() {
-        // It is not going to end by itself.
+        // It will not end by itself.
         let _ = child.kill();
     }
     let status = child.wait().expect("the server ends");

@@ -1,8 +1,9 @@
-//! Random permissions against a naive matcher, through the whole server on one shard and on three: no denied
-//! message is ever delivered, plain or to a queue or as an answer, and no allowed one is lost.
+//! Random permissions against a naive matcher, through the whole server on one shard and on three:
+//! no denied message is ever delivered, whether plain, to a queue or as a response, and no allowed
+//! one is lost.
 //!
-//! A failure prints the seed: `MIDGE_PERMISSIONS_SEED=n cargo test --test permissions`. Subsets are decided
-//! over all subjects up to a depth, so patterns here are at most three tokens deep.
+//! A failure prints the seed: `MIDGE_PERMISSIONS_SEED=n cargo test --test permissions`. Subsets are
+//! decided over all subjects up to a depth, so patterns here are at most three tokens deep.
 
 mod support;
 
@@ -18,7 +19,7 @@ use support::server::Server;
 const ROUNDS: u64 = 40;
 const TOKENS: [&str; 3] = ["a", "b", "c"];
 const DEPTH: usize = 4;
-/// What the random user may name; patterns use only the first two tokens.
+/// The queues that the random user may name; patterns use only the first two tokens.
 const QUEUES: [&str; 3] = ["q", "q.x", "r.1.2"];
 
 /// Subject pattern and queue pattern.
@@ -163,7 +164,7 @@ fn log_in(server: &Server, name: &str) -> RawClient {
     client
 }
 
-/// Sends, and returns every line up to the answer of a PING behind it.
+/// Sends, and returns every line up to the answer to a PING after it.
 fn exchange(client: &mut RawClient, bytes: &str) -> Vec<String> {
     client.send(format!("{bytes}PING\r\n").as_bytes()).expect("sent");
     let deadline = Instant::now() + WAIT_MAX;
@@ -178,7 +179,8 @@ fn exchange(client: &mut RawClient, bytes: &str) -> Vec<String> {
     }
 }
 
-/// The sids to which a subject came, in what the server said. A payload is the subject it was published to.
+/// Returns the sids at which each subject arrived, from what the server sent. A payload is the
+/// subject it was published to.
 fn deliveries(lines: &[String]) -> BTreeMap<String, Vec<usize>> {
     let mut all: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for line in lines {
@@ -207,7 +209,7 @@ fn round(server: &Server, seed: u64, universe: &[String]) {
     );
     let (mut bound, mut free) = (log_in(server, "bound"), log_in(server, "free"));
 
-    // Subscriptions: the sid is the index of what was asked.
+    // Subscriptions: the sid is the index of the request.
     let mut held: Vec<(usize, String, Option<&str>)> = Vec::new();
     for sid in 0..random.usize(1..12) {
         let filter = pattern(&mut random);
@@ -220,7 +222,7 @@ fn round(server: &Server, seed: u64, universe: &[String]) {
         }
     }
 
-    // Everything that can be published, by somebody who may.
+    // Everything that can be published, by a user who may.
     let all: String = universe.iter().map(|s| format!("PUB {s} {}\r\n{s}\r\n", s.len())).collect();
     assert_eq!(exchange(&mut free, &all), Vec::<String>::new());
     let mut delivered = deliveries(&exchange(&mut bound, ""));
@@ -250,7 +252,7 @@ fn round(server: &Server, seed: u64, universe: &[String]) {
     }
     assert!(delivered.is_empty(), "{delivered:?}");
 
-    // Everything published by the bound one.
+    // Everything published by the restricted user.
     exchange(&mut free, "SUB > 1\r\n");
     for subject in universe {
         let publish = format!("PUB {subject} {}\r\n{subject}\r\n", subject.len());
@@ -260,7 +262,7 @@ fn round(server: &Server, seed: u64, universe: &[String]) {
         assert_eq!(came, !refused, "{subject} published by the bound one");
     }
 
-    // Answers to requests that came to it.
+    // Responses to requests that reached it.
     for (number, subject) in universe.iter().enumerate().filter(|_| random.u8(..8) == 0) {
         let reply = format!("answer.{number}");
         exchange(&mut free, &format!("PUB {subject} {reply} 1\r\nx\r\n"));

@@ -1,5 +1,5 @@
-//! `--balance auto`: connections are served where it is best, found out at their first subscription or message,
-//! and nobody can tell but by monitoring.
+//! `--balance auto`: connections are served where it is best, which is decided at their first
+//! subscription or message, and only monitoring shows it.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn json(server: &Server, path: &str) -> Value {
     serde_json::from_slice(&body).expect("it is JSON")
 }
 
-/// One number of each shard.
+/// Returns one number of each shard.
 fn of_shards(server: &Server, name: &str) -> Vec<u64> {
     let varz = json(server, "/varz");
     let shards = varz["midge"]["shards"].as_array().expect("there are shards");
@@ -58,7 +58,7 @@ fn message(client: &mut RawClient) -> (String, String) {
     (head, text(client.take_line(deadline).expect("the payload follows")))
 }
 
-/// Fills the first shard, so that whoever comes next goes elsewhere.
+/// Fills the first shard, so that the next client goes elsewhere.
 fn crowd(server: &Server) -> Vec<RawClient> {
     (0..AHEAD_MAX).map(|index| client(server, PLAIN, &format!("SUB idle.{index} 1\r\n"))).collect()
 }
@@ -92,7 +92,7 @@ fn many_connections_use_many_shards_and_each_message_comes_once_and_in_order() {
         assert_eq!(counts.iter().sum::<u64>(), 30, "{driver} {counts:?}");
         assert!(counts.iter().all(|count| *count >= 1), "{driver} {counts:?}");
         assert_eq!(awake(&server), [true, true, true]);
-        // Each publishes to all, and to the one after it.
+        // Each client publishes to all, and to the one after it.
         for index in 0..clients.len() {
             let next = (index + 1) % 30;
             let commands = format!("PUB all 2\r\n{index:02}\r\nPUB own.{next} 2\r\n{index:02}\r\n");
@@ -128,12 +128,12 @@ fn many_connections_use_many_shards_and_each_message_comes_once_and_in_order() {
 }
 
 #[test]
-fn publisher_goes_to_the_shard_that_alone_wants_its_first_message() {
+fn a_publisher_goes_to_the_shard_that_alone_wants_its_first_message() {
     let server = server(2, &[], "");
     let _crowd = crowd(&server);
     let mut far = client(&server, PLAIN, "SUB far 1\r\n");
     assert_eq!(of_shards(&server, "/connections"), [8, 1]);
-    // Whatever comes before the PUB in the same read.
+    // Commands may precede the PUB in the same read.
     let commands = "SUB mine 1\r\nPUB far 2\r\nhi\r\n";
     let mut publisher = client(&server, PLAIN, commands);
     assert_eq!(message(&mut far), ("MSG far 1 2".into(), "hi".into()));
@@ -141,15 +141,15 @@ fn publisher_goes_to_the_shard_that_alone_wants_its_first_message() {
     assert_eq!(of_shards(&server, "/lanes/messages_in"), [0, 0]);
     publisher.send(b"PUB mine 2\r\nme\r\n").expect("it is read");
     assert_eq!(message(&mut publisher), ("MSG mine 1 2".into(), "me".into()));
-    // One whose message is wanted in the crowd goes there.
+    // A publisher whose message is wanted in the crowd goes there.
     let _other = client(&server, PLAIN, "PUB idle.3 2\r\nhi\r\n");
     assert_eq!(of_shards(&server, "/connections"), [9, 2]);
     assert_eq!(of_shards(&server, "/lanes/messages_in"), [0, 0]);
 }
 
-/// Everything in one write, so that answers are still on their way when the place is looked for.
+/// Everything in one write, so that answers are still on their way when a shard is chosen.
 #[test]
-fn answers_come_in_order_around_the_handing_over() {
+fn answers_come_in_order_around_the_move() {
     let server = server(2, &[], "");
     let _crowd = crowd(&server);
     let mut client = RawClient::connect(server.address()).expect("the server listens");
@@ -184,7 +184,7 @@ fn user(name: &str) -> String {
 }
 
 #[test]
-fn login_goes_along_with_rights_and_account_and_a_reload_finds_it() {
+fn a_login_goes_along_with_rights_and_account_and_a_reload_finds_it() {
     let server = server(2, &[], USERS);
     let _crowd: Vec<RawClient> =
         (0..AHEAD_MAX).map(|_| client(&server, &user("b"), "SUB ok.x 1\r\n")).collect();
@@ -213,7 +213,7 @@ fn login_goes_along_with_rights_and_account_and_a_reload_finds_it() {
 }
 
 #[test]
-fn connection_to_a_shards_own_port_stays_there() {
+fn a_connection_to_a_shards_own_port_stays_there() {
     let base = free_row(2);
     let server = server(2, &["--shard-ports", &base.to_string()], "");
     let mut address = server.address();
@@ -224,7 +224,7 @@ fn connection_to_a_shards_own_port_stays_there() {
     assert_eq!(of_shards(&server, "/connections"), [0, 1]);
 }
 
-/// The first of so many free ports in a row. Below those that the kernel gives away.
+/// Returns the first of `count` free ports in a row, below those that the kernel hands out.
 fn free_row(count: u16) -> u16 {
     let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     let start = 12_000 + (std::process::id() % 15_000) as u16;

@@ -28,7 +28,7 @@ use support::{WAIT_MAX, wait_until};
 
 const MIDGE: &str = env!("CARGO_BIN_EXE_midge");
 
-/// Midge with one shard on a free port, and whatever a test adds.
+/// Returns the command for a Midge with one shard on a free port; tests add to it.
 fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "1", "--no-pin"]);
@@ -48,14 +48,14 @@ fn start_command(command: Command) -> Server {
     }
 }
 
-/// Midge under the name of the server it stands in for.
+/// Returns Midge under the name of the server it stands in for.
 fn nats_server(directory: &Directory) -> PathBuf {
     let link = directory.join("nats-server");
     std::os::unix::fs::symlink(MIDGE, &link).unwrap();
     link
 }
 
-/// Runs something that ends by itself.
+/// Runs a program that ends by itself.
 fn output(program: impl AsRef<Path>, arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } =
         Command::new(program.as_ref()).args(arguments).output().unwrap();
@@ -82,7 +82,7 @@ fn log(server: &Server) -> String {
     server.log().lines().join("\n")
 }
 
-/// Waits for a line of the log from line `start_index` on.
+/// Waits for a log line with this text, from line `start_index` on.
 fn wait_for_line(server: &Server, start_index: usize, text: &str) {
     let found =
         server.log().wait_for(start_index, WAIT_MAX, |line| line.contains(text).then_some(()));
@@ -117,12 +117,12 @@ fn version_and_help_under_both_names() {
 }
 
 #[test]
-fn bad_flag_is_named() {
+fn a_bad_flag_is_named() {
     let directory = Directory::new().unwrap();
     let (code, _, stderr) = output(MIDGE, &["--nonsense"]);
     assert_eq!(code, 2);
     assert!(stderr.starts_with("flag provided but not defined: -nonsense\n"), "{stderr}");
-    // nats-server shows its usage and exits as if that had been asked for.
+    // nats-server shows its usage and exits as if it had been asked for.
     let (code, stdout, stderr) = output(nats_server(&directory), &["--nonsense"]);
     assert_eq!(code, 0);
     assert!(stderr.starts_with("flag provided but not defined: -nonsense\n"), "{stderr}");
@@ -154,7 +154,7 @@ fn flags_of_later_features_are_refused_not_ignored() {
 }
 
 #[test]
-fn start_that_fails_says_why_and_exits_with_1() {
+fn a_failed_start_says_why_and_exits_with_1() {
     let server = start(&[]);
     let port = server.address().port().to_string();
     let taken = format!(
@@ -180,7 +180,7 @@ fn start_that_fails_says_why_and_exits_with_1() {
 }
 
 #[test]
-fn pid_file_and_ports_file_are_written_and_only_the_ports_file_is_removed() {
+fn the_pid_file_and_the_ports_file_are_written_and_only_the_ports_file_is_removed() {
     for signal in [Signal::INT, Signal::TERM] {
         let directory = Directory::new().unwrap();
         let pid_path = directory.join("midge.pid");
@@ -212,7 +212,7 @@ fn pid_file_and_ports_file_are_written_and_only_the_ports_file_is_removed() {
     }
 }
 
-/// A server that logs to a file: its address stands there.
+/// Starts a server that logs to a file, which then has its address.
 fn start_with_log_file(path: &Path) -> (Server, SocketAddr) {
     let mut command = command(MIDGE);
     command.arg("-l").arg(path);
@@ -225,7 +225,7 @@ fn start_with_log_file(path: &Path) -> (Server, SocketAddr) {
 }
 
 #[test]
-fn log_file_is_reopened_on_sigusr1() {
+fn the_log_file_is_reopened_on_sigusr1() {
     let directory = Directory::new().unwrap();
     let (path, moved) = (directory.join("midge.log"), directory.join("midge.log.1"));
     let (mut server, address) = start_with_log_file(&path);
@@ -244,7 +244,7 @@ fn log_file_is_reopened_on_sigusr1() {
 }
 
 #[test]
-fn hangup_reloads_the_file_or_says_why_not() {
+fn a_hangup_reloads_the_file_or_logs_why_not() {
     let server = start(&[]);
     let lines = server.log().line_count();
     server.signal(Signal::HUP).unwrap();
@@ -270,7 +270,7 @@ fn hangup_reloads_the_file_or_says_why_not() {
 }
 
 #[test]
-fn advertised_address_is_told_and_a_bad_one_refused_at_start_and_by_reload() {
+fn an_advertised_address_is_announced_and_a_bad_one_refused_at_start_and_by_reload() {
     let server = Server::midge(1, "client_advertise: \"nats.example.com\"");
     let told = || {
         let mut client = RawClient::connect(server.address()).unwrap();
@@ -299,7 +299,7 @@ fn advertised_address_is_told_and_a_bad_one_refused_at_start_and_by_reload() {
 }
 
 #[test]
-fn signal_flag_reaches_a_server_by_process_id_and_by_pid_file() {
+fn the_signal_flag_reaches_a_server_by_process_id_and_by_pid_file() {
     let directory = Directory::new().unwrap();
     let cases = [
         ("reopen", "Trapped \"user defined signal 1\" signal", false, Some(0)),
@@ -335,7 +335,7 @@ fn signal_flag_reaches_a_server_by_process_id_and_by_pid_file() {
     }
     let (code, _, stderr) = output(MIDGE, &["--signal", "nonsense=1"]);
     assert_eq!((code, stderr.as_str()), (1, "midge: unknown signal \"nonsense\"\n"));
-    // No process id is that large.
+    // Larger than any process id.
     let (code, _, stderr) = output(MIDGE, &["-sl", "quit=2147483647"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("no such process"), "{stderr}");
@@ -357,7 +357,7 @@ fn lame_duck_ignores_sigterm_and_ends_with_sigint() {
 }
 
 #[test]
-fn listens_on_ipv6() {
+fn it_listens_on_ipv6() {
     if TcpListener::bind("[::1]:0").is_err() {
         println!("this machine has no IPv6");
         return;
@@ -382,7 +382,7 @@ fn all_interfaces_are_reachable_by_ipv4_and_ipv6() {
     RawClient::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap().round_trip().unwrap();
 }
 
-/// One line of the log that ends in an address, by the text before it.
+/// Returns the port at the end of the log line with this text.
 fn port_behind(server: &Server, text: &str) -> u16 {
     let found = server.log().wait_for(0, WAIT_MAX, |line| {
         let address = line.split_once(text)?.1.split(' ').next()?;
@@ -446,7 +446,7 @@ fn shards_and_cores_are_as_asked_for() {
     serves(&server);
 }
 
-/// The lowest core this process may run on.
+/// Returns the lowest core that this process may run on.
 fn first_core_allowed() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
@@ -454,7 +454,7 @@ fn first_core_allowed() -> String {
 }
 
 #[test]
-fn file_descriptor_limit_is_raised_to_its_maximum() {
+fn the_file_descriptor_limit_is_raised_to_its_maximum() {
     let script = format!("ulimit -Sn 200; exec {MIDGE} -a 127.0.0.1 -p -1 --shards 1 --no-pin");
     let mut command = Command::new("sh");
     command.args(["-c", &script]);
@@ -468,10 +468,10 @@ fn file_descriptor_limit_is_raised_to_its_maximum() {
     clients.into_iter().for_each(|mut client| client.round_trip().unwrap());
 }
 
-/// Ticks of CPU used while nothing happens for `duration`.
+/// Returns the ticks of CPU time used while nothing happens for `duration`.
 fn idle_ticks(server: &Server, duration: Duration) -> u64 {
     let before = server.cpu_ticks();
-    // The time itself is what is measured: no condition ends it.
+    // The time itself is measured: no condition ends it.
     let nothing: Option<()> = server.log().wait_for(0, duration, |_| None);
     assert!(nothing.is_none());
     server.cpu_ticks() - before

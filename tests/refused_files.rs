@@ -1,10 +1,12 @@
-//! What `-t` says of a configuration file, recorded from nats-server: of broken files the error with its line
-//! and column, of good ones the digest.
+//! What `-t` says about a configuration file, recorded from nats-server: for broken files the error
+//! with its line and column, for valid ones the digest.
 //!
-//! `tests/config/judged.txt` holds one file each between `=== name` and the next: `file` with its text, the
-//! escapes of the transcripts in it, or `test` with the name of a file of `tests/config`; `reload` with the
-//! text of a file that a server with the first is to reload; `says` with what is printed. `ours why` marks where Midge judges otherwise on purpose. `NATS_SERVER=path` asks that server
-//! instead, and `UPDATE_GOLDEN=1` with it writes down its answers; without it Midge's own, where it is marked.
+//! `tests/config/judged.txt` has one file each between `=== name` and the next: `file` with its
+//! text, using the escapes of the transcripts, or `test` with the name of a file in `tests/config`;
+//! `reload` with the text of a file to which a server with the first is to reload; `says` with the
+//! output. `ours why` marks cases that Midge judges differently on purpose. `NATS_SERVER=path`
+//! tests that server instead, and `UPDATE_GOLDEN=1` with it records its answers; without it,
+//! Midge's own, where marked.
 
 mod support;
 
@@ -56,7 +58,8 @@ fn cases(text: &str) -> Vec<Case> {
     cases
 }
 
-/// What the program prints about the file, its name and the file's folder left out, and how it ends.
+/// Returns what the program prints about the file, without the file's name and folder, and how it
+/// ends.
 fn judge(program: &Path, case: &Case) -> String {
     let directory = Directory::new().expect("a directory");
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/files");

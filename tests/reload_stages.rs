@@ -1,5 +1,6 @@
-//! What a reload does to a session at each stage of its life: stage by kind of change, from the session itself.
-//! What it does over sockets is in `transcripts/reload.txt`, which nats-server answers too.
+//! The effect of a reload on a session at each stage of its life: stage by kind of change, observed
+//! on the session itself. The effect over sockets is in `transcripts/reload.txt`, which nats-server
+//! is tested with too.
 
 mod support;
 
@@ -36,9 +37,9 @@ use midge::protocol::nats::error::CloseReason;
 use midge::protocol::nats::handshake::Info;
 use support::certificates::{Authority, Wanted};
 
-/// bcrypt, of `test`.
+/// bcrypt of `test`.
 const HASH: &str = "$2a$04$BXMgFc0qRqlxDmpEcYaUH.Wog3Xk6.KWBTNoLasUJMvHl23HO.0HS";
-/// bcrypt, of something else.
+/// bcrypt of something else.
 const OTHER_HASH: &str = "$2a$04$BuzNOviu4vtjUv8N38Thnu.EcTz32qTVcZ5zHLLOlS9PCnV/qfWbK";
 
 struct Text(String);
@@ -97,19 +98,19 @@ impl House {
         Peered { session, input: ReadBuffer::new(self.pool.clone()) }
     }
 
-    /// A client that another shard had is here from now on.
+    /// Takes over a client that another shard had.
     fn take_over(&self, peer: Peered) -> Peered {
         let session = ClientSession::put_together(peer.session.take_apart(), self.context.clone());
         Peered { session, input: ReadBuffer::new(self.pool.clone()) }
     }
 
-    /// The server is in lame duck mode, and this shard's pass over its sessions has not begun.
+    /// Puts the server in lame duck mode before this shard's walk over its sessions begins.
     fn enter_lame_duck_mode(&self) {
         let info = self.context.info.borrow().clone();
         *self.context.info.borrow_mut() = Arc::new(Info { lame_duck: true, ..Info::clone(&info) });
     }
 
-    /// Does the password checks that were asked for.
+    /// Carries out the password checks that were requested.
     fn check_passwords(&self) {
         for (id, job) in self.checks.take() {
             let outcome: PasswordOutcome = job.run();
@@ -118,14 +119,14 @@ impl House {
     }
 }
 
-/// A session with what its peer sent.
+/// A session with what its peer has sent.
 struct Peered {
     session: ClientSession,
     input: ReadBuffer,
 }
 
 impl Peered {
-    /// Gives bytes, and tells what the reader would do then; closes as a connection does.
+    /// Gives it bytes and returns the reader's next step; closes as a connection does.
     fn say(&mut self, bytes: &[u8]) -> Step {
         self.input.extend(bytes);
         loop {
@@ -141,7 +142,7 @@ impl Peered {
     }
 
     fn heard(&self) -> String {
-        // INFO is none of most tests' business.
+        // INFO does not matter to most tests.
         let text = self.heard_with_info();
         let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("INFO "));
         lines.map(str::trim_end).collect::<Vec<_>>().join(" ")
@@ -163,7 +164,7 @@ impl Peered {
         String::from_utf8(all).expect("only text is sent here")
     }
 
-    /// All that is heard at once, and why it closed if it did.
+    /// Returns everything that the peer is sent, or why it was closed without a word.
     fn told(&self) -> String {
         let heard = self.heard();
         match self.session.outbox().close_reason() {
@@ -174,20 +175,20 @@ impl Peered {
     }
 }
 
-/// How far a session got before the reload.
+/// How far a session has got before the reload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
-    /// TLS comes before INFO, and has not come yet.
+    /// TLS comes before INFO, and has not begun.
     TlsFirst,
-    /// INFO was sent, the handshake is under way.
+    /// INFO was sent, the handshake is in progress.
     Handshake,
-    /// Speaks without CONNECT, with a subscription.
+    /// Speaks without CONNECT, has a subscription.
     Fresh,
     /// Has to log in and has not.
     Unauthenticated,
     /// Gave a password that is being checked.
     Checking,
-    /// The check is done, and the session has not gone on yet.
+    /// The check is done, but the session has not continued yet.
     Checked,
     Connected,
     /// Connected, in the middle of a message.
@@ -204,7 +205,7 @@ fn hashed() -> String {
     USERS.replace("password: test", &format!("password: \"{HASH}\""))
 }
 
-/// The configuration that a stage needs, where logins are asked for or not.
+/// Returns the configuration that a stage needs; `open` means that no login is required.
 fn before(stage: Stage, open: bool) -> String {
     match stage {
         _ if open => String::new(),
@@ -241,7 +242,7 @@ fn bring_to(stage: Stage, house: &House) -> Peered {
     peer
 }
 
-/// A server certificate on the disk, as long as this is there.
+/// A server certificate on disk, as long as this exists.
 struct Certificate(PathBuf);
 
 impl Certificate {
@@ -271,12 +272,12 @@ impl Certificate {
 
 impl Drop for Certificate {
     fn drop(&mut self) {
-        // What is left in the temporary folder harms nobody.
+        // Files left in the temporary folder do no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// What the peer hears of the reload, and then of `probe`, as two texts.
+/// Returns what the peer is sent after the reload, and then after `probe`.
 fn outcome(stage: Stage, before: &str, after: &str, probe: &str) -> [String; 2] {
     let tls = match stage {
         TlsFirst => Some(Certificate::new().server(HandshakeFirst::Always)),
@@ -293,7 +294,7 @@ fn outcome(stage: Stage, before: &str, after: &str, probe: &str) -> [String; 2] 
         if stage == TlsFirst {
             assert!(matches!(peer.say(b"\x16"), Step::StartTls(_)));
         }
-        // The handshake's bytes are the connection's business.
+        // The handshake's bytes are handled by the connection.
         peer.input.consume(peer.input.bytes().len());
         peer.session.tls_ended(Ok(TlsFacts {
             version: "1.3",
@@ -307,7 +308,7 @@ fn outcome(stage: Stage, before: &str, after: &str, probe: &str) -> [String; 2] 
         peer.say(b"");
     }
     let second = if is_closed { String::new() } else { peer.told() };
-    // Whoever is closed does nothing any more.
+    // A closed session does nothing any more.
     if peer.session.outbox().is_closing() {
         let unread = peer.input.bytes().len();
         assert!(matches!(peer.say(b"SUB late 9\r\n"), Step::Close(_)));
@@ -335,10 +336,11 @@ fn from_disk(text: &str) -> Arc<Options> {
 
 const VIOLATION: &str = "-ERR 'Authorization Violation' closed: Authentication Failure";
 const GONE: &str = "closed: Client Closed";
-/// One that asks to log in says nothing of it before.
+/// A server that starts to require logins does not say so before.
 const SILENT: &str = "";
 
-/// Checks rows of one kind of change: the stage, what is heard of the reload, and what of the probe.
+/// Checks rows of one kind of change: the stage, what is sent after the reload, and what after the
+/// probe.
 fn check(kind: &str, after: &str, open: bool, probe: &str, rows: &[(Stage, &str, &str)]) {
     for (stage, first, second) in rows {
         let got = outcome(*stage, &before(*stage, open), after, probe);
@@ -347,14 +349,15 @@ fn check(kind: &str, after: &str, open: bool, probe: &str, rows: &[(Stage, &str,
 }
 
 const PROBE: &str = "PING\r\n";
-/// What a client does that was not yet let in.
+/// Returns what a client sends that was not let in yet.
 fn connect_probe() -> String {
     format!("{CONNECT}PING\r\n")
 }
 
 #[test]
-fn logins_that_are_asked_for_now_are_asked_of_everybody() {
-    // Who could not say anything yet is asked; who spoke is closed, as in nats-server.
+fn logins_that_become_required_are_required_of_everybody() {
+    // A peer that could not say anything yet is asked to log in; one that has spoken is closed, as
+    // in nats-server.
     check(
         "logins on",
         USERS,
@@ -369,14 +372,14 @@ fn logins_that_are_asked_for_now_are_asked_of_everybody() {
         &connect_probe(),
         &[(TlsFirst, SILENT, "PONG"), (Handshake, SILENT, "PONG")],
     );
-    // Whoever gave the right name and password before anybody asked stays.
+    // A client that gave the right name and password before they were required stays.
     check("logins on", USERS, true, PROBE, &[(Connected, "", "PONG")]);
     let others = USERS.replace("password: test", "password: x");
     check("logins on for others", &others, true, PROBE, &[(Connected, VIOLATION, "")]);
 }
 
 #[test]
-fn logins_that_nobody_asks_for_any_more_leave_everybody_in() {
+fn logins_that_are_no_longer_required_leave_everybody_in() {
     check(
         "logins off",
         "",
@@ -388,7 +391,7 @@ fn logins_that_nobody_asks_for_any_more_leave_everybody_in() {
             (Unauthenticated, SILENT, "PONG"),
         ],
     );
-    // INFO has not been sent: nothing was asked. Where it was, the answer is still awaited.
+    // INFO has not been sent, so nothing was asked. Where it was, the answer is still awaited.
     check(
         "logins off, no CONNECT",
         "",
@@ -406,7 +409,7 @@ fn logins_that_nobody_asks_for_any_more_leave_everybody_in() {
 }
 
 #[test]
-fn a_user_who_is_gone_is_nobody_at_every_stage() {
+fn a_removed_user_is_nobody_at_every_stage() {
     let after = "authorization { users: [ {user: b, password: b} ] }";
     check(
         "user removed",
@@ -435,7 +438,7 @@ fn a_user_who_is_gone_is_nobody_at_every_stage() {
 }
 
 #[test]
-fn another_password_is_asked_for_at_every_stage() {
+fn a_changed_password_is_required_at_every_stage() {
     let plain = USERS.replace("password: test", "password: x");
     check(
         "password changed",
@@ -452,7 +455,7 @@ fn another_password_is_asked_for_at_every_stage() {
             (Publishing, VIOLATION, ""),
         ],
     );
-    // A hash of another password: a check under way is done again, and fails.
+    // A hash of another password: a check in progress is repeated, and fails.
     let hash = USERS.replace("password: test", &format!("password: \"{OTHER_HASH}\""));
     check(
         "hash changed",
@@ -478,7 +481,7 @@ fn another_password_is_asked_for_at_every_stage() {
 }
 
 #[test]
-fn rights_that_were_taken_are_taken_at_every_stage() {
+fn removed_rights_are_gone_at_every_stage() {
     let limited =
         |text: &str| text.replace("user: a,", "user: a, permissions: {publish: y, subscribe: y},");
     let denied = "-ERR 'Permissions Violation for Publish to \"x\"' \
@@ -506,7 +509,7 @@ fn rights_that_were_taken_are_taken_at_every_stage() {
         &[(Checking, SILENT, denied), (Checked, SILENT, denied)],
     );
     let rest = "def\r\nPING\r\n";
-    // The message began when it was allowed, and is judged when it is whole.
+    // The message began when it was allowed, and is judged when it is complete.
     let refused = "-ERR 'Permissions Violation for Publish to \"x\"' PONG";
     check("rights taken", &limited(USERS), false, rest, &[(Publishing, removed, refused)]);
 }
@@ -530,7 +533,7 @@ fn another_account_is_another_life() {
             (Publishing, GONE, ""),
         ]
         .map(|(stage, first, second)| match stage {
-            // A second CONNECT of one who is in already, and its PING.
+            // A second CONNECT of a client that is already let in, and its PING.
             Checking | Checked => (stage, first, "PONG"),
             _ => (stage, first, second),
         }),
@@ -538,7 +541,7 @@ fn another_account_is_another_life() {
 }
 
 #[test]
-fn the_servers_limits_hold_at_every_stage() {
+fn the_servers_limits_apply_at_every_stage() {
     let large = "-ERR 'Maximum Payload Violation' closed: Maximum Message Payload Exceeded";
     let long = "-ERR 'maximum control line exceeded' closed: Maximum Control Line Exceeded";
     let line = format!("SUB {} 2\r\nPING\r\n", "y".repeat(300));
@@ -579,14 +582,14 @@ fn the_servers_limits_hold_at_every_stage() {
             ],
         );
     }
-    // A message of which not all is there is looked at by the limits in force when it is.
+    // An incomplete message is judged by the limits in force once it is complete.
     let after = format!("max_payload: 3\n{USERS}");
     let rest = "def\r\nPING\r\n";
     check("in a message", &after, false, rest, &[(Publishing, SILENT, large)]);
 }
 
 #[test]
-fn mappings_hold_at_every_stage() {
+fn mappings_apply_at_every_stage() {
     let mapped = "MSG x 1 1 m PONG";
     let probe = "PUB z 1\r\nm\r\nPING\r\n";
     let subscribing = format!("SUB x 1\r\n{probe}");
@@ -615,9 +618,10 @@ fn mappings_hold_at_every_stage() {
     );
 }
 
-/// Who came in clear stays so: the requirement is for those who come later, as in nats-server.
+/// A client that came in the clear stays so: the requirement is for those who come later, as in
+/// nats-server.
 #[test]
-fn tls_that_is_asked_for_now_is_asked_of_newcomers_alone() {
+fn tls_that_becomes_required_is_required_of_newcomers_only() {
     for (stage, open) in [(Fresh, true), (Unauthenticated, false), (Connected, false)] {
         let text = before(stage, open);
         let house = House::new(&text, None);
@@ -634,7 +638,8 @@ fn tls_that_is_asked_for_now_is_asked_of_newcomers_alone() {
     }
 }
 
-/// A peer's own bytes come before the shard's pass over all sessions: no command passes by the old rules.
+/// A peer's own bytes come before the shard's walk over all sessions: no command passes by the old
+/// rules.
 #[test]
 fn a_session_is_reviewed_before_its_next_command() {
     let house = House::new("", None);
@@ -656,9 +661,9 @@ fn a_reload_is_applied_once() {
     assert_eq!(peer.told(), "PONG");
 }
 
-/// A client that goes from one shard to another, with only one of the two past the reload.
+/// A client that moves from one shard to another when only one of the two has applied the reload.
 #[test]
-fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
+fn a_client_that_changes_shards_obeys_the_newer_of_two_configurations() {
     let config = |users: &str| format!("authorization {{ users: [{users}] }}");
     let (old, new) = (config("{user: a, password: a}"), config("{user: b, password: b}"));
     let connect =
@@ -690,10 +695,10 @@ fn client_that_changes_shards_obeys_the_newer_of_two_configurations() {
     }
 }
 
-/// The passes of two shards over their sessions, and a client that goes from one to the other before, between or
-/// after them.
+/// The walks of two shards over their sessions, and a client that moves from one to the other
+/// before, between or after them.
 #[test]
-fn client_that_changes_shards_is_told_of_lame_duck_mode_once() {
+fn a_client_that_changes_shards_is_told_of_lame_duck_mode_once() {
     let announcements = |peer: &Peered| peer.heard_with_info().matches("\"ldm\":true").count();
     for (told_before, to_knows) in [(true, true), (true, false), (false, true), (false, false)] {
         let (from, to) = (House::new("", None), House::new("", None));

@@ -1,4 +1,5 @@
-//! Whom a lowered limit of connections closes, over several shards: exactly as many as are too many.
+//! The clients that a lowered limit of connections closes, over several shards: exactly the
+//! surplus.
 
 mod support;
 
@@ -11,7 +12,7 @@ use support::server::Server;
 
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"a\"}\r\n";
 
-/// So many clients that are let in; each is on whichever shard the kernel chose.
+/// Connects `count` clients that are let in; each is on the shard that the kernel chose.
 fn clients(server: &Server, count: usize) -> Vec<RawClient> {
     let enter = |_| {
         let mut client = RawClient::connect(server.address()).expect("the server listens");
@@ -34,12 +35,12 @@ fn reload(server: &Server, config: &str) -> Vec<String> {
     server.log().lines().split_off(start)
 }
 
-/// Splits into those that are still served and what the others were told.
+/// Returns the number of clients still served, and what the others were told.
 fn staying(clients: &mut [RawClient]) -> (usize, Vec<String>) {
     let mut told = Vec::new();
     let mut count = 0;
     for client in clients {
-        // A write to a connection that is closed may fail; what was sent before is there.
+        // A write to a closed connection may fail; what was sent before is there.
         let _ = client.send(b"PING\r\n");
         let deadline = Instant::now() + WAIT_MAX;
         let line = loop {
@@ -91,9 +92,9 @@ fn an_account_keeps_as_many_connections_as_it_may() {
     }
 }
 
-/// Whoever goes for another reason is not counted: the two who may stay do.
+/// A client that goes for another reason does not count: the two that may stay do.
 #[test]
-fn who_is_gone_anyway_makes_room() {
+fn clients_that_go_anyway_make_room() {
     let users = "{user: a, password: a}, {user: b, password: b}";
     let config = |users: &str, limit: usize| {
         format!("accounts {{ A {{ users: [ {users} ], limits {{ max_connections: {limit} }} }} }}")

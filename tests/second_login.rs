@@ -1,5 +1,6 @@
-//! A client that logs in a second time, to another account: nothing of the first one reaches it any more, and
-//! nothing it publishes reaches the first. On several shards, too, which no transcript has.
+//! A client that logs in a second time, to another account: nothing of the first one reaches it any
+//! more, and nothing it publishes reaches the first. On several shards, too, which no transcript
+//! covers.
 
 mod support;
 
@@ -13,7 +14,7 @@ const CONFIG: &str = "accounts: {
     TWO: { users: [ { user: b, password: p } ] }
 }";
 
-/// A client that has logged in as `user` and had `commands` executed.
+/// Returns a client that has logged in as `user` and executed `commands`.
 fn client(server: &Server, user: &str, commands: &str) -> RawClient {
     let mut client = RawClient::connect(server.address()).expect("the server listens");
     log_in(&mut client, user, commands);
@@ -33,7 +34,8 @@ fn what_the_second_login_publishes_stays_in_its_account() {
     for shard_count in [1, 3] {
         let server = Server::midge(shard_count, CONFIG);
         let mut first = client(&server, "a", "SUB foo 1\r\n");
-        // As many changes in the other account: what a cache remembers looks as good there.
+        // The other account has as many changes, so that a cached answer would look equally valid
+        // there.
         let mut second = client(&server, "b", "SUB bar 1\r\n");
         let mut publisher = client(&server, "a", "PUB foo 1\r\n1\r\nPUB foo 1\r\n2\r\n");
         log_in(&mut publisher, "b", "PUB foo 1\r\n3\r\nPUB bar 1\r\n4\r\n");

@@ -1,5 +1,6 @@
-//! Planted secrets: what is given on the command line, in a file or by a client is in no log line, no answer
-//! of the monitoring port, no error text and no place where other users of the host look.
+//! Planted secrets: what is given on the command line, in a file or by a client is in no log line,
+//! no answer of the monitoring port, no error text and no place that other users of the host can
+//! see.
 
 mod support;
 
@@ -53,7 +54,7 @@ fn secrets_disappear_from_the_command_line_and_the_server_starts() {
     }
 }
 
-/// Every answer of the monitoring port, with as much in it as can be asked for.
+/// Every endpoint of the monitoring port, with as much detail as can be requested.
 const ENDPOINTS: [&str; 19] = [
     "/",
     "/varz",
@@ -76,7 +77,7 @@ const ENDPOINTS: [&str; 19] = [
     "/dashboard",
 ];
 
-/// What is written into the server's file; another mark is another password.
+/// Returns the server's configuration file; another mark means other passwords.
 fn config(mark: &str, hash: &str) -> String {
     format!(
         "trace_verbose: true\nhttp: \"127.0.0.1:-1\"\nserver_tags: [seen]\n\
@@ -85,7 +86,7 @@ fn config(mark: &str, hash: &str) -> String {
     )
 }
 
-/// A client's first line, and all it is told until PONG or the end.
+/// Sends a client's first line; returns the client and all it is told until PONG or the end.
 fn log_in(server: &Server, login: &str) -> (RawClient, String) {
     let mut client = RawClient::connect(server.address()).expect("the server listens");
     client.send(format!("{login}\r\nPING\r\n").as_bytes()).expect("sent");
@@ -114,7 +115,7 @@ fn secrets_of_files_and_clients_are_shown_nowhere() {
         r#"CONNECT {"auth_token":"planted-wrong"}"#,
         r#"CONNECT {"jwt":"planted-jwt","sig":"planted-sig"}"#,
         r#"CONNECT {"PASS":"planted","Auth_Token":"planted","user":"alice"}"#,
-        // Broken in all kinds of ways: the words about it must not quote it.
+        // Broken in various ways: the error must not quote it.
         r#"CONNECT {"user":"alice","pass":planted}"#,
         r#"CONNECT {"user":"alice","pass":"planted"#,
         r#"CONNECT {"pass":["planted"]}"#,
@@ -139,7 +140,7 @@ fn secrets_of_files_and_clients_are_shown_nowhere() {
         assert!(said.is_some(), "no {expected:?}\n{}", server.log().lines().join("\n"));
     };
     reload(&config("two", &hash), "Reloaded server configuration");
-    // What is wrong in a file is told without what stands beside it.
+    // An error in a file is reported without what stands beside it.
     for broken in [
         "authorization { user: a, password: planted, token: planted }",
         "authorization { users: [ planted ] }",
@@ -171,7 +172,7 @@ fn secrets_of_files_and_clients_are_shown_nowhere() {
     }
 }
 
-/// A broken file at start and under test: its error is told without its secrets.
+/// A broken file at start and under test: its error is reported without its secrets.
 #[test]
 fn a_file_that_is_refused_does_not_show_its_secrets() {
     for broken in [

@@ -1,8 +1,9 @@
-//! The broker core under a deterministic scheduler: 1 to 5 shards of real sessions over the real lanes,
-//! no sockets and no threads, against a flat list of subscriptions.
+//! The broker core under a deterministic scheduler: 1 to 5 shards with real sessions and real
+//! lanes, without sockets and threads, compared with a flat list of subscriptions.
 //!
 //! `cargo test --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
-//! `MIDGE_SIM_SEED=17` one. `-- --nocapture forwards` prints what a publish costs on 2 to 64 shards.
+//! `MIDGE_SIM_SEED=17` a single one. `-- --nocapture forwards` prints the cost of a publish on 2 to
+//! 64 shards.
 
 #[path = "simulation/clients.rs"]
 mod clients;
@@ -40,7 +41,7 @@ fn run(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
     play(seed, plant, false)
 }
 
-/// `moves`: each client goes to a shard drawn at random when it first subscribes or publishes.
+/// With `moves` each client goes to a random shard when it first subscribes or publishes.
 fn play(seed: u64, plant: Option<Plant>, moves: bool) -> Result<Outcome, String> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let mut run = Run::new(seed, plant, moves);
@@ -56,7 +57,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn every_seed_keeps_the_laws() {
+fn the_laws_hold_for_every_seed() {
     let seeds = match number("MIDGE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MIDGE_SIM_SEEDS").unwrap_or(SEEDS),
@@ -87,7 +88,7 @@ fn every_seed_keeps_the_laws() {
 }
 
 #[test]
-fn laws_hold_for_clients_that_go_to_another_shard_before_they_subscribe_or_publish() {
+fn the_laws_hold_for_clients_that_go_to_another_shard_before_they_subscribe_or_publish() {
     let seeds = match number("MIDGE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MIDGE_SIM_SEEDS").unwrap_or(SEEDS / 2),
@@ -146,7 +147,7 @@ fn say(world: &mut World, connection: usize, text: &str) {
     world.arrive(connection, text.bytes());
 }
 
-/// A client of `shard` that said this much.
+/// Adds a client of `shard` that has sent `text`.
 fn client(world: &mut World, shard: usize, text: &str) -> usize {
     let connection = world.connect(shard, usize::MAX);
     say(world, connection, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
@@ -202,10 +203,11 @@ fn every_member_of_a_queue_group_is_equally_likely_wherever_it_lives() {
     assert!(heard.iter().all(|count| fair.contains(count)), "{heard:?}");
 }
 
-/// Back-pressure counts what is under way between shards: whoever reads what it is sent is not cut, wherever its
-/// publisher is and however little it may have pending, although its shard now and then has no time for it.
+/// Back-pressure counts what is in flight between shards: a consumer that reads what it is sent is
+/// not closed, whatever shard its publisher is on and however small its limit, even if its own
+/// shard is sometimes busy.
 #[test]
-fn a_consumer_that_reads_is_not_cut_for_what_was_under_way() {
+fn a_consumer_that_reads_is_not_closed_for_what_was_in_flight() {
     const MESSAGES: usize = 20_000;
     const READ_BYTES: usize = 256 << 10;
     let message = format!("PUB a 1000\r\n{}\r\n", "x".repeat(1000));
@@ -246,7 +248,7 @@ fn a_consumer_that_reads_is_not_cut_for_what_was_under_way() {
     }
 }
 
-/// Publishes `count` messages in reads of `batch` messages each and says what they cost.
+/// Publishes `count` messages in reads of `batch` messages each and returns their cost.
 fn cost(shards: usize, subscribed: usize, count: usize, batch: usize) -> Totals {
     let mut world = World::new(7, &sizes(shards), None);
     let publisher = client(&mut world, 0, "");
@@ -274,8 +276,9 @@ fn cost(shards: usize, subscribed: usize, count: usize, batch: usize) -> Totals 
     }
 }
 
-/// Growth with shards: a publish costs one copy per shard that has subscribers, however many shards there
-/// are, and a read of many messages costs one batch and at most one wake per such shard.
+/// Scaling with shards: a publish costs one copy per shard that has subscribers, however many
+/// shards there are, and a read of many messages costs one batch and at most one wake-up per such
+/// shard.
 #[test]
 fn forwards_are_at_most_one_per_link_and_message() {
     const COUNT: usize = 256;

@@ -1,4 +1,4 @@
-//! Clients that do not keep up, as `no_fast_producer_stall` and `write_timeout` would have it.
+//! Clients that do not keep up, with `no_fast_producer_stall` and `write_timeout`.
 
 mod support;
 
@@ -8,7 +8,7 @@ use support::raw_client::{Fill, RawClient};
 use support::server::Server;
 use support::{WAIT_MAX, wait_until};
 
-/// A client that has subscribed to `s` and reads nothing more by itself.
+/// Returns a client that has subscribed to `s` and reads nothing more by itself.
 fn subscriber(server: &Server) -> RawClient {
     let mut client = RawClient::connect(server.address()).expect("a connection");
     client.send(b"CONNECT {\"verbose\":false}\r\nSUB s 1\r\n").expect("it is open");
@@ -16,7 +16,7 @@ fn subscriber(server: &Server) -> RawClient {
     client
 }
 
-/// Publishes to `s` and returns once the server has taken all.
+/// Publishes to `s` and returns once the server has taken everything.
 fn publish(server: &Server, count: usize, size: usize) {
     let mut client = RawClient::connect(server.address()).expect("a connection");
     client.send(b"CONNECT {\"verbose\":false}\r\n").expect("it is open");
@@ -29,7 +29,8 @@ fn publish(server: &Server, count: usize, size: usize) {
     client.round_trip().expect("all was taken");
 }
 
-/// Reads until nothing more can come: the answer to the PING at the end is there. How many bytes came before.
+/// Reads until the answer to a final PING, so nothing more can come. Returns the number of bytes
+/// before it.
 fn drain(client: &mut RawClient) -> usize {
     let deadline = Instant::now() + WAIT_MAX;
     let mut bytes = 0;
@@ -41,7 +42,7 @@ fn drain(client: &mut RawClient) -> usize {
             client.consume(unread.len());
             return bytes;
         }
-        // The end is kept: the answer may come in parts.
+        // The end is kept, since the answer may come in parts.
         let done = unread.len().saturating_sub(16);
         bytes += done;
         client.consume(done);
@@ -58,7 +59,7 @@ fn counter(server: &Server, name: &str) -> u64 {
     values.sum()
 }
 
-/// On every shard: the consumer may be on another one than the publisher.
+/// With several shards, as the consumer may be on another one than the publisher.
 #[test]
 fn without_stalls_a_slow_consumer_misses_messages_and_stays_and_nobody_waits() {
     const COUNT: usize = 4_000;
@@ -73,7 +74,7 @@ fn without_stalls_a_slow_consumer_misses_messages_and_stays_and_nobody_waits() {
         publish(&server, COUNT, SIZE);
         let frame = "MSG s 1 4096\r\n\r\n".len() + SIZE;
         let mut got = 0;
-        // What goes to another shard may be on its way when the publisher has its PONG.
+        // Messages to another shard may be on their way when the publisher has its PONG.
         wait_until("every message came or was dropped", || {
             got += drain(&mut slow);
             let dropped = counter(&server, "midge_dropped_messages_total") as usize;
@@ -94,7 +95,7 @@ fn without_stalls_a_slow_consumer_misses_messages_and_stays_and_nobody_waits() {
 }
 
 #[test]
-fn the_option_is_taken_by_reload() {
+fn the_option_is_changed_by_a_reload() {
     let server = Server::midge_with(1, &["-m", "-1"], "max_pending: 4MB\nwrite_deadline: \"60s\"");
     let config = "max_pending: 4MB\nwrite_deadline: \"60s\"\nno_fast_producer_stall: true";
     server.rewrite_config(config).expect("the file can be written");
@@ -110,7 +111,7 @@ fn the_option_is_taken_by_reload() {
     drain(&mut slow);
 }
 
-/// Takes a few bytes at a time until the log has a line with `text`.
+/// Reads a few bytes at a time until the log has a line with `text`.
 fn drip_until(server: &Server, client: &mut RawClient, start_index: usize, text: &str) -> bool {
     let deadline = Instant::now() + WAIT_MAX;
     while Instant::now() < deadline && !client.is_closed() {
@@ -127,7 +128,7 @@ fn drip_until(server: &Server, client: &mut RawClient, start_index: usize, text:
 }
 
 #[test]
-fn at_the_write_deadline_retry_keeps_who_takes_something_and_close_keeps_nobody() {
+fn at_the_write_deadline_retry_keeps_clients_that_take_something_and_close_keeps_none() {
     const COUNT: usize = 16;
     const SIZE: usize = 1_000_000;
     for (policy, stays) in [("retry", true), ("close", false), ("default", false)] {
@@ -156,9 +157,9 @@ fn at_the_write_deadline_retry_keeps_who_takes_something_and_close_keeps_nobody(
     }
 }
 
-/// Whoever takes nothing at all is closed in either case.
+/// A client that takes nothing at all is closed in either case.
 #[test]
-fn retry_closes_who_takes_nothing() {
+fn retry_closes_clients_that_take_nothing() {
     let server = Server::midge(1, "write_deadline: \"300ms\"\nwrite_timeout: retry\ndebug: true");
     let lines = server.log().line_count();
     let _slow = subscriber(&server);

@@ -1,5 +1,5 @@
-//! The log's line about a publisher that a slow consumer holds up, from the session itself: whether a consumer is
-//! slow over a socket is the machine's affair.
+//! The log line about a publisher that a slow consumer holds up, tested on the session itself: over
+//! a socket it depends on the machine whether a consumer is slow.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -48,8 +48,8 @@ fn context() -> Rc<ClientContext> {
     ))
 }
 
-/// A publisher that has to wait for a subscriber, if the machine lets them be quick enough: a consumer that stood
-/// still for long is not waited for.
+/// Returns a publisher that has to wait for a subscriber, if the machine is quick enough: a
+/// consumer that has not moved for long is not waited for.
 fn held_up(context: &Rc<ClientContext>) -> Option<(ClientSession, ReadBuffer)> {
     let pool = Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20));
     let enter = |id: u64| {
@@ -76,7 +76,7 @@ fn held_up(context: &Rc<ClientContext>) -> Option<(ClientSession, ReadBuffer)> {
     None
 }
 
-/// Waits as the reader of a connection may, without a sleep.
+/// Lets time pass as the reader of a connection may, without a sleep.
 fn pass(time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
@@ -85,7 +85,7 @@ fn pass(time: Duration) {
 }
 
 #[test]
-fn a_publisher_that_was_held_up_for_long_is_told_of() {
+fn a_publisher_that_was_held_up_for_long_is_logged() {
     let settings = LogSettings {
         debug: false,
         trace: false,

@@ -1,6 +1,8 @@
-//! `kill -9` at random moments while a lane writes to the real disk: what it said was durable is there afterwards.
+//! `kill -9` at random moments while a lane writes to the real disk: everything reported as durable
+//! is there afterwards.
 //!
-//! Not run by the test harness: this program is both the test and, started again by it, the process that is killed.
+//! Not run by the test harness: this program is both the test and, started again by it, the process
+//! that is killed.
 
 use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +17,7 @@ use midge::storage::lane::Lane;
 use midge::storage::recovery::{JournalPlace, Recovered, recover};
 use midge::storage::thread_disk::ThreadDisk;
 
-/// Names the folder in the environment of the process that is killed.
+/// The environment variable that tells the process to be killed its folder.
 const FOLDER: &str = "MIDGE_STORE_KILL_FOLDER";
 
 const ROUNDS: usize = 8;
@@ -52,7 +54,7 @@ fn place() -> JournalPlace {
     JournalPlace { folder: "lane-0".into(), seed, file_bytes: 1 << 20 }
 }
 
-/// Starts a writer, kills it after so many lines of its, and returns the last count it gave.
+/// Starts a writer, kills it after `lines` lines of output, and returns the last count it gave.
 fn kill_once(folder: &Path, lines: usize) -> u64 {
     let program: PathBuf = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program)
@@ -68,13 +70,13 @@ fn kill_once(folder: &Path, lines: usize) -> u64 {
     }
     child.kill().expect("it is ours");
     child.wait().expect("it is ours");
-    // What it had said by then counts, too; a line that was cut off in the middle does not.
+    // What it reported until then counts, too; a line that was cut off does not.
     last = output.last().filter(|line| line.ends_with('.')).or(last);
     let last = last.expect("the writer says something");
     last.trim_end_matches('.').parse().expect("lines are numbers")
 }
 
-/// The number of records, each checked, and what recovery says.
+/// Returns the number of records, each checked, and what recovery reports.
 fn read(disk: &ThreadDisk) -> (u64, Recovered) {
     let mut count = 0;
     let visit = |_, body: &[u8]| {

@@ -1,7 +1,7 @@
 //! The server's own subjects, `$SYS.>`, as a real client library sees them, on 1 and 3 shards.
 //!
-//! What is compared with the monitoring port is compared with it at the same moment. The shapes themselves are
-//! held against nats-server's own types by scripts/interop.
+//! Comparisons with the monitoring port are made at the same moment. The shapes themselves are
+//! checked against nats-server's own types by scripts/interop.
 
 mod support;
 
@@ -84,7 +84,7 @@ impl Observed {
         serde_json::from_str(body).expect("JSON")
     }
 
-    /// Clients of an account, enough to be on every shard.
+    /// Connects clients of an account, enough to be on every shard.
     async fn clients(&self, user: &str, count: usize) -> Vec<Client> {
         let mut clients = Vec::new();
         for _ in 0..count {
@@ -105,7 +105,7 @@ async fn connect(server: &Server, user: &str) -> Client {
     client.expect("the server accepts")
 }
 
-/// None: nobody answers to that.
+/// Sends a request; None = nobody answers it.
 async fn request(client: &Client, subject: &str, body: &str) -> Option<Value> {
     let payload = body.to_owned().into_bytes().into();
     match client.request(subject.to_owned(), payload).await {
@@ -120,7 +120,7 @@ async fn next(subscriber: &mut Subscriber) -> Message {
     message.expect("the subscription is open")
 }
 
-/// The next event on a subject that ends so.
+/// Returns the next event on a subject that ends with `end`.
 async fn event(subscriber: &mut Subscriber, end: &str) -> Value {
     loop {
         let message = next(subscriber).await;
@@ -133,7 +133,7 @@ async fn event(subscriber: &mut Subscriber, end: &str) -> Value {
 /// Subscribes, and waits until the whole server knows: the library's own flush does not.
 async fn subscribe(client: &Client, subject: &str) -> Subscriber {
     let subscriber = client.subscribe(subject.to_owned()).await.expect("connected");
-    // An answer came after the interest was in force.
+    // An answer comes after the interest is in force.
     let inbox = client.new_inbox();
     let mut own = client.subscribe(inbox.clone()).await.expect("connected");
     client.publish(inbox, "".into()).await.expect("connected");
@@ -151,7 +151,7 @@ fn connection_ids(connz: &Value) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_told_over_sys_is_what_the_monitoring_port_tells() {
+async fn sys_and_the_monitoring_port_give_the_same_answers() {
     for shard_count in SHARD_COUNTS {
         let observed = Observed::start(shard_count, CONFIG).await;
         let clients = observed.clients("a", 6).await;
@@ -202,7 +202,7 @@ async fn what_is_told_over_sys_is_what_the_monitoring_port_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ping_tells_the_statistics_and_who_answers() {
+async fn a_ping_returns_the_statistics_and_who_answers() {
     for shard_count in SHARD_COUNTS {
         let observed = Observed::start(shard_count, CONFIG).await;
         let _clients = observed.clients("a", 5).await;
@@ -243,7 +243,7 @@ async fn a_request_is_answered_once_however_many_shards_and_listeners_there_are(
             next(listener).await;
         }
     }
-    // What is asked last is answered last.
+    // The last request is answered last.
     let last = observed.system.publish_with_reply(PING, "answers", "".into());
     last.await.expect("connected");
     let mut count = 0;
@@ -281,7 +281,7 @@ async fn bad_requests_get_nats_servers_errors_and_filters_choose_servers() {
     assert_eq!(error("SUBSZ", r#"{"test":"a.*"}"#).await, failed(text));
     let sick = observed.ping("HEALTHZ", r#"{"stream":"x"}"#).await;
     assert_eq!(sick["data"]["status_code"], 400);
-    // Other servers are meant: this one is silent, and answers what is asked next.
+    // Requests meant for other servers: this one stays silent, and answers the next.
     let mut answers = subscribe(&observed.system, "answers").await;
     for filter in [
         r#"{"server_name":"nope"}"#,
@@ -305,7 +305,7 @@ async fn bad_requests_get_nats_servers_errors_and_filters_choose_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_come_go_and_are_refused_are_told() {
+async fn clients_that_come_go_and_are_refused_are_reported() {
     for shard_count in SHARD_COUNTS {
         let observed = Observed::start(shard_count, CONFIG).await;
         let mut events = subscribe(&observed.system, "$SYS.ACCOUNT.>").await;
@@ -345,7 +345,7 @@ async fn clients_that_come_go_and_are_refused_are_told() {
         );
         let went = event(&mut events, "$G.DISCONNECT").await;
         assert_eq!(went["client"]["id"], refused["client"]["id"]);
-        // Without being asked.
+        // Published without a request.
         let stats = event(&mut server_events, "STATSZ").await;
         assert_eq!(stats["statsz"]["active_accounts"], 1);
     }
@@ -390,7 +390,7 @@ async fn a_connection_is_kicked_or_sent_away_by_its_number() {
             timeout(WAIT_MAX, said).await.expect("the client is told");
             let answer = observed.own("KICK", &body).await;
             assert_eq!(keys(&answer), BTreeSet::from(["server"]), "{answer}");
-            // The library comes again, and may be gone before the next one is kicked.
+            // The library reconnects, and may be gone before the next one is kicked.
             let went = loop {
                 let went = event(&mut events, "DISCONNECT").await;
                 if went["client"]["id"] == id {
@@ -410,7 +410,8 @@ async fn a_connection_is_kicked_or_sent_away_by_its_number() {
     }
 }
 
-/// As nats-server: what it cannot read of these, and an account that has no clients, get no answer at all.
+/// As in nats-server: unreadable requests of these kinds, and those about an account without
+/// clients, get no answer at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn some_requests_are_met_with_silence() {
     let observed = Observed::start(3, CONFIG).await;
@@ -440,7 +441,7 @@ async fn some_requests_are_met_with_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_is_asked_for_and_its_failure_told() {
+async fn a_reload_can_be_requested_and_its_failure_is_reported() {
     let observed = Observed::start(3, CONFIG).await;
     let path = observed.server.directory().join("server.conf");
     let before = std::fs::read_to_string(&path).expect("the server's file");
@@ -461,7 +462,7 @@ async fn a_reload_is_asked_for_and_its_failure_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_user_is_told_who_it_is() {
+async fn every_user_can_ask_who_it_is() {
     for shard_count in SHARD_COUNTS {
         let observed = Observed::start(shard_count, CONFIG).await;
         for user in ["sys", "a", "b"] {
@@ -534,12 +535,12 @@ async fn a_strangers_account_reaches_nothing_but_itself() {
             let info = first_answer(stranger, others[1], &body).await;
             assert_eq!(info["data"]["account"], "A");
         }
-        // Nobody was harmed, and the victims heard nothing.
+        // Nobody was harmed, and the victims received nothing.
         for victim in &victims {
             subscribe(victim, "still.here").await;
         }
         assert_eq!(observed.ping("CONNZ", r#"{"acc":"B"}"#).await["data"]["num_connections"], 4);
-        // Nothing but what they sent themselves reached the strangers.
+        // Nothing but their own messages reached the strangers.
         for subject in ["$SYS.END", "answers"] {
             strangers[0].publish(subject, "end".into()).await.expect("connected");
         }
@@ -560,12 +561,13 @@ async fn a_strangers_account_reaches_nothing_but_itself() {
     }
 }
 
-/// The server's answer, where others of the account hear the request too and say nothing.
+/// Returns the server's answer, when other members of the account receive the request too but do
+/// not answer.
 async fn first_answer(client: &Client, subject: &str, body: &str) -> Value {
     request(client, subject, body).await.expect("the server answers")
 }
 
-/// Without anybody else who listens a stranger is told that nobody does.
+/// If nobody else listens, a stranger is told that there are no responders.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_told_that_nobody_answers() {
     let observed = Observed::start(3, CONFIG).await;
@@ -591,9 +593,9 @@ async fn without_a_system_account_nobody_answers() {
     }
 }
 
-/// Who wants to know is told that the server goes, before it is sent away itself.
+/// Whoever subscribes to it is told that the server ends, before being disconnected.
 #[test]
-fn the_end_of_the_server_is_told_on_every_shard() {
+fn the_end_of_the_server_is_announced_on_every_shard() {
     for shard_count in SHARD_COUNTS {
         for (signal, name) in [(Signal::TERM, "SHUTDOWN"), (Signal::USR2, "LAMEDUCK")] {
             let config =
@@ -644,7 +646,7 @@ async fn subscribers_are_counted_over_all_shards() {
         let body = format!(r#"{{"acc":"A","subject":"{subject}"}}"#);
         observed.ask("$SYS.REQ.ACCOUNT.NSUBS", &body).await
     };
-    // A subscription that was dropped may not be gone yet: those that are kept are what is counted.
+    // A dropped subscription may not be gone yet: only those that are kept are counted.
     let mut kept = Vec::new();
     for client in &clients {
         kept.push(subscribe(client, "kept.*").await);
@@ -653,7 +655,7 @@ async fn subscribers_are_counted_over_all_shards() {
     assert_eq!(count("kept.>").await, 5);
     assert_eq!(count("kept.one.two").await, 0);
     assert_eq!(count("").await, 0);
-    // The name of the group is Base64.
+    // The name of the group is in Base64.
     let mut member =
         clients[0].queue_subscribe("kept.one", "crew".into()).await.expect("connected");
     subscribe(&clients[0], "any").await;
@@ -663,7 +665,7 @@ async fn subscribers_are_counted_over_all_shards() {
     let text = r#"{"filter_subject":"kept.x","acc":"A"}"#;
     let connz = observed.ping("CONNZ", text).await;
     assert_eq!(connz["data"]["num_connections"], 5);
-    // A number that stands for no state, which no connection has.
+    // A number that is not a state, which no connection has.
     let none = observed.ping("CONNZ", r#"{"state":5}"#).await;
     assert_eq!(
         (&none["data"]["total"], &none["data"]["connections"]),

@@ -1,6 +1,7 @@
-//! The law of the house, checked: floors stay apart, the runtime and shared state stay where they belong,
-//! every file says what it owns, and none lies about unused. ARCHITECTURE.md and CONTRIBUTING.md give the
-//! reasons; here are the rules that a reader would otherwise have to watch for.
+//! Checks of the architecture's rules: floors stay apart, the runtime and shared state stay where
+//! they belong, every file says what it is for, and none is unused. ARCHITECTURE.md and
+//! CONTRIBUTING.md give the reasons; these are the rules that a reader would otherwise have to
+//! watch for.
 
 #[path = "tidy/circles.rs"]
 mod circles;
@@ -16,7 +17,7 @@ use std::path::Path;
 /// Folders that may name the runtime.
 const RUNTIME_FOLDERS: [&str; 3] = ["src/net/", "src/shard/", "src/storage/"];
 
-/// Where locks and atomics may be.
+/// Where locks and atomics may be used.
 const SHARED_STATE_PLACES: [&str; 8] = [
     "src/server/",
     "src/shard/offload.rs",
@@ -28,7 +29,7 @@ const SHARED_STATE_PLACES: [&str; 8] = [
     "src/net/doorbell.rs",
 ];
 
-/// What has to happen before `main`.
+/// The only file with unsafe code.
 const UNSAFE_FILE: &str = "src/main.rs";
 
 const SHARED_STATE_WORDS: [&str; 3] = ["Mutex", "RwLock", "Condvar"];
@@ -93,7 +94,8 @@ fn check(files: &Files) -> Vec<String> {
     violations
 }
 
-/// The modules of `lib.rs` with their floors, in order: `// F4` stands above those of floor 4.
+/// Returns the modules of `lib.rs` with their floors, in order: `// F4` stands above those of floor
+/// 4.
 fn floors(library: &str) -> Vec<(String, u8)> {
     let mut floor = 0;
     let mut found = Vec::new();
@@ -107,7 +109,7 @@ fn floors(library: &str) -> Vec<(String, u8)> {
     found
 }
 
-/// `x` of `pub mod x;`.
+/// Returns `x` for `pub mod x;`.
 fn declared_module(line: &str) -> Option<&str> {
     let line = line.trim();
     let line = match line.strip_prefix("pub(") {
@@ -117,7 +119,7 @@ fn declared_module(line: &str) -> Option<&str> {
     line.strip_prefix("mod ")?.strip_suffix(';')
 }
 
-/// A module imports only what stands above it, and no sibling of the floor of speakers.
+/// A module imports only what stands above it, and no sibling on the speakers' floor.
 fn check_floors(
     path: &str,
     code: &[(usize, String)],
@@ -138,7 +140,7 @@ fn check_floors(
     for (line, text) in code {
         let mut named = imported(text, "crate::");
         if at_root {
-            // From here `super` is the root of the crate.
+            // From there `super` is the root of the crate.
             let roots = imported(text, "super::").into_iter();
             named.extend(roots.filter(|name| place(name).is_some()));
         }
@@ -159,7 +161,7 @@ fn check_floors(
     }
 }
 
-/// The first names behind `prefix`: of `crate::a::b`, and of `crate::{a, b::c}`.
+/// Returns the first names after `prefix`: in `crate::a::b`, and in `crate::{a, b::c}`.
 fn imported(text: &str, prefix: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (start, _) in text.match_indices(prefix) {
@@ -226,11 +228,12 @@ fn check_places(path: &str, code: &[(usize, String)], report: &mut impl FnMut(us
     }
 }
 
-/// The functions that may be given a secret itself. Everything else compares `Secret`s, whose `==` is that of
-/// `base::constant_time`.
+/// Functions that may be given a secret itself. Everything else compares `Secret`s, whose `==` is
+/// that of `base::constant_time`.
 const SECRET_TAKERS: [&str; 5] = ["secrets_equal", "verify", "is_bcrypt", "cost_of", "decoy_of"];
 
-/// True if the `.expose()` at `at` is an argument of one of `SECRET_TAKERS`, or only asks whether there is a secret.
+/// Returns true if the `.expose()` at `at` is an argument of one of `SECRET_TAKERS`, or only asks
+/// whether there is a secret.
 fn is_safely_taken(text: &str, at: usize) -> bool {
     if text[at..].starts_with(".expose().is_empty()") {
         return true;
@@ -254,9 +257,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Open ends name the condition that closes them, and none asks to be repaired.
+/// Notes on open ends must name the condition that closes them, and none may ask for repair.
 fn check_notes(text: &str, report: &mut impl FnMut(usize, &str)) {
-    // Not written out, or this file would not be tidy.
+    // Not written out, or this file would violate its own rule.
     let (open_end, defect) = (concat!("TO", "DO"), concat!("FIX", "ME"));
     for (index, line) in text.lines().enumerate() {
         if words(line).any(|word| word == open_end) && !line.contains(" when ") {
@@ -268,7 +271,7 @@ fn check_notes(text: &str, report: &mut impl FnMut(usize, &str)) {
     }
 }
 
-/// Every file is the root of something or a module of one that is.
+/// Every file is a root or a module of a reachable file.
 fn check_dead_files(files: &Files, violations: &mut Vec<String>) {
     let is_root = |path: &&String| {
         let in_folder =
@@ -293,7 +296,7 @@ fn check_dead_files(files: &Files, violations: &mut Vec<String>) {
     }
 }
 
-/// Where the modules that a file declares may be.
+/// Returns where the modules that a file declares may be.
 fn modules_of(path: &str, text: &str, is_root: bool) -> Vec<String> {
     let (folder, name) = path.rsplit_once('/').expect("every file is in a folder");
     let below = match name {
@@ -319,8 +322,8 @@ fn modules_of(path: &str, text: &str, is_root: bool) -> Vec<String> {
     found
 }
 
-/// Code without comments and without what stands in quotes: logical lines with the number of their first.
-/// A `use` that spans lines is one of them.
+/// Returns the code without comments and string literals: logical lines with the number of their
+/// first line. A `use` that spans several lines is one of them.
 fn code_of(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut in_use = false;
@@ -340,7 +343,7 @@ fn code_of(text: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// The text with string literals emptied; lines stay lines.
+/// Returns the text with string literals emptied; lines stay lines.
 fn without_quotes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -382,11 +385,11 @@ fn without_quotes(text: &str) -> String {
     out
 }
 
-/// The checker itself: each rule finds what is planted, and nothing in a house that is tidy.
+/// Tests of the checker itself: each rule finds what is planted, and nothing in a tidy tree.
 mod planted {
     use super::*;
 
-    /// A small house in order, and one file more.
+    /// Returns a small tidy tree with one more file.
     fn house(path: &str, text: &str) -> Files {
         let library = "//! Head.\n\n#![forbid(unsafe_code)]\n\n// F0\npub mod base;\n// F5\npub mod net;\n// F6\npub mod peer;\n// F7\npub mod client;\npub mod mesh;\n// F8\npub mod shard;\n// F9\npub mod server;\n";
         let mut files = Files::from([("src/lib.rs".to_owned(), library.to_owned())]);
@@ -409,7 +412,7 @@ mod planted {
     }
 
     #[test]
-    fn import_from_a_floor_below_is_found() {
+    fn an_import_from_a_floor_below_is_found() {
         let net = "src/net/inner.rs";
         assert_found(
             net,
@@ -464,7 +467,7 @@ mod planted {
     }
 
     #[test]
-    fn import_between_siblings_is_found_both_ways() {
+    fn an_import_between_siblings_is_found_both_ways() {
         assert_found(
             "src/mesh/inner.rs",
             "//! H.\nuse crate::client::Session;\n",
@@ -479,7 +482,7 @@ mod planted {
     }
 
     #[test]
-    fn module_without_a_floor_is_found() {
+    fn a_module_without_a_floor_is_found() {
         let mut files = house("src/extra.rs", "//! H.\n");
         let library = files.get_mut("src/lib.rs").unwrap();
         *library = library.replace("// F0\n", "// F0\nmod base2;\n");
@@ -519,13 +522,13 @@ mod planted {
     }
 
     #[test]
-    fn missing_head_is_found() {
+    fn a_missing_head_is_found() {
         assert_found("src/base/inner.rs", "use std::io;\n", "does not begin with //!");
         assert_found("tests/extra.rs", "fn f() {}\n", "does not begin with //!");
     }
 
     #[test]
-    fn open_end_without_condition_is_found() {
+    fn an_open_end_without_a_condition_is_found() {
         let (open_end, defect) = (concat!("TO", "DO"), concat!("FIX", "ME"));
         let file = "src/base/inner.rs";
         assert_found(file, &format!("//! H.\n// {open_end}: pool them\n"), "without a condition");
@@ -534,7 +537,7 @@ mod planted {
     }
 
     #[test]
-    fn dead_file_is_found() {
+    fn a_dead_file_is_found() {
         assert_found("src/base/lost.rs", "//! H.\n", "src/base/lost.rs:1: no mod statement");
         assert_found("tests/support/lost.rs", "//! H.\n", "no mod statement");
         let mut files =
@@ -546,7 +549,7 @@ mod planted {
     }
 
     #[test]
-    fn quotes_and_comments_are_no_code() {
+    fn quotes_and_comments_are_not_code() {
         let text = "a \"x // \\\" y\" b 'c' '\"' r#\"z \" \n w\"# d // e\nf";
         let code: Vec<_> = code_of(text).into_iter().map(|(_, line)| line).collect();
         assert_eq!(code, ["a  b 'c'  ", " d ", "f"]);

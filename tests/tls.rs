@@ -1,4 +1,4 @@
-//! TLS on the client port, seen from outside: the real client, a raw one, and peers that mean no good.
+//! TLS on the client port, seen from outside: the real client, a raw one, and hostile peers.
 
 mod support;
 
@@ -64,7 +64,7 @@ impl World {
         self.authority.issue(Wanted { common_name: name, client: true, ..Wanted::default() })
     }
 
-    /// A server whose `tls` block holds this beside its certificate.
+    /// Starts a server whose `tls` block has this in addition to its certificate.
     fn start(&self, shards: &str, tls: &str, config: &str) -> Server {
         let directory = self.directory.display();
         let tls = format!(
@@ -73,7 +73,7 @@ impl World {
         start(shards, &format!("{tls}\n{config}"))
     }
 
-    /// The line of a `tls` block that asks for clients' certificates.
+    /// Returns the line of a `tls` block that requires client certificates.
     fn verify(&self) -> String {
         format!("ca_file: \"{}\", verify: true", self.path("ca.pem").display())
     }
@@ -101,7 +101,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Left behind at worst.
+        // At worst they are left behind.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -231,7 +231,7 @@ async fn a_client_certificate_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_trust_the_server_goes_and_the_server_stays() {
+async fn a_client_that_does_not_trust_the_server_leaves_and_the_server_stays() {
     let world = World::new();
     let server = world.start("1", "", "");
     let other = world.write("other.pem", &Authority::new("another").pem);
@@ -268,7 +268,7 @@ fn a_peer_that_never_begins_is_closed_at_the_timeout_on_either_driver() {
         assert!(client.take_line(deadline()).unwrap().starts_with(b"INFO "));
         assert_eq!(client.fill(deadline()), Fill::Closed);
         wait_for_log(&server, "TLS handshake timeout");
-        // Slow, but in time: a byte now and then does not make it wait for ever either.
+        // Slow, but steady: a byte from time to time does not make it wait forever either.
         let mut socket = TcpStream::connect(server.address()).unwrap();
         let begun = Instant::now();
         let mut byte = [0x16];
@@ -370,7 +370,7 @@ fn too_many_handshakes_a_second_are_turned_away() {
     let mut refused = 0;
     let mut clients: Vec<RawClient> =
         (0..12).map(|_| RawClient::connect(server.address()).unwrap()).collect();
-    // One that was admitted says nothing more: only what has come is looked at.
+    // An admitted connection says nothing more: only what has come is checked.
     for client in &mut clients {
         assert!(client.take_line(deadline()).unwrap().starts_with(b"INFO "));
         if let Some(line) = client.take_line(Instant::now() + Duration::from_millis(200)) {
@@ -396,13 +396,13 @@ fn keys_change_and_streams_end_in_order() {
     assert_eq!(client.line_with("-ERR").unwrap(), "-ERR 'Unknown Protocol Operation'\r\n");
     assert!(client.ends_cleanly());
 
-    // A peer that says it is done is let go, though its socket stays open.
+    // A peer that announces its end is let go, although its socket stays open.
     let mut client = world.connect(&server);
     client.send(b"PING\r\n").unwrap();
     client.send_close_notify().unwrap();
     client.line_with("PONG").unwrap();
     let mut byte = Vec::new();
-    // Whether the end comes as an alert or with the socket is all the same here.
+    // It does not matter here whether the end comes as an alert or with the socket.
     let _ = client.bytes(1).map(|bytes| byte = bytes);
     assert!(byte.is_empty());
 }
@@ -429,7 +429,7 @@ fn a_slow_consumer_behind_tls_is_cut_and_others_go_on() {
     publisher.round_trip().unwrap();
 }
 
-/// Kilobytes of memory the process holds.
+/// Returns the process's resident memory in kilobytes.
 fn resident_kb(server: &Server) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -449,7 +449,7 @@ fn read_to_the_end(socket: &mut TcpStream) -> Vec<u8> {
 
 fn half_open(address: SocketAddr) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
-    // The head of a hello of 4 KiB, and a part of it.
+    // The head of a hello of 4 KiB, and part of it.
     let mut bytes = vec![0x16, 3, 1, 0x10, 0, 1, 0, 0x0f, 0xfc, 3, 3];
     bytes.resize(2000, 0x5a);
     socket.write_all(&bytes).unwrap();
@@ -462,8 +462,8 @@ fn a_thousand_half_open_handshakes_cost_little_and_end_at_the_timeout() {
     let world = World::new();
     let server = world.start("2", "timeout: 1", "debug: true");
     let mut established = world.connect(&server);
-    // The first rounds show what buffers and pools hold for good, on a busy host not all of it at once; the
-    // last must not add to it.
+    // The first rounds show what buffers and pools keep for good, on a busy host not all of it at
+    // once; the last round must not add to it.
     let mut resident = Vec::new();
     for round in 0..3 {
         let mut sockets: Vec<TcpStream> = (0..COUNT).map(|_| half_open(server.address())).collect();
@@ -530,7 +530,7 @@ fn a_certificate_says_which_user_it_is() {
     alice.send(b"PUB denied 0\r\n\r\n").unwrap();
     let refusal = alice.line_with("-ERR").unwrap();
     assert_eq!(refusal, "-ERR 'Permissions Violation for Publish to \"denied\"'\r\n");
-    // The log names the user, though CONNECT did not.
+    // The log names the user, although CONNECT did not.
     wait_for_log(&server, "- \"$G/user:CN=alice\" - Publish Violation - Subject \"denied\"");
     let mut bob = open("bob");
     bob.send(b"CONNECT {\"verbose\":false}\r\n").unwrap();
@@ -565,7 +565,7 @@ fn a_renewed_certificate_is_for_new_clients_and_old_ones_stay() {
     assert_eq!(old.server_certificate(), der(&world.server).as_ref());
     old.round_trip().unwrap();
 
-    // A reload that brings no usable certificate changes nothing.
+    // A reload without a usable certificate changes nothing.
     world.write("server.key", "garbage");
     server.signal(Signal::HUP).unwrap();
     wait_for_log(&server, "error parsing X509");
@@ -574,7 +574,7 @@ fn a_renewed_certificate_is_for_new_clients_and_old_ones_stay() {
 }
 
 #[test]
-fn a_server_whose_certificate_is_no_good_does_not_start() {
+fn a_server_whose_certificate_is_unusable_does_not_start() {
     let world = World::new();
     world.write("server.key", &world.authority.issue_local().key_pem);
     let directory = world.directory.display();

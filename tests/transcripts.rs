@@ -1,12 +1,13 @@
 //! Golden conversations, recorded from a real nats-server and replayed byte for byte.
 //!
-//! `cargo test --test transcripts` replays all of `tests/transcripts/*.txt` against Midge on one shard, on
-//! three, and on two where each client goes from one to the other. `NATS_SERVER=path` replays them against
-//! that server instead, and `UPDATE_GOLDEN=1` with it records its answers into the files. `TRANSCRIPT=name`
-//! takes only the conversations whose name holds that text. Each conversation is replayed as written, merged
-//! into few writes, one byte a write, and cut in two at every byte boundary: at every fourth or eighth on
-//! several shards, at chosen ones where the input is long, and a CONNECT that many conversations start with
-//! is cut in one of them. The format: `transcripts/format.rs`.
+//! `cargo test --test transcripts` replays all of `tests/transcripts/*.txt` against Midge on one
+//! shard, on three, and on two where each client moves from one to the other. `NATS_SERVER=path`
+//! replays them against that server instead, and `UPDATE_GOLDEN=1` with it records its answers into
+//! the files. `TRANSCRIPT=name` selects only conversations whose name contains that text. Each
+//! conversation is replayed as written, merged into few writes, one byte per write, and cut in two
+//! at every byte boundary: at every fourth or eighth on several shards, at chosen ones where the
+//! input is long, and a CONNECT with which many conversations start is cut in one of them. The
+//! format is described in `transcripts/format.rs`.
 
 mod support;
 
@@ -31,11 +32,11 @@ const CUT_EVERYWHERE_BYTES_MAX: usize = 160;
 const CUTS_OF_LONG_INPUT: usize = 40;
 /// Inputs up to this many bytes are also sent byte by byte.
 const EVERY_BYTE_BYTES_MAX: usize = 1024;
-/// Inputs beyond this many bytes are only replayed as written: they are about amounts.
+/// Longer inputs are only replayed as written: they are about amounts.
 const CUT_BYTES_MAX: usize = 256 * 1024;
 /// Conversations that share one server, one after the other.
 const CONVERSATIONS_PER_SERVER: usize = 10;
-/// Servers at work at the same time.
+/// Number of servers that run at the same time.
 const WORKERS: usize = 8;
 
 /// A server program and how it is started.
@@ -43,9 +44,9 @@ struct Target {
     label: String,
     program: PathBuf,
     arguments: Vec<&'static str>,
-    /// A real nats-server: some of its answers depend on how the input is cut.
+    /// True for a real nats-server: some of its answers depend on how the input is cut.
     is_original: bool,
-    /// Every how many byte boundaries the input is cut.
+    /// Distance, in byte boundaries, between two cuts.
     cut_stride: usize,
 }
 
@@ -81,7 +82,8 @@ fn conversations_hold() {
     for target in &targets {
         all.extend(jobs(&files, &filter).into_iter().map(|job| (target, job)));
     }
-    // Taken from the end: conversations that need a server of their own mostly wait for the clock.
+    // Taken from the end: conversations that need a server of their own mostly wait for time to
+    // pass.
     all.sort_by_key(|(_, job)| job.alone);
     let all = Mutex::new(all);
     std::thread::scope(|scope| {
@@ -120,7 +122,8 @@ fn there_are_enough_conversations_and_each_has_its_own_name() {
     assert!(seen.len() >= 120, "only {} conversations", seen.len());
 }
 
-/// None for a step without an expectation, Some(false) for one whose answer is still to be recorded.
+/// None for a step without an expectation, Some(false) for one whose answer is still to be
+/// recorded.
 fn compares_something(step: &format::Step) -> Option<bool> {
     match &step.action {
         Action::Receive { expected, .. } => Some(expected.iter().all(|one| match one {
@@ -154,8 +157,8 @@ fn targets() -> Vec<Target> {
             cut_stride: 1,
         }];
     }
-    // How a parser takes cut input does not depend on other shards: on several a sample is enough. On two every client
-    // goes to the other one at its first subscription or message.
+    // How a parser takes cut input does not depend on other shards: on several a sample is enough.
+    // On two every client goes to the other one at its first subscription or message.
     let (hash, moves) = (&[][..], &["--balance", "next-shard"][..]);
     [("1", hash, 1), ("3", hash, 4), ("2", moves, 8)]
         .map(|(shards, balance, cut_stride)| Target {
@@ -321,7 +324,8 @@ fn input_size(conversation: &Conversation) -> usize {
         .sum()
 }
 
-/// Where to cut: everywhere, or at places drawn from the conversation's name, the same ones every time.
+/// Where to cut: everywhere, or at places drawn from the conversation's name, the same ones every
+/// time.
 fn boundaries(conversation: &Conversation, size: usize) -> Vec<usize> {
     if size <= CUT_EVERYWHERE_BYTES_MAX {
         return (1..size).collect();

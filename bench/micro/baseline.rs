@@ -1,4 +1,4 @@
-//! Figures of this run beside those in `bench/baselines/micro.json` and beside the marks.
+//! Compares this run's figures with those in `bench/baselines/micro.json` and with the marks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,10 +32,11 @@ struct Baseline {
     figures: BTreeMap<String, f64>,
 }
 
-/// A figure above this multiple of the recorded one is called worse.
+/// A figure above this multiple of the recorded one is reported as worse.
 const WORSE: f64 = 1.33;
 
-/// The marks, by the beginning of a name. The last of those that fit rules; infinity is none.
+/// The marks, by the beginning of a figure's name. The last one that fits applies; infinity means
+/// none.
 const MARKS: [(&str, f64); 9] = [
     ("parse/pub_16", 25.0),
     ("parse/pub_16_", f64::INFINITY),
@@ -52,14 +53,14 @@ fn path() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baselines/micro.json"))
 }
 
-/// So that a run of a part shows that part alone.
+/// Removes earlier results, so that a run of a part shows that part alone.
 pub fn forget_earlier_runs(output: &Path) {
     if output.exists() {
         fs::remove_dir_all(output).expect("the build's own folder for temporary files");
     }
 }
 
-/// The medians that criterion left behind.
+/// Returns the medians that criterion left behind.
 pub fn figures(output: &Path) -> Vec<Figure> {
     let mut found = Vec::new();
     collect(output, &mut found);
@@ -90,8 +91,7 @@ fn collect(folder: &Path, found: &mut Vec<Figure>) {
     }
 }
 
-/// Prints each figure beside the recorded one and its mark; fails where `MIDGE_MICRO=check` asks
-/// for it.
+/// Prints each figure with the recorded one and its mark; fails if `MIDGE_MICRO=check` asks for it.
 pub fn compare(mut figures: Vec<Figure>) -> ExitCode {
     figures.sort_by(|left, right| left.name.cmp(&right.name));
     let mode = std::env::var("MIDGE_MICRO").unwrap_or_default();
@@ -131,7 +131,7 @@ pub fn compare(mut figures: Vec<Figure>) -> ExitCode {
     ExitCode::from(u8::from(mode == "check" && bad_count > 0))
 }
 
-/// Writes this run's figures over those on file; others stay if they are of the same machine.
+/// Writes this run's figures over the recorded ones; others stay if they are from the same machine.
 fn record(recorded: Option<Baseline>, figures: &[Figure]) {
     let kept = recorded.filter(|recorded| recorded.machine == machine());
     let mut all = kept.map_or_else(BTreeMap::new, |recorded| recorded.figures);
@@ -150,7 +150,7 @@ fn record(recorded: Option<Baseline>, figures: &[Figure]) {
     println!("recorded in {}", path().display());
 }
 
-/// The processor, with enough to tell models of one vague name apart.
+/// Returns the processor, with enough detail to tell models of the same vague name apart.
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {

@@ -1,4 +1,4 @@
-//! The match cache: what a message costs whose subject was published before.
+//! The match cache: the cost of a message whose subject was published before.
 //!
 //! - `cache_hit/1000`: one of 1,000 subjects of five tokens, in random order.
 //! - `cache_hit/8192`: one of as many as the cache holds.
@@ -23,7 +23,7 @@ pub fn bench(criterion: &mut Criterion<CpuTime>) {
             cache.insert(subject.as_bytes(), Rc::new(number), 0);
         }
         fastrand::Rng::with_seed(5).shuffle(&mut subjects);
-        // Side by side, as in a read buffer.
+        // Contiguous, as in a read buffer.
         let mut next = subjects.iter().map(String::as_bytes).cycle();
         criterion.bench_function(&format!("cache_hit/{count}"), |bencher| {
             bencher.iter(|| {

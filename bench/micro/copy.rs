@@ -25,7 +25,7 @@ const SIZES: [usize; 15] = [
     1_048_576,
 ];
 
-/// Where source and target begin, past the same place in both buffers.
+/// Offsets of source and target from the same position in both buffers.
 const OFFSETS: [(usize, usize); 12] = [
     (0, 1),
     (0, 3),
@@ -41,7 +41,7 @@ const OFFSETS: [(usize, usize); 12] = [
     (63, 4_095),
 ];
 
-/// Bytes of source and of target that small payloads go round in.
+/// Bytes of source and target that small payloads are cycled through.
 const BUFFER_BYTES: usize = READ_BUFFER_BYTES[READ_BUFFER_BYTES.len() - 1];
 
 /// Bytes copied for one timing: long enough for the clock, short enough for many rounds.
@@ -49,7 +49,7 @@ const TIMED_BYTES: usize = 4 << 20;
 
 const COPIES_PER_TIMING_MAX: usize = 20_000;
 
-/// The fastest of so many timings counts: neighbours only ever make a copy slower.
+/// The fastest of this many timings counts: other programs only ever make a copy slower.
 const ROUNDS: usize = 15;
 
 pub fn worst_ratios() -> Vec<Figure> {
@@ -61,7 +61,7 @@ fn worst_ratio(size: usize) -> Figure {
     let (mut worst, mut worst_offsets) = (0.0, (0, 0));
     for offsets in OFFSETS {
         let (mut plain, mut reframed) = (Duration::MAX, Duration::MAX);
-        // Alternating, so that both see the same machine.
+        // Alternating, so that both see the same conditions.
         for _ in 0..ROUNDS {
             plain = plain.min(buffers.time((0, 0), |out, payload| out.extend_from_slice(payload)));
             reframed = reframed.min(buffers.time(offsets, copy_payload));
@@ -81,9 +81,9 @@ struct Buffers {
     size: usize,
     source: Vec<u8>,
     target: Vec<u8>,
-    /// From one payload to the next, in both.
+    /// Distance from one payload to the next, in both buffers.
     stride: usize,
-    /// How many payloads fit.
+    /// Number of payloads that fit.
     place_count: usize,
 }
 
@@ -95,7 +95,7 @@ impl Buffers {
         Buffers { size, source: buffer(), target: buffer(), stride, place_count }
     }
 
-    /// The time of many copies from place to place.
+    /// Times many copies from place to place.
     fn time(&mut self, offsets: (usize, usize), copy: impl Fn(&mut Vec<u8>, &[u8])) -> Duration {
         let count = (TIMED_BYTES / self.size).clamp(1, COPIES_PER_TIMING_MAX);
         let target = &mut self.target;
@@ -119,7 +119,7 @@ impl Buffers {
     }
 }
 
-/// The index of the first byte that begins a page.
+/// Returns the index of the first byte that begins a page.
 fn page_begin(bytes: &[u8]) -> usize {
     let address = bytes.as_ptr() as usize;
     address.next_multiple_of(PAGE_BYTES) - address

@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 pub struct CpuTime;
 
-/// CPU time this thread has used.
+/// Returns the CPU time that this thread has used.
 pub fn now() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -43,7 +43,7 @@ impl Measurement for CpuTime {
     }
 }
 
-/// As criterion shows wall time.
+/// Formats as criterion formats wall time.
 struct Nanoseconds;
 
 impl ValueFormatter for Nanoseconds {

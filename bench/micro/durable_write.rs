@@ -1,13 +1,15 @@
-//! The durable write, bare: how long it takes to have 4 to 256 KiB on disk, by each way that a store could go.
+//! The durable write, bare: how long it takes to have 4 to 256 KiB on disk, by each way that a
+//! store could go.
 //!
-//! `cargo bench --bench durable_write -- FOLDER [SECONDS]` measures each cell for so long (1 by default) in the folder,
-//! on a quiet machine. Each lane is a thread with a file of its own of 64 MiB that it writes from front to back, again
-//! and again, one write in flight. Without a folder nothing is measured.
+//! `cargo bench --bench durable_write -- FOLDER [SECONDS]` measures each cell for so long (1 by
+//! default) in the folder, on a quiet machine. Each lane is a thread with a file of its own of 64
+//! MiB that it writes from front to back, again and again, one write in flight. Without a folder
+//! nothing is measured.
 //!
-//! Ways: `bare` is pwrite with O_DIRECT and O_DSYNC on the thread itself, the limit of what a store can reach;
-//! `bare fallocated` the same on a file whose extents were never written; `thread` is the store's helper thread;
-//! `ring` is io_uring with O_DIRECT and O_DSYNC; `ring fdatasync` a buffered write on the ring and a sync on it;
-//! `fdatasync` both as calls of the thread.
+//! Ways: `bare` is pwrite with O_DIRECT and O_DSYNC on the thread itself, the limit of what a store
+//! can reach; `bare fallocated` the same on a file whose extents were never written; `thread` is
+//! the store's helper thread; `ring` is io_uring with O_DIRECT and O_DSYNC; `ring fdatasync` a
+//! buffered write on the ring and a sync on it; `fdatasync` both as calls of the thread.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -99,7 +101,7 @@ fn report(name: &str, lanes: usize, cell: Cell, mut all: Vec<Sample>) {
     );
 }
 
-/// One write. The CPU is that of the thread that asks for it: a helper's is not in it.
+/// One write. CPU time is that of the requesting thread: a helper's is not included.
 struct Sample {
     wall: Duration,
     cpu: Duration,

@@ -1,13 +1,13 @@
-//! Micro-benchmarks of what runs for every message, beside figures of an earlier run.
+//! Micro-benchmarks of everything that runs for each message, compared with an earlier run.
 //!
 //! Run: `cargo bench --bench micro`, or a part of it: `cargo bench --bench micro -- parse`. At the
-//! end each figure stands beside the one in `bench/baselines/micro.json` and beside its mark.
-//! `MIDGE_MICRO=record` writes that file anew; `MIDGE_MICRO=check` makes the run fail when a mark
-//! is missed or a figure is more than a third worse than the recorded one, which means something on
-//! the recorded machine only.
+//! end each figure is printed with the one in `bench/baselines/micro.json` and with its mark.
+//! `MIDGE_MICRO=record` writes that file anew; `MIDGE_MICRO=check` makes the run fail if a mark is
+//! missed or a figure is more than a third worse than the recorded one, which is meaningful only on
+//! the recorded machine.
 //!
-//! Time is the thread's CPU time: what neighbours on a shared machine take is not counted, what
-//! they do to the caches is.
+//! Time is the thread's CPU time: time taken by other programs on a shared machine is not counted,
+//! their effect on the caches is.
 
 mod baseline;
 mod cache;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     cache::bench(&mut criterion);
     table::bench(&mut criterion);
     let mut figures = baseline::figures(&output);
-    // No criterion benchmarks: one wants the worst of many, the other is no time.
+    // Not criterion benchmarks: one wants the worst of many, the other is not a time.
     if is_wanted("copy") {
         figures.extend(copy::worst_ratios());
     }
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     baseline::compare(figures)
 }
 
-/// True if the command line names no part, or this one.
+/// Returns true if the command line names no part, or this one.
 fn is_wanted(part: &str) -> bool {
     std::env::args().skip(1).all(|argument| argument.starts_with('-') || argument == part)
 }

@@ -67,7 +67,7 @@ impl Generator {
         }
     }
 
-    /// A filter; every tenth has a wildcard.
+    /// Returns a filter; every tenth has a wildcard.
     fn filter(&mut self) -> String {
         self.counter += 1;
         if self.counter % 10 == 9 { self.wildcard() } else { self.literal() }
@@ -91,8 +91,8 @@ fn fill(count: usize) -> Filled {
     Filled { table, filters, generator }
 }
 
-/// Subjects one behind the other in memory, as in a read buffer: what costs is the table, not
-/// reaching them.
+/// Subjects that are contiguous in memory, as in a read buffer, so that the cost is that of the
+/// table, not of reaching them.
 struct Subjects {
     bytes: Vec<u8>,
     ends: Vec<u32>,
@@ -105,7 +105,7 @@ impl Subjects {
     }
 }
 
-/// Half of them subscribed literally, half by nobody; in random order.
+/// Returns subjects in random order; half have a literal subscription, half have none.
 fn new_subjects(filled: &mut Filled) -> Subjects {
     let mut random = fastrand::Rng::with_seed(2);
     let mut subjects = Vec::with_capacity(SUBJECT_COUNT);
@@ -131,7 +131,7 @@ fn resident_bytes() -> usize {
     pages * 4096
 }
 
-/// Prints what a table of a million takes, and what is left of it when all but a thousandth has
+/// Prints the memory of a table of a million, and what is left of it when all but a thousandth have
 /// gone.
 pub fn memory() -> Figure {
     let mut generator = Generator::new(1, LARGE);
@@ -152,7 +152,7 @@ pub fn memory() -> Figure {
     for &number in &order[LARGE / 1_000..] {
         table.remove(filters[number].as_bytes(), slots[number].unwrap()).unwrap();
     }
-    // The allocator gives pages back some time after they were freed, when it is next used.
+    // The allocator returns pages some time after they were freed, when it is next used.
     let mut rest = usize::MAX;
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(50));
@@ -205,7 +205,8 @@ pub fn bench(criterion: &mut Criterion<CpuTime>) {
     });
 }
 
-/// Inserts and removes in batches, each timed by itself, so that the table's size stays the same.
+/// Inserts and removes in batches that are timed separately, so that the table's size stays the
+/// same.
 fn churn(criterion: &mut Criterion<CpuTime>, count: usize, filled: &mut Filled) {
     const BATCH: usize = 1_000;
     let Filled { table, generator, .. } = filled;

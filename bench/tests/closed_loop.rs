@@ -1,5 +1,5 @@
 //! Closed-loop requests: one in flight per requester, every reply counted, and a result that says
-//! what it is.
+//! what it measures.
 
 mod support;
 
@@ -47,7 +47,7 @@ fn a_stall_of_one_request_in_fifty_is_in_one_round_trip_of_fifty() {
     let all = result.counts.unwrap().received;
     assert_eq!(round_trips.len(), all, "every reply has its round trip");
     assert!(all > 25, "only {all} replies in 2 s");
-    // Every 50th from the 26th on. The host may make others slow as well, never fewer.
+    // Every 50th from the 26th on. The host may make others slow as well, but never fewer.
     assert!(slow >= (all + 24) / 50, "{slow} of {all}");
     assert!(result.value("round_trip_max_ns").unwrap() >= 40e6);
     let rate = result.value("requests_per_second").unwrap();
@@ -83,7 +83,7 @@ fn no_requester_ever_has_two_requests_in_flight() {
     let result = run(&server.dialer(), &plan(6, Duration::from_millis(500)));
     assert!(result.valid, "{:?}", result.faults);
     assert!(requests.load(Ordering::SeqCst) > 6);
-    // Fewer where the host lets one thread of the server answer before another has read.
+    // Fewer if the host lets one thread of the server answer before another has read.
     assert!((1..=6).contains(&ahead_max.load(Ordering::SeqCst)), "{ahead_max:?}");
     assert_eq!(result.value("requests_in_flight"), Some(6.0));
 }
@@ -98,7 +98,7 @@ fn every_request_is_answered_in_both_pacers_and_over_threads() {
         plan.layout.subscriber_count = responders;
         plan.load_threads = threads;
         plan.pacer = pacer;
-        // A busy host may let nobody run for as long as the test lasts: once more then.
+        // On a busy host nothing may run for as long as the test lasts: it is then repeated.
         let nothing_came =
             |result: &RunResult| result.counts.unwrap().received <= requesters as u64;
         let mut result = run(&server.dialer(), &plan);
@@ -162,7 +162,7 @@ fn partners_that_change_ask_every_responder_and_every_request_is_answered_once()
     assert!(result.counts.unwrap().all_good());
     assert!(result.workload.ends_with("partners change every 0.1 s"), "{}", result.workload);
     assert_eq!(asked.lock().unwrap().len(), 3, "{:?}", asked.lock().unwrap());
-    // Without a partner each there is nobody to change to.
+    // With a single responder there is none to change to.
     let alone = ClosedLoopPlan { layout: layout(3, 1, 32), ..plan };
     let progress = Progress::new(true);
     let refused = closed_loop::run(&server.dialer(), &alone, Err("not asked".into()), &progress);

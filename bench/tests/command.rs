@@ -1,4 +1,4 @@
-//! The command itself: what it writes, what it draws, and what its exit status says.
+//! The command itself: what it writes and draws, and its exit status.
 
 mod support;
 
@@ -18,10 +18,10 @@ fn bench() -> Command {
     command
 }
 
-/// Beside other tests a run has not its cores to itself: where that is not what is tested.
+/// For tests that are not about it: a run next to other tests does not have its cores to itself.
 const ANY_HOST: [&str; 2] = ["--core-taken-max", "1"];
 
-/// A folder of this test's own, empty.
+/// Returns an empty folder for this test alone.
 fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("midge-bench-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
@@ -38,7 +38,7 @@ fn output(command: &mut Command) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Points of each drawn line of a report, by its name.
+/// Returns the number of points of each line drawn in a report, by its name.
 fn drawn_lines(html: &str) -> Vec<(String, usize)> {
     let lines = html.split("<polyline ").skip(1);
     lines
@@ -198,13 +198,14 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
         .args(["--server", &url(server.port()), "--output", folder.to_str().unwrap()])
         .spawn()
         .unwrap();
-    // Not on a terminal: plain lines, each with what is left. The first one means that the warm-up is over.
+    // Not on a terminal: plain lines, each with the time left. The first one means that the warm-up
+    // is over.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut shown = String::new();
     while !shown.contains("throughput: ") {
         assert!(stderr.read_line(&mut shown).unwrap() > 0, "{shown}");
     }
-    // Its load is under way.
+    // Its load is running.
     let until = Instant::now() + Duration::from_secs(20);
     let busy = |id: u32| {
         let content = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
@@ -232,8 +233,8 @@ fn an_interrupt_ends_the_run_and_still_writes_what_was_measured() {
 }
 
 #[test]
-fn an_interrupted_comparison_says_what_it_is_short_of() {
-    // Its first message says that the first server is being measured.
+fn an_interrupted_comparison_says_what_is_missing() {
+    // Its first message shows that the first server is being measured.
     let (begun, seen) = std::sync::mpsc::channel();
     let a = FakeServer::start(move |number| {
         if number == 0 {
@@ -315,7 +316,7 @@ fn an_invalid_probe_ends_with_2_and_is_drawn_nowhere() {
     assert!(stdout.contains("*** INVALID IN PART"), "{stdout}");
     let document = Document::read(&folder.join("result.json")).unwrap();
     let run = &document.runs[0];
-    // What is not the probe's stands.
+    // Everything except the probe stays valid.
     assert!(run.valid, "{:?}", run.faults);
     assert_eq!(run.value("connections_open"), Some(20.0));
     assert_eq!(run.invalid_parts.len(), 2, "{:?}", run.invalid_parts);
@@ -350,8 +351,8 @@ fn a_sweep_whose_generator_is_late_does_not_say_start_lower() {
 
 #[test]
 fn a_sweep_finds_the_knee_of_a_server_that_stalls_under_load() {
-    // A host that itself holds everything up for longer than the objective shows no knee: once more
-    // then.
+    // A host that delays everything for longer than the objective shows no knee: the run is then
+    // repeated.
     let run =
         (0..5).map(|_| sweep_of_a_stalling_server()).find(|run| run.value("rate_max") > Some(0.0));
     let run = run.expect("five sweeps, and none found the first rate good");
@@ -395,7 +396,7 @@ fn sweep_of_a_stalling_server() -> RunResult {
 }
 
 #[test]
-fn what_cannot_work_is_said_in_a_sentence() {
+fn commands_that_cannot_work_are_refused_in_a_sentence() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -409,7 +410,7 @@ fn what_cannot_work_is_said_in_a_sentence() {
 }
 
 #[test]
-fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
+fn failures_at_the_end_are_reported_before_anything_is_measured() {
     let server = FakeServer::start(|_| Action::Deliver);
     let server_url = url(server.port);
     let line = ["throughput", "--messages", "1000", "--server", &server_url];
@@ -418,7 +419,7 @@ fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
         assert_eq!((status, stdout.as_str()), (1, ""), "{stderr}");
         assert!(stderr.contains(wrong[1]), "{stderr}");
     }
-    // An hour of floor for the first server would come before the second one.
+    // An hour of noise floor for the first server would come before the second one.
     for (b, said) in [
         ("sh -c 'echo no flag --bogus >&2; exit 2' server {port}", "no flag --bogus"),
         ("nats://127.0.0.1:1", "cannot connect"),
@@ -433,7 +434,7 @@ fn what_would_fail_at_the_end_is_said_before_anything_is_measured() {
 }
 
 #[test]
-fn no_time_at_all_is_no_time_to_measure_in() {
+fn a_duration_of_zero_is_refused() {
     for line in [
         "floor --duration 0s",
         "throughput --duration 0",
@@ -505,7 +506,7 @@ fn an_invalid_run_is_loud_in_every_output_and_ends_with_2() {
 }
 
 #[test]
-fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
+fn a_process_that_cannot_be_read_is_reported_as_not_measured() {
     let server = AnyServer::start();
     let (status, stdout, stderr) = output(
         bench()
@@ -522,7 +523,7 @@ fn a_process_that_cannot_be_read_is_said_to_be_not_measured() {
 }
 
 #[test]
-fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
+fn a_generator_without_a_core_of_its_own_makes_the_run_invalid() {
     let server = AnyServer::start();
     let core = core_time::allowed_cores("self").unwrap().0[0];
     let spinners: Vec<_> = (0..4)
@@ -537,7 +538,7 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
         let every = ["--duration", "500ms", "--warmup", "0s", "--no-floor", "--quiet"];
         output(bench().args(line).args(every).args(["--pin-load", &core, "--server", &server]))
     };
-    // Spinning it is always ready, whatever becomes of the server beside other tests.
+    // A spinning generator is always ready, whatever happens to the server next to other tests.
     let closed_loop = ["latency", "--mode", "request", "--closed-loop"];
     let strict = run(&closed_loop);
     let lenient = run(&[&closed_loop[..], &ANY_HOST].concat());
@@ -552,7 +553,7 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
     assert!(strict.1.contains("other programs had the generator's core for"), "{}", strict.1);
     assert!(lenient.1.contains("generator core taken share"), "{}", lenient.1);
     assert!(!lenient.1.contains("generator's core"), "{}", lenient.1);
-    // How often a publisher is ready is up to the server; the limit holds for what there was.
+    // How often a publisher is ready depends on the server; the limit applies to what there was.
     let document: Document = serde_json::from_str(&throughput.1).unwrap();
     let run = &document.runs[0];
     let taken = |whose: &str| run.value(&format!("{whose}_core_taken_share")).unwrap() > 0.1;
@@ -562,7 +563,7 @@ fn a_generator_without_a_core_of_its_own_makes_no_valid_run() {
 }
 
 #[test]
-fn an_idle_server_is_told_by_its_wakes_and_what_its_shards_hand_over_by_its_varz() {
+fn an_idle_server_is_described_by_its_wake_ups_and_shard_traffic_by_its_varz() {
     let server = AnyServer::start();
     let idle = ["idle", "--duration", "200ms", "--warmup", "0s", "--no-floor", "--quiet"];
     let run = |line: &[&str]| output(bench().args(line).args(["--server", &url(server.port())]));
@@ -570,13 +571,13 @@ fn an_idle_server_is_told_by_its_wakes_and_what_its_shards_hand_over_by_its_varz
     assert_eq!(status, 0, "{stderr}");
     assert!(stdout.contains("server wakes per second idle"), "{stdout}");
     assert!(stdout.contains("server cores busy idle"), "{stdout}");
-    // A server that tells of its shards, and each time of more messages.
+    // A server that reports its shards, with more messages each time.
     let varz = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = varz.local_addr().unwrap().port().to_string();
     std::thread::spawn(move || {
         for (number, stream) in (1..).zip(varz.incoming()) {
             let mut stream = stream.unwrap();
-            // The request may come in pieces; what it asks for is known.
+            // The request may come in pieces; its contents are known.
             assert!(stream.read(&mut [0; 256]).unwrap() > 0);
             let lanes = format!("{{\"messages_in\": {number}, \"wakes\": 0}}");
             let shard = format!("{{\"in_msgs\": {}, \"lanes\": {lanes}}}", 4 * number);

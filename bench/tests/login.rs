@@ -61,14 +61,14 @@ fn the_login_of_a_url_is_used() {
     assert!(matches!(Dialer::for_url(&url).credentials, Credentials::Token(_)));
 }
 
-/// Certificates for localhost in a folder that goes with them.
+/// Makes certificates for localhost, in a folder that is removed with them.
 fn made_certificates() -> (TemporaryFolder, CertificateFiles) {
     let folder = TemporaryFolder::new().unwrap();
     let files = certificates::make(&folder).unwrap();
     (folder, files)
 }
 
-/// Echoes everything over TLS; the port it listens on.
+/// Echoes everything over TLS; returns its port.
 fn tls_echo_server(files: &CertificateFiles) -> u16 {
     let certificates = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
@@ -113,7 +113,7 @@ fn bytes_come_back_whole_through_tls() {
     let until = std::time::Instant::now() + Duration::from_secs(20);
     while received.len() < sent.len() {
         assert!(std::time::Instant::now() < until, "only {} bytes came back", received.len());
-        // Not all at once: the echo would block on its own answer.
+        // In pieces: with everything at once the echo would block on its own answer.
         let piece = &rest[..rest.len().min(10_000)];
         if received.len() + 20_000 > sent.len() - rest.len() {
             let taken = stream.try_write(piece).unwrap();
@@ -126,7 +126,7 @@ fn bytes_come_back_whole_through_tls() {
             received.extend_from_slice(&bytes[..count]);
         }
         if rest.is_empty() {
-            // What TLS still holds goes out with the next call, even of nothing.
+            // What TLS still holds is sent by the next call, even of nothing.
             stream.try_write(&[]).unwrap();
         }
     }
@@ -134,7 +134,7 @@ fn bytes_come_back_whole_through_tls() {
 }
 
 #[test]
-fn a_certificate_nobody_signed_for_us_is_refused_unless_asked_otherwise() {
+fn a_certificate_of_an_unknown_authority_is_refused_unless_asked_otherwise() {
     let (_folder, made) = made_certificates();
     let port = tls_echo_server(&made);
     let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };

@@ -1,4 +1,4 @@
-//! Latency counts from when a message was due: what a server does to those that wait must show.
+//! Latency counts from when a message was due: delays of waiting messages must show.
 
 mod support;
 
@@ -33,7 +33,7 @@ fn plan(rate: f64, duration: Duration) -> LatencyPlan {
         duration,
         pin_load: CoreList::default(),
         load_threads: 1,
-        // The tests run beside other work: only the percentiles are judged, not the host.
+        // The tests run next to other work: only the percentiles are judged, not the host.
         late_limit: Duration::from_secs(1),
         late_share_max: 1.0,
         seed: 1,
@@ -77,7 +77,7 @@ fn a_stall_shows_in_every_message_that_was_due_meanwhile() {
 }
 
 #[test]
-fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
+fn a_misbehaving_client_beside_a_run_is_counted_apart_from_it() {
     let server = FakeServer::start(|_| Action::Deliver);
     for kind in [Disturbance::Flood, Disturbance::Large] {
         // It has the lowest priority: on a busy machine a run may end before its turn comes, and
@@ -100,8 +100,8 @@ fn whoever_misbehaves_beside_a_run_is_counted_apart_from_it() {
 
 #[test]
 fn a_rate_beyond_the_generator_is_marked_invalid() {
-    // Through the raw relay, which takes bytes faster than any generator makes them: nothing holds
-    // it back.
+    // Through the raw relay, which takes bytes faster than any generator makes them, so that
+    // nothing holds the generator back.
     let mut plan = plan(30e6, Duration::from_millis(2));
     plan.late_limit = Duration::from_micros(100);
     plan.late_share_max = 0.01;
@@ -124,9 +124,9 @@ fn a_rate_beyond_the_generator_is_marked_invalid() {
 }
 
 #[test]
-fn what_the_generator_sends_late_is_late_in_the_latency_too() {
+fn messages_sent_late_by_the_generator_are_late_in_the_latency_too() {
     // A thread that begins 100 ms after its schedule: all hundred messages are due at once, the
-    // first of them for 100 ms. Latency from the moment of sending would show next to nothing.
+    // first of them since 100 ms. Latency from the moment of sending would show next to nothing.
     let server = AnyServer::start();
     let layout = layout(1, 1, 32);
     let mut receiver = server.dialer().connect("receiver", 0).unwrap();
@@ -168,9 +168,9 @@ fn what_the_generator_sends_late_is_late_in_the_latency_too() {
 }
 
 #[test]
-fn what_was_due_in_a_pause_is_late_and_in_order_and_none_is_missing() {
-    // At this rate, beside other tests, more than one message is due at nearly every turn of the
-    // thread. All of them must leave, each dated with when it was due.
+fn messages_due_in_a_pause_are_late_and_in_order_and_none_is_missing() {
+    // At this rate, next to other tests, more than one message is due in nearly every turn of the
+    // thread. All of them must leave, each with the time at which it was due.
     let server = AnyServer::start();
     let mut plan = plan(200_000.0, Duration::from_millis(300));
     plan.pacer = Pacer::Spin;

@@ -1,4 +1,4 @@
-//! The raw relay carries every frame whole: the ceiling is measured with nothing missing.
+//! The raw relay delivers every frame whole: the ceiling is measured with nothing missing.
 
 mod support;
 

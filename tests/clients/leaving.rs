@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::support::raw_client::RawClient;
 
-/// A connection whose events the test can wait for.
+/// Connects a client whose events the test can wait for.
 async fn connect_watched(server: &Server) -> (Client, mpsc::UnboundedReceiver<Event>) {
     let (sender, events) = mpsc::unbounded_channel();
     let options = options().event_callback(move |event| {
@@ -34,10 +34,11 @@ async fn wait_for_event(events: &mut mpsc::UnboundedReceiver<Event>, wanted: &Ev
     }
 }
 
-/// What every client library's drain rests on: UNSUB and PING, then all that was published before comes before
-/// the PONG, and nothing after it. The bytes are our own, because async-nats ends its drain without that PONG.
+/// The basis of every client library's drain: after UNSUB and PING, everything published before
+/// comes before the PONG, and nothing after it. The bytes are our own, because async-nats ends its
+/// drain without that PONG.
 #[tokio::test]
-async fn what_was_published_before_an_unsubscribe_comes_before_its_pong() {
+async fn messages_published_before_an_unsubscribe_come_before_its_pong() {
     on_shards("", async |server| {
         for publisher in &connect_many(server, 6).await {
             let mut subscriber = RawClient::connect(server.address()).expect("the server listens");
@@ -65,7 +66,7 @@ async fn what_was_published_before_an_unsubscribe_comes_before_its_pong() {
 }
 
 #[tokio::test]
-async fn a_drained_client_ends_and_nobody_wants_its_subject_any_more() {
+async fn a_drained_client_ends_and_its_subject_has_no_interest_any_more() {
     on_shards("", async |server| {
         let publisher = connect(server).await;
         for _ in 0..6 {
@@ -123,8 +124,8 @@ async fn clients_reconnect_and_resubscribe_after_the_server_restarts() {
 #[tokio::test]
 async fn lame_duck_tells_clients_then_closes_them_one_by_one_and_exits_with_0() {
     const CLIENTS: usize = 6;
-    // Thirty seconds are the least the option takes; with few clients the pause of at most a second
-    // between two of them decides.
+    // Thirty seconds are the least that the option accepts; with few clients the pause of at most a
+    // second between two of them decides.
     let config = "lame_duck_duration: 30s, lame_duck_grace_period: 300ms";
     for shard_count in [1, 4] {
         let mut server = Server::midge_with(shard_count, &["-D"], config);
@@ -141,11 +142,11 @@ async fn lame_duck_tells_clients_then_closes_them_one_by_one_and_exits_with_0() 
         let silent = RawClient::connect(server.address()).unwrap();
         server.signal(Signal::USR2).unwrap();
         wait_for_event(&mut events, &Event::LameDuckMode).await;
-        // Refused from the first moment on, while those who are there go on.
+        // New clients are refused from the first moment on, while present ones continue.
         assert!(RawClient::connect(server.address()).is_err());
         publish(&library_client, "still.works", "yes").await;
         assert_eq!(&next(&mut subscriber).await.payload[..], b"yes");
-        // The library would try to come back for ever.
+        // The library would try to come back forever.
         drop((library_client, subscriber));
         let started = Instant::now();
         let threads: Vec<_> = clients

@@ -12,7 +12,7 @@ use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::{Directory, Server};
 use crate::support::{WAIT_MAX, allow_open_files, wait_until};
 
-/// How long one flood may take on a machine that is busy with something else.
+/// Time for one flood on a machine that is busy with something else.
 const FLOOD_MAX: Duration = Duration::from_secs(120);
 
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
@@ -47,7 +47,7 @@ fn publisher(server: &Server, subject: String, count: usize, size: usize) -> Joi
     })
 }
 
-/// Takes `MSG` lines with their payloads; gives publisher and number of each to `each`.
+/// Takes `MSG` lines with their payloads; passes publisher and number of each to `each`.
 fn take_messages(client: &mut RawClient, count: usize, mut each: impl FnMut(&[u8], usize)) {
     let deadline = Instant::now() + FLOOD_MAX;
     let mut left = count;
@@ -80,8 +80,8 @@ fn take_messages(client: &mut RawClient, count: usize, mut each: impl FnMut(&[u8
     }
 }
 
-/// Takes `count` messages of each publisher, and checks that each publisher's come in order, each once,
-/// and that nothing comes after them.
+/// Takes `count` messages of each publisher, and checks that each publisher's come in order, each
+/// once, and that nothing comes after them.
 fn check_order(client: &mut RawClient, publishers: usize, count: usize) {
     let mut expected = vec![0; publishers];
     take_messages(client, publishers * count, |subject, number| {
@@ -126,7 +126,7 @@ fn order_per_publisher_is_kept_for_messages_of_100_kib() {
 }
 
 #[test]
-fn subscription_is_in_force_everywhere_once_its_pong_came() {
+fn a_subscription_is_in_force_everywhere_once_its_pong_came() {
     const PAIRS: usize = 10;
     const ROUNDS: usize = 1_000;
     for shard_count in SHARD_COUNTS {
@@ -157,8 +157,8 @@ fn subscription_is_in_force_everywhere_once_its_pong_came() {
     }
 }
 
-/// One publisher, many subscribers: the shards of the subscribers have far more to do than the
-/// publisher's, so the lanes to them fill up and the publisher must be slowed.
+/// One publisher, many subscribers: the subscribers' shards have far more to do than the
+/// publisher's, so the lanes to them fill up and the publisher must be slowed down.
 #[test]
 fn nothing_is_lost_or_doubled_when_lanes_are_full() {
     order_is_kept(1, 16, 20_000, 1_000);
@@ -190,10 +190,10 @@ fn fan_out_while_subscriptions_come_and_go_loses_nothing_for_those_that_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
+async fn a_slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
     const PENDING_MIB_MAX: u64 = 8;
     const PAYLOAD: usize = 64 << 10;
-    // The healthy one is never half of max_pending behind, however little of the machine its reader gets.
+    // The healthy one is never half of max_pending behind, however little CPU time its reader gets.
     const AHEAD: usize = (PENDING_MIB_MAX << 20) as usize / 2 / PAYLOAD;
     for shard_count in SHARD_COUNTS {
         println!("on {shard_count} shards");
@@ -203,7 +203,8 @@ async fn slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
         let mut stuck: Vec<RawClient> = (0..3).map(|_| subscriber(&server, "flood")).collect();
         let mut received = subscribe(&healthy, "flood").await;
         let before_kib = server.memory_kib("VmRSS");
-        // What the kernel keeps for a connection that does not read comes on top of max_pending.
+        // What the kernel buffers for a connection that does not read is in addition to
+        // max_pending.
         let payload = vec![b'x'; PAYLOAD];
         for _ in 0..1_600 / AHEAD {
             for _ in 0..AHEAD {
@@ -225,7 +226,7 @@ async fn slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
         let noticed = server.log().lines().iter().filter(|line| line.contains(&notice)).count();
         assert_eq!(noticed, stuck.len(), "{}", server.log().lines().join("\n"));
         for client in &mut stuck {
-            // What the kernel had taken still comes; no error text does.
+            // Bytes that the kernel had taken still come; an error text does not.
             let deadline = Instant::now() + WAIT_MAX;
             let mut tail = Vec::new();
             while client.fill(deadline) == Fill::Grown {
@@ -237,9 +238,9 @@ async fn slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
             assert!(!tail.windows(4).any(|window| window == b"-ERR"));
         }
         let peak_kib = server.memory_kib("VmHWM");
-        // Four consumers with everything pending, and as much again for chunks in flight and what the
-        // allocator keeps, are 64 MiB; then there is what may be on its way through the lanes. All of it is
-        // far below the 400 MiB that were published to the four.
+        // Four consumers with everything pending, and as much again for chunks in flight and what
+        // the allocator keeps, are 64 MiB; then there is what may be on its way through the lanes.
+        // All of it is far below the 400 MiB that were published to the four.
         let bound_kib = before_kib + (128 << 10);
         assert!(peak_kib < bound_kib, "{peak_kib} KiB at most, {bound_kib} KiB expected");
         publish(&publishing, "flood", "after").await;
@@ -248,7 +249,7 @@ async fn slow_consumer_is_closed_with_its_reason_and_nobody_else_is_harmed() {
 }
 
 #[test]
-fn consumer_that_takes_nothing_is_closed_at_the_write_deadline() {
+fn a_consumer_that_takes_nothing_is_closed_at_the_write_deadline() {
     for driver in ["io_uring", "epoll"] {
         let config = "write_deadline: \"500ms\", max_pending: 64MB";
         let server = Server::midge_with(2, &["-D", "--io-driver", driver], config);
@@ -266,9 +267,10 @@ fn consumer_that_takes_nothing_is_closed_at_the_write_deadline() {
     }
 }
 
-/// A publisher whose consumer keeps up, though slowly, is slowed; it is not the consumer that is cut.
+/// A publisher whose consumer keeps up, though slowly, is slowed down, and the consumer is not
+/// closed.
 #[test]
-fn consumer_that_moves_slows_its_publisher_instead_of_being_cut() {
+fn a_consumer_that_moves_slows_its_publisher_instead_of_being_cut() {
     for shard_count in SHARD_COUNTS {
         let server = Server::midge(shard_count, "max_pending: 32MB");
         let mut reading = subscriber(&server, "order.0");
@@ -285,7 +287,7 @@ fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
     for driver in ["io_uring", "epoll"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
         command.args(["-a", "127.0.0.1", "-p", "-1", "--shards", "1", "--no-pin"]);
-        // What the server frees is to show at once: the allocator keeps it for a while otherwise.
+        // Freed memory must show at once: the allocator otherwise keeps it for a while.
         command.args(["--io-driver", driver]).env("MIMALLOC_PURGE_DELAY", "0");
         let server = Server::start_command(command, Directory::new().unwrap()).unwrap();
         let mut clients: Vec<RawClient> =
@@ -301,7 +303,8 @@ fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
         clients.iter_mut().for_each(|client| client.round_trip().unwrap());
         let peak_kib = server.memory_kib("VmHWM");
         assert!(peak_kib > idle_kib + CONNECTIONS * 48, "{driver}: {idle_kib}, {peak_kib} KiB");
-        // Some free buffers of each class are kept for the next burst; 12 MiB are for the allocator.
+        // Some free buffers of each class are kept for the next burst; 12 MiB are for the
+        // allocator.
         let kept_bytes = POOLED_BYTES_MAX * READ_BUFFER_BYTES.len();
         let bound_kib = idle_kib + kept_bytes as u64 / 1024 + (12 << 10);
         wait_until(&format!("{driver}: fewer than {bound_kib} KiB, once {peak_kib} KiB"), || {
@@ -311,11 +314,12 @@ fn memory_of_a_burst_is_given_back_when_connections_fall_idle() {
     }
 }
 
-/// What few remember of many that are gone: the shards' tables, their pools of buffers, the allocator.
+/// The memory of many connections that have gone is given back by a few remaining ones: the shards'
+/// tables, their pools of buffers, the allocator.
 #[test]
-fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
+fn memory_of_a_burst_is_given_back_when_its_connections_are_gone() {
     const CONNECTIONS: usize = 900;
-    // Fewer than what earns huge pages, which stay.
+    // Fewer than are worth huge pages, which stay.
     const SUBSCRIPTIONS: usize = 40_000;
     allow_open_files(2_000);
     let mut command = Command::new(env!("CARGO_BIN_EXE_midge"));
@@ -335,16 +339,17 @@ fn memory_of_a_burst_is_given_back_when_those_who_made_it_are_gone() {
     assert!(grown_kib > 16 << 10, "{grown_kib} KiB");
     drop(clients);
     drop(greedy);
-    // A quarter, most of it what the allocator keeps: at more than this something still holds what it had.
+    // A quarter, most of which the allocator keeps: with more than this, something still holds its
+    // memory.
     let bound_kib = before_kib + grown_kib / 4;
     wait_until(&format!("fewer than {bound_kib} KiB: {before_kib} and {grown_kib} more"), || {
         server.memory_kib("RssAnon") < bound_kib
     });
 }
 
-/// Thousands of bytes of partial commands cost what arrived, not what they announce.
+/// Partial commands cost the memory of what has arrived, not of what they announce.
 #[test]
-fn announced_payload_costs_no_memory_before_it_arrives() {
+fn an_announced_payload_costs_no_memory_before_it_arrives() {
     let server = Server::midge(1, "max_payload: 64MB");
     let before_kib = server.memory_kib("VmRSS");
     let mut clients: Vec<RawClient> = (0..100)

@@ -1,8 +1,8 @@
-//! Inputs: well-formed pieces first, then what a hostile or broken peer makes of them.
+//! Inputs: well-formed pieces first, then damaged as by a hostile or broken peer.
 
 use fastrand::Rng;
 
-/// Pieces that sit at the edges of some rule.
+/// Pieces at the edges of some rule.
 const PIECES: [&[u8]; 26] = [
     b"\r\n",
     b"\n",
@@ -73,7 +73,7 @@ fn blanks(random: &mut Rng) -> &'static str {
     BLANKS[random.usize(..BLANKS.len())]
 }
 
-/// One well-formed command.
+/// Appends one well-formed command.
 pub fn command(random: &mut Rng, out: &mut Vec<u8>) {
     let end = *choose(random, &["\r\n", "\r\n", "\r\n", "\n"]);
     let subject = *choose(random, &SUBJECTS);
@@ -107,7 +107,7 @@ pub fn command(random: &mut Rng, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A stream of commands, usually damaged.
+/// Returns a stream of commands, usually damaged.
 pub fn stream(random: &mut Rng) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..random.usize(..6) {
@@ -117,7 +117,7 @@ pub fn stream(random: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// A CONNECT's JSON, usually damaged.
+/// Appends a CONNECT's JSON, usually damaged.
 pub fn json(random: &mut Rng, out: &mut Vec<u8>) {
     const KEYS: [&str; 14] = [
         "verbose",
@@ -170,7 +170,7 @@ pub fn json(random: &mut Rng, out: &mut Vec<u8>) {
     out.extend_from_slice(&text);
 }
 
-/// A command line, often of flags that exist.
+/// Returns a command line, often with flags that exist.
 pub fn arguments(random: &mut Rng) -> Vec<Vec<u8>> {
     const FLAGS: [&str; 40] = [
         "-p",
@@ -255,7 +255,7 @@ pub fn arguments(random: &mut Rng) -> Vec<Vec<u8>> {
     all
 }
 
-/// A configuration file, usually damaged.
+/// Returns a configuration file, usually damaged.
 pub fn configuration(random: &mut Rng) -> Vec<u8> {
     const LINES: [&str; 12] = [
         "port: 4222\n",

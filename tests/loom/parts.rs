@@ -1,9 +1,10 @@
-//! What `base::ring` is made of here: loom's atomics, and rtrb's ring over them.
+//! The parts of `base::ring` for these models: loom's atomics, and rtrb's ring on top of them.
 
 pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// The part of rtrb that `base::ring` uses, with rtrb's loads, stores and caches of the other side's index
-/// (0.4, `src/lib.rs`). The slots are behind a lock that loom does not see: only head and tail order
+/// The part of rtrb that `base::ring` uses, with rtrb's loads, stores and caches of the other
+/// side's index (0.4, `src/lib.rs`). The slots are behind a lock that loom does not see: only head
+/// and tail order anything, as in the original.
 /// anything, as in the original.
 pub mod rtrb {
     use std::cell::Cell;

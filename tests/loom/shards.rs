@@ -75,7 +75,7 @@ pub fn start(plan: ShardPlan, run: impl FnOnce(&Shard) + Send + 'static) -> Join
     builder.spawn(move || run(&Shard::new(plan))).expect("fewer threads than loom allows")
 }
 
-/// Two shards on one thread, one after the other: fewer interleavings.
+/// Starts two shards on one thread, one after the other: fewer interleavings.
 pub fn start_both(
     plans: [ShardPlan; 2],
     run: impl FnOnce([&Shard; 2]) + Send + 'static,
@@ -105,18 +105,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// SUB: its peers are told.
+    /// Handles a SUB, which is announced to other shards.
     pub fn subscribe(&self, filter: &str) {
         let filter = filter.as_bytes();
         self.broker.borrow_mut().subscribe(self.key, filter, b"", filter, None);
     }
 
-    /// Messages queued for it.
+    /// Returns the number of messages queued for it.
     pub fn heard(&self) -> u64 {
         self.outbox.out_messages.get()
     }
 
-    /// All that is queued for it, which is taken.
+    /// Takes everything queued for it.
     pub fn take_queued(&self) -> String {
         let mut next = std::pin::pin!(self.outbox.next_chunk());
         match next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -139,13 +139,13 @@ impl Shard {
         Self { broker, mesh, inbound_waiting, park: plan.park, bell: plan.bell, client }
     }
 
-    /// What a peer's note would have told long ago: keeps the models small.
+    /// Applies what another shard's note would have announced long ago: keeps the models small.
     pub fn told(&self, filter: &str, link: u32) {
         let change = InterestChange::new(AccountId::GLOBAL, filter.as_bytes(), b"", 1);
         self.broker.borrow_mut().link_interest(LinkId(link), &change);
     }
 
-    /// Handles a PUB as a session does; says whether anybody gets it.
+    /// Handles a PUB as a session does; true if anybody gets it.
     pub fn publish(&self, subject: &str) -> bool {
         if self.inbound_waiting.is_raised() {
             self.mesh.catch_up();
@@ -157,7 +157,7 @@ impl Shard {
         self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn) == Routed::Delivered
     }
 
-    /// Whatever else it is for, there is something to look at.
+    /// Raises the signal: whatever else it is for, there is something to look at.
     pub fn be_roused(&self) {
         self.inbound_waiting.raise();
     }
@@ -174,7 +174,7 @@ impl Shard {
         self.broker.borrow().interest_total()
     }
 
-    /// Messages that came over lanes, wanted here or not.
+    /// Returns the number of messages that came over lanes, wanted here or not.
     pub fn messages_in(&self) -> u64 {
         self.mesh.counters().messages_in
     }
@@ -183,7 +183,7 @@ impl Shard {
         self.mesh.counters().batches_out
     }
 
-    /// Turns, and sleeps when there is nothing to do, until `done`.
+    /// Takes turns, and sleeps when there is nothing to do, until `done`.
     pub fn turn_until(&self, done: impl Fn(&Self) -> bool) {
         loop {
             self.mesh.end_of_turn();

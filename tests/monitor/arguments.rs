@@ -1,11 +1,11 @@
-//! Every argument of every endpoint with 0, the largest, the smallest, what is beyond, and what is no number.
-//! A server that adds an offset to a limit without a look goes down on one of these.
+//! Every argument of every endpoint with 0, the largest, the smallest, what is beyond, and what is
+//! not a number. A server that adds an offset to a limit unchecked crashes on one of these.
 
 use std::path::Path;
 
 use super::{MIDGE, Monitored, get, load};
 
-/// Number, whether an int of 64 bits holds it, and whether an unsigned one does.
+/// A number, whether a signed 64-bit integer holds it, and whether an unsigned one does.
 const NUMBERS: [(&str, bool, bool); 17] = [
     ("0", true, true),
     ("1", true, true),
@@ -101,7 +101,7 @@ fn no_number_is_too_large_for_any_argument() {
     let monitored = Monitored::start("");
     let load = load(&monitored);
     check(&monitored);
-    // What is listed is what an offset leaves, whatever is added to it.
+    // The list contains what is left after the offset, whatever is added to it.
     let listed = |path: &str| monitored.json(path)["connections"].as_array().map(Vec::len);
     assert_eq!(listed("/connz?offset=1&limit=9223372036854775807"), Some(2));
     assert_eq!(listed("/connz?offset=9223372036854775807&limit=9223372036854775807"), Some(0));
@@ -110,7 +110,7 @@ fn no_number_is_too_large_for_any_argument() {
     assert_eq!(monitored.get("/healthz").status, 200);
 }
 
-/// The table above holds for the original too: checked wherever one is at hand.
+/// The table above applies to the original too: checked if one is available.
 #[test]
 fn the_original_takes_and_refuses_the_same_numbers() {
     let Some(original) = std::env::var_os("NATS_SERVER") else {

@@ -7,7 +7,7 @@ use super::{MIDGE, Monitored, load};
 type Exposition = openmetrics_parser::MetricsExposition<OpenMetricsType, OpenMetricsValue>;
 type Family = MetricFamily<OpenMetricsType, OpenMetricsValue>;
 
-/// What one scrape brought.
+/// The contents of one scrape.
 struct Scraped(Exposition);
 
 impl Scraped {
@@ -23,7 +23,7 @@ impl Scraped {
         self.0.families.get(name).unwrap_or_else(|| panic!("{name} is missing"))
     }
 
-    /// Of the samples that have all these labels.
+    /// Returns the sum of the samples that have all these labels.
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let samples = self.family(name).iter_samples().filter(|sample| {
             let own = sample.get_labelset().expect("samples have labels");
@@ -104,7 +104,7 @@ fn durations_are_histograms_of_what_was_sent_and_turned() {
             assert_eq!(counts.next_back(), histogram.count.map(|count| count as f64));
         }
     }
-    // INFO and PONG for each of four clients at least; ten messages in one send at least.
+    // At least INFO and PONG for each of four clients, and at least ten messages in one send.
     let sends = scraped.sum("midge_delivery_latency_seconds", &[]);
     assert!(sends >= 9.0, "{sends}");
     assert!(scraped.sum("midge_turn_duration_seconds", &[]) >= 9.0);
@@ -124,7 +124,7 @@ fn operations_of_the_driver_come_back() {
     let arguments = ["--shards", "1", "--no-pin"];
     let monitored = Monitored::start_program(MIDGE.as_ref(), &arguments, "");
     let load = load(&monitored);
-    // Three clients wait in a read each; nothing else is under way when the shard answers.
+    // Each of three clients waits in a read; nothing else is in flight when the shard answers.
     monitored.json_when("/varz", |varz| varz["connections"] == 3);
     let scraped = Scraped::of(&monitored);
     let of = |name: &str, operation: &str| scraped.sum(name, &[("operation", operation)]);

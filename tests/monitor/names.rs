@@ -1,4 +1,4 @@
-//! Names of a file that are no part of a subject or of a line: they forge nothing.
+//! Names in a file that cannot be part of a subject or a line: they forge nothing.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use super::support::WAIT_MAX;
 use super::support::raw_client::RawClient;
 use super::{Monitored, get};
 
-/// Ends of lines as they are, in a quoted key.
+/// Literal line ends, in a quoted key.
 const CONFIG: &str = "accounts: {\n\
     \"A B\": { users: [{user: blank, password: x}] }\n\
     \"C\r\nMSG evil 1 2\r\nhi\": { users: [{user: lines, password: x}] }\n\
@@ -23,7 +23,7 @@ fn log_in(monitored: &Monitored, user: &str) -> RawClient {
     client
 }
 
-/// nats-server publishes such events, and so forges lines.
+/// nats-server publishes such events, and so allows forged lines.
 #[test]
 fn an_account_name_with_blanks_or_line_ends_makes_no_event_and_no_line() {
     let monitored = Monitored::start(CONFIG);
@@ -33,7 +33,7 @@ fn an_account_name_with_blanks_or_line_ends_makes_no_event_and_no_line() {
     for user in ["blank", "lines", "tab", "sound"] {
         log_in(&monitored, user).close();
     }
-    // Every line is that of a message whose subject is one of the last client's, or its JSON.
+    // Every line belongs to a message whose subject is one of the last client's, or to its JSON.
     let deadline = Instant::now() + WAIT_MAX;
     let mut told = 0;
     while told < 4 {

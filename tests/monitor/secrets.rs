@@ -1,11 +1,11 @@
-//! Planted secrets: no endpoint tells any, however clients logged in or failed to.
+//! Planted secrets: no endpoint shows any, whether clients logged in or failed to.
 
 use std::time::Instant;
 
 use super::support::raw_client::{Fill, RawClient};
 use super::{ENDPOINTS, MIDGE, Monitored, WAIT_MAX};
 
-/// Every way to keep a secret in a configuration, and what a client says that knows it.
+/// Every way to store a secret in a configuration, and the CONNECT of a client that knows it.
 const WAYS: [(&str, &str); 4] = [
     ("authorization { token: \"planted-token\" }", r#"{"auth_token":"planted-token"}"#),
     (
@@ -23,7 +23,7 @@ const WAYS: [(&str, &str); 4] = [
     ),
 ];
 
-/// What must not be seen: each secret, and enough of a hash to know it by.
+/// What must not be visible: each secret, and enough of a hash to recognise it.
 const SECRETS: [&str; 2] = ["planted-", "$2a$"];
 
 fn say(monitored: &Monitored, connect: &str) -> RawClient {
@@ -35,7 +35,7 @@ fn say(monitored: &Monitored, connect: &str) -> RawClient {
 #[test]
 fn no_endpoint_and_no_log_line_tells_a_secret() {
     let hash = bcrypt::hash("planted-password", 4).unwrap();
-    // Go writes the letter that its own library knows.
+    // Go writes the prefix that its own library knows.
     let hash = hash.replacen("$2b$", "$2a$", 1);
     for (config, right) in WAYS {
         let config = config.replace("$2a$04$BCRYPT", &hash);

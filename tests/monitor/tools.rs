@@ -1,5 +1,6 @@
-//! What nats-top, prometheus-nats-exporter, the Helm chart and the launcher of nats.js read, each with the type it
-//! insists on. The exporter ends without a `server_id` and panics on a wrong type.
+//! The fields that nats-top, prometheus-nats-exporter, the Helm chart and the launcher of nats.js
+//! read, each with the type it requires. The exporter exits without a `server_id` and panics on a
+//! wrong type.
 //!
 //! Source of the lists: the code of those tools.
 
@@ -10,7 +11,7 @@ use super::{Monitored, load};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Text,
-    /// Not negative, no fraction.
+    /// Not negative, without a fraction.
     Count,
     Number,
     Flag,
@@ -46,7 +47,7 @@ impl Kind {
     }
 }
 
-/// As the exporter takes it apart: numbers with y, d, h, m, s, each at most once, in that order.
+/// Parses as the exporter does: numbers with y, d, h, m, s, each at most once, in that order.
 fn is_uptime(text: &str) -> bool {
     let mut units = "ydhms".chars();
     let mut parts = text.split_inclusive(|char: char| char.is_ascii_alphabetic()).peekable();
@@ -66,7 +67,7 @@ fn is_go_duration(text: &str) -> bool {
 /// Fields as JSON pointers.
 type Fields = &'static [(&'static str, Kind)];
 
-/// Who reads it, what is asked, and what is read.
+/// The tool, the path that it requests, and the fields that it reads.
 const READ: [(&str, &str, Fields); 14] = [
     (
         "nats-top",
@@ -234,7 +235,7 @@ const READ: [(&str, &str, Fields); 14] = [
 ];
 
 #[test]
-fn the_fields_that_tools_insist_on_are_there() {
+fn the_fields_that_tools_require_are_there() {
     let monitored = Monitored::start("");
     let mut load = load(&monitored);
     for (tool, path, fields) in READ {
@@ -253,8 +254,8 @@ fn the_fields_that_tools_insist_on_are_there() {
     load.publisher.round_trip().unwrap();
 }
 
-/// The exporter makes a metric of every number in `/varz` and takes a text for one of its few labels, or leaves it
-/// out: no name may stand for a number here and a text there.
+/// The exporter makes a metric of every number in `/varz`, and takes a text for one of its few
+/// labels or ignores it: no name may stand for a number here and a text there.
 #[test]
 fn varz_has_one_type_for_each_name() {
     let monitored = Monitored::start("");

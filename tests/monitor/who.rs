@@ -1,4 +1,4 @@
-//! Who a trouble was with: in the log and in `/connz?state=closed`.
+//! Whom a problem concerned: in the log and in `/connz?state=closed`.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn log_in(monitored: &Monitored, name: &str, user: &str, password: &str) -> RawC
     client
 }
 
-/// The line of the log with this text, and what it says of whom.
+/// Returns the log line with this text, and what it says about the client.
 fn line_about(monitored: &Monitored, text: &str) -> Value {
     let found = monitored.server.log().wait_for(0, WAIT_MAX, |line| {
         let value: Value = serde_json::from_str(line).ok()?;
@@ -71,7 +71,7 @@ fn a_refused_login_a_protocol_error_and_a_slow_consumer_say_who() {
     let message = [b"PUB orders.new 60000\r\n".to_vec(), vec![b'x'; 60_000], b"\r\n".to_vec()];
     let message = message.concat();
     let deadline = Instant::now() + WAIT_MAX;
-    // The kernel's buffers fill first. Nobody reads them.
+    // The kernel's buffers, which nobody reads, fill first.
     while monitored.json("/varz")["slow_consumers"] == 0 {
         assert!(Instant::now() < deadline, "nobody is slow");
         for _ in 0..50 {

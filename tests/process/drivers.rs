@@ -1,10 +1,10 @@
-//! io_uring and epoll: the same server, and both quiet when nothing happens.
+//! io_uring and epoll: the same server, and both are quiet when nothing happens.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Subscriber and publisher on connections of their own.
+/// Checks that a message gets from a publisher to a subscriber.
 fn publishes(server: &Server) {
     let mut subscriber = RawClient::connect(server.address()).unwrap();
     subscriber.send(b"CONNECT {\"verbose\":false}\r\nSUB foo 1\r\n").unwrap();
@@ -48,7 +48,7 @@ fn lame_duck_and_exit_work_on_both_drivers() {
 }
 
 #[test]
-fn idle_server_with_100_connections_uses_almost_no_cpu() {
+fn an_idle_server_with_100_connections_uses_almost_no_cpu() {
     for driver in ["io_uring", "epoll"] {
         let server = Server::midge_with(2, &["--io-driver", driver], "");
         let mut clients: Vec<RawClient> =
@@ -61,7 +61,7 @@ fn idle_server_with_100_connections_uses_almost_no_cpu() {
 }
 
 #[test]
-fn busy_polling_server_serves_and_still_falls_asleep() {
+fn a_busy_polling_server_serves_and_still_falls_asleep() {
     for driver in ["io_uring", "epoll"] {
         let arguments = ["--io-driver", driver, "--busy-poll", "50"];
         let server = Server::midge_with(2, &arguments, "");
@@ -74,7 +74,7 @@ fn busy_polling_server_serves_and_still_falls_asleep() {
     }
 }
 
-/// A shard that always has something to do must look at its clock all the same.
+/// A shard that always has something to do must check its clock nevertheless.
 #[test]
 fn timers_fire_while_a_shard_is_never_idle() {
     for (driver, busy_poll) in
@@ -111,7 +111,7 @@ fn timers_fire_while_a_shard_is_never_idle() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         floods.into_iter().for_each(|flood| flood.join().unwrap());
         let took = arrivals[3] - arrivals[0];
-        // Three intervals of 400 ms, on a machine with other things to do.
+        // Three intervals of 400 ms, on a machine that is busy with other things.
         assert!(took < Duration::from_secs(6), "{driver}, {busy_poll}: {took:?}");
     }
 }

@@ -43,7 +43,7 @@ DBG "v1.2:raw:me" - "$G/user:u" - Client connection closed: Client Closed
 
 const CONVERSATION: &[u8] = b"CONNECT {\"auth_token\":\"tok3n\",\"headers\":true,\"lang\":\"raw\",\"name\":\"me\",\"pass\":\"s3cret\",\"user\":\"u\",\"verbose\":true,\"version\":\"1.2\"}\r\nPING\r\nSUB foo 1\r\nSUB foo q 2\r\nUNSUB 2 9\r\nUNSUB 3\r\nPUB foo 2\r\nhi\r\nHPUB foo bar 12 14\r\nNATS/1.0\r\n\r\nhi\r\nPUB nobody 0\r\n\r\nSUB foo..x 9\r\nPONG\r\n";
 
-/// Holds the conversation and gives the lines the log has about this client.
+/// Holds the conversation and returns the log lines about this client.
 fn lines_of(server: &Server, conversation: &[u8]) -> Vec<String> {
     let mut client = RawClient::connect(server.address()).unwrap();
     let start_index = server.log().line_count();
@@ -51,7 +51,7 @@ fn lines_of(server: &Server, conversation: &[u8]) -> Vec<String> {
     client.close();
     let who = format!("127.0.0.1:{} - cid:", client.local_port());
     let marker = |line: &str| line.contains("Client connection closed").then_some(());
-    // Without -D there is no last line of this client's: a second one's end is waited for instead.
+    // Without -D this client has no last line: the end of a second one is waited for instead.
     let closed = server.log().wait_for(start_index, std::time::Duration::from_secs(2), marker);
     if closed.is_none() {
         serves(server);
@@ -60,7 +60,7 @@ fn lines_of(server: &Server, conversation: &[u8]) -> Vec<String> {
     lines.iter().filter_map(|line| normalised(line, &who)).collect()
 }
 
-/// `TRC "v1…" - <<- [PING]`, from a line about this client.
+/// Extracts `TRC "v1…" - <<- [PING]` from a line about this client.
 fn normalised(line: &str, who: &str) -> Option<String> {
     let (head, rest) = line.split_once(who)?;
     let (_, rest) = rest.split_once(" - ")?;
@@ -80,8 +80,8 @@ fn trace_lines_are_those_of_nats_server() {
     }
 }
 
-/// The expectation above is what the original writes: checked wherever one is at hand. Its CONNECT keeps
-/// the order of keys, ours is sorted; its lines about removed subscriptions we do not write.
+/// The expectation above is what the original writes: checked if one is available. Its CONNECT
+/// keeps the order of keys, ours is sorted; its lines about removed subscriptions we do not write.
 #[test]
 fn expected_trace_lines_are_what_the_original_writes() {
     let Some(original) = std::env::var_os("NATS_SERVER") else {
@@ -116,7 +116,7 @@ fn levels_are_switched_one_by_one() {
 }
 
 #[test]
-fn payload_of_a_trace_line_is_cut_where_asked() {
+fn the_payload_of_a_trace_line_is_cut_at_the_configured_length() {
     let server = Server::midge_with(1, &["-DV", "--max_traced_msg_len", "5"], "");
     let lines = lines_of(&server, b"CONNECT {\"verbose\":false}\r\nPUB foo 11\r\nhello world\r\n");
     assert!(lines.contains(&"TRC <<- MSG_PAYLOAD: [\"hello...\"]".to_owned()), "{lines:?}");
@@ -131,7 +131,7 @@ fn payload_of_a_trace_line_is_cut_where_asked() {
 }
 
 #[test]
-fn line_is_pid_time_level_text() {
+fn a_line_is_pid_time_level_text() {
     let server = start(&[]);
     let lines = server.log().lines();
     let line = lines.iter().find(|line| line.ends_with("Server is ready")).unwrap();

@@ -1,5 +1,5 @@
-//! Files that are no files: a pipe in the place of each file that a configuration names. Nobody waits for one, and
-//! signals are obeyed.
+//! Pipes in place of files: one for each file that a configuration names. The server waits for none
+//! of them, and obeys signals.
 
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn started_with(directory: Directory, file: &str) -> Server {
     Server::start_command(command, directory).unwrap_or_else(|text| panic!("{text}"))
 }
 
-/// A reload is refused with these words, and the server ends when it is told to.
+/// Checks that a reload is refused with these words, and that the server then ends when told to.
 fn is_refused_and_ends(mut server: Server, words: &str) {
     let from = server.log().line_count();
     server.signal(Signal::HUP).unwrap();
@@ -66,7 +66,7 @@ fn a_pipe_in_the_place_of_a_certificate_or_a_log_file_stops_no_signal() {
         let path = directory.join(name);
         let main = directory.join("main.conf");
         let server = started_with(directory, "main.conf");
-        // What was there before stays in use.
+        // The previous one stays in use.
         let _ = std::fs::remove_file(&path);
         make_pipe(&path);
         if name == "server.log" {
@@ -77,7 +77,7 @@ fn a_pipe_in_the_place_of_a_certificate_or_a_log_file_stops_no_signal() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_is_no_pid_file() {
+fn a_pipe_that_nobody_reads_is_refused_as_a_pid_file() {
     let directory = Directory::new().unwrap();
     let path = directory.join("server.pid");
     make_pipe(&path);
@@ -90,9 +90,9 @@ fn a_pipe_that_nobody_reads_is_no_pid_file() {
     assert!(server.log().lines().iter().any(|line| line.contains(&expected)));
 }
 
-/// As from a shell's `-c <(...)`: read once, while nothing runs yet.
+/// As with a shell's `-c <(...)`: read once, while nothing runs yet.
 #[test]
-fn a_configuration_may_come_by_a_pipe_at_the_start() {
+fn a_configuration_may_come_through_a_pipe_at_the_start() {
     let directory = Directory::new().unwrap();
     let path = directory.join("main.conf");
     make_pipe(&path);

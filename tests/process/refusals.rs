@@ -1,9 +1,9 @@
-//! Lines about what clients are refused, to the byte as nats-server writes them: tools such as fail2ban parse
-//! them. `NATS_SERVER=path` asks that server too.
+//! Log lines about refused clients, to the byte as nats-server writes them: tools such as fail2ban
+//! parse them. `NATS_SERVER=path` tests that server too.
 
 use super::*;
 
-/// The line that the log has about this client from then on, without time and address.
+/// Returns the log line about this client that has this text, without time and address.
 fn line_about(server: &Server, client: &RawClient, text: &str) -> String {
     let who = format!("127.0.0.1:{} - cid:", client.local_port());
     let line = server.log().wait_for(0, WAIT_MAX, |line| {
@@ -21,7 +21,7 @@ fn send(server: &Server, bytes: &[u8]) -> RawClient {
     client
 }
 
-/// Midge, and the original where there is one.
+/// Runs the test with Midge, and with the original if there is one.
 fn for_each_server(arguments: &[&str], config: &str, test: impl Fn(&Server)) {
     for shards in ["1", "2"] {
         let all = [&["--shards", shards, "--no-pin"], arguments].concat();
@@ -41,7 +41,7 @@ accounts {
 "#;
 
 #[test]
-fn refused_logins_are_told_as_nats_server_tells_them() {
+fn refused_logins_are_logged_as_by_nats_server() {
     for_each_server(&["-D"], ACCOUNTS, |server| {
         for (login, expected) in [
             (r#"CONNECT {"user":"one","pass":"planted?"}"#, r#" - User "one""#),
@@ -57,7 +57,7 @@ fn refused_logins_are_told_as_nats_server_tells_them() {
             let client = send(server, format!("{login}\r\n").as_bytes());
             let expected = format!("ERR authentication error{expected}");
             assert_eq!(line_about(server, &client, "authentication error"), expected);
-            // Nobody was let in: what CONNECT calls itself stands nowhere.
+            // Nobody was let in, so the name that CONNECT gave appears nowhere.
             let expected = "DBG Client connection closed: Authentication Failure";
             assert_eq!(line_about(server, &client, "closed"), expected);
         }
@@ -65,7 +65,7 @@ fn refused_logins_are_told_as_nats_server_tells_them() {
     });
 }
 
-/// Why is a matter of the debug log.
+/// The reason appears in the debug log only.
 #[test]
 fn the_reason_of_a_refused_login_is_in_the_debug_log() {
     let server = Server::midge_with(1, &["-D"], ACCOUNTS);
@@ -74,7 +74,7 @@ fn the_reason_of_a_refused_login_is_in_the_debug_log() {
 }
 
 #[test]
-fn what_is_over_a_limit_is_told_as_nats_server_tells_it() {
+fn exceeded_limits_are_logged_as_by_nats_server() {
     for_each_server(&["-D"], ACCOUNTS, |server| {
         let login =
             b"CONNECT {\"user\":\"one\",\"pass\":\"planted\",\"name\":\"x\",\"verbose\":false}\r\n";
@@ -83,7 +83,7 @@ fn what_is_over_a_limit_is_told_as_nats_server_tells_it() {
         let second = send(server, login);
         let expected = "ERR maximum account active connections exceeded";
         assert_eq!(line_about(server, &second, "exceeded"), expected);
-        // Each of a burst has its line.
+        // Each client of a burst has its line.
         let burst: Vec<RawClient> = (0..5).map(|_| send(server, login)).collect();
         for client in &burst {
             assert_eq!(line_about(server, client, "exceeded"), expected);
@@ -107,7 +107,7 @@ fn what_is_over_a_limit_is_told_as_nats_server_tells_it() {
 const CONNECT: &str = r#"CONNECT {"headers":true,"lang":"x"}"#;
 
 #[test]
-fn protocol_errors_are_told_as_nats_server_tells_them() {
+fn protocol_errors_are_logged_as_by_nats_server() {
     let cases: [(&str, &str); 14] = [
         ("FOO", r#"Client parser ERROR, state=0, i=0: proto='"FOO\r"...'"#),
         ("PINX", r#"Client parser ERROR, state=35, i=3: proto='"X\r"...'"#),
@@ -133,7 +133,7 @@ fn protocol_errors_are_told_as_nats_server_tells_them() {
             let client = send(server, format!("{start}{line}\r\n").as_bytes());
             assert_eq!(line_about(server, &client, ""), format!("ERR {who}{expected}"));
         }
-        // Where in the bytes of one read: there is only this one.
+        // The position is that in the bytes of one read; here there is only one.
         let client = send(server, format!("{CONNECT}\r\nFOO\r\n").as_bytes());
         let expected = r#"ERR "x" - Client parser ERROR, state=0, i=37: proto='"FOO\r"...'"#;
         assert_eq!(line_about(server, &client, ""), expected);
@@ -142,7 +142,7 @@ fn protocol_errors_are_told_as_nats_server_tells_them() {
 
 /// nats-server quotes the password of a misspelt CONNECT.
 #[test]
-fn what_may_be_a_secret_is_not_quoted() {
+fn possible_secrets_are_not_quoted() {
     let server = Server::midge(1, "");
     for conversation in [
         "CONECT {\"pass\":\"planted\"}\r\n",

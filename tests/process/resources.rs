@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A server under this limit of open files: ready, or ended with its last words.
+/// Starts a server with this limit on open files: it is ready, or has ended with a reason.
 fn start_with_files(limit: u32) -> Server {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n $0; exec \"$@\"", &limit.to_string(), MIDGE]);
@@ -10,9 +10,9 @@ fn start_with_files(limit: u32) -> Server {
     Server::spawn(command, Directory::new().unwrap()).unwrap()
 }
 
-/// Whatever is the first that cannot be had.
+/// Whichever resource is the first that cannot be had.
 #[test]
-fn too_few_open_files_are_told_before_the_server_is_ready() {
+fn too_few_open_files_are_reported_before_the_server_is_ready() {
     let mut refused = 0;
     for limit in 6..26 {
         let mut server = start_with_files(limit);
@@ -20,7 +20,7 @@ fn too_few_open_files_are_told_before_the_server_is_ready() {
             let ready = line.contains("Server is ready");
             (ready || line.contains("[FTL]")).then(|| line.to_owned())
         });
-        // So few that not even a log can be had.
+        // So few that not even a log is possible.
         let end = end.unwrap_or_default();
         if end.contains("Server is ready") {
             let address = server.log().wait_for(0, WAIT_MAX, |line| {
@@ -42,7 +42,7 @@ fn too_few_open_files_are_told_before_the_server_is_ready() {
     assert!(refused >= 5, "only {refused} limits were too low");
 }
 
-/// The cores that the kernel lets the thread of this name run on.
+/// Returns the cores on which the kernel lets the thread of this name run.
 fn cores_of(server: &Server, thread: &str) -> String {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process_id())).unwrap();
     let statuses = tasks.map(|task| {
@@ -65,7 +65,7 @@ fn unpinned_shards_stay_on_the_cores_that_are_named() {
     assert_eq!(cores_of(&server, "shard-0"), last);
     let text = format!("not pinned, on cores {last}");
     assert!(log(&server).contains(&text), "{}", log(&server));
-    // Without them the kernel has its way.
+    // Without named cores the kernel decides.
     let server = start(&[]);
     let all: Vec<String> = cores.iter().map(|core| core.id.to_string()).collect();
     if all.len() > 1 {
@@ -74,9 +74,9 @@ fn unpinned_shards_stay_on_the_cores_that_are_named() {
     serves(&server);
 }
 
-/// The decision and its reason stand in one line of the log.
+/// The decision and its reason are in one log line.
 #[test]
-fn shards_are_pinned_where_asked_for_and_not_where_others_may_run() {
+fn shards_are_pinned_if_asked_for_and_not_where_others_may_run() {
     let cores = core_affinity::get_core_ids().expect("the mask can be read");
     let start = |flags: &[&str]| {
         let mut command = Command::new(MIDGE);

@@ -1,4 +1,4 @@
-//! `--unix PATH`: what nats-server does not offer.
+//! `--unix PATH`, which nats-server does not have.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -32,11 +32,11 @@ impl UnixClient {
 }
 
 #[test]
-fn socket_serves_beside_tcp_with_its_mode_and_is_removed_on_exit() {
+fn a_socket_serves_beside_tcp_with_its_mode_and_is_removed_on_exit() {
     for driver in ["io_uring", "epoll"] {
         let directory = Directory::new().unwrap();
         let path = directory.join("midge.sock");
-        // What a server that was killed leaves behind.
+        // What a killed server leaves behind.
         drop(UnixListener::bind(&path).unwrap());
         let arguments =
             ["--unix", path.to_str().unwrap(), "--unix-mode", "0620", "--io-driver", driver];

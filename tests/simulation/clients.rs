@@ -1,4 +1,4 @@
-//! Clients that subscribe, publish, ask, answer, dawdle and leave as a seed tells them.
+//! Clients that subscribe, publish, ask, answer, dawdle and leave as a seed determines.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,7 +12,7 @@ use crate::ear::{Ear, Heard};
 use crate::laws::{Client, Known, Laws};
 use crate::world::{Plant, ShardSizes, Totals, World};
 
-/// Steps a run may take to come to rest before it counts as one that never does.
+/// Steps in which a run must come to rest.
 const REST_STEPS_MAX: u64 = 400_000;
 
 const FILTERS: [&str; 12] =
@@ -21,10 +21,10 @@ const SUBJECTS: [&str; 9] = ["a", "b", "a.b", "a.c", "c.b", "a.b.c", "a.d.c", "s
 const SERVICES: [&str; 3] = ["svc.one", "svc.two", "nobody.here"];
 const QUEUES: [&str; 2] = ["blue", "red"];
 
-/// How long a chain of questions and answers gets.
+/// Longest chain of questions and answers.
 const DEPTH_MAX: u8 = 3;
 
-/// Messages after which nobody answers any more.
+/// Number of messages after which nobody answers any more.
 const MESSAGES_MAX: usize = 2000;
 
 #[derive(Default)]
@@ -62,14 +62,15 @@ pub struct Run {
     payload_bytes_max: usize,
     action_count: usize,
     overflows: bool,
-    /// The most work that a turn may come to.
+    /// The most work that a turn may do.
     turn_work_bound: usize,
 }
 
 impl Run {
     pub fn new(seed: u64, plant: Option<Plant>, moves: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        // Some runs fill the message lanes with large messages, some have consumers that are cut.
+        // Some runs fill the message lanes with large messages, in some consumers are closed for
+        // being slow.
         let heavy = random.u32(..8) == 0;
         let overflows = !heavy && random.u32(..4) == 0;
         let sizes = ShardSizes {
@@ -86,8 +87,9 @@ impl Run {
             moves,
         };
         let payload_bytes_max = if heavy { 60_000 } else { 600 };
-        // What is begun as long as a turn is not over: a part of a message, one delivery, or one subscription's end.
-        // Of a message two such pieces may come together: one of its plain subscriptions and one of a queue group.
+        // Pieces that may still begin while a turn is not over: a part of a message, one delivery,
+        // or one subscription's end. Two pieces of one message may come together: one of its plain
+        // subscriptions and one of a queue group.
         let piece = (sizes.turn_work_max / WHOLE_WORK_SHARE)
             .max(1 + payload_bytes_max / WORK_UNIT_BYTES)
             .max(SUBSCRIPTION_WORK);
@@ -138,7 +140,7 @@ impl Run {
         self.laws.clients.push(Client { echo, ..Client::default() });
     }
 
-    /// The whole run: work, rest, and everybody leaves.
+    /// Plays the whole run: work, rest, and everybody leaves.
     ///
     /// # Errors
     /// The law that was broken.
@@ -184,7 +186,7 @@ impl Run {
         Ok(totals)
     }
 
-    /// Everybody listens and everything moves until nothing does.
+    /// Everybody reads and everything moves until nothing does.
     fn rest(&mut self) -> Result<(), String> {
         self.world.hasten();
         let deadline = self.world.now + REST_STEPS_MAX;
@@ -292,7 +294,7 @@ impl Run {
         let line = format!("SUB {filter} {} {sid}\r\n", queue.unwrap_or_default());
         self.write(client, &line);
         if let Some(max) = max {
-            // In one write with SUB, but not always in one read.
+            // In one write with the SUB, but not always in one read.
             self.write(client, &format!("UNSUB {sid} {max}\r\n"));
         }
         self.clients[client].known.add(index);
@@ -336,7 +338,7 @@ impl Run {
             payload.extend(std::iter::repeat_n('x', size));
         }
         let reply = reply.map_or(String::new(), |reply| format!("{reply} "));
-        // Now and then in a spelling that the quick look leaves to the parser.
+        // From time to time in a spelling that the quick path leaves to the parser.
         let blank = if self.world.random.u32(..8) == 0 { "  " } else { " " };
         self.write(client, &format!("PUB {subject}{blank}{reply}{}\r\n", payload.len()));
         self.write(client, &payload);
@@ -344,7 +346,7 @@ impl Run {
         at
     }
 
-    /// A request: a fresh inbox, and the question right behind it.
+    /// Makes a request: a fresh inbox, and the question right after it.
     fn ask(&mut self, client: usize, service: &str) {
         let name = format!("_INBOX.{}", self.inboxes.len());
         let inbox = self.subscribe(client, &name, None, None);
@@ -374,7 +376,7 @@ impl Run {
         self.carry(client);
     }
 
-    /// Some of what the client wrote reaches the server.
+    /// Carries some of what the client wrote to the server.
     fn carry(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         if client.written.is_empty() {
@@ -455,13 +457,13 @@ impl Run {
         Ok(())
     }
 
-    /// Answers a question, or hands it on to another service that will.
+    /// Answers a question, or passes it on to another service.
     fn answer(&mut self, client: usize, question: usize, reply: &str) {
         let depth = match self.laws.messages.len() {
             0..MESSAGES_MAX => self.depths.get(&question).copied().unwrap_or(DEPTH_MAX),
             _ => DEPTH_MAX,
         };
-        // A 503 for a question of one's own must be about the question itself.
+        // A 503 for a client's own question must be about the question itself.
         let own = self.laws.messages[question].publisher == client
             || self
                 .inboxes

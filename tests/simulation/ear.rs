@@ -1,13 +1,13 @@
-//! A client's ear: the server's bytes cut into what they say.
+//! A client's receiving side: cuts the server's bytes into what they mean.
 
-/// One thing the server said.
+/// One thing that the server said.
 #[derive(Debug)]
 pub enum Heard {
     Message {
         sid: u32,
         subject: String,
         reply: String,
-        /// The status line said that nobody listens.
+        /// True if the status line said that there are no responders.
         no_responders: bool,
         payload: Vec<u8>,
     },
@@ -16,7 +16,7 @@ pub enum Heard {
     Error(String),
 }
 
-/// Bytes that do not make a whole line or message yet.
+/// Bytes that are not a whole line or message yet.
 #[derive(Default)]
 pub struct Ear {
     pending: Vec<u8>,
@@ -29,7 +29,7 @@ impl Ear {
         self.pending.extend_from_slice(bytes);
     }
 
-    /// The next thing said, or an explanation of why the bytes make no sense.
+    /// Returns the next thing said, or an explanation of why the bytes make no sense.
     pub fn next(&mut self) -> Result<Option<Heard>, String> {
         let bytes = &self.pending[self.start..];
         let Some(end) = memchr::memmem::find(bytes, b"\r\n") else { return Ok(None) };

@@ -1,5 +1,6 @@
-//! Who floods the server gets a slice of each turn and no more: everybody else is answered within a few turns, whatever
-//! the flood consists of and on however many shards it is. Counted in turns, in work and in bytes, never timed.
+//! A client that floods the server gets a slice of each turn and no more: everybody else is
+//! answered within a few turns, whatever the flood consists of and on however many shards it is.
+//! Counted in turns, in work and in bytes, never timed.
 
 use midge::base::limits::{SUBSCRIPTION_WORK, WHOLE_WORK_SHARE};
 use midge::mesh::Lanes;
@@ -7,19 +8,21 @@ use midge::mesh::Lanes;
 use super::{ShardSizes, World, client, rest, say};
 use crate::ear::{Ear, Heard};
 
-/// Work of one turn: a tenth of a real one, to be quick.
+/// Work of one turn: a tenth of a real one, so that the test is quick.
 const TURN_WORK: usize = 1_600;
 
-/// The most work of one slice: one message may be begun whole in the last of it, or one subscription.
+/// The most work of one slice: its last step may begin a whole message or a subscription.
 const SLICE_WORK_MAX: usize = TURN_WORK + TURN_WORK / WHOLE_WORK_SHARE + SUBSCRIPTION_WORK;
 
-/// Bytes that a flooding client has waiting at the server at least, whenever a turn begins: more than one turn takes.
+/// Least number of bytes of a flooding client that wait at the server whenever a turn begins: more
+/// than one turn takes.
 const FLOOD_BYTES: usize = 64 << 10;
 
 const PROBES: usize = 8;
 
-/// Turns of each shard within which a client that does a little is answered. Each of its SUB, PUB and UNSUB may wait for
-/// room in a lane, a turn until there is some and one until it is told; what others tell it comes in another's turn.
+/// Turns of each shard within which a client that does little must be answered. Each of its SUB,
+/// PUB and UNSUB may wait for room in a lane: a turn until there is some, and one until the client
+/// is told; messages from others come in another's turn.
 const TURNS_MAX: usize = 7;
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +64,7 @@ impl Flood {
         }
     }
 
-    /// What a flooding client says before it floods.
+    /// Returns what a flooding client sends before it floods.
     fn opening(self) -> String {
         match self {
             Self::FanOut => (0..1000).map(|sid| format!("SUB flood {sid}\r\n")).collect(),
@@ -74,7 +77,7 @@ impl Flood {
         }
     }
 
-    /// What it says without end; `number` counts up.
+    /// Returns a piece of what it sends without end; `number` counts up.
     fn piece(self, number: &mut usize) -> String {
         match self {
             Self::Publisher | Self::Connections => "PUB nobody 2\r\nhi\r\n".repeat(500),
@@ -102,7 +105,7 @@ struct Flooded {
 }
 
 impl Flooded {
-    /// With the flooding clients on the first so many shards.
+    /// Starts a world with flooding clients on the first `flooded_count` shards.
     fn new(flood: Flood, shard_count: usize, flooded_count: usize) -> Self {
         let sizes = ShardSizes {
             shard_count,
@@ -125,7 +128,7 @@ impl Flooded {
         Self { world, flooders, numbers, flood }
     }
 
-    /// One turn of each shard; every flooding client has more to say than it may in one.
+    /// Takes one turn of each shard; every flooding client has more to send than one turn takes.
     fn turn(&mut self) {
         for (flooder, number) in self.flooders.iter().zip(&mut self.numbers) {
             while self.world.unhandled(*flooder) < FLOOD_BYTES {
@@ -152,7 +155,7 @@ fn who_floods_does_not_keep_another_from_being_served() {
     for flood in FLOODS {
         for shard_count in [1, 2, 3] {
             let mut flooded = Flooded::new(flood, shard_count, shard_count);
-            // Behind the flooding clients in every turn.
+            // They come after the flooding clients in every turn.
             let quiet = client(&mut flooded.world, 0, "");
             let partner = client(&mut flooded.world, shard_count - 1, "SUB probe.> 1\r\n");
             let (mut ear, mut partner_ear) = (Ear::default(), Ear::default());
@@ -161,7 +164,7 @@ fn who_floods_does_not_keep_another_from_being_served() {
             heard(&mut flooded.world, quiet, &mut ear);
             let mut worst = 0;
             for probe in 0..PROBES {
-                // Whatever the flood is about to do when it comes.
+                // At various points of the flood.
                 (0..probe % 4).for_each(|_| flooded.turn());
                 let text = format!(
                     "SUB probe.{probe} {probe}\r\nPUB probe.{probe} 2\r\nhi\r\nUNSUB {probe}\r\nPING\r\n"
@@ -192,7 +195,7 @@ fn who_floods_does_not_keep_another_from_being_served() {
     }
 }
 
-/// Of clients that flood alike each gets as far as the others.
+/// Clients that flood alike make equal progress.
 #[test]
 fn clients_that_flood_get_equal_shares() {
     const TURNS: usize = 40;
@@ -210,8 +213,8 @@ fn clients_that_flood_get_equal_shares() {
     }
 }
 
-/// The subscriptions of a client that left go on going while others flood: its shard would else keep what such clients
-/// leave behind, without end.
+/// Subscriptions of a client that has left continue to be removed while others flood: otherwise its
+/// shard would accumulate them without bound.
 #[test]
 fn what_a_client_left_behind_goes_while_others_flood() {
     const COUNT: usize = 1_000;

@@ -1,14 +1,15 @@
 //! What the server owes its clients, checked against a flat list of subscriptions.
 //!
-//! Time is the order in which clients write and hear; what the server does in between is unknown here. A
-//! subscription is *known* to a message if it was confirmed by PONG to anybody before the message was
-//! written, or if the message is a consequence of it: written after it on its connection, or after a
-//! message was heard that knew it. A message owes a delivery to every subscription it knows.
+//! Time is the order in which clients write and hear; what the server does in between is unknown
+//! here. A subscription is *known* to a message if it was confirmed by PONG to anybody before the
+//! message was written, or if the message is a consequence of it: written after it on its
+//! connection, or after a message was heard that knew it. Every subscription known to a message
+//! must get it.
 //!
-//! A message comes *after* another if it was written when its publisher had been told PONG for the other, or
-//! when anybody had heard it. Nobody hears a message before one that it comes after, on however many shards
-//! they were published. Where turns are so short that a message goes to its receivers in parts, only PONG counts:
-//! somebody may hear it, and say so, before others have it.
+//! A message comes *after* another if it was written when its publisher had its PONG for the other,
+//! or when anybody had heard it. Nobody hears a message before one that it comes after, on however
+//! many shards they were published. In runs whose turns are so short that a message goes to its
+//! receivers in parts, only PONG counts: somebody may hear it, and react, before others have it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,9 +44,11 @@ pub struct Subscription {
     pub filter: String,
     pub queue: Option<String>,
     pub max: Option<u64>,
-    /// UNSUB was written, or the client went away: from now on deliveries are allowed, not owed.
+    /// Set once UNSUB was written or the client went away: from then on deliveries are allowed, not
+    /// required.
     pub ending: bool,
-    /// When the end was confirmed by PONG: messages written later must not be delivered.
+    /// The time at which the end was confirmed by PONG: messages written later must not be
+    /// delivered.
     pub ended_at: Option<u64>,
     heard: Vec<usize>,
     /// Messages heard when PONG confirmed it, and with it the UNSUB that set the maximum.
@@ -56,7 +59,7 @@ pub struct Message {
     pub publisher: usize,
     pub subject: String,
     pub known: Known,
-    /// The messages it comes after.
+    /// The messages that it comes after.
     after: Known,
     pub written_at: u64,
     /// The subscription that waits for the answer.
@@ -66,9 +69,9 @@ pub struct Message {
 #[derive(Default)]
 pub struct Client {
     pub echo: bool,
-    /// Its connection ended, whoever ended it: what was on its way to it is lost.
+    /// True if its connection ended, for whatever reason: what was on its way to it is lost.
     pub gone: bool,
-    /// It ended before the server read all of its bytes.
+    /// True if it ended before the server had read all of its bytes.
     pub cut: bool,
     /// The messages that those it heard come after.
     pub heard_after: Known,
@@ -77,19 +80,19 @@ pub struct Client {
 #[derive(Default)]
 pub struct Laws {
     one_shard: bool,
-    /// Turns are so short that messages go to their receivers in parts.
+    /// True if turns are so short that messages go to their receivers in parts.
     in_parts: bool,
     pub clients: Vec<Client>,
     pub subscriptions: Vec<Subscription>,
     pub messages: Vec<Message>,
     confirmed: Known,
-    /// Messages that were heard by anybody, where that counts, or whose publisher was told PONG.
+    /// Messages heard by anybody, if that counts, or whose publisher got its PONG.
     past: Known,
     /// Messages that a member of a queue group heard too late.
     late_in_queue: Vec<(String, String)>,
-    /// (message, queue) that a member heard.
+    /// (message, queue) pairs that a member heard.
     queue_heard: HashSet<(usize, String)>,
-    /// Members of these queues went away: a message may look for another member and lose its place.
+    /// Queues whose members went away: a message may look for another member and lose its place.
     queues_disturbed: HashSet<String>,
     no_responders: HashMap<usize, u32>,
 }
@@ -128,7 +131,7 @@ impl Laws {
             Some(self.heard_count(subscription));
     }
 
-    /// The publisher of a message was told PONG for it.
+    /// Records that the publisher of a message got its PONG for it.
     pub fn message_confirmed(&mut self, at: usize) {
         self.past.add(at);
     }
@@ -150,7 +153,7 @@ impl Laws {
         }
     }
 
-    /// A client wrote a message; `known` is what it knew.
+    /// Records that a client wrote a message; `known` is what it knew.
     pub fn written(
         &mut self,
         publisher: usize,
@@ -173,7 +176,7 @@ impl Laws {
             && subject::matches(subscription.filter.as_bytes(), message.subject.as_bytes())
     }
 
-    /// A client heard a message on one of its subscriptions.
+    /// Records that a client heard a message on one of its subscriptions.
     pub fn heard(&mut self, index: usize, at: usize, subject: &str) -> Result<(), String> {
         let Some(message) = self.messages.get(at) else {
             return Err(format!("message {at} was never written"));
@@ -220,8 +223,9 @@ impl Laws {
         Ok(())
     }
 
-    /// A client was told that nobody listens to a message it wrote with this reply. Only a question of its
-    /// own is one message for sure: others' questions it may have handed on several times.
+    /// Records that a client was told that a message it wrote with this reply has no responders.
+    /// Only a question of its own is certainly one message: others' questions it may have passed on
+    /// several times.
     pub fn heard_no_responders(&mut self, client: usize, reply: &str) -> Result<(), String> {
         let found = self.messages.iter().position(|message| {
             message.publisher == client
@@ -241,7 +245,7 @@ impl Laws {
         self.subscriptions.iter().map(|subscription| subscription.heard.len()).sum()
     }
 
-    /// Everything the server still owed was delivered: called when the server is at rest.
+    /// Checks that everything required was delivered; to be called when the server is at rest.
     pub fn settle(&self) -> Result<(), String> {
         let mut late = self.late_in_queue.iter();
         if let Some((_, why)) = late.find(|(queue, _)| !self.queues_disturbed.contains(queue)) {
@@ -260,12 +264,12 @@ impl Laws {
         Ok(())
     }
 
-    /// Whether the publisher's bytes were certainly all handled.
+    /// Returns true if the publisher's bytes were certainly all handled.
     fn is_handled(&self, message: &Message) -> bool {
         !self.clients[message.publisher].cut
     }
 
-    /// Each publisher's messages came in its order.
+    /// Checks that each publisher's messages came in its order.
     fn settle_order(&self, index: usize) -> Result<(), String> {
         let subscription = &self.subscriptions[index];
         if subscription.queue.as_ref().is_some_and(|queue| self.queues_disturbed.contains(queue)) {
@@ -295,8 +299,8 @@ impl Laws {
         {
             return Err(format!("subscription {index} heard {count}, more than its maximum"));
         }
-        // Per publisher and subject: once the first message came, no later one may be missing. With many
-        // shards only where nobody else's interest, since withdrawn, may have brought the first.
+        // Per publisher and subject: once the first message came, no later one may be missing. With
+        // many shards only if nobody else's interest, withdrawn since, can have brought the first.
         let mut begun: HashSet<(usize, &str)> = HashSet::new();
         let mut missing: HashMap<usize, usize> = HashMap::new();
         for (at, message) in self.messages.iter().enumerate() {
@@ -335,7 +339,7 @@ impl Laws {
         Ok(())
     }
 
-    /// Whether nobody who wanted this subject stopped to.
+    /// Returns true if nobody who wanted this subject stopped wanting it.
     fn is_undisturbed(&self, subject: &str) -> bool {
         self.subscriptions.iter().all(|other| {
             !(other.ending || other.max.is_some())
@@ -398,7 +402,7 @@ impl Laws {
             ));
         }
         let may_be_told = !self.clients[message.publisher].gone;
-        // Whoever left may have taken it along.
+        // A client that has left may have taken it along.
         let was_heard = self.subscriptions.iter().any(|s| s.heard.contains(&at))
             || candidates().any(|(_, subscription)| self.clients[subscription.client].gone);
         if !told && may_be_told && !was_heard {

@@ -1,5 +1,5 @@
-//! Services inside the server, among clients of one to three shards: nothing that they publish is lost, doubled or out
-//! of order, however little those who want it keep up.
+//! Services inside the server, along with clients of one to three shards: nothing that they publish
+//! is lost, doubled or out of order, however slow their receivers.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,25 +24,25 @@ use crate::ear::{Ear, Heard};
 /// Letters that a service reads in one step.
 const LETTERS_PER_STEP: usize = 300;
 
-/// What a service did, for its test to see.
+/// What a service did, for its test.
 #[derive(Default)]
 struct Seen {
     letters: Cell<usize>,
-    /// The most that waited.
+    /// Largest number of waiting letters.
     waiting_max: Cell<usize>,
     congested: Cell<usize>,
     dropped: Cell<u64>,
 }
 
-/// A message that is to be published.
+/// A message to be published.
 struct Answer {
     route: Vec<u8>,
     shown: Vec<u8>,
     payload: Vec<u8>,
 }
 
-/// Publishes what it hears on `serve.x` for those who want `served.x`, and shows them `shown.x`; a service that hears
-/// anything else counts it.
+/// Publishes what it hears on `serve.x` for receivers of `served.x`, and shows them `shown.x`; a
+/// service that hears anything else counts it.
 struct Echo {
     mailbox: Rc<Mailbox>,
     letters: Option<Letters>,
@@ -69,7 +69,7 @@ impl Echo {
         }
     }
 
-    /// False = somebody has no room.
+    /// Publishes waiting messages. False = a receiver has no room.
     fn publish_waiting(&mut self, broker: &mut Broker) -> bool {
         while let Some(Answer { route, shown, payload }) = self.waiting.front() {
             let size = payload.len().to_string();
@@ -156,7 +156,7 @@ fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
         let lines = (0..PER_PUBLISHER).map(|at| format!("PUB serve.{number} 4\r\n{at:04}\r\n"));
         say(&mut world, *publisher, &lines.collect::<String>());
     }
-    // The services' shards have little time at first.
+    // At first the services' shards have little time.
     for _ in 0..20_000 {
         if world.random.u32(..50) == 0 {
             world.stall_shard(0, 100);

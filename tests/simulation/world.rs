@@ -1,8 +1,9 @@
-//! The server without sockets and without a runtime: real sessions, brokers and lanes, and a scheduler
-//! that takes one small step of one shard at a time.
+//! The server without sockets and without a runtime: real sessions, brokers and lanes, and a
+//! scheduler that takes one small step of one shard at a time.
 //!
 //! What a step may be, and what wakes whom, follows `net::connection`, `net::runtime::TurnHook` and
-//! `shard::run`: a shard that asked for no end of turn and whose bell did not ring sleeps.
+//! `shard::run`: a shard that did not ask for the end of a turn and whose doorbell did not ring is
+//! asleep.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -32,44 +33,44 @@ use midge::net::session::{Session, Step, Wait};
 use midge::peer::checks::PasswordChecks;
 use midge::protocol::nats::error::CloseReason;
 
-/// A bug put in on purpose, for the laws to find.
+/// A bug planted on purpose, for the laws to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
     /// A batch of a client's commands is handled without applying interest first.
     InterestNotApplied,
-    /// Now and then a chunk of messages on its way to a client is lost.
+    /// From time to time a chunk of messages on its way to a client is lost.
     ChunkLost,
-    /// Now and then a chunk of messages is sent twice.
+    /// From time to time a chunk of messages is sent twice.
     ChunkRepeated,
-    /// Now and then a bell that should wake a shard does not ring.
+    /// From time to time a doorbell that should wake a shard does not ring.
     BellLost,
-    /// A session is not told that its connection ended.
+    /// A session is not told that its connection has ended.
     CloseForgotten,
     /// The lanes' clock seldom moves, so that a batch and its consequence have the same time.
     ClockStandsStill,
 }
 
-/// One planted bug in so many occasions.
+/// The planted bug strikes on one in this many occasions.
 const PLANT_ONE_IN: u32 = 8;
 
-/// Looks at a clock that stands still until it moves.
+/// Number of looks at the planted clock until it moves.
 const LOOKS_PER_MOVE: u64 = 64;
 
 pub struct ShardSizes {
     pub shard_count: usize,
     pub lanes: Lanes,
     pub pending_bytes_max: usize,
-    /// Work of one turn: small enough that what one turn cannot end is usual.
+    /// Work of one turn: small enough that turns often cannot finish something.
     pub turn_work_max: usize,
-    /// Work that may be under way on a lane.
+    /// Work that may be in flight on a lane.
     pub lane_work_max: usize,
-    /// Each client goes to a shard drawn at random when it first subscribes or publishes.
+    /// True if each client goes to a random shard when it first subscribes or publishes.
     pub moves: bool,
 }
 
 /// A part of the server that uses the broker from inside.
 pub trait Service {
-    /// True if it would do something now.
+    /// Returns true if it would do something now.
     fn is_ready(&self) -> bool;
 
     fn step(&mut self, broker: &mut Broker);
@@ -78,7 +79,7 @@ pub trait Service {
 struct SimulatedShard {
     broker: BrokerHandle,
     mesh: Mesh,
-    /// Something for other shards was not pushed yet.
+    /// Set while something for other shards has not been pushed.
     dirty: Rc<Cell<bool>>,
     clients: Rc<ClientContext>,
     resumable: Rc<Resumable>,
@@ -86,14 +87,14 @@ struct SimulatedShard {
     park: ParkFlag,
     inbound_waiting: Signal,
     bell: Arc<AtomicBool>,
-    /// The end of the turn was asked for.
+    /// Set when the end of the turn was asked for.
     requested: bool,
     stalled_until: u64,
     connections: Vec<usize>,
     services: Vec<Box<dyn Service>>,
 }
 
-/// What the reader of a connection does.
+/// What the reader of a connection is doing.
 enum Reader {
     Ready,
     /// In the kernel, for bytes.
@@ -101,7 +102,7 @@ enum Reader {
     /// Lets others go first until the end of the turn.
     Yielded,
     Waiting(Wait),
-    /// Until all is sent that the client was told here.
+    /// Until everything that the client was told here has been sent.
     Leaving(usize),
     Ended,
 }
@@ -121,11 +122,11 @@ struct Connection {
     /// From the client, not yet read.
     inbound: VecDeque<u8>,
     inbound_ended: bool,
-    /// Bytes that arrived from the client in all.
+    /// Number of all bytes that arrived from the client.
     arrived_bytes: usize,
     /// To the client, taken by the kernel.
     outbound: Vec<u8>,
-    /// Bytes the kernel takes while the client does not read.
+    /// Bytes that the kernel takes while the client does not read.
     window: usize,
 }
 
@@ -135,20 +136,20 @@ pub struct World {
     /// Mixed from everything that happened: equal runs have equal traces.
     pub trace: u64,
     pub plant: Option<Plant>,
-    /// Waits that end by time end now; else they do now and then.
+    /// True if timed waits end now; otherwise they do from time to time.
     pub hurried: bool,
-    /// A read takes all that is there; else often only a part.
+    /// True if a read takes everything; otherwise it often takes only a part.
     pub whole_reads: bool,
-    /// Clients that went to another shard.
+    /// Number of clients that went to another shard.
     pub moves: usize,
-    /// After each step everything is looked at that the modules of its shard promise.
+    /// True if the promises of a shard's modules are checked after each step.
     pub checks: bool,
     shards: Vec<SimulatedShard>,
     connections: Vec<Connection>,
     clock: Instant,
 }
 
-/// Sends clients anywhere but where they are.
+/// Sends each client to a random shard.
 fn random_placer(seed: u64, own: usize, count: usize) -> Box<Placer> {
     let random = RefCell::new(fastrand::Rng::with_seed(seed ^ own as u64));
     Box::new(move |_| {
@@ -168,7 +169,7 @@ pub struct Totals {
     pub interest_in: u64,
     pub interest_left: usize,
     pub members_gone: u64,
-    /// The most work one turn did.
+    /// The most work that one turn did.
     pub turn_work_max: usize,
 }
 
@@ -265,7 +266,7 @@ impl World {
         self.shards.len()
     }
 
-    /// A service begins on a shard.
+    /// Starts a service on a shard.
     pub fn add_service(
         &mut self,
         shard: usize,
@@ -275,7 +276,7 @@ impl World {
         self.shards[shard].services.push(service);
     }
 
-    /// A client connects to a shard; gives the connection's index.
+    /// Connects a client to a shard; returns the connection's index.
     pub fn connect(&mut self, shard: usize, window: usize) -> usize {
         let index = self.connections.len();
         let id = ConnectionId(index as u64 + 5);
@@ -304,17 +305,18 @@ impl World {
         index
     }
 
-    /// The outbox of a session, made ready for use.
+    /// Returns the outbox of a session, prepared for use.
     fn adopt(&self, session: &ClientSession, aborted: &Rc<Cell<bool>>) -> Rc<Outbox> {
         let outbox = session.outbox().clone();
         let abort = aborted.clone();
         outbox.set_abort(Some(Box::new(move || abort.set(true))));
-        // Whether a consumer moves is measured by the clock; here it always does, or runs would differ.
+        // A consumer's progress is measured by the clock; here it always progresses, or runs would
+        // differ.
         outbox.send_progressed(0, self.clock + Duration::from_secs(86_400));
         outbox
     }
 
-    /// A connection goes to another shard, with the bytes that no command was made of.
+    /// Moves a connection to another shard, with the bytes that were not consumed.
     fn move_to(&mut self, index: usize, target: usize) {
         let connection = &mut self.connections[index];
         let from = std::mem::replace(&mut connection.shard, target);
@@ -336,7 +338,7 @@ impl World {
         self.request(target);
     }
 
-    /// The client's bytes arrive at the server's socket.
+    /// Delivers the client's bytes to the server's socket.
     pub fn arrive(&mut self, connection: usize, bytes: impl Iterator<Item = u8>) {
         let connection = &mut self.connections[connection];
         let before = connection.inbound.len();
@@ -344,12 +346,12 @@ impl World {
         connection.arrived_bytes += connection.inbound.len() - before;
     }
 
-    /// The client shut its sending side down; what it sent before is still read.
+    /// Shuts down the client's sending side; what it sent before is still read.
     pub fn arrive_end(&mut self, connection: usize) {
         self.connections[connection].inbound_ended = true;
     }
 
-    /// The connection is torn: nothing that waits on it is read.
+    /// Breaks the connection: nothing that waits on it is read.
     pub fn tear(&mut self, connection: usize) {
         let connection = &mut self.connections[connection];
         connection.inbound.clear();
@@ -357,20 +359,20 @@ impl World {
         connection.aborted.set(true);
     }
 
-    /// What the server sent and the client has not read.
+    /// Takes what the server has sent and the client has not read.
     pub fn take_outbound(&mut self, connection: usize, most: usize) -> Vec<u8> {
         let outbound = &mut self.connections[connection].outbound;
         let count = outbound.len().min(most);
         outbound.drain(..count).collect()
     }
 
-    /// Whether the server ended the connection and everything it sent was read.
+    /// Returns true if the server ended the connection and everything it sent was read.
     pub fn is_over(&self, connection: usize) -> bool {
         let connection = &self.connections[connection];
         connection.writer_ended && connection.outbound.is_empty()
     }
 
-    /// The reason for which the server closed, or closes, the connection.
+    /// Returns the reason for which the server closed, or closes, the connection.
     pub fn close_reason(&self, connection: usize) -> Option<CloseReason> {
         self.connections[connection].outbox.close_reason()
     }
@@ -384,29 +386,30 @@ impl World {
         self.shards[shard].stalled_until = self.now + steps;
     }
 
-    /// Bytes from the client that the server has not read.
+    /// Returns the number of bytes from the client that the server has not read.
     pub fn unread(&self, connection: usize) -> usize {
         self.connections[connection].inbound.len()
     }
 
-    /// Bytes from the client that no command was made of yet.
+    /// Returns the number of bytes from the client that were not consumed yet.
     pub fn unhandled(&self, connection: usize) -> usize {
         let connection = &self.connections[connection];
         connection.inbound.len() + connection.input.bytes().len()
     }
 
-    /// Bytes from the client that its session has taken.
+    /// Returns the number of bytes from the client that its session has taken.
     pub fn handled(&self, connection: usize) -> usize {
         self.connections[connection].arrived_bytes - self.unhandled(connection)
     }
 
-    /// Shards run and clients read as fast as they can.
+    /// Lets shards run and clients read as fast as they can.
     pub fn hasten(&mut self) {
         self.shards.iter_mut().for_each(|shard| shard.stalled_until = 0);
         self.connections.iter_mut().for_each(|connection| connection.window = usize::MAX);
     }
 
-    /// A second passes: every shard's ticker runs. Clients are not pinged: runs must not depend on time.
+    /// Lets a second pass: every shard's ticker runs. Clients are not pinged, since runs must not
+    /// depend on time.
     pub fn tick(&mut self) {
         for shard in 0..self.shards.len() {
             self.before_batch(shard);
@@ -426,9 +429,9 @@ impl World {
         order.into_iter().fold(false, |moved, shard| self.step_shard(shard) | moved)
     }
 
-    /// One turn of a shard as its run loop takes it. Every task that can move does so once: first the readers that
-    /// waited, in the order in which they began to; then those that let others go first; then those whose bytes came;
-    /// then the writers. The end of the turn follows.
+    /// Takes one turn of a shard as its run loop does. Every task that can move does so once: first
+    /// the readers that waited, in the order in which they began to; then those that let others go
+    /// first; then those whose bytes came; then the writers. The end of the turn follows.
     pub fn turn(&mut self, index: usize) {
         if self.shards[index].bell.swap(false, Ordering::Relaxed) {
             self.request(index);
@@ -465,7 +468,8 @@ impl World {
             self.request(index);
             return true;
         }
-        // A random rotation of everything a runtime could run next; the first that can move does.
+        // A random rotation of everything that a runtime could run next; the first that can move
+        // does.
         let shard = &self.shards[index];
         let connection_choices = shard.connections.len() * 2;
         let choices = connection_choices + 1 + shard.services.len();
@@ -496,7 +500,7 @@ impl World {
         false
     }
 
-    /// Everything that the modules of a shard promise holds between two steps.
+    /// Checks everything that the modules of a shard promise between two steps.
     fn check_invariants(&self, index: usize) {
         // Not in a release build.
         #[cfg(debug_assertions)]
@@ -708,7 +712,7 @@ impl World {
         let left = chunk.len() - *offset;
         let count = if much { left } else { part.min(left) }.min(room);
         if connection.aborted.get() {
-            // The socket is shut down: the send fails, and what was in flight is gone.
+            // The socket is shut down: the send fails, and what was in flight is lost.
             connection.outbox.close(CloseReason::WriteError);
             *offset = chunk.len();
         } else if count == 0 {
@@ -754,7 +758,7 @@ impl World {
         totals
     }
 
-    /// Which readers still wait, and for what: for a failure's explanation.
+    /// Describes which readers still wait, and for what, to explain a failure.
     pub fn stuck_readers(&self) -> Vec<String> {
         let readers = self.connections.iter().enumerate();
         let waits = readers.filter_map(|(index, connection)| match &connection.reader {

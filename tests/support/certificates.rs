@@ -1,4 +1,4 @@
-//! Certificates made while a test runs: none expires in the repository, no key is committed.
+//! Certificates made while a test runs: none in the repository can expire, and no key is committed.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -16,19 +16,19 @@ pub struct Authority {
 #[derive(Clone)]
 pub struct Pair {
     pub certificate_pem: String,
-    /// PKCS8.
+    /// PKCS#8.
     pub key_pem: String,
-    /// Lower-case hex SHA-256 of the SubjectPublicKeyInfo, as `pinned_certs` has it.
+    /// SHA-256 of the SubjectPublicKeyInfo in lower-case hex, as in `pinned_certs`.
     pub key_id: String,
 }
 
-/// What is asked of a certificate.
+/// The desired properties of a certificate.
 #[derive(Clone, Copy, Default)]
 pub struct Wanted<'a> {
     pub common_name: &'a str,
     /// DNS names and addresses.
     pub names: &'a [&'a str],
-    /// For a client; else for a server.
+    /// True for a client's; else for a server's.
     pub client: bool,
     pub expired: bool,
 }
@@ -67,7 +67,7 @@ impl Authority {
         }
     }
 
-    /// For a server on this machine.
+    /// Issues one for a server on this machine.
     pub fn issue_local(&self) -> Pair {
         let names = &["localhost", "127.0.0.1"];
         self.issue(Wanted { common_name: "local", names, ..Wanted::default() })

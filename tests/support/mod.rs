@@ -1,4 +1,4 @@
-//! What the integration tests share: a server process on a free port of 127.0.0.1, and a raw client.
+//! Shared by the integration tests: a server process on a free port of 127.0.0.1, and a raw client.
 //!
 //! Nothing here sleeps: every wait is for a stated condition and has a deadline.
 
@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How long any single wait of a test may take before it counts as failed. Generous, because the tests
-/// also run on machines that are busy with something else.
+/// Longest time of any single wait before the test fails. Generous, because the tests also run on
+/// machines that are busy with something else.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Asks `condition` again and again until it holds.
+/// Evaluates `condition` again and again until it holds.
 ///
 /// # Panics
-/// It does not hold in time; the text says what was waited for.
+/// If it does not hold in time; `what` says what was waited for.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + WAIT_MAX;
     while !condition() {
@@ -30,11 +30,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Lets this test have so many files open, servers it starts from now on as well: a login's usual soft limit is
-/// 1,024.
+/// Lets this test, and servers it starts from now on, have `count` files open: a login's usual soft
+/// limit is 1,024.
 ///
 /// # Panics
-/// The hard limit is lower.
+/// If the hard limit is lower.
 pub fn allow_open_files(count: usize) {
     let limit = getrlimit(Resource::Nofile);
     let enough = limit.maximum.is_none_or(|maximum| maximum >= count as u64);

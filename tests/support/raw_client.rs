@@ -1,4 +1,5 @@
-//! A TCP client without any knowledge of the protocol beyond lines: it sends bytes and keeps what comes.
+//! A TCP client that knows nothing of the protocol except lines: it sends bytes and keeps what
+//! comes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,7 +14,7 @@ pub struct RawClient {
     closed: bool,
 }
 
-/// What a wait for bytes came to.
+/// The outcome of a wait for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
     Grown,
@@ -22,37 +23,41 @@ pub enum Fill {
 }
 
 impl RawClient {
+    /// Connects.
+    ///
     /// # Errors
-    /// Nobody listens there.
+    /// If nobody listens there.
     pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, WAIT_MAX)?;
-        // Each write is to leave as it is: the tests choose where the bytes are cut.
+        // Each write must leave as it is: the tests choose where the bytes are cut.
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WAIT_MAX))?;
         Ok(Self { stream, unread: Vec::new(), closed: false })
     }
 
-    /// The port of this end: servers name it in their log.
+    /// Returns the port of this end, which servers name in their log.
     pub fn local_port(&self) -> u16 {
         self.stream.local_addr().map_or(0, |address| address.port())
     }
 
+    /// Sends bytes.
+    ///
     /// # Errors
-    /// The connection is gone.
+    /// If the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)
     }
 
-    /// As `send`, where the server may be slow to take it: it slows a publisher by not reading.
+    /// Sends to a server that may be slow to take it: it slows down a publisher by not reading.
     ///
     /// # Errors
-    /// The connection is gone, or nothing at all was taken for `timeout`.
+    /// If the connection is gone, or nothing at all was taken for `timeout`.
     pub fn send_all(&mut self, bytes: &[u8], timeout: Duration) -> std::io::Result<()> {
         self.stream.set_write_timeout(Some(timeout))?;
         self.stream.write_all(bytes)
     }
 
-    /// Answers the server's PING; a connection that is gone shows it at the next read.
+    /// Answers the server's PING; if the connection is gone, the next read shows it.
     pub fn answer_ping(&mut self) {
         let _ = self.stream.write_all(b"PONG\r\n");
     }
@@ -61,7 +66,7 @@ impl RawClient {
         &self.unread
     }
 
-    /// Whether the server has closed, as far as `fill` has seen.
+    /// Returns true if the server has closed, as far as `fill` has seen.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -89,14 +94,14 @@ impl RawClient {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Fill::TimedOut
             }
-            // A read with a timeout is not taken up again after a signal.
+            // A read with a timeout is not resumed after a signal.
             Err(e) if e.kind() == ErrorKind::Interrupted => self.fill(deadline),
-            // A reset is a close too: the server had not read all we sent.
+            // A reset is a close too: the server had not read everything that we sent.
             Err(_) => self.end(),
         }
     }
 
-    /// Waits until `deadline` for one whole line and takes it, its LF included.
+    /// Waits until `deadline` for one whole line and takes it, including its LF.
     pub fn take_line(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -108,10 +113,10 @@ impl RawClient {
         }
     }
 
-    /// As `take_line`, but answers the server's PINGs.
+    /// Takes a line like `take_line`, but answers the server's PINGs.
     ///
     /// # Panics
-    /// Nothing came in time.
+    /// If nothing came in time.
     pub fn take_message_line(&mut self, deadline: Instant) -> Vec<u8> {
         loop {
             let line = self.take_line(deadline).expect("no line came in time");
@@ -125,12 +130,12 @@ impl RawClient {
     /// Sends PING and waits for the PONG; answers the server's own PING meanwhile.
     ///
     /// # Errors
-    /// Anything else came, or nothing in time.
+    /// If anything else came, or nothing in time.
     pub fn round_trip(&mut self) -> Result<(), String> {
         self.round_trip_by(Instant::now() + WAIT_MAX)
     }
 
-    /// The same where the answer may take longer.
+    /// Makes a round trip whose answer may take longer.
     pub fn round_trip_by(&mut self, deadline: Instant) -> Result<(), String> {
         self.send(b"PING\r\n").map_err(|e| format!("cannot send PING: {e}"))?;
         loop {
@@ -150,16 +155,16 @@ impl RawClient {
 
     /// Closes our half and waits until the server has closed its own.
     pub fn close(&mut self) {
-        // Fails when the server was first, which is as good.
+        // Fails if the server was first, which is just as good.
         let _ = self.stream.shutdown(Shutdown::Write);
         let deadline = Instant::now() + WAIT_MAX;
         while self.fill(deadline) == Fill::Grown {}
     }
 
-    /// Ends the connection with a reset in place of an orderly end.
+    /// Ends the connection with a reset instead of an orderly close.
     pub fn reset(self) {
-        // A linger time of zero makes the kernel send RST when the socket is dropped here. It can fail
-        // only on a socket that is already dead.
+        // A linger time of zero makes the kernel send RST when the socket is dropped here. It can
+        // fail only on a socket that is already dead.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 

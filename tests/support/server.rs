@@ -1,4 +1,5 @@
-//! A server under test: started on a port of its own choice, followed through its log, ended by its id.
+//! A server under test: started on a port of its own choice, followed through its log, ended by its
+//! id.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ pub struct Server {
     directory: Directory,
 }
 
-/// The lines a server wrote to standard error so far.
+/// The lines that a server has written to standard error so far.
 #[derive(Default)]
 pub struct Log {
     state: Mutex<LogState>,
@@ -35,11 +36,12 @@ struct LogState {
 }
 
 impl Server {
-    /// Starts `program` with `arguments` and a configuration file that holds `config`, and waits until it
-    /// says that it is ready. The file's first line asks for any free port of 127.0.0.1.
+    /// Starts `program` with `arguments` and a configuration file that contains `config`, and waits
+    /// until it reports that it is ready. The file's first line asks for any free port of
+    /// 127.0.0.1.
     ///
     /// # Errors
-    /// The program cannot be started, ends early, or is not ready in time; the text carries its log.
+    /// If the program cannot be started, ends early, or is not ready in time; the text has its log.
     pub fn start(program: &Path, arguments: &[&str], config: &str) -> Result<Self, String> {
         let directory = Directory::new()?;
         let config_path = directory.join("server.conf");
@@ -50,10 +52,11 @@ impl Server {
         Self::start_command(command, directory)
     }
 
-    /// Starts `program` with a file of `tests/config`, moved to free ports and to the server's directory.
+    /// Starts `program` with a file of `tests/config`, changed to free ports and to the server's
+    /// directory.
     ///
     /// # Errors
-    /// As `start`, or the file cannot be read.
+    /// As `start`, or if the file cannot be read.
     pub fn start_file(program: &Path, arguments: &[&str], path: &Path) -> Result<Self, String> {
         let directory = Directory::new()?;
         let moved = |e: std::io::Error| format!("{}: {e}", path.display());
@@ -79,19 +82,19 @@ impl Server {
         Self::start_command(command, directory)
     }
 
-    /// Writes a new configuration, in the way of `start`, for the next reload.
+    /// Writes a new configuration, in the form that `start` uses, for the next reload.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If it cannot be written.
     pub fn rewrite_config(&self, config: &str) -> Result<(), String> {
         let text = format!("listen: \"127.0.0.1:-1\"\ndebug: true\n{config}\n");
         std::fs::write(self.directory.join("server.conf"), text).map_err(|e| e.to_string())
     }
 
-    /// The body of an answer of the monitoring port.
+    /// Returns the body of an answer of the monitoring port.
     ///
     /// # Errors
-    /// There is no such port, or no whole answer comes in time.
+    /// If there is no such port, or no complete answer in time.
     pub fn monitor_get(&self, path: &str) -> Result<Vec<u8>, String> {
         let address = self.log.wait_for(0, WAIT_MAX, |line| {
             line.split_once("Starting http monitor on ")?.1.trim().parse::<SocketAddr>().ok()
@@ -111,12 +114,12 @@ impl Server {
         body.map(|start| answer[start..].to_vec()).ok_or_else(|| format!("{path}: no answer"))
     }
 
-    /// Midge with that many shards, wherever the system puts them.
+    /// Starts Midge with this number of shards, unpinned.
     pub fn midge(shard_count: usize, config: &str) -> Self {
         Self::midge_with(shard_count, &[], config)
     }
 
-    /// As `midge`, with more arguments.
+    /// Starts Midge with more arguments.
     pub fn midge_with(shard_count: usize, arguments: &[&str], config: &str) -> Self {
         let shard_count = shard_count.to_string();
         let mut all = vec!["--shards", &shard_count, "--no-pin"];
@@ -127,7 +130,7 @@ impl Server {
         }
     }
 
-    /// Starts a command of the caller's making and waits until the server is ready. Its standard error
+    /// Starts a command made by the caller and waits until the server is ready. Its standard error
     /// becomes the log; `directory` lives as long as the server.
     ///
     /// # Errors
@@ -152,7 +155,7 @@ impl Server {
     /// Starts a command whose server may never be ready. Its address stays 127.0.0.1:0.
     ///
     /// # Errors
-    /// The program cannot be started.
+    /// If the program cannot be started.
     pub fn spawn(mut command: Command, directory: Directory) -> Result<Self, String> {
         let mut child = command
             .stdin(Stdio::null())
@@ -176,7 +179,7 @@ impl Server {
         &self.log
     }
 
-    /// Where the server's files go; it disappears with the server.
+    /// Returns the directory of the server's files; it is removed with the server.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -185,7 +188,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Ticks of CPU the process has used, in user and kernel, as the kernel counts them.
+    /// Returns the ticks of CPU time that the process has used, user and system.
     pub fn cpu_ticks(&self) -> u64 {
         let path = format!("/proc/{}/stat", self.process_id());
         let text = std::fs::read_to_string(path).expect("the server runs");
@@ -195,7 +198,7 @@ impl Server {
         fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
-    /// A line of `/proc/PID/status`, which counts in KiB.
+    /// Returns a value of `/proc/PID/status`, in KiB.
     pub fn memory_kib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.process_id());
         let text = std::fs::read_to_string(path).expect("the server runs");
@@ -204,14 +207,16 @@ impl Server {
         number.and_then(|number| number.parse().ok()).expect("a number of KiB")
     }
 
+    /// Sends a signal.
+    ///
     /// # Errors
-    /// The process is gone.
+    /// If the process is gone.
     pub fn signal(&self, signal: Signal) -> Result<(), String> {
         let id = Pid::from_child(&self.child);
         kill_process(id, signal).map_err(|e| format!("cannot signal the server: {e}"))
     }
 
-    /// Waits until the process has ended by itself; None when it is still there after `timeout`.
+    /// Waits until the process has ended by itself; None if it still runs after `timeout`.
     pub fn wait_for_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
         // The log ends when the process closes its standard error: no polling is needed.
         self.log.wait_for_end(timeout).then(|| self.child.wait().ok()).flatten()
@@ -224,7 +229,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when the process is already gone, which is what is wanted.
+        // Both fail only if the process has ended already, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -239,8 +244,8 @@ impl Log {
         self.state.lock().unwrap().lines.len()
     }
 
-    /// The first answer `find` gives to a line from `start_index` on; waits for more lines until
-    /// `timeout` has passed or the log has ended.
+    /// Returns the first answer that `find` gives to a line from `start_index` on; waits for more
+    /// lines until `timeout` has passed or the log has ended.
     pub fn wait_for<T>(
         &self,
         start_index: usize,
@@ -286,8 +291,10 @@ impl Log {
 pub struct Directory(PathBuf);
 
 impl Directory {
+    /// Makes a directory.
+    ///
     /// # Errors
-    /// It cannot be made.
+    /// If it cannot be made.
     pub fn new() -> Result<Self, String> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -309,7 +316,7 @@ impl Deref for Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What is left is in the system's temporary directory.
+        // Files that are left are in the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,5 @@
-//! A raw client that speaks TLS: lines in, bytes out, without any knowledge of the protocol beyond INFO.
+//! A raw client that speaks TLS: lines in, bytes out, without any knowledge of the protocol except
+//! INFO.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +17,7 @@ use super::certificates::Pair;
 /// One connection after its handshake.
 pub struct TlsClient {
     stream: StreamOwned<ClientConnection, TcpStream>,
-    /// The INFO that came in clear before the handshake, if it did.
+    /// The INFO that came in the clear before the handshake, if any.
     pub clear_info: String,
 }
 
@@ -26,11 +27,11 @@ pub struct Opening<'a> {
     pub own: Option<&'a Pair>,
     pub name: &'a str,
     pub versions: &'a [&'static SupportedProtocolVersion],
-    /// Begin with TLS; else wait for INFO.
+    /// True to begin with TLS; else INFO is awaited.
     pub tls_first: bool,
 }
 
-/// What a client trusts and shows.
+/// Returns the configuration of what a client trusts and presents.
 pub fn client_config(opening: &Opening<'_>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(opening.authority_pem.as_bytes()).expect("PEM");
@@ -51,10 +52,11 @@ pub fn client_config(opening: &Opening<'_>) -> Arc<ClientConfig> {
 }
 
 impl TlsClient {
-    /// Connects and shakes hands. With TLS 1.3 a server that refuses our certificate says so only later.
+    /// Connects and performs the handshake. With TLS 1.3 a server that refuses our certificate says
+    /// so only later.
     ///
     /// # Errors
-    /// Nobody listens, or the handshake fails.
+    /// If nobody listens, or the handshake fails.
     pub fn connect(address: SocketAddr, opening: &Opening<'_>) -> std::io::Result<Self> {
         let mut socket = TcpStream::connect_timeout(&address, WAIT_MAX)?;
         socket.set_nodelay(true)?;
@@ -70,15 +72,19 @@ impl TlsClient {
         Ok(Self { stream: StreamOwned::new(connection, socket), clear_info })
     }
 
+    /// Sends bytes.
+    ///
     /// # Errors
-    /// The connection is gone.
+    /// If the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes)?;
         self.stream.flush()
     }
 
+    /// Reads a line.
+    ///
     /// # Errors
-    /// The connection ended, or nothing came in time.
+    /// If the connection ended, or nothing came in time.
     pub fn line(&mut self) -> std::io::Result<String> {
         read_line(&mut self.stream)
     }
@@ -86,7 +92,7 @@ impl TlsClient {
     /// Takes lines until one begins with `start`.
     ///
     /// # Errors
-    /// None did before the connection ended or nothing came in time.
+    /// If none did before the connection ended, or nothing came in time.
     pub fn line_with(&mut self, start: &str) -> std::io::Result<String> {
         loop {
             let line = self.line()?;
@@ -96,33 +102,35 @@ impl TlsClient {
         }
     }
 
-    /// Sends CONNECT and waits until it took effect.
+    /// Sends CONNECT and waits until it has taken effect.
     ///
     /// # Errors
-    /// The server ended the connection.
+    /// If the server ended the connection.
     pub fn log_in(&mut self) -> std::io::Result<()> {
         self.send(b"CONNECT {\"verbose\":false}\r\n")?;
         self.round_trip()
     }
 
+    /// Sends PING and waits for the PONG.
+    ///
     /// # Errors
-    /// No PONG came.
+    /// If no PONG came.
     pub fn round_trip(&mut self) -> std::io::Result<()> {
         self.send(b"PING\r\n")?;
         self.line_with("PONG").map(drop)
     }
 
-    /// Reads exactly so many bytes.
+    /// Reads exactly `size` bytes.
     ///
     /// # Errors
-    /// The connection ended, or they did not come in time.
+    /// If the connection ended, or they did not come in time.
     pub fn bytes(&mut self, size: usize) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; size];
         self.stream.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Whether the server ended the stream in the way of TLS.
+    /// Returns true if the server ended the stream with a close_notify.
     pub fn ends_cleanly(&mut self) -> bool {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).is_ok()
@@ -131,28 +139,28 @@ impl TlsClient {
     /// Asks for new keys in both directions.
     ///
     /// # Errors
-    /// The connection is gone, or not of TLS 1.3.
+    /// If the connection is gone, or is not TLS 1.3.
     pub fn update_keys(&mut self) -> std::io::Result<()> {
         self.stream.conn.refresh_traffic_keys().map_err(std::io::Error::other)
     }
 
-    /// Says that no more will come, and nothing else.
+    /// Announces that no more will come, and does nothing else.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// If the connection is gone.
     pub fn send_close_notify(&mut self) -> std::io::Result<()> {
         self.stream.conn.send_close_notify();
         self.stream.flush()
     }
 
-    /// The server's own certificate as DER.
+    /// Returns the server's own certificate as DER.
     pub fn server_certificate(&self) -> Vec<u8> {
         let presented = self.stream.conn.peer_certificates().unwrap_or_default();
         presented.first().map(|der| der.to_vec()).unwrap_or_default()
     }
 }
 
-/// Byte by byte: what follows the line is not ours to read.
+/// Reads byte by byte, so that nothing after the line is taken.
 fn read_line(source: &mut impl Read) -> std::io::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];

@@ -1,17 +1,18 @@
-//! Files of one folder never use each other in a circle: `a` uses `b`, and `b`, perhaps over others, uses `a`.
+//! Checks that files of one folder never use each other in a circle: `a` uses `b`, and `b`,
+//! directly or through others, uses `a`.
 //!
-//! A folder's own `mod.rs` stands above its files and is none of them; a file with a folder of its own counts as one
-//! with all in it. Tests may use what they like.
+//! A folder's own `mod.rs` stands above its files and is not one of them; a file with a folder of
+//! its own counts as one with all that is in it. Tests may use what they like.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Files, code_of, first_word};
 
-/// Circles that are still to be parted, by folder. What is not among them, or grows beyond them, is found.
+/// Known circles, by folder, that are still to be broken up. Others, or larger ones, are reported.
 const PENDING: [(&str, &[&str]); 1] =
     [("bench/src", &["cli", "compare", "load", "output", "setting", "stalls"])];
 
-/// A module by its names from the root of its crate, the crate's folder first.
+/// A module as its path from the root of its crate, beginning with the crate's folder.
 type Module = Vec<String>;
 
 /// For each folder, which of its files use which others.
@@ -63,7 +64,7 @@ fn module_of(path: &str) -> Option<Module> {
     Some(module)
 }
 
-/// The file that a path leads into: the longest part of it that is a module.
+/// Returns the file that a path leads to: the longest part of it that is a module.
 fn resolve(from: &Module, path: &[String], modules: &BTreeSet<Module>) -> Option<Module> {
     let mut full = from.clone();
     let mut names = path.iter().peekable();
@@ -82,8 +83,8 @@ fn resolve(from: &Module, path: &[String], modules: &BTreeSet<Module>) -> Option
     (full.len() > 1).then_some(full)
 }
 
-/// All paths that begin with `crate`, `super` or `self`, those in braces one by one; without what is below
-/// `#[cfg(test)]`.
+/// Returns all paths that begin with `crate`, `super` or `self`, those in braces one by one, except
+/// those below `#[cfg(test)]`.
 fn paths_in(text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut is_test = false;
@@ -105,7 +106,7 @@ fn paths_in(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Adds the paths of a use tree behind `leading`; gives the text behind the tree.
+/// Adds the paths of a use tree after `leading`; returns the text after the tree.
 fn expand<'a>(tree: &'a str, mut leading: Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
     let mut rest = tree.trim_start();
     loop {
@@ -122,7 +123,7 @@ fn expand<'a>(tree: &'a str, mut leading: Vec<String>, found: &mut Vec<Vec<Strin
             rest = group;
             while !rest.trim_start().is_empty() && !rest.trim_start().starts_with('}') {
                 rest = expand(rest, leading.clone(), found).trim_start();
-                // Behind a name: `as other`, or `*`.
+                // After a name: `as other`, or `*`.
                 let end = rest.find([',', '}']).unwrap_or(rest.len());
                 rest = rest[end..].strip_prefix(',').unwrap_or(&rest[end..]);
             }
@@ -136,7 +137,7 @@ fn expand<'a>(tree: &'a str, mut leading: Vec<String>, found: &mut Vec<Vec<Strin
     rest
 }
 
-/// Sets of files that reach each other.
+/// Returns the sets of files that reach each other.
 fn circles(uses: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<String>> {
     let reach = |start: &String| {
         let mut reached = BTreeSet::new();
@@ -159,7 +160,7 @@ fn circles(uses: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<Strin
 }
 
 #[test]
-fn circle_of_files_is_found() {
+fn a_circle_of_files_is_found() {
     let house = |files: &[(&str, &str)]| {
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
         let mut all: Files = files.collect();
@@ -192,7 +193,7 @@ fn circle_of_files_is_found() {
     ];
     assert!(house(&above).is_empty());
     assert!(house(&[("src/net/a/deep.rs", "use super::A;"), (a, "use self::deep::D;")]).is_empty());
-    // Tests, and words that only look so.
+    // Tests, and words that only look like paths.
     let tests = "//! `super::a`\nconst T: &str = \"super::a\";\n#[cfg(test)]\nmod tests {\n    use crate::net::a;\n}\n";
     assert!(
         house(&[(a, "use super::b;"), (b, tests), ("src/net/b/tests.rs", "use super::super::a;")])

@@ -1,21 +1,22 @@
-//! Files that comments, documents and scripts name exist.
+//! Checks that files named by comments, documents and scripts exist.
 //!
-//! A citation is a word that ends in `.md`, or a path with a `/` in it that ends as sources do. It is looked for
-//! from the root of the repository, from the folder of the file that names it, and as the end of any path.
+//! A citation is a word that ends in `.md`, or a path with a `/` in it that ends as sources do. It
+//! is looked up from the root of the repository, from the folder of the file that names it, and as
+//! the end of any path.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Folders of the repository that hold what people wrote.
+/// Folders with files written by people.
 const FOLDERS: [&str; 6] = ["src", "tests", "bench", "scripts", "docs", ".ci"];
 
-/// Ends of what may be cited.
+/// Endings of files that may be cited.
 const CITED: [&str; 8] = [".md", ".rs", ".sh", ".py", ".toml", ".conf", ".json", ".txt"];
 
-/// Nobody's own file: the host's, a placeholder's, a pattern's.
+/// Characters that mark paths outside of the repository, placeholders and patterns.
 const NO_PATH: [char; 9] = ['*', '<', '>', '{', '}', '$', '~', '=', '\\'];
 
-/// Texts by their path from the root; empty where they are not text.
+/// Texts by their path from the root; empty for files that are not text.
 type Texts = BTreeMap<String, String>;
 
 #[test]
@@ -35,7 +36,7 @@ fn read_texts() -> Texts {
         texts.insert(name.to_str().expect("names are text").to_owned(), text);
     };
     let entries = |folder: &Path| -> Vec<std::path::PathBuf> {
-        // Not each folder there may be is there.
+        // Not all of these folders need to exist.
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
         entries.map(|entry| entry.expect("the folder can be read").path()).collect()
     };
@@ -52,7 +53,7 @@ fn read_texts() -> Texts {
     texts
 }
 
-/// A line for each citation of a file that is not there.
+/// Returns a line for each citation of a file that does not exist.
 fn missing(texts: &Texts) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in texts {
@@ -69,7 +70,7 @@ fn missing(texts: &Texts) -> Vec<String> {
     found
 }
 
-/// SECURITY.md names tests; a promise whose test was renamed is one that nobody can check.
+/// SECURITY.md names tests; a promise whose test was renamed could not be checked.
 #[test]
 fn tests_that_security_md_names_exist() {
     let texts = read_texts();
@@ -86,7 +87,8 @@ fn tests_that_security_md_names_exist() {
     }
 }
 
-/// The part of a file that is written for people, line by line: documents as a whole, comments of the rest.
+/// Returns the part of a file that is written for people, line by line: all of a document, the
+/// comments of anything else.
 fn prose(path: &str, text: &str) -> String {
     if path.ends_with(".md") {
         return text.to_owned();
@@ -105,7 +107,7 @@ fn prose(path: &str, text: &str) -> String {
     text.lines().map(comment).collect::<Vec<String>>().join("\n")
 }
 
-/// The path that a word is, without what a sentence puts around it and without an anchor.
+/// Returns the path in a word, without surrounding punctuation and anchor.
 fn citation(word: &str) -> Option<&str> {
     let word = word.split('#').next().unwrap_or_default();
     let word = word.trim_end_matches(['.', ':', '!', '?']);
@@ -124,7 +126,7 @@ fn exists(texts: &Texts, from: &str, cited: &str) -> bool {
 }
 
 #[test]
-fn a_citation_of_what_is_not_there_is_found_and_others_are_left_alone() {
+fn a_citation_of_a_missing_file_is_found_and_others_are_left_alone() {
     let texts_of = |path: &str, text: &str| -> Texts {
         let files = [("README.md", "Read src/lib.rs."), ("src/lib.rs", ""), (path, text)];
         files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()

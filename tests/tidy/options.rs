@@ -1,10 +1,10 @@
-//! An option that is read from a file and then by nobody does nothing without a word: each field of the
-//! options is read by something that acts on it. Where it is read is found by its name, so a field with a
-//! name that others have, too, may slip through.
+//! Checks that each field of the options is read by something that acts on it: an option that is
+//! only parsed would silently do nothing. Uses are found by name, so a field whose name others
+//! have, too, may slip through.
 
 use super::{Files, code_of, read_files, words};
 
-/// Where options are declared.
+/// Files that declare options.
 const DECLARED: [&str; 4] = [
     "src/config/advertise.rs",
     "src/config/auth_options.rs",
@@ -12,10 +12,10 @@ const DECLARED: [&str; 4] = [
     "src/config/tls_options.rs",
 ];
 
-/// Places that show options and do not act on them.
+/// Places that show options without acting on them.
 const SHOWN: [&str; 3] = ["src/config/", "src/monitor/", "src/server/run/reload.rs"];
 
-/// Fields that nobody needs to act on, and why.
+/// Fields that nothing needs to act on, and why.
 const IDLE: [(&str, &str); 4] = [
     (
         "default_permissions",
@@ -40,7 +40,7 @@ fn every_option_is_read_by_something_that_acts() {
     }
 }
 
-/// The names of all public fields of the option structs.
+/// Returns the names of all public fields of the option structs.
 fn declared(files: &Files) -> Vec<String> {
     let mut fields = Vec::new();
     for path in DECLARED {
@@ -56,7 +56,7 @@ fn declared(files: &Files) -> Vec<String> {
     fields
 }
 
-/// True when code that acts has `.field`, and not only to assign to it.
+/// Returns true if acting code has `.field`, other than to assign to it.
 fn is_read(files: &Files, field: &str) -> bool {
     files.iter().any(|(path, text)| {
         let acts = path.starts_with("src/") && !SHOWN.iter().any(|place| path.starts_with(place));

@@ -1,4 +1,5 @@
-//! Monitoring over HTTPS: the tls block of the client port, without its wish for clients' certificates.
+//! Monitoring over HTTPS: the tls block of the client port, without its requirement of client
+//! certificates.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -30,7 +31,7 @@ fn open(world: &World, address: SocketAddr) -> TlsClient {
     TlsClient::connect(address, &opening).expect("a handshake")
 }
 
-/// One request on a connection that stays open.
+/// Makes one request on a connection that stays open.
 fn get(client: &mut TlsClient, path: &str) -> (String, Vec<u8>) {
     client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
     let (mut head, mut size) = (String::new(), 0);
@@ -59,7 +60,7 @@ fn every_endpoint_is_served_over_tls_to_clients_without_a_certificate() {
     assert_eq!(varz["http_port"], 0);
     assert_eq!(varz["tls_verify"], true);
     assert_eq!(varz["tls_required"], true);
-    // What rcgen gives a certificate of which nothing else is asked.
+    // rcgen's default.
     assert_eq!(varz["tls_cert_not_after"], "4096-01-01T00:00:00Z");
     for path in ["/", "/connz", "/dashboard", "/metrics", "/healthz"] {
         let (head, body) = get(&mut client, path);
@@ -116,10 +117,10 @@ fn garbage_and_silence_take_neither_the_port_nor_the_server() {
     let mut open_sockets = Vec::new();
     for index in 0..SOCKETS {
         let mut socket = TcpStream::connect(address).unwrap();
-        // Silence, no TLS, the head of a record, and a record that is none.
+        // Silence, no TLS, the head of a record, and a record that is not one.
         let bytes: &[u8] =
             [&b""[..], b"\x00\x01", b"\x16\x03", b"\x16\x03\x01\x00\x05hello"][index % 4];
-        // One that was driven out already may refuse the bytes.
+        // A connection that was displaced already may refuse the bytes.
         let _ = std::io::Write::write_all(&mut socket, bytes);
         open_sockets.push(socket);
     }
@@ -143,7 +144,7 @@ fn a_reload_renews_the_certificate_of_monitoring() {
     wait_for_log(&server, "Reloaded server configuration");
     let after = open(&world, address);
     assert_ne!(before.server_certificate(), after.server_certificate());
-    // What was up goes on.
+    // The existing connection continues.
     assert!(get(&mut before, "/healthz").0.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
@@ -192,7 +193,7 @@ fn flags_open_the_port_and_the_ports_file_names_it() {
 }
 
 #[test]
-fn https_needs_tls_and_bears_no_http_beside_it() {
+fn https_needs_tls_and_excludes_http() {
     let start = |config: &str| {
         let program = env!("CARGO_BIN_EXE_midge").as_ref();
         match Server::start(program, &["--no-pin", "--shards", "1"], config) {
@@ -207,7 +208,7 @@ fn https_needs_tls_and_bears_no_http_beside_it() {
 }
 
 #[test]
-fn connections_tell_what_their_tls_agreed_on() {
+fn connections_show_what_their_tls_agreed_on() {
     let world = World::new();
     for (block, tls_first) in [("", false), ("handshake_first: true", true)] {
         let server = world.start("2", block, HTTPS);
@@ -225,7 +226,8 @@ fn connections_tell_what_their_tls_agreed_on() {
     }
 }
 
-/// Names and digests of a client's certificates: only where who is asked for, and never of who is gone.
+/// Names and digests of a client's certificates are shown only with logins, and never for closed
+/// connections.
 #[test]
 fn certificates_of_clients_are_named_when_logins_are_asked_for() {
     let world = World::new();
@@ -262,7 +264,7 @@ fn certificates_of_clients_are_named_when_logins_are_asked_for() {
     assert_eq!(closed["tls_peer_certs"], Value::Null, "{closed}");
 }
 
-/// As nats-server, which keeps what it knew when the client went.
+/// As in nats-server, which keeps what it knew when the client left.
 #[test]
 fn a_closed_client_still_has_its_tls() {
     let world = World::new();

@@ -1,8 +1,8 @@
 //! The text of a transcript: conversations, their steps, and the escapes that make bytes readable.
 //!
-//! A file holds conversations; each starts with `=== name` and runs to the next. `#` starts a comment
-//! line. Bytes are written with `\r \n \t \\ \xHH`, and `\*N{...}` repeats what stands in the braces N
-//! times. Expected bytes may hold a choice of equal lengths, `\(1|2)`.
+//! A file holds conversations; each starts with `=== name` and runs to the next. `#` starts a
+//! comment line. Bytes are written with `\r \n \t \\ \xHH`, and `\*N{...}` repeats what stands in
+//! the braces N times. Expected bytes may hold a choice of equal lengths, `\(1|2)`.
 //!
 //! ```text
 //! === name_says_the_law
@@ -33,8 +33,8 @@
 //!                               values; null = absent, "~" = any value
 //! ```
 //!
-//! Among the bytes that are sent `\sig{7}` is the signature of the connection's nonce by the nkey whose
-//! seed is 32 bytes of 7.
+//! Among the bytes that are sent `\sig{7}` is the signature of the connection's nonce by the nkey
+//! whose seed is 32 bytes of 7.
 //!
 //! At the end of a conversation every connection still open is asked for a PONG: bytes that nobody
 //! expected fail it.

@@ -1,8 +1,10 @@
-//! What a replay knows of the protocol's lines: INFO objects, the sids of SUB, and how to show bytes.
+//! What a replay knows about the protocol's lines: INFO objects, the sids of SUB, and how to show
+//! bytes.
 
 use crate::format::escape;
 
-/// The fields a file compares, with the values that came; those that identify a server stay open.
+/// Returns the fields that a file compares, with the values that came; those that identify a server
+/// stay open.
 pub fn recorded_info(
     known: Option<&serde_json::Map<String, serde_json::Value>>,
     got: &serde_json::Map<String, serde_json::Value>,
@@ -21,7 +23,7 @@ pub fn recorded_info(
     serde_json::Value::Object(fields).to_string()
 }
 
-/// The object of an INFO line; nats-server puts a blank between it and the end of the line.
+/// Returns the object of an INFO line; nats-server puts a blank between it and the end of the line.
 pub fn info_fields(line: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, String> {
     let json = line
         .strip_prefix(b"INFO ")
@@ -39,7 +41,7 @@ pub fn difference(peer: char, expected: &str, got: &[u8], then: &str) -> String 
     format!("connection {peer}\n  expected: {expected}\n  got:      {shown}{then}")
 }
 
-/// The sids of every SUB line in `sent`.
+/// Returns the sids of every SUB line in `sent`.
 pub fn subscribed(sent: &[u8]) -> Vec<&[u8]> {
     let mut sids = Vec::new();
     for line in sent.split(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! Writes down what a server answers, for the steps whose lines in the file say something else.
+//! Records what a server answers, for steps whose lines in the file say something else.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use crate::lines::{info_fields, recorded_info};
 use crate::support::WAIT_MAX;
 use crate::support::raw_client::Fill;
 
-/// A recording looks for more bytes this long after the last ones.
+/// Time without further bytes after which an answer is complete.
 const QUIET: Duration = Duration::from_millis(120);
 
-/// New lines for the ones a step has in its file.
+/// New lines to replace those of a step.
 pub struct Recorded {
     pub lines: Range<usize>,
     pub text: Vec<String>,
 }
 
 impl Replay<'_> {
-    /// Takes what the server answers until it is quiet; where that is not what the file says, the lines
-    /// of the step are replaced.
+    /// Takes what the server answers until it is quiet; if that differs from the file, the lines of
+    /// the step are replaced.
     pub(super) fn record_answer(
         &mut self,
         peer: char,
@@ -29,7 +29,8 @@ impl Replay<'_> {
         ends: bool,
     ) -> Result<(), String> {
         let raw = &mut self.client(peer)?.raw;
-        // Something must come, or the step would not be there; then the server is given time to finish.
+        // Something must come, or the step would not be there; then the server is given time to
+        // finish.
         let mut fill = Fill::Grown;
         if raw.unread().is_empty() {
             fill = raw.fill(Instant::now() + WAIT_MAX);

@@ -1,4 +1,4 @@
-//! Replays one conversation against one server and says where the two part.
+//! Replays one conversation against one server and reports where they differ.
 
 #[path = "recording.rs"]
 mod recording;
@@ -23,7 +23,8 @@ use crate::support::server::Server;
 pub enum Cut {
     /// One write per step.
     AsWritten,
-    /// Steps of one connection that follow each other are sent in one write, before any answer is read.
+    /// Steps of one connection that follow each other are sent in one write, before any answer is
+    /// read.
     Merged,
     /// One write per byte.
     EveryByte,
@@ -38,7 +39,7 @@ pub struct Replay<'a> {
     clients: BTreeMap<char, Client>,
     cut: Cut,
     sent_size: usize,
-    /// The server's own PING is looked over in conversations that do not speak of it.
+    /// The server's own PINGs are ignored in conversations that do not mention them.
     expects_ping: bool,
     log_start: usize,
     recording: Option<Vec<Recorded>>,
@@ -46,15 +47,18 @@ pub struct Replay<'a> {
 
 /// Makes the server do a round of its work.
 pub enum Pulse {
-    /// A client that stays.
+    /// A client that stays connected.
     Client(RawClient),
-    /// Where strangers are not answered: one connection after the other that waits for its INFO.
+    /// For servers that do not answer strangers: one connection after the other that waits for its
+    /// INFO.
     Visitors(std::net::SocketAddr),
 }
 
 impl Pulse {
+    /// Starts a pulse.
+    ///
     /// # Errors
-    /// Nobody listens there.
+    /// If nobody listens there.
     pub fn start(server: &Server) -> std::io::Result<Self> {
         let mut client = RawClient::connect(server.address())?;
         // Skips the INFO, too.
@@ -86,7 +90,7 @@ impl Pulse {
 
 struct Client {
     raw: RawClient,
-    /// Of the INFO that was skipped; empty where it had none.
+    /// That of the skipped INFO; empty if it had none.
     nonce: String,
     /// Everything sent, to know what was subscribed.
     sent: Vec<u8>,
@@ -94,8 +98,10 @@ struct Client {
 }
 
 impl<'a> Replay<'a> {
+    /// Replays a conversation.
+    ///
     /// # Errors
-    /// Where the server did not do what the conversation says: expected and got.
+    /// Where the server deviated from the conversation: expected and got.
     pub fn run(
         server: &'a Server,
         pulse: Option<&'a mut Pulse>,
@@ -108,7 +114,7 @@ impl<'a> Replay<'a> {
     /// Plays the conversation as written and returns what the server answered.
     ///
     /// # Errors
-    /// A step that a recording cannot change failed.
+    /// If a step failed that a recording cannot change.
     pub fn record(
         server: &'a Server,
         conversation: &Conversation,
@@ -210,8 +216,8 @@ impl<'a> Replay<'a> {
         let client = self.client(peer)?;
         let bytes = &signed(bytes, &client.nonce)[..];
         client.sent.extend_from_slice(bytes);
-        // A failed write is no failure by itself: the server may rightly have closed at an earlier byte,
-        // and what it said before that is compared all the same.
+        // A failed write alone is not a failure: the server may rightly have closed at an earlier
+        // byte, and what it said before that is compared nevertheless.
         match cut {
             Cut::EveryByte => {
                 for byte in bytes {
@@ -248,7 +254,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The server asks every client for a PONG now and then; few conversations are about that.
+    /// The server asks every client for a PONG from time to time; few conversations are about that.
     fn skip_server_ping(&mut self, peer: char, next: &Expected) {
         let wants_it = matches!(next, Expected::Bytes(pattern) if pattern.starts_like(b"PING\r\n"));
         if self.expects_ping || wants_it {
@@ -266,7 +272,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Whichever of `peers` the server sends something to.
+    /// Returns the one of `peers` to which the server sends something.
     fn first_with_bytes(&mut self, peers: &[char]) -> Result<char, String> {
         let deadline = Instant::now() + WAIT_MAX;
         while Instant::now() < deadline {
@@ -388,7 +394,7 @@ impl<'a> Replay<'a> {
         self.check_reason(peer, port, reason, step)
     }
 
-    /// Leaves from our side: in an orderly way, or by a reset that the server finds while it reads.
+    /// Disconnects: in an orderly way, or by a reset that the server notices while it reads.
     fn leave(&mut self, peer: char, reason: &str, reset: bool, step: &Step) -> Result<(), String> {
         let mut client = self.clients.remove(&peer).ok_or("no such connection")?;
         let port = client.raw.local_port();
@@ -400,7 +406,7 @@ impl<'a> Replay<'a> {
         self.check_reason(peer, port, reason, step)
     }
 
-    /// Compares the reason in the server's log, where this replay is the one that looks at it.
+    /// Compares the reason in the server's log, if this replay is the one that checks it.
     fn check_reason(
         &mut self,
         peer: char,
@@ -419,7 +425,7 @@ impl<'a> Replay<'a> {
         });
         let logged =
             logged.ok_or_else(|| format!("{peer} is closed, but the log gives no reason"))?;
-        // The log may go on behind the reason with the account and the user.
+        // After the reason the log may continue with the account and the user.
         let is_it = logged
             .strip_prefix(reason)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(" - "));
@@ -440,7 +446,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Replaces the configuration and waits for what the log says of it.
+    /// Replaces the configuration and waits for what the log says about it.
     fn reload(&mut self, config: &[String], expected: &str, step: &Step) -> Result<(), String> {
         let start = self.server.log().line_count();
         self.server.rewrite_config(&config.join("\n"))?;
@@ -466,7 +472,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Asks the monitoring port.
+    /// Requests a path of the monitoring port and checks the fields.
     fn get(
         &mut self,
         path: &str,
@@ -519,9 +525,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Takes subscriptions back, so that the next replay on this server starts from nothing, and sees
-    /// that nothing came which nobody expected. Twice: what one connection's last bytes made the server
-    /// send to another one is certain to be there only in the second round.
+    /// Withdraws subscriptions, so that the next replay on this server starts from nothing, and
+    /// checks that nothing unexpected came. Twice: what one connection's last bytes made the server
+    /// send to another is certain to be there only in the second round.
     fn finish(&mut self) -> Result<(), String> {
         for round in 0..2 {
             for (peer, client) in &mut self.clients {
@@ -571,7 +577,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Whether a field is as a conversation wants it.
+/// Returns true if a field is as a conversation requires.
 fn is_wanted(wanted: &serde_json::Value, found: Option<&serde_json::Value>) -> bool {
     match wanted {
         serde_json::Value::Null => found.is_none(),
@@ -580,7 +586,7 @@ fn is_wanted(wanted: &serde_json::Value, found: Option<&serde_json::Value>) -> b
     }
 }
 
-/// The bytes with signatures of the nonce where their places are.
+/// Returns the bytes with signatures of the nonce in their places.
 fn signed(bytes: &[u8], nonce: &str) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     while let Some(start) = memchr::memmem::find(&bytes, SIGNATURE_MARK) {
@@ -594,7 +600,7 @@ fn signed(bytes: &[u8], nonce: &str) -> Vec<u8> {
     bytes
 }
 
-/// Pulls a connection's sends before its receives, as far as no other connection stands between.
+/// Moves a connection's sends before its receives, as far as no other connection stands between.
 fn merge(steps: &[Step]) -> Vec<Step> {
     let mut merged: Vec<Step> = Vec::new();
     // Where the current run of one connection's sends and receives starts in `merged`.

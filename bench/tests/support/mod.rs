@@ -1,5 +1,4 @@
-//! A NATS server for tests that misbehaves on request, and the way to a real one where there is
-//! one.
+//! A NATS server for tests that misbehaves on request, and the way to a real one if there is one.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use midge_bench::host::spawn::StartedServer;
@@ -15,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// The fate of message number `n`, counted from 0 over all publishers.
+/// What happens to message number `n`, counted from 0 over all publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Deliver,
@@ -23,7 +22,7 @@ pub enum Action {
     Double,
     /// Deliver after the next one.
     Hold,
-    /// Do nothing at all for that long, then deliver: a stall as of a garbage collection.
+    /// Do nothing at all for this time, then deliver: a stall like that of a garbage collection.
     Stall(Duration),
 }
 
@@ -39,7 +38,7 @@ struct State {
     message_count: u64,
     held: Option<(String, Vec<u8>)>,
     connects: Vec<serde_json::Value>,
-    /// Turn of each queue group.
+    /// Whose turn it is in each queue group.
     turn: usize,
 }
 
@@ -60,7 +59,7 @@ impl FakeServer {
         FakeServer::start_seeing(move |number, _| behaviour(number))
     }
 
-    /// As `start`, for a behaviour that also looks at the subject.
+    /// Starts a server whose behaviour also depends on the subject.
     pub fn start_seeing(
         behaviour: impl Fn(u64, &str) -> Action + Send + Sync + 'static,
     ) -> FakeServer {
@@ -73,19 +72,19 @@ impl FakeServer {
             for stream in listener.incoming() {
                 let (state, behaviour) = (Arc::clone(&shared), Arc::clone(&behaviour));
                 let stream = stream.unwrap();
-                // A client that goes away ends its thread; the tests look at what it counted.
+                // A client that goes away ends its thread; the tests look at what was counted.
                 std::thread::spawn(move || serve(stream, &state, &behaviour).is_ok());
             }
         });
         FakeServer { port, state }
     }
 
-    /// The objects of all CONNECTs so far.
+    /// Returns the objects of all CONNECTs so far.
     pub fn connects(&self) -> Vec<serde_json::Value> {
         self.state.lock().unwrap().connects.clone()
     }
 
-    /// Messages published so far.
+    /// Returns the number of messages published so far.
     pub fn message_count(&self) -> u64 {
         self.state.lock().unwrap().message_count
     }
@@ -156,7 +155,7 @@ impl State {
                 self.deliver(subject, &frame);
             }
             Action::Stall(time) => {
-                // The delay is what the test is about; with the lock held nobody else gets on
+                // The delay is the point of the test; with the lock held nobody else makes progress
                 // either.
                 std::thread::sleep(time);
                 self.deliver(subject, &frame);
@@ -180,7 +179,7 @@ impl State {
             let subscription = &mut self.subscriptions[index];
             let head = format!("MSG {subject} {} ", subscription.sid);
             let bytes = [head.as_bytes(), frame].concat();
-            // A subscriber that has gone is no concern of the publisher.
+            // A subscriber that has gone does not concern the publisher.
             let _ = subscription.stream.write_all(&bytes);
         }
     }
@@ -206,7 +205,8 @@ pub fn dialer(port: u16) -> Dialer {
     }
 }
 
-/// A layout with subjects of its own: what an earlier run left behind does not hear it.
+/// Returns a layout with subjects of its own, so that leftovers of an earlier run do not receive
+/// its messages.
 pub fn layout(publisher_count: usize, subscriber_count: usize, payload_size: usize) -> Layout {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -233,7 +233,8 @@ pub fn throughput_plan(layout: Layout, messages_per_publisher: u64) -> Throughpu
     }
 }
 
-/// The server of the environment variable `NATS_SERVER`, or the fake one: the test runs either way.
+/// The server that the environment variable `NATS_SERVER` names, or the fake one: the test runs
+/// with either.
 pub enum AnyServer {
     Real(StartedServer),
     Fake(FakeServer),
