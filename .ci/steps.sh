@@ -1,9 +1,9 @@
-# Sourced by the scripts beside it: a step says what it runs and how long that took.
+# Sourced by the scripts in this folder: a step shows what it runs and how long that took.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# What cargo keeps for the next build is of no use to a machine that builds once, and fills a gigabyte.
+# Incremental data is of no use to a machine that builds once, and takes a gigabyte.
 export CARGO_INCREMENTAL=0
 
 step() {

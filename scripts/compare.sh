@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Midge against the nats-server on PATH, by the standard suite, in one command.
+# Compares Midge with the nats-server on PATH, by the standard suite, in one command.
 set -euo pipefail
 
 usage() {
@@ -19,9 +19,9 @@ figure of both with its spread and the ratio with a confidence interval. Writes 
   --pin-load CORES    cores of the load (default: all others; 0 on a host with one core; with first-try all)
   --congestion NAME   congestion control of the load's own sockets (default: the host's)
   --output DIR        where the report goes (default bench-results/DATE)
-  --midge PROGRAM     this Midge instead of building one
-  --nats PROGRAM      this nats-server instead of the one on PATH
-  --bench PROGRAM     this midge-bench instead of building one
+  --midge PROGRAM     use this Midge instead of building one
+  --nats PROGRAM      use this nats-server instead of the one on PATH
+  --bench PROGRAM     use this midge-bench instead of building one
   --help              this text
 
 For figures to show to others: a quiet host (see scripts/tune-host.sh), nothing else running.
@@ -90,7 +90,7 @@ fi
 [ -n "$output" ] || output="$root/bench-results/$(date +%Y-%m-%d-%H%M%S)"
 
 # The kernel refuses cores that do not exist with a clear message; Midge takes one shard per core it may use.
-# By the monitoring port the share of messages that crossed shards is known.
+# The monitoring port tells the share of messages that crossed shards.
 at="-a 127.0.0.1 -p {port} -m {monitor} ${tls[*]-}"
 midge_line="'$midge' $at"
 command=("$bench" compare --name-a midge --name-b nats-server --b "'$nats' $at" --rounds "$rounds"
@@ -107,7 +107,7 @@ fi
 midge_line+=" --shards 1 --no-pin"
 status=0
 "${command[@]}" --a "$midge_line" --suite readme --output "$output" || status=$?
-# 2: invalid runs, which are left out of the tables. The last row is still measured.
+# Status 2: there were invalid runs, which are left out of the tables. The last row is still measured.
 [ "$status" -eq 0 ] || [ "$status" -eq 2 ] || exit "$status"
 echo "the same with midge --busy-poll 200:"
 "${command[@]}" --a "$midge_line --busy-poll 200" --output "$output/busy-poll" \

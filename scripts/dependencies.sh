@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Licences, sources and duplicates of all dependencies, and that none is unused; by hand also known advisories.
+# Checks licences, sources and duplicates of all dependencies, and that none is unused; on request also advisories.
 #
-# The tools are built once, into the cache that scripts/interop.sh has, because that takes minutes.
+# The tools are built once, into the cache of scripts/interop.sh, because that takes minutes.
 set -euo pipefail
 
 readonly CARGO_DENY_VERSION=0.20.2
@@ -16,7 +16,7 @@ Checks Cargo.lock against scripts/deny.toml, by cargo-deny and without the netwo
 no code uses, by cargo-machete. Both are taken from $MIDGE_INTEROP_CACHE, by default
 ${XDG_CACHE_HOME:-$HOME/.cache}/midge-interop, and built there if they are missing or of another version.
 
-  --advisories  instead: holds Cargo.lock against the RustSec advisories, fetched anew. Fails, and says so, where
+  --advisories  instead: checks Cargo.lock against the RustSec advisories, fetched anew. Fails, and says so, if
                 their repository cannot be reached
 TEXT
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the official NATS clients of six languages, and the nats CLI, against a server; and holds what the server
-# tells of itself against nats-server's own types.
+# Runs the official NATS clients of six languages, and the nats CLI, against a server, and checks what the server
+# reports about itself against nats-server's own types.
 #
 # Each client is installed from its own registry into a cache outside the tree and drives the same
 # cases (scripts/interop/README.md). By default the server is Midge, started under the name
@@ -13,7 +13,7 @@ set -euo pipefail
 readonly NATS_SERVER_VERSION=v2.15.3
 readonly NATS_CLI_VERSION=v0.5.1
 readonly LANGUAGES=(go python js java c rust cli system)
-# What every language's client does, and what only the command line tool or one language does.
+# Cases of every language's client, and those of the command line tool or of a single language.
 readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     flush_fence drain max_payload reconnect lame_duck close_callbacks)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
@@ -23,20 +23,20 @@ readonly SECURE_CASES=("${CLIENT_CASES[@]}" tls_password tls_nkey)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
-# The system account, with the command line tool and nats-server's types: no language, but run like one.
+# Cases of the system account, with the command line tool and nats-server's types: run as if they were a language.
 readonly SYSTEM_CASES=(server_list server_info reports requests checks top events account_info kick
     monitor_types)
 readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip
     "${SYSTEM_CASES[@]}")
 
-# 32 bytes of 7, as a seed and as the public key that belongs to it.
+# 32 bytes of 7, as a seed and as its public key.
 readonly NKEY_SEED=SUAAOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBYHA4DQOBZ5FE
 readonly NKEY_PUBLIC=UDVEU3DD4KOFECV66VIHWEZOYX4ZKR3WV27L464SIIPOU2IUI3JCYSJF
 
 readonly DEFAULT_PORT=4222
 readonly SERVER_START_SECONDS_MAX=15
 readonly SERVER_STOP_SECONDS_MAX=15
-# One program, all its cases. The longest wait of a single case is ten seconds.
+# For one program with all its cases. The longest wait of a single case is ten seconds.
 readonly PROGRAM_SECONDS_MAX=180
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -52,14 +52,14 @@ Usage: scripts/interop.sh [OPTIONS]
   --shards LIST       shard counts to run Midge with (default: 1,3)
   --only LIST         only these languages: ${LANGUAGES[*]}
   --cases LIST        only these cases: ${ALL_CASES[*]}
-  --no-transcripts    nothing against the real nats-server: neither the transcripts nor the harness
+  --no-transcripts    run nothing against the real nats-server: neither the transcripts nor the harness's tests
   --install-only      install the clients and the real nats-server, run nothing
   --help              show this
 
 LIST is separated by commas. The clients are kept in \$MIDGE_INTEROP_CACHE, by default
-\${XDG_CACHE_HOME:-\$HOME/.cache}/midge-interop; remove it to install them afresh. The transcripts
-are replayed, the harness is tried, and Midge is shown to Prometheus and to a browser, only in a full run:
-without --server, --only and --cases.
+\${XDG_CACHE_HOME:-\$HOME/.cache}/midge-interop; remove it to install them afresh. Only a full run, without
+--server, --only and --cases, also replays the transcripts, runs the harness's tests, and checks Midge with
+Prometheus and a browser.
 EOF
 }
 
@@ -171,7 +171,7 @@ clean_up() {
     rm -rf "$work"
 }
 
-# wait_for_exit PID SECONDS: whether it ended in time.
+# wait_for_exit PID SECONDS: succeeds if the process ended in time.
 wait_for_exit() {
     local deadline=$((SECONDS + $2))
     while kill -0 "$1" 2>/dev/null; do
@@ -268,7 +268,7 @@ install_cli() {
     "$cache/bin/nats" --version
 }
 
-# The tool and the types; the nats-server to compare with is a part of its own.
+# The tool and the types; the nats-server to compare with is installed separately.
 install_system() {
     install_cli
     cd "$programs/monitor-types"
@@ -357,7 +357,7 @@ is_port_taken() {
     (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# start_server [FLAGS...]: started when it says so in its log, as client test harnesses wait for it.
+# start_server [FLAGS...]: returns once the log says that the server is ready, as client test harnesses do.
 start_server() {
     server_log=$cache/logs/server-$language.log
     : >"$work/server.log"
@@ -430,7 +430,7 @@ make_certificates() {
 stop_server() {
     local signal=TERM status=0
     [[ -n ${server_pid:-} ]] || return 0
-    # In lame duck mode the server does not listen to SIGTERM any more.
+    # In lame duck mode the server ignores SIGTERM.
     if [[ $server_in_lame_duck == yes ]]; then signal=INT; fi
     kill -"$signal" "$server_pid" 2>/dev/null || true
     if ! wait_for_exit "$server_pid" "$SERVER_STOP_SECONDS_MAX"; then
@@ -531,7 +531,7 @@ command_of() {
     esac
 }
 
-# start_reference: a nats-server beside the tested server, on the same file.
+# start_reference: starts a nats-server beside the tested server, with the same file.
 start_reference() {
     local port log=$cache/logs/reference.log deadline=$((SECONDS + SERVER_START_SECONDS_MAX))
     pick_port && reference_port=$port
@@ -664,7 +664,7 @@ replay_against_real_server() {
     fi
 }
 
-# What shows a Midge to people: Prometheus with the rules and pictures of scripts/grafana, and a browser.
+# Checks what people look at: Prometheus with the rules and the dashboard of scripts/grafana, and a browser.
 watch_midge() {
     configuration='midge watched' language=monitoring
     local program missing=() midge=${CARGO_TARGET_DIR:-$root/target}/release/midge
@@ -682,7 +682,7 @@ watch_midge() {
         --screenshots "$cache/logs/dashboard"
 }
 
-# Runs a check that says itself what is wrong.
+# Runs a check that reports by itself what is wrong.
 run_watcher() {
     local name=$1 output=$cache/logs/watch-$1.log
     shift

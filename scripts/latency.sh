@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# The standard latency suite against a server that is already up.
+# Runs the standard latency suite against a server that is already running.
 set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/latency.sh [options] [-- more options of `midge-bench`, as --user or --tls-ca]
+Usage: scripts/latency.sh [options] [-- more options of `midge-bench`, such as --user or --tls-ca]
 
 Runs open-loop latency at several rates, requests, and a sweep to the knee against a running server, each
-beside the host's noise floor, and draws one report of all.
+with the host's noise floor, and draws one report of all.
 
   --server URL      default nats://127.0.0.1:4222
   --pin-load CORES  cores of the load (default: not pinned)
   --duration TIME   of each run (default 10s)
   --payload SIZE    default 128
   --output DIR      where the results go (default bench-results/latency-DATE)
-  --bench PROGRAM   this midge-bench instead of building one
+  --bench PROGRAM   use this midge-bench instead of building one
   --help            this text
 TEXT
 }
@@ -63,7 +63,7 @@ run() {
   shift
   local status=0
   "$bench" "$@" "${common[@]}" --output "$output/$name" ${more[@]+"${more[@]}"} || status=$?
-  # 2: measured, but not valid on this host. Said in the table and in the report; the rest is still run.
+  # Status 2: measured, but not valid on this host, as table and report say; the rest is still run.
   case "$status" in
     0) ;;
     2) invalid=$((invalid + 1)) ;;

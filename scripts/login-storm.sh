@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What bcrypt logins do to the latency of others: the same pair measured without and within a storm.
+# Measures the effect of bcrypt logins on the latency of others: the same pair without and during a login storm.
 set -euo pipefail
 
 usage() {
@@ -7,9 +7,9 @@ usage() {
 Usage: scripts/login-storm.sh [options]
 
 Starts a server with one plain and one bcrypt user, measures a publisher and a subscriber at a steady rate,
-then again while LOGINS clients log in with the bcrypt password at once, again and again for the whole
-measurement, and prints both percentiles and their ratio. Rounds alternate; the medians count. A round with a
-measurement that the harness finds invalid is left out, and ends the script with status 2.
+then again while LOGINS clients log in with the bcrypt password at once, over and over for the whole
+measurement, and prints both percentiles and their ratio. Rounds alternate; medians are reported. A round with a
+measurement that the harness finds invalid is left out, and the script then ends with status 2.
 
   --server PROGRAM  default: this tree's release build; or any nats-server
   --logins N        clients that log in at one time (default 200)
@@ -20,7 +20,7 @@ measurement that the harness finds invalid is left out, and ends the script with
   --pin-server CORES, --pin-load CORES
                     cores of the server, and of the pair with the storm, which takes what the pair leaves
                     over (default: not pinned)
-  --bench PROGRAM   this midge-bench instead of building one
+  --bench PROGRAM   use this midge-bench instead of building one
   --help            this text
 TEXT
 }
@@ -93,11 +93,11 @@ until grep --quiet 'Server is ready' "$work/log"; do
 done
 port="$(sed --quiet 's/.*Listening for client connections on .*:\([0-9]*\)$/\1/p' "$work/log" | head -n 1)"
 
-# All log in at once; when each has its answer they go, and come again.
+# All clients log in at once; when each has its answer they disconnect, and start again.
 storm() {
-  # Its parent's trap is not its own.
+  # The parent's trap must not run here.
   trap - EXIT
-  # Where it shares the pair's core it must not be what makes the pair's sends late.
+  # If it shares the pair's core it must not make the pair's sends late.
   chrt --idle --pid 0 "$BASHPID" >/dev/null
   [ -z "$pin_load" ] || taskset --cpu-list --pid "$pin_load" "$BASHPID" >/dev/null
   local sockets socket line
@@ -124,7 +124,7 @@ load=(latency --server "nats://pair:pair@127.0.0.1:$port" --server-pid "$server_
   --duration "$duration" --pacer sleep --no-floor)
 [ -z "$pin_load" ] || load+=(--pin-load "$pin_load")
 
-# measure NAME: the 99th percentile of the healthy pair in microseconds, or nothing when the run is not valid.
+# measure NAME: prints the healthy pair's 99th percentile in microseconds, or nothing if the run is not valid.
 measure() {
   local status=0
   "$bench" "${load[@]}" >"$work/$1" 2>&1 || status=$?

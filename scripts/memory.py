@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tells what a burst costs a server in resident memory, and how much of it comes back.
+"""Measures how much resident memory a burst costs a server, and how much of it is given back.
 
     target/release/midge -a 127.0.0.1 -p 4222 --shards 1 --no-pin &
     scripts/memory.py --port 4222 --server-pid $! connections --count 9000
     scripts/memory.py --port 4222 --server-pid $! subscriptions --count 1000000
 
-`connections` opens so many clients, each with a name and one subscription, and lets them idle; `subscriptions`
-makes so many on one connection. Both then leave. A server just started gives figures that can be repeated.
-The limit of open files must be above the count, for the server too.
+`connections` opens that many clients, each with a name and one subscription, and lets them idle; `subscriptions`
+makes that many on one connection. Both then disconnect. A freshly started server gives reproducible figures.
+The limit on open files must be above the count, for the server too.
 """
 
 import argparse

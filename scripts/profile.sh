@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A flame graph of a Midge shard under the standard load, in one command.
+# Draws a flame graph of a Midge shard under the standard load, in one command.
 set -euo pipefail
 
 readonly INFERNO_VERSION=0.12.8
@@ -16,12 +16,12 @@ Builds Midge and the harness, starts Midge with one shard, puts a load on it, sa
                       (default "throughput --payload 128 --publishers 4 --subscribers 4")
   --duration TIME     of the load (default 10s)
   --frequency HERTZ   samples per second and thread (default 499)
-  --flags FLAGS       more flags of Midge, as "--busy-poll 50"
+  --flags FLAGS       more flags of Midge, such as "--busy-poll 50"
   --pin-server CORE   core of the shard (default 0)
   --pin-load CORES    cores of the load (default: all others; 0 on a host with one core)
   --output FILE       where the picture goes (default bench-results/profile-DATE.svg)
-  --midge PROGRAM     this Midge instead of building one
-  --bench PROGRAM     this midge-bench instead of building one
+  --midge PROGRAM     use this Midge instead of building one
+  --bench PROGRAM     use this midge-bench instead of building one
   --help              this text
 
 It needs `perf` (Debian: linux-perf) and the right to use it. The drawing tool, inferno, is installed once by

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The CPU time that a refused connection costs a server: Midge against nats-server, in turns."""
+"""Measures the CPU time that a refused connection costs a server: Midge and nats-server, in turns."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ def free_port():
 
 
 def cpu_ns(process):
-    """User and system time of all threads, those that are gone too, to the kernel's tick."""
+    """Returns user and system time of all threads, ended ones included, with the resolution of the kernel's tick."""
     with open(f"/proc/{process}/stat") as stat:
         fields = stat.read().rsplit(")", 1)[1].split()
     ticks = int(fields[11]) + int(fields[12])
@@ -40,7 +40,7 @@ def open_one(port):
 
 
 def refuse(port, says, count, at_once):
-    """Connects `count` times, `at_once` at a time, and waits until each is told and closed."""
+    """Connects `count` times, `at_once` at a time, and waits until each has its error and is closed."""
     selector, left, done = selectors.DefaultSelector(), count, 0
     until = time.monotonic() + 120
     while done < count:
@@ -87,7 +87,7 @@ def measure(command, kind, arguments):
             until = time.monotonic() + 10
             while True:
                 try:
-                    # The one that has the only place.
+                    # The connection that occupies the only place.
                     first = open_one(port)
                     break
                 except ConnectionRefusedError:

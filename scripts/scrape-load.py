@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What scraping costs those who are not looking: the latency of a pair with and without it.
+"""Measures what scraping costs other clients: the latency of a pair with and without it.
 
-Starts Midge, and in each round measures a talking pair beside many idle connections twice: once while nobody
-asks, once while all monitoring endpoints are asked 100 times a second. Every second round begins with the scraped
-half. Prints each round, then the medians and the median ratio of each percentile. Rounds in which the scrapes did not
-happen as asked, a scrape failed, connections were missing or the harness found a measurement invalid are left out.
+Starts Midge, and in each round measures a talking pair beside many idle connections twice: once without scraping,
+once while all monitoring endpoints are requested 100 times a second. Every second round begins with the scraped
+half. Prints each round, then the medians and the median ratio of each percentile. Rounds in which scraping was too
+slow, a scrape failed, connections were missing or the harness found a measurement invalid are left out.
 Ends with status 2 if there was such a round, or if --ratio-max is given and the median ratio of p99 is above it; with
 status 1 if it could not measure at all.
 
@@ -37,7 +37,7 @@ def cores(text):
 
 
 class Scraper:
-    """A kept HTTP/1.1 connection, as cheap as it can be: it shares the load's core, and what it costs there would
+    """A persistent HTTP/1.1 connection, as cheap as possible: it shares the load's core, and its cost there would
     be counted against the server."""
 
     def __init__(self, address):
@@ -47,7 +47,7 @@ class Scraper:
         self.buffer = bytearray(1 << 22)
 
     def ask(self, request):
-        """(status, bytes of the body). Raises OSError when the server closes or says no length."""
+        """Returns (status, bytes of the body). Raises OSError if the server closes or gives no length."""
         if self.socket is None:
             self.socket = socket.create_connection(self.address, timeout=10)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -103,7 +103,7 @@ def scrape(address, paths, per_second, pinned, stop, result):
 
 
 def probe(arguments, port, work):
-    """One run of the harness: percentiles in microseconds of the pair beside the idle connections."""
+    """Makes one run of the harness; returns percentiles in microseconds of the pair beside the idle connections."""
     command = [arguments.bench, "connections", "--server", f"nats://127.0.0.1:{port}",
                "--connections", str(arguments.connections), "--rate", arguments.rate,
                "--duration", arguments.duration, "--no-floor", "--quiet", "--format", "json"]
@@ -115,7 +115,7 @@ def probe(arguments, port, work):
         with open(os.path.join(work, "bench.log")) as log:
             sys.exit(f"midge-bench failed: {log.read()}")
     run = json.loads(ended.stdout)["runs"][0]
-    # Nothing is read from the probe before, nor is there a curve of an invalid one.
+    # The probe before is ignored, and an invalid one has no curve.
     parts = [part for part in run.get("invalid_parts", []) if not part.startswith("probe before")]
     faults = run.get("faults", []) + parts
     curve = run.get("curves", {}).get("probe with all open")
@@ -123,7 +123,7 @@ def probe(arguments, port, work):
         faults = ["no probe with all connections open"]
 
     def at(percentile):
-        # The smallest one that is not below it.
+        # The smallest percentile that is not below it.
         points = curve["points"]
         return next((value for share, value in points if share >= percentile), points[-1][1]) / 1000
 
@@ -154,7 +154,7 @@ def main():
         command = [arguments.midge, "-a", "127.0.0.1", "-p", "-1", "-m", "-1", "--shards", str(arguments.shards)]
         command += ["--cores", arguments.pin_server] if arguments.pin_server else ["--no-pin"]
         if arguments.pin_server:
-            # The monitoring thread too stays off the load's cores.
+            # The monitoring thread stays off the load's cores, too.
             command = ["taskset", "--cpu-list", arguments.pin_server] + command
         with open(log_path, "w") as log:
             server = subprocess.Popen(command, stderr=log)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs `nats bench service request` against two servers in turns and tells who answers more requests.
+"""Runs `nats bench service request` against two servers in turns and shows which answers more requests.
 
     scripts/service-bench.py --cli nats --rounds 7 \\
         --a "target/release/midge -a 127.0.0.1 -p {port}" --b "nats-server -a 127.0.0.1 -p {port}"
 
 Each round starts either server fresh on a free port, with `nats bench service serve` beside it; nothing is pinned.
-Printed are requests per second of all clients together, medians with the lowest and highest round, and the median of
-the rounds' ratios, above 1 where A is faster.
+Prints requests per second of all clients together, medians with the lowest and highest round, and the median of the
+rounds' ratios, above 1 if A is faster.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def accepts(port):
 
 
 def answers(port, subject):
-    """True once somebody serves the subject: a request to nobody is told so at once."""
+    """Returns true once the subject is served: a request without responders fails at once."""
     with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
         lines = b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB i 1\r\n'
         client.sendall(lines + b"PUB %s i 0\r\n\r\nPING\r\n" % subject.encode())
@@ -73,7 +73,7 @@ def number(text):
 
 
 def round_of(command, arguments):
-    """Requests per second of one fresh server."""
+    """Returns the requests per second of one fresh server."""
     port = free_port()
     server = start(shlex.split(command.replace("{port}", str(port))))
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The longest PING of others while one client, a reload or monitoring asks much of the server at once.
+# Measures the longest PING of others while one client, a reload or monitoring causes a lot of work at once.
 set -euo pipefail
 
 usage() {
@@ -15,17 +15,17 @@ server could not play a case.
 
   --case NAME         only this case; may be repeated
   --shards LIST       numbers of shards (default 1,2,4)
-  --rounds N          rounds, each runs every server once; medians count (default 3)
+  --rounds N          rounds, each runs every server once; medians are reported (default 3)
   --aim TIME          a PING up to this is good (default 25ms)
   --pin-server CORES  cores of the servers (default: all)
   --pin-load CORES    cores of the load and of the probes (default: all)
-  --midge PROGRAM     this Midge instead of building one
-  --nats PROGRAM      this nats-server instead of the one on PATH
-  --bench PROGRAM     this midge-bench instead of building one
+  --midge PROGRAM     use this Midge instead of building one
+  --nats PROGRAM      use this nats-server instead of the one on PATH
+  --bench PROGRAM     use this midge-bench instead of building one
   --help              this text
 
-Needs `ulimit -n` of 12,000 or more. The case `idle` shows what the host itself does to a PING: what comes near
-to that says nothing about the server.
+Needs `ulimit -n` of 12,000 or more. The case `idle` shows the host's own effect on a PING: figures close to it
+say nothing about the server.
 TEXT
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows what a latency host wants and what this one has; changes nothing without --apply.
+# Shows the settings that a latency host should have and those of this one; changes nothing without --apply.
 set -euo pipefail
 
 usage() {
@@ -10,11 +10,11 @@ Without a flag: a table of settings, what they are and what they should be. Noth
 
   --apply        sets what can be set while the host runs (as root), and keeps the old values
   --undo         restores the values kept by --apply
-  --cores CORES  cores for server and load, as in 2-5: interrupts are moved off them by --apply
+  --cores CORES  cores for server and load, such as 2-5: --apply moves interrupts off them
   --help         this text
 
-The old values are kept in /var/lib/midge-tune-host (another place by the variable MIDGE_TUNE_STATE).
-Isolating cores needs the kernel's command line and a restart: the script only says how.
+The old values are kept in /var/lib/midge-tune-host (or in the directory named by MIDGE_TUNE_STATE).
+Isolating cores needs the kernel's command line and a reboot: the script only says how.
 TEXT
 }
 
@@ -49,7 +49,7 @@ limits_wanted='# Open files and locked memory for a NATS server with many connec
 * soft memlock unlimited
 * hard memlock unlimited'
 
-# Of `always [madvise] never` the marked word is the value.
+# In `always [madvise] never` the marked word is the value.
 value_of() {
   sed 's/.*\[\(.*\)\].*/\1/' "$1"
 }
@@ -67,7 +67,7 @@ write_value() {
   fi
 }
 
-# Reads a setting and shows it beside what it should be; under --apply it is set.
+# Reads a setting and shows it with the value it should have; with --apply it is set.
 setting() {
   local name="$1" file="$2" wanted="$3" why="$4" current mark
   if [ ! -r "$file" ]; then
@@ -86,7 +86,7 @@ setting() {
   fi
 }
 
-# Shows what is only to be known.
+# Shows a setting for information only.
 shown() {
   local value="not on this host"
   [ ! -r "$2" ] || value="$(tr --squeeze-repeats '\t' ' ' <"$2")"

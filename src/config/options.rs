@@ -157,7 +157,7 @@ pub struct LogOptions {
     pub file: Option<PathBuf>,
     /// Bytes at which the log file is rotated; 0 = never.
     pub file_bytes_max: u64,
-    /// Rotated files kept; 0 = all.
+    /// Log files kept, including the current one; 0 = all.
     pub file_count_max: usize,
     /// Payload bytes shown in a trace line; 0 = all.
     pub traced_message_bytes_max: usize,

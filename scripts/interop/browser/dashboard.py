@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The live dashboard in headless Chromium: it loads, tells what /varz tells, survives a restart.
+"""Checks the live dashboard in headless Chromium: it loads, shows what /varz reports, survives a restart.
 
 Usage: dashboard.py PATH_OF_MIDGE [--screenshots DIRECTORY] [--chromium PROGRAM]
 
@@ -209,7 +209,7 @@ def rows(target):
 
 
 def make_slow(server):
-    """A consumer that is cut; gives up its socket's buffers first."""
+    """A consumer that is closed for being slow; shrinks its socket's buffers first."""
     slow = Client(server.port, "sleeper")
     slow.send("SUB big.orders 1\r\n")
     slow.round_trip()

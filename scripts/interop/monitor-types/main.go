@@ -1,4 +1,4 @@
-// Holds a server's monitoring and $SYS subjects against nats-server's own types and answers.
+// Checks a server's monitoring and $SYS subjects against nats-server's own types and answers.
 //
 // It puts the same load on a tested server and on a reference server, decodes every HTTP answer, every
 // $SYS reply and every event of the tested one into the types that package server of nats-server exports,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens a report of midge-bench in a headless browser and holds what it draws against its data.
+"""Opens a report of midge-bench in a headless browser and checks what it draws against its data.
 
 Usage: check.py BROWSER FOLDER SCREENSHOTS
 
@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 WAIT_SECONDS_MAX = 90
-# WCAG's least contrast of graphics against their ground.
+# WCAG's minimum contrast between graphics and their background.
 CONTRAST_MIN = 3.0
 MODES = {"light": [], "dark": ["--blink-settings=preferredColorScheme=0"]}
 
@@ -75,7 +75,7 @@ def look(browser, mode_flags, html, folder):
 
 
 def expected_lines(document):
-    """How often each section must have a line of a name with so many points."""
+    """Returns how often each section must have a line with a given name and number of points."""
     lines = collections.Counter()
     floor = next((run for run in document["runs"] if run["side"] == "host"), None)
     for name, curve in (floor or {"curves": {}})["curves"].items():

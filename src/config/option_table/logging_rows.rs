@@ -112,7 +112,7 @@ pub(super) static LOGGING: &[Row] = &[
         "0",
         Restart,
         log.file_count_max,
-        "Rotated log files kept; 0 for all."
+        "Log files kept, the current one included; 0 for all."
     )
     .aliases(&["log_max_num"]),
     row!(

@@ -181,7 +181,7 @@ mod tests {
         announcements(&reload.plan, &old, &reload.options, false)
     }
 
-    /// nats-server names both users and accounts whenever either changes.
+    /// Unlike nats-server, which names users and accounts even if neither has changed.
     #[test]
     fn changes_are_reported_in_nats_servers_words() {
         let both = ["Reloaded: authorization users", "Reloaded: accounts"];
