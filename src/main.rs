@@ -1,25 +1,26 @@
 //! The `midge` binary: allocator, arguments, exit code; nothing else.
 //!
-//! The server's only unsafe code is here, three things that have no safe form. Each saves a user memory: see
-//! their words.
+//! The server's only unsafe code is here: three things that have no safe form. Each saves memory,
+//! as its comment says.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// mimalloc, asked for no more alignment than it gives by itself. Its version 3 answers each request that
-/// names one, be it that of a pointer, from blocks large enough to be moved into place: 80 bytes then take a
-/// block of 96, 320 one of 384, a seventh of all memory.
+/// mimalloc, without requests for an alignment that it provides anyway. Its version 3 serves any
+/// request that names an alignment, even that of a pointer, from a block with room to shift the
+/// data: 80 bytes then take a block of 96, 320 one of 384, a seventh of all memory.
 struct Allocator;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Every block of mimalloc's begins at a multiple of this.
+/// Every block of mimalloc begins at a multiple of this number of bytes.
 const BLOCK_ALIGNMENT: usize = 8;
 
-/// The pointer as it is, checked in debug builds: the alignment that was not asked for is there.
+/// Returns the pointer, after checking in debug builds that it has the alignment that was not asked
+/// for.
 #[inline]
 fn aligned(pointer: *mut u8, layout: Layout) -> *mut u8 {
     debug_assert!(
@@ -37,14 +38,15 @@ fn without_alignment(layout: Layout) -> Layout {
     }
 }
 
-// SAFETY: mimalloc keeps the contract of an allocator, and all calls are handed on to it. The alignment that
-// is left out is one it gives anyway: its blocks are multiples of eight bytes, in pages that begin at multiples
-// of sixteen (`mi_bin`, `MI_PAGE_MIN_START_BLOCK_ALIGN`). A block is freed by its address alone.
+// SAFETY: mimalloc keeps the contract of an allocator, and all calls are handed on to it. The
+// alignment that is left out is one it gives anyway: its blocks are multiples of eight bytes, in
+// pages that begin at multiples of sixteen (`mi_bin`, `MI_PAGE_MIN_START_BLOCK_ALIGN`). A block is
+// freed by its address alone.
 #[expect(unsafe_code, reason = "a seventh of the memory of connections and subscriptions")]
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: The size is the caller's, who asks for more than nothing.
+        // SAFETY: The size is the caller's, who guarantees that it is not zero.
         aligned(unsafe { MiMalloc.alloc(without_alignment(layout)) }, layout)
     }
 
@@ -68,10 +70,12 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Called before `main`, and so before the first allocation: the allocator's own tables, four megabytes of
-/// which a small server touches a few hundred kilobytes, would come in two huge pages otherwise.
-// SAFETY: The section is a list of pointers to C functions that the C library calls once each, when it is set
-// up itself. This is one; it needs nothing of Rust's runtime, and arguments it may be given are not read.
+/// Called before `main`, and so before the first allocation: otherwise the allocator's own tables,
+/// four megabytes of which a small server touches a few hundred kilobytes, would be in two huge
+/// pages.
+// SAFETY: The section is a list of pointers to C functions that the C library calls once each,
+// after its own initialisation. This is one; it needs nothing of Rust's runtime, and does not read
+// any arguments.
 #[used]
 #[expect(unsafe_code, reason = "a third of the memory of an idle server")]
 #[unsafe(link_section = ".init_array")]
@@ -82,10 +86,11 @@ extern "C" fn before_main() {
 }
 
 #[expect(unsafe_code, reason = "a sixth of the memory that a burst of connections leaves behind")]
-// SAFETY: mimalloc's own declaration. It may be called at any time, on any thread, with either argument.
+// SAFETY: mimalloc's own declaration. It may be called at any time, on any thread, with either
+// argument.
 unsafe extern "C" {
-    /// Looks through what the calling thread has freed, and others for it, for memory to give back; `force`: all
-    /// there is, without the usual delay.
+    /// Gives back memory that the calling thread, or others on its behalf, have freed; with `force`
+    /// all of it, without the usual delay.
     safe fn mi_collect(force: bool);
 }
 
@@ -99,7 +104,8 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    /// The C library's, by its own account: another one is to be looked at before the number is changed.
+    /// The version that the C library reports: another one has to be examined before this number is
+    /// changed.
     const MIMALLOC_VERSION: i32 = 30_302;
 
     #[expect(unsafe_code, reason = "mimalloc's own declaration")]
@@ -109,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_the_one_that_was_looked_at() {
+    fn the_library_is_the_version_that_was_examined() {
         assert_eq!(mi_version(), MIMALLOC_VERSION);
     }
 
-    /// Every alignment up to that of a pointer, whichever way a block comes about. Blocks are kept for a while, so
-    /// that all of a page are seen.
+    /// Every alignment, however a block comes about. Blocks are kept for a while, so that all
+    /// blocks of a page are covered.
     #[test]
     #[expect(unsafe_code, reason = "the allocator under test is called directly")]
     fn blocks_of_every_size_are_aligned() {
@@ -136,7 +142,8 @@ mod tests {
                 // Smaller, larger, and much larger.
                 let new_size =
                     [layout.size().div_ceil(2), layout.size() + 8, SIZE_MAX * 3][index % 3];
-                // SAFETY: The block is the allocator's, of this layout, and the new size is not zero.
+                // SAFETY: The block is the allocator's, of this layout, and the new size is not
+                // zero.
                 let moved = unsafe { ALLOCATOR.realloc(block, layout, new_size) };
                 assert!(!moved.is_null() && moved.addr().is_multiple_of(align), "{layout:?}");
                 let layout = Layout::from_size_align(new_size, align).expect("a power of two");
