@@ -1,9 +1,10 @@
-//! `kill -9` at random moments while a lane writes to the real disk: everything reported as durable
-//! is there afterwards.
+//! `kill -9` at random moments while a lane or a store writes to the real disk: everything reported
+//! as durable is there afterwards. The store takes checkpoints meanwhile, many a second.
 //!
 //! Not run by the test harness: this program is both the test and, started again by it, the process
 //! that is killed.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -14,17 +15,28 @@ use midge::storage::disk::Disk;
 use midge::storage::frame::{LaneSeed, StoreId, records};
 use midge::storage::journal::Urgency;
 use midge::storage::lane::Lane;
+use midge::storage::record::StreamId;
 use midge::storage::recovery::{JournalPlace, Recovered, recover};
+use midge::storage::replay::{Replayed, replay};
+use midge::storage::store::Store;
+use midge::storage::store::checkpoint::keep_checkpoints;
+use midge::storage::stream::{NewMessage, StreamLimits};
 use midge::storage::thread_disk::ThreadDisk;
 
 /// The environment variable that tells the process to be killed its folder.
 const FOLDER: &str = "MIDGE_STORE_KILL_FOLDER";
 
+/// Says there what is to be killed.
+const WRITER: &str = "MIDGE_STORE_KILL_WRITER";
+
 const ROUNDS: usize = 8;
 
 fn main() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        return write_until_killed(Path::new(&folder));
+        return match std::env::var(WRITER).as_deref() {
+            Ok("store") => write_to_store_until_killed(Path::new(&folder)),
+            _ => write_until_killed(Path::new(&folder)),
+        };
     }
     let folder = std::env::temp_dir().join(format!("midge-store-kill-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
@@ -32,16 +44,22 @@ fn main() {
         .map_or_else(|_| fastrand::u64(..), |text| text.parse().expect("a number"));
     println!("MIDGE_STORE_SEED={seed} cargo test --test store_kill");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut before = 0;
-    for round in 0..ROUNDS {
-        let durable = kill_once(&folder, random.usize(1..200));
-        let (count, _) = read(&start(&folder));
-        println!("round {round}: {before} before, {durable} durable, {count} there");
-        assert!(durable > before, "nothing became durable");
-        assert!(count >= durable, "{durable} were durable, {count} are there");
-        before = count;
+    for writer in ["lane", "store"] {
+        std::fs::create_dir_all(&folder).expect("the temporary folder can be written to");
+        let mut before = 0;
+        for round in 0..ROUNDS {
+            let durable = kill_once(&folder, writer, random.usize(1..200));
+            let count = match writer {
+                "lane" => read(&start(&folder)).0,
+                _ => read_store(&folder),
+            };
+            println!("{writer}, round {round}: {before} before, {durable} durable, {count} there");
+            assert!(durable > before, "nothing became durable");
+            assert!(count >= durable, "{durable} were durable, {count} are there");
+            before = count;
+        }
+        std::fs::remove_dir_all(&folder).expect("it is there");
     }
-    std::fs::remove_dir_all(&folder).expect("it is there");
 }
 
 fn start(folder: &Path) -> ThreadDisk {
@@ -55,10 +73,11 @@ fn place() -> JournalPlace {
 }
 
 /// Starts a writer, kills it after `lines` lines of output, and returns the last count it gave.
-fn kill_once(folder: &Path, lines: usize) -> u64 {
+fn kill_once(folder: &Path, writer: &str, lines: usize) -> u64 {
     let program: PathBuf = std::env::current_exe().expect("this program has a path");
     let mut child = Command::new(program)
         .env(FOLDER, folder)
+        .env(WRITER, writer)
         .stdout(Stdio::piped())
         .spawn()
         .expect("this program can be started");
@@ -118,6 +137,112 @@ fn write_until_killed(folder: &Path) {
         let is_done = work.as_mut().poll(context).is_ready();
         let has_stopped = commit.as_mut().poll(context).is_ready();
         let _: Poll<()> = spare.as_mut().poll(context);
+        assert!(!is_done && !has_stopped, "the lane stopped");
+        Poll::<()>::Pending
+    }));
+}
+
+const STREAMS: u64 = 3;
+
+/// A message whose number is a multiple of 5 is deleted behind the one that is so much later.
+const DELETED_AFTER: u64 = 30;
+
+fn replay_store(disk: &ThreadDisk) -> Replayed {
+    let place = JournalPlace { file_bytes: 128 << 10, ..place() };
+    let replayed = disk.run(replay(disk, &place, 5)).expect("the folder is there");
+    assert!(replayed.is_whole(), "{:?} {:?}", replayed.recovered.damage, replayed.unfit);
+    assert_eq!(replayed.lost_with_blocks().count(), 0, "nothing is lost by the end of a process");
+    assert_eq!(replayed.manifest_faults, []);
+    replayed
+}
+
+fn appended(replayed: &Replayed) -> u64 {
+    replayed.streams.iter().map(|(_, held)| held.stream.totals().last_sequence).sum()
+}
+
+/// The stream of a message and its sequence there; messages count from 0.
+fn home(number: u64) -> (StreamId, u64) {
+    (StreamId(number % STREAMS), number / STREAMS + 1)
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    vec![number as u8; (number * 37 % 700) as usize]
+}
+
+/// Checks every message, and returns how many were appended.
+fn read_store(folder: &Path) -> u64 {
+    let disk = start(folder);
+    let replayed = replay_store(&disk);
+    let count = appended(&replayed);
+    println!(
+        "  manifest {}, {} segments, {} records replayed",
+        replayed.files.newest,
+        replayed.files.segments.len(),
+        replayed.record_count
+    );
+    for number in 0..count {
+        let (stream, sequence) = home(number);
+        let stream = &replayed.streams.get(stream).expect("it was made first").stream;
+        let found = stream.get(sequence);
+        let deleter = number + DELETED_AFTER;
+        if number % 5 == 0 && deleter < count {
+            // The delete behind the very last message may not have come so far.
+            assert!(found.is_none() || deleter == count - 1, "message {number} is back");
+        } else {
+            let found = found.unwrap_or_else(|| panic!("message {number} is missing"));
+            assert_eq!(found.payload, payload(number), "message {number} is another");
+        }
+    }
+    count
+}
+
+fn write_to_store_until_killed(folder: &Path) {
+    let disk = start(folder);
+    disk.run(disk.make_folder("lane-0")).expect("the folder can be made");
+    let replayed = replay_store(&disk);
+    let mut count = appended(&replayed);
+    let made = replayed.streams.iter().count() as u64;
+    let place = JournalPlace { file_bytes: 128 << 10, ..place() };
+    let started = Store::start(disk.clone(), place, replayed);
+    let store = RefCell::new(started.unwrap_or_else(|_| panic!("it is whole")));
+    let lane = store.borrow().lane().clone();
+    let delete_behind = |number: u64| {
+        if let Some(old) = number.checked_sub(DELETED_AFTER).filter(|old| old % 5 == 0) {
+            let (stream, sequence) = home(old);
+            store.borrow_mut().delete(stream, sequence).expect("the stream is there");
+        }
+    };
+    let work = async {
+        for _ in made..STREAMS {
+            let created = store.borrow_mut().create_stream(1, StreamLimits::default(), b"");
+            created.expect("there is room");
+        }
+        if count > 0 {
+            delete_behind(count - 1);
+        }
+        loop {
+            for _ in 0..fastrand::usize(1..60) {
+                let (stream, expected) = home(count);
+                let payload = payload(count);
+                let new =
+                    NewMessage { time_ns: 0, subject: b"a.b", headers: b"", payload: &payload };
+                let answer = store.borrow_mut().append(stream, new).expect("there is room");
+                assert_eq!(answer.value, Ok(expected));
+                delete_behind(count);
+                count += 1;
+            }
+            lane.durable(lane.last_commit()).await.expect("the disk works");
+            println!("{count}.");
+            std::io::stdout().flush().expect("the parent listens");
+        }
+    };
+    let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+    let (mut work, mut checkpoints) = (Box::pin(work), Box::pin(keep_checkpoints(&store)));
+    disk.run(poll_fn(|context| {
+        let is_done = work.as_mut().poll(context).is_ready();
+        let has_stopped = commit.as_mut().poll(context).is_ready();
+        let _: Poll<()> = spare.as_mut().poll(context);
+        let _: Poll<()> = checkpoints.as_mut().poll(context);
         assert!(!is_done && !has_stopped, "the lane stopped");
         Poll::<()>::Pending
     }));

@@ -518,6 +518,41 @@ const _: () =
     assert!(JOURNAL_FILE_BYTES_MIN >= 2 * PAYLOAD_BYTES_MAX as u64, "a message fits a file");
 const _: () = assert!(JOURNAL_FILE_BYTES_MIN >= 4 * FRAME_BYTES_FULL as u64, "a file holds frames");
 
+/// Files of a lane's journal, the current one among them, past which a checkpoint is taken: half of those that there
+/// may be. Enforced by `storage::store::checkpoint`.
+pub const JOURNAL_FILES_BEFORE_CHECKPOINT: usize = 2;
+
+/// Files of a lane's journal past which publishers wait for the checkpoint under way, and a start reads no more. What
+/// must go on, deletes and acknowledgements, may make more. Enforced by `storage::Store::is_crowded`.
+pub const JOURNAL_FILES_MAX: usize = 4;
+const _: () = assert!(
+    JOURNAL_FILES_MAX >= 2 * JOURNAL_FILES_BEFORE_CHECKPOINT,
+    "a checkpoint has as much of the journal to be done in as made it due"
+);
+
+/// Bytes of messages, of all lanes together, that only the journal holds: a checkpoint is taken past it. Enforced by
+/// `storage::Store::append`.
+pub const TAIL_BYTES_MAX: usize = 64 << 20;
+
+/// Manifests that say only what changed, behind one that says everything: what a start reads is bounded. Enforced by
+/// `storage::store::checkpoint`.
+pub const MANIFEST_DELTAS_MAX: u64 = 16;
+
+/// Streams that a checkpoint looks at, and those of them that it notes, before others get their turn. Enforced by
+/// `storage::store::checkpoint`.
+pub const STREAMS_LOOKED_AT_PER_SLICE: usize = 1024;
+pub const STREAMS_NOTED_PER_SLICE: usize = 64;
+
+/// Messages that a purge looks at in one slice while a store starts. Enforced by `storage::image`.
+pub const PURGED_PER_SLICE: usize = 1024;
+
+/// Bytes of a segment that are written at a time: a checkpoint shares the disk with commits. Enforced by
+/// `storage::segment`.
+pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
+
+/// Bytes of a manifest's frame past which it is written. Enforced by `storage::manifest`.
+pub const MANIFEST_FRAME_BYTES: usize = 256 << 10;
+
 /// Lanes of a store: one for each shard of the largest machine. Enforced by `storage::folder`.
 pub const STORE_LANES_MAX: u32 = 1024;
 

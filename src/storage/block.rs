@@ -1,16 +1,23 @@
-//! Some 64 KiB of a stream's messages: the unit that is held, read and freed.
+//! Some 64 KiB of a stream's messages: the unit that is held, stored, read and freed.
 //!
 //! Messages lie behind one another, each: time i64 | bytes of the subject u16, of the headers u32, of the payload u32 |
-//! subject, headers, payload. An entry per message that is still there says where it begins. Deleting one removes its
-//! entry; once more than half of the bytes belong to none, the rest is moved together, at a cost that the deletes
-//! before have paid for.
+//! subject, headers, payload. An entry per message says where it begins. Deleting one notes its entry as dead; once
+//! more than half of the bytes belong to dead ones, the rest is moved together, at a cost that the deletes before have
+//! paid for. In a block that is stored (`segment`) nothing moves: what is stored stays what it was, and the manifest
+//! says which entries of it are dead.
 //!
 //! A block that is complete knows how many messages of each subject it has, by a hash of 64 bits: who looks for a
 //! subject passes over blocks without it.
+//!
+//! The stored form is the [`Contents`]: entries u32, a sequence for each u32, counted from the block's base, then the
+//! messages.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use twox_hash::XxHash3_64;
+
+use super::position::StoredPlace;
 
 /// Bytes of messages past which a block is complete; one longer message makes a longer block.
 pub const BLOCK_BYTES_FULL: usize = 64 << 10;
@@ -54,76 +61,248 @@ impl SubjectHasher {
     }
 }
 
+/// The messages of a block, dead ones too.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+impl Contents {
+    /// The part of the stored form before the messages, and the messages.
+    pub fn encode(&self) -> (Vec<u8>, &[u8]) {
+        let mut head = Vec::with_capacity(4 * (self.entries.len() + 1));
+        let count = u32::try_from(self.entries.len()).expect("a block is shorter than 4 GiB");
+        head.extend_from_slice(&count.to_le_bytes());
+        for entry in &self.entries {
+            head.extend_from_slice(&entry.sequence_offset.to_le_bytes());
+        }
+        (head, &self.bytes)
+    }
+
+    /// The inverse; none where it is nothing that this program writes.
+    pub fn decode(stored: &[u8]) -> Option<Self> {
+        let (count, rest) = stored.split_first_chunk::<4>()?;
+        let (sequences, bytes) = rest.split_at_checked(4 * u32::from_le_bytes(*count) as usize)?;
+        let mut entries: Vec<Entry> = Vec::with_capacity(sequences.len() / 4);
+        let mut byte_offset = 0;
+        for sequence in sequences.chunks_exact(4) {
+            let sequence_offset = u32::from_le_bytes(sequence.try_into().expect("four bytes"));
+            let rises = entries.last().is_none_or(|last| last.sequence_offset < sequence_offset);
+            rises.then_some(())?;
+            entries.push(Entry { sequence_offset, byte_offset: u32::try_from(byte_offset).ok()? });
+            byte_offset += encoded_bytes(&bytes[byte_offset..])?;
+        }
+        (byte_offset == bytes.len()).then(|| Self { entries, bytes: bytes.to_vec() })
+    }
+}
+
+/// A set of entries, by their index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntrySet {
+    words: Vec<u64>,
+}
+
+impl EntrySet {
+    pub fn contains(&self, index: usize) -> bool {
+        self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    pub fn insert(&mut self, index: usize) {
+        if self.words.len() <= index / 64 {
+            self.words.resize(index / 64 + 1, 0);
+        }
+        self.words[index / 64] |= 1 << (index % 64);
+    }
+
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub fn from_words(words: Vec<u64>) -> Self {
+        Self { words }
+    }
+}
+
+/// What the manifest says of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockFacts {
+    /// The sequence that entries count from.
+    pub base: u64,
+    /// The sequences of the first and the last message, and how many there are.
+    pub first: u64,
+    pub last: u64,
+    pub count: u32,
+    /// The time of the last message that was put here.
+    pub last_time_ns: i64,
+    pub is_complete: bool,
+    /// Entries of deleted messages.
+    pub dead: EntrySet,
+}
+
 /// Consecutive messages of a stream, but for those that were deleted.
 #[derive(Debug)]
 pub struct Block {
-    /// The sequence that entries count from: that of the first message ever put here.
-    base: u64,
-    entries: Vec<Entry>,
-    bytes: Vec<u8>,
+    facts: BlockFacts,
+    /// Shared with a checkpoint that stores it.
+    contents: Rc<Contents>,
     dead_bytes: usize,
     /// Hashes of subjects with the number of their messages here, sorted; once the block is complete.
     subjects: Option<Vec<(u64, u32)>>,
+    /// Counts the changes of the contents.
+    version: u64,
+    /// Where these contents are stored, if they are.
+    stored: Option<StoredPlace>,
+    /// The facts changed since they were noted for a manifest.
+    is_changed: bool,
+    /// They were noted at least once: a manifest may know the block.
+    is_noted: bool,
 }
 
 impl Block {
     /// A block that begins with this message.
     pub fn new(message: &Message<'_>) -> Self {
         let mut block = Self {
-            base: message.sequence,
-            entries: Vec::new(),
-            bytes: Vec::new(),
+            facts: BlockFacts {
+                base: message.sequence,
+                first: message.sequence,
+                last: message.sequence,
+                count: 0,
+                last_time_ns: message.time_ns,
+                is_complete: false,
+                dead: EntrySet::default(),
+            },
+            contents: Rc::default(),
             dead_bytes: 0,
             subjects: None,
+            version: 0,
+            stored: None,
+            is_changed: true,
+            is_noted: false,
         };
         block.push(message);
         block
     }
 
-    /// True if the message has room behind the others.
-    pub fn has_room(&self, message: &Message<'_>) -> bool {
-        let longer = self.bytes.len() + message.encoded_bytes();
-        let spans = u32::try_from(message.sequence - self.base).is_ok();
-        self.subjects.is_none() && longer <= BLOCK_BYTES_FULL && spans
+    /// A block as it was stored; none where the contents are not those that the facts tell of.
+    pub fn restore(
+        facts: BlockFacts,
+        contents: Contents,
+        stored: StoredPlace,
+        hasher: SubjectHasher,
+    ) -> Option<Self> {
+        let mut block = Self {
+            facts,
+            contents: Rc::new(contents),
+            dead_bytes: 0,
+            subjects: None,
+            version: 0,
+            stored: Some(stored),
+            is_changed: false,
+            is_noted: true,
+        };
+        let (mut count, mut dead_bytes) = (0, 0);
+        for (index, entry) in block.contents.entries.iter().enumerate() {
+            let sequence = block.facts.base.checked_add(u64::from(entry.sequence_offset))?;
+            match block.facts.dead.contains(index) {
+                true => dead_bytes += block.message(entry).encoded_bytes(),
+                false => {
+                    let is_within = (block.facts.first..=block.facts.last).contains(&sequence);
+                    is_within.then_some(())?;
+                    count += 1;
+                }
+            }
+        }
+        block.dead_bytes = dead_bytes;
+        let is_right = count == block.facts.count
+            && count > 0
+            && block.index_of(block.facts.first).is_some()
+            && block.index_of(block.facts.last).is_some()
+            && block.facts.dead.len() + count as usize == block.contents.entries.len();
+        is_right.then_some(())?;
+        if block.facts.is_complete {
+            block.count_subjects(hasher);
+        }
+        Some(block)
+    }
+
+    /// True if the message has room behind the others, of which there are at most `bytes_full`.
+    pub fn has_room(&self, message: &Message<'_>, bytes_full: usize) -> bool {
+        let longer = self.contents.bytes.len() + message.encoded_bytes();
+        let spans = u32::try_from(message.sequence - self.facts.base).is_ok();
+        !self.facts.is_complete && longer <= bytes_full && spans
     }
 
     /// # Panics
-    /// The sequence is not above all others, or there is no room for it and others are there.
+    /// The sequence is not above all others, or the block is complete.
     pub fn push(&mut self, message: &Message<'_>) {
-        assert!(self.bytes.is_empty() || self.has_room(message), "the block is full");
-        let sequence_offset = u32::try_from(message.sequence - self.base).expect("there is room");
-        let rises = self.entries.last().is_none_or(|last| last.sequence_offset < sequence_offset);
-        assert!(rises, "sequences rise");
-        let byte_offset = u32::try_from(self.bytes.len()).expect("there is room");
-        self.entries.push(Entry { sequence_offset, byte_offset });
+        assert!(!self.facts.is_complete, "the block is complete");
+        let sequence_offset =
+            u32::try_from(message.sequence - self.facts.base).expect("there is room");
+        let contents = Rc::make_mut(&mut self.contents);
+        let rises = |last: &Entry| last.sequence_offset < sequence_offset;
+        assert!(contents.entries.last().is_none_or(rises), "sequences rise");
+        let byte_offset = u32::try_from(contents.bytes.len()).expect("there is room");
+        contents.entries.push(Entry { sequence_offset, byte_offset });
         let length = |part: &[u8]| u32::try_from(part.len()).expect("a part is shorter than 4 GiB");
         let subject = u16::try_from(message.subject.len()).expect("subjects are shorter");
-        self.bytes.extend_from_slice(&message.time_ns.to_le_bytes());
-        self.bytes.extend_from_slice(&subject.to_le_bytes());
-        self.bytes.extend_from_slice(&length(message.headers).to_le_bytes());
-        self.bytes.extend_from_slice(&length(message.payload).to_le_bytes());
+        contents.bytes.extend_from_slice(&message.time_ns.to_le_bytes());
+        contents.bytes.extend_from_slice(&subject.to_le_bytes());
+        contents.bytes.extend_from_slice(&length(message.headers).to_le_bytes());
+        contents.bytes.extend_from_slice(&length(message.payload).to_le_bytes());
         for part in [message.subject, message.headers, message.payload] {
-            self.bytes.extend_from_slice(part);
+            contents.bytes.extend_from_slice(part);
         }
+        self.facts.count += 1;
+        self.facts.last = message.sequence;
+        self.facts.last_time_ns = message.time_ns;
+        self.contents_changed();
+    }
+
+    fn contents_changed(&mut self) {
+        self.version += 1;
+        self.stored = None;
+        self.is_changed = true;
     }
 
     /// No message is put here any more.
     pub fn complete(&mut self, hasher: SubjectHasher) {
+        self.count_subjects(hasher);
+        self.facts.is_complete = true;
+        self.is_changed = true;
+        if let Some(contents) = Rc::get_mut(&mut self.contents) {
+            contents.entries.shrink_to_fit();
+            contents.bytes.shrink_to_fit();
+        }
+    }
+
+    fn count_subjects(&mut self, hasher: SubjectHasher) {
         let mut hashes: Vec<u64> =
             self.messages().map(|message| hasher.hash(message.subject)).collect();
         hashes.sort_unstable();
         let count = |same: &[u64]| (same[0], same.len() as u32);
         self.subjects = Some(hashes.chunk_by(|left, right| left == right).map(count).collect());
-        self.entries.shrink_to_fit();
-        self.bytes.shrink_to_fit();
     }
 
     pub fn is_complete(&self) -> bool {
-        self.subjects.is_some()
+        self.facts.is_complete
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.facts.count == 0
+    }
+
+    /// The sequence that names the block within its stream.
+    pub fn base(&self) -> u64 {
+        self.facts.base
     }
 
     /// The sequences of the first and the last message.
@@ -131,38 +310,52 @@ impl Block {
     /// # Panics
     /// There is none: a stream drops a block with its last message.
     pub fn first(&self) -> u64 {
-        self.sequence(self.entries.first().expect("no block is empty"))
+        assert!(self.facts.count > 0, "no block is empty");
+        self.facts.first
     }
 
     pub fn last(&self) -> u64 {
-        self.sequence(self.entries.last().expect("no block is empty"))
+        assert!(self.facts.count > 0, "no block is empty");
+        self.facts.last
     }
 
     /// The number of messages.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.facts.count as usize
     }
 
     /// Bytes of memory.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
-            + self.entries.capacity() * size_of::<Entry>()
+        self.contents.bytes.capacity()
+            + self.contents.entries.capacity() * size_of::<Entry>()
+            + self.facts.dead.words.capacity() * 8
             + self.subjects.as_ref().map_or(0, |subjects| subjects.capacity() * 16)
     }
 
+    /// Bytes of messages, dead ones too, that only memory and the journal hold.
+    pub fn unstored_bytes(&self) -> usize {
+        if self.stored.is_some() { 0 } else { self.contents.bytes.len() }
+    }
+
     pub fn get(&self, sequence: u64) -> Option<Message<'_>> {
-        Some(self.message(&self.entries[self.index_of(sequence)?]))
+        Some(self.message(&self.contents.entries[self.index_of(sequence)?]))
     }
 
     /// All messages, in order.
     pub fn messages(&self) -> impl DoubleEndedIterator<Item = Message<'_>> {
-        self.entries.iter().map(|entry| self.message(entry))
+        self.live(0)
     }
 
     /// Those from a sequence on, in order.
     pub fn messages_from(&self, sequence: u64) -> impl DoubleEndedIterator<Item = Message<'_>> {
-        let begin = self.entries.partition_point(|entry| self.sequence(entry) < sequence);
-        self.entries[begin..].iter().map(|entry| self.message(entry))
+        let is_before = |entry: &Entry| self.sequence(entry) < sequence;
+        self.live(self.contents.entries.partition_point(is_before))
+    }
+
+    fn live(&self, begin: usize) -> impl DoubleEndedIterator<Item = Message<'_>> {
+        (begin..self.contents.entries.len())
+            .filter(|index| !self.facts.dead.contains(*index))
+            .map(|index| self.message(&self.contents.entries[index]))
     }
 
     /// How many messages have a subject of this hash; those of the block so far where it is not complete.
@@ -196,10 +389,12 @@ impl Block {
     /// Deletes a message; false where there is none.
     pub fn remove(&mut self, hasher: SubjectHasher, sequence: u64) -> bool {
         let Some(index) = self.index_of(sequence) else { return false };
-        let message = self.message(&self.entries[index]);
+        let message = self.message(&self.contents.entries[index]);
         let (length, hash) = (message.encoded_bytes(), hasher.hash(message.subject));
-        self.entries.remove(index);
+        self.facts.dead.insert(index);
+        self.facts.count -= 1;
         self.dead_bytes += length;
+        self.is_changed = true;
         if let Some(subjects) = &mut self.subjects {
             let found = subjects.binary_search_by_key(&hash, |(hash, _)| *hash);
             let index = found.expect("the subject of a message is counted");
@@ -208,47 +403,125 @@ impl Block {
                 subjects.remove(index);
             }
         }
-        if self.dead_bytes > self.bytes.len() / 2 {
-            self.compact();
+        if self.facts.count > 0 {
+            if sequence == self.facts.first {
+                let next = self.live(index).next().map(|next| next.sequence);
+                self.facts.first = next.expect("one is left");
+            }
+            if sequence == self.facts.last {
+                let before = self.live(0).next_back().map(|before| before.sequence);
+                self.facts.last = before.expect("one is left");
+            }
+            if self.stored.is_none() && self.dead_bytes > self.contents.bytes.len() / 2 {
+                self.compact();
+            }
         }
         true
     }
 
+    /// Moves what is not dead together: other contents, which are stored nowhere.
     fn compact(&mut self) {
-        let mut bytes = Vec::with_capacity(self.bytes.len() - self.dead_bytes);
-        for entry in &mut self.entries {
+        let mut contents = Contents {
+            entries: Vec::with_capacity(self.len()),
+            bytes: Vec::with_capacity(self.contents.bytes.len() - self.dead_bytes),
+        };
+        for (index, entry) in self.contents.entries.iter().enumerate() {
+            if self.facts.dead.contains(index) {
+                continue;
+            }
             let start = entry.byte_offset as usize;
-            let length = decode(0, &self.bytes[start..]).encoded_bytes();
-            entry.byte_offset = bytes.len() as u32;
-            bytes.extend_from_slice(&self.bytes[start..start + length]);
+            let length = self.message(entry).encoded_bytes();
+            let byte_offset = contents.bytes.len() as u32;
+            contents.entries.push(Entry { byte_offset, ..*entry });
+            contents.bytes.extend_from_slice(&self.contents.bytes[start..start + length]);
         }
-        self.bytes = bytes;
-        self.entries.shrink_to_fit();
+        self.contents = Rc::new(contents);
+        self.facts.dead = EntrySet::default();
         self.dead_bytes = 0;
+        self.contents_changed();
+    }
+
+    /// What a manifest is to say of the block, where it has not been said or `all` is to be said again.
+    pub fn note(&mut self, all: bool) -> Option<NotedBlock> {
+        if !self.is_changed && !all {
+            return None;
+        }
+        self.is_changed = false;
+        self.is_noted = true;
+        let contents = match self.stored {
+            Some(stored) => NotedContents::Stored(stored),
+            None => NotedContents::New { contents: self.contents.clone(), version: self.version },
+        };
+        Some(NotedBlock { facts: self.facts.clone(), contents })
+    }
+
+    /// True if a manifest may know the block: that it is gone has to be said there.
+    pub fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    /// The contents of this version are stored, durably.
+    pub fn stored(&mut self, version: u64, place: StoredPlace) {
+        if self.version == version {
+            self.stored = Some(place);
+        }
     }
 
     fn index_of(&self, sequence: u64) -> Option<usize> {
-        let offset = u32::try_from(sequence.checked_sub(self.base)?).ok()?;
-        self.entries.binary_search_by_key(&offset, |entry| entry.sequence_offset).ok()
+        let offset = u32::try_from(sequence.checked_sub(self.facts.base)?).ok()?;
+        let entries = &self.contents.entries;
+        let index = entries.binary_search_by_key(&offset, |entry| entry.sequence_offset).ok()?;
+        (!self.facts.dead.contains(index)).then_some(index)
     }
 
     fn sequence(&self, entry: &Entry) -> u64 {
-        self.base + u64::from(entry.sequence_offset)
+        self.facts.base + u64::from(entry.sequence_offset)
     }
 
     fn message(&self, entry: &Entry) -> Message<'_> {
-        decode(self.sequence(entry), &self.bytes[entry.byte_offset as usize..])
+        decode(self.sequence(entry), &self.contents.bytes[entry.byte_offset as usize..])
     }
 
     /// Asserts what the head of this file promises.
     pub fn check_invariants(&self) {
         let live: usize = self.messages().map(|message| message.encoded_bytes()).sum();
-        assert!(live + self.dead_bytes == self.bytes.len(), "bytes are miscounted");
+        assert!(live + self.dead_bytes == self.contents.bytes.len(), "bytes are miscounted");
+        let count = self.messages().count();
+        assert!(count == self.len(), "messages are miscounted");
+        assert!(self.messages().next().is_none_or(|first| first.sequence == self.first()));
+        assert!(self.messages().next_back().is_none_or(|last| last.sequence == self.last()));
         if let Some(subjects) = &self.subjects {
-            let count: u64 = subjects.iter().map(|(_, count)| u64::from(*count)).sum();
-            assert!(count == self.entries.len() as u64, "subjects are miscounted");
+            let sum: u64 = subjects.iter().map(|(_, count)| u64::from(*count)).sum();
+            assert!(sum == count as u64, "subjects are miscounted");
         }
     }
+}
+
+/// A block as a checkpoint has to note it.
+#[derive(Debug)]
+pub struct NotedBlock {
+    pub facts: BlockFacts,
+    pub contents: NotedContents,
+}
+
+/// Where a block's contents are.
+#[derive(Debug)]
+pub enum NotedContents {
+    Stored(StoredPlace),
+    /// Only in memory: they have to be stored.
+    New {
+        contents: Rc<Contents>,
+        version: u64,
+    },
+}
+
+/// Bytes of the message that `bytes` begin with; none where it does not end within them.
+fn encoded_bytes(bytes: &[u8]) -> Option<usize> {
+    let prefix = bytes.first_chunk::<PREFIX_BYTES>()?;
+    let subject = usize::from(u16::from_le_bytes([prefix[8], prefix[9]]));
+    let word = |at: usize| u32::from_le_bytes(prefix[at..at + 4].try_into().expect("four bytes"));
+    let length = PREFIX_BYTES + subject + word(10) as usize + word(14) as usize;
+    (length <= bytes.len()).then_some(length)
 }
 
 /// The message that `bytes` begin with. They are this program's own, and whole.
@@ -279,11 +552,11 @@ mod tests {
         let payload = vec![9; 100];
         let mut block = Block::new(&message(1000, &payload));
         for sequence in (1002..1400).step_by(2) {
-            assert!(block.has_room(&message(sequence, &payload)));
+            assert!(block.has_room(&message(sequence, &payload), BLOCK_BYTES_FULL));
             block.push(&message(sequence, &payload));
         }
         block.complete(HASHER);
-        assert!(!block.has_room(&message(2000, b"")));
+        assert!(!block.has_room(&message(2000, b""), BLOCK_BYTES_FULL));
         let (third, other) = (HASHER.hash(b"a.b"), HASHER.hash(b"c"));
         assert_eq!(block.count_of(HASHER, third) + block.count_of(HASHER, other), 200);
         assert_eq!(block.get(1001), None);
@@ -307,12 +580,95 @@ mod tests {
     fn room_ends_with_the_bytes_and_with_the_span() {
         let payload = vec![0; BLOCK_BYTES_FULL];
         let block = Block::new(&message(1, &payload));
-        assert!(!block.has_room(&message(2, b"")), "one longer message has a block of its own");
+        assert!(
+            !block.has_room(&message(2, b""), BLOCK_BYTES_FULL),
+            "one longer message has a block of its own"
+        );
         let block = Block::new(&message(1, b""));
         let room = BLOCK_BYTES_FULL - 2 * (PREFIX_BYTES + 2);
-        assert!(block.has_room(&message(2, &payload[..room])));
-        assert!(!block.has_room(&message(2, &payload[..room + 1])));
-        assert!(block.has_room(&message(1 + u64::from(u32::MAX), b"")));
-        assert!(!block.has_room(&message(2 + u64::from(u32::MAX), b"")));
+        assert!(block.has_room(&message(2, &payload[..room]), BLOCK_BYTES_FULL));
+        assert!(!block.has_room(&message(2, &payload[..room + 1]), BLOCK_BYTES_FULL));
+        assert!(block.has_room(&message(1 + u64::from(u32::MAX), b""), BLOCK_BYTES_FULL));
+        assert!(!block.has_room(&message(2 + u64::from(u32::MAX), b""), BLOCK_BYTES_FULL));
+    }
+
+    #[test]
+    fn stored_block_reads_back_with_its_dead_and_changes_its_contents_no_more() {
+        let payload = vec![9; 100];
+        let mut block = Block::new(&message(1000, &payload));
+        for sequence in (1001..1100).filter(|sequence| sequence % 7 > 0) {
+            block.push(&message(sequence, &payload));
+        }
+        block.complete(HASHER);
+        let noted = block.note(false).expect("it is new");
+        assert!(block.note(false).is_none() && block.note(true).is_some());
+        let NotedContents::New { contents, version } = noted.contents else {
+            panic!("it is nowhere stored");
+        };
+        let (head, bytes) = contents.encode();
+        let stored = [&head, bytes].concat();
+        let place = StoredPlace { segment: 1, offset: 0, bytes: stored.len() as u32 };
+        block.stored(version, place);
+        for sequence in 1003..1098 {
+            block.remove(HASHER, sequence);
+            block.check_invariants();
+            let noted = block.note(false);
+            let Some(NotedBlock { facts, contents: NotedContents::Stored(found) }) = noted else {
+                continue;
+            };
+            assert_eq!(found, place);
+            let contents = Contents::decode(&stored).expect("it was encoded");
+            let restored = Block::restore(facts, contents, place, HASHER).expect("it fits");
+            restored.check_invariants();
+            assert!(restored.messages().eq(block.messages()), "after {sequence}");
+            assert_eq!(
+                restored.count_of(HASHER, HASHER.hash(b"c")),
+                block.count_of(HASHER, HASHER.hash(b"c"))
+            );
+        }
+        assert_eq!(block.len(), 3);
+    }
+
+    #[test]
+    fn what_is_put_into_a_block_makes_it_unstored() {
+        let mut block = Block::new(&message(1, b"a"));
+        let noted = block.note(false).expect("it is new");
+        let NotedContents::New { version, .. } = noted.contents else { panic!("it is new") };
+        block.push(&message(2, b"b"));
+        block.stored(version, StoredPlace { segment: 1, offset: 0, bytes: 9 });
+        let noted = block.note(false).expect("it has changed");
+        assert!(matches!(noted.contents, NotedContents::New { .. }));
+        assert!(block.unstored_bytes() > 0);
+    }
+
+    #[test]
+    fn contents_that_were_not_written_so_are_none_and_never_a_panic() {
+        let mut block = Block::new(&message(1, b"abc"));
+        (2..20).for_each(|sequence| block.push(&message(sequence, b"xyz")));
+        let facts = block.facts.clone();
+        let (head, bytes) = block.contents.encode();
+        let stored = [&head, bytes].concat();
+        let place = StoredPlace { segment: 1, offset: 0, bytes: 9 };
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut changed = stored.clone();
+            match random.u8(0..3) {
+                0 => changed.truncate(random.usize(0..changed.len())),
+                _ => {
+                    let at = random.usize(0..changed.len().min(120));
+                    changed[at] = random.u8(..);
+                }
+            }
+            if let Some(contents) = Contents::decode(&changed) {
+                let (head, bytes) = contents.encode();
+                assert_eq!([&head, bytes].concat(), changed, "two forms of one block");
+                if let Some(block) = Block::restore(facts.clone(), contents, place, HASHER) {
+                    block.check_invariants();
+                }
+            }
+        }
+        for length in 0..stored.len() {
+            assert!(Contents::decode(&stored[..length]).is_none(), "{length}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! What is in a store and what is lost, for a person; and that person's word that the loss is accepted.
 //!
-//! A check reads every lane as a start does and changes nothing. A repair changes no file of the journal either: it
-//! notes in the lane's `accepted` which commits somebody agreed to lose, so that the store starts behind them. The
-//! damaged files stay, as long as the journal keeps them.
+//! A check reads every lane as a start does, and every block, and changes nothing. A repair changes no file of the
+//! store's data either: it notes in the lane's `accepted` which commits somebody agreed to lose, so that the store starts
+//! behind them, and which messages of damaged blocks. The damaged files stay, as long as the journal and the manifest
+//! keep them.
 //!
-//! `accepted` is text: a line `file F lost A B` for each loss of the commits from A up to, but not including, B, and a
-//! checksum of those lines.
+//! `accepted` is text: a line `file F lost A B` for each loss of the commits from A up to, but not including, B, a line
+//! `stream S lost A B` for each loss of the messages from A to B, and a checksum of those lines.
 //!
 //! These calls block; they are for commands, while no server has the store open.
 
@@ -16,9 +17,11 @@ use std::path::Path;
 use super::folder::{FolderError, StoreFolder, write_whole};
 use super::frame::checksum;
 use super::journal_file;
-use super::lane::Lane;
 use super::position::CommitNumber;
-use super::streams::{AcceptedDamage, Replayed, replay};
+use super::record::StreamId;
+use super::replay::{Accepted, AcceptedDamage, Replayed, replay};
+use super::segment;
+use super::streams::Lost;
 use super::thread_disk::{ThreadDisk, WriteMode};
 
 /// What a lane holds.
@@ -28,7 +31,7 @@ pub struct LaneReport {
     /// None where the lane was never used.
     pub replayed: Option<Replayed>,
     /// The losses that were accepted before.
-    pub accepted: Vec<AcceptedDamage>,
+    pub accepted: Accepted,
 }
 
 /// Reads all lanes of a store.
@@ -43,8 +46,7 @@ pub fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> 
         .map(|lane| {
             let place = folder.journal(lane);
             let accepted = read_accepted(folder, lane)?;
-            let start = Lane::<ThreadDisk>::first_position(&place);
-            let replayed = match disk.run(replay(&disk, &place, start, 0)) {
+            let replayed = match disk.run(replay(&disk, &place, 0)) {
                 Ok(mut replayed) => {
                     replayed.accept(&accepted);
                     Some(replayed)
@@ -60,19 +62,26 @@ pub fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> 
 impl LaneReport {
     /// True if nothing is lost but what was accepted.
     pub fn is_whole(&self) -> bool {
-        self.replayed.as_ref().is_none_or(Replayed::is_whole)
+        self.replayed.as_ref().is_none_or(Replayed::is_whole) && self.lost_messages().is_empty()
+    }
+
+    /// Messages of damaged blocks whose loss was not accepted.
+    fn lost_messages(&self) -> Vec<Lost> {
+        let all = self.replayed.iter().flat_map(Replayed::lost_with_blocks);
+        all.map(|(lost, _)| lost).filter(|lost| !self.accepted.messages.contains(lost)).collect()
     }
 
     /// The losses that a repair would accept.
-    pub fn to_accept(&self) -> Vec<AcceptedDamage> {
+    pub fn to_accept(&self) -> Accepted {
         let damage = self.replayed.iter().flat_map(|replayed| &replayed.recovered.damage);
-        damage.map(AcceptedDamage::from).collect()
+        let commits = damage.map(AcceptedDamage::from).collect();
+        Accepted { commits, messages: self.lost_messages() }
     }
 
     /// True if accepting that makes the lane whole. It does not where records do not fit although none is lost: they
     /// are a newer program's, or a mistake of this one.
     pub fn can_be_repaired(&self) -> bool {
-        self.is_whole() || !self.to_accept().is_empty()
+        self.is_whole() || self.to_accept() != Accepted::default()
     }
 }
 
@@ -94,11 +103,31 @@ impl fmt::Display for LaneReport {
             "lane {lane}: {streams} streams, {messages} messages, {commits} commits in {} journal files",
             recovered.files.len()
         )?;
+        let files = &replayed.files;
+        if files.newest > 0 {
+            let (newest, segments) = (files.newest, files.segments.len());
+            writeln!(out, "  manifest {newest}, {segments} segments")?;
+        }
+        for (number, fault) in &replayed.manifest_faults {
+            writeln!(out, "  manifest {number}: {}", fault.text())?;
+        }
         if let Some(torn) = recovered.torn {
             let name = journal_file::name(torn.file);
             writeln!(out, "  {name} at {}: the last write was torn and is cut", torn.offset)?;
         }
-        for accepted in &self.accepted {
+        for (lost, block) in replayed.lost_with_blocks() {
+            let before = match self.accepted.messages.contains(&lost) {
+                true => "accepted before: ",
+                false => "",
+            };
+            let (Lost { stream, first, last }, name) = (lost, segment::name(block.segment));
+            let stream = stream.0;
+            writeln!(
+                out,
+                "  {before}stream {stream}: messages {first} to {last} are lost with a block of {name}"
+            )?;
+        }
+        for accepted in &self.accepted.commits {
             let (from, to) = (accepted.lost.0.0, accepted.lost.1.0);
             writeln!(out, "  accepted before: {}", lost_text(accepted.file, None, from, to))?;
         }
@@ -134,11 +163,11 @@ const ACCEPTED: &str = "accepted";
 ///
 /// # Errors
 /// The list cannot be read, or is not what was written.
-pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Vec<AcceptedDamage>, FolderError> {
+pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
     let path = folder.root().join(accepted_name(folder, lane));
     match std::fs::read_to_string(&path) {
         Ok(text) => parse_accepted(&text).ok_or(FolderError::Damaged(path)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Accepted::default()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(FolderError::Damaged(path)),
         Err(error) => Err(FolderError::Io(path, error)),
     }
@@ -148,13 +177,10 @@ pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Vec<AcceptedDama
 ///
 /// # Errors
 /// The list cannot be read or written.
-pub fn accept(
-    folder: &StoreFolder,
-    lane: u32,
-    losses: &[AcceptedDamage],
-) -> Result<(), FolderError> {
+pub fn accept(folder: &StoreFolder, lane: u32, losses: &Accepted) -> Result<(), FolderError> {
     let mut all = read_accepted(folder, lane)?;
-    all.extend(losses);
+    all.commits.extend(&losses.commits);
+    all.messages.extend(&losses.messages);
     let name = accepted_name(folder, lane);
     let path = Path::new(folder.root()).join(&name);
     write_whole(folder.root(), &name, &accepted_text(&all))
@@ -165,26 +191,39 @@ fn accepted_name(folder: &StoreFolder, lane: u32) -> String {
     format!("{}/{ACCEPTED}", folder.journal(lane).folder)
 }
 
-fn accepted_text(all: &[AcceptedDamage]) -> String {
-    let line = |loss: &AcceptedDamage| {
+fn accepted_text(all: &Accepted) -> String {
+    let commits = all.commits.iter().map(|loss| {
         let AcceptedDamage { file, lost: (from, to) } = loss;
         format!("file {file} lost {} {}\n", from.0, to.0)
-    };
-    let lines: String = all.iter().map(line).collect();
+    });
+    let messages = all.messages.iter().map(|loss| {
+        let Lost { stream, first, last } = loss;
+        format!("stream {} lost {first} {last}\n", stream.0)
+    });
+    let lines: String = commits.chain(messages).collect();
     format!("{lines}checksum {:016x}\n", checksum(0, lines.as_bytes()))
 }
 
-fn parse_accepted(text: &str) -> Option<Vec<AcceptedDamage>> {
-    let mut all = Vec::new();
+fn parse_accepted(text: &str) -> Option<Accepted> {
+    let mut all = Accepted::default();
     for line in text.lines() {
         if line.starts_with("checksum ") {
             break;
         }
         let words: Vec<&str> = line.split(' ').collect();
-        let ["file", file, "lost", from, to] = words[..] else { return None };
+        let [kind, which, "lost", from, to] = words[..] else { return None };
         let number = |word: &str| word.parse::<u64>().ok();
-        let lost = (CommitNumber(number(from)?), CommitNumber(number(to)?));
-        all.push(AcceptedDamage { file: number(file)?, lost });
+        let (which, from, to) = (number(which)?, number(from)?, number(to)?);
+        match kind {
+            "file" => {
+                let lost = (CommitNumber(from), CommitNumber(to));
+                all.commits.push(AcceptedDamage { file: which, lost });
+            }
+            "stream" => {
+                all.messages.push(Lost { stream: StreamId(which), first: from, last: to });
+            }
+            _ => return None,
+        }
     }
     (accepted_text(&all) == text).then_some(all)
 }
@@ -215,9 +254,7 @@ mod tests {
     fn start(folder: &StoreFolder, disk: &ThreadDisk) -> Store<ThreadDisk> {
         let place = folder.journal(0);
         disk.run(disk.make_folder(&place.folder)).expect("the folder can be made");
-        let first = Lane::<ThreadDisk>::first_position(&place);
-        let mut replayed =
-            disk.run(replay(disk, &place, first, 0)).expect("the folder can be read");
+        let mut replayed = disk.run(replay(disk, &place, 0)).expect("the folder can be read");
         replayed.accept(&read_accepted(folder, 0).expect("the list can be read"));
         Store::start(disk.clone(), place, replayed).expect("nothing is lost")
     }
@@ -292,10 +329,12 @@ mod tests {
     fn list_of_accepted_losses_reads_back_and_no_other_does() {
         let loss =
             |file, from, to| AcceptedDamage { file, lost: (CommitNumber(from), CommitNumber(to)) };
-        let all = vec![loss(1, 2, 3), loss(u64::MAX, 0, 0)];
+        let messages = vec![Lost { stream: StreamId(4), first: 5, last: 6 }];
+        let all = Accepted { commits: vec![loss(1, 2, 3), loss(u64::MAX, 0, 0)], messages };
         let text = accepted_text(&all);
         assert_eq!(parse_accepted(&text), Some(all));
-        assert_eq!(parse_accepted(&accepted_text(&[])), Some(Vec::new()));
+        let none = Accepted::default();
+        assert_eq!(parse_accepted(&accepted_text(&none)), Some(none));
         let mut random = Rng::with_seed(9);
         for _ in 0..20_000 {
             let mut bytes = text.clone().into_bytes();

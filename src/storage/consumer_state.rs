@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use super::fields::Fields;
+
 /// A place in both of a consumer's orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SequencePair {
@@ -51,6 +53,36 @@ impl ConsumerState {
     pub fn starting_after(stream_sequence: u64) -> Self {
         let start = SequencePair { consumer: 0, stream: stream_sequence };
         Self { delivered: start, floor: start, pending: BTreeMap::new() }
+    }
+
+    /// The state in a form that reads back.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { delivered, floor, pending } = self;
+        let pairs = [delivered.consumer, delivered.stream, floor.consumer, floor.stream];
+        let of = |(stream_sequence, message): (&u64, &PendingMessage)| {
+            let PendingMessage { consumer_sequence, time_ns, redelivery_count } = *message;
+            [*stream_sequence, consumer_sequence, time_ns as u64, redelivery_count]
+        };
+        pairs.into_iter().chain(pending.iter().flat_map(of)).flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// The inverse; none where it breaks what the head of this file promises.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields { rest: bytes };
+        let mut pair = || Some(SequencePair { consumer: fields.word()?, stream: fields.word()? });
+        let (delivered, floor) = (pair()?, pair()?);
+        let mut pending = BTreeMap::new();
+        while !fields.rest.is_empty() {
+            let stream_sequence = fields.word()?;
+            let message = PendingMessage {
+                consumer_sequence: fields.word()?,
+                time_ns: fields.word()? as i64,
+                redelivery_count: fields.word()?,
+            };
+            pending.insert(stream_sequence, message);
+        }
+        let state = Self { delivered, floor, pending };
+        state.keeps_invariants().then_some(state)
     }
 
     /// The last delivery, and the last message of the stream that was delivered.
@@ -128,14 +160,20 @@ impl ConsumerState {
         };
     }
 
+    fn keeps_invariants(&self) -> bool {
+        let within = |(sequence, message): (&u64, &PendingMessage)| {
+            *sequence > self.floor.stream
+                && *sequence <= self.delivered.stream
+                && (1..=self.delivered.consumer).contains(&message.consumer_sequence)
+        };
+        self.floor.consumer <= self.delivered.consumer
+            && self.floor.stream <= self.delivered.stream
+            && self.pending.iter().all(within)
+    }
+
     /// Asserts what the head of this file promises.
     pub fn check_invariants(&self) {
-        assert!(self.floor.consumer <= self.delivered.consumer, "the floor is above");
-        assert!(self.floor.stream <= self.delivered.stream, "the floor is above");
-        let mut sequences = self.pending.keys();
-        let within =
-            |sequence: &u64| *sequence > self.floor.stream && *sequence <= self.delivered.stream;
-        assert!(sequences.all(within), "what is pending is out of bounds");
+        assert!(self.keeps_invariants(), "{self:?}");
     }
 }
 
@@ -199,6 +237,7 @@ mod tests {
                     assert_eq!(state, untouched);
                 }
                 state.check_invariants();
+                assert_eq!(ConsumerState::decode(&state.encode()).as_ref(), Some(&state));
                 assert!(state.floor().stream >= before.stream, "seed {seed}");
                 assert!(state.floor().consumer >= before.consumer, "seed {seed}");
             }

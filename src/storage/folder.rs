@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! midge store
-//! format 1
+//! format 2
 //! id 8f0c...
 //! lanes 4
 //! journal_file_bytes 67108864
@@ -30,8 +30,13 @@ use super::frame::{LaneSeed, StoreId, checksum};
 use super::recovery::JournalPlace;
 use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
 
-/// The format that this program writes, and the newest it reads.
-pub const STORE_FORMAT: u32 = 1;
+/// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
+/// and the first checkpoint does the rest.
+pub const STORE_FORMAT: u32 = 2;
+
+/// The oldest format that is read. A store of it is given the newest when it is opened, so that no older program takes
+/// what this one left of the journal for everything.
+const STORE_FORMAT_OLDEST: u32 = 1;
 
 const HEAD: &str = "store";
 const LOCK: &str = "lock";
@@ -112,12 +117,17 @@ impl StoreFolder {
         let lock = lock(root)?;
         let head = root.join(HEAD);
         match read_head(&head)? {
-            Some((id, settings)) => Ok(Self { root: root.to_owned(), id, settings, _lock: lock }),
+            Some((format, id, settings)) => {
+                if format != STORE_FORMAT {
+                    write_whole(root, HEAD, &head_text(STORE_FORMAT, id, settings)).map_err(io)?;
+                }
+                Ok(Self { root: root.to_owned(), id, settings, _lock: lock })
+            }
             None if holds_lanes(root).map_err(io)? => Err(FolderError::HeadMissing(head)),
             None => {
                 let mut id = StoreId([0; 16]);
                 getrandom(&mut id.0, GetRandomFlags::empty()).map_err(|errno| io(errno.into()))?;
-                write_whole(root, HEAD, &head_text(id, settings)).map_err(io)?;
+                write_whole(root, HEAD, &head_text(STORE_FORMAT, id, settings)).map_err(io)?;
                 Ok(Self { root: root.to_owned(), id, settings, _lock: lock })
             }
         }
@@ -132,7 +142,7 @@ impl StoreFolder {
             return Err(FolderError::NoStore(root.to_owned()));
         }
         let head = root.join(HEAD);
-        let (id, settings) = match read_head(&head)? {
+        let (_, id, settings) = match read_head(&head)? {
             Some(found) => found,
             None if holds_lanes(root).unwrap_or(false) => {
                 return Err(FolderError::HeadMissing(head));
@@ -200,18 +210,18 @@ pub(super) fn write_whole(root: &Path, name: &str, text: &str) -> io::Result<()>
     File::open(path.parent().expect("the file is in a folder"))?.sync_all()
 }
 
-fn head_text(id: StoreId, settings: StoreSettings) -> String {
+fn head_text(format: u32, id: StoreId, settings: StoreSettings) -> String {
     let id: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
     let StoreSettings { lanes, journal_file_bytes } = settings;
     let text = format!(
-        "midge store\nformat {STORE_FORMAT}\nid {id}\nlanes {lanes}\njournal_file_bytes {journal_file_bytes}\n"
+        "midge store\nformat {format}\nid {id}\nlanes {lanes}\njournal_file_bytes {journal_file_bytes}\n"
     );
     let sum = checksum(0, text.as_bytes());
     format!("{text}checksum {sum:016x}\n")
 }
 
 /// The head, if the file is there.
-fn read_head(path: &Path) -> Result<Option<(StoreId, StoreSettings)>, FolderError> {
+fn read_head(path: &Path) -> Result<Option<(u32, StoreId, StoreSettings)>, FolderError> {
     let mut bytes = Vec::new();
     let io = |error| FolderError::Io(path.to_owned(), error);
     match File::open(path) {
@@ -233,7 +243,7 @@ enum HeadError {
 }
 
 /// A newer format's lines are not known: of it only the first two are read.
-fn parse_head(bytes: &[u8]) -> Result<(StoreId, StoreSettings), HeadError> {
+fn parse_head(bytes: &[u8]) -> Result<(u32, StoreId, StoreSettings), HeadError> {
     let text = std::str::from_utf8(bytes).map_err(|_| HeadError::Damaged)?;
     let mut lines = text.lines();
     let mut value = |name: &str| {
@@ -256,8 +266,8 @@ fn parse_head(bytes: &[u8]) -> Result<(StoreId, StoreSettings), HeadError> {
     let is_sane = (1..=STORE_LANES_MAX).contains(&lanes)
         && (JOURNAL_FILE_BYTES_MIN..=JOURNAL_FILE_BYTES_MAX).contains(&settings.journal_file_bytes);
     // Whatever differs, differs from what was written.
-    match is_sane && format == STORE_FORMAT && head_text(id, settings) == text {
-        true => Ok((id, settings)),
+    match is_sane && format >= STORE_FORMAT_OLDEST && head_text(format, id, settings) == text {
+        true => Ok((format, id, settings)),
         false => Err(HeadError::Damaged),
     }
 }
@@ -336,9 +346,9 @@ mod tests {
         drop(StoreFolder::open(&folder.0, SETTINGS).expect("it is made"));
         let head = folder.0.join(HEAD);
         let text = std::fs::read_to_string(&head).expect("it is there");
-        let newer = text.replace("format 1", "format 2").replace("lanes", "isles");
+        let newer = text.replace("format 2", "format 3").replace("lanes", "isles");
         for (changed, expected) in [
-            (newer, "format 2, this program knows 1"),
+            (newer, "format 3, this program knows 2"),
             (text.replace("lanes 2", "lanes 3"), "damaged"),
             (String::new(), "damaged"),
         ] {
@@ -356,9 +366,26 @@ mod tests {
     }
 
     #[test]
+    fn store_of_the_older_format_is_given_the_newest_when_it_is_opened() {
+        let folder = Folder::new("older");
+        let id = StoreFolder::open(&folder.0, SETTINGS).expect("it is made").id();
+        let head = folder.0.join(HEAD);
+        let older = head_text(1, id, SETTINGS);
+        std::fs::write(&head, &older).expect("it is writable");
+        let store = StoreFolder::open_existing(&folder.0).expect("the format is known");
+        assert_eq!((store.id(), store.settings()), (id, SETTINGS));
+        let read = || std::fs::read_to_string(&head).expect("it is there");
+        assert_eq!(read(), older, "a command changes nothing");
+        drop(store);
+        let store = StoreFolder::open(&folder.0, SETTINGS).expect("the format is known");
+        assert_eq!((store.id(), read()), (id, head_text(STORE_FORMAT, id, SETTINGS)));
+    }
+
+    #[test]
     fn any_other_head_is_refused_without_a_panic() {
-        let text = head_text(StoreId([0xAB; 16]), SETTINGS);
-        assert_eq!(parse_head(text.as_bytes()), Ok((StoreId([0xAB; 16]), SETTINGS)));
+        let text = head_text(STORE_FORMAT, StoreId([0xAB; 16]), SETTINGS);
+        let parsed = Ok((STORE_FORMAT, StoreId([0xAB; 16]), SETTINGS));
+        assert_eq!(parse_head(text.as_bytes()), parsed);
         let mut random = Rng::with_seed(3);
         for _ in 0..50_000 {
             let mut bytes = text.clone().into_bytes();

@@ -43,7 +43,13 @@ impl LaneSeed {
         Self(XxHash3_64::oneshot_with_seed(u64::from(lane), &store.0))
     }
 
-    /// The seed of what stands at `offset` of the journal's file `file`.
+    /// The seed of the lane's files of another kind than its journal's: none of them can pass for one of those.
+    #[must_use]
+    pub fn of_kind(self, kind: &[u8]) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(self.0, kind))
+    }
+
+    /// The seed of what stands at `offset` of the file with the number `file`.
     pub fn at(self, file: u64, offset: u64) -> u64 {
         let mut place = [0; 16];
         place[..8].copy_from_slice(&file.to_le_bytes());

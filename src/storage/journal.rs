@@ -63,6 +63,8 @@ pub struct Journal {
     in_flight: Option<InFlight>,
     /// The buffer that the next open frame uses.
     free: DiskBuffer,
+    /// The commit that a checkpoint begins at, and where its frame goes once all before it are durable.
+    mark: Option<(CommitNumber, Option<Position>)>,
 }
 
 /// Records behind the room for a header.
@@ -107,6 +109,7 @@ impl Journal {
             open_number: position.next.0,
             in_flight: None,
             free: DiskBuffer::default(),
+            mark: None,
         }
     }
 
@@ -163,6 +166,38 @@ impl Journal {
     /// Has what only rides along written, too.
     pub fn flush(&mut self) {
         self.open.is_wanted |= self.open.record_count > 0;
+    }
+
+    /// Closes the open frame if it holds anything: all that was appended so far belongs to commits before the one
+    /// returned, and all that follows does not.
+    pub fn cut(&mut self) -> CommitNumber {
+        if self.open.record_count > 0 {
+            self.close_open();
+        }
+        self.open()
+    }
+
+    /// Cuts, and remembers where the next frame goes: see [`Journal::marked`].
+    pub fn mark(&mut self) -> CommitNumber {
+        let next = self.cut();
+        self.mark = Some((next, None));
+        self.note_mark();
+        next
+    }
+
+    /// The position at the last mark, once all commits before it are durable.
+    pub fn marked(&self) -> Option<Position> {
+        self.mark.and_then(|(_, position)| position)
+    }
+
+    fn note_mark(&mut self) {
+        let (place, previous) = (self.place, self.previous);
+        if let Some((next, position)) = &mut self.mark
+            && next.0 == self.durable + 1
+            && self.in_flight.is_none()
+        {
+            *position = Some(Position { place, next: *next, previous });
+        }
     }
 
     fn close_open(&mut self) {
@@ -257,6 +292,7 @@ impl Journal {
         self.durable = in_flight.fields.number;
         self.place.offset += in_flight.frame_bytes;
         self.free = buffer;
+        self.note_mark();
         self.check_invariants();
         self.durable()
     }
@@ -341,6 +377,30 @@ mod tests {
         assert_eq!(journal.written(buffer), CommitNumber(2));
         assert_eq!(journal.last(), CommitNumber(2));
         assert_eq!(journal.position().map(|position| position.next), Some(CommitNumber(3)));
+    }
+
+    #[test]
+    fn mark_is_where_the_next_frame_goes_once_all_before_it_is_durable() {
+        let mut journal = journal();
+        journal.append(&[b"a"], Urgency::Commits).expect("it fits");
+        let (place, first) = write(&mut journal);
+        journal.append(&[b"b"], Urgency::Rides).expect("it fits");
+        assert_eq!((journal.mark(), journal.marked()), (CommitNumber(3), None));
+        journal.append(&[b"c"], Urgency::Commits).expect("it fits");
+        journal.written(first);
+        assert_eq!(journal.marked(), None);
+        let (second, buffer) = write(&mut journal);
+        assert_eq!(bodies(second, &buffer), [b"b"], "what only rides is written, too");
+        journal.written(buffer);
+        let marked = journal.marked().expect("all before it is durable");
+        assert_eq!((marked.next, marked.place.file), (CommitNumber(3), place.file));
+        assert_eq!(marked.place.offset, second.offset + SECTOR_BYTES as u64);
+        let (third, buffer) = write(&mut journal);
+        assert_eq!((third, bodies(third, &buffer)), (marked.place, vec![b"c".to_vec()]));
+        journal.written(buffer);
+        assert_eq!(journal.marked(), Some(marked));
+        assert_eq!(journal.mark(), CommitNumber(4), "there is nothing to close");
+        assert_eq!(journal.marked().map(|marked| marked.next), Some(CommitNumber(4)));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! When no spare file can be made, for want of space say, the lane [is short](Lane::shortage): messages should be
 //! refused, while the rest of the current file, which at that moment is a whole one, is there for deletes and purges.
 //!
-//! Not here yet: the checkpoint that lets [`Lane::retire`] be called; `store` is to do that.
+//! A checkpoint (`checkpoint`) begins with [`Lane::mark`] and ends with [`Lane::retire`].
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use std::io;
 use super::disk::{Access, Disk, DiskBuffer};
 use super::journal::{Journal, Next, RecordTooLarge, Urgency};
 use super::journal_file::FileHeader;
-use super::position::{CommitNumber, Place, Position};
+use super::position::{CommitNumber, Position};
 use super::recovery::{JournalPlace, Recovered};
 use crate::base::gate::Gate;
 use crate::base::limits::ZEROED_BYTES_AT_A_TIME;
@@ -88,13 +88,14 @@ pub struct Lane<D: Disk> {
     records: Gate,
     files: Gate,
     spares: Gate,
+    /// Counts what may make a checkpoint due: files that were begun, and requests.
+    due: Gate,
 }
 
 impl<D: Disk> Lane<D> {
     /// The position of a lane that has never been written to.
     pub fn first_position(place: &JournalPlace) -> Position {
-        let place = Place { file: 0, offset: place.file_bytes };
-        Position { place, next: CommitNumber(1), previous: 0 }
+        place.first_position()
     }
 
     /// Goes on where recovery ended, in a new file. The last commit is written once more, and not durable before:
@@ -126,6 +127,7 @@ impl<D: Disk> Lane<D> {
             records: Gate::new(),
             files: Gate::new(),
             spares: Gate::new(),
+            due: Gate::new(),
         }
     }
 
@@ -192,6 +194,43 @@ impl<D: Disk> Lane<D> {
     /// Files in use: what the next recovery reads.
     pub fn file_count(&self) -> usize {
         self.state.borrow().used.len()
+    }
+
+    /// The gate that counts what may make a checkpoint due; it is open for good once the lane stopped.
+    pub fn due(&self) -> &Gate {
+        &self.due
+    }
+
+    /// Has whoever takes checkpoints look if one is due.
+    pub fn consider_checkpoint(&self) {
+        self.due.advance_by(1);
+    }
+
+    /// Closes the open frame; see [`Journal::cut`].
+    pub fn cut(&self) -> CommitNumber {
+        let next = self.state.borrow_mut().journal.cut();
+        self.records.advance_by(1);
+        next
+    }
+
+    /// Closes the open frame, and remembers the place behind it for [`Lane::marked`].
+    pub fn mark(&self) -> CommitNumber {
+        let next = self.state.borrow_mut().journal.mark();
+        self.records.advance_by(1);
+        next
+    }
+
+    /// The position of the last [`Lane::mark`], once all before it is durable.
+    ///
+    /// # Errors
+    /// The lane stopped before.
+    ///
+    /// # Panics
+    /// There was no mark.
+    pub async fn marked(&self, mark: CommitNumber) -> Result<Position, LaneStopped> {
+        self.durable(CommitNumber(mark.0 - 1)).await?;
+        let marked = self.state.borrow().journal.marked();
+        Ok(marked.expect("all before the mark is durable"))
     }
 
     /// The position before which all is durable, while nothing is being written.
@@ -293,6 +332,8 @@ impl<D: Disk> Lane<D> {
             Ok(()) => {
                 state.journal.use_file(spare.number);
                 state.file = Some(spare.file);
+                drop(state);
+                self.due.advance_by(1);
             }
             Err(_) => state.used.back_mut().expect("it is in use").is_bad = true,
         }
@@ -311,6 +352,7 @@ impl<D: Disk> Lane<D> {
         self.state.borrow_mut().stopped = Some(LaneStopped { reason });
         self.durable.open_for_good();
         self.files.open_for_good();
+        self.due.open_for_good();
     }
 
     /// Keeps one file ready and removes those that are needed no more, until the lane stops. The lane's other task.

@@ -8,30 +8,37 @@
 //! means.
 //!
 //! A `stream` is messages in `block`s and subjects in a `subject_index`; `consumer_state` is what is kept of a consumer.
-//! `streams` holds them and makes them anew from the journal, where each change is a `record`; the `store` puts them over
-//! a lane. A `folder` holds the lanes of a store, for one process at a time; `check` tells a person what is in it.
+//! `streams` holds them; the `store` puts them over a lane, where each change is a `record`. Its checkpoints store blocks
+//! in a `segment` and say in a `manifest` what there is; the journal before is used again. After a start an `image` is
+//! made of the manifest, and `replay` changes it by the records that follow. A `folder` holds the lanes of a store, for
+//! one process at a time; `check` tells a person what is in it.
 //!
-//! Not here yet: data on disk apart from the journal, and so checkpoints: the journal grows, a start reads all of it,
-//! and a stream is as large as its memory. A disk on a shard's own ring; compression and encryption. Of the server only
+//! Not here yet: streams larger than memory. A disk on a shard's own ring; compression and encryption. Of the server only
 //! `midge store check` and `repair` use this floor so far.
 
 pub mod block;
 pub mod check;
 pub mod consumer_state;
 pub mod disk;
+mod fields;
 pub mod folder;
 pub mod frame;
+pub mod image;
 pub mod journal;
 pub mod journal_file;
 pub mod lane;
+pub mod manifest;
 pub mod memory_disk;
 pub mod position;
 pub mod record;
 pub mod recovery;
+pub mod replay;
+pub mod segment;
 pub mod store;
 pub mod stream;
 pub mod streams;
 pub mod subject_index;
 pub mod thread_disk;
+mod turns;
 pub mod verdict;
 mod wakes;

@@ -1,4 +1,4 @@
-//! Counts and places of a lane's journal.
+//! Counts and places of a lane's journal, and places in its segments.
 
 /// Counts the commits of a lane. Whatever must not be seen before a record is durable waits for its commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,4 +20,13 @@ pub struct Position {
     pub next: CommitNumber,
     /// The checksum of the last frame's header.
     pub previous: u64,
+}
+
+/// Where a stored block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPlace {
+    pub segment: u64,
+    pub offset: u64,
+    /// Header and body.
+    pub bytes: u32,
 }

@@ -8,6 +8,7 @@
 //! append lets it go again. What depends on a clock is: how far messages expired.
 
 use super::consumer_state::ConsumerChange;
+use super::fields::Fields;
 use super::stream::StreamLimits;
 
 /// Names a stream for as long as the store exists; never used again.
@@ -187,11 +188,11 @@ impl<'bytes> Record<'bytes> {
         let change = match kind {
             STREAM_CREATED => Change::StreamCreated {
                 first_sequence: fields.word()?,
-                limits: fields.limits()?,
+                limits: limits(&mut fields)?,
                 details: fields.all(),
             },
             STREAM_UPDATED => {
-                Change::StreamUpdated { limits: fields.limits()?, details: fields.all() }
+                Change::StreamUpdated { limits: limits(&mut fields)?, details: fields.all() }
             }
             STREAM_DELETED => Change::StreamDeleted,
             APPENDED => {
@@ -263,44 +264,16 @@ fn put_limits(head: Head, limits: &StreamLimits) -> Head {
     head
 }
 
-struct Fields<'bytes> {
-    rest: &'bytes [u8],
-}
-
-impl<'bytes> Fields<'bytes> {
-    fn array<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
-        let (array, rest) = self.rest.split_first_chunk::<COUNT>()?;
-        self.rest = rest;
-        Some(*array)
-    }
-
-    fn word(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.array()? {
-            [0] => Some(false),
-            [1] => Some(true),
-            _ => None,
-        }
-    }
-
-    fn limits(&mut self) -> Option<StreamLimits> {
-        Some(StreamLimits {
-            messages_max: self.word()?,
-            bytes_max: self.word()?,
-            age_ns_max: self.word()? as i64,
-            messages_per_subject_max: self.word()?,
-            refuses_new: self.flag()?,
-            refuses_new_per_subject: self.flag()?,
-            is_memory: self.flag()?,
-        })
-    }
-
-    fn all(&mut self) -> &'bytes [u8] {
-        std::mem::take(&mut self.rest)
-    }
+fn limits(fields: &mut Fields<'_>) -> Option<StreamLimits> {
+    Some(StreamLimits {
+        messages_max: fields.word()?,
+        bytes_max: fields.word()?,
+        age_ns_max: fields.word()? as i64,
+        messages_per_subject_max: fields.word()?,
+        refuses_new: fields.flag()?,
+        refuses_new_per_subject: fields.flag()?,
+        is_memory: fields.flag()?,
+    })
 }
 
 #[cfg(test)]

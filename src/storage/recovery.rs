@@ -67,6 +67,12 @@ pub struct JournalPlace {
 }
 
 impl JournalPlace {
+    /// The position of a lane that has never been written to.
+    pub fn first_position(&self) -> Position {
+        let place = Place { file: 0, offset: self.file_bytes };
+        Position { place, next: CommitNumber(1), previous: 0 }
+    }
+
     /// The name of a journal file, from the store's folder on.
     pub fn file_name(&self, number: u64) -> String {
         format!("{}/{}", self.folder, journal_file::name(number))

@@ -5,12 +5,12 @@
 //! commit that it must not leave before. That holds for what did not change anything, too: a refusal tells of a
 //! message that a power cut may still undo.
 //!
-//! After a start `streams` makes the state anew from the journal. Where the journal is damaged it says which messages
+//! After a start `replay` makes the state anew from the manifest and the journal. Where the journal is damaged it says which messages
 //! of which streams are lost, and [`Store::start`] refuses: going on would bury the damage. Somebody may accept the loss
 //! (`check`); then the store goes on behind it, and the damaged files stay as they are.
 //!
-//! Not here yet: checkpoints and data on disk apart from the journal, so the journal grows and a start reads all of
-//! it; atomic groups of messages; the deduplication window.
+//! Its `checkpoint`s keep the journal short, and so a start. Not here yet: streams larger than memory; atomic groups of
+//! messages; the deduplication window.
 
 use std::io;
 use std::rc::Rc;
@@ -22,9 +22,13 @@ use super::lane::{Lane, Refused};
 use super::position::CommitNumber;
 use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId};
 use super::recovery::JournalPlace;
-use super::stream::{AtLimit, NewMessage, Stream, StreamLimits};
-use super::streams::{Answer, HeldConsumer, HeldStream, Replayed, Streams};
+use super::replay::Replayed;
+use super::stream::{AtLimit, NewMessage, StreamLimits};
+use super::streams::{Answer, HeldConsumer, HeldStream, Streams};
+use crate::base::limits::{JOURNAL_FILES_MAX, TAIL_BYTES_MAX};
+use checkpoint::Checkpoints;
 
+pub mod checkpoint;
 #[cfg(test)]
 mod simulation;
 
@@ -51,11 +55,17 @@ impl From<Refused> for StoreError {
 /// The streams of a lane, and the lane.
 pub struct Store<D: Disk> {
     lane: Rc<Lane<D>>,
+    disk: D,
+    place: JournalPlace,
     streams: Streams,
+    checkpoints: Checkpoints,
+    /// Bytes appended past which a checkpoint is due, so that memory can be freed.
+    tail_bytes_max: usize,
 }
 
 impl<D: Disk> Store<D> {
-    /// Goes on with what was replayed. The owner runs the tasks of [`Store::lane`]. What was replayed is not durable
+    /// Goes on with what was replayed. The owner runs the tasks of [`Store::lane`] and
+    /// [`keep_checkpoints`](checkpoint::keep_checkpoints). What was replayed is not durable
     /// before [`Lane::last_commit`] is: see [`Lane::start`].
     ///
     /// # Errors
@@ -64,12 +74,31 @@ impl<D: Disk> Store<D> {
         if !replayed.is_whole() {
             return Err(Box::new(replayed));
         }
-        let lane = Rc::new(Lane::start(disk, place, &replayed.recovered));
+        let lane = Rc::new(Lane::start(disk.clone(), place.clone(), &replayed.recovered));
         let mut streams = replayed.streams;
         for held in streams.streams.values_mut() {
             held.change(lane.last_commit());
         }
-        Ok(Self { lane, streams })
+        let checkpoints = Checkpoints::new(replayed.files);
+        let tail_bytes_max = TAIL_BYTES_MAX;
+        Ok(Self { lane, disk, place, streams, checkpoints, tail_bytes_max })
+    }
+
+    /// Takes its share of the process's memory, which is divided by the lanes.
+    pub fn share_memory(&mut self, lanes: u32) {
+        self.tail_bytes_max = TAIL_BYTES_MAX / lanes.max(1) as usize;
+    }
+
+    /// True while more waits than the next write takes, or the journal is as long as it may be: publishers are to be
+    /// paced.
+    pub fn is_crowded(&self) -> bool {
+        self.lane.is_crowded() || self.lane.file_count() > JOURNAL_FILES_MAX
+    }
+
+    /// Tries again what failed for want of space, say. Called now and then while [`StoreError::Short`] is answered.
+    pub fn retry(&mut self) {
+        self.lane.retry_spare();
+        self.request_checkpoint();
     }
 
     pub fn lane(&self) -> &Rc<Lane<D>> {
@@ -106,7 +135,7 @@ impl<D: Disk> Store<D> {
         let change = Change::StreamCreated { first_sequence, limits, details };
         let commit = self.write(id, change, Urgency::Commits)?;
         self.streams.next_stream += 1;
-        let stream = Stream::new(limits, first_sequence, self.streams.hash_seed);
+        let stream = self.streams.new_stream(limits, first_sequence);
         self.streams.streams.insert(id, HeldStream::new(stream, details, commit));
         Ok(Answer { value: id, after: commit })
     }
@@ -134,7 +163,7 @@ impl<D: Disk> Store<D> {
     pub fn delete_stream(&mut self, id: StreamId) -> Result<Answer<()>, StoreError> {
         self.held(id)?;
         let commit = self.write(id, Change::StreamDeleted, Urgency::Commits)?;
-        self.streams.streams.remove(&id);
+        self.streams.remove(id);
         Ok(Answer { value: (), after: commit })
     }
 
@@ -163,6 +192,10 @@ impl<D: Disk> Store<D> {
         let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
         let parts = [head.as_slice(), new.subject, new.headers, new.payload];
         let commit = self.lane.append(&parts, Urgency::Commits)?;
+        self.checkpoints.appended_bytes += parts.iter().map(|part| part.len()).sum::<usize>();
+        if self.checkpoints.appended_bytes > self.tail_bytes_max {
+            self.lane.consider_checkpoint();
+        }
         let held = self.held(id)?;
         let value = held.stream.append(new);
         assert!(value.is_ok(), "the limits were checked");
@@ -262,7 +295,7 @@ impl<D: Disk> Store<D> {
         self.streams.next_consumer += 1;
         let state = ConsumerState::starting_after(start_after);
         let held = self.held(stream)?;
-        held.consumers.insert(consumer, HeldConsumer { state, details: details.to_vec() });
+        held.consumers.insert(consumer, HeldConsumer::new(state, details));
         held.change(commit);
         Ok(Answer { value: consumer, after: commit })
     }
@@ -279,7 +312,7 @@ impl<D: Disk> Store<D> {
         let change = Change::ConsumerUpdated { consumer, details };
         let commit = self.write(stream, change, Urgency::Commits)?;
         let held = self.held(stream)?;
-        if let Some(held) = held.consumers.get_mut(&consumer) {
+        if let Some(held) = held.consumer_mut(consumer) {
             held.details = details.to_vec();
         }
         held.change(commit);
@@ -297,7 +330,7 @@ impl<D: Disk> Store<D> {
         let change = Change::ConsumerDeleted { consumer };
         let commit = self.write(stream, change, Urgency::Commits)?;
         let held = self.held(stream)?;
-        held.consumers.remove(&consumer);
+        held.remove_consumer(consumer);
         held.change(commit);
         Ok(Answer { value: (), after: commit })
     }
@@ -316,7 +349,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<Answer<bool>, StoreError> {
         self.check_consumer(stream, consumer)?;
         let held = self.held(stream)?;
-        let held_consumer = held.consumers.get_mut(&consumer);
+        let held_consumer = held.consumer_mut(consumer);
         let state = &mut held_consumer.ok_or(StoreError::NoSuchConsumer)?.state;
         // A lane that takes no record has stopped: what the state is then nobody hears.
         let value = state.apply(change);
@@ -350,7 +383,10 @@ impl<D: Disk> Store<D> {
     }
 
     fn check_space(&self) -> Result<(), StoreError> {
-        self.lane.shortage().map_or(Ok(()), |kind| Err(StoreError::Short(kind)))
+        let is_full = self.lane.file_count() > JOURNAL_FILES_MAX;
+        let failure = self.checkpoints.failure.filter(|_| is_full);
+        let shortage = self.lane.shortage().or(failure);
+        shortage.map_or(Ok(()), |kind| Err(StoreError::Short(kind)))
     }
 
     fn check_quiet(&mut self, id: StreamId) -> Result<(), StoreError> {

@@ -13,10 +13,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::block::{Block, Message, SubjectHasher};
+use super::block::{BLOCK_BYTES_FULL, Block, Message, SubjectHasher};
 use super::subject_index::{SubjectIndex, SubjectTotals};
 use crate::protocol::subject::{has_wildcard, matches};
 
+pub mod noted;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -112,7 +113,11 @@ pub struct StreamTotals {
 pub struct Stream {
     limits: StreamLimits,
     hasher: SubjectHasher,
+    /// Bytes past which a block is complete.
+    block_bytes: usize,
     blocks: VecDeque<Block>,
+    /// Blocks that went since a checkpoint noted them, by their base.
+    gone: Vec<u64>,
     subjects: SubjectIndex,
     messages: u64,
     bytes: u64,
@@ -127,7 +132,9 @@ impl Stream {
         Self {
             limits,
             hasher: SubjectHasher { seed: hash_seed },
+            block_bytes: BLOCK_BYTES_FULL,
             blocks: VecDeque::new(),
+            gone: Vec::new(),
             subjects: SubjectIndex::default(),
             messages: 0,
             bytes: 0,
@@ -167,6 +174,11 @@ impl Stream {
     /// It is at a limit that refuses new messages. Source: nats-server server/memstore.go storeRawMsg.
     pub fn append(&mut self, new: NewMessage<'_>) -> Result<u64, AtLimit> {
         self.check_limits(&new)?;
+        Ok(self.take(new))
+    }
+
+    /// Takes a message that was taken before: whether there was room then, what is lost by now says nothing about.
+    pub fn take(&mut self, new: NewMessage<'_>) -> u64 {
         let sequence = self.last_sequence + 1;
         let time_ns = new.time_ns.max(self.last_time_ns);
         let NewMessage { subject, headers, payload, .. } = new;
@@ -183,7 +195,7 @@ impl Stream {
         });
         self.enforce_per_subject(subject);
         self.enforce();
-        Ok(sequence)
+        sequence
     }
 
     /// Finds out if a message would be taken; changes nothing.
@@ -222,7 +234,7 @@ impl Stream {
 
     fn push(&mut self, message: &Message<'_>) {
         match self.blocks.back_mut() {
-            Some(block) if block.has_room(message) => block.push(message),
+            Some(block) if block.has_room(message, self.block_bytes) => block.push(message),
             full => {
                 if let Some(block) = full.filter(|block| !block.is_complete()) {
                     block.complete(self.hasher);
@@ -327,7 +339,8 @@ impl Stream {
         if filter == b">" && left == u64::MAX && through == self.last_sequence {
             purge.purged = self.messages;
             purge.left = 0;
-            self.blocks.clear();
+            self.gone
+                .extend(self.blocks.drain(..).filter(Block::is_noted).map(|block| block.base()));
             self.subjects.clear();
             (self.messages, self.bytes) = (0, 0);
             self.last_sequence = self.last_sequence.max(before.saturating_sub(1));
@@ -390,7 +403,8 @@ impl Stream {
         self.bytes -= bytes;
         self.blocks[index].remove(self.hasher, sequence);
         if self.blocks[index].is_empty() {
-            self.blocks.remove(index);
+            let block = self.blocks.remove(index);
+            self.gone.extend(block.filter(Block::is_noted).map(|block| block.base()));
         }
     }
 

@@ -1,18 +1,18 @@
-//! The streams of a lane as they are held, and how they are made anew from its journal.
+//! The streams of a lane as they are held: how a record of the journal changes them after a start, and what a
+//! checkpoint notes of them.
 //!
-//! [`replay`] applies each record as it was applied when it was written. Where the journal is damaged it goes on behind
-//! what is lost, and says which messages of which streams that is. Somebody may accept the loss (`check`).
+//! Streams are noted some at a time while others change. Each is noted as of a commit: all records of commits before
+//! it are in what is noted, and none of those after. A replay leaves out what is in already.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::ops::Bound::{Excluded, Unbounded};
 
+use super::block::{BLOCK_BYTES_FULL, NotedBlock};
 use super::consumer_state::ConsumerState;
-use super::disk::Disk;
-use super::frame::records;
-use super::position::{CommitNumber, Position};
+use super::manifest::Entry;
+use super::position::{CommitNumber, StoredPlace};
 use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId};
-use super::recovery::{Damage, JournalPlace, Recovered, recover};
-use super::stream::{NewMessage, Purge, Stream};
+use super::stream::{NewMessage, Purge, Stream, StreamLimits};
 
 /// A value that must not leave before a commit is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub struct HeldConsumer {
     pub state: ConsumerState,
     /// The owner's.
     pub details: Vec<u8>,
+    /// It changed since a checkpoint noted it.
+    is_changed: bool,
+}
+
+impl HeldConsumer {
+    pub(super) fn new(state: ConsumerState, details: &[u8]) -> Self {
+        Self { state, details: details.to_vec(), is_changed: true }
+    }
 }
 
 /// A stream with its consumers.
@@ -42,6 +50,33 @@ pub struct HeldStream {
     /// The last sequence as of each commit that is not durable yet.
     pub(super) under_way: VecDeque<(CommitNumber, u64)>,
     pub(super) durable_sequence: u64,
+    /// Records of commits before this one are in what was restored.
+    pub(super) as_of: CommitNumber,
+    /// It may have changed since a checkpoint noted it.
+    is_changed: bool,
+    /// Consumers that were deleted since then.
+    gone_consumers: Vec<ConsumerId>,
+    /// Messages that were lost with their blocks.
+    pub(super) lost: Vec<LostBlock>,
+}
+
+/// Messages that were lost with a block, whose segment is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostBlock {
+    pub first: u64,
+    pub last: u64,
+    pub segment: u64,
+}
+
+/// What a checkpoint is to store of a stream.
+#[derive(Debug)]
+pub(super) struct NotedHeld {
+    pub id: StreamId,
+    /// Entries of the manifest but for the blocks'.
+    pub entries: Vec<Vec<u8>>,
+    pub blocks: Vec<NotedBlock>,
+    /// Segments that are kept for what is lost.
+    pub lost_segments: Vec<u64>,
 }
 
 /// Messages that were durable and are not there any more.
@@ -53,97 +88,34 @@ pub struct Lost {
 }
 
 /// The streams of a lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
     pub(super) streams: BTreeMap<StreamId, HeldStream>,
     pub(super) next_stream: u64,
     pub(super) next_consumer: u64,
     /// For hashes of subjects.
     pub(super) hash_seed: u64,
-}
-
-/// A journal's contents.
-#[derive(Debug)]
-pub struct Replayed {
-    pub streams: Streams,
-    pub recovered: Recovered,
-    /// Records that were replayed.
-    pub record_count: u64,
-    pub lost: Vec<Lost>,
-    /// Records that say nothing this program understands, or that do not fit what came before.
-    pub unfit: Vec<(CommitNumber, &'static str)>,
-}
-
-/// Damage that somebody agreed to: it is met again at each start, and is no reason to stop there any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptedDamage {
-    pub file: u64,
-    pub lost: (CommitNumber, CommitNumber),
-}
-
-impl From<&Damage> for AcceptedDamage {
-    fn from(damage: &Damage) -> Self {
-        Self { file: damage.file, lost: damage.lost }
-    }
-}
-
-impl AcceptedDamage {
-    /// True if the damage loses nothing beyond this. The same loss may show in another form the next time.
-    fn covers(&self, damage: &Damage) -> bool {
-        let loses_something = damage.lost.0 < damage.lost.1;
-        let is_within = self.lost.0 <= damage.lost.0 && damage.lost.1 <= self.lost.1;
-        is_within && (loses_something || self.file == damage.file)
-    }
-}
-
-impl Replayed {
-    /// Takes accepted damage as told. With the last of it goes what follows from it: lost messages, and records that do
-    /// not fit any more.
-    pub fn accept(&mut self, accepted: &[AcceptedDamage]) {
-        let damage = &mut self.recovered.damage;
-        let before = damage.len();
-        damage.retain(|damage| !accepted.iter().any(|accepted| accepted.covers(damage)));
-        if before > 0 && damage.is_empty() {
-            self.lost.clear();
-            self.unfit.clear();
-        }
-    }
-
-    /// True if nothing that was durable is missing.
-    pub fn is_whole(&self) -> bool {
-        self.recovered.damage.is_empty() && self.unfit.is_empty() && self.lost.is_empty()
-    }
-}
-
-/// Reads a lane's journal and makes of it what was stored. `hash_seed`: random; see [`Stream::new`].
-///
-/// # Errors
-/// As those of [`recover`].
-pub async fn replay<D: Disk>(
-    disk: &D,
-    place: &JournalPlace,
-    start: Position,
-    hash_seed: u64,
-) -> io::Result<Replayed> {
-    let mut streams = Streams { hash_seed, ..Streams::default() };
-    let (mut record_count, mut lost, mut unfit) = (0, Vec::new(), Vec::new());
-    let recovered = recover(disk, place, start, |commit, body| {
-        for record in records(body) {
-            record_count += 1;
-            let result = match Record::decode(record) {
-                Some(record) => streams.apply(record, commit, &mut lost),
-                None => Err("a record of no known form"),
-            };
-            if let Err(what) = result {
-                unfit.push((commit, what));
-            }
-        }
-    })
-    .await?;
-    Ok(Replayed { streams, recovered, record_count, lost, unfit })
+    /// Bytes past which a block of a stream is complete.
+    pub(super) block_bytes: usize,
+    /// What was deleted before this commit is not there any more, and its records say nothing.
+    pub(super) walked: CommitNumber,
+    /// Streams that were deleted since a checkpoint noted that.
+    pub(super) gone: Vec<StreamId>,
 }
 
 impl Streams {
+    pub(super) fn new(hash_seed: u64, block_bytes: Option<usize>) -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            next_stream: 0,
+            next_consumer: 0,
+            hash_seed,
+            block_bytes: block_bytes.unwrap_or(BLOCK_BYTES_FULL),
+            walked: CommitNumber(0),
+            gone: Vec::new(),
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (StreamId, &HeldStream)> {
         self.streams.iter().map(|(id, held)| (*id, held))
     }
@@ -152,33 +124,88 @@ impl Streams {
         self.streams.get(&id)
     }
 
+    /// The stream, to be changed.
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut HeldStream> {
-        self.streams.get_mut(&id)
+        let held = self.streams.get_mut(&id)?;
+        held.is_changed = true;
+        Some(held)
     }
 
-    /// Applies a record of the journal as it was applied when it was written.
-    fn apply(
+    pub(super) fn new_stream(&self, limits: StreamLimits, first_sequence: u64) -> Stream {
+        let mut stream = Stream::new(limits, first_sequence, self.hash_seed);
+        stream.set_block_bytes(self.block_bytes);
+        stream
+    }
+
+    /// Deletes a stream; false where there is none.
+    pub(super) fn remove(&mut self, id: StreamId) -> bool {
+        self.gone.push(id);
+        self.streams.remove(&id).is_some()
+    }
+
+    /// Notes streams behind `after`, all or those that changed, as of a commit: `noted_max` at most, of
+    /// `looked_at_max`. Returns the last that was looked at, none at the end.
+    pub(super) fn note_some(
+        &mut self,
+        after: Option<StreamId>,
+        all: bool,
+        as_of: CommitNumber,
+        (noted_max, looked_at_max): (usize, usize),
+        noted: &mut Vec<NotedHeld>,
+    ) -> Option<StreamId> {
+        let begin = after.map_or(Unbounded, Excluded);
+        let range = self.streams.range_mut((begin, Unbounded)).take(looked_at_max);
+        let mut last = None;
+        for (id, held) in range {
+            if noted.len() >= noted_max {
+                return last;
+            }
+            last = Some(*id);
+            if all || held.is_changed {
+                noted.push(held.note(*id, all, as_of));
+            }
+        }
+        last
+    }
+
+    /// A block's contents are stored, durably.
+    pub(super) fn stored(&mut self, id: StreamId, base: u64, version: u64, place: StoredPlace) {
+        let held = self.streams.get_mut(&id);
+        if let Some(block) = held.and_then(|held| held.stream.block_mut(base)) {
+            block.stored(version, place);
+        }
+    }
+
+    /// Applies a record of the journal as it was applied when it was written, unless it is in already.
+    pub(super) fn apply(
         &mut self,
         record: Record<'_>,
         commit: CommitNumber,
         lost: &mut Vec<Lost>,
     ) -> Result<(), &'static str> {
         let id = record.stream;
+        // Even where its creation is lost an id is not used again.
+        self.next_stream = self.next_stream.max(id.0.saturating_add(1));
+        match self.streams.get(&id) {
+            Some(held) if commit < held.as_of => return Ok(()),
+            None if commit < self.walked => return Ok(()),
+            _ => {}
+        }
         match record.change {
             Change::StreamCreated { first_sequence, limits, details } => {
-                self.next_stream = self.next_stream.max(id.0 + 1);
-                let stream = Stream::new(limits, first_sequence, self.hash_seed);
+                let stream = self.new_stream(limits, first_sequence);
                 let held = HeldStream::new(stream, details, commit);
                 let before = self.streams.insert(id, held);
                 return before.map_or(Ok(()), |_| Err("a stream is created twice"));
             }
             Change::StreamDeleted => {
-                let before = self.streams.remove(&id);
-                return before.map(|_| ()).ok_or("a stream that is not there is deleted");
+                let was_there = self.remove(id);
+                return was_there.then_some(()).ok_or("a stream that is not there is deleted");
             }
             _ => {}
         }
-        let held = self.streams.get_mut(&id).ok_or("a record of a stream that is not there")?;
+        let next_consumer = self.next_consumer;
+        let held = self.get_mut(id).ok_or("a record of a stream that is not there")?;
         held.changed = commit;
         match record.change {
             Change::StreamCreated { .. } | Change::StreamDeleted => {}
@@ -191,7 +218,7 @@ impl Streams {
             }
             Change::Appended(head, rest) => held.replay_append(id, head, rest, lost)?,
             Change::Deleted { sequence } => {
-                if !held.stream.delete(sequence) {
+                if !held.stream.delete(sequence) && !held.has_lost(sequence) {
                     return Err("a message that is not there is deleted");
                 }
             }
@@ -202,18 +229,17 @@ impl Streams {
             }
             Change::Expired { before } => drop(held.stream.drop_before(before)),
             Change::ConsumerCreated { consumer, start_after, details } => {
-                self.next_consumer = self.next_consumer.max(consumer.0 + 1);
                 let state = ConsumerState::starting_after(start_after);
-                let details = details.to_vec();
-                let before = held.consumers.insert(consumer, HeldConsumer { state, details });
+                let before = held.consumers.insert(consumer, HeldConsumer::new(state, details));
+                self.next_consumer = next_consumer.max(consumer.0.saturating_add(1));
                 return before.map_or(Ok(()), |_| Err("a consumer is created twice"));
             }
             Change::ConsumerUpdated { consumer, details } => {
                 held.replay_consumer(consumer)?.details = details.to_vec();
             }
             Change::ConsumerDeleted { consumer } => {
-                let before = held.consumers.remove(&consumer);
-                return before.map(|_| ()).ok_or("a consumer that is not there is deleted");
+                let was_there = held.remove_consumer(consumer);
+                return was_there.then_some(()).ok_or("a consumer that is not there is deleted");
             }
             Change::ConsumerChanged { consumer, change } => {
                 if !held.replay_consumer(consumer)?.state.apply(change) {
@@ -223,6 +249,12 @@ impl Streams {
         }
         Ok(())
     }
+}
+
+/// A record of the journal in one piece.
+fn encoded(stream: StreamId, change: Change<'_>) -> Vec<u8> {
+    let (head, rest) = Record { stream, change }.encode();
+    [head.as_slice(), rest].concat()
 }
 
 impl HeldStream {
@@ -235,7 +267,69 @@ impl HeldStream {
             changed: commit,
             under_way: VecDeque::new(),
             durable_sequence: 0,
+            as_of: CommitNumber(0),
+            is_changed: true,
+            gone_consumers: Vec::new(),
+            lost: Vec::new(),
         }
+    }
+
+    /// The consumer, to be changed.
+    pub(super) fn consumer_mut(&mut self, id: ConsumerId) -> Option<&mut HeldConsumer> {
+        let consumer = self.consumers.get_mut(&id)?;
+        consumer.is_changed = true;
+        Some(consumer)
+    }
+
+    /// Deletes a consumer; false where there is none.
+    pub(super) fn remove_consumer(&mut self, id: ConsumerId) -> bool {
+        self.gone_consumers.push(id);
+        self.consumers.remove(&id).is_some()
+    }
+
+    /// Messages that were lost with their blocks; the stream goes on without them.
+    pub fn lost(&self) -> &[LostBlock] {
+        &self.lost
+    }
+
+    fn has_lost(&self, sequence: u64) -> bool {
+        self.lost.iter().any(|lost| (lost.first..=lost.last).contains(&sequence))
+    }
+
+    /// What a manifest is to say of the stream: all there is, or what changed since it was noted last.
+    fn note(&mut self, stream: StreamId, all: bool, as_of: CommitNumber) -> NotedHeld {
+        self.is_changed = false;
+        let noted = self.stream.note(all);
+        let (limits, details) = (*self.stream.limits(), self.details.as_slice());
+        let created = Change::StreamCreated { first_sequence: 0, limits, details };
+        let (created, purge) = (encoded(stream, created), self.purge.as_ref().map(Purge::encode));
+        let head = Entry::Stream {
+            stream,
+            as_of,
+            facts: noted.facts,
+            purge: purge.as_deref().unwrap_or_default(),
+            created: &created,
+        };
+        let mut entries = vec![head.encode()];
+        let gone = noted.gone.into_iter().map(|base| Entry::BlockGone { stream, base }.encode());
+        entries.extend(gone);
+        for consumer in std::mem::take(&mut self.gone_consumers) {
+            entries.push(Entry::ConsumerGone { stream, consumer }.encode());
+        }
+        for (consumer, held) in &mut self.consumers {
+            if std::mem::replace(&mut held.is_changed, false) || all {
+                let (consumer, details) = (*consumer, held.details.as_slice());
+                let created = Change::ConsumerCreated { consumer, start_after: 0, details };
+                let (created, state) = (encoded(stream, created), held.state.encode());
+                let entry = Entry::Consumer { stream, created: &created, state: &state };
+                entries.push(entry.encode());
+            }
+        }
+        for LostBlock { first, last, segment } in self.lost.iter().copied().filter(|_| all) {
+            entries.push(Entry::Lost { stream, first, last, segment }.encode());
+        }
+        let lost_segments = self.lost.iter().map(|lost| lost.segment).collect();
+        NotedHeld { id: stream, entries, blocks: noted.blocks, lost_segments }
     }
 
     /// The last sequence that may be seen: later messages are not durable.
@@ -265,11 +359,12 @@ impl HeldStream {
         }
         let (subject, headers, payload) = head.parts(rest);
         let new = NewMessage { time_ns: head.time_ns, subject, headers, payload };
-        self.stream.append(new).map(drop).map_err(|_| "a message that was taken is refused")
+        self.stream.take(new);
+        Ok(())
     }
 
     fn replay_consumer(&mut self, id: ConsumerId) -> Result<&mut HeldConsumer, &'static str> {
-        self.consumers.get_mut(&id).ok_or("a record of a consumer that is not there")
+        self.consumer_mut(id).ok_or("a record of a consumer that is not there")
     }
 
     /// Notes a change that goes with a commit.

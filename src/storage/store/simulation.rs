@@ -1,9 +1,10 @@
-//! Histories of a store over the faulty disk, against naive twins: streams and consumers come, change and go while
-//! writes fail, the disk fills, the process and the power end. The law: after a start the store is as some number of
-//! its changes made it, in order, and no answer that left told of a change beyond them.
+//! Histories of a store over the faulty disk, against naive twins: streams and consumers come, change and go and
+//! checkpoints are taken while writes fail, the disk fills, the process and the power end. The law: after a start the
+//! store is as some number of its changes made it, in order, and no answer that left told of a change beyond them.
 //!
 //! `MIDGE_STORE_SEEDS=10000 cargo test --lib store::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +12,14 @@ use std::task::{Context, Poll, Waker};
 
 use fastrand::Rng;
 
+use super::checkpoint::{Plant as CheckpointPlant, keep_checkpoints};
 use super::*;
 use crate::storage::frame::{LaneSeed, StoreId};
+use crate::storage::manifest::ManifestName;
 use crate::storage::memory_disk::{Faults, MemoryDisk};
+use crate::storage::replay::{Accepted, AcceptedDamage, replay_with};
 use crate::storage::stream::tests::{Kept, Twin, kept, random_limits};
-use crate::storage::streams::{AcceptedDamage, replay};
+use crate::storage::streams::{Lost, LostBlock};
 
 /// Mistakes that the oracle has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ enum Plant {
     DeleteNotWritten,
     PurgeNotWritten,
     FolderNotSynced,
+    StaleManifestUsed,
+    InCheckpoint(CheckpointPlant),
 }
 
 /// A change that was made.
@@ -83,6 +89,10 @@ fn compare(streams: &Streams, world: &World) -> Result<(), String> {
     for (id, held) in streams.iter() {
         let (twin, consumers) = &world[&id];
         held.stream.check_invariants();
+        // The twin has purged everything at once.
+        if held.purge.is_some() {
+            continue;
+        }
         if held.stream.totals() != twin.totals() {
             let (found, expected) = (held.stream.totals(), twin.totals());
             return Err(format!("{id:?}: {found:?} instead of {expected:?}"));
@@ -105,6 +115,12 @@ struct History {
     disk: MemoryDisk,
     plant: Option<Plant>,
     made: Vec<(StreamId, Made)>,
+    /// The commit of each of them.
+    commits: Vec<CommitNumber>,
+    /// Purges under way, each with the number of changes up to it.
+    purging: BTreeMap<StreamId, usize>,
+    block_bytes: usize,
+    checkpoints: u64,
     /// What the first so many of them made, as of the last start.
     base: (usize, World),
     /// Answers that wait: the commit they wait for, and how many changes they tell of.
@@ -124,11 +140,17 @@ impl History {
     fn new(seed: u64, plant: Option<Plant>) -> Self {
         let disk = MemoryDisk::new(seed);
         disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+        let mut random = Rng::with_seed(seed ^ 0x0057_0FE5);
+        let block_bytes = random.usize(300..4000);
         Self {
-            random: Rng::with_seed(seed ^ 0x0057_0FE5),
+            random,
             disk,
             plant,
             made: Vec::new(),
+            commits: Vec::new(),
+            purging: BTreeMap::new(),
+            block_bytes,
+            checkpoints: 0,
             base: (0, World::new()),
             waiting: Vec::new(),
             told: 0,
@@ -152,25 +174,40 @@ impl History {
         world
     }
 
-    fn replay(&mut self) -> Result<Replayed, String> {
+    /// Notes a change that was just made.
+    fn note(&mut self, store: &Store<MemoryDisk>, id: StreamId, made: Made) {
+        self.made.push((id, made));
+        self.commits.push(store.lane().last_commit());
+    }
+
+    fn read(&self) -> Replayed {
         let place = Self::place();
-        let start = Lane::<MemoryDisk>::first_position(&place);
-        let replayed = self
-            .disk
-            .run(replay(&self.disk, &place, start, 5))
-            .map_err(|error| format!("replay: {error}"))?;
-        if !replayed.is_whole() {
-            let Replayed { lost, unfit, .. } = &replayed;
-            let damage = &replayed.recovered.damage;
-            return Err(format!("without a fault of the medium: {damage:?} {lost:?} {unfit:?}"));
+        let replayed = replay_with(&self.disk, &place, 5, Some(self.block_bytes));
+        self.disk.run(replayed).expect("the folder is there")
+    }
+
+    fn replay(&mut self) -> Result<Replayed, String> {
+        if self.plant == Some(Plant::StaleManifestUsed) {
+            self.remove_newest_manifest();
         }
-        let count = replayed.record_count as usize;
+        let replayed = self.read();
+        if !replayed.is_whole() || !replayed.manifest_faults.is_empty() {
+            let Replayed { lost, unfit, manifest_faults, .. } = &replayed;
+            let damage = &replayed.recovered.damage;
+            return Err(format!(
+                "without a fault of the medium: {damage:?} {lost:?} {unfit:?} {manifest_faults:?}"
+            ));
+        }
+        if let Some((id, held)) = replayed.streams.iter().find(|(_, held)| !held.lost.is_empty()) {
+            return Err(format!("{id:?} lost {:?} without a fault of the medium", held.lost));
+        }
+        let end = replayed.recovered.position.next;
+        let count = self.commits.partition_point(|commit| *commit < end);
         if count < self.told {
             return Err(format!("answers told of {} changes, {count} are there", self.told));
         }
-        if count > self.made.len() {
-            return Err(format!("{} changes were made, {count} are there", self.made.len()));
-        }
+        self.commits.truncate(count);
+        self.purging.clear();
         self.made.truncate(count);
         let world = self.world();
         compare(&replayed.streams, &world)?;
@@ -178,6 +215,19 @@ impl History {
         self.waiting.clear();
         self.visible.clear();
         Ok(replayed)
+    }
+
+    /// As if it had never been renamed.
+    fn remove_newest_manifest(&self) {
+        let names = self.disk.file_names();
+        let number = |name: &String| {
+            let name = ManifestName::parse(name.strip_prefix("lane-0/")?)?;
+            (!name.is_temporary).then_some(name)
+        };
+        if let Some(newest) = names.iter().filter_map(number).max_by_key(|name| name.number) {
+            self.disk.run(self.disk.remove(&newest.path(&Self::place()))).expect("it is there");
+            self.disk.run(self.disk.sync_folder("lane-0")).expect("no fault is set");
+        }
     }
 
     fn faults(&mut self) -> Faults {
@@ -203,24 +253,40 @@ impl History {
         }
         let mut store = Store::start(self.disk.clone(), Self::place(), replayed)
             .map_err(|_| "a whole store does not start".to_owned())?;
+        if let Some(Plant::InCheckpoint(plant)) = self.plant {
+            store.checkpoints.plant = Some(plant);
+        }
         let lane = store.lane().clone();
-        let mut tasks: [Task<'_>; 2] = [Box::pin(lane.commit()), Box::pin(lane.keep_spare())];
-        let mut is_done = [false; 2];
+        let store = RefCell::new(store);
+        let mut tasks: [Task<'_>; 3] = [
+            Box::pin(lane.commit()),
+            Box::pin(lane.keep_spare()),
+            Box::pin(keep_checkpoints(&store)),
+        ];
+        let mut is_done = [false; 3];
         for _ in 0..steps {
             for (task, is_done) in tasks.iter_mut().zip(&mut is_done) {
                 let mut context = Context::from_waker(Waker::noop());
                 *is_done = *is_done || task.as_mut().poll(&mut context) == Poll::Ready(());
             }
+            let mut store = store.borrow_mut();
             self.deliver_answers(&mut store)?;
-            match self.random.u8(0..16) {
-                0..7 if !lane.is_crowded() => self.change(&mut store)?,
-                7 => lane.flush(),
-                8 => lane.retry_spare(),
+            match self.random.u8(0..32) {
+                0..14 if !store.is_crowded() => self.change(&mut store)?,
+                14..16 => lane.flush(),
+                16 => lane.retry_spare(),
+                17 => store.retry(),
+                18..20 => {
+                    self.go_on_with_purges(&mut store).map_err(|error| format!("{error:?}"))?
+                }
                 _ => {
                     self.disk.step();
                 }
             }
         }
+        drop(tasks);
+        let store = store.into_inner();
+        self.checkpoints += store.checkpoints.count;
         if lane.stopped().is_none() {
             compare(store.streams(), &self.world())?;
         }
@@ -296,7 +362,12 @@ impl History {
             }
         };
         match result {
-            Ok(()) | Err(StoreError::Short(_) | StoreError::Refused(Refused::Stopped(_))) => Ok(()),
+            Ok(())
+            | Err(
+                StoreError::Purging
+                | StoreError::Short(_)
+                | StoreError::Refused(Refused::Stopped(_)),
+            ) => Ok(()),
             Err(other) => Err(format!("{other:?}")),
         }
     }
@@ -305,7 +376,7 @@ impl History {
         let limits = random_limits(&mut self.random);
         let first_sequence = self.random.u64(0..30);
         let answer = store.create_stream(first_sequence, limits, b"details")?;
-        self.made.push((answer.value, Made::Created { first_sequence, limits }));
+        self.note(store, answer.value, Made::Created { first_sequence, limits });
         self.wait_for(answer.value, &answer, false);
         Ok(())
     }
@@ -336,7 +407,7 @@ impl History {
                     },
                 )?;
                 if let Ok(sequence) = answer.value {
-                    self.made.push((id, Made::Appended(Kept { sequence, ..message })));
+                    self.note(store, id, Made::Appended(Kept { sequence, ..message }));
                 }
                 self.wait_for(id, &answer, answer.value.is_err());
             }
@@ -348,14 +419,14 @@ impl History {
                 if self.plant == Some(Plant::DeleteNotWritten) {
                     let held = store.streams.streams.get_mut(&id).expect("it is there");
                     if held.stream.delete(sequence) {
-                        self.made.push((id, Made::Deleted { sequence }));
+                        self.note(store, id, Made::Deleted { sequence });
                         self.told = self.made.len();
                     }
                     return Ok(());
                 }
                 let answer = store.delete(id, sequence)?;
                 if answer.value {
-                    self.made.push((id, Made::Deleted { sequence }));
+                    self.note(store, id, Made::Deleted { sequence });
                 }
                 self.wait_for(id, &answer, !answer.value);
             }
@@ -366,7 +437,7 @@ impl History {
                     stream.expired_before(self.now_ns, 10)
                 };
                 if store.expire_some(id, self.now_ns, 10)? > 0 {
-                    self.made.push((id, Made::Expired { before }));
+                    self.note(store, id, Made::Expired { before });
                 }
             }
             22 => {
@@ -381,12 +452,13 @@ impl History {
                     ..random_limits(&mut self.random)
                 };
                 let answer = store.update_stream(id, limits, b"other details")?;
-                self.made.push((id, Made::Updated { limits }));
+                self.note(store, id, Made::Updated { limits });
                 self.wait_for(id, &answer, false);
             }
             23 if self.random.u8(0..4) == 0 => {
                 let answer = store.delete_stream(id)?;
-                self.made.push((id, Made::StreamDeleted));
+                self.note(store, id, Made::StreamDeleted);
+                self.purging.remove(&id);
                 self.wait_for(id, &answer, false);
             }
             _ => self.change_consumers(store, id)?,
@@ -406,20 +478,34 @@ impl History {
             let held = store.streams.streams.get_mut(&id).expect("it is there");
             let mut purge = held.stream.purge(filter.as_deref(), before, keep);
             while !held.stream.purge_some(&mut purge, 100) {}
-            self.made.push((id, Made::Purged { filter, before, keep }));
+            self.note(store, id, Made::Purged { filter, before, keep });
             self.told = self.made.len();
             return Ok(());
         }
         store.purge(id, filter.as_deref(), before, keep)?;
-        self.made.push((id, Made::Purged { filter, before, keep }));
-        let slice = self.random.usize(1..20);
-        let answer = loop {
-            assert_eq!(store.delete(id, 1), Err(StoreError::Purging));
-            if let Some(answer) = store.purge_some(id, slice)? {
-                break answer;
+        self.note(store, id, Made::Purged { filter, before, keep });
+        self.purging.insert(id, self.made.len());
+        if self.random.bool() {
+            self.go_on_with_purges(store)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with purges, or to their end.
+    fn go_on_with_purges(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
+        let (slice, slices) = (self.random.usize(1..20), self.random.usize(1..20));
+        for (id, told) in self.purging.clone() {
+            for _ in 0..slices {
+                if !matches!(store.delete(id, 1), Err(StoreError::Purging)) {
+                    panic!("a stream that is purged takes a change");
+                }
+                if let Some(answer) = store.purge_some(id, slice)? {
+                    self.waiting.push((answer.after, told));
+                    self.purging.remove(&id);
+                    break;
+                }
             }
-        };
-        self.wait_for(id, &answer, false);
+        }
         Ok(())
     }
 
@@ -435,14 +521,14 @@ impl History {
             let start_after = self.random.u64(0..10);
             let answer = store.create_consumer(id, start_after, b"consumer")?;
             let consumer = answer.value;
-            self.made.push((id, Made::ConsumerCreated { consumer, start_after }));
+            self.note(store, id, Made::ConsumerCreated { consumer, start_after });
             self.wait_for(id, &answer, false);
             return Ok(());
         }
         let consumer = consumers[self.random.usize(0..consumers.len())];
         if action == 1 {
             let answer = store.delete_consumer(id, consumer)?;
-            self.made.push((id, Made::ConsumerDeleted { consumer }));
+            self.note(store, id, Made::ConsumerDeleted { consumer });
             self.wait_for(id, &answer, false);
             return Ok(());
         }
@@ -464,7 +550,7 @@ impl History {
         }
         let mut answer = store.change_consumer(id, consumer, change, urgency)?;
         if answer.value {
-            self.made.push((id, Made::ConsumerChanged { consumer, change }));
+            self.note(store, id, Made::ConsumerChanged { consumer, change });
         }
         if self.plant == Some(Plant::ConfirmedAckRidesAlong) {
             answer.after = CommitNumber(0);
@@ -486,14 +572,14 @@ impl History {
     }
 }
 
-fn run(seed: u64, plant: Option<Plant>) -> Result<usize, String> {
+fn run(seed: u64, plant: Option<Plant>) -> Result<(usize, u64), String> {
     let mut history = History::new(seed, plant);
     for _ in 0..history.random.u64(2..6) {
         let steps = history.random.u64(20..500);
         history.live(steps)?;
     }
     history.replay()?;
-    Ok(history.told)
+    Ok((history.told, history.checkpoints))
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -506,16 +592,20 @@ fn no_history_takes_back_what_an_answer_told() {
         Some(seed) => seed..seed + 1,
         None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(300),
     };
-    let (mut told, count) = (0, seeds.end - seeds.start);
+    let (mut told, mut checkpoints, count) = (0, 0, seeds.end - seeds.start);
     for seed in seeds {
         match run(seed, None) {
-            Ok(more) => told += more as u64,
+            Ok((more, more_checkpoints)) => {
+                told += more as u64;
+                checkpoints += more_checkpoints;
+            }
             Err(reason) => {
                 panic!("MIDGE_STORE_SEED={seed} cargo test --lib store::simulation: {reason}")
             }
         }
     }
     assert!(told > 20 * count, "{count} histories told only of {told} changes");
+    assert!(checkpoints > 2 * count, "{count} histories had only {checkpoints} checkpoints");
 }
 
 #[test]
@@ -527,11 +617,22 @@ fn each_planted_mistake_is_found() {
         Plant::DeleteNotWritten,
         Plant::PurgeNotWritten,
         Plant::FolderNotSynced,
+        Plant::StaleManifestUsed,
+        Plant::InCheckpoint(CheckpointPlant::SegmentNameNotSynced),
+        Plant::InCheckpoint(CheckpointPlant::SegmentNotSynced),
+        Plant::InCheckpoint(CheckpointPlant::ManifestNotSynced),
+        Plant::InCheckpoint(CheckpointPlant::JournalReleasedBeforeTheManifest),
+        Plant::InCheckpoint(CheckpointPlant::NotedBeforeItIsDurable),
+        Plant::InCheckpoint(CheckpointPlant::DeletesNotNoted),
     ] {
         let found = (0..100).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
         let (seed, why) = found.unwrap_or_else(|| panic!("{plant:?} went unseen"));
         println!("{plant:?}: seed {seed}: {why}");
     }
+}
+
+fn lost_blocks(replayed: &Replayed) -> Vec<(Lost, LostBlock)> {
+    replayed.lost_with_blocks().collect()
 }
 
 /// Appends to a new stream until that is durable, and ends with a power cut; returns the stream.
@@ -576,16 +677,12 @@ fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted
         let places = std::iter::repeat_with(|| history.random.usize(0..bytes.len()));
         let place = places.into_iter().find(|place| bytes[*place] != 0).expect("there is one");
         disk.damage(name, place as u64, 1 << history.random.u8(0..8));
-        let read = || {
-            let place = History::place();
-            let start = Lane::<MemoryDisk>::first_position(&place);
-            disk.run(replay(&disk, &place, start, 5)).expect("the folder is there")
-        };
-        let mut replayed = read();
-        named += replayed.lost.len();
-        let accepted: Vec<AcceptedDamage> =
+        let mut replayed = history.read();
+        named += replayed.lost.len() + lost_blocks(&replayed).len();
+        let damage: Vec<AcceptedDamage> =
             replayed.recovered.damage.iter().map(AcceptedDamage::from).collect();
-        if !accepted.is_empty() {
+        let accepted = Accepted { commits: damage, messages: Vec::new() };
+        if !accepted.commits.is_empty() {
             damaged += 1;
             let refused = Store::start(disk.clone(), History::place(), replayed);
             replayed = *refused.err().expect("a damaged store does not start");
@@ -594,7 +691,7 @@ fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted
         assert!(replayed.is_whole(), "seed {seed}: {:?}", replayed.unfit);
         let streams_before = replayed.streams.iter().count();
         let id = go_on(&disk, replayed);
-        let mut replayed = read();
+        let mut replayed = history.read();
         replayed.accept(&accepted);
         let (damage, unfit) = (&replayed.recovered.damage, &replayed.unfit);
         assert!(replayed.is_whole(), "seed {seed}: {damage:?} {unfit:?}");
@@ -603,4 +700,147 @@ fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted
         assert_eq!(stream.get(1).expect("it was durable").payload, b"later");
     }
     assert!(damaged > 15 && named > 5, "{damaged} were damaged, {named} losses were named");
+}
+
+/// Ends a history with a checkpoint, and with nothing under way.
+fn settle(history: &mut History) {
+    let replayed = history.replay().expect("the history is honest");
+    let mut store =
+        Store::start(history.disk.clone(), History::place(), replayed).expect("it is whole");
+    let lane = store.lane().clone();
+    store.request_checkpoint();
+    run_until_checkpointed(history, store, &lane);
+}
+
+fn run_until_checkpointed(history: &History, store: Store<MemoryDisk>, lane: &Lane<MemoryDisk>) {
+    if lane.last_commit() == CommitNumber(0) {
+        return;
+    }
+    let store = RefCell::new(store);
+    let mut tasks: [Task<'_>; 3] =
+        [Box::pin(lane.commit()), Box::pin(lane.keep_spare()), Box::pin(keep_checkpoints(&store))];
+    history.disk.run(std::future::poll_fn(|context| {
+        for task in &mut tasks {
+            assert!(task.as_mut().poll(context).is_pending());
+        }
+        match store.borrow().checkpoints.count {
+            0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }));
+    drop(tasks);
+    history.disk.power_cut();
+}
+
+#[test]
+fn damage_of_a_segment_costs_its_block_alone() {
+    let (mut named, mut settled) = (0, 0);
+    for seed in 0..150 {
+        let mut history = History::new(seed, None);
+        history.live(300).expect("the history is honest");
+        settle(&mut history);
+        let replayed = history.replay().expect("the history is honest");
+        let world = history.world();
+        assert_eq!(replayed.recovered.last, None, "all is in the manifest");
+        let names = history.disk.file_names();
+        let length_of = |name: &str| history.disk.contents(name).expect("it is there").len();
+        let is_segment = |name: &&String| name.contains("segment") && length_of(name) > 0;
+        let segments: Vec<&String> = names.iter().filter(is_segment).collect();
+        if segments.is_empty() {
+            continue;
+        }
+        settled += 1;
+        let name = segments[history.random.usize(0..segments.len())];
+        let length = length_of(name);
+        match history.random.u8(0..8) {
+            0 => history.disk.set_contents(name, Vec::new()),
+            _ => {
+                let (place, mask) = (history.random.usize(0..length), history.random.u8(1..));
+                history.disk.damage(name, place as u64, mask);
+            }
+        }
+        let replayed = history.read();
+        assert!(replayed.is_whole(), "seed {seed}: a start is possible");
+        let lost = lost_blocks(&replayed);
+        named += lost.len();
+        for (id, (twin, consumers)) in &world {
+            let held = replayed.streams.get(*id).expect("the stream is there");
+            assert_eq!(held.consumers.len(), consumers.len(), "seed {seed}");
+            assert_eq!(held.stream.totals().last_sequence, twin.totals().last_sequence);
+            let is_lost = |sequence: u64| {
+                held.lost.iter().any(|lost| (lost.first..=lost.last).contains(&sequence))
+            };
+            let left: Vec<&Kept> =
+                twin.messages.iter().filter(|message| !is_lost(message.sequence)).collect();
+            assert_eq!(held.stream.totals().messages, left.len() as u64, "seed {seed}");
+            for message in left {
+                let found = held.stream.get(message.sequence).map(kept);
+                assert_eq!(found.as_ref(), Some(message), "seed {seed}");
+            }
+        }
+        // The loss is remembered, and the segment kept.
+        settle_lossy(&mut history);
+        assert_eq!(lost_blocks(&history.read()), lost, "seed {seed}");
+        let names = history.disk.file_names();
+        for (_, block) in lost {
+            let kept = format!("{:016}", block.segment);
+            assert!(names.iter().any(|name| name.contains("segment") && name.contains(&kept)));
+        }
+    }
+    assert!(named > 60 && settled > 60, "{named} blocks of {settled} segments were lost");
+}
+
+/// As `settle`, where blocks are lost.
+fn settle_lossy(history: &mut History) {
+    let replayed = history.read();
+    let mut store =
+        Store::start(history.disk.clone(), History::place(), replayed).expect("it is whole");
+    let lane = store.lane().clone();
+    store.request_checkpoint();
+    run_until_checkpointed(history, store, &lane);
+}
+
+#[test]
+fn journal_stays_short_and_a_start_reads_no_more_than_it() {
+    let mut history = History::new(1, None);
+    let replayed = history.replay().expect("there is nothing");
+    let store = Store::start(history.disk.clone(), History::place(), replayed);
+    let store = RefCell::new(store.expect("it is whole"));
+    let lane = store.borrow().lane().clone();
+    let id = store
+        .borrow_mut()
+        .create_stream(1, StreamLimits::default(), b"")
+        .expect("there is room")
+        .value;
+    let mut tasks: [Task<'_>; 3] =
+        [Box::pin(lane.commit()), Box::pin(lane.keep_spare()), Box::pin(keep_checkpoints(&store))];
+    let is_journal = |name: &&String| name.contains("journal");
+    let (mut count, mut longest) = (0, 0);
+    while count < 3000 || lane.durable_commit() < lane.last_commit() {
+        for task in &mut tasks {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(task.as_mut().poll(&mut context).is_pending());
+        }
+        let mut store = store.borrow_mut();
+        if count < 3000 && !store.is_crowded() {
+            let new = NewMessage { time_ns: 5, subject: b"a", headers: b"", payload: &[7; 900] };
+            store.append(id, new).expect("there is room").value.expect("there is no limit");
+            count += 1;
+        }
+        drop(store);
+        history.disk.step();
+        longest = longest.max(history.disk.file_names().iter().filter(is_journal).count());
+    }
+    drop(tasks);
+    assert!(store.into_inner().checkpoints.count > 10);
+    // Those in use, the spare one, and one under way to be that.
+    assert!(longest <= JOURNAL_FILES_MAX + 3, "the journal had {longest} files");
+    history.disk.power_cut();
+    let replayed = history.read();
+    assert!(replayed.is_whole());
+    let files = replayed.recovered.files.len();
+    assert!(files <= JOURNAL_FILES_MAX + 1, "a start reads {files} files");
+    assert!(replayed.record_count < 500, "a start reads {} records", replayed.record_count);
+    let stream = &replayed.streams.get(id).expect("it is there").stream;
+    assert_eq!((stream.totals().messages, stream.totals().last_sequence), (3000, 3000));
 }

@@ -1,0 +1,541 @@
+//! A lane's manifest: what a start has to know besides the journal, as of a checkpoint.
+//!
+//! Each checkpoint writes one file, `manifest-N`: a base says everything, the deltas after it what changed since the
+//! one before. The newest base with all its deltas is the state. A file is written under another name and renamed
+//! once it is durable, so it is there as a whole or not at all: what is not whole is damaged.
+//!
+//! A file is frames, as those of the journal are, with seeds of their own; their records are [`Entry`]s: a kind (one
+//! byte) and fields of fixed length, little-endian; what has no fixed length comes last, or behind its length. The last
+//! entry is [`Entry::End`].
+//!
+//! Streams are noted one after the other while the lane goes on. So each says as of which commit it is: a replay leaves
+//! out what it has already. What is not there as of the end of the walk was deleted before.
+
+use std::io;
+
+use super::block::{BlockFacts, EntrySet};
+use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+use super::fields::Fields;
+use super::frame::{FrameFields, HEADER_BYTES, LaneSeed, header, push_record, records, seal};
+use super::position::{CommitNumber, Place, Position, StoredPlace};
+use super::record::{ConsumerId, StreamId};
+use super::recovery::JournalPlace;
+use super::stream::noted::StreamFacts;
+use crate::base::limits::MANIFEST_FRAME_BYTES;
+
+const PREFIX: &str = "manifest-";
+
+/// Behind the name of a file that is being written.
+const TEMPORARY: &str = ".new";
+
+/// Bytes of a lane's seed that belong to manifests.
+const SEED_KIND: &[u8] = b"manifest";
+
+/// What a file in the lane's folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestName {
+    pub number: u64,
+    pub is_temporary: bool,
+}
+
+impl ManifestName {
+    /// None where it is no manifest's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(PREFIX)?;
+        let (digits, is_temporary) = match rest.strip_suffix(TEMPORARY) {
+            Some(digits) => (digits, true),
+            None => (rest, false),
+        };
+        let is_plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse().ok().filter(|_| is_plain)?;
+        Some(Self { number, is_temporary })
+    }
+
+    /// The name from the store's folder on.
+    pub fn path(self, place: &JournalPlace) -> String {
+        let suffix = if self.is_temporary { TEMPORARY } else { "" };
+        format!("{}/{PREFIX}{:016}{suffix}", place.folder, self.number)
+    }
+}
+
+/// What a manifest says, one thing at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry<'bytes> {
+    Stream {
+        stream: StreamId,
+        /// Commits before this one are in it.
+        as_of: CommitNumber,
+        facts: StreamFacts,
+        /// A purge that is not done; empty where there is none.
+        purge: &'bytes [u8],
+        /// The journal's record of the creation of such a stream.
+        created: &'bytes [u8],
+    },
+    StreamGone(StreamId),
+    Block {
+        stream: StreamId,
+        facts: BlockFacts,
+        stored: StoredPlace,
+    },
+    BlockGone {
+        stream: StreamId,
+        base: u64,
+    },
+    Consumer {
+        stream: StreamId,
+        /// The journal's record of the creation of such a consumer.
+        created: &'bytes [u8],
+        /// The state, encoded.
+        state: &'bytes [u8],
+    },
+    ConsumerGone {
+        stream: StreamId,
+        consumer: ConsumerId,
+    },
+    /// Messages that were lost with a block, and the segment that is kept for it.
+    Lost {
+        stream: StreamId,
+        first: u64,
+        last: u64,
+        segment: u64,
+    },
+    End(ManifestEnd),
+}
+
+/// What a manifest says of the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestEnd {
+    /// The number of the base that this manifest builds on, its own where it is one.
+    pub base: u64,
+    /// Where the journal is to be read from.
+    pub start: Position,
+    /// All commits before this one were durable; streams and consumers that were deleted by then are not there.
+    pub walked: CommitNumber,
+    pub next_stream: u64,
+    pub next_consumer: u64,
+}
+
+const STREAM: u8 = 1;
+const STREAM_GONE: u8 = 2;
+const BLOCK: u8 = 3;
+const BLOCK_GONE: u8 = 4;
+const CONSUMER: u8 = 5;
+const CONSUMER_GONE: u8 = 6;
+const LOST: u8 = 7;
+const END: u8 = 8;
+
+impl<'bytes> Entry<'bytes> {
+    pub fn encode(&self) -> Vec<u8> {
+        let words = |kind: u8, words: &[u64]| {
+            let mut out = vec![kind];
+            words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+            out
+        };
+        match self {
+            Self::Stream { stream, as_of, facts, purge, created } => {
+                let StreamFacts { last_sequence, last_time_ns } = *facts;
+                let purge_bytes = purge.len() as u64;
+                let fields = [stream.0, as_of.0, last_sequence, last_time_ns as u64, purge_bytes];
+                [&words(STREAM, &fields), *purge, *created].concat()
+            }
+            Self::StreamGone(stream) => words(STREAM_GONE, &[stream.0]),
+            Self::Block { stream, facts, stored } => {
+                let BlockFacts { base, first, last, count, last_time_ns, .. } = *facts;
+                let complete = u64::from(facts.is_complete);
+                let place = [stored.segment, stored.offset, u64::from(stored.bytes)];
+                let fields = [stream.0, base, first, last, u64::from(count), last_time_ns as u64];
+                let mut out = words(BLOCK, &fields);
+                let rest = [&place[..], &[complete], facts.dead.words()].concat();
+                rest.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+                out
+            }
+            Self::BlockGone { stream, base } => words(BLOCK_GONE, &[stream.0, *base]),
+            Self::Consumer { stream, created, state } => {
+                let head = words(CONSUMER, &[stream.0, created.len() as u64]);
+                [&head, *created, *state].concat()
+            }
+            Self::ConsumerGone { stream, consumer } => {
+                words(CONSUMER_GONE, &[stream.0, consumer.0])
+            }
+            Self::Lost { stream, first, last, segment } => {
+                words(LOST, &[stream.0, *first, *last, *segment])
+            }
+            Self::End(end) => {
+                let Position { place, next, previous } = end.start;
+                let start = [place.file, place.offset, next.0, previous];
+                let rest = [end.walked.0, end.next_stream, end.next_consumer];
+                words(END, &[&[end.base], &start[..], &rest].concat())
+            }
+        }
+    }
+
+    /// None where it is no entry that this program writes.
+    pub fn decode(bytes: &'bytes [u8]) -> Option<Self> {
+        let (&kind, rest) = bytes.split_first()?;
+        let mut fields = Fields { rest };
+        let entry = match kind {
+            STREAM => {
+                let (stream, as_of) = (StreamId(fields.word()?), CommitNumber(fields.word()?));
+                let facts = StreamFacts {
+                    last_sequence: fields.word()?,
+                    last_time_ns: fields.word()? as i64,
+                };
+                let purge = fields.prefixed()?;
+                Self::Stream { stream, as_of, facts, purge, created: fields.all() }
+            }
+            STREAM_GONE => Self::StreamGone(StreamId(fields.word()?)),
+            BLOCK => {
+                let stream = StreamId(fields.word()?);
+                let mut facts = BlockFacts {
+                    base: fields.word()?,
+                    first: fields.word()?,
+                    last: fields.word()?,
+                    count: u32::try_from(fields.word()?).ok()?,
+                    last_time_ns: fields.word()? as i64,
+                    is_complete: false,
+                    dead: EntrySet::default(),
+                };
+                let stored = StoredPlace {
+                    segment: fields.word()?,
+                    offset: fields.word()?,
+                    bytes: u32::try_from(fields.word()?).ok()?,
+                };
+                facts.is_complete = match fields.word()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
+                let mut dead = Vec::with_capacity(fields.rest.len() / 8);
+                while !fields.rest.is_empty() {
+                    dead.push(fields.word()?);
+                }
+                facts.dead = EntrySet::from_words(dead);
+                Self::Block { stream, facts, stored }
+            }
+            BLOCK_GONE => {
+                Self::BlockGone { stream: StreamId(fields.word()?), base: fields.word()? }
+            }
+            CONSUMER => {
+                let stream = StreamId(fields.word()?);
+                Self::Consumer { stream, created: fields.prefixed()?, state: fields.all() }
+            }
+            CONSUMER_GONE => Self::ConsumerGone {
+                stream: StreamId(fields.word()?),
+                consumer: ConsumerId(fields.word()?),
+            },
+            LOST => Self::Lost {
+                stream: StreamId(fields.word()?),
+                first: fields.word()?,
+                last: fields.word()?,
+                segment: fields.word()?,
+            },
+            END => Self::End(ManifestEnd {
+                base: fields.word()?,
+                start: Position {
+                    place: Place { file: fields.word()?, offset: fields.word()? },
+                    next: CommitNumber(fields.word()?),
+                    previous: fields.word()?,
+                },
+                walked: CommitNumber(fields.word()?),
+                next_stream: fields.word()?,
+                next_consumer: fields.word()?,
+            }),
+            _ => return None,
+        };
+        fields.rest.is_empty().then_some(entry)
+    }
+}
+
+/// Writes a manifest.
+pub struct ManifestWriter<D: Disk> {
+    disk: D,
+    place: JournalPlace,
+    number: u64,
+    seed: LaneSeed,
+    file: D::File,
+    offset: u64,
+    /// The frame that is being filled.
+    buffer: DiskBuffer,
+    record_count: u32,
+    fields: FrameFields,
+    #[cfg(test)]
+    skips_sync: bool,
+}
+
+impl<D: Disk> ManifestWriter<D> {
+    /// Begins a file; that number was never used.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub async fn begin(disk: D, place: JournalPlace, number: u64) -> io::Result<Self> {
+        let name = ManifestName { number, is_temporary: true }.path(&place);
+        let file = disk.open(&name, Access::Create).await?;
+        let mut buffer = DiskBuffer::default();
+        buffer.pad_to(HEADER_BYTES);
+        let seed = place.seed.of_kind(SEED_KIND);
+        let fields = FrameFields { number: 1, previous: 0, durable: 0, record_count: 0 };
+        Ok(Self {
+            disk,
+            place,
+            number,
+            seed,
+            file,
+            offset: 0,
+            buffer,
+            record_count: 0,
+            fields,
+            #[cfg(test)]
+            skips_sync: false,
+        })
+    }
+
+    /// A mistake for the simulator to find.
+    #[cfg(test)]
+    pub(super) fn skip_sync(&mut self, skips: bool) {
+        self.skips_sync = skips;
+    }
+
+    /// # Errors
+    /// As the disk says. The file is of no use then.
+    pub async fn push(&mut self, entry: &[u8]) -> io::Result<()> {
+        push_record(&mut self.buffer, &[entry]);
+        self.record_count += 1;
+        if self.buffer.len() >= MANIFEST_FRAME_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.fields.record_count = std::mem::take(&mut self.record_count);
+        let sum = seal(&mut buffer, self.fields, self.seed.at(self.number, self.offset));
+        self.fields.previous = sum;
+        self.fields.number += 1;
+        let length = buffer.len() as u64;
+        let (result, mut buffer) = self.disk.write(&self.file, self.offset, buffer).await;
+        self.offset += length;
+        buffer.clear();
+        buffer.pad_to(HEADER_BYTES);
+        self.buffer = buffer;
+        result
+    }
+
+    /// Writes the last entry and makes the manifest the newest one, durably.
+    ///
+    /// # Errors
+    /// As the disk says. Whether it is the newest then, the next start finds out.
+    pub async fn finish(mut self, end: ManifestEnd) -> io::Result<()> {
+        push_record(&mut self.buffer, &[&Entry::End(end).encode()]);
+        self.record_count += 1;
+        self.flush().await?;
+        #[cfg(test)]
+        let is_synced = !self.skips_sync;
+        #[cfg(not(test))]
+        let is_synced = true;
+        if is_synced {
+            self.disk.sync(&self.file).await?;
+        }
+        let name =
+            |is_temporary| ManifestName { number: self.number, is_temporary }.path(&self.place);
+        self.disk.rename(&name(true), &name(false)).await?;
+        self.disk.sync_folder(&self.place.folder).await
+    }
+}
+
+/// Why a manifest is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestFault {
+    Unreadable,
+    /// It is not what was written.
+    Damaged,
+    /// Its entries say nothing this program understands.
+    Unfit,
+}
+
+impl ManifestFault {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Damaged => "damaged",
+            Self::Unfit => "of no known form",
+        }
+    }
+}
+
+/// Reads a manifest and gives its entries to `visit`, but for the end, which it returns. A manifest whose end is not
+/// reached was visited in part.
+///
+/// # Errors
+/// It is not whole.
+pub async fn read_manifest<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    number: u64,
+    mut visit: impl FnMut(Entry<'_>) -> Result<(), ManifestFault>,
+) -> Result<ManifestEnd, ManifestFault> {
+    let unreadable = |_| ManifestFault::Unreadable;
+    let name = ManifestName { number, is_temporary: false }.path(place);
+    let file = disk.open(&name, Access::Read).await.map_err(unreadable)?;
+    // What a process that was killed left in the kernel's memory is durable before anything is built on it.
+    disk.sync(&file).await.map_err(unreadable)?;
+    let length = disk.length(&file).await.map_err(unreadable)?;
+    let seed = place.seed.of_kind(SEED_KIND);
+    let (mut offset, mut expected, mut previous) = (0, 1, 0);
+    loop {
+        if offset + SECTOR_BYTES as u64 > length {
+            return Err(ManifestFault::Damaged);
+        }
+        let sector = DiskBuffer::zeroed(SECTOR_BYTES);
+        let (count, sector) = disk.read(&file, offset, sector).await;
+        count.map_err(unreadable)?;
+        let head = header(seed.at(number, offset), sector.as_slice());
+        let head = head.ok_or(ManifestFault::Damaged)?;
+        if head.fields.number != expected || head.fields.previous != previous {
+            return Err(ManifestFault::Damaged);
+        }
+        if offset + head.frame_bytes() as u64 > length {
+            return Err(ManifestFault::Damaged);
+        }
+        let (count, frame) = disk.read(&file, offset, DiskBuffer::zeroed(head.frame_bytes())).await;
+        count.map_err(unreadable)?;
+        let body = &frame.as_slice()[HEADER_BYTES..][..head.body_bytes];
+        if !head.fits(seed.at(number, offset), body) {
+            return Err(ManifestFault::Damaged);
+        }
+        for record in records(body) {
+            match Entry::decode(record).ok_or(ManifestFault::Unfit)? {
+                Entry::End(end) => return Ok(end),
+                entry => visit(entry)?,
+            }
+        }
+        offset += head.frame_bytes() as u64;
+        expected += 1;
+        previous = head.checksum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::super::frame::StoreId;
+    use super::super::memory_disk::MemoryDisk;
+    use super::*;
+
+    fn place() -> JournalPlace {
+        let seed = LaneSeed::new(StoreId([3; 16]), 0);
+        JournalPlace { folder: "lane-0".into(), seed, file_bytes: 1 << 16 }
+    }
+
+    fn end() -> ManifestEnd {
+        let place = Place { file: 3, offset: 8192 };
+        let start = Position { place, next: CommitNumber(9), previous: 8 };
+        let walked = CommitNumber(12);
+        ManifestEnd { base: 1, start, walked, next_stream: 4, next_consumer: 5 }
+    }
+
+    fn examples() -> Vec<Entry<'static>> {
+        let (stream, consumer) = (StreamId(7), ConsumerId(8));
+        let mut dead = EntrySet::default();
+        dead.insert(70);
+        let facts = BlockFacts {
+            base: 1,
+            first: 2,
+            last: 3,
+            count: 4,
+            last_time_ns: -5,
+            is_complete: true,
+            dead,
+        };
+        let stored = StoredPlace { segment: 9, offset: 10, bytes: 11 };
+        let (as_of, last_time_ns) = (CommitNumber(3), i64::MIN);
+        let stream_facts = StreamFacts { last_sequence: 6, last_time_ns };
+        vec![
+            Entry::Stream { stream, as_of, facts: stream_facts, purge: b"", created: b"abc" },
+            Entry::Stream { stream, as_of, facts: stream_facts, purge: b"purge", created: b"" },
+            Entry::StreamGone(stream),
+            Entry::Block { stream, facts, stored },
+            Entry::BlockGone { stream, base: 3 },
+            Entry::Consumer { stream, created: b"abc", state: b"state" },
+            Entry::ConsumerGone { stream, consumer },
+            Entry::Lost { stream, first: 1, last: 2, segment: 3 },
+            Entry::End(end()),
+        ]
+    }
+
+    #[test]
+    fn names_read_back_and_others_are_none() {
+        for is_temporary in [true, false] {
+            let name = ManifestName { number: 12, is_temporary };
+            let path = name.path(&place());
+            let path = path.strip_prefix("lane-0/").expect("it is in the folder");
+            assert_eq!(ManifestName::parse(path), Some(name));
+        }
+        for other in ["manifest-12", "manifest-0000000000000012.old", "journal-0000000000000012"] {
+            assert_eq!(ManifestName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn entries_read_back_and_what_is_none_is_never_a_panic() {
+        let mut random = Rng::with_seed(1);
+        for entry in examples() {
+            let bytes = entry.encode();
+            assert_eq!(Entry::decode(&bytes), Some(entry));
+            for length in 0..bytes.len() {
+                if let Some(shorter) = Entry::decode(&bytes[..length]) {
+                    assert_eq!(shorter.encode(), bytes[..length]);
+                }
+            }
+            for _ in 0..5000 {
+                let mut changed = bytes.clone();
+                let at = random.usize(0..changed.len());
+                changed[at] = random.u8(..);
+                if let Some(other) = Entry::decode(&changed) {
+                    assert_eq!(other.encode(), changed, "two forms of one entry");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn manifest_reads_back_and_no_changed_one_does() {
+        let disk = MemoryDisk::new(1);
+        disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+        let mut expected: Vec<Vec<u8>> = examples().iter().map(Entry::encode).collect();
+        expected.pop();
+        let gone = Entry::StreamGone(StreamId(1)).encode();
+        expected.extend(std::iter::repeat_n(gone, 2 * MANIFEST_FRAME_BYTES / 13));
+        let begin = ManifestWriter::begin(disk.clone(), place(), 4);
+        let mut writer = disk.run(begin).expect("no fault is set");
+        for entry in &expected {
+            disk.run(writer.push(entry)).expect("no fault is set");
+        }
+        disk.run(writer.finish(end())).expect("no fault is set");
+        let read = || {
+            let mut found = Vec::new();
+            let visit = |entry: Entry<'_>| {
+                found.push(entry.encode());
+                Ok(())
+            };
+            disk.run(read_manifest(&disk, &place(), 4, visit)).map(|end| (end, found))
+        };
+        assert_eq!(read(), Ok((end(), expected)));
+        let name = ManifestName { number: 4, is_temporary: false }.path(&place());
+        let bytes = disk.contents(&name).expect("it is there");
+        assert!(bytes.len() > 2 * MANIFEST_FRAME_BYTES, "it has several frames");
+        let mut random = Rng::with_seed(2);
+        for _ in 0..300 {
+            let mut changed = bytes.clone();
+            let at = random.usize(0..changed.len());
+            match random.u8(0..4) {
+                0 => changed.truncate(at),
+                _ => changed[at] ^= 1 << random.u8(0..8),
+            }
+            disk.set_contents(&name, changed);
+            // What lies between the frames is not looked at.
+            if let Ok((found, _)) = read() {
+                assert_eq!(found, end());
+                assert_eq!(bytes[at], 0, "at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Makes the streams of a lane anew after a start: what the manifest tells of, changed by the journal's records after it.
+//!
+//! Each record is applied as it was applied when it was written. Where the journal is damaged the replay goes on behind
+//! what is lost, and says which messages of which streams that is. Somebody may accept the loss (`check`). A damaged
+//! block costs its messages: the stream remembers which, and a start is possible without them.
+
+use std::io;
+
+use super::disk::Disk;
+use super::frame::records;
+use super::image::{LaneFiles, Loaded, load};
+use super::manifest::ManifestFault;
+use super::position::CommitNumber;
+use super::record::Record;
+use super::recovery::{Damage, JournalPlace, Recovered, recover};
+use super::streams::{Lost, LostBlock, Streams};
+
+/// A lane's contents.
+#[derive(Debug)]
+pub struct Replayed {
+    pub streams: Streams,
+    pub recovered: Recovered,
+    pub files: LaneFiles,
+    /// Manifests that are of no use. Where an older one and the journal make up for it, nothing is lost.
+    pub manifest_faults: Vec<(u64, ManifestFault)>,
+    /// Records that were replayed.
+    pub record_count: u64,
+    pub lost: Vec<Lost>,
+    /// Records that say nothing this program understands, or that do not fit what came before.
+    pub unfit: Vec<(CommitNumber, &'static str)>,
+}
+
+/// Damage that somebody agreed to: it is met again at each start, and is no reason to stop there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedDamage {
+    pub file: u64,
+    pub lost: (CommitNumber, CommitNumber),
+}
+
+/// What somebody agreed to lose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    pub commits: Vec<AcceptedDamage>,
+    /// Messages of damaged blocks.
+    pub messages: Vec<Lost>,
+}
+
+impl From<&Damage> for AcceptedDamage {
+    fn from(damage: &Damage) -> Self {
+        Self { file: damage.file, lost: damage.lost }
+    }
+}
+
+impl AcceptedDamage {
+    /// True if the damage loses nothing beyond this. The same loss may show in another form the next time.
+    fn covers(&self, damage: &Damage) -> bool {
+        let loses_something = damage.lost.0 < damage.lost.1;
+        let is_within = self.lost.0 <= damage.lost.0 && damage.lost.1 <= self.lost.1;
+        is_within && (loses_something || self.file == damage.file)
+    }
+}
+
+impl Replayed {
+    /// Takes accepted damage as told. With the last of it goes what follows from it: lost messages, and records that do
+    /// not fit any more.
+    pub fn accept(&mut self, accepted: &Accepted) {
+        let accepted = &accepted.commits;
+        let damage = &mut self.recovered.damage;
+        let before = damage.len();
+        damage.retain(|damage| !accepted.iter().any(|accepted| accepted.covers(damage)));
+        if before > 0 && damage.is_empty() {
+            self.lost.clear();
+            self.unfit.clear();
+        }
+    }
+
+    /// Messages that were lost with their blocks: a start is possible without them.
+    pub fn lost_with_blocks(&self) -> impl Iterator<Item = (Lost, LostBlock)> {
+        self.streams.iter().flat_map(|(stream, held)| {
+            let lost = move |lost: &LostBlock| {
+                (Lost { stream, first: lost.first, last: lost.last }, *lost)
+            };
+            held.lost().iter().map(lost)
+        })
+    }
+
+    /// True if a start loses nothing that was durable, but for what is lost with blocks.
+    pub fn is_whole(&self) -> bool {
+        self.recovered.damage.is_empty() && self.unfit.is_empty() && self.lost.is_empty()
+    }
+}
+
+/// Reads what a lane stored and makes of it what there was. `hash_seed`: random; see [`super::stream::Stream::new`].
+///
+/// # Errors
+/// As those of [`recover`].
+pub async fn replay<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    hash_seed: u64,
+) -> io::Result<Replayed> {
+    replay_with(disk, place, hash_seed, None).await
+}
+
+/// The same, with blocks of another size than usual.
+pub(super) async fn replay_with<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    hash_seed: u64,
+    block_bytes: Option<usize>,
+) -> io::Result<Replayed> {
+    let Loaded { mut streams, start, files, faults } =
+        load(disk, place, Streams::new(hash_seed, block_bytes)).await?;
+    let (mut record_count, mut lost, mut unfit) = (0, Vec::new(), Vec::new());
+    let mut recovered = recover(disk, place, start, |commit, body| {
+        for record in records(body) {
+            record_count += 1;
+            let result = match Record::decode(record) {
+                Some(record) => streams.apply(record, commit, &mut lost),
+                None => Err("a record of no known form"),
+            };
+            if let Err(what) = result {
+                unfit.push((commit, what));
+            }
+        }
+    })
+    .await?;
+    let walked = streams.walked;
+    if files.is_manifest_missing && recovered.files.is_empty() {
+        let lost = (CommitNumber(1), CommitNumber(2));
+        let what = "manifest is missing";
+        recovered.damage.push(Damage { file: 0, offset: 0, what, lost });
+    }
+    if recovered.position.next < walked {
+        // The manifest was written only once all before it was durable.
+        let lost = (recovered.position.next, walked);
+        let (file, what) = (recovered.position.place.file, "journal ends before the checkpoint");
+        let offset = recovered.position.place.offset;
+        recovered.damage.push(Damage { file, offset, what, lost });
+        recovered.position.next = walked;
+    }
+    let manifest_faults = faults;
+    Ok(Replayed { streams, recovered, files, manifest_faults, record_count, lost, unfit })
+}

@@ -1,0 +1,293 @@
+//! A segment: a file of blocks of all streams of a lane, written once by a checkpoint and never changed.
+//!
+//! Blocks stand behind one another, each behind a header of 32 bytes, little-endian: checksum of all that follows,
+//! the body included | bytes of the body u32 | kind u32 | stream u64 | key u64: the base of a block of messages.
+//! The checksum's seed is made from the lane, the segment's number and the offset, as that of a journal's frame: a
+//! block of another place is none. Where a block is, the manifest says; nothing is ever looked for in a segment.
+
+use super::disk::{Access, Disk, DiskBuffer};
+use super::frame::{LaneSeed, checksum, half_word, word};
+use super::position::StoredPlace;
+use super::record::StreamId;
+use super::recovery::JournalPlace;
+use crate::base::limits::SEGMENT_WRITE_BYTES;
+
+const PREFIX: &str = "segment-";
+
+const HEADER_BYTES: usize = 32;
+
+/// Bytes of a lane's seed that belong to segments.
+const SEED_KIND: &[u8] = b"segment";
+
+/// What a stored block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    Messages,
+}
+
+impl BlockKind {
+    fn number(self) -> u32 {
+        match self {
+            Self::Messages => 1,
+        }
+    }
+}
+
+/// Names a stored block within a lane: what it holds, of which stream, and which of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockName {
+    pub kind: BlockKind,
+    pub stream: StreamId,
+    pub key: u64,
+}
+
+/// Why a stored block cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockDamage {
+    /// The file is not there or cannot be read at that place.
+    Unreadable,
+    /// What is there is not what was written.
+    Changed,
+}
+
+impl BlockDamage {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable block",
+            Self::Changed => "damaged block",
+        }
+    }
+}
+
+/// The name of a segment within its lane's folder.
+pub fn name(number: u64) -> String {
+    format!("{PREFIX}{number:016}")
+}
+
+/// The number of a segment of this name.
+pub fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX)?;
+    let is_plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_plain)
+}
+
+fn file_name(place: &JournalPlace, number: u64) -> String {
+    format!("{}/{}", place.folder, name(number))
+}
+
+fn seed_at(seed: LaneSeed, segment: u64, offset: u64) -> u64 {
+    seed.of_kind(SEED_KIND).at(segment, offset)
+}
+
+/// Appends a block to `buffer`, which begins at `start` of its segment.
+fn push_block(
+    buffer: &mut DiskBuffer,
+    seed: LaneSeed,
+    (segment, start): (u64, u64),
+    block: BlockName,
+    body: &[&[u8]],
+) -> StoredPlace {
+    let begin = buffer.len();
+    let offset = start + begin as u64;
+    let body_bytes: usize = body.iter().map(|part| part.len()).sum();
+    let length = u32::try_from(body_bytes).expect("a block is shorter than 4 GiB");
+    buffer.extend(&[0; 8]);
+    buffer.extend(&length.to_le_bytes());
+    buffer.extend(&block.kind.number().to_le_bytes());
+    buffer.extend(&block.stream.0.to_le_bytes());
+    buffer.extend(&block.key.to_le_bytes());
+    body.iter().for_each(|part| buffer.extend(part));
+    let bytes = &mut buffer.as_mut_slice()[begin..];
+    let sum = checksum(seed_at(seed, segment, offset), &bytes[8..]);
+    bytes[..8].copy_from_slice(&sum.to_le_bytes());
+    let bytes = u32::try_from(bytes.len()).expect("a block is shorter than 4 GiB");
+    StoredPlace { segment, offset, bytes }
+}
+
+/// The body of a block, if these are the bytes of its place.
+fn body_of(seed: LaneSeed, place: StoredPlace, block: BlockName, bytes: &[u8]) -> Option<&[u8]> {
+    let body = bytes.get(HEADER_BYTES..)?;
+    let is_it = bytes.len() == place.bytes as usize
+        && word(bytes, 0) == checksum(seed_at(seed, place.segment, place.offset), &bytes[8..])
+        && half_word(bytes, 8) as usize == body.len()
+        && half_word(bytes, 12) == block.kind.number()
+        && word(bytes, 16) == block.stream.0
+        && word(bytes, 24) == block.key;
+    is_it.then_some(body)
+}
+
+/// Reads a block and gives its body to `read`.
+///
+/// # Errors
+/// It is not there as it was written, or is not what `read` takes.
+pub async fn read_block<D: Disk, T>(
+    disk: &D,
+    place: &JournalPlace,
+    stored: StoredPlace,
+    block: BlockName,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, BlockDamage> {
+    let file = disk.open(&file_name(place, stored.segment), Access::Read).await;
+    let file = file.map_err(|_| BlockDamage::Unreadable)?;
+    let length = disk.length(&file).await.map_err(|_| BlockDamage::Unreadable)?;
+    // Of a file that was cut short no more is asked for than there is: a length may be wrong.
+    if stored.offset + u64::from(stored.bytes) > length {
+        return Err(BlockDamage::Changed);
+    }
+    let buffer = DiskBuffer::zeroed(stored.bytes as usize);
+    let (count, buffer) = disk.read(&file, stored.offset, buffer).await;
+    let count = count.map_err(|_| BlockDamage::Unreadable)?;
+    body_of(place.seed, stored, block, &buffer.as_slice()[..count])
+        .and_then(read)
+        .ok_or(BlockDamage::Changed)
+}
+
+/// Writes a segment. The file is made with the first block.
+pub struct SegmentWriter<D: Disk> {
+    disk: D,
+    place: JournalPlace,
+    number: u64,
+    file: Option<D::File>,
+    /// What is not written yet, and where it goes.
+    buffer: DiskBuffer,
+    offset: u64,
+    #[cfg(test)]
+    skips_sync: bool,
+}
+
+impl<D: Disk> SegmentWriter<D> {
+    pub fn new(disk: D, place: JournalPlace, number: u64) -> Self {
+        Self {
+            disk,
+            place,
+            number,
+            file: None,
+            buffer: DiskBuffer::default(),
+            offset: 0,
+            #[cfg(test)]
+            skips_sync: false,
+        }
+    }
+
+    /// A mistake for the simulator to find.
+    #[cfg(test)]
+    pub(super) fn skip_sync(&mut self, skips: bool) {
+        self.skips_sync = skips;
+    }
+
+    /// True if there is such a file, or may be.
+    pub fn is_begun(&self) -> bool {
+        self.file.is_some() || self.offset > 0
+    }
+
+    /// Appends a block, whose body comes in parts.
+    ///
+    /// # Errors
+    /// As the disk says. The segment is of no use then.
+    pub async fn push(&mut self, block: BlockName, body: &[&[u8]]) -> std::io::Result<StoredPlace> {
+        if self.file.is_none() {
+            let name = file_name(&self.place, self.number);
+            self.file = Some(self.disk.open(&name, Access::Create).await?);
+        }
+        let start = (self.number, self.offset);
+        let stored = push_block(&mut self.buffer, self.place.seed, start, block, body);
+        if self.buffer.len() >= SEGMENT_WRITE_BYTES {
+            self.flush().await?;
+        }
+        Ok(stored)
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        let Some(file) = self.file.as_ref().filter(|_| !self.buffer.is_empty()) else {
+            return Ok(());
+        };
+        let buffer = std::mem::take(&mut self.buffer);
+        let length = buffer.len() as u64;
+        let (result, mut buffer) = self.disk.write(file, self.offset, buffer).await;
+        buffer.clear();
+        self.buffer = buffer;
+        self.offset += length;
+        result
+    }
+
+    /// Makes the segment durable, but for its name.
+    ///
+    /// # Errors
+    /// As the disk says. The segment is of no use then.
+    pub async fn finish(&mut self) -> std::io::Result<()> {
+        self.flush().await?;
+        #[cfg(test)]
+        if self.skips_sync {
+            return Ok(());
+        }
+        match &self.file {
+            Some(file) => self.disk.sync(file).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes a segment. That it cannot be removed is no error: the next start tries again.
+pub async fn remove<D: Disk>(disk: &D, place: &JournalPlace, number: u64) -> bool {
+    disk.remove(&file_name(place, number)).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::StoreId;
+    use super::super::memory_disk::MemoryDisk;
+    use super::*;
+
+    fn place() -> JournalPlace {
+        let seed = LaneSeed::new(StoreId([3; 16]), 0);
+        JournalPlace { folder: "lane-0".into(), seed, file_bytes: 1 << 16 }
+    }
+
+    fn block(stream: u64, key: u64) -> BlockName {
+        BlockName { kind: BlockKind::Messages, stream: StreamId(stream), key }
+    }
+
+    fn body(
+        disk: &MemoryDisk,
+        stored: StoredPlace,
+        name: BlockName,
+    ) -> Result<Vec<u8>, BlockDamage> {
+        disk.run(read_block(disk, &place(), stored, name, |body| Some(body.to_vec())))
+    }
+
+    #[test]
+    fn blocks_read_back_at_their_places_and_no_others_do() {
+        let disk = MemoryDisk::new(1);
+        disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+        let mut writer = SegmentWriter::new(disk.clone(), place(), 5);
+        assert!(!writer.is_begun());
+        let first = disk.run(writer.push(block(1, 9), &[b"abc", b"", b"d"])).expect("no fault");
+        let large = vec![7; SEGMENT_WRITE_BYTES];
+        let second = disk.run(writer.push(block(2, 0), &[&large])).expect("no fault");
+        let third = disk.run(writer.push(block(2, 1), &[])).expect("no fault");
+        disk.run(writer.finish()).expect("no fault");
+        assert!(writer.is_begun());
+        assert_eq!(body(&disk, first, block(1, 9)), Ok(b"abcd".to_vec()));
+        assert_eq!(body(&disk, second, block(2, 0)), Ok(large));
+        assert_eq!(body(&disk, third, block(2, 1)), Ok(Vec::new()));
+        assert_eq!(body(&disk, third, block(2, 2)), Err(BlockDamage::Changed));
+        assert_eq!(body(&disk, first, block(2, 9)), Err(BlockDamage::Changed));
+        let beyond = StoredPlace { offset: third.offset + 1, ..third };
+        assert_eq!(body(&disk, beyond, block(2, 1)), Err(BlockDamage::Changed));
+        let elsewhere = StoredPlace { segment: 6, ..third };
+        assert_eq!(body(&disk, elsewhere, block(2, 1)), Err(BlockDamage::Unreadable));
+    }
+
+    #[test]
+    fn each_flipped_bit_is_found() {
+        let seed = place().seed;
+        let mut buffer = DiskBuffer::default();
+        let stored = push_block(&mut buffer, seed, (1, 64), block(1, 2), &[b"body"]);
+        assert!(body_of(seed, stored, block(1, 2), buffer.as_slice()).is_some());
+        for bit in 0..buffer.len() * 8 {
+            buffer.as_mut_slice()[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(body_of(seed, stored, block(1, 2), buffer.as_slice()), None, "bit {bit}");
+            buffer.as_mut_slice()[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}

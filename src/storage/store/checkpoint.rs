@@ -1,0 +1,372 @@
+//! Checkpoints: what is only in the journal and in memory is stored in a segment and a manifest, and the journal
+//! before is used again. The third task of a lane.
+//!
+//! A checkpoint is due once the journal is half a ring long, or so much was appended that memory is to be freed. Its
+//! steps, each done before the next begins:
+//!
+//! 1. Mark the journal, and wait until all before is durable: the next start will read from here on.
+//! 2. Note the streams, some a slice, each as of the moment; store their new blocks in one segment.
+//! 3. Sync the segment, then its name.
+//! 4. Wait until all that was noted is durable in the journal: nothing is in a manifest that a power cut undoes.
+//! 5. Write the manifest, sync it, rename it, sync its name. From here on it counts.
+//! 6. Release the journal before the mark, and once a base says what there is, files that it does not name.
+//!
+//! Whatever fails, the journal is kept and everything is in memory: the checkpoint is given up, and the next one, which
+//! says everything anew, uses other files. What failed is never believed.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+
+use super::Store;
+use crate::base::limits::{
+    JOURNAL_FILES_BEFORE_CHECKPOINT, MANIFEST_DELTAS_MAX, STREAMS_LOOKED_AT_PER_SLICE,
+    STREAMS_NOTED_PER_SLICE,
+};
+use crate::storage::block::{NotedBlock, NotedContents};
+use crate::storage::disk::Disk;
+use crate::storage::image::LaneFiles;
+use crate::storage::lane::LaneStopped;
+use crate::storage::manifest::{Entry, ManifestEnd, ManifestName, ManifestWriter};
+use crate::storage::position::{CommitNumber, Position, StoredPlace};
+use crate::storage::record::StreamId;
+use crate::storage::segment::{self, BlockKind, BlockName, SegmentWriter};
+use crate::storage::turns::yield_now;
+
+/// Mistakes that the simulator's oracle has to find.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plant {
+    SegmentNameNotSynced,
+    SegmentNotSynced,
+    ManifestNotSynced,
+    JournalReleasedBeforeTheManifest,
+    NotedBeforeItIsDurable,
+    DeletesNotNoted,
+}
+
+/// What a store knows of its checkpoints.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    files: LaneFiles,
+    next_manifest: u64,
+    next_segment: u64,
+    /// The manifest that the newest one builds on.
+    base: u64,
+    /// The next manifest has to say everything.
+    needs_base: bool,
+    is_requested: bool,
+    /// Why the last checkpoint was given up.
+    pub(super) failure: Option<io::ErrorKind>,
+    /// Checkpoints that were taken.
+    pub(super) count: u64,
+    /// Bytes of messages appended since the last checkpoint began.
+    pub(super) appended_bytes: usize,
+    #[cfg(test)]
+    pub(super) plant: Option<Plant>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(files: LaneFiles) -> Self {
+        let highest = |set: &BTreeSet<u64>| set.last().copied().unwrap_or(0);
+        let unfinished = files.unfinished.iter().copied().max().unwrap_or(0);
+        Self {
+            next_manifest: highest(&files.manifests).max(unfinished) + 1,
+            next_segment: highest(&files.segments) + 1,
+            files,
+            base: 0,
+            needs_base: true,
+            is_requested: false,
+            failure: None,
+            count: 0,
+            appended_bytes: 0,
+            #[cfg(test)]
+            plant: None,
+        }
+    }
+}
+
+/// Why a checkpoint was given up.
+enum Failure {
+    Disk(io::Error),
+    Stopped,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<LaneStopped> for Failure {
+    fn from(_: LaneStopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// Takes checkpoints when they are due, until the lane stops.
+pub async fn keep_checkpoints<D: Disk>(store: &RefCell<Store<D>>) {
+    let lane = store.borrow().lane.clone();
+    remove_unfinished(store).await;
+    loop {
+        let seen = lane.due().value();
+        if lane.stopped().is_some() {
+            return;
+        }
+        if store.borrow().is_checkpoint_due() {
+            let mut work = Work::begin(&mut store.borrow_mut());
+            let result = work.run(store).await;
+            let (done, error) = match result {
+                Ok(start) => (Some(start), None),
+                Err(Failure::Stopped) => return,
+                Err(Failure::Disk(error)) => (None, Some(error.kind())),
+            };
+            store.borrow_mut().checkpoints.failure = error;
+            match done {
+                Some(start) => work.release(store, start).await,
+                None => work.give_up(store).await,
+            }
+            if done.is_some() {
+                continue;
+            }
+        }
+        lane.due().reached(seen + 1).await;
+    }
+}
+
+async fn remove_unfinished<D: Disk>(store: &RefCell<Store<D>>) {
+    let (disk, place, unfinished) = {
+        let mut store = store.borrow_mut();
+        let unfinished = std::mem::take(&mut store.checkpoints.files.unfinished);
+        (store.disk.clone(), store.place.clone(), unfinished)
+    };
+    for number in unfinished {
+        let name = ManifestName { number, is_temporary: true }.path(&place);
+        // What stays is in nobody's way: the next start finds it again.
+        disk.remove(&name).await.unwrap_or_default();
+    }
+}
+
+impl<D: Disk> Store<D> {
+    /// Has a checkpoint taken, whether one is due or not: before the store is closed, or to free what it can.
+    pub fn request_checkpoint(&mut self) {
+        self.checkpoints.is_requested = true;
+        self.lane.consider_checkpoint();
+    }
+
+    /// Why the last checkpoint was given up; none while they succeed.
+    pub fn checkpoint_failure(&self) -> Option<io::ErrorKind> {
+        self.checkpoints.failure
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let is_due = self.checkpoints.is_requested
+            || self.lane.file_count() > JOURNAL_FILES_BEFORE_CHECKPOINT
+            || self.checkpoints.appended_bytes > self.tail_bytes_max;
+        // Where there is a segment or a manifest there is a journal: a start relies on it.
+        is_due && self.lane.last_commit() > CommitNumber(0)
+    }
+}
+
+/// A checkpoint under way.
+struct Work<D: Disk> {
+    number: u64,
+    segment_number: u64,
+    segment: SegmentWriter<D>,
+    base: u64,
+    is_base: bool,
+    /// Blocks that were stored: stream, base, version, and where.
+    placed: Vec<(StreamId, u64, u64, StoredPlace)>,
+    /// Segments that the manifest names.
+    named: BTreeSet<u64>,
+    #[cfg(test)]
+    plant: Option<Plant>,
+}
+
+impl<D: Disk> Work<D> {
+    fn begin(store: &mut Store<D>) -> Self {
+        let checkpoints = &mut store.checkpoints;
+        checkpoints.is_requested = false;
+        checkpoints.appended_bytes = 0;
+        let (number, segment_number) = (checkpoints.next_manifest, checkpoints.next_segment);
+        checkpoints.next_manifest += 1;
+        checkpoints.next_segment += 1;
+        let is_base = checkpoints.needs_base || number > checkpoints.base + MANIFEST_DELTAS_MAX;
+        // Until this one is done: what is noted of a stream now is not noted again.
+        checkpoints.needs_base = true;
+        let (disk, place) = (store.disk.clone(), store.place.clone());
+        Self {
+            number,
+            segment_number,
+            segment: SegmentWriter::new(disk, place, segment_number),
+            base: if is_base { number } else { checkpoints.base },
+            is_base,
+            placed: Vec::new(),
+            named: BTreeSet::new(),
+            #[cfg(test)]
+            plant: store.checkpoints.plant,
+        }
+    }
+
+    #[cfg(test)]
+    fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    async fn run(&mut self, store: &RefCell<Store<D>>) -> Result<Position, Failure> {
+        let (lane, disk, place) = {
+            let store = store.borrow();
+            (store.lane.clone(), store.disk.clone(), store.place.clone())
+        };
+        let mark = lane.mark();
+        let start = lane.marked(mark).await?;
+        let mut manifest = ManifestWriter::begin(disk.clone(), place.clone(), self.number).await?;
+        let mut after = None;
+        let mut noted = Vec::new();
+        loop {
+            {
+                let mut store = store.borrow_mut();
+                let as_of = lane.cut();
+                let bounds = (STREAMS_NOTED_PER_SLICE, STREAMS_LOOKED_AT_PER_SLICE);
+                after = store.streams.note_some(after, self.is_base, as_of, bounds, &mut noted);
+            }
+            for held in noted.drain(..) {
+                self.named.extend(held.lost_segments);
+                for entry in &held.entries {
+                    manifest.push(entry).await?;
+                }
+                for block in held.blocks {
+                    let entry = self.place_block(held.id, block).await?;
+                    manifest.push(&entry).await?;
+                }
+            }
+            if after.is_none() {
+                break;
+            }
+            yield_now().await;
+        }
+        // Nobody had a turn since there was no further stream: none is there that was not noted.
+        let (walked, gone, next_stream, next_consumer) = {
+            let mut store = store.borrow_mut();
+            let gone = std::mem::take(&mut store.streams.gone);
+            (lane.cut(), gone, store.streams.next_stream, store.streams.next_consumer)
+        };
+        for stream in gone {
+            manifest.push(&Entry::StreamGone(stream).encode()).await?;
+        }
+        if self.segment.is_begun() {
+            self.finish_segment(&disk, &place.folder).await?;
+        }
+        #[cfg(test)]
+        if self.has(Plant::NotedBeforeItIsDurable) {
+            let base = self.base;
+            let end = ManifestEnd { base, start, walked: mark, next_stream, next_consumer };
+            manifest.finish(end).await?;
+            return Ok(start);
+        }
+        lane.durable(CommitNumber(walked.0 - 1)).await?;
+        #[cfg(test)]
+        if self.has(Plant::JournalReleasedBeforeTheManifest) {
+            lane.retire(start);
+        }
+        #[cfg(test)]
+        manifest.skip_sync(self.has(Plant::ManifestNotSynced));
+        let end = ManifestEnd { base: self.base, start, walked, next_stream, next_consumer };
+        manifest.finish(end).await?;
+        Ok(start)
+    }
+
+    /// Stores a block's contents, where they are not; returns the manifest's entry.
+    async fn place_block(&mut self, stream: StreamId, block: NotedBlock) -> io::Result<Vec<u8>> {
+        let NotedBlock { facts, contents } = block;
+        let stored = match contents {
+            NotedContents::Stored(stored) => stored,
+            NotedContents::New { contents, version } => {
+                let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
+                let (head, messages) = contents.encode();
+                let stored = self.segment.push(name, &[&head, messages]).await?;
+                self.placed.push((stream, facts.base, version, stored));
+                stored
+            }
+        };
+        self.named.insert(stored.segment);
+        #[cfg(test)]
+        let facts = match self.has(Plant::DeletesNotNoted) && !facts.dead.is_empty() {
+            false => facts,
+            true => undeleted(facts),
+        };
+        Ok(Entry::Block { stream, facts, stored }.encode())
+    }
+
+    async fn finish_segment(&mut self, disk: &D, folder: &str) -> io::Result<()> {
+        #[cfg(test)]
+        self.segment.skip_sync(self.has(Plant::SegmentNotSynced));
+        self.segment.finish().await?;
+        #[cfg(test)]
+        if self.has(Plant::SegmentNameNotSynced) {
+            return Ok(());
+        }
+        disk.sync_folder(folder).await
+    }
+
+    /// The manifest counts: lets go what it makes superfluous.
+    async fn release(self, store: &RefCell<Store<D>>, start: Position) {
+        let (disk, place, manifests, segments) = {
+            let mut store = store.borrow_mut();
+            for (stream, base, version, stored) in &self.placed {
+                store.streams.stored(*stream, *base, *version, *stored);
+            }
+            store.lane.retire(start);
+            let checkpoints = &mut store.checkpoints;
+            checkpoints.needs_base = false;
+            checkpoints.count += 1;
+            checkpoints.base = self.base;
+            let files = &mut checkpoints.files;
+            files.newest = self.number;
+            files.manifests.insert(self.number);
+            if self.segment.is_begun() {
+                files.segments.insert(self.segment_number);
+            }
+            let (mut manifests, mut segments) = (BTreeSet::new(), BTreeSet::new());
+            if self.is_base {
+                let newer = files.manifests.split_off(&self.number);
+                manifests = std::mem::replace(&mut files.manifests, newer);
+                segments = &files.segments - &self.named;
+                files.segments = &files.segments & &self.named;
+            }
+            (store.disk.clone(), store.place.clone(), manifests, segments)
+        };
+        // What cannot be removed is found by the next start, and removed by its first base.
+        for number in manifests {
+            let name = ManifestName { number, is_temporary: false }.path(&place);
+            disk.remove(&name).await.unwrap_or_default();
+        }
+        for number in segments {
+            segment::remove(&disk, &place, number).await;
+        }
+    }
+
+    /// Something failed: nothing of what was written counts.
+    async fn give_up(self, store: &RefCell<Store<D>>) {
+        let (disk, place) = {
+            let mut store = store.borrow_mut();
+            store.checkpoints.files.segments.insert(self.segment_number);
+            store.checkpoints.files.manifests.insert(self.number);
+            (store.disk.clone(), store.place.clone())
+        };
+        let name = ManifestName { number: self.number, is_temporary: true }.path(&place);
+        disk.remove(&name).await.unwrap_or_default();
+    }
+}
+
+/// Facts of a block that forget what was deleted.
+#[cfg(test)]
+fn undeleted(facts: crate::storage::block::BlockFacts) -> crate::storage::block::BlockFacts {
+    let dead = u32::try_from(facts.dead.len()).expect("a block is small");
+    crate::storage::block::BlockFacts {
+        first: facts.base,
+        count: facts.count + dead,
+        dead: crate::storage::block::EntrySet::default(),
+        ..facts
+    }
+}

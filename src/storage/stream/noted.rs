@@ -1,0 +1,109 @@
+//! A stream as a checkpoint notes it, and as a start makes it anew from that.
+
+use super::{Block, Purge, Stream, StreamLimits, SubjectIndex, SubjectTotals};
+use crate::storage::block::{BLOCK_BYTES_FULL, NotedBlock, SubjectHasher};
+use crate::storage::fields::Fields;
+
+/// What is kept of a stream beside its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamFacts {
+    pub last_sequence: u64,
+    pub last_time_ns: i64,
+}
+
+/// What is new of a stream.
+#[derive(Debug)]
+pub struct NotedStream {
+    pub facts: StreamFacts,
+    pub blocks: Vec<NotedBlock>,
+    /// Blocks that are gone, by their base.
+    pub gone: Vec<u64>,
+}
+
+impl Stream {
+    /// What a manifest is to say: all there is, or what changed since the last call.
+    pub fn note(&mut self, all: bool) -> NotedStream {
+        let gone = std::mem::take(&mut self.gone);
+        NotedStream {
+            facts: StreamFacts {
+                last_sequence: self.last_sequence,
+                last_time_ns: self.last_time_ns,
+            },
+            blocks: self.blocks.iter_mut().filter_map(|block| block.note(all)).collect(),
+            gone: if all { Vec::new() } else { gone },
+        }
+    }
+
+    /// The block with this base.
+    pub fn block_mut(&mut self, base: u64) -> Option<&mut Block> {
+        let index = self.blocks.binary_search_by_key(&base, Block::base).ok()?;
+        self.blocks.get_mut(index)
+    }
+
+    /// Bytes past which a block is complete, from now on.
+    pub fn set_block_bytes(&mut self, bytes: usize) {
+        self.block_bytes = bytes;
+    }
+
+    /// A stream of these blocks, which are in order.
+    pub fn restore(
+        limits: StreamLimits,
+        facts: StreamFacts,
+        blocks: Vec<Block>,
+        hash_seed: u64,
+    ) -> Self {
+        let mut stream = Self {
+            limits,
+            hasher: SubjectHasher { seed: hash_seed },
+            block_bytes: BLOCK_BYTES_FULL,
+            blocks: blocks.into(),
+            gone: Vec::new(),
+            subjects: SubjectIndex::default(),
+            messages: 0,
+            bytes: 0,
+            last_sequence: facts.last_sequence,
+            last_time_ns: facts.last_time_ns,
+        };
+        for message in stream.blocks.iter().flat_map(Block::messages) {
+            let sequence = message.sequence;
+            stream.messages += 1;
+            stream.bytes += limits.message_bytes(message.subject, message.headers, message.payload);
+            stream.subjects.update(message.subject, |totals| {
+                Some(match totals {
+                    None => SubjectTotals::single(sequence),
+                    Some(totals) => {
+                        SubjectTotals { count: totals.count + 1, last: sequence, ..totals }
+                    }
+                })
+            });
+        }
+        // Only the last block takes more.
+        let count = stream.blocks.len().saturating_sub(1);
+        for block in stream.blocks.iter_mut().take(count).filter(|block| !block.is_complete()) {
+            block.complete(stream.hasher);
+        }
+        stream
+    }
+}
+
+impl Purge {
+    /// The purge, to go on with after a start.
+    pub fn encode(&self) -> Vec<u8> {
+        let words = [self.from, self.through, self.left, self.purged];
+        let mut out: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+        out.extend_from_slice(&self.filter);
+        out
+    }
+
+    /// The inverse; none where it is nothing that this program writes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields { rest: bytes };
+        Some(Self {
+            from: fields.word()?,
+            through: fields.word()?,
+            left: fields.word()?,
+            purged: fields.word()?,
+            filter: fields.all().to_vec(),
+        })
+    }
+}
