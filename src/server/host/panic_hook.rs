@@ -58,7 +58,7 @@ mod tests {
 
     const CHILD: &str = "MIDGE_TEST_PANIC_CHILD";
     const NAME: &str =
-        "server::host::panic_hook::tests::panic_on_any_thread_is_logged_and_ends_the_process";
+        "server::host::panic_hook::tests::a_panic_on_any_thread_is_logged_and_ends_the_process";
 
     /// In the child: the log goes to the file that the variable names; empty = no log at all.
     fn panic_in_child(log_path: &str) {
