@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::base::constant_time;
+use crate::base::limits::BCRYPT_BYTES_MAX;
 use crate::config::auth_options::Secret;
 
 /// Returns true if a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
@@ -45,7 +46,7 @@ pub struct PasswordOutcome {
 
 impl PasswordJob {
     pub fn new(hash: Secret, given: &str) -> Self {
-        Self { hash, given: Secret::new(given), waiter: None }
+        Self { hash, given: Secret::new(significant_part(given)), waiter: None }
     }
 
     /// Makes the job wanted only as long as `waiter` exists.
@@ -66,6 +67,16 @@ impl PasswordJob {
     }
 }
 
+/// Returns the part of a password that bcrypt looks at, up to the end of its last character. Jobs of
+/// many logins may wait, each for as long as its client stays.
+fn significant_part(given: &str) -> &str {
+    let mut end = given.len().min(BCRYPT_BYTES_MAX);
+    while !given.is_char_boundary(end) {
+        end += 1;
+    }
+    &given[..end]
+}
+
 /// Returns a hash of the same cost as `hash` that belongs to nobody, so that refusing a name that
 /// does not exist takes as long as refusing one that does. None if `hash` cannot be verified
 /// anyway.
@@ -80,6 +91,19 @@ pub fn decoy_of(hash: &str) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_of_a_password_is_kept_than_bcrypt_looks_at() {
+        let hash = bcrypt::hash("x".repeat(BCRYPT_BYTES_MAX), 4).unwrap();
+        let check = |given: &str| {
+            let job = PasswordJob::new(Secret::new(hash.as_str()), given);
+            (job.run().matches, job.given.expose().len())
+        };
+        assert_eq!(check(&"x".repeat(4_000)), (true, BCRYPT_BYTES_MAX));
+        assert_eq!(check(&"x".repeat(BCRYPT_BYTES_MAX - 1)), (false, BCRYPT_BYTES_MAX - 1));
+        let odd = "x".repeat(BCRYPT_BYTES_MAX - 1) + "\u{20ac}\u{20ac}";
+        assert_eq!(check(&odd), (false, BCRYPT_BYTES_MAX + 2));
+    }
 
     #[test]
     fn bcrypt_hashes_are_told_from_plain_secrets() {

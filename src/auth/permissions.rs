@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use super::replies::ReplyTable;
 use super::response_rule::ResponseRule;
-use super::subject_set::{SubjectSet, has_empty_token};
+use super::subject_set::SubjectSet;
 use crate::config::auth_options::{PermissionOptions, SubjectPermissionOptions};
 use crate::protocol::subject;
 
@@ -62,16 +62,24 @@ pub enum SubscribeRight {
     Denied(Violation),
 }
 
-/// The denied subjects that overlap one subscription.
+/// The user's denied subjects, for a subscription that overlaps some of them. All subscriptions of
+/// a user share its one set, however many denied subjects and subscriptions there are.
 #[derive(Clone, Debug)]
 pub struct DeliveryFilter {
-    denied: SubjectSet,
+    rules: Arc<SubscribeRules>,
+    /// The queue of the subscription, if entries for queues concern it.
+    queue: Option<Box<[u8]>>,
 }
 
 impl DeliveryFilter {
-    /// Returns true if a message with this subject must be withheld.
+    /// Returns true if a message with this subject, which the subscription matches, must be
+    /// withheld.
     pub fn denies(&self, subject: &[u8]) -> bool {
-        self.denied.matches(subject)
+        self.rules.plain.matches(subject)
+            || self.queue.as_ref().is_some_and(|queue| {
+                let mut queued = self.rules.queued.iter();
+                queued.any(|rule| rule.names(queue) && rule.subjects.matches(subject))
+            })
     }
 }
 
@@ -84,7 +92,7 @@ pub struct Permissions {
     publish_open: bool,
     /// None = everything.
     subscribe_allow: Option<SubscribeRules>,
-    subscribe_deny: SubscribeRules,
+    subscribe_deny: Arc<SubscribeRules>,
     responses: Option<ResponseRule>,
     /// True if the user is in the system account.
     system_account: bool,
@@ -95,16 +103,14 @@ pub struct Permissions {
 #[derive(Clone, Debug, Default)]
 struct SubscribeRules {
     plain: SubjectSet,
-    /// The patterns of `plain`, one by one.
-    plain_patterns: Vec<Box<[u8]>>,
     queued: Vec<QueueRule>,
 }
 
-/// An entry `"subject queue"`.
+/// The entries `"subject queue"` with the same queue.
 #[derive(Clone, Debug)]
 struct QueueRule {
-    subject: Box<[u8]>,
     queue: Box<[u8]>,
+    subjects: SubjectSet,
 }
 
 impl Permissions {
@@ -140,7 +146,7 @@ impl Permissions {
             publish_allow,
             publish_deny,
             subscribe_allow,
-            subscribe_deny: SubscribeRules::compile(subscribe_deny)?,
+            subscribe_deny: Arc::new(SubscribeRules::compile(subscribe_deny)?),
             responses,
             system_account,
             options: Some(Arc::new(options.clone())),
@@ -242,8 +248,8 @@ impl Permissions {
                 None => Violation::Subscription,
             });
         }
-        match self.subscribe_deny.overlapping(filter, queue) {
-            Some(denied) => SubscribeRight::AllowedWithDeliveryFilter(DeliveryFilter { denied }),
+        match SubscribeRules::delivery_filter(&self.subscribe_deny, filter, queue) {
+            Some(filter) => SubscribeRight::AllowedWithDeliveryFilter(filter),
             None => SubscribeRight::Allowed,
         }
     }
@@ -254,16 +260,24 @@ impl SubscribeRules {
         let mut rules = Self::default();
         for entry in entries {
             match split_queue(entry)? {
-                (pattern, None) => {
-                    rules.plain.insert(pattern);
-                    rules.plain_patterns.push(pattern.into());
-                }
-                (pattern, Some(queue)) => {
-                    rules.queued.push(QueueRule { subject: pattern.into(), queue: queue.into() })
-                }
+                (pattern, None) => rules.plain.insert(pattern),
+                (pattern, Some(queue)) => rules.queued_for(queue).insert(pattern),
             }
         }
         Ok(rules)
+    }
+
+    /// Returns the subjects of the entries for this queue, none at first.
+    fn queued_for(&mut self, queue: &[u8]) -> &mut SubjectSet {
+        let index = match self.queued.iter().position(|rule| rule.queue.as_ref() == queue) {
+            Some(index) => index,
+            None => {
+                self.queued
+                    .push(QueueRule { queue: queue.into(), subjects: SubjectSet::default() });
+                self.queued.len() - 1
+            }
+        };
+        &mut self.queued[index].subjects
     }
 
     /// Evaluates an allow list: a queue subscription whose subject is covered by queue entries
@@ -285,28 +299,26 @@ impl SubscribeRules {
     }
 
     fn covering<'a>(&'a self, filter: &'a [u8]) -> impl Iterator<Item = &'a QueueRule> {
-        let valid = !has_empty_token(filter);
-        self.queued.iter().filter(move |rule| valid && subject::is_subset(filter, &rule.subject))
+        self.queued.iter().filter(|rule| rule.subjects.covers(filter))
     }
 
-    /// Returns the entries that deny part of what `filter` matches, as one set.
-    fn overlapping(&self, filter: &[u8], queue: Option<&[u8]>) -> Option<SubjectSet> {
+    /// Returns what must be withheld from a subscription because its filter overlaps denied
+    /// subjects.
+    fn delivery_filter(
+        rules: &Arc<Self>,
+        filter: &[u8],
+        queue: Option<&[u8]>,
+    ) -> Option<DeliveryFilter> {
         // A literal filter is denied as a whole or not at all.
         if !subject::has_wildcard(filter) {
             return None;
         }
-        let queued = self
-            .queued
-            .iter()
-            .filter(|rule| queue.is_some_and(|queue| rule.names(queue)))
-            .map(|rule| &rule.subject);
-        let mut denied = SubjectSet::default();
-        for pattern in self.plain_patterns.iter().chain(queued) {
-            if subject::overlap(filter, pattern) {
-                denied.insert(pattern);
-            }
-        }
-        (!denied.is_empty()).then_some(denied)
+        let queue = queue.filter(|queue| {
+            let mut queued = rules.queued.iter();
+            queued.any(|rule| rule.names(queue) && rule.subjects.may_overlap(filter))
+        });
+        let concerned = queue.is_some() || rules.plain.may_overlap(filter);
+        concerned.then(|| DeliveryFilter { rules: rules.clone(), queue: queue.map(Into::into) })
     }
 }
 

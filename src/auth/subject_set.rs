@@ -1,10 +1,11 @@
-//! A set of subject patterns, compiled to a token trie, that answers two questions without
-//! allocating: whether some pattern matches a literal subject, and whether some pattern covers a
-//! whole filter.
+//! A set of subject patterns, compiled to a token trie, that answers three questions without
+//! allocating: whether some pattern matches a literal subject, whether some pattern covers a whole
+//! filter, and whether some pattern may overlap a filter.
 //!
 //! A walk meets each trie node at most once, because a node stands for one path of tokens. Its cost
 //! is thus bounded by the patterns that an operator wrote, not by what a peer sends.
 
+use crate::base::limits::OVERLAP_NODES_MAX;
 use crate::protocol::subject;
 
 /// Patterns such as `foo`, `foo.*`, `foo.>`.
@@ -79,6 +80,42 @@ impl SubjectSet {
     /// Returns true if a single pattern matches everything that `filter` can match.
     pub(crate) fn covers(&self, filter: &[u8]) -> bool {
         !has_empty_token(filter) && self.walk::<true>(0, filter)
+    }
+
+    /// Returns false only if no pattern matches any subject that `filter` matches. Beyond
+    /// `OVERLAP_NODES_MAX` nodes it stops looking and returns true.
+    pub(crate) fn may_overlap(&self, filter: &[u8]) -> bool {
+        let mut nodes_left = OVERLAP_NODES_MAX;
+        self.walk_overlap(0, Some(filter), &mut nodes_left)
+    }
+
+    fn walk_overlap(&self, node_index: usize, rest: Option<&[u8]>, nodes_left: &mut usize) -> bool {
+        if *nodes_left == 0 {
+            return true;
+        }
+        *nodes_left -= 1;
+        let node = &self.nodes[node_index];
+        let Some(rest) = rest else { return node.ends };
+        if node.tail {
+            return true;
+        }
+        let (token, after) = match memchr::memchr(b'.', rest) {
+            Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
+            None => (rest, None),
+        };
+        let mut goes_on = |next_index: usize| self.walk_overlap(next_index, after, nodes_left);
+        match token {
+            b">" => !node.literals.is_empty() || node.star.is_some(),
+            b"*" => {
+                node.literals.iter().any(|(_, next)| goes_on(*next))
+                    || node.star.is_some_and(goes_on)
+            }
+            _ => {
+                let found = node.literals.binary_search_by(|(known, _)| known.as_ref().cmp(token));
+                found.is_ok_and(|position| goes_on(node.literals[position].1))
+                    || node.star.is_some_and(goes_on)
+            }
+        }
     }
 
     /// With `FILTER`, wildcards in `rest` have the meaning they have in a subscription, so that
@@ -174,6 +211,18 @@ mod tests {
         assert!(!has_empty_token(b"foo.bar"));
     }
 
+    #[test]
+    fn overlap_is_assumed_once_too_many_nodes_were_looked_at() {
+        let patterns = |count: usize| {
+            let mut set = SubjectSet::default();
+            (0..count).for_each(|number| set.insert(format!("s{number}.a").as_bytes()));
+            set
+        };
+        // The root, and a node for each pattern's first token.
+        assert!(!patterns(OVERLAP_NODES_MAX - 1).may_overlap(b"*.b"));
+        assert!(patterns(OVERLAP_NODES_MAX).may_overlap(b"*.b"));
+    }
+
     fn token() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec!["a", "b", "ab", "*"])
     }
@@ -202,6 +251,8 @@ mod tests {
             prop_assert_eq!(set.matches(asked), matched);
             let covered = patterns.iter().any(|p| subject::is_subset(asked, p.as_bytes()));
             prop_assert_eq!(set.covers(asked), covered);
+            let overlapped = patterns.iter().any(|p| subject::overlap(asked, p.as_bytes()));
+            prop_assert_eq!(set.may_overlap(asked), overlapped);
         }
     }
 }

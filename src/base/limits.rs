@@ -36,6 +36,13 @@ pub fn pace_bytes(pending_bytes_max: usize) -> usize {
 /// Enforced by the session's tick.
 pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes of a password that bcrypt looks at. Enforced by `auth::password`.
+pub const BCRYPT_BYTES_MAX: usize = 72;
+
+/// Waiting password checks after which a shard first looks for those whose clients are gone; then
+/// whenever their number has doubled. Enforced by `shard::offload`.
+pub const PASSWORD_CHECKS_SWEEP_MIN: usize = 1024;
+
 /// Password checks of one shard that wait for a helper thread, including those of clients that are
 /// already gone: clients that come and go quickly must not fill the memory. Past it no check is
 /// queued, and the client runs into `PASSWORD_CHECK_WAIT_MAX`. Enforced by `shard::offload`.
@@ -258,6 +265,10 @@ pub const WORK_UNIT_BYTES: usize = 1024;
 /// Units of work for adding or removing a subscription: it changes three tables and is told to
 /// other shards.
 pub const SUBSCRIPTION_WORK: usize = 16;
+
+/// Nodes of a user's denied subjects that a new subscription looks at to learn whether it overlaps
+/// some of them; beyond it counts as overlapping. Enforced by `auth::subject_set`.
+pub const OVERLAP_NODES_MAX: usize = 64;
 
 /// Receivers of a message that are served between two checks of a turn's remaining work. Enforced
 /// by `broker::walk`.

@@ -1,5 +1,7 @@
 //! Reads the `accounts` block, account limits and subject mappings.
 
+use std::collections::HashSet;
+
 use crate::config::auth_options::{
     AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, Place,
 };
@@ -34,11 +36,13 @@ pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
 }
 
 fn read_account_names(reader: &mut Reader<'_>, names: &[Value]) {
+    let mut known: HashSet<String> =
+        reader.options.auth.accounts.iter().map(|account| account.name.clone()).collect();
     for value in names {
         let Some(name) = reader.text(value) else { continue };
         if name == GLOBAL_ACCOUNT {
             reader.error(value, format!("{} is a Reserved Account", quoted(&name)));
-        } else if reader.options.auth.accounts.iter().any(|account| account.name == name) {
+        } else if !known.insert(name.clone()) {
             reader.error(value, format!("Duplicate Account Entry: {name}"));
         } else {
             let account = AccountOptions { name, ..Default::default() };

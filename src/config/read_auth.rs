@@ -82,25 +82,19 @@ pub(super) fn add_users(
     nkeys: Vec<NkeyUserOptions>,
 ) {
     for user in users {
-        if is_taken(reader, &user.user) {
-            reader.error(at, format!("Duplicate user {} detected", quoted(&user.user)));
-        } else {
+        if reader.claim_user_name(&user.user) {
             reader.options.auth.users.push(user);
+        } else {
+            reader.error(at, format!("Duplicate user {} detected", quoted(&user.user)));
         }
     }
     for nkey in nkeys {
-        if is_taken(reader, &nkey.nkey) {
-            reader.error(at, format!("Duplicate nkey {} detected", quoted(&nkey.nkey)));
-        } else {
+        if reader.claim_user_name(&nkey.nkey) {
             reader.options.auth.nkeys.push(nkey);
+        } else {
+            reader.error(at, format!("Duplicate nkey {} detected", quoted(&nkey.nkey)));
         }
     }
-}
-
-fn is_taken(reader: &Reader<'_>, name: &str) -> bool {
-    let auth = &reader.options.auth;
-    auth.users.iter().any(|user| user.user == name)
-        || auth.nkeys.iter().any(|nkey| nkey.nkey == name)
 }
 
 pub(super) fn apply_default_permissions(

@@ -3,6 +3,8 @@
 //!
 //! All problems of a file are collected, so that an operator sees them at once.
 
+use std::collections::HashSet;
+
 use crate::config::address::{PORT_MAX, PORT_MIN, parse_address};
 use crate::config::feature::Feature;
 use crate::config::go_text::quoted;
@@ -20,6 +22,8 @@ pub struct Reader<'a> {
     /// Notes on ignored options, mostly because of `allow_unsupported`; never an error.
     pub unsupported: Vec<String>,
     pub surroundings: &'a dyn Surroundings,
+    /// Names of the users and public nkeys read so far.
+    user_names: HashSet<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -31,7 +35,13 @@ impl<'a> Reader<'a> {
             allow_unsupported,
             unsupported: Vec::new(),
             surroundings,
+            user_names: HashSet::new(),
         }
+    }
+
+    /// Claims the name of a user or its public nkey. False if another has it.
+    pub(super) fn claim_user_name(&mut self, name: &str) -> bool {
+        self.user_names.insert(name.to_owned())
     }
 
     pub fn error(&mut self, at: &Value, reason: impl AsRef<str>) {

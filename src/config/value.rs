@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 
+use indexmap::IndexMap;
+
 /// One value with its place in the file.
 #[derive(Clone, Debug)]
 pub struct Value {
@@ -41,19 +43,16 @@ impl PartialEq for Value {
 /// Keys in the order of their first appearance. A key written twice has its last value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map {
-    entries: Vec<(Vec<u8>, Value)>,
+    entries: IndexMap<Vec<u8>, Value>,
 }
 
 impl Map {
     pub fn insert(&mut self, key: Vec<u8>, value: Value) {
-        match self.entries.iter_mut().find(|(name, _)| *name == key) {
-            Some((_, old)) => *old = value,
-            None => self.entries.push((key, value)),
-        }
+        self.entries.insert(key, value);
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Value> {
-        self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+        self.entries.get(key)
     }
 
     pub fn len(&self) -> usize {
@@ -70,8 +69,8 @@ impl Map {
         self.entries.iter().map(|(key, value)| (String::from_utf8_lossy(key).into_owned(), value))
     }
 
-    pub(crate) fn into_entries(self) -> Vec<(Vec<u8>, Value)> {
-        self.entries
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = (Vec<u8>, Value)> {
+        self.entries.into_iter()
     }
 
     /// Formats the map as one line of JSON, as Go's encoder does; nats-server's digest is computed
@@ -128,8 +127,8 @@ impl Value {
 }
 
 fn write_map(map: &Map, out: &mut Vec<u8>) {
-    let mut sorted: Vec<&(Vec<u8>, Value)> = map.entries.iter().collect();
-    sorted.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut sorted: Vec<(&Vec<u8>, &Value)> = map.entries.iter().collect();
+    sorted.sort_by(|left, right| left.0.cmp(right.0));
     out.push(b'{');
     for (index, (key, value)) in sorted.into_iter().enumerate() {
         if index > 0 {

@@ -20,6 +20,7 @@ use crate::auth::password::PasswordJob;
 use crate::base::ids::LoginId;
 use crate::base::limits::{
     HELPER_NICE, OFFLOAD_RING_SLOTS, OFFLOAD_THREADS_MAX, PASSWORD_CHECKS_MAX,
+    PASSWORD_CHECKS_SWEEP_MIN,
 };
 use crate::base::ring::{RingSource, RingTarget, ring};
 
@@ -34,6 +35,8 @@ pub(crate) struct Offload {
     helpers: Vec<Helper>,
     /// Jobs that found no room in the rings, oldest first.
     waiting: VecDeque<Job>,
+    /// The number of waiting jobs at which those that nobody waits for are dropped.
+    sweep_at: usize,
     shard: ShardHandle,
 }
 
@@ -58,6 +61,7 @@ impl Offload {
             .map(|shard| Self {
                 helpers: Vec::new(),
                 waiting: VecDeque::new(),
+                sweep_at: PASSWORD_CHECKS_SWEEP_MIN,
                 shard: shard.clone(),
             })
             .collect();
@@ -78,6 +82,12 @@ impl Offload {
 
     /// Starts a password check, whose outcome comes as an order. Beyond the bound no check is made.
     pub(crate) fn check_password(&mut self, password: PasswordJob, login: LoginId) {
+        if self.waiting.len() >= self.sweep_at {
+            self.waiting.retain(|job| job.password.is_wanted());
+            self.waiting.shrink_to(PASSWORD_CHECKS_SWEEP_MIN);
+            self.sweep_at =
+                (2 * self.waiting.len()).clamp(PASSWORD_CHECKS_SWEEP_MIN, PASSWORD_CHECKS_MAX);
+        }
         if self.waiting.len() < PASSWORD_CHECKS_MAX {
             let shard = self.shard.clone();
             self.waiting.push_back(Job { password, login, shard });
@@ -109,6 +119,7 @@ impl Offload {
         if self.waiting.is_empty() {
             // Frees the memory that a burst of logins left behind.
             self.waiting = VecDeque::new();
+            self.sweep_at = PASSWORD_CHECKS_SWEEP_MIN;
         }
     }
 }
@@ -192,12 +203,33 @@ mod tests {
         assert!(end.waiting.is_empty());
     }
 
+    fn without_helpers(shard: ShardHandle) -> Offload {
+        let sweep_at = PASSWORD_CHECKS_SWEEP_MIN;
+        Offload { helpers: Vec::new(), waiting: VecDeque::new(), sweep_at, shard }
+    }
+
+    #[test]
+    fn jobs_of_clients_that_went_do_not_take_the_place_of_others() {
+        let (sender, _orders) = channel();
+        let (_doorbell, bell) = doorbell().unwrap();
+        let mut end = without_helpers(ShardHandle::new(sender, bell));
+        let stays = Arc::new(());
+        // The job at the front is wanted, so that nothing behind it is looked at when it waits.
+        end.check_password(job().for_waiter(&stays), LoginId(0));
+        for login in 1..=2 * PASSWORD_CHECKS_MAX as u64 {
+            end.check_password(job().for_waiter(&Arc::new(())), LoginId(login));
+            assert!(end.waiting.len() <= PASSWORD_CHECKS_SWEEP_MIN);
+        }
+        end.check_password(job().for_waiter(&stays), LoginId(1));
+        assert_eq!(end.waiting.iter().filter(|job| job.password.is_wanted()).count(), 2);
+    }
+
     #[test]
     fn waiting_jobs_have_a_bound_and_unwanted_ones_are_dropped() {
         let (sender, _orders) = channel();
         let (_doorbell, bell) = doorbell().unwrap();
         let shard = ShardHandle::new(sender, bell);
-        let mut end = Offload { helpers: Vec::new(), waiting: VecDeque::new(), shard };
+        let mut end = without_helpers(shard);
         let waiter = Arc::new(());
         for login in 0..PASSWORD_CHECKS_MAX as u64 + 1 {
             end.check_password(job().for_waiter(&waiter), LoginId(login));

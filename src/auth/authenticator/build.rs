@@ -1,5 +1,7 @@
 //! Compiles plain options to an `Authenticator`; finds everything that can be wrong with them.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::auth::account::{GLOBAL_ACCOUNT_NAME, SYSTEM_ACCOUNT_NAME};
 use crate::auth::mapping::{MappingError, Mappings};
@@ -293,11 +295,12 @@ fn build_accounts(
     let global_mappings = global.map_or(&[][..], |global| &global.mappings);
     let mut accounts =
         vec![compile(GLOBAL_ACCOUNT_NAME, AccountLimitOptions::default(), global_mappings)?];
+    let mut names = HashSet::new();
     for account in &options.accounts {
         if account.name == GLOBAL_ACCOUNT_NAME {
             continue;
         }
-        if accounts.iter().any(|known| *known.name == *account.name) {
+        if !names.insert(account.name.as_str()) {
             return Err(AuthError::DuplicateAccount(account.name.clone()));
         }
         accounts.push(compile(&account.name, account.limits.clone(), &account.mappings)?);

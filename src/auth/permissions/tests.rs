@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 use super::*;
+use crate::auth::subject_set::has_empty_token;
 use crate::config::auth_options::ResponsePermissionOptions;
 
 fn some_list(list: &[&str]) -> Option<Vec<String>> {
@@ -202,6 +203,25 @@ fn a_plain_deny_beside_a_queue_deny_filters_both() {
         assert_eq!(filter.denies(b"foo.plain"), plain_denied, "{queue:?}");
         assert_eq!(filter.denies(b"foo.queued"), queued_denied, "{queue:?}");
         assert!(!filter.denies(b"foo.other"), "{queue:?}");
+    }
+}
+
+#[test]
+fn subscriptions_share_the_denied_subjects_of_their_user() {
+    let denied: Vec<String> = (0..1_000).map(|number| format!("dep{number}.secret.>")).collect();
+    let denied: Vec<&str> = denied.iter().map(String::as_str).collect();
+    let permissions = compile(&subscribe(&[], &denied));
+    let filters: Vec<DeliveryFilter> = [&b">"[..], b"*.secret.x", b"dep1.>"]
+        .into_iter()
+        .map(|filter| match permissions.may_subscribe(filter, None) {
+            SubscribeRight::AllowedWithDeliveryFilter(filter) => filter,
+            other => panic!("all three overlap: {other:?}"),
+        })
+        .collect();
+    for filter in &filters {
+        assert!(Arc::ptr_eq(&filter.rules, &permissions.subscribe_deny), "a copy");
+        assert!(filter.denies(b"dep1.secret.x"));
+        assert!(!filter.denies(b"dep1.open.x"));
     }
 }
 
