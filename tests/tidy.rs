@@ -8,6 +8,8 @@ mod circles;
 #[path = "tidy/citations.rs"]
 mod citations;
 
+#[path = "tidy/commit.rs"]
+mod commit;
 #[path = "tidy/options.rs"]
 mod options;
 

@@ -9,6 +9,9 @@ pub(crate) const NATS_VERSION: &str = "2.15.3";
 /// Midge's own version.
 pub(crate) const MIDGE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The commit of which this is a release, where it was built from a clone.
+pub(crate) const COMMIT: Option<&str> = option_env!("MIDGE_COMMIT");
+
 /// The protocol level in INFO.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
 

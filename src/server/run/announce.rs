@@ -9,7 +9,7 @@ use crate::config::options::Options;
 use crate::config::tls_options::HandshakeFirst;
 use crate::net::runtime::Driver;
 use crate::server::host::files::program_name;
-use crate::server::host::identity::{Identity, MIDGE_VERSION, NATS_VERSION};
+use crate::server::host::identity::{COMMIT, Identity, MIDGE_VERSION, NATS_VERSION};
 use crate::server::host::pinning::Pinning;
 use crate::system::events;
 
@@ -27,7 +27,7 @@ pub(super) fn announce_start(identity: &Identity, options: &Options, warnings: &
         tracing::info!("Starting Midge");
         tracing::info!("  Version:  {MIDGE_VERSION}, in place of nats-server {NATS_VERSION}");
     }
-    tracing::info!("  Git:      [not set]");
+    tracing::info!("  Git:      [{}]", COMMIT.unwrap_or("not set"));
     tracing::info!("  Name:     {}", identity.name);
     tracing::info!("  ID:       {}", identity.id);
     if stores_plain_passwords(options) {
