@@ -56,11 +56,10 @@ pub(crate) fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, St
     let file = &options.key_file;
     let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| {
         let text = match error {
-            PemError::NoItemsFound if CertificateDer::from_pem_slice(&key_text).is_ok() => {
-                "tls: found a certificate rather than a key in the PEM for the private key"
-                    .to_owned()
+            PemError::NoItemsFound => no_key(&key_text),
+            _ if key_text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) => {
+                ENCRYPTED_KEY.to_owned()
             }
-            PemError::NoItemsFound => "tls: failed to find any PEM data in key input".to_owned(),
             other => format!("tls: failed to parse private key: {other}"),
         };
         in_file(file, &text)
@@ -75,6 +74,35 @@ pub(crate) fn read_pair(options: &CertificateOptions) -> Result<CertifiedKey, St
     match fits {
         true => Ok(CertifiedKey::new(chain, key)),
         false => Err(in_file(file, "tls: private key does not match public key")),
+    }
+}
+
+/// The header of an encrypted key in the format that OpenSSL wrote before PKCS #8.
+const ENCRYPTED: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+
+const ENCRYPTED_KEY: &str = "tls: failed to parse private key: it is encrypted";
+
+/// Says what a file has in which no key was found that can be read.
+fn no_key(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let labels = text.lines().filter_map(|line| {
+        line.trim_end().strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"))
+    });
+    let labels: Vec<&str> = labels.collect();
+    match &labels[..] {
+        [] => "tls: failed to find any PEM data in key input".into(),
+        labels if labels.contains(&"ENCRYPTED PRIVATE KEY") => ENCRYPTED_KEY.into(),
+        labels if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) => {
+            "tls: failed to parse private key".into()
+        }
+        ["CERTIFICATE"] => {
+            "tls: found a certificate rather than a key in the PEM for the private key".into()
+        }
+        labels => format!(
+            "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after \
+             skipping PEM blocks of the following types: [{}]",
+            labels.join(" ")
+        ),
     }
 }
 

@@ -48,3 +48,35 @@ fn a_key_that_cannot_be_used_is_refused_by_name() {
         assert!(refusal.ends_with("own.key)"), "{refusal}");
     }
 }
+
+/// Go's words; the reason is Midge's.
+#[test]
+fn a_key_file_without_a_readable_key_is_named_for_what_it_has() {
+    let block = |label: &str, body: &str| {
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    };
+    let old = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF\n\n\
+               c2VjcmV0";
+    let certificate = include_str!("version_1.pem");
+    for (key, expected) in [
+        ("junk".to_owned(), "tls: failed to find any PEM data in key input ("),
+        (
+            block("ENCRYPTED PRIVATE KEY", "c2VjcmV0"),
+            "tls: failed to parse private key: it is encrypted (",
+        ),
+        (block("RSA PRIVATE KEY", old), "tls: failed to parse private key: it is encrypted ("),
+        (block("DSA PRIVATE KEY", "c2VjcmV0"), "tls: failed to parse private key ("),
+        (
+            certificate.to_owned(),
+            "tls: found a certificate rather than a key in the PEM for the private key (",
+        ),
+        (
+            certificate.to_owned() + certificate,
+            "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after \
+             skipping PEM blocks of the following types: [CERTIFICATE CERTIFICATE] (",
+        ),
+    ] {
+        let refusal = read_texts("key-none", certificate, &key).unwrap_err();
+        assert!(refusal.starts_with(expected), "{refusal}");
+    }
+}
