@@ -380,6 +380,32 @@ fn activity_is_messages_and_subscriptions() {
     monitored.json_when(path, |_| activity() > before);
 }
 
+/// Two clients that did something one after the other have different times, and these do not
+/// change.
+#[test]
+fn the_time_of_an_activity_is_its_own_and_stays() {
+    let monitored = Monitored::start("");
+    let mut clients = ["first", "second"].map(|name| monitored.client(name));
+    for client in &mut clients {
+        client.send(b"PUB foo 0\r\n\r\n").unwrap();
+        client.round_trip().unwrap();
+    }
+    let seen = |connz: &Value| {
+        let connections = connz["connections"].as_array().unwrap().clone();
+        let of = |one: &Value| (one["name"].clone(), one["last_activity"].clone());
+        connections.iter().map(of).collect::<Vec<_>>()
+    };
+    let path = "/connz?sort=last";
+    let at_once = seen(&monitored.json(path));
+    assert_eq!(at_once[0].0, "second", "{at_once:?}");
+    assert_ne!(at_once[0].1, at_once[1].1);
+    let later = monitored.json_when(path, |connz| {
+        let mut idle = connz["connections"].as_array().unwrap().iter().map(|one| &one["idle"]);
+        idle.all(|idle| idle.as_str().is_some_and(|text| text >= "2s"))
+    });
+    assert_eq!(seen(&later), at_once);
+}
+
 /// As nats-server 2.15.3.
 #[test]
 fn a_total_counts_what_was_asked_for_before_offset_and_limit() {

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "process/drivers.rs"]
 mod drivers;
+#[path = "process/live_rows.rs"]
+mod live_rows;
 #[path = "process/log_lines.rs"]
 mod log_lines;
 #[path = "process/pipes.rs"]

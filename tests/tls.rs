@@ -518,7 +518,7 @@ fn a_certificate_says_which_user_it_is() {
     let world = World::new();
     let tls = format!("{}, verify_and_map: true", world.verify());
     let users = "authorization { users: [ { user: \"CN=alice\", \
-                 permissions: { publish: \"allowed\" } } ] }";
+                 permissions: { publish: \"allowed\" } } ] }, debug: true";
     let server = world.start("2", &tls, users);
     let open = |name: &str| {
         let own = world.client_certificate(name);
@@ -530,11 +530,40 @@ fn a_certificate_says_which_user_it_is() {
     alice.send(b"PUB denied 0\r\n\r\n").unwrap();
     let refusal = alice.line_with("-ERR").unwrap();
     assert_eq!(refusal, "-ERR 'Permissions Violation for Publish to \"denied\"'\r\n");
+    wait_for_log(&server, "Using DistinguishedNameMatch for auth [\"CN=alice\"]");
     // The log names the user, although CONNECT did not.
     wait_for_log(&server, "- \"$G/user:CN=alice\" - Publish Violation - Subject \"denied\"");
     let mut bob = open("bob");
     bob.send(b"CONNECT {\"verbose\":false}\r\n").unwrap();
     assert_eq!(bob.line_with("-ERR").unwrap(), "-ERR 'Authorization Violation'\r\n");
+    wait_for_log(&server, "DistinguishedNameMatch could not be used for auth [\"CN=bob\"]");
+    wait_for_log(&server, "User in cert [\"CN=bob\"], not found");
+    // A user in CONNECT counts for nothing, in the log either.
+    let mut other = open("alice");
+    other.send(b"CONNECT {\"user\":\"x\",\"pass\":\"planted\"}\r\n").unwrap();
+    assert_eq!(other.line_with("-ERR").unwrap(), "-ERR 'Authorization Violation'\r\n");
+    wait_for_log(&server, "[WRN] User \"x\" found in connect proto, but user required from cert");
+    wait_for_log(&server, "authentication error - User \"CN=alice\"");
+    wait_for_log(
+        &server,
+        "Login refused: CONNECT's password is not that of the certificate's user",
+    );
+}
+
+#[test]
+fn a_key_that_is_not_pinned_is_named_by_its_id() {
+    let world = World::new();
+    let tls = format!("{}, pinned_certs: [\"{}\"]", world.verify(), "a".repeat(64));
+    let server = world.start("1", &tls, "debug: true");
+    let own = world.client_certificate("alice");
+    let opening = Opening { own: Some(&own), ..world.opening() };
+    // With TLS 1.3 the client learns of it only after its handshake.
+    let refused =
+        TlsClient::connect(server.address(), &opening).and_then(|mut client| client.log_in());
+    assert!(refused.is_err());
+    wait_for_log(&server, "[DBG] 127.0.0.1");
+    wait_for_log(&server, " - Failed pinned cert test for key id: ");
+    wait_for_log(&server, " - TLS handshake error: certificate not pinned");
 }
 
 #[test]

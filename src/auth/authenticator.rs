@@ -22,6 +22,7 @@ use super::password::{self, PasswordJob, PasswordOutcome};
 use super::permissions::Permissions;
 use super::tls_map::CertificateMap;
 use crate::config::auth_options::Secret;
+use crate::protocol::nats::error::quoted;
 
 mod build;
 
@@ -133,6 +134,15 @@ pub enum Decision {
     Refused(Refusal),
 }
 
+/// What the lookup of the user for whom a certificate stands came to.
+#[derive(Debug, Default)]
+pub struct CertificateLookup {
+    /// nats-server's lines of the debug log; empty = certificates do not name users.
+    pub lines: Vec<String>,
+    /// The user found, whatever the decision about it.
+    pub user: Option<Arc<str>>,
+}
+
 /// A login that waits for its `PasswordJob`.
 #[derive(Debug)]
 pub struct PendingLogin {
@@ -165,7 +175,11 @@ impl PendingLogin {
     /// If the client is refused.
     pub fn resume(self, outcome: PasswordOutcome) -> Result<Identity, Refusal> {
         let identity = self.result?;
-        if outcome.matches { Ok(identity) } else { Err(Refusal::WrongPassword) }
+        match identity.login {
+            _ if outcome.matches => Ok(identity),
+            Login::Certificate => Err(Refusal::CertificatePassword),
+            _ => Err(Refusal::WrongPassword),
+        }
     }
 }
 
@@ -181,6 +195,8 @@ pub enum Refusal {
     UnknownCertificate,
     UnknownUser,
     WrongPassword,
+    /// Of the user whom the certificate names.
+    CertificatePassword,
     WrongToken,
     ConnectionType,
 }
@@ -196,6 +212,7 @@ impl fmt::Display for Refusal {
             Self::UnknownCertificate => "client certificate names no user",
             Self::UnknownUser => "unknown user",
             Self::WrongPassword => "wrong password",
+            Self::CertificatePassword => "CONNECT's password is not that of the certificate's user",
             Self::WrongToken => "wrong token",
             Self::ConnectionType => "connection type not allowed",
         })
@@ -288,7 +305,18 @@ impl Authenticator {
 
     /// Decides about one CONNECT or, with empty credentials, about a client that begins with
     /// another verb.
+    #[cfg(test)]
     pub fn decide(&self, credentials: &Credentials<'_>, facts: &ConnectionFacts<'_>) -> Decision {
+        self.decide_noting(credentials, facts, &mut CertificateLookup::default())
+    }
+
+    /// The same; `lookup` gets what a certificate contributed.
+    pub fn decide_noting(
+        &self,
+        credentials: &Credentials<'_>,
+        facts: &ConnectionFacts<'_>,
+        lookup: &mut CertificateLookup,
+    ) -> Decision {
         if credentials.new_account || !credentials.account.is_empty() {
             return Decision::Refused(Refusal::AccountNamed);
         }
@@ -305,7 +333,7 @@ impl Authenticator {
         if let Some(certificates) = &self.certificates
             && has_users
         {
-            return self.decide_by_certificate(certificates, credentials, facts);
+            return self.decide_by_certificate(certificates, credentials, facts, lookup);
         }
         if let Some(decision) = self.decide_by_user(credentials, facts) {
             return decision;
@@ -368,18 +396,24 @@ impl Authenticator {
         certificates: &CertificateMap,
         credentials: &Credentials<'_>,
         facts: &ConnectionFacts<'_>,
+        lookup: &mut CertificateLookup,
     ) -> Decision {
         let Some(certificate) = facts.certificate else {
+            lookup.lines.push("User required in cert, no peer certificates found".into());
             return Decision::Refused(Refusal::NoCertificate);
         };
         let allowed =
             |index: usize| self.users[index].connection_types.allow(facts.connection_type);
         let by_name =
             |name: &str| self.user_by_name.get(name).copied().filter(|&index| allowed(index));
-        match certificates.find(certificate, by_name, allowed) {
+        match certificates.find(certificate, by_name, allowed, &mut lookup.lines) {
             // A user who has a password must give that too.
-            Some(index) => {
-                self.check(&self.users[index], credentials.password.0, Login::Certificate, facts)
+            Some((index, way)) => {
+                let user = &self.users[index];
+                let name = quoted(user.name.as_bytes());
+                lookup.lines.push(format!("Using {way} for auth [{name}]"));
+                lookup.user = Some(user.name.clone());
+                self.check(user, credentials.password.0, Login::Certificate, facts)
             }
             None => Decision::Refused(Refusal::UnknownCertificate),
         }
@@ -441,6 +475,7 @@ impl Authenticator {
         }
         match login {
             Login::Token => Decision::Refused(Refusal::WrongToken),
+            Login::Certificate => self.refuse_name(&user.name, Refusal::CertificatePassword),
             _ => self.refuse_name(&user.name, Refusal::WrongPassword),
         }
     }
@@ -479,8 +514,9 @@ impl Authenticator {
             Login::User if self.certificates.is_none() => {
                 &self.users[*self.user_by_name.get(&identity.user_name)?]
             }
-            // If there are users, a name is looked up among them first.
-            Login::SingleUser if self.users.is_empty() => {
+            // If there are users, a name is looked up among them first; a token stands before the
+            // single user.
+            Login::SingleUser if self.users.is_empty() && self.token.is_none() => {
                 self.single_user.as_ref().filter(|user| user.name == identity.user_name)?
             }
             Login::Token if self.users.is_empty() => self.token.as_ref()?,

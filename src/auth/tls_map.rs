@@ -8,6 +8,7 @@
 //! name that is an incomplete or empty distinguished name never matches as one.
 
 use super::certificate::{Attribute, CertificateNames};
+use crate::protocol::nats::error::quoted;
 
 /// OID of the domain component attribute.
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
@@ -195,36 +196,53 @@ impl CertificateMap {
         }
     }
 
-    /// Finds a certificate's user. `by_name` looks up a user by name, if that user may connect in
-    /// this way; `allowed` says whether a user found here may.
+    /// Finds a certificate's user, and by what. `by_name` looks up a user by name, if that user may
+    /// connect in this way; `allowed` says whether a user found here may. What did not lead to a
+    /// user is added to `lines`, in the words of nats-server's debug log.
     pub(crate) fn find(
         &self,
         certificate: &CertificateNames,
         by_name: impl Fn(&str) -> Option<usize>,
         allowed: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+        lines: &mut Vec<String>,
+    ) -> Option<(usize, &'static str)> {
         let CertificateNames { emails, dns_names, uris, subject } = certificate;
         let non_empty = |name: &String| if name.is_empty() { None } else { by_name(name) };
-        if let Some(found) = emails.iter().chain(dns_names).chain(uris).find_map(non_empty) {
-            return Some(found);
+        for (names, way) in [
+            (emails, "email found in cert"),
+            (dns_names, "SAN found in cert"),
+            (uris, "URI found in cert"),
+        ] {
+            if let Some(found) = names.iter().find_map(non_empty) {
+                return Some((found, way));
+            }
         }
+        let spelled = spell_subject(subject);
+        let shown = |name: &str| quoted(name.as_bytes());
         if let Some(wanted) = DistinguishedName::of_subject(subject) {
             let candidates = || self.names.iter().filter(|(user_index, _)| allowed(*user_index));
             let found = candidates()
                 .find(|(_, name)| *name == wanted)
                 .or_else(|| candidates().find(|(_, name)| name.same_parts(&wanted)));
             if let Some((user_index, _)) = found {
-                return Some(*user_index);
+                return Some((*user_index, "DistinguishedNameMatch"));
             }
+            let name = shown(&spelled);
+            lines.push(format!("DistinguishedNameMatch could not be used for auth [{name}]"));
         }
-        let spelled = spell_subject(subject);
         let domain = spell_domain(subject);
-        if !domain.is_empty()
-            && let Some(found) = non_empty(&format!("{spelled},{domain}"))
-        {
-            return Some(found);
+        if !domain.is_empty() {
+            let whole = format!("{spelled},{domain}");
+            if let Some(found) = non_empty(&whole) {
+                return Some((found, "RDNSequence"));
+            }
+            lines.push(format!("RDNSequence could not be used for auth [{}]", shown(&whole)));
         }
-        non_empty(&spelled)
+        if let Some(found) = non_empty(&spelled) {
+            return Some((found, "certificate subject"));
+        }
+        lines.push(format!("User in cert [{}], not found", shown(&spelled)));
+        None
     }
 }
 
@@ -350,7 +368,47 @@ mod tests {
             map.insert(index, user);
         }
         let by_name = |name: &str| users.iter().position(|user| *user == name);
-        map.find(certificate, by_name, |_| true).map(|index| users[index].to_owned())
+        let found = map.find(certificate, by_name, |_| true, &mut Vec::new());
+        found.map(|(index, _)| users[index].to_owned())
+    }
+
+    /// The words are those that nats-server 2.15.3 has in its debug log.
+    #[test]
+    fn what_led_to_a_user_is_named_and_so_is_what_did_not() {
+        let find = |user: &str, certificate: &CertificateNames| {
+            let mut map = CertificateMap::default();
+            map.insert(0, user);
+            let by_name = |name: &str| (name == user).then_some(0);
+            let mut lines = Vec::new();
+            let way = map.find(certificate, by_name, |_| true, &mut lines).map(|found| found.1);
+            (way, lines)
+        };
+        let subject = with_subject("DC=com,DC=acme,O=Acme,CN=bob");
+        let certificate = CertificateNames {
+            emails: vec!["bob@acme.com".into()],
+            dns_names: vec!["bob.acme.com".into()],
+            uris: vec!["spiffe://acme/bob".into()],
+            ..subject
+        };
+        let unmatched = r#"DistinguishedNameMatch could not be used for auth ["CN=bob,O=Acme"]"#;
+        let without_domain =
+            r#"RDNSequence could not be used for auth ["CN=bob,O=Acme,DC=com,DC=acme"]"#;
+        for (user, way, lines) in [
+            ("bob@acme.com", Some("email found in cert"), vec![]),
+            ("bob.acme.com", Some("SAN found in cert"), vec![]),
+            ("spiffe://acme/bob", Some("URI found in cert"), vec![]),
+            ("CN=bob,O=Acme,DC=acme,DC=com", Some("DistinguishedNameMatch"), vec![]),
+            ("CN=bob,O=Acme", Some("certificate subject"), vec![unmatched, without_domain]),
+            (
+                "eve",
+                None,
+                vec![unmatched, without_domain, r#"User in cert ["CN=bob,O=Acme"], not found"#],
+            ),
+        ] {
+            let found = find(user, &certificate);
+            assert_eq!(found.0, way, "{user}: {:?}", found.1);
+            assert_eq!(found.1, lines, "{user}");
+        }
     }
 
     fn with_subject(text: &str) -> CertificateNames {
@@ -486,8 +544,10 @@ mod tests {
         map.insert(0, "CN=joe,O=acme");
         map.insert(1, "O=acme,CN=joe");
         let certificate = with_subject("O=acme,CN=joe");
-        assert_eq!(map.find(&certificate, |_| None, |index| index == 1), Some(1));
-        assert_eq!(map.find(&certificate, |_| None, |_| false), None);
+        let lines = &mut Vec::new();
+        let found = map.find(&certificate, |_| None, |index| index == 1, lines);
+        assert_eq!(found.map(|(index, _)| index), Some(1));
+        assert_eq!(map.find(&certificate, |_| None, |_| false, lines), None);
     }
 
     #[test]

@@ -116,8 +116,8 @@ pub struct ByteQueue {
     totals: OnceCell<Rc<OutboxTotals>>,
     /// How much of `out_messages` and `out_bytes` the totals have.
     totalled: Cell<(u64, u64)>,
-    /// A send began that has messages. Who looks at it clears it.
-    pub delivered: Cell<bool>,
+    /// A send began that has messages, and no tick has looked since.
+    delivered: Cell<bool>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
 }
@@ -167,6 +167,26 @@ impl ByteQueue {
         }
         totals.messages.set(totals.messages.get() + now.0 - before.0);
         totals.bytes.set(totals.bytes.get() + now.1 - before.1);
+    }
+
+    /// Returns the time of the last send with messages, if there was one since `take_delivered_at`.
+    /// Later sends without messages may have moved it.
+    pub fn delivered_at(&self) -> Option<Instant> {
+        let begun = self.send_started.get();
+        self.delivered.get().then(|| begun.unwrap_or(self.last_sent.get()))
+    }
+
+    /// Returns the same, once: what was sent until now does not count again.
+    pub fn take_delivered_at(&self) -> Option<Instant> {
+        let at = self.delivered_at();
+        self.delivered.set(false);
+        at
+    }
+
+    /// Returns the time at which this turn began; None for a queue outside of a shard.
+    #[inline]
+    pub fn turn_began(&self) -> Option<Instant> {
+        Some(self.totals.get()?.clock.began())
     }
 
     pub fn pending_bytes(&self) -> usize {

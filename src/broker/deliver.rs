@@ -154,6 +154,9 @@ impl Broker {
     #[cold]
     fn expire(&mut self, subscription: &Rc<Subscription>) {
         subscription.mark_removed();
+        if let Sink::Client { outbox, .. } = &subscription.sink {
+            outbox.observe_end(subscription.sid(), subscription.max());
+        }
         if let Some(client) = subscription.client() {
             self.clients[client.index()].expired_count += 1;
         }

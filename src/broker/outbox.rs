@@ -167,6 +167,15 @@ impl Outbox {
         self.observed.get()
     }
 
+    /// The subscription `sid` got the last message that it may have.
+    #[cold]
+    pub fn observe_end(&self, sid: &[u8], max: u64) {
+        let observers = self.observers.get().map(|observers| observers.borrow());
+        if let Some(trace) = observers.as_ref().and_then(|observers| observers.trace.as_ref()) {
+            trace.expired(sid, max);
+        }
+    }
+
     /// A message was queued for the client.
     #[cold]
     pub fn observe(&self, message: &Message<'_>, sid: &[u8]) {

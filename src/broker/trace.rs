@@ -5,8 +5,35 @@ use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
 use crate::protocol::nats::error::quoted;
 
+/// Logs one line of a trace, with the fields that say whom it is about.
+macro_rules! log_trace {
+    ($level:ident, $trace:expr, $($text:tt)+) => {
+        tracing::$level!(
+            cid = $trace.about.cid,
+            address = $trace.about.address.as_str(),
+            name = $trace.about.name.as_str(),
+            user = $trace.about.user.as_str(),
+            account = $trace.about.account.as_str(),
+            "{} - {}",
+            $trace.label,
+            format_args!($($text)+)
+        )
+    };
+}
+
+/// Whom the lines of a trace are about, for a log that has it in fields of their own.
+#[derive(Default)]
+pub struct About {
+    pub cid: u64,
+    pub address: String,
+    pub name: String,
+    pub user: String,
+    pub account: String,
+}
+
 /// How the lines of one connection are to look.
 pub struct Trace {
+    pub about: About,
     /// `ip:port - cid:N - …`
     pub label: String,
     /// Headers are shown, payloads are not.
@@ -36,13 +63,25 @@ impl Trace {
     pub fn operation(&self, way: Way, verb: &str, arguments: &[u8]) {
         let blank = if arguments.is_empty() { "" } else { " " };
         let arguments = String::from_utf8_lossy(arguments);
-        tracing::trace!("{} - {} [{verb}{blank}{arguments}]", self.label, way.arrow());
+        log_trace!(trace, self, "{} [{verb}{blank}{arguments}]", way.arrow());
+    }
+
+    /// `<-> [DELSUB 1]`: a subscription is gone.
+    pub fn deleted(&self, sid: &[u8]) {
+        log_trace!(trace, self, "<-> [DELSUB {}]", String::from_utf8_lossy(sid));
+    }
+
+    /// A subscription got the last message that it may have.
+    pub fn expired(&self, sid: &[u8], max: u64) {
+        let shown = String::from_utf8_lossy(sid);
+        log_trace!(debug, self, "Auto-unsubscribe limit of {max} reached for sid '{shown}'");
+        self.deleted(sid);
     }
 
     /// `<<- MSG_PAYLOAD: ["hi"]`; nothing for a message without what is shown.
     pub fn body(&self, way: Way, body: &[u8], header_size: usize) {
         if let Some(shown) = shown(body, header_size, self.headers_only, self.shown_bytes_max) {
-            tracing::trace!("{} - {} MSG_PAYLOAD: [{shown}]", self.label, way.arrow());
+            log_trace!(trace, self, "{} MSG_PAYLOAD: [{shown}]", way.arrow());
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::session::ClientSession;
 use crate::base::limits::STALL_MS_LOGGED_MIN;
 use crate::broker::late_send::{Backlog, SendCheck};
+use crate::broker::trace::Way;
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::peer::rare_lines::{SAME_LINE_INTERVAL, SUBSCRIPTION_LIMIT_INTERVAL};
 use crate::peer::who::log_peer;
@@ -65,13 +66,22 @@ impl ClientSession {
     /// Reports what is wrong with the command that begins at `start`.
     #[cold]
     pub(super) fn protocol_error(
-        &mut self,
+        &self,
         error: ProtocolError,
         input: &[u8],
         start: usize,
     ) -> CloseReason {
-        if let Some(text) = error.wire_text() {
-            self.outbox.push_error(text);
+        if let Some(trace) = &self.trace
+            && !matches!(error, ProtocolError::MaximumControlLine | ProtocolError::PeerError)
+            && let Some((verb, arguments)) = complaint::judged_line(&input[start..])
+        {
+            trace.operation(Way::In, verb, arguments);
+        }
+        // The order of the two lines of a trace.
+        let is_told_last = matches!(error, ProtocolError::MaximumPayload { .. });
+        let tell = || error.wire_text().into_iter().for_each(|text| self.outbox.push_error(text));
+        if !is_told_last {
+            tell();
         }
         self.log_error(&match error {
             ProtocolError::UnknownOperation => complaint::unknown_operation(input, start),
@@ -87,6 +97,9 @@ impl ClientSession {
             }
             ProtocolError::PeerError => "Client Error".to_owned(),
         });
+        if is_told_last {
+            tell();
+        }
         error.close_reason()
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::context::Report;
 use super::session::ClientSession;
 use crate::auth::account::Account;
-use crate::auth::authenticator::{ConnectionType, Decision, Identity, Refusal};
+use crate::auth::authenticator::{CertificateLookup, ConnectionType, Decision, Identity, Refusal};
 use crate::auth::replies::ReplyTable;
 use crate::auth::state::AuthState;
 use crate::broker::Broker;
@@ -17,7 +17,7 @@ use crate::config::options::LimitOptions;
 use crate::peer::login::Stage;
 use crate::peer::state::PeerState;
 use crate::peer::who::log_peer;
-use crate::protocol::nats::error::{CloseReason, text};
+use crate::protocol::nats::error::{CloseReason, quoted, text};
 
 impl ClientSession {
     /// Handles CONNECT. A second one is merged over the first; all subscriptions have been dropped
@@ -27,7 +27,8 @@ impl ClientSession {
         broker: &mut Broker,
         json: &[u8],
     ) -> Result<(), CloseReason> {
-        self.peer.traffic.moved = true;
+        let read_at = self.read_at();
+        self.peer.traffic.note_activity(read_at);
         // An estimate until the first PONG. Source: nats-server server/client.go processConnect.
         self.peer.keep_alive.estimate_rtt(self.peer.traffic.started.elapsed());
         if let Err(error) = self.peer.connect.merge(json) {
@@ -45,7 +46,11 @@ impl ClientSession {
     /// may not have sent CONNECT at all.
     pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let auth = self.context.auth.borrow().clone();
-        let decision = self.decide(&auth);
+        let mut lookup = CertificateLookup::default();
+        let decision = self.decide_noting(&auth, &mut lookup);
+        if !lookup.lines.is_empty() {
+            self.note_certificate(lookup);
+        }
         match decision {
             Decision::Accepted(identity) => self.logged_in(broker, identity),
             Decision::NeedsPasswordCheck(job, pending) => {
@@ -164,7 +169,31 @@ impl ClientSession {
     }
 
     pub(super) fn decide(&self, auth: &AuthState) -> Decision {
+        self.decide_noting(auth, &mut CertificateLookup::default())
+    }
+
+    fn decide_noting(&self, auth: &AuthState, lookup: &mut CertificateLookup) -> Decision {
         let PeerState { login, connect, opening, .. } = &self.peer;
-        login.decide(auth, connect, opening.certificate(), ConnectionType::Standard)
+        login.decide(auth, connect, opening.certificate(), ConnectionType::Standard, lookup)
+    }
+
+    /// Logs how the user of the client's certificate was found. From now on the client is called by
+    /// that user, whatever CONNECT named, also where it is refused. Source: nats-server
+    /// server/auth.go processClientOrLeafAuthentication.
+    #[cold]
+    fn note_certificate(&mut self, lookup: CertificateLookup) {
+        let presented = self.peer.opening.tls().map_or(0, |tls| tls.peer_certificates.len());
+        if presented > 1 {
+            log_peer!(debug, self, "Multiple peer certificates found, selecting first");
+        }
+        for line in lookup.lines {
+            log_peer!(debug, self, "{line}");
+        }
+        let Some(user) = lookup.user else { return };
+        if !self.peer.connect.user.is_empty() {
+            let named = quoted(self.peer.connect.user.as_bytes());
+            tracing::warn!("User {named} found in connect proto, but user required from cert");
+        }
+        self.peer.connect.user = String::from(&*user).into();
     }
 }

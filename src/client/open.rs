@@ -50,7 +50,19 @@ impl ClientSession {
             Err(failure @ (TlsFailure::TimedOut | TlsFailure::NotTls)) => {
                 log_peer!(debug, self, "{failure}");
             }
-            Err(failure) => log_peer!(error, self, "{failure}"),
+            Err(failure) => {
+                match &failure {
+                    TlsFailure::NotPinned(Some(id)) => {
+                        log_peer!(debug, self, "Failed pinned cert test for key id: {id}");
+                    }
+                    TlsFailure::NotPinned(None) => {
+                        let reason = "client did not provide a certificate";
+                        log_peer!(debug, self, "Failed pinned cert test as {reason}");
+                    }
+                    _ => {}
+                }
+                log_peer!(error, self, "{failure}");
+            }
         }
     }
 }

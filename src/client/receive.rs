@@ -45,12 +45,20 @@ impl ClientSession {
                 self.publish_parsed(broker, publishing, publish, input);
             }
             Command::Subscribe { subject, queue, sid, .. } => {
-                self.peer.traffic.moved = true;
+                let read_at = self.read_at();
+                self.peer.traffic.note_activity(read_at);
                 self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
             }
             Command::Unsubscribe { sid, max, .. } => {
-                self.peer.traffic.moved = true;
+                let read_at = self.read_at();
+                self.peer.traffic.note_activity(read_at);
+                let traced = self.trace.as_ref().map(|_| broker.subscription_count(self.key));
                 broker.unsubscribe(self.key, sid.of(input), parse_unsubscribe_max(max.of(input)));
+                if let (Some(trace), Some(before)) = (&self.trace, traced)
+                    && broker.subscription_count(self.key) < before
+                {
+                    trace.deleted(sid.of(input));
+                }
                 self.ok();
             }
             Command::Ping => self.pong(),
@@ -360,10 +368,12 @@ impl Session for ClientSession {
         let remote_pace = broker.remote_pace(self.key).cloned();
         drop(broker);
         input.consume(consumed_total);
-        let counters = &self.context.counters;
-        let traffic = &mut self.peer.traffic;
-        let published = traffic.in_messages - in_messages;
-        traffic.moved |= published > 0;
+        let published = self.peer.traffic.in_messages - in_messages;
+        if published > 0 {
+            let read_at = self.read_at();
+            self.peer.traffic.note_activity(read_at);
+        }
+        let (counters, traffic) = (&self.context.counters, &self.peer.traffic);
         counters.in_messages.set(counters.in_messages.get() + published);
         counters.in_bytes.set(counters.in_bytes.get() + traffic.in_bytes - in_bytes);
         if let Some(reason) = self.outbox.close_reason() {
@@ -391,7 +401,7 @@ impl Session for ClientSession {
     }
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {
-        self.peer.note_tick(now, self.outbox.delivered.take());
+        self.peer.note_tick(now, self.outbox.take_delivered_at());
         if !self.peer.opening.is_over_by(now) {
             return None;
         }
@@ -405,7 +415,10 @@ impl Session for ClientSession {
         if login.stage() == Stage::Refused {
             return None;
         }
-        match keep_alive.due(now, &options.keep_alive) {
+        if keep_alive.fires(now) {
+            log_peer!(debug, self, "Client Ping Timer");
+        }
+        match self.peer.keep_alive.due(now, &options.keep_alive) {
             Due::Nothing => None,
             Due::Ping => {
                 self.outbox.push_bytes(encode::PING);
@@ -413,6 +426,8 @@ impl Session for ClientSession {
             }
             Due::Close => {
                 log_peer!(debug, self, "Stale Client Connection - Closing");
+                // nats-server does not trace this one.
+                self.outbox.set_trace(None);
                 self.outbox.push_error(text::STALE_CONNECTION);
                 let stale = &self.context.counters.stale_connections;
                 stale.set(stale.get() + 1);
@@ -445,6 +460,9 @@ impl Session for ClientSession {
             self.log_slow_consumer(reason);
         }
         log_peer!(debug, self, "Client connection closed: {reason}");
+        if let (Some(trace), Some(last)) = (&self.trace, &self.last_subscriptions) {
+            last.kept.iter().for_each(|subscription| trace.deleted(&subscription.sid));
+        }
     }
 
     fn queue(&self) -> QueueHandle {

@@ -154,7 +154,7 @@ impl ClientSession {
     }
 
     /// Returns the facts about it for monitoring.
-    pub fn facts(&self, now: Instant) -> SessionFacts<'_> {
+    pub fn facts(&self) -> SessionFacts<'_> {
         let (PeerState { opening, traffic, .. }, outbox) = (&self.peer, &self.outbox);
         SessionFacts {
             id: self.peer.id,
@@ -166,7 +166,7 @@ impl ClientSession {
             tls: opening.tls(),
             tls_first: opening.is_tls_first(),
             started: traffic.started,
-            last_activity: traffic.last_activity(now, outbox.delivered.get()),
+            last_activity: traffic.last_activity(outbox.delivered_at()),
             rtt: self.peer.keep_alive.rtt(),
             in_messages: traffic.in_messages,
             in_bytes: traffic.in_bytes,
@@ -177,9 +177,15 @@ impl ClientSession {
         }
     }
 
+    /// Returns when the bytes being handled were read, as far as the turn tells.
+    #[inline]
+    pub(super) fn read_at(&self) -> Instant {
+        self.outbox.turn_began().unwrap_or_else(Instant::now)
+    }
+
     /// Reports the outcome of its login.
     pub(super) fn report(&self, broker: &mut Broker, report: Report) {
-        (self.context.report)(broker, &self.context, &self.facts(Instant::now()), report);
+        (self.context.report)(broker, &self.context, &self.facts(), report);
     }
 
     /// Drops what was decided or matched for the last subject, in another account or with other

@@ -29,7 +29,10 @@ impl ClientSession {
             let subject = quoted(filter);
             self.violation(
                 &format!("Permissions Violation for Subscription to {subject}, too many tokens"),
-                &format!("Subscription Violation - Subject {subject}, too many tokens"),
+                &format!(
+                    "Subscription Violation Too Many Tokens - Subject {subject}, SID {}",
+                    String::from_utf8_lossy(sid)
+                ),
             );
             return;
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::session::ClientSession;
-use crate::broker::trace::{Trace, Way};
+use crate::broker::trace::{About, Trace, Way};
 use crate::protocol::nats::command::Command;
 
 impl ClientSession {
@@ -11,8 +11,16 @@ impl ClientSession {
     pub(super) fn renew_trace(&mut self) {
         let options = self.context.options.borrow().clone();
         self.trace = options.log.trace.then(|| {
+            let who = self.who();
             Rc::new(Trace {
-                label: self.who().label(),
+                about: About {
+                    cid: who.id.0,
+                    address: who.address(),
+                    name: who.name().to_owned(),
+                    user: who.user().to_owned(),
+                    account: who.account_let_in().to_owned(),
+                },
+                label: who.label(),
                 headers_only: options.log.trace_headers,
                 shown_bytes_max: options.log.traced_message_bytes_max,
             })

@@ -65,7 +65,7 @@ pub trait Shown {
 macro_rules! shown_by_display {
     ($($type:ty),*) => { $(impl Shown for $type { fn shown(&self) -> String { self.to_string() } })* };
 }
-shown_by_display!(bool, u16, u32, u64, usize, String);
+shown_by_display!(bool, i64, u16, u32, u64, usize, String);
 
 impl Shown for Duration {
     fn shown(&self) -> String {

@@ -112,6 +112,10 @@ pub struct LimitOptions {
     /// True if messages for a slow consumer are dropped instead of slowing down their publisher.
     pub no_fast_producer_stall: bool,
     pub no_header_support: bool,
+    /// Attempts between two log lines about another server that cannot be reached.
+    pub connect_error_reports: i64,
+    /// The same for a connection to another server that was lost.
+    pub reconnect_error_reports: i64,
 }
 
 /// What happens to a client that misses its write deadline.
@@ -254,6 +258,8 @@ impl Default for LimitOptions {
             write_timeout: WriteTimeoutPolicy::Default,
             no_fast_producer_stall: false,
             no_header_support: false,
+            connect_error_reports: 3600,
+            reconnect_error_reports: 1,
         }
     }
 }

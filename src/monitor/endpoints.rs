@@ -36,29 +36,34 @@ pub enum Ask {
     Dashboard,
 }
 
-impl Ask {
-    /// Returns the name under which requests are counted.
-    pub fn path(&self) -> &'static str {
-        match self {
-            Self::Root => "/",
-            Self::Varz => "/varz",
-            Self::Connz(_) => "/connz",
-            Self::Subsz(_) => "/subsz",
-            Self::Routez => "/routez",
-            Self::Leafz => "/leafz",
-            Self::Gatewayz => "/gatewayz",
-            Self::Accountz(_) => "/accountz",
-            Self::Accstatz { .. } => "/accstatz",
-            Self::Healthz(_) => "/healthz",
-            Self::Jsz => "/jsz",
-            Self::Raftz => "/raftz",
-            Self::Ipqueuesz => "/ipqueuesz",
-            Self::Threads => "/stacksz",
-            Self::Variables => "/debug/vars",
-            Self::Metrics => "/metrics",
-            Self::Dashboard => "/dashboard",
-        }
-    }
+/// The paths whose requests are counted, the name under which they are, and whether they are also
+/// where an argument is refused. nats-server counts a request where its handler begins, or once it
+/// has read the arguments.
+const COUNTED: [(&str, &str, bool); 14] = [
+    ("/", "/", true),
+    ("/varz", "/varz", true),
+    ("/connz", "/connz", false),
+    ("/routez", "/routez", false),
+    ("/subsz", "/subsz", true),
+    ("/subscriptionsz", "/subsz", true),
+    ("/leafz", "/leafz", true),
+    ("/gatewayz", "/gatewayz", true),
+    ("/accountz", "/accountz", true),
+    ("/accstatz", "/accstatz", true),
+    ("/healthz", "/healthz", true),
+    ("/jsz", "/jsz", true),
+    ("/metrics", "/metrics", true),
+    ("/dashboard", "/dashboard", true),
+];
+
+/// A request as it is understood.
+#[derive(Debug)]
+pub struct Plan {
+    /// The name under which it is counted; None = it is not.
+    pub counted: Option<&'static str>,
+    /// What to answer; or the answer itself, if there is no such endpoint or an argument is
+    /// refused.
+    pub ask: Result<Ask, Response>,
 }
 
 /// Collapses repeated slashes: they come from tools whose base address ends in one. nats-server
@@ -79,17 +84,25 @@ fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
     let rest = path.strip_prefix(base)?;
     match rest {
         "" if !base.is_empty() => Some("/"),
+        // nats-server has its index at the base path alone.
+        "/" if !base.is_empty() => None,
         _ => rest.starts_with('/').then_some(rest),
     }
 }
 
 /// Finds the endpoint that a request asks for.
-///
-/// # Errors
-/// The answer, if there is no such endpoint or an argument is refused.
-pub fn plan(base_path: &str, request: &Request) -> Result<Ask, Response> {
+pub fn plan(base_path: &str, request: &Request) -> Plan {
     let path = without_repeated_slashes(&request.path);
-    let endpoint = below(base_path, &path).ok_or_else(Response::not_found)?;
+    let Some(endpoint) = below(base_path, &path) else {
+        return Plan { counted: None, ask: Err(Response::not_found()) };
+    };
+    let ask = understand(endpoint, request);
+    let row = COUNTED.iter().find(|(path, ..)| *path == endpoint);
+    let counted = row.filter(|(.., if_refused)| *if_refused || ask.is_ok()).map(|row| row.1);
+    Plan { counted, ask }
+}
+
+fn understand(endpoint: &str, request: &Request) -> Result<Ask, Response> {
     let query = &request.query;
     let refused = |text: String| Response::text(400, text);
     Ok(match endpoint {
@@ -132,7 +145,40 @@ mod tests {
             query: Query::parse(query),
             keep_alive: true,
         };
-        plan(base_path, &request).map_err(|response| response.status)
+        plan(base_path, &request).ask.map_err(|response| response.status)
+    }
+
+    /// As nats-server 2.15.3 shows them in `http_req_stats`.
+    #[test]
+    fn requests_are_counted_where_nats_server_counts_them() {
+        let counted = |path: &str, query: &str| {
+            let query = Query::parse(query);
+            plan("/", &Request { head_only: false, path: path.into(), query, keep_alive: true })
+                .counted
+        };
+        for (path, query, expected) in [
+            ("/", "", Some("/")),
+            ("/varz", "", Some("/varz")),
+            ("/connz", "", Some("/connz")),
+            ("/connz", "limit=x", None),
+            ("/routez", "subs=zz", None),
+            ("/subscriptionsz", "", Some("/subsz")),
+            ("/subsz", "limit=x", Some("/subsz")),
+            ("/leafz", "subs=zz", Some("/leafz")),
+            ("/gatewayz", "accs=zz", Some("/gatewayz")),
+            ("/accstatz", "unused=zz", Some("/accstatz")),
+            ("/healthz", "details=zz", Some("/healthz")),
+            ("/jsz", "limit=x", Some("/jsz")),
+            ("/metrics", "", Some("/metrics")),
+            ("/raftz", "", None),
+            ("/ipqueuesz", "", None),
+            ("/ipqueuesz", "all=zz", None),
+            ("/stacksz", "", None),
+            ("/debug/vars", "", None),
+            ("/nope", "", None),
+        ] {
+            assert_eq!(counted(path, query), expected, "{path}?{query}");
+        }
     }
 
     #[test]
@@ -146,7 +192,7 @@ mod tests {
         assert_eq!(ask("/", "/./varz", ""), Err(404));
         for base in ["/nats", "/nats/"] {
             assert_eq!(ask(base, "/nats", ""), Ok(Ask::Root));
-            assert_eq!(ask(base, "/nats/", ""), Ok(Ask::Root));
+            assert_eq!(ask(base, "/nats/", ""), Err(404));
             assert_eq!(ask(base, "/nats/jsz", ""), Ok(Ask::Jsz));
             assert_eq!(ask(base, "//nats//jsz", ""), Ok(Ask::Jsz));
             assert_eq!(ask(base, "/jsz", ""), Err(404));

@@ -182,6 +182,8 @@ pub(super) const HEALTH_SWITCHES: [&str; 5] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthzOptions {
     pub details: bool,
+    /// True if the probe has the switch that nats-server calls deprecated.
+    is_deprecated: bool,
     /// Set if a stream was named without its account, or a consumer without its stream: the missing
     /// one and the one named.
     missing: Option<(&'static str, &'static str)>,
@@ -197,7 +199,8 @@ impl HealthzOptions {
         let details = query.boolean("details")?;
         let is_given = |name: &str| !query.get(name).is_empty();
         let (account, stream) = (is_given("account"), is_given("stream"));
-        Ok(Self::new(details, account, stream, is_given("consumer")))
+        let is_deprecated = query.boolean("js-enabled")?;
+        Ok(Self { is_deprecated, ..Self::new(details, account, stream, is_given("consumer")) })
     }
 
     /// The flags say which arguments were given.
@@ -209,7 +212,7 @@ impl HealthzOptions {
         } else {
             None
         };
-        Self { details, missing, with_code: false }
+        Self { details, is_deprecated: false, missing, with_code: false }
     }
 }
 
@@ -221,6 +224,9 @@ pub(crate) fn healthz(
     is_leaving: bool,
     late_shards: &[usize],
 ) -> Response {
+    if options.is_deprecated {
+        tracing::warn!("Healthcheck: js-enabled deprecated, use js-enabled-only instead");
+    }
     let (status, state, kind, error) = if let Some((missing, asked)) = options.missing {
         let missing = quoted(missing.as_bytes());
         let error = format!("{missing} must not be empty when checking {asked} health");

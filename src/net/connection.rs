@@ -34,7 +34,7 @@ use crate::net::read_buffer::{ReadBuffer, piece_end};
 use crate::net::runtime::{Driver, TurnHook, finished_within, spawn, within};
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
-use crate::net::tls_config::TlsServer;
+use crate::net::tls_config::{TlsServer, public_key_id};
 use crate::protocol::nats::error::CloseReason;
 
 /// Time for a closing connection to send what it still owes, above all an `-ERR`.
@@ -495,8 +495,10 @@ impl<S: Session> Reader<S> {
                 self.open_ciphertext()?;
                 if let Some(facts) = self.facts() {
                     let own = facts.peer_certificates.first().map(|der| &**der);
-                    let is_pinned = server.is_pinned(own);
-                    return if is_pinned { Ok(facts) } else { Err(TlsFailure::NotPinned) };
+                    if !server.is_pinned(own) {
+                        return Err(TlsFailure::NotPinned(own.and_then(public_key_id)));
+                    }
+                    return Ok(facts);
                 }
             }
             match self.fill_within(left()).await {

@@ -42,8 +42,12 @@ pub enum TlsFailure {
     NotTls,
     /// More input than any message needs.
     TooLarge,
-    NotPinned,
+    /// The peer's key is none of those that are let in. With the key's id; None = it presented no
+    /// certificate.
+    NotPinned(Option<String>),
     Protocol(Error),
+    /// The peer offered these versions, newest first, as they stand on the wire.
+    UnsupportedVersions(Vec<u16>),
     /// The peer's certificate was refused, in nats-server's words.
     Certificate(String),
     /// Sealing was attempted after rustls had reported that no more is possible.
@@ -59,12 +63,21 @@ impl fmt::Display for TlsFailure {
                 "TLS handshake error: tls: first record does not look like a TLS handshake"
             }
             Self::TooLarge => "TLS handshake error: tls: handshake message too large",
-            Self::NotPinned => "TLS handshake error: certificate not pinned",
+            Self::NotPinned(_) => "TLS handshake error: certificate not pinned",
             Self::Exhausted => "TLS error: no more records can be sealed",
             Self::Certificate(reason) => {
                 return write!(
                     formatter,
                     "TLS handshake error: tls: failed to verify certificate: {reason}"
+                );
+            }
+            Self::UnsupportedVersions(offered) => {
+                let offered: Vec<String> =
+                    offered.iter().map(|version| format!("{version:x}")).collect();
+                return write!(
+                    formatter,
+                    "TLS handshake error: tls: client offered only unsupported versions: [{}]",
+                    offered.join(" ")
                 );
             }
             Self::Protocol(error) => {
@@ -77,11 +90,76 @@ impl fmt::Display for TlsFailure {
 
 impl std::error::Error for TlsFailure {}
 
-fn failure_of(error: Error) -> TlsFailure {
+/// Returns the failure for an error about the record that `input` begins with.
+fn failure_of(error: Error, input: &[u8]) -> TlsFailure {
     match (take_refusal(), error) {
         (Some(reason), Error::InvalidCertificate(_)) => TlsFailure::Certificate(reason),
-        (_, error) => TlsFailure::Protocol(error),
+        (_, error) => match offered_versions(input) {
+            Some(offered) if is_about_versions(&error, &offered) => {
+                TlsFailure::UnsupportedVersions(offered)
+            }
+            _ => TlsFailure::Protocol(error),
+        },
     }
+}
+
+fn is_about_versions(error: &Error, offered: &[u16]) -> bool {
+    let Error::PeerIncompatible(reason) = error else { return false };
+    // A client of an older version lacks what rustls looks for first.
+    let is_older = offered.iter().all(|version| *version < TLS_1_2);
+    is_older
+        || matches!(
+            reason,
+            PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+        )
+}
+
+const TLS_1_2: u16 = 0x0303;
+
+/// Returns the versions that a ClientHello offers. None = the bytes are not one whole ClientHello
+/// in one record. Source for a hello without the extension: Go crypto/tls supportedVersionsFromMax.
+fn offered_versions(record: &[u8]) -> Option<Vec<u16>> {
+    const CLIENT_HELLO: u8 = 1;
+    const SUPPORTED_VERSIONS: u16 = 43;
+    fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+        let (taken, behind) = rest.split_at_checked(count)?;
+        *rest = behind;
+        Some(taken)
+    }
+    fn number(rest: &mut &[u8], size: usize) -> Option<usize> {
+        Some(take(rest, size)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    }
+    fn list<'a>(rest: &mut &'a [u8], size: usize) -> Option<&'a [u8]> {
+        let count = number(rest, size)?;
+        take(rest, count)
+    }
+    let mut rest = record;
+    if take(&mut rest, 3)?[0] != HANDSHAKE_RECORD {
+        return None;
+    }
+    let mut rest = list(&mut rest, 2)?;
+    if take(&mut rest, 1)?[0] != CLIENT_HELLO {
+        return None;
+    }
+    let mut rest = list(&mut rest, 3)?;
+    let version = number(&mut rest, 2)?;
+    take(&mut rest, 32)?;
+    for size in [1, 2, 1] {
+        list(&mut rest, size)?;
+    }
+    let mut extensions = list(&mut rest, 2).unwrap_or_default();
+    while !extensions.is_empty() {
+        let kind = number(&mut extensions, 2)?;
+        let mut body = list(&mut extensions, 2)?;
+        if kind == usize::from(SUPPORTED_VERSIONS) {
+            let versions = list(&mut body, 1)?.chunks_exact(2);
+            return Some(versions.map(|two| u16::from_be_bytes([two[0], two[1]])).collect());
+        }
+    }
+    let all = [0x0304, TLS_1_2, 0x0302, 0x0301];
+    Some(all.into_iter().filter(|known| usize::from(*known) <= version).collect())
 }
 
 /// Returns the words that operators know from nats-server if the cause is the same, else those of
@@ -288,6 +366,7 @@ impl TlsPipe {
     ) -> (usize, Result<(), TlsFailure>) {
         let mut taken = 0;
         loop {
+            let begun = taken;
             let UnbufferedStatus { discard, state } =
                 self.connection.process_tls_records(&mut input[taken..]);
             let goes_on = match state {
@@ -311,8 +390,9 @@ impl TlsPipe {
                 Ok(true) => {}
                 Ok(false) => return (taken, Ok(())),
                 Err(error) => {
+                    let failure = failure_of(error, &input[begun..]);
                     self.collect_alert(&mut input[taken..]);
-                    return (taken, Err(failure_of(error)));
+                    return (taken, Err(failure));
                 }
             }
         }

@@ -23,8 +23,7 @@ pub struct SessionFacts<'a> {
     /// True if TLS came before the greeting.
     pub tls_first: bool,
     pub started: Instant,
-    /// The last time that it published, subscribed or was sent a message; exact to a tick of the
-    /// shard.
+    /// The last time that it published, subscribed or was sent a message.
     pub last_activity: Instant,
     /// None = it has not sent CONNECT.
     pub rtt: Option<Duration>,
@@ -42,28 +41,25 @@ pub struct Traffic {
     pub started: Instant,
     pub in_messages: u64,
     pub in_bytes: u64,
-    /// The tick that last saw activity.
+    /// The last activity in the sense of monitoring, deliveries since the last tick apart.
     moved_at: Instant,
-    /// Set by activity in the sense of monitoring; read and cleared by a tick.
-    pub moved: bool,
 }
 
 impl Traffic {
     pub fn new(now: Instant) -> Self {
-        Self { started: now, in_messages: 0, in_bytes: 0, moved_at: now, moved: false }
+        Self { started: now, in_messages: 0, in_bytes: 0, moved_at: now }
     }
 
-    /// Called at each tick: records whether there was activity since the last one. `delivered` is
-    /// true if the peer was sent a message since then.
-    pub fn note_tick(&mut self, now: Instant, delivered: bool) {
-        if std::mem::take(&mut self.moved) | delivered {
-            self.moved_at = now;
-        }
+    /// Records an activity at that time.
+    #[inline]
+    pub fn note_activity(&mut self, at: Instant) {
+        self.moved_at = self.moved_at.max(at);
     }
 
-    /// Returns the time of the last activity. `delivered` as in `note_tick`.
-    pub fn last_activity(&self, now: Instant, delivered: bool) -> Instant {
-        if self.moved || delivered { now } else { self.moved_at }
+    /// Returns the time of the last activity. `delivered_at` is the last delivery since the last
+    /// tick, if there was one.
+    pub fn last_activity(&self, delivered_at: Option<Instant>) -> Instant {
+        delivered_at.map_or(self.moved_at, |at| self.moved_at.max(at))
     }
 }
 
@@ -100,5 +96,25 @@ impl LastSubscriptions {
             last.kept.len() < CLOSED_SUBSCRIPTIONS_MAX
         });
         last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_activity_is_the_latest_and_stays_where_it_is() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut traffic = Traffic::new(start);
+        assert_eq!(traffic.last_activity(None), start);
+        traffic.note_activity(at(5));
+        // A delivery that began before is no reason to go back.
+        traffic.note_activity(at(3));
+        assert_eq!(traffic.last_activity(None), at(5));
+        assert_eq!(traffic.last_activity(Some(at(4))), at(5));
+        assert_eq!(traffic.last_activity(Some(at(7))), at(7));
+        assert_eq!(traffic.last_activity(None), at(5));
     }
 }

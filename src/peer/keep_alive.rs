@@ -71,9 +71,14 @@ impl KeepAlive {
         }
     }
 
+    /// Returns true if the timer of the PINGs runs out now.
+    pub fn fires(&self, now: Instant) -> bool {
+        now >= self.ping_at
+    }
+
     /// Returns what is to be done now. After `Ping` one counts as sent.
     pub fn due(&mut self, now: Instant, options: &KeepAliveOptions) -> Due {
-        if now < self.ping_at {
+        if !self.fires(now) {
             return Due::Nothing;
         }
         self.ping_at = now + options.ping_interval;

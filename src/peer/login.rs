@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::checks::PasswordChecks;
 use crate::auth::account::Account;
 use crate::auth::authenticator::{
-    ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity, PendingLogin, Refusal,
+    CertificateLookup, ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity,
+    PendingLogin, Refusal,
 };
 use crate::auth::certificate::CertificateNames;
 use crate::auth::password::PasswordJob;
@@ -97,13 +98,15 @@ impl Login {
         self.identity = Some(Box::new(identity));
     }
 
-    /// Decides who the peer is, by what it has sent so far.
+    /// Decides who the peer is, by what it has sent so far; `lookup` gets what its certificate
+    /// contributed.
     pub fn decide(
         &self,
         auth: &AuthState,
         connect: &ConnectOptions,
         certificate: Option<&CertificateNames>,
         connection_type: ConnectionType,
+        lookup: &mut CertificateLookup,
     ) -> Decision {
         let credentials = Credentials {
             user: &connect.user,
@@ -116,7 +119,7 @@ impl Login {
         };
         let nonce = self.nonce.as_bytes();
         let facts = ConnectionFacts { nonce, certificate, connection_type };
-        auth.authenticator.decide(&credentials, &facts)
+        auth.authenticator.decide_noting(&credentials, &facts, lookup)
     }
 
     /// Starts a check of a password; the peer waits for it.

@@ -30,9 +30,12 @@ impl PeerState {
         Who { id: *id, peer: address, connect, identity: login.identity() }
     }
 
-    /// Called at each tick. `delivered` is true if the peer was sent a message since the last one.
-    pub fn note_tick(&mut self, now: Instant, delivered: bool) {
+    /// Called at each tick. `delivered_at` is the last time that the peer was sent a message, if
+    /// it was since the last one.
+    pub fn note_tick(&mut self, now: Instant, delivered_at: Option<Instant>) {
         self.keep_alive.note_tick(now);
-        self.traffic.note_tick(now, delivered);
+        if let Some(at) = delivered_at {
+            self.traffic.note_activity(at);
+        }
     }
 }

@@ -15,7 +15,7 @@ impl Shard {
     pub(super) fn record_closed(&self, session: &ClientSession) {
         session.outbox().add_to_totals();
         let now = Instant::now();
-        let facts = session.facts(now);
+        let facts = session.facts();
         let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);
         self.system.ended(&mut self.broker.borrow_mut(), &self.clients, &facts, reason);
         let slow = matches!(
@@ -54,7 +54,7 @@ impl Shard {
         if matches!(check, SendCheck::Late { .. }) {
             let slow = &self.clients.counters.slow_consumers;
             slow.set(slow.get() + 1);
-            let facts = session.facts(Instant::now());
+            let facts = session.facts();
             let once = AccountTotals { slow_consumers: 1, ..AccountTotals::default() };
             self.recorded.closed_totals.borrow_mut().add(facts.account, &once);
         }

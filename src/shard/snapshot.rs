@@ -3,7 +3,6 @@
 //! work in between.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::core::Shard;
 use super::describe::{account_totals, details, numbers, subscription_details};
@@ -157,10 +156,9 @@ impl Shard {
         from: usize,
     ) -> Page<ConnectionRow> {
         let broker = self.broker.borrow();
-        let now = Instant::now();
         let mut items = Vec::new();
         let next = self.walk_sessions(from, SNAPSHOT_ENTRIES_PER_TURN, |place, session| {
-            let facts = session.facts(now);
+            let facts = session.facts();
             let passes = filter.id.is_none_or(|id| id == facts.id.0)
                 && filter.account.as_ref().is_none_or(|account| account == facts.account)
                 && filter.user.as_ref().is_none_or(|user| user == facts.user);
@@ -182,7 +180,6 @@ impl Shard {
     ) -> Page<ConnectionDetails> {
         let broker = self.broker.borrow();
         let registry = self.registry.borrow();
-        let now = Instant::now();
         let mut items = Vec::new();
         let end = wanted.len().min(from.saturating_add(SNAPSHOT_DETAILS_PER_TURN));
         for (place, id) in wanted.get(from..end).unwrap_or_default() {
@@ -190,7 +187,7 @@ impl Shard {
             let Speaker::Client(session) = &entry.speaker;
             let session = session.borrow();
             if session.id().0 == *id && !session.is_detached() {
-                let facts = session.facts(now);
+                let facts = session.facts();
                 items.push(details(&facts, broker.subscription_count(facts.key)));
             }
         }
@@ -206,7 +203,6 @@ impl Shard {
     ) -> Page<SubscriptionDetails, ListPlace> {
         let broker = self.broker.borrow();
         let registry = self.registry.borrow();
-        let now = Instant::now();
         let mut items = Vec::new();
         let mut slice = Slice::default();
         let mut bucket = from.bucket;
@@ -221,7 +217,7 @@ impl Shard {
             if session.id().0 != *id || session.is_detached() {
                 continue;
             }
-            let key = session.facts(now).key;
+            let key = session.facts().key;
             let stopped = slice.walk(&broker, key, start, |subscription| {
                 items.push(subscription_details(*id, subscription));
             });
@@ -240,7 +236,6 @@ impl Shard {
     ) -> Page<(String, SubscriptionDetails), SubscriptionPlace> {
         let broker = self.broker.borrow();
         let registry = self.registry.borrow();
-        let now = Instant::now();
         let mut items = Vec::new();
         let mut slice = Slice::default();
         let mut bucket = from.bucket;
@@ -253,7 +248,7 @@ impl Shard {
             let Some(entry) = registry.get(connection) else { continue };
             let Speaker::Client(session) = &entry.speaker;
             let session = session.borrow();
-            let facts = session.facts(now);
+            let facts = session.facts();
             let other = filter.account.as_ref().is_some_and(|account| account != facts.account);
             if other || session.is_detached() {
                 continue;
@@ -292,10 +287,9 @@ impl Shard {
             let closed = from.closed + items.len();
             return Page { items, next: Some(AccountPlace { closed, connection: 0 }) };
         }
-        let now = Instant::now();
         let mut sums: BTreeMap<String, AccountTotals> = BTreeMap::new();
         let next = self.walk_sessions(from.connection, SNAPSHOT_ENTRIES_PER_TURN, |_, session| {
-            let facts = session.facts(now);
+            let facts = session.facts();
             let totals = AccountTotals { connections: 1, ..account_totals(&facts, false) };
             sums.entry(facts.account.to_owned()).or_default().add(&totals);
         });

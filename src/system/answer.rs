@@ -286,6 +286,10 @@ impl UserInfo {
     }
 }
 
+/// The profiles that Go's runtime has.
+const PROFILES: [&str; 7] =
+    ["allocs", "block", "cpu", "goroutine", "heap", "mutex", "threadcreate"];
+
 /// Returns an answer with the fields and order of nats-server's `ProfilezStatus`: there is no Go
 /// program to profile.
 pub(crate) fn profile(name: &str) -> Outcome {
@@ -296,6 +300,10 @@ pub(crate) fn profile(name: &str) -> Outcome {
     }
     let error = match name {
         "" => "Profile name not specified".into(),
+        name if PROFILES.contains(&name) => format!(
+            "Profile {} not supported: only nats-server has profiles of this kind",
+            quoted(name.as_bytes())
+        ),
         name => format!("Profile {} not found", quoted(name.as_bytes())),
     };
     Outcome::data(&Profile { profile: None, error })

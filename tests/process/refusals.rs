@@ -1,6 +1,8 @@
 //! Log lines about refused clients, to the byte as nats-server writes them: tools such as fail2ban
 //! parse them. `NATS_SERVER=path` tests that server too.
 
+use std::time::Instant;
+
 use super::*;
 
 /// Returns the log line about this client that has this text, without time and address.
@@ -22,7 +24,7 @@ fn send(server: &Server, bytes: &[u8]) -> RawClient {
 }
 
 /// Runs the test with Midge, and with the original if there is one.
-fn for_each_server(arguments: &[&str], config: &str, test: impl Fn(&Server)) {
+pub(super) fn for_each_server(arguments: &[&str], config: &str, test: impl Fn(&Server)) {
     for shards in ["1", "2"] {
         let all = [&["--shards", shards, "--no-pin"], arguments].concat();
         test(&Server::start(Path::new(MIDGE), &all, config).unwrap());
@@ -152,4 +154,67 @@ fn possible_secrets_are_not_quoted() {
         line_about(&server, &send(&server, conversation.as_bytes()), "");
     }
     assert!(!log(&server).contains("planted"), "{}", log(&server));
+}
+
+#[test]
+fn a_subject_of_too_many_tokens_is_told_as_nats_server_tells_it() {
+    for_each_server(&[], "max_sub_tokens: 3", |server| {
+        let client = send(server, b"CONNECT {}\r\nSUB a.b.c 1\r\nSUB a.b.c.d 2\r\n");
+        let expected = r#"ERR Subscription Violation Too Many Tokens - Subject "a.b.c.d", SID 2"#;
+        assert_eq!(line_about(server, &client, "Violation"), expected);
+    });
+}
+
+/// The file's users win over the user that a flag names, at start and after a reload.
+#[test]
+fn a_user_of_the_flags_beside_users_of_the_file_is_refused_and_those_get_in() {
+    let file = "authorization { users: [ {user: a, password: planted} ] }";
+    for_each_server(&["--user", "u", "--pass", "planted"], file, |server| {
+        for round in 0..2 {
+            let client = send(server, b"CONNECT {\"user\":\"u\",\"pass\":\"planted\"}\r\n");
+            let line = line_about(server, &client, "authentication error");
+            assert_eq!(line, r#"ERR authentication error - User "u""#);
+            let mut client =
+                send(server, b"CONNECT {\"user\":\"a\",\"pass\":\"planted\"}\r\nPING\r\n");
+            let deadline = Instant::now() + WAIT_MAX;
+            let mut said = Vec::new();
+            while let Some(line) = client.take_line(deadline) {
+                said.extend_from_slice(&line);
+                if line.starts_with(b"PONG") || line.starts_with(b"-ERR") {
+                    break;
+                }
+            }
+            assert!(String::from_utf8_lossy(&said).contains("PONG"), "round {round}");
+            if round == 0 {
+                let lines = server.log().line_count();
+                server.signal(Signal::HUP).unwrap();
+                wait_for_line(server, lines, "Reloaded server configuration");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_monitoring_port_that_is_taken_ends_the_start_in_nats_servers_words() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for program in [Some(MIDGE.into()), std::env::var_os("NATS_SERVER")].into_iter().flatten() {
+        let (code, _, log) = output(program, &["-a", "127.0.0.1", "-p", "-1", "-m", &port]);
+        assert_eq!(code, 1);
+        let expected = format!(
+            "[FTL] Can't start monitoring: can't listen to the monitor port: listen tcp \
+             127.0.0.1:{port}: bind: address already in use"
+        );
+        assert!(log.contains(&expected), "{log}");
+    }
+}
+
+#[test]
+fn a_deprecated_switch_of_a_health_probe_is_told() {
+    for_each_server(&["-m", "-1"], "", |server| {
+        let lines = server.log().line_count();
+        server.monitor_get("/healthz?js-enabled=true").unwrap();
+        let expected = "[WRN] Healthcheck: js-enabled deprecated, use js-enabled-only instead";
+        wait_for_line(server, lines, expected);
+    });
 }

@@ -16,12 +16,14 @@ const DECLARED: [&str; 4] = [
 const SHOWN: [&str; 3] = ["src/config/", "src/monitor/", "src/server/run/reload.rs"];
 
 /// Fields that nothing needs to act on, and why.
-const IDLE: [(&str, &str); 4] = [
+const IDLE: [(&str, &str); 6] = [
     (
         "default_permissions",
         "copied to the users that have none of their own while the file is read",
     ),
     ("leafnodes_max", "there are no leafnodes"),
+    ("connect_error_reports", "there are no connections to other servers"),
+    ("reconnect_error_reports", "there are no connections to other servers"),
     ("insecure", "this server is no TLS client"),
     ("allow_insecure_cipher_suites", "the suites are refused either way; it chooses the words"),
 ];

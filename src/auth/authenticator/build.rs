@@ -34,9 +34,10 @@ pub enum AuthError {
     NoAuthUserWithoutUsers(String),
     UnknownNoAuthUser(String),
     ConnectionType(String),
-    SingleUserAndToken,
-    SingleUserAndUsers,
-    TokenAndUsers,
+    /// Flags name a single user, and the file's accounts have users.
+    SingleUserAndAccounts,
+    /// Flags name a token, and the file's accounts have users.
+    TokenAndAccounts,
     /// The name of a user, or an nkey.
     Permissions(String, PermissionsError),
     Mapping(MappingError),
@@ -66,11 +67,10 @@ impl fmt::Display for AuthError {
                  account configuration"
             ),
             Self::ConnectionType(name) => write!(formatter, "invalid connection types [{name:?}]"),
-            Self::SingleUserAndToken => formatter.write_str("Cannot have a user/pass and token"),
-            Self::SingleUserAndUsers => {
-                formatter.write_str("Can not have a single user/pass and a users array")
+            Self::SingleUserAndAccounts => {
+                formatter.write_str("Can not have a single user/pass and accounts")
             }
-            Self::TokenAndUsers => formatter.write_str("Can not have a token and a users array"),
+            Self::TokenAndAccounts => formatter.write_str("Can not have a token and accounts"),
             Self::Permissions(user, error) => {
                 write!(formatter, "invalid permissions for user {user:?}: {error}")
             }
@@ -141,14 +141,15 @@ impl Authenticator {
             .filter(|token| !token.expose().is_empty())
             .map(|token| single("", token));
         let has_users = !users.users.is_empty() || !users.nkey_users.is_empty();
-        if single_user.is_some() && token.is_some() {
-            return Err(AuthError::SingleUserAndToken);
+        // Users of the `authorization` block go together with a user or token that flags name: the
+        // reader refuses them only where one file has both.
+        let accounts_have_users = options.users.iter().any(|user| user.account.is_some())
+            || options.nkeys.iter().any(|user| user.account.is_some());
+        if single_user.is_some() && accounts_have_users {
+            return Err(AuthError::SingleUserAndAccounts);
         }
-        if single_user.is_some() && has_users {
-            return Err(AuthError::SingleUserAndUsers);
-        }
-        if token.is_some() && has_users {
-            return Err(AuthError::TokenAndUsers);
+        if token.is_some() && accounts_have_users {
+            return Err(AuthError::TokenAndAccounts);
         }
         let no_auth_user = match options.no_auth_user.as_deref().filter(|name| !name.is_empty()) {
             None => implies_no_auth_user(options).then_some(NoAuthUser::Implied),

@@ -448,8 +448,8 @@ fn certificates_name_users_and_nothing_else_does() {
         (Some(email("joe@acme.com")), Credentials::default(), "Certificate $G joe@acme.com"),
         (Some(email("joe@acme.com")), by_password("other", ""), "Certificate $G joe@acme.com"),
         // A password that the user does not have is wrong.
-        (Some(email("joe@acme.com")), by_password("", "x"), "WrongPassword"),
-        (Some(email("locked@acme.com")), Credentials::default(), "WrongPassword"),
+        (Some(email("joe@acme.com")), by_password("", "x"), "CertificatePassword"),
+        (Some(email("locked@acme.com")), Credentials::default(), "CertificatePassword"),
         (Some(email("locked@acme.com")), by_password("", "pass"), "Certificate $G locked@acme.com"),
         (Some(subject), Credentials::default(), "Certificate $G CN=joe,O=acme"),
         (Some(email("eve@acme.com")), by_password("joe@acme.com", ""), "UnknownCertificate"),
@@ -682,16 +682,20 @@ fn bad_configurations_are_refused() {
             r#"invalid connection types ["FOO"]"#.into(),
         ),
         (
-            AuthInput { user: Some("a".into()), token: secret("t"), ..base() },
-            "Cannot have a user/pass and token".into(),
+            AuthInput {
+                user: Some("a".into()),
+                accounts: vec![account("A", vec![user("b", "x")])],
+                ..base()
+            },
+            "Can not have a single user/pass and accounts".into(),
         ),
         (
-            AuthInput { user: Some("a".into()), users: vec![user("b", "x")], ..base() },
-            "Can not have a single user/pass and a users array".into(),
-        ),
-        (
-            AuthInput { token: secret("t"), users: vec![user("b", "x")], ..base() },
-            "Can not have a token and a users array".into(),
+            AuthInput {
+                token: secret("t"),
+                accounts: vec![account("A", vec![user("b", "x")])],
+                ..base()
+            },
+            "Can not have a token and accounts".into(),
         ),
         (
             AuthInput { accounts: vec![account("A", vec![]), account("A", vec![])], ..base() },
@@ -743,6 +747,44 @@ fn accounts_come_in_one_order_and_one_is_the_system_account() {
     assert_eq!(names(&written), ["$G", "$SYS!"]);
     assert!(build(&named).accounts().get("B").is_some());
     assert!(build(&named).accounts().get("C").is_none());
+}
+
+/// Flags may name a user or a token in addition to a file's `authorization { users }`. As in
+/// nats-server the file's users come first, and the token before the single user.
+#[test]
+fn users_of_the_file_stand_before_what_flags_name() {
+    let base = || AuthInput { users: vec![user("a", "x")], ..AuthInput::default() };
+    let single = build(&AuthInput { user: Some("u".into()), password: secret("p"), ..base() });
+    let token = build(&AuthInput { token: secret("t"), ..base() });
+    let all = build(&AuthInput {
+        user: Some("u".into()),
+        password: secret("p"),
+        token: secret("t"),
+        users: Vec::new(),
+        ..base()
+    });
+    for (authenticator, expected) in [
+        (&single, ["User $G a", "UnknownUser", "UnknownUser", "UnknownUser"]),
+        (&token, ["User $G a", "UnknownUser", "Token $G", "WrongToken"]),
+        (&all, ["WrongToken", "WrongToken", "Token $G", "WrongToken"]),
+    ] {
+        assert!(authenticator.is_required());
+        assert_decisions(
+            authenticator,
+            &[
+                (by_password("a", "x"), expected[0]),
+                (by_password("u", "p"), expected[1]),
+                (by_token("t"), expected[2]),
+                (Credentials::default(), expected[3]),
+            ],
+        );
+    }
+    // A reload that adds a token decides again about the single user.
+    let alone =
+        build(&AuthInput { user: Some("u".into()), password: secret("p"), ..AuthInput::default() });
+    let identity = decide(&alone, &by_password("u", "p")).expect("the single user");
+    assert!(alone.renew(&identity, ConnectionType::Standard).is_some());
+    assert!(all.renew(&identity, ConnectionType::Standard).is_none());
 }
 
 #[test]

@@ -143,7 +143,8 @@ fn this_certificate_maps_to_the_users_that_nats_server_finds() {
     ] {
         let mut map = CertificateMap::default();
         map.insert(0, user);
-        let found = map.find(certificate, |name| (name == user).then_some(0), |_| true);
+        let by_name = |name: &str| (name == user).then_some(0);
+        let found = map.find(certificate, by_name, |_| true, &mut Vec::new());
         assert_eq!(found.is_some(), expected, "{user}");
     }
 }

@@ -211,18 +211,25 @@ pub(super) static MONITORING: &[Row] = &[
         Structure { shape: "port or \"host:port\"", read: read_https },
         "Host and port for monitoring over HTTPS."
     ),
-    row!(
-        "http_base_path",
-        "HTTPBasePath",
-        Text(|options, text| {
-            options.monitor.base_path = clean_base_path(text);
-            Ok(())
-        }),
-        "/",
-        Restart,
-        monitor.base_path,
-        "Put before every monitoring path."
-    ),
+    Row {
+        // As nats-server, which has no text where the file names no path.
+        shown: |options| match options.monitor.base_path.as_str() {
+            "/" => String::new(),
+            path => path.to_owned(),
+        },
+        ..row!(
+            "http_base_path",
+            "HTTPBasePath",
+            Text(|options, text| {
+                options.monitor.base_path = clean_base_path(text);
+                Ok(())
+            }),
+            "/",
+            Restart,
+            monitor.base_path,
+            "Put before every monitoring path."
+        )
+    },
     row!(
         "server_tags",
         "Tags",

@@ -201,7 +201,8 @@ pub(super) static TLS: &[Row] = &[
         },
         "Clients must present a certificate; `optional`: what they present must be good."
     )
-    .flag(&["tlsverify"], ""),
+    .flag(&["tlsverify"], "")
+    .flag_help("Clients must present a certificate."),
     entry_row!(
         "tls.verify_and_map",
         Part { shape: "true or false", flag: PartFlag::None },

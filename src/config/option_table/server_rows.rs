@@ -251,14 +251,34 @@ pub(super) static LIMITS: &[Row] = &[
         "Accepted for nats-server's sake: Midge bounds its cache by itself."
     )
     .aliases(&["no_sublist_cache"]),
-    entry_row!(
+    row!(
         "connect_error_reports",
-        Integer { min: i64::MIN, max: COUNT_MAX, set: |_, _| {} },
+        "ConnectErrorReports",
+        Integer {
+            min: i64::MIN,
+            max: COUNT_MAX,
+            set: |options, value| {
+                options.limits.connect_error_reports = if value == 0 { 3600 } else { value };
+            }
+        },
+        "3600",
+        Live,
+        limits.connect_error_reports,
         "Attempts between two log lines about a server that cannot be reached (of use with routes)."
     ),
-    entry_row!(
+    row!(
         "reconnect_error_reports",
-        Integer { min: i64::MIN, max: COUNT_MAX, set: |_, _| {} },
+        "ReconnectErrorReports",
+        Integer {
+            min: i64::MIN,
+            max: COUNT_MAX,
+            set: |options, value| {
+                options.limits.reconnect_error_reports = if value == 0 { 1 } else { value };
+            }
+        },
+        "1",
+        Live,
+        limits.reconnect_error_reports,
         "The same for a connection that was lost."
     ),
     row!(

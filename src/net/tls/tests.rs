@@ -468,7 +468,7 @@ fn the_lowest_version_is_kept() {
     let mut pipe = TlsPipe::new(&server(&options)).unwrap();
     let mut client = world.client(&rustls::version::TLS12, None);
     let failure = shake(&mut client, &mut pipe, usize::MAX).unwrap_err();
-    let text = "TLS handshake error: tls: client offered only unsupported versions";
+    let text = "TLS handshake error: tls: client offered only unsupported versions: [303]";
     assert_eq!(failure.to_string(), text);
     let mut pipe = TlsPipe::new(&server(&options)).unwrap();
     shake(&mut world.client(&rustls::version::TLS13, None), &mut pipe, usize::MAX).unwrap();
@@ -612,4 +612,44 @@ fn mutate(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// A ClientHello of that version, with these extensions.
+fn client_hello(version: u16, extensions: &[u8]) -> Vec<u8> {
+    let mut hello = version.to_be_bytes().to_vec();
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0xc0, 0x13, 1, 0]);
+    if !extensions.is_empty() {
+        hello.extend((extensions.len() as u16).to_be_bytes());
+        hello.extend(extensions);
+    }
+    let size = hello.len();
+    let mut record = vec![HANDSHAKE_RECORD, 3, 1];
+    record.extend((size as u16 + 4).to_be_bytes());
+    record.extend([1, 0, (size >> 8) as u8, size as u8]);
+    record.extend(hello);
+    record
+}
+
+/// Expected texts are those of nats-server 2.15.3.
+#[test]
+fn versions_that_are_not_supported_are_named() {
+    let world = World::new("tls-versions");
+    let server = TlsServer::build(&world.options(), false).unwrap();
+    for (hello, shown) in [
+        (client_hello(0x0302, &[]), "[302 301]"),
+        (client_hello(0x0301, &[]), "[301]"),
+        (client_hello(0x0303, &[0, 43, 0, 5, 4, 3, 2, 3, 1]), "[302 301]"),
+    ] {
+        let mut pipe = TlsPipe::new(&server).unwrap();
+        let failure = pipe.feed(&mut hello.clone(), |_| {}).unwrap_err();
+        let expected =
+            format!("TLS handshake error: tls: client offered only unsupported versions: {shown}");
+        assert_eq!(failure.to_string(), expected);
+        // Cut anywhere, it is no hello.
+        for end in 0..hello.len() {
+            assert_eq!(offered_versions(&hello[..end]), None, "{end}");
+        }
+    }
+    assert_eq!(offered_versions(&[HANDSHAKE_RECORD, 3, 1, 0, 4, 2, 0, 0, 0]), None);
 }

@@ -73,6 +73,19 @@ fn payload_end(command: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
+/// Returns the verb and the arguments of a refused command if nats-server traces its line before it
+/// judges the arguments.
+pub(crate) fn judged_line(command: &[u8]) -> Option<(&'static str, &[u8])> {
+    let line = &command[..memchr::memchr(b'\n', command)?];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    ["PUB", "HPUB", "SUB", "UNSUB"].into_iter().find_map(|verb| {
+        let (head, rest) = line.split_at_checked(verb.len())?;
+        let blanks = rest.iter().take_while(|byte| is_blank(**byte)).count();
+        let is_verb = head.eq_ignore_ascii_case(verb.as_bytes()) && blanks > 0;
+        is_verb.then(|| (verb, &rest[blanks..]))
+    })
+}
+
 /// Arguments of a verb that cannot be understood, between quotes.
 pub(crate) fn arguments(arguments: &[u8]) -> String {
     let end = arguments.iter().position(|byte| *byte == b'{').unwrap_or(arguments.len());
@@ -108,6 +121,25 @@ mod tests {
         for (input, start, expected) in cases {
             let expected = format!("Client parser ERROR, {expected}");
             assert_eq!(unknown_operation(input, start), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_whole_line_of_a_verb_with_arguments_is_judged() {
+        type Line = Option<(&'static str, &'static [u8])>;
+        let cases: [(&[u8], Line); 9] = [
+            (b"PUB foo 2000\r\n", Some(("PUB", b"foo 2000"))),
+            (b"hpub \t foo x 5\r\nNATS/1.0", Some(("HPUB", b"foo x 5"))),
+            (b"SUB a b c d\n", Some(("SUB", b"a b c d"))),
+            (b"UNSUB 1 2 3\r\n", Some(("UNSUB", b"1 2 3"))),
+            (b"PUB foo 2000", None),
+            (b"PUBX foo 1\r\n", None),
+            (b"SUB\r\n", None),
+            (b"CONNECT {}\r\n", None),
+            (b"", None),
+        ];
+        for (command, expected) in cases {
+            assert_eq!(judged_line(command), expected);
         }
     }
 

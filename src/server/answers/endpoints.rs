@@ -11,7 +11,7 @@ use crate::base::counters::ServerCounters;
 use crate::config::options::Options;
 use crate::monitor::accounts::{self, AccountStatz};
 use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
-use crate::monitor::endpoints::{Ask, plan};
+use crate::monitor::endpoints::{Ask, Plan, plan};
 use crate::monitor::http::{Request, Response};
 use crate::monitor::others::{self, pretty};
 use crate::monitor::snapshot::{
@@ -92,14 +92,12 @@ impl Answers {
     }
 
     pub(crate) fn answer(&mut self, request: &Request) -> Response {
-        let ask = match plan(&self.fixed.base_path, request) {
-            Ok(ask) => ask,
-            Err(response) => return response,
-        };
-        let mut counts = self.fixed.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(ask.path().to_owned()).or_default() += 1;
-        drop(counts);
-        self.respond(ask)
+        let Plan { counted, ask } = plan(&self.fixed.base_path, request);
+        if let Some(path) = counted {
+            let mut counts = self.fixed.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(path.to_owned()).or_default() += 1;
+        }
+        ask.map_or_else(|refused| refused, |ask| self.respond(ask))
     }
 
     /// Answers a parsed request, wherever it came from.

@@ -231,12 +231,17 @@ impl Loop {
         let unreadable = |text| Answer::Enveloped(Outcome::BadRequest(text));
         // nats-server does not answer an unreadable request of these.
         let names_client = matches!(service, Service::Kick | Service::LameDuck);
+        let unanswered = |text: &str| {
+            // The same word for both, as in nats-server.
+            tracing::error!("SYSTEM - Error unmarshalling kick client request: {text}");
+            Answer::None
+        };
         if names_client && request.payload.is_empty() {
-            return Answer::None;
+            return unanswered("unexpected end of JSON input");
         }
         let fields = match JsonFields::parse(&request.payload, type_name) {
             Ok(fields) => fields,
-            Err(_) if names_client => return Answer::None,
+            Err(text) if names_client => return unanswered(&text),
             Err(text) => return unreadable(text),
         };
         match ServerFilter::read(&fields, service.filter_part()) {
@@ -247,7 +252,7 @@ impl Loop {
         let arguments = Arguments { fields: &fields, part };
         match self.serve(asked, arguments, request) {
             Ok(answer) => answer,
-            Err(Refusal::Unreadable(_)) if names_client => Answer::None,
+            Err(Refusal::Unreadable(text)) if names_client => unanswered(&text),
             Err(Refusal::Unreadable(text)) => unreadable(text),
             Err(Refusal::Senseless(text)) => Answer::Enveloped(Outcome::failed(text)),
             Err(Refusal::Silent) => Answer::None,

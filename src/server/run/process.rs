@@ -147,6 +147,7 @@ struct Server<'a> {
     /// Scheme and address.
     monitor_address: Option<(&'static str, SocketAddr)>,
     heartbeat: RefCell<Heartbeat>,
+    files: RunFiles,
     /// Fingerprint of the certificates in force.
     tls_fingerprint: Option<[u8; 32]>,
 }
@@ -160,7 +161,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);
     if let Some(path) = &options.files.pid {
-        write_pid_file(path)?;
+        write_pid_file(path).map_err(|reason| format!("Could not write pidfile: {reason}"))?;
     }
     let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
     let auth = Arc::new(auth);
@@ -176,7 +177,8 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let placement = place(&options)?;
     let driver = placement.driver;
     let congestion = choose_congestion(&options);
-    let port = MonitorPort::bind(&options)?;
+    let port = MonitorPort::bind(&options)
+        .map_err(|reason| format!("Can't start monitoring: {reason}"))?;
     let monitor_address = port.as_ref().map(|port| (port.scheme, port.address));
     let mut files = RunFiles::default();
     let unix = match &options.listen.unix {
@@ -249,9 +251,10 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         live,
         monitor_address,
         heartbeat,
+        files,
         tls_fingerprint,
     };
-    server.announce_ready(&mut files)?;
+    server.announce_ready();
     signal_thread.serve();
     server.wait(&orders);
     server.heartbeat.borrow().notify.stopping();
@@ -260,7 +263,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     drop(monitor);
     drop(system);
     stop(server.shards);
-    drop(files);
+    drop(server.files);
     drop(signal_thread);
     tracing::info!("Server Exiting..");
     Ok(())
@@ -348,7 +351,7 @@ fn info(identity: &Identity, options: &Options, address: SocketAddr) -> Info {
 
 impl Server<'_> {
     /// Announces that clients may come, in the log and in the files that tools read.
-    fn announce_ready(&self, files: &mut RunFiles) -> Result<(), String> {
+    fn announce_ready(&mut self) {
         let options = &self.options;
         let address = self.shards.address;
         tracing::info!("Listening for client connections on {}", listen_text(options, address));
@@ -360,25 +363,45 @@ impl Server<'_> {
             tracing::info!("Listening for client connections on {address} (shard {index} alone)");
         }
         tracing::info!("Server is ready");
-        if let Some(directory) = &options.files.ports_dir {
-            let scheme = match options.tls.is_some() && !options.allow_non_tls {
-                true => "tls",
-                false => "nats",
-            };
-            let monitoring =
-                self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
-            let ports = Ports {
-                nats: listener_urls(scheme, address),
-                monitoring: monitoring.unwrap_or_default(),
-                ..Ports::default()
-            };
-            match PortsFile::write(directory, &program_name(), &ports) {
-                Ok(file) => files.ports = Some(file),
-                Err(text) => tracing::error!("{text}"),
-            }
-        }
+        let options = options.clone();
+        self.write_ports_file(&options);
         self.heartbeat.borrow().notify.ready();
-        Ok(())
+    }
+
+    /// Writes the ports file, where `options` name a directory for it.
+    fn write_ports_file(&mut self, options: &Options) {
+        let Some(directory) = &options.files.ports_dir else { return };
+        let scheme = match options.tls.is_some() && !options.allow_non_tls {
+            true => "tls",
+            false => "nats",
+        };
+        let monitoring =
+            self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
+        let ports = Ports {
+            nats: listener_urls(scheme, self.shards.address),
+            monitoring: monitoring.unwrap_or_default(),
+            ..Ports::default()
+        };
+        match PortsFile::write(directory, &program_name(), &ports) {
+            Ok(file) => self.files.ports = Some(file),
+            Err(text) => tracing::error!("{text}"),
+        }
+    }
+
+    /// Writes the pid file and the ports file of a reload, where they have another place than
+    /// before. A pid file stays where it was, as it does when the process ends; a ports file does
+    /// not.
+    fn move_files(&mut self, new: &Options) {
+        if let Some(path) =
+            new.files.pid.as_ref().filter(|_| new.files.pid != self.options.files.pid)
+            && let Err(reason) = write_pid_file(path)
+        {
+            tracing::error!("Failed to write pidfile: {reason}");
+        }
+        if new.files.ports_dir != self.options.files.ports_dir {
+            self.files.ports = None;
+            self.write_ports_file(new);
+        }
     }
 
     /// Handles events until the server has to end.
@@ -474,6 +497,7 @@ impl Server<'_> {
         let staying = order_all(&self.shards, |done| ShardOrder::Reload(generation.clone(), done));
         let is_lowered = options.limits.connections_max < self.options.limits.connections_max;
         self.close_surplus(staying, &auth, is_lowered.then_some(options.limits.connections_max));
+        self.move_files(&options);
         for line in reload::announcements(&reload.plan, &self.options, &options, tls_renewed) {
             tracing::info!("{line}");
         }

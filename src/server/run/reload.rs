@@ -68,6 +68,8 @@ fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
         "authorization.timeout" => {
             format!("authorization timeout = {}", new.auth_timeout().as_secs_f64())
         }
+        // nats-server writes no file then, and no line either.
+        "pidfile" if new.files.pid.is_none() => return Vec::new(),
         "pidfile" => format!("pid_file = {}", value()),
         "logfile" => format!("log_file = {}", value()),
         "authorization.nkeys" => "authorization nkey users".into(),

@@ -99,6 +99,8 @@ fn profiles_and_variables_of_go_have_their_shape() {
     assert_eq!(enveloped(profile("")), expected);
     let expected = r#","data":{"profile":null,"error":"Profile \"nope\" not found"}}"#;
     assert_eq!(enveloped(profile("nope")), expected);
+    let expected = r#","data":{"profile":null,"error":"Profile \"allocs\" not supported: only nats-server has profiles of this kind"}}"#;
+    assert_eq!(enveloped(profile("allocs")), expected);
     let expected = r#","data":{"memstats":{"Sys":5},"cmdline":["midge"]}}"#;
     assert_eq!(enveloped(Outcome::Data(variables(5, "midge"))), expected);
 }
