@@ -351,10 +351,10 @@ pub struct CompareArguments {
 
 #[derive(Args, Debug)]
 pub struct StallsArguments {
-    /// Path of Midge's program
+    /// Midge's program: a path, or a name on PATH
     #[arg(long, value_name = "PROGRAM")]
     pub midge: PathBuf,
-    /// Path of nats-server's program, with which Midge is compared
+    /// nats-server's program, with which Midge is compared: a path, or a name on PATH
     #[arg(long, value_name = "PROGRAM")]
     pub nats: PathBuf,
     /// Numbers of shards; a Midge is started for each

@@ -9,7 +9,7 @@ use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
 use crate::compare::{relay_process, statistics};
 use crate::host::environment::Environment;
 use crate::host::process_finder::listener_process;
-use crate::host::{interrupt, pin, server_process};
+use crate::host::{interrupt, pin, server_process, spawn};
 use crate::output::document::{Document, Side};
 use crate::output::progress::Progress;
 use crate::output::result::RunResult;
@@ -230,7 +230,7 @@ fn run_stalls(arguments: &StallsArguments) -> Result<Verdict, Failure> {
     }
     let plan = arguments.plan();
     for contender in &plan.contenders {
-        if !std::path::Path::new(&contender.program).is_file() {
+        if !spawn::is_program(&contender.program) {
             return Err(Failure::new(format!("no program {}", contender.program)));
         }
     }

@@ -296,6 +296,15 @@ pub fn spawn_pinned(
     .unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
 }
 
+/// Returns true if `program` is the path of a file or, without a `/`, the name of one on PATH.
+pub fn is_program(program: &str) -> bool {
+    if program.contains('/') {
+        return std::path::Path::new(program).is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
 /// Returns a port that is free now. If another process takes it before the server does, the start
 /// fails with a clear message.
 pub fn free_port() -> Result<u16, Failure> {
@@ -343,6 +352,13 @@ mod tests {
             Ok(_) => panic!("{script} is no server"),
             Err(failure) => failure.to_string(),
         }
+    }
+
+    #[test]
+    fn a_program_is_a_file_by_its_path_or_one_on_path() {
+        assert!(is_program("sh") && is_program("/bin/sh"));
+        assert!(!is_program("no-such-program") && !is_program("/bin/no-such-program"));
+        assert!(!is_program("/bin") && !is_program(""));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Contender {
     pub name: String,
-    /// Path of the program.
+    /// Path of the program, or its name on PATH.
     pub program: String,
     /// Number of a Midge's shards; None for a nats-server.
     pub shard_count: Option<usize>,
