@@ -463,8 +463,8 @@ fn later_features_are_refused_by_name_or_allowed_with_a_warning() {
     let mut texts = under_every_name(ASKING);
     texts.extend(
         [
-            "accounts { A { imports: [ {stream: x} ] } }",
-            "accounts { A { exports: [ {stream: x} ] } }",
+            "accounts { A { exports: [ {service: x} ] } }",
+            "accounts { A { exports: [ {stream: x} ], imports: [ {stream: {account: A, subject: x}, allow_trace: true} ] } }",
             "accounts { A { jetstream: enabled } }",
             "accounts { A { msg_trace: x } }",
         ]

@@ -20,9 +20,10 @@ const BLANKS: [char; 5] = [' ', '\t', '\n', '\x0c', '\r'];
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Function {
     /// The account the subject is configured in.
-    OwnAccount,
-    /// The exporting account of an import, or the remote account of a leafnode.
-    OtherAccount,
+    Own,
+    /// Of an import.
+    Exporting,
+    LeafRemote,
 }
 
 /// Returns `subject`, configured in the account `account_name`, with its account functions
@@ -33,6 +34,26 @@ enum Function {
 pub(super) fn expand<'a>(
     subject: &'a str,
     account_name: &str,
+) -> Result<Cow<'a, str>, TransformError> {
+    expand_all(subject, account_name, None)
+}
+
+/// The same for an import, which may name the exporting account too.
+///
+/// # Errors
+/// As `expand`.
+pub(super) fn expand_import<'a>(
+    subject: &'a str,
+    account_name: &str,
+    exporter_name: &str,
+) -> Result<Cow<'a, str>, TransformError> {
+    expand_all(subject, account_name, Some(exporter_name))
+}
+
+fn expand_all<'a>(
+    subject: &'a str,
+    account_name: &str,
+    exporter_name: Option<&str>,
 ) -> Result<Cow<'a, str>, TransformError> {
     if !subject.contains("{{") {
         return Ok(subject.into());
@@ -46,9 +67,14 @@ pub(super) fn expand<'a>(
         if arguments.contains(',') || !arguments.trim_matches(BLANKS).is_empty() {
             return Err(TransformError::TooManyArguments(token.to_owned()));
         }
-        match function {
-            Function::OwnAccount => tokens.push(hash(account_name).into()),
-            Function::OtherAccount => return Err(TransformError::NotAvailable(token.to_owned())),
+        let name = match function {
+            Function::Own => Some(account_name),
+            Function::Exporting => exporter_name,
+            Function::LeafRemote => None,
+        };
+        match name {
+            Some(name) => tokens.push(hash(name).into()),
+            None => return Err(TransformError::NotAvailable(token.to_owned())),
         }
     }
     Ok(tokens.join(".").into())
@@ -60,9 +86,9 @@ fn parse(token: &str) -> Option<(Function, &str)> {
     let arguments = rest.strip_suffix(')')?;
     let name = name.trim_end_matches(BLANKS);
     let function = match () {
-        () if is_named(name, "account-Hash") => Function::OwnAccount,
-        () if is_named(name, "account-Hash-Import") => Function::OtherAccount,
-        () if is_named(name, "account-Hash-Leaf-Remote") => Function::OtherAccount,
+        () if is_named(name, "account-Hash") => Function::Own,
+        () if is_named(name, "account-Hash-Import") => Function::Exporting,
+        () if is_named(name, "account-Hash-Leaf-Remote") => Function::LeafRemote,
         () => return None,
     };
     Some((function, arguments))

@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 
 use super::account::{Account, AccountSet};
 use super::certificate::CertificateNames;
+use super::imports::Imports;
 use super::nkey::UserKey;
 use super::password::{self, PasswordJob, PasswordOutcome};
 use super::permissions::Permissions;
@@ -264,6 +265,7 @@ pub struct Authenticator {
     /// True if authentication is configured.
     required: bool,
     accounts: AccountSet,
+    imports: Imports,
     users: Vec<User>,
     user_by_name: HashMap<Arc<str>, usize>,
     nkey_users: HashMap<Arc<str>, (UserKey, User)>,
@@ -281,6 +283,10 @@ pub struct Authenticator {
 impl Authenticator {
     pub fn accounts(&self) -> &AccountSet {
         &self.accounts
+    }
+
+    pub(super) fn imports(&self) -> &Imports {
+        &self.imports
     }
 
     /// Returns true if a client has to log in; otherwise any verb may come before CONNECT.

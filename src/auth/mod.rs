@@ -8,8 +8,11 @@
 
 pub(crate) mod account;
 mod account_functions;
+pub(crate) mod account_imports;
 pub(crate) mod authenticator;
 pub(crate) mod certificate;
+pub(crate) mod import_subject;
+pub(crate) mod imports;
 pub(crate) mod mapping;
 pub(crate) mod nkey;
 pub mod password;

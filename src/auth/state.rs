@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 
 use super::account::Account;
+use super::account_imports::AccountImports;
 use super::authenticator::{AuthError, Authenticator, Surroundings};
 use crate::base::counters::Gauge;
 use crate::base::ids::AccountId;
@@ -15,6 +16,7 @@ pub struct AuthState {
     accounts: HashMap<Arc<str>, AccountFacts>,
     /// The accounts of this configuration by id; None for accounts that are gone.
     by_id: Vec<Option<Arc<Account>>>,
+    imports: Arc<AccountImports>,
 }
 
 #[derive(Clone)]
@@ -47,7 +49,9 @@ impl AuthState {
         for account in authenticator.accounts().iter() {
             by_id[accounts[&account.name].id.index()] = Some(account.clone());
         }
-        let state = Self { authenticator, accounts, by_id };
+        let id = |name: &str| accounts[name].id;
+        let imports = Arc::new(AccountImports::new(authenticator.imports(), id));
+        let state = Self { authenticator, accounts, by_id, imports };
         assert_eq!(state.id(state.authenticator.accounts().global()), AccountId::GLOBAL);
         Ok(state)
     }
@@ -60,6 +64,11 @@ impl AuthState {
     /// Returns the account with an id; None once a reload has removed it.
     pub fn account(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.by_id.get(id.index())?.as_ref()
+    }
+
+    /// What accounts import.
+    pub fn imports(&self) -> &Arc<AccountImports> {
+        &self.imports
     }
 
     /// Returns the count of the account's clients over all shards.

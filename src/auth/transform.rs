@@ -67,6 +67,10 @@ pub enum TransformError {
     TooManyArguments(String),
     InvalidArgument(String),
     NotAvailable(String),
+    /// Of an import: what cannot be undone.
+    NotReversible(String),
+    /// Of an import: the whole destination.
+    UnusedWildcards(String),
 }
 
 impl fmt::Display for TransformError {
@@ -84,6 +88,12 @@ impl fmt::Display for TransformError {
                 ("function argument is invalid or in the wrong format", token)
             }
             Self::NotAvailable(token) => ("function is not available in this context", token),
+            Self::NotReversible(token) => {
+                ("the only mapping function allowed for import transforms is {{Wildcard()}}", token)
+            }
+            Self::UnusedWildcards(destination) => {
+                ("not using all of the token wildcard(s)", destination)
+            }
         };
         write!(formatter, "invalid mapping destination: {what}")?;
         if !token.is_empty() {
@@ -153,6 +163,56 @@ impl Transform {
             }
         }
     }
+}
+
+/// A token of a destination that can be undone.
+pub(super) enum ReversibleToken<'a> {
+    /// `>` included.
+    Literal(&'a str),
+    /// The token of the source at this position.
+    Copy(usize),
+}
+
+/// The tokens of the destination of an import: every star of the source is in it, and nothing that cannot be undone.
+///
+/// # Errors
+/// The destination cannot be made from the source, or not be undone.
+pub(super) fn reversible<'a>(
+    source: &str,
+    destination: &'a str,
+) -> Result<Vec<ReversibleToken<'a>>, TransformError> {
+    let has_tail = |subject: &str| subject == ">" || subject.ends_with(".>");
+    if !subject::is_valid_filter(source.as_bytes())
+        || !subject::is_valid_filter(destination.as_bytes())
+        || destination.split('.').any(|token| token == "*")
+        || has_tail(source) != has_tail(destination)
+    {
+        return Err(TransformError::BadSubject);
+    }
+    let tokens = source.split('.').enumerate();
+    let stars: Vec<usize> =
+        tokens.filter_map(|(index, token)| (token == "*").then_some(index)).collect();
+    let mut copied_count = 0;
+    let mut reversible = Vec::new();
+    for token in destination.split('.') {
+        reversible.push(match Function::parse(token)? {
+            Function::Literal => ReversibleToken::Literal(token),
+            Function::Wildcard(index) => {
+                copied_count += 1;
+                let star = usize::try_from(index).ok().and_then(|index| index.checked_sub(1));
+                let Some(position) = star.and_then(|star| stars.get(star)) else {
+                    let text = format!("{token}: [{index}]");
+                    return Err(TransformError::IndexOutOfRange(text));
+                };
+                ReversibleToken::Copy(*position)
+            }
+            _ => return Err(TransformError::NotReversible(token.to_owned())),
+        });
+    }
+    if copied_count < stars.len() {
+        return Err(TransformError::UnusedWildcards(destination.to_owned()));
+    }
+    Ok(reversible)
 }
 
 /// Checks that do not need the source.

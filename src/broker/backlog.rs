@@ -215,6 +215,7 @@ impl Broker {
             let all = std::mem::take(&mut state.subscriptions);
             state.expired_count = 0;
             state.review = None;
+            state.importing = None;
             state.leaving = Some(Box::new(all.into_iter()));
         }
         loop {
@@ -229,9 +230,9 @@ impl Broker {
                 *leaving = None;
                 return Dropped::All;
             };
-            self.remove_from_table(account, &subscription);
-            self.count_interest(account, &subscription, false);
-            *budget = budget.saturating_sub(SUBSCRIPTION_WORK);
+            let count = 1 + subscription.shadow_count();
+            self.withdraw(account, &subscription);
+            *budget = budget.saturating_sub(SUBSCRIPTION_WORK * count);
         }
     }
 

@@ -103,7 +103,7 @@ impl Broker {
     /// The rules of delivery around a push: one message after the other where they might tell them
     /// apart.
     #[inline]
-    fn deliver_to(
+    pub(super) fn deliver_to(
         &mut self,
         subscription: &Rc<Subscription>,
         run: &MessageRun<'_>,
@@ -112,7 +112,12 @@ impl Broker {
         framing: Framing<'_>,
     ) -> bool {
         let Sink::Client { outbox, .. } = &subscription.sink else {
-            return self.deliver_to_service(subscription, run.first(), origin, turn);
+            return match &subscription.sink {
+                Sink::Import(sink) => {
+                    self.deliver_import(subscription, sink, run, origin, turn, framing)
+                }
+                _ => self.deliver_to_service(subscription, run.first(), origin, turn),
+            };
         };
         if run.len() > 1 && !takes_run(subscription, outbox, run) {
             return self.deliver_one_by_one(subscription, run, origin, turn);
@@ -157,6 +162,7 @@ impl Broker {
         if let Sink::Client { outbox, .. } = &subscription.sink {
             outbox.observe_end(subscription.sid(), subscription.max());
         }
+        subscription.for_each_shadow(|shadow| shadow.mark_removed());
         if let Some(client) = subscription.client() {
             self.clients[client.index()].expired_count += 1;
         }

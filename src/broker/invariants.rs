@@ -49,7 +49,13 @@ impl Broker {
             if !self.links.is_empty() {
                 let (filter, queue) = (subscription.filter().into(), subscription.queue().into());
                 *counts.entry((client.account, filter, queue)).or_default() += 1;
+                subscription.for_each_shadow(|shadow| {
+                    let Sink::Import(sink) = &shadow.sink else { unreachable!("it is a shadow") };
+                    let (filter, queue) = (shadow.filter().into(), shadow.queue().into());
+                    *counts.entry((sink.exporter, filter, queue)).or_default() += 1;
+                });
             }
+            subscription.for_each_shadow(|shadow| assert!(shadow.is_in_table()));
         }
         assert_eq!(client.expired_count, expired_count, "those at their maximum");
         if client.leaving.is_some() {
@@ -98,13 +104,23 @@ impl Broker {
         let of_clients: usize = of_clients.sum();
         assert_eq!(account.counts.subscriptions, of_clients, "subscriptions of clients");
         let of_links = self.links.iter().flat_map(|link| link.subscriptions.iter());
-        let mut of_services = 0;
+        let (mut of_services, mut of_imports) = (0, 0);
         account.table.for_each(|filter, subscription| {
             assert_eq!(filter, subscription.filter());
             of_services += usize::from(matches!(subscription.sink, Sink::Service(_)));
+            if let Sink::Import(sink) = &subscription.sink {
+                of_imports += 1;
+                let mut is_known = false;
+                sink.owner.for_each_shadow(|shadow| is_known |= Rc::ptr_eq(shadow, subscription));
+                assert!(is_known && sink.owner.is_in_table(), "a shadow of nobody");
+            }
         });
         let of_links = of_links.filter(|(other, _)| *other == id).count();
-        assert_eq!(account.table.len(), of_clients + of_links + of_services, "the table");
+        assert_eq!(
+            account.table.len(),
+            of_clients + of_links + of_services + of_imports,
+            "the table"
+        );
         account.cache.check_invariants();
         account.cache.for_each(|literal, list| {
             let (mut plain, mut size) = (HashSet::new(), 0);

@@ -139,7 +139,7 @@ impl MatchList {
     pub(super) fn takes_runs(&self) -> bool {
         match &self.plain[..] {
             [] => true,
-            [subscription] => matches!(subscription.sink, Sink::Client { .. }),
+            [subscription] => !matches!(subscription.sink, Sink::Service(_)),
             many => *self.apart.get_or_init(|| are_apart(many)),
         }
     }
@@ -198,7 +198,7 @@ fn are_apart(subscriptions: &[Rc<Subscription>]) -> bool {
     subscriptions.len() <= RUN_RECEIVERS_MAX
         && subscriptions
             .iter()
-            .all(|subscription| subscription.client().is_some_and(|client| seen.insert(client)))
+            .all(|subscription| subscription.receiver().is_some_and(|client| seen.insert(client)))
 }
 
 impl Drop for MatchList {

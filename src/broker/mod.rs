@@ -10,6 +10,8 @@ pub mod fan_out;
 mod fan_out_frame;
 mod forward;
 pub mod frame;
+mod imported;
+pub mod importing;
 pub mod inspect;
 pub mod interest;
 #[cfg(any(test, debug_assertions))]
@@ -41,11 +43,13 @@ pub mod watch;
 use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use slab::Slab;
 
+use crate::auth::account_imports::AccountImports;
 use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
@@ -57,6 +61,7 @@ use crate::base::table::Table;
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
 use fan_out_frame::FanOutFrame;
+use importing::Importing;
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
 use match_cache::{CachedBytes, MatchCache};
@@ -86,6 +91,10 @@ pub struct Broker {
     backlog: Backlog,
     departed: Departed,
     watches: Watches,
+    /// What accounts import.
+    imports: Arc<AccountImports>,
+    /// Scratch space for the subject of a message in another account.
+    mapped: Vec<u8>,
     /// What came from other shards and is not delivered yet.
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
@@ -108,6 +117,9 @@ pub struct BrokerCounters {
     /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
     pub turn_work_max: usize,
 }
+
+/// Imports whose look at a subscription takes about as long as the review of its rights.
+const IMPORTS_PER_LOOK: usize = 8;
 
 struct AccountState {
     table: SubjectTable<Rc<Subscription>>,
@@ -195,6 +207,8 @@ struct ClientState {
     expired_count: u32,
     /// Where the review of its subscriptions goes on; none = there is none.
     review: Option<usize>,
+    /// The subscription whose shadows are being made.
+    importing: Option<Importing>,
     /// Since a consumer on another shard first asked this publisher to pause.
     pace: Option<RemotePace>,
 }
@@ -259,6 +273,8 @@ impl Broker {
             backlog: Backlog::new(TURN_WORK_MAX),
             departed: Departed::default(),
             watches: Watches::default(),
+            imports: Arc::default(),
+            mapped: Vec::new(),
             arrivals: None,
             turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),
@@ -283,6 +299,7 @@ impl Broker {
             leaving: None,
             expired_count: 0,
             review: None,
+            importing: None,
             pace: None,
         };
         ClientKey(
@@ -420,6 +437,7 @@ impl Broker {
             .insert_unique(hash, subscription.clone(), |other| hasher.hash_one(other.sid()));
         self.add_to_table(account, &subscription);
         self.count_interest(account, &subscription, true);
+        self.begin_importing(client, account, &subscription);
         Subscribed::Added
     }
 
@@ -458,8 +476,14 @@ impl Broker {
             let hasher = &self.hasher;
             state.subscriptions.shrink(hash, |other| hasher.hash_one(other.sid()));
         }
+        self.withdraw(account, subscription);
+    }
+
+    /// Takes a client's subscription out of the tables, with all that it stands for.
+    fn withdraw(&mut self, account: AccountId, subscription: &Rc<Subscription>) {
         self.remove_from_table(account, subscription);
         self.count_interest(account, subscription, false);
+        self.drop_shadows(subscription);
     }
 
     /// Drops the subscriptions that `permissions` no longer allow, and gives them: looks at no more
@@ -477,6 +501,10 @@ impl Broker {
         let from = if restarts { 0 } else { state.review.unwrap_or_default() };
         // From here on every change that might move an entry begins the review anew.
         state.review = Some(from);
+        let account = state.account;
+        // Each subscription may stand for as many as the account imports.
+        let streams = self.imports.streams_of(account).map_or(0, |streams| streams.count());
+        let at_most = (at_most / (1 + streams / IMPORTS_PER_LOOK)).max(1);
         let mut some = Vec::new();
         // Places of the table, most of them taken.
         let mut looks_left = at_most * 4;
@@ -500,6 +528,9 @@ impl Broker {
                 SubscribeRight::AllowedWithDeliveryFilter(filter) => Some(filter),
             };
             subscription.set_deny(deny);
+            if streams > 0 || subscription.shadow_count() > 0 {
+                self.renew_shadows(client, &subscription);
+            }
         }
         Review { removed, is_done: next.is_none() }
     }

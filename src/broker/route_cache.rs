@@ -7,6 +7,7 @@ use crate::base::limits::ROUTE_LIST_KEPT_MAX;
 use crate::broker::AccountState;
 use crate::broker::match_list::{ListBuilder, MatchList};
 use crate::broker::passage::Origin;
+use crate::broker::subscription::Sink;
 use crate::broker::turn::Turn;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
@@ -64,7 +65,10 @@ impl RouteCache {
         let list = found?;
         self.generation = account.table.generation();
         if let [subscription] = &list.plain[..] {
-            encode::message_head(&mut self.head, &self.subject, subscription.sid());
+            match &subscription.sink {
+                Sink::Import(sink) => sink.message_head(&mut self.head, &self.subject),
+                _ => encode::message_head(&mut self.head, &self.subject, subscription.sid()),
+            }
         }
         self.list = Some(list);
         Ok(())

@@ -2,13 +2,16 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::auth::imports::StreamImport;
 use crate::auth::permissions::DeliveryFilter;
-use crate::base::ids::{ClientKey, LinkId};
+use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::broker::names::Names;
 use crate::broker::outbox::Outbox;
 use crate::broker::service_sink::ServiceSink;
 use crate::broker::subject_table::Slot;
+use crate::protocol::nats::encode;
 
 /// Where a matched message goes.
 pub enum Sink {
@@ -18,6 +21,26 @@ pub enum Sink {
     Link(LinkId),
     /// A service of the server on this shard.
     Service(Rc<ServiceSink>),
+    /// A client of this shard whose account imports what is published here.
+    Import(Rc<ImportSink>),
+}
+
+/// The sink of a shadow subscription: a client's subscription in an account that imports what is published here.
+pub struct ImportSink {
+    /// The client's subscription that it stands for.
+    pub(super) owner: Rc<Subscription>,
+    /// The account whose table it is in.
+    pub(super) exporter: AccountId,
+    pub(super) import: Arc<StreamImport>,
+}
+
+impl ImportSink {
+    /// Makes `head` the MSG of a message on `remote`, up to its reply, as the client gets it.
+    pub(super) fn message_head(&self, head: &mut Vec<u8>, remote: &[u8]) {
+        let mut local = Vec::new();
+        self.import.subject.to_local(remote, &mut local);
+        encode::message_head(head, &local, self.owner.sid());
+    }
 }
 
 /// A subscription in a table. There are millions of these.
@@ -42,6 +65,8 @@ struct Rare {
     max: Cell<u64>,
     /// Denied subjects that its filter overlaps: withheld at delivery.
     deny: RefCell<Option<DeliveryFilter>>,
+    /// What it stands for in other accounts.
+    shadows: RefCell<Vec<Rc<Subscription>>>,
 }
 
 const _: () = assert!(size_of::<Subscription>() <= 64, "with its counts it fills 80 bytes");
@@ -132,7 +157,34 @@ impl Subscription {
     pub fn client(&self) -> Option<ClientKey> {
         match self.sink {
             Sink::Client { key, .. } => Some(key),
-            Sink::Link(_) | Sink::Service(_) => None,
+            Sink::Link(_) | Sink::Service(_) | Sink::Import(_) => None,
+        }
+    }
+
+    /// The client of this shard that gets what it matches, perhaps through an import.
+    pub(super) fn receiver(&self) -> Option<ClientKey> {
+        match &self.sink {
+            Sink::Import(sink) => sink.owner.client(),
+            _ => self.client(),
+        }
+    }
+
+    pub(super) fn add_shadow(&self, shadow: Rc<Subscription>) {
+        self.rare.get_or_init(Box::default).shadows.borrow_mut().push(shadow);
+    }
+
+    /// What it stands for in other accounts; it stands for nothing there from now on.
+    pub(super) fn take_shadows(&self) -> Vec<Rc<Subscription>> {
+        self.rare.get().map(|rare| rare.shadows.take()).unwrap_or_default()
+    }
+
+    pub(super) fn shadow_count(&self) -> usize {
+        self.rare.get().map_or(0, |rare| rare.shadows.borrow().len())
+    }
+
+    pub(super) fn for_each_shadow(&self, visit: impl FnMut(&Rc<Subscription>)) {
+        if let Some(rare) = self.rare.get() {
+            rare.shadows.borrow().iter().for_each(visit);
         }
     }
 }

@@ -129,7 +129,7 @@ impl Broker {
         while asked < group.len(local_only) {
             let member = group.member(start, asked, local_only);
             match member.sink {
-                Sink::Client { .. } | Sink::Service(_) => {
+                Sink::Client { .. } | Sink::Service(_) | Sink::Import(_) => {
                     if self.deliver_alone(member, &run, &passage.origin, turn) {
                         turn.spend(delivery_work(&run));
                         return Asked::Served;

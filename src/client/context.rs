@@ -81,6 +81,7 @@ impl ClientContext {
         auth: Arc<AuthState>,
         random_seed: u64,
     ) -> Self {
+        broker.borrow_mut().set_imports(auth.imports().clone());
         Self {
             broker,
             options: RefCell::new(options),

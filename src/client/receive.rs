@@ -13,7 +13,8 @@ use crate::base::limits::{PACE_MS_MAX, PLACING_COMMANDS_MAX, SUBSCRIPTION_WORK};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::byte_queue::QueueHandle;
-use crate::broker::turn::pace_target;
+use crate::broker::importing::Imported;
+use crate::broker::turn::{Turn, pace_target};
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure};
@@ -200,6 +201,17 @@ impl ClientSession {
         wait.map(Step::WaitFor)
     }
 
+    /// Goes on with what the last subscription stands for in other accounts. Some = that is to be done before anything
+    /// else.
+    #[inline]
+    fn go_on_importing(&self, broker: &mut Broker, turn: &mut Turn) -> Option<Step> {
+        match broker.go_on_importing(self.key, turn) {
+            Imported::All => None,
+            Imported::Some => Some(Step::Again),
+            Imported::NoRoom(congestion) => Some(Step::WaitFor(Wait::for_room(congestion))),
+        }
+    }
+
     /// Records since when the client has waited for slower consumers, if it does.
     fn note_stall(&mut self, waits: bool) {
         if let Some(publishing) = &mut self.publishing {
@@ -277,9 +289,13 @@ impl Session for ClientSession {
         let mut publishing = self.publishing.take().unwrap_or_default();
         let goes_on = publishing.begin_turn(&mut broker, self.peer.id);
         let mut quick = publishing.held.is_none() && self.is_quick();
+        let mut stop = match goes_on {
+            true => self.go_on_importing(&mut broker, &mut publishing.turn),
+            false => Some(Step::Again),
+        };
         let step = loop {
-            if !goes_on {
-                break Step::Again;
+            if let Some(step) = stop.take() {
+                break step;
             }
             if self.peer.login.stage() == Stage::CheckingPassword {
                 let Some(gate) = self.peer.login.check_gate(&self.context.checks) else {
@@ -338,6 +354,9 @@ impl Session for ClientSession {
                     if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)
                     {
                         break Step::Close(reason);
+                    }
+                    if matches!(command, Command::Subscribe { .. }) {
+                        stop = self.go_on_importing(&mut broker, &mut publishing.turn);
                     }
                     quick = publishing.held.is_none() && self.is_quick();
                     if publishing.turn.is_over() {

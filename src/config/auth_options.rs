@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::base::constant_time;
+use crate::config::import_options::{ExportOptions, ImportOptions};
 
 /// A password, a hash of one, or a token. `Debug` never shows it, and `==` does not tell by its
 /// time how much was equal.
@@ -51,6 +52,8 @@ pub struct AuthOptions {
     pub default_permissions: Option<PermissionOptions>,
     /// In file order. `$G` is included only if it has mappings.
     pub accounts: Vec<AccountOptions>,
+    /// Where the accounts stand in the file, for what is wrong between them.
+    pub accounts_place: Place,
     /// None = `$SYS`.
     pub system_account: Option<String>,
     pub no_system_account: bool,
@@ -130,6 +133,8 @@ pub struct AccountOptions {
     pub default_permissions: Option<PermissionOptions>,
     pub mappings: Vec<MappingOptions>,
     pub limits: AccountLimitOptions,
+    pub exports: Vec<ExportOptions>,
+    pub imports: Vec<ImportOptions>,
 }
 
 /// Limits of one account; None = unlimited.

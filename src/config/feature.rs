@@ -15,8 +15,7 @@ pub enum Feature {
     ProxyProtocol,
     OcspStapling,
     OcspPeers,
-    Imports,
-    Exports,
+    Services,
     MessageTracing,
     Syslog,
     Profiling,
@@ -38,8 +37,7 @@ impl Feature {
             Self::ProxyProtocol => "The PROXY protocol",
             Self::OcspStapling => "OCSP stapling",
             Self::OcspPeers => "OCSP for client certificates",
-            Self::Imports => "Imports between accounts",
-            Self::Exports => "Exports between accounts",
+            Self::Services => "Services between accounts",
             Self::MessageTracing => "Message tracing",
             Self::Syslog => "Syslog",
             Self::Profiling => "Profiling",
@@ -50,12 +48,7 @@ impl Feature {
     fn is_plural(self) -> bool {
         matches!(
             self,
-            Self::Gateways
-                | Self::Leafnodes
-                | Self::TrustedProxies
-                | Self::Imports
-                | Self::Exports
-                | Self::Flags
+            Self::Gateways | Self::Leafnodes | Self::TrustedProxies | Self::Services | Self::Flags
         )
     }
 
@@ -75,8 +68,7 @@ impl Feature {
             | Self::WebSocket
             | Self::Mqtt
             | Self::OcspStapling
-            | Self::Imports
-            | Self::Exports
+            | Self::Services
             | Self::MessageTracing
             | Self::Syslog
             | Self::Profiling

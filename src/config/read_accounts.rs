@@ -7,9 +7,11 @@ use crate::config::auth_options::{
 };
 use crate::config::feature::Feature;
 use crate::config::go_text::quoted;
+use crate::config::import_options::{ExportKind, ImportKind};
 use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
 };
+use crate::config::read_imports::{read_exports, read_imports};
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Value};
 use crate::protocol::subject;
@@ -20,6 +22,7 @@ pub(super) const GLOBAL_ACCOUNT: &str = "$G";
 const WEIGHT_MAX: i64 = 100;
 
 pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
+    reader.options.auth.accounts_place = Place(value.place());
     match &*value.data {
         Data::List(names) => read_account_names(reader, names),
         Data::Map(map) => {
@@ -32,6 +35,22 @@ pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
         }
         // nats-server ignores anything else; Midge reports it.
         _ => reader.error(value, "Expected map entries for accounts"),
+    }
+    if reader.errors.is_empty() {
+        refuse_services(reader, value);
+    }
+}
+
+fn refuse_services(reader: &mut Reader<'_>, value: &Value) {
+    let mut found = false;
+    for account in &mut reader.options.auth.accounts {
+        let before = account.exports.len() + account.imports.len();
+        account.exports.retain(|export| matches!(export.kind, ExportKind::Stream));
+        account.imports.retain(|import| matches!(import.kind, ImportKind::Stream { .. }));
+        found |= account.exports.len() + account.imports.len() < before;
+    }
+    if found {
+        reader.refuse_later(value, Feature::Services);
     }
 }
 
@@ -78,8 +97,8 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
             "default_permissions" => account.default_permissions = read_permissions(reader, value),
             "mappings" | "maps" => account.mappings = read_mappings(reader, value),
             "limits" => account.limits = read_limits(reader, value),
-            "imports" => refuse_list(reader, value, Feature::Imports),
-            "exports" => refuse_list(reader, value, Feature::Exports),
+            "imports" => account.imports = read_imports(reader, value),
+            "exports" => account.exports = read_exports(reader, value),
             "jetstream" => refuse_unless_off(reader, value, Feature::JetStream),
             "msg_trace" | "trace_dest" => {
                 refuse_unless_empty(reader, value, Feature::MessageTracing)
@@ -105,13 +124,6 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
     }
     reader.options.auth.accounts.push(account);
     add_users(reader, users_at, users, nkeys);
-}
-
-/// Refuses the feature unless the list is empty.
-fn refuse_list(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
-    if value.as_list().is_none_or(|list| !list.is_empty()) {
-        reader.refuse_later(value, feature);
-    }
 }
 
 fn refuse_unless_empty(reader: &mut Reader<'_>, value: &Value, feature: Feature) {

@@ -172,6 +172,15 @@ impl<'a> MessageRun<'a> {
         !self.first.tail.is_empty()
     }
 
+    /// The same messages on another subject.
+    #[inline]
+    pub fn on_subject<'b>(&self, subject: &'b [u8]) -> MessageRun<'b>
+    where
+        'a: 'b,
+    {
+        MessageRun { first: Message { subject, ..self.first }, ..*self }
+    }
+
     /// Bytes of all tails.
     #[inline]
     pub fn tail_bytes(&self) -> usize {

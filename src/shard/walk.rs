@@ -56,6 +56,7 @@ impl Shard {
         let drops = generation.options.limits.no_fast_producer_stall;
         self.recorded.outboxes.drops_for_slow.set(drops);
         *clients.auth.borrow_mut() = generation.auth.clone();
+        self.broker.borrow_mut().set_imports(generation.auth.imports().clone());
         *clients.info.borrow_mut() = generation.info.clone();
         *clients.tls.borrow_mut() = generation.tls.clone();
         clients.generation.set(clients.generation.get().wrapping_add(1));

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::auth::account::{GLOBAL_ACCOUNT_NAME, SYSTEM_ACCOUNT_NAME};
+use crate::auth::imports::{self, ImportErrors};
 use crate::auth::mapping::{MappingError, Mappings};
 use crate::auth::permissions::PermissionsError;
 use crate::config::auth_options::{
@@ -41,6 +42,7 @@ pub enum AuthError {
     /// The name of a user, or an nkey.
     Permissions(String, PermissionsError),
     Mapping(MappingError),
+    Imports(ImportErrors),
 }
 
 impl fmt::Display for AuthError {
@@ -75,6 +77,7 @@ impl fmt::Display for AuthError {
                 write!(formatter, "invalid permissions for user {user:?}: {error}")
             }
             Self::Mapping(error) => error.fmt(formatter),
+            Self::Imports(errors) => errors.fmt(formatter),
         }
     }
 }
@@ -114,6 +117,8 @@ impl Authenticator {
     /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
         let accounts = build_accounts(options, surroundings.cluster_name)?;
+        let imports = imports::compile(&options.accounts, &options.accounts_place)
+            .map_err(AuthError::Imports)?;
         let mut users = UserTables::default();
         for user in &options.users {
             users.add(user, find_account(&accounts, user.account.as_deref())?)?;
@@ -190,6 +195,7 @@ impl Authenticator {
             decoy,
             open_permissions: Arc::new(Permissions::unrestricted(global.is_system)),
             accounts,
+            imports,
         })
     }
 }

@@ -118,7 +118,7 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "",
         Live,
         |options| options.auth.accounts.clone(),
-        "Isolated subject spaces by name: `users`, `mappings`, `limits`, `default_permissions`, `nkey`."
+        "Isolated subject spaces by name: `users`, `mappings`, `limits`, `default_permissions`, `nkey`, `exports`, `imports`."
     ),
     entry_row!(
         "mappings",

@@ -1,0 +1,74 @@
+//! Exports and imports of accounts as plain data. What they mean, and whether they fit each other, is decided in `auth`.
+
+use std::time::Duration;
+
+/// An account lets others hear its messages, or send it requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportOptions {
+    /// May have wildcards and account functions.
+    pub subject: String,
+    pub kind: ExportKind,
+    /// Names of the accounts that may import it; empty = all.
+    pub accounts: Vec<String>,
+    /// The token, counted from 1, in which an import has the name of the importing account; 0 = none.
+    pub account_token_position: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExportKind {
+    Stream,
+    Service(ServiceExportOptions),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServiceExportOptions {
+    pub response_type: ResponseType,
+    /// The time that an answer may take; None = the default, zero = every answer is late.
+    pub response_threshold: Option<Duration>,
+    pub latency: Option<LatencyOptions>,
+}
+
+/// The answers that a request may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResponseType {
+    #[default]
+    Singleton,
+    /// Any number, until an empty one.
+    Streamed,
+    /// As `Streamed`.
+    Chunked,
+}
+
+/// Requests whose durations are told on a subject.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatencyOptions {
+    pub subject: String,
+    /// Percent, 1 to 100; 0 = only those whose headers ask for it.
+    pub sampling: u8,
+}
+
+/// An account takes part in what another one exports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImportOptions {
+    /// The exporting account.
+    pub account: String,
+    /// The subject there; may have wildcards and account functions.
+    pub subject: String,
+    pub kind: ImportKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ImportKind {
+    Stream {
+        /// Comes before the subject; wins over `to`.
+        prefix: Option<String>,
+        /// The subject here.
+        to: Option<String>,
+    },
+    Service {
+        /// The subject here.
+        to: Option<String>,
+        /// The exporting account learns who asks.
+        share: bool,
+    },
+}
