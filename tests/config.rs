@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use midge::config::auth_options::{PermissionOptions, Secret};
+use midge::config::import_options::{ExportKind, ImportKind, ResponseType};
 use midge::config::load::{self, Loaded};
 use midge::config::options::{
     Balance, IoDriver, LogFormat, Options, PAYLOAD_BYTES_UNLIMITED, WriteTimeoutPolicy,
@@ -194,6 +195,17 @@ const CASES: &[(&str, Check)] = &[
         assert_eq!(publish_allow(o, "b"), texts(&["b.>"]));
         assert!(o.auth.nkeys[0].permissions.is_some());
         assert!(o.auth.users[0].permissions.is_none());
+    }),
+    ("imports", |o| {
+        let [p, q, c] = &o.auth.accounts[..] else { panic!("three accounts") };
+        assert_eq!((p.exports.len(), q.exports.len(), c.imports.len()), (4, 1, 5));
+        let ExportKind::Service(ask) = &p.exports[2].kind else { panic!("a service") };
+        assert_eq!(ask.response_type, ResponseType::Streamed);
+        assert_eq!(ask.response_threshold, Some(Duration::from_secs(5)));
+        assert_eq!(p.exports[2].accounts, ["C", "Q"]);
+        assert_eq!(p.exports[1].account_token_position, 2);
+        let to = Some("my.{{wildcard(1)}}".into());
+        assert_eq!(c.imports[3].kind, ImportKind::Service { to, share: true });
     }),
     ("system_account", |o| assert_eq!(o.auth.system_account.as_deref(), Some("SYS"))),
     ("account_names", |o| assert_eq!(o.auth.accounts.len(), 2)),
@@ -463,7 +475,7 @@ fn later_features_are_refused_by_name_or_allowed_with_a_warning() {
     let mut texts = under_every_name(ASKING);
     texts.extend(
         [
-            "accounts { A { exports: [ {service: x} ] } }",
+            "accounts { A { exports: [ {service: x, latency: y} ] } }",
             "accounts { A { exports: [ {stream: x} ], imports: [ {stream: {account: A, subject: x}, allow_trace: true} ] } }",
             "accounts { A { jetstream: enabled } }",
             "accounts { A { msg_trace: x } }",

@@ -994,3 +994,34 @@ fn a_taken_monitoring_port_ends_the_start() {
     );
     assert!(error.contains(&expected), "{error}");
 }
+
+/// What an account exports and imports is told, in nats-server's fields.
+#[test]
+fn exports_and_imports_are_told() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/imports.conf");
+    let config = std::fs::read_to_string(path).expect("it is part of the repository");
+    let monitored = Monitored::start(&config);
+    let detail = |account: &str| {
+        monitored.json(&format!("/accountz?acc={account}"))["account_detail"].clone()
+    };
+    let holds = |told: &Value, wanted: &str| {
+        let wanted: Value = serde_json::from_str(wanted).expect("JSON");
+        let told = told.as_array().expect("a list");
+        assert!(told.contains(&wanted), "{wanted} is not in {told:?}");
+    };
+    let exporter = detail("P");
+    holds(
+        &exporter["exports"],
+        r#"{"subject":"ask.*","type":"service","response_type":"Streamed","approved_accounts":["C","Q"]}"#,
+    );
+    holds(&exporter["exports"], r#"{"subject":"st.>","type":"stream"}"#);
+    let importer = detail("C");
+    holds(
+        &importer["imports"],
+        r#"{"subject":"st.*.*","account":"P","local_subject":"here.*.*","type":"stream","invalid":false,"share":false,"tracking":false}"#,
+    );
+    holds(
+        &importer["imports"],
+        r#"{"subject":"ask.*","account":"P","to":"my.*","local_subject":"my.*","type":"service","invalid":false,"share":true,"tracking":false}"#,
+    );
+}

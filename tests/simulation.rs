@@ -5,6 +5,8 @@
 //! `MIDGE_SIM_SEED=17` a single one. `-- --nocapture forwards` prints the cost of a publish on 2 to
 //! 64 shards.
 
+#[path = "simulation/accounts.rs"]
+mod accounts;
 #[path = "simulation/clients.rs"]
 mod clients;
 #[path = "simulation/ear.rs"]
@@ -109,6 +111,38 @@ fn the_laws_hold_for_clients_that_go_to_another_shard_before_they_subscribe_or_p
     println!("{count} seeds: {deliveries} deliveries, {moves} moves");
     if count >= SEEDS / 2 {
         assert!(deliveries > 50_000 && moves > 500, "{deliveries} deliveries, {moves} moves");
+    }
+}
+
+/// Over random exports, imports and permissions, with reloads meanwhile.
+#[test]
+fn no_message_reaches_an_account_that_may_not_have_it() {
+    let seeds = match number("MIDGE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_SIM_SEEDS").unwrap_or(SEEDS / 4),
+    };
+    let count = seeds.end - seeds.start;
+    let mut sum = accounts::AccountsOutcome::default();
+    for seed in seeds {
+        match catch_unwind(AssertUnwindSafe(|| accounts::play(seed))) {
+            Ok(Ok(outcome)) => {
+                sum.imports += outcome.imports;
+                sum.crossed += outcome.crossed;
+                sum.answers += outcome.answers;
+                sum.fakes += outcome.fakes;
+            }
+            Ok(Err(reason)) => {
+                panic!("MIDGE_SIM_SEED={seed} cargo test --test simulation no_message: {reason}")
+            }
+            Err(_) => {
+                panic!("MIDGE_SIM_SEED={seed} cargo test --test simulation no_message: a panic")
+            }
+        }
+    }
+    println!("{count} seeds: {sum:?}");
+    if count >= SEEDS / 4 {
+        assert!(sum.imports > 400 && sum.crossed > 250, "{sum:?}");
+        assert!(sum.answers > 60 && sum.fakes > 1_000, "{sum:?}");
     }
 }
 

@@ -1,50 +1,94 @@
-//! What accounts import, by the ids that shards know accounts by.
+//! The imports of all accounts, by the ids under which shards know accounts.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::imports::{Imports, StreamImport};
+use super::account::{Account, AccountSet};
+use super::imports::{Imports, ServiceImport, StreamImport};
 use crate::base::ids::AccountId;
 use crate::protocol::subject;
 
-/// What all accounts of one configuration import: immutable, shared by all shards. Accounts that import nothing are
-/// not in it.
+/// The imports of all accounts of one configuration: immutable, shared by all shards. Accounts without imports are left
+/// out.
 #[derive(Debug, Default)]
 pub struct AccountImports {
     streams: HashMap<AccountId, StreamImports>,
+    services: HashMap<AccountId, Vec<ServiceRoute>>,
+}
+
+/// A service that an account imports, and where its requests go.
+#[derive(Clone, Debug)]
+pub struct ServiceRoute {
+    pub exporter: AccountId,
+    /// The exporting account: its mappings apply.
+    pub account: Arc<Account>,
+    pub import: Arc<ServiceImport>,
 }
 
 /// The streams that one account imports.
 #[derive(Debug, Default)]
 pub struct StreamImports {
-    /// Those whose local subjects begin with a wildcard stand first.
+    /// Imports whose local subjects begin with a wildcard come first.
     all: Vec<(AccountId, Arc<StreamImport>)>,
-    /// Places in `all` of those whose local subjects begin with this token.
+    /// Indexes into `all` of the imports whose local subjects begin with this token.
     by_first_token: HashMap<Box<[u8]>, Vec<usize>>,
-    /// How many begin with a wildcard.
+    /// Number of imports whose local subjects begin with a wildcard.
     wild_count: usize,
 }
 
-/// A stream of which a subscription wants something.
+/// An imported stream that overlaps a subscription.
 pub struct WantedStream<'a> {
     pub exporter: AccountId,
     pub import: &'a Arc<StreamImport>,
-    /// What it wants, in the exporting account.
+    /// The filter of the overlap in the exporting account.
     pub filter: Vec<u8>,
 }
 
+/// The result of examining some imports.
+pub enum Look<'a> {
+    Wanted(WantedStream<'a>),
+    /// None of these; there are more to examine.
+    Nothing,
+    End,
+}
+
+/// The most imports that one call of `look` examines.
+const IMPORTS_PER_LOOK: usize = 32;
+
 impl AccountImports {
-    /// `id` gives an account's number.
-    pub(super) fn new(imports: &Imports, id: impl Fn(&str) -> AccountId) -> Self {
+    /// `id` maps an account's name to its id.
+    pub(super) fn new(
+        imports: &Imports,
+        accounts: &AccountSet,
+        id: impl Fn(&str) -> AccountId,
+    ) -> Self {
         let streams = imports.streams.iter().map(|(importer, streams)| {
             let streams = streams.iter().map(|stream| (id(&stream.exporter), stream.clone()));
             (id(importer), StreamImports::new(streams.collect()))
         });
-        Self { streams: streams.collect() }
+        let route = |import: &Arc<ServiceImport>| ServiceRoute {
+            exporter: id(&import.exporter),
+            account: accounts.get(&import.exporter).expect("it exports something").clone(),
+            import: import.clone(),
+        };
+        let services = imports
+            .services
+            .iter()
+            .map(|(importer, services)| (id(importer), services.iter().map(route).collect()));
+        Self { streams: streams.collect(), services: services.collect() }
     }
 
-    /// None = it imports none.
+    /// Returns the services that an account imports.
+    #[inline]
+    pub fn services_of(&self, account: AccountId) -> &[ServiceRoute] {
+        if self.services.is_empty() {
+            return &[];
+        }
+        self.services.get(&account).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns None for an account that imports no streams.
     #[inline]
     pub fn streams_of(&self, account: AccountId) -> Option<&StreamImports> {
         if self.streams.is_empty() { None } else { self.streams.get(&account) }
@@ -71,24 +115,29 @@ impl StreamImports {
         Self { all, by_first_token, wild_count }
     }
 
-    /// How many there are: one at least.
+    /// Returns the number of imports: at least one.
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// The next stream of which a subscription to `filter` wants something, and where to go on behind it. Begins at 0.
-    pub fn next_wanted(&self, filter: &[u8], from: usize) -> Option<(WantedStream<'_>, usize)> {
+    /// Examines some imports from `place` on, up to the first that overlaps `filter`, and advances `place`, which starts
+    /// at 0.
+    pub fn look(&self, filter: &[u8], place: &mut usize) -> Look<'_> {
         let own = first_token(filter)
             .map(|token| self.by_first_token.get(token).map_or(&[][..], Vec::as_slice));
         let count = own.map_or(self.all.len(), |own| self.wild_count + own.len());
-        (from..count).find_map(|index| {
-            let place = match own {
-                Some(own) if index >= self.wild_count => own[index - self.wild_count],
-                _ => index,
+        let end = count.min(*place + IMPORTS_PER_LOOK);
+        while *place < end {
+            let index = match own {
+                Some(own) if *place >= self.wild_count => own[*place - self.wild_count],
+                _ => *place,
             };
-            let (exporter, import) = &self.all[place];
-            let filter = import.subject.narrow(filter)?;
-            Some((WantedStream { exporter: *exporter, import, filter }, index + 1))
-        })
+            *place += 1;
+            let (exporter, import) = &self.all[index];
+            if let Some(filter) = import.subject.narrow(filter) {
+                return Look::Wanted(WantedStream { exporter: *exporter, import, filter });
+            }
+        }
+        if end < count { Look::Nothing } else { Look::End }
     }
 }

@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 
 use super::account::{Account, AccountSet};
 use super::certificate::CertificateNames;
-use super::imports::Imports;
+use super::imports::{Imports, ServiceImport, StreamImport, ToldExport};
 use super::nkey::UserKey;
 use super::password::{self, PasswordJob, PasswordOutcome};
 use super::permissions::Permissions;
@@ -287,6 +287,21 @@ impl Authenticator {
 
     pub(super) fn imports(&self) -> &Imports {
         &self.imports
+    }
+
+    /// What an account exports to others.
+    pub(crate) fn exports_of(&self, account: &str) -> &[ToldExport] {
+        self.imports.exports.get(account).map_or(&[], Vec::as_slice)
+    }
+
+    /// The streams that an account imports.
+    pub(crate) fn streams_of(&self, account: &str) -> &[Arc<StreamImport>] {
+        self.imports.streams.get(account).map_or(&[], Vec::as_slice)
+    }
+
+    /// The services that an account imports.
+    pub(crate) fn services_of(&self, account: &str) -> &[Arc<ServiceImport>] {
+        self.imports.services.get(account).map_or(&[], Vec::as_slice)
     }
 
     /// Returns true if a client has to log in; otherwise any verb may come before CONNECT.

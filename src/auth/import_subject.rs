@@ -1,7 +1,7 @@
-//! The subject of an import: what it is in the exporting account, and here.
+//! The subject of an import in the exporting account (remote) and in the importing account (local).
 //!
-//! Both may have wildcards, in another order on either side. Each star of the one is a star of the other, so that
-//! any subject that one filter matches can be made one of the other side, and back. Source of the behaviour:
+//! Both may have wildcards, in a different order on either side. Each `*` of the remote subject stands for one or more
+//! of the local one, so that every matching subject can be translated in both directions. Source of the behaviour:
 //! nats-server server/accounts.go addMappedStreamImportWithClaim, addServiceImport, and server/client.go
 //! addShadowSubscriptions.
 
@@ -13,7 +13,7 @@ use crate::protocol::subject;
 /// Tokens of a subject.
 type Tokens<'a> = SmallVec<[&'a [u8]; 32]>;
 
-/// A subject of the exporting account and one of the importing account that stand for each other.
+/// A remote subject and the local one that stands for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportSubject {
     /// The filter in the exporting account.
@@ -30,7 +30,7 @@ struct Ways {
     to_remote: Way,
 }
 
-/// How subjects of one side become those of the other.
+/// The translation of subjects from one side to the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Way {
     pieces: Vec<Piece>,
@@ -70,16 +70,16 @@ impl Way {
 }
 
 impl ImportSubject {
-    /// Of a stream: `local` may copy the stars of `remote`, by `$1` or `*`.
+    /// Builds the subject of a stream import. `local` refers to the stars of `remote` by `$1` or `*`.
     ///
     /// # Errors
-    /// They do not fit each other.
+    /// The two subjects do not fit each other.
     pub(super) fn stream(remote: &str, local: &str) -> Result<Self, TransformError> {
         if remote == local {
             return Ok(Self::same(remote));
         }
         if !subject::has_wildcard(remote.as_bytes()) {
-            // What is delivered has this subject.
+            // Messages are delivered under this subject.
             let is_literal = subject::is_valid_filter(local.as_bytes())
                 && !subject::has_wildcard(local.as_bytes());
             return if is_literal {
@@ -89,6 +89,24 @@ impl ImportSubject {
             };
         }
         Self::mapped(remote, &numbered(local))
+    }
+
+    /// Builds the subject of a service import, as for a stream; if `remote` is literal, `local` may have any wildcards.
+    ///
+    /// # Errors
+    /// The two subjects do not fit each other.
+    pub(super) fn service(remote: &str, local: &str) -> Result<Self, TransformError> {
+        if remote == local {
+            return Ok(Self::same(remote));
+        }
+        if subject::has_wildcard(remote.as_bytes()) {
+            return Self::mapped(remote, &numbered(local));
+        }
+        let (remote_bytes, local) = (remote.as_bytes(), local.as_bytes());
+        let all = Way { pieces: vec![Piece::Literal(remote_bytes.into())], tail_from: None };
+        // Only answers go the other way, under subjects of their own.
+        let ways = Some(Ways { to_local: all.clone(), to_remote: all });
+        Ok(Self { remote: remote_bytes.into(), local: local.into(), ways })
     }
 
     fn same(subject: &str) -> Self {
@@ -154,7 +172,7 @@ impl ImportSubject {
         self.ways.is_none()
     }
 
-    /// Makes `out` the subject here of one there, which the remote filter matches.
+    /// Sets `out` to the local subject for a remote one, which the remote filter must match.
     pub fn to_local(&self, remote: &[u8], out: &mut Vec<u8>) {
         match &self.ways {
             Some(ways) => ways.to_local.apply(remote, out),
@@ -162,7 +180,7 @@ impl ImportSubject {
         }
     }
 
-    /// Makes `out` the subject there of one here, which the local filter matches.
+    /// Sets `out` to the remote subject for a local one, which the local filter must match.
     pub fn to_remote(&self, local: &[u8], out: &mut Vec<u8>) {
         match &self.ways {
             Some(ways) => ways.to_remote.apply(local, out),
@@ -170,8 +188,7 @@ impl ImportSubject {
         }
     }
 
-    /// The filter in the exporting account for all subjects that are matched here by `filter` and by this import.
-    /// None = there are none.
+    /// Returns the remote filter for the local subjects that both `filter` and this import match; None if there are none.
     pub fn narrow(&self, filter: &[u8]) -> Option<Vec<u8>> {
         let shared = intersection(filter, &self.local)?;
         let Some(ways) = &self.ways else { return Some(shared) };
@@ -207,7 +224,7 @@ fn copy(subject: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(subject);
 }
 
-/// The filter for what both filters match; None = nothing.
+/// Returns the filter that matches what both filters match; None if nothing can.
 fn intersection(left: &[u8], right: &[u8]) -> Option<Vec<u8>> {
     let (mut left, mut right) = (subject::tokens(left), subject::tokens(right));
     let mut shared: Tokens<'_> = SmallVec::new();
@@ -232,7 +249,7 @@ fn intersection(left: &[u8], right: &[u8]) -> Option<Vec<u8>> {
     Some(shared.join(&b'.'))
 }
 
-/// A local subject with its stars as placeholders: the first is `$1`.
+/// Replaces the stars of a local subject by placeholders, from `$1` on.
 fn numbered(local: &str) -> String {
     let mut star_count = 0;
     let tokens: Vec<String> = local
@@ -362,6 +379,15 @@ mod tests {
             }
         }
         assert!(compared > 1_000);
+    }
+
+    #[test]
+    fn a_service_with_a_literal_subject_may_have_any_wildcard_here() {
+        let service = ImportSubject::service("w.b", "w.*").expect("they fit");
+        let mut out = Vec::new();
+        service.to_remote(b"w.x", &mut out);
+        assert_eq!((&out[..], service.local()), (&b"w.b"[..], &b"w.*"[..]));
+        assert_eq!(ImportSubject::stream("w.b", "w.*"), Err(TransformError::BadSubject));
     }
 
     #[test]

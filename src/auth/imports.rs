@@ -1,12 +1,13 @@
-//! What accounts export and import, compiled: who may have what of whom, and by which subjects.
+//! Compiled exports and imports: which account may have what from which, and under which subjects.
 //!
-//! An import is built only if an export of the other account covers it and lets this account in, and if no ring of
-//! imports comes about. Where several exports cover an import, one that lets the account in is enough. Source of the
+//! An import needs an export of the other account that covers it and admits the importing account, and must not close a
+//! cycle of imports. If several exports cover an import, one that admits the account is enough. Source of the
 //! behaviour: nats-server server/opts.go parseAccounts, server/accounts.go.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -14,10 +15,12 @@ use super::account_functions;
 use super::import_subject::ImportSubject;
 use super::transform::TransformError;
 use crate::config::auth_options::{AccountOptions, Place};
-use crate::config::import_options::{ExportKind, ExportOptions, ImportKind, ImportOptions};
+use crate::config::import_options::{
+    ExportKind, ExportOptions, ImportKind, ImportOptions, ResponseType,
+};
 use crate::protocol::subject;
 
-/// Accounts that one search for a ring passes. Source: nats-server MaxAccountCycleSearchDepth.
+/// The most accounts that one search for a cycle visits. Source: nats-server MaxAccountCycleSearchDepth.
 const RING_SEARCH_MAX: usize = 1024;
 
 /// A stream that an account imports.
@@ -27,13 +30,49 @@ pub struct StreamImport {
     pub subject: ImportSubject,
 }
 
+/// A service that an account imports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceImport {
+    pub importer: Arc<str>,
+    pub exporter: Arc<str>,
+    pub subject: ImportSubject,
+    /// The exporting account learns who asks.
+    pub share: bool,
+    pub export: Arc<ServiceExport>,
+}
+
+/// A service that an account exports.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ServiceExport {
+    /// Tells the exports of one configuration apart.
+    pub id: u32,
+    pub response_type: ResponseType,
+    /// The time that an answer may take.
+    pub threshold: Duration,
+}
+
+/// An export for monitoring.
+#[derive(Clone, Debug)]
+pub(crate) struct ToldExport {
+    pub subject: String,
+    /// None = it is a stream.
+    pub response_type: Option<ResponseType>,
+    /// Names of those that may import it, in order; empty = all.
+    pub approved: Vec<String>,
+}
+
+/// Source: nats-server DEFAULT_SERVICE_EXPORT_RESPONSE_THRESHOLD.
+const THRESHOLD_DEFAULT: Duration = Duration::from_secs(120);
+
 /// Imports of all accounts by name; accounts without any are left out.
 #[derive(Debug, Default)]
 pub(super) struct Imports {
     pub streams: HashMap<Arc<str>, Vec<Arc<StreamImport>>>,
+    pub services: HashMap<Arc<str>, Vec<Arc<ServiceImport>>>,
+    pub exports: HashMap<Arc<str>, Vec<ToldExport>>,
 }
 
-/// All that is wrong with the exports and imports of a file.
+/// All errors in the exports and imports of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImportErrors {
     place: Place,
@@ -52,17 +91,30 @@ impl fmt::Display for ImportErrors {
     }
 }
 
-/// Why an export or an import was refused, in nats-server's words.
+/// The reason for refusing an export or an import; displayed in nats-server's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Problem {
     Subject(TransformError),
-    /// The token of the account is no star.
+    /// The export has no `*` at the account's token position.
     TokenPosition,
     StreamNotAuthorized,
+    ServiceNotAuthorized,
+    /// A service import's remote or local subject is not valid.
+    InvalidSubject,
     PrefixHasWildcard,
     StreamExists,
     Ring,
     RingTooLong,
+    ServiceMapping {
+        remote: String,
+        local: String,
+        error: TransformError,
+    },
+    ServiceExists {
+        local: String,
+        exporter: String,
+        remote: String,
+    },
     StreamMapping {
         remote: String,
         local: String,
@@ -74,12 +126,27 @@ impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Subject(error) => return write!(formatter, "{error}"),
-            Self::TokenPosition => "sublist: invalid subject",
+            Self::InvalidSubject | Self::TokenPosition => "sublist: invalid subject",
+            Self::ServiceNotAuthorized => "service import not authorized",
             Self::StreamNotAuthorized => "stream import not authorized",
             Self::PrefixHasWildcard => "stream import prefix can not contain wildcard tokens",
             Self::StreamExists => "stream import already exists",
             Self::Ring => "import forms a cycle",
             Self::RingTooLong => "search cycle depth exhausted",
+            Self::ServiceMapping { remote, local, error } => {
+                return write!(
+                    formatter,
+                    "failed to create mapping transform for service import subject from {local:?} \
+                     to {remote:?}: {error}"
+                );
+            }
+            Self::ServiceExists { local, exporter, remote } => {
+                return write!(
+                    formatter,
+                    "duplicate service import subject {local:?}, previously used in import for \
+                     account {exporter:?}, subject {remote:?}"
+                );
+            }
             Self::StreamMapping { remote, local, error } => {
                 return write!(
                     formatter,
@@ -102,6 +169,20 @@ impl From<TransformError> for Problem {
 struct Export {
     subject: String,
     access: Access,
+    /// None = it is a stream.
+    service: Option<Arc<ServiceExport>>,
+}
+
+impl Export {
+    fn told(&self) -> ToldExport {
+        let mut approved: Vec<String> = self.access.approved.iter().flatten().cloned().collect();
+        approved.sort();
+        ToldExport {
+            subject: self.subject.clone(),
+            response_type: self.service.as_ref().map(|service| service.response_type),
+            approved,
+        }
+    }
 }
 
 /// Who may import.
@@ -114,7 +195,7 @@ struct Access {
 }
 
 impl Access {
-    /// `tokens` of the import; None = it is the export's own subject.
+    /// `tokens` are those of the import; None if its subject equals the export's.
     fn lets_in(&self, account: &str, tokens: Option<&[&str]>) -> bool {
         if self.token_position > 0 {
             let token = tokens.and_then(|tokens| tokens.get(self.token_position - 1));
@@ -124,12 +205,12 @@ impl Access {
     }
 }
 
-/// Adds to what an account exports; the same subject again adds to it.
+/// Adds an export; a repeated subject extends the first one. Returns its index.
 fn add_export(
     exports: &mut Vec<Export>,
     options: &ExportOptions,
     subject: &str,
-) -> Result<(), Problem> {
+) -> Result<usize, Problem> {
     let position = options.account_token_position as usize;
     if position > 0 && subject.split('.').nth(position - 1) != Some("*") {
         return Err(Problem::TokenPosition);
@@ -137,7 +218,8 @@ fn add_export(
     let index = match exports.iter().position(|export| export.subject == subject) {
         Some(index) => index,
         None => {
-            exports.push(Export { subject: subject.to_owned(), access: Access::default() });
+            let access = Access::default();
+            exports.push(Export { subject: subject.to_owned(), access, service: None });
             exports.len() - 1
         }
     };
@@ -148,10 +230,10 @@ fn add_export(
     if !options.accounts.is_empty() {
         access.approved.get_or_insert_default().extend(options.accounts.iter().cloned());
     }
-    Ok(())
+    Ok(index)
 }
 
-/// The export that lets an account import a subject.
+/// Returns the export that admits an account's import of a subject.
 fn export_for<'a>(exports: &'a [Export], account: &str, subject: &str) -> Option<&'a Export> {
     if !subject::is_valid_filter(subject.as_bytes()) {
         return None;
@@ -170,11 +252,14 @@ fn export_for<'a>(exports: &'a [Export], account: &str, subject: &str) -> Option
 #[derive(Debug, Default)]
 struct Built {
     stream_exports: Vec<Export>,
+    service_exports: Vec<Export>,
     streams: Vec<Arc<StreamImport>>,
+    services: Vec<Arc<ServiceImport>>,
 }
 
 struct Builder<'a> {
     accounts: HashMap<&'a str, Built>,
+    next_export_id: u32,
     problems: Vec<String>,
 }
 
@@ -184,7 +269,8 @@ struct Builder<'a> {
 /// All that an operator has to change.
 pub(super) fn compile(accounts: &[AccountOptions], place: &Place) -> Result<Imports, ImportErrors> {
     let names = accounts.iter().map(|account| (&*account.name, Built::default()));
-    let mut builder = Builder { accounts: names.collect(), problems: Vec::new() };
+    let mut builder =
+        Builder { accounts: names.collect(), next_export_id: 0, problems: Vec::new() };
     let exports = |kind: fn(&ExportKind) -> bool| {
         let all = accounts
             .iter()
@@ -200,14 +286,33 @@ pub(super) fn compile(accounts: &[AccountOptions], place: &Place) -> Result<Impo
     for (account, export) in exports(|kind| matches!(kind, ExportKind::Stream)) {
         builder.export_stream(account, export);
     }
+    for (account, export) in exports(|kind| matches!(kind, ExportKind::Service(_))) {
+        builder.export_service(account, export);
+    }
     for (account, import) in imports(|kind| matches!(kind, ImportKind::Stream { .. })) {
-        builder.import(account, import);
+        builder.import_stream(account, import);
+    }
+    for (account, import) in imports(|kind| matches!(kind, ImportKind::Service { .. })) {
+        builder.import_service(account, import);
     }
     if !builder.problems.is_empty() {
         return Err(ImportErrors { place: place.clone(), problems: builder.problems });
     }
-    let built = builder.accounts.into_iter().filter(|(_, built)| !built.streams.is_empty());
-    Ok(Imports { streams: built.map(|(name, built)| (name.into(), built.streams)).collect() })
+    let mut imports = Imports::default();
+    for (name, built) in builder.accounts {
+        let exports = built.service_exports.iter().chain(&built.stream_exports);
+        let told: Vec<ToldExport> = exports.map(Export::told).collect();
+        if !told.is_empty() {
+            imports.exports.insert(name.into(), told);
+        }
+        if !built.streams.is_empty() {
+            imports.streams.insert(name.into(), built.streams);
+        }
+        if !built.services.is_empty() {
+            imports.services.insert(name.into(), built.services);
+        }
+    }
+    Ok(imports)
 }
 
 impl Builder<'_> {
@@ -238,7 +343,126 @@ impl Builder<'_> {
         }
     }
 
-    fn import(&mut self, account: &str, options: &ImportOptions) {
+    fn export_service(&mut self, account: &str, options: &ExportOptions) {
+        let ExportKind::Service(service) = &options.kind else { return };
+        if !self.knows_all_of(options, "service") {
+            return;
+        }
+        let export = ServiceExport {
+            id: self.next_export_id,
+            response_type: service.response_type,
+            threshold: service.response_threshold.unwrap_or(THRESHOLD_DEFAULT),
+        };
+        self.next_export_id += 1;
+        let built = self.accounts.get_mut(account).expect("all accounts are there");
+        let added = account_functions::expand(&options.subject, account)
+            .map_err(Problem::from)
+            .and_then(|subject| add_export(&mut built.service_exports, options, &subject));
+        match added {
+            Ok(index) => built.service_exports[index].service = Some(Arc::new(export)),
+            Err(problem) => {
+                let subject = &options.subject;
+                self.problems.push(format!("Error adding service export {subject:?}: {problem}"));
+            }
+        }
+    }
+
+    fn import_service(&mut self, account: &str, options: &ImportOptions) {
+        let ImportKind::Service { to, share } = &options.kind else { return };
+        let ImportOptions { account: exporter, subject, .. } = options;
+        if !self.accounts.contains_key(exporter.as_str()) {
+            let problem = format!("{exporter:?} account not defined for service import");
+            return self.problems.push(problem);
+        }
+        let expand = |text: &str| {
+            account_functions::expand_import(text, account, exporter)
+                .map(|text| text.into_owned())
+                .map_err(Problem::from)
+        };
+        let to = to.as_deref().map(&expand);
+        let mut shown = subject.clone();
+        let built = expand(subject).and_then(|remote| {
+            shown.clone_from(&remote);
+            let local = to.transpose()?.unwrap_or_else(|| remote.clone());
+            self.build_service(account, exporter, &remote, &local, *share)
+        });
+        match built {
+            Ok(import) => {
+                let built = self.accounts.get_mut(account).expect("all accounts are there");
+                built.services.push(Arc::new(import));
+            }
+            Err(problem) => {
+                self.problems.push(format!("Error adding service import {shown:?}: {problem}"));
+            }
+        }
+    }
+
+    fn build_service(
+        &self,
+        account: &str,
+        exporter: &str,
+        remote: &str,
+        local: &str,
+        share: bool,
+    ) -> Result<ServiceImport, Problem> {
+        let is_valid = |subject: &str| subject::is_valid_filter(subject.as_bytes());
+        if !is_valid(remote) || !is_valid(local) {
+            return Err(Problem::InvalidSubject);
+        }
+        let exports = &self.accounts[exporter].service_exports;
+        let export = export_for(exports, account, remote).and_then(|export| export.service.clone());
+        let Some(export) = export else { return Err(Problem::ServiceNotAuthorized) };
+        let mapping =
+            |error| Problem::ServiceMapping { remote: remote.into(), local: local.into(), error };
+        let subject = ImportSubject::service(remote, local);
+        // As in nats-server, cycles are reported before a bad mapping.
+        let from = match &subject {
+            Ok(subject) => subject.local(),
+            Err(_) => local.as_bytes(),
+        };
+        let mut visited: HashSet<&str> = HashSet::from([account]);
+        self.follow_services(exporter, from, &mut visited)?;
+        let subject = subject.map_err(mapping)?;
+        let is_known = |other: &&Arc<ServiceImport>| {
+            *other.exporter == *exporter && other.subject.local() == subject.local()
+        };
+        if let Some(known) = self.accounts[account].services.iter().find(is_known) {
+            return Err(Problem::ServiceExists {
+                local: local.into(),
+                exporter: exporter.into(),
+                remote: String::from_utf8_lossy(known.subject.remote()).into_owned(),
+            });
+        }
+        let (importer, exporter) = (account.into(), exporter.into());
+        Ok(ServiceImport { importer, exporter, subject, share, export })
+    }
+
+    /// Follows a request from an account to the accounts that it is passed on to.
+    fn follow_services<'s>(
+        &'s self,
+        account: &'s str,
+        subject: &[u8],
+        visited: &mut HashSet<&'s str>,
+    ) -> Result<(), Problem> {
+        if visited.len() >= RING_SEARCH_MAX {
+            return Err(Problem::RingTooLong);
+        }
+        for import in &self.accounts[account].services {
+            if !subject::overlap(subject, import.subject.remote()) {
+                continue;
+            }
+            if visited.contains(&*import.exporter) {
+                return Err(Problem::Ring);
+            }
+            visited.insert(account);
+            let local = import.subject.local();
+            let narrower = if subject::is_subset(local, subject) { local } else { subject };
+            self.follow_services(&import.exporter, narrower, visited)?;
+        }
+        Ok(())
+    }
+
+    fn import_stream(&mut self, account: &str, options: &ImportOptions) {
         let ImportKind::Stream { prefix, to } = &options.kind else { return };
         let ImportOptions { account: exporter, subject, .. } = options;
         if !self.accounts.contains_key(exporter.as_str()) {
@@ -319,8 +543,8 @@ impl Builder<'_> {
         self.follow_streams(exporter, subject.as_bytes(), &mut visited)
     }
 
-    /// Follows a subject from one account to those it imports it from. An account is gone on from once: then every
-    /// way that leads back to it is a ring.
+    /// Follows a subject from an account to the accounts that it is imported from. Each account is expanded once; a way
+    /// back to an expanded account is a cycle.
     fn follow_streams<'s>(
         &'s self,
         account: &'s str,

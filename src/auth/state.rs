@@ -50,7 +50,8 @@ impl AuthState {
             by_id[accounts[&account.name].id.index()] = Some(account.clone());
         }
         let id = |name: &str| accounts[name].id;
-        let imports = Arc::new(AccountImports::new(authenticator.imports(), id));
+        let imports =
+            Arc::new(AccountImports::new(authenticator.imports(), authenticator.accounts(), id));
         let state = Self { authenticator, accounts, by_id, imports };
         assert_eq!(state.id(state.authenticator.accounts().global()), AccountId::GLOBAL);
         Ok(state)

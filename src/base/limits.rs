@@ -262,6 +262,23 @@ pub const WHOLE_WORK_SHARE: usize = 4;
 /// Bytes of a message that cost one unit of work to copy.
 pub const WORK_UNIT_BYTES: usize = 1024;
 
+/// Imports of services that one request may pass. nats-server has no bound. Enforced by `broker::crossing`: past it the
+/// request goes nowhere.
+pub const SERVICE_HOPS_MAX: usize = 16;
+
+/// Requests of one account to another that may wait for an answer on one shard. nats-server has no bound. Enforced by
+/// `broker::responses`: past it a request finds nobody.
+pub const RESPONSES_MAX: usize = 1 << 16;
+
+/// Bytes of those, with the memory around each. Enforced as `RESPONSES_MAX`.
+pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
+
+/// Requests per exporting account that are looked at now and then for their time. Enforced by `Broker::trim`.
+pub const RESPONSE_LOOKS_PER_TRIM: usize = 64;
+
+/// Units of work that it takes to bring a message into another account, before it is published there.
+pub const CROSSING_WORK: usize = 4;
+
 /// Units of work for adding or removing a subscription: it changes three tables and is told to
 /// other shards.
 pub const SUBSCRIPTION_WORK: usize = 16;

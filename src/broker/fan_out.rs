@@ -9,7 +9,9 @@
 
 use std::rc::Rc;
 
-use crate::base::ids::ConnectionId;
+use smallvec::SmallVec;
+
+use crate::base::ids::{AccountId, ConnectionId};
 use crate::broker::link::Target;
 use crate::broker::match_list::{ListBuilder, MatchList};
 use crate::broker::passage::{Origin, Passage, Progress};
@@ -28,10 +30,34 @@ pub(super) enum Stage {
 /// The rest of a message on its way.
 pub struct FanOut {
     owned: OwnedMessage,
-    /// Without the queues and what it is routed by.
+    /// Without the queues, what it is routed by and what it passed.
     origin: Origin<'static>,
+    passed: SmallVec<[u32; 4]>,
     connection: Option<ConnectionId>,
     pub(super) stage: Stage,
+    /// What of it crosses to another account and is not everywhere yet.
+    pub(super) crossing: Option<Box<UnfinishedCrossing>>,
+}
+
+/// A message that crosses and is not everywhere yet.
+pub struct UnfinishedCrossing {
+    pub(super) fan_out: Box<FanOut>,
+    pub(super) end: CrossingEnd,
+}
+
+/// What is left to do when all have a message that crossed.
+#[derive(Clone, Copy)]
+pub(super) enum CrossingEnd {
+    /// A request in the table of its exporter; none = it has no reply.
+    Request {
+        exporter: AccountId,
+        number: Option<u64>,
+    },
+    Answer {
+        exporter: AccountId,
+        number: u64,
+        is_last: bool,
+    },
 }
 
 /// A message and queue names in memory of their own.
@@ -105,11 +131,13 @@ impl FanOut {
             origin: Origin {
                 source,
                 from,
-                target: Target { queues: &[], route: &[], ..target },
+                target: Target { queues: &[], route: &[], passed: &[], ..target },
                 tells_nobody,
             },
+            passed: SmallVec::from_slice(target.passed),
             connection: passage.connection,
             stage,
+            crossing: None,
         })
     }
 
@@ -126,12 +154,16 @@ impl FanOut {
     pub(super) fn orphan(&mut self) {
         self.origin.source.publisher = None;
         self.origin.tells_nobody = false;
+        if let Some(crossing) = &mut self.crossing {
+            crossing.fan_out.orphan();
+        }
     }
 
     /// Calls `go_on` with the message.
     pub(super) fn with_passage<T>(&self, go_on: impl FnOnce(&Passage<'_>) -> T) -> T {
         let (message, route, queues) = self.owned.view();
-        let target = Target { queues: &queues, route, ..self.origin.target };
+        let passed = &self.passed[..];
+        let target = Target { queues: &queues, route, passed, ..self.origin.target };
         let origin = Origin { target, ..self.origin };
         go_on(&Passage { message, origin, connection: self.connection })
     }

@@ -82,14 +82,15 @@ impl Broker {
     pub(super) fn forward_plain(
         &mut self,
         source: &Source,
-        route: &[u8],
+        target: &Target<'_>,
         run: &MessageRun<'_>,
         list: &MatchList,
     ) {
+        let Target { route, passed, .. } = *target;
         let links = &list.links;
         for (index, link) in links.iter().enumerate() {
             let source = source.part(source.share, index, links.len());
-            self.forward_over(*link, &source, &Target { route, ..Target::PLAIN }, run);
+            self.forward_over(*link, &source, &Target { route, passed, ..Target::PLAIN }, run);
         }
         self.note_link_work(links, list.most_behind() * delivery_work(run));
     }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
-use crate::broker::link::{Source, Target, link_to, shard_behind};
+use crate::broker::link::{PASSED_ELSEWHERE, Source, Target, link_to, shard_behind};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
@@ -21,6 +21,8 @@ pub const HEAD_BYTES: usize = 52;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
 const IN_ONE_PIECE: u32 = 2;
+/// It came from another account.
+const PASSED: u32 = 4;
 
 /// Bytes of the head of a message like the one before: size of its tail with `AGAIN`, sizes of
 /// reply and size text.
@@ -119,6 +121,7 @@ pub fn append(
     last.same = target.is_plain().then_some(*source);
     let flags = (u32::from(target.plain) * PLAIN)
         | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
+        | (u32::from(!target.passed.is_empty()) * PASSED)
         | (u32::from(target.hops) << 8)
         | ((target.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
@@ -343,6 +346,7 @@ fn read_whole<'a>(
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
         route,
+        passed: if flags & PASSED != 0 { PASSED_ELSEWHERE } else { &[] },
     };
     (source, target, message, rest)
 }
@@ -382,6 +386,7 @@ mod tests {
         home: Some(LinkId(0)),
         queues: &[b"q1", b"", b"q3"],
         route: b"x.y",
+        passed: PASSED_ELSEWHERE,
     };
     /// What another shard sees of `Target::PLAIN`.
     const PLAIN_OVER_THERE: Target<'static> = Target { home: Some(LinkId(1)), ..Target::PLAIN };

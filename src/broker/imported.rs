@@ -1,16 +1,16 @@
-//! Delivery to shadow subscriptions: to clients of another account, on the subject that its import gives a message.
+//! Delivery to shadow subscriptions: to clients of an importing account, under the import's local subject.
 
 use super::Broker;
 use super::outbox::Framing;
 use super::passage::Origin;
+use super::responses;
 use super::subscription::{ImportSink, Subscription};
 use super::turn::Turn;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
 
 impl Broker {
-    /// Delivers to a client of an account that imports the messages: by the rules of its own subscription, its maximum
-    /// included.
+    /// Delivers to the client behind a shadow, by the rules of its own subscription, the maximum included.
     #[inline(never)]
     pub(super) fn deliver_import(
         &mut self,
@@ -21,10 +21,14 @@ impl Broker {
         turn: &mut Turn,
         framing: Framing<'_>,
     ) -> bool {
-        if shadow.is_removed() {
+        // Messages from another account are not passed on, and only its requester may hear an answer.
+        if shadow.is_removed()
+            || !origin.target.passed.is_empty()
+            || run.subject().starts_with(responses::PREFIX)
+        {
             return false;
         }
-        // What shows another subject than it is routed by keeps it.
+        // A message that is routed by another subject than it shows keeps the one that it shows.
         let is_same = sink.import.subject.is_same() || !origin.target.route.is_empty();
         let mut local = std::mem::take(&mut self.mapped);
         if !is_same {

@@ -1,13 +1,13 @@
-//! Shadow subscriptions: a client's subscription stands for more in the accounts that its own imports streams from.
+//! Shadow subscriptions: the entries that a client's subscription has in the tables of exporting accounts, one for each
+//! stream import that it overlaps.
 //!
-//! A shadow is a subscription in the exporting account's table, to what of an import the client wants, and its
-//! interest travels as any other. As a filter may overlap any number of imports, shadows are made one after the other
-//! as far as a turn may and as other shards have room to be told; until all are there the client may not do anything
-//! else. They go with their subscription. After a reload they are made what they would be if the client subscribed
-//! now.
+//! A shadow's interest is announced to other shards like that of any subscription. A filter may overlap any number of
+//! imports, so shadows are added some per turn and only while the interest lanes have room; until all are there, none of
+//! the client's further commands is executed. Shadows are removed together with their subscription. A reload adds and
+//! removes shadows as if the client subscribed now.
 //!
-//! Invariants: a shadow is in one table, and known to the subscription that it stands for and to nobody else. Who
-//! takes a subscription out of its table takes its shadows out of theirs: they hold each other.
+//! Invariants: a shadow is in exactly one table, and only the subscription that it belongs to refers to it. Whoever
+//! removes a subscription from its table must remove its shadows, because the two hold references to each other.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,35 +16,38 @@ use super::Broker;
 use super::link::Congestion;
 use super::subscription::{ImportSink, Sink, Subscription};
 use super::turn::Turn;
-use crate::auth::account_imports::{AccountImports, WantedStream};
+use crate::auth::account_imports::{AccountImports, Look, WantedStream};
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::SUBSCRIPTION_WORK;
 
-/// A subscription whose shadows are being made.
+/// Units of work for examining some imports.
+const LOOK_WORK: usize = 4;
+
+/// A subscription whose shadows are being added.
 pub(super) struct Importing {
     owner: Rc<Subscription>,
-    /// Where to go on among the imports of its account.
+    /// The next of its account's imports to examine.
     next: usize,
-    /// A reload would find others from here on.
+    /// The imports that `next` refers to; a reload replaces them.
     imports: Arc<AccountImports>,
 }
 
-/// How far the shadows of a subscription are made.
+/// The progress in adding a subscription's shadows.
 pub enum Imported {
     All,
     /// The turn is over.
     Some,
-    /// Other shards must be told, and there is no room for it: what to wait for.
+    /// An interest lane has no room: the wait for it.
     NoRoom(Congestion),
 }
 
 impl Broker {
-    /// From now on accounts import this. Subscriptions of before are brought up to it as their clients are reviewed.
+    /// Takes over the imports of a new configuration. Existing subscriptions follow when their clients are reviewed.
     pub fn set_imports(&mut self, imports: Arc<AccountImports>) {
         self.imports = imports;
     }
 
-    /// A client subscribed: `go_on_importing` makes the shadows.
+    /// Notes a new subscription, for `go_on_importing` to add its shadows.
     #[inline]
     pub(super) fn begin_importing(
         &mut self,
@@ -54,11 +57,12 @@ impl Broker {
     ) {
         if self.imports.streams_of(account).is_some() {
             let (owner, imports) = (owner.clone(), self.imports.clone());
-            self.clients[client.index()].importing = Some(Importing { owner, next: 0, imports });
+            self.clients[client.index()].importing =
+                Some(Box::new(Importing { owner, next: 0, imports }));
         }
     }
 
-    /// Makes shadows of what the client subscribed to last, as far as this turn may.
+    /// Adds shadows of the client's last subscription, as far as this turn allows.
     #[inline]
     pub fn go_on_importing(&mut self, client: ClientKey, turn: &mut Turn) -> Imported {
         match self.clients[client.index()].importing.take() {
@@ -71,11 +75,11 @@ impl Broker {
     fn import_more(
         &mut self,
         client: ClientKey,
-        mut importing: Importing,
+        mut importing: Box<Importing>,
         turn: &mut Turn,
     ) -> Imported {
         if !Arc::ptr_eq(&importing.imports, &self.imports) {
-            // A reload came in between. What is there already is looked at when the client is reviewed.
+            // A reload replaced the imports: start again.
             self.drop_shadows(&importing.owner);
             (importing.next, importing.imports) = (0, self.imports.clone());
         }
@@ -86,11 +90,6 @@ impl Broker {
             if importing.owner.is_removed() {
                 return Imported::All;
             }
-            turn.spend(1);
-            let filter = importing.owner.filter();
-            let Some((wanted, next)) = streams.next_wanted(filter, importing.next) else {
-                return Imported::All;
-            };
             if turn.is_over() {
                 self.clients[client.index()].importing = Some(importing);
                 return Imported::Some;
@@ -99,9 +98,15 @@ impl Broker {
                 self.clients[client.index()].importing = Some(importing);
                 return Imported::NoRoom(congestion);
             }
-            turn.spend(SUBSCRIPTION_WORK);
-            importing.next = next;
-            self.add_shadow(&importing.owner, wanted);
+            turn.spend(LOOK_WORK);
+            match streams.look(importing.owner.filter(), &mut importing.next) {
+                Look::End => return Imported::All,
+                Look::Nothing => {}
+                Look::Wanted(wanted) => {
+                    turn.spend(SUBSCRIPTION_WORK);
+                    self.add_shadow(&importing.owner, wanted);
+                }
+            }
         }
     }
 
@@ -116,7 +121,7 @@ impl Broker {
         self.count_interest(exporter, &shadow, true);
     }
 
-    /// Takes all shadows of a subscription out of everything that knows them.
+    /// Removes all shadows of a subscription.
     #[inline]
     pub(super) fn drop_shadows(&mut self, owner: &Subscription) {
         if owner.shadow_count() > 0 {
@@ -131,7 +136,7 @@ impl Broker {
         self.count_interest(sink.exporter, shadow, false);
     }
 
-    /// Has a subscription stand for what it would stand for if it were made now. Shadows that stay are not touched.
+    /// Adds and removes shadows of a subscription as the current imports demand. Those that stay are not touched.
     pub(super) fn renew_shadows(&mut self, client: ClientKey, owner: &Rc<Subscription>) {
         let state = &mut self.clients[client.index()];
         if state.importing.as_ref().is_some_and(|importing| Rc::ptr_eq(&importing.owner, owner)) {
@@ -140,10 +145,13 @@ impl Broker {
         let (account, imports) = (state.account, self.imports.clone());
         let mut wanted: Vec<WantedStream<'_>> = Vec::new();
         if let Some(streams) = imports.streams_of(account) {
-            let mut next = 0;
-            while let Some((found, after)) = streams.next_wanted(owner.filter(), next) {
-                wanted.push(found);
-                next = after;
+            let mut place = 0;
+            loop {
+                match streams.look(owner.filter(), &mut place) {
+                    Look::Wanted(found) => wanted.push(found),
+                    Look::Nothing => {}
+                    Look::End => break,
+                }
             }
         }
         for shadow in owner.take_shadows() {
@@ -166,3 +174,7 @@ impl Broker {
         wanted.into_iter().for_each(|wanted| self.add_shadow(owner, wanted));
     }
 }
+
+#[cfg(test)]
+#[path = "importing/tests.rs"]
+mod tests;

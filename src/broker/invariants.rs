@@ -89,7 +89,9 @@ impl Broker {
     fn has_services(&self) -> bool {
         let (mut found, accounts) = (false, self.accounts.iter());
         accounts.for_each(|(_, account)| {
-            account.table.for_each(|_, other| found |= matches!(other.sink, Sink::Service(_)));
+            account.table.for_each(|_, other| {
+                found |= matches!(other.sink, Sink::Service(_) | Sink::Answers(_))
+            });
         });
         found
     }
@@ -104,10 +106,12 @@ impl Broker {
         let of_clients: usize = of_clients.sum();
         assert_eq!(account.counts.subscriptions, of_clients, "subscriptions of clients");
         let of_links = self.links.iter().flat_map(|link| link.subscriptions.iter());
-        let (mut of_services, mut of_imports) = (0, 0);
+        let (mut of_services, mut of_imports, mut of_crossings) = (0, 0, 0);
         account.table.for_each(|filter, subscription| {
             assert_eq!(filter, subscription.filter());
             of_services += usize::from(matches!(subscription.sink, Sink::Service(_)));
+            of_crossings +=
+                usize::from(matches!(subscription.sink, Sink::Request(_) | Sink::Answers(_)));
             if let Sink::Import(sink) = &subscription.sink {
                 of_imports += 1;
                 let mut is_known = false;
@@ -118,14 +122,20 @@ impl Broker {
         let of_links = of_links.filter(|(other, _)| *other == id).count();
         assert_eq!(
             account.table.len(),
-            of_clients + of_links + of_services + of_imports,
+            of_clients + of_links + of_services + of_imports + of_crossings,
             "the table"
         );
+        if let Some(responses) = &account.responses {
+            responses.check_invariants();
+        }
         account.cache.check_invariants();
         account.cache.for_each(|literal, list| {
             let (mut plain, mut size) = (HashSet::new(), 0);
             account.table.for_each_match(literal, |subscription: &Rc<Subscription>| {
                 assert!(subject::matches(subscription.filter(), literal));
+                if matches!(subscription.sink, Sink::Request(_) | Sink::Answers(_)) {
+                    return;
+                }
                 let is_link = matches!(subscription.sink, Sink::Link(_));
                 if subscription.queue().is_empty() && !is_link {
                     plain.insert(Rc::as_ptr(subscription));

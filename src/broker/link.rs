@@ -89,18 +89,28 @@ pub struct Target<'a> {
     pub queues: &'a [&'a [u8]],
     /// What it is routed by, where that is not the subject that it shows; else empty.
     pub route: &'a [u8],
+    /// The exports that it passed, if it came from another account.
+    pub passed: &'a [u32],
 }
+
+/// Of a message that came from another account to a shard and then to another.
+pub const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
 
 impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
-    pub const PLAIN: Self = Self { plain: true, hops: 0, home: None, queues: &[], route: &[] };
+    pub const PLAIN: Self =
+        Self { plain: true, hops: 0, home: None, queues: &[], route: &[], passed: &[] };
 }
 
 impl Target<'_> {
     /// True for plain subscriptions to its subject alone.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.plain && self.queues.is_empty() && self.hops == 0 && self.route.is_empty()
+        self.plain
+            && self.queues.is_empty()
+            && self.hops == 0
+            && self.route.is_empty()
+            && self.passed.is_empty()
     }
 }
 

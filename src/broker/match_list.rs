@@ -28,6 +28,12 @@ const INDEXED_GROUPS_MIN: usize = 16;
 pub(super) struct MatchList {
     pub plain: Vec<Rc<Subscription>>,
     pub groups: Vec<QueueGroup>,
+    /// What goes to other accounts, or comes back from them.
+    pub crossings: SmallVec<[Rc<Subscription>; 1]>,
+    /// Some of these are for what comes from other shards, too.
+    pub has_answers: bool,
+    /// There are groups, or something crosses.
+    in_parts: bool,
     /// Links with plain interest, each once.
     pub links: SmallVec<[LinkId; 4]>,
     /// About how many plain subscriptions there are behind each.
@@ -58,6 +64,9 @@ impl MatchList {
         Self {
             plain: Vec::new(),
             groups: Vec::new(),
+            crossings: SmallVec::new(),
+            has_answers: false,
+            in_parts: false,
             links: SmallVec::new(),
             behind: SmallVec::new(),
             mailboxes: SmallVec::new(),
@@ -92,9 +101,16 @@ impl MatchList {
         self.mailboxes.iter().find_map(|mailbox| mailbox.congestion())
     }
 
+    /// True if a message is to be walked through it, part by part.
+    #[inline]
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.in_parts
+    }
+
     /// True if somebody wants its subject; looks at no more than `budget`.
     pub(super) fn has_anybody(&self, budget: &mut usize) -> bool {
         !self.links.is_empty()
+            || !self.crossings.is_empty()
             || is_anybody(&self.plain, budget)
             || self.groups.iter().any(|group| group.has_anybody(budget))
     }
@@ -146,6 +162,11 @@ impl MatchList {
 
     fn add(&mut self, subscription: &Rc<Subscription>) {
         let queue = subscription.queue();
+        if matches!(subscription.sink, Sink::Request(_) | Sink::Answers(_)) {
+            self.has_answers |= matches!(subscription.sink, Sink::Answers(_));
+            self.in_parts = true;
+            return self.crossings.push(subscription.clone());
+        }
         if let Sink::Service(sink) = &subscription.sink {
             self.mailboxes.push(sink.mailbox.clone());
         }
@@ -178,6 +199,7 @@ impl MatchList {
     }
 
     fn add_group(&mut self, first: Rc<Subscription>) {
+        self.in_parts = true;
         self.groups.push(QueueGroup::new(first));
         if self.groups.len() < INDEXED_GROUPS_MIN {
             return;

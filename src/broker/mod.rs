@@ -5,6 +5,9 @@
 
 pub mod backlog;
 pub mod byte_queue;
+pub mod client_facts;
+mod crossing;
+pub mod crossing_sink;
 mod deliver;
 pub mod fan_out;
 mod fan_out_frame;
@@ -28,6 +31,7 @@ pub mod outbox_totals;
 pub mod passage;
 mod publish;
 pub mod queue_group;
+mod responses;
 mod resume;
 pub mod route_cache;
 pub mod service;
@@ -60,6 +64,8 @@ use crate::base::shrink;
 use crate::base::table::Table;
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
+use client_facts::ClientFacts;
+use crossing::{Rewritten, Services};
 use fan_out_frame::FanOutFrame;
 use importing::Importing;
 use interest::InterestCounts;
@@ -67,6 +73,7 @@ use link::{Congestion, InterestChange, LinkSink};
 use match_cache::{CachedBytes, MatchCache};
 use match_list::{Leftovers, MatchList};
 use outbox::Outbox;
+use responses::Responses;
 use service::Departed;
 use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
@@ -95,6 +102,12 @@ pub struct Broker {
     imports: Arc<AccountImports>,
     /// Scratch space for the subject of a message in another account.
     mapped: Vec<u8>,
+    /// The same for what is told of who asks.
+    request_info: Vec<u8>,
+    /// The same for whole messages.
+    rewritten: Vec<Rewritten>,
+    /// The account that was looked at last for requests whose time is over.
+    trimmed: usize,
     /// What came from other shards and is not delivered yet.
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
@@ -114,6 +127,10 @@ pub struct BrokerCounters {
     pub forwarded: u64,
     /// Queue messages that came over a link and found no member anywhere any more.
     pub queue_members_gone: u64,
+    /// Requests to other accounts that found no room among those under way.
+    pub requests_refused: u64,
+    /// Answers from another shard that found no room behind.
+    pub answers_dropped: u64,
     /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
     pub turn_work_max: usize,
 }
@@ -126,6 +143,10 @@ struct AccountState {
     cache: MatchCache<Rc<MatchList>>,
     counts: inspect::TableCounts,
     leftovers: Rc<Leftovers>,
+    /// Imports of services, once somebody may use them.
+    services: Option<Box<Services>>,
+    /// Requests that it has to answer, once there was one.
+    responses: Option<Box<Responses>>,
 }
 
 /// Things that the accounts of a shard share.
@@ -142,6 +163,8 @@ impl AccountState {
             cache: MatchCache::new(MATCH_CACHE_ENTRIES, bytes, random.u64(..)),
             counts: inspect::TableCounts::default(),
             leftovers: shared.leftovers.clone(),
+            services: None,
+            responses: None,
         }
     }
 }
@@ -208,7 +231,9 @@ struct ClientState {
     /// Where the review of its subscriptions goes on; none = there is none.
     review: Option<usize>,
     /// The subscription whose shadows are being made.
-    importing: Option<Importing>,
+    importing: Option<Box<Importing>>,
+    /// What other accounts are told of it; none = no other is asked anything.
+    facts: Option<Box<ClientFacts>>,
     /// Since a consumer on another shard first asked this publisher to pause.
     pace: Option<RemotePace>,
 }
@@ -275,6 +300,9 @@ impl Broker {
             watches: Watches::default(),
             imports: Arc::default(),
             mapped: Vec::new(),
+            request_info: Vec::new(),
+            rewritten: Vec::new(),
+            trimmed: 0,
             arrivals: None,
             turn_work_max: TURN_WORK_MAX,
             frame: FanOutFrame::default(),
@@ -300,6 +328,7 @@ impl Broker {
             expired_count: 0,
             review: None,
             importing: None,
+            facts: None,
             pace: None,
         };
         ClientKey(
@@ -319,6 +348,7 @@ impl Broker {
     /// where it is already: what a client subscribed before its first CONNECT stays.
     pub fn set_account(&mut self, client: ClientKey, account: AccountId) {
         self.ensure_account(account);
+        self.ensure_services(account);
         let state = &mut self.clients[client.index()];
         if state.account != account {
             assert!(state.subscriptions.is_empty() && state.leaving.is_none());
@@ -358,6 +388,7 @@ impl Broker {
     /// For now and then: gives memory back that many clients, now gone, have left.
     pub fn trim(&mut self) {
         shrink::slab(&mut self.clients);
+        self.forget_expired_requests();
     }
 
     /// Some while a consumer on another shard asks this publisher to pause: counts resumes.
@@ -502,6 +533,7 @@ impl Broker {
         // From here on every change that might move an entry begins the review anew.
         state.review = Some(from);
         let account = state.account;
+        self.ensure_services(account);
         // Each subscription may stand for as many as the account imports.
         let streams = self.imports.streams_of(account).map_or(0, |streams| streams.count());
         let at_most = (at_most / (1 + streams / IMPORTS_PER_LOOK)).max(1);

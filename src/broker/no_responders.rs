@@ -14,6 +14,7 @@ use super::Broker;
 use super::fan_out::{FanOut, Stage};
 use super::link::{Source, Unheard};
 use super::passage::{Origin, Passage, Progress, Routed};
+use super::responses;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::{AccountId, ClientKey};
@@ -85,7 +86,11 @@ impl Broker {
         progress: &Progress,
         turn: &mut Turn,
     ) -> Routed {
-        if !progress.delivered && passage.origin.tells_nobody {
+        // Of what came from another account the requester is told there.
+        if !progress.delivered
+            && passage.origin.tells_nobody
+            && passage.origin.target.passed.is_empty()
+        {
             return self.tell_nobody_listens(passage, turn);
         }
         Routed::new(progress.delivered)
@@ -94,7 +99,8 @@ impl Broker {
     /// Nobody got a request in the one go in which it was routed.
     #[cold]
     pub(super) fn nobody_got(&mut self, passage: &Passage<'_>, turn: &mut Turn) -> Routed {
-        let Origin { source, from, tells_nobody, .. } = passage.origin;
+        let Origin { source, from, target, tells_nobody } = passage.origin;
+        let tells_nobody = tells_nobody && target.passed.is_empty();
         if from.is_some() && source.share > 0 {
             self.tell_unheard(passage, source.share);
         } else if tells_nobody {
@@ -147,9 +153,12 @@ impl Broker {
     /// A share of a request of this shard has come back.
     pub fn link_unheard(&mut self, unheard: &Unheard) {
         let client = self.clients.get(unheard.client.index());
-        if client.is_some_and(|client| client.account == unheard.account)
-            && self.unheard.complete(unheard)
-        {
+        let is_own = client.is_some_and(|client| client.account == unheard.account);
+        let crossed = unheard.reply.starts_with(responses::PREFIX);
+        if !(is_own || crossed) || !self.unheard.complete(unheard) {
+            return;
+        }
+        if !self.tell_requester(unheard) && is_own {
             let Unheard { account, client, subject, reply, .. } = unheard;
             self.tell_no_responders(*account, *client, subject, reply);
         }
@@ -160,7 +169,7 @@ impl Broker {
     pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let budget = &mut self.turn_work_max.clone();
         match self.accounts[account.index()].matched(account, subject, budget) {
-            Ok(list) => list.size() > 0 || !list.reach().is_empty(),
+            Ok(list) => list.size() > 0 || !list.reach().is_empty() || !list.crossings.is_empty(),
             // What takes so long to match is somebody's.
             Err(_) => true,
         }
@@ -174,7 +183,7 @@ impl Broker {
     }
 
     /// Tells a requester that nobody listens; where that takes more than a turn, behind.
-    fn tell_no_responders(
+    pub(super) fn tell_no_responders(
         &mut self,
         account: AccountId,
         client: ClientKey,

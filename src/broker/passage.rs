@@ -116,6 +116,8 @@ pub(super) struct Progress {
     pub picked_bytes: usize,
     /// Places, for a message that came over a link, of the groups of which nobody here took it.
     pub unserved: SmallVec<[u32; 4]>,
+    /// Crossings that had their turn.
+    pub crossed: usize,
     /// Links with plain interest have their copy.
     pub forwarded: bool,
     pub delivered: bool,

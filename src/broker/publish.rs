@@ -20,7 +20,7 @@ impl Broker {
     pub fn run_max(&self, account: AccountId, cache: &RouteCache, turn: &Turn) -> usize {
         let account = self.accounts.get(account.index());
         match account.and_then(|account| cache.current(account)) {
-            Some(list) if list.groups.is_empty() && list.takes_runs() && !self.tight.get() => {
+            Some(list) if !list.is_in_parts() && list.takes_runs() && !self.tight.get() => {
                 turn.run_max(list)
             }
             _ => 1,
@@ -46,9 +46,11 @@ impl Broker {
         let Some(list) = &cache.list else { return Routed::Nobody };
         turn.spend(run.len());
         let is_local = origin.from.is_none();
-        let has_groups =
-            if is_local { !list.groups.is_empty() } else { !origin.target.queues.is_empty() };
-        if has_groups || !takes_whole(list, run, turn) {
+        let in_parts = match is_local {
+            true => list.is_in_parts(),
+            false => !origin.target.queues.is_empty() || list.has_answers,
+        };
+        if in_parts || !takes_whole(list, run, turn) {
             return self.route_in_parts(origin, run, list, turn);
         }
         let mut delivered = origin.target.plain
@@ -56,7 +58,7 @@ impl Broker {
             && self.deliver(run, cache, list, origin, turn);
         if is_local && !list.links.is_empty() {
             let source = origin.asking(run.first(), delivered);
-            self.forward_plain(&source, origin.target.route, run, list);
+            self.forward_plain(&source, &origin.target, run, list);
             delivered = true;
         }
         self.remove_expired(turn);
@@ -90,7 +92,9 @@ impl Broker {
             return self.end_of_passage(&passage, &progress, turn);
         }
         let stage = Stage::Delivering(list.clone(), Box::new(progress));
-        turn.unfinished = Some(FanOut::new(&passage, stage));
+        let mut left = FanOut::new(&passage, stage);
+        left.crossing = turn.crossing.take();
+        turn.unfinished = Some(left);
         Routed::Unfinished
     }
 }

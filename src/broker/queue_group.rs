@@ -29,7 +29,7 @@ impl QueueGroup {
     pub fn push(&mut self, member: Rc<Subscription>) {
         match member.sink {
             Sink::Link(_) => self.links.push(member),
-            Sink::Client { .. } | Sink::Service(_) | Sink::Import(_) => self.members.push(member),
+            _ => self.members.push(member),
         }
     }
 

@@ -22,6 +22,7 @@ impl Broker {
                     }
                 },
                 Stage::Delivering(list, mut progress) => {
+                    turn.crossing = fan_out.crossing.take();
                     let is_done = fan_out
                         .with_passage(|passage| self.walk(passage, &list, &mut progress, turn));
                     if is_done {
@@ -29,6 +30,7 @@ impl Broker {
                             .with_passage(|passage| self.end_of_passage(passage, &progress, turn));
                     }
                     fan_out.stage = Stage::Delivering(list, progress);
+                    fan_out.crossing = turn.crossing.take();
                     break;
                 }
                 Stage::MatchingReply(builder) => {

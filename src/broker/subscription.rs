@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::auth::imports::StreamImport;
 use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::broker::crossing_sink::{AnswerSink, RequestSink};
 use crate::broker::names::Names;
 use crate::broker::outbox::Outbox;
 use crate::broker::service_sink::ServiceSink;
@@ -21,6 +22,10 @@ pub enum Sink {
     Link(LinkId),
     /// A service of the server on this shard.
     Service(Rc<ServiceSink>),
+    /// Requests that go to another account.
+    Request(Rc<RequestSink>),
+    /// Answers from another account.
+    Answers(Rc<AnswerSink>),
     /// A client of this shard whose account imports what is published here.
     Import(Rc<ImportSink>),
 }
@@ -157,7 +162,7 @@ impl Subscription {
     pub fn client(&self) -> Option<ClientKey> {
         match self.sink {
             Sink::Client { key, .. } => Some(key),
-            Sink::Link(_) | Sink::Service(_) | Sink::Import(_) => None,
+            _ => None,
         }
     }
 

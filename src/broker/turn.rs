@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::{RUN_MESSAGES_MAX, TURN_WORK_MAX, WHOLE_WORK_SHARE};
 use crate::broker::byte_queue::Pushed;
-use crate::broker::fan_out::FanOut;
+use crate::broker::fan_out::{FanOut, UnfinishedCrossing};
 use crate::broker::link::Congestion;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::match_list::MatchList;
@@ -28,6 +28,8 @@ pub struct Turn {
     /// The rest of the message that this turn could not end. Nothing may be published before it
     /// is done.
     pub unfinished: Option<Box<FanOut>>,
+    /// Of the message that is being walked through its list: what of it crosses and is not everywhere yet.
+    pub(super) crossing: Option<Box<UnfinishedCrossing>>,
 }
 
 impl Default for Turn {
@@ -46,6 +48,7 @@ impl Turn {
             full: None,
             congestion: None,
             unfinished: None,
+            crossing: None,
         }
     }
 

@@ -33,6 +33,7 @@ impl Broker {
     ) -> bool {
         let is_done = self.serve_plain(passage, list, progress, turn)
             && self.serve_groups(passage, list, progress, turn)
+            && (list.crossings.is_empty() || self.serve_crossings(passage, list, progress, turn))
             && match passage.origin.from {
                 None => self.forward_picked(passage, list, progress, turn),
                 Some(_) => self.pass_on_unserved(passage, list, progress),
@@ -129,17 +130,17 @@ impl Broker {
         while asked < group.len(local_only) {
             let member = group.member(start, asked, local_only);
             match member.sink {
-                Sink::Client { .. } | Sink::Service(_) | Sink::Import(_) => {
-                    if self.deliver_alone(member, &run, &passage.origin, turn) {
-                        turn.spend(delivery_work(&run));
-                        return Asked::Served;
-                    }
+                Sink::Client { .. } | Sink::Service(_) | Sink::Import(_)
+                    if self.deliver_alone(member, &run, &passage.origin, turn) =>
+                {
+                    turn.spend(delivery_work(&run));
+                    return Asked::Served;
                 }
                 Sink::Link(link) if !member.is_removed() => {
                     turn.spend(1);
                     return Asked::Picked(link);
                 }
-                Sink::Link(_) => {}
+                _ => {}
             }
             turn.spend(1);
             asked += 1;

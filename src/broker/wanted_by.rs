@@ -32,7 +32,7 @@ impl Broker {
             |subscription| {
                 let place = match &subscription.sink {
                     Sink::Link(link) => WantedBy::Behind(*link),
-                    Sink::Client { .. } | Sink::Service(_) | Sink::Import(_) => WantedBy::Here,
+                    _ => WantedBy::Here,
                 };
                 if !subscription.is_removed() {
                     wanted = match wanted {

@@ -118,6 +118,7 @@ impl ClientSession {
             self.account = account;
         }
         self.take_identity(identity);
+        self.tell_facts(broker);
         self.peer.login.connected();
         self.report(broker, Report::LoggedIn { left });
         if !(0..=1).contains(&self.peer.connect.protocol) {

@@ -11,6 +11,7 @@ pub mod session;
 
 mod complaints;
 mod info;
+mod told;
 mod traced;
 
 mod connect;

@@ -95,6 +95,7 @@ impl ClientSession {
             context,
         };
         session.track_replies();
+        session.tell_facts(&mut session.context.broker.borrow_mut());
         session.renew_trace();
         if !moving.unsent.is_empty() {
             session.outbox.push_bytes(&moving.unsent);

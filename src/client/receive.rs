@@ -63,7 +63,10 @@ impl ClientSession {
                 self.ok();
             }
             Command::Ping => self.pong(),
-            Command::Pong => self.peer.keep_alive.pong(),
+            Command::Pong => {
+                self.peer.keep_alive.pong();
+                broker.note_rtt(self.key, self.rtt_ns());
+            }
             Command::Connect { json } => {
                 publishing.forget_answers();
                 return self.connected(broker, json.of(input));
@@ -294,7 +297,7 @@ impl Session for ClientSession {
             false => Some(Step::Again),
         };
         let step = loop {
-            if let Some(step) = stop.take() {
+            if let Some(step) = stop {
                 break step;
             }
             if self.peer.login.stage() == Stage::CheckingPassword {

@@ -170,6 +170,7 @@ impl ClientSession {
         let is_open = identity.login == Login::Open;
         self.take_identity(identity);
         let handle = self.context.broker.clone();
+        self.tell_facts(&mut handle.borrow_mut());
         // A lowered limit of the account closes clients that have reached it, as in nats-server; a
         // limit that did not change closes nobody for having used it up.
         let count = handle.borrow().subscription_count(self.key);

@@ -15,7 +15,7 @@ pub enum Feature {
     ProxyProtocol,
     OcspStapling,
     OcspPeers,
-    Services,
+    ServiceLatency,
     MessageTracing,
     Syslog,
     Profiling,
@@ -37,7 +37,7 @@ impl Feature {
             Self::ProxyProtocol => "The PROXY protocol",
             Self::OcspStapling => "OCSP stapling",
             Self::OcspPeers => "OCSP for client certificates",
-            Self::Services => "Services between accounts",
+            Self::ServiceLatency => "Latency sampling of services",
             Self::MessageTracing => "Message tracing",
             Self::Syslog => "Syslog",
             Self::Profiling => "Profiling",
@@ -46,10 +46,7 @@ impl Feature {
     }
 
     fn is_plural(self) -> bool {
-        matches!(
-            self,
-            Self::Gateways | Self::Leafnodes | Self::TrustedProxies | Self::Services | Self::Flags
-        )
+        matches!(self, Self::Gateways | Self::Leafnodes | Self::TrustedProxies | Self::Flags)
     }
 
     /// Returns true for a feature that keeps somebody out: a server without it would let them in,
@@ -68,7 +65,7 @@ impl Feature {
             | Self::WebSocket
             | Self::Mqtt
             | Self::OcspStapling
-            | Self::Services
+            | Self::ServiceLatency
             | Self::MessageTracing
             | Self::Syslog
             | Self::Profiling

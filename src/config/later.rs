@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn refusals_are_sentences() {
-        let text = "Services between accounts are not supported yet (--allow-unsupported starts without them)";
-        assert_eq!(Feature::Services.refusal(), text);
+        let text = "Gateways are not supported yet (--allow-unsupported starts without them)";
+        assert_eq!(Feature::Gateways.refusal(), text);
         let text = "JetStream is not supported yet (--allow-unsupported starts without it)";
         assert_eq!(Feature::JetStream.refusal(), text);
         let text = "Trusted proxies are not supported yet; they decide who may connect, so no flag \

@@ -7,7 +7,6 @@ use crate::config::auth_options::{
 };
 use crate::config::feature::Feature;
 use crate::config::go_text::quoted;
-use crate::config::import_options::{ExportKind, ImportKind};
 use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
 };
@@ -35,22 +34,6 @@ pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
         }
         // nats-server ignores anything else; Midge reports it.
         _ => reader.error(value, "Expected map entries for accounts"),
-    }
-    if reader.errors.is_empty() {
-        refuse_services(reader, value);
-    }
-}
-
-fn refuse_services(reader: &mut Reader<'_>, value: &Value) {
-    let mut found = false;
-    for account in &mut reader.options.auth.accounts {
-        let before = account.exports.len() + account.imports.len();
-        account.exports.retain(|export| matches!(export.kind, ExportKind::Stream));
-        account.imports.retain(|import| matches!(import.kind, ImportKind::Stream { .. }));
-        found |= account.exports.len() + account.imports.len() < before;
-    }
-    if found {
-        reader.refuse_later(value, Feature::Services);
     }
 }
 

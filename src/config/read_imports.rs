@@ -26,7 +26,7 @@ pub(super) fn read_exports(reader: &mut Reader<'_>, value: &Value) -> Vec<Export
     list.iter().filter_map(|entry| read_export(reader, entry)).collect()
 }
 
-/// What is being exported, or imported, as far as it was read.
+/// The exported or imported subject, as far as it was read.
 enum Subject<T> {
     None,
     Stream(T),
@@ -53,7 +53,8 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
     let mut service = ServiceExportOptions::default();
     let mut accounts = Vec::new();
     let mut account_token_position = 0;
-    // Directives of services that were seen, with their names in texts.
+    let mut latency_at = None;
+    // The service directives so far, with their names in error texts.
     let mut of_services: Vec<(&Value, &str)> = Vec::new();
     let (mut response_seen, mut threshold_seen) = (false, false);
     for (key, value) in map.entries() {
@@ -102,10 +103,11 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
             "latency" => {
                 of_services.push((value, "latency"));
                 service.latency = read_latency(reader, value);
+                latency_at = Some(value);
             }
             "account_token_position" => {
                 if let Some(position) = reader.integer(value) {
-                    // What no subject is as long as is refused where it is used.
+                    // A position beyond every subject is refused later.
                     account_token_position = u32::try_from(position).unwrap_or(u32::MAX);
                 }
             }
@@ -120,6 +122,12 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
         for (value, directive) in of_services {
             reader.error(value, format!("Detected {directive} directive on non-service"));
         }
+    }
+    if let Some(value) = latency_at
+        && subject.is_service()
+        && service.latency.is_some()
+    {
+        reader.refuse_later(value, Feature::ServiceLatency);
     }
     let (subject, kind) = match subject {
         Subject::None => return None,
@@ -138,7 +146,7 @@ fn read_subject(reader: &mut Reader<'_>, value: &Value, what: &str) -> Option<St
     reader.text(value)
 }
 
-/// Tracing is a feature of its own: `false` is what it is without it.
+/// Refuses `true`, which would need message tracing.
 fn read_allow_trace(reader: &mut Reader<'_>, value: &Value) {
     if reader.toggle(value) == Some(true) {
         reader.refuse_later(value, Feature::MessageTracing);

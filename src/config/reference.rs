@@ -138,7 +138,7 @@ fn push_later(page: &mut String) {
         push_feature(page, name, &options, &flags, feature);
     }
     let inside_blocks = [
-        (Feature::Services, "`service` in `imports` and `exports` of an account"),
+        (Feature::ServiceLatency, "`latency` of a service in `exports` of an account"),
         (Feature::JetStream, "`jetstream` in an account"),
         (Feature::MessageTracing, "`msg_trace`, `trace_dest` in an account"),
         (Feature::AuthCallout, "`auth_callout`, `auth_hook` in `authorization`"),

@@ -8,7 +8,9 @@ use super::snapshot::{AccountTotals, TableSummary};
 use super::subsz::TableReport;
 use super::varz::ServerFacts;
 use crate::auth::account::Account;
+use crate::auth::import_subject::ImportSubject;
 use crate::auth::mapping::ToldDestination;
+use crate::config::import_options::ResponseType;
 
 /// Fields and order as nats-server's `Accountz`.
 #[derive(Debug, Serialize)]
@@ -39,9 +41,9 @@ pub(crate) struct AccountReport {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     mappings: BTreeMap<String, Vec<MapDestination>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    exports: Vec<ServiceExport>,
+    exports: Vec<ToldExport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    imports: Vec<ServiceImport>,
+    imports: Vec<ToldImport>,
     name_tag: String,
     sublist_stats: TableReport,
 }
@@ -57,20 +59,25 @@ struct MapDestination {
 
 /// Fields and order as nats-server's `ExtExport`, as far as this server has them.
 #[derive(Debug, Serialize)]
-struct ServiceExport {
-    subject: &'static str,
+struct ToldExport {
+    subject: String,
     #[serde(rename = "type")]
     kind: &'static str,
-    response_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    approved_accounts: Vec<String>,
 }
 
 /// Fields and order as nats-server's `ExtImport`, as far as this server has them.
 #[derive(Debug, Serialize)]
-struct ServiceImport {
+struct ToldImport {
     subject: String,
     account: String,
-    to: &'static str,
-    local_subject: &'static str,
+    /// Of a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    local_subject: String,
     #[serde(rename = "type")]
     kind: &'static str,
     invalid: bool,
@@ -81,25 +88,69 @@ struct ServiceImport {
 const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 /// Returns the services that the system account offers to others.
-fn system_exports() -> Vec<ServiceExport> {
+fn system_exports() -> Vec<ToldExport> {
     let offered = [
         ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"),
         ("$SYS.REQ.ACCOUNT.*.STATZ", "Streamed"),
         ("$SYS.REQ.USER.*.INFO", "Singleton"),
     ];
-    let export =
-        |(subject, response_type)| ServiceExport { subject, kind: "service", response_type };
+    let export = |(subject, response_type): (&str, _)| ToldExport {
+        subject: subject.to_owned(),
+        kind: "service",
+        response_type: Some(response_type),
+        approved_accounts: Vec::new(),
+    };
     offered.map(export).into()
+}
+
+/// What an account exports by its own configuration.
+fn own_exports(facts: &ServerFacts, account: &Account) -> Vec<ToldExport> {
+    let exports = facts.auth.authenticator.exports_of(&account.name);
+    let told = exports.iter().map(|export| ToldExport {
+        subject: export.subject.clone(),
+        kind: if export.response_type.is_some() { "service" } else { "stream" },
+        response_type: export.response_type.map(|response_type| match response_type {
+            ResponseType::Singleton => "Singleton",
+            ResponseType::Streamed => "Streamed",
+            ResponseType::Chunked => "Chunked",
+        }),
+        approved_accounts: export.approved.clone(),
+    });
+    told.collect()
+}
+
+/// What an account imports by its own configuration.
+fn own_imports(facts: &ServerFacts, account: &Account) -> Vec<ToldImport> {
+    let told = |exporter: &str, subject: &ImportSubject, share: Option<bool>| {
+        let text = |subject: &[u8]| String::from_utf8_lossy(subject).into_owned();
+        ToldImport {
+            subject: text(subject.remote()),
+            account: exporter.to_owned(),
+            to: share.map(|_| text(subject.local())),
+            local_subject: text(subject.local()),
+            kind: if share.is_some() { "service" } else { "stream" },
+            invalid: false,
+            share: share.unwrap_or_default(),
+            tracking: false,
+        }
+    };
+    let authenticator = &facts.auth.authenticator;
+    let streams = authenticator.streams_of(&account.name);
+    let services = authenticator.services_of(&account.name);
+    let streams = streams.iter().map(|import| told(&import.exporter, &import.subject, None));
+    let services =
+        services.iter().map(|import| told(&import.exporter, &import.subject, Some(import.share)));
+    streams.chain(services).collect()
 }
 
 /// Returns an account's access to the system account, as the imports that it would be in
 /// nats-server.
-fn system_imports(account: &Account, system: &Account) -> Vec<ServiceImport> {
-    let import = |service: String, local: &'static str| ServiceImport {
+fn system_imports(account: &Account, system: &Account) -> Vec<ToldImport> {
+    let import = |service: String, local: &str| ToldImport {
         subject: service,
         account: system.name.to_string(),
-        to: local,
-        local_subject: local,
+        to: Some(local.to_owned()),
+        local_subject: local.to_owned(),
         kind: "service",
         invalid: false,
         share: local == USER_INFO,
@@ -163,6 +214,12 @@ pub(crate) fn account_report(
     table: &TableSummary,
 ) -> AccountReport {
     let system = facts.auth.authenticator.accounts().system();
+    let mut exports = own_exports(facts, account);
+    if account.is_system {
+        exports.extend(system_exports());
+    }
+    let mut imports = own_imports(facts, account);
+    imports.extend(system.into_iter().flat_map(|system| system_imports(account, system)));
     AccountReport {
         account_name: account.name.to_string(),
         update_time: super::text::timestamp(facts.config_loaded),
@@ -174,8 +231,8 @@ pub(crate) fn account_report(
         client_connections: facts.auth.connections(account).value(),
         subscriptions: table.subscriptions,
         mappings: mappings(account),
-        exports: if account.is_system { system_exports() } else { Vec::new() },
-        imports: system.map_or_else(Vec::new, |system| system_imports(account, system)),
+        exports,
+        imports,
         name_tag: account.name.to_string(),
         sublist_stats: table.into(),
     }

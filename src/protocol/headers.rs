@@ -66,6 +66,14 @@ pub fn append(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.extend_from_slice(LINE_END);
 }
 
+/// True if `strip` would find something.
+pub fn has(block: &[u8], name: &[u8]) -> bool {
+    block.split(|byte| *byte == b'\n').any(|line| {
+        memchr::memchr(b':', line)
+            .is_some_and(|colon| trim(&line[..colon]).eq_ignore_ascii_case(name))
+    })
+}
+
 /// Takes every header of this name out of a block, in whatever case it is spelt and on however many lines its value
 /// stands: nobody may speak for the server.
 pub fn strip(block: &mut Vec<u8>, name: &[u8]) {
@@ -125,6 +133,7 @@ mod tests {
     fn every_spelling_of_a_name_is_stripped_and_nothing_else() {
         let text = "NATS/1.0\r\na: 1\r\n go on\r\nB: 2\r\nA : 3\r\njunk\r\nA:4\r\nAB: 5\r\n\r\n";
         let mut block = text.as_bytes().to_vec();
+        assert!(has(&block, b"A") && !has(&block, b"C"));
         strip(&mut block, b"A");
         assert_eq!(block, b"NATS/1.0\r\nB: 2\r\njunk\r\nAB: 5\r\n\r\n");
         let before = block.clone();

@@ -175,6 +175,19 @@ pub struct Totals {
 
 impl World {
     pub fn new(seed: u64, sizes: &ShardSizes, plant: Option<Plant>) -> Self {
+        let options = Options::default();
+        let auth = AuthState::build(&options, None).expect("no users, nothing to refuse");
+        Self::with_options(seed, sizes, plant, options, Arc::new(auth))
+    }
+
+    /// The same with users and accounts.
+    pub fn with_options(
+        seed: u64,
+        sizes: &ShardSizes,
+        plant: Option<Plant>,
+        mut options: Options,
+        auth: Arc<AuthState>,
+    ) -> Self {
         let count = sizes.shard_count;
         let parks: Vec<ParkFlag> = (0..count).map(|_| ParkFlag::default()).collect();
         let bells: Vec<Arc<AtomicBool>> = (0..count).map(|_| Arc::default()).collect();
@@ -204,10 +217,8 @@ impl World {
             });
             ends
         });
-        let mut options = Options::default();
         options.limits.pending_bytes_max = sizes.pending_bytes_max;
         let options = Arc::new(options);
-        let auth = Arc::new(AuthState::build(&options, None).expect("no users, nothing to refuse"));
         let shards = ends.zip(parks).zip(bells).enumerate();
         let shards = shards
             .map(|(index, ((ends, park), bell))| {
@@ -264,6 +275,24 @@ impl World {
 
     pub fn shard_count(&self) -> usize {
         self.shards.len()
+    }
+
+    /// A shard takes another generation of accounts; `review` is to follow for each connection.
+    pub fn reload(&mut self, shard: usize, auth: &Arc<AuthState>) {
+        let SimulatedShard { clients, broker, .. } = &self.shards[shard];
+        *clients.auth.borrow_mut() = auth.clone();
+        broker.borrow_mut().set_imports(auth.imports().clone());
+        clients.generation.set(clients.generation.get().wrapping_add(1));
+        self.request(shard);
+    }
+
+    /// Reviews a connection after a reload, as far as one turn may; true if there is more to do.
+    pub fn review(&mut self, connection: usize) -> bool {
+        let shard = self.connections[connection].shard;
+        self.before_batch(shard);
+        let session = self.connections[connection].session.as_mut().expect("it is here");
+        session.catch_up_with_reload();
+        session.go_on_with_review()
     }
 
     /// Starts a service on a shard.

@@ -5,12 +5,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::WAIT_MAX;
+use super::{WAIT_MAX, masked};
 
 /// One connection. Received bytes stay in `unread` until they are taken.
 pub struct RawClient {
     stream: TcpStream,
     unread: Vec<u8>,
+    /// What is still to be masked; none = nothing is.
+    unmasked: Option<Vec<u8>>,
+    /// The last reply that was masked.
+    reply: Vec<u8>,
     closed: bool,
 }
 
@@ -32,7 +36,17 @@ impl RawClient {
         // Each write must leave as it is: the tests choose where the bytes are cut.
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WAIT_MAX))?;
-        Ok(Self { stream, unread: Vec::new(), closed: false })
+        Ok(Self { stream, unread: Vec::new(), unmasked: None, reply: Vec::new(), closed: false })
+    }
+
+    /// From now on what a server chooses by itself is masked.
+    pub fn mask(&mut self) {
+        self.unmasked = Some(Vec::new());
+    }
+
+    /// The last reply that was masked.
+    pub fn last_reply(&self) -> &[u8] {
+        &self.reply
     }
 
     /// Returns the port of this end, which servers name in their log.
@@ -88,7 +102,13 @@ impl RawClient {
         match self.stream.read(&mut chunk) {
             Ok(0) => self.end(),
             Ok(size) => {
-                self.unread.extend_from_slice(&chunk[..size]);
+                match &mut self.unmasked {
+                    None => self.unread.extend_from_slice(&chunk[..size]),
+                    Some(raw) => {
+                        raw.extend_from_slice(&chunk[..size]);
+                        masked::take(raw, &mut self.unread, &mut self.reply);
+                    }
+                }
                 Fill::Grown
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

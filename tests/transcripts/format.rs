@@ -11,6 +11,8 @@
 //! flags -m -1                   the server is started with these flags, too
 //! ours why                      Midge does otherwise on purpose: not for nats-server, and not recorded
 //! alone                         a server of its own, replayed once as written
+//! masked                        what a server chooses in messages between accounts is masked: replies are `_R_.ID`,
+//!                               times and numbers in `Nats-Request-Info` `N`
 //! quirk why                     nats-server answers otherwise when the input is cut: only Midge's is cut
 //! A open                        connect and skip the first INFO
 //! A connect                     connect and read nothing
@@ -36,6 +38,8 @@
 //! Among the bytes that are sent `\sig{7}` is the signature of the connection's nonce by the nkey
 //! whose seed is 32 bytes of 7.
 //!
+//! `\answer` is the last reply of the server's own that the connection received.
+//!
 //! At the end of a conversation every connection still open is asked for a PONG: bytes that nobody
 //! expected fail it.
 
@@ -60,6 +64,7 @@ pub struct Conversation {
     pub flags: Vec<String>,
     pub alone: bool,
     pub quirk: bool,
+    pub masked: bool,
     /// Not what nats-server does.
     pub ours: bool,
     pub steps: Vec<Step>,
@@ -132,6 +137,7 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
                 flags: Vec::new(),
                 alone: false,
                 quirk: false,
+                masked: false,
                 ours: false,
                 steps: Vec::new(),
             });
@@ -146,6 +152,7 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
                 conversation.flags.extend(flags.split_whitespace().map(str::to_owned));
             }
             ("alone", "") => conversation.alone = true,
+            ("masked", "") => conversation.masked = true,
             ("ours", why) if !why.is_empty() => conversation.ours = true,
             ("quirk", why) if !why.is_empty() => conversation.quirk = true,
             ("signal", name) => {
@@ -350,6 +357,8 @@ pub fn signature_place(number: u8) -> [u8; SIGNATURE_SIZE] {
 
 /// 64 bytes in base64 without padding.
 pub const SIGNATURE_SIZE: usize = 86;
+/// What stands for a reply until it is known.
+pub const ANSWER_MARK: &[u8] = b"@answer@";
 pub const SIGNATURE_MARK: &[u8] = b"@signature ";
 
 /// The bytes that `text` stands for.
@@ -372,6 +381,10 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
             b'n' => bytes.push(b'\n'),
             b't' => bytes.push(b'\t'),
             b'\\' => bytes.push(b'\\'),
+            b'a' => {
+                rest = rest.strip_prefix(b"nswer").ok_or("\\a wants nswer")?;
+                bytes.extend_from_slice(ANSWER_MARK);
+            }
             b'x' => {
                 let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
                 let value = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 pub use recording::Recorded;
 
 use crate::format::{
-    Action, Conversation, Expected, Pattern, SIGNATURE_MARK, SIGNATURE_SIZE, Step,
+    ANSWER_MARK, Action, Conversation, Expected, Pattern, SIGNATURE_MARK, SIGNATURE_SIZE, Step,
 };
 use crate::lines::{difference, info_fields, subscribed};
 use crate::support::WAIT_MAX;
@@ -41,6 +41,7 @@ pub struct Replay<'a> {
     sent_size: usize,
     /// The server's own PINGs are ignored in conversations that do not mention them.
     expects_ping: bool,
+    masked: bool,
     log_start: usize,
     recording: Option<Vec<Recorded>>,
 }
@@ -137,7 +138,18 @@ impl<'a> Replay<'a> {
         });
         let log_start = server.log().line_count();
         let clients = BTreeMap::new();
-        Self { server, pulse, clients, cut, sent_size: 0, expects_ping, log_start, recording }
+        let masked = conversation.masked;
+        Self {
+            server,
+            pulse,
+            clients,
+            cut,
+            sent_size: 0,
+            expects_ping,
+            masked,
+            log_start,
+            recording,
+        }
     }
 
     fn play(mut self, conversation: &Conversation) -> Result<Vec<Recorded>, String> {
@@ -201,6 +213,9 @@ impl<'a> Replay<'a> {
                 nonce.clone_from(given);
             }
         }
+        if self.masked {
+            raw.mask();
+        }
         self.clients.insert(peer, Client { raw, nonce, sent: Vec::new(), ended: false });
         Ok(())
     }
@@ -214,7 +229,7 @@ impl<'a> Replay<'a> {
         self.sent_size += bytes.len();
         let cut = self.cut;
         let client = self.client(peer)?;
-        let bytes = &signed(bytes, &client.nonce)[..];
+        let bytes = &answering(&signed(bytes, &client.nonce), client.raw.last_reply())[..];
         client.sent.extend_from_slice(bytes);
         // A failed write alone is not a failure: the server may rightly have closed at an earlier
         // byte, and what it said before that is compared nevertheless.
@@ -596,6 +611,15 @@ fn signed(bytes: &[u8], nonce: &str) -> Vec<u8> {
         let signature = pair.sign(nonce.as_bytes()).expect("the pair has its seed");
         let text = data_encoding::BASE64URL_NOPAD.encode(&signature);
         bytes[start..start + SIGNATURE_SIZE].copy_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// The bytes with the reply where its place is.
+fn answering(bytes: &[u8], reply: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    while let Some(start) = memchr::memmem::find(&bytes, ANSWER_MARK) {
+        bytes.splice(start..start + ANSWER_MARK.len(), reply.iter().copied());
     }
     bytes
 }

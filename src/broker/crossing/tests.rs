@@ -1,0 +1,94 @@
+//! Requests that nobody gets, and the bound on the imports that one passes.
+
+use std::rc::Rc;
+
+use super::*;
+use crate::auth::state::AuthState;
+use crate::base::ids::ConnectionId;
+use crate::base::limits::{CHUNK_BYTES, PENDING_BYTES_MAX};
+use crate::base::pool::BufferPool;
+use crate::broker::outbox::Outbox;
+use crate::config::auth_options::AccountOptions;
+use crate::config::import_options::{
+    ExportKind, ExportOptions, ImportKind, ImportOptions, ServiceExportOptions,
+};
+use crate::config::options::Options;
+
+fn service(subject: &str) -> ExportOptions {
+    ExportOptions {
+        subject: subject.into(),
+        kind: ExportKind::Service(ServiceExportOptions::default()),
+        accounts: Vec::new(),
+        account_token_position: 0,
+    }
+}
+
+fn import(account: String, subject: &str) -> ImportOptions {
+    let kind = ImportKind::Service { to: None, share: false };
+    ImportOptions { account, subject: subject.into(), kind }
+}
+
+/// A broker with accounts A0 to A`count - 1`, each of which imports `ask` from the next.
+fn chain(count: usize) -> (Broker, Vec<AccountId>) {
+    let mut options = Options::default();
+    for index in 0..count {
+        let next = (index + 1 < count).then(|| import(format!("A{}", index + 1), "ask"));
+        options.auth.accounts.push(AccountOptions {
+            name: format!("A{index}"),
+            exports: vec![service("ask")],
+            imports: next.into_iter().collect(),
+            ..AccountOptions::default()
+        });
+    }
+    let state = AuthState::build(&options, None).expect("no ring");
+    let accounts = state.authenticator.accounts();
+    let ids =
+        (0..count).map(|index| state.id(accounts.get(&format!("A{index}")).expect("it is there")));
+    let mut broker = Broker::reproducible(3);
+    broker.set_imports(state.imports().clone());
+    (broker, ids.collect())
+}
+
+fn client(broker: &mut Broker, account: AccountId) -> (ClientKey, Rc<Outbox>) {
+    let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+    let outbox = Rc::new(Outbox::new(ConnectionId(7), pool, PENDING_BYTES_MAX));
+    let key = broker.attach(AccountId::GLOBAL, outbox.clone());
+    broker.set_account(key, account);
+    (key, outbox)
+}
+
+fn publish(broker: &mut Broker, account: AccountId, client: ClientKey, reply: &[u8]) -> Routed {
+    let origin = Origin::client(account, client, None, true);
+    let message = Message::without_headers(b"ask", reply, b"x", b"1");
+    let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
+    broker.publish(&origin, &MessageRun::one(message), &mut cache, &mut turn)
+}
+
+#[test]
+fn a_request_passes_no_more_imports_than_it_may() {
+    let (mut broker, accounts) = chain(SERVICE_HOPS_MAX + 2);
+    let last = *accounts.last().expect("some");
+    let (far, outbox) = client(&mut broker, last);
+    broker.subscribe(far, b"ask", b"", b"1", None);
+    for (index, reaches) in [(1, true), (0, false)] {
+        let (near, _) = client(&mut broker, accounts[index]);
+        let before = outbox.pending_bytes();
+        let routed = publish(&mut broker, accounts[index], near, b"");
+        assert_eq!(routed == Routed::Delivered, reaches, "from account {index}");
+        assert_eq!(outbox.pending_bytes() > before, reaches);
+    }
+    broker.check_invariants();
+}
+
+#[test]
+fn a_request_that_nobody_gets_leaves_nothing_behind() {
+    let (mut broker, accounts) = chain(3);
+    let (near, outbox) = client(&mut broker, accounts[0]);
+    broker.subscribe(near, b"inbox", b"", b"1", None);
+    assert_eq!(publish(&mut broker, accounts[0], near, b"inbox"), Routed::Nobody);
+    assert!(outbox.pending_bytes() > 0, "it is told");
+    for account in &accounts[1..] {
+        assert!(broker.ensure_responses(*account).is_empty());
+    }
+    broker.check_invariants();
+}
