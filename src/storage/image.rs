@@ -51,6 +51,9 @@ pub struct Loaded {
 /// # Errors
 /// The folder cannot be listed.
 pub async fn load<D: Disk>(disk: &D, place: &JournalPlace, streams: Streams) -> io::Result<Loaded> {
+    // What a process that was killed had renamed and not synced is believed now: it has to be there
+    // for good before anything older is removed.
+    disk.sync_folder(&place.folder).await?;
     let files = list(disk, place).await?;
     let start = place.first_position();
     let mut loaded = Loaded { streams, start, files, faults: Vec::new() };
