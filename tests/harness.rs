@@ -2,9 +2,9 @@
 //! over TCP, TLS and a Unix socket. How it tells a bad server from a good one is tested in
 //! bench/tests.
 
-use midge_bench::cli::{LoginArguments, Workload};
 use midge_bench::compare::rounds::{self, ComparePlan, Contestant, Server};
 use midge_bench::compare::statistics;
+use midge_bench::findings::result::RunResult;
 use midge_bench::host::spawn::StartedServer;
 use midge_bench::load::closed_loop::{self, ClosedLoopPlan};
 use midge_bench::load::connections::{self, ConnectionsPlan};
@@ -14,8 +14,8 @@ use midge_bench::load::latency::{self, LatencyPlan};
 use midge_bench::load::layout::Layout;
 use midge_bench::load::schedule::Arrival;
 use midge_bench::load::throughput::{self, ThroughputPlan};
-use midge_bench::output::progress::Progress;
-use midge_bench::output::result::RunResult;
+use midge_bench::login::LoginArguments;
+use midge_bench::progress::Progress;
 use midge_bench::setting::Setting;
 use midge_bench::stalls::cases::Case;
 use midge_bench::stalls::rounds as stall_rounds;
@@ -24,6 +24,7 @@ use midge_bench::stalls::stage::Contender;
 use midge_bench::units::CoreList;
 use midge_bench::wire::address::{Address, ServerUrl};
 use midge_bench::wire::connection::Dialer;
+use midge_bench::workload::Workload;
 use std::time::Duration;
 
 /// Returns the command line of a Midge with two shards, whatever the host has.

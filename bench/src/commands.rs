@@ -3,22 +3,24 @@
 use crate::Failure;
 use crate::cli::{
     Command, CommandLine, CompareArguments, FloorArguments, FloorCommand, OutputArguments,
-    RelayArguments, ReportArguments, StallsArguments, TargetArguments, Workload,
+    RelayArguments, ReportArguments, TargetArguments,
 };
 use crate::compare::rounds::{self, ComparePlan, Contestant, Server};
-use crate::compare::{relay_process, statistics};
+use crate::compare::statistics;
+use crate::findings::result::RunResult;
 use crate::host::environment::Environment;
 use crate::host::process_finder::listener_process;
 use crate::host::{interrupt, pin, server_process, spawn};
 use crate::output::document::{Document, Side};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
 use crate::output::{baseline, console, files};
+use crate::progress::Progress;
 use crate::relay::{self, RelayPlan};
 use crate::setting::Setting;
 use crate::stalls;
+use crate::stalls::arguments::StallsArguments;
 use crate::units::{CoreList, split_command_line};
 use crate::wire::address::ServerUrl;
+use crate::workload::Workload;
 use std::io::Write;
 use std::time::Duration;
 
@@ -101,7 +103,7 @@ fn run_single(
     let reference = setting.reference(&workload, progress)?;
     let mut result = setting.execute(&workload, &dialer, process, progress)?;
     if let Some(reference) = &reference {
-        relay_process::add_share(&mut result, reference);
+        relay::process::add_share(&mut result, reference);
     }
     document.sides.push(Side {
         name: String::new(),

@@ -1,8 +1,9 @@
 //! The bundled harness: measures any NATS server from outside, over plain NATS.
 //!
-//! It depends on no part of the server. `wire` is its own small client, `load` holds the workloads,
-//! `host` reads the machine underneath, `compare` runs two servers in turns, `stalls` provokes
-//! stalls, `output` shows and stores the figures.
+//! It depends on no part of the server. `wire` is its own small client, `host` reads the machine
+//! underneath, `load` makes the load and counts it into `findings`. `workload` holds the flags of a
+//! workload, `setting` runs one as they say, `compare` runs two servers in turns, `stalls` provokes
+//! stalls, `output` shows and stores the findings.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -11,16 +12,19 @@ pub mod cli;
 pub mod commands;
 pub mod compare;
 pub mod failure;
+pub mod findings;
 pub mod host;
 pub mod load;
+pub mod login;
 pub mod output;
-pub mod plans;
+pub mod progress;
 pub mod relay;
 pub mod setting;
 pub mod stalls;
 pub mod suite;
 pub mod units;
 pub mod wire;
+pub mod workload;
 
 pub use failure::Failure;
 

@@ -2,16 +2,16 @@
 //! noise floor and the raw relay.
 
 use crate::Failure;
-use crate::cli::Workload;
-use crate::compare::relay_process;
+use crate::findings::result::RunResult;
 use crate::load::endpoints::Mode;
 use crate::load::floor::{self, FloorPlan};
 use crate::load::shard_traffic::ShardTraffic;
 use crate::load::{closed_loop, connections, cores, idle, latency, sweep, throughput};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
+use crate::progress::Progress;
+use crate::relay;
 use crate::units::CoreList;
 use crate::wire::connection::Dialer;
+use crate::workload::Workload;
 use std::time::Duration;
 
 /// The settings shared by all workloads of a command.
@@ -113,16 +113,16 @@ impl Setting {
             }
             _ => return Ok(None),
         };
-        let Some(relay) = relay_process::start(&layout, seed, &self.pin_server)? else {
+        let Some(relay) = relay::process::start(&layout, seed, &self.pin_server)? else {
             return Ok(None);
         };
-        progress.set_prefix(relay_process::SIDE);
+        progress.set_prefix(relay::process::SIDE);
         let server = Ok(relay.process_id());
         let dialer = Dialer { congestion: self.congestion.clone(), ..relay.dialer() };
         let result = self.execute(workload, &dialer, server, progress);
         progress.set_prefix("");
         let mut result = result?;
-        result.side = relay_process::SIDE.to_string();
+        result.side = relay::process::SIDE.to_string();
         Ok(Some(result))
     }
 }

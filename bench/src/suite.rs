@@ -97,7 +97,7 @@ impl SuiteName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Workload;
+    use crate::workload::Workload;
     use clap::ValueEnum;
     use std::time::Duration;
 

@@ -3,11 +3,11 @@
 
 mod support;
 
+use midge_bench::findings::result::RunResult;
 use midge_bench::load::closed_loop::{self, CURVE, ClosedLoopPlan};
 use midge_bench::load::event_loop::Pacer;
 use midge_bench::load::layout::Layout;
-use midge_bench::output::progress::Progress;
-use midge_bench::output::result::RunResult;
+use midge_bench::progress::Progress;
 use midge_bench::units::CoreList;
 use midge_bench::wire::connection::Dialer;
 use std::sync::Arc;

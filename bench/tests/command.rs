@@ -2,9 +2,9 @@
 
 mod support;
 
+use midge_bench::findings::result::RunResult;
 use midge_bench::host::{core_time, interrupt, spawn};
 use midge_bench::output::document::Document;
-use midge_bench::output::result::RunResult;
 use midge_bench::units::CoreList;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

@@ -3,10 +3,10 @@
 
 mod support;
 
+use midge_bench::findings::counts::Counts;
+use midge_bench::findings::result::RunResult;
 use midge_bench::load::throughput;
-use midge_bench::load::tracker::Counts;
-use midge_bench::output::progress::Progress;
-use midge_bench::output::result::RunResult;
+use midge_bench::progress::Progress;
 use support::{Action, AnyServer, FakeServer, layout, throughput_plan};
 
 fn run(server: &FakeServer, messages: u64) -> RunResult {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use midge_bench::findings::result::RunResult;
 use midge_bench::host::clock::now_ns;
 use midge_bench::load::disturbance::Disturbance;
 use midge_bench::load::endpoints::Mode;
@@ -12,8 +13,7 @@ use midge_bench::load::latency::{self, LatencyPlan};
 use midge_bench::load::run::Times;
 use midge_bench::load::schedule::{Arrival, Schedule};
 use midge_bench::load::tracker::OrderTracker;
-use midge_bench::output::progress::Progress;
-use midge_bench::output::result::RunResult;
+use midge_bench::progress::Progress;
 use midge_bench::relay::{self, RelayPlan};
 use midge_bench::units::CoreList;
 use midge_bench::wire::frames;

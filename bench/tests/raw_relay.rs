@@ -3,7 +3,7 @@
 mod support;
 
 use midge_bench::load::throughput;
-use midge_bench::output::progress::Progress;
+use midge_bench::progress::Progress;
 use midge_bench::relay::{self, RelayPlan};
 use midge_bench::wire::frames;
 use std::net::TcpListener;

@@ -8,10 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Files, code_of, first_word};
 
-/// Known circles, by folder, that are still to be broken up. Others, or larger ones, are reported.
-const PENDING: [(&str, &[&str]); 1] =
-    [("bench/src", &["cli", "compare", "load", "output", "setting", "stalls"])];
-
 /// A module as its path from the root of its crate, beginning with the crate's folder.
 type Module = Vec<String>;
 
@@ -23,13 +19,8 @@ pub fn check(files: &Files) -> Vec<String> {
     for (folder, uses) in uses(files) {
         let folder = folder.join("/");
         for circle in circles(&uses) {
-            let pending = PENDING.iter().any(|(other, names)| {
-                *other == folder && circle.iter().all(|name| names.contains(&name.as_str()))
-            });
-            if !pending {
-                let names: Vec<&str> = circle.iter().map(String::as_str).collect();
-                found.push(format!("{folder}:1: a circle of files: {}", names.join(", ")));
-            }
+            let names: Vec<&str> = circle.iter().map(String::as_str).collect();
+            found.push(format!("{folder}:1: a circle of files: {}", names.join(", ")));
         }
     }
     found

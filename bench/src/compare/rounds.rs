@@ -2,17 +2,18 @@
 //! both alike.
 
 use crate::Failure;
-use crate::cli::{LoginArguments, Workload};
-use crate::compare::relay_process;
 use crate::compare::statistics::ROUNDS_MIN;
+use crate::findings::result::RunResult;
 use crate::host::interrupt;
 use crate::host::process_finder::listener_process;
 use crate::host::spawn::{self, StartedServer};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
+use crate::login::LoginArguments;
+use crate::progress::Progress;
+use crate::relay;
 use crate::setting::Setting;
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
+use crate::workload::Workload;
 
 /// One of the two servers.
 #[derive(Clone, Debug)]
@@ -122,7 +123,7 @@ pub fn run(plan: &ComparePlan, progress: &Progress) -> Result<Vec<RunResult>, Fa
                 result.round = round;
                 result.position = runs.len() as u32;
                 if let Some(reference) = &reference {
-                    relay_process::add_share(&mut result, reference);
+                    relay::process::add_share(&mut result, reference);
                 }
                 for fault in &result.faults {
                     progress.say(&format!("INVALID: {fault}"));

@@ -1,6 +1,6 @@
 //! Medians over rounds, and confidence intervals of ratios by bootstrap over the rounds' pairs.
 
-use crate::output::result::{Better, RunResult};
+use crate::findings::result::{Better, RunResult};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -7,9 +7,14 @@
 //! figures are called round trips, and the result says what they are; `latency` has the open loop.
 
 use crate::Failure;
+use crate::findings::counts::Counts;
+use crate::findings::kinds;
+use crate::findings::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::findings::result::{Better, RunResult};
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::{interrupt, pin};
+use crate::load::cores;
 use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{
     Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame, push_frame_to,
@@ -18,11 +23,7 @@ use crate::load::event_loop::{
 use crate::load::layout::Layout;
 use crate::load::run::{Run, Times, Window};
 use crate::load::shared::{Counter, total};
-use crate::load::tracker::Counts;
-use crate::load::{cores, kinds};
-use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
-use crate::output::progress::Progress;
-use crate::output::result::{Better, RunResult};
+use crate::progress::Progress;
 use crate::units::CoreList;
 use crate::wire::connection::Dialer;
 use crate::wire::frames::{TIMED_STAMP_SIZE, read_intended_time, read_stamp};

@@ -2,14 +2,15 @@
 //! and their effect on a pair that does talk.
 
 use crate::Failure;
+use crate::findings::kinds;
+use crate::findings::percentiles::PERCENTILES;
+use crate::findings::result::{Better, RunResult};
 use crate::host::clock::now_ns;
 use crate::host::server_process::{Sample, ServerProcess};
 use crate::host::{descriptors, interrupt};
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
-use crate::load::{cores, kinds};
-use crate::output::percentiles::PERCENTILES;
-use crate::output::progress::Progress;
-use crate::output::result::{Better, RunResult};
+use crate::progress::Progress;
 use crate::wire::connection::Dialer;
 use crate::wire::stream::Stream;
 use rustix::event::epoll;

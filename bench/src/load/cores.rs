@@ -1,9 +1,9 @@
 //! Judges, for every workload, whether load and server had their cores to themselves.
 
+use crate::findings::kinds;
+use crate::findings::result::{Better, RunResult};
 use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::server_process::{Border, Sampler};
-use crate::load::kinds;
-use crate::output::result::{Better, RunResult};
 
 pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
 pub const SERVER_FIGURE: &str = "server_core_taken_share";

@@ -5,8 +5,8 @@
 //! leaves over.
 
 use crate::Failure;
+use crate::findings::result::{Better, RunResult};
 use crate::host::pin::pin_thread_to_set;
-use crate::output::result::{Better, RunResult};
 use crate::units::CoreList;
 use crate::wire::connection::{Connection, Dialer};
 use crate::wire::frames::frame;

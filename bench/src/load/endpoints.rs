@@ -2,10 +2,10 @@
 //! responders.
 
 use crate::Failure;
+use crate::findings::result::RunResult;
 use crate::load::event_loop::{Outgoing, Receiver, ReceiverRole, Sender};
 use crate::load::layout::Layout;
 use crate::load::tracker::OrderTracker;
-use crate::output::result::RunResult;
 use crate::wire::connection::{Dialer, Role};
 use crate::wire::frames::frame;
 

@@ -5,13 +5,13 @@
 //! blocked receiver would keep it from its message and thus measure itself.
 
 use crate::Failure;
+use crate::findings::percentiles::new_histogram;
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::interrupt;
 use crate::load::run::Times;
 use crate::load::schedule::Schedule;
 use crate::load::tracker::OrderTracker;
-use crate::output::percentiles::new_histogram;
 use crate::wire::connection::Connection;
 use crate::wire::frames::{STAMP_SIZE, TIMED_STAMP_SIZE, read_intended_time, read_stamp, stamp};
 use hdrhistogram::Histogram;

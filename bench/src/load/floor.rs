@@ -5,11 +5,11 @@
 //! and an echo over TCP and over a Unix socket pair (what two system calls and a wake-up cost).
 
 use crate::Failure;
+use crate::findings::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::findings::result::{Better, RunResult};
 use crate::host::clock::now_ns;
 use crate::host::{interrupt, pin};
-use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
-use crate::output::progress::Progress;
-use crate::output::result::{Better, RunResult};
+use crate::progress::Progress;
 use crate::units::CoreList;
 use hdrhistogram::Histogram;
 use rustix::net::{RecvFlags, SendFlags};

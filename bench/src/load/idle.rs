@@ -1,11 +1,11 @@
 //! A server to which nobody is connected: how often its threads wake up, and what they use.
 
 use crate::Failure;
+use crate::findings::kinds;
+use crate::findings::result::RunResult;
 use crate::host::interrupt;
-use crate::load::kinds;
 use crate::load::run::{Run, Times};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
+use crate::progress::Progress;
 use crate::wire::connection::Dialer;
 use std::time::Duration;
 

@@ -2,6 +2,10 @@
 //! there, so that a stalled server shows in every message due meanwhile.
 
 use crate::Failure;
+use crate::findings::counts::Counts;
+use crate::findings::kinds;
+use crate::findings::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::findings::result::{Better, RunResult};
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::{interrupt, pin};
@@ -9,14 +13,10 @@ use crate::load::cores::{self, GENERATOR_FIGURE};
 use crate::load::disturbance::{self, Disturbance};
 use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{Common, LoadThread, Measured, Pacer};
-use crate::load::kinds;
 use crate::load::layout::Layout;
 use crate::load::run::{Run, Times, Window};
 use crate::load::schedule::{Arrival, Schedule};
-use crate::load::tracker::Counts;
-use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
-use crate::output::progress::Progress;
-use crate::output::result::{Better, RunResult};
+use crate::progress::Progress;
 use crate::units::{CoreList, nanoseconds_text, number_text};
 use crate::wire::connection::Dialer;
 use crate::wire::frames::TIMED_STAMP_SIZE;

@@ -8,7 +8,6 @@ pub mod endpoints;
 pub mod event_loop;
 pub mod floor;
 pub mod idle;
-pub mod kinds;
 pub mod latency;
 pub mod layout;
 pub mod publisher;

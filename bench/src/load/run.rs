@@ -4,13 +4,13 @@
 //!
 //! `throughput`, `latency` and `closed_loop` put their connections, threads and figures into it.
 
+use crate::findings::result::RunResult;
 use crate::host::clock::now_ns;
 use crate::host::core_time::ThreadUse;
 use crate::host::interrupt;
 use crate::host::server_process::{Border, Sample, Sampler, ServerProcess};
 use crate::load::cores::{self, Span};
-use crate::output::progress::Progress;
-use crate::output::result::RunResult;
+use crate::progress::Progress;
 use std::time::Duration;
 
 /// Longest pause between two checks for an early end.

@@ -4,7 +4,7 @@
 //! Midge reports it in `/varz`. A server that does not, or whose monitoring port is not known, has
 //! no such figure.
 
-use crate::output::result::{Better, RunResult};
+use crate::findings::result::{Better, RunResult};
 use crate::wire::http;
 use serde_json::Value;
 

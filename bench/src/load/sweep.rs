@@ -1,12 +1,13 @@
 //! Raises the load until the server's knee, then measures latency at shares of the maximum found.
 
 use crate::Failure;
+use crate::findings::kinds;
+use crate::findings::percentiles::PERCENTILES;
+use crate::findings::result::{Better, LoadPoint, RunResult};
 use crate::host::interrupt;
+use crate::load::cores;
 use crate::load::latency::{self, LatencyPlan};
-use crate::load::{cores, kinds};
-use crate::output::percentiles::PERCENTILES;
-use crate::output::progress::Progress;
-use crate::output::result::{Better, LoadPoint, RunResult};
+use crate::progress::Progress;
 use crate::units::{nanoseconds_text, number_text};
 use crate::wire::connection::Dialer;
 use std::collections::BTreeMap;

@@ -2,15 +2,16 @@
 //! CPU time per message over the same window as the rate.
 
 use crate::Failure;
+use crate::findings::kinds;
+use crate::findings::result::{Better, RunResult};
 use crate::host::core_time::{ThreadUse, Watch};
 use crate::host::{interrupt, pin};
 use crate::load::layout::Layout;
 use crate::load::run::{Run, Times, Window};
 use crate::load::shared::{Counter, Shared, total};
 use crate::load::tracker::{self, GroupTracker, OrderTracker, Tracker};
-use crate::load::{cores, kinds, publisher, subscriber};
-use crate::output::progress::Progress;
-use crate::output::result::{Better, RunResult};
+use crate::load::{cores, publisher, subscriber};
+use crate::progress::Progress;
 use crate::units::CoreList;
 use crate::wire::connection::{Connection, Dialer, Role};
 use crate::wire::frames::{FrameRing, STAMP_SIZE};

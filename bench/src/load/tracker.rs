@@ -5,38 +5,13 @@
 //! later was out of order, one that comes again was doubled, and those still missing at the end
 //! were lost.
 
+use crate::findings::counts::Counts;
 use crate::wire::frames::read_stamp;
-use serde::{Deserialize, Serialize};
 
 /// Gaps remembered per stream. Beyond that the oldest is given up: its messages stay lost, and one
 /// that arrives after all counts as doubled. The counts are then still not zero, which is what
 /// matters.
 const GAPS_MAX: usize = 65_536;
-
-/// Numbers of messages received, and wrong in each way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub received: u64,
-    pub lost: u64,
-    pub doubled: u64,
-    pub out_of_order: u64,
-    /// Messages whose stamp names no known publisher or subject, or that are too short for one.
-    pub foreign: u64,
-}
-
-impl Counts {
-    pub fn add(&mut self, other: &Counts) {
-        self.received += other.received;
-        self.lost += other.lost;
-        self.doubled += other.doubled;
-        self.out_of_order += other.out_of_order;
-        self.foreign += other.foreign;
-    }
-
-    pub fn all_good(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.out_of_order == 0 && self.foreign == 0
-    }
-}
 
 /// One publisher's messages on one subscription.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! Fails a result whose figures are worse than those of a stored one.
 
 use crate::compare::statistics::Spread;
+use crate::findings::result::Better;
 use crate::output::console::value_text;
 use crate::output::document::Document;
-use crate::output::result::Better;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default, PartialEq)]
@@ -70,7 +70,7 @@ fn medians(document: &Document) -> BTreeMap<Key, (f64, String, Better)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::result::RunResult;
+    use crate::findings::result::RunResult;
 
     fn document(rate: f64, cpu: f64) -> Document {
         let mut run = RunResult::new("throughput", "x");

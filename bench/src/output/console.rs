@@ -1,17 +1,26 @@
 //! Prints the result on standard output.
 
 use crate::Failure;
-use crate::cli::Format;
 use crate::compare::statistics::{Comparison, Decided, Spread};
+use crate::findings::kinds;
+use crate::findings::percentiles::PERCENTILES;
+use crate::findings::result::{Figure, RunResult};
 use crate::load::shard_traffic::{CROSSED_FIGURE, WAKES_FIGURE};
-use crate::load::{floor, kinds, sweep};
+use crate::load::{floor, sweep};
 use crate::output::document::Document;
-use crate::output::percentiles::PERCENTILES;
-use crate::output::result::{Figure, RunResult};
 use crate::output::table::Table;
 use crate::output::warnings;
+use crate::relay;
 use crate::units::{nanoseconds_text, number_text};
 use std::io::Write;
+
+/// Form of what goes to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Csv,
+}
 
 /// Prints a document.
 ///
@@ -153,7 +162,7 @@ pub fn comparison_cells(comparison: &Comparison, undecided: &str) -> Vec<String>
 fn beside_text(document: &Document, workload: &str) -> String {
     let mut text = String::new();
     let runs = || document.runs.iter().filter(|run| run.workload == workload);
-    let relay = runs().find(|run| run.side == crate::compare::relay_process::SIDE && run.valid);
+    let relay = runs().find(|run| run.side == relay::process::SIDE && run.valid);
     if let Some(relay) = relay.filter(|relay| relay.kind == kinds::LATENCY) {
         text.push_str("the same through the raw relay, on the same cores:\n");
         text.push_str(&percentiles_text(relay));
@@ -290,7 +299,7 @@ pub fn figure_text(figure: &Figure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::result::Better;
+    use crate::findings::result::Better;
 
     #[test]
     fn shard_traffic_is_shown_for_sides_that_report_it_as_medians_of_valid_rounds() {

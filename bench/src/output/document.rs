@@ -1,11 +1,11 @@
 //! A result file: everything about one command, with the environment in which it was measured.
 
 use crate::Failure;
-use crate::compare::relay_process;
 use crate::compare::statistics::{self, Comparison};
+use crate::findings::result::{RunResult, SCHEMA};
 use crate::host::environment::Environment;
 use crate::load::floor;
-use crate::output::result::{RunResult, SCHEMA};
+use crate::relay;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -157,7 +157,7 @@ impl Document {
     /// Returns true if every run against a server is entirely valid; the raw relay and the floor
     /// may be missing.
     pub fn all_valid(&self) -> bool {
-        let beside = [relay_process::SIDE, floor::SIDE];
+        let beside = [relay::process::SIDE, floor::SIDE];
         let whole = |run: &RunResult| run.valid && run.invalid_parts.is_empty();
         self.runs.iter().all(|run| whole(run) || beside.contains(&run.side.as_str()))
     }
@@ -174,7 +174,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::result::Better;
+    use crate::findings::result::Better;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     fn compared(rates: &[(&str, u32, f64)]) -> Document {

@@ -2,8 +2,8 @@
 //! run, so that any tool that reads `.hlog` can merge them or draw them over time.
 
 use crate::Failure;
+use crate::findings::result::RunResult;
 use crate::output::document::Document;
-use crate::output::result::RunResult;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ pub fn slug(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::percentiles::{Curve, new_histogram};
+    use crate::findings::percentiles::{Curve, new_histogram};
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 

@@ -1,16 +1,17 @@
 //! The report: one HTML file that needs no network, drawn from a document.
 
 use crate::Failure;
-use crate::compare::relay_process;
 use crate::compare::statistics::{Decided, Spread};
+use crate::findings::kinds;
+use crate::findings::percentiles::{Curve, PERCENTILES, new_histogram};
+use crate::findings::result::RunResult;
 use crate::host::environment::Environment;
-use crate::load::{floor, kinds};
+use crate::load::floor;
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit};
 use crate::output::console::{comparison_cells, figure_text, shown_name, traffic_lines};
 use crate::output::document::Document;
-use crate::output::percentiles::{Curve, PERCENTILES, new_histogram};
-use crate::output::result::RunResult;
 use crate::output::warnings;
+use crate::relay;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 
@@ -178,9 +179,9 @@ fn by_side<'a>(
     runs: &[&'a RunResult],
 ) -> Vec<(String, String, Vec<&'a RunResult>)> {
     let mut names: Vec<&str> = document.sides.iter().map(|side| side.name.as_str()).collect();
-    names.push(relay_process::SIDE);
+    names.push(relay::process::SIDE);
     let classes = |index: usize, name: &str| match (name, index) {
-        (relay_process::SIDE, _) => "relay",
+        (relay::process::SIDE, _) => "relay",
         (_, 0) => "side-a",
         _ => "side-b",
     };
@@ -205,8 +206,8 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> Ma
     let comparisons: Vec<_> =
         document.comparisons.iter().filter(|c| c.workload == workload).collect();
     let compared = document.sides.first_chunk::<2>().filter(|_| !comparisons.is_empty());
-    let single = runs.iter().find(|run| run.valid && run.side != relay_process::SIDE);
-    let relay = runs.iter().find(|run| run.valid && run.side == relay_process::SIDE);
+    let single = runs.iter().find(|run| run.valid && run.side != relay::process::SIDE);
+    let relay = runs.iter().find(|run| run.valid && run.side == relay::process::SIDE);
     html! {
         div class="wide" {
             table class="figures" {
@@ -444,8 +445,8 @@ fn series_chart(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::findings::result::LoadPoint;
     use crate::output::document::Side;
-    use crate::output::result::LoadPoint;
 
     fn sweep(round: u32, rates: &[(f64, u64)]) -> RunResult {
         let mut run = RunResult::new("sweep", "x");

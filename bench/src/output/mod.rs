@@ -1,4 +1,4 @@
-//! The figures of a run, and how they are shown and stored.
+//! How the findings of runs are shown and stored.
 
 pub mod baseline;
 pub mod chart;
@@ -7,8 +7,5 @@ pub mod document;
 pub mod files;
 pub mod hlog;
 pub mod html;
-pub mod percentiles;
-pub mod progress;
-pub mod result;
 pub mod table;
 pub mod warnings;

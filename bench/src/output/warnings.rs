@@ -1,6 +1,6 @@
 //! Groups the same warning of many runs into one, with the runs that it applies to.
 
-use crate::output::result::RunResult;
+use crate::findings::result::RunResult;
 
 struct Group<'a> {
     text: &'a str,

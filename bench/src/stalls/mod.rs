@@ -4,6 +4,7 @@
 //! `cases` is what is done to a server, `stage` the server with its probes, `rounds` the order of
 //! all runs, `report` the table.
 
+pub mod arguments;
 pub mod cases;
 pub mod crowd;
 pub mod probe;

@@ -3,7 +3,7 @@
 
 use crate::Failure;
 use crate::host::{descriptors, interrupt};
-use crate::output::progress::Progress;
+use crate::progress::Progress;
 use crate::stalls::cases::Case;
 use crate::stalls::stage::{Contender, Stage, Worst};
 use crate::units::{CoreList, nanoseconds_text};

@@ -5,6 +5,8 @@
 //! subscribes gets everything; a peer that sends anything else after the handshake is a publisher,
 //! whose bytes are from then on only counted, so that publishers mix at the borders of frames.
 
+pub mod process;
+
 use crate::Failure;
 use rustix::event::epoll;
 use rustix::net::{RecvFlags, recv};

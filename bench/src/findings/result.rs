@@ -1,8 +1,8 @@
 //! The result of one run, as stored in JSON. `SCHEMA` names the version; a reader refuses others.
 
+use crate::findings::counts::Counts;
+use crate::findings::percentiles::{Curve, PERCENTILES};
 use crate::host::server_process::{Sample, ServerProcess};
-use crate::load::tracker::Counts;
-use crate::output::percentiles::{Curve, PERCENTILES};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -2,11 +2,11 @@
 //! rate.
 
 use crate::Failure;
+use crate::findings::kinds;
+use crate::findings::result::{Better, RunResult};
 use crate::host::interrupt;
 use crate::host::spawn::spawn_pinned;
-use crate::load::kinds;
 use crate::load::layout::Layout;
-use crate::output::result::{Better, RunResult};
 use crate::units::CoreList;
 use crate::wire::address::Address;
 use crate::wire::connection::Dialer;
