@@ -141,8 +141,8 @@ pub(crate) fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max:
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::query::Query;
     use super::*;
+    use crate::monitor::query::Query;
 
     fn options(text: &str) -> ConnzOptions {
         ConnzOptions::parse(&Query::parse(text)).unwrap()

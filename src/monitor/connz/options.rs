@@ -136,8 +136,8 @@ impl ConnzOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::window::LIST_LIMIT_DEFAULT;
     use super::*;
+    use crate::monitor::window::LIST_LIMIT_DEFAULT;
 
     fn options(text: &str) -> Result<ConnzOptions, String> {
         ConnzOptions::parse(&Query::parse(text))
