@@ -492,11 +492,11 @@ pub fn play(seed: u64) -> Result<AccountsOutcome, String> {
 
 impl Run {
     fn connect_all(&mut self) {
-        for account in 0..ACCOUNTS.len() {
+        for (account, name) in ACCOUNTS.iter().enumerate() {
             for _ in 0..2 {
                 let shard = self.random.usize(..self.world.shard_count());
                 let connection = self.world.connect(shard, usize::MAX);
-                let user = ACCOUNTS[account].to_lowercase();
+                let user = name.to_lowercase();
                 let mut text = format!(
                     "CONNECT {{\"verbose\":false,\"headers\":true,\"user\":\"{user}\",\"pass\":\"x\"}}\r\n"
                 );
