@@ -71,6 +71,10 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 /// `MatchCache::evict_matching`.
 pub const MATCH_CACHE_SCAN_MAX: usize = 512;
 
+/// Bytes of cached subjects compared for one change of a wildcard subscription, with the same effect
+/// as `MATCH_CACHE_SCAN_MAX`. Subjects of up to 128 bytes never reach it.
+pub const MATCH_CACHE_SCAN_BYTES_MAX: usize = 64 << 10;
+
 /// Digits of a size argument, as in nats-server's parser: sizes are below 10^9.
 pub const SIZE_DIGITS_MAX: usize = 9;
 
@@ -199,8 +203,8 @@ pub const CHAIN_SIGNATURES_MAX: usize = 16;
 pub const HEAVY_STEPS_PER_TURN_MAX: usize = 1;
 
 /// Slots of the interest lane of one ordered pair of shards. While fewer than `INTEREST_ROOM_MIN`
-/// are free, a SUB or UNSUB is not read yet. A shard takes in everything that waits there before it
-/// does anything else, at about a microsecond each. Enforced by `mesh::outbound`.
+/// are free, a SUB or UNSUB is not read yet. A shard takes in everything that waits there before
+/// anything is published on it, at about a microsecond each. Enforced by `mesh::outbound`.
 pub const INTEREST_LANE_SLOTS: usize = 1024;
 
 /// Slots of all interest lanes into one shard, of 56 bytes each, because the number of lanes grows
@@ -280,12 +284,16 @@ pub const RESPONSE_LOOKS_PER_TRIM: usize = 64;
 pub const CROSSING_WORK: usize = 4;
 
 /// Units of work for adding or removing a subscription: it changes three tables and is told to
-/// other shards.
+/// other shards. A long filter, and cached subjects that it is compared with, come on top
+/// (`Broker::take_change_work`).
 pub const SUBSCRIPTION_WORK: usize = 16;
 
 /// Nodes of a user's denied subjects that a new subscription looks at to learn whether it overlaps
 /// some of them; beyond it counts as overlapping. Enforced by `auth::subject_set`.
 pub const OVERLAP_NODES_MAX: usize = 64;
+
+/// Bytes of a filter or a subject that cost one unit of work to go through token by token.
+pub const TOKEN_BYTES_PER_UNIT: usize = 32;
 
 /// Receivers of a message that are served between two checks of a turn's remaining work. Enforced
 /// by `broker::walk`.

@@ -189,7 +189,7 @@ impl Broker {
                 Some(subscription) => self.forget(&subscription),
                 None => return,
             }
-            *budget = budget.saturating_sub(SUBSCRIPTION_WORK);
+            *budget = budget.saturating_sub(SUBSCRIPTION_WORK + self.take_change_work());
         }
     }
 
@@ -232,7 +232,7 @@ impl Broker {
             };
             let count = 1 + subscription.shadow_count();
             self.withdraw(account, &subscription);
-            *budget = budget.saturating_sub(SUBSCRIPTION_WORK * count);
+            *budget = budget.saturating_sub(SUBSCRIPTION_WORK * count + self.take_change_work());
         }
     }
 

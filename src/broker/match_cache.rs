@@ -15,8 +15,8 @@
 //! all together. A filter that begins with one or two literal tokens can only match subjects of one
 //! such chain: the change costs that chain's length, which for an inbox is the few subjects of that
 //! inbox. A filter that begins with a wildcard walks the chain of all. Any scan longer than
-//! `MATCH_CACHE_SCAN_MAX` empties the cache instead; that drops each answer at most once, so it is
-//! paid for by what put the answers in.
+//! `MATCH_CACHE_SCAN_MAX`, or of more bytes than `MATCH_CACHE_SCAN_BYTES_MAX`, empties the cache
+//! instead; that drops each answer at most once, so it is paid for by what put the answers in.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
@@ -28,7 +28,9 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::subject_table::short_bytes::ShortBytes;
-use crate::base::limits::{MATCH_ANSWER_BYTES_MAX, MATCH_CACHE_SCAN_MAX};
+use crate::base::limits::{
+    MATCH_ANSWER_BYTES_MAX, MATCH_CACHE_SCAN_BYTES_MAX, MATCH_CACHE_SCAN_MAX, TOKEN_BYTES_PER_UNIT,
+};
 use crate::protocol::subject;
 
 /// How many answers asked for lately the clock hand spares before it takes one anyway.
@@ -93,6 +95,14 @@ struct Answer<V> {
     bytes: usize,
     asked_for: bool,
     links: [Link; LEVEL_COUNT],
+}
+
+/// The outcome of dropping the answers that a changed filter matches.
+pub struct Eviction<V> {
+    /// Work that it took, in units of `TURN_WORK_MAX`.
+    pub work: usize,
+    /// All answers, if looking for those to drop would have taken too long.
+    pub cleared: Option<Cleared<V>>,
 }
 
 /// The answers of a cache that was cleared.
@@ -216,7 +226,7 @@ impl<V> MatchCache<V> {
 
     /// A filter with wildcards has changed in the table: drops the answers for all subjects it
     /// matches. If looking for those would take too long the cache is cleared, and all are given.
-    pub fn evict_matching(&mut self, filter: &[u8]) -> Option<Cleared<V>> {
+    pub fn evict_matching(&mut self, filter: &[u8]) -> Eviction<V> {
         let literal_count =
             subject::tokens(filter).take_while(|&token| token != b"*" && token != b">").count();
         let level = literal_count.min(LEVEL_COUNT - 1);
@@ -225,7 +235,7 @@ impl<V> MatchCache<V> {
             // No wildcard after all.
             None => {
                 self.evict_literal(filter);
-                None
+                Eviction { work: 0, cleared: None }
             }
         }
     }
@@ -256,28 +266,27 @@ impl<V> MatchCache<V> {
         self.answers.is_empty()
     }
 
-    fn evict_from_chain(
-        &mut self,
-        level: usize,
-        chain_hash: u64,
-        filter: &[u8],
-    ) -> Option<Cleared<V>> {
+    fn evict_from_chain(&mut self, level: usize, chain_hash: u64, filter: &[u8]) -> Eviction<V> {
         let chain = self.chains[level].find(chain_hash, |chain| chain.hash == chain_hash);
         let mut key = chain.map_or(NONE, |chain| chain.first);
-        let mut step_count = 0;
+        let (mut step_count, mut byte_count) = (0, 0);
+        let mut cleared = None;
         while key != NONE {
-            if step_count == MATCH_CACHE_SCAN_MAX {
-                return Some(self.clear());
+            if step_count == MATCH_CACHE_SCAN_MAX || byte_count >= MATCH_CACHE_SCAN_BYTES_MAX {
+                cleared = Some(self.clear());
+                break;
             }
-            step_count += 1;
             let answer = &self.answers[key as usize];
             let next = answer.links[level].next;
-            if subject::matches(filter, answer.subject.as_slice()) {
+            let subject = answer.subject.as_slice();
+            step_count += 1;
+            byte_count += subject.len().min(filter.len());
+            if subject::matches(filter, subject) {
                 self.remove(key);
             }
             key = next;
         }
-        None
+        Eviction { work: step_count + byte_count / TOKEN_BYTES_PER_UNIT, cleared }
     }
 
     /// True if a subject with this hash was refused lately; if not, it is from now on. Another's
@@ -564,6 +573,24 @@ mod tests {
                 assert_eq!(cache.len(), left, "{filter}");
                 cache.check_invariants();
             }
+        }
+    }
+
+    #[test]
+    fn bytes_compared_for_one_change_are_counted_and_bounded() {
+        let long = "x.".repeat(1_000);
+        for count in [8, MATCH_CACHE_SCAN_MAX] {
+            let mut cache = filled(count, |number| format!("a.b.{long}{number}"));
+            let filter = format!("a.b.{}no", "*.".repeat(1_000));
+            let Eviction { work, cleared } = cache.evict_matching(filter.as_bytes());
+            let compared = (count * filter.len()).min(MATCH_CACHE_SCAN_BYTES_MAX);
+            assert!(work >= compared / TOKEN_BYTES_PER_UNIT, "{count}: {work}");
+            assert!(
+                work <= (compared + filter.len()) / TOKEN_BYTES_PER_UNIT + count,
+                "{count}: {work}"
+            );
+            assert_eq!(cleared.is_some(), count > 8);
+            assert_eq!(cache.len(), if count > 8 { 0 } else { count });
         }
     }
 

@@ -58,7 +58,8 @@ use crate::auth::permissions::{DeliveryFilter, Permissions, SubscribeRight};
 use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::base::limits::{
-    INTEREST_WEIGHT_MIN, MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TURN_WORK_MAX,
+    INTEREST_WEIGHT_MIN, MATCH_CACHE_BYTES_MAX, MATCH_CACHE_ENTRIES, TOKEN_BYTES_PER_UNIT,
+    TURN_WORK_MAX,
 };
 use crate::base::shrink;
 use crate::base::table::Table;
@@ -112,6 +113,8 @@ pub struct Broker {
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
     turn_work_max: usize,
+    /// Work of changes of the tables that nobody has taken yet.
+    change_work: usize,
     /// The frame of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
     unheard: no_responders::UnheardRequests,
@@ -305,6 +308,7 @@ impl Broker {
             trimmed: 0,
             arrivals: None,
             turn_work_max: TURN_WORK_MAX,
+            change_work: 0,
             frame: FanOutFrame::default(),
             unheard: no_responders::UnheardRequests::default(),
             tight: Rc::default(),
@@ -383,6 +387,13 @@ impl Broker {
     #[inline]
     pub fn note_turn_work(&mut self, work: usize) {
         self.counters.turn_work_max = self.counters.turn_work_max.max(work);
+    }
+
+    /// The work of adding and removing subscriptions since it was last taken, in addition to
+    /// `SUBSCRIPTION_WORK` for each. Whoever changes the tables takes it and counts it in its turn.
+    #[inline]
+    pub fn take_change_work(&mut self) -> usize {
+        std::mem::take(&mut self.change_work)
     }
 
     /// For now and then: gives memory back that many clients, now gone, have left.
@@ -537,22 +548,30 @@ impl Broker {
         // Each subscription may stand for as many as the account imports.
         let streams = self.imports.streams_of(account).map_or(0, |streams| streams.count());
         let at_most = (at_most / (1 + streams / IMPORTS_PER_LOOK)).max(1);
-        let mut some = Vec::new();
+        let (mut removed, mut reviewed, mut work) = (Vec::new(), 0, 0);
         // Places of the table, most of them taken.
         let mut looks_left = at_most * 4;
-        let next = self.walk_subscriptions(client, from, &mut looks_left, |subscription| {
-            some.push(subscription.clone());
-            some.len() < at_most
-        });
-        self.clients[client.index()].review = next;
-        let mut removed = Vec::new();
-        for subscription in some {
+        let mut next = Some(from);
+        while let Some(place) = next
+            && reviewed < at_most
+            && looks_left > 0
+            && work < self.turn_work_max
+        {
+            let mut found = None;
+            next = self.walk_subscriptions(client, place, &mut looks_left, |subscription| {
+                found = Some(subscription.clone());
+                false
+            });
+            self.clients[client.index()].review = next;
+            let Some(subscription) = found else { continue };
+            reviewed += 1;
             let queue = subscription.queue();
             let right = permissions
                 .may_subscribe(subscription.filter(), (!queue.is_empty()).then_some(queue));
             let deny = match right {
                 SubscribeRight::Denied(_) => {
                     self.forget(&subscription);
+                    work += self.take_change_work();
                     removed.push(subscription);
                     continue;
                 }
@@ -579,7 +598,7 @@ impl Broker {
         subscription.set_slot(slot);
         self.table_total += 1;
         state.counts.added(subscription);
-        Self::evict(state, subscription.filter());
+        self.change_work += Self::evict(state, subscription.filter());
         self.watches.table_changed(account, subscription.filter());
     }
 
@@ -591,18 +610,23 @@ impl Broker {
         debug_assert!(removed.is_some());
         self.table_total -= 1;
         state.counts.removed(subscription);
-        Self::evict(state, subscription.filter());
+        self.change_work += Self::evict(state, subscription.filter());
         self.watches.table_changed(account, subscription.filter());
     }
 
-    fn evict(state: &mut AccountState, filter: &[u8]) {
-        if subject::has_wildcard(filter)
-            && let Some(cleared) = state.cache.evict_matching(filter)
-        {
-            state.leftovers.keep_cleared(cleared);
+    /// Drops the cached lists that a changed filter concerns, and gives the work of a change of this filter.
+    fn evict(state: &mut AccountState, filter: &[u8]) -> usize {
+        let mut work = filter.len() / TOKEN_BYTES_PER_UNIT;
+        if subject::has_wildcard(filter) {
+            let eviction = state.cache.evict_matching(filter);
+            work += eviction.work;
+            if let Some(cleared) = eviction.cleared {
+                state.leftovers.keep_cleared(cleared);
+            }
         }
         // A wildcard filter is also a literal subject that somebody may publish.
         state.cache.evict_literal(filter);
+        work
     }
 
     /// Tells the links when the first subscription comes or the last one goes, when their number
@@ -657,7 +681,7 @@ impl Broker {
                     // Lists have the sum of what their filters weigh.
                     let account = &mut self.accounts[account.index()];
                     account.table.touch();
-                    Self::evict(account, filter);
+                    self.change_work += Self::evict(account, filter);
                 }
             }
             (None, 0) => {}

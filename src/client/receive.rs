@@ -49,12 +49,14 @@ impl ClientSession {
                 let read_at = self.read_at();
                 self.peer.traffic.note_activity(read_at);
                 self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
+                publishing.turn.spend(broker.take_change_work());
             }
             Command::Unsubscribe { sid, max, .. } => {
                 let read_at = self.read_at();
                 self.peer.traffic.note_activity(read_at);
                 let traced = self.trace.as_ref().map(|_| broker.subscription_count(self.key));
                 broker.unsubscribe(self.key, sid.of(input), parse_unsubscribe_max(max.of(input)));
+                publishing.turn.spend(broker.take_change_work());
                 if let (Some(trace), Some(before)) = (&self.trace, traced)
                     && broker.subscription_count(self.key) < before
                 {

@@ -18,6 +18,8 @@ pub(super) struct Inbound {
     owed: usize,
     /// How many were there before the last look: only these are delivered before the next.
     sure: usize,
+    /// Notes that are to be applied before what the last look found is delivered.
+    owed_notes: usize,
     /// Batches delivered since the start, and how many of them the source was told of.
     delivered: u64,
     told: u64,
@@ -25,7 +27,16 @@ pub(super) struct Inbound {
 
 impl Inbound {
     pub(super) fn new(end: TargetEnd) -> Self {
-        Self { end, taken: VecDeque::new(), ready: 0, owed: 0, sure: 0, delivered: 0, told: 0 }
+        Self {
+            end,
+            taken: VecDeque::new(),
+            ready: 0,
+            owed: 0,
+            sure: 0,
+            owed_notes: 0,
+            delivered: 0,
+            told: 0,
+        }
     }
 
     #[cfg(any(test, debug_assertions))]
@@ -100,8 +111,22 @@ impl Inbound {
         (self.taken.len() + self.end.messages.ready_count(), self.end.notes.ready_count())
     }
 
+    /// Owes the notes that are there now, once those owed before are applied, and none that comes
+    /// meanwhile: a peer may add them as fast as they are taken, and others wait.
+    pub(super) fn owe_notes(&mut self) {
+        if self.owed_notes == 0 {
+            self.owed_notes = self.end.notes.ready_count();
+        }
+    }
+
+    /// The next of the notes owed.
     pub(super) fn next_note(&mut self) -> Option<Note> {
+        self.owed_notes = self.owed_notes.checked_sub(1)?;
         self.end.notes.pop()
+    }
+
+    pub(super) fn owes_notes(&self) -> bool {
+        self.owed_notes > 0
     }
 
     /// The oldest batch of those that were there before the last look.

@@ -66,7 +66,8 @@ use crate::base::gate::Gate;
 use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
 use crate::base::limits::{
-    BATCH_BYTES, LANE_BYTES_MIN, LANE_WORK_MAX, MESSAGE_LANE_SLOTS, PENDING_BYTES_MAX, pace_bytes,
+    BATCH_BYTES, LANE_BYTES_MIN, LANE_WORK_MAX, MESSAGE_LANE_SLOTS, PENDING_BYTES_MAX,
+    SUBSCRIPTION_WORK, pace_bytes,
 };
 use crate::base::ring::{Signal, Watermark};
 use crate::base::turn_clock::TurnClock;
@@ -276,21 +277,30 @@ impl Mesh {
         }
     }
 
-    /// Applies the notes that are there now, and none that comes meanwhile: a peer may add them as
-    /// fast as they are taken, and others wait. What is there is bounded by the lane's slots and
-    /// bytes.
-    fn apply_all(&self, broker: &mut Broker) {
+    /// Owes the notes that are there now.
+    fn owe_notes(&self) {
+        self.peers.iter().for_each(|peer| peer.inbound.borrow_mut().owe_notes());
+    }
+
+    /// Applies the notes that are owed until the turn is over, or has done `work_max`; true = all of them.
+    fn apply_notes(&self, broker: &mut Broker, turn: &mut Turn, work_max: usize) -> bool {
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
-            let there = inbound.waiting().1;
             let mut applied = 0;
-            while applied < there
+            while !turn.is_over()
+                && turn.work() < work_max
                 && let Some(note) = inbound.next_note()
             {
                 applied += 1;
                 match note {
-                    Note::Interest(change) => broker.link_interest(peer.link, &change),
-                    Note::Pace { client, paused } => broker.link_pace(client, paused),
+                    Note::Interest(change) => {
+                        broker.link_interest(peer.link, &change);
+                        turn.spend(SUBSCRIPTION_WORK + broker.take_change_work());
+                    }
+                    Note::Pace { client, paused } => {
+                        broker.link_pace(client, paused);
+                        turn.spend(1);
+                    }
                     Note::Unheard(unheard) => broker.link_unheard(&unheard),
                 }
             }
@@ -298,7 +308,11 @@ impl Mesh {
                 self.counters.borrow_mut().interest_in += applied as u64;
                 inbound.wake_waiting_source();
             }
+            if inbound.owes_notes() {
+                return false;
+            }
         }
+        true
     }
 
     /// One end of a turn: take what other shards sent, then send what this turn produced. Returns
@@ -362,24 +376,32 @@ impl Mesh {
     /// when that is delivered. The signal is lowered before the first look, so what comes after it raises it again.
     ///
     /// It stops where this turn's work is done, and goes on in the next; meanwhile nobody here may publish whose
-    /// bytes came after what is not delivered yet (`Broker::arrivals`).
+    /// bytes came after what is not applied or delivered yet (`Broker::arrivals`).
     fn drain(&self) -> bool {
         let mut broker = self.broker.borrow_mut();
-        if self.is_draining.get() {
-            self.apply_all(&mut broker);
+        let mut turn = self.turn.borrow_mut();
+        let is_done = if self.is_draining.get() {
+            if self.open.borrow().is_some() {
+                // Notes do not wait for a message to very many, nor does it for them.
+                let half = (turn.work() + broker.turn_work_max()) / 2;
+                self.owe_notes();
+                self.apply_notes(&mut broker, &mut turn, half);
+            }
+            self.deliver_owed(&mut broker, &mut turn)
         } else {
             self.inbound_waiting.take();
             let found = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_first());
             let found: usize = found.sum();
-            self.apply_all(&mut broker);
-            if found == 0 {
+            self.owe_notes();
+            let is_applied = self.apply_notes(&mut broker, &mut turn, usize::MAX);
+            if found == 0 && is_applied {
+                broker.note_turn_work(turn.work());
                 self.end_drain(&mut broker);
                 return false;
             }
             self.is_draining.set(true);
-        }
-        let mut turn = self.turn.borrow_mut();
-        let is_done = self.deliver_owed(&mut broker, &mut turn);
+            self.deliver_owed(&mut broker, &mut turn)
+        };
         broker.note_turn_work(turn.work());
         self.peers.iter().for_each(|peer| peer.inbound.borrow_mut().tell_source());
         self.clock.set_read_elsewhere(None);
@@ -405,15 +427,26 @@ impl Mesh {
         self.drained.advance_by(1);
     }
 
-    /// Delivers what the first look of this drain found; true = all of it.
+    /// Applies and delivers what the first look of this drain found; true = all of it.
     fn deliver_owed(&self, broker: &mut Broker, turn: &mut Turn) -> bool {
         if turn.is_over() || !self.deliver_open(broker, turn) {
             return false;
         }
-        while self.peers.iter().any(|peer| peer.inbound.borrow().owes()) {
+        loop {
+            // Those of the last look: what it found may be delivered then.
+            if !self.apply_notes(broker, turn, usize::MAX) {
+                return false;
+            }
+            if !self.peers.iter().any(|peer| peer.inbound.borrow().owes()) {
+                return true;
+            }
+            // Before further notes are owed: they come again and again, and messages get on.
+            if turn.is_over() {
+                return false;
+            }
             let stamps = self.peers.iter().map(|peer| peer.inbound.borrow_mut().look_again());
             let horizon = stamps.min().unwrap_or(u64::MAX);
-            self.apply_all(broker);
+            self.owe_notes();
             while let Some(peer) = self.oldest_before(horizon) {
                 if turn.is_over() {
                     return false;
@@ -424,7 +457,6 @@ impl Mesh {
                 }
             }
         }
-        true
     }
 
     /// The peer with the oldest batch of those that the first look found, if that was stamped

@@ -465,6 +465,50 @@ fn text_of_interest_under_way_on_a_lane_is_bounded() {
     assert!(source.broker.borrow().interest_congestion().is_none());
 }
 
+/// Notes take work as messages do: a turn applies as many as it may, and nobody publishes before the rest is applied.
+/// However fast notes come, messages get on.
+#[test]
+fn notes_that_take_more_than_a_turn_are_applied_over_several() {
+    const WORK_MAX: usize = 2_000;
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    target.broker.borrow_mut().set_turn_work_max(WORK_MAX);
+    let (client, _) = source.client(5);
+    let (receiver, outbox) = target.client(6);
+    target.subscribe(receiver, "work", "");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let long = "*.".repeat(1_900);
+    let subscribe = |number: usize| {
+        let is_room = source.broker.borrow().interest_congestion().is_none();
+        if is_room {
+            source.subscribe(client, &format!("{long}{number}"), "");
+        }
+        is_room
+    };
+    let first = (0..).find(|number| !subscribe(*number)).expect("the lane has a bound");
+    target.mesh.end_of_turn();
+    assert!(target.mesh.depth().notes > first / 2, "{} of {first}", target.mesh.depth().notes);
+    assert!(target.broker.borrow().arrivals().is_some(), "a message here might miss a subscriber");
+    source.publish(client);
+    let (mut turns, mut number) = (0, first);
+    while outbox.out_messages.get() == 0 {
+        while subscribe(number) {
+            number += 1;
+        }
+        source.mesh.end_of_turn();
+        target.mesh.end_of_turn();
+        turns += 1;
+        assert!(turns < 100, "the message waits for notes that came after it");
+    }
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let broker = target.broker.borrow();
+    assert!(broker.arrivals().is_none());
+    assert_eq!(broker.table_total(), 1 + number);
+    let done = broker.counters.turn_work_max;
+    assert!(done <= 2 * WORK_MAX, "{done} in one turn");
+}
+
 /// A shard that publishes as long as there is room, and one where each message reaches `receivers`.
 /// Calls `look` after each turn of the second, with the messages sent and delivered so far.
 fn flood(receivers: usize, turns: usize, mut look: impl FnMut(&TestShard, u64, u64)) {

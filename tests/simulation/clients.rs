@@ -92,7 +92,8 @@ impl Run {
         // subscriptions and one of a queue group.
         let piece = (sizes.turn_work_max / WHOLE_WORK_SHARE)
             .max(1 + payload_bytes_max / WORK_UNIT_BYTES)
-            .max(SUBSCRIPTION_WORK);
+            // With the cached subjects that it is compared with.
+            .max(2 * SUBSCRIPTION_WORK);
         let mut run = Self {
             turn_work_bound: sizes.turn_work_max + 2 * piece,
             world: World::new(random.u64(..), &sizes, plant),

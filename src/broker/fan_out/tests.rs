@@ -6,7 +6,9 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey};
-use crate::base::limits::{CHUNK_BYTES, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE};
+use crate::base::limits::{
+    CHUNK_BYTES, SUBSCRIPTION_WORK, TOKEN_BYTES_PER_UNIT, TURN_WORK_MAX, WHOLE_WORK_SHARE,
+};
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
@@ -381,6 +383,32 @@ fn the_end_of_a_client_with_many_subscriptions_takes_short_turns() {
     assert!(turns >= COUNT * SUBSCRIPTION_WORK / (TURN_WORK_MAX * 2), "{turns}");
     assert_eq!(setting.broker.table_total(), 1);
     setting.assert_short_turns();
+}
+
+#[test]
+fn the_end_of_a_client_with_long_filters_takes_short_turns() {
+    const COUNT: usize = 200;
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for number in 0..COUNT {
+        let sid = number.to_string();
+        setting.subscribe(1, &format!("a.b.{}{number}", "*.".repeat(1_000)), "", &sid);
+    }
+    // Subjects that each of the filters is compared with.
+    let compared = 30 * 2_000;
+    for number in 0..30 {
+        let subject = format!("a.b.{}s{number}", "x.".repeat(1_000));
+        assert_eq!(setting.publish(&subject, "", true), Routed::Nobody);
+    }
+    setting.broker.take_change_work();
+    setting.broker.detach(setting.clients[1].0);
+    let mut turns = 0;
+    while setting.broker.work_off() {
+        turns += 1;
+    }
+    assert!(turns >= COUNT * compared / TOKEN_BYTES_PER_UNIT / TURN_WORK_MAX, "{turns}");
+    assert_eq!(setting.broker.table_total(), 0);
+    let done = setting.broker.counters.turn_work_max;
+    assert!(done <= TURN_WORK_MAX + TURN_WORK_MAX / WHOLE_WORK_SHARE, "{done} in one turn");
 }
 
 #[test]
