@@ -38,8 +38,9 @@ pub(super) struct Backlog {
     fan_out_waits: Option<Congestion>,
     /// Clients that are gone and have subscriptions left.
     leaving: VecDeque<ClientKey>,
-    /// Work that clients that go may still do themselves in this turn of the shard.
-    turn_left: usize,
+    /// Work that clients that go, and services that publish, may still do themselves in this turn of
+    /// the shard.
+    pub(super) turn_left: usize,
 }
 
 impl Backlog {
@@ -66,6 +67,11 @@ impl Backlog {
         let distinct: std::collections::HashSet<_> = self.leaving.iter().copied().collect();
         assert_eq!(distinct.len(), self.leaving.len(), "a client leaves once");
         assert!(distinct.into_iter().all(is_leaving));
+    }
+
+    /// Counts what was done at once.
+    pub(super) fn spend(&mut self, work: usize) {
+        self.turn_left = self.turn_left.saturating_sub(work);
     }
 
     fn has_ready_fan_outs(&self) -> bool {

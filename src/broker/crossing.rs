@@ -523,7 +523,7 @@ impl Broker {
 
     /// Sends the no-responders status for a request that crossed and that nobody on another shard got. Returns true if it
     /// was one.
-    pub(super) fn tell_requester(&mut self, unheard: &Unheard) -> bool {
+    pub(super) fn tell_requester(&mut self, unheard: &Unheard, turn: &mut Turn) -> bool {
         let Unheard { account, reply, .. } = unheard;
         if !reply.starts_with(responses::PREFIX) {
             return false;
@@ -537,7 +537,7 @@ impl Broker {
             if !asked_with.starts_with(responses::PREFIX) {
                 let client = requester.filter(|client| self.is_of(*client, importer));
                 if let Some(client) = client {
-                    self.tell_no_responders(importer, client, &subject, &asked_with);
+                    self.tell_no_responders(importer, client, &subject, &asked_with, turn);
                 }
                 break;
             }

@@ -8,17 +8,19 @@
 //! With one link that needs no memory; shares of several are collected here.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use super::Broker;
 use super::fan_out::{FanOut, Stage};
 use super::link::{Source, Unheard};
+use super::match_list::MatchList;
 use super::passage::{Origin, Passage, Progress, Routed};
 use super::responses;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::{AccountId, ClientKey};
-use crate::base::limits::UNHEARD_REQUESTS_MAX;
+use crate::base::limits::{TOKEN_BYTES_PER_UNIT, UNHEARD_REQUESTS_MAX};
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
 
@@ -26,26 +28,47 @@ use crate::protocol::nats::encode;
 #[derive(Default)]
 pub(super) struct UnheardRequests {
     pub(super) waiting: VecDeque<Unheard>,
+    /// Of each of them: to look for one compares no texts but its own.
+    hashes: VecDeque<u64>,
+    hasher: foldhash::fast::RandomState,
 }
+
+/// Hashes compared that cost one unit of work.
+const HASHES_PER_UNIT: usize = 64;
 
 impl UnheardRequests {
     /// True if all shares of the request are back now.
-    fn complete(&mut self, unheard: &Unheard) -> bool {
+    fn complete(&mut self, unheard: &Unheard, turn: &mut Turn) -> bool {
         if unheard.share == Source::WHOLE {
             return true;
         }
-        let same = |other: &Unheard| Unheard { share: unheard.share, ..other.clone() } == *unheard;
-        let Some(index) = self.waiting.iter().position(same) else {
+        let Unheard { account, client, subject, reply, .. } = unheard;
+        let hash = self.hasher.hash_one((account, client, subject, reply));
+        turn.spend(
+            self.hashes.len() / HASHES_PER_UNIT
+                + (subject.len() + reply.len()) / TOKEN_BYTES_PER_UNIT,
+        );
+        let same = |other: &Unheard| {
+            other.account == *account
+                && other.client == *client
+                && other.subject == *subject
+                && other.reply == *reply
+        };
+        let mut places = self.hashes.iter().zip(&self.waiting);
+        let Some(index) = places.position(|(other, at)| *other == hash && same(at)) else {
             if self.waiting.len() >= UNHEARD_REQUESTS_MAX {
                 self.waiting.pop_front();
+                self.hashes.pop_front();
             }
             self.waiting.push_back(unheard.clone());
+            self.hashes.push_back(hash);
             return false;
         };
         self.waiting[index].share += unheard.share;
         let is_whole = self.waiting[index].share >= Source::WHOLE;
         if is_whole {
             self.waiting.remove(index);
+            self.hashes.remove(index);
         }
         is_whole
     }
@@ -102,7 +125,7 @@ impl Broker {
         let Origin { source, from, target, tells_nobody } = passage.origin;
         let tells_nobody = tells_nobody && target.passed.is_empty();
         if from.is_some() && source.share > 0 {
-            self.tell_unheard(passage, source.share);
+            self.tell_unheard(passage, source.share, turn);
         } else if tells_nobody {
             return self.tell_nobody_listens(passage, turn);
         }
@@ -133,7 +156,7 @@ impl Broker {
 
     /// Sends a share of a request that nobody here got back to where it came from.
     #[cold]
-    pub(super) fn tell_unheard(&mut self, passage: &Passage<'_>, share: u32) {
+    pub(super) fn tell_unheard(&mut self, passage: &Passage<'_>, share: u32, turn: &mut Turn) {
         let Origin { source, target, .. } = passage.origin;
         let Some(client) = source.publisher else { return };
         let unheard = Unheard {
@@ -146,58 +169,82 @@ impl Broker {
         match target.home {
             Some(link) => self.links[link.index()].sink.unheard(unheard),
             // It came home to look for another member of a queue group.
-            None => self.link_unheard(&unheard),
+            None => self.link_unheard(&unheard, turn),
         }
     }
 
-    /// A share of a request of this shard has come back.
-    pub fn link_unheard(&mut self, unheard: &Unheard) {
+    /// A share of a request of this shard has come back: tells the requester that nobody listens if it was the last.
+    /// Where that takes more than this turn, the rest is done behind.
+    pub fn link_unheard(&mut self, unheard: &Unheard, turn: &mut Turn) {
+        turn.spend(1);
         let client = self.clients.get(unheard.client.index());
         let is_own = client.is_some_and(|client| client.account == unheard.account);
         let crossed = unheard.reply.starts_with(responses::PREFIX);
-        if !(is_own || crossed) || !self.unheard.complete(unheard) {
+        if !(is_own || crossed) || !self.unheard.complete(unheard, turn) {
             return;
         }
-        if !self.tell_requester(unheard) && is_own {
+        if !self.tell_requester(unheard, turn) && is_own {
             let Unheard { account, client, subject, reply, .. } = unheard;
-            self.tell_no_responders(*account, *client, subject, reply);
+            self.tell_no_responders(*account, *client, subject, reply, turn);
         }
     }
 
-    /// True if anybody on this server, this shard's links included, would get a message on
-    /// `subject`.
-    pub fn has_interest(&mut self, account: AccountId, subject: &[u8]) -> bool {
-        let budget = &mut self.turn_work_max.clone();
-        match self.accounts[account.index()].matched(account, subject, budget) {
-            Ok(list) => list.size() > 0 || !list.reach().is_empty() || !list.crossings.is_empty(),
-            // What takes so long to match is somebody's.
-            Err(_) => true,
-        }
-    }
-
-    /// Tells a requester that nobody listens, on its own plain subscription for the reply.
-    pub fn send_no_responders(&mut self, origin: &Origin<'_>, subject: &[u8], reply: &[u8]) {
-        if let Some(client) = origin.source.publisher {
-            self.tell_no_responders(origin.source.account, client, subject, reply);
-        }
-    }
-
-    /// Tells a requester that nobody listens; where that takes more than a turn, behind.
+    /// Tells a requester that nobody listens; where that takes more than this turn, behind.
     pub(super) fn tell_no_responders(
         &mut self,
         account: AccountId,
         client: ClientKey,
         subject: &[u8],
         reply: &[u8],
+        turn: &mut Turn,
     ) {
         let message = Message::without_headers(subject, reply, b"", b"0");
         let passage = Passage::new(&message, &Origin::client(account, client, None, true), None);
-        let mut turn = Turn::new(self.turn_work_max);
-        if self.tell_nobody_listens(&passage, &mut turn) == Routed::Unfinished
-            && let Some(fan_out) = turn.unfinished
+        if self.tell_nobody_listens(&passage, turn) == Routed::Unfinished
+            && let Some(fan_out) = turn.unfinished.take()
             && self.backlog.has_room(&fan_out)
         {
             self.backlog.push_fan_out(fan_out);
+        }
+    }
+
+    /// Delivers a request to nobody, and tells its publisher if nobody would have got it.
+    #[cold]
+    pub fn publish_to_nobody(
+        &mut self,
+        origin: &Origin<'_>,
+        message: &Message<'_>,
+        turn: &mut Turn,
+    ) -> Routed {
+        let message = Message::without_headers(message.subject, message.reply, b"", b"0");
+        let passage = Passage::new(&message, origin, turn.publisher);
+        if !passage.origin.tells_nobody {
+            return Routed::Nobody;
+        }
+        let id = origin.source.account;
+        let room = turn.room();
+        let mut budget = room;
+        let found = self.accounts[id.index()].matched(id, message.subject, &mut budget);
+        turn.spend(room - budget);
+        match found {
+            Ok(list) => self.tell_if_unwanted(&passage, &list, turn),
+            Err(builder) => {
+                turn.unfinished = Some(FanOut::new(&passage, Stage::Asking(builder)));
+                Routed::Unfinished
+            }
+        }
+    }
+
+    /// Tells a requester that nobody listens if its list says so.
+    pub(super) fn tell_if_unwanted(
+        &mut self,
+        passage: &Passage<'_>,
+        list: &MatchList,
+        turn: &mut Turn,
+    ) -> Routed {
+        match list.size() > 0 || !list.reach().is_empty() || !list.crossings.is_empty() {
+            true => Routed::Delivered,
+            false => self.tell_nobody_listens(passage, turn),
         }
     }
 }
@@ -214,7 +261,7 @@ mod tests {
     #[test]
     fn a_request_is_unheard_when_all_of_its_shares_are_back() {
         let mut requests = UnheardRequests::default();
-        assert!(requests.complete(&unheard(1, Source::WHOLE)));
+        assert!(requests.complete(&unheard(1, Source::WHOLE), &mut Turn::default()));
         let source = Source {
             account: AccountId::GLOBAL,
             publisher: None,
@@ -225,8 +272,8 @@ mod tests {
             for index in 0..count {
                 let share = source.part(source.share, index, count).share;
                 // A part of somebody else's request changes nothing.
-                assert!(!requests.complete(&unheard(2, 1)));
-                let complete = requests.complete(&unheard(1, share));
+                assert!(!requests.complete(&unheard(2, 1), &mut Turn::default()));
+                let complete = requests.complete(&unheard(1, share), &mut Turn::default());
                 assert_eq!(complete, index + 1 == count, "{index} of {count}");
             }
         }
@@ -237,10 +284,10 @@ mod tests {
         let mut requests = UnheardRequests::default();
         let half = Source::WHOLE / 2;
         for client in 0..=UNHEARD_REQUESTS_MAX as u32 {
-            assert!(!requests.complete(&unheard(client, half)));
+            assert!(!requests.complete(&unheard(client, half), &mut Turn::default()));
         }
         assert_eq!(requests.waiting.len(), UNHEARD_REQUESTS_MAX);
-        assert!(requests.complete(&unheard(1, half)), "still there");
-        assert!(!requests.complete(&unheard(0, half)), "forgotten");
+        assert!(requests.complete(&unheard(1, half), &mut Turn::default()), "still there");
+        assert!(!requests.complete(&unheard(0, half), &mut Turn::default()), "forgotten");
     }
 }

@@ -33,6 +33,19 @@ impl Broker {
                     fan_out.crossing = turn.crossing.take();
                     break;
                 }
+                Stage::Asking(builder) => {
+                    match self.match_more(&fan_out, Some(builder), false, turn) {
+                        Ok(list) => {
+                            return fan_out.with_passage(|passage| {
+                                self.tell_if_unwanted(passage, &list, turn)
+                            });
+                        }
+                        Err(builder) => {
+                            fan_out.stage = Stage::Asking(builder);
+                            break;
+                        }
+                    }
+                }
                 Stage::MatchingReply(builder) => {
                     match self.match_more(&fan_out, builder, true, turn) {
                         Ok(list) => fan_out.stage = Stage::FindingPublisher(list, 0),

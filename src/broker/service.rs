@@ -168,22 +168,27 @@ impl Broker {
         }
         publisher.held_until = None;
         let run = MessageRun::one(*message);
-        let mut turn = Turn::new(self.turn_work_max);
         let Some(state) = self.accounts.get_mut(account.index()) else {
             return Published::NoInterest;
         };
-        let renewed = publisher.cache.renew(account, state, &origin, &run, &mut turn);
-        if renewed.is_err() || self.backlog.has_fan_outs() {
+        let mut turn = Turn::new(self.backlog.turn_left);
+        let goes_behind = turn.is_over()
+            || self.backlog.has_fan_outs()
+            || publisher.cache.renew(account, state, &origin, &run, &mut turn).is_err();
+        if goes_behind {
+            self.backlog.spend(turn.work());
             return self.publish_behind(&Passage::new(message, &origin, None));
         }
         if let Some(list) = publisher.cache.list()
             && let Some(congestion) =
                 self.congestion_of(list, message.size() + route.len()).or_else(|| list.congestion())
         {
+            self.backlog.spend(turn.work());
             return Published::Congested(congestion);
         }
         let routed = self.publish(&origin, &run, &mut publisher.cache, &mut turn);
         publisher.cache.end_batch();
+        self.backlog.spend(turn.work());
         self.note_turn_work(turn.work());
         match routed {
             Routed::Nobody => Published::NoInterest,

@@ -36,7 +36,7 @@ impl Broker {
             && (list.crossings.is_empty() || self.serve_crossings(passage, list, progress, turn))
             && match passage.origin.from {
                 None => self.forward_picked(passage, list, progress, turn),
-                Some(_) => self.pass_on_unserved(passage, list, progress),
+                Some(_) => self.pass_on_unserved(passage, list, progress, turn),
             };
         self.remove_expired(turn);
         is_done
@@ -193,6 +193,7 @@ impl Broker {
         passage: &Passage<'_>,
         list: &MatchList,
         progress: &Progress,
+        turn: &mut Turn,
     ) -> bool {
         let origin = &passage.origin;
         // A request that somebody got has its answer.
@@ -206,7 +207,7 @@ impl Broker {
             }
         }
         if unheard > 0 && !passage.message.reply.is_empty() {
-            self.tell_unheard(passage, unheard);
+            self.tell_unheard(passage, unheard, turn);
         }
         true
     }

@@ -258,10 +258,9 @@ impl ClientSession {
             // The route cache still holds another subject.
             publishing.route_allowed = false;
             self.ok();
-            let asks = self.peer.connect.no_responders && !message.reply.is_empty();
-            if asks && !broker.has_interest(self.account, message.subject) {
-                broker.send_no_responders(&self.origin(), message.subject, message.reply);
-            }
+            // What remains to be done is kept in the turn.
+            let turn = &mut publishing.turn;
+            let _: Routed = broker.publish_to_nobody(&self.origin(), message, turn);
             return;
         }
         self.hand_over(broker, publishing, &MessageRun::one(*message));

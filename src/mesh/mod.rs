@@ -301,7 +301,7 @@ impl Mesh {
                         broker.link_pace(client, paused);
                         turn.spend(1);
                     }
-                    Note::Unheard(unheard) => broker.link_unheard(&unheard),
+                    Note::Unheard(unheard) => broker.link_unheard(&unheard, turn),
                 }
             }
             if applied > 0 {

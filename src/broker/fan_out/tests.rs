@@ -7,10 +7,12 @@ use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{
-    CHUNK_BYTES, SUBSCRIPTION_WORK, TOKEN_BYTES_PER_UNIT, TURN_WORK_MAX, WHOLE_WORK_SHARE,
+    CHUNK_BYTES, SUBSCRIPTION_WORK, TOKEN_BYTES_PER_UNIT, TURN_WORK_MAX, UNHEARD_REQUESTS_MAX,
+    WHOLE_WORK_SHARE,
 };
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
+use crate::broker::link::{Source, Unheard};
 use crate::broker::outbox::Outbox;
 use crate::broker::passage::Routed;
 use crate::broker::route_cache::RouteCache;
@@ -297,6 +299,83 @@ fn a_request_that_nobody_takes_is_answered_after_its_last_part() {
     let heard = setting.heard(0);
     assert!(heard.starts_with("HMSG inbox.1 mine") && heard.contains("503"), "{heard}");
     assert_eq!(setting.heard(1), "");
+}
+
+/// What is only traced is delivered to nobody, but its receivers are looked for as those of any message.
+#[test]
+fn a_request_to_nobody_takes_short_turns_and_is_answered_if_nobody_wants_it() {
+    const SHAPES: usize = 40_000;
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for number in 0..SHAPES {
+        let token = |bit: usize| if number >> bit & 1 == 1 { "*" } else { "no" };
+        let filter: Vec<&str> = (0..16).map(token).chain(["*"]).collect();
+        setting.subscribe(1, &filter.join("."), "", &number.to_string());
+    }
+    setting.subscribe(0, "inbox", "", "mine");
+    for (subject, answer) in [(["yes"; 17].join("."), "503"), (["no"; 17].join("."), "")] {
+        let message = Message::without_headers(subject.as_bytes(), b"inbox", b"hi", b"2");
+        let origin = Origin::client(ACCOUNT, setting.clients[0].0, None, true);
+        setting.begin_turn();
+        let routed = setting.broker.publish_to_nobody(&origin, &message, &mut setting.turn);
+        assert_eq!(routed, Routed::Unfinished, "{subject}");
+        assert!(setting.finish(|_| {}) >= SHAPES / TURN_WORK_MAX, "{subject}");
+        let heard = setting.heard(0);
+        assert!(heard.contains(answer) && heard.is_empty() == answer.is_empty(), "{heard}");
+    }
+    assert_eq!(setting.heard(1), "");
+    setting.assert_short_turns();
+}
+
+#[test]
+fn what_comes_back_unheard_counts_in_the_turn_that_takes_it() {
+    const RECEIVERS: usize = 1_000;
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    setting.subscribe(0, "inbox", "", "mine");
+    for number in 0..RECEIVERS {
+        setting.subscribe(1, "inbox", "", &number.to_string());
+    }
+    let client = setting.clients[0].0;
+    let (subject, reply) = (b"ask".to_vec(), b"inbox".to_vec());
+    let unheard = Unheard { account: ACCOUNT, client, share: Source::WHOLE, subject, reply };
+    for count in 1..=3 {
+        setting.broker.link_unheard(&unheard, &mut setting.turn);
+        assert!(setting.turn.work() > count * RECEIVERS, "{}", setting.turn.work());
+    }
+    assert_eq!(setting.heard(0).matches("503").count(), 3);
+    // Shares of one request among many that wait for theirs.
+    setting.begin_turn();
+    for number in 0..UNHEARD_REQUESTS_MAX {
+        let subject = format!("{number}.{}", "x".repeat(2_000)).into_bytes();
+        let unheard = Unheard { share: 1, subject, ..unheard.clone() };
+        setting.broker.link_unheard(&unheard, &mut setting.turn);
+    }
+    let done = setting.turn.work();
+    assert!(done > UNHEARD_REQUESTS_MAX * 2_000 / TOKEN_BYTES_PER_UNIT, "{done}");
+}
+
+/// Services answer what clients ask for: together they do no more in one turn than one of them may.
+#[test]
+fn messages_of_services_share_the_work_of_a_turn() {
+    const RECEIVERS: usize = 2_000;
+    let mut setting = Setting::new(2, TURN_WORK_MAX);
+    for number in 0..RECEIVERS {
+        setting.subscribe(1, "many", "", &number.to_string());
+    }
+    let message = Message::without_headers(b"many", b"", b"hi", b"2");
+    let mut publisher = ServicePublisher::default();
+    let mut sent = 0;
+    for _ in 0..64 {
+        if let Published::Delivered =
+            setting.broker.publish_service(&mut publisher, ACCOUNT, &message)
+        {
+            sent += 1;
+        }
+    }
+    let at_once = setting.clients[1].1.out_messages.get() as usize;
+    let whole_max = TURN_WORK_MAX / WHOLE_WORK_SHARE;
+    assert!(at_once <= TURN_WORK_MAX + whole_max, "{at_once} in one turn");
+    while setting.broker.work_off() {}
+    assert_eq!(setting.clients[1].1.out_messages.get() as usize, sent * RECEIVERS);
 }
 
 #[test]
