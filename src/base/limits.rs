@@ -243,6 +243,16 @@ pub const LANE_BYTES_MIN: usize = 16 << 10;
 /// it the oldest is forgotten: its requester gets no 503. Enforced by `broker::no_responders`.
 pub const UNHEARD_REQUESTS_MAX: usize = 1024;
 
+/// Notes that nobody got a request, staged for one shard, from which on the messages of that shard do
+/// not count as delivered: their lane gets full, and its publishers wait, until some are taken.
+/// Enforced by `mesh::outbound`.
+pub const UNHEARD_STAGED_FEW: usize = 1024;
+
+/// Bytes of such notes that are staged for one shard: more than all messages of a lane can bring.
+/// Past it, which takes messages that passed over a third shard, a note is dropped and counted, and
+/// the requester gets no 503. Enforced by `mesh::outbound`.
+pub const UNHEARD_STAGED_BYTES_MAX: usize = 16 << 20;
+
 /// Work of one connection's turn, of one drain of a shard's lanes, and of one turn's background
 /// work, in units of about 50 ns: examining a subscription is one unit, whether it gets the message
 /// or not. A turn thus takes about a millisecond before others get theirs. Enforced by
@@ -253,6 +263,10 @@ pub const TURN_WORK_MAX: usize = 16_384;
 /// added: a publisher for the other shard waits until some is done. With less, the two shards would
 /// wait for each other. Enforced by `mesh::outbound`.
 pub const LANE_WORK_MAX: usize = 4 * TURN_WORK_MAX;
+const _: () = assert!(
+    LANE_WORK_MAX * 128 + MESSAGE_LANE_SLOTS * BATCH_BYTES < UNHEARD_STAGED_BYTES_MAX,
+    "each message on a lane may be a request that nobody gets"
+);
 
 /// Subscriptions of one filter from which on other shards are told whenever their number passes a
 /// power of two. Enforced by `Broker::count_interest`.

@@ -156,8 +156,9 @@ pub trait LinkSink {
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;
 
-    /// Tells the shard of a publisher that nobody got its request here. Never fails.
-    fn unheard(&self, unheard: Unheard);
+    /// Tells the shard of a publisher that nobody got its request here. False = it is not told: too many are
+    /// waiting to be.
+    fn unheard(&self, unheard: Unheard) -> bool;
 
     /// True if `message_congestion` must be asked before the next message. A link that becomes
     /// tight says so by `Broker::lanes_tight`.

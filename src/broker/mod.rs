@@ -134,6 +134,8 @@ pub struct BrokerCounters {
     pub requests_refused: u64,
     /// Answers from another shard that found no room behind.
     pub answers_dropped: u64,
+    /// Requests that nobody got and whose requesters are not told so: too many were waiting.
+    pub unanswered: u64,
     /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
     pub turn_work_max: usize,
 }

@@ -38,7 +38,8 @@ const HASHES_PER_UNIT: usize = 64;
 
 impl UnheardRequests {
     /// True if all shares of the request are back now.
-    fn complete(&mut self, unheard: &Unheard, turn: &mut Turn) -> bool {
+    /// `forgotten` counts those that gave way to a newer one.
+    fn complete(&mut self, unheard: &Unheard, turn: &mut Turn, forgotten: &mut u64) -> bool {
         if unheard.share == Source::WHOLE {
             return true;
         }
@@ -59,6 +60,7 @@ impl UnheardRequests {
             if self.waiting.len() >= UNHEARD_REQUESTS_MAX {
                 self.waiting.pop_front();
                 self.hashes.pop_front();
+                *forgotten += 1;
             }
             self.waiting.push_back(unheard.clone());
             self.hashes.push_back(hash);
@@ -167,7 +169,11 @@ impl Broker {
             reply: passage.message.reply.to_vec(),
         };
         match target.home {
-            Some(link) => self.links[link.index()].sink.unheard(unheard),
+            Some(link) => {
+                if !self.links[link.index()].sink.unheard(unheard) {
+                    self.counters.unanswered += 1;
+                }
+            }
             // It came home to look for another member of a queue group.
             None => self.link_unheard(&unheard, turn),
         }
@@ -180,7 +186,9 @@ impl Broker {
         let client = self.clients.get(unheard.client.index());
         let is_own = client.is_some_and(|client| client.account == unheard.account);
         let crossed = unheard.reply.starts_with(responses::PREFIX);
-        if !(is_own || crossed) || !self.unheard.complete(unheard, turn) {
+        if !(is_own || crossed)
+            || !self.unheard.complete(unheard, turn, &mut self.counters.unanswered)
+        {
             return;
         }
         if !self.tell_requester(unheard, turn) && is_own {
@@ -202,9 +210,11 @@ impl Broker {
         let passage = Passage::new(&message, &Origin::client(account, client, None, true), None);
         if self.tell_nobody_listens(&passage, turn) == Routed::Unfinished
             && let Some(fan_out) = turn.unfinished.take()
-            && self.backlog.has_room(&fan_out)
         {
-            self.backlog.push_fan_out(fan_out);
+            match self.backlog.has_room(&fan_out) {
+                true => self.backlog.push_fan_out(fan_out),
+                false => self.counters.unanswered += 1,
+            }
         }
     }
 
@@ -261,7 +271,7 @@ mod tests {
     #[test]
     fn a_request_is_unheard_when_all_of_its_shares_are_back() {
         let mut requests = UnheardRequests::default();
-        assert!(requests.complete(&unheard(1, Source::WHOLE), &mut Turn::default()));
+        assert!(requests.complete(&unheard(1, Source::WHOLE), &mut Turn::default(), &mut 0));
         let source = Source {
             account: AccountId::GLOBAL,
             publisher: None,
@@ -272,8 +282,8 @@ mod tests {
             for index in 0..count {
                 let share = source.part(source.share, index, count).share;
                 // A part of somebody else's request changes nothing.
-                assert!(!requests.complete(&unheard(2, 1), &mut Turn::default()));
-                let complete = requests.complete(&unheard(1, share), &mut Turn::default());
+                assert!(!requests.complete(&unheard(2, 1), &mut Turn::default(), &mut 0));
+                let complete = requests.complete(&unheard(1, share), &mut Turn::default(), &mut 0);
                 assert_eq!(complete, index + 1 == count, "{index} of {count}");
             }
         }
@@ -284,10 +294,10 @@ mod tests {
         let mut requests = UnheardRequests::default();
         let half = Source::WHOLE / 2;
         for client in 0..=UNHEARD_REQUESTS_MAX as u32 {
-            assert!(!requests.complete(&unheard(client, half), &mut Turn::default()));
+            assert!(!requests.complete(&unheard(client, half), &mut Turn::default(), &mut 0));
         }
         assert_eq!(requests.waiting.len(), UNHEARD_REQUESTS_MAX);
-        assert!(requests.complete(&unheard(1, half), &mut Turn::default()), "still there");
-        assert!(!requests.complete(&unheard(0, half), &mut Turn::default()), "forgotten");
+        assert!(requests.complete(&unheard(1, half), &mut Turn::default(), &mut 0), "still there");
+        assert!(!requests.complete(&unheard(0, half), &mut Turn::default(), &mut 0), "forgotten");
     }
 }

@@ -79,7 +79,9 @@ mod tests {
             None
         }
 
-        fn unheard(&self, _: Unheard) {}
+        fn unheard(&self, _: Unheard) -> bool {
+            true
+        }
 
         fn note_work(&self, _: usize) {}
 

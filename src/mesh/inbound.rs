@@ -20,8 +20,10 @@ pub(super) struct Inbound {
     sure: usize,
     /// Notes that are to be applied before what the last look found is delivered.
     owed_notes: usize,
-    /// Batches delivered since the start, and how many of them the source was told of.
+    /// Batches delivered since the start, how many of them count as delivered for the source, and of
+    /// how many it was woken.
     delivered: u64,
+    acknowledged: u64,
     told: u64,
 }
 
@@ -35,6 +37,7 @@ impl Inbound {
             sure: 0,
             owed_notes: 0,
             delivered: 0,
+            acknowledged: 0,
             told: 0,
         }
     }
@@ -142,13 +145,21 @@ impl Inbound {
         bytes.clear();
         drop(self.end.returned.push(bytes));
         self.delivered += 1;
-        self.end.delivered.raise(self.delivered);
     }
 
-    /// Wakes the source, if it waits for room, for what was delivered since the last time.
+    /// Lets the source count as delivered what is.
+    pub(super) fn acknowledge(&mut self) {
+        // The source's thread reads it: it is written for something new only.
+        if self.acknowledged != self.delivered {
+            self.acknowledged = self.delivered;
+            self.end.delivered.raise(self.delivered);
+        }
+    }
+
+    /// Wakes the source, if it waits for room, for what was acknowledged since the last time.
     pub(super) fn tell_source(&mut self) {
-        if self.told != self.delivered {
-            self.told = self.delivered;
+        if self.told != self.acknowledged {
+            self.told = self.acknowledged;
             self.wake_waiting_source();
         }
     }

@@ -24,11 +24,12 @@ pub enum Note {
 }
 
 impl Note {
-    /// Bytes of the filter and the queue name in it.
+    /// Bytes of the texts in it.
     pub fn text_bytes(&self) -> usize {
         match self {
             Self::Interest(change) => change.filter().len() + change.queue().len(),
-            Self::Pace { .. } | Self::Unheard(_) => 0,
+            Self::Pace { .. } => 0,
+            Self::Unheard(unheard) => unheard.subject.len() + unheard.reply.len(),
         }
     }
 }

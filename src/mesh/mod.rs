@@ -41,7 +41,9 @@
 //! note is in its lane before the messages that follow from it.
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must
-//! send (a queue message that looks for another member) is staged when there is no room.
+//! send (a queue message that looks for another member, a note that nobody got a request) is staged
+//! when there is no room. Where such notes pile up for a shard, what that shard sends does not count
+//! as delivered until it has taken some: so those who ask wait, and notes are always taken.
 //!
 //! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what a
 //! consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers are
@@ -342,6 +344,11 @@ impl Mesh {
             if peer.outbound.waits_for_room() {
                 self.shared.waiting.set(true);
             }
+            if !peer.outbound.holds_deliveries() {
+                let mut inbound = peer.inbound.borrow_mut();
+                inbound.acknowledge();
+                inbound.tell_source();
+            }
         }
         moved
     }
@@ -519,7 +526,11 @@ impl Mesh {
         }
         peer.pause(*publisher, turn, &self.resumable);
         let OpenBatch { batch, .. } = slot.take().expect("it was there just now");
-        peer.inbound.borrow_mut().give_back(batch.bytes);
+        let mut inbound = peer.inbound.borrow_mut();
+        inbound.give_back(batch.bytes);
+        if !peer.outbound.holds_deliveries() {
+            inbound.acknowledge();
+        }
         true
     }
 

@@ -11,7 +11,10 @@ use super::lanes::{Batch, LaneClock, Note, SourceEnd};
 use super::under_way::{Load, UnderWay};
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ShardId};
-use crate::base::limits::{BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN};
+use crate::base::limits::{
+    BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN, UNHEARD_STAGED_BYTES_MAX,
+    UNHEARD_STAGED_FEW,
+};
 use crate::base::turn_clock::TurnClock;
 use crate::broker::frame;
 use crate::broker::link::{Congestion, InterestChange, LinkSink, Source, Target, Unheard};
@@ -24,6 +27,11 @@ const STAGED_NOTES_KEPT_MAX: usize = 1024;
 /// one run, takes no more than three: for the batch it no longer fits in, for what begins the next,
 /// and for its end.
 const TIGHT_SLOTS: usize = 4;
+
+/// Bytes of a staged note that nobody got a request, with the memory around its texts.
+fn unheard_bytes(unheard: &Unheard) -> usize {
+    128 + unheard.subject.len() + unheard.reply.len()
+}
 
 /// Things that the outbound lanes of one shard share.
 pub(super) struct Shared {
@@ -65,6 +73,8 @@ pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 /// staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is
 /// staged only withdraws interest or lets publishers go on, of which no message is a consequence. Of the
 /// latter one is staged for each publisher at most: there are no more of them than clients over there.
+/// Notes that nobody got a request are staged apart and take at most half of the lane: interest never
+/// waits behind them.
 /// `under_way` has an item for each batch that the peer has not delivered, and perhaps for some that it
 /// has; so there are no more of those than slots, on the lane and out of it together. `notes_under_way`
 /// has one for each note that the peer has not taken. `staged_bytes` is the size of the staged batches.
@@ -72,6 +82,9 @@ pub(super) struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
     staged_notes: RefCell<VecDeque<Note>>,
+    /// Notes that nobody got a request, and their bytes.
+    staged_unheard: RefCell<VecDeque<Box<Unheard>>>,
+    staged_unheard_bytes: Cell<usize>,
     /// Publishers over there for whom a staged note says that they may go on: one for each at most.
     staged_resumes: RefCell<HashSet<ClientKey>>,
     /// The notes on the lane, as of the last look at how many the peer has taken.
@@ -132,6 +145,8 @@ impl Outbound {
             end: RefCell::new(end),
             shared,
             staged_notes: RefCell::default(),
+            staged_unheard: RefCell::default(),
+            staged_unheard_bytes: Cell::new(0),
             staged_resumes: RefCell::default(),
             notes_under_way: RefCell::default(),
             note_slots,
@@ -160,6 +175,49 @@ impl Outbound {
     #[cfg(test)]
     pub(super) fn staged_note_count(&self) -> usize {
         self.staged_notes.borrow().len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn staged_unheard(&self) -> (usize, usize) {
+        (self.staged_unheard.borrow().len(), self.staged_unheard_bytes.get())
+    }
+
+    /// True if so many notes wait that nobody got requests from over there, that no more are to come.
+    pub(super) fn holds_deliveries(&self) -> bool {
+        self.staged_unheard.borrow().len() > UNHEARD_STAGED_FEW
+    }
+
+    /// Tells that nobody got a request from over there. False = it is dropped: there is no room.
+    fn push_unheard(&self, unheard: Box<Unheard>) -> bool {
+        let mut staged = self.staged_unheard.borrow_mut();
+        let mut end = self.end.borrow_mut();
+        let bytes = self.staged_unheard_bytes.get() + unheard_bytes(&unheard);
+        if !staged.is_empty() || !self.has_unheard_room(&end) {
+            if bytes > UNHEARD_STAGED_BYTES_MAX {
+                return false;
+            }
+            self.staged_unheard_bytes.set(bytes);
+            staged.push_back(unheard);
+            self.shared.waiting.set(true);
+            end.waiting.announce();
+        } else {
+            let put = self.put_note(&mut end, Note::Unheard(unheard));
+            assert!(put.is_ok(), "a slot is free");
+            end.target_waiting.raise();
+        }
+        // Somebody waits for it.
+        (end.wake_target)();
+        true
+    }
+
+    /// True if the lane takes a note that nobody got a request: such take half of it at most.
+    fn has_unheard_room(&self, end: &SourceEnd) -> bool {
+        let free = end.notes.free_slots();
+        let mut under_way = self.notes_under_way.borrow_mut();
+        under_way.keep_newest(self.note_slots - free);
+        self.staged_notes.borrow().is_empty()
+            && free > self.note_slots / 2
+            && under_way.sum().bytes < INTEREST_LANE_BYTES_MAX / 2
     }
 
     /// True if a note would not have to wait.
@@ -452,7 +510,20 @@ impl Outbound {
                 *resumes = HashSet::new();
             }
         }
-        drop((end, notes));
+        let mut unheard = self.staged_unheard.borrow_mut();
+        drop(notes);
+        while !unheard.is_empty() && self.has_unheard_room(&end) {
+            let Some(note) = unheard.pop_front() else { break };
+            let left = self.staged_unheard_bytes.get() - unheard_bytes(&note);
+            self.staged_unheard_bytes.set(left);
+            let put = self.put_note(&mut end, Note::Unheard(note));
+            assert!(put.is_ok(), "a slot is free");
+            end.target_waiting.raise();
+        }
+        if unheard.is_empty() && unheard.capacity() > STAGED_NOTES_KEPT_MAX {
+            *unheard = VecDeque::new();
+        }
+        drop((end, unheard));
         if self.notes_wanted.get() && self.has_note_room() {
             self.notes_wanted.set(false);
             self.notes_room.advance_by(1);
@@ -503,6 +574,10 @@ impl Outbound {
         let (count, resumes) = (resumes.clone().count(), resumes.collect::<HashSet<_>>());
         assert_eq!(count, resumes.len(), "a publisher is let go on once");
         assert_eq!(*self.staged_resumes.borrow(), resumes);
+        let staged_unheard = self.staged_unheard.borrow();
+        let unheard_sum: usize = staged_unheard.iter().map(|unheard| unheard_bytes(unheard)).sum();
+        assert_eq!(self.staged_unheard_bytes.get(), unheard_sum, "bytes of requests not heard");
+        assert!(unheard_sum <= UNHEARD_STAGED_BYTES_MAX);
         let staged = self.staged.borrow();
         let staged_bytes: usize = staged.iter().map(|batch| batch.bytes.len()).sum();
         assert_eq!(self.staged_bytes.get(), staged_bytes, "staged bytes");
@@ -520,11 +595,15 @@ impl Outbound {
             || self.messages_wanted.get()
             || self.is_held()
             || !self.staged_notes.borrow().is_empty()
+            || !self.staged_unheard.borrow().is_empty()
     }
 
     /// True if a flush would move something now.
     pub(super) fn can_flush(&self) -> bool {
         if !self.staged_notes.borrow().is_empty() && self.end.borrow().notes.free_slots() > 0 {
+            return true;
+        }
+        if !self.staged_unheard.borrow().is_empty() && self.has_unheard_room(&self.end.borrow()) {
             return true;
         }
         if self.notes_wanted.get() && self.has_note_room() {
@@ -540,6 +619,7 @@ impl Outbound {
         self.free_slots() > 0
     }
 
+    /// Wakes the peer.
     pub(super) fn wake(&self) {
         (self.end.borrow().wake_target)();
     }
@@ -595,10 +675,8 @@ impl LinkSink for ShardLink {
         self.0.note_work(work);
     }
 
-    fn unheard(&self, unheard: Unheard) {
-        self.0.push_note(Note::Unheard(Box::new(unheard)));
-        // Somebody waits for it.
-        self.0.wake();
+    fn unheard(&self, unheard: Unheard) -> bool {
+        self.0.push_unheard(Box::new(unheard))
     }
 
     fn is_tight(&self) -> bool {

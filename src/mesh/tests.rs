@@ -12,7 +12,8 @@ use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{
     BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, LANE_WORK_MAX,
-    MESSAGE_LANE_SLOTS, TURN_WORK_MAX, WHOLE_WORK_SHARE, pace_bytes,
+    MESSAGE_LANE_SLOTS, TURN_WORK_MAX, UNHEARD_STAGED_BYTES_MAX, UNHEARD_STAGED_FEW,
+    WHOLE_WORK_SHARE, pace_bytes,
 };
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
@@ -382,18 +383,87 @@ fn a_request_whose_listeners_on_other_shards_are_gone_gets_one_answer_that_says_
 #[test]
 fn a_request_that_a_listener_on_another_shard_may_not_have_gets_the_answer_that_nobody_listens() {
     let denied = |shards: &[TestShard], _| {
-        let deny = Some(vec!["work".to_owned()]);
-        let subscribe = Some(SubjectPermissionOptions { deny, ..Default::default() });
-        let rules = PermissionOptions { subscribe, ..PermissionOptions::default() };
-        let permissions = Permissions::compile(&Arc::new(rules), false).expect("they are valid");
-        let SubscribeRight::AllowedWithDeliveryFilter(deny) = permissions.may_subscribe(b"*", None)
-        else {
-            panic!("the wildcard overlaps what is denied")
-        };
-        let (listener, _) = shards[1].client(6);
-        shards[1].broker.borrow_mut().subscribe(listener, b"*", b"", b"1", Some(deny));
+        listen_in_vain(&shards[1]);
     };
     assert_eq!(asked(2, true, denied, |_| {}), 1);
+}
+
+/// A client that subscribes to everything and may not have work.
+fn listen_in_vain(shard: &TestShard) -> ClientKey {
+    let deny = Some(vec!["work".to_owned()]);
+    let subscribe = Some(SubjectPermissionOptions { deny, ..Default::default() });
+    let rules = PermissionOptions { subscribe, ..PermissionOptions::default() };
+    let permissions = Permissions::compile(&Arc::new(rules), false).expect("they are valid");
+    let SubscribeRight::AllowedWithDeliveryFilter(deny) = permissions.may_subscribe(b"*", None)
+    else {
+        panic!("the wildcard overlaps what is denied")
+    };
+    let (listener, _) = shard.client(6);
+    shard.broker.borrow_mut().subscribe(listener, b"*", b"", b"1", Some(deny));
+    listener
+}
+
+/// Requests that nobody gets come back as notes: they pace those who ask, keep nobody from subscribing, and each is
+/// answered in the end.
+#[test]
+fn a_flood_of_requests_that_nobody_gets_is_bounded_answered_and_holds_up_no_subscription() {
+    for shard_count in [2, 3] {
+        let shards = shards(shard_count, Lanes::of(shard_count));
+        let [source, target] = &shards[..2] else { unreachable!("two shards") };
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+        let outbox = Rc::new(Outbox::new(ConnectionId(5), pool, usize::MAX));
+        let asker = source.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
+        source.subscribe(asker, "inbox", "");
+        shards[1..].iter().for_each(|shard| {
+            listen_in_vain(shard);
+        });
+        shards.iter().for_each(TestShard::turn_and_sleep);
+        let (subscriber, _) = target.client(7);
+        let mut sent = 0;
+        // The source sends and takes nothing.
+        for _ in 0..1_000 {
+            for _ in 0..500 {
+                let mut broker = source.broker.borrow_mut();
+                if broker.message_congestion(AccountId::GLOBAL, b"work", 8).is_some() {
+                    break;
+                }
+                drop(broker);
+                source.publish_with(asker, None, b"inbox");
+                sent += 1;
+            }
+            source.mesh.flush();
+            shards[1..].iter().for_each(|shard| {
+                shard.mesh.end_of_turn();
+            });
+            let broker = target.broker.borrow();
+            assert!(broker.interest_congestion().is_none(), "SUB waits for notes of requests");
+            assert!(broker.has_interest_reserve(), "what left waits for notes of requests");
+        }
+        let (count, bytes) = target.mesh.peers[0].outbound.staged_unheard();
+        assert!(sent > UNHEARD_STAGED_FEW && count < LANE_WORK_MAX * 2, "{count} of {sent}");
+        assert!(bytes <= UNHEARD_STAGED_BYTES_MAX);
+        target.subscribe(subscriber, "other", "");
+        target.mesh.check_invariants();
+        source.mesh.end_of_turn();
+        assert!(source.broker.borrow().interest_total() > 2 * shard_count, "it was told at once");
+        let mut told = 0;
+        for _ in 0..1_000 {
+            shards.iter().for_each(|shard| {
+                shard.mesh.end_of_turn();
+            });
+            while let text = queued(&outbox)
+                && !text.is_empty()
+            {
+                told += text.matches("NATS/1.0 503").count();
+            }
+        }
+        let unanswered = source.broker.borrow().counters.unanswered as usize;
+        assert_eq!(told + unanswered, sent, "with {shard_count} shards");
+        assert!(unanswered == 0 || shard_count > 2, "shares of one request wait for each other");
+        assert_eq!(target.mesh.peers[0].outbound.staged_unheard(), (0, 0));
+        let mut broker = source.broker.borrow_mut();
+        assert!(broker.message_congestion(AccountId::GLOBAL, b"work", 8).is_none());
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ const fn series<T>(
 use Kind::{Counter, Gauge};
 
 #[rustfmt::skip]
-const SHARD_SERIES: [Series<ShardSummary>; 25] = [
+const SHARD_SERIES: [Series<ShardSummary>; 26] = [
     series("midge_received_messages", "Messages that clients published", None, Counter, |s| s.in_messages),
     series("midge_received", "Headers and payloads that clients published", Some(Unit::Bytes), Counter, |s| s.in_bytes),
     series("midge_sent_messages", "Messages queued for clients", None, Counter, |s| s.out_messages),
@@ -77,6 +77,7 @@ const SHARD_SERIES: [Series<ShardSummary>; 25] = [
     series("midge_subject_lookups", "Subjects looked up in the match cache", None, Counter, |s| s.table.matches),
     series("midge_subject_cache_hits", "Subjects found in the match cache", None, Counter, |s| s.table.cache_hits),
     series("midge_queue_members_gone", "Queue messages whose members all left meanwhile", None, Counter, |s| s.queue_members_gone),
+    series("midge_unanswered_requests", "Requests without responders whose requesters were not told: too many were waiting", None, Counter, |s| s.unanswered),
 ];
 
 #[rustfmt::skip]

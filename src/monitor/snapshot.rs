@@ -43,6 +43,8 @@ pub(crate) struct ShardSummary {
     pub lanes: LaneSummary,
     pub table: TableSummary,
     pub queue_members_gone: u64,
+    /// Requests that nobody got and whose requesters were not told so.
+    pub unanswered: u64,
     /// `$SYS` requests and events dropped because there was no room.
     pub system_dropped: u64,
     /// In the order of account ids; the names are in the configuration.

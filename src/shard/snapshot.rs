@@ -138,6 +138,7 @@ impl Shard {
                 staged_bytes: depth.staged_bytes,
             },
             queue_members_gone: broker.counters.queue_members_gone,
+            unanswered: broker.counters.unanswered,
             system_dropped: self.system_dropped(),
             ..ShardSummary::default()
         }

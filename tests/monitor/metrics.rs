@@ -73,6 +73,7 @@ fn metrics_are_well_formed_and_count_the_load() {
         "midge_lane_wakes",
         "midge_pending_bytes",
         "midge_slow_consumers",
+        "midge_unanswered_requests",
     ] {
         assert!(sum(name) >= 0.0);
     }

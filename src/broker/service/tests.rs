@@ -56,8 +56,9 @@ impl LinkSink for Rc<Recorder> {
         None
     }
 
-    fn unheard(&self, unheard: Unheard) {
+    fn unheard(&self, unheard: Unheard) -> bool {
         self.unheard.set(self.unheard.get() + unheard.share);
+        true
     }
 
     fn is_tight(&self) -> bool {
