@@ -41,7 +41,7 @@ impl AccountId {
 }
 
 /// A link's index within one shard: at present always a link to another shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u32);
 
 impl LinkId {
@@ -51,7 +51,7 @@ impl LinkId {
 }
 
 /// An attached client's index within one shard's broker. Reused after detach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey(pub u32);
 
 impl ClientKey {

@@ -243,6 +243,11 @@ pub const LANE_BYTES_MIN: usize = 16 << 10;
 /// it the oldest is forgotten: its requester gets no 503. Enforced by `broker::no_responders`.
 pub const UNHEARD_REQUESTS_MAX: usize = 1024;
 
+/// Clients that wait for room on a lane and go on each time a flush finds some: some microseconds
+/// each, and there may be room for one. The others go on at later flushes. Enforced by
+/// `mesh::outbound`.
+pub const ADMITTED_MAX: usize = 64;
+
 /// Notes that nobody got a request, staged for one shard, from which on the messages of that shard do
 /// not count as delivered: their lane gets full, and its publishers wait, until some are taken.
 /// Enforced by `mesh::outbound`.

@@ -9,7 +9,7 @@
 //! not yet confirmed by `sent`.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ pub enum Pushed {
 }
 
 /// A publisher on another shard that was told to pause because of this queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RemotePublisher {
     pub link: LinkId,
     pub client: ClientKey,
@@ -74,7 +74,8 @@ pub struct Counted {
 /// Fields that few queues need.
 #[derive(Default)]
 struct Rare {
-    paced_remote: Vec<RemotePublisher>,
+    /// Publishers behind links that were told to pause, each once.
+    paced_remote: BTreeSet<RemotePublisher>,
     /// Present from a send that missed its deadline until the peer has caught up.
     late: Option<LateSend>,
     /// Chunks and bytes that were given up when the connection was closed.
@@ -510,19 +511,14 @@ impl ByteQueue {
     /// Remembers a publisher behind a link that was told to pause; false if it was told already.
     pub fn note_paced(&self, link: LinkId, client: ClientKey) -> bool {
         let publisher = RemotePublisher { link, client };
-        let paced = &mut self.rare().borrow_mut().paced_remote;
-        if paced.contains(&publisher) {
-            return false;
-        }
-        paced.push(publisher);
-        true
+        self.rare().borrow_mut().paced_remote.insert(publisher)
     }
 
     /// The publishers that may go on, once the queue has drained enough.
     pub fn take_resumable(&self) -> Option<Vec<RemotePublisher>> {
         let drained = self.is_closing() || self.pending_bytes.get() <= self.pace_bytes.get() / 2;
         let paced = &mut self.rare.get()?.borrow_mut().paced_remote;
-        (drained && !paced.is_empty()).then(|| std::mem::take(paced))
+        (drained && !paced.is_empty()).then(|| std::mem::take(paced).into_iter().collect())
     }
 
     /// Checks what this file promises. `taken_bytes`: those that the writer has taken and `sent` has not confirmed.

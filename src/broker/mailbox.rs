@@ -13,7 +13,7 @@
 //! given up with it; the last of `batches` is the only one that grows.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -47,7 +47,7 @@ pub struct Mailbox {
     /// It was full, and is not half empty yet.
     is_pacing: Cell<bool>,
     /// Publishers on other shards that were told to pause, and where it is said that they may go on.
-    paced_remote: RefCell<Vec<RemotePublisher>>,
+    paced_remote: RefCell<BTreeSet<RemotePublisher>>,
     resumable: OnceCell<Rc<Resumable>>,
     dropped: Cell<u64>,
 }
@@ -164,18 +164,13 @@ impl Mailbox {
     pub fn note_paced(&self, publisher: RemotePublisher, resumable: &Rc<Resumable>) -> bool {
         // A second one is of the same shard: the same.
         let _ = self.resumable.set(resumable.clone());
-        let mut paced = self.paced_remote.borrow_mut();
-        let is_new = !paced.contains(&publisher);
-        if is_new {
-            paced.push(publisher);
-        }
-        is_new
+        self.paced_remote.borrow_mut().insert(publisher)
     }
 
     /// Lets all go on that wait for room.
     fn let_go(&self) {
         if let Some(resumable) = self.resumable.get() {
-            resumable.borrow_mut().append(&mut self.paced_remote.borrow_mut());
+            resumable.borrow_mut().extend(self.paced_remote.take());
         }
     }
 

@@ -12,8 +12,8 @@ use super::under_way::{Load, UnderWay};
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{
-    BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN, UNHEARD_STAGED_BYTES_MAX,
-    UNHEARD_STAGED_FEW,
+    ADMITTED_MAX, BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN,
+    UNHEARD_STAGED_BYTES_MAX, UNHEARD_STAGED_FEW,
 };
 use crate::base::turn_clock::TurnClock;
 use crate::broker::frame;
@@ -66,8 +66,9 @@ pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 
 /// One peer's lanes, seen from their source.
 ///
-/// Who waits for room goes before who comes later: while somebody does, nobody else finds any, until a flush has found
-/// some and opened the gate. What goes behind all clients has a reserve of its own (`has_interest_reserve`).
+/// Who waits for room goes before who comes later: nobody else finds any until a flush has found some and admitted
+/// those who have waited longest, some at a time. What goes behind all clients has a reserve of its own
+/// (`has_interest_reserve`).
 ///
 /// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not wait for
 /// staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is
@@ -524,9 +525,9 @@ impl Outbound {
             *unheard = VecDeque::new();
         }
         drop((end, unheard));
-        if self.notes_wanted.get() && self.has_note_room() {
+        if self.note_room_is_wanted() && self.has_note_room() {
             self.notes_wanted.set(false);
-            self.notes_room.advance_by(1);
+            self.notes_room.admit(ADMITTED_MAX);
         }
         loop {
             let Some(batch) = self.staged.borrow_mut().pop_front() else { return };
@@ -544,9 +545,9 @@ impl Outbound {
 
     /// Lets those go on that wait for room for a message, if there is some.
     fn open_for_messages(&self) {
-        if self.messages_wanted.get() && self.has_room(0) {
+        if self.message_room_is_wanted() && self.has_room(0) {
             self.messages_wanted.set(false);
-            self.messages_room.advance_by(1);
+            self.messages_room.admit(ADMITTED_MAX);
         }
     }
 
@@ -590,9 +591,19 @@ impl Outbound {
         }
     }
 
+    /// True if somebody waits for room for notes: since the last flush, or as one of those it did not admit.
+    fn note_room_is_wanted(&self) -> bool {
+        self.notes_wanted.get() || self.notes_room.has_waiters()
+    }
+
+    /// The same of room for messages.
+    fn message_room_is_wanted(&self) -> bool {
+        self.messages_wanted.get() || self.messages_room.has_waiters()
+    }
+
     pub(super) fn waits_for_room(&self) -> bool {
-        self.notes_wanted.get()
-            || self.messages_wanted.get()
+        self.note_room_is_wanted()
+            || self.message_room_is_wanted()
             || self.is_held()
             || !self.staged_notes.borrow().is_empty()
             || !self.staged_unheard.borrow().is_empty()
@@ -606,10 +617,10 @@ impl Outbound {
         if !self.staged_unheard.borrow().is_empty() && self.has_unheard_room(&self.end.borrow()) {
             return true;
         }
-        if self.notes_wanted.get() && self.has_note_room() {
+        if self.note_room_is_wanted() && self.has_note_room() {
             return true;
         }
-        if self.messages_wanted.get() && self.has_room(0) {
+        if self.message_room_is_wanted() && self.has_room(0) {
             return true;
         }
         if self.staged.borrow().is_empty() && self.current.borrow().is_empty() {

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{
-    BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, LANE_WORK_MAX,
+    ADMITTED_MAX, BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, LANE_WORK_MAX,
     MESSAGE_LANE_SLOTS, TURN_WORK_MAX, UNHEARD_STAGED_BYTES_MAX, UNHEARD_STAGED_FEW,
     WHOLE_WORK_SHARE, pace_bytes,
 };
@@ -277,6 +277,51 @@ fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
     assert!(congestion("work").is_none());
 }
 
+/// However many wait for room on a lane, a flush, which looks twice, lets some go on, and later ones the others.
+#[test]
+fn those_who_wait_for_room_are_admitted_some_at_a_time() {
+    const COUNT: usize = 5 * ADMITTED_MAX;
+    let shards = shards(2, Lanes { note_slots: 8, message_slots: 1, returned_slots: 1 });
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, _) = source.client(5);
+    let (subscriber, _) = target.client(6);
+    target.subscribe(subscriber, "work", "");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    source.publish(publisher);
+    source.mesh.end_of_turn();
+    struct Woken(AtomicUsize);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    let mut waits: Vec<_> = (0..COUNT)
+        .map(|_| {
+            let mut broker = source.broker.borrow_mut();
+            let congestion = broker.message_congestion(AccountId::GLOBAL, b"work", 100);
+            let Congestion { gate, until } = congestion.expect("the one slot is taken");
+            Box::pin(async move { gate.reached(until).await })
+        })
+        .collect();
+    for wait in &mut waits {
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    target.turn_and_sleep();
+    let mut most = 0;
+    while woken.0.load(Ordering::Relaxed) < COUNT {
+        let before = woken.0.load(Ordering::Relaxed);
+        assert!(source.mesh.has_work(), "{before} of {COUNT} were woken, and it sleeps");
+        source.mesh.end_of_turn();
+        source.mesh.check_invariants();
+        most = most.max(woken.0.load(Ordering::Relaxed) - before);
+    }
+    assert!(most <= 2 * ADMITTED_MAX, "{most}");
+    source.turn_and_sleep();
+    assert!(!source.mesh.has_work());
+}
+
 /// A lane takes no more than a part of what a client may have pending, and always something.
 #[test]
 fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
@@ -451,9 +496,8 @@ fn a_flood_of_requests_that_nobody_gets_is_bounded_answered_and_holds_up_no_subs
             shards.iter().for_each(|shard| {
                 shard.mesh.end_of_turn();
             });
-            while let text = queued(&outbox)
-                && !text.is_empty()
-            {
+            let texts = std::iter::repeat_with(|| queued(&outbox));
+            for text in texts.take_while(|text| !text.is_empty()) {
                 told += text.matches("NATS/1.0 503").count();
             }
         }
