@@ -311,6 +311,18 @@ pub const SUBSCRIPTION_WORK: usize = 16;
 /// some of them; beyond it counts as overlapping. Enforced by `auth::subject_set`.
 pub const OVERLAP_NODES_MAX: usize = 64;
 
+/// Units of work for refusing a command: a line for the peer and one for the log.
+pub const REFUSAL_WORK: usize = 64;
+
+/// Units of work for a CONNECT of a client that is logged in already: it is decided and reported.
+pub const CONNECT_WORK: usize = 128;
+
+/// Bytes of JSON that cost one unit of work to parse.
+pub const JSON_BYTES_PER_UNIT: usize = 16;
+
+/// Bytes of a header block that cost one unit of work to look for a name in.
+pub const HEADER_BYTES_PER_UNIT: usize = 64;
+
 /// Bytes of a filter or a subject that cost one unit of work to go through token by token.
 pub const TOKEN_BYTES_PER_UNIT: usize = 32;
 

@@ -6,11 +6,10 @@
 use std::cell::Cell;
 
 use super::Broker;
-use super::crossing::{self, REQUEST_INFO};
+use super::crossing;
 use super::crossing_sink::RequestSink;
 use super::passage::Passage;
 use crate::base::ids::ClientKey;
-use crate::protocol::headers;
 
 /// The parts of a client's description. The texts are members of a JSON object, each preceded by a comma.
 #[derive(Debug, Default)]
@@ -81,7 +80,7 @@ impl Broker {
         out: &mut Vec<u8>,
     ) {
         if crossing::is_chained(passage.origin.target.passed)
-            && let Some(value) = headers::find(passage.message.headers, REQUEST_INFO)
+            && let Some(value) = self.request_info_name.find(passage.message.headers)
         {
             // The server wrote it when the request first crossed.
             return add_service(value, &sink.account_json, out);

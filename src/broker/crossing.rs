@@ -36,7 +36,7 @@ use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
 
 /// The header that describes the requester; a requester's own header of this name is removed.
-pub(super) const REQUEST_INFO: &[u8] = b"Nats-Request-Info";
+pub(super) const REQUEST_INFO: &str = "Nats-Request-Info";
 
 /// Marks an answer in `Target::passed`; no export has this id.
 const ANSWER: u32 = u32::MAX;
@@ -354,7 +354,7 @@ impl Broker {
         }
         let mut info = std::mem::take(&mut self.request_info);
         self.write_request_info(sink, passage, &mut info);
-        rewritten.take_body(message, REQUEST_INFO, &info);
+        rewritten.take_body(message, REQUEST_INFO.as_bytes(), &info);
         self.request_info = info;
         let mut passed: SmallVec<[u32; 8]> = SmallVec::from_slice(passed);
         passed.push(export.id);

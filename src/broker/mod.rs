@@ -63,6 +63,7 @@ use crate::base::limits::{
 };
 use crate::base::shrink;
 use crate::base::table::Table;
+use crate::protocol::headers::HeaderName;
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
 use client_facts::ClientFacts;
@@ -105,6 +106,8 @@ pub struct Broker {
     mapped: Vec<u8>,
     /// The same for what is told of who asks.
     request_info: Vec<u8>,
+    /// The name of the header with it.
+    request_info_name: HeaderName,
     /// The same for whole messages.
     rewritten: Vec<Rewritten>,
     /// The account that was looked at last for requests whose time is over.
@@ -306,6 +309,7 @@ impl Broker {
             imports: Arc::default(),
             mapped: Vec::new(),
             request_info: Vec::new(),
+            request_info_name: HeaderName::new(crossing::REQUEST_INFO),
             rewritten: Vec::new(),
             trimmed: 0,
             arrivals: None,

@@ -15,6 +15,7 @@ use crate::net::tls_config::TlsServer;
 use crate::peer::checks::PasswordChecks;
 use crate::peer::facts::SessionFacts;
 use crate::peer::rare_lines::RareLines;
+use crate::protocol::headers::HeaderName;
 use crate::protocol::message::Tail;
 use crate::protocol::nats::handshake::Info;
 
@@ -41,6 +42,7 @@ pub struct ClientContext {
     /// Scratch space for a run of messages.
     pub tails: RefCell<Vec<Tail>>,
     pub rare_lines: RareLines,
+    pub trace_names: TraceNames,
     /// Decides where each client is served; None = where it was accepted.
     pub place: Option<Box<Placer>>,
     /// Called about logins, in the middle of a turn: it may publish, but must not wait or touch the
@@ -97,8 +99,26 @@ impl ClientContext {
             mapped: RefCell::default(),
             tails: RefCell::default(),
             rare_lines: RareLines::default(),
+            trace_names: TraceNames::default(),
             place: None,
             report: Box::new(|_, _, _, _| {}),
+        }
+    }
+}
+
+/// The headers with which a client asks for the trace of a message.
+pub struct TraceNames {
+    pub destination: HeaderName,
+    pub only: HeaderName,
+    pub origin_account: HeaderName,
+}
+
+impl Default for TraceNames {
+    fn default() -> Self {
+        Self {
+            destination: HeaderName::new("Nats-Trace-Dest"),
+            only: HeaderName::new("Nats-Trace-Only"),
+            origin_account: HeaderName::new("Nats-Trace-Origin-Account"),
         }
     }
 }

@@ -6,10 +6,10 @@ use super::publishing::Publishing;
 use super::session::ClientSession;
 use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
+use crate::base::limits::{HEADER_BYTES_PER_UNIT, REFUSAL_WORK};
 use crate::broker::Broker;
 use crate::broker::passage::{Origin, Routed};
 use crate::net::session::Wait;
-use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::command::Publish;
 use crate::protocol::nats::error::{quoted, text};
@@ -58,10 +58,11 @@ impl ClientSession {
         publishing.known_line.clear();
         if self.peer.connect.pedantic && !subject::is_valid_literal(message.subject) {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
+            publishing.turn.spend(REFUSAL_WORK);
         }
         let tracing = match message.headers {
             [] => Tracing::Delivered,
-            headers => self.tracing(headers),
+            headers => self.tracing(publishing, headers),
         };
         if tracing == Tracing::Dropped {
             return;
@@ -84,28 +85,33 @@ impl ClientSession {
     /// Returns what a message's tracing headers mean for its delivery. Events are not sent: whoever
     /// wants only the events does not want the message delivered. Source: nats-server
     /// server/msgtrace.go initMsgTrace.
-    fn tracing(&self, headers: &[u8]) -> Tracing {
-        let destination = match headers::find(headers, b"Nats-Trace-Dest") {
+    fn tracing(&self, publishing: &mut Publishing, headers: &[u8]) -> Tracing {
+        publishing.turn.spend(headers.len() / HEADER_BYTES_PER_UNIT);
+        let names = &self.context.trace_names;
+        let destination = match names.destination.find(headers) {
             None | Some(b"trace disabled") => return Tracing::Delivered,
             Some(destination) => destination,
         };
-        let only = headers::find(headers, b"Nats-Trace-Only").is_some_and(|value| {
+        publishing.turn.spend(2 * headers.len() / HEADER_BYTES_PER_UNIT);
+        let only = names.only.find(headers).is_some_and(|value| {
             [&b"1"[..], b"true", b"on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
         });
-        let is_for_nobody = headers::find(headers, b"Nats-Trace-Origin-Account").is_some()
-            || !subject::is_valid_literal(destination);
+        let is_for_nobody =
+            names.origin_account.find(headers).is_some() || !subject::is_valid_literal(destination);
         if is_for_nobody {
             return if only { Tracing::Dropped } else { Tracing::Delivered };
         }
         // The right to answer a request is not a right to trace to its reply subject.
         if self.rights.permissions.may_publish(destination) != PublishRight::Allowed {
-            self.refuse_subject(destination);
+            self.refuse_subject(publishing, destination);
             return Tracing::Dropped;
         }
         if only { Tracing::NotDelivered } else { Tracing::Delivered }
     }
 
-    fn refuse_subject(&self, subject: &[u8]) {
+    #[cold]
+    fn refuse_subject(&self, publishing: &mut Publishing, subject: &[u8]) {
+        publishing.turn.spend(REFUSAL_WORK);
         let subject = quoted(subject);
         self.violation(
             &format!("Permissions Violation for Publish to {subject}"),
@@ -211,13 +217,14 @@ impl ClientSession {
                     PublishRight::Allowed => publishing.route_allowed = true,
                     PublishRight::OnlyAsReply if self.answers(message.subject) => {}
                     PublishRight::OnlyAsReply | PublishRight::Denied => {
-                        self.refuse_subject(message.subject);
+                        self.refuse_subject(publishing, message.subject);
                         return false;
                     }
                 }
             }
         }
         if !message.reply.is_empty() && is_reserved_reply(message.reply) {
+            publishing.turn.spend(REFUSAL_WORK);
             let reply = quoted(message.reply);
             self.violation(
                 &format!("Permissions Violation for Publish with Reply of {reply}"),

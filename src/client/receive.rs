@@ -9,7 +9,10 @@ use super::context::FirstVerb;
 use super::publishing::Publishing;
 use super::session::ClientSession;
 use super::traced::trace_in;
-use crate::base::limits::{PACE_MS_MAX, PLACING_COMMANDS_MAX, SUBSCRIPTION_WORK};
+use crate::base::limits::{
+    CONNECT_WORK, JSON_BYTES_PER_UNIT, PACE_MS_MAX, PLACING_COMMANDS_MAX, REFUSAL_WORK,
+    SUBSCRIPTION_WORK,
+};
 use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::byte_queue::QueueHandle;
@@ -48,7 +51,10 @@ impl ClientSession {
             Command::Subscribe { subject, queue, sid, .. } => {
                 let read_at = self.read_at();
                 self.peer.traffic.note_activity(read_at);
-                self.subscribe(broker, subject.of(input), queue.of(input), sid.of(input));
+                let (subject, queue) = (subject.of(input), queue.of(input));
+                if !self.subscribe(broker, subject, queue, sid.of(input)) {
+                    publishing.turn.spend(REFUSAL_WORK);
+                }
                 publishing.turn.spend(broker.take_change_work());
             }
             Command::Unsubscribe { sid, max, .. } => {
@@ -70,10 +76,16 @@ impl ClientSession {
                 broker.note_rtt(self.key, self.rtt_ns());
             }
             Command::Connect { json } => {
+                publishing.turn.spend(json.of(input).len() / JSON_BYTES_PER_UNIT);
+                // A connection's first one is paid for by its accept.
+                if self.peer.login.stage() == Stage::Connected {
+                    publishing.turn.spend(CONNECT_WORK);
+                }
                 publishing.forget_answers();
                 return self.connected(broker, json.of(input));
             }
             Command::Info { json } => {
+                publishing.turn.spend(json.of(input).len() / JSON_BYTES_PER_UNIT);
                 if serde_json::from_slice::<serde_json::Value>(json.of(input)).is_err() {
                     return Err(CloseReason::ProtocolViolation);
                 }

@@ -4,6 +4,8 @@
 //! line's first colon, a value what follows without the blanks around it; an empty value is none. Source: nats-server
 //! server/msgtrace.go genHeaderMapIfTraceHeadersPresent, server/client.go.
 
+use memchr::memmem;
+
 /// How a block begins that has no status.
 pub const FIRST_LINE: &[u8] = b"NATS/1.0\r\n";
 
@@ -12,17 +14,43 @@ const LINE_END: &[u8] = b"\r\n";
 /// Status: a request that nobody listens to.
 pub const NO_RESPONDERS: u16 = 503;
 
-/// The names and values of a block, in order. A block whose first line is another than `FIRST_LINE` has none.
-fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = block.strip_prefix(FIRST_LINE).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let colon = memchr::memchr(b':', rest)?;
-        let (name, after) = (&rest[..colon], &rest[colon + 1..]);
-        let end = memchr::memmem::find(after, LINE_END)?;
-        rest = &after[end + LINE_END.len()..];
-        Some((name, trim(&after[..end])))
-    })
-    .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+/// The name of a header to look for, in its exact case. A block without it is passed over in one quick scan, however
+/// many lines it has. One whose first line is another than `FIRST_LINE` has no headers.
+pub struct HeaderName {
+    /// For the end of a line, the name and its colon.
+    start: memmem::Finder<'static>,
+}
+
+impl HeaderName {
+    pub fn new(name: &str) -> Self {
+        Self { start: memmem::Finder::new(&format!("\r\n{name}:")).into_owned() }
+    }
+
+    /// The first value of this header in a block.
+    pub fn find<'a>(&self, block: &'a [u8]) -> Option<&'a [u8]> {
+        if !block.starts_with(FIRST_LINE) {
+            return None;
+        }
+        let starts = self.start.find_iter(block).filter(|at| begins_header(block, *at));
+        let mut values = starts.filter_map(|at| {
+            let after = &block[at + self.start.needle().len()..];
+            let end =
+                memchr::memchr_iter(b'\n', after).find(|end| after[..*end].ends_with(b"\r"))?;
+            Some(trim(&after[..end - 1]))
+        });
+        values.find(|value| !value.is_empty())
+    }
+}
+
+/// True if a header begins behind the end of line that stands at this place: the line before it has a colon, or is the
+/// block's first. Else that line is a part of the next name.
+fn begins_header(block: &[u8], line_end: usize) -> bool {
+    let before = &block[..line_end];
+    let mut ends = memchr::memrchr_iter(b'\n', before);
+    match ends.find(|end| before[..*end].ends_with(b"\r")) {
+        Some(end) => memchr::memchr(b':', &before[end + 1..]).is_some(),
+        None => true,
+    }
 }
 
 fn trim(mut value: &[u8]) -> &[u8] {
@@ -30,11 +58,6 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
-}
-
-/// The first value of the header of this name, in its exact case.
-pub fn find<'a>(block: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    headers(block).find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
 /// Appends a status line with its headers: a whole block.
@@ -49,7 +72,7 @@ pub fn status(out: &mut Vec<u8>, code: u16, headers: &[(&[u8], &[u8])]) {
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    debug_assert!(!name.contains(&b':') && memchr::memmem::find(value, LINE_END).is_none());
+    debug_assert!(!name.contains(&b':') && memmem::find(value, LINE_END).is_none());
     for part in [name, b": ", value, LINE_END] {
         out.extend_from_slice(part);
     }
@@ -98,13 +121,47 @@ pub fn strip(block: &mut Vec<u8>, name: &[u8]) {
 mod tests {
     use super::*;
 
+    fn find<'a>(block: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        HeaderName::new(name).find(block)
+    }
+
+    /// The naive twin: the names and values of a block, in order.
+    fn headers(block: &[u8]) -> Vec<(&[u8], &[u8])> {
+        let mut rest = block.strip_prefix(FIRST_LINE).unwrap_or_default();
+        let all = std::iter::from_fn(|| {
+            let colon = rest.iter().position(|byte| *byte == b':')?;
+            let (name, after) = (&rest[..colon], &rest[colon + 1..]);
+            let end = after.windows(2).position(|pair| pair == LINE_END)?;
+            rest = &after[end + LINE_END.len()..];
+            Some((name, trim(&after[..end])))
+        });
+        all.filter(|(name, value)| !name.is_empty() && !value.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_name_is_found_where_going_through_line_by_line_finds_it() {
+        const PIECES: [&str; 9] = ["\r\n", "\r\n", "A", "A:", ":", " ", "v", "\n", "\r"];
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut found = 0;
+        for _ in 0..20_000 {
+            let first = if random.u8(..10) == 0 { "NATS/1.0 1\r\n" } else { "NATS/1.0\r\n" };
+            let pieces = (0..random.usize(..16)).map(|_| PIECES[random.usize(..PIECES.len())]);
+            let block: String = std::iter::once(first).chain(pieces).collect();
+            let all = headers(block.as_bytes());
+            let expected = all.iter().find(|(name, _)| name == b"A").map(|(_, value)| *value);
+            assert_eq!(find(block.as_bytes(), "A"), expected, "{block:?}");
+            found += usize::from(expected.is_some());
+        }
+        assert!(found > 1_000, "{found}");
+    }
+
     const BLOCK: &[u8] = b"NATS/1.0\r\nA: one\r\nEmpty:\r\nb:\t two \r\nA: three\r\n\r\n";
 
     #[test]
     fn the_first_value_of_an_exact_name_is_found() {
-        assert_eq!(find(BLOCK, b"A"), Some(&b"one"[..]));
-        assert_eq!(find(BLOCK, b"b"), Some(&b"two"[..]));
-        for name in [&b"a"[..], b"B", b"Empty", b"C", b""] {
+        assert_eq!(find(BLOCK, "A"), Some(&b"one"[..]));
+        assert_eq!(find(BLOCK, "b"), Some(&b"two"[..]));
+        for name in ["a", "B", "Empty", "C"] {
             assert_eq!(find(BLOCK, name), None, "{name:?}");
         }
         for block in [
@@ -115,7 +172,7 @@ mod tests {
             b"NATS/1.0 503\r\nA: one\r\n\r\n",
             b"A: one\r\n\r\n",
         ] {
-            assert_eq!(find(block, b"A"), None, "{block:?}");
+            assert_eq!(find(block, "A"), None, "{block:?}");
         }
     }
 
@@ -126,7 +183,7 @@ mod tests {
         assert_eq!(block, b"NATS/1.0\r\nA: 1\r\n\r\n");
         append(&mut block, b"B", b"2");
         assert_eq!(block, b"NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n");
-        assert_eq!(find(&block, b"B"), Some(&b"2"[..]));
+        assert_eq!(find(&block, "B"), Some(&b"2"[..]));
     }
 
     #[test]

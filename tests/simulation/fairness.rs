@@ -2,7 +2,9 @@
 //! answered within a few turns, whatever the flood consists of and on however many shards it is.
 //! Counted in turns, in work and in bytes, never timed.
 
-use midge::base::limits::{SUBSCRIPTION_WORK, WHOLE_WORK_SHARE};
+use midge::base::limits::{
+    CONNECT_WORK, HEADER_BYTES_PER_UNIT, REFUSAL_WORK, SUBSCRIPTION_WORK, WHOLE_WORK_SHARE,
+};
 use midge::mesh::Lanes;
 
 use super::{ShardSizes, World, client, rest, say};
@@ -192,6 +194,29 @@ fn who_floods_does_not_keep_another_from_being_served() {
             println!("{flood:?} on {shard_count} shards: {worst} turns, {work} work in one slice");
             assert!(work <= SLICE_WORK_MAX, "{flood:?} on {shard_count} shards: {work}");
         }
+    }
+}
+
+/// A command that takes longer than its few bytes suggest counts as what it takes.
+#[test]
+fn of_commands_that_take_longer_a_turn_handles_fewer() {
+    let headers = format!("NATS/1.0\r\n{}\r\n", "a:b\r\n".repeat(1_000));
+    let size = headers.len();
+    for (command, work) in [
+        ("CONNECT {\"verbose\":false}\r\n".to_owned(), CONNECT_WORK),
+        ("PUB refused _R_.1 2\r\nhi\r\n".to_owned(), REFUSAL_WORK),
+        ("SUB refused..filter 1\r\n".to_owned(), SUBSCRIPTION_WORK + REFUSAL_WORK),
+        (format!("HPUB nobody {size} {size}\r\n{headers}\r\n"), size / HEADER_BYTES_PER_UNIT),
+    ] {
+        let mut flooded = Flooded::new(Flood::Pings, 1, 1);
+        let opening = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+        let busy = client(&mut flooded.world, 0, opening);
+        rest(&mut flooded.world);
+        say(&mut flooded.world, busy, &command.repeat((256 << 10) / command.len()));
+        let before = flooded.world.handled(busy);
+        flooded.world.turn(0);
+        let handled = (flooded.world.handled(busy) - before) / command.len();
+        assert!(handled > 0 && handled <= TURN_WORK / work + 1, "{handled} of {command:.40}");
     }
 }
 
