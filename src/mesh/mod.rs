@@ -64,6 +64,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
+use hashbrown::HashMap;
+
 use crate::base::gate::Gate;
 use crate::base::histogram::{DurationHistogram, Durations};
 use crate::base::ids::{ClientKey, LinkId};
@@ -118,6 +120,9 @@ struct Peer {
     inbound: RefCell<Inbound>,
     /// Where its last message went here.
     route: RefCell<RouteCache>,
+    /// For each publisher over there that was asked to pause: the consumers and services here that it waits for. Gone
+    /// once none is left.
+    paused: RefCell<HashMap<ClientKey, usize>>,
 }
 
 impl Peer {
@@ -129,11 +134,30 @@ impl Peer {
         if (consumer.is_none() && mailbox.is_none()) || !self.outbound.takes_note() {
             return;
         }
-        let is_new = consumer.is_some_and(|(outbox, _)| outbox.note_paced(self.link, client));
+        let for_consumer = consumer.is_some_and(|(outbox, _)| outbox.note_paced(self.link, client));
         let paced = RemotePublisher { link: self.link, client };
-        if mailbox.is_some_and(|mailbox| mailbox.note_paced(paced, resumable)) || is_new {
-            self.outbound.push_note(Note::Pace { client, paused: true });
+        let for_service = mailbox.is_some_and(|mailbox| mailbox.note_paced(paced, resumable));
+        let added = usize::from(for_consumer) + usize::from(for_service);
+        if added == 0 {
+            return;
         }
+        // Each time: its key may be that of another client by now.
+        self.outbound.push_note(Note::Pace { client, paused: true });
+        *self.paused.borrow_mut().entry(client).or_default() += added;
+    }
+
+    /// Notes that one of those for which a publisher over there waits has room again. It goes on once all have.
+    fn resume(&self, client: ClientKey) {
+        let mut paused = self.paused.borrow_mut();
+        if let Some(count) = paused.get_mut(&client)
+            && *count > 1
+        {
+            *count -= 1;
+            return;
+        }
+        paused.remove(&client);
+        self.outbound.push_resume(client);
+        self.outbound.wake();
     }
 }
 
@@ -235,7 +259,13 @@ impl Mesh {
                 let outbound = Rc::new(Outbound::new(end.source, shared.clone()));
                 let link = broker.borrow_mut().link_open(Box::new(ShardLink(outbound.clone())));
                 let inbound = RefCell::new(Inbound::new(end.target));
-                Peer { link, outbound, inbound, route: RefCell::default() }
+                Peer {
+                    link,
+                    outbound,
+                    inbound,
+                    route: RefCell::default(),
+                    paused: RefCell::default(),
+                }
             })
             .collect();
         let mesh = Self {
@@ -537,9 +567,7 @@ impl Mesh {
     fn resume_publishers(&self) {
         let publishers = std::mem::take(&mut *self.resumable.borrow_mut());
         for publisher in publishers {
-            let outbound = &self.peers[publisher.link.index()].outbound;
-            outbound.push_resume(publisher.client);
-            outbound.wake();
+            self.peers[publisher.link.index()].resume(publisher.client);
         }
     }
 

@@ -765,6 +765,35 @@ fn notes_that_pace_wait_once_for_each_publisher() {
     assert!(source.broker.borrow().remote_pace(publishers[0]).is_some());
 }
 
+/// Whoever reaches several consumers of a shard waits for all of them: one that has drained frees nobody for the others.
+#[test]
+fn publisher_goes_on_once_each_consumer_it_waits_for_has_drained() {
+    let shards = shards(2, Lanes::of(2));
+    let [source, target] = &shards[..] else { unreachable!("two shards") };
+    let (publisher, _) = source.client(5);
+    let consumers = [target.client(6), target.client(7)];
+    for (consumer, _) in &consumers {
+        target.subscribe(*consumer, "work", "");
+    }
+    let turns = || (0..3).for_each(|_| shards.iter().for_each(TestShard::turn_and_sleep));
+    turns();
+    let is_paused = || source.broker.borrow().remote_pace(publisher).is_some();
+    // A publisher waits for the one that has most: for each in turn.
+    for (bytes, (_, outbox)) in [1_200_000, 2_400_000].into_iter().zip(&consumers) {
+        outbox.push_bytes(&vec![b'x'; bytes]);
+        source.publish(publisher);
+        turns();
+        assert!(is_paused());
+    }
+    let drained = RemotePublisher { link: target.mesh.peers[0].link, client: publisher };
+    for expected in [true, false] {
+        target.mesh.resumable.borrow_mut().push(drained);
+        turns();
+        assert_eq!(is_paused(), expected);
+    }
+    assert!(target.mesh.peers[0].paused.borrow().is_empty());
+}
+
 /// What other shards are told of a filter with many subscriptions: a note for each power of two.
 #[test]
 fn interest_of_many_is_told_by_powers_of_two() {
