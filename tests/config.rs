@@ -263,7 +263,7 @@ const CASES: &[(&str, Check)] = &[
     ("midge_block", |o| {
         assert_eq!((o.shards.count, o.shards.cores.clone()), (Some(4), Some(vec![2, 3, 4, 5])));
         assert_eq!(o.shards.pin, Some(false));
-        assert_eq!(o.shards.busy_poll, Duration::from_micros(50));
+        assert_eq!(o.shards.busy_poll, Some(Duration::from_micros(50)));
         assert_eq!(o.shards.io_driver, IoDriver::Epoll);
         assert_eq!(
             (o.shards.ports_base, o.shards.balance),

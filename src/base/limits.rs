@@ -632,6 +632,13 @@ pub const PLACING_LOOKS_MAX: usize = 64;
 /// `ClientSession::first_published`.
 pub const PLACING_COMMANDS_MAX: usize = 16;
 
+/// Longest time that a shard spins before it sleeps, unless it is told another one: what the kernel needs to wake a
+/// peer on an idle core, which then answers. Enforced by `net::busy_poll`.
+pub const BUSY_POLL_MAX: Duration = Duration::from_micros(100);
+
+/// What the wake of a sleeping shard may add to a pause before spinning is tried no more. Enforced by `net::busy_poll`.
+pub const BUSY_POLL_WAKE: Duration = Duration::from_micros(50);
+
 /// Connections by which a shard may exceed the one with the fewest before others are preferred.
 /// Enforced by `shard::placement::place`.
 pub const PLACING_CONNECTIONS_AHEAD_MAX: usize = 8;

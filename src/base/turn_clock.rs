@@ -48,12 +48,12 @@ impl TurnClock {
         self.read_elsewhere.set(at);
     }
 
-    /// Ends the turn; true if it had something to do.
+    /// The turn is over. Returns when it began, if it did something.
     #[inline]
-    pub fn end(&self, now: Instant) -> bool {
-        let Some(began) = self.began.take() else { return false };
+    pub fn end(&self, now: Instant) -> Option<Instant> {
+        let began = self.began.take()?;
         self.turns.record(now.saturating_duration_since(began));
-        true
+        Some(began)
     }
 }
 
@@ -65,10 +65,10 @@ mod tests {
     #[test]
     fn a_turn_has_one_time_and_an_idle_one_is_not_counted() {
         let clock = TurnClock::default();
-        assert!(!clock.end(Instant::now()));
+        assert_eq!(clock.end(Instant::now()), None);
         let began = clock.began();
         assert_eq!(clock.began(), began);
-        assert!(clock.end(began + Duration::from_micros(3)));
+        assert_eq!(clock.end(began + Duration::from_micros(3)), Some(began));
         assert!(clock.began() >= began);
         let earlier = began - Duration::from_micros(5);
         clock.set_read_elsewhere(Some(earlier));

@@ -200,8 +200,8 @@ pub struct ShardOptions {
     pub cores: Option<Vec<usize>>,
     /// None = pinned if cores are named, or if they are kept from other programs.
     pub pin: Option<bool>,
-    /// Time that a shard spins before it parks; zero = parks at once.
-    pub busy_poll: Duration,
+    /// How long a shard spins before it sleeps; zero = it sleeps at once; None = by what came of late.
+    pub busy_poll: Option<Duration>,
     pub io_driver: IoDriver,
     /// The first of a range of additional ports, one per shard, by which a client can choose its
     /// shard; None = off.
@@ -300,7 +300,7 @@ impl Default for ShardOptions {
             count: None,
             cores: None,
             pin: None,
-            busy_poll: Duration::ZERO,
+            busy_poll: None,
             io_driver: IoDriver::Auto,
             ports_base: None,
             balance: Balance::Hash,

@@ -1,6 +1,7 @@
 //! Sockets: the only way in and out for bytes. Listeners, connections, TLS, and the run loop with
 //! its turns.
 
+pub(crate) mod busy_poll;
 pub(crate) mod client_certificate;
 pub(crate) mod codec;
 pub(crate) mod congestion;

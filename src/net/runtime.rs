@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::base::limits::{ENDED_PER_TURN_MAX, HEAVY_STEPS_PER_TURN_MAX};
 use crate::base::ring::{ParkFlag, Signal};
 use crate::base::turn_clock::TurnClock;
+use crate::net::busy_poll::BusyPoll;
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::quota::Quota;
 
@@ -112,13 +113,14 @@ pub(crate) struct TurnHook {
     /// Set while something for other shards has not been pushed.
     lanes_dirty: Rc<Cell<bool>>,
     lanes: RefCell<Option<Lanes>>,
-    last_activity: Cell<Option<Instant>>,
+    /// True if this turn did something.
+    worked: Cell<bool>,
     /// The last time that the run loop went through the kernel's wait, where timers fire.
     last_wait: Cell<Instant>,
     /// True if tasks that yielded were held back so that the run loop waits.
     held: Cell<bool>,
     bell: DoorbellHandle,
-    busy_poll: Duration,
+    busy_poll: BusyPoll,
     clock: Rc<TurnClock>,
 }
 
@@ -130,7 +132,7 @@ impl TurnHook {
         park: ParkFlag,
         inbound_waiting: Signal,
         bell: DoorbellHandle,
-        busy_poll: Duration,
+        busy_poll: Option<Duration>,
         clock: Rc<TurnClock>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -143,11 +145,11 @@ impl TurnHook {
             inbound_waiting,
             lanes_dirty: Rc::default(),
             lanes: RefCell::new(None),
-            last_activity: Cell::new(None),
+            worked: Cell::new(false),
             last_wait: Cell::new(Instant::now()),
             held: Cell::new(false),
             bell,
-            busy_poll,
+            busy_poll: BusyPoll::new(busy_poll),
             clock,
         })
     }
@@ -224,11 +226,15 @@ impl TurnHook {
         self.end_steps.take(|| self.request()).await;
     }
 
-    /// Records that a turn was useful, which extends busy polling.
+    /// This turn does something: busy polling begins anew at its end.
+    #[inline]
     pub(crate) fn note_activity(&self) {
-        if !self.busy_poll.is_zero() {
-            self.last_activity.set(Some(Instant::now()));
-        }
+        self.worked.set(true);
+    }
+
+    /// Time that this shard spent spinning so far.
+    pub(crate) fn spun(&self) -> Duration {
+        self.busy_poll.spun()
     }
 
     /// To be called by the main future, before anything else.
@@ -246,17 +252,15 @@ impl TurnHook {
         // No short circuit: both must be granted.
         let steps_wait = self.heavy_steps.grant() | self.end_steps.grant();
         let now = Instant::now();
-        self.clock.end(now);
+        let began = self.clock.end(now);
+        if self.worked.take() {
+            self.busy_poll.turn_ended(began.unwrap_or(now), now);
+        }
         if !self.yielded.borrow().is_empty() {
             self.resume_yielded(now);
             return;
         }
-        let spinning = !self.busy_poll.is_zero()
-            && self
-                .last_activity
-                .get()
-                .is_some_and(|since| now.duration_since(since) < self.busy_poll);
-        if spinning || steps_wait || has_work() {
+        if self.busy_poll.spins(now) || steps_wait || has_work() {
             self.go_on(now);
             return;
         }

@@ -128,6 +128,7 @@ impl Shard {
         let entry = Entry { speaker, control: control.clone() };
         let key = self.registry.borrow_mut().insert(entry);
         self.places.borrow_mut().insert(id, key);
+        self.arrivals.advance_by(1);
         (session, control, key)
     }
 

@@ -14,6 +14,7 @@ use super::placement::BusyShare;
 use super::recorded::Recorded;
 use super::speaker::{Entry, Speaker};
 use crate::base::counters::{ServerCounters, ShardLoads};
+use crate::base::gate::Gate;
 use crate::base::ids::{AccountId, ConnectionId, ShardId};
 use crate::broker::BrokerHandle;
 use crate::client::context::ClientContext;
@@ -52,6 +53,8 @@ pub(crate) struct Shard {
     /// Listeners that do not listen until this shard is needed.
     pub(super) dormant: RefCell<Vec<Rc<Listener>>>,
     pub(super) busy: BusyShare,
+    /// Counts the connections that came.
+    pub(super) arrivals: Gate,
     /// True once the listeners were stopped for good.
     pub(super) refusing: Cell<bool>,
     pub(super) stopped: Cell<bool>,

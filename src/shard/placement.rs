@@ -6,6 +6,7 @@
 //! out.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -85,24 +86,25 @@ pub(super) fn placer(own: ShardId, loads: ShardLoads) -> Box<Placer> {
     })
 }
 
-/// Measures the share of time that the calling thread ran.
+/// How much of the time since the last look the calling thread worked.
 #[derive(Default)]
 pub(super) struct BusyShare {
-    /// Nanoseconds of the clock and of the thread's CPU time at the last look.
+    /// Nanoseconds of the clock, and those in which the thread worked.
     last: Cell<Option<(i128, i128)>>,
 }
 
 impl BusyShare {
-    /// Returns the share since the last look in thousandths; 0 at the first look.
-    pub(super) fn look(&self) -> usize {
+    /// In thousandths; 0 at the first look. `spun`: how long it has run for nothing so far.
+    pub(super) fn look(&self, spun: Duration) -> usize {
         let nanoseconds = |clock| {
             let time = clock_gettime(clock);
             i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
         };
-        let now = (nanoseconds(ClockId::Monotonic), nanoseconds(ClockId::ThreadCPUTime));
+        let worked = nanoseconds(ClockId::ThreadCPUTime) - spun.as_nanos() as i128;
+        let now = (nanoseconds(ClockId::Monotonic), worked);
         let Some(last) = self.last.replace(Some(now)) else { return 0 };
-        let (passed, ran) = ((now.0 - last.0).max(1), now.1 - last.1);
-        usize::try_from(ran * 1000 / passed).unwrap_or(0).min(1000)
+        let (passed, worked) = ((now.0 - last.0).max(1), now.1 - last.1);
+        usize::try_from(worked * 1000 / passed).unwrap_or(0).min(1000)
     }
 }
 
@@ -178,13 +180,15 @@ mod tests {
     #[test]
     fn a_working_thread_is_busy_and_never_more_than_all_the_time() {
         let share = BusyShare::default();
-        assert_eq!(share.look(), 0);
+        assert_eq!(share.look(Duration::ZERO), 0);
         let ran = || clock_gettime(ClockId::ThreadCPUTime).tv_nsec;
         let start = ran();
         while ran() == start {
             std::hint::black_box(start);
         }
-        assert!(share.look() <= 1000);
+        assert!(share.look(Duration::ZERO) <= 1000);
+        // All of it and more was for nothing.
+        assert_eq!(share.look(Duration::from_secs(1000)), 0);
     }
 
     #[test]

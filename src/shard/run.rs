@@ -22,6 +22,7 @@ use super::recorded::Recorded;
 use super::system_door::SystemDoor;
 use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
+use crate::base::gate::Gate;
 use crate::base::ids::ShardId;
 use crate::base::limits::{OPENED_BYTES, POOLED_BYTES_MAX, READ_BUFFER_BYTES, SEALED_BYTES};
 use crate::base::pool::BufferPool;
@@ -163,6 +164,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         listeners,
         dormant: RefCell::new(dormant),
         busy: BusyShare::default(),
+        arrivals: Gate::new(),
         refusing: Cell::new(false),
         stopped: Cell::new(false),
         huge_pages: Cell::new(false),

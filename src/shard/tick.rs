@@ -15,7 +15,7 @@ use crate::base::shrink;
 use crate::broker::late_send::SendCheck;
 use crate::config::options::WriteTimeoutPolicy;
 use crate::net::connection::ConnectionContext;
-use crate::net::runtime::sleep;
+use crate::net::runtime::{sleep, within};
 use crate::net::session::Session;
 use crate::protocol::nats::error::CloseReason;
 
@@ -28,6 +28,9 @@ const NUDGE_BYTES: usize = 2 << 20;
 fn nudge_allocator() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(NUDGE_BYTES)));
 }
+
+/// What a shard without connections waits before the interval of a tick: a shard that nobody needs is to wake rarely.
+const EMPTY_TICK_INTERVAL: Duration = Duration::from_secs(4);
 
 /// Ticks in a row at which the allocator looks for freed memory.
 const COLLECTIONS: u32 = 3;
@@ -46,7 +49,7 @@ impl Shard {
     /// Does everything that is due by time: pings, deadlines, idle buffers. Some connections per
     /// turn: the shard serves its peers in between.
     async fn tick(&self) {
-        self.loads.set_busy(self.id, self.busy.look());
+        self.loads.set_busy(self.id, self.busy.look(self.hook.spun()));
         let mut tick = Tick::default();
         while self.tick_some(&mut tick, Instant::now()) {
             self.hook.yield_turn().await;
@@ -140,8 +143,18 @@ impl Shard {
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
+    /// Nobody is connected, and all that was freed is given back: the next tick may come late, unless somebody comes.
+    fn has_nothing_due(&self) -> bool {
+        let is_quiet = self.collections.get() == 0 && self.loads.busy(self.id) == 0;
+        is_quiet && self.registry.borrow().is_empty()
+    }
+
     pub(super) async fn run_ticker(self: Rc<Self>) {
         loop {
+            if self.has_nothing_due() {
+                let arrivals = &self.arrivals;
+                within(EMPTY_TICK_INTERVAL, arrivals.reached(arrivals.value() + 1)).await;
+            }
             sleep(self.tick_interval()).await;
             // A shard that nobody talks to still takes the interest that others announced.
             self.hook.before_batch();

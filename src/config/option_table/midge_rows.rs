@@ -72,13 +72,13 @@ pub(super) static MIDGE: &[Row] = &[
             min: 0,
             max: 1_000_000,
             set: |options, value| {
-                options.shards.busy_poll = Duration::from_micros(u64::try_from(value).unwrap_or(0));
+                options.shards.busy_poll = u64::try_from(value).ok().map(Duration::from_micros);
             }
         },
-        "0",
+        "at most 100, while that brings messages sooner",
         Restart,
         shards.busy_poll,
-        "Microseconds a shard spins before it sleeps."
+        "Microseconds a shard spins before it sleeps; 0 = never."
     )
     .flag(&["busy-poll"], "<microseconds>"),
     row!(

@@ -125,7 +125,7 @@ fn midges_own_flags_reach_their_fields() {
     assert_eq!(got.shards.count, Some(4));
     assert_eq!(got.shards.cores, Some(vec![2, 3, 4, 5, 8]));
     assert_eq!(got.shards.pin, Some(false));
-    assert_eq!(got.shards.busy_poll, Duration::from_micros(50));
+    assert_eq!(got.shards.busy_poll, Some(Duration::from_micros(50)));
     assert_eq!(got.shards.io_driver, IoDriver::Epoll);
     assert_eq!(got.shards.ports_base, Some(6000));
     assert_eq!(got.shards.balance, Balance::LeastConnections);
