@@ -632,6 +632,10 @@ pub const PLACING_LOOKS_MAX: usize = 64;
 /// `ClientSession::first_published`.
 pub const PLACING_COMMANDS_MAX: usize = 16;
 
+/// One in so many of the process's descriptors may be the second one of a connection that is to be moved. Enforced by
+/// `ConnectionControl::let_move`.
+pub const SPARE_DESCRIPTORS_SHARE: u64 = 8;
+
 /// Longest time that a shard spins before it sleeps, unless it is told another one: what the kernel needs to wake a
 /// peer on an idle core, which then answers. Enforced by `net::busy_poll`.
 pub const BUSY_POLL_MAX: Duration = Duration::from_micros(100);
@@ -639,9 +643,13 @@ pub const BUSY_POLL_MAX: Duration = Duration::from_micros(100);
 /// What the wake of a sleeping shard may add to a pause before spinning is tried no more. Enforced by `net::busy_poll`.
 pub const BUSY_POLL_WAKE: Duration = Duration::from_micros(50);
 
-/// Connections by which a shard may exceed the one with the fewest before others are preferred.
-/// Enforced by `shard::placement::place`.
-pub const PLACING_CONNECTIONS_AHEAD_MAX: usize = 8;
+/// Connections that a shard may have more than the one with the fewest before others are preferred, times the number
+/// of shards: the fewer there are, the smaller is the part of the host that lies idle meanwhile. Enforced by
+/// `shard::placement::ahead_max`.
+pub const PLACING_CONNECTIONS_AHEAD_SUM: usize = 108;
+
+/// The same for one shard at least. Enforced by `shard::placement::ahead_max`.
+pub const PLACING_CONNECTIONS_AHEAD_MIN: usize = 6;
 
 /// Thousandths of the last second that a shard's thread may have run before others are preferred.
 /// Enforced by `shard::placement::place`.

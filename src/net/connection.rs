@@ -23,9 +23,10 @@ use monoio::io::{
 };
 use monoio::net::TcpStream;
 use monoio::task::JoinHandle;
+use rustix::process::{Resource, getrlimit};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
+use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX, SPARE_DESCRIPTORS_SHARE};
 use crate::base::pool::BufferPool;
 use crate::broker::byte_queue::{QueueHandle, Resumable};
 use crate::net::codec::{Codec, Sealed};
@@ -99,6 +100,12 @@ enum Leave {
     Move(ShardId),
 }
 
+/// Descriptors are given away from the lowest: one of the lower ones leaves enough for connections.
+fn may_be_spare(descriptor: RawFd, descriptors_max: Option<u64>) -> bool {
+    let descriptor = u64::try_from(descriptor).expect("a descriptor is not negative");
+    descriptors_max.is_none_or(|max| descriptor < max / SPARE_DESCRIPTORS_SHARE)
+}
+
 impl From<CloseReason> for Leave {
     fn from(reason: CloseReason) -> Self {
         Self::Close(reason)
@@ -111,10 +118,12 @@ impl ConnectionControl {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
     }
 
-    /// Allows the connection to go to another shard, which its session may ask for once. Costs a
-    /// descriptor until then; if none is left, the connection stays.
+    /// The connection may go to another shard, as long as its session asks for it only once. Costs a descriptor until
+    /// then; where they become scarce it stays.
     pub(crate) fn let_move(&self, stream: &StdTcpStream) {
-        self.spare.set(stream.try_clone().ok());
+        let descriptors_max = getrlimit(Resource::Nofile).current;
+        let spare = stream.try_clone().ok();
+        self.spare.set(spare.filter(|spare| may_be_spare(spare.as_raw_fd(), descriptors_max)));
     }
 
     /// Restarts the write in flight: the kernel takes as much as it has room for, then waits again

@@ -9,7 +9,10 @@ use crate::net::listener::Purpose;
 impl ShardOrder {
     pub(super) fn carry_out(self, shard: &Rc<Shard>) {
         match self {
-            Self::Serve(accepted) => shard.serve_accepted(accepted, Purpose::Client),
+            Self::Serve(accepted) => {
+                shard.wake_up();
+                shard.serve_accepted(accepted, Purpose::Client);
+            }
             Self::Move(moving) => shard.arrive(*moving),
             Self::Arrived(id) => shard.arrived(id),
             Self::PasswordChecked(login, outcome) => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::core::Shard;
 use super::order::{Moving, ShardHandle, ShardOrder};
+use super::placement;
 use super::speaker::{Entry, Speaker};
 use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::shrink;
@@ -23,13 +24,15 @@ use crate::protocol::nats::error::CloseReason;
 type Registered = (Rc<RefCell<ClientSession>>, Rc<ConnectionControl>, usize);
 
 impl Shard {
-    /// Takes an accepted socket, or gives it to the shard with the fewest connections if that is
-    /// configured. It counts there at once, so that a burst is spread too.
+    /// Takes an accepted socket, or hands it to another shard where that is wanted. It counts there at once, so that a
+    /// burst is spread too.
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
-            (Purpose::ShardPort, _)
-            | (Purpose::Client, Balance::Hash | Balance::Auto | Balance::NextShard) => self.id,
+            (Purpose::ShardPort, _) | (Purpose::Client, Balance::Hash | Balance::NextShard) => {
+                self.id
+            }
+            (Purpose::Client, Balance::Auto) => placement::place_accepted(self.id, &self.loads),
             (Purpose::Client, Balance::LeastConnections) => self.loads.least(self.id),
         };
         self.loads.of(target).add();
@@ -57,6 +60,9 @@ impl Shard {
         let may_move = self.clients.place.is_some() && purpose == Purpose::Client && !refused;
         if !may_move {
             session.stay();
+        }
+        if self.closing.get() {
+            session.outbox().close(CloseReason::ServerShutdown);
         }
         let (session, control, key) = self.register(session);
         let connections = self.connections.clone();
@@ -90,7 +96,7 @@ impl Shard {
 
     /// Begins to listen, if this shard was not needed until now. A listening socket is not closed
     /// here: connections may be in its queue.
-    fn wake_up(self: &Rc<Self>) {
+    pub(super) fn wake_up(self: &Rc<Self>) {
         self.loads.set_awake(self.id);
         let dormant = self.dormant.take();
         if self.refusing.get() {

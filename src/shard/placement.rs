@@ -1,9 +1,9 @@
 //! Chooses the shard that serves a connection, once: at its first subscription or message.
 //!
-//! One shard as long as one is enough: a publisher goes to the shard that alone wants its first
-//! message, so that nothing has to cross; everybody else goes where others already are, as long as
-//! there is room. Shards that are not needed are not woken. The choice is pure: loads in, a shard
-//! out.
+//! One shard while one is enough: whoever wants the first message has its publisher, so that nothing
+//! has to cross; everybody else goes where others are already, as long as there is room. A shard that
+//! is busy gets nobody while another is not. Shards that nobody needs are not woken. The choice is
+//! pure: loads in, a shard out.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::base::counters::ShardLoads;
 use crate::base::ids::ShardId;
-use crate::base::limits::{PLACING_BUSY_MAX, PLACING_CONNECTIONS_AHEAD_MAX};
+use crate::base::limits::{
+    PLACING_BUSY_MAX, PLACING_CONNECTIONS_AHEAD_MIN, PLACING_CONNECTIONS_AHEAD_SUM,
+};
 use crate::broker::link::shard_behind;
 use crate::broker::wanted_by::WantedBy;
 use crate::client::context::Placer;
@@ -36,23 +38,45 @@ enum Wanted {
     Anywhere,
 }
 
+/// Connections that one of so many shards may have more than the one with the fewest.
+fn ahead_max(shards: usize) -> usize {
+    (PLACING_CONNECTIONS_AHEAD_SUM / shards).max(PLACING_CONNECTIONS_AHEAD_MIN)
+}
+
 /// Chooses a shard for a connection that was accepted on `own` and is counted there. `loads` are in
 /// the order of shards.
 fn place(own: ShardId, wanted: Wanted, loads: &[Load]) -> ShardId {
-    if let Wanted::Only(shard) = wanted {
+    let is_idle = |index: usize| loads[index].busy < PLACING_BUSY_MAX;
+    if let Wanted::Only(shard) = wanted
+        && (is_idle(shard.index()) || !(0..loads.len()).any(is_idle))
+    {
         return shard;
     }
     // The connection itself does not count, as it moves with the choice.
     let connections = |index: usize| loads[index].connections - usize::from(index == own.index());
     let fewest = (0..loads.len()).map(connections).min().expect("there is a shard");
     let has_room = |index: &usize| {
-        let load = &loads[*index];
-        let is_ahead = connections(*index) >= fewest + PLACING_CONNECTIONS_AHEAD_MAX;
-        load.is_awake && load.busy < PLACING_BUSY_MAX && !is_ahead
+        let is_ahead = connections(*index) >= fewest + ahead_max(loads.len());
+        loads[*index].is_awake && is_idle(*index) && !is_ahead
     };
-    let least = || (0..loads.len()).min_by_key(|&index| (connections(index), index != own.index()));
+    // All are in use, and will be.
+    if fewest >= PLACING_CONNECTIONS_AHEAD_MIN && has_room(&own.index()) {
+        return own;
+    }
+    let least = || {
+        let rank = |&index: &usize| (!is_idle(index), connections(index), index != own.index());
+        (0..loads.len()).min_by_key(rank)
+    };
     let chosen = (0..loads.len()).find(has_room).or_else(least).expect("there is a shard");
     ShardId(u16::try_from(chosen).expect("few shards"))
+}
+
+/// Chooses for a socket that was just accepted, before anything is known of it: who accepts a burst of logins alone
+/// hands on what others have room for.
+pub(super) fn place_accepted(own: ShardId, loads: &ShardLoads) -> ShardId {
+    let least = loads.least(own);
+    let is_ahead = loads.of(own).value() >= loads.of(least).value() + ahead_max(loads.count());
+    if is_ahead { least } else { own }
 }
 
 /// Returns the current loads.
@@ -126,10 +150,23 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_goes_where_alone_its_message_is_wanted() {
-        let loads = [awake(1, 0), awake(40, 999), asleep()];
+    fn a_publisher_goes_where_its_message_is_wanted_alone() {
+        let loads = [awake(1, 0), awake(400, 499), asleep()];
         for shard in 0..3 {
             assert_eq!(placed(0, Wanted::Only(ShardId(shard)), &loads), shard);
+        }
+    }
+
+    #[test]
+    fn a_busy_shard_gets_no_publisher_while_another_is_not() {
+        let only = Wanted::Only(ShardId(1));
+        for (loads, expected, why) in [
+            (vec![awake(9, 0), awake(1, 500), asleep()], 0, "the first has room"),
+            (vec![awake(2, 500), awake(1, 500), asleep()], 2, "the third sleeps"),
+            (vec![awake(2, 500), awake(1, 600), awake(1, 700)], 1, "all are busy"),
+            (vec![awake(2, 0), awake(1, 499), asleep()], 1, "it is not busy enough"),
+        ] {
+            assert_eq!(placed(0, only, &loads), expected, "{why}: {loads:?}");
         }
     }
 
@@ -138,19 +175,23 @@ mod tests {
         for (own, loads, expected, why) in [
             (0, vec![awake(1, 0), asleep()], 0, "it stays where it is"),
             (1, vec![awake(3, 0), awake(1, 0)], 0, "others are there"),
-            (0, vec![awake(8, 0), asleep()], 0, "seven others are few"),
-            (0, vec![awake(9, 0), asleep()], 1, "eight more than the fewest"),
-            (0, vec![awake(1, 500), asleep()], 0, "all have as many, it stays"),
+            (0, vec![awake(54, 0), asleep()], 0, "53 others are few"),
+            (0, vec![awake(55, 0), asleep()], 1, "54 more than the fewest"),
+            (0, vec![awake(1, 500), asleep()], 1, "it is busy, though nobody else is there"),
             (0, vec![awake(2, 500), asleep()], 1, "it is busy"),
             (0, vec![awake(2, 499), asleep()], 0, "it is not busy enough"),
             (0, vec![awake(5, 900), awake(9, 100)], 1, "only the second has room"),
+            (0, vec![awake(5, 900), awake(90, 100)], 1, "the first is busy"),
             (
                 1,
                 vec![awake(9, 900), awake(5, 900), awake(4, 900)],
                 1,
                 "all busy: it stays among equals",
             ),
-            (0, vec![awake(20, 0), awake(11, 0), awake(12, 0)], 1, "the first is too far ahead"),
+            (2, vec![awake(53, 0), awake(11, 0), awake(13, 0)], 2, "all are in use, it stays"),
+            (2, vec![awake(53, 0), awake(5, 0), awake(13, 0)], 1, "the second is not yet"),
+            (0, vec![awake(48, 0), awake(11, 0), awake(12, 0)], 1, "the first is too far ahead"),
+            (0, vec![awake(47, 0), awake(11, 0), awake(12, 0)], 0, "it is not"),
             (0, vec![awake(1, 0)], 0, "there is no other"),
         ] {
             assert_eq!(placed(own, Wanted::Anywhere, &loads), expected, "{why}: {loads:?}");
@@ -160,21 +201,30 @@ mod tests {
     /// The naive twin: sorts all shards by the criteria.
     fn naive(own: ShardId, wanted: Wanted, loads: &[Load]) -> ShardId {
         if let Wanted::Only(shard) = wanted {
-            return shard;
+            let all_busy = loads.iter().all(|load| load.busy >= 500);
+            if all_busy || loads[shard.index()].busy < 500 {
+                return shard;
+            }
         }
         let mut others = loads.to_vec();
         others[own.index()].connections -= 1;
         let fewest = others.iter().map(|load| load.connections).min().unwrap_or(0);
-        let mut order: Vec<(bool, usize, bool, usize)> = Vec::new();
+        let ahead = [108, 54, 36, 27, 21][loads.len() - 1];
+        let stays = others[own.index()];
+        if fewest >= 6 && stays.is_awake && stays.busy < 500 && stays.connections < fewest + ahead {
+            return own;
+        }
+        let mut order: Vec<(bool, bool, usize, bool, usize)> = Vec::new();
         for (index, load) in others.iter().enumerate() {
-            let has_room = load.is_awake && load.busy < 500 && load.connections < fewest + 8;
+            let (busy, connections) = (load.busy >= 500, load.connections);
+            let has_room = load.is_awake && !busy && connections < fewest + ahead;
             match has_room {
-                true => order.push((false, 0, false, index)),
-                false => order.push((true, load.connections, index != own.index(), index)),
+                true => order.push((false, false, 0, false, index)),
+                false => order.push((true, busy, connections, index != own.index(), index)),
             }
         }
         order.sort_unstable();
-        ShardId(order[0].3 as u16)
+        ShardId(order[0].4 as u16)
     }
 
     #[test]
@@ -198,7 +248,7 @@ mod tests {
             let count = random.usize(1..6);
             let mut loads: Vec<Load> = (0..count)
                 .map(|_| Load {
-                    connections: random.usize(0..20),
+                    connections: random.usize(0..100),
                     busy: random.usize(400..600),
                     is_awake: random.bool(),
                 })
@@ -226,5 +276,22 @@ mod tests {
         }
         let used = loads.iter().filter(|load| load.connections > 0).count();
         assert!(used >= 12, "{loads:?}");
+    }
+
+    #[test]
+    fn burst_of_logins_is_handed_on_once_one_shard_has_its_share() {
+        let loads = ShardLoads::new(2);
+        let own = ShardId(0);
+        for _ in 0..200 {
+            loads.of(place_accepted(own, &loads)).add();
+        }
+        assert_eq!([loads.of(own).value(), loads.of(ShardId(1)).value()], [127, 73]);
+        assert_eq!(place_accepted(own, &ShardLoads::new(1)), own);
+    }
+
+    #[test]
+    fn the_fewer_shards_there_are_the_more_connections_one_may_have_alone() {
+        let ahead: Vec<usize> = [1, 2, 4, 16, 64].map(ahead_max).to_vec();
+        assert_eq!(ahead, [108, 54, 27, 6, 6]);
     }
 }
