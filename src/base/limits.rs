@@ -613,6 +613,14 @@ pub const STREAMS_NOTED_PER_SLICE: usize = 64;
 /// Messages that a purge looks at in one slice while a store starts. Enforced by `storage::image`.
 pub const PURGED_PER_SLICE: usize = 1024;
 
+/// Bytes of blocks that a checkpoint stores anew at most because their segments are mostly superfluous: a segment of
+/// which more is needed stays. More than the journal of the smallest files makes superfluous meanwhile. Enforced by
+/// `storage::store::checkpoint`.
+pub const SEGMENT_REWRITTEN_BYTES_MAX: u64 = 64 << 20;
+
+/// Segments that are kept open to be read. Enforced by `storage::segment`.
+pub const SEGMENTS_OPEN_MAX: usize = 64;
+
 /// Bytes of a segment that are written at a time: a checkpoint shares the disk with commits. Enforced by
 /// `storage::segment`.
 pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;

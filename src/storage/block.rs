@@ -1,10 +1,10 @@
 //! Some 64 KiB of a stream's messages: the unit that is held, stored, read and freed.
 //!
 //! Messages lie behind one another, each: time i64 | bytes of the subject u16, of the headers u32, of the payload u32 |
-//! subject, headers, payload. An entry per message says where it begins. Deleting one notes its entry as dead; once
-//! more than half of the bytes belong to dead ones, the rest is moved together, at a cost that the deletes before have
-//! paid for. In a block that is stored (`segment`) nothing moves: what is stored stays what it was, and the manifest
-//! says which entries of it are dead.
+//! subject, headers, payload. An entry per message says where it begins. Deleting one notes its entry as dead; what is
+//! stored (`segment`) stays what it was, and the manifest says which entries of it are dead. Once more than half of the
+//! bytes belong to dead ones, the rest is moved together, at a cost that the deletes before have paid for: these are
+//! other contents, which the next checkpoint stores.
 //!
 //! A block that is complete knows how many messages of each subject it has, by a hash of 64 bits: who looks for a
 //! subject passes over blocks without it.
@@ -12,7 +12,7 @@
 //! The stored form is the [`Contents`]: entries u32, a sequence for each u32, counted from the block's base, then the
 //! messages.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 use twox_hash::XxHash3_64;
@@ -412,7 +412,7 @@ impl Block {
                 let before = self.live(0).next_back().map(|before| before.sequence);
                 self.facts.last = before.expect("one is left");
             }
-            if self.stored.is_none() && self.dead_bytes > self.contents.bytes.len() / 2 {
+            if self.dead_bytes > self.contents.bytes.len() / 2 {
                 self.compact();
             }
         }
@@ -441,14 +441,35 @@ impl Block {
         self.contents_changed();
     }
 
-    /// What a manifest is to say of the block, where it has not been said or `all` is to be said again.
-    pub fn note(&mut self, all: bool) -> Option<NotedBlock> {
+    /// True if both together have no more than so many bytes of messages, and nothing is put into either any more.
+    pub fn can_merge(&self, next: &Self, bytes_max: usize) -> bool {
+        let live = |block: &Self| block.contents.bytes.len() - block.dead_bytes;
+        let spans = u32::try_from(next.facts.last - self.facts.base).is_ok();
+        let are_complete = self.facts.is_complete && next.facts.is_complete;
+        are_complete && spans && live(self) + live(next) <= bytes_max
+    }
+
+    /// Takes the messages of the block behind it.
+    ///
+    /// # Panics
+    /// They can not be merged.
+    pub fn merge(&mut self, next: &Self, hasher: SubjectHasher) {
+        assert!(self.can_merge(next, usize::MAX), "the blocks fit together");
+        self.compact();
+        self.facts.is_complete = false;
+        next.messages().for_each(|message| self.push(&message));
+        self.complete(hasher);
+    }
+
+    /// What a manifest is to say of the block, where it has not been said or `all` is to be said again. What is stored in
+    /// one of the segments `given_up` is to be stored anew.
+    pub fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> Option<NotedBlock> {
         if !self.is_changed && !all {
             return None;
         }
         self.is_changed = false;
         self.is_noted = true;
-        let contents = match self.stored {
+        let contents = match self.stored.filter(|stored| !given_up.contains(&stored.segment)) {
             Some(stored) => NotedContents::Stored(stored),
             None => NotedContents::New { contents: self.contents.clone(), version: self.version },
         };
@@ -593,15 +614,16 @@ mod tests {
     }
 
     #[test]
-    fn stored_block_reads_back_with_its_dead_and_changes_its_contents_no_more() {
+    fn stored_block_reads_back_with_its_dead_until_most_of_it_is() {
         let payload = vec![9; 100];
         let mut block = Block::new(&message(1000, &payload));
         for sequence in (1001..1100).filter(|sequence| sequence % 7 > 0) {
             block.push(&message(sequence, &payload));
         }
         block.complete(HASHER);
-        let noted = block.note(false).expect("it is new");
-        assert!(block.note(false).is_none() && block.note(true).is_some());
+        let none = BTreeSet::new();
+        let noted = block.note(false, &none).expect("it is new");
+        assert!(block.note(false, &none).is_none() && block.note(true, &none).is_some());
         let NotedContents::New { contents, version } = noted.contents else {
             panic!("it is nowhere stored");
         };
@@ -612,7 +634,7 @@ mod tests {
         for sequence in 1003..1098 {
             block.remove(HASHER, sequence);
             block.check_invariants();
-            let noted = block.note(false);
+            let noted = block.note(false, &none);
             let Some(NotedBlock { facts, contents: NotedContents::Stored(found) }) = noted else {
                 continue;
             };
@@ -627,18 +649,46 @@ mod tests {
             );
         }
         assert_eq!(block.len(), 3);
+        assert!(block.unstored_bytes() > 0, "what is left has to be stored anew");
     }
 
     #[test]
     fn what_is_put_into_a_block_makes_it_unstored() {
         let mut block = Block::new(&message(1, b"a"));
-        let noted = block.note(false).expect("it is new");
+        let none = BTreeSet::new();
+        let noted = block.note(false, &none).expect("it is new");
         let NotedContents::New { version, .. } = noted.contents else { panic!("it is new") };
         block.push(&message(2, b"b"));
         block.stored(version, StoredPlace { segment: 1, offset: 0, bytes: 9 });
-        let noted = block.note(false).expect("it has changed");
+        let noted = block.note(false, &none).expect("it has changed");
         assert!(matches!(noted.contents, NotedContents::New { .. }));
         assert!(block.unstored_bytes() > 0);
+    }
+
+    #[test]
+    fn what_is_left_of_two_blocks_is_one_block() {
+        let mut blocks: Vec<Block> = [100, 200]
+            .into_iter()
+            .map(|base| {
+                let mut block = Block::new(&message(base, b"abc"));
+                (base + 1..base + 50).for_each(|next| block.push(&message(next, b"xyz")));
+                block.complete(HASHER);
+                block
+            })
+            .collect();
+        let mut second = blocks.pop().expect("there are two");
+        let mut first = blocks.pop().expect("there are two");
+        let bytes = first.contents.bytes.len() + second.contents.bytes.len();
+        assert!(first.can_merge(&second, bytes) && !first.can_merge(&second, bytes - 1));
+        assert!(!first.can_merge(&Block::new(&message(300, b"")), usize::MAX), "it takes more");
+        (100..140).for_each(|sequence| assert!(first.remove(HASHER, sequence)));
+        (205..250).for_each(|sequence| assert!(second.remove(HASHER, sequence)));
+        let expected: Vec<u64> = (140..150).chain(200..205).collect();
+        first.merge(&second, HASHER);
+        first.check_invariants();
+        let found: Vec<u64> = first.messages().map(|message| message.sequence).collect();
+        assert_eq!((found, first.base()), (expected, 100));
+        assert_eq!((first.first(), first.last()), (140, 204));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::manifest::{Entry, ManifestEnd, ManifestFault, ManifestName, read_mani
 use super::position::{CommitNumber, Position, StoredPlace};
 use super::record::{Change, ConsumerId, Record, StreamId};
 use super::recovery::JournalPlace;
-use super::segment::{self, BlockKind, BlockName, read_block};
+use super::segment::{self, BlockKind, BlockName, SegmentReader};
 use super::stream::noted::StreamFacts;
 use super::stream::{Purge, Stream, StreamLimits};
 use super::streams::{HeldConsumer, HeldStream, LostBlock, Streams};
@@ -31,8 +31,17 @@ pub struct LaneFiles {
     /// Manifests that were not finished.
     pub unfinished: Vec<u64>,
     pub segments: BTreeSet<u64>,
+    /// Of the segments that the manifest names: their bytes, and those of blocks that it names.
+    pub uses: BTreeMap<u64, SegmentUse>,
     /// There is no manifest that counts, although there was one.
     pub is_manifest_missing: bool,
+}
+
+/// How much of a segment is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentUse {
+    pub bytes: u64,
+    pub needed_bytes: u64,
 }
 
 /// What the manifest tells of.
@@ -66,8 +75,10 @@ pub async fn load<D: Disk>(disk: &D, place: &JournalPlace, streams: Streams) -> 
                 loaded.streams.walked = end.walked;
                 loaded.streams.next_stream = end.next_stream;
                 loaded.streams.next_consumer = end.next_consumer;
+                let mut reader = SegmentReader::new(disk.clone(), place.clone());
+                loaded.files.uses = image.uses(&mut reader).await;
                 for (id, image) in image.streams {
-                    let held = image.restore(disk, place, id, &loaded.streams).await;
+                    let held = image.restore(&mut reader, id, &loaded.streams).await;
                     loaded.streams.streams.insert(id, held);
                 }
                 break;
@@ -194,6 +205,17 @@ impl Image {
         Some(())
     }
 
+    async fn uses<D: Disk>(&self, reader: &mut SegmentReader<D>) -> BTreeMap<u64, SegmentUse> {
+        let mut uses: BTreeMap<u64, SegmentUse> = BTreeMap::new();
+        for (_, stored) in self.streams.values().flat_map(|stream| stream.blocks.values()) {
+            uses.entry(stored.segment).or_default().needed_bytes += u64::from(stored.bytes);
+        }
+        for (number, segment) in &mut uses {
+            segment.bytes = reader.length(*number).await;
+        }
+        uses
+    }
+
     /// True if blocks are in order and within their streams.
     fn is_sound(&self) -> bool {
         self.streams.values().all(|stream| {
@@ -217,8 +239,7 @@ impl StreamImage {
     /// Reads the blocks. What cannot be read is lost.
     async fn restore<D: Disk>(
         self,
-        disk: &D,
-        place: &JournalPlace,
+        reader: &mut SegmentReader<D>,
         id: StreamId,
         streams: &Streams,
     ) -> HeldStream {
@@ -228,7 +249,7 @@ impl StreamImage {
             let name = BlockName { kind: BlockKind::Messages, stream: id, key: base };
             let (first, last) = (facts.first, facts.last);
             let read = |body: &[u8]| Block::restore(facts, Contents::decode(body)?, stored, hasher);
-            match read_block(disk, place, stored, name, read).await {
+            match reader.read(stored, name, read).await {
                 Ok(block) => blocks.push(block),
                 Err(_) => lost.push(LostBlock { first, last, segment: stored.segment }),
             }

@@ -5,12 +5,14 @@
 //! The checksum's seed is made from the lane, the segment's number and the offset, as that of a journal's frame: a
 //! block of another place is none. Where a block is, the manifest says; nothing is ever looked for in a segment.
 
+use std::collections::BTreeMap;
+
 use super::disk::{Access, Disk, DiskBuffer};
 use super::frame::{LaneSeed, checksum, half_word, word};
 use super::position::StoredPlace;
 use super::record::StreamId;
 use super::recovery::JournalPlace;
-use crate::base::limits::SEGMENT_WRITE_BYTES;
+use crate::base::limits::{SEGMENT_WRITE_BYTES, SEGMENTS_OPEN_MAX};
 
 const PREFIX: &str = "segment-";
 
@@ -116,30 +118,61 @@ fn body_of(seed: LaneSeed, place: StoredPlace, block: BlockName, bytes: &[u8]) -
     is_it.then_some(body)
 }
 
-/// Reads a block and gives its body to `read`.
-///
-/// # Errors
-/// It is not there as it was written, or is not what `read` takes.
-pub async fn read_block<D: Disk, T>(
-    disk: &D,
-    place: &JournalPlace,
-    stored: StoredPlace,
-    block: BlockName,
-    read: impl FnOnce(&[u8]) -> Option<T>,
-) -> Result<T, BlockDamage> {
-    let file = disk.open(&file_name(place, stored.segment), Access::Read).await;
-    let file = file.map_err(|_| BlockDamage::Unreadable)?;
-    let length = disk.length(&file).await.map_err(|_| BlockDamage::Unreadable)?;
-    // Of a file that was cut short no more is asked for than there is: a length may be wrong.
-    if stored.offset + u64::from(stored.bytes) > length {
-        return Err(BlockDamage::Changed);
+/// Reads blocks. Keeps some segments open.
+pub struct SegmentReader<D: Disk> {
+    disk: D,
+    place: JournalPlace,
+    /// Open files with their lengths.
+    open: BTreeMap<u64, (D::File, u64)>,
+}
+
+impl<D: Disk> SegmentReader<D> {
+    pub fn new(disk: D, place: JournalPlace) -> Self {
+        Self { disk, place, open: BTreeMap::new() }
     }
-    let buffer = DiskBuffer::zeroed(stored.bytes as usize);
-    let (count, buffer) = disk.read(&file, stored.offset, buffer).await;
-    let count = count.map_err(|_| BlockDamage::Unreadable)?;
-    body_of(place.seed, stored, block, &buffer.as_slice()[..count])
-        .and_then(read)
-        .ok_or(BlockDamage::Changed)
+
+    async fn file(&mut self, number: u64) -> std::io::Result<(D::File, u64)> {
+        if let Some(found) = self.open.get(&number) {
+            return Ok(found.clone());
+        }
+        let file = self.disk.open(&file_name(&self.place, number), Access::Read).await?;
+        let length = self.disk.length(&file).await?;
+        if self.open.len() >= SEGMENTS_OPEN_MAX {
+            self.open.pop_first();
+        }
+        self.open.insert(number, (file.clone(), length));
+        Ok((file, length))
+    }
+
+    /// The length of a segment; 0 where it cannot be told.
+    pub async fn length(&mut self, number: u64) -> u64 {
+        self.file(number).await.map_or(0, |(_, length)| length)
+    }
+
+    /// Reads a block and gives its body to `read`.
+    ///
+    /// # Errors
+    /// It is not there as it was written, or is not what `read` takes.
+    pub async fn read<T>(
+        &mut self,
+        stored: StoredPlace,
+        block: BlockName,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<T, BlockDamage> {
+        let unreadable = |_| BlockDamage::Unreadable;
+        let (file, length) = self.file(stored.segment).await.map_err(unreadable)?;
+        // Of a file that was cut short no more is asked for than there is: a length may be wrong.
+        let end = stored.offset.checked_add(u64::from(stored.bytes));
+        if end.is_none_or(|end| end > length) {
+            return Err(BlockDamage::Changed);
+        }
+        let buffer = DiskBuffer::zeroed(stored.bytes as usize);
+        let (count, buffer) = self.disk.read(&file, stored.offset, buffer).await;
+        let count = count.map_err(unreadable)?;
+        body_of(self.place.seed, stored, block, &buffer.as_slice()[..count])
+            .and_then(read)
+            .ok_or(BlockDamage::Changed)
+    }
 }
 
 /// Writes a segment. The file is made with the first block.
@@ -173,6 +206,11 @@ impl<D: Disk> SegmentWriter<D> {
     #[cfg(test)]
     pub(super) fn skip_sync(&mut self, skips: bool) {
         self.skips_sync = skips;
+    }
+
+    /// Bytes of all blocks so far.
+    pub fn bytes(&self) -> u64 {
+        self.offset + self.buffer.len() as u64
     }
 
     /// True if there is such a file, or may be.
@@ -252,7 +290,8 @@ mod tests {
         stored: StoredPlace,
         name: BlockName,
     ) -> Result<Vec<u8>, BlockDamage> {
-        disk.run(read_block(disk, &place(), stored, name, |body| Some(body.to_vec())))
+        let mut reader = SegmentReader::new(disk.clone(), place());
+        disk.run(reader.read(stored, name, |body| Some(body.to_vec())))
     }
 
     #[test]

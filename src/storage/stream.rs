@@ -403,8 +403,9 @@ impl Stream {
         self.bytes -= bytes;
         self.blocks[index].remove(self.hasher, sequence);
         if self.blocks[index].is_empty() {
-            let block = self.blocks.remove(index);
-            self.gone.extend(block.filter(Block::is_noted).map(|block| block.base()));
+            self.remove_block(index);
+        } else {
+            self.merge_around(index);
         }
     }
 

@@ -4,7 +4,7 @@
 //! Streams are noted some at a time while others change. Each is noted as of a commit: all records of commits before
 //! it are in what is noted, and none of those after. A replay leaves out what is in already.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::block::{BLOCK_BYTES_FULL, NotedBlock};
@@ -144,12 +144,13 @@ impl Streams {
     }
 
     /// Notes streams behind `after`, all or those that changed, as of a commit: `noted_max` at most, of
-    /// `looked_at_max`. Returns the last that was looked at, none at the end.
+    /// `looked_at_max`. Blocks in the segments `given_up` are to be stored anew. Returns the last that was looked at, none at the end.
     pub(super) fn note_some(
         &mut self,
         after: Option<StreamId>,
         all: bool,
         as_of: CommitNumber,
+        given_up: &BTreeSet<u64>,
         (noted_max, looked_at_max): (usize, usize),
         noted: &mut Vec<NotedHeld>,
     ) -> Option<StreamId> {
@@ -162,7 +163,7 @@ impl Streams {
             }
             last = Some(*id);
             if all || held.is_changed {
-                noted.push(held.note(*id, all, as_of));
+                noted.push(held.note(*id, all, as_of, given_up));
             }
         }
         last
@@ -297,9 +298,15 @@ impl HeldStream {
     }
 
     /// What a manifest is to say of the stream: all there is, or what changed since it was noted last.
-    fn note(&mut self, stream: StreamId, all: bool, as_of: CommitNumber) -> NotedHeld {
+    fn note(
+        &mut self,
+        stream: StreamId,
+        all: bool,
+        as_of: CommitNumber,
+        given_up: &BTreeSet<u64>,
+    ) -> NotedHeld {
         self.is_changed = false;
-        let noted = self.stream.note(all);
+        let noted = self.stream.note(all, given_up);
         let (limits, details) = (*self.stream.limits(), self.details.as_slice());
         let created = Change::StreamCreated { first_sequence: 0, limits, details };
         let (created, purge) = (encoded(stream, created), self.purge.as_ref().map(Purge::encode));

@@ -11,21 +11,24 @@
 //! 5. Write the manifest, sync it, rename it, sync its name. From here on it counts.
 //! 6. Release the journal before the mark, and once a base says what there is, files that it does not name.
 //!
+//! A segment of which a base finds less than half to be needed is given up with the next base: what is needed of it is
+//! stored anew, some megabytes a base.
+//!
 //! Whatever fails, the journal is kept and everything is in memory: the checkpoint is given up, and the next one, which
 //! says everything anew, uses other files. What failed is never believed.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::Store;
 use crate::base::limits::{
-    JOURNAL_FILES_BEFORE_CHECKPOINT, MANIFEST_DELTAS_MAX, STREAMS_LOOKED_AT_PER_SLICE,
-    STREAMS_NOTED_PER_SLICE,
+    JOURNAL_FILES_BEFORE_CHECKPOINT, MANIFEST_DELTAS_MAX, SEGMENT_REWRITTEN_BYTES_MAX,
+    STREAMS_LOOKED_AT_PER_SLICE, STREAMS_NOTED_PER_SLICE,
 };
 use crate::storage::block::{NotedBlock, NotedContents};
 use crate::storage::disk::Disk;
-use crate::storage::image::LaneFiles;
+use crate::storage::image::{LaneFiles, SegmentUse};
 use crate::storage::lane::LaneStopped;
 use crate::storage::manifest::{Entry, ManifestEnd, ManifestName, ManifestWriter};
 use crate::storage::position::{CommitNumber, Position, StoredPlace};
@@ -43,6 +46,7 @@ pub(super) enum Plant {
     JournalReleasedBeforeTheManifest,
     NotedBeforeItIsDurable,
     DeletesNotNoted,
+    SegmentRemovedBeforeTheManifest,
 }
 
 /// What a store knows of its checkpoints.
@@ -56,6 +60,8 @@ pub(super) struct Checkpoints {
     /// The next manifest has to say everything.
     needs_base: bool,
     is_requested: bool,
+    /// Deltas behind a base at most.
+    pub(super) deltas_max: u64,
     /// Why the last checkpoint was given up.
     pub(super) failure: Option<io::ErrorKind>,
     /// Checkpoints that were taken.
@@ -77,12 +83,33 @@ impl Checkpoints {
             base: 0,
             needs_base: true,
             is_requested: false,
+            deltas_max: MANIFEST_DELTAS_MAX,
             failure: None,
             count: 0,
             appended_bytes: 0,
             #[cfg(test)]
             plant: None,
         }
+    }
+}
+
+impl Checkpoints {
+    /// Segments of which less than half is needed, those first of which least is, as far as the bound goes.
+    fn sparse_segments(&self) -> BTreeSet<u64> {
+        let mut sparse: Vec<(u64, u64)> = self
+            .files
+            .uses
+            .iter()
+            .filter(|(_, segment)| segment.needed_bytes < segment.bytes / 2)
+            .map(|(number, segment)| (segment.needed_bytes, *number))
+            .collect();
+        sparse.sort_unstable();
+        let mut sum = 0;
+        let fits = |(bytes, _): &(u64, u64)| {
+            sum += bytes;
+            sum <= SEGMENT_REWRITTEN_BYTES_MAX
+        };
+        sparse.into_iter().take_while(fits).map(|(_, number)| number).collect()
     }
 }
 
@@ -177,8 +204,10 @@ struct Work<D: Disk> {
     is_base: bool,
     /// Blocks that were stored: stream, base, version, and where.
     placed: Vec<(StreamId, u64, u64, StoredPlace)>,
-    /// Segments that the manifest names.
-    named: BTreeSet<u64>,
+    /// Segments that the manifest names, each with the bytes of the blocks that it names there.
+    named: BTreeMap<u64, u64>,
+    /// Segments of which nothing is to be named any more.
+    given_up: BTreeSet<u64>,
     #[cfg(test)]
     plant: Option<Plant>,
 }
@@ -191,7 +220,8 @@ impl<D: Disk> Work<D> {
         let (number, segment_number) = (checkpoints.next_manifest, checkpoints.next_segment);
         checkpoints.next_manifest += 1;
         checkpoints.next_segment += 1;
-        let is_base = checkpoints.needs_base || number > checkpoints.base + MANIFEST_DELTAS_MAX;
+        let is_base = checkpoints.needs_base || number > checkpoints.base + checkpoints.deltas_max;
+        let given_up = if is_base { checkpoints.sparse_segments() } else { BTreeSet::new() };
         // Until this one is done: what is noted of a stream now is not noted again.
         checkpoints.needs_base = true;
         let (disk, place) = (store.disk.clone(), store.place.clone());
@@ -202,7 +232,8 @@ impl<D: Disk> Work<D> {
             base: if is_base { number } else { checkpoints.base },
             is_base,
             placed: Vec::new(),
-            named: BTreeSet::new(),
+            named: BTreeMap::new(),
+            given_up,
             #[cfg(test)]
             plant: store.checkpoints.plant,
         }
@@ -228,10 +259,20 @@ impl<D: Disk> Work<D> {
                 let mut store = store.borrow_mut();
                 let as_of = lane.cut();
                 let bounds = (STREAMS_NOTED_PER_SLICE, STREAMS_LOOKED_AT_PER_SLICE);
-                after = store.streams.note_some(after, self.is_base, as_of, bounds, &mut noted);
+                let given_up = &self.given_up;
+                after = store.streams.note_some(
+                    after,
+                    self.is_base,
+                    as_of,
+                    given_up,
+                    bounds,
+                    &mut noted,
+                );
             }
             for held in noted.drain(..) {
-                self.named.extend(held.lost_segments);
+                for segment in held.lost_segments {
+                    self.named.entry(segment).or_default();
+                }
                 for entry in &held.entries {
                     manifest.push(entry).await?;
                 }
@@ -270,6 +311,13 @@ impl<D: Disk> Work<D> {
             lane.retire(start);
         }
         #[cfg(test)]
+        if self.has(Plant::SegmentRemovedBeforeTheManifest) {
+            for number in &self.given_up {
+                segment::remove(&disk, &place, *number).await;
+            }
+            disk.sync_folder(&place.folder).await?;
+        }
+        #[cfg(test)]
         manifest.skip_sync(self.has(Plant::ManifestNotSynced));
         let end = ManifestEnd { base: self.base, start, walked, next_stream, next_consumer };
         manifest.finish(end).await?;
@@ -289,7 +337,7 @@ impl<D: Disk> Work<D> {
                 stored
             }
         };
-        self.named.insert(stored.segment);
+        *self.named.entry(stored.segment).or_default() += u64::from(stored.bytes);
         #[cfg(test)]
         let facts = match self.has(Plant::DeletesNotNoted) && !facts.dead.is_empty() {
             false => facts,
@@ -331,8 +379,22 @@ impl<D: Disk> Work<D> {
             if self.is_base {
                 let newer = files.manifests.split_off(&self.number);
                 manifests = std::mem::replace(&mut files.manifests, newer);
-                segments = &files.segments - &self.named;
-                files.segments = &files.segments & &self.named;
+                let named: BTreeSet<u64> = self.named.keys().copied().collect();
+                segments = &files.segments - &named;
+                files.segments = &files.segments & &named;
+                let sizes = std::mem::take(&mut files.uses);
+                for (number, needed_bytes) in self.named {
+                    let bytes = match sizes.get(&number) {
+                        _ if number == self.segment_number => self.segment.bytes(),
+                        Some(segment) => segment.bytes,
+                        None => 0,
+                    };
+                    files.uses.insert(number, SegmentUse { bytes, needed_bytes });
+                }
+            } else if self.segment.is_begun() {
+                let bytes = self.segment.bytes();
+                let new = SegmentUse { bytes, needed_bytes: bytes };
+                files.uses.insert(self.segment_number, new);
             }
             (store.disk.clone(), store.place.clone(), manifests, segments)
         };

@@ -256,6 +256,7 @@ impl History {
         if let Some(Plant::InCheckpoint(plant)) = self.plant {
             store.checkpoints.plant = Some(plant);
         }
+        store.checkpoints.deltas_max = self.random.u64(0..4);
         let lane = store.lane().clone();
         let store = RefCell::new(store);
         let mut tasks: [Task<'_>; 3] = [
@@ -624,6 +625,7 @@ fn each_planted_mistake_is_found() {
         Plant::InCheckpoint(CheckpointPlant::JournalReleasedBeforeTheManifest),
         Plant::InCheckpoint(CheckpointPlant::NotedBeforeItIsDurable),
         Plant::InCheckpoint(CheckpointPlant::DeletesNotNoted),
+        Plant::InCheckpoint(CheckpointPlant::SegmentRemovedBeforeTheManifest),
     ] {
         let found = (0..100).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
         let (seed, why) = found.unwrap_or_else(|| panic!("{plant:?} went unseen"));
@@ -800,42 +802,55 @@ fn settle_lossy(history: &mut History) {
     run_until_checkpointed(history, store, &lane);
 }
 
-#[test]
-fn journal_stays_short_and_a_start_reads_no_more_than_it() {
-    let mut history = History::new(1, None);
+/// Appends so many messages to a new stream while checkpoints are taken when they are due, and ends with a power cut.
+/// Returns the stream, how many journal files there were at most, and the number of checkpoints.
+fn append_many(
+    history: &mut History,
+    limits: StreamLimits,
+    count: u64,
+    subject: impl Fn(u64) -> String,
+) -> (StreamId, usize, u64) {
     let replayed = history.replay().expect("there is nothing");
     let store = Store::start(history.disk.clone(), History::place(), replayed);
     let store = RefCell::new(store.expect("it is whole"));
+    store.borrow_mut().checkpoints.deltas_max = 2;
     let lane = store.borrow().lane().clone();
-    let id = store
-        .borrow_mut()
-        .create_stream(1, StreamLimits::default(), b"")
-        .expect("there is room")
-        .value;
+    let created = store.borrow_mut().create_stream(1, limits, b"");
+    let id = created.expect("there is room").value;
     let mut tasks: [Task<'_>; 3] =
         [Box::pin(lane.commit()), Box::pin(lane.keep_spare()), Box::pin(keep_checkpoints(&store))];
     let is_journal = |name: &&String| name.contains("journal");
-    let (mut count, mut longest) = (0, 0);
-    while count < 3000 || lane.durable_commit() < lane.last_commit() {
+    let (mut made, mut longest) = (0, 0);
+    while made < count || lane.durable_commit() < lane.last_commit() {
         for task in &mut tasks {
             let mut context = Context::from_waker(Waker::noop());
             assert!(task.as_mut().poll(&mut context).is_pending());
         }
         let mut store = store.borrow_mut();
-        if count < 3000 && !store.is_crowded() {
-            let new = NewMessage { time_ns: 5, subject: b"a", headers: b"", payload: &[7; 900] };
-            store.append(id, new).expect("there is room").value.expect("there is no limit");
-            count += 1;
+        if made < count && !store.is_crowded() {
+            let subject = subject(made);
+            let (subject, payload) = (subject.as_bytes(), &[7; 900][..]);
+            let new = NewMessage { time_ns: 5, subject, headers: b"", payload };
+            assert!(store.append(id, new).expect("there is room").value.is_ok());
+            made += 1;
         }
         drop(store);
         history.disk.step();
         longest = longest.max(history.disk.file_names().iter().filter(is_journal).count());
     }
     drop(tasks);
-    assert!(store.into_inner().checkpoints.count > 10);
+    history.disk.power_cut();
+    (id, longest, store.into_inner().checkpoints.count)
+}
+
+#[test]
+fn journal_stays_short_and_a_start_reads_no_more_than_it() {
+    let mut history = History::new(1, None);
+    let limits = StreamLimits::default();
+    let (id, longest, checkpoints) = append_many(&mut history, limits, 3000, |_| "a".into());
+    assert!(checkpoints > 10, "{checkpoints} checkpoints");
     // Those in use, the spare one, and one under way to be that.
     assert!(longest <= JOURNAL_FILES_MAX + 3, "the journal had {longest} files");
-    history.disk.power_cut();
     let replayed = history.read();
     assert!(replayed.is_whole());
     let files = replayed.recovered.files.len();
@@ -843,4 +858,33 @@ fn journal_stays_short_and_a_start_reads_no_more_than_it() {
     assert!(replayed.record_count < 500, "a start reads {} records", replayed.record_count);
     let stream = &replayed.streams.get(id).expect("it is there").stream;
     assert_eq!((stream.totals().messages, stream.totals().last_sequence), (3000, 3000));
+}
+
+#[test]
+fn what_is_deleted_frees_disk_and_memory_whatever_stays_in_between() {
+    let mut history = History::new(1, None);
+    let limits = StreamLimits { messages_per_subject_max: 1, ..StreamLimits::default() };
+    // Of each hundred messages one stays.
+    let subject = |number: u64| match number % 100 {
+        0 => format!("stays.{number}"),
+        rest => format!("goes.{}", rest % 10),
+    };
+    let (id, ..) = append_many(&mut history, limits, 4000, subject);
+    for _ in 0..2 {
+        settle_lossy(&mut history);
+    }
+    let replayed = history.read();
+    assert!(replayed.is_whole());
+    let stream = &replayed.streams.get(id).expect("it is there").stream;
+    assert_eq!(stream.totals().messages, 50);
+    assert!(stream.memory_bytes() < 200_000, "{} bytes of memory", stream.memory_bytes());
+    let names = history.disk.file_names();
+    let length = |name: &String| history.disk.contents(name).expect("it is there").len();
+    let segments = names.iter().filter(|name| name.contains("segment"));
+    let bytes: usize = segments.map(length).sum();
+    // Some 50 KB are left of 3.6 MB. A half of a block may be dead, and a half of a segment superfluous; what the last
+    // checkpoint made superfluous is still there.
+    let named: u64 = replayed.files.uses.values().map(|segment| segment.bytes).sum();
+    assert!(named < 200_000, "{named} bytes of segments are named");
+    assert!(bytes < 400_000, "{bytes} bytes of segments");
 }

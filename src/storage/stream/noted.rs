@@ -1,5 +1,7 @@
 //! A stream as a checkpoint notes it, and as a start makes it anew from that.
 
+use std::collections::BTreeSet;
+
 use super::{Block, Purge, Stream, StreamLimits, SubjectIndex, SubjectTotals};
 use crate::storage::block::{BLOCK_BYTES_FULL, NotedBlock, SubjectHasher};
 use crate::storage::fields::Fields;
@@ -22,15 +24,37 @@ pub struct NotedStream {
 
 impl Stream {
     /// What a manifest is to say: all there is, or what changed since the last call.
-    pub fn note(&mut self, all: bool) -> NotedStream {
+    pub fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> NotedStream {
         let gone = std::mem::take(&mut self.gone);
         NotedStream {
             facts: StreamFacts {
                 last_sequence: self.last_sequence,
                 last_time_ns: self.last_time_ns,
             },
-            blocks: self.blocks.iter_mut().filter_map(|block| block.note(all)).collect(),
+            blocks: self.blocks.iter_mut().filter_map(|block| block.note(all, given_up)).collect(),
             gone: if all { Vec::new() } else { gone },
+        }
+    }
+
+    /// Removes a block, and with it what it still holds.
+    pub(super) fn remove_block(&mut self, index: usize) -> Option<Block> {
+        let block = self.blocks.remove(index)?;
+        if block.is_noted() {
+            self.gone.push(block.base());
+        }
+        Some(block)
+    }
+
+    /// Makes one block of two neighbours that are small together: where most is deleted there are not many small ones.
+    pub(super) fn merge_around(&mut self, index: usize) {
+        let bytes_max = self.block_bytes / 2;
+        for first in [index.checked_sub(1), Some(index)].into_iter().flatten() {
+            let Some(next) = self.blocks.get(first + 1) else { continue };
+            if self.blocks[first].can_merge(next, bytes_max) {
+                let next = self.remove_block(first + 1).expect("it is there");
+                self.blocks[first].merge(&next, self.hasher);
+                return;
+            }
         }
     }
 
