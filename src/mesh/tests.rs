@@ -779,7 +779,7 @@ fn publisher_goes_on_once_each_consumer_it_waits_for_has_drained() {
     turns();
     let is_paused = || source.broker.borrow().remote_pace(publisher).is_some();
     // A publisher waits for the one that has most: for each in turn.
-    for (bytes, (_, outbox)) in [1_200_000, 2_400_000].into_iter().zip(&consumers) {
+    for (bytes, (_, outbox)) in [900_000, 1_000_000].into_iter().zip(&consumers) {
         outbox.push_bytes(&vec![b'x'; bytes]);
         source.publish(publisher);
         turns();
