@@ -662,3 +662,14 @@ pub const PLACING_CONNECTIONS_AHEAD_MIN: usize = 6;
 /// Thousandths of the last second that a shard's thread may have run before others are preferred.
 /// Enforced by `shard::placement::place`.
 pub const PLACING_BUSY_MAX: usize = 500;
+
+/// Ids of a stream's messages that are known at a time, some 90 bytes each: as many as come in two minutes at 4,000 a
+/// second. Past that the oldest is forgotten and counted. Enforced by `storage::Duplicates`.
+pub const DUPLICATE_IDS_MAX: usize = 1 << 19;
+
+/// Messages of a subject or a stream that a rollup removes within the append; more go by slices. Enforced by
+/// `storage::Store::append`.
+pub const ROLLED_UP_AT_ONCE_MAX: usize = 256;
+
+/// Messages of an atomic group: nats-server's limit of a batch. Enforced by `storage::Store::append_group`.
+pub const GROUP_MESSAGES_MAX: usize = 1000;

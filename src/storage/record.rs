@@ -34,6 +34,8 @@ pub enum Change<'bytes> {
     },
     StreamDeleted,
     Appended(AppendedHead, &'bytes [u8]),
+    /// Messages that are all taken or none: read them with [`members`].
+    Grouped(&'bytes [u8]),
     Deleted {
         sequence: u64,
     },
@@ -82,7 +84,7 @@ pub struct Record<'bytes> {
 }
 
 /// Bytes of the longest part of fixed length.
-const HEAD_BYTES_MAX: usize = 64;
+const HEAD_BYTES_MAX: usize = 80;
 
 /// The part of a record that has a fixed length.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +130,7 @@ const DELIVERED: u8 = 11;
 const DELIVERED_AND_DONE: u8 = 12;
 const ACKED: u8 = 13;
 const ACKED_THROUGH: u8 = 14;
+const GROUPED: u8 = 15;
 
 impl<'bytes> Record<'bytes> {
     /// The record in two parts, to be written one behind the other: no byte of a message is copied for it.
@@ -143,12 +146,11 @@ impl<'bytes> Record<'bytes> {
             }
             Change::StreamDeleted => (head(STREAM_DELETED), &[]),
             Change::Appended(appended, rest) => {
-                let mut head =
-                    head(APPENDED).put_all(&[appended.sequence, appended.time_ns as u64]);
-                head.put(&appended.subject_bytes.to_le_bytes());
-                head.put(&appended.header_bytes.to_le_bytes());
+                let mut head = head(APPENDED);
+                head.put(&appended.encode());
                 (head, rest)
             }
+            Change::Grouped(messages) => (head(GROUPED), messages),
             Change::Deleted { sequence } => (head(DELETED).put_all(&[sequence]), &[]),
             Change::Purged { before, keep, filter } => {
                 (head(PURGED).put_all(&[before, keep]), filter)
@@ -196,15 +198,13 @@ impl<'bytes> Record<'bytes> {
             }
             STREAM_DELETED => Change::StreamDeleted,
             APPENDED => {
-                let head = AppendedHead {
-                    sequence: fields.word()?,
-                    time_ns: fields.word()? as i64,
-                    subject_bytes: u16::from_le_bytes(fields.array()?),
-                    header_bytes: u32::from_le_bytes(fields.array()?),
-                };
-                let parts = usize::from(head.subject_bytes) + head.header_bytes as usize;
-                (parts <= fields.rest.len()).then_some(())?;
-                Change::Appended(head, fields.all())
+                let (head, rest) = AppendedHead::decode(fields.all())?;
+                Change::Appended(head, rest)
+            }
+            GROUPED => {
+                let messages = fields.all();
+                let is_whole = !messages.is_empty() && members(messages).all(|it| it.is_some());
+                is_whole.then_some(Change::Grouped(messages))?
             }
             DELETED => Change::Deleted { sequence: fields.word()? },
             PURGED => Change::Purged {
@@ -242,7 +242,65 @@ impl<'bytes> Record<'bytes> {
     }
 }
 
+/// Bytes of an [`AppendedHead`].
+const APPENDED_BYTES: usize = 8 + 8 + 2 + 4;
+
+/// Bytes before the parts of a group's message: the length of what follows, and its head.
+pub const MEMBER_PREFIX_BYTES: usize = 4 + APPENDED_BYTES;
+
+/// The head of a group: its messages follow, each its [`AppendedHead::member_prefix`], subject, headers and payload.
+pub fn group_head(stream: StreamId) -> Head {
+    Head::new(GROUPED, stream)
+}
+
+/// The messages of a group; none for what is no message, and then there are no more.
+pub fn members(messages: &[u8]) -> impl Iterator<Item = Option<(AppendedHead, &[u8])>> {
+    let mut rest = messages;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let split = || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            after.split_at_checked(u32::from_le_bytes(*length) as usize)
+        };
+        let (member, after) = split().unwrap_or_default();
+        rest = after;
+        Some(AppendedHead::decode(member))
+    })
+}
+
 impl AppendedHead {
+    fn encode(&self) -> [u8; APPENDED_BYTES] {
+        let mut bytes = [0; APPENDED_BYTES];
+        bytes[..8].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.time_ns.to_le_bytes());
+        bytes[16..18].copy_from_slice(&self.subject_bytes.to_le_bytes());
+        bytes[18..].copy_from_slice(&self.header_bytes.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut fields = Fields { rest: bytes };
+        let head = Self {
+            sequence: fields.word()?,
+            time_ns: fields.word()? as i64,
+            subject_bytes: u16::from_le_bytes(fields.array()?),
+            header_bytes: u32::from_le_bytes(fields.array()?),
+        };
+        let parts = usize::from(head.subject_bytes) + head.header_bytes as usize;
+        (parts <= fields.rest.len()).then(|| (head, fields.all()))
+    }
+
+    /// What stands before the parts of a group's message, which are so many bytes together; none if they are too many.
+    pub fn member_prefix(&self, part_bytes: usize) -> Option<[u8; MEMBER_PREFIX_BYTES]> {
+        let length = u32::try_from(part_bytes.checked_add(APPENDED_BYTES)?).ok()?;
+        let mut bytes = [0; MEMBER_PREFIX_BYTES];
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.encode());
+        Some(bytes)
+    }
+
     /// Subject, headers and payload of what follows the head.
     pub fn parts<'bytes>(&self, rest: &'bytes [u8]) -> (&'bytes [u8], &'bytes [u8], &'bytes [u8]) {
         let (subject, rest) = rest.split_at(usize::from(self.subject_bytes));
@@ -257,9 +315,18 @@ fn put_limits(head: Head, limits: &StreamLimits) -> Head {
         limits.bytes_max,
         limits.age_ns_max as u64,
         limits.messages_per_subject_max,
+        limits.duplicate_window_ns as u64,
+        limits.marker_ttl_ns as u64,
     ];
     let mut head = head.put_all(&words);
-    let flags = [limits.refuses_new, limits.refuses_new_per_subject, limits.is_memory];
+    let flags = [
+        limits.refuses_new,
+        limits.refuses_new_per_subject,
+        limits.is_memory,
+        limits.has_times_to_live,
+        limits.has_rollups,
+        limits.is_async,
+    ];
     head.put(&flags.map(u8::from));
     head
 }
@@ -270,9 +337,14 @@ fn limits(fields: &mut Fields<'_>) -> Option<StreamLimits> {
         bytes_max: fields.word()?,
         age_ns_max: fields.word()? as i64,
         messages_per_subject_max: fields.word()?,
+        duplicate_window_ns: fields.word()? as i64,
+        marker_ttl_ns: fields.word()? as i64,
         refuses_new: fields.flag()?,
         refuses_new_per_subject: fields.flag()?,
         is_memory: fields.flag()?,
+        has_times_to_live: fields.flag()?,
+        has_rollups: fields.flag()?,
+        is_async: fields.flag()?,
     })
 }
 
@@ -281,6 +353,10 @@ mod tests {
     use fastrand::Rng;
 
     use super::*;
+
+    /// Two messages.
+    const GROUP: &[u8] = b"\x1b\0\0\0aaaaaaaabbbbbbbb\x01\0\x02\0\0\0shhpa\
+        \x17\0\0\0aaaaaaaabbbbbbbb\x01\0\0\0\0\0s";
 
     fn examples() -> Vec<Record<'static>> {
         let limits = StreamLimits {
@@ -291,6 +367,11 @@ mod tests {
             refuses_new: true,
             refuses_new_per_subject: false,
             is_memory: true,
+            duplicate_window_ns: 5,
+            has_times_to_live: false,
+            has_rollups: true,
+            marker_ttl_ns: 6,
+            is_async: true,
         };
         let consumer = ConsumerId(8);
         let stream_sequence = 77;
@@ -308,6 +389,7 @@ mod tests {
             Change::StreamDeleted,
             Change::Appended(appended, b"a.bhhpayload"),
             Change::Appended(appended, b"a.bhh"),
+            Change::Grouped(GROUP),
             Change::Deleted { sequence: u64::MAX },
             Change::Purged { before: 3, keep: 0, filter: b"a.>" },
             Change::Expired { before: 4 },
@@ -339,6 +421,23 @@ mod tests {
     }
 
     #[test]
+    fn members_of_a_group_read_back() {
+        let parts: Vec<_> = members(GROUP)
+            .map(|member| member.expect("it is whole"))
+            .map(|(head, rest)| (head.parts(rest), head.member_prefix(rest.len())))
+            .collect();
+        let lengths = |prefix: Option<[u8; MEMBER_PREFIX_BYTES]>| prefix.map(|bytes| bytes[0]);
+        assert_eq!(parts[0].0, (&b"s"[..], &b"hh"[..], &b"pa"[..]));
+        assert_eq!(parts[1].0, (&b"s"[..], &b""[..], &b""[..]));
+        assert_eq!((lengths(parts[0].1), lengths(parts[1].1)), (Some(27), Some(23)));
+        assert_eq!(parts[1].1.expect("it is short"), GROUP[31..][..MEMBER_PREFIX_BYTES]);
+        for length in 1..GROUP.len() {
+            let is_whole = members(&GROUP[..length]).all(|member| member.is_some());
+            assert_eq!(is_whole, length == 31, "{length} bytes");
+        }
+    }
+
+    #[test]
     fn what_is_no_record_is_none_and_never_a_panic() {
         for record in examples() {
             let bytes = bytes_of(&record);
@@ -349,7 +448,7 @@ mod tests {
         }
         let mut random = Rng::with_seed(1);
         for _ in 0..50_000 {
-            let mut bytes = bytes_of(&examples()[random.usize(0..15)]);
+            let mut bytes = bytes_of(&examples()[random.usize(0..16)]);
             for _ in 0..random.usize(1..4) {
                 let at = random.usize(0..bytes.len());
                 bytes[at] = random.u8(..);

@@ -9,8 +9,7 @@
 //! of which streams are lost, and [`Store::start`] refuses: going on would bury the damage. Somebody may accept the loss
 //! (`check`); then the store goes on behind it, and the damaged files stay as they are.
 //!
-//! Its `checkpoint`s keep the journal short, and so a start. Not here yet: streams larger than memory; atomic groups of
-//! messages; the deduplication window.
+//! Its `checkpoint`s keep the journal short, and so a start. Not here yet: streams larger than memory.
 
 use std::io;
 use std::rc::Rc;
@@ -19,18 +18,26 @@ use super::consumer_state::{ConsumerChange, ConsumerState};
 use super::disk::Disk;
 use super::journal::Urgency;
 use super::lane::{Lane, Refused};
+use super::marks;
 use super::position::CommitNumber;
-use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId};
+use super::record::{
+    AppendedHead, Change, ConsumerId, MEMBER_PREFIX_BYTES, Record, StreamId, group_head,
+};
 use super::recovery::JournalPlace;
 use super::replay::Replayed;
-use super::stream::{AtLimit, NewMessage, StreamLimits};
+use super::stream::expectations::{Expected, GroupMessage, GroupRefusal, Refusal};
+use super::stream::{NewMessage, StreamLimits};
 use super::streams::{Answer, HeldConsumer, HeldStream, Streams};
-use crate::base::limits::{JOURNAL_FILES_MAX, TAIL_BYTES_MAX};
+use crate::base::limits::{GROUP_MESSAGES_MAX, JOURNAL_FILES_MAX, TAIL_BYTES_MAX};
+use crate::config::go_text::{SignedDuration, format_duration};
+use crate::protocol::headers;
 use checkpoint::Checkpoints;
 
 pub mod checkpoint;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +48,7 @@ pub enum StoreError {
     Purging,
     /// There is no space for more; deletes and purges are possible.
     Short(io::ErrorKind),
-    /// The subject or the headers are longer than any may be.
+    /// The subject or the headers are longer than any may be, or the group has too many messages or none.
     TooLarge,
     Refused(Refused),
 }
@@ -113,10 +120,13 @@ impl<D: Disk> Store<D> {
     pub fn settle(&mut self, id: StreamId) {
         let durable = self.lane.durable_commit();
         if let Some(held) = self.streams.streams.get_mut(&id) {
+            if held.stream.limits().is_async {
+                held.durable_sequence = held.stream.totals().last_sequence;
+            }
             while let Some((_, last)) =
                 held.under_way.front().filter(|(commit, _)| *commit <= durable)
             {
-                held.durable_sequence = *last;
+                held.durable_sequence = held.durable_sequence.max(*last);
                 held.under_way.pop_front();
             }
         }
@@ -167,7 +177,7 @@ impl<D: Disk> Store<D> {
         Ok(Answer { value: (), after: commit })
     }
 
-    /// Takes a message, or says at which limit it is.
+    /// Takes a message, or says why not.
     ///
     /// # Errors
     /// There is no such stream, it is being purged, the message is too large, or the store is short of space or
@@ -176,31 +186,84 @@ impl<D: Disk> Store<D> {
         &mut self,
         id: StreamId,
         new: NewMessage<'_>,
-    ) -> Result<Answer<Result<u64, AtLimit>>, StoreError> {
+    ) -> Result<Answer<Result<u64, Refusal>>, StoreError> {
+        self.append_if(id, new, &Expected::default())
+    }
+
+    /// Takes a message if the stream is as expected. Where much has to go for it the stream is purging afterwards, and
+    /// takes nothing until [`Store::purge_some`] is done.
+    ///
+    /// # Errors
+    /// As those of [`Store::append`].
+    pub fn append_if(
+        &mut self,
+        id: StreamId,
+        new: NewMessage<'_>,
+        expected: &Expected<'_>,
+    ) -> Result<Answer<Result<u64, Refusal>>, StoreError> {
         self.check_quiet(id)?;
         self.check_space()?;
         let held = self.held(id)?;
-        if let Err(limit) = held.stream.check_limits(&new) {
-            return Ok(held.answer(Err(limit)));
+        if let Err(refusal) = held.stream.check(&new, expected) {
+            return Ok(held.answer_publisher(Err(refusal)));
         }
-        let head = AppendedHead {
-            sequence: held.stream.totals().last_sequence + 1,
-            time_ns: new.time_ns,
-            subject_bytes: u16::try_from(new.subject.len()).map_err(|_| StoreError::TooLarge)?,
-            header_bytes: u32::try_from(new.headers.len()).map_err(|_| StoreError::TooLarge)?,
-        };
+        let head = appended_head(&new, held.stream.totals().last_sequence + 1)?;
         let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
         let parts = [head.as_slice(), new.subject, new.headers, new.payload];
-        let commit = self.lane.append(&parts, Urgency::Commits)?;
-        self.checkpoints.appended_bytes += parts.iter().map(|part| part.len()).sum::<usize>();
-        if self.checkpoints.appended_bytes > self.tail_bytes_max {
-            self.lane.consider_checkpoint();
+        let commit = self.write_messages(&parts)?;
+        let held = self.held(id)?;
+        let Ok(appended) = held.stream.append(new) else { unreachable!("it was checked") };
+        held.purge = appended.rollup;
+        held.change(commit);
+        Ok(held.answer_publisher(Ok(appended.sequence)))
+    }
+
+    /// Takes all messages of a group or none, whatever happens to the disk: they go to it as one record. Answers the
+    /// sequence of the first, or which message is refused and why. Rollups of a group are done at once, however much
+    /// goes for them.
+    ///
+    /// # Errors
+    /// As those of [`Store::append`]; too large, too, where a journal file does not hold the group.
+    pub fn append_group(
+        &mut self,
+        id: StreamId,
+        group: &[GroupMessage<'_>],
+    ) -> Result<Answer<Result<u64, GroupRefusal>>, StoreError> {
+        self.check_quiet(id)?;
+        self.check_space()?;
+        if !(1..=GROUP_MESSAGES_MAX).contains(&group.len()) {
+            return Err(StoreError::TooLarge);
         }
         let held = self.held(id)?;
-        let value = held.stream.append(new);
-        assert!(value.is_ok(), "the limits were checked");
+        if let Err(refusal) = held.stream.check_group(group) {
+            return Ok(held.answer_publisher(Err(refusal)));
+        }
+        let first = held.stream.totals().last_sequence + 1;
+        let prefixes: Vec<[u8; MEMBER_PREFIX_BYTES]> = (first..)
+            .zip(group)
+            .map(|(sequence, GroupMessage { new, .. })| {
+                let part_bytes = new.subject.len() + new.headers.len() + new.payload.len();
+                let prefix = appended_head(new, sequence)?.member_prefix(part_bytes);
+                prefix.ok_or(StoreError::TooLarge)
+            })
+            .collect::<Result<_, _>>()?;
+        let head = group_head(id);
+        let mut parts = vec![head.as_slice()];
+        for (prefix, GroupMessage { new, .. }) in prefixes.iter().zip(group) {
+            parts.extend([prefix, new.subject, new.headers, new.payload]);
+        }
+        let commit = self.write_messages(&parts)?;
+        let held = self.held(id)?;
+        for GroupMessage { new, .. } in group {
+            let Ok(mut appended) = held.stream.append(*new) else {
+                unreachable!("the group was checked")
+            };
+            while let Some(purge) = &mut appended.rollup
+                && !held.stream.purge_some(purge, usize::MAX)
+            {}
+        }
         held.change(commit);
-        Ok(Answer { value, after: commit })
+        Ok(held.answer_publisher(Ok(first)))
     }
 
     /// Deletes a message; false where there is none.
@@ -258,8 +321,9 @@ impl<D: Disk> Store<D> {
         Ok(None)
     }
 
-    /// Lets messages go that are too old, at most `messages_max`; returns how many. That starts no commit, and no answer
-    /// waits for it: after a power cut they are too old again.
+    /// Lets messages go that are too old, by the limit or by their own time to live, after a look at about
+    /// `messages_max`; returns how many. That starts no commit, and no answer waits for it: after a power cut they are
+    /// too old again. Where a marker takes a message's place that is an append as any other.
     ///
     /// # Errors
     /// There is no such stream, it is being purged, or the store stopped.
@@ -270,13 +334,56 @@ impl<D: Disk> Store<D> {
         messages_max: usize,
     ) -> Result<u64, StoreError> {
         self.check_quiet(id)?;
-        let held = self.held(id)?;
-        let before = held.stream.expired_before(now_ns, messages_max);
-        if before <= held.stream.totals().first_sequence {
-            return Ok(0);
+        let stream = &mut self.held(id)?.stream;
+        stream.forget_ids(now_ns, messages_max);
+        let (before, aged) = stream.aged_before(now_ns, messages_max);
+        let mut count = 0;
+        if !stream.limits().has_markers() {
+            if aged > 0 {
+                self.write(id, Change::Expired { before }, Urgency::Rides)?;
+            }
+            count += self.held(id)?.stream.drop_aged(before);
+        } else {
+            let next = |store: &mut Self| {
+                let next = store.held(id)?.stream.next_that_ages(0);
+                Ok::<_, StoreError>(next.filter(|sequence| *sequence < before))
+            };
+            while let Some(sequence) = next(self)? {
+                self.end(id, sequence, now_ns)?;
+                count += 1;
+            }
+            // None goes by it: the next look begins behind them.
+            self.held(id)?.stream.drop_aged(before);
         }
-        self.write(id, Change::Expired { before }, Urgency::Rides)?;
-        Ok(self.held(id)?.stream.drop_before(before))
+        while count < messages_max as u64
+            && let Some(sequence) = self.held(id)?.stream.ended(now_ns)
+        {
+            self.end(id, sequence, now_ns)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Removes a message that is too old, and has a marker stand for it if it was the last of its subject.
+    fn end(&mut self, id: StreamId, sequence: u64, now_ns: i64) -> Result<(), StoreError> {
+        let stream = &self.held(id)?.stream;
+        if stream.needs_marker(sequence)
+            && let Some(ended) = stream.get(sequence)
+        {
+            let (subject, headers) = (ended.subject.to_vec(), marker(stream.limits()));
+            let new =
+                NewMessage { time_ns: now_ns, subject: &subject, headers: &headers, payload: b"" };
+            // Its rollup removes the message.
+            match self.append(id, new) {
+                Ok(Answer { value: Ok(_), .. }) => return Ok(()),
+                // There is no room for a marker.
+                Ok(_) | Err(StoreError::Short(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.write(id, Change::Deleted { sequence }, Urgency::Rides)?;
+        self.held(id)?.stream.delete(sequence);
+        Ok(())
     }
 
     /// # Errors
@@ -382,6 +489,16 @@ impl<D: Disk> Store<D> {
         self.lane.append(&[head.as_slice(), rest], urgency)
     }
 
+    /// Writes the record of a message or a group.
+    fn write_messages(&mut self, parts: &[&[u8]]) -> Result<CommitNumber, Refused> {
+        let commit = self.lane.append(parts, Urgency::Commits)?;
+        self.checkpoints.appended_bytes += parts.iter().map(|part| part.len()).sum::<usize>();
+        if self.checkpoints.appended_bytes > self.tail_bytes_max {
+            self.lane.consider_checkpoint();
+        }
+        Ok(commit)
+    }
+
     fn check_space(&self) -> Result<(), StoreError> {
         let is_full = self.lane.file_count() > JOURNAL_FILES_MAX;
         let failure = self.checkpoints.failure.filter(|_| is_full);
@@ -402,4 +519,23 @@ impl<D: Disk> Store<D> {
             false => Err(StoreError::NoSuchConsumer),
         }
     }
+}
+
+fn appended_head(new: &NewMessage<'_>, sequence: u64) -> Result<AppendedHead, StoreError> {
+    Ok(AppendedHead {
+        sequence,
+        time_ns: new.time_ns,
+        subject_bytes: u16::try_from(new.subject.len()).map_err(|_| StoreError::TooLarge)?,
+        header_bytes: u32::try_from(new.headers.len()).map_err(|_| StoreError::TooLarge)?,
+    })
+}
+
+/// The headers of a marker. Source: nats-server server/stream.go.
+fn marker(limits: &StreamLimits) -> Vec<u8> {
+    let time_to_live = format_duration(SignedDuration(limits.marker_ttl_ns));
+    let mut block = Vec::new();
+    headers::append(&mut block, marks::MARKER, b"MaxAge");
+    headers::append(&mut block, marks::TIME_TO_LIVE, time_to_live.as_bytes());
+    headers::append(&mut block, marks::ROLLUP, b"sub");
+    block
 }

@@ -6,7 +6,7 @@
 //! Messages lie in [`Block`]s, subjects in a [`SubjectIndex`]. What one call does is bounded by what it removes, but
 //! for those that say how much they look at: [`Stream::next`] and [`Stream::purge_some`] are called again until they
 //! are done. Between two calls of one purge nothing else may change the stream, or a replay would end otherwise.
-//! Until `drop_before` is done it holds its caller: how much that is, `expired_before` bounds.
+//! Until `drop_aged` is done it holds its caller: how much that is, `aged_before` bounds.
 //!
 //! Not here yet: blocks on disk. Until then a stream is as large as its memory. With a limit of more than one message
 //! per subject, finding the next message of the subject whose oldest goes passes over the blocks in between.
@@ -14,12 +14,21 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::block::{BLOCK_BYTES_FULL, Block, Message, SubjectHasher};
+use super::duplicates::Duplicates;
+use super::expiries::Expiries;
+use super::marks::{Marks, Rollup};
 use super::subject_index::{SubjectIndex, SubjectTotals};
+use crate::base::limits::ROLLED_UP_AT_ONCE_MAX;
 use crate::protocol::subject::{has_wildcard, matches};
 
+pub mod age;
+pub mod expectations;
 pub mod noted;
 #[cfg(test)]
 pub(super) mod tests;
+
+/// No sequence is above it: whoever purges far past the end would leave none for the messages to come.
+pub const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Subjects of a filter up to which each is looked for by itself.
 const SUBJECTS_LOOKED_UP_MAX: usize = 16;
@@ -41,9 +50,44 @@ pub struct StreamLimits {
     pub refuses_new_per_subject: bool,
     /// Bytes are counted as nats-server counts those of memory storage.
     pub is_memory: bool,
+    /// How long the id of a message is known: one that comes with the same id within that time is not taken. A change
+    /// holds for messages to come.
+    pub duplicate_window_ns: i64,
+    /// Messages may say how long they stay, and that older ones go: see [`Marks`].
+    pub has_times_to_live: bool,
+    pub has_rollups: bool,
+    /// How long a marker stays: a message that takes the place of the last one of a subject when that is too old, so
+    /// that whoever follows the stream hears of it. Only with times to live and rollups; 0: there are no markers.
+    pub marker_ttl_ns: i64,
+    /// Publishers are answered, and messages may be seen, before they are durable: see [`ASYNC_RISK`].
+    pub is_async: bool,
 }
 
+/// What an operator is to know of a stream whose answers do not wait for the disk.
+pub const ASYNC_RISK: &str = "messages are acknowledged before they are on disk: those of the last \
+    milliseconds are lost when the process is killed or the power fails, and their sequences are used again";
+
 impl StreamLimits {
+    /// What the headers of a message say, as far as this stream acts on it.
+    pub fn marks<'headers>(&self, headers: &'headers [u8]) -> Marks<'headers> {
+        let is_heeded = self.duplicate_window_ns > 0 || self.has_times_to_live || self.has_rollups;
+        if headers.is_empty() || !is_heeded {
+            return Marks::default();
+        }
+        let all = Marks::read(headers);
+        Marks {
+            id: all.id.filter(|_| self.duplicate_window_ns > 0),
+            time_to_live: all.time_to_live.filter(|_| self.has_times_to_live),
+            rollup: all.rollup.filter(|_| self.has_rollups),
+            is_marker: all.is_marker && self.has_markers(),
+        }
+    }
+
+    /// True if markers stand for subjects that ended.
+    pub fn has_markers(&self) -> bool {
+        self.marker_ttl_ns > 0 && self.has_times_to_live && self.has_rollups
+    }
+
     /// The bytes of a message that count against limits and in reports, as nats-server counts them (server/filestore.go
     /// fileStoreMsgSize, server/memstore.go memStoreMsgSize).
     pub fn message_bytes(&self, subject: &[u8], headers: &[u8], payload: &[u8]) -> u64 {
@@ -71,6 +115,16 @@ pub enum AtLimit {
     Messages,
     Bytes,
     MessagesPerSubject,
+    /// [`SEQUENCE_MAX`] is used.
+    Sequences,
+}
+
+/// A message that was taken.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    pub sequence: u64,
+    /// What is left to do of its rollup: nothing else may change the stream before.
+    pub rollup: Option<Purge>,
 }
 
 /// What a search found.
@@ -123,6 +177,12 @@ pub struct Stream {
     bytes: u64,
     last_sequence: u64,
     last_time_ns: i64,
+    duplicates: Duplicates,
+    expiries: Expiries,
+    /// Below this sequence there are only messages that no age ends.
+    aged_from: u64,
+    /// The id of the last message, if that is gone and had one.
+    last_id_gone: Option<Box<[u8]>>,
 }
 
 impl Stream {
@@ -138,8 +198,12 @@ impl Stream {
             subjects: SubjectIndex::default(),
             messages: 0,
             bytes: 0,
-            last_sequence: first_sequence.max(1) - 1,
+            last_sequence: first_sequence.clamp(1, SEQUENCE_MAX) - 1,
             last_time_ns: i64::MIN,
+            duplicates: Duplicates::default(),
+            expiries: Expiries::default(),
+            aged_from: 0,
+            last_id_gone: None,
         }
     }
 
@@ -161,24 +225,32 @@ impl Stream {
 
     /// Bytes of memory that messages and subjects take.
     pub fn memory_bytes(&self) -> usize {
-        self.blocks.iter().map(Block::memory_bytes).sum::<usize>() + self.subjects.bytes()
+        let ends = self.expiries.len() * 24;
+        self.blocks.iter().map(Block::memory_bytes).sum::<usize>()
+            + self.subjects.bytes()
+            + self.duplicates.memory_bytes()
+            + ends
     }
 
     fn first_sequence(&self) -> u64 {
         self.blocks.front().map_or(self.last_sequence + 1, Block::first)
     }
 
-    /// Takes a message, and lets old ones go where a limit says so; returns its sequence.
+    /// Takes a message, and lets old ones go where a limit or its rollup says so.
     ///
     /// # Errors
     /// It is at a limit that refuses new messages. Source: nats-server server/memstore.go storeRawMsg.
-    pub fn append(&mut self, new: NewMessage<'_>) -> Result<u64, AtLimit> {
-        self.check_limits(&new)?;
+    pub fn append(&mut self, new: NewMessage<'_>) -> Result<Appended, AtLimit> {
+        self.check_limits(&new, &self.limits.marks(new.headers))?;
         Ok(self.take(new))
     }
 
     /// Takes a message that was taken before: whether there was room then, what is lost by now says nothing about.
-    pub fn take(&mut self, new: NewMessage<'_>) -> u64 {
+    pub fn take(&mut self, new: NewMessage<'_>) -> Appended {
+        let marks = self.limits.marks(new.headers);
+        if marks.rollup == Some(Rollup::All) {
+            self.clear();
+        }
         let sequence = self.last_sequence + 1;
         let time_ns = new.time_ns.max(self.last_time_ns);
         let NewMessage { subject, headers, payload, .. } = new;
@@ -187,31 +259,62 @@ impl Stream {
         self.bytes += self.limits.message_bytes(subject, headers, payload);
         self.last_sequence = sequence;
         self.last_time_ns = time_ns;
+        self.last_id_gone = None;
+        self.note_marks(sequence, time_ns, &marks);
         self.subjects.update(subject, |totals| {
             Some(match totals {
                 None => SubjectTotals::single(sequence),
                 Some(totals) => SubjectTotals { count: totals.count + 1, last: sequence, ..totals },
             })
         });
+        let mut rollup = None;
+        if marks.rollup == Some(Rollup::Subject) {
+            let mut purge = self.purge(Some(subject), sequence, 0);
+            let is_done = self.purge_some(&mut purge, ROLLED_UP_AT_ONCE_MAX);
+            rollup = (!is_done).then_some(purge);
+        }
         self.enforce_per_subject(subject);
         self.enforce();
-        sequence
+        Appended { sequence, rollup }
+    }
+
+    /// Remembers what a message that was taken says of itself.
+    fn note_marks(&mut self, sequence: u64, time_ns: i64, marks: &Marks<'_>) {
+        if let Some(id) = marks.id {
+            self.duplicates.insert(id, sequence, time_ns, self.limits.duplicate_window_ns);
+        }
+        if let Some(time_to_live) = marks.time_to_live {
+            self.expiries.insert(sequence, time_ns, time_to_live);
+        }
+    }
+
+    /// Removes all messages.
+    fn clear(&mut self) {
+        self.last_id_gone = self.last_id().map(Into::into);
+        self.gone.extend(self.blocks.drain(..).filter(Block::is_noted).map(|block| block.base()));
+        self.subjects.clear();
+        self.expiries.clear();
+        (self.messages, self.bytes) = (0, 0);
     }
 
     /// Finds out if a message would be taken; changes nothing.
     ///
     /// # Errors
     /// As those of [`Stream::append`].
-    pub fn check_limits(&self, new: &NewMessage<'_>) -> Result<(), AtLimit> {
+    pub fn check_limits(&self, new: &NewMessage<'_>, marks: &Marks<'_>) -> Result<(), AtLimit> {
         let limits = &self.limits;
+        if self.last_sequence >= SEQUENCE_MAX {
+            return Err(AtLimit::Sequences);
+        }
         if !limits.refuses_new {
             return Ok(());
         }
         let of_subject = self.subjects.get(new.subject).map_or(0, |totals| totals.count);
         let per_subject = limits.messages_per_subject_max;
         // One goes for the one that comes, so the other limits hold.
-        let replaces = per_subject > 0 && of_subject >= per_subject;
-        if replaces && limits.refuses_new_per_subject {
+        let is_full = per_subject > 0 && of_subject >= per_subject;
+        let replaces = is_full || (marks.is_marker && of_subject > 0);
+        if is_full && limits.refuses_new_per_subject && marks.rollup.is_none() {
             return Err(AtLimit::MessagesPerSubject);
         }
         if limits.messages_max > 0 && self.messages >= limits.messages_max && !replaces {
@@ -269,10 +372,15 @@ impl Stream {
     /// Takes other limits and enforces them.
     ///
     /// # Panics
-    /// They are for another kind of storage: a stream keeps the one it has.
+    /// They are for another kind of storage, or answers mean another thing: a stream keeps what it has.
     pub fn set_limits(&mut self, limits: StreamLimits) {
         assert!(limits.is_memory == self.limits.is_memory, "a stream keeps its storage");
+        assert!(limits.is_async == self.limits.is_async, "a stream keeps what its answers say");
+        let has_other_ends = limits.has_times_to_live != self.limits.has_times_to_live;
         self.limits = limits;
+        if has_other_ends {
+            self.note_ends();
+        }
         let max = limits.messages_per_subject_max;
         if max > 0 {
             let mut above = Vec::new();
@@ -287,30 +395,9 @@ impl Stream {
         self.enforce();
     }
 
-    /// The sequence below which messages are older than the limit at `now_ns`, of the first `messages_max` at most.
-    pub fn expired_before(&self, now_ns: i64, messages_max: usize) -> u64 {
-        if self.limits.age_ns_max == 0 {
-            return self.first_sequence();
-        }
-        let oldest_ns = now_ns.saturating_sub(self.limits.age_ns_max);
-        let is_old = |message: &Message<'_>| message.time_ns <= oldest_ns;
-        let last = self.messages_from(0).take(messages_max).take_while(is_old).last();
-        last.map_or(self.first_sequence(), |last| last.sequence + 1)
-    }
-
-    /// Removes all messages below a sequence; returns how many there were.
-    pub fn drop_before(&mut self, sequence: u64) -> u64 {
-        let mut count = 0;
-        while self.messages > 0 && self.first_sequence() < sequence {
-            self.remove(self.first_sequence());
-            count += 1;
-        }
-        count
-    }
-
     /// Goes on with this sequence: those before that are not there are lost.
     pub fn lose_before(&mut self, sequence: u64) {
-        self.last_sequence = self.last_sequence.max(sequence.saturating_sub(1));
+        self.last_sequence = self.last_sequence.max(sequence.clamp(1, SEQUENCE_MAX) - 1);
     }
 
     /// Deletes a message; false where there is none.
@@ -339,11 +426,8 @@ impl Stream {
         if filter == b">" && left == u64::MAX && through == self.last_sequence {
             purge.purged = self.messages;
             purge.left = 0;
-            self.gone
-                .extend(self.blocks.drain(..).filter(Block::is_noted).map(|block| block.base()));
-            self.subjects.clear();
-            (self.messages, self.bytes) = (0, 0);
-            self.last_sequence = self.last_sequence.max(before.saturating_sub(1));
+            self.clear();
+            self.last_sequence = self.last_sequence.max(before.clamp(1, SEQUENCE_MAX) - 1);
         }
         purge
     }
@@ -398,6 +482,13 @@ impl Stream {
             SubjectTotals { count, first, last }
         });
         let subject = subject.to_vec();
+        let (marks, time_ns) = (self.limits.marks(headers), message.time_ns);
+        if let Some(time_to_live) = marks.time_to_live {
+            self.expiries.remove(sequence, time_ns, time_to_live);
+        }
+        if sequence == self.last_sequence {
+            self.last_id_gone = self.last_id().map(Into::into);
+        }
         self.subjects.update(&subject, |_| after);
         self.messages -= 1;
         self.bytes -= bytes;
@@ -586,5 +677,6 @@ impl Stream {
         assert!(self.blocks.iter().zip(self.blocks.iter().skip(1)).all(rises), "blocks overlap");
         let complete = self.blocks.iter().rev().skip(1).all(Block::is_complete);
         assert!(complete, "a block is not complete and not the last");
+        self.check_age();
     }
 }

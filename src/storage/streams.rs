@@ -11,8 +11,11 @@ use super::block::{BLOCK_BYTES_FULL, NotedBlock};
 use super::consumer_state::ConsumerState;
 use super::manifest::Entry;
 use super::position::{CommitNumber, StoredPlace};
-use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId};
-use super::stream::{NewMessage, Purge, Stream, StreamLimits};
+use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId, members};
+use super::stream::{NewMessage, Purge, SEQUENCE_MAX, Stream, StreamLimits};
+
+/// Ids count up from 0: none comes as far.
+const ID_MAX: u64 = u64::MAX >> 1;
 
 /// A value that must not leave before a commit is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +188,11 @@ impl Streams {
         lost: &mut Vec<Lost>,
     ) -> Result<(), &'static str> {
         let id = record.stream;
+        if id.0 > ID_MAX {
+            return Err("an id that no stream has");
+        }
         // Even where its creation is lost an id is not used again.
-        self.next_stream = self.next_stream.max(id.0.saturating_add(1));
+        self.next_stream = self.next_stream.max(id.0 + 1);
         match self.streams.get(&id) {
             Some(held) if commit < held.as_of => return Ok(()),
             None if commit < self.walked => return Ok(()),
@@ -211,13 +217,19 @@ impl Streams {
         match record.change {
             Change::StreamCreated { .. } | Change::StreamDeleted => {}
             Change::StreamUpdated { limits, details } => {
-                if limits.is_memory != held.stream.limits().is_memory {
+                let before = held.stream.limits();
+                if limits.is_memory != before.is_memory || limits.is_async != before.is_async {
                     return Err("a stream changes its storage");
                 }
                 held.stream.set_limits(limits);
                 held.details = details.to_vec();
             }
             Change::Appended(head, rest) => held.replay_append(id, head, rest, lost)?,
+            Change::Grouped(messages) => {
+                for (head, rest) in members(messages).flatten() {
+                    held.replay_append(id, head, rest, lost)?;
+                }
+            }
             Change::Deleted { sequence } => {
                 if !held.stream.delete(sequence) && !held.has_lost(sequence) {
                     return Err("a message that is not there is deleted");
@@ -228,11 +240,14 @@ impl Streams {
                 let mut purge = held.stream.purge(filter, before, keep);
                 while !held.stream.purge_some(&mut purge, usize::MAX) {}
             }
-            Change::Expired { before } => drop(held.stream.drop_before(before)),
+            Change::Expired { before } => drop(held.stream.drop_aged(before)),
+            Change::ConsumerCreated { consumer, .. } if consumer.0 > ID_MAX => {
+                return Err("an id that no consumer has");
+            }
             Change::ConsumerCreated { consumer, start_after, details } => {
                 let state = ConsumerState::starting_after(start_after);
                 let before = held.consumers.insert(consumer, HeldConsumer::new(state, details));
-                self.next_consumer = next_consumer.max(consumer.0.saturating_add(1));
+                self.next_consumer = next_consumer.max(consumer.0 + 1);
                 return before.map_or(Ok(()), |_| Err("a consumer is created twice"));
             }
             Change::ConsumerUpdated { consumer, details } => {
@@ -344,9 +359,20 @@ impl HeldStream {
         self.durable_sequence
     }
 
+    /// True while a purge or a rollup is under way: the stream takes nothing, and what is read of it is half done.
+    pub fn is_purging(&self) -> bool {
+        self.purge.is_some()
+    }
+
     /// An answer about the stream as it is now.
     pub fn answer<T>(&self, value: T) -> Answer<T> {
         Answer { value, after: self.changed }
+    }
+
+    /// An answer to a publisher.
+    pub(super) fn answer_publisher<T>(&self, value: T) -> Answer<T> {
+        let after = if self.stream.limits().is_async { CommitNumber(0) } else { self.changed };
+        Answer { value, after }
     }
 
     fn replay_append(
@@ -360,13 +386,19 @@ impl HeldStream {
         if head.sequence < next {
             return Err("a sequence is used twice");
         }
+        if head.sequence > SEQUENCE_MAX {
+            return Err("a sequence that no message has");
+        }
         if head.sequence > next {
             lost.push(Lost { stream: id, first: next, last: head.sequence - 1 });
             self.stream.lose_before(head.sequence);
         }
         let (subject, headers, payload) = head.parts(rest);
         let new = NewMessage { time_ns: head.time_ns, subject, headers, payload };
-        self.stream.take(new);
+        let mut rollup = self.stream.take(new).rollup;
+        while let Some(purge) = &mut rollup
+            && !self.stream.purge_some(purge, usize::MAX)
+        {}
         Ok(())
     }
 

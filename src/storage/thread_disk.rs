@@ -86,6 +86,16 @@ pub struct OpenFile {
     access: Access,
 }
 
+impl OpenFile {
+    /// The same open file, for another to write to.
+    ///
+    /// # Errors
+    /// Descriptors are out.
+    pub(super) fn try_clone(&self) -> io::Result<File> {
+        self.inner.try_clone()
+    }
+}
+
 /// Which of the threads.
 #[derive(Clone, Copy)]
 enum Helper {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Block, Purge, Stream, StreamLimits, SubjectIndex, SubjectTotals};
 use crate::storage::block::{BLOCK_BYTES_FULL, NotedBlock, SubjectHasher};
+use crate::storage::duplicates::Duplicates;
+use crate::storage::expiries::Expiries;
 use crate::storage::fields::Fields;
 
 /// What is kept of a stream beside its blocks.
@@ -69,7 +71,7 @@ impl Stream {
         self.block_bytes = bytes;
     }
 
-    /// A stream of these blocks, which are in order.
+    /// A stream of these blocks, which are in order. Of messages that are gone no id is known any more.
     pub fn restore(
         limits: StreamLimits,
         facts: StreamFacts,
@@ -87,8 +89,20 @@ impl Stream {
             bytes: 0,
             last_sequence: facts.last_sequence,
             last_time_ns: facts.last_time_ns,
+            duplicates: Duplicates::default(),
+            expiries: Expiries::default(),
+            aged_from: 0,
+            last_id_gone: None,
         };
         for message in stream.blocks.iter().flat_map(Block::messages) {
+            let marks = limits.marks(message.headers);
+            if let Some(id) = marks.id {
+                let (sequence, time_ns) = (message.sequence, message.time_ns);
+                stream.duplicates.insert(id, sequence, time_ns, limits.duplicate_window_ns);
+            }
+            if let Some(time_to_live) = marks.time_to_live {
+                stream.expiries.insert(message.sequence, message.time_ns, time_to_live);
+            }
             let sequence = message.sequence;
             stream.messages += 1;
             stream.bytes += limits.message_bytes(message.subject, message.headers, message.payload);

@@ -6,7 +6,13 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
+use super::expectations::{Expected, GroupMessage, GroupRefusal, Refusal};
 use super::*;
+use crate::protocol::headers;
+use crate::storage::marks::{self, TimeToLive};
+
+/// A step of the tests' clock: a time to live is a second at least.
+pub(in crate::storage) const TICK_NS: i64 = 10_000_000;
 
 /// Mistakes in the rules; a twin that makes one must be found to differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +27,13 @@ pub(in crate::storage) enum Plant {
     ExpiryOfTheEqualAge,
     SequenceUsedAgain,
     DiscardNewForgetsTheReplaced,
+    DuplicateTaken,
+    WindowTooLong,
+    ExpectationIgnored,
+    RollupIgnored,
+    TimeToLiveIgnored,
+    NeverEndsByAge,
+    GroupInPart,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +43,33 @@ pub(in crate::storage) struct Kept {
     pub subject: Vec<u8>,
     pub headers: Vec<u8>,
     pub payload: Vec<u8>,
+}
+
+impl Kept {
+    pub(in crate::storage) fn new_message(&self) -> NewMessage<'_> {
+        NewMessage {
+            time_ns: self.time_ns,
+            subject: &self.subject,
+            headers: &self.headers,
+            payload: &self.payload,
+        }
+    }
+}
+
+/// Headers that a stream acts on, and others.
+pub(in crate::storage) fn random_headers(random: &mut Rng) -> Vec<u8> {
+    let mut block = Vec::new();
+    let mut put = |often: u8, name: &[u8], values: &[&str]| {
+        if random.u8(0..often) == 0 {
+            let value = values[random.usize(0..values.len())];
+            headers::append(&mut block, name, value.as_bytes());
+        }
+    };
+    put(2, b"X-Other", &["1", "22"]);
+    put(3, marks::ID, &["a", "b", "c", "d", "e", "f", "g", "h"]);
+    put(4, marks::TIME_TO_LIVE, &["1s", "3", "7s", "never", "1", "bad"]);
+    put(40, marks::ROLLUP, &["sub", "sub", "sub", "all", "bad"]);
+    block
 }
 
 pub(in crate::storage) fn kept(message: Message<'_>) -> Kept {
@@ -50,6 +90,9 @@ pub(in crate::storage) struct Twin {
     pub messages: Vec<Kept>,
     last_sequence: u64,
     last_time_ns: i64,
+    last_id: Option<Vec<u8>>,
+    /// Id, end of its window and sequence of all messages there ever were.
+    pub ids: Vec<(Vec<u8>, i64, u64)>,
 }
 
 impl Twin {
@@ -60,7 +103,96 @@ impl Twin {
             messages: Vec::new(),
             last_sequence: first_sequence.max(1) - 1,
             last_time_ns: i64::MIN,
+            last_id: None,
+            ids: Vec::new(),
         }
+    }
+
+    fn header<'block>(
+        &self,
+        is_heeded: bool,
+        block: &'block [u8],
+        name: &[u8],
+    ) -> Option<&'block [u8]> {
+        marks::find(block, name).filter(|_| is_heeded)
+    }
+
+    fn id_of<'block>(&self, block: &'block [u8]) -> Option<&'block [u8]> {
+        self.header(self.limits.duplicate_window_ns > 0, block, marks::ID)
+    }
+
+    fn time_to_live(&self, block: &[u8]) -> Option<TimeToLive> {
+        self.header(self.limits.has_times_to_live, block, marks::TIME_TO_LIVE)
+            .and_then(marks::time_to_live)
+            .filter(|_| self.plant != Some(Plant::TimeToLiveIgnored))
+    }
+
+    fn rollup(&self, block: &[u8]) -> Option<Rollup> {
+        self.header(self.limits.has_rollups, block, marks::ROLLUP).and_then(marks::rollup)
+    }
+
+    fn is_marker(&self, block: &[u8]) -> bool {
+        self.header(self.limits.has_markers(), block, marks::MARKER).is_some()
+    }
+
+    /// The message that was taken with this id within the window.
+    pub(crate) fn duplicate_of(&self, id: &[u8], now_ns: i64) -> Option<u64> {
+        let slack = i64::from(self.plant == Some(Plant::WindowTooLong));
+        let latest = self.ids.iter().rfind(|(other, ..)| other == id);
+        latest.filter(|(_, end_ns, _)| end_ns + slack > now_ns).map(|found| found.2)
+    }
+
+    pub(crate) fn check(&self, message: &Kept, expected: &Expected<'_>) -> Result<(), Refusal> {
+        if self.plant == Some(Plant::ExpectationIgnored) {
+            return Ok(());
+        }
+        if let Some((filter, sequence)) = expected.last_of {
+            let last = self.of(filter).next_back().map_or(0, |last| last.sequence);
+            if last != sequence {
+                return Err(Refusal::WrongLastOfSubject { last });
+            }
+        }
+        if expected.last_sequence.is_some_and(|sequence| sequence != self.last_sequence) {
+            return Err(Refusal::WrongLastSequence { last: self.last_sequence });
+        }
+        let id = self.id_of(&message.headers);
+        if let Some(sequence) = id.and_then(|id| self.duplicate_of(id, message.time_ns))
+            && self.plant != Some(Plant::DuplicateTaken)
+        {
+            return Err(Refusal::Duplicate { sequence });
+        }
+        let last_id = self.last_id.as_deref().unwrap_or_default();
+        if expected.last_id.is_some_and(|id| id != last_id) {
+            return Err(Refusal::WrongLastId { id: last_id.into() });
+        }
+        Ok(())
+    }
+
+    /// Takes a group if each message is taken after the others: more than a stream takes that limits refuse.
+    fn append_group(&mut self, group: &[(Kept, Expected<'_>)]) -> Result<u64, GroupRefusal> {
+        let mut after = self.clone();
+        let mut ids = HashSet::new();
+        for (index, (message, expected)) in group.iter().enumerate() {
+            self.check(message, expected).map_err(|refusal| GroupRefusal { index, refusal })?;
+            if let Some(id) = self.id_of(&message.headers)
+                && !ids.insert(id.to_vec())
+            {
+                let is_it =
+                    |(other, _): &&(Kept, Expected<'_>)| self.id_of(&other.headers) == Some(id);
+                let first = group.iter().position(|other| is_it(&other)).expect("it is there");
+                let sequence = self.last_sequence + 1 + first as u64;
+                let refusal = Refusal::Duplicate { sequence };
+                return Err(GroupRefusal { index, refusal });
+            }
+            let taken = after.append(message.clone());
+            taken.map_err(|limit| GroupRefusal { index, refusal: Refusal::AtLimit(limit) })?;
+            if self.plant == Some(Plant::GroupInPart) {
+                break;
+            }
+        }
+        let first = self.last_sequence + 1;
+        *self = after;
+        Ok(first)
     }
 
     pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
@@ -83,10 +215,12 @@ impl Twin {
     pub(crate) fn append(&mut self, mut message: Kept) -> Result<u64, AtLimit> {
         let max = self.limits.messages_per_subject_max as usize;
         let same: Vec<Kept> = self.of(&message.subject).cloned().collect();
-        let replaces =
+        let is_full =
             max > 0 && same.len() >= max && self.plant != Some(Plant::DiscardNewForgetsTheReplaced);
+        let replaces = is_full || (self.is_marker(&message.headers) && !same.is_empty());
+        let rollup = self.rollup(&message.headers);
         if self.limits.refuses_new {
-            if replaces && self.limits.refuses_new_per_subject {
+            if is_full && self.limits.refuses_new_per_subject && rollup.is_none() {
                 return Err(AtLimit::MessagesPerSubject);
             }
             let messages_max = self.limits.messages_max as usize;
@@ -107,6 +241,18 @@ impl Twin {
         message.sequence = self.last_sequence;
         message.time_ns = message.time_ns.max(self.last_time_ns);
         self.last_time_ns = message.time_ns;
+        if let Some(id) = self.id_of(&message.headers).map(<[u8]>::to_vec) {
+            let end_ns = message.time_ns + self.limits.duplicate_window_ns;
+            self.ids.push((id, end_ns, message.sequence));
+        }
+        self.last_id = marks::find(&message.headers, marks::ID).map(<[u8]>::to_vec);
+        if self.plant != Some(Plant::RollupIgnored) {
+            self.messages.retain(|other| match rollup {
+                None => true,
+                Some(Rollup::Subject) => other.subject != message.subject,
+                Some(Rollup::All) => false,
+            });
+        }
         self.messages.push(message);
         self.enforce();
         Ok(self.last_sequence)
@@ -168,16 +314,40 @@ impl Twin {
         (count - self.messages.len()) as u64
     }
 
-    fn expire(&mut self, now_ns: i64, max: usize) -> u64 {
+    fn is_never(&self, message: &Kept) -> bool {
+        self.time_to_live(&message.headers) == Some(TimeToLive::Never)
+            && self.plant != Some(Plant::NeverEndsByAge)
+    }
+
+    /// The messages that are too old, in order.
+    pub(crate) fn aged(&self, now_ns: i64) -> Vec<u64> {
         let age = self.limits.age_ns_max;
-        if age == 0 {
-            return 0;
-        }
         let slack = i64::from(self.plant == Some(Plant::ExpiryOfTheEqualAge));
-        let is_old = |message: &&Kept| message.time_ns <= now_ns - age - slack;
-        let count = self.messages.iter().take_while(is_old).count().min(max);
-        self.messages.drain(..count);
-        count as u64
+        let is_old = |message: &&Kept| age > 0 && message.time_ns <= now_ns - age - slack;
+        let old =
+            self.messages.iter().take_while(|message| is_old(message) || self.is_never(message));
+        old.filter(|message| !self.is_never(message)).map(|message| message.sequence).collect()
+    }
+
+    /// The messages whose own time to live is over, in the order of their ends.
+    pub(crate) fn ended(&self, now_ns: i64) -> Vec<u64> {
+        let end = |message: &Kept| match self.time_to_live(&message.headers)? {
+            TimeToLive::Never => None,
+            TimeToLive::Nanoseconds(length) => Some((message.time_ns + length, message.sequence)),
+        };
+        let mut ends: Vec<(i64, u64)> =
+            self.messages.iter().filter_map(end).filter(|(end_ns, _)| *end_ns <= now_ns).collect();
+        ends.sort_unstable();
+        ends.into_iter().map(|(_, sequence)| sequence).collect()
+    }
+
+    /// True if a marker has to stand for a message that ends.
+    pub(crate) fn needs_marker(&self, sequence: u64) -> bool {
+        let message = self.messages.iter().find(|message| message.sequence == sequence);
+        let message = message.expect("it is there");
+        self.limits.has_markers()
+            && self.of(&message.subject).count() == 1
+            && !self.is_marker(&message.headers)
     }
 
     pub(crate) fn totals(&self) -> StreamTotals {
@@ -238,24 +408,24 @@ impl Pair {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.now_ns += self.random.i64(-5..20);
-        match self.random.u8(0..24) {
-            0..14 => {
-                let message = Kept {
-                    sequence: 0,
-                    time_ns: self.now_ns,
-                    subject: self.subject(),
-                    headers: vec![b'h'; if self.random.bool() { 0 } else { 12 }],
-                    payload: vec![b'p'; self.random.usize(0..self.payload_bytes_max)],
-                };
-                let taken = self.stream.append(NewMessage {
-                    time_ns: message.time_ns,
-                    subject: &message.subject,
-                    headers: &message.headers,
-                    payload: &message.payload,
-                });
-                same("append", taken, self.twin.append(message))
+        self.now_ns += self.random.i64(-5..20) * TICK_NS;
+        match self.random.u8(0..25) {
+            0..13 => {
+                let message = self.message();
+                let (filter, id) = (self.expected_filter(&message), self.expected_id());
+                let expected = self.expected(&filter, &id);
+                let checked = self.stream.check(&message.new_message(), &expected);
+                let expected = self.twin.check(&message, &expected);
+                if expected.is_err() {
+                    return same("check", checked, expected);
+                }
+                let taken = self.append(&message);
+                let expected = self.twin.append(message);
+                let refusal = expected.map(drop).map_err(Refusal::AtLimit);
+                same("check", checked, refusal)?;
+                same("append", taken, expected)
             }
+            13..14 => self.group(),
             14..17 => {
                 let sequence = self.sequence();
                 same("delete", self.stream.delete(sequence), self.twin.delete(sequence))
@@ -273,15 +443,11 @@ impl Pair {
                 while !self.stream.purge_some(&mut purge, slice) {}
                 same("purge", purge.purged, self.twin.purge(filter, before, keep))
             }
-            18..21 => {
-                let max = self.random.usize(1..20);
-                let before = self.stream.expired_before(self.now_ns, max);
-                let count = self.stream.drop_before(before);
-                same("expire", count, self.twin.expire(self.now_ns, max))
-            }
+            18..21 => self.expire(),
             21 => {
                 let limits = StreamLimits {
                     is_memory: self.twin.limits.is_memory,
+                    is_async: self.twin.limits.is_async,
                     ..random_limits(&mut self.random)
                 };
                 self.stream.set_limits(limits);
@@ -292,13 +458,137 @@ impl Pair {
         }
     }
 
+    fn message(&mut self) -> Kept {
+        Kept {
+            sequence: 0,
+            time_ns: self.now_ns,
+            subject: self.subject(),
+            headers: random_headers(&mut self.random),
+            payload: vec![b'p'; self.random.usize(0..self.payload_bytes_max)],
+        }
+    }
+
+    fn append(&mut self, message: &Kept) -> Result<u64, AtLimit> {
+        let mut appended = self.stream.append(message.new_message())?;
+        let slice = self.random.usize(1..50);
+        while let Some(purge) = &mut appended.rollup
+            && !self.stream.purge_some(purge, slice)
+        {}
+        Ok(appended.sequence)
+    }
+
+    fn expected_filter(&mut self, message: &Kept) -> Vec<u8> {
+        match self.random.bool() {
+            true => message.subject.clone(),
+            false => FILTERS[self.random.usize(0..FILTERS.len())].to_vec(),
+        }
+    }
+
+    fn expected_id(&mut self) -> Vec<u8> {
+        let last = self.twin.last_id.clone().unwrap_or_default();
+        if self.random.bool() { last } else { b"a".to_vec() }
+    }
+
+    /// Sometimes nothing, sometimes what is so, sometimes something else.
+    fn expected<'parts>(&mut self, filter: &'parts [u8], id: &'parts [u8]) -> Expected<'parts> {
+        let last_of = self.twin.of(filter).next_back().map_or(0, |last| last.sequence);
+        let last_of = last_of + u64::from(self.random.u8(0..4) == 0);
+        let last_sequence = self.twin.last_sequence + u64::from(self.random.u8(0..4) == 0);
+        let random = &mut self.random;
+        Expected {
+            last_sequence: (random.u8(0..4) == 0).then_some(last_sequence),
+            last_of: (random.u8(0..4) == 0).then_some((filter, last_of)),
+            last_id: (random.u8(0..6) == 0).then_some(id),
+        }
+    }
+
+    fn group(&mut self) -> Result<(), String> {
+        let messages: Vec<Kept> = (0..self.random.usize(1..5)).map(|_| self.message()).collect();
+        let parts: Vec<(Vec<u8>, Vec<u8>)> = messages
+            .iter()
+            .map(|message| (self.expected_filter(message), self.expected_id()))
+            .collect();
+        let group: Vec<(Kept, Expected<'_>)> = messages
+            .into_iter()
+            .zip(&parts)
+            .map(|(message, (filter, id))| (message, self.expected(filter, id)))
+            .collect();
+        let new: Vec<GroupMessage<'_>> = group
+            .iter()
+            .map(|(message, expected)| GroupMessage {
+                new: message.new_message(),
+                expected: *expected,
+            })
+            .collect();
+        let checked = self.stream.check_group(&new);
+        let mut after = self.twin.clone();
+        let expected = after.append_group(&group);
+        match (&checked, &expected) {
+            // A limit may be counted too strictly, never too loosely.
+            (Err(GroupRefusal { refusal: Refusal::AtLimit(_), .. }), _) => {
+                assert!(self.twin.limits.refuses_new, "there is no such limit");
+                Ok(())
+            }
+            _ => {
+                same("group", checked, expected.map(drop))?;
+                if after.last_sequence > self.twin.last_sequence {
+                    self.twin = after;
+                    for (message, _) in &group {
+                        self.append(message).map_err(|limit| format!("group: {limit:?}"))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn expire(&mut self) -> Result<(), String> {
+        let max = self.random.usize(1..20);
+        loop {
+            let (before, aged) = self.stream.aged_before(self.now_ns, max);
+            let count = self.stream.drop_aged(before);
+            same("aged", count, aged)?;
+            let all = self.twin.aged(self.now_ns);
+            if count > all.len().min(max) as u64 {
+                return Err(format!("{count} aged of {} and at most {max}", all.len()));
+            }
+            let gone = &all[..count as usize];
+            self.twin.messages.retain(|message| !gone.contains(&message.sequence));
+            let goes_on = self.stream.aged_before(self.now_ns, max).0 > before;
+            if !goes_on {
+                same("aged and still there", self.twin.aged(self.now_ns), Vec::new())?;
+                break;
+            }
+            if self.random.u8(0..4) == 0 {
+                break;
+            }
+        }
+        while let Some(sequence) = self.stream.ended(self.now_ns) {
+            let needs_marker = self.stream.needs_marker(sequence);
+            let expected = self.twin.ended(self.now_ns);
+            same("ended", Some(sequence), expected.first().copied())?;
+            same("needs marker", needs_marker, self.twin.needs_marker(sequence))?;
+            self.stream.delete(sequence);
+            self.twin.messages.retain(|message| message.sequence != sequence);
+        }
+        same("ended and still there", self.twin.ended(self.now_ns), Vec::new())?;
+        self.stream.forget_ids(self.now_ns, max);
+        let next = self.stream.next_end_ns();
+        assert!(
+            next.is_none_or(
+                |end_ns| end_ns > self.now_ns || !self.twin.aged(self.now_ns).is_empty()
+            )
+        );
+        Ok(())
+    }
+
     fn read(&mut self) -> Result<(), String> {
         self.stream.check_invariants();
         same("totals", self.stream.totals(), self.twin.totals())?;
         let from = self.sequence();
         let found = self.twin.messages.iter().find(|message| message.sequence == from);
         same("get", self.stream.get(from).map(kept), found.cloned())?;
-        let since = self.now_ns - self.random.i64(0..2000);
+        let since = self.now_ns - self.random.i64(0..2000) * TICK_NS;
         let found = self.twin.messages.iter().find(|message| message.time_ns >= since);
         same("first since", self.stream.first_since(since).map(kept), found.cloned())?;
         let subject = self.subject();
@@ -315,6 +605,9 @@ impl Pair {
             let next = next_in_slices(&self.stream, filter, from, slice);
             let expected = all().find(|message| message.sequence >= from);
             same("next", next, expected.cloned())?;
+            let previous = previous_in_slices(&self.stream, filter, from, slice);
+            let expected = all().rfind(|message| message.sequence <= from);
+            same("previous", previous, expected.cloned())?;
             let skew = u64::from(self.twin.plant == Some(Plant::PendingCountsFromTheNext));
             let pending = all().filter(|message| message.sequence >= from + skew).count() as u64;
             same("pending", self.stream.pending(filter, from), pending)?;
@@ -332,11 +625,16 @@ pub(in crate::storage) fn random_limits(random: &mut Rng) -> StreamLimits {
     StreamLimits {
         messages_max: some(200),
         bytes_max: some(200_000),
-        age_ns_max: some(2000) as i64,
+        age_ns_max: some(2000) as i64 * TICK_NS,
         messages_per_subject_max: some(5),
         refuses_new: some(3) == 1,
         refuses_new_per_subject: some(3) == 1,
         is_memory: some(3) == 1,
+        duplicate_window_ns: some(100) as i64 * TICK_NS,
+        has_times_to_live: some(3) > 0,
+        has_rollups: some(3) > 0,
+        marker_ttl_ns: some(4) as i64 * 100 * TICK_NS,
+        is_async: some(8) == 1,
     }
 }
 
@@ -347,6 +645,17 @@ fn next_in_slices(stream: &Stream, filter: &[u8], from: u64, slice: usize) -> Op
             Search::Found(message) => return Some(kept(message)),
             Search::Nothing => return None,
             Search::GoOn(sequence) => from = sequence,
+        }
+    }
+}
+
+fn previous_in_slices(stream: &Stream, filter: &[u8], through: u64, slice: usize) -> Option<Kept> {
+    let mut through = through;
+    loop {
+        match stream.previous(filter, through, slice) {
+            Search::Found(message) => return Some(kept(message)),
+            Search::Nothing => return None,
+            Search::GoOn(sequence) => through = sequence,
         }
     }
 }
@@ -410,6 +719,13 @@ fn each_planted_mistake_is_found() {
         Plant::ExpiryOfTheEqualAge,
         Plant::SequenceUsedAgain,
         Plant::DiscardNewForgetsTheReplaced,
+        Plant::DuplicateTaken,
+        Plant::WindowTooLong,
+        Plant::ExpectationIgnored,
+        Plant::RollupIgnored,
+        Plant::TimeToLiveIgnored,
+        Plant::NeverEndsByAge,
+        Plant::GroupInPart,
     ] {
         let found = (0..100).any(|seed| run(seed, Some(plant), 300).is_err());
         assert!(found, "{plant:?} went unseen");
