@@ -1,4 +1,4 @@
-//! Compares this run's figures with those in `bench/baselines/micro.json` and with the marks.
+//! Compares this run's figures with those in `bench/baselines` and with the marks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,8 +49,12 @@ const MARKS: [(&str, f64); 9] = [
     ("copy_ratio/", 1.3),
 ];
 
-fn path() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baselines/micro.json"))
+/// The store's figures have a file of their own: each file is of one machine.
+fn path(is_store: bool) -> &'static Path {
+    Path::new(match is_store {
+        true => concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baselines/store.json"),
+        false => concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baselines/micro.json"),
+    })
 }
 
 /// Removes earlier results, so that a run of a part shows that part alone.
@@ -92,11 +96,25 @@ fn collect(folder: &Path, found: &mut Vec<Figure>) {
 }
 
 /// Prints each figure with the recorded one and its mark; fails if `MIDGE_MICRO=check` asks for it.
-pub fn compare(mut figures: Vec<Figure>) -> ExitCode {
+pub fn compare(figures: Vec<Figure>) -> ExitCode {
+    let is_store = |figure: &Figure| figure.name.starts_with("store_");
+    let (store, others): (Vec<Figure>, Vec<Figure>) = figures.into_iter().partition(is_store);
+    let mut bad_count = 0;
+    for (figures, is_store) in [(others, false), (store, true)] {
+        if !figures.is_empty() {
+            bad_count += compare_with(path(is_store), figures);
+        }
+    }
+    let is_checked = std::env::var("MIDGE_MICRO").is_ok_and(|mode| mode == "check");
+    ExitCode::from(u8::from(is_checked && bad_count > 0))
+}
+
+/// Returns how many figures missed their mark or are worse than those of the file.
+fn compare_with(path: &Path, mut figures: Vec<Figure>) -> usize {
     figures.sort_by(|left, right| left.name.cmp(&right.name));
     let mode = std::env::var("MIDGE_MICRO").unwrap_or_default();
     let recorded: Option<Baseline> =
-        fs::read(path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     println!("\nthis machine:     {}", machine());
     if let Some(recorded) = &recorded {
         println!("recorded machine: {}", recorded.machine);
@@ -126,13 +144,13 @@ pub fn compare(mut figures: Vec<Figure>) -> ExitCode {
         println!("{name:<24} {now:>10} {before:>10} {ratio:>7} {mark:>10}{verdict}");
     }
     if mode == "record" {
-        record(recorded, &figures);
+        record(path, recorded, &figures);
     }
-    ExitCode::from(u8::from(mode == "check" && bad_count > 0))
+    bad_count
 }
 
 /// Writes this run's figures over the recorded ones; others stay if they are from the same machine.
-fn record(recorded: Option<Baseline>, figures: &[Figure]) {
+fn record(path: &Path, recorded: Option<Baseline>, figures: &[Figure]) {
     let kept = recorded.filter(|recorded| recorded.machine == machine());
     let mut all = kept.map_or_else(BTreeMap::new, |recorded| recorded.figures);
     let rounded = |value: f64| (value * 100.0).round() / 100.0;
@@ -146,8 +164,8 @@ fn record(recorded: Option<Baseline>, figures: &[Figure]) {
     };
     let mut text = serde_json::to_string_pretty(&baseline).expect("numbers and text");
     text.push('\n');
-    fs::write(path(), text).expect("the repository can be written");
-    println!("recorded in {}", path().display());
+    fs::write(path, text).expect("the repository can be written");
+    println!("recorded in {}", path.display());
 }
 
 /// Returns the processor, with enough detail to tell models of the same vague name apart.

@@ -1,25 +1,32 @@
 //! The durable write, bare: how long it takes to have 4 to 256 KiB on disk, by each way that a
 //! store could go.
 //!
-//! `cargo bench --bench durable_write -- FOLDER [SECONDS]` measures each cell for so long (1 by
-//! default) in the folder, on a quiet machine. Each lane is a thread with a file of its own of 64
-//! MiB that it writes from front to back, again and again, one write in flight. Without a folder
-//! nothing is measured.
+//! `cargo bench --bench durable_write -- FOLDER [SECONDS [LANES [ROUNDS]]]` measures each cell for so long (1 by default)
+//! in the folder, on a quiet machine, for up to so many lanes (4), the ways in turns over so many rounds (1).
+//! Each lane is a thread with a file of its own of 64 MiB that it writes from front to back, again and again, one write
+//! in flight. Without a folder nothing is measured.
 //!
-//! Ways: `bare` is pwrite with O_DIRECT and O_DSYNC on the thread itself, the limit of what a store
-//! can reach; `bare fallocated` the same on a file whose extents were never written; `thread` is
-//! the store's helper thread; `ring` is io_uring with O_DIRECT and O_DSYNC; `ring fdatasync` a
-//! buffered write on the ring and a sync on it; `fdatasync` both as calls of the thread.
+//! Ways: `bare` is pwrite with O_DIRECT and O_DSYNC on the thread itself, the limit of what a store can reach;
+//! `bare fallocated` the same on a file whose extents were never written; `bare fdatasync` a buffered pwrite and a sync
+//! on the thread itself. `thread` is the store's helper thread, asked by a thread that sleeps in a channel; `thread,
+//! shard` the same helper, asked by a task on a ring that sleeps until an eventfd wakes it, as a shard does; `thread
+//! fdatasync` a helper that does a buffered pwrite and a sync. `ring` is io_uring with O_DIRECT and O_DSYNC, `ring
+//! fdatasync` a buffered write on the ring and a sync on it. CPU is that of the whole process, helpers and the ring's own
+//! kernel threads included.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use midge::storage::disk::{Access, Disk, DiskBuffer};
 use midge::storage::thread_disk::{ThreadDisk, WriteMode};
 use monoio::buf::IoBuf;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::time::ClockId;
 
@@ -33,63 +40,75 @@ const LANES: [usize; 3] = [1, 2, 4];
 enum Way {
     Bare,
     BareFallocated,
+    BareFdatasync,
     Thread,
+    ThreadShard,
+    ThreadFdatasync,
     Ring,
     RingFdatasync,
-    Fdatasync,
 }
 
-const WAYS: [(Way, &str); 6] = [
+const WAYS: [(Way, &str); 8] = [
     (Way::Bare, "bare"),
     (Way::BareFallocated, "bare fallocated"),
+    (Way::BareFdatasync, "bare fdatasync"),
     (Way::Thread, "thread"),
+    (Way::ThreadShard, "thread, shard"),
+    (Way::ThreadFdatasync, "thread fdatasync"),
     (Way::Ring, "ring"),
     (Way::RingFdatasync, "ring fdatasync"),
-    (Way::Fdatasync, "fdatasync"),
 ];
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let Some(folder) = arguments.first().map(PathBuf::from) else {
-        println!("usage: cargo bench --bench durable_write -- FOLDER [SECONDS]");
+        println!("usage: cargo bench --bench durable_write -- FOLDER [SECONDS [LANES [ROUNDS]]]");
         return Ok(());
     };
     let seconds = arguments.get(1).map_or(1.0, |text| text.parse().expect("seconds are a number"));
+    let count = |index: usize, default| {
+        arguments.get(index).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (lanes_max, rounds) = (count(2, 4), count(3, 1));
     let duration = Duration::from_secs_f64(seconds);
     let probed = ThreadDisk::probe(&folder)?;
     println!("{}: {probed:?}", folder.display());
     println!("| way | lanes | KiB | p50 us | p99 us | writes/s | MiB/s | CPU us/write |");
     println!("|---|---|---|---|---|---|---|---|");
-    for (way, name) in WAYS {
-        for lanes in LANES {
-            for size in SIZES {
-                let cell = Cell { way, size, duration };
-                let threads: Vec<_> = (0..lanes)
-                    .map(|lane| {
-                        let path = folder.join(format!("durable-write-{lane}"));
-                        std::thread::spawn(move || cell.measure(&path))
-                    })
-                    .collect();
-                let mut all = Vec::new();
-                for thread in threads {
-                    all.extend(thread.join().expect("no thread panics")?);
+    for lanes in LANES.into_iter().filter(|lanes| *lanes <= lanes_max) {
+        for size in SIZES {
+            let mut cells =
+                WAYS.map(|(way, _)| (Cell { way, size, duration }, Measured::default()));
+            for _ in 0..rounds {
+                for (cell, measured) in &mut cells {
+                    cell.add_round(&folder, lanes, measured)?;
                 }
-                report(name, lanes, cell, all);
+            }
+            for ((cell, measured), (_, name)) in cells.into_iter().zip(WAYS) {
+                report(name, lanes, cell, measured);
             }
         }
     }
     Ok(())
 }
 
-fn report(name: &str, lanes: usize, cell: Cell, mut all: Vec<Sample>) {
-    all.sort_unstable_by_key(|sample| sample.wall);
+/// All rounds of a cell.
+#[derive(Default)]
+struct Measured {
+    walls: Vec<Duration>,
+    cpu: Duration,
+    time: Duration,
+}
+
+fn report(name: &str, lanes: usize, cell: Cell, measured: Measured) {
+    let Measured { walls: mut all, cpu, time } = measured;
+    all.sort_unstable();
     let at = |share: f64| {
         let index = ((all.len() - 1) as f64 * share) as usize;
-        all[index].wall.as_secs_f64() * 1e6
+        all[index].as_secs_f64() * 1e6
     };
-    let cpu: Duration = all.iter().map(|sample| sample.cpu).sum();
-    let per_second = all.len() as f64 / cell.duration.as_secs_f64();
+    let per_second = all.len() as f64 / time.as_secs_f64();
     println!(
         "| {name} | {lanes} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} |",
         cell.size >> 10,
@@ -101,12 +120,6 @@ fn report(name: &str, lanes: usize, cell: Cell, mut all: Vec<Sample>) {
     );
 }
 
-/// One write. CPU time is that of the requesting thread: a helper's is not included.
-struct Sample {
-    wall: Duration,
-    cpu: Duration,
-}
-
 #[derive(Clone, Copy)]
 struct Cell {
     way: Way,
@@ -114,21 +127,47 @@ struct Cell {
     duration: Duration,
 }
 
+/// CPU time of all threads of this process.
 fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 impl Cell {
-    fn measure(self, path: &Path) -> io::Result<Vec<Sample>> {
-        self.prepare(path)?;
-        let samples = match self.way {
+    fn add_round(self, folder: &Path, lanes: usize, measured: &mut Measured) -> io::Result<()> {
+        let paths: Vec<_> =
+            (0..lanes).map(|lane| folder.join(format!("durable-write-{lane}"))).collect();
+        paths.iter().try_for_each(|path| self.prepare(path))?;
+        let start = Arc::new(Barrier::new(lanes + 1));
+        let threads: Vec<_> = paths
+            .iter()
+            .map(|path| {
+                let (path, start) = (path.clone(), start.clone());
+                std::thread::spawn(move || {
+                    start.wait();
+                    self.measure(&path)
+                })
+            })
+            .collect();
+        let (begin, cpu) = (Instant::now(), cpu_time());
+        start.wait();
+        for thread in threads {
+            measured.walls.extend(thread.join().expect("no thread panics")?);
+        }
+        measured.cpu += cpu_time() - cpu;
+        measured.time += begin.elapsed();
+        paths.iter().try_for_each(std::fs::remove_file)
+    }
+
+    /// How long each write took.
+    fn measure(self, path: &Path) -> io::Result<Vec<Duration>> {
+        match self.way {
             Way::Bare | Way::BareFallocated => {
                 let file = direct(path)?;
                 let buffer = DiskBuffer::zeroed(self.size);
                 self.repeat(|offset| file.write_all_at(buffer.as_slice(), offset))
             }
-            Way::Fdatasync => {
+            Way::BareFdatasync => {
                 let file = OpenOptions::new().write(true).open(path)?;
                 let buffer = DiskBuffer::zeroed(self.size);
                 self.repeat(|offset| {
@@ -137,10 +176,10 @@ impl Cell {
                 })
             }
             Way::Thread => self.through_thread(path),
+            Way::ThreadShard => self.on_shard(path),
+            Way::ThreadFdatasync => self.through_syncing_thread(path),
             Way::Ring | Way::RingFdatasync => self.on_ring(path),
-        };
-        std::fs::remove_file(path)?;
-        samples
+        }
     }
 
     fn prepare(self, path: &Path) -> io::Result<()> {
@@ -160,13 +199,13 @@ impl Cell {
         (0..FILE_BYTES / self.size as u64).map(move |index| index * self.size as u64).cycle()
     }
 
-    fn repeat(self, mut write: impl FnMut(u64) -> io::Result<()>) -> io::Result<Vec<Sample>> {
+    fn repeat(self, mut write: impl FnMut(u64) -> io::Result<()>) -> io::Result<Vec<Duration>> {
         let mut samples = Vec::new();
         let begin = Instant::now();
         for offset in self.offsets() {
-            let (wall, cpu) = (Instant::now(), cpu_time());
+            let start = Instant::now();
             write(offset)?;
-            samples.push(Sample { wall: wall.elapsed(), cpu: cpu_time() - cpu });
+            samples.push(start.elapsed());
             if begin.elapsed() >= self.duration {
                 break;
             }
@@ -174,7 +213,7 @@ impl Cell {
         Ok(samples)
     }
 
-    fn through_thread(self, path: &Path) -> io::Result<Vec<Sample>> {
+    fn through_thread(self, path: &Path) -> io::Result<Vec<Duration>> {
         let root = path.parent().expect("the file is in a folder");
         let name = path.file_name().and_then(|name| name.to_str()).expect("the name is text");
         let disk = ThreadDisk::start(root, WriteMode::Direct, || {})?;
@@ -187,7 +226,67 @@ impl Cell {
         })
     }
 
-    fn on_ring(self, path: &Path) -> io::Result<Vec<Sample>> {
+    fn on_shard(self, path: &Path) -> io::Result<Vec<Duration>> {
+        let root = path.parent().expect("the file is in a folder").to_owned();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("the name is text");
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let (ringer, reader) = (bell.try_clone()?, bell.try_clone()?);
+        let disk = ThreadDisk::start(&root, WriteMode::Direct, move || {
+            rustix::io::write(&ringer, &1_u64.to_ne_bytes()).expect("the counter is low");
+        })?;
+        let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
+        runtime.block_on(async move {
+            let stream = monoio::net::UnixStream::from_std(UnixStream::from(bell))?;
+            let collector = disk.clone();
+            monoio::spawn(async move {
+                let mut count = [0; 8];
+                while stream.readable(false).await.is_ok() {
+                    // A wake without a ring leaves nothing to read.
+                    let _ = rustix::io::read(&reader, &mut count);
+                    collector.collect();
+                }
+            });
+            let file = disk.open(name, Access::Durable).await?;
+            let mut samples = Vec::new();
+            let mut buffer = DiskBuffer::zeroed(self.size);
+            let begin = Instant::now();
+            for offset in self.offsets() {
+                let start = Instant::now();
+                let (result, back) = disk.write(&file, offset, buffer).await;
+                result?;
+                buffer = back;
+                samples.push(start.elapsed());
+                if begin.elapsed() >= self.duration {
+                    break;
+                }
+            }
+            Ok(samples)
+        })
+    }
+
+    fn through_syncing_thread(self, path: &Path) -> io::Result<Vec<Duration>> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        let (jobs, queue) = channel::<(u64, DiskBuffer)>();
+        let (done, answers) = channel();
+        std::thread::spawn(move || {
+            for (offset, buffer) in queue {
+                let result =
+                    file.write_all_at(buffer.as_slice(), offset).and_then(|()| file.sync_data());
+                if done.send((result, buffer)).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut buffer = DiskBuffer::zeroed(self.size);
+        self.repeat(|offset| {
+            jobs.send((offset, std::mem::take(&mut buffer))).expect("the thread listens");
+            let (result, back) = answers.recv().expect("the thread answers");
+            buffer = back;
+            result
+        })
+    }
+
+    fn on_ring(self, path: &Path) -> io::Result<Vec<Duration>> {
         let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
         runtime.block_on(async move {
             let file = match self.way {
@@ -199,14 +298,14 @@ impl Cell {
             let (mut bytes, start) = DiskBuffer::zeroed(self.size).into_parts();
             let begin = Instant::now();
             for offset in self.offsets() {
-                let (wall, cpu) = (Instant::now(), cpu_time());
+                let wall = Instant::now();
                 let (result, slice) = file.write_all_at(bytes.slice(start..), offset).await;
                 result?;
                 bytes = slice.into_inner();
                 if self.way == Way::RingFdatasync {
                     file.sync_data().await?;
                 }
-                samples.push(Sample { wall: wall.elapsed(), cpu: cpu_time() - cpu });
+                samples.push(wall.elapsed());
                 if begin.elapsed() >= self.duration {
                     break;
                 }

@@ -14,6 +14,7 @@ mod cache;
 mod copy;
 mod cpu_time;
 mod parse;
+mod store;
 mod table;
 
 use std::path::Path;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     parse::bench(&mut criterion);
     cache::bench(&mut criterion);
     table::bench(&mut criterion);
+    store::bench(&mut criterion);
     let mut figures = baseline::figures(&output);
     // Not criterion benchmarks: one wants the worst of many, the other is not a time.
     if is_wanted("copy") {
