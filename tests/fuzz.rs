@@ -6,6 +6,8 @@
 
 #[path = "fuzz/mutate.rs"]
 mod mutate;
+#[path = "fuzz/store.rs"]
+mod store;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
@@ -42,14 +44,22 @@ use midge::testing::{Invocation, RequestReader, parse_in, plan};
 
 const INPUTS: u64 = 20_000;
 
-/// Runs one fuzzer over its inputs, or over the single one that the environment names.
+/// Each is a whole start.
+const STORE_INPUTS: u64 = 1_000;
+
+/// Runs one fuzzer over its inputs, or over the one that the environment names.
 fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
+    fuzz_some(name, INPUTS, check);
+}
+
+/// The same with a number of inputs of its own, where the environment names none.
+fn fuzz_some(name: &str, inputs: u64, check: impl Fn(&mut Rng)) {
     let number = |variable: &str| {
         std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"))
     };
     let seeds = match number("MIDGE_FUZZ_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_FUZZ_INPUTS").unwrap_or(INPUTS),
+        None => 0..number("MIDGE_FUZZ_INPUTS").unwrap_or(inputs),
     };
     for seed in seeds {
         let run = || check(&mut Rng::with_seed(seed));
@@ -536,4 +546,26 @@ fn smoke() {
     let reached = (commands, errors, starts, logins);
     assert!(answered > 500, "{answered} requests that an endpoint answers");
     assert!(commands > 1_500 && errors > 300 && starts > 200 && logins > 300, "{reached:?}");
+}
+
+/// A start reads whatever the files of a store hold, in memory that their length bounds.
+#[test]
+fn store_files() {
+    let stores = store::stores();
+    fuzz_some("store_files", STORE_INPUTS, |random| {
+        let mut files = mutate::choose(random, &stores).clone();
+        store::damage(random, &mut files);
+        store::check(&files);
+    });
+}
+
+/// The same of records that nobody wrote, with checksums that fit.
+#[test]
+fn store_records() {
+    let stores = store::stores();
+    fuzz_some("store_records", STORE_INPUTS, |random| {
+        let mut files = mutate::choose(random, &stores).clone();
+        store::forge(random, &mut files);
+        store::check(&files);
+    });
 }

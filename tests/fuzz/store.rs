@@ -1,0 +1,227 @@
+//! A store's files as somebody changed them: whatever they hold, a start reads them and says what is lost.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+
+use fastrand::Rng;
+use midge::protocol::headers;
+use midge::storage::consumer_state::ConsumerChange;
+use midge::storage::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+use midge::storage::frame::{HEADER_BYTES, LaneSeed, StoreId, header, push_record, records, seal};
+use midge::storage::journal::Urgency;
+use midge::storage::journal_file;
+use midge::storage::memory_disk::MemoryDisk;
+use midge::storage::recovery::JournalPlace;
+use midge::storage::replay::{Accepted, AcceptedDamage, Replayed, replay};
+use midge::storage::store::Store;
+use midge::storage::store::checkpoint::keep_checkpoints;
+use midge::storage::stream::expectations::{Expected, GroupMessage};
+use midge::storage::stream::{NewMessage, StreamLimits};
+
+use super::mutate::choose;
+
+type Files = Vec<(String, Vec<u8>)>;
+
+fn place() -> JournalPlace {
+    let seed = LaneSeed::new(StoreId([7; 16]), 0);
+    JournalPlace { folder: "lane-0".into(), seed, file_bytes: 16 * SECTOR_BYTES as u64 }
+}
+
+fn read(disk: &MemoryDisk) -> Replayed {
+    disk.run(replay(disk, &place(), 5)).expect("the folder is there")
+}
+
+/// The files of some stores, each with all kinds of records in several files.
+pub fn stores() -> Vec<Files> {
+    (0..8).map(|seed| store(&mut Rng::with_seed(seed))).collect()
+}
+
+fn store(random: &mut Rng) -> Files {
+    let disk = MemoryDisk::new(1);
+    disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+    let Ok(store) = Store::start(disk.clone(), place(), read(&disk)) else {
+        unreachable!("it is new");
+    };
+    let lane = store.lane().clone();
+    let store = RefCell::new(store);
+    let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+    let mut checkpoints = Box::pin(keep_checkpoints(&store));
+    let limits = StreamLimits {
+        duplicate_window_ns: 1000,
+        has_times_to_live: true,
+        has_rollups: true,
+        messages_per_subject_max: random.u64(0..4),
+        ..StreamLimits::default()
+    };
+    let created = store.borrow_mut().create_stream(random.u64(0..9), limits, b"details");
+    let stream = created.expect("there is room").value;
+    let created = store.borrow_mut().create_consumer(stream, 0, b"details");
+    let consumer = created.expect("there is room").value;
+    for step in 0..random.u64(20..60) {
+        let mut store = store.borrow_mut();
+        let mut block = Vec::new();
+        if random.bool() {
+            let name = choose(random, &["Nats-Msg-Id", "Nats-TTL", "Nats-Rollup"]);
+            let value = choose(random, &["1", "sub"]);
+            headers::append(&mut block, name.as_bytes(), value.as_bytes());
+        }
+        let payload = vec![b'p'; random.usize(0..3000)];
+        let subject = choose(random, &["a", "a.b", "b"]).as_bytes();
+        let new = NewMessage { time_ns: step as i64, subject, headers: &block, payload: &payload };
+        let sequence = random.u64(0..step + 1);
+        match random.u8(0..8) {
+            0 => {
+                let _ = store.delete(stream, sequence).expect("it works");
+            }
+            1 => {
+                let member = GroupMessage { new, expected: Expected::default() };
+                let _ = store.append_group(stream, &[member, member]).expect("it works");
+            }
+            2 => {
+                let change = ConsumerChange::Delivered {
+                    stream_sequence: sequence,
+                    time_ns: 3,
+                    needs_ack: true,
+                };
+                let rides = Urgency::Rides;
+                let _ = store.change_consumer(stream, consumer, change, rides).expect("it works");
+            }
+            3 if step % 16 == 0 => {
+                store.purge(stream, Some(b"a.*"), 0, 2).expect("it works");
+                while store.purge_some(stream, 100).expect("it works").is_none() {}
+            }
+            _ => drop(store.append(stream, new).expect("it works")),
+        }
+        if step % 16 == 9 {
+            store.request_checkpoint();
+        }
+        drop(store);
+        let mut durable = Box::pin(lane.durable(lane.last_commit()));
+        lane.flush();
+        let run = poll_fn(|context| {
+            assert!(commit.as_mut().poll(context).is_pending());
+            assert!(spare.as_mut().poll(context).is_pending());
+            assert!(checkpoints.as_mut().poll(context).is_pending());
+            durable.as_mut().poll(context)
+        });
+        disk.run(run).expect("no fault is set");
+    }
+    let names = disk.file_names();
+    names
+        .into_iter()
+        .map(|name| (name.clone(), disk.contents(&name).expect("it is there")))
+        .collect()
+}
+
+/// Changes bytes anywhere: no checksum fits any more but by chance.
+pub fn damage(random: &mut Rng, files: &mut Files) {
+    for _ in 0..random.usize(1..4) {
+        let other = choose(random, files).1.clone();
+        let sector = |random: &mut Rng, bytes: &[u8]| {
+            let count = (bytes.len() / SECTOR_BYTES).max(1);
+            random.usize(0..count) * SECTOR_BYTES
+        };
+        let index = random.usize(0..files.len());
+        if files.len() > 1 && random.u8(0..16) == 0 {
+            files.remove(index);
+            continue;
+        }
+        let bytes = &mut files[index].1;
+        let at = sector(random, bytes);
+        let end = (at + SECTOR_BYTES).min(bytes.len());
+        match random.u8(0..6) {
+            0 => bytes.truncate(random.usize(0..=bytes.len())),
+            1 => bytes.extend((0..random.usize(1..9000)).map(|byte| byte as u8)),
+            2 => bytes[at..end].fill(random.u8(..)),
+            3 => {
+                let from = sector(random, &other);
+                let length = (end - at).min(other.len().saturating_sub(from));
+                bytes[at..at + length].copy_from_slice(&other[from..from + length]);
+            }
+            4 => bytes.clone_from(&other),
+            _ if bytes.is_empty() => {}
+            // Near the beginning of a sector, where something is.
+            _ => {
+                let near = (at + random.usize(0..200)).min(bytes.len() - 1);
+                bytes[near] ^= 1 << random.u8(0..8);
+            }
+        }
+    }
+}
+
+/// Changes records and makes all checksums fit again, as nobody does but on purpose.
+pub fn forge(random: &mut Rng, files: &mut Files) {
+    let seed = place().seed;
+    let number = |name: &str| name.rsplit('/').next().and_then(journal_file::number_of);
+    let journals: Vec<usize> =
+        (0..files.len()).filter(|index| number(&files[*index].0).is_some()).collect();
+    let (name, bytes) = &mut files[*choose(random, &journals)];
+    let number = number(name).expect("it is a journal's");
+    let (mut offset, mut previous) = (SECTOR_BYTES, None);
+    let mut left = random.usize(0..20);
+    while let Some(head) = header(seed.at(number, offset as u64), &bytes[offset..]) {
+        let body = &bytes[offset + HEADER_BYTES..][..head.body_bytes];
+        let mut changed: Vec<Vec<u8>> = records(body).map(<[u8]>::to_vec).collect();
+        if left == 0 && !changed.is_empty() {
+            let index = random.usize(0..changed.len());
+            change(random, &mut changed[index]);
+        }
+        let mut buffer = DiskBuffer::zeroed(HEADER_BYTES);
+        changed.iter().for_each(|record| push_record(&mut buffer, &[record]));
+        let mut fields = head.fields;
+        fields.previous = previous.unwrap_or(fields.previous);
+        previous = Some(seal(&mut buffer, fields, seed.at(number, offset as u64)));
+        if offset + buffer.len() > bytes.len() || buffer.len() != head.frame_bytes() {
+            return;
+        }
+        bytes[offset..offset + buffer.len()].copy_from_slice(buffer.as_slice());
+        offset += buffer.len();
+        left = left.wrapping_sub(1);
+        if offset >= bytes.len() {
+            return;
+        }
+    }
+}
+
+fn change(random: &mut Rng, record: &mut Vec<u8>) {
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(0..record.len().max(1));
+        match random.u8(0..4) {
+            0 if record.len() > at + 8 => {
+                let edges = [0, 1, u64::MAX, u64::MAX - 1, 1 << 63, u64::from(u32::MAX)];
+                record[at..at + 8].copy_from_slice(&choose(random, &edges).to_le_bytes());
+            }
+            1 => record.truncate(at.max(1)),
+            _ if record.is_empty() => {}
+            _ => record[at] = random.u8(..),
+        }
+    }
+}
+
+/// Reads the files as a start does; if nothing is lost, or that is accepted, goes on with them.
+pub fn check(files: &Files) {
+    let disk = MemoryDisk::new(2);
+    disk.run(disk.make_folder("lane-0")).expect("no fault is set");
+    let total: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    for (name, bytes) in files {
+        disk.run(disk.open(name, Access::Create)).expect("no fault is set");
+        disk.set_contents(name, bytes.clone());
+    }
+    let mut replayed = read(&disk);
+    let held: usize = replayed.streams.iter().map(|(_, held)| held.stream.memory_bytes()).sum();
+    // A block's room is doubled as it grows, and a stream's head costs as much as a few messages.
+    assert!(held <= 16 * total + (1 << 16), "{held} bytes of memory for {total}");
+    replayed.streams.iter().for_each(|(_, held)| held.stream.check_invariants());
+    let accepted: Vec<AcceptedDamage> =
+        replayed.recovered.damage.iter().map(AcceptedDamage::from).collect();
+    replayed.accept(&Accepted { commits: accepted, messages: Vec::new() });
+    let Ok(mut store) = Store::start(disk.clone(), place(), replayed) else { return };
+    let stream = store.streams().iter().next().map(|(id, _)| id);
+    if let Some(stream) = stream {
+        let new = NewMessage { time_ns: 1, subject: b"a", headers: b"", payload: b"later" };
+        // Limits may be anything.
+        let _ = store.append(stream, new);
+        let _ = store.expire_some(stream, i64::MAX, 1000);
+        store.settle(stream);
+    }
+}
