@@ -144,7 +144,8 @@ fn write_that_fails_twice_stops_the_store_and_all_that_waits_hears_of_it() {
     let refused = house.store.delete(id, 1);
     assert_eq!(refused.err(), Some(StoreError::Refused(Refused::Stopped(stopped))));
     house.disk.set_faults(Faults::default());
-    assert_eq!(house.power_cut().totals(id).messages, 1);
+    // A failed write may have written all of it: the message nobody was told of is there or not.
+    assert!((1..=2).contains(&house.power_cut().totals(id).messages));
 }
 
 #[test]
