@@ -138,7 +138,7 @@ fn compare(streams: &Streams, world: &World, now_ns: i64) -> Result<(), String> 
         // Of a message that is gone, or that came with another window, no id may be known after a start.
         let window_ns = held.stream.limits().duplicate_window_ns;
         for message in &twin.messages {
-            let Some(name) = headers::find(&message.headers, marks::ID) else { continue };
+            let Some(name) = marks::find(&message.headers, marks::ID) else { continue };
             let is_latest = twin.duplicate_of(name, now_ns) == Some(message.sequence);
             let end_ns = twin.ids.iter().rfind(|(other, ..)| other == name).map(|found| found.1);
             if !is_latest || end_ns != Some(message.time_ns + window_ns) {
