@@ -39,7 +39,9 @@ impl Publishing {
         self.turn.publisher = Some(connection);
         self.held = if self.has_waited { None } else { broker.arrivals().cloned() };
         match self.turn.unfinished.take() {
-            Some(fan_out) => broker.resume(fan_out, &mut self.turn) != Routed::Unfinished,
+            Some(fan_out) => {
+                broker.resume(fan_out, &mut self.turn) != Routed::Unfinished && !self.turn.is_over()
+            }
             None => true,
         }
     }

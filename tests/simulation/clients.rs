@@ -3,8 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use midge::base::limits::{
-    LANE_WORK_MAX, REFUSAL_WORK, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE,
-    WORK_UNIT_BYTES,
+    LANE_WORK_MAX, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE, WORK_UNIT_BYTES,
 };
 use midge::mesh::Lanes;
 use midge::protocol::nats::error::CloseReason;
@@ -89,12 +88,12 @@ impl Run {
         };
         let payload_bytes_max = if heavy { 60_000 } else { 600 };
         // Pieces that may still begin while a turn is not over: a part of a message, one delivery,
-        // one subscription's end, or one subscription that is refused. Two pieces of one message may come together: one of its plain
+        // or one subscription's end. Two pieces of one message may come together: one of its plain
         // subscriptions and one of a queue group.
         let piece = (sizes.turn_work_max / WHOLE_WORK_SHARE)
             .max(1 + payload_bytes_max / WORK_UNIT_BYTES)
-            // The cached subjects that a new one is compared with count less here.
-            .max(SUBSCRIPTION_WORK + REFUSAL_WORK);
+            // With the cached subjects that it is compared with.
+            .max(2 * SUBSCRIPTION_WORK);
         let mut run = Self {
             turn_work_bound: sizes.turn_work_max + 2 * piece,
             world: World::new(random.u64(..), &sizes, plant),
