@@ -25,7 +25,7 @@ const SIZES: [usize; 15] = [
     1_048_576,
 ];
 
-/// Offsets of source and target from the same position in both buffers.
+/// Pairs of offsets: where source and target begin in their buffers.
 const OFFSETS: [(usize, usize); 12] = [
     (0, 1),
     (0, 3),

@@ -24,7 +24,7 @@ use crate::workload::Workload;
 use std::io::Write;
 use std::time::Duration;
 
-/// What a command's figures are worth.
+/// The verdict on the figures of a command, from which its exit status follows.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,

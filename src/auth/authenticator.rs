@@ -135,7 +135,7 @@ pub enum Decision {
     Refused(Refusal),
 }
 
-/// What the lookup of the user for whom a certificate stands came to.
+/// The result of looking up the user whom a certificate names.
 #[derive(Debug, Default)]
 pub struct CertificateLookup {
     /// nats-server's lines of the debug log; empty = certificates do not name users.
@@ -289,7 +289,7 @@ impl Authenticator {
         &self.imports
     }
 
-    /// What an account exports to others.
+    /// Returns the exports of an account.
     pub(crate) fn exports_of(&self, account: &str) -> &[ToldExport] {
         self.imports.exports.get(account).map_or(&[], Vec::as_slice)
     }

@@ -67,7 +67,7 @@ impl AuthState {
         self.by_id.get(id.index())?.as_ref()
     }
 
-    /// What accounts import.
+    /// Returns the imports of all accounts.
     pub fn imports(&self) -> &Arc<AccountImports> {
         &self.imports
     }

@@ -648,7 +648,7 @@ pub const SPARE_DESCRIPTORS_SHARE: u64 = 8;
 /// peer on an idle core, which then answers. Enforced by `net::busy_poll`.
 pub const BUSY_POLL_MAX: Duration = Duration::from_micros(100);
 
-/// What the wake of a sleeping shard may add to a pause before spinning is tried no more. Enforced by `net::busy_poll`.
+/// The time that waking a sleeping shard may add to a pause before spinning is no longer tried. Enforced by `net::busy_poll`.
 pub const BUSY_POLL_WAKE: Duration = Duration::from_micros(50);
 
 /// Connections that a shard may have more than the one with the fewest before others are preferred, times the number

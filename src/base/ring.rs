@@ -1,4 +1,4 @@
-//! What crosses from one shard to another: the bounded SPSC ring, a watermark and two one-bit
+//! The means by which shards reach each other: a bounded SPSC ring, a watermark and two one-bit
 //! signals.
 //!
 //! The ring is `rtrb` under our names. The signals are here because atomics are confined to this

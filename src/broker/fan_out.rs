@@ -37,7 +37,7 @@ pub struct FanOut {
     passed: SmallVec<[u32; 4]>,
     connection: Option<ConnectionId>,
     pub(super) stage: Stage,
-    /// What of it crosses to another account and is not everywhere yet.
+    /// Its copy for another account, while that is not delivered everywhere.
     pub(super) crossing: Option<Box<UnfinishedCrossing>>,
 }
 
@@ -47,7 +47,7 @@ pub struct UnfinishedCrossing {
     pub(super) end: CrossingEnd,
 }
 
-/// What is left to do when all have a message that crossed.
+/// The work that remains once a message that crossed is delivered.
 #[derive(Clone, Copy)]
 pub(super) enum CrossingEnd {
     /// A request in the table of its exporter; none = it has no reply.

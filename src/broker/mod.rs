@@ -100,7 +100,7 @@ pub struct Broker {
     backlog: Backlog,
     departed: Departed,
     watches: Watches,
-    /// What accounts import.
+    /// The imports of all accounts.
     imports: Arc<AccountImports>,
     /// Scratch space for the subject of a message in another account.
     mapped: Vec<u8>,

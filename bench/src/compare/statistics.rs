@@ -46,7 +46,7 @@ pub struct Comparison {
     pub interval: (f64, f64),
 }
 
-/// What the rounds say about A.
+/// The outcome of a comparison, from the point of view of A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
     Better,

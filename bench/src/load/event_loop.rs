@@ -116,7 +116,7 @@ impl Outgoing {
     }
 }
 
-/// What one thread has measured.
+/// The measurements of one thread.
 pub struct Measured {
     pub latency: Histogram<u64>,
     /// Time from due to handed to the kernel, for all sends of the measured window.

@@ -220,7 +220,7 @@ impl GroupTracker {
     }
 }
 
-/// What a subscriber keeps of its messages.
+/// A subscriber's record of the messages that it has received.
 pub enum Tracker {
     Order(OrderTracker),
     Group(GroupTracker),

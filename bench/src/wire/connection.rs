@@ -49,7 +49,7 @@ impl ShardPorts {
     }
 }
 
-/// What a connection is used for.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Publishes, or requests.

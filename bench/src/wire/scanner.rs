@@ -9,7 +9,7 @@ use std::io;
 /// A longer header line means a broken stream.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// What came in addition to messages since the last call.
+/// Control lines that have arrived since the last call, beside messages.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Control {
     pub ping_count: u32,

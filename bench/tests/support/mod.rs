@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What happens to message number `n`, counted from 0 over all publishers.
+/// The treatment of message number `n`, counted from 0 over all publishers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Deliver,
