@@ -14,6 +14,22 @@ pub fn now() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Runs so many iterations in batches of at most `size`, and adds up what each batch took.
+pub fn in_batches(
+    iterations: u64,
+    size: usize,
+    mut timed: impl FnMut(usize) -> Duration,
+) -> Duration {
+    let mut left = iterations as usize;
+    let mut elapsed = Duration::ZERO;
+    while left > 0 {
+        let batch = left.min(size);
+        left -= batch;
+        elapsed += timed(batch);
+    }
+    elapsed
+}
+
 impl Measurement for CpuTime {
     type Intermediate = Duration;
     type Value = Duration;

@@ -14,10 +14,11 @@
 //! fdatasync` a buffered write on the ring and a sync on it. CPU is that of the whole process, helpers and the ring's own
 //! kernel threads included.
 
+mod collected_disk;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -26,7 +27,6 @@ use std::time::{Duration, Instant};
 use midge::storage::disk::{Access, Disk, DiskBuffer};
 use midge::storage::thread_disk::{ThreadDisk, WriteMode};
 use monoio::buf::IoBuf;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::time::ClockId;
 
@@ -229,23 +229,9 @@ impl Cell {
     fn on_shard(self, path: &Path) -> io::Result<Vec<Duration>> {
         let root = path.parent().expect("the file is in a folder").to_owned();
         let name = path.file_name().and_then(|name| name.to_str()).expect("the name is text");
-        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let (ringer, reader) = (bell.try_clone()?, bell.try_clone()?);
-        let disk = ThreadDisk::start(&root, WriteMode::Direct, move || {
-            rustix::io::write(&ringer, &1_u64.to_ne_bytes()).expect("the counter is low");
-        })?;
         let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build()?;
         runtime.block_on(async move {
-            let stream = monoio::net::UnixStream::from_std(UnixStream::from(bell))?;
-            let collector = disk.clone();
-            monoio::spawn(async move {
-                let mut count = [0; 8];
-                while stream.readable(false).await.is_ok() {
-                    // A wake without a ring leaves nothing to read.
-                    let _ = rustix::io::read(&reader, &mut count);
-                    collector.collect();
-                }
-            });
+            let disk = collected_disk::start(&root, WriteMode::Direct)?;
             let file = disk.open(name, Access::Durable).await?;
             let mut samples = Vec::new();
             let mut buffer = DiskBuffer::zeroed(self.size);

@@ -1,10 +1,9 @@
-//! What a stream costs in memory and time: append, read, delete, count, with few messages and with a million.
+//! The cost of a stream in memory: append, read, delete and count, with a thousand messages and with a million.
 //!
 //! Messages have 128 bytes; of ten one has a subject of its own. `MIDGE_MICRO_LARGEST=1` measures ten million, too, which
 //! takes some 3 GB of memory.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::Criterion;
 use midge::storage::stream::{NewMessage, Search, Stream, StreamLimits};
@@ -98,18 +97,13 @@ fn append(criterion: &mut Criterion<CpuTime>, filled: &mut Filled) {
     let size = filled.size;
     criterion.bench_function(&format!("store_append/{size}"), |bencher| {
         bencher.iter_custom(|iterations| {
-            let mut elapsed = Duration::ZERO;
-            let mut left = iterations as usize;
-            while left > 0 {
-                let batch = left.min(BATCH);
-                left -= batch;
+            cpu_time::in_batches(iterations, BATCH, |batch| {
                 let numbers = filled.next..filled.next + batch as u64;
                 let subjects: Vec<String> = numbers.map(|number| filled.subject(number)).collect();
                 let start = cpu_time::now();
                 subjects.iter().for_each(|subject| filled.append_to(subject));
-                elapsed += cpu_time::now() - start;
-            }
-            elapsed
+                cpu_time::now() - start
+            })
         })
     });
 }
@@ -120,11 +114,7 @@ fn delete(criterion: &mut Criterion<CpuTime>, filled: &mut Filled) {
     let mut random = fastrand::Rng::with_seed(6);
     criterion.bench_function(&format!("store_delete/{size}"), |bencher| {
         bencher.iter_custom(|iterations| {
-            let mut elapsed = Duration::ZERO;
-            let mut left = iterations as usize;
-            while left > 0 {
-                let batch = left.min(BATCH);
-                left -= batch;
+            cpu_time::in_batches(iterations, BATCH, |batch| {
                 let totals = filled.stream.totals();
                 let mut sequences = Vec::new();
                 while sequences.len() < batch {
@@ -137,10 +127,10 @@ fn delete(criterion: &mut Criterion<CpuTime>, filled: &mut Filled) {
                 for sequence in sequences {
                     assert!(filled.stream.delete(sequence), "it is there");
                 }
-                elapsed += cpu_time::now() - start;
+                let elapsed = cpu_time::now() - start;
                 (0..batch).for_each(|_| filled.append());
-            }
-            elapsed
+                elapsed
+            })
         })
     });
 }

@@ -9,10 +9,11 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+mod collected_disk;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,6 @@ use midge::storage::store::Store;
 use midge::storage::store::checkpoint::keep_checkpoints;
 use midge::storage::stream::{NewMessage, StreamLimits};
 use midge::storage::thread_disk::ThreadDisk;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::OFlags;
 use rustix::time::ClockId;
 
@@ -153,24 +153,10 @@ fn bare(folder: &Path, bytes: usize, duration: Duration) -> io::Result<f64> {
 
 fn measure(root: &Path, workload: Workload, name: &str, duration: Duration) -> io::Result<f64> {
     let probed = ThreadDisk::probe(root)?;
-    let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let (ringer, reader) = (bell.try_clone()?, bell.try_clone()?);
-    let disk = ThreadDisk::start(root, probed.write_mode, move || {
-        rustix::io::write(&ringer, &1_u64.to_ne_bytes()).expect("the counter is low");
-    })?;
     let mut runtime =
         monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
     runtime.block_on(async move {
-        let stream = monoio::net::UnixStream::from_std(UnixStream::from(bell))?;
-        let collector = disk.clone();
-        monoio::spawn(async move {
-            let mut count = [0; 8];
-            while stream.readable(false).await.is_ok() {
-                // A wake without a ring leaves nothing to read.
-                let _ = rustix::io::read(&reader, &mut count);
-                collector.collect();
-            }
-        });
+        let disk = collected_disk::start(root, probed.write_mode)?;
         match name {
             "ring" => load(RingDisk::new(disk), workload, name, duration).await,
             _ => load(disk, workload, name, duration).await,

@@ -213,11 +213,7 @@ fn churn(criterion: &mut Criterion<CpuTime>, count: usize, filled: &mut Filled) 
     for timed in ["insert", "remove"] {
         criterion.bench_function(&format!("{timed}/{count}"), |bencher| {
             bencher.iter_custom(|iterations| {
-                let mut elapsed = Duration::ZERO;
-                let mut left = iterations as usize;
-                while left > 0 {
-                    let batch = left.min(BATCH);
-                    left -= batch;
+                cpu_time::in_batches(iterations, BATCH, |batch| {
                     let filters: Vec<String> = (0..batch).map(|_| generator.filter()).collect();
                     let start = cpu_time::now();
                     let slots: Vec<Slot> =
@@ -227,9 +223,8 @@ fn churn(criterion: &mut Criterion<CpuTime>, count: usize, filled: &mut Filled) 
                     for (filter, slot) in filters.iter().zip(slots) {
                         black_box(table.remove(filter.as_bytes(), slot));
                     }
-                    elapsed += if timed == "insert" { inserted } else { cpu_time::now() - start };
-                }
-                elapsed
+                    if timed == "insert" { inserted } else { cpu_time::now() - start }
+                })
             })
         });
     }

@@ -205,12 +205,13 @@ impl Access {
     }
 }
 
-/// Adds an export; a repeated subject extends the first one. Returns its index.
+/// Adds an account's export; a repeated subject extends the first one. Returns its index.
 fn add_export(
     exports: &mut Vec<Export>,
     options: &ExportOptions,
-    subject: &str,
+    account: &str,
 ) -> Result<usize, Problem> {
+    let subject = account_functions::expand(&options.subject, account)?;
     let position = options.account_token_position as usize;
     if position > 0 && subject.split('.').nth(position - 1) != Some("*") {
         return Err(Problem::TokenPosition);
@@ -219,7 +220,7 @@ fn add_export(
         Some(index) => index,
         None => {
             let access = Access::default();
-            exports.push(Export { subject: subject.to_owned(), access, service: None });
+            exports.push(Export { subject: subject.into_owned(), access, service: None });
             exports.len() - 1
         }
     };
@@ -231,6 +232,11 @@ fn add_export(
         access.approved.get_or_insert_default().extend(options.accounts.iter().cloned());
     }
     Ok(index)
+}
+
+/// Puts the names of both accounts in an import's subject, where it asks for them.
+fn expand_import(text: &str, account: &str, exporter: &str) -> Result<String, Problem> {
+    Ok(account_functions::expand_import(text, account, exporter)?.into_owned())
 }
 
 /// Returns the export that admits an account's import of a subject.
@@ -329,15 +335,26 @@ impl Builder<'_> {
         knows_all
     }
 
+    /// True if the account that an import names is there.
+    fn knows_exporter(&mut self, import: &ImportOptions, what: &str) -> bool {
+        let exporter = &import.account;
+        let knows = self.accounts.contains_key(exporter.as_str());
+        if !knows {
+            self.problems.push(format!("{exporter:?} account not defined for {what} import"));
+        }
+        knows
+    }
+
+    fn built(&mut self, account: &str) -> &mut Built {
+        self.accounts.get_mut(account).expect("all accounts are there")
+    }
+
     fn export_stream(&mut self, account: &str, options: &ExportOptions) {
         if !self.knows_all_of(options, "stream") {
             return;
         }
-        let built = self.accounts.get_mut(account).expect("all accounts are there");
-        let added = account_functions::expand(&options.subject, account)
-            .map_err(Problem::from)
-            .and_then(|subject| add_export(&mut built.stream_exports, options, &subject));
-        if let Err(problem) = added {
+        let exports = &mut self.built(account).stream_exports;
+        if let Err(problem) = add_export(exports, options, account) {
             let subject = &options.subject;
             self.problems.push(format!("Error adding stream export {subject:?}: {problem}"));
         }
@@ -354,12 +371,9 @@ impl Builder<'_> {
             threshold: service.response_threshold.unwrap_or(THRESHOLD_DEFAULT),
         };
         self.next_export_id += 1;
-        let built = self.accounts.get_mut(account).expect("all accounts are there");
-        let added = account_functions::expand(&options.subject, account)
-            .map_err(Problem::from)
-            .and_then(|subject| add_export(&mut built.service_exports, options, &subject));
-        match added {
-            Ok(index) => built.service_exports[index].service = Some(Arc::new(export)),
+        let exports = &mut self.built(account).service_exports;
+        match add_export(exports, options, account) {
+            Ok(index) => exports[index].service = Some(Arc::new(export)),
             Err(problem) => {
                 let subject = &options.subject;
                 self.problems.push(format!("Error adding service export {subject:?}: {problem}"));
@@ -370,15 +384,10 @@ impl Builder<'_> {
     fn import_service(&mut self, account: &str, options: &ImportOptions) {
         let ImportKind::Service { to, share } = &options.kind else { return };
         let ImportOptions { account: exporter, subject, .. } = options;
-        if !self.accounts.contains_key(exporter.as_str()) {
-            let problem = format!("{exporter:?} account not defined for service import");
-            return self.problems.push(problem);
+        if !self.knows_exporter(options, "service") {
+            return;
         }
-        let expand = |text: &str| {
-            account_functions::expand_import(text, account, exporter)
-                .map(|text| text.into_owned())
-                .map_err(Problem::from)
-        };
+        let expand = |text: &str| expand_import(text, account, exporter);
         let to = to.as_deref().map(&expand);
         let mut shown = subject.clone();
         let built = expand(subject).and_then(|remote| {
@@ -387,10 +396,7 @@ impl Builder<'_> {
             self.build_service(account, exporter, &remote, &local, *share)
         });
         match built {
-            Ok(import) => {
-                let built = self.accounts.get_mut(account).expect("all accounts are there");
-                built.services.push(Arc::new(import));
-            }
+            Ok(import) => self.built(account).services.push(Arc::new(import)),
             Err(problem) => {
                 self.problems.push(format!("Error adding service import {shown:?}: {problem}"));
             }
@@ -465,15 +471,10 @@ impl Builder<'_> {
     fn import_stream(&mut self, account: &str, options: &ImportOptions) {
         let ImportKind::Stream { prefix, to } = &options.kind else { return };
         let ImportOptions { account: exporter, subject, .. } = options;
-        if !self.accounts.contains_key(exporter.as_str()) {
-            let problem = format!("{exporter:?} account not defined for stream import");
-            return self.problems.push(problem);
+        if !self.knows_exporter(options, "stream") {
+            return;
         }
-        let expand = |text: &str| {
-            account_functions::expand_import(text, account, exporter)
-                .map(|text| text.into_owned())
-                .map_err(Problem::from)
-        };
+        let expand = |text: &str| expand_import(text, account, exporter);
         let (prefix, to) = (prefix.as_deref().map(&expand), to.as_deref().map(&expand));
         let mut shown = subject.clone();
         let built = expand(subject).and_then(|subject| {
@@ -482,10 +483,7 @@ impl Builder<'_> {
             self.build_stream(account, exporter, &subject, prefix.as_deref(), to.as_deref())
         });
         match built {
-            Ok(import) => {
-                let built = self.accounts.get_mut(account).expect("all accounts are there");
-                built.streams.push(Arc::new(import));
-            }
+            Ok(import) => self.built(account).streams.push(Arc::new(import)),
             Err(problem) => {
                 self.problems.push(format!("Error adding stream import {shown:?}: {problem}"));
             }

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::subject_set::has_empty_token;
+use crate::protocol::nats::encode::decimal;
 use crate::protocol::subject;
 
 /// The compiled destination of one source.
@@ -19,7 +20,7 @@ pub(super) struct Transform {
     tail_from: Option<usize>,
 }
 
-/// What one token of the destination becomes. Indexes are 0-based positions in the subject's
+/// The source of one token of the destination. Indexes are 0-based positions in the subject's
 /// tokens; every subject that the source matches has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -387,11 +388,11 @@ impl Piece {
                 } else {
                     fnv1a_32(token_indexes.iter().map(|&index| tokens[index]))
                 };
-                write_number(hash.checked_rem(*bucket_count).unwrap_or(0), output);
+                decimal(output, hash.checked_rem(*bucket_count).unwrap_or(0) as usize);
             }
             Self::Random { bound } => {
                 let bound = bound.unsigned_abs();
-                write_number(if bound == 0 { 0 } else { random.u32(..bound) }, output);
+                decimal(output, if bound == 0 { 0 } else { random.u32(..bound) as usize });
             }
             Self::Split { token_index, delimiter } => {
                 write_split(tokens[*token_index], delimiter, output);
@@ -416,21 +417,6 @@ fn fnv1a_32<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u32 {
         hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     }
     hash
-}
-
-fn write_number(number: u32, output: &mut Vec<u8>) {
-    let mut digits = [0; 10];
-    let mut rest = number;
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + u8::try_from(rest % 10).expect("a digit is below 10");
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    output.extend_from_slice(&digits[start..]);
 }
 
 /// Writes the pieces between delimiters as tokens, leaving out empty ones.
@@ -511,7 +497,7 @@ mod tests {
     fn numbers_are_written_in_full() {
         for number in [0, 1, 9, 10, 4_245_442_695, u32::MAX] {
             let mut output = Vec::new();
-            write_number(number, &mut output);
+            decimal(&mut output, number as usize);
             assert_eq!(output, number.to_string().as_bytes());
         }
     }

@@ -10,6 +10,7 @@ use super::crossing;
 use super::crossing_sink::RequestSink;
 use super::passage::Passage;
 use crate::base::ids::ClientKey;
+use crate::protocol::nats::encode::decimal;
 
 /// The parts of a client's description. The texts are members of a JSON object, each preceded by a comma.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ impl ClientFacts {
         }
         if self.rtt_ns.get() > 0 {
             out.extend_from_slice(b",\"rtt\":");
-            crossing::append_number(out, self.rtt_ns.get() as usize);
+            decimal(out, self.rtt_ns.get() as usize);
         }
         if detailed || with_server {
             out.extend_from_slice(self.server.as_bytes());

@@ -34,6 +34,7 @@ use crate::base::limits::{CROSSING_WORK, RESPONSE_LOOKS_PER_TRIM, SERVICE_HOPS_M
 use crate::config::import_options::ResponseType;
 use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
+use crate::protocol::nats::encode::decimal;
 
 /// The header that describes the requester; a requester's own header of this name is removed.
 pub(super) const REQUEST_INFO: &str = "Nats-Request-Info";
@@ -116,25 +117,10 @@ impl Rewritten {
         self.headers_size = self.body.len();
         self.body.extend_from_slice(message.payload());
         self.header_size_text.clear();
-        append_number(&mut self.header_size_text, self.headers_size);
+        decimal(&mut self.header_size_text, self.headers_size);
         self.size_text.clear();
-        append_number(&mut self.size_text, self.body.len());
+        decimal(&mut self.size_text, self.body.len());
     }
-}
-
-/// Appends a number in decimal digits.
-pub(super) fn append_number(text: &mut Vec<u8>, number: usize) {
-    let mut digits = [0; 20];
-    let (mut rest, mut start) = (number, digits.len());
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(&digits[start..]);
 }
 
 impl Broker {

@@ -9,6 +9,7 @@
 //! checksum of the header before the first frame u64 | zeros.
 
 use super::disk::{DiskBuffer, SECTOR_BYTES};
+use super::file_name;
 use super::frame::{HEADER_BYTES, LaneSeed, checksum, half_word, word};
 use super::position::CommitNumber;
 
@@ -21,14 +22,12 @@ const PREFIX: &str = "journal-";
 
 /// The name of a journal file within its lane's folder.
 pub fn name(number: u64) -> String {
-    format!("{PREFIX}{number:016}")
+    file_name::of(PREFIX, number)
 }
 
 /// The number of a journal file of this name.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    let is_plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_plain)
+    file_name::number(PREFIX, name)
 }
 
 /// A file's first sector.

@@ -16,6 +16,7 @@ use std::io;
 use super::block::{BlockFacts, EntrySet};
 use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
 use super::fields::Fields;
+use super::file_name;
 use super::frame::{FrameFields, HEADER_BYTES, LaneSeed, header, push_record, records, seal};
 use super::position::{CommitNumber, Place, Position, StoredPlace};
 use super::record::{ConsumerId, StreamId};
@@ -41,20 +42,17 @@ pub struct ManifestName {
 impl ManifestName {
     /// None where it is no manifest's name.
     pub fn parse(name: &str) -> Option<Self> {
-        let rest = name.strip_prefix(PREFIX)?;
-        let (digits, is_temporary) = match rest.strip_suffix(TEMPORARY) {
-            Some(digits) => (digits, true),
-            None => (rest, false),
+        let (name, is_temporary) = match name.strip_suffix(TEMPORARY) {
+            Some(name) => (name, true),
+            None => (name, false),
         };
-        let is_plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number = digits.parse().ok().filter(|_| is_plain)?;
-        Some(Self { number, is_temporary })
+        Some(Self { number: file_name::number(PREFIX, name)?, is_temporary })
     }
 
     /// The name from the store's folder on.
     pub fn path(self, place: &JournalPlace) -> String {
         let suffix = if self.is_temporary { TEMPORARY } else { "" };
-        format!("{}/{PREFIX}{:016}{suffix}", place.folder, self.number)
+        format!("{}/{}{suffix}", place.folder, file_name::of(PREFIX, self.number))
     }
 }
 

@@ -24,6 +24,7 @@ pub mod disk;
 pub mod duplicates;
 pub mod expiries;
 mod fields;
+mod file_name;
 pub mod folder;
 pub mod frame;
 pub mod image;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::disk::{Access, Disk, DiskBuffer};
+use super::file_name;
 use super::frame::{LaneSeed, checksum, half_word, word};
 use super::position::StoredPlace;
 use super::record::StreamId;
@@ -63,17 +64,15 @@ impl BlockDamage {
 
 /// The name of a segment within its lane's folder.
 pub fn name(number: u64) -> String {
-    format!("{PREFIX}{number:016}")
+    file_name::of(PREFIX, number)
 }
 
 /// The number of a segment of this name.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    let is_plain = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_plain)
+    file_name::number(PREFIX, name)
 }
 
-fn file_name(place: &JournalPlace, number: u64) -> String {
+fn path(place: &JournalPlace, number: u64) -> String {
     format!("{}/{}", place.folder, name(number))
 }
 
@@ -135,7 +134,7 @@ impl<D: Disk> SegmentReader<D> {
         if let Some(found) = self.open.get(&number) {
             return Ok(found.clone());
         }
-        let file = self.disk.open(&file_name(&self.place, number), Access::Read).await?;
+        let file = self.disk.open(&path(&self.place, number), Access::Read).await?;
         let length = self.disk.length(&file).await?;
         if self.open.len() >= SEGMENTS_OPEN_MAX {
             self.open.pop_first();
@@ -224,7 +223,7 @@ impl<D: Disk> SegmentWriter<D> {
     /// As the disk says. The segment is of no use then.
     pub async fn push(&mut self, block: BlockName, body: &[&[u8]]) -> std::io::Result<StoredPlace> {
         if self.file.is_none() {
-            let name = file_name(&self.place, self.number);
+            let name = path(&self.place, self.number);
             self.file = Some(self.disk.open(&name, Access::Create).await?);
         }
         let start = (self.number, self.offset);
@@ -267,7 +266,7 @@ impl<D: Disk> SegmentWriter<D> {
 
 /// Removes a segment. That it cannot be removed is no error: the next start tries again.
 pub async fn remove<D: Disk>(disk: &D, place: &JournalPlace, number: u64) -> bool {
-    disk.remove(&file_name(place, number)).await.is_ok()
+    disk.remove(&path(place, number)).await.is_ok()
 }
 
 #[cfg(test)]
