@@ -28,23 +28,23 @@
 
 // rustfmt sorts modules only between blank lines or comments: the order of floors is the law.
 // F0
-pub mod base;
+mod base;
 // F1
-pub mod protocol;
+mod protocol;
 // F2
-pub mod config;
+mod config;
 // F3
-pub mod auth;
+mod auth;
 // F4
-pub mod broker;
+mod broker;
 // F5
-pub mod net;
-pub mod storage;
+mod net;
+mod storage;
 // F6
-pub mod peer;
+mod peer;
 // F7
-pub mod client;
-pub mod mesh;
+mod client;
+mod mesh;
 mod monitor;
 mod system;
 // F8
@@ -52,14 +52,9 @@ mod shard;
 // F9
 mod server;
 
+pub use base::huge_pages::avoid as avoid_huge_pages;
 /// The whole process, as the binary runs it.
 pub use server::run::process::main;
 
-/// For tests outside of the crate: items of floors that are otherwise private.
 #[doc(hidden)]
-pub mod testing {
-    pub use crate::monitor::endpoints::plan;
-    pub use crate::monitor::http::RequestReader;
-    pub use crate::server::command::args::{Invocation, parse_in};
-    pub use crate::system::request::{OTHER_ACCOUNTS_SUBJECTS, system_account_filters};
-}
+pub mod testing;

@@ -82,7 +82,7 @@ unsafe impl GlobalAlloc for Allocator {
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
-    midge::base::huge_pages::avoid();
+    midge::avoid_huge_pages();
 }
 
 #[expect(unsafe_code, reason = "a sixth of the memory that a burst of connections leaves behind")]

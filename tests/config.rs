@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use midge::config::auth_options::{PermissionOptions, Secret};
-use midge::config::import_options::{ExportKind, ImportKind, ResponseType};
-use midge::config::load::{self, Loaded};
-use midge::config::options::{
+use midge::testing::config::auth_options::{PermissionOptions, Secret};
+use midge::testing::config::import_options::{ExportKind, ImportKind, ResponseType};
+use midge::testing::config::load::{self, Loaded};
+use midge::testing::config::options::{
     Balance, IoDriver, LogFormat, Options, PAYLOAD_BYTES_UNLIMITED, WriteTimeoutPolicy,
 };
-use midge::config::surroundings::SystemSurroundings;
-use midge::config::tls_options::{HandshakeFirst, TlsVersion, Verify};
+use midge::testing::config::surroundings::SystemSurroundings;
+use midge::testing::config::tls_options::{HandshakeFirst, TlsVersion, Verify};
 
 const NKEY: &str = "UC6NLCN7AS34YOJVCYD4PJ3QB7QGLYG5B5IMBT25VW5K4TNUJODM7BOX";
 const BCRYPT: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
@@ -300,7 +300,7 @@ fn every_file_is_a_case_and_every_case_a_file() {
 fn secrets_are_never_shown() {
     let options = load("one_user");
     assert!(!format!("{options:?}").contains("s3cret"));
-    for row in midge::config::option_table::rows() {
+    for row in midge::testing::config::option_table::rows() {
         assert!(!(row.shown)(&options).contains("s3cret"), "{}", row.key);
     }
 }
@@ -309,7 +309,7 @@ fn secrets_are_never_shown() {
 #[test]
 fn bad_options_are_refused_in_nats_servers_words() {
     struct OneFile<'a>(&'a str);
-    impl midge::config::surroundings::Surroundings for OneFile<'_> {
+    impl midge::testing::config::surroundings::Surroundings for OneFile<'_> {
         fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
             if path == Path::new("f") {
                 Ok(self.0.as_bytes().to_vec())
@@ -401,7 +401,7 @@ fn bad_options_are_refused_in_nats_servers_words() {
 /// One file, `f`.
 struct Text(String);
 
-impl midge::config::surroundings::Surroundings for Text {
+impl midge::testing::config::surroundings::Surroundings for Text {
     fn read_file(&self, _path: &Path) -> std::io::Result<Vec<u8>> {
         Ok(self.0.clone().into_bytes())
     }
@@ -461,7 +461,7 @@ const WITHOUT_EFFECT: [&str; 2] = ["store_dir", "ocsp_cache"];
 fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
     let mut texts = Vec::new();
     for (key, value) in asking {
-        let row = midge::config::later::LATER.iter().find(|row| row.key == *key);
+        let row = midge::testing::config::later::LATER.iter().find(|row| row.key == *key);
         let row = row.unwrap_or_else(|| panic!("{key} is no option of a later feature"));
         let names = std::iter::once(&row.key).chain(row.aliases);
         texts.extend(names.map(|name| format!("{name}: {value}")));
@@ -521,7 +521,7 @@ fn what_decides_who_enters_is_refused_whatever_flag_is_given() {
 fn every_option_of_a_later_feature_is_among_the_cases() {
     let asking = ASKING.iter().chain(ASKING_WHO_ENTERS).map(|(key, _)| *key);
     let cases: BTreeSet<&str> = asking.chain(WITHOUT_EFFECT).collect();
-    let rows = midge::config::later::LATER.iter().map(|row| row.key);
+    let rows = midge::testing::config::later::LATER.iter().map(|row| row.key);
     assert_eq!(cases, rows.filter(|key| !key.is_empty()).collect());
 }
 

@@ -21,26 +21,28 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use fastrand::Rng;
-use midge::auth::state::AuthState;
-use midge::base::ids::ConnectionId;
-use midge::base::limits::{HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX};
-use midge::base::pool::BufferPool;
-use midge::broker::Broker;
-use midge::broker::outbox::Outbox;
-use midge::client::context::ClientContext;
-use midge::client::session::ClientSession;
-use midge::config::auth_options::Secret;
-use midge::config::load;
-use midge::config::options::Options;
-use midge::config::surroundings::Surroundings;
-use midge::net::listener::Peer;
-use midge::net::read_buffer::ReadBuffer;
-use midge::net::session::{Session, Step};
-use midge::protocol::nats::command::Command;
-use midge::protocol::nats::error::ProtocolError;
-use midge::protocol::nats::handshake::ConnectOptions;
-use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
-use midge::testing::{Invocation, RequestReader, parse_in, plan};
+use midge::testing::auth::state::AuthState;
+use midge::testing::base::ids::ConnectionId;
+use midge::testing::base::limits::{HTTP_HEAD_BYTES_MAX, READ_BUFFER_BYTES, VERB_BYTES_MAX};
+use midge::testing::base::pool::BufferPool;
+use midge::testing::broker::Broker;
+use midge::testing::broker::outbox::Outbox;
+use midge::testing::client::context::ClientContext;
+use midge::testing::client::session::ClientSession;
+use midge::testing::config::auth_options::Secret;
+use midge::testing::config::load;
+use midge::testing::config::options::Options;
+use midge::testing::config::surroundings::Surroundings;
+use midge::testing::monitor::endpoints::plan;
+use midge::testing::monitor::http::RequestReader;
+use midge::testing::net::listener::Peer;
+use midge::testing::net::read_buffer::ReadBuffer;
+use midge::testing::net::session::{Session, Step};
+use midge::testing::protocol::nats::command::Command;
+use midge::testing::protocol::nats::error::ProtocolError;
+use midge::testing::protocol::nats::handshake::ConnectOptions;
+use midge::testing::protocol::nats::parser::{Parsed, Parser, ParserLimits};
+use midge::testing::server::command::args::{Invocation, parse_in};
 
 const INPUTS: u64 = 20_000;
 
@@ -210,7 +212,7 @@ fn flags() {
                 assert!(!(refusal.stdout.is_empty() && refusal.stderr.is_empty()), "says why");
             }
             Invocation::Run(start) => {
-                midge::config::load::validate(&start.options).expect("what runs is valid");
+                midge::testing::config::load::validate(&start.options).expect("what runs is valid");
             }
             _ => {}
         }

@@ -18,10 +18,10 @@ mod ring_parts;
 mod shards;
 
 // The paths under which the copies find the other modules.
-use midge::{auth, broker, config, protocol};
+use midge::testing::{auth, broker, config, protocol};
 mod base {
     pub(crate) use crate::ring;
-    pub use midge::base::{gate, histogram, ids, limits, pool, turn_clock};
+    pub use midge::testing::base::{gate, histogram, ids, limits, pool, turn_clock};
 }
 
 use std::panic::catch_unwind;

@@ -24,8 +24,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clients::Run;
 use ear::{Ear, Heard};
-use midge::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
-use midge::mesh::Lanes;
+use midge::testing::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
+use midge::testing::mesh::Lanes;
 use world::{Plant, ShardSizes, Totals, World};
 
 const SEEDS: u64 = 200;

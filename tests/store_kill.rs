@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::task::Poll;
 
-use midge::storage::disk::Disk;
-use midge::storage::frame::{LaneSeed, StoreId, records};
-use midge::storage::journal::Urgency;
-use midge::storage::lane::Lane;
-use midge::storage::record::StreamId;
-use midge::storage::recovery::{JournalPlace, Recovered, recover};
-use midge::storage::replay::{Replayed, replay};
-use midge::storage::store::Store;
-use midge::storage::store::checkpoint::keep_checkpoints;
-use midge::storage::stream::{NewMessage, StreamLimits};
-use midge::storage::thread_disk::ThreadDisk;
+use midge::testing::storage::disk::Disk;
+use midge::testing::storage::frame::{LaneSeed, StoreId, records};
+use midge::testing::storage::journal::Urgency;
+use midge::testing::storage::lane::Lane;
+use midge::testing::storage::record::StreamId;
+use midge::testing::storage::recovery::{JournalPlace, Recovered, recover};
+use midge::testing::storage::replay::{Replayed, replay};
+use midge::testing::storage::store::Store;
+use midge::testing::storage::store::checkpoint::keep_checkpoints;
+use midge::testing::storage::stream::{NewMessage, StreamLimits};
+use midge::testing::storage::thread_disk::ThreadDisk;
 
 /// The environment variable that tells the process to be killed its folder.
 const FOLDER: &str = "MIDGE_STORE_KILL_FOLDER";

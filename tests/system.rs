@@ -515,7 +515,7 @@ async fn a_strangers_account_reaches_nothing_but_itself() {
         let body = format!(
             r#"{{"cid":{victim},"acc":"B","account":"B","accounts":["B"],"auth":true,"include_unused":true}}"#
         );
-        for filter in midge::testing::system_account_filters(&observed.id) {
+        for filter in midge::testing::system::request::system_account_filters(&observed.id) {
             for name in ["A", "B", "SYS", "PING"] {
                 let subject = filter.replace('*', name);
                 if own.contains(&&*subject) || others.contains(&&*subject) {
@@ -584,8 +584,8 @@ async fn first_answer(client: &Client, subject: &str, body: &str) -> Value {
 async fn a_stranger_is_told_that_nobody_answers() {
     let observed = Observed::start(3, CONFIG).await;
     let stranger = connect(&observed.server, "a").await;
-    let allowed = midge::testing::OTHER_ACCOUNTS_SUBJECTS;
-    for filter in midge::testing::system_account_filters(&observed.id) {
+    let allowed = midge::testing::system::request::OTHER_ACCOUNTS_SUBJECTS;
+    for filter in midge::testing::system::request::system_account_filters(&observed.id) {
         let subject = filter.replace('*', "A");
         if !allowed.contains(&&*subject) {
             assert_eq!(request(&stranger, &subject, "").await, None, "{subject}");

@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::rc::Rc;
 
 use criterion::Criterion;
-use midge::base::limits::MATCH_CACHE_ENTRIES;
-use midge::broker::match_cache::{CachedBytes, MatchCache};
+use midge::testing::base::limits::MATCH_CACHE_ENTRIES;
+use midge::testing::broker::match_cache::{CachedBytes, MatchCache};
 
 use super::cpu_time::CpuTime;
 use super::table::Generator;

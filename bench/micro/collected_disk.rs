@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use midge::storage::thread_disk::{ThreadDisk, WriteMode};
+use midge::testing::storage::thread_disk::{ThreadDisk, WriteMode};
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Starts it; to be called on a runtime that runs as long as the disk is used.

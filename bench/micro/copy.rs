@@ -10,8 +10,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use midge::base::limits::READ_BUFFER_BYTES;
-use midge::protocol::nats::encode::copy_payload;
+use midge::testing::base::limits::READ_BUFFER_BYTES;
+use midge::testing::protocol::nats::encode::copy_payload;
 
 use super::baseline::{Figure, Unit};
 use super::cpu_time;

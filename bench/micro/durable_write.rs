@@ -24,8 +24,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use midge::storage::disk::{Access, Disk, DiskBuffer};
-use midge::storage::thread_disk::{ThreadDisk, WriteMode};
+use midge::testing::storage::disk::{Access, Disk, DiskBuffer};
+use midge::testing::storage::thread_disk::{ThreadDisk, WriteMode};
 use monoio::buf::IoBuf;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::time::ClockId;

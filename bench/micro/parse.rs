@@ -8,9 +8,9 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use midge::protocol::nats::command::Command;
-use midge::protocol::nats::parser::{Parsed, Parser, ParserLimits};
-use midge::protocol::nats::plain::plain_publish;
+use midge::testing::protocol::nats::command::Command;
+use midge::testing::protocol::nats::parser::{Parsed, Parser, ParserLimits};
+use midge::testing::protocol::nats::plain::plain_publish;
 
 use super::cpu_time::CpuTime;
 

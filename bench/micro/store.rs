@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
-use midge::storage::stream::{NewMessage, Search, Stream, StreamLimits};
+use midge::testing::storage::stream::{NewMessage, Search, Stream, StreamLimits};
 
 use crate::cpu_time::{self, CpuTime};
 

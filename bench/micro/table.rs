@@ -21,7 +21,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use midge::broker::subject_table::{Slot, SubjectTable};
+use midge::testing::broker::subject_table::{Slot, SubjectTable};
 
 use super::baseline::{Figure, Unit};
 use super::cpu_time::{self, CpuTime};

@@ -10,7 +10,7 @@ use crate::base::limits::BCRYPT_BYTES_MAX;
 use crate::config::auth_options::Secret;
 
 /// Returns true if a stored secret is a bcrypt hash: `$2`, one of `abxy`, `$`, two digits, `$`.
-pub fn is_bcrypt(stored: &str) -> bool {
+pub(crate) fn is_bcrypt(stored: &str) -> bool {
     matches!(
         stored.as_bytes(),
         [b'$', b'2', b'a' | b'b' | b'x' | b'y', b'$', tens, ones, b'$', ..]
@@ -25,7 +25,7 @@ pub(super) fn cost_of(hash: &str) -> &str {
 
 /// Returns true if two plain secrets are equal. The time taken depends on the length of `given`
 /// alone.
-pub fn secrets_equal(stored: &str, given: &str) -> bool {
+pub(crate) fn secrets_equal(stored: &str, given: &str) -> bool {
     constant_time::equal(stored.as_bytes(), given.as_bytes())
 }
 
@@ -80,7 +80,7 @@ fn significant_part(given: &str) -> &str {
 /// Returns a hash of the same cost as `hash` that belongs to nobody, so that refusing a name that
 /// does not exist takes as long as refusing one that does. None if `hash` cannot be verified
 /// anyway.
-pub fn decoy_of(hash: &str) -> Option<Secret> {
+pub(crate) fn decoy_of(hash: &str) -> Option<Secret> {
     let cost = is_bcrypt(hash).then(|| &hash[4..6])?;
     // The salt and digest are arbitrary, but well formed: a malformed hash would be refused at
     // once.

@@ -347,7 +347,7 @@ impl QueueRule {
 
 /// Returns true if a client may not use `reply` as a reply subject.
 #[inline]
-pub fn is_reserved_reply(reply: &[u8]) -> bool {
+pub(crate) fn is_reserved_reply(reply: &[u8]) -> bool {
     match reply.first() {
         Some(b'_') => reply.starts_with(SERVICE_REPLY_PREFIX) || is_gateway_reply(reply),
         Some(b'$') => starts_and_goes_on(reply, JETSTREAM_PREFIX) || is_gateway_reply(reply),

@@ -11,7 +11,7 @@ const FIRST_CONNECTION_ID: u64 = 5;
 
 /// The load of every shard, for whichever shard places a connection.
 #[derive(Clone, Debug)]
-pub struct ShardLoads(Arc<[ShardLoad]>);
+pub(crate) struct ShardLoads(Arc<[ShardLoad]>);
 
 #[derive(Debug, Default)]
 struct ShardLoad {
@@ -22,39 +22,39 @@ struct ShardLoad {
 }
 
 impl ShardLoads {
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self((0..count).map(|_| ShardLoad::default()).collect())
     }
 
     /// Returns the shard's number of connections.
-    pub fn of(&self, shard: ShardId) -> &Gauge {
+    pub(crate) fn of(&self, shard: ShardId) -> &Gauge {
         &self.0[shard.index()].connections
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Returns the thousandths of the last second during which the shard's thread ran.
-    pub fn busy(&self, shard: ShardId) -> usize {
+    pub(crate) fn busy(&self, shard: ShardId) -> usize {
         self.0[shard.index()].busy.load(Ordering::Relaxed)
     }
 
-    pub fn set_busy(&self, shard: ShardId, thousandths: usize) {
+    pub(crate) fn set_busy(&self, shard: ShardId, thousandths: usize) {
         self.0[shard.index()].busy.store(thousandths, Ordering::Relaxed);
     }
 
     /// Returns true if the shard listens for new connections, or is about to.
-    pub fn is_awake(&self, shard: ShardId) -> bool {
+    pub(crate) fn is_awake(&self, shard: ShardId) -> bool {
         self.0[shard.index()].is_awake.load(Ordering::Relaxed)
     }
 
-    pub fn set_awake(&self, shard: ShardId) {
+    pub(crate) fn set_awake(&self, shard: ShardId) {
         self.0[shard.index()].is_awake.store(true, Ordering::Relaxed);
     }
 
     /// Returns the shard with the fewest connections; `own` if no other has fewer.
-    pub fn least(&self, own: ShardId) -> ShardId {
+    pub(crate) fn least(&self, own: ShardId) -> ShardId {
         let mut least = own;
         for (index, gauge) in self.0.iter().enumerate() {
             if gauge.connections.value() < self.of(least).value() {
@@ -69,21 +69,21 @@ impl ShardLoads {
 /// number of requests made in it (lower half), so that no two threads disagree on which second it
 /// is.
 #[derive(Debug)]
-pub struct RateWindow {
+pub(crate) struct RateWindow {
     /// Requests admitted per second; 0 = unlimited.
     max: u32,
     window: AtomicU64,
 }
 
 impl RateWindow {
-    pub fn new(max: u32) -> Self {
+    pub(crate) fn new(max: u32) -> Self {
         Self { max, window: AtomicU64::new(0) }
     }
 
     /// Asks for one more in this second. None = refused. Otherwise the number of requests refused
     /// in the previous window, reported once, to the first request of a new window; 0 to all
     /// others.
-    pub fn admit(&self, second: u64) -> Option<u32> {
+    pub(crate) fn admit(&self, second: u64) -> Option<u32> {
         if self.max == 0 {
             return Some(0);
         }
@@ -109,7 +109,7 @@ impl RateWindow {
 
 /// Counters shared by all shards. Relaxed throughout: no other data depends on them.
 #[derive(Clone)]
-pub struct ServerCounters {
+pub(crate) struct ServerCounters {
     inner: Arc<Inner>,
 }
 
@@ -134,30 +134,30 @@ impl Default for ServerCounters {
 }
 
 impl ServerCounters {
-    pub fn next_connection_id(&self) -> ConnectionId {
+    pub(crate) fn next_connection_id(&self) -> ConnectionId {
         ConnectionId(self.inner.next_connection_id.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Returns the sequence number for the next message that the server itself sends.
-    pub fn next_system_sequence(&self) -> u64 {
+    pub(crate) fn next_system_sequence(&self) -> u64 {
         self.inner.system_sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Counts a connection in and returns the number of connections, this one included.
-    pub fn connection_opened(&self) -> usize {
+    pub(crate) fn connection_opened(&self) -> usize {
         self.inner.connections_total.fetch_add(1, Ordering::Relaxed);
         self.inner.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub fn connection_closed(&self) {
+    pub(crate) fn connection_closed(&self) {
         self.inner.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.inner.connections.load(Ordering::Relaxed)
     }
 
-    pub fn connections_total(&self) -> u64 {
+    pub(crate) fn connections_total(&self) -> u64 {
         self.inner.connections_total.load(Ordering::Relaxed)
     }
 }
@@ -192,16 +192,16 @@ impl Gauge {
 /// Bytes that several threads may take, up to a bound, and give back. Relaxed: no other data
 /// depends on the number.
 #[derive(Clone, Debug, Default)]
-pub struct Budget(Arc<AtomicUsize>);
+pub(crate) struct Budget(Arc<AtomicUsize>);
 
 impl Budget {
     /// Takes `count` bytes and returns true, unless more than `max` would then be taken.
-    pub fn take(&self, count: usize, max: usize) -> bool {
+    pub(crate) fn take(&self, count: usize, max: usize) -> bool {
         let taken = |before: usize| before.checked_add(count).filter(|after| *after <= max);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    pub fn give_back(&self, count: usize) {
+    pub(crate) fn give_back(&self, count: usize) {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 }

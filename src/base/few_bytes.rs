@@ -2,7 +2,7 @@
 
 /// Returns true if the two slices are equal. Quick up to 64 bytes.
 #[inline(always)]
-pub fn are_equal(left: &[u8], right: &[u8]) -> bool {
+pub(crate) fn are_equal(left: &[u8], right: &[u8]) -> bool {
     let size = left.len();
     if size != right.len() {
         return false;
@@ -28,7 +28,7 @@ fn ends_equal<const N: usize>(left: &[u8], right: &[u8]) -> bool {
 /// # Panics
 /// If the two differ in length.
 #[inline(always)]
-pub fn copy(to: &mut [u8], from: &[u8]) {
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     assert_eq!(to.len(), from.len());
     match from.len() {
         0..8 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
@@ -57,7 +57,7 @@ fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
 /// Appends both parts of each pair, `size` bytes in all. For short parts: their place in `out` is
 /// zeroed first.
 #[inline]
-pub fn append_pairs<'a, H: AsRef<[u8]>>(
+pub(crate) fn append_pairs<'a, H: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     size: usize,
     pairs: impl Iterator<Item = (H, &'a [u8])>,

@@ -17,7 +17,7 @@ const FIRST_OCTAVE: u32 = 10;
 const OCTAVES: usize = 23;
 
 /// Number of reported buckets, two per power of two. The last one takes everything longer.
-pub const BUCKETS: usize = 1 + OCTAVES * 2 + 1;
+pub(crate) const BUCKETS: usize = 1 + OCTAVES * 2 + 1;
 
 /// Resolution at the short end, in nanoseconds.
 const LOWEST_NS: u64 = 64;
@@ -113,7 +113,7 @@ fn last_bound_ns() -> u64 {
 }
 
 /// Returns the inclusive upper bound of a reported bucket; None for the last one, which has none.
-pub fn upper_bound_ns(index: usize) -> Option<u64> {
+pub(crate) fn upper_bound_ns(index: usize) -> Option<u64> {
     if index + 1 >= BUCKETS {
         return None;
     }
@@ -136,7 +136,7 @@ fn bucket_of(ns: u64) -> usize {
 
 /// Converts to whole nanoseconds, saturating.
 #[inline]
-pub fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

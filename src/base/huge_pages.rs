@@ -17,7 +17,7 @@ pub fn avoid() {
 
 /// Turns huge pages on: new memory may come in huge pages, and present pages may be merged into
 /// some.
-pub fn allow() {
+pub(crate) fn allow() {
     // Ignored as in `avoid`.
     let _ = nix::sys::prctl::set_thp_disable(false);
 }

@@ -24,7 +24,7 @@ use tz::{DateTime, TimeZone, TimeZoneRef};
 use crate::base::limits;
 
 /// The target that turns an error event into a fatal one; use `fatal!`.
-pub const FATAL_TARGET: &str = "midge::fatal";
+pub(crate) const FATAL_TARGET: &str = "midge::fatal";
 
 /// How long `Logger::stop` waits for queued lines to reach the writer.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -531,13 +531,13 @@ static INSTALLED: OnceLock<Logger> = OnceLock::new();
 static EXITING: OnceLock<ThreadId> = OnceLock::new();
 
 /// Returns the process's logger, once `Logger::install` has been called.
-pub fn installed() -> Option<&'static Logger> {
+pub(crate) fn installed() -> Option<&'static Logger> {
     INSTALLED.get()
 }
 
 /// Ends the process after the log is written; use it in place of `std::process::exit`. A second
 /// thread that calls it waits for the first to end the process.
-pub fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: i32) -> ! {
     let this_thread = std::thread::current().id();
     let first = *EXITING.get_or_init(|| this_thread);
     if first != this_thread {

@@ -1,19 +1,19 @@
 //! Tools that know neither NATS nor sockets: limits, rings, clocks, histograms, pools, the log.
 
 pub(crate) mod constant_time;
-pub mod counters;
-pub mod few_bytes;
+pub(crate) mod counters;
+pub(crate) mod few_bytes;
 pub(crate) mod files;
-pub mod gate;
-pub mod histogram;
-pub mod huge_pages;
-pub mod ids;
+pub(crate) mod gate;
+pub(crate) mod histogram;
+pub(crate) mod huge_pages;
+pub(crate) mod ids;
 pub mod limits;
-pub mod log;
-pub mod pool;
-pub mod ring;
+pub(crate) mod log;
+pub(crate) mod pool;
+pub(crate) mod ring;
 mod ring_parts;
 pub(crate) mod shrink;
 pub(crate) mod table;
 pub(crate) mod time_text;
-pub mod turn_clock;
+pub(crate) mod turn_clock;

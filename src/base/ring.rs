@@ -19,7 +19,7 @@ pub struct RingTarget<T> {
 }
 
 /// A ring of `capacity` slots.
-pub fn ring<T>(capacity: usize) -> (RingSource<T>, RingTarget<T>) {
+pub(crate) fn ring<T>(capacity: usize) -> (RingSource<T>, RingTarget<T>) {
     let (producer, consumer) = rtrb::RingBuffer::new(capacity);
     (RingSource { producer }, RingTarget { consumer })
 }

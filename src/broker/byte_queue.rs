@@ -61,7 +61,7 @@ pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
 /// A peer's queue for those who do not know what is framed into it: its connection, and whoever waits
 /// for it.
-pub type QueueHandle = Rc<dyn Deref<Target = ByteQueue>>;
+pub(crate) type QueueHandle = Rc<dyn Deref<Target = ByteQueue>>;
 
 /// What monitoring counts of a push.
 #[derive(Clone, Copy, Debug)]

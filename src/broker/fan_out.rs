@@ -42,7 +42,7 @@ pub struct FanOut {
 }
 
 /// A message that crosses and is not everywhere yet.
-pub struct UnfinishedCrossing {
+pub(crate) struct UnfinishedCrossing {
     pub(super) fan_out: Box<FanOut>,
     pub(super) end: CrossingEnd,
 }

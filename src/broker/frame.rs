@@ -266,7 +266,7 @@ pub fn read_on(
 
 /// The message at `cursor` of a batch that came to shard `own`, and moves on behind it; its queues are left out. There is
 /// one.
-pub fn next<'a>(
+pub(crate) fn next<'a>(
     batch: &'a [u8],
     own: ShardId,
     cursor: &mut Cursor,

@@ -17,13 +17,13 @@ struct Entry {
 const _: () = assert!(size_of::<Entry>() <= 32, "there may be as many as subscriptions");
 
 /// This shard's own subscriptions, counted by account, filter and queue.
-pub struct InterestCounts {
+pub(crate) struct InterestCounts {
     entries: Table<Entry>,
     hasher: foldhash::fast::RandomState,
 }
 
 impl InterestCounts {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { entries: Table::new(), hasher: foldhash::fast::RandomState::default() }
     }
 
@@ -41,7 +41,13 @@ impl InterestCounts {
     }
 
     /// Counts one subscription in or out and gives the new count.
-    pub fn change(&mut self, account: AccountId, filter: &[u8], queue: &[u8], added: bool) -> u32 {
+    pub(crate) fn change(
+        &mut self,
+        account: AccountId,
+        filter: &[u8],
+        queue: &[u8],
+        added: bool,
+    ) -> u32 {
         let hash = Self::hash(&self.hasher, account, filter, queue);
         let same = |entry: &Entry| {
             entry.account == account
@@ -81,12 +87,8 @@ impl InterestCounts {
         self.entries.iter().map(|entry| u64::from(entry.count)).sum()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Backlog {
 
 /// One attempt to send a backlog within the deadline.
 #[derive(Clone, Debug)]
-pub struct LateSend {
+pub(crate) struct LateSend {
     since: Instant,
     /// Bytes sent over the connection's life when the attempt began.
     sent_before: u64,
@@ -47,7 +47,7 @@ pub struct LateSend {
 
 impl LateSend {
     /// A first send that took too long, something of it or nothing.
-    pub fn begin(
+    pub(crate) fn begin(
         now: Instant,
         sent: u64,
         backlog: Backlog,
@@ -63,7 +63,7 @@ impl LateSend {
 
     /// The state of the attempt, `sent` bytes having left over the connection's life; a late one
     /// begins anew with `backlog`. False = it is over.
-    pub fn check(
+    pub(crate) fn check(
         &mut self,
         now: Instant,
         deadline: Duration,
@@ -88,7 +88,7 @@ impl LateSend {
         (true, found)
     }
 
-    pub fn was_told(&self) -> bool {
+    pub(crate) fn was_told(&self) -> bool {
         self.told
     }
 }

@@ -94,7 +94,7 @@ pub struct Target<'a> {
 }
 
 /// Of a message that came from another account to a shard and then to another.
-pub const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
+pub(crate) const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
 
 impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
@@ -115,13 +115,13 @@ impl Target<'_> {
 }
 
 /// A shard as the links of another name it; none = itself.
-pub fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
+pub(crate) fn link_to(shard: ShardId, own: ShardId) -> Option<LinkId> {
     let index = shard.0 - u16::from(shard.0 > own.0);
     (shard != own).then_some(LinkId(u32::from(index)))
 }
 
 /// The shard behind a link of another.
-pub fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
+pub(crate) fn shard_behind(link: LinkId, own: ShardId) -> ShardId {
     let index = u16::try_from(link.0).expect("links are as few as shards");
     ShardId(index + u16::from(index >= own.0))
 }

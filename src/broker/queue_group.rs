@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::broker::subscription::{Sink, Subscription};
 
 /// All members of one group that a subject reaches, whatever filters they used.
-pub struct QueueGroup {
+pub(crate) struct QueueGroup {
     /// Members on this shard.
     members: Vec<Rc<Subscription>>,
     /// Interest of other shards. Apart from the members: a pick looks at each of them.
@@ -18,7 +18,7 @@ pub struct QueueGroup {
 }
 
 impl QueueGroup {
-    pub fn new(first: Rc<Subscription>) -> Self {
+    pub(crate) fn new(first: Rc<Subscription>) -> Self {
         match first.sink {
             Sink::Link(_) => Self { members: Vec::new(), links: SmallVec::from_elem(first, 1) },
             // Nearly always the only one.
@@ -26,33 +26,33 @@ impl QueueGroup {
         }
     }
 
-    pub fn push(&mut self, member: Rc<Subscription>) {
+    pub(crate) fn push(&mut self, member: Rc<Subscription>) {
         match member.sink {
             Sink::Link(_) => self.links.push(member),
             _ => self.members.push(member),
         }
     }
 
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         self.members.first().unwrap_or_else(|| &self.links[0]).queue()
     }
 
-    pub fn links(&self) -> &[Rc<Subscription>] {
+    pub(crate) fn links(&self) -> &[Rc<Subscription>] {
         &self.links
     }
 
     /// True if it has a member, wherever; looks at no more than `budget`.
-    pub fn has_anybody(&self, budget: &mut usize) -> bool {
+    pub(crate) fn has_anybody(&self, budget: &mut usize) -> bool {
         is_anybody(&self.links, budget) || is_anybody(&self.members, budget)
     }
 
     /// How many there are to ask.
-    pub fn len(&self, local_only: bool) -> usize {
+    pub(crate) fn len(&self, local_only: bool) -> usize {
         self.members.len() + if local_only { 0 } else { self.links.len() }
     }
 
     /// The one to ask after `asked` others, beginning at `start`.
-    pub fn member(&self, start: usize, asked: usize, local_only: bool) -> &Rc<Subscription> {
+    pub(crate) fn member(&self, start: usize, asked: usize, local_only: bool) -> &Rc<Subscription> {
         let at = (start + asked) % self.len(local_only);
         match at.checked_sub(self.members.len()) {
             None => &self.members[at],
@@ -61,12 +61,12 @@ impl QueueGroup {
     }
 
     /// Gives away all that it holds, to be dropped elsewhere.
-    pub fn into_members(self) -> Vec<Rc<Subscription>> {
+    pub(crate) fn into_members(self) -> Vec<Rc<Subscription>> {
         self.members
     }
 
     /// Where to start asking. `local_only` leaves links out.
-    pub fn pick(&self, random: &mut fastrand::Rng, local_only: bool) -> usize {
+    pub(crate) fn pick(&self, random: &mut fastrand::Rng, local_only: bool) -> usize {
         let own = self.members.len();
         if local_only || self.links.is_empty() {
             return match own {

@@ -17,7 +17,7 @@ pub enum Reach {
 }
 
 /// Says of a message that the service does not want it: then it is as if the service were not there.
-pub type Declines = Box<dyn Fn(&Message<'_>) -> bool>;
+pub(crate) type Declines = Box<dyn Fn(&Message<'_>) -> bool>;
 
 /// The sink of a service's subscription.
 pub struct ServiceSink {

@@ -29,7 +29,7 @@ mod filter_hash;
 mod filters;
 mod shape;
 mod shapes;
-pub mod short_bytes;
+pub(crate) mod short_bytes;
 mod slot_list;
 #[cfg(test)]
 mod tests;

@@ -63,7 +63,7 @@ pub struct FirstVerb<'a> {
 }
 
 /// A function that is told about logins.
-pub type Reporter = dyn Fn(&mut Broker, &ClientContext, &SessionFacts<'_>, Report);
+pub(crate) type Reporter = dyn Fn(&mut Broker, &ClientContext, &SessionFacts<'_>, Report);
 
 /// The outcome of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 //! `session` holds the state, `receive` is what the connection calls; each file between them holds
 //! one part of the protocol, and uses only files above it in the list below.
 
-pub mod context;
+pub(crate) mod context;
 mod publishing;
 mod rights;
 
-pub mod session;
+pub(crate) mod session;
 
 mod complaints;
 mod info;
@@ -19,7 +19,7 @@ mod open;
 mod publish;
 mod subscribe;
 
-pub mod moving;
+pub(crate) mod moving;
 mod review;
 
 mod receive;

@@ -48,7 +48,7 @@ pub fn load_file(
 
 /// Returns the SHA-256 of the parsed file as JSON with sorted keys, the digest that nats-server
 /// shows for the same file.
-pub fn digest(map: &Map) -> String {
+pub(crate) fn digest(map: &Map) -> String {
     let hash = Sha256::digest(map.to_json());
     hash.iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }

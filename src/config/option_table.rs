@@ -21,7 +21,7 @@ use crate::config::row::{Kind, PartFlag, Reload, Row, Section};
 use crate::config::value::Value;
 
 /// All of Midge's options, in the order of the reference page.
-pub static SECTIONS: &[Section] = &[
+pub(crate) static SECTIONS: &[Section] = &[
     Section { title: "Listening", rows: server_rows::LISTENING },
     Section { title: "Limits", rows: server_rows::LIMITS },
     Section { title: "Logging", rows: logging_rows::LOGGING },
@@ -38,12 +38,12 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
 }
 
 /// Returns the row of a top-level key.
-pub fn find(name: &str) -> Option<&'static Row> {
+pub(crate) fn find(name: &str) -> Option<&'static Row> {
     rows().chain(LATER).find(|row| row.is_called(name))
 }
 
 /// Returns the row of a key inside a block such as `midge`.
-pub fn find_in_block(block: &str, name: &str) -> Option<&'static Row> {
+pub(crate) fn find_in_block(block: &str, name: &str) -> Option<&'static Row> {
     rows().find(|row| {
         row.key.strip_prefix(block).and_then(|rest| rest.strip_prefix('.')).is_some_and(|key| {
             key.eq_ignore_ascii_case(name)
@@ -53,12 +53,12 @@ pub fn find_in_block(block: &str, name: &str) -> Option<&'static Row> {
 }
 
 /// Returns the row that a flag (without its dashes) sets.
-pub fn find_flag(name: &str) -> Option<&'static Row> {
+pub(crate) fn find_flag(name: &str) -> Option<&'static Row> {
     rows().chain(LATER).find(|row| row.flag.as_ref().is_some_and(|flag| flag.names.contains(&name)))
 }
 
 /// Formats an option's value for a message.
-pub trait Shown {
+pub(crate) trait Shown {
     fn shown(&self) -> String;
 }
 

@@ -16,7 +16,7 @@ pub const PAYLOAD_BYTES_UNLIMITED: usize = i32::MAX as usize;
 
 /// Feature flags of parts that this server does not have, with nats-server's defaults: tools list
 /// them.
-pub const FEATURE_FLAGS: [(&str, bool); 4] = [
+pub(crate) const FEATURE_FLAGS: [(&str, bool); 4] = [
     ("js_ack_fc_v2", false),
     ("js_api_reply_v2", false),
     ("js_raft_delete_range", true),

@@ -148,7 +148,7 @@ impl Row {
 }
 
 /// One heading of the reference page and of the help text, and the rows below it.
-pub struct Section {
+pub(crate) struct Section {
     pub title: &'static str,
     pub rows: &'static [Row],
 }

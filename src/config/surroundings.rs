@@ -47,7 +47,7 @@ impl Surroundings for SystemSurroundings {
 }
 
 /// Returns the text that nats-server shows for a file that cannot be read.
-pub fn file_error_text(path: &Path, error: &io::Error) -> String {
+pub(crate) fn file_error_text(path: &Path, error: &io::Error) -> String {
     let verb = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
     let reason = match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_string(),

@@ -31,7 +31,7 @@ const READABLE_FOR_NOTHING: Duration = Duration::from_millis(1);
 /// up: from ten milliseconds, doubling each time, to one second. Source: nats-server
 /// server/server.go acceptError.
 #[derive(Clone, Copy, Debug)]
-pub struct AcceptPause(Duration);
+pub(crate) struct AcceptPause(Duration);
 
 impl Default for AcceptPause {
     fn default() -> Self {
@@ -41,20 +41,20 @@ impl Default for AcceptPause {
 
 impl AcceptPause {
     /// Returns the time to wait now, and lengthens the next.
-    pub fn lengthen(&mut self) -> Duration {
+    pub(crate) fn lengthen(&mut self) -> Duration {
         let now = self.0;
         self.0 = (now * 2).min(Duration::from_secs(1));
         now
     }
 
     /// To be called when a connection was accepted.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 }
 
 /// An accepted socket, not yet known to the runtime.
-pub struct Accepted {
+pub(crate) struct Accepted {
     pub stream: StdTcpStream,
     pub peer: Peer,
 }
@@ -92,7 +92,7 @@ impl Peer {
 }
 
 /// Converts an IPv4 address in IPv6 form, as a dual-stack socket has it, to IPv4.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -102,7 +102,7 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 ///
 /// # Errors
 /// Those of `bind`.
-pub fn bind_all_families<T>(
+pub(crate) fn bind_all_families<T>(
     address: SocketAddr,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -127,7 +127,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// If the address is in use by another program or may not be bound.
-pub fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<StdTcpListener> {
     bind(address, true, true)
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn bind_tcp_asleep(address: SocketAddr) -> io::Result<StdTcpListener>
 ///
 /// # Errors
 /// If the address is in use, by this program or another, or may not be bound.
-pub fn bind_tcp_alone(address: SocketAddr) -> io::Result<StdTcpListener> {
+pub(crate) fn bind_tcp_alone(address: SocketAddr) -> io::Result<StdTcpListener> {
     bind(address, false, true)
 }
 
@@ -167,7 +167,7 @@ fn bind(address: SocketAddr, is_shared: bool, listens: bool) -> io::Result<StdTc
 /// What a port is for: who is expected there, and what becomes of a connection. The monitoring port
 /// is not among them: it has a thread of its own, which polls its socket itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Clients, wherever they are best served.
     Client,
     /// Clients that chose this shard by its own port, and stay there.
@@ -181,17 +181,17 @@ enum ListeningSocket {
 }
 
 /// A port that a shard serves.
-pub struct Listener {
+pub(crate) struct Listener {
     socket: ListeningSocket,
     pub purpose: Purpose,
 }
 
 /// The signal of a listener's readiness, inside the runtime.
-pub struct Readiness(monoio::net::TcpListener);
+pub(crate) struct Readiness(monoio::net::TcpListener);
 
 impl Purpose {
     /// Returns the name for whoever connects, as in log lines.
-    pub fn who(self) -> &'static str {
+    pub(crate) fn who(self) -> &'static str {
         match self {
             Self::Client | Self::ShardPort => "Client",
         }
@@ -199,16 +199,16 @@ impl Purpose {
 }
 
 impl Listener {
-    pub fn tcp(listener: StdTcpListener, purpose: Purpose) -> Self {
+    pub(crate) fn tcp(listener: StdTcpListener, purpose: Purpose) -> Self {
         Self { socket: ListeningSocket::Tcp(listener), purpose }
     }
 
-    pub fn unix(listener: StdUnixListener, purpose: Purpose) -> Self {
+    pub(crate) fn unix(listener: StdUnixListener, purpose: Purpose) -> Self {
         Self { socket: ListeningSocket::Unix(listener), purpose }
     }
 
     /// Returns the address it listens on; None for a Unix domain socket.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
             ListeningSocket::Tcp(listener) => listener.local_addr().ok(),
             ListeningSocket::Unix(_) => None,
@@ -249,7 +249,7 @@ impl Listener {
     }
 
     /// Stops listening at once: connections are refused from now on, and `serve` ends.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let result = match &self.socket {
             ListeningSocket::Tcp(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
             ListeningSocket::Unix(listener) => SockRef::from(listener).shutdown(Shutdown::Both),
@@ -262,7 +262,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the socket could not be given to the runtime (out of descriptors).
-    pub fn readiness(&self) -> io::Result<Readiness> {
+    pub(crate) fn readiness(&self) -> io::Result<Readiness> {
         let listener = StdTcpListener::from(self.try_clone_fd()?);
         Ok(Readiness(monoio::net::TcpListener::from_std(listener)?))
     }
@@ -270,7 +270,7 @@ impl Listener {
     /// Accepts forever, or until `stopped`, and gives each socket to `accepted`. A failed accept is
     /// reported to `failed` and tried again: it concerns one connection, or descriptors that may
     /// become free.
-    pub async fn serve(
+    pub(crate) async fn serve(
         &self,
         Readiness(readiness): Readiness,
         accepted: impl Fn(Accepted),

@@ -7,16 +7,16 @@ pub(crate) mod codec;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod doorbell;
-pub mod listener;
+pub(crate) mod listener;
 pub(crate) mod operations;
 mod quota;
-pub mod read_buffer;
+pub(crate) mod read_buffer;
 pub(crate) mod runtime;
 pub(crate) mod server_key;
-pub mod session;
+pub(crate) mod session;
 pub(crate) mod signatures;
-pub mod tls;
-pub mod tls_config;
+pub(crate) mod tls;
+pub(crate) mod tls_config;
 
 /// Shared with the integration tests.
 #[cfg(test)]

@@ -9,24 +9,24 @@ use std::cell::Cell;
 
 /// Operations of one kind. A cancelled one completes too.
 #[derive(Debug, Default)]
-pub struct OperationCount {
+pub(crate) struct OperationCount {
     submitted: Cell<u64>,
     completed: Cell<u64>,
 }
 
 impl OperationCount {
     #[inline]
-    pub fn submit(&self) {
+    pub(crate) fn submit(&self) {
         self.submitted.set(self.submitted.get() + 1);
     }
 
     #[inline]
-    pub fn complete(&self) {
+    pub(crate) fn complete(&self) {
         self.completed.set(self.completed.get() + 1);
     }
 
     /// Returns the number submitted, and how many of these completed.
-    pub fn totals(&self) -> (u64, u64) {
+    pub(crate) fn totals(&self) -> (u64, u64) {
         (self.submitted.get(), self.completed.get())
     }
 }

@@ -28,7 +28,7 @@ const ALERT_RECORD: u8 = 0x15;
 const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// Returns true if a connection's first byte begins a TLS handshake.
-pub fn begins_handshake(first: u8) -> bool {
+pub(crate) fn begins_handshake(first: u8) -> bool {
     first == HANDSHAKE_RECORD
 }
 
@@ -164,7 +164,7 @@ fn offered_versions(record: &[u8]) -> Option<Vec<u16>> {
 
 /// Returns the words that operators know from nats-server if the cause is the same, else those of
 /// rustls.
-pub fn failure_text(error: &Error) -> String {
+pub(crate) fn failure_text(error: &Error) -> String {
     let text = match error {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate",
         Error::PeerIncompatible(
@@ -214,7 +214,7 @@ fn alert_text(alert: AlertDescription) -> String {
 }
 
 /// Certificates in DER.
-pub type PeerCertificates = Arc<[Box<[u8]>]>;
+pub(crate) type PeerCertificates = Arc<[Box<[u8]>]>;
 
 /// Facts about a connection's TLS for its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -229,7 +229,7 @@ pub struct TlsFacts {
 }
 
 /// The server's side of one connection's TLS.
-pub struct TlsPipe {
+pub(crate) struct TlsPipe {
     connection: UnbufferedServerConnection,
     /// Ciphertext of an incomplete record or handshake message.
     unread: Vec<u8>,
@@ -247,7 +247,7 @@ impl TlsPipe {
     ///
     /// # Errors
     /// If rustls refuses the configuration.
-    pub fn new(server: &TlsServer) -> Result<Self, TlsFailure> {
+    pub(crate) fn new(server: &TlsServer) -> Result<Self, TlsFailure> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&server.config))
             .map_err(TlsFailure::Protocol)?;
         Ok(Self {
@@ -261,26 +261,27 @@ impl TlsPipe {
         })
     }
 
-    pub fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
     /// Returns true if the peer has announced that it will send no more.
-    pub fn peer_closed(&self) -> bool {
+    pub(crate) fn peer_closed(&self) -> bool {
         self.peer_closed
     }
 
-    pub fn has_outgoing(&self) -> bool {
+    pub(crate) fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
     /// Returns the bytes held for an incomplete record or message.
-    pub fn unread_bytes(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn unread_bytes(&self) -> usize {
         self.unread.len()
     }
 
     /// Returns the facts. Only after the handshake.
-    pub fn facts(&self) -> TlsFacts {
+    pub(crate) fn facts(&self) -> TlsFacts {
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "1.3",
             Some(ProtocolVersion::TLSv1_2) => "1.2",
@@ -300,7 +301,7 @@ impl TlsPipe {
     ///
     /// # Errors
     /// If what the peer sent ends the connection; there may be an alert to be sent.
-    pub fn feed(
+    pub(crate) fn feed(
         &mut self,
         ciphertext: &mut [u8],
         mut opened: impl FnMut(&[u8]),
@@ -412,14 +413,14 @@ impl TlsPipe {
     }
 
     /// Appends TLS's own bytes, which must be sent before anything sealed from now on.
-    pub fn take_outgoing(&mut self, target: &mut Vec<u8>) {
+    pub(crate) fn take_outgoing(&mut self, target: &mut Vec<u8>) {
         target.extend_from_slice(&self.outgoing);
         self.outgoing = Vec::new();
     }
 
     /// Returns an upper bound for the bytes that `take_outgoing` and `seal` of `plain_bytes` may
     /// append.
-    pub fn sealed_size_max(&self, plain_bytes: usize) -> usize {
+    pub(crate) fn sealed_size_max(&self, plain_bytes: usize) -> usize {
         let records = plain_bytes.div_ceil(RECORD_BYTES);
         self.outgoing.len() + plain_bytes + records * RECORD_OVERHEAD + CONTROL_ROOM
     }
@@ -428,12 +429,16 @@ impl TlsPipe {
     ///
     /// # Errors
     /// If the connection failed, or rustls will encrypt no more.
-    pub fn seal(&mut self, plaintext: &[u8], target: &mut Vec<u8>) -> Result<(), TlsFailure> {
+    pub(crate) fn seal(
+        &mut self,
+        plaintext: &[u8],
+        target: &mut Vec<u8>,
+    ) -> Result<(), TlsFailure> {
         self.when_writable(target, plaintext.len(), |writer, room| writer.encrypt(plaintext, room))
     }
 
     /// Appends the alert that ends the stream; nothing if that is no longer possible.
-    pub fn close_notify(&mut self, target: &mut Vec<u8>) {
+    pub(crate) fn close_notify(&mut self, target: &mut Vec<u8>) {
         if self.failure.is_none() && !self.is_handshaking() {
             // Fails only if nothing can be encrypted any more: then the peer sees the socket's end.
             let _ = self.when_writable(target, 0, |writer, room| writer.queue_close_notify(room));

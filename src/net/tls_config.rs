@@ -142,7 +142,7 @@ impl TlsServer {
 }
 
 /// Returns the SHA-256 of a certificate's SubjectPublicKeyInfo in lower-case hex.
-pub fn public_key_id(certificate: &[u8]) -> Option<String> {
+pub(crate) fn public_key_id(certificate: &[u8]) -> Option<String> {
     let parsed = certificate::parse(certificate)?;
     let digest = Sha256::digest(parsed.public_key().raw);
     Some(data_encoding::HEXLOWER.encode(&digest))
@@ -206,7 +206,7 @@ fn suite_name(suite: &SupportedCipherSuite) -> String {
 }
 
 /// Returns Go's name of a suite; rustls marks those of TLS 1.3 differently.
-pub fn suite_text(suite: CipherSuite) -> String {
+pub(crate) fn suite_text(suite: CipherSuite) -> String {
     suite.as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)).unwrap_or_default()
 }
 

@@ -37,7 +37,7 @@ pub struct SessionFacts<'a> {
 
 /// What a peer has done so far.
 #[derive(Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     pub started: Instant,
     pub in_messages: u64,
     pub in_bytes: u64,
@@ -46,19 +46,19 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { started: now, in_messages: 0, in_bytes: 0, moved_at: now }
     }
 
     /// Records an activity at that time.
     #[inline]
-    pub fn note_activity(&mut self, at: Instant) {
+    pub(crate) fn note_activity(&mut self, at: Instant) {
         self.moved_at = self.moved_at.max(at);
     }
 
     /// Returns the time of the last activity. `delivered_at` is the last delivery since the last
     /// tick, if there was one.
-    pub fn last_activity(&self, delivered_at: Option<Instant>) -> Instant {
+    pub(crate) fn last_activity(&self, delivered_at: Option<Instant>) -> Instant {
         delivered_at.map_or(self.moved_at, |at| self.moved_at.max(at))
     }
 }

@@ -14,7 +14,7 @@ const FIRST_PING: Duration = Duration::from_secs(2);
 
 /// The state of the PINGs to one peer.
 #[derive(Debug)]
-pub struct KeepAlive {
+pub(crate) struct KeepAlive {
     ping_at: Instant,
     /// None = no PING yet; a round-trip time is then an estimate.
     ping_sent: Option<Instant>,
@@ -28,7 +28,7 @@ pub struct KeepAlive {
 
 /// What a tick has to do about a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     Nothing,
     Ping,
     /// The peer has left as many PINGs unanswered as it may: it is gone.
@@ -36,7 +36,7 @@ pub enum Due {
 }
 
 impl KeepAlive {
-    pub fn new(now: Instant, ping_interval: Duration) -> Self {
+    pub(crate) fn new(now: Instant, ping_interval: Duration) -> Self {
         Self {
             ping_at: now + ping_interval,
             ping_sent: None,
@@ -48,36 +48,36 @@ impl KeepAlive {
     }
 
     /// Returns the time between a PING and its PONG, or an estimate. None = unknown.
-    pub fn rtt(&self) -> Option<Duration> {
+    pub(crate) fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
     /// Sets an estimate, used until a PONG gives a measurement.
-    pub fn estimate_rtt(&mut self, rtt: Duration) {
+    pub(crate) fn estimate_rtt(&mut self, rtt: Duration) {
         self.rtt = Some(rtt.max(Duration::from_nanos(1)));
     }
 
     /// Called when the peer has logged in: its first PING comes early, but not at the same time as
     /// everybody else's.
-    pub fn begin(&mut self, now: Instant, ping_interval: Duration) {
+    pub(crate) fn begin(&mut self, now: Instant, ping_interval: Duration) {
         let first = ping_interval.min(FIRST_PING);
         self.ping_at = now + first + first.mul_f64(fastrand::f64() * 0.2);
     }
 
     /// Called at each tick: records whether anything came since the last one.
-    pub fn note_tick(&mut self, now: Instant) {
+    pub(crate) fn note_tick(&mut self, now: Instant) {
         if std::mem::take(&mut self.active) {
             self.active_at = now;
         }
     }
 
     /// Returns true if the timer of the PINGs runs out now.
-    pub fn fires(&self, now: Instant) -> bool {
+    pub(crate) fn fires(&self, now: Instant) -> bool {
         now >= self.ping_at
     }
 
     /// Returns what is to be done now. After `Ping` one counts as sent.
-    pub fn due(&mut self, now: Instant, options: &KeepAliveOptions) -> Due {
+    pub(crate) fn due(&mut self, now: Instant, options: &KeepAliveOptions) -> Due {
         if !self.fires(now) {
             return Due::Nothing;
         }
@@ -97,7 +97,7 @@ impl KeepAlive {
     }
 
     /// Called when the peer answered a PING.
-    pub fn pong(&mut self) {
+    pub(crate) fn pong(&mut self) {
         self.pings_outstanding = 0;
         if let Some(sent) = self.ping_sent {
             self.rtt = Some(sent.elapsed());

@@ -20,7 +20,7 @@ use crate::protocol::nats::handshake::{ConnectOptions, Text};
 
 /// The stage of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Nothing has come yet; any verb is accepted.
     Fresh,
     /// Only CONNECT is accepted, before a deadline.
@@ -33,7 +33,7 @@ pub enum Stage {
 }
 
 /// One peer's login.
-pub struct Login {
+pub(crate) struct Login {
     stage: Stage,
     /// The reload whose rules apply to the peer, as the shard counts reloads.
     pub generation: u32,
@@ -49,7 +49,7 @@ pub struct Login {
 
 impl Login {
     /// Returns the login of a peer that is refused at accept; all others use `begin`.
-    pub fn refused(generation: u32) -> Self {
+    pub(crate) fn refused(generation: u32) -> Self {
         Self {
             stage: Stage::Refused,
             generation,
@@ -61,7 +61,7 @@ impl Login {
     }
 
     /// Decides what a peer will be asked for, and what it may do without answering.
-    pub fn begin(&mut self, auth: &AuthState) {
+    pub(crate) fn begin(&mut self, auth: &AuthState) {
         self.stage = match auth.authenticator.is_required() {
             true => Stage::Unauthenticated,
             false => Stage::Fresh,
@@ -72,35 +72,35 @@ impl Login {
         };
     }
 
-    pub fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         self.stage
     }
 
     /// Requires the peer to log in from now on.
-    pub fn require(&mut self) {
+    pub(crate) fn require(&mut self) {
         self.stage = Stage::Unauthenticated;
     }
 
     /// Marks the peer as let in.
-    pub fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.stage = Stage::Connected;
     }
 
-    pub fn nonce(&self) -> Option<&str> {
+    pub(crate) fn nonce(&self) -> Option<&str> {
         (!self.nonce.is_empty()).then_some(&*self.nonce)
     }
 
-    pub fn identity(&self) -> Option<&Identity> {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
     }
 
-    pub fn set_identity(&mut self, identity: Identity) {
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(Box::new(identity));
     }
 
     /// Decides who the peer is, by what it has sent so far; `lookup` gets what its certificate
     /// contributed.
-    pub fn decide(
+    pub(crate) fn decide(
         &self,
         auth: &AuthState,
         connect: &ConnectOptions,
@@ -123,7 +123,7 @@ impl Login {
     }
 
     /// Starts a check of a password; the peer waits for it.
-    pub fn begin_check(
+    pub(crate) fn begin_check(
         &mut self,
         checks: &PasswordChecks,
         job: PasswordJob,
@@ -135,19 +135,22 @@ impl Login {
     }
 
     /// Gives up the check in progress, if any; the reader continues.
-    pub fn give_up_check(&mut self, checks: &PasswordChecks) {
+    pub(crate) fn give_up_check(&mut self, checks: &PasswordChecks) {
         if let Some(check) = self.check.take() {
             checks.give_up(check);
         }
     }
 
     /// Returns the gate that reaches 1 when the check in progress is over.
-    pub fn check_gate(&self, checks: &PasswordChecks) -> Option<Rc<Gate>> {
+    pub(crate) fn check_gate(&self, checks: &PasswordChecks) -> Option<Rc<Gate>> {
         checks.gate(self.check?)
     }
 
     /// Returns the result once the password has been checked. Returned only once.
-    pub fn take_checked(&mut self, checks: &PasswordChecks) -> Option<Result<Identity, Refusal>> {
+    pub(crate) fn take_checked(
+        &mut self,
+        checks: &PasswordChecks,
+    ) -> Option<Result<Identity, Refusal>> {
         let result = checks.take_result(self.check?)?;
         self.check = None;
         Some(result)
@@ -155,18 +158,18 @@ impl Login {
 
     /// Returns the account that the check in progress leads to. None = there is no check, or the
     /// peer is refused whatever its outcome.
-    pub fn checked_account(&self, checks: &PasswordChecks) -> Option<Arc<str>> {
+    pub(crate) fn checked_account(&self, checks: &PasswordChecks) -> Option<Arc<str>> {
         checks.account_name(self.check?)
     }
 
     /// Returns true while a password is being checked.
-    pub fn is_checking(&self) -> bool {
+    pub(crate) fn is_checking(&self) -> bool {
         self.check.is_some()
     }
 
     /// Makes the check in progress count for the user's present identity, or starts another if one
     /// is needed.
-    pub fn check_again(
+    pub(crate) fn check_again(
         &mut self,
         checks: &PasswordChecks,
         job: PasswordJob,
@@ -183,7 +186,7 @@ impl Login {
 
     /// Returns true once the peer's time is up: `timeout` from `opened_at` on to log in, and a
     /// separate time for the password check.
-    pub fn is_late(
+    pub(crate) fn is_late(
         &self,
         now: Instant,
         opened_at: Instant,
@@ -203,7 +206,7 @@ impl Login {
 
     /// Counts the connection for this account, and no longer for another. False = the account has
     /// more connections than it may.
-    pub fn join(&mut self, auth: &AuthState, account: &Account) -> bool {
+    pub(crate) fn join(&mut self, auth: &AuthState, account: &Account) -> bool {
         self.leave_account();
         let connections = auth.connections(account);
         let count = connections.add();
@@ -212,7 +215,7 @@ impl Login {
     }
 
     /// Stops counting the connection for its account.
-    pub fn leave_account(&mut self) {
+    pub(crate) fn leave_account(&mut self) {
         if let Some(connections) = self.counted.take() {
             connections.subtract();
         }
@@ -220,7 +223,7 @@ impl Login {
 
     /// Stops counting the connection for its account if that has more connections than it may. True
     /// if it did.
-    pub fn leave_full_account(&mut self) -> bool {
+    pub(crate) fn leave_full_account(&mut self) -> bool {
         let Some(identity) = &self.identity else { return false };
         let Some(max) = identity.account.limits.connections_max else { return false };
         let leaves =

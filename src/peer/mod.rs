@@ -4,11 +4,11 @@
 //! rules go in, a decision comes out. Nothing here writes to a peer; the speaker announces the
 //! decision in its own protocol.
 
-pub mod checks;
-pub mod facts;
-pub mod keep_alive;
-pub mod login;
-pub mod opening;
-pub mod rare_lines;
-pub mod state;
-pub mod who;
+pub(crate) mod checks;
+pub(crate) mod facts;
+pub(crate) mod keep_alive;
+pub(crate) mod login;
+pub(crate) mod opening;
+pub(crate) mod rare_lines;
+pub(crate) mod state;
+pub(crate) mod who;

@@ -32,7 +32,7 @@ enum State {
 }
 
 /// The opening of one connection, and its outcome.
-pub struct Opening {
+pub(crate) struct Opening {
     state: State,
     /// The listener's TLS when this connection was accepted.
     tls_server: Option<Arc<TlsServer>>,
@@ -51,7 +51,7 @@ struct Secured {
 }
 
 /// What the reader is to do before there are commands.
-pub enum Next {
+pub(crate) enum Next {
     /// Commands may follow.
     Commands,
     /// Send the greeting in the clear, then ask again.
@@ -66,7 +66,7 @@ pub enum Next {
 
 /// What the greeting says about TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsWords {
+pub(crate) struct TlsWords {
     /// True if TLS is required; else the peer may choose.
     pub is_required: bool,
     /// True if the peer must show a certificate.
@@ -75,7 +75,7 @@ pub struct TlsWords {
 
 impl Opening {
     /// Begins the opening of a connection just accepted, with the TLS of its listener.
-    pub fn new(tls_server: Option<Arc<TlsServer>>, peer: &Peer, now: Instant) -> Self {
+    pub(crate) fn new(tls_server: Option<Arc<TlsServer>>, peer: &Peer, now: Instant) -> Self {
         let (state, is_tls_first) = match &tls_server {
             None => (State::Done, false),
             Some(tls) => match (tls.handshake_first, peer) {
@@ -91,7 +91,7 @@ impl Opening {
 
     /// Returns what the reader is to do now, given everything that the peer has sent so far.
     #[cold]
-    pub fn next(&mut self, input: &[u8], peer: &Peer) -> Next {
+    pub(crate) fn next(&mut self, input: &[u8], peer: &Peer) -> Next {
         let Some(tls) = self.tls_server.clone() else {
             self.state = State::Done;
             return Next::Commands;
@@ -132,7 +132,7 @@ impl Opening {
     }
 
     /// Records that the connection speaks TLS from now on.
-    pub fn secured(&mut self, facts: TlsFacts, now: Instant) {
+    pub(crate) fn secured(&mut self, facts: TlsFacts, now: Instant) {
         let own = facts.peer_certificates.first();
         let certificate = own.and_then(|der| CertificateNames::from_der(der));
         self.secured = Some(Box::new(Secured { facts, certificate }));
@@ -140,7 +140,7 @@ impl Opening {
     }
 
     /// Returns true if commands may come, now that so much time has passed. For the ticker.
-    pub fn is_over_by(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_over_by(&mut self, now: Instant) -> bool {
         // A silent peer counts as plain; its login decides whether it may stay.
         if matches!(self.state, State::FirstByte { until } if now >= until) {
             self.end(now);
@@ -155,37 +155,37 @@ impl Opening {
 
     /// Returns true once the peer may have sent a command.
     #[inline]
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state == State::Done
     }
 
     /// Returns true while the peer has been told nothing.
-    pub fn greeting_is_due(&self) -> bool {
+    pub(crate) fn greeting_is_due(&self) -> bool {
         self.is_tls_first && !self.is_over()
     }
 
     /// Returns true if the greeting comes after the handshake.
-    pub fn is_tls_first(&self) -> bool {
+    pub(crate) fn is_tls_first(&self) -> bool {
         self.is_tls_first
     }
 
     /// Returns the first time at which commands could come.
-    pub fn opened_at(&self) -> Instant {
+    pub(crate) fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
     /// Returns the facts of TLS; None = plain, or the handshake has not ended.
-    pub fn tls(&self) -> Option<&TlsFacts> {
+    pub(crate) fn tls(&self) -> Option<&TlsFacts> {
         self.secured.as_ref().map(|secured| &secured.facts)
     }
 
     /// Returns the names in the peer's verified certificate.
-    pub fn certificate(&self) -> Option<&CertificateNames> {
+    pub(crate) fn certificate(&self) -> Option<&CertificateNames> {
         self.secured.as_ref()?.certificate.as_ref()
     }
 
     /// Returns what the greeting says about TLS; None = nothing.
-    pub fn tls_words(&self, peer: &Peer) -> Option<TlsWords> {
+    pub(crate) fn tls_words(&self, peer: &Peer) -> Option<TlsWords> {
         let tls = self.tls_server.as_deref()?;
         // A peer that began with TLS had no choice.
         let is_required = self.is_tls_first || !is_optional(tls, peer);

@@ -11,10 +11,10 @@ use crate::base::limits::RARE_LINES_MAX;
 
 /// Interval between two lines that differ only in their client. Source: nats-server
 /// startRateLimitLogExpiration.
-pub const SAME_LINE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SAME_LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two lines about a reached limit of subscriptions. Source: nats-server
 /// defaultMaxSubLimitReportThreshold.
-pub const SUBSCRIPTION_LIMIT_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const SUBSCRIPTION_LIMIT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The lines logged recently. One per shard.
 #[derive(Default)]

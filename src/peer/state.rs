@@ -12,7 +12,7 @@ use crate::net::listener::Peer;
 use crate::protocol::nats::handshake::ConnectOptions;
 
 /// The state of one peer that does not depend on its protocol.
-pub struct PeerState {
+pub(crate) struct PeerState {
     pub id: ConnectionId,
     pub address: Peer,
     /// The options of its CONNECT.
@@ -25,14 +25,14 @@ pub struct PeerState {
 
 impl PeerState {
     /// Returns its description for log lines.
-    pub fn who(&self) -> Who<'_> {
+    pub(crate) fn who(&self) -> Who<'_> {
         let Self { id, address, connect, login, .. } = self;
         Who { id: *id, peer: address, connect, identity: login.identity() }
     }
 
     /// Called at each tick. `delivered_at` is the last time that the peer was sent a message, if
     /// it was since the last one.
-    pub fn note_tick(&mut self, now: Instant, delivered_at: Option<Instant>) {
+    pub(crate) fn note_tick(&mut self, now: Instant, delivered_at: Option<Instant>) {
         self.keep_alive.note_tick(now);
         if let Some(at) = delivered_at {
             self.traffic.note_activity(at);

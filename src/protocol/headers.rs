@@ -7,12 +7,12 @@
 use memchr::memmem;
 
 /// How a block begins that has no status.
-pub const FIRST_LINE: &[u8] = b"NATS/1.0\r\n";
+pub(crate) const FIRST_LINE: &[u8] = b"NATS/1.0\r\n";
 
 const LINE_END: &[u8] = b"\r\n";
 
 /// Status: a request that nobody listens to.
-pub const NO_RESPONDERS: u16 = 503;
+pub(crate) const NO_RESPONDERS: u16 = 503;
 
 /// The name of a header to look for, in its exact case. A block without it is passed over in one quick scan, however
 /// many lines it has. One whose first line is another than `FIRST_LINE` has no headers.
@@ -61,7 +61,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// Appends a status line with its headers: a whole block.
-pub fn status(out: &mut Vec<u8>, code: u16, headers: &[(&[u8], &[u8])]) {
+pub(crate) fn status(out: &mut Vec<u8>, code: u16, headers: &[(&[u8], &[u8])]) {
     out.extend_from_slice(b"NATS/1.0 ");
     out.extend_from_slice(code.to_string().as_bytes());
     out.extend_from_slice(LINE_END);
@@ -90,7 +90,7 @@ pub fn append(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// True if `strip` would find something.
-pub fn has(block: &[u8], name: &[u8]) -> bool {
+pub(crate) fn has(block: &[u8], name: &[u8]) -> bool {
     block.split(|byte| *byte == b'\n').any(|line| {
         memchr::memchr(b':', line)
             .is_some_and(|colon| trim(&line[..colon]).eq_ignore_ascii_case(name))
@@ -99,7 +99,7 @@ pub fn has(block: &[u8], name: &[u8]) -> bool {
 
 /// Takes every header of this name out of a block, in whatever case it is spelt and on however many lines its value
 /// stands: nobody may speak for the server.
-pub fn strip(block: &mut Vec<u8>, name: &[u8]) {
+pub(crate) fn strip(block: &mut Vec<u8>, name: &[u8]) {
     let (mut kept, mut at, mut stripping) = (Vec::with_capacity(block.len()), 0, false);
     while at < block.len() {
         let rest = &block[at..];

@@ -6,7 +6,7 @@
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadLimits {
+pub(crate) struct HeadLimits {
     /// Bytes up to the end of the blank line.
     pub bytes_max: usize,
     /// Headers; at most `HEADERS_MAX`.
@@ -14,7 +14,7 @@ pub struct HeadLimits {
 }
 
 /// Headers that any caller may allow: the room for them is on the stack.
-pub const HEADERS_MAX: usize = 256;
+pub(crate) const HEADERS_MAX: usize = 256;
 
 /// Why bytes are no head that may be answered otherwise than with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum HeadError {
 
 /// The head of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     pub method: String,
     /// As it came: a path with its query, or a whole URL.
     pub target: String,
@@ -37,24 +37,24 @@ pub struct Head {
 
 impl Head {
     /// The values of all headers of this name, in the order they came.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let named = self.headers.iter().filter(move |header| header.0.eq_ignore_ascii_case(name));
         named.map(|header| header.1.as_slice())
     }
 
     /// The elements of a header that is a list, over all lines of its name.
-    pub fn elements<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn elements<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let all = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
         all.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
     }
 
     /// A list has this element, in any case.
-    pub fn has_element(&self, name: &str, element: &str) -> bool {
+    pub(crate) fn has_element(&self, name: &str, element: &str) -> bool {
         self.elements(name).any(|own| own.eq_ignore_ascii_case(element.as_bytes()))
     }
 
     /// The connection stays open after the answer, as far as the peer is concerned.
-    pub fn keeps_alive(&self) -> bool {
+    pub(crate) fn keeps_alive(&self) -> bool {
         !self.has_element("connection", "close")
             && (self.is_modern || self.has_element("connection", "keep-alive"))
     }
@@ -63,7 +63,7 @@ impl Head {
     ///
     /// # Errors
     /// It is not made of digits alone, or there are two that differ: a way to smuggle a request past a proxy.
-    pub fn content_length(&self) -> Result<u64, HeadError> {
+    pub(crate) fn content_length(&self) -> Result<u64, HeadError> {
         let mut found = None;
         for digits in self.all("content-length") {
             if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -82,7 +82,7 @@ impl Head {
 
 /// Bytes of one connection on their way to heads.
 #[derive(Debug, Default)]
-pub struct HeadReader {
+pub(crate) struct HeadReader {
     bytes: Vec<u8>,
     /// Bytes up to which no end of a head was found.
     searched: usize,
@@ -97,26 +97,20 @@ pub struct HeadReader {
 const LOOKS_MAX: usize = 64;
 
 impl HeadReader {
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.bytes.len()
     }
 
     /// Takes up to so many bytes that follow the last head.
-    pub fn discard(&mut self, size_max: usize) -> usize {
+    pub(crate) fn discard(&mut self, size_max: usize) -> usize {
         let size = size_max.min(self.bytes.len());
         self.remove(size);
         size
-    }
-
-    /// Takes everything that follows the last head.
-    pub fn take_rest(&mut self) -> Vec<u8> {
-        self.start_over();
-        std::mem::take(&mut self.bytes)
     }
 
     /// The next whole head; none while it is not.
@@ -126,7 +120,7 @@ impl HeadReader {
     ///
     /// # Panics
     /// The limits allow more than `HEADERS_MAX` headers.
-    pub fn next_head(&mut self, limits: HeadLimits) -> Result<Option<Head>, HeadError> {
+    pub(crate) fn next_head(&mut self, limits: HeadLimits) -> Result<Option<Head>, HeadError> {
         assert!(limits.headers_max <= HEADERS_MAX);
         self.drop_blank_lines();
         let held = self.bytes.len();
@@ -233,7 +227,7 @@ mod tests {
                 Some(&head),
                 "cut at {cut}"
             );
-            assert_eq!(reader.take_rest(), b"\x81\x00");
+            assert_eq!(reader.discard(usize::MAX), b"\x81\x00".len());
             assert_eq!(reader.held(), 0);
         }
     }

@@ -6,17 +6,17 @@
 //! subjectIsSubsetMatch).
 
 /// The tokens of a subject, empty ones included.
-pub fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
     subject.split(|&byte| byte == b'.')
 }
 
 /// How many tokens a subject has; an empty subject has one empty token.
-pub fn token_count(subject: &[u8]) -> usize {
+pub(crate) fn token_count(subject: &[u8]) -> usize {
     1 + memchr::memchr_iter(b'.', subject).count()
 }
 
 /// True if `filter` may be subscribed to: no empty token, nothing after `>`, no blank or line byte.
-pub fn is_valid_filter(filter: &[u8]) -> bool {
+pub(crate) fn is_valid_filter(filter: &[u8]) -> bool {
     let mut after_tail = false;
     for token in tokens(filter) {
         if token.is_empty() || after_tail {
@@ -32,19 +32,19 @@ pub fn is_valid_filter(filter: &[u8]) -> bool {
 }
 
 /// True if a filter has a token `*` or `>`.
-pub fn has_wildcard(filter: &[u8]) -> bool {
+pub(crate) fn has_wildcard(filter: &[u8]) -> bool {
     memchr::memchr2(b'*', b'>', filter).is_some()
         && tokens(filter).any(|token| token == b"*" || token == b">")
 }
 
 /// The pedantic test of a published subject: no empty token and no token that is a wildcard.
-pub fn is_valid_literal(subject: &[u8]) -> bool {
+pub(crate) fn is_valid_literal(subject: &[u8]) -> bool {
     tokens(subject).all(|token| !token.is_empty() && token != b"*" && token != b">")
 }
 
 /// A text of ours may stand in a line of the protocol: it is not empty, and no blank or line end in
 /// it ends the subject early. The parser sees to the same in what peers send.
-pub fn is_sendable(subject: &[u8]) -> bool {
+pub(crate) fn is_sendable(subject: &[u8]) -> bool {
     !subject.is_empty() && !subject.iter().any(|byte| byte.is_ascii_whitespace() || *byte == 0)
 }
 
@@ -73,7 +73,7 @@ pub fn matches(filter: &[u8], subject: &[u8]) -> bool {
 }
 
 /// True if everything `filter` can match is matched by `wider` too.
-pub fn is_subset(filter: &[u8], wider: &[u8]) -> bool {
+pub(crate) fn is_subset(filter: &[u8], wider: &[u8]) -> bool {
     let mut filter_tokens = tokens(filter);
     for token in tokens(wider) {
         if token == b">" {
@@ -90,7 +90,7 @@ pub fn is_subset(filter: &[u8], wider: &[u8]) -> bool {
 }
 
 /// True if some literal subject is matched by both filters.
-pub fn overlap(left: &[u8], right: &[u8]) -> bool {
+pub(crate) fn overlap(left: &[u8], right: &[u8]) -> bool {
     let mut left_tokens = tokens(left);
     let mut right_tokens = tokens(right);
     loop {

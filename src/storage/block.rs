@@ -20,7 +20,7 @@ use twox_hash::XxHash3_64;
 use super::position::StoredPlace;
 
 /// Bytes of messages past which a block is complete; one longer message makes a longer block.
-pub const BLOCK_BYTES_FULL: usize = 64 << 10;
+pub(crate) const BLOCK_BYTES_FULL: usize = 64 << 10;
 
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 4;
 

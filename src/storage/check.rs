@@ -26,7 +26,7 @@ use super::thread_disk::{ThreadDisk, WriteMode};
 
 /// What a lane holds.
 #[derive(Debug)]
-pub struct LaneReport {
+pub(crate) struct LaneReport {
     pub lane: u32,
     /// None where the lane was never used.
     pub replayed: Option<Replayed>,
@@ -38,7 +38,7 @@ pub struct LaneReport {
 ///
 /// # Errors
 /// A folder or file cannot be read at all, or the list of accepted losses is damaged.
-pub fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> {
+pub(crate) fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> {
     let io = |error| FolderError::Io(folder.root().to_owned(), error);
     let disk = ThreadDisk::start(folder.root(), WriteMode::Buffered, || {}).map_err(io)?;
     let lanes = 0..folder.settings().lanes;
@@ -61,7 +61,7 @@ pub fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, FolderError> 
 
 impl LaneReport {
     /// True if nothing is lost but what was accepted.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.replayed.as_ref().is_none_or(Replayed::is_whole) && self.lost_messages().is_empty()
     }
 
@@ -72,7 +72,7 @@ impl LaneReport {
     }
 
     /// The losses that a repair would accept.
-    pub fn to_accept(&self) -> Accepted {
+    pub(crate) fn to_accept(&self) -> Accepted {
         let damage = self.replayed.iter().flat_map(|replayed| &replayed.recovered.damage);
         let commits = damage.map(AcceptedDamage::from).collect();
         Accepted { commits, messages: self.lost_messages() }
@@ -80,7 +80,7 @@ impl LaneReport {
 
     /// True if accepting that makes the lane whole. It does not where records do not fit although none is lost: they
     /// are a newer program's, or a mistake of this one.
-    pub fn can_be_repaired(&self) -> bool {
+    pub(crate) fn can_be_repaired(&self) -> bool {
         self.is_whole() || self.to_accept() != Accepted::default()
     }
 }
@@ -163,7 +163,7 @@ const ACCEPTED: &str = "accepted";
 ///
 /// # Errors
 /// The list cannot be read, or is not what was written.
-pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
+pub(crate) fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
     let path = folder.root().join(accepted_name(folder, lane));
     match std::fs::read_to_string(&path) {
         Ok(text) => parse_accepted(&text).ok_or(FolderError::Damaged(path)),
@@ -177,7 +177,11 @@ pub fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, Folder
 ///
 /// # Errors
 /// The list cannot be read or written.
-pub fn accept(folder: &StoreFolder, lane: u32, losses: &Accepted) -> Result<(), FolderError> {
+pub(crate) fn accept(
+    folder: &StoreFolder,
+    lane: u32,
+    losses: &Accepted,
+) -> Result<(), FolderError> {
     let mut all = read_accepted(folder, lane)?;
     all.commits.extend(&losses.commits);
     all.messages.extend(&losses.messages);

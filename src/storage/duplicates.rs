@@ -29,7 +29,7 @@ struct Known {
 }
 
 /// The ids of a stream.
-pub struct Duplicates {
+pub(crate) struct Duplicates {
     keys: [RandomState; 2],
     known: Table<Known>,
     /// All that are known with the ends of their windows, in the order they came, and some that were known before.
@@ -58,34 +58,31 @@ impl Default for Duplicates {
 }
 
 impl Duplicates {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.known.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-
     /// Ids that were forgotten before their time.
-    pub fn forgotten(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
     /// Bytes of memory, about.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.known.len() * 2 * size_of::<Known>()
             + self.order.len() * PIECE_ENTRIES * size_of::<(i64, IdHash)>()
     }
 
     /// The sequence of the message with this id, if one came within the window.
-    pub fn find(&self, id: &[u8], now_ns: i64) -> Option<u64> {
+    pub(crate) fn find(&self, id: &[u8], now_ns: i64) -> Option<u64> {
         let id = self.hash(id);
         let known = self.known.find(id.0[0], |known| known.id == id)?;
         (known.end_ns > now_ns).then_some(known.sequence)
     }
 
     /// Notes the id of a message that was taken at `now_ns`, to be known for the window from then on.
-    pub fn insert(&mut self, id: &[u8], sequence: u64, now_ns: i64, window_ns: i64) {
+    pub(crate) fn insert(&mut self, id: &[u8], sequence: u64, now_ns: i64, window_ns: i64) {
         let (id, end_ns) = (self.hash(id), now_ns.saturating_add(window_ns));
         match self.known.find_mut(id.0[0], |known| known.id == id) {
             Some(known) => *known = Known { id, end_ns, sequence },
@@ -108,7 +105,7 @@ impl Duplicates {
     }
 
     /// Forgets ids that are out of the window, looking at no more than `ids_max`; true if there may be more.
-    pub fn forget(&mut self, now_ns: i64, ids_max: usize) -> bool {
+    pub(crate) fn forget(&mut self, now_ns: i64, ids_max: usize) -> bool {
         for _ in 0..ids_max {
             let Some(&(end_ns, id)) = self.order.front().and_then(|piece| piece.get(self.done))
             else {
@@ -133,12 +130,6 @@ impl Duplicates {
             }
         }
         true
-    }
-
-    pub fn clear(&mut self) {
-        self.known = Table::new();
-        self.order.clear();
-        self.done = 0;
     }
 
     fn hash(&self, id: &[u8]) -> IdHash {
@@ -175,7 +166,7 @@ mod tests {
             }
             assert!(ids.len() <= 500);
             while ids.forget(now_ns + window_ns, 100) {}
-            assert!(ids.is_empty() && ids.order.is_empty());
+            assert!(ids.len() == 0 && ids.order.is_empty());
             assert_eq!(ids.forgotten(), 0);
         }
     }

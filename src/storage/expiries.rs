@@ -6,7 +6,7 @@ use super::marks::TimeToLive;
 
 /// The messages with a time to live of their own.
 #[derive(Debug, Default)]
-pub struct Expiries {
+pub(crate) struct Expiries {
     /// The time of the end in nanoseconds since 1970, and the sequence.
     ends: BTreeSet<(i64, u64)>,
     /// Those that no age ends.
@@ -14,7 +14,7 @@ pub struct Expiries {
 }
 
 impl Expiries {
-    pub fn insert(&mut self, sequence: u64, time_ns: i64, time_to_live: TimeToLive) {
+    pub(crate) fn insert(&mut self, sequence: u64, time_ns: i64, time_to_live: TimeToLive) {
         match time_to_live {
             TimeToLive::Never => self.never.insert(sequence),
             TimeToLive::Nanoseconds(length) => {
@@ -23,7 +23,7 @@ impl Expiries {
         };
     }
 
-    pub fn remove(&mut self, sequence: u64, time_ns: i64, time_to_live: TimeToLive) {
+    pub(crate) fn remove(&mut self, sequence: u64, time_ns: i64, time_to_live: TimeToLive) {
         match time_to_live {
             TimeToLive::Never => self.never.remove(&sequence),
             TimeToLive::Nanoseconds(length) => {
@@ -32,25 +32,21 @@ impl Expiries {
         };
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// True if the limit of age does not hold for this message.
-    pub fn is_never(&self, sequence: u64) -> bool {
+    pub(crate) fn is_never(&self, sequence: u64) -> bool {
         self.never.contains(&sequence)
     }
 
     /// The end that comes first, and whose it is.
-    pub fn first(&self) -> Option<(i64, u64)> {
+    pub(crate) fn first(&self) -> Option<(i64, u64)> {
         self.ends.first().copied()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len() + self.never.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

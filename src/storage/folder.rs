@@ -32,7 +32,7 @@ use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_
 
 /// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
 /// and the first checkpoint does the rest.
-pub const STORE_FORMAT: u32 = 2;
+pub(crate) const STORE_FORMAT: u32 = 2;
 
 /// The oldest format that is read. A store of it is given the newest when it is opened, so that no older program takes
 /// what this one left of the journal for everything.
@@ -46,14 +46,14 @@ const HEAD_BYTES_MAX: u64 = 4096;
 
 /// What a new store is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreSettings {
+pub(crate) struct StoreSettings {
     pub lanes: u32,
     pub journal_file_bytes: u64,
 }
 
 /// Why a store is not opened.
 #[derive(Debug)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     Io(PathBuf, io::Error),
     /// Another process has it open.
     InUse(PathBuf),
@@ -99,7 +99,7 @@ impl fmt::Display for FolderError {
 
 /// An open store's folder; the lock is held until it is dropped.
 #[derive(Debug)]
-pub struct StoreFolder {
+pub(crate) struct StoreFolder {
     root: PathBuf,
     id: StoreId,
     settings: StoreSettings,
@@ -111,7 +111,11 @@ impl StoreFolder {
     ///
     /// # Errors
     /// See [`FolderError`]. Nothing was changed then that was there.
-    pub fn open(root: &Path, settings: StoreSettings) -> Result<Self, FolderError> {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "servers open a store once they have JetStream")
+    )]
+    pub(crate) fn open(root: &Path, settings: StoreSettings) -> Result<Self, FolderError> {
         let io = |error| FolderError::Io(root.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io)?;
         let lock = lock(root)?;
@@ -137,7 +141,7 @@ impl StoreFolder {
     ///
     /// # Errors
     /// See [`FolderError`].
-    pub fn open_existing(root: &Path) -> Result<Self, FolderError> {
+    pub(crate) fn open_existing(root: &Path) -> Result<Self, FolderError> {
         if !root.is_dir() {
             return Err(FolderError::NoStore(root.to_owned()));
         }
@@ -152,21 +156,22 @@ impl StoreFolder {
         Ok(Self { root: root.to_owned(), id, settings, _lock: lock(root)? })
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub fn id(&self) -> StoreId {
+    #[cfg_attr(not(test), expect(dead_code, reason = "as `open`"))]
+    pub(crate) fn id(&self) -> StoreId {
         self.id
     }
 
     /// What the store was made with, whatever this server would make one with.
-    pub fn settings(&self) -> StoreSettings {
+    pub(crate) fn settings(&self) -> StoreSettings {
         self.settings
     }
 
     /// Where a lane has its journal.
-    pub fn journal(&self, lane: u32) -> JournalPlace {
+    pub(crate) fn journal(&self, lane: u32) -> JournalPlace {
         assert!(lane < self.settings.lanes, "the store has no such lane");
         JournalPlace {
             folder: format!("{LANE_PREFIX}{lane}"),

@@ -28,7 +28,7 @@ const MAGIC: [u8; 4] = *b"MJF1";
 pub const HEADER_BYTES: usize = 64;
 
 /// Bytes before a record: its length.
-pub const RECORD_PREFIX_BYTES: usize = 4;
+pub(crate) const RECORD_PREFIX_BYTES: usize = 4;
 
 /// What tells a store from all others: random, made when it is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl LaneSeed {
 }
 
 /// XXH3 of 64 bits.
-pub fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, bytes)
 }
 
@@ -95,7 +95,7 @@ impl FrameHeader {
 }
 
 /// Bytes of whole sectors that a frame with such a body takes.
-pub fn frame_bytes(body_bytes: usize) -> usize {
+pub(crate) fn frame_bytes(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(SECTOR_BYTES)
 }
 
@@ -161,12 +161,12 @@ pub fn records(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Eight bytes of a header.
-pub fn word(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 /// Four bytes of a header.
-pub fn half_word(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn half_word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 

@@ -46,7 +46,7 @@ pub struct SegmentUse {
 
 /// What the manifest tells of.
 #[derive(Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     pub streams: Streams,
     /// Where the journal is to be read from.
     pub start: Position,
@@ -59,7 +59,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub async fn load<D: Disk>(disk: &D, place: &JournalPlace, streams: Streams) -> io::Result<Loaded> {
+pub(crate) async fn load<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    streams: Streams,
+) -> io::Result<Loaded> {
     // What a process that was killed had renamed and not synced is believed now: it has to be there
     // for good before anything older is removed.
     disk.sync_folder(&place.folder).await?;

@@ -37,7 +37,7 @@ pub struct RecordTooLarge {
 
 /// What the driver is to do next.
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Nothing: nothing waits, or a frame is in flight.
     Idle,
     /// The frame does not fit the file it was to go to: give the journal another with [`Journal::use_file`].
@@ -48,7 +48,7 @@ pub enum Next {
 
 /// The state of a lane's journal.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     seed: LaneSeed,
     file_bytes: u64,
     place: Place,
@@ -95,7 +95,7 @@ struct InFlight {
 }
 
 impl Journal {
-    pub fn new(seed: LaneSeed, file_bytes: u64, position: Position) -> Self {
+    pub(crate) fn new(seed: LaneSeed, file_bytes: u64, position: Position) -> Self {
         assert!(file_bytes >= 3 * SECTOR_BYTES as u64, "a file holds its header and a frame");
         assert!(position.next.0 > 0, "commits count from 1");
         Self {
@@ -115,7 +115,7 @@ impl Journal {
 
     /// Goes on behind what recovery found: in a file that is to be given, with its last frame waiting to be written
     /// there once more. Nothing is added to it, so that either copy is the commit.
-    pub fn resume(seed: LaneSeed, file_bytes: u64, recovered: &Recovered) -> Self {
+    pub(crate) fn resume(seed: LaneSeed, file_bytes: u64, recovered: &Recovered) -> Self {
         let mut position = recovered.position;
         position.place.offset = file_bytes;
         // Where the end is lost there is no frame that the next one follows.
@@ -133,7 +133,7 @@ impl Journal {
     }
 
     /// Bytes of the largest record that a file of this journal holds.
-    pub fn record_bytes_max(&self) -> usize {
+    pub(crate) fn record_bytes_max(&self) -> usize {
         let body = self.file_bytes as usize - SECTOR_BYTES - HEADER_BYTES;
         (body - RECORD_PREFIX_BYTES).min(u32::MAX as usize)
     }
@@ -142,7 +142,7 @@ impl Journal {
     ///
     /// # Errors
     /// The record fits no file. A record is never refused for what waits already: see [`Journal::is_crowded`].
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         parts: &[&[u8]],
         urgency: Urgency,
@@ -164,13 +164,13 @@ impl Journal {
     }
 
     /// Has what only rides along written, too.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.open.is_wanted |= self.open.record_count > 0;
     }
 
     /// Closes the open frame if it holds anything: all that was appended so far belongs to commits before the one
     /// returned, and all that follows does not.
-    pub fn cut(&mut self) -> CommitNumber {
+    pub(crate) fn cut(&mut self) -> CommitNumber {
         if self.open.record_count > 0 {
             self.close_open();
         }
@@ -178,7 +178,7 @@ impl Journal {
     }
 
     /// Cuts, and remembers where the next frame goes: see [`Journal::marked`].
-    pub fn mark(&mut self) -> CommitNumber {
+    pub(crate) fn mark(&mut self) -> CommitNumber {
         let next = self.cut();
         self.mark = Some((next, None));
         self.note_mark();
@@ -186,7 +186,7 @@ impl Journal {
     }
 
     /// The position at the last mark, once all commits before it are durable.
-    pub fn marked(&self) -> Option<Position> {
+    pub(crate) fn marked(&self) -> Option<Position> {
         self.mark.and_then(|(_, position)| position)
     }
 
@@ -208,34 +208,34 @@ impl Journal {
 
     /// True while more waits than the next write takes: what can wait should, until it is under way. Whoever
     /// appends without looking at it fills the memory.
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// The highest commit that is durable.
-    pub fn durable(&self) -> CommitNumber {
+    pub(crate) fn durable(&self) -> CommitNumber {
         CommitNumber(self.durable)
     }
 
     /// The commit that records appended now become durable with.
-    pub fn open(&self) -> CommitNumber {
+    pub(crate) fn open(&self) -> CommitNumber {
         CommitNumber(self.open_number)
     }
 
     /// The commit that all records appended so far are durable with.
-    pub fn last(&self) -> CommitNumber {
+    pub(crate) fn last(&self) -> CommitNumber {
         CommitNumber(self.open_number - u64::from(self.open.record_count == 0))
     }
 
     /// Where the next frame goes while none is in flight or waits: nothing before it is needed once all that was
     /// committed so far is stored elsewhere.
-    pub fn position(&self) -> Option<Position> {
+    pub(crate) fn position(&self) -> Option<Position> {
         let is_quiet = self.in_flight.is_none() && self.waiting.is_empty();
         is_quiet.then(|| Position { place: self.place, next: self.open(), previous: self.previous })
     }
 
     /// The work there is.
-    pub fn next_write(&mut self) -> Next {
+    pub(crate) fn next_write(&mut self) -> Next {
         if let Some(in_flight) = &mut self.in_flight {
             let fits = self.place.offset + in_flight.frame_bytes <= self.file_bytes;
             return match in_flight.failed.take() {
@@ -285,7 +285,7 @@ impl Journal {
     }
 
     /// The write that `next_write` asked for is durable.
-    pub fn written(&mut self, buffer: DiskBuffer) -> CommitNumber {
+    pub(crate) fn written(&mut self, buffer: DiskBuffer) -> CommitNumber {
         let in_flight = self.in_flight.take().expect("a frame is in flight");
         assert!(in_flight.failed.is_none(), "the frame is being written");
         assert!(in_flight.fields.number == self.durable + 1, "commits become durable in order");
@@ -299,7 +299,7 @@ impl Journal {
 
     /// The write that `next_write` asked for failed. The frame has to be written to another file: `next_write`
     /// asks for one.
-    pub fn write_failed(&mut self, buffer: DiskBuffer) {
+    pub(crate) fn write_failed(&mut self, buffer: DiskBuffer) {
         let in_flight = self.in_flight.as_mut().expect("a frame is in flight");
         assert!(in_flight.failed.is_none(), "the frame is being written");
         self.previous = in_flight.fields.previous;
@@ -309,12 +309,12 @@ impl Journal {
     }
 
     /// The number that the first frame of the next file will have, and the checksum of the header before it.
-    pub fn takes_over(&self) -> (CommitNumber, u64) {
+    pub(crate) fn takes_over(&self) -> (CommitNumber, u64) {
         (CommitNumber(self.durable + 1), self.previous)
     }
 
     /// Goes on in another file, whose header says what [`Journal::takes_over`] said.
-    pub fn use_file(&mut self, file: u64) {
+    pub(crate) fn use_file(&mut self, file: u64) {
         assert!(file > self.place.file, "files are used in the order of their numbers");
         self.place = Place { file, offset: SECTOR_BYTES as u64 };
     }

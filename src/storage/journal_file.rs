@@ -16,12 +16,12 @@ use super::position::CommitNumber;
 const MAGIC: [u8; 4] = *b"MJH1";
 
 /// The form of journal files that this program writes. Others are not read.
-pub const JOURNAL_FORMAT: u32 = 1;
+pub(crate) const JOURNAL_FORMAT: u32 = 1;
 
 const PREFIX: &str = "journal-";
 
 /// The name of a journal file within its lane's folder.
-pub fn name(number: u64) -> String {
+pub(crate) fn name(number: u64) -> String {
     file_name::of(PREFIX, number)
 }
 
@@ -32,7 +32,7 @@ pub fn number_of(name: &str) -> Option<u64> {
 
 /// A file's first sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileHeader {
+pub(crate) struct FileHeader {
     pub number: u64,
     /// The number of its first frame. Commits before it are in the files before, all of them durable.
     pub first: CommitNumber,
@@ -41,7 +41,7 @@ pub struct FileHeader {
 }
 
 impl FileHeader {
-    pub fn encode(&self, seed: LaneSeed) -> DiskBuffer {
+    pub(crate) fn encode(&self, seed: LaneSeed) -> DiskBuffer {
         let mut buffer = DiskBuffer::zeroed(SECTOR_BYTES);
         let bytes = buffer.as_mut_slice();
         bytes[8..12].copy_from_slice(&MAGIC);
@@ -55,7 +55,7 @@ impl FileHeader {
     }
 
     /// The header of the file with this number; `None` where its use has not begun or its first sector is damaged.
-    pub fn decode(seed: LaneSeed, number: u64, bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(seed: LaneSeed, number: u64, bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<HEADER_BYTES>()?;
         let is_whole = word(bytes, 0) == checksum(seed.at(number, 0), &bytes[8..])
             && bytes[8..12] == MAGIC

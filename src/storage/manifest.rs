@@ -34,14 +34,14 @@ const SEED_KIND: &[u8] = b"manifest";
 
 /// What a file in the lane's folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ManifestName {
+pub(crate) struct ManifestName {
     pub number: u64,
     pub is_temporary: bool,
 }
 
 impl ManifestName {
     /// None where it is no manifest's name.
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let (name, is_temporary) = match name.strip_suffix(TEMPORARY) {
             Some(name) => (name, true),
             None => (name, false),
@@ -50,7 +50,7 @@ impl ManifestName {
     }
 
     /// The name from the store's folder on.
-    pub fn path(self, place: &JournalPlace) -> String {
+    pub(crate) fn path(self, place: &JournalPlace) -> String {
         let suffix = if self.is_temporary { TEMPORARY } else { "" };
         format!("{}/{}{suffix}", place.folder, file_name::of(PREFIX, self.number))
     }
@@ -58,7 +58,7 @@ impl ManifestName {
 
 /// What a manifest says, one thing at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry<'bytes> {
+pub(crate) enum Entry<'bytes> {
     Stream {
         stream: StreamId,
         /// Commits before this one are in it.
@@ -102,7 +102,7 @@ pub enum Entry<'bytes> {
 
 /// What a manifest says of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ManifestEnd {
+pub(crate) struct ManifestEnd {
     /// The number of the base that this manifest builds on, its own where it is one.
     pub base: u64,
     /// Where the journal is to be read from.
@@ -123,7 +123,7 @@ const LOST: u8 = 7;
 const END: u8 = 8;
 
 impl<'bytes> Entry<'bytes> {
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let words = |kind: u8, words: &[u64]| {
             let mut out = vec![kind];
             words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
@@ -168,7 +168,7 @@ impl<'bytes> Entry<'bytes> {
     }
 
     /// None where it is no entry that this program writes.
-    pub fn decode(bytes: &'bytes [u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'bytes [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
         let mut fields = Fields { rest };
         let entry = match kind {
@@ -245,7 +245,7 @@ impl<'bytes> Entry<'bytes> {
 }
 
 /// Writes a manifest.
-pub struct ManifestWriter<D: Disk> {
+pub(crate) struct ManifestWriter<D: Disk> {
     disk: D,
     place: JournalPlace,
     number: u64,
@@ -265,7 +265,7 @@ impl<D: Disk> ManifestWriter<D> {
     ///
     /// # Errors
     /// As the disk says.
-    pub async fn begin(disk: D, place: JournalPlace, number: u64) -> io::Result<Self> {
+    pub(crate) async fn begin(disk: D, place: JournalPlace, number: u64) -> io::Result<Self> {
         let name = ManifestName { number, is_temporary: true }.path(&place);
         let file = disk.open(&name, Access::Create).await?;
         let mut buffer = DiskBuffer::default();
@@ -295,7 +295,7 @@ impl<D: Disk> ManifestWriter<D> {
 
     /// # Errors
     /// As the disk says. The file is of no use then.
-    pub async fn push(&mut self, entry: &[u8]) -> io::Result<()> {
+    pub(crate) async fn push(&mut self, entry: &[u8]) -> io::Result<()> {
         push_record(&mut self.buffer, &[entry]);
         self.record_count += 1;
         if self.buffer.len() >= MANIFEST_FRAME_BYTES { self.flush().await } else { Ok(()) }
@@ -320,7 +320,7 @@ impl<D: Disk> ManifestWriter<D> {
     ///
     /// # Errors
     /// As the disk says. Whether it is the newest then, the next start finds out.
-    pub async fn finish(mut self, end: ManifestEnd) -> io::Result<()> {
+    pub(crate) async fn finish(mut self, end: ManifestEnd) -> io::Result<()> {
         push_record(&mut self.buffer, &[&Entry::End(end).encode()]);
         self.record_count += 1;
         self.flush().await?;
@@ -363,7 +363,7 @@ impl ManifestFault {
 ///
 /// # Errors
 /// It is not whole.
-pub async fn read_manifest<D: Disk>(
+pub(crate) async fn read_manifest<D: Disk>(
     disk: &D,
     place: &JournalPlace,
     number: u64,

@@ -7,10 +7,10 @@
 use crate::config::go_text::{SignedDuration, parse_duration};
 use crate::protocol::headers::FIRST_LINE;
 
-pub const ID: &[u8] = b"Nats-Msg-Id";
-pub const TIME_TO_LIVE: &[u8] = b"Nats-TTL";
-pub const ROLLUP: &[u8] = b"Nats-Rollup";
-pub const MARKER: &[u8] = b"Nats-Marker-Reason";
+pub(crate) const ID: &[u8] = b"Nats-Msg-Id";
+pub(crate) const TIME_TO_LIVE: &[u8] = b"Nats-TTL";
+pub(crate) const ROLLUP: &[u8] = b"Nats-Rollup";
+pub(crate) const MARKER: &[u8] = b"Nats-Marker-Reason";
 
 const SECOND_NS: i64 = 1_000_000_000;
 
@@ -84,7 +84,7 @@ pub(super) fn find<'block>(block: &'block [u8], name: &[u8]) -> Option<&'block [
 /// The value of a `Nats-TTL`: `never`, a number of seconds, or a duration as Go writes it, of which parts of a second
 /// are left out. None where it is neither, or shorter than a second. Source: nats-server server/stream.go
 /// parseMessageTTL.
-pub fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
+pub(crate) fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
     if value.eq_ignore_ascii_case(b"never") {
         return Some(TimeToLive::Never);
     }
@@ -100,7 +100,7 @@ pub fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
 }
 
 /// The value of a `Nats-Rollup`; none where it is no known one.
-pub fn rollup(value: &[u8]) -> Option<Rollup> {
+pub(crate) fn rollup(value: &[u8]) -> Option<Rollup> {
     match value {
         _ if value.eq_ignore_ascii_case(b"sub") => Some(Rollup::Subject),
         _ if value.eq_ignore_ascii_case(b"all") => Some(Rollup::All),

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
 use super::wakes::Wakes;
 use state::{Answer, FileData, FileIndex, Pending, Reply, Request, State, folder_of};
-pub use state::{Faults, MediaFault};
+pub(crate) use state::{Faults, MediaFault};
 
 mod state;
 

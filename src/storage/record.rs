@@ -21,7 +21,7 @@ pub struct ConsumerId(pub u64);
 
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'bytes> {
+pub(crate) enum Change<'bytes> {
     /// `details` are the owner's: what it needs to know of the stream after a start.
     StreamCreated {
         first_sequence: u64,
@@ -69,7 +69,7 @@ pub enum Change<'bytes> {
 
 /// The fields of an appended message; subject, headers and payload follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AppendedHead {
+pub(crate) struct AppendedHead {
     pub sequence: u64,
     pub time_ns: i64,
     pub subject_bytes: u16,
@@ -78,7 +78,7 @@ pub struct AppendedHead {
 
 /// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'bytes> {
+pub(crate) struct Record<'bytes> {
     pub stream: StreamId,
     pub change: Change<'bytes>,
 }
@@ -88,7 +88,7 @@ const HEAD_BYTES_MAX: usize = 80;
 
 /// The part of a record that has a fixed length.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     bytes: [u8; HEAD_BYTES_MAX],
     length: usize,
 }
@@ -111,7 +111,7 @@ impl Head {
         self
     }
 
-    pub fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
@@ -134,7 +134,7 @@ const GROUPED: u8 = 15;
 
 impl<'bytes> Record<'bytes> {
     /// The record in two parts, to be written one behind the other: no byte of a message is copied for it.
-    pub fn encode(&self) -> (Head, &'bytes [u8]) {
+    pub(crate) fn encode(&self) -> (Head, &'bytes [u8]) {
         let head = |kind| Head::new(kind, self.stream);
         match self.change {
             Change::StreamCreated { first_sequence, limits, details } => {
@@ -182,7 +182,7 @@ impl<'bytes> Record<'bytes> {
     }
 
     /// None where it is no record that this program writes.
-    pub fn decode(bytes: &'bytes [u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'bytes [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
         let mut fields = Fields { rest };
         let stream = StreamId(fields.word()?);
@@ -246,15 +246,15 @@ impl<'bytes> Record<'bytes> {
 const APPENDED_BYTES: usize = 8 + 8 + 2 + 4;
 
 /// Bytes before the parts of a group's message: the length of what follows, and its head.
-pub const MEMBER_PREFIX_BYTES: usize = 4 + APPENDED_BYTES;
+pub(crate) const MEMBER_PREFIX_BYTES: usize = 4 + APPENDED_BYTES;
 
 /// The head of a group: its messages follow, each its [`AppendedHead::member_prefix`], subject, headers and payload.
-pub fn group_head(stream: StreamId) -> Head {
+pub(crate) fn group_head(stream: StreamId) -> Head {
     Head::new(GROUPED, stream)
 }
 
 /// The messages of a group; none for what is no message, and then there are no more.
-pub fn members(messages: &[u8]) -> impl Iterator<Item = Option<(AppendedHead, &[u8])>> {
+pub(crate) fn members(messages: &[u8]) -> impl Iterator<Item = Option<(AppendedHead, &[u8])>> {
     let mut rest = messages;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -293,7 +293,7 @@ impl AppendedHead {
     }
 
     /// What stands before the parts of a group's message, which are so many bytes together; none if they are too many.
-    pub fn member_prefix(&self, part_bytes: usize) -> Option<[u8; MEMBER_PREFIX_BYTES]> {
+    pub(crate) fn member_prefix(&self, part_bytes: usize) -> Option<[u8; MEMBER_PREFIX_BYTES]> {
         let length = u32::try_from(part_bytes.checked_add(APPENDED_BYTES)?).ok()?;
         let mut bytes = [0; MEMBER_PREFIX_BYTES];
         bytes[..4].copy_from_slice(&length.to_le_bytes());
@@ -302,7 +302,10 @@ impl AppendedHead {
     }
 
     /// Subject, headers and payload of what follows the head.
-    pub fn parts<'bytes>(&self, rest: &'bytes [u8]) -> (&'bytes [u8], &'bytes [u8], &'bytes [u8]) {
+    pub(crate) fn parts<'bytes>(
+        &self,
+        rest: &'bytes [u8],
+    ) -> (&'bytes [u8], &'bytes [u8], &'bytes [u8]) {
         let (subject, rest) = rest.split_at(usize::from(self.subject_bytes));
         let (headers, payload) = rest.split_at(self.header_bytes as usize);
         (subject, headers, payload)

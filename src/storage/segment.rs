@@ -24,7 +24,7 @@ const SEED_KIND: &[u8] = b"segment";
 
 /// What a stored block holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockKind {
+pub(crate) enum BlockKind {
     Messages,
 }
 
@@ -38,7 +38,7 @@ impl BlockKind {
 
 /// Names a stored block within a lane: what it holds, of which stream, and which of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockName {
+pub(crate) struct BlockName {
     pub kind: BlockKind,
     pub stream: StreamId,
     pub key: u64,
@@ -46,29 +46,20 @@ pub struct BlockName {
 
 /// Why a stored block cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockDamage {
+pub(crate) enum BlockDamage {
     /// The file is not there or cannot be read at that place.
     Unreadable,
     /// What is there is not what was written.
     Changed,
 }
 
-impl BlockDamage {
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable block",
-            Self::Changed => "damaged block",
-        }
-    }
-}
-
 /// The name of a segment within its lane's folder.
-pub fn name(number: u64) -> String {
+pub(crate) fn name(number: u64) -> String {
     file_name::of(PREFIX, number)
 }
 
 /// The number of a segment of this name.
-pub fn number_of(name: &str) -> Option<u64> {
+pub(crate) fn number_of(name: &str) -> Option<u64> {
     file_name::number(PREFIX, name)
 }
 
@@ -118,7 +109,7 @@ fn body_of(seed: LaneSeed, place: StoredPlace, block: BlockName, bytes: &[u8]) -
 }
 
 /// Reads blocks. Keeps some segments open.
-pub struct SegmentReader<D: Disk> {
+pub(crate) struct SegmentReader<D: Disk> {
     disk: D,
     place: JournalPlace,
     /// Open files with their lengths.
@@ -126,7 +117,7 @@ pub struct SegmentReader<D: Disk> {
 }
 
 impl<D: Disk> SegmentReader<D> {
-    pub fn new(disk: D, place: JournalPlace) -> Self {
+    pub(crate) fn new(disk: D, place: JournalPlace) -> Self {
         Self { disk, place, open: BTreeMap::new() }
     }
 
@@ -144,7 +135,7 @@ impl<D: Disk> SegmentReader<D> {
     }
 
     /// The length of a segment; 0 where it cannot be told.
-    pub async fn length(&mut self, number: u64) -> u64 {
+    pub(crate) async fn length(&mut self, number: u64) -> u64 {
         self.file(number).await.map_or(0, |(_, length)| length)
     }
 
@@ -152,7 +143,7 @@ impl<D: Disk> SegmentReader<D> {
     ///
     /// # Errors
     /// It is not there as it was written, or is not what `read` takes.
-    pub async fn read<T>(
+    pub(crate) async fn read<T>(
         &mut self,
         stored: StoredPlace,
         block: BlockName,
@@ -175,7 +166,7 @@ impl<D: Disk> SegmentReader<D> {
 }
 
 /// Writes a segment. The file is made with the first block.
-pub struct SegmentWriter<D: Disk> {
+pub(crate) struct SegmentWriter<D: Disk> {
     disk: D,
     place: JournalPlace,
     number: u64,
@@ -188,7 +179,7 @@ pub struct SegmentWriter<D: Disk> {
 }
 
 impl<D: Disk> SegmentWriter<D> {
-    pub fn new(disk: D, place: JournalPlace, number: u64) -> Self {
+    pub(crate) fn new(disk: D, place: JournalPlace, number: u64) -> Self {
         Self {
             disk,
             place,
@@ -208,12 +199,12 @@ impl<D: Disk> SegmentWriter<D> {
     }
 
     /// Bytes of all blocks so far.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.offset + self.buffer.len() as u64
     }
 
     /// True if there is such a file, or may be.
-    pub fn is_begun(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         self.file.is_some() || self.offset > 0
     }
 
@@ -221,7 +212,11 @@ impl<D: Disk> SegmentWriter<D> {
     ///
     /// # Errors
     /// As the disk says. The segment is of no use then.
-    pub async fn push(&mut self, block: BlockName, body: &[&[u8]]) -> std::io::Result<StoredPlace> {
+    pub(crate) async fn push(
+        &mut self,
+        block: BlockName,
+        body: &[&[u8]],
+    ) -> std::io::Result<StoredPlace> {
         if self.file.is_none() {
             let name = path(&self.place, self.number);
             self.file = Some(self.disk.open(&name, Access::Create).await?);
@@ -251,7 +246,7 @@ impl<D: Disk> SegmentWriter<D> {
     ///
     /// # Errors
     /// As the disk says. The segment is of no use then.
-    pub async fn finish(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn finish(&mut self) -> std::io::Result<()> {
         self.flush().await?;
         #[cfg(test)]
         if self.skips_sync {
@@ -265,7 +260,7 @@ impl<D: Disk> SegmentWriter<D> {
 }
 
 /// Removes a segment. That it cannot be removed is no error: the next start tries again.
-pub async fn remove<D: Disk>(disk: &D, place: &JournalPlace, number: u64) -> bool {
+pub(crate) async fn remove<D: Disk>(disk: &D, place: &JournalPlace, number: u64) -> bool {
     disk.remove(&path(place, number)).await.is_ok()
 }
 

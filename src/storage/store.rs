@@ -33,7 +33,7 @@ use crate::config::go_text::{SignedDuration, format_duration};
 use crate::protocol::headers;
 use checkpoint::Checkpoints;
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

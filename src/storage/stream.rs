@@ -21,14 +21,14 @@ use super::subject_index::{SubjectIndex, SubjectTotals};
 use crate::base::limits::ROLLED_UP_AT_ONCE_MAX;
 use crate::protocol::subject::{has_wildcard, matches};
 
-pub mod age;
-pub mod expectations;
-pub mod noted;
+pub(crate) mod age;
+pub(crate) mod expectations;
+pub(crate) mod noted;
 #[cfg(test)]
 pub(super) mod tests;
 
 /// No sequence is above it: whoever purges far past the end would leave none for the messages to come.
-pub const SEQUENCE_MAX: u64 = u64::MAX >> 1;
+pub(crate) const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Subjects of a filter up to which each is looked for by itself.
 const SUBJECTS_LOOKED_UP_MAX: usize = 16;
@@ -64,7 +64,8 @@ pub struct StreamLimits {
 }
 
 /// What an operator is to know of a stream whose answers do not wait for the disk.
-pub const ASYNC_RISK: &str = "messages are acknowledged before they are on disk: those of the last \
+#[cfg_attr(not(test), expect(dead_code, reason = "the log says it once servers have JetStream"))]
+pub(crate) const ASYNC_RISK: &str = "messages are acknowledged before they are on disk: those of the last \
     milliseconds are lost when the process is killed or the power fails, and their sequences are used again";
 
 impl StreamLimits {

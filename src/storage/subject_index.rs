@@ -244,7 +244,7 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], totals: SubjectTo
 }
 
 /// Bytes of the longest subject that an index takes.
-pub const SUBJECT_BYTES_MAX: usize = SINGLE as usize - 1;
+pub(crate) const SUBJECT_BYTES_MAX: usize = SINGLE as usize - 1;
 
 /// The subjects of a stream.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@
 
 /// What recovery sees where it expects a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The disk gave the bytes of the header and, if the header is whole, those of the body.
     pub is_readable: bool,
     /// The header's checksum fits.
@@ -21,7 +21,7 @@ pub struct Facts {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Its records count.
     Take,
     /// The journal ends here and goes on here; a write was on its way at most, which nobody was told of.
@@ -77,7 +77,7 @@ impl Case {
 }
 
 /// The verdict, and the name of the case for the log.
-pub fn judge(facts: Facts) -> (Verdict, &'static str) {
+pub(crate) fn judge(facts: Facts) -> (Verdict, &'static str) {
     let case = CASES.iter().find(|case| case.matches(facts)).expect("the table is total");
     (case.verdict, case.name)
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use midge::base::limits::{POOLED_BYTES_MAX, READ_BUFFER_BYTES};
+use midge::testing::base::limits::{POOLED_BYTES_MAX, READ_BUFFER_BYTES};
 use rustix::process::Signal;
 
 use super::{SHARD_COUNTS, connect, next, publish, subscribe};

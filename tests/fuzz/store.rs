@@ -4,19 +4,21 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 
 use fastrand::Rng;
-use midge::protocol::headers;
-use midge::storage::consumer_state::ConsumerChange;
-use midge::storage::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
-use midge::storage::frame::{HEADER_BYTES, LaneSeed, StoreId, header, push_record, records, seal};
-use midge::storage::journal::Urgency;
-use midge::storage::journal_file;
-use midge::storage::memory_disk::MemoryDisk;
-use midge::storage::recovery::JournalPlace;
-use midge::storage::replay::{Accepted, AcceptedDamage, Replayed, replay};
-use midge::storage::store::Store;
-use midge::storage::store::checkpoint::keep_checkpoints;
-use midge::storage::stream::expectations::{Expected, GroupMessage};
-use midge::storage::stream::{NewMessage, StreamLimits};
+use midge::testing::protocol::headers;
+use midge::testing::storage::consumer_state::ConsumerChange;
+use midge::testing::storage::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+use midge::testing::storage::frame::{
+    HEADER_BYTES, LaneSeed, StoreId, header, push_record, records, seal,
+};
+use midge::testing::storage::journal::Urgency;
+use midge::testing::storage::journal_file;
+use midge::testing::storage::memory_disk::MemoryDisk;
+use midge::testing::storage::recovery::JournalPlace;
+use midge::testing::storage::replay::{Accepted, AcceptedDamage, Replayed, replay};
+use midge::testing::storage::store::Store;
+use midge::testing::storage::store::checkpoint::keep_checkpoints;
+use midge::testing::storage::stream::expectations::{Expected, GroupMessage};
+use midge::testing::storage::stream::{NewMessage, StreamLimits};
 
 use super::mutate::choose;
 

@@ -5,7 +5,6 @@ pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 /// The part of rtrb that `base::ring` uses, with rtrb's loads, stores and caches of the other
 /// side's index (0.4, `src/lib.rs`). The slots are behind a lock that loom does not see: only head
 /// and tail order anything, as in the original.
-/// anything, as in the original.
 pub mod rtrb {
     use std::cell::Cell;
     use std::sync::{Arc, Mutex};

@@ -7,16 +7,16 @@ use std::task::{Context, Poll, Waker};
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread::JoinHandle;
-use midge::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
-use midge::base::limits::CHUNK_BYTES;
-use midge::base::pool::BufferPool;
-use midge::broker::link::{Congestion, InterestChange};
-use midge::broker::outbox::Outbox;
-use midge::broker::passage::{Origin, Routed};
-use midge::broker::route_cache::RouteCache;
-use midge::broker::turn::Turn;
-use midge::broker::{Broker, BrokerHandle};
-use midge::protocol::message::{Message, MessageRun};
+use midge::testing::base::ids::{AccountId, ClientKey, ConnectionId, LinkId};
+use midge::testing::base::limits::CHUNK_BYTES;
+use midge::testing::base::pool::BufferPool;
+use midge::testing::broker::link::{Congestion, InterestChange};
+use midge::testing::broker::outbox::Outbox;
+use midge::testing::broker::passage::{Origin, Routed};
+use midge::testing::broker::route_cache::RouteCache;
+use midge::testing::broker::turn::Turn;
+use midge::testing::broker::{Broker, BrokerHandle};
+use midge::testing::protocol::message::{Message, MessageRun};
 
 use crate::mesh::{LaneEnds, Lanes, Mesh, lanes};
 use crate::ring::{ParkFlag, Signal};

@@ -5,16 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use midge::auth::state::AuthState;
-use midge::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
-use midge::config::auth_options::{
+use midge::testing::auth::state::AuthState;
+use midge::testing::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
+use midge::testing::config::auth_options::{
     AccountOptions, PermissionOptions, Place, Secret, SubjectPermissionOptions, UserOptions,
 };
-use midge::config::import_options::{
+use midge::testing::config::import_options::{
     ExportKind, ExportOptions, ImportKind, ImportOptions, ResponseType, ServiceExportOptions,
 };
-use midge::config::options::Options;
-use midge::mesh::Lanes;
+use midge::testing::config::options::Options;
+use midge::testing::mesh::Lanes;
 
 use crate::world::{ShardSizes, World};
 

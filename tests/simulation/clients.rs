@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use midge::base::limits::{
+use midge::testing::base::limits::{
     LANE_WORK_MAX, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE, WORK_UNIT_BYTES,
 };
-use midge::mesh::Lanes;
-use midge::protocol::nats::error::CloseReason;
+use midge::testing::mesh::Lanes;
+use midge::testing::protocol::nats::error::CloseReason;
 
 use crate::ear::{Ear, Heard};
 use crate::laws::{Client, Known, Laws};

@@ -2,10 +2,10 @@
 //! answered within a few turns, whatever the flood consists of and on however many shards it is.
 //! Counted in turns, in work and in bytes, never timed.
 
-use midge::base::limits::{
+use midge::testing::base::limits::{
     CONNECT_WORK, HEADER_BYTES_PER_UNIT, REFUSAL_WORK, SUBSCRIPTION_WORK, WHOLE_WORK_SHARE,
 };
-use midge::mesh::Lanes;
+use midge::testing::mesh::Lanes;
 
 use super::{ShardSizes, World, client, rest, say};
 use crate::ear::{Ear, Heard};

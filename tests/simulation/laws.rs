@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use midge::protocol::subject;
+use midge::testing::protocol::subject;
 
 /// A set of subscriptions, or of messages, by index.
 #[derive(Clone, Default)]

@@ -6,16 +6,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use midge::base::ids::AccountId;
-use midge::base::limits::{LANE_WORK_MAX, LETTERS_MAX, TURN_WORK_MAX};
-use midge::broker::Broker;
-use midge::broker::link::Congestion;
-use midge::broker::mailbox::{Letters, Mailbox};
-use midge::broker::service::{
+use midge::testing::base::ids::AccountId;
+use midge::testing::base::limits::{LANE_WORK_MAX, LETTERS_MAX, TURN_WORK_MAX};
+use midge::testing::broker::Broker;
+use midge::testing::broker::link::Congestion;
+use midge::testing::broker::mailbox::{Letters, Mailbox};
+use midge::testing::broker::service::{
     Published, Reach, ServiceInterest, ServicePublisher, ServiceSubscription,
 };
-use midge::mesh::Lanes;
-use midge::protocol::message::Message;
+use midge::testing::mesh::Lanes;
+use midge::testing::protocol::message::Message;
 
 use super::world::Service;
 use super::{ShardSizes, World, client, rest, say};

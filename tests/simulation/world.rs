@@ -15,23 +15,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use midge::auth::state::AuthState;
-use midge::base::ids::{ConnectionId, ShardId};
-use midge::base::limits::READ_BUFFER_BYTES;
-use midge::base::pool::BufferPool;
-use midge::base::ring::{ParkFlag, Signal};
-use midge::broker::byte_queue::Resumable;
-use midge::broker::outbox::Outbox;
-use midge::broker::{Broker, BrokerHandle};
-use midge::client::context::{ClientContext, Placer};
-use midge::client::session::ClientSession;
-use midge::config::options::Options;
-use midge::mesh::{Lanes, Mesh, lanes};
-use midge::net::listener::Peer;
-use midge::net::read_buffer::ReadBuffer;
-use midge::net::session::{Session, Step, Wait};
-use midge::peer::checks::PasswordChecks;
-use midge::protocol::nats::error::CloseReason;
+use midge::testing::auth::state::AuthState;
+use midge::testing::base::ids::{ConnectionId, ShardId};
+use midge::testing::base::limits::READ_BUFFER_BYTES;
+use midge::testing::base::pool::BufferPool;
+use midge::testing::base::ring::{ParkFlag, Signal};
+use midge::testing::broker::byte_queue::Resumable;
+use midge::testing::broker::outbox::Outbox;
+use midge::testing::broker::{Broker, BrokerHandle};
+use midge::testing::client::context::{ClientContext, Placer};
+use midge::testing::client::session::ClientSession;
+use midge::testing::config::options::Options;
+use midge::testing::mesh::{Lanes, Mesh, lanes};
+use midge::testing::net::listener::Peer;
+use midge::testing::net::read_buffer::ReadBuffer;
+use midge::testing::net::session::{Session, Step, Wait};
+use midge::testing::peer::checks::PasswordChecks;
+use midge::testing::protocol::nats::error::CloseReason;
 
 /// A bug planted on purpose, for the laws to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

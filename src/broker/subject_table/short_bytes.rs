@@ -1,19 +1,19 @@
 //! Owned bytes that live inside their owner when they are short, as nearly all subjects are.
 
 /// Bytes kept without an allocation. Chosen so that a `ShortBytes` is 32 bytes.
-pub const INLINE_BYTES_MAX: usize = 30;
+pub(crate) const INLINE_BYTES_MAX: usize = 30;
 
 const _: () = assert!(size_of::<ShortBytes>() == 32, "two of them make a cache line");
 
 /// An immutable byte string.
 #[derive(Debug)]
-pub enum ShortBytes {
+pub(crate) enum ShortBytes {
     Inline { byte_count: u8, bytes: [u8; INLINE_BYTES_MAX] },
     Boxed(Box<[u8]>),
 }
 
 impl ShortBytes {
-    pub fn new(source: &[u8]) -> ShortBytes {
+    pub(crate) fn new(source: &[u8]) -> ShortBytes {
         if source.len() > INLINE_BYTES_MAX {
             return ShortBytes::Boxed(source.into());
         }
@@ -23,7 +23,7 @@ impl ShortBytes {
     }
 
     #[inline]
-    pub fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             ShortBytes::Inline { byte_count, bytes } => &bytes[..usize::from(*byte_count)],
             ShortBytes::Boxed(bytes) => bytes,
@@ -32,7 +32,7 @@ impl ShortBytes {
 
     /// Reads where the bytes begin. The result means nothing; it is there to be waited for.
     #[inline]
-    pub fn touch(&self) -> u32 {
+    pub(crate) fn touch(&self) -> u32 {
         u32::from(matches!(self, ShortBytes::Inline { .. }))
     }
 }

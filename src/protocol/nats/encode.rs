@@ -6,12 +6,12 @@ use crate::base::few_bytes;
 use crate::protocol::headers;
 use crate::protocol::message::{Message, MessageRun};
 
-pub const PING: &[u8] = b"PING\r\n";
-pub const PONG: &[u8] = b"PONG\r\n";
-pub const OK: &[u8] = b"+OK\r\n";
+pub(crate) const PING: &[u8] = b"PING\r\n";
+pub(crate) const PONG: &[u8] = b"PONG\r\n";
+pub(crate) const OK: &[u8] = b"+OK\r\n";
 
 /// Bytes below which a copy of any alignment stays off the slow path described at `copy_payload`.
-pub const COPY_STEP_BYTES: usize = 2000;
+pub(crate) const COPY_STEP_BYTES: usize = 2000;
 
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
@@ -21,7 +21,7 @@ const ALIGNED_STEP_BYTES: usize = COPY_STEP_BYTES / LINE_BYTES * LINE_BYTES;
 
 /// An upper bound of the bytes `message` takes for a subscription with a sid of `sid_size` bytes.
 #[inline]
-pub fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
+pub(crate) fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
     // "HMSG " + 4 blanks + two sizes of at most 10 digits + 2 × CRLF.
     message.subject.len() + sid_size + message.reply.len() + message.body.len() + 40
 }
@@ -29,7 +29,7 @@ pub fn message_size(message: &Message<'_>, sid_size: usize) -> usize {
 /// Appends `MSG` or, for a receiver that takes headers, `HMSG`. A receiver without header support
 /// gets the payload alone.
 #[inline]
-pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bool) {
+pub(crate) fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bool) {
     if !message.tail.is_empty() {
         message_head(out, message.subject, sid);
         copy_payload(out, message.tail);
@@ -65,7 +65,7 @@ pub fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], headers: bo
 
 /// Appends a MSG for each message of a run that has tails; `head` is all that comes before the tail of each.
 #[inline]
-pub fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
+pub(crate) fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
     if run.len() == 1 {
         out.extend_from_slice(head);
         return copy_payload(out, run.first().tail);
@@ -86,19 +86,19 @@ const FEW_BYTES: usize = 256;
 
 /// True if the tails of a run are short enough, by and large, for `few_bytes::append_pairs`.
 #[inline]
-pub fn has_few_bytes(run: &MessageRun<'_>) -> bool {
+pub(crate) fn has_few_bytes(run: &MessageRun<'_>) -> bool {
     run.tail_bytes() <= run.len() * FEW_BYTES
 }
 
 /// Bytes that `message_head` appends.
 #[inline]
-pub fn message_head_size(subject: &[u8], sid: &[u8]) -> usize {
+pub(crate) fn message_head_size(subject: &[u8], sid: &[u8]) -> usize {
     b"MSG   ".len() + subject.len() + sid.len()
 }
 
 /// What stands before the tail of a MSG without headers.
 #[inline]
-pub fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
+pub(crate) fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
     out.extend_from_slice(b"MSG ");
     out.extend_from_slice(subject);
     out.push(b' ');
@@ -107,14 +107,14 @@ pub fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
 }
 
 /// `-ERR 'text'`.
-pub fn error(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn error(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"-ERR '");
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"'\r\n");
 }
 
 /// The status message a requester gets when nobody listens. Source: nats-server sendNoResponders.
-pub fn no_responders(out: &mut Vec<u8>, reply: &[u8], sid: &[u8], subject: &[u8]) {
+pub(crate) fn no_responders(out: &mut Vec<u8>, reply: &[u8], sid: &[u8], subject: &[u8]) {
     let mut block = Vec::new();
     headers::status(&mut block, headers::NO_RESPONDERS, &[(b"Nats-Subject", subject)]);
     out.extend_from_slice(b"HMSG ");
@@ -133,7 +133,7 @@ pub fn no_responders(out: &mut Vec<u8>, reply: &[u8], sid: &[u8], subject: &[u8]
 
 /// Appends a number in decimal.
 #[inline]
-pub fn decimal(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn decimal(out: &mut Vec<u8>, value: usize) {
     if value < 10 {
         out.push(b'0' + value as u8);
         return;

@@ -142,24 +142,26 @@ impl ProtocolError {
 }
 
 /// The other texts a client can be told, each with whether the connection stays.
-pub mod text {
-    pub const MAXIMUM_CONNECTIONS: &str = "maximum connections exceeded";
-    pub const MAXIMUM_ACCOUNT_CONNECTIONS: &str = "maximum account active connections exceeded";
-    pub const MAXIMUM_SUBSCRIPTIONS: &str = "maximum subscriptions exceeded";
-    pub const MAXIMUM_CONTROL_LINE: &str = "maximum control line exceeded";
-    pub const STALE_CONNECTION: &str = "Stale Connection";
-    pub const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
-    pub const NO_RESPONDERS_REQUIRES_HEADERS: &str = "no responders requires headers support";
-    pub const INVALID_SUBJECT: &str = "Invalid Subject";
-    pub const INVALID_PUBLISH_SUBJECT: &str = "Invalid Publish Subject";
-    pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
-    pub const CONNECTION_THROTTLING: &str =
+pub(crate) mod text {
+    pub(crate) const MAXIMUM_CONNECTIONS: &str = "maximum connections exceeded";
+    pub(crate) const MAXIMUM_ACCOUNT_CONNECTIONS: &str =
+        "maximum account active connections exceeded";
+    pub(crate) const MAXIMUM_SUBSCRIPTIONS: &str = "maximum subscriptions exceeded";
+    pub(crate) const MAXIMUM_CONTROL_LINE: &str = "maximum control line exceeded";
+    pub(crate) const STALE_CONNECTION: &str = "Stale Connection";
+    pub(crate) const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
+    pub(crate) const NO_RESPONDERS_REQUIRES_HEADERS: &str =
+        "no responders requires headers support";
+    pub(crate) const INVALID_SUBJECT: &str = "Invalid Subject";
+    pub(crate) const INVALID_PUBLISH_SUBJECT: &str = "Invalid Publish Subject";
+    pub(crate) const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
+    pub(crate) const CONNECTION_THROTTLING: &str =
         "Connection throttling is active. Please try again later.";
-    pub const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
+    pub(crate) const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
 }
 
 /// A subject between double quotes as Go's `%q` writes it: what permission errors show.
-pub fn quoted(subject: &[u8]) -> String {
+pub(crate) fn quoted(subject: &[u8]) -> String {
     let mut out = String::with_capacity(subject.len() + 2);
     out.push('"');
     for chunk in subject.utf8_chunks() {

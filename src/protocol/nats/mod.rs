@@ -1,9 +1,9 @@
 //! The NATS client protocol. Source: nats-server server/parser.go and server/client.go.
 
-pub mod command;
+pub(crate) mod command;
 pub(crate) mod complaint;
-pub mod encode;
-pub mod error;
-pub mod handshake;
-pub mod parser;
-pub mod plain;
+pub(crate) mod encode;
+pub(crate) mod error;
+pub(crate) mod handshake;
+pub(crate) mod parser;
+pub(crate) mod plain;

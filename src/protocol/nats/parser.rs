@@ -420,7 +420,7 @@ fn unsubscribe(input: &[u8], arguments: Span) -> Result<Command, ProtocolError> 
 
 /// The `max` of UNSUB: 0 = at once, also for anything that is no number. Source: nats-server
 /// parseSize, whose -1 for bad input counts as "at once".
-pub fn parse_unsubscribe_max(max: &[u8]) -> u64 {
+pub(crate) fn parse_unsubscribe_max(max: &[u8]) -> u64 {
     parse_size(max).map_or(0, u64::from)
 }
 

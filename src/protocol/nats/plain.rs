@@ -13,7 +13,7 @@ const SHORT_LINE_BYTES: usize = 64;
 
 /// Bytes of arguments in the longest line that `plain_publish` and `repeated_publish` take: a subject and what
 /// follows it. They do not look at the limit of a control line, so that must not be lower.
-pub const PLAIN_LINE_BYTES_MAX: usize = 2 * SHORT_LINE_BYTES;
+pub(crate) const PLAIN_LINE_BYTES_MAX: usize = 2 * SHORT_LINE_BYTES;
 
 /// The verb and the blank that a plain PUB begins with.
 const PLAIN_VERB: &[u8; 4] = b"PUB ";
@@ -37,7 +37,7 @@ pub fn plain_publish<'a>(input: &'a [u8], limits: &ParserLimits) -> Option<(Mess
 /// As `plain_publish` for a line that begins with `known`: the verb, a subject and a blank, as the last plain
 /// line of this connection had them.
 #[inline(always)]
-pub fn repeated_publish<'a>(
+pub(crate) fn repeated_publish<'a>(
     input: &'a [u8],
     known: &[u8],
     limits: &ParserLimits,
@@ -53,7 +53,7 @@ pub fn repeated_publish<'a>(
 /// `input`, and that differ from it in their payload only: at most `messages_max` in all, and no further one once
 /// they are more than `RUN_BYTES_MAX`. Puts all of them into `tails` and returns the bytes they take.
 #[inline]
-pub fn extend_run(
+pub(crate) fn extend_run(
     input: &[u8],
     known: &[u8],
     first: &Message<'_>,
@@ -93,7 +93,7 @@ pub fn extend_run(
 
 /// What `repeated_publish` needs to know of a line that `plain_publish` read: all of it before the tail.
 #[inline]
-pub fn known_part<'a>(input: &'a [u8], message: &Message<'_>) -> &'a [u8] {
+pub(crate) fn known_part<'a>(input: &'a [u8], message: &Message<'_>) -> &'a [u8] {
     &input[..PLAIN_VERB.len() + message.subject.len() + 1]
 }
 
