@@ -79,6 +79,9 @@ pub mod broker {
             Published, Reach, ServiceInterest, ServicePublisher, ServiceSubscription,
         };
     }
+    pub mod watch {
+        pub use crate::broker::watch::{Watch, Watcher};
+    }
     pub mod subject_table {
         pub use crate::broker::subject_table::{Slot, SubjectTable};
     }

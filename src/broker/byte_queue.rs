@@ -543,8 +543,19 @@ impl ByteQueue {
             !waits || idle || self.held.get(),
             "the writer sleeps and there is something to send"
         );
+        let is_empty = queued + taken_bytes == 0 && !self.is_closing();
+        let rare = self.rare.get().map(|rare| rare.borrow());
+        let paces = rare.is_some_and(|rare| !rare.paced_remote.is_empty());
+        assert!(!(is_empty && paces), "publishers behind links wait for an empty queue");
         assert!(self.totalled.get().0 <= self.out_messages.get());
         assert!(self.totalled.get().1 <= self.out_bytes.get());
+    }
+
+    /// Publishers behind links that wait for this queue.
+    #[cfg(any(test, debug_assertions))]
+    pub fn paced_remote(&self) -> Vec<RemotePublisher> {
+        let rare = self.rare.get().map(|rare| rare.borrow());
+        rare.map_or_else(Vec::new, |rare| rare.paced_remote.iter().copied().collect())
     }
 
     fn rare(&self) -> &RefCell<Rare> {

@@ -81,12 +81,6 @@ impl InterestCounts {
         found.map_or(0, |entry| entry.count)
     }
 
-    /// Subscriptions counted.
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn total(&self) -> u64 {
-        self.entries.iter().map(|entry| u64::from(entry.count)).sum()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -1,43 +1,55 @@
 //! Promises of the broker's modules, looked at all at once: for tests and simulators, after each step.
-//! A look costs as much as there is, and is not in a release build.
+//! A look costs as much as there is; release builds have none of this.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::link::Source;
-use super::subscription::{Sink, Subscription};
+use super::service::Reach;
+use super::subscription::Sink;
 use super::{AccountState, Broker, ClientState};
-use crate::base::ids::{AccountId, ClientKey};
-use crate::base::limits::UNHEARD_REQUESTS_MAX;
-use crate::protocol::subject;
+use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::base::limits::INTEREST_WEIGHT_MIN;
 
 /// Own subscriptions by account, filter and queue.
 type Counts = HashMap<(AccountId, Vec<u8>, Vec<u8>), u32>;
 
 impl Broker {
+    /// Looks at everything.
+    ///
     /// # Panics
     /// A promise is broken.
     pub fn check_invariants(&self) {
-        let mut counts = Counts::new();
-        for (index, client) in &self.clients {
-            self.check_client(index, client, &mut counts);
-        }
-        self.check_interest(&counts);
+        self.check_most();
+        self.check_interest();
         for (id, account) in self.accounts.iter() {
             self.check_account(id, account);
         }
+        self.check_watches();
+    }
+
+    /// Leaves out what takes long: whole tables, cached lists and watches.
+    ///
+    /// # Panics
+    /// A promise is broken.
+    pub fn check_most(&self) {
+        for (index, client) in &self.clients {
+            self.check_client(index, client);
+        }
+        self.check_links();
         let cached: usize = self.accounts.iter().map(|(_, account)| account.cache.bytes()).sum();
         assert_eq!(cached, self.shared.cached_bytes.used(), "bytes of all caches");
         self.check_expired();
         self.backlog.check_invariants(|client| {
             self.clients.get(client.index()).is_some_and(|client| client.leaving.is_some())
         });
-        assert!(self.unheard.waiting.len() <= UNHEARD_REQUESTS_MAX);
-        assert!(self.unheard.waiting.iter().all(|unheard| unheard.share < Source::WHOLE));
+        self.unheard.check_invariants();
+        let in_tables: usize = self.accounts.iter().map(|(_, account)| account.table.len()).sum();
+        assert_eq!(self.table_total, in_tables, "subscriptions in all tables");
+        assert!(self.departed.borrow().iter().all(|subscription| subscription.is_removed()));
     }
 
     /// A client's subscriptions are in the table, found by their sid; where they are leaving, there are no others.
-    fn check_client(&self, index: usize, client: &ClientState, counts: &mut Counts) {
+    fn check_client(&self, index: usize, client: &ClientState) {
         let mut expired_count = 0;
         for subscription in client.subscriptions.iter() {
             let hash = self.hash_of_sid(subscription.sid());
@@ -46,15 +58,6 @@ impl Broker {
             assert_eq!(subscription.client(), Some(ClientKey(index as u32)));
             assert!(subscription.is_in_table());
             expired_count += u32::from(subscription.is_removed());
-            if !self.links.is_empty() {
-                let (filter, queue) = (subscription.filter().into(), subscription.queue().into());
-                *counts.entry((client.account, filter, queue)).or_default() += 1;
-                subscription.for_each_shadow(|shadow| {
-                    let Sink::Import(sink) = &shadow.sink else { unreachable!("it is a shadow") };
-                    let (filter, queue) = (shadow.filter().into(), shadow.queue().into());
-                    *counts.entry((sink.exporter, filter, queue)).or_default() += 1;
-                });
-            }
             subscription.for_each_shadow(|shadow| assert!(shadow.is_in_table()));
         }
         assert_eq!(client.expired_count, expired_count, "those at their maximum");
@@ -64,18 +67,30 @@ impl Broker {
         }
     }
 
-    /// What the links were told of is what there is; those on their way out are still counted.
-    fn check_interest(&self, counts: &Counts) {
+    /// The links were told of exactly what is in the tables and not from other links.
+    fn check_interest(&self) {
+        let mut counts = Counts::new();
+        for (id, account) in self.accounts.iter().filter(|_| !self.links.is_empty()) {
+            account.table.for_each(|filter, subscription| {
+                let is_told = match &subscription.sink {
+                    Sink::Link(_) | Sink::Request(_) => false,
+                    Sink::Service(sink) => sink.reach == Reach::Server,
+                    Sink::Client { .. } | Sink::Answers(_) | Sink::Import(_) => true,
+                };
+                if is_told {
+                    let key = (id, filter.into(), subscription.queue().into());
+                    *counts.entry(key).or_default() += 1;
+                }
+            });
+        }
+        assert_eq!(self.interest.len(), counts.len(), "filters and queues that are counted");
         for ((account, filter, queue), count) in counts {
-            let counted = self.interest.count(*account, filter, queue);
-            assert!(counted >= *count, "{counted} of {count} are counted");
+            assert_eq!(self.interest.count(account, &filter, &queue), count, "counted interest");
         }
-        let leaving = self.clients.iter().any(|(_, client)| client.leaving.is_some());
-        if !leaving && !self.has_services() {
-            assert_eq!(self.interest.len(), counts.len(), "interest that nobody has");
-            let total: u64 = counts.values().map(|count| u64::from(*count)).sum();
-            assert_eq!(self.interest.total(), total, "interest that nobody has");
-        }
+    }
+
+    /// Interest behind a link is in the tables until it ends.
+    fn check_links(&self) {
         for link in &self.links {
             for (account, subscription) in link.subscriptions.iter() {
                 assert!(subscription.is_in_table(), "{account:?}");
@@ -85,15 +100,26 @@ impl Broker {
         }
     }
 
-    /// Services of the server subscribe too, and are no clients.
-    fn has_services(&self) -> bool {
-        let (mut found, accounts) = (false, self.accounts.iter());
-        accounts.for_each(|(_, account)| {
-            account.table.for_each(|_, other| {
-                found |= matches!(other.sink, Sink::Service(_) | Sink::Answers(_))
-            });
-        });
-        found
+    /// What this shard knows of the interest behind a link is what there is on the shard `behind` it, once all
+    /// notes have come.
+    ///
+    /// # Panics
+    /// It is not.
+    pub fn check_link(&self, link: LinkId, behind: &Broker) {
+        let known = &self.links[link.index()].subscriptions;
+        assert_eq!(known.len(), behind.interest.len(), "interest behind a link");
+        for (account, subscription) in known.iter() {
+            let (filter, queue) = (subscription.filter(), subscription.queue());
+            let (weight, count) =
+                (subscription.weight(), behind.interest.count(*account, filter, queue));
+            // Told are powers of two from the minimum on, on the way up and down.
+            let is_told = match queue.is_empty() {
+                true if count < INTEREST_WEIGHT_MIN => count > 0 && weight <= INTEREST_WEIGHT_MIN,
+                true => weight / 2 < count && count < weight.saturating_mul(2),
+                false => count == weight,
+            };
+            assert!(is_told, "{count} are behind a link, {weight} are known");
+        }
     }
 
     /// The table holds what clients, links and services have, and no other; a cached list is what a look at the
@@ -129,23 +155,8 @@ impl Broker {
             responses.check_invariants();
         }
         account.cache.check_invariants();
-        account.cache.for_each(|literal, list| {
-            let (mut plain, mut size) = (HashSet::new(), 0);
-            account.table.for_each_match(literal, |subscription: &Rc<Subscription>| {
-                assert!(subject::matches(subscription.filter(), literal));
-                if matches!(subscription.sink, Sink::Request(_) | Sink::Answers(_)) {
-                    return;
-                }
-                let is_link = matches!(subscription.sink, Sink::Link(_));
-                if subscription.queue().is_empty() && !is_link {
-                    plain.insert(Rc::as_ptr(subscription));
-                }
-                size += usize::from(!is_link || !subscription.queue().is_empty());
-            });
-            let listed: HashSet<_> = list.plain.iter().map(Rc::as_ptr).collect();
-            assert_eq!(plain, listed, "a cached list is exact");
-            assert_eq!(list.size(), size, "a cached list is exact");
-        });
+        account.cache.for_each(|literal, list| list.check_against(&account.table, literal));
+        account.table.check_invariants();
     }
 
     /// Those that reached their maximum get nothing more, and none of them is forgotten.

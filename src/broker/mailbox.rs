@@ -185,6 +185,50 @@ impl Mailbox {
             self.let_go();
         }
     }
+
+    /// Checks what this file promises. `taken`: the messages in the hands of its service.
+    ///
+    /// # Panics
+    /// A promise is broken.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self, taken: Option<&Letters>) {
+        let (mut count, mut bytes) = taken.map_or((0, 0), Letters::left);
+        let batches = self.batches.borrow();
+        for batch in batches.iter() {
+            let (frames, size) = left_of(batch, Cursor::default());
+            assert!(frames > 0, "an empty batch");
+            assert!(frames == 1 || size <= BATCH_BYTES, "a batch beyond its size");
+            count += frames;
+            bytes += size;
+        }
+        assert_eq!(self.count.get(), count, "messages that wait");
+        assert_eq!(self.bytes.get(), bytes, "bytes that wait");
+        assert!(count <= LETTERS_MAX + LATE_LETTERS_MAX, "past the bound");
+        assert!(bytes <= LETTER_BYTES_MAX + LATE_LETTER_BYTES_MAX, "past the bound");
+        let is_at_bound = count >= LETTERS_MAX || bytes >= LETTER_BYTES_MAX;
+        let is_half_empty = count <= LETTERS_MAX / 2 && bytes <= LETTER_BYTES_MAX / 2;
+        match self.is_pacing.get() {
+            true => assert!(!is_half_empty, "publishers wait though there is room"),
+            false => {
+                assert!(!is_at_bound, "no publisher waits for a full mailbox");
+                let paced = self.paced_remote.borrow();
+                assert!(paced.is_empty(), "nobody lets publishers on other shards go on");
+            }
+        }
+        let waker = self.waker.take();
+        assert!(batches.is_empty() || waker.is_none(), "its service sleeps");
+        self.waker.set(waker);
+        let spare = self.spare.borrow();
+        assert!(spare.len() <= SPARE_BATCHES_MAX, "too many spare buffers");
+        let is_spare = |batch: &Vec<u8>| batch.is_empty() && batch.capacity() <= BATCH_BYTES;
+        assert!(spare.iter().all(is_spare), "a spare buffer that is not empty, or too large");
+    }
+
+    /// Publishers on other shards that wait for room here.
+    #[cfg(any(test, debug_assertions))]
+    pub fn paced_remote(&self) -> Vec<RemotePublisher> {
+        self.paced_remote.borrow().iter().copied().collect()
+    }
 }
 
 impl Drop for Mailbox {
@@ -225,6 +269,27 @@ impl Letters {
             message,
         })
     }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Letters {
+    /// Messages that were not read, and their bytes.
+    fn left(&self) -> (usize, usize) {
+        let cursors = std::iter::once(self.cursor).chain(std::iter::repeat(Cursor::default()));
+        let left = self.batches.iter().zip(cursors).map(|(batch, cursor)| left_of(batch, cursor));
+        left.fold((0, 0), |sum, (count, bytes)| (sum.0 + count, sum.1 + bytes))
+    }
+}
+
+/// Messages of a batch from `cursor` on, and their bytes.
+#[cfg(any(test, debug_assertions))]
+fn left_of(batch: &[u8], mut cursor: Cursor) -> (usize, usize) {
+    let (mut count, start) = (0, cursor);
+    while !cursor.is_at_end(batch) {
+        frame::next(batch, HERE, &mut cursor);
+        count += 1;
+    }
+    (count, cursor.bytes_since(&start))
 }
 
 impl Drop for Letters {

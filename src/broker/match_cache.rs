@@ -410,6 +410,15 @@ impl<V> MatchCache<V> {
         assert!(bytes <= self.shared_bytes.used());
         assert!(self.shared_bytes.used() <= self.shared_bytes.max);
         assert_eq!(self.by_subject.len(), self.answers.len());
+        for (key, answer) in &self.answers {
+            let subject = answer.subject.as_slice();
+            assert_eq!(self.find(self.hash(subject), subject), Some(key as u32), "not found");
+            for (level, link) in answer.links.iter().enumerate() {
+                let leading = leading_tokens(subject, level);
+                assert_eq!(link.is_linked, leading.is_some());
+                assert!(leading.is_none_or(|leading| link.chain_hash == self.hash(leading)));
+            }
+        }
         for (level, chains) in self.chains.iter().enumerate() {
             let mut linked_count = 0;
             for chain in chains {

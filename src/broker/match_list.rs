@@ -19,6 +19,8 @@ use crate::broker::mailbox::Mailbox;
 use crate::broker::match_cache::Cleared;
 use crate::broker::queue_group::{QueueGroup, is_anybody};
 use crate::broker::subject_table::MatchPlace;
+#[cfg(any(test, debug_assertions))]
+use crate::broker::subject_table::SubjectTable;
 use crate::broker::subscription::{Sink, Subscription};
 
 /// Groups of a list from which on they are found by hash.
@@ -158,6 +160,55 @@ impl MatchList {
             [subscription] => !matches!(subscription.sink, Sink::Service(_)),
             many => *self.apart.get_or_init(|| are_apart(many)),
         }
+    }
+
+    /// A list that stays as it is has everybody that a new one would have.
+    ///
+    /// # Panics
+    /// It has not.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_against(&self, table: &SubjectTable<Rc<Subscription>>, subject: &[u8]) {
+        let mut fresh = MatchList::new(Rc::default());
+        table.for_each_match(subject, |found| fresh.add(found));
+        let places = |subscriptions: &[Rc<Subscription>]| {
+            let mut places: Vec<_> = subscriptions.iter().map(Rc::as_ptr).collect();
+            places.sort_unstable();
+            places
+        };
+        assert_eq!(places(&self.plain), places(&fresh.plain), "plain subscriptions");
+        assert_eq!(places(&self.crossings), places(&fresh.crossings), "crossings");
+        assert_eq!(self.groups.len(), fresh.groups.len(), "queue groups");
+        for group in &self.groups {
+            let other = fresh.group(group.name()).expect("a group that is gone");
+            let own = self.group(group.name()).expect("each group is found by its name");
+            assert!(std::ptr::eq(own, group));
+            assert_eq!(places(group.members()), places(other.members()), "members of a group");
+            assert_eq!(places(group.links()), places(other.links()), "links of a group");
+        }
+        let behind = |list: &Self| {
+            let mut behind: Vec<_> =
+                list.links.iter().copied().zip(list.behind.iter().copied()).collect();
+            behind.sort_unstable();
+            behind
+        };
+        assert_eq!(behind(self), behind(&fresh), "what is behind links");
+        let reach = |list: &Self| {
+            let mut reach = list.reach.to_vec();
+            reach.sort_unstable();
+            reach
+        };
+        assert_eq!(reach(self), reach(&fresh), "links that it may go over");
+        let mailboxes = |list: &Self| {
+            let mut mailboxes: Vec<_> = list.mailboxes.iter().map(Rc::as_ptr).collect();
+            mailboxes.sort_unstable();
+            mailboxes
+        };
+        assert_eq!(mailboxes(self), mailboxes(&fresh), "mailboxes");
+        assert_eq!(
+            (self.size, self.in_parts, self.has_answers, self.linked_names_bytes),
+            (fresh.size, fresh.in_parts, fresh.has_answers, fresh.linked_names_bytes)
+        );
+        assert!(self.apart.get().is_none_or(|apart| *apart == are_apart(&self.plain)));
     }
 
     fn add(&mut self, subscription: &Rc<Subscription>) {

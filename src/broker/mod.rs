@@ -305,7 +305,7 @@ impl Broker {
             expired: Vec::new(),
             backlog: Backlog::new(TURN_WORK_MAX),
             departed: Departed::default(),
-            watches: Watches::default(),
+            watches: Watches::new(SeedableRandomState::with_seed(seed, hash_seed)),
             imports: Arc::default(),
             mapped: Vec::new(),
             request_info: Vec::new(),

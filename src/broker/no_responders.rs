@@ -27,7 +27,7 @@ use crate::protocol::nats::encode;
 /// Requests some of whose shares came back, oldest first.
 #[derive(Default)]
 pub(super) struct UnheardRequests {
-    pub(super) waiting: VecDeque<Unheard>,
+    waiting: VecDeque<Unheard>,
     /// Of each of them: to look for one compares no texts but its own.
     hashes: VecDeque<u64>,
     hasher: foldhash::fast::RandomState,
@@ -73,6 +73,20 @@ impl UnheardRequests {
             self.hashes.remove(index);
         }
         is_whole
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self) {
+        assert!(self.waiting.len() <= UNHEARD_REQUESTS_MAX, "past the bound");
+        assert_eq!(self.waiting.len(), self.hashes.len());
+        let mut distinct = std::collections::HashSet::new();
+        for (Unheard { account, client, share, subject, reply }, hash) in
+            self.waiting.iter().zip(&self.hashes)
+        {
+            assert!((1..Source::WHOLE).contains(share), "a share of a request");
+            assert_eq!(self.hasher.hash_one((account, client, subject, reply)), *hash);
+            assert!(distinct.insert((account, client, subject, reply)), "shares of one request");
+        }
     }
 }
 

@@ -41,6 +41,11 @@ impl QueueGroup {
         &self.links
     }
 
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn members(&self) -> &[Rc<Subscription>] {
+        &self.members
+    }
+
     /// True if it has a member, wherever; looks at no more than `budget`.
     pub(crate) fn has_anybody(&self, budget: &mut usize) -> bool {
         is_anybody(&self.links, budget) || is_anybody(&self.members, budget)

@@ -306,6 +306,25 @@ impl<V> SubjectTable<V> {
     }
 }
 
+#[cfg(any(test, debug_assertions))]
+impl<V> SubjectTable<V> {
+    /// # Panics
+    /// A promise is broken.
+    pub(super) fn check_invariants(&self) {
+        self.literals.check_invariants(|filter| self.hasher.filter(filter).0);
+        self.wildcards.check_invariants(|filter| self.hasher.filter(filter).0);
+        let everything = self.literals.iter().chain(self.wildcards.iter());
+        assert_eq!(everything.map(|(_, values)| values.len()).sum::<usize>(), self.len());
+        assert!(self.literals.iter().all(|(filter, _)| !subject::has_wildcard(filter)));
+
+        let mut shapes = std::collections::HashMap::new();
+        for (filter, _) in self.wildcards.iter() {
+            *shapes.entry(self.hasher.filter(filter).1).or_default() += 1;
+        }
+        self.shapes.check_invariants(&shapes);
+    }
+}
+
 /// True if a filter with wildcards has this shape and matches a subject with no empty token.
 #[inline]
 fn matches_with_shape(filter: &[u8], shape: &Shape, literal: &[u8]) -> bool {

@@ -10,15 +10,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+#[cfg(any(test, debug_assertions))]
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 use slab::Slab;
 
 use super::Broker;
 use super::match_list::{ListBuilder, MatchList};
+#[cfg(any(test, debug_assertions))]
+use super::subscription::Subscription;
 use crate::base::ids::AccountId;
 use crate::base::limits::WATCHES_MARKED_MAX;
 use crate::protocol::subject;
@@ -104,12 +109,11 @@ impl Drop for Watch {
 type Gone = Rc<RefCell<Vec<usize>>>;
 
 /// All watches of one shard.
-#[derive(Default)]
 pub(super) struct Watches {
     all: Slab<Rc<Watched>>,
     /// Places by account and subject.
     places: HashTable<usize>,
-    hasher: foldhash::fast::RandomState,
+    hasher: SeedableRandomState,
     /// Places to look at.
     due: VecDeque<usize>,
     /// How many places are to be looked at besides, one after the other from `next` on, round and round.
@@ -121,6 +125,19 @@ pub(super) struct Watches {
 }
 
 impl Watches {
+    pub(super) fn new(hasher: SeedableRandomState) -> Self {
+        Self {
+            all: Slab::new(),
+            places: HashTable::new(),
+            hasher,
+            due: VecDeque::new(),
+            sweep: 0,
+            next: 0,
+            looking: None,
+            gone: Gone::default(),
+        }
+    }
+
     /// True if there is nothing to do.
     pub(super) fn is_at_rest(&self) -> bool {
         self.due.is_empty()
@@ -216,13 +233,20 @@ impl Broker {
             is_gone: Cell::new(false),
         });
         let Watches { all, places, hasher, due, gone, .. } = &mut self.watches;
+        let capacity = all.capacity();
         let place = all.insert(watched.clone());
+        let has_grown = all.capacity() != capacity;
         let hash_of = |account, subject: &[u8]| hasher.hash_one((account, subject));
         places.insert_unique(hash_of(account, subject), place, |other| {
             hash_of(all[*other].account, &all[*other].subject)
         });
         due.push_back(place);
-        Watch { watched, place, gone: gone.clone() }
+        let watch = Watch { watched, place, gone: gone.clone() };
+        // What is left of a sweep was counted in fewer places, and would end among the new ones.
+        if has_grown && self.watches.sweep > 0 {
+            self.watches.begin_sweep();
+        }
+        watch
     }
 
     /// Looks at some watches that may have changed, and forgets some that were dropped.
@@ -256,6 +280,80 @@ impl Broker {
             }
             *budget = budget.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Broker {
+    /// # Panics
+    /// A promise of this file is broken.
+    pub(super) fn check_watches(&self) {
+        let Watches { all, places, hasher, due, looking, gone, .. } = &self.watches;
+        let (gone, due) = (gone.borrow(), HashSet::<_>::from_iter(due.iter().copied()));
+        assert_eq!(places.len(), all.len(), "places of watches");
+        let mut watchers: HashMap<_, &Rc<Watcher>> = HashMap::new();
+        for (place, watched) in all {
+            let hash = hasher.hash_one((watched.account, &*watched.subject));
+            let found = places.iter_hash(hash).filter(|other| **other == place);
+            assert_eq!(found.count(), 1, "a watch is found by its subject");
+            assert_eq!(
+                watched.is_gone.get(),
+                gone.contains(&place),
+                "a dropped watch is forgotten"
+            );
+            watchers.insert(Rc::as_ptr(&watched.watcher), &watched.watcher);
+            if watched.is_gone.get() {
+                continue;
+            }
+            assert!(!watched.is_due.get() || due.contains(&place), "a mark without effect");
+            let is_told = watched.was_told.get() == watched.is_wanted.get();
+            assert!(is_told || watched.is_in_changed.get(), "its service is not told");
+            let is_looked_at = looking.as_ref().is_some_and(|looking| looking.0 == place);
+            if !(due.contains(&place) || is_looked_at || self.watches.is_in_sweep(place)) {
+                self.check_look(watched);
+            }
+        }
+        watchers.values().for_each(|watcher| watcher.check_invariants(all));
+    }
+
+    /// Looks at the whole table for a watch that nobody is to look at.
+    fn check_look(&self, watched: &Watched) {
+        let (mut is_there, mut is_wanted) = (false, false);
+        let account = &self.accounts[watched.account.index()];
+        account.table.for_each_match(&watched.subject, |other: &Rc<Subscription>| {
+            if watched.queue.is_empty() || *other.queue() == *watched.queue {
+                is_there = true;
+                is_wanted |= !other.is_removed();
+            }
+        });
+        assert!(!is_wanted || watched.is_wanted.get(), "a change of a table that nobody looked at");
+        assert!(!watched.is_wanted.get() || is_there, "a change of a table that nobody looked at");
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Watches {
+    /// True if the sweep in progress has this place before it.
+    fn is_in_sweep(&self, place: usize) -> bool {
+        let capacity = self.all.capacity().max(1);
+        (place + capacity - self.next) % capacity < self.sweep
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Watcher {
+    fn check_invariants(&self, all: &Slab<Rc<Watched>>) {
+        let changed = self.changed.borrow();
+        let noted: HashSet<_> = changed.iter().map(Rc::as_ptr).collect();
+        assert_eq!(noted.len(), changed.len(), "a watch is in `changed` twice");
+        assert!(changed.iter().all(|watched| watched.is_in_changed.get()));
+        let own = all.iter().map(|(_, watched)| watched);
+        let mut own = own.filter(|watched| std::ptr::eq(Rc::as_ptr(&watched.watcher), self));
+        let is_noted = |watched: &Rc<Watched>| noted.contains(&Rc::as_ptr(watched));
+        assert!(own.all(|watched| watched.is_in_changed.get() == is_noted(watched)));
+        let waker = self.waker.take();
+        assert!(changed.is_empty() || waker.is_none(), "its service sleeps");
+        self.waker.set(waker);
     }
 }
 

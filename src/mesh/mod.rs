@@ -383,11 +383,22 @@ impl Mesh {
         moved
     }
 
+    /// `paced`: publishers on other shards that a consumer or a service here makes wait, each as often as there are
+    /// such.
+    ///
     /// # Panics
     /// A promise of the lanes, or of the drain in progress, is broken.
     #[cfg(any(test, debug_assertions))]
-    pub fn check_invariants(&self) {
+    pub fn check_invariants(&self, paced: &[RemotePublisher]) {
         for peer in &self.peers {
+            let mut waits: HashMap<ClientKey, usize> = HashMap::new();
+            let resumable = self.resumable.borrow();
+            for publisher in paced.iter().chain(&*resumable) {
+                if publisher.link == peer.link {
+                    *waits.entry(publisher.client).or_default() += 1;
+                }
+            }
+            assert_eq!(*peer.paused.borrow(), waits, "publishers that were asked to pause");
             peer.outbound.check_invariants();
             peer.inbound.borrow().check_invariants();
         }

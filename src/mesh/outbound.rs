@@ -563,6 +563,8 @@ impl Outbound {
         under_way.check_invariants();
         assert!(under_way.len() <= self.slots, "more than slots are under way");
         assert!(under_way.len() >= self.slots - slots_free, "a batch under way is not counted");
+        let undelivered = self.pushed_total.get() - self.end.borrow().delivered.value();
+        assert!(under_way.len() as u64 >= undelivered, "a batch under way is not counted");
         let notes = self.notes_under_way.borrow();
         notes.check_invariants();
         assert!(notes.len() <= self.note_slots);
@@ -583,6 +585,8 @@ impl Outbound {
         let staged_bytes: usize = staged.iter().map(|batch| batch.bytes.len()).sum();
         assert_eq!(self.staged_bytes.get(), staged_bytes, "staged bytes");
         assert!(staged.is_empty() || self.shared.tight.get(), "messages pass those staged");
+        let is_wanted = self.messages_wanted.get();
+        assert!(!is_wanted || self.shared.tight.get(), "messages pass those that wait for room");
         if self.waits_for_room() {
             assert!(self.shared.waiting.get(), "no flush comes for what waits");
         }

@@ -462,7 +462,7 @@ pub fn play(seed: u64) -> Result<AccountsOutcome, String> {
     let options = config.options(&denied);
     let mut world = World::with_options(seed, &sizes, None, options, auth.clone());
     // A look at everything takes long: not in each run.
-    world.checks = seed.is_multiple_of(8);
+    world.check_interval = u64::from(seed.is_multiple_of(8));
     let mut run = Run {
         world,
         random,

@@ -1,6 +1,8 @@
 //! Clients that subscribe, publish, ask, answer, dawdle and leave as a seed determines.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 use midge::testing::base::limits::{
     LANE_WORK_MAX, SUBSCRIPTION_WORK, TURN_WORK_MAX, WHOLE_WORK_SHARE, WORK_UNIT_BYTES,
@@ -10,6 +12,7 @@ use midge::testing::protocol::nats::error::CloseReason;
 
 use crate::ear::{Ear, Heard};
 use crate::laws::{Client, Known, Laws};
+use crate::services::Observer;
 use crate::world::{Plant, ShardSizes, Totals, World};
 
 /// Steps in which a run must come to rest.
@@ -64,6 +67,8 @@ pub struct Run {
     overflows: bool,
     /// The most work that a turn may do.
     turn_work_bound: usize,
+    /// For each service that watches interest, how often it is to begin or to end a watch.
+    asked: Vec<Rc<Cell<usize>>>,
 }
 
 impl Run {
@@ -104,8 +109,15 @@ impl Run {
             payload_bytes_max,
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
+            asked: Vec::new(),
         };
-        run.world.checks = true;
+        run.world.check_interval = 1;
+        for shard in 0..sizes.shard_count {
+            let (asked, seed) = (Rc::<Cell<usize>>::default(), random.u64(..));
+            let observer = Observer::new(seed, &SUBJECTS, &QUEUES, asked.clone());
+            run.world.add_service(shard, |_| Box::new(observer));
+            run.asked.push(asked);
+        }
         for _ in 0..random.usize(2..=7) {
             run.join();
         }
@@ -159,20 +171,28 @@ impl Run {
                     let steps = self.world.random.u64(1..400);
                     self.world.stall_some_shard(steps);
                 }
+                4 if self.world.random.u32(..8) == 0 => {
+                    let asked = &self.asked[self.world.random.usize(..self.asked.len())];
+                    asked.set(asked.get() + 1);
+                }
                 _ => {
                     self.world.step();
                 }
             }
         }
         self.rest()?;
+        // Interest does not wake a shard; its ticker takes what is left.
+        self.world.tick();
+        self.rest()?;
+        self.world.check_interest();
         self.laws.settle()?;
         for client in 0..self.clients.len() {
             self.leave(client, false);
         }
         self.rest()?;
-        // Interest does not wake a shard; its ticker takes what is left.
         self.world.tick();
         self.rest()?;
+        self.world.check_interest();
         let totals = self.world.totals();
         if totals.interest_left > 0 {
             return Err(format!("{} subscriptions outlive all clients", totals.interest_left));

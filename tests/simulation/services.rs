@@ -1,8 +1,8 @@
 //! Services inside the server, along with clients of one to three shards: nothing that they publish
-//! is lost, doubled or out of order, however slow their receivers.
+//! is lost, doubled or out of order, however slow their receivers; and services that watch interest.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -14,6 +14,7 @@ use midge::testing::broker::mailbox::{Letters, Mailbox};
 use midge::testing::broker::service::{
     Published, Reach, ServiceInterest, ServicePublisher, ServiceSubscription,
 };
+use midge::testing::broker::watch::{Watch, Watcher};
 use midge::testing::mesh::Lanes;
 use midge::testing::protocol::message::Message;
 
@@ -126,11 +127,110 @@ impl Service for Echo {
         self.letters = Some(some);
         self.publish_waiting(broker);
     }
+
+    fn check_invariants(&self) {
+        // Not in a release build.
+        #[cfg(debug_assertions)]
+        self.mailbox.check_invariants(self.letters.as_ref());
+    }
+
+    fn mailbox(&self) -> Option<&Mailbox> {
+        Some(&self.mailbox)
+    }
 }
 
-fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
+/// Watches subjects and queue groups at random, as often as it is asked to.
+pub struct Observer {
+    random: fastrand::Rng,
+    watcher: Rc<Watcher>,
+    watches: Vec<(u64, Watch)>,
+    next_tag: u64,
+    /// What it was told, by tag.
+    told: HashMap<u64, bool>,
+    /// How often it is to begin or to end a watch.
+    asked: Rc<Cell<usize>>,
+    subjects: &'static [&'static str],
+    queues: &'static [&'static str],
+}
+
+/// Watches that an observer begins or ends when it is asked to.
+const WATCHES_PER_STEP: usize = 6;
+
+impl Observer {
+    pub fn new(
+        seed: u64,
+        subjects: &'static [&'static str],
+        queues: &'static [&'static str],
+        asked: Rc<Cell<usize>>,
+    ) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            watcher: Rc::default(),
+            watches: Vec::new(),
+            next_tag: 0,
+            told: HashMap::new(),
+            asked,
+            subjects,
+            queues,
+        }
+    }
+
+    fn hear(&mut self) {
+        while let Some((tag, is_wanted)) = self.watcher.take() {
+            let before = self.told.insert(tag, is_wanted).unwrap_or_default();
+            assert_ne!(before, is_wanted, "told twice");
+        }
+    }
+}
+
+impl Service for Observer {
+    fn is_ready(&self) -> bool {
+        let context = Context::from_waker(Waker::noop());
+        self.asked.get() > 0 || self.watcher.poll_ready(&context).is_ready()
+    }
+
+    fn step(&mut self, broker: &mut Broker) {
+        self.hear();
+        let Some(left) = self.asked.get().checked_sub(1) else { return };
+        self.asked.set(left);
+        for _ in 0..self.random.usize(1..=WATCHES_PER_STEP) {
+            if !self.watches.is_empty() && self.random.u32(..3) == 0 {
+                let place = self.random.usize(..self.watches.len());
+                drop(self.watches.swap_remove(place));
+                continue;
+            }
+            let subject = self.subjects[self.random.usize(..self.subjects.len())].as_bytes();
+            let queue = self.random.usize(..=self.queues.len());
+            let queue = self.queues.get(queue).unwrap_or(&"").as_bytes();
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            let watch = broker.watch(AccountId::GLOBAL, subject, queue, tag, &self.watcher);
+            self.watches.push((tag, watch));
+        }
+    }
+
+    fn check_invariants(&self) {
+        if self.watcher.poll_ready(&Context::from_waker(Waker::noop())).is_pending() {
+            for (tag, watch) in &self.watches {
+                let told = self.told.get(tag).copied().unwrap_or_default();
+                assert_eq!(told, watch.is_wanted(), "a change that it was not told of");
+            }
+        }
+    }
+}
+
+struct ServiceRun {
+    shard_count: usize,
+    turn_work_max: usize,
+    per_publisher: usize,
+    payload_size: usize,
+    check_interval: u64,
+}
+
+fn play(seed: u64, run: &ServiceRun) -> [Rc<Seen>; 2] {
     const PUBLISHERS: usize = 4;
-    const PER_PUBLISHER: usize = 2_500;
+    let ServiceRun { shard_count, turn_work_max, per_publisher, payload_size, check_interval } =
+        *run;
     let lanes = Lanes { note_slots: 64, message_slots: 4, returned_slots: 1 };
     let sizes = ShardSizes {
         shard_count,
@@ -141,6 +241,7 @@ fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
         moves: false,
     };
     let mut world = World::new(seed, &sizes, None);
+    world.check_interval = check_interval;
     let (echo, chain) = (Rc::<Seen>::default(), Rc::<Seen>::default());
     world.add_service(0, |broker| Box::new(Echo::new(broker, "serve.*", echo.clone())));
     // It hears the other one, and on other shards its interest travels as a client's does.
@@ -153,7 +254,8 @@ fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
         (0..PUBLISHERS).map(|each| client(&mut world, each % shard_count, "")).collect();
     world.whole_reads = true;
     for (number, publisher) in publishers.iter().enumerate() {
-        let lines = (0..PER_PUBLISHER).map(|at| format!("PUB serve.{number} 4\r\n{at:04}\r\n"));
+        let lines = (0..per_publisher)
+            .map(|at| format!("PUB serve.{number} {payload_size}\r\n{at:0payload_size$}\r\n"));
         say(&mut world, *publisher, &lines.collect::<String>());
     }
     // At first the services' shards have little time.
@@ -174,12 +276,13 @@ fn play(seed: u64, shard_count: usize, turn_work_max: usize) -> [Rc<Seen>; 2] {
             let Heard::Message { subject, payload, .. } = heard else { continue };
             let name = subject.strip_prefix("shown.").expect("what is shown");
             let number: usize = name.parse().expect("a publisher");
-            assert_eq!(payload, format!("{:04}", next[number]).as_bytes(), "of {number}");
+            let expected = format!("{:0payload_size$}", next[number]);
+            assert!(payload == expected.as_bytes(), "{expected:.8} of {number} is missing");
             next[number] += 1;
         }
-        assert_eq!(next, [PER_PUBLISHER; PUBLISHERS], "seed {seed}: {:?}", world.stuck_readers());
+        assert_eq!(next, [per_publisher; PUBLISHERS], "seed {seed}: {:?}", world.stuck_readers());
     }
-    let total = PUBLISHERS * PER_PUBLISHER;
+    let total = PUBLISHERS * per_publisher;
     assert_eq!((echo.letters.get(), chain.letters.get()), (total, total), "seed {seed}");
     assert_eq!((echo.dropped.get(), chain.dropped.get()), (0, 0), "seed {seed}");
     if shard_count == 1 {
@@ -194,11 +297,38 @@ fn nothing_is_lost_between_services_and_clients_that_do_not_keep_up() {
     let (mut full, mut congested) = (0, 0);
     for shard_count in 1..=3 {
         for seed in 0..6 {
-            let turn_work_max = if seed % 2 == 0 { TURN_WORK_MAX } else { 64 };
-            let seen = play(seed, shard_count, turn_work_max);
+            let run = ServiceRun {
+                shard_count,
+                turn_work_max: if seed % 2 == 0 { TURN_WORK_MAX } else { 64 },
+                per_publisher: 2_500,
+                payload_size: 4,
+                // A look at thousands of messages takes long.
+                check_interval: 211,
+            };
+            let seen = play(seed, &run);
             full += usize::from(seen[0].waiting_max.get() >= LETTERS_MAX);
             congested += usize::from(seen.iter().any(|seen| seen.congested.get() > 0));
         }
     }
     assert!(full > 2 && congested > 2, "{full} {congested}");
+}
+
+/// Large messages fill a mailbox by their bytes, and are so few that each step can be checked.
+#[test]
+fn large_messages_to_services_wait_by_their_bytes() {
+    let mut congested = 0;
+    for shard_count in 1..=3 {
+        for seed in 0..2 {
+            let run = ServiceRun {
+                shard_count,
+                turn_work_max: if seed % 2 == 0 { TURN_WORK_MAX } else { 64 },
+                per_publisher: 60,
+                payload_size: 60_000,
+                check_interval: 1,
+            };
+            let seen = play(seed, &run);
+            congested += usize::from(seen.iter().any(|seen| seen.congested.get() > 0));
+        }
+    }
+    assert!(congested > 2, "{congested}");
 }

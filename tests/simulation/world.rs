@@ -16,11 +16,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use midge::testing::auth::state::AuthState;
-use midge::testing::base::ids::{ConnectionId, ShardId};
+use midge::testing::base::ids::{ConnectionId, LinkId, ShardId};
 use midge::testing::base::limits::READ_BUFFER_BYTES;
 use midge::testing::base::pool::BufferPool;
 use midge::testing::base::ring::{ParkFlag, Signal};
 use midge::testing::broker::byte_queue::Resumable;
+use midge::testing::broker::mailbox::Mailbox;
 use midge::testing::broker::outbox::Outbox;
 use midge::testing::broker::{Broker, BrokerHandle};
 use midge::testing::client::context::{ClientContext, Placer};
@@ -53,6 +54,10 @@ pub enum Plant {
 /// The planted bug strikes on one in this many occasions.
 const PLANT_ONE_IN: u32 = 8;
 
+/// Steps from one look at all of a broker to the next: it takes long.
+#[cfg(debug_assertions)]
+const STEPS_PER_LOOK_AT_ALL: u64 = 8;
+
 /// Number of looks at the planted clock until it moves.
 const LOOKS_PER_MOVE: u64 = 64;
 
@@ -74,6 +79,14 @@ pub trait Service {
     fn is_ready(&self) -> bool;
 
     fn step(&mut self, broker: &mut Broker);
+
+    /// Checks what the service's own part of the broker promises.
+    fn check_invariants(&self) {}
+
+    /// Returns the service's mailbox.
+    fn mailbox(&self) -> Option<&Mailbox> {
+        None
+    }
 }
 
 struct SimulatedShard {
@@ -142,8 +155,8 @@ pub struct World {
     pub whole_reads: bool,
     /// Number of clients that went to another shard.
     pub moves: usize,
-    /// True if the promises of a shard's modules are checked after each step.
-    pub checks: bool,
+    /// Number of steps from one check of the promises of a shard's modules to the next; 0 = there is none.
+    pub check_interval: u64,
     shards: Vec<SimulatedShard>,
     connections: Vec<Connection>,
     clock: Instant,
@@ -266,7 +279,7 @@ impl World {
             hurried: false,
             whole_reads: false,
             moves: 0,
-            checks: false,
+            check_interval: 0,
             shards,
             connections: Vec::new(),
             clock: Instant::now(),
@@ -519,7 +532,7 @@ impl World {
                 }
             };
             if moved {
-                if self.checks {
+                if self.check_interval > 0 && self.now.is_multiple_of(self.check_interval) {
                     self.check_invariants(index);
                 }
                 self.note(choice as u64);
@@ -535,16 +548,38 @@ impl World {
         #[cfg(debug_assertions)]
         {
             let shard = &self.shards[index];
-            shard.broker.borrow().check_invariants();
-            shard.mesh.check_invariants();
+            match self.now.is_multiple_of(STEPS_PER_LOOK_AT_ALL) {
+                true => shard.broker.borrow().check_invariants(),
+                false => shard.broker.borrow().check_most(),
+            }
+            let mut paced = Vec::new();
             for connection in &shard.connections {
                 let connection = &self.connections[*connection];
                 let taken = connection.in_flight.as_ref().map_or(0, |(chunk, at)| chunk.len() - at);
                 connection.outbox.check_invariants(taken);
+                paced.extend(connection.outbox.paced_remote());
             }
+            for service in &shard.services {
+                service.check_invariants();
+                paced.extend(service.mailbox().map(Mailbox::paced_remote).unwrap_or_default());
+            }
+            shard.mesh.check_invariants(&paced);
         }
         #[cfg(not(debug_assertions))]
         let _ = index;
+    }
+
+    /// Checks that each shard knows the interest of each other; to be called when nothing is on its way.
+    pub fn check_interest(&self) {
+        // Not in a release build.
+        #[cfg(debug_assertions)]
+        for (from, shard) in self.shards.iter().enumerate() {
+            let shard = shard.broker.borrow();
+            for (to, behind) in self.shards.iter().enumerate().filter(|(to, _)| *to != from) {
+                let link = LinkId((to - usize::from(to > from)) as u32);
+                shard.check_link(link, &behind.broker.borrow());
+            }
+        }
     }
 
     fn note(&mut self, event: u64) {

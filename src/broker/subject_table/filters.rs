@@ -255,7 +255,7 @@ impl<V> Bucket<V> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, debug_assertions))]
 impl<V> Filters<V> {
     pub(super) fn check_invariants(&self, hash_of: impl Fn(&[u8]) -> u32) {
         let mut filter_count = 0;

@@ -172,7 +172,7 @@ impl Shapes {
         self.groups.is_empty()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     pub(super) fn check_invariants(&self, expected: &std::collections::HashMap<Shape, usize>) {
         let sets = self.groups.iter().flat_map(|group| &group.by_tail);
         let used = |set: &ShapeSet| {
@@ -188,7 +188,8 @@ impl Shapes {
             let group = self.group_of(shape).expect("a shape in use has its group");
             let set = &self.groups[group].by_tail[usize::from(shape.has_tail)];
             let position = set.position(self.hash_state.hash_one(shape), shape);
-            assert_eq!(set.shapes[position.unwrap()].filter_count, filter_count);
+            let counted = position.map(|position| set.shapes[position].filter_count);
+            assert_eq!(counted, Some(filter_count));
             let token_count = shape.token_count + u32::from(shape.has_tail);
             let fitting = self.fitting(token_count, ShapePlace::default());
             assert_eq!(fitting.filter(|(_, found)| found.shape == *shape).count(), 1);

@@ -406,19 +406,3 @@ fn a_part_of_a_match_looks_at_no_more_than_its_budget() {
     match_in_parts(&mut table, subject.as_bytes(), 512, |_| found += 1, |_| parts += 1);
     assert!(found == 64 && parts >= 64 * 2_000 / STARS_PER_UNIT / 512, "{found} in {parts}");
 }
-
-impl<V> SubjectTable<V> {
-    fn check_invariants(&self) {
-        self.literals.check_invariants(|filter| self.hasher.filter(filter).0);
-        self.wildcards.check_invariants(|filter| self.hasher.filter(filter).0);
-        let everything = self.literals.iter().chain(self.wildcards.iter());
-        assert_eq!(everything.map(|(_, values)| values.len()).sum::<usize>(), self.len());
-        assert!(self.literals.iter().all(|(filter, _)| !subject::has_wildcard(filter)));
-
-        let mut shapes = std::collections::HashMap::new();
-        for (filter, _) in self.wildcards.iter() {
-            *shapes.entry(self.hasher.filter(filter).1).or_default() += 1;
-        }
-        self.shapes.check_invariants(&shapes);
-    }
-}

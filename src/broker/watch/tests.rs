@@ -181,3 +181,26 @@ fn very_many_watches_are_looked_at_over_many_turns() {
     let done = broker.counters.turn_work_max;
     assert!(done <= crate::base::limits::TURN_WORK_MAX, "{done} in one turn");
 }
+
+#[test]
+fn a_watch_that_comes_during_a_sweep_takes_no_other_ones_look() {
+    let mut broker = Broker::reproducible(1);
+    let (key, watcher) = (client(&mut broker), Rc::<Watcher>::default());
+    let mut watches = vec![broker.watch(ACCOUNT, b"a.0", b"", 0, &watcher)];
+    for tag in 1..broker.watches.all.capacity() as u64 {
+        watches.push(broker.watch(ACCOUNT, format!("a.{tag}").as_bytes(), b"", tag, &watcher));
+    }
+    settle(&mut broker);
+    broker.set_turn_work_max(1);
+    broker.subscribe(key, b"b.*", b"", b"1", None);
+    while broker.watches.next < 2 {
+        broker.work_off();
+    }
+    // Another sweep begins in the middle, and the first places come last in it.
+    broker.subscribe(key, b"a.*", b"", b"2", None);
+    watches.push(broker.watch(ACCOUNT, b"a.new", b"", 9, &watcher));
+    broker.check_invariants();
+    settle(&mut broker);
+    assert!(watches.iter().all(Watch::is_wanted));
+    broker.check_invariants();
+}
