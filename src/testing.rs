@@ -202,6 +202,9 @@ pub mod server {
     }
 }
 pub mod storage {
+    pub mod check {
+        pub use crate::storage::check::LaneReport;
+    }
     pub mod consumer_state {
         pub use crate::storage::consumer_state::ConsumerChange;
     }
@@ -210,17 +213,21 @@ pub mod storage {
     }
     pub mod frame {
         pub use crate::storage::frame::{
-            HEADER_BYTES, LaneSeed, StoreId, header, push_record, records, seal,
+            FrameFields, HEADER_BYTES, LaneSeed, StoreId, checksum, header, push_record, records,
+            seal,
         };
     }
     pub mod journal {
         pub use crate::storage::journal::Urgency;
     }
     pub mod journal_file {
-        pub use crate::storage::journal_file::number_of;
+        pub use crate::storage::journal_file::{FileHeader, number_of};
     }
     pub mod lane {
         pub use crate::storage::lane::Lane;
+    }
+    pub mod manifest {
+        pub use crate::storage::manifest::ManifestName;
     }
     pub mod memory_disk {
         pub use crate::storage::memory_disk::MemoryDisk;
@@ -229,7 +236,7 @@ pub mod storage {
         pub use crate::storage::position::CommitNumber;
     }
     pub mod record {
-        pub use crate::storage::record::StreamId;
+        pub use crate::storage::record::{ConsumerId, StreamId};
     }
     pub mod recovery {
         pub use crate::storage::recovery::{JournalPlace, Recovered, recover};
@@ -239,6 +246,9 @@ pub mod storage {
     }
     pub mod ring_disk {
         pub use crate::storage::ring_disk::RingDisk;
+    }
+    pub mod segment {
+        pub use crate::storage::segment::number_of;
     }
     pub mod store {
         pub use crate::storage::store::Store;

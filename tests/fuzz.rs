@@ -4,6 +4,8 @@
 //! Each takes 20,000 inputs in `cargo test`; `MIDGE_FUZZ_INPUTS=1000000` runs more by hand. A
 //! failure prints the command that repeats that single input.
 
+#[path = "fuzz/forge.rs"]
+mod forge;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
 #[path = "fuzz/store.rs"]
@@ -47,7 +49,7 @@ use midge::testing::server::command::args::{Invocation, parse_in};
 const INPUTS: u64 = 20_000;
 
 /// Each is a whole start.
-const STORE_INPUTS: u64 = 1_000;
+const STORE_INPUTS: u64 = 1_500;
 
 /// Runs one fuzzer over its inputs, or over the one that the environment names.
 fn fuzz(name: &str, check: impl Fn(&mut Rng)) {
@@ -567,7 +569,7 @@ fn store_records() {
     let stores = store::stores();
     fuzz_some("store_records", STORE_INPUTS, |random| {
         let mut files = mutate::choose(random, &stores).clone();
-        store::forge(random, &mut files);
+        forge::forge(random, &mut files);
         store::check(&files);
     });
 }

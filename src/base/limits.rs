@@ -628,6 +628,13 @@ pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
 /// Bytes of a manifest's frame past which it is written. Enforced by `storage::manifest`.
 pub const MANIFEST_FRAME_BYTES: usize = 256 << 10;
 
+/// Bytes of the longest frame of a manifest, which a start holds as a whole: the state of a consumer with eight million
+/// messages pending. A checkpoint that would need a longer one is given up. Enforced by `storage::manifest`.
+pub const MANIFEST_FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a list of accepted losses that is read: a hundred thousand of them. Enforced by `storage::check`.
+pub const ACCEPTED_BYTES_MAX: u64 = 8 << 20;
+
 /// Lanes of a store: one for each shard of the largest machine. Enforced by `storage::folder`.
 pub const STORE_LANES_MAX: u32 = 1024;
 

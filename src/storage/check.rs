@@ -11,7 +11,8 @@
 //! These calls block; they are for commands, while no server has the store open.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::folder::{FolderError, StoreFolder, write_whole};
@@ -19,14 +20,16 @@ use super::frame::checksum;
 use super::journal_file;
 use super::position::CommitNumber;
 use super::record::StreamId;
+use super::regular;
 use super::replay::{Accepted, AcceptedDamage, Replayed, replay};
 use super::segment;
 use super::streams::Lost;
 use super::thread_disk::{ThreadDisk, WriteMode};
+use crate::base::limits::ACCEPTED_BYTES_MAX;
 
 /// What a lane holds.
 #[derive(Debug)]
-pub(crate) struct LaneReport {
+pub struct LaneReport {
     pub lane: u32,
     /// None where the lane was never used.
     pub replayed: Option<Replayed>,
@@ -72,7 +75,7 @@ impl LaneReport {
     }
 
     /// The losses that a repair would accept.
-    pub(crate) fn to_accept(&self) -> Accepted {
+    pub fn to_accept(&self) -> Accepted {
         let damage = self.replayed.iter().flat_map(|replayed| &replayed.recovered.damage);
         let commits = damage.map(AcceptedDamage::from).collect();
         Accepted { commits, messages: self.lost_messages() }
@@ -81,7 +84,8 @@ impl LaneReport {
     /// True if accepting that makes the lane whole. It does not where records do not fit although none is lost: they
     /// are a newer program's, or a mistake of this one.
     pub(crate) fn can_be_repaired(&self) -> bool {
-        self.is_whole() || self.to_accept() != Accepted::default()
+        let is_used_up = self.replayed.as_ref().is_some_and(Replayed::is_used_up);
+        self.is_whole() || (!is_used_up && self.to_accept() != Accepted::default())
     }
 }
 
@@ -140,6 +144,9 @@ impl fmt::Display for LaneReport {
             let (stream, first, last) = (lost.stream.0, lost.first, lost.last);
             writeln!(out, "  stream {stream}: messages {first} to {last} are lost")?;
         }
+        if replayed.is_used_up() {
+            writeln!(out, "  a file or a record has a number that no store counts to")?;
+        }
         for (commit, what) in &replayed.unfit {
             writeln!(out, "  commit {}: {what}", commit.0)?;
         }
@@ -165,8 +172,10 @@ const ACCEPTED: &str = "accepted";
 /// The list cannot be read, or is not what was written.
 pub(crate) fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
     let path = folder.root().join(accepted_name(folder, lane));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => parse_accepted(&text).ok_or(FolderError::Damaged(path)),
+    let mut text = String::new();
+    let read = |file: File| file.take(ACCEPTED_BYTES_MAX).read_to_string(&mut text);
+    match regular::open_to_read(&path).and_then(read) {
+        Ok(_) => parse_accepted(&text).ok_or(FolderError::Damaged(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Accepted::default()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(FolderError::Damaged(path)),
         Err(error) => Err(FolderError::Io(path, error)),
@@ -238,6 +247,7 @@ mod tests {
     use std::path::PathBuf;
 
     use fastrand::Rng;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
     use crate::storage::disk::Disk;
@@ -327,6 +337,41 @@ mod tests {
         let lanes = read_lanes(&folder).expect("it can be read");
         assert!(lanes[0].is_whole());
         assert!(lanes[0].to_string().contains("2 streams, 6 messages"), "{}", lanes[0]);
+    }
+
+    /// Whatever somebody put into the folder, a check comes to its end.
+    #[test]
+    fn pipes_and_endless_files_hold_up_no_check() {
+        let name = format!("midge-store-pipes-{}", std::process::id());
+        let root = Folder(std::env::temp_dir().join(name));
+        let folder = StoreFolder::open(&root.0, SETTINGS).expect("it is made");
+        write(&folder, 5);
+        let lane = root.0.join("lane-0");
+        let pipe = |name: &str| {
+            let path = lane.join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).expect("pipes can be made");
+            path
+        };
+        for name in [journal_file::name(9), ACCEPTED.to_owned()] {
+            let path = pipe(&name);
+            let error = read_lanes(&folder).expect_err("it is no file").to_string();
+            assert!(error.contains(&name) && error.contains("no regular file"), "{error}");
+            std::fs::remove_file(path).expect("it is there");
+        }
+        // A segment that nothing names is not looked at; a manifest of no use is said to be that.
+        pipe(&segment::name(7));
+        pipe("manifest-0000000000000003");
+        let lanes = read_lanes(&folder).expect("it can be read");
+        assert!(lanes[0].to_string().contains("manifest 3: unreadable"), "{}", lanes[0]);
+        std::fs::remove_file(lane.join("manifest-0000000000000003")).expect("it is there");
+        for name in [journal_file::name(1), journal_file::name(9), segment::name(8)] {
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).open(lane.join(name));
+            file.expect("it can be made").set_len(4 << 40).expect("holes take no room");
+        }
+        let lanes = read_lanes(&folder).expect("it can be read");
+        assert!(lanes[0].is_whole(), "{}", lanes[0]);
+        assert!(lanes[0].to_string().contains("1 streams, 5 messages"), "{}", lanes[0]);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::fields::Fields;
+use super::position::COUNT_MAX;
+use super::stream::SEQUENCE_MAX;
 
 /// A place in both of a consumer's orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +53,8 @@ pub struct ConsumerState {
 impl ConsumerState {
     /// A consumer that begins behind a sequence of its stream.
     pub fn starting_after(stream_sequence: u64) -> Self {
-        let start = SequencePair { consumer: 0, stream: stream_sequence };
+        // No message lies behind that: it begins behind all.
+        let start = SequencePair { consumer: 0, stream: stream_sequence.min(SEQUENCE_MAX) };
         Self { delivered: start, floor: start, pending: BTreeMap::new() }
     }
 
@@ -133,7 +136,7 @@ impl ConsumerState {
             pending.redelivery_count += 1;
             return true;
         }
-        if stream_sequence <= self.delivered.stream {
+        if stream_sequence <= self.delivered.stream || stream_sequence > SEQUENCE_MAX {
             return false;
         }
         self.delivered.consumer += 1;
@@ -165,9 +168,12 @@ impl ConsumerState {
             *sequence > self.floor.stream
                 && *sequence <= self.delivered.stream
                 && (1..=self.delivered.consumer).contains(&message.consumer_sequence)
+                && message.redelivery_count <= COUNT_MAX
         };
         self.floor.consumer <= self.delivered.consumer
             && self.floor.stream <= self.delivered.stream
+            && self.delivered.consumer <= COUNT_MAX
+            && self.delivered.stream <= SEQUENCE_MAX
             && self.pending.iter().all(within)
     }
 

@@ -1,5 +1,9 @@
 //! Names of a lane's numbered files: the prefix of their kind and sixteen digits, so that they sort by number.
 
+/// The largest number that a start goes on from. Numbers count up, and no store comes near it: the rest of what sixteen
+/// digits hold is more than any will use.
+pub(super) const NUMBER_MAX: u64 = 999_999_999_999_999;
+
 /// Returns the name within the lane's folder.
 pub(super) fn of(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:016}")

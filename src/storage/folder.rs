@@ -23,11 +23,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::frame::{LaneSeed, StoreId, checksum};
 use super::recovery::JournalPlace;
+use super::regular;
 use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
 
 /// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
@@ -187,7 +188,8 @@ fn lock(root: &Path) -> Result<File, FolderError> {
     let path = root.join(LOCK);
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).map_err(|error| FolderError::Io(path.clone(), error))?;
+    let opened = regular::open(&mut options, OFlags::empty(), &path);
+    let file = opened.map_err(|error| FolderError::Io(path.clone(), error))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse(root.to_owned())),
@@ -208,11 +210,12 @@ fn holds_lanes(root: &Path) -> io::Result<bool> {
 pub(super) fn write_whole(root: &Path, name: &str, text: &str) -> io::Result<()> {
     let (path, temporary) = (root.join(name), root.join(format!("{name}.new")));
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = regular::open(&mut options, OFlags::empty(), &temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&temporary, &path)?;
-    File::open(path.parent().expect("the file is in a folder"))?.sync_all()
+    regular::open_folder(path.parent().expect("the file is in a folder"))?.sync_all()
 }
 
 fn head_text(format: u32, id: StoreId, settings: StoreSettings) -> String {
@@ -229,7 +232,7 @@ fn head_text(format: u32, id: StoreId, settings: StoreSettings) -> String {
 fn read_head(path: &Path) -> Result<Option<(u32, StoreId, StoreSettings)>, FolderError> {
     let mut bytes = Vec::new();
     let io = |error| FolderError::Io(path.to_owned(), error);
-    match File::open(path) {
+    match regular::open_to_read(path) {
         Ok(file) => file.take(HEAD_BYTES_MAX).read_to_end(&mut bytes).map_err(io)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),

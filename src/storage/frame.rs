@@ -21,6 +21,7 @@
 use twox_hash::XxHash3_64;
 
 use super::disk::{DiskBuffer, SECTOR_BYTES};
+use super::position::COUNT_MAX;
 
 const MAGIC: [u8; 4] = *b"MJF1";
 
@@ -59,7 +60,7 @@ impl LaneSeed {
 }
 
 /// XXH3 of 64 bits.
-pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+pub fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, bytes)
 }
 
@@ -126,10 +127,11 @@ pub fn header(seed: u64, bytes: &[u8]) -> Option<FrameHeader> {
     if bytes[8..12] != MAGIC {
         return None;
     }
-    let sum = word(bytes, 0);
-    (sum == checksum(seed, &bytes[8..])).then(|| FrameHeader {
+    let (sum, number) = (word(bytes, 0), word(bytes, 16));
+    let is_whole = sum == checksum(seed, &bytes[8..]) && (1..=COUNT_MAX).contains(&number);
+    is_whole.then(|| FrameHeader {
         fields: FrameFields {
-            number: word(bytes, 16),
+            number,
             previous: word(bytes, 32),
             durable: word(bytes, 40),
             record_count: half_word(bytes, 48),

@@ -17,7 +17,7 @@ use super::record::{Change, ConsumerId, Record, StreamId};
 use super::recovery::JournalPlace;
 use super::segment::{self, BlockKind, BlockName, SegmentReader};
 use super::stream::noted::StreamFacts;
-use super::stream::{Purge, Stream, StreamLimits};
+use super::stream::{Purge, SEQUENCE_MAX, Stream, StreamLimits};
 use super::streams::{HeldConsumer, HeldStream, LostBlock, Streams};
 use super::turns::yield_now;
 use crate::base::limits::PURGED_PER_SLICE;
@@ -145,7 +145,7 @@ impl Image {
                 return Err(ManifestFault::Unfit);
             }
         }
-        match image.is_sound() {
+        match end.is_sound(place) && image.is_sound(&end) {
             true => Ok((image, end)),
             false => Err(ManifestFault::Unfit),
         }
@@ -220,15 +220,22 @@ impl Image {
         uses
     }
 
-    /// True if blocks are in order and within their streams.
-    fn is_sound(&self) -> bool {
-        self.streams.values().all(|stream| {
+    /// True if blocks are in order and within their streams, and all numbers below those to come.
+    fn is_sound(&self, end: &ManifestEnd) -> bool {
+        self.streams.iter().all(|(id, stream)| {
+            let last_sequence = stream.facts.last_sequence;
             let mut free = 0;
-            stream.blocks.values().all(|(facts, _)| {
+            let are_blocks = stream.blocks.values().all(|(facts, _)| {
                 let is_behind = facts.first >= free && facts.base <= facts.first;
                 free = facts.last.saturating_add(1);
-                is_behind && facts.first <= facts.last && facts.last <= stream.facts.last_sequence
-            }) && stream.facts.last_sequence < u64::MAX
+                is_behind && facts.first <= facts.last && facts.last <= last_sequence
+            });
+            are_blocks
+                && id.0 < end.next_stream
+                && stream.as_of <= end.walked
+                && last_sequence <= SEQUENCE_MAX
+                && stream.consumers.keys().all(|id| id.0 < end.next_consumer)
+                && stream.lost.iter().all(|lost| lost.first <= lost.last)
         })
     }
 }

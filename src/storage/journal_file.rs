@@ -11,7 +11,7 @@
 use super::disk::{DiskBuffer, SECTOR_BYTES};
 use super::file_name;
 use super::frame::{HEADER_BYTES, LaneSeed, checksum, half_word, word};
-use super::position::CommitNumber;
+use super::position::{COUNT_MAX, CommitNumber};
 
 const MAGIC: [u8; 4] = *b"MJH1";
 
@@ -32,7 +32,7 @@ pub fn number_of(name: &str) -> Option<u64> {
 
 /// A file's first sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileHeader {
+pub struct FileHeader {
     pub number: u64,
     /// The number of its first frame. Commits before it are in the files before, all of them durable.
     pub first: CommitNumber,
@@ -41,7 +41,7 @@ pub(crate) struct FileHeader {
 }
 
 impl FileHeader {
-    pub(crate) fn encode(&self, seed: LaneSeed) -> DiskBuffer {
+    pub fn encode(&self, seed: LaneSeed) -> DiskBuffer {
         let mut buffer = DiskBuffer::zeroed(SECTOR_BYTES);
         let bytes = buffer.as_mut_slice();
         bytes[8..12].copy_from_slice(&MAGIC);
@@ -55,12 +55,13 @@ impl FileHeader {
     }
 
     /// The header of the file with this number; `None` where its use has not begun or its first sector is damaged.
-    pub(crate) fn decode(seed: LaneSeed, number: u64, bytes: &[u8]) -> Option<Self> {
+    pub fn decode(seed: LaneSeed, number: u64, bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<HEADER_BYTES>()?;
         let is_whole = word(bytes, 0) == checksum(seed.at(number, 0), &bytes[8..])
             && bytes[8..12] == MAGIC
             && half_word(bytes, 12) == JOURNAL_FORMAT
-            && word(bytes, 16) == number;
+            && word(bytes, 16) == number
+            && (1..=COUNT_MAX).contains(&word(bytes, 24));
         is_whole.then(|| Self {
             number,
             first: CommitNumber(word(bytes, 24)),

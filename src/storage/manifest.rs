@@ -18,11 +18,11 @@ use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
 use super::fields::Fields;
 use super::file_name;
 use super::frame::{FrameFields, HEADER_BYTES, LaneSeed, header, push_record, records, seal};
-use super::position::{CommitNumber, Place, Position, StoredPlace};
+use super::position::{COUNT_MAX, CommitNumber, Place, Position, StoredPlace};
 use super::record::{ConsumerId, StreamId};
 use super::recovery::JournalPlace;
 use super::stream::noted::StreamFacts;
-use crate::base::limits::MANIFEST_FRAME_BYTES;
+use crate::base::limits::{MANIFEST_FRAME_BYTES, MANIFEST_FRAME_BYTES_MAX};
 
 const PREFIX: &str = "manifest-";
 
@@ -34,14 +34,14 @@ const SEED_KIND: &[u8] = b"manifest";
 
 /// What a file in the lane's folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ManifestName {
+pub struct ManifestName {
     pub number: u64,
     pub is_temporary: bool,
 }
 
 impl ManifestName {
     /// None where it is no manifest's name.
-    pub(crate) fn parse(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         let (name, is_temporary) = match name.strip_suffix(TEMPORARY) {
             Some(name) => (name, true),
             None => (name, false),
@@ -111,6 +111,20 @@ pub(crate) struct ManifestEnd {
     pub walked: CommitNumber,
     pub next_stream: u64,
     pub next_consumer: u64,
+}
+
+impl ManifestEnd {
+    /// True if it says something that a lane there can have come to.
+    pub(crate) fn is_sound(&self, place: &JournalPlace) -> bool {
+        let Position { place: Place { file, offset }, next, .. } = self.start;
+        let is_place = offset <= place.file_bytes && offset.is_multiple_of(SECTOR_BYTES as u64);
+        let counts = [self.walked.0, self.next_stream, self.next_consumer];
+        is_place
+            && file <= file_name::NUMBER_MAX
+            && next.0 > 0
+            && next <= self.walked
+            && counts.iter().all(|count| *count <= COUNT_MAX)
+    }
 }
 
 const STREAM: u8 = 1;
@@ -296,6 +310,9 @@ impl<D: Disk> ManifestWriter<D> {
     /// # Errors
     /// As the disk says. The file is of no use then.
     pub(crate) async fn push(&mut self, entry: &[u8]) -> io::Result<()> {
+        if self.buffer.len() + entry.len() > MANIFEST_FRAME_BYTES_MAX - SECTOR_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "an entry is too long"));
+        }
         push_record(&mut self.buffer, &[entry]);
         self.record_count += 1;
         if self.buffer.len() >= MANIFEST_FRAME_BYTES { self.flush().await } else { Ok(()) }
@@ -389,7 +406,8 @@ pub(crate) async fn read_manifest<D: Disk>(
         if head.fields.number != expected || head.fields.previous != previous {
             return Err(ManifestFault::Damaged);
         }
-        if offset + head.frame_bytes() as u64 > length {
+        let is_there = offset + head.frame_bytes() as u64 <= length;
+        if !is_there || head.frame_bytes() > MANIFEST_FRAME_BYTES_MAX {
             return Err(ManifestFault::Damaged);
         }
         let (count, frame) = disk.read(&file, offset, DiskBuffer::zeroed(head.frame_bytes())).await;

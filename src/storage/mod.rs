@@ -37,6 +37,7 @@ pub(crate) mod memory_disk;
 pub(crate) mod position;
 pub(crate) mod record;
 pub(crate) mod recovery;
+mod regular;
 pub(crate) mod replay;
 pub(crate) mod ring_disk;
 pub(crate) mod segment;

@@ -4,6 +4,14 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommitNumber(pub u64);
 
+/// The largest count that is read from a file: of commits, ids or deliveries. Whatever counts on from it, even for as
+/// long as a machine lasts, fits its word.
+pub(crate) const COUNT_MAX: u64 = u64::MAX >> 1;
+
+/// The largest that a start goes on from. Counts rise by one: only somebody's hand gets there, and a store that counted
+/// on would write what the next start does not read.
+pub(crate) const COUNT_STARTED_FROM_MAX: u64 = u64::MAX >> 2;
+
 /// Where the next frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

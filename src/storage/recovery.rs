@@ -174,7 +174,8 @@ impl<D: Disk> Found<D> {
             if number < start.place.file || (number == start.place.file && !needs_start) {
                 found.obsolete.push(number);
             } else {
-                let file = FileReader::open(disk, &place.file_name(number)).await?;
+                let file =
+                    FileReader::open(disk, &place.file_name(number), place.file_bytes).await?;
                 found.sort_in(place, start, number, file).await?;
             }
         }
@@ -380,10 +381,11 @@ struct FileReader<D: Disk> {
 }
 
 impl<D: Disk> FileReader<D> {
-    async fn open(disk: &D, name: &str) -> io::Result<Self> {
+    async fn open(disk: &D, name: &str, file_bytes: u64) -> io::Result<Self> {
         let file = disk.open(name, Access::Read).await?;
         disk.sync(&file).await?;
-        let length = disk.length(&file).await?;
+        // What is behind it no lane wrote, however much it is.
+        let length = disk.length(&file).await?.min(file_bytes);
         Ok(Self {
             disk: disk.clone(),
             file,
@@ -416,9 +418,15 @@ impl<D: Disk> FileReader<D> {
 
     /// Reads the window anew. A read that fails is halved until single sectors are left that cannot be read.
     async fn fill(&mut self, begin: u64, count: usize) -> io::Result<()> {
-        self.window = DiskBuffer::zeroed(count);
         self.window_start = begin;
-        let mut parts = vec![(begin, count)];
+        let window = std::mem::take(&mut self.window);
+        drop(window);
+        let (result, window) = self.disk.read(&self.file, begin, DiskBuffer::zeroed(count)).await;
+        self.window = window;
+        let mut parts = match result {
+            Ok(_) => return Ok(()),
+            Err(_) => vec![(begin, count)],
+        };
         while let Some((offset, count)) = parts.pop() {
             let (result, part) =
                 self.disk.read(&self.file, offset, DiskBuffer::zeroed(count)).await;

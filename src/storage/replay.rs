@@ -4,13 +4,15 @@
 //! what is lost, and says which messages of which streams that is. Somebody may accept the loss (`check`). A damaged
 //! block costs its messages: the stream remembers which, and a start is possible without them.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::disk::Disk;
+use super::file_name;
 use super::frame::records;
 use super::image::{LaneFiles, Loaded, load};
 use super::manifest::ManifestFault;
-use super::position::CommitNumber;
+use super::position::{COUNT_STARTED_FROM_MAX, CommitNumber};
 use super::record::Record;
 use super::recovery::{Damage, JournalPlace, Recovered, recover};
 use super::streams::{Lost, LostBlock, Streams};
@@ -86,7 +88,21 @@ impl Replayed {
 
     /// True if a start loses nothing that was durable, but for what is lost with blocks.
     pub fn is_whole(&self) -> bool {
-        self.recovered.damage.is_empty() && self.unfit.is_empty() && self.lost.is_empty()
+        let is_there = self.recovered.damage.is_empty() && self.lost.is_empty();
+        is_there && self.unfit.is_empty() && !self.is_used_up()
+    }
+
+    /// True if a number is so high that nothing was ever counted there: a store that counted on would write what the
+    /// next start does not read.
+    pub fn is_used_up(&self) -> bool {
+        let highest = |set: &BTreeSet<u64>| set.last().copied().unwrap_or(0);
+        let files = &self.files;
+        let numbers =
+            [self.recovered.highest_file, highest(&files.manifests), highest(&files.segments)];
+        let Streams { next_stream, next_consumer, .. } = self.streams;
+        let counts = [self.recovered.position.next.0, next_stream, next_consumer];
+        numbers.iter().chain(&files.unfinished).any(|number| *number > file_name::NUMBER_MAX)
+            || counts.iter().any(|count| *count > COUNT_STARTED_FROM_MAX)
     }
 }
 

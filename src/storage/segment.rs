@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::block::BLOCK_BYTES_FULL;
 use super::disk::{Access, Disk, DiskBuffer};
 use super::file_name;
 use super::frame::{LaneSeed, checksum, half_word, word};
@@ -59,8 +60,13 @@ pub(crate) fn name(number: u64) -> String {
 }
 
 /// The number of a segment of this name.
-pub(crate) fn number_of(name: &str) -> Option<u64> {
+pub fn number_of(name: &str) -> Option<u64> {
     file_name::number(PREFIX, name)
+}
+
+/// Bytes of the longest block: one of many messages, or of one that a journal file holds.
+fn bytes_max(place: &JournalPlace) -> u64 {
+    place.file_bytes + 2 * BLOCK_BYTES_FULL as u64
 }
 
 fn path(place: &JournalPlace, number: u64) -> String {
@@ -153,7 +159,8 @@ impl<D: Disk> SegmentReader<D> {
         let (file, length) = self.file(stored.segment).await.map_err(unreadable)?;
         // Of a file that was cut short no more is asked for than there is: a length may be wrong.
         let end = stored.offset.checked_add(u64::from(stored.bytes));
-        if end.is_none_or(|end| end > length) {
+        let is_long = u64::from(stored.bytes) > bytes_max(&self.place);
+        if is_long || end.is_none_or(|end| end > length) {
             return Err(BlockDamage::Changed);
         }
         let buffer = DiskBuffer::zeroed(stored.bytes as usize);
@@ -272,7 +279,7 @@ mod tests {
 
     fn place() -> JournalPlace {
         let seed = LaneSeed::new(StoreId([3; 16]), 0);
-        JournalPlace { folder: "lane-0".into(), seed, file_bytes: 1 << 16 }
+        JournalPlace { folder: "lane-0".into(), seed, file_bytes: SEGMENT_WRITE_BYTES as u64 }
     }
 
     fn block(stream: u64, key: u64) -> BlockName {
@@ -295,13 +302,15 @@ mod tests {
         let mut writer = SegmentWriter::new(disk.clone(), place(), 5);
         assert!(!writer.is_begun());
         let first = disk.run(writer.push(block(1, 9), &[b"abc", b"", b"d"])).expect("no fault");
-        let large = vec![7; SEGMENT_WRITE_BYTES];
+        let large = vec![7; SEGMENT_WRITE_BYTES + BLOCK_BYTES_FULL];
         let second = disk.run(writer.push(block(2, 0), &[&large])).expect("no fault");
         let third = disk.run(writer.push(block(2, 1), &[])).expect("no fault");
         disk.run(writer.finish()).expect("no fault");
         assert!(writer.is_begun());
         assert_eq!(body(&disk, first, block(1, 9)), Ok(b"abcd".to_vec()));
-        assert_eq!(body(&disk, second, block(2, 0)), Ok(large));
+        assert!(body(&disk, second, block(2, 0)) == Ok(large));
+        let longer = StoredPlace { bytes: u32::MAX, ..second };
+        assert!(body(&disk, longer, block(2, 0)) == Err(BlockDamage::Changed));
         assert_eq!(body(&disk, third, block(2, 1)), Ok(Vec::new()));
         assert_eq!(body(&disk, third, block(2, 2)), Err(BlockDamage::Changed));
         assert_eq!(body(&disk, first, block(2, 9)), Err(BlockDamage::Changed));

@@ -24,6 +24,7 @@ use std::task::{Context, Poll, Waker};
 use rustix::fs::OFlags;
 
 use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
+use super::regular;
 use super::wakes::Wakes;
 
 /// Only for the server's user.
@@ -112,7 +113,8 @@ impl ThreadDisk {
         let name = root.join("probe");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        options.open(&name)?.write_all_at(&[0; SECTOR_BYTES], 0)?;
+        let file = regular::open(&mut options, OFlags::empty(), &name)?;
+        file.write_all_at(&[0; SECTOR_BYTES], 0)?;
         let direct = open_durable(&name, WriteMode::Direct).and_then(|file| {
             let buffer = DiskBuffer::zeroed(SECTOR_BYTES);
             file.write_all_at(buffer.as_slice(), 0)
@@ -281,8 +283,7 @@ fn open_durable(path: &Path, write_mode: WriteMode) -> io::Result<File> {
         WriteMode::Direct => OFlags::DIRECT,
         WriteMode::Buffered => OFlags::empty(),
     };
-    let flags = (OFlags::DSYNC | direct).bits() as i32;
-    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+    regular::open(OpenOptions::new().read(true).write(true), OFlags::DSYNC | direct, path)
 }
 
 fn read(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
@@ -312,7 +313,7 @@ impl Disk for ThreadDisk {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     other => other?,
                 }
-                File::open(above)?.sync_all()?;
+                regular::open_folder(&above)?.sync_all()?;
             }
             Ok(())
         };
@@ -335,14 +336,16 @@ impl Disk for ThreadDisk {
     async fn open(&self, name: &str, access: Access) -> io::Result<Arc<OpenFile>> {
         let (path, write_mode) = (self.path(name), self.shared.write_mode);
         let open = move || match access {
-            Access::Read => File::open(path),
+            Access::Read => regular::open_to_read(&path),
             Access::Create => {
                 let mut options = OpenOptions::new();
-                options.read(true).write(true).create_new(true).mode(FILE_MODE).open(path)
+                options.read(true).write(true).create_new(true).mode(FILE_MODE);
+                regular::open(&mut options, OFlags::empty(), &path)
             }
             Access::Durable => open_durable(&path, write_mode),
         };
-        let inner = self.ask(Helper::Files, open).await?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        let inner = self.ask(Helper::Files, open).await.map_err(named)?;
         Ok(Arc::new(OpenFile { inner, access }))
     }
 
@@ -384,7 +387,7 @@ impl Disk for ThreadDisk {
 
     async fn sync_folder(&self, folder: &str) -> io::Result<()> {
         let path = self.path(folder);
-        self.ask(Helper::Files, move || File::open(path)?.sync_all()).await
+        self.ask(Helper::Files, move || regular::open_folder(&path)?.sync_all()).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -5,16 +5,15 @@ use std::future::{Future, poll_fn};
 
 use fastrand::Rng;
 use midge::testing::protocol::headers;
+use midge::testing::storage::check::LaneReport;
 use midge::testing::storage::consumer_state::ConsumerChange;
-use midge::testing::storage::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
-use midge::testing::storage::frame::{
-    HEADER_BYTES, LaneSeed, StoreId, header, push_record, records, seal,
-};
+use midge::testing::storage::disk::{Access, Disk, SECTOR_BYTES};
+use midge::testing::storage::frame::{LaneSeed, StoreId};
 use midge::testing::storage::journal::Urgency;
-use midge::testing::storage::journal_file;
 use midge::testing::storage::memory_disk::MemoryDisk;
+use midge::testing::storage::record::{ConsumerId, StreamId};
 use midge::testing::storage::recovery::JournalPlace;
-use midge::testing::storage::replay::{Accepted, AcceptedDamage, Replayed, replay};
+use midge::testing::storage::replay::{Accepted, Replayed, replay};
 use midge::testing::storage::store::Store;
 use midge::testing::storage::store::checkpoint::keep_checkpoints;
 use midge::testing::storage::stream::expectations::{Expected, GroupMessage};
@@ -22,9 +21,9 @@ use midge::testing::storage::stream::{NewMessage, StreamLimits};
 
 use super::mutate::choose;
 
-type Files = Vec<(String, Vec<u8>)>;
+pub type Files = Vec<(String, Vec<u8>)>;
 
-fn place() -> JournalPlace {
+pub fn place() -> JournalPlace {
     let seed = LaneSeed::new(StoreId([7; 16]), 0);
     JournalPlace { folder: "lane-0".into(), seed, file_bytes: 16 * SECTOR_BYTES as u64 }
 }
@@ -151,55 +150,6 @@ pub fn damage(random: &mut Rng, files: &mut Files) {
     }
 }
 
-/// Changes records and makes all checksums fit again, as nobody does but on purpose.
-pub fn forge(random: &mut Rng, files: &mut Files) {
-    let seed = place().seed;
-    let number = |name: &str| name.rsplit('/').next().and_then(journal_file::number_of);
-    let journals: Vec<usize> =
-        (0..files.len()).filter(|index| number(&files[*index].0).is_some()).collect();
-    let (name, bytes) = &mut files[*choose(random, &journals)];
-    let number = number(name).expect("it is a journal's");
-    let (mut offset, mut previous) = (SECTOR_BYTES, None);
-    let mut left = random.usize(0..20);
-    while let Some(head) = header(seed.at(number, offset as u64), &bytes[offset..]) {
-        let body = &bytes[offset + HEADER_BYTES..][..head.body_bytes];
-        let mut changed: Vec<Vec<u8>> = records(body).map(<[u8]>::to_vec).collect();
-        if left == 0 && !changed.is_empty() {
-            let index = random.usize(0..changed.len());
-            change(random, &mut changed[index]);
-        }
-        let mut buffer = DiskBuffer::zeroed(HEADER_BYTES);
-        changed.iter().for_each(|record| push_record(&mut buffer, &[record]));
-        let mut fields = head.fields;
-        fields.previous = previous.unwrap_or(fields.previous);
-        previous = Some(seal(&mut buffer, fields, seed.at(number, offset as u64)));
-        if offset + buffer.len() > bytes.len() || buffer.len() != head.frame_bytes() {
-            return;
-        }
-        bytes[offset..offset + buffer.len()].copy_from_slice(buffer.as_slice());
-        offset += buffer.len();
-        left = left.wrapping_sub(1);
-        if offset >= bytes.len() {
-            return;
-        }
-    }
-}
-
-fn change(random: &mut Rng, record: &mut Vec<u8>) {
-    for _ in 0..random.usize(1..4) {
-        let at = random.usize(0..record.len().max(1));
-        match random.u8(0..4) {
-            0 if record.len() > at + 8 => {
-                let edges = [0, 1, u64::MAX, u64::MAX - 1, 1 << 63, u64::from(u32::MAX)];
-                record[at..at + 8].copy_from_slice(&choose(random, &edges).to_le_bytes());
-            }
-            1 => record.truncate(at.max(1)),
-            _ if record.is_empty() => {}
-            _ => record[at] = random.u8(..),
-        }
-    }
-}
-
 /// Reads the files as a start does; if nothing is lost, or that is accepted, goes on with them.
 pub fn check(files: &Files) {
     let disk = MemoryDisk::new(2);
@@ -209,21 +159,73 @@ pub fn check(files: &Files) {
         disk.run(disk.open(name, Access::Create)).expect("no fault is set");
         disk.set_contents(name, bytes.clone());
     }
-    let mut replayed = read(&disk);
+    let replayed = read(&disk);
     let held: usize = replayed.streams.iter().map(|(_, held)| held.stream.memory_bytes()).sum();
     // A block's room is doubled as it grows, and a stream's head costs as much as a few messages.
     assert!(held <= 16 * total + (1 << 16), "{held} bytes of memory for {total}");
     replayed.streams.iter().for_each(|(_, held)| held.stream.check_invariants());
-    let accepted: Vec<AcceptedDamage> =
-        replayed.recovered.damage.iter().map(AcceptedDamage::from).collect();
-    replayed.accept(&Accepted { commits: accepted, messages: Vec::new() });
-    let Ok(mut store) = Store::start(disk.clone(), place(), replayed) else { return };
-    let stream = store.streams().iter().next().map(|(id, _)| id);
-    if let Some(stream) = stream {
+    let mut report =
+        LaneReport { lane: 0, replayed: Some(replayed), accepted: Accepted::default() };
+    assert!(!report.to_string().is_empty());
+    let accepted = report.to_accept();
+    let mut replayed = report.replayed.take().expect("it was just put there");
+    replayed.accept(&accepted);
+    let Ok(store) = Store::start(disk.clone(), place(), replayed) else { return };
+    go_on(&disk, store);
+    let mut replayed = read(&disk);
+    replayed.accept(&accepted);
+    replayed.streams.iter().for_each(|(_, held)| held.stream.check_invariants());
+    let (damage, unfit) = (&replayed.recovered.damage, &replayed.unfit);
+    let is_whole = replayed.is_whole() || replayed.is_used_up();
+    assert!(is_whole, "after a start: {damage:?} {:?} {unfit:?}", replayed.lost);
+}
+
+/// Uses each stream and each consumer once, and takes a checkpoint. Limits and numbers may be anything: what is
+/// answered is not looked at.
+fn go_on(disk: &MemoryDisk, store: Store<MemoryDisk>) {
+    let lane = store.lane().clone();
+    let store = RefCell::new(store);
+    let ids: Vec<StreamId> = store.borrow().streams().iter().map(|(id, _)| id).collect();
+    for id in ids {
+        let mut store = store.borrow_mut();
+        while matches!(store.purge_some(id, 1000), Ok(None)) {}
         let new = NewMessage { time_ns: 1, subject: b"a", headers: b"", payload: b"later" };
-        // Limits may be anything.
-        let _ = store.append(stream, new);
-        let _ = store.expire_some(stream, i64::MAX, 1000);
-        store.settle(stream);
+        let appended = store.append(id, new);
+        drop(store.expire_some(id, i64::MAX, 1000));
+        let consumers =
+            store.streams().get(id).map(|held| held.consumers.keys().copied().collect());
+        let consumers: Vec<ConsumerId> = consumers.unwrap_or_default();
+        for consumer in consumers {
+            let sequence =
+                appended.as_ref().ok().and_then(|answer| answer.value.as_ref().ok().copied());
+            let stream_sequence = sequence.unwrap_or(1);
+            let delivered =
+                ConsumerChange::Delivered { stream_sequence, time_ns: 3, needs_ack: true };
+            let acked = ConsumerChange::Acked { stream_sequence };
+            for change in [delivered, delivered, acked] {
+                drop(store.change_consumer(id, consumer, change, Urgency::Commits));
+            }
+        }
+        drop(store.create_consumer(id, 0, b""));
+        drop(store.delete(id, 1));
+        drop(store.purge(id, Some(b"a.*"), 0, 1));
+        while matches!(store.purge_some(id, 1000), Ok(None)) {}
+        store.settle(id);
     }
+    drop(store.borrow_mut().create_stream(1, StreamLimits::default(), b""));
+    store.borrow_mut().request_checkpoint();
+    let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));
+    let mut checkpoints = Box::pin(keep_checkpoints(&store));
+    lane.flush();
+    // Until nothing is left to do.
+    disk.run_steps(
+        poll_fn(|context| {
+            assert!(commit.as_mut().poll(context).is_pending());
+            assert!(spare.as_mut().poll(context).is_pending());
+            assert!(checkpoints.as_mut().poll(context).is_pending());
+            std::task::Poll::<()>::Pending
+        }),
+        100_000,
+    );
+    assert!(lane.stopped().is_none() && lane.durable_commit() == lane.last_commit());
 }

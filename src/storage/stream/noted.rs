@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Block, Purge, Stream, StreamLimits, SubjectIndex, SubjectTotals};
+use super::{Block, Purge, SEQUENCE_MAX, Stream, StreamLimits, SubjectIndex, SubjectTotals};
 use crate::storage::block::{BLOCK_BYTES_FULL, NotedBlock, SubjectHasher};
 use crate::storage::duplicates::Duplicates;
 use crate::storage::expiries::Expiries;
@@ -136,12 +136,14 @@ impl Purge {
     /// The inverse; none where it is nothing that this program writes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields { rest: bytes };
-        Some(Self {
+        let purge = Self {
             from: fields.word()?,
             through: fields.word()?,
             left: fields.word()?,
             purged: fields.word()?,
             filter: fields.all().to_vec(),
-        })
+        };
+        let is_within = purge.through <= SEQUENCE_MAX && purge.purged <= SEQUENCE_MAX;
+        is_within.then_some(purge)
     }
 }
