@@ -152,6 +152,11 @@ pub const LARGE_MESSAGE_BYTES: usize = 4 << 10;
 /// largest class. Enforced by `read_buffer::piece_end`.
 pub const WHOLE_BYTES_MAX: usize = 256 << 10;
 
+/// How many times the bytes that have arrived a buffer of more than `WHOLE_BYTES_MAX` may hold,
+/// while it waits for the rest of a message. Each growth copies what is there, and so most messages
+/// are copied once again in small part only. Enforced by `net::read_buffer`.
+pub(crate) const LARGE_BUFFER_GROWTH: usize = 8;
+
 /// Bytes of one turn's read or send of a buffer larger than `WHOLE_BYTES_MAX`: everybody else on
 /// the shard waits while the kernel copies them. Not applied to smaller buffers, where it would
 /// cost a tenth of the speed. Enforced by `read_buffer::piece_end`.
