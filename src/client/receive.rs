@@ -306,93 +306,102 @@ impl Session for ClientSession {
         let mut publishing = self.publishing.take().unwrap_or_default();
         let goes_on = publishing.begin_turn(&mut broker, self.peer.id);
         let mut quick = publishing.held.is_none() && self.is_quick();
-        let mut stop = match goes_on {
+        let first = match goes_on {
             true => self.go_on_importing(&mut broker, &mut publishing.turn),
             false => Some(Step::Again),
         };
-        let step = loop {
-            if let Some(step) = stop {
-                break step;
-            }
-            if self.peer.login.stage() == Stage::CheckingPassword {
-                let Some(gate) = self.peer.login.check_gate(&self.context.checks) else {
-                    break Step::ReadMore;
-                };
-                break Step::WaitFor(Wait::Login { gate });
-            }
-            let bytes = &input.bytes()[consumed_total..];
-            if quick
-                && let Some((message, consumed)) =
-                    repeated_publish(bytes, &publishing.known_line, &self.limits)
-            {
-                if let Some(wait) = self.lanes_full(&mut broker, &message) {
-                    break for_room(wait, consumed_total);
+        let step = match first {
+            Some(step) => step,
+            None => loop {
+                if self.peer.login.stage() == Stage::CheckingPassword {
+                    let Some(gate) = self.peer.login.check_gate(&self.context.checks) else {
+                        break Step::ReadMore;
+                    };
+                    break Step::WaitFor(Wait::Login { gate });
                 }
-                consumed_total +=
-                    self.publish_onwards(&mut broker, &mut publishing, bytes, &message, consumed);
-                if publishing.turn.is_over() {
-                    break Step::Again;
-                }
-                continue;
-            }
-            if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
-                if let Some(wait) = self.lanes_full(&mut broker, &message) {
-                    break for_room(wait, consumed_total);
-                }
-                consumed_total += consumed;
-                self.publish(&mut broker, &mut publishing, &message);
-                self.learn_line(&mut publishing, bytes, &message);
-                if publishing.turn.is_over() {
-                    break Step::Again;
-                }
-                continue;
-            }
-            let parser_before = self.parser;
-            match self.parser.next(bytes, &self.limits) {
-                Ok(Parsed::Command { command, consumed }) => {
-                    if !self.is_settled
-                        && let Some(step) = self.settle(&broker, command, bytes)
-                    {
-                        self.parser = parser_before;
-                        break step;
+                let bytes = &input.bytes()[consumed_total..];
+                if quick
+                    && let Some((message, consumed)) =
+                        repeated_publish(bytes, &publishing.known_line, &self.limits)
+                {
+                    if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                        break for_room(wait, consumed_total);
                     }
-                    if let Some(step) = self.before_command(
+                    consumed_total += self.publish_onwards(
                         &mut broker,
                         &mut publishing,
-                        command,
                         bytes,
-                        consumed_total,
-                    ) {
-                        // The command is parsed again after that step.
-                        self.parser = parser_before;
-                        break step;
-                    }
-                    consumed_total += consumed;
-                    if let Err(reason) = self.execute(&mut broker, &mut publishing, command, bytes)
-                    {
-                        break Step::Close(reason);
-                    }
-                    if matches!(command, Command::Subscribe { .. }) {
-                        stop = self.go_on_importing(&mut broker, &mut publishing.turn);
-                    }
-                    quick = publishing.held.is_none() && self.is_quick();
+                        &message,
+                        consumed,
+                    );
                     if publishing.turn.is_over() {
                         break Step::Again;
                     }
+                    continue;
                 }
-                Ok(Parsed::Skip { consumed }) => {
+                if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
+                    if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                        break for_room(wait, consumed_total);
+                    }
                     consumed_total += consumed;
-                    quick = false;
+                    self.publish(&mut broker, &mut publishing, &message);
+                    self.learn_line(&mut publishing, bytes, &message);
+                    if publishing.turn.is_over() {
+                        break Step::Again;
+                    }
+                    continue;
                 }
-                Ok(Parsed::Incomplete { needed }) => {
-                    input.expect(needed);
-                    break Step::ReadMore;
+                let parser_before = self.parser;
+                match self.parser.next(bytes, &self.limits) {
+                    Ok(Parsed::Command { command, consumed }) => {
+                        if !self.is_settled
+                            && let Some(step) = self.settle(&broker, command, bytes)
+                        {
+                            self.parser = parser_before;
+                            break step;
+                        }
+                        if let Some(step) = self.before_command(
+                            &mut broker,
+                            &mut publishing,
+                            command,
+                            bytes,
+                            consumed_total,
+                        ) {
+                            // The command is parsed again after that step.
+                            self.parser = parser_before;
+                            break step;
+                        }
+                        consumed_total += consumed;
+                        if let Err(reason) =
+                            self.execute(&mut broker, &mut publishing, command, bytes)
+                        {
+                            break Step::Close(reason);
+                        }
+                        if matches!(command, Command::Subscribe { .. })
+                            && let Some(step) =
+                                self.go_on_importing(&mut broker, &mut publishing.turn)
+                        {
+                            break step;
+                        }
+                        quick = publishing.held.is_none() && self.is_quick();
+                        if publishing.turn.is_over() {
+                            break Step::Again;
+                        }
+                    }
+                    Ok(Parsed::Skip { consumed }) => {
+                        consumed_total += consumed;
+                        quick = false;
+                    }
+                    Ok(Parsed::Incomplete { needed }) => {
+                        input.expect(needed);
+                        break Step::ReadMore;
+                    }
+                    Err(error) => {
+                        let reason = self.protocol_error(error, input.bytes(), consumed_total);
+                        break Step::Close(reason);
+                    }
                 }
-                Err(error) => {
-                    let reason = self.protocol_error(error, input.bytes(), consumed_total);
-                    break Step::Close(reason);
-                }
-            }
+            },
         };
         publishing.end_turn(&mut broker);
         if matches!(step, Step::ReadMore) {
