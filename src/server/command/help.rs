@@ -7,6 +7,7 @@ use crate::config::read_tls::{
     CIPHER_SUITES, CIPHER_SUITES_CBC, CIPHER_SUITES_INSECURE, CURVES, CURVES_REFUSED,
 };
 use crate::server::command::flags::SPECIALS;
+use crate::server::command::store_command;
 
 const COLUMN_WIDTH: usize = 38;
 
@@ -34,6 +35,13 @@ pub(crate) fn usage(program: &str) -> String {
     text.push_str("\nCommon:\n");
     for (names, argument, help) in SPECIALS {
         push_line(&mut text, names, argument, help);
+    }
+    if program != "nats-server" {
+        text.push_str("\nCommands:\n");
+        for (command, help) in store_command::LINES {
+            writeln!(text, "    {command}\n    {:COLUMN_WIDTH$} {help}", "")
+                .expect("writing to a String cannot fail");
+        }
     }
     text.push('\n');
     text
@@ -104,6 +112,15 @@ mod tests {
             assert!(refused.contains(&format!("    {name}\n")), "{name}");
             assert!(!works.contains(&format!("    {name}\n")), "{name}");
         }
+    }
+
+    #[test]
+    fn help_names_the_commands_of_the_store_under_the_programs_own_name_alone() {
+        let text = usage("midge");
+        for command in ["store check <folder>", "store repair [--dry-run] <folder>"] {
+            assert!(text.contains(&format!("\n    {command}\n")), "{text}");
+        }
+        assert!(!usage("nats-server").contains("store check"));
     }
 
     /// Help is worded for the flag, even if the table describes a block of the file.

@@ -12,6 +12,15 @@ use crate::storage::folder::{FolderError, StoreFolder};
 /// The first argument of the command line that selects this command.
 pub(crate) const COMMAND: &str = "store";
 
+/// The command's lines in the help text.
+pub(crate) const LINES: [(&str, &str); 2] = [
+    ("store check <folder>", "Tell what a store holds and what of it is lost; change nothing."),
+    (
+        "store repair [--dry-run] <folder>",
+        "Accept what is lost, so that a server starts with the rest; with --dry-run only tell.",
+    ),
+];
+
 const USAGE: &str = "\
 Usage: midge store check FOLDER
        midge store repair [--dry-run] FOLDER
