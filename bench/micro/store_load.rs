@@ -1,7 +1,9 @@
 //! A store under load on a real disk, beside the bare durable write of the same disk in the same run.
 //!
-//! `cargo bench --bench store_load -- FOLDER [SECONDS]` runs each workload for so long (5 by default) in the folder, on a
-//! quiet machine, and removes what it wrote. Without a folder nothing is measured.
+//! `cargo bench --bench store_load -- FOLDER [SECONDS [NAME]]` runs each workload whose name contains `NAME`, or all of
+//! them, for so long (5 by default) in the folder, on a quiet machine, and removes what it wrote. Without a folder nothing
+//! is measured. `journal files` are those that were begun meanwhile, of 64 MiB each, `checkpoints` those that were taken,
+//! `KiB/commit` what one write of the journal held.
 //!
 //! The store is driven as a shard would: by a task on a ring of io_uring, whose disk writes commits through that ring
 //! (`ring`) or through a helper thread that wakes it by an eventfd (`thread`). An appender appends, waits until that is
@@ -69,26 +71,27 @@ fn main() -> io::Result<()> {
         return Ok(());
     };
     let seconds = arguments.get(1).map_or(5.0, |text| text.parse().expect("seconds are a number"));
+    let wanted = arguments.get(2).map_or("", String::as_str);
     let duration = Duration::from_secs_f64(seconds);
     println!("{}: {:?}", folder.display(), ThreadDisk::probe(&folder)?);
     println!(
-        "| workload | appends/s | p50 us | p99 us | MiB/s | commits/s | CPU us/append | written/appended |"
+        "| workload | appends/s | p50 us | p99 us | MiB/s | of the disk's | commits/s | KiB/commit | CPU us/append | written/appended | journal files | checkpoints |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
-    let mut bare_p50 = [0.0; 2];
-    for (index, bytes) in [4 << 10, 1 << 20].into_iter().enumerate() {
-        bare_p50[index] = bare(&folder, bytes, duration)?;
-    }
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    // No longer than for a steady figure: what follows is the measurement.
+    let bare_duration = duration.min(Duration::from_secs(5));
+    let (bare_p50, _) = bare(&folder, 4 << 10, bare_duration)?;
+    let (_, disk_mib_per_second) = bare(&folder, 1 << 20, bare_duration)?;
     let mut ratios = Vec::new();
-    for workload in WORKLOADS {
+    for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(wanted)) {
         for disk in ["ring", "thread"] {
             let root = folder.join("store-load");
             std::fs::create_dir(&root)?;
-            let measured = measure(&root, workload, disk, duration);
+            let measured = measure(&root, *workload, disk, duration, disk_mib_per_second);
             std::fs::remove_dir_all(&root)?;
             let p50 = measured?;
             if workload.appenders == 1 {
-                ratios.push(format!("{disk} {:.2}", p50 / bare_p50[0]));
+                ratios.push(format!("{disk} {:.2}", p50 / bare_p50));
             }
         }
     }
@@ -114,8 +117,8 @@ fn percentile(sorted: &[Duration], share: f64) -> f64 {
     sorted.get(index).map_or(f64::NAN, |wall| wall.as_secs_f64() * 1e6)
 }
 
-/// A loop of writes with O_DIRECT and O_DSYNC: the limit. Returns the median in microseconds.
-fn bare(folder: &Path, bytes: usize, duration: Duration) -> io::Result<f64> {
+/// A loop of writes with O_DIRECT and O_DSYNC: the limit. Returns the median in microseconds, and MiB per second.
+fn bare(folder: &Path, bytes: usize, duration: Duration) -> io::Result<(f64, f64)> {
     let path = folder.join("store-load-bare");
     let zeros = vec![0; 1 << 20];
     let file = File::create(&path)?;
@@ -140,35 +143,55 @@ fn bare(folder: &Path, bytes: usize, duration: Duration) -> io::Result<f64> {
     std::fs::remove_file(&path)?;
     samples.sort_unstable();
     let per_second = samples.len() as f64 / wall;
+    let mib_per_second = per_second * bytes as f64 / f64::from(1 << 20);
     println!(
-        "| bare, {} KiB | {per_second:.0} | {:.0} | {:.0} | {:.0} | {per_second:.0} | {:.2} | |",
+        "| bare, {} KiB | {per_second:.0} | {:.0} | {:.0} | {mib_per_second:.0} | | {per_second:.0} | {} | {:.2} | | | |",
         bytes >> 10,
         percentile(&samples, 0.5),
         percentile(&samples, 0.99),
-        per_second * bytes as f64 / f64::from(1 << 20),
+        bytes >> 10,
         cpu.as_secs_f64() * 1e6 / samples.len() as f64,
     );
-    Ok(percentile(&samples, 0.5))
+    Ok((percentile(&samples, 0.5), mib_per_second))
 }
 
-fn measure(root: &Path, workload: Workload, name: &str, duration: Duration) -> io::Result<f64> {
+/// The highest number of a lane's file of this kind; its files are numbered as they are begun.
+fn highest_number(root: &Path, prefix: &str) -> u64 {
+    let Ok(entries) = std::fs::read_dir(root.join("lane-0")) else { return 0 };
+    let number = |entry: io::Result<std::fs::DirEntry>| {
+        entry.ok()?.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()
+    };
+    entries.filter_map(number).max().unwrap_or(0)
+}
+
+fn measure(
+    root: &Path,
+    workload: Workload,
+    name: &str,
+    duration: Duration,
+    disk_mib_per_second: f64,
+) -> io::Result<f64> {
     let probed = ThreadDisk::probe(root)?;
     let mut runtime =
         monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build()?;
     runtime.block_on(async move {
         let disk = collected_disk::start(root, probed.write_mode)?;
         match name {
-            "ring" => load(RingDisk::new(disk), workload, name, duration).await,
-            _ => load(disk, workload, name, duration).await,
+            "ring" => {
+                load(RingDisk::new(disk), root, workload, name, duration, disk_mib_per_second).await
+            }
+            _ => load(disk, root, workload, name, duration, disk_mib_per_second).await,
         }
     })
 }
 
 async fn load<D: Disk + 'static>(
     disk: D,
+    root: &Path,
     workload: Workload,
     name: &str,
     duration: Duration,
+    disk_mib_per_second: f64,
 ) -> io::Result<f64> {
     disk.make_folder("lane-0").await?;
     let seed = LaneSeed::new(StoreId([5; 16]), 0);
@@ -191,6 +214,8 @@ async fn load<D: Disk + 'static>(
     load.run(Duration::from_millis(500)).await;
     load.samples.clear();
     let (commits, cpu, written) = (load.lane.durable_commit(), cpu_time(), written_bytes());
+    let files = || (["journal-", "manifest-"]).map(|prefix| highest_number(root, prefix));
+    let [journals, manifests] = files();
     let begin = Instant::now();
     load.run(duration).await;
     let (wall, cpu) = (begin.elapsed().as_secs_f64(), cpu_time() - cpu);
@@ -198,16 +223,22 @@ async fn load<D: Disk + 'static>(
     samples.sort_unstable();
     let count = samples.len() as f64;
     let appended = count * workload.payload_bytes as f64;
+    let mib_per_second = appended / wall / f64::from(1 << 20);
+    let commits = (load.lane.durable_commit().0 - commits.0) as f64;
+    let [more_journals, more_manifests] = files();
     println!(
-        "| {}, {name} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.2} | {:.2} |",
+        "| {}, {name} | {:.0} | {:.0} | {:.0} | {mib_per_second:.1} | {:.0} % | {:.0} | {:.0} | {:.2} | {:.2} | {} | {} |",
         workload.name,
         count / wall,
         percentile(&samples, 0.5),
         percentile(&samples, 0.99),
-        appended / wall / f64::from(1 << 20),
-        (load.lane.durable_commit().0 - commits.0) as f64 / wall,
+        mib_per_second / disk_mib_per_second * 100.0,
+        commits / wall,
+        appended / commits / 1024.0,
         cpu.as_secs_f64() * 1e6 / count,
         (written_bytes() - written) as f64 / appended,
+        more_journals - journals,
+        more_manifests - manifests,
     );
     Ok(percentile(&samples, 0.5))
 }
