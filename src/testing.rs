@@ -251,7 +251,7 @@ pub mod storage {
         pub use crate::storage::segment::number_of;
     }
     pub mod store {
-        pub use crate::storage::store::Store;
+        pub use crate::storage::store::{Store, SyncInterval};
         pub mod checkpoint {
             pub use crate::storage::store::checkpoint::keep_checkpoints;
         }

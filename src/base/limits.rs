@@ -602,6 +602,17 @@ const _: () = assert!(
     "a checkpoint has as much of the journal to be done in as made it due"
 );
 
+/// Bytes that a lane keeps beside its reserve, for the manifest of a store of which most was purged: a start on a full
+/// disk needs the reserve for the journal. Enforced by `storage::Lane`.
+pub const SMALL_RESERVE_BYTES: u64 = 1 << 20;
+
+/// The part of a journal's file, one of so many, that is kept for deletes and purges while no further file can be made:
+/// acknowledgements leave it. The last of it is for a checkpoint, which has to note what was appended before it.
+/// Enforced by `storage::Store`.
+pub const SHORT_ROOM_SHARE: u64 = 4;
+pub const SHORT_ROOM_SHARE_OF_DELETES: u64 = 16;
+const _: () = assert!(SHORT_ROOM_SHARE < SHORT_ROOM_SHARE_OF_DELETES, "deletes have more room");
+
 /// Bytes of messages, of all lanes together, that only the journal holds: a checkpoint is taken past it. Enforced by
 /// `storage::Store::append`.
 pub const TAIL_BYTES_MAX: usize = 64 << 20;
@@ -626,9 +637,9 @@ pub const SEGMENT_REWRITTEN_BYTES_MAX: u64 = 64 << 20;
 /// Segments that are kept open to be read. Enforced by `storage::segment`.
 pub const SEGMENTS_OPEN_MAX: usize = 64;
 
-/// Bytes of a segment that are written at a time: a checkpoint shares the disk with commits. Enforced by
-/// `storage::segment`.
-pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
+/// Bytes of a segment that are written at a time: a checkpoint shares the disk with commits, and its shard with
+/// whatever else has a turn there. Enforced by `storage::segment`.
+pub const SEGMENT_WRITE_BYTES: usize = 512 << 10;
 
 /// Bytes of a manifest's frame past which it is written. Enforced by `storage::manifest`.
 pub const MANIFEST_FRAME_BYTES: usize = 256 << 10;

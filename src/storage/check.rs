@@ -20,6 +20,7 @@ use super::frame::checksum;
 use super::journal_file;
 use super::position::CommitNumber;
 use super::record::StreamId;
+use super::recovery::JournalPlace;
 use super::regular;
 use super::replay::{Accepted, AcceptedDamage, Replayed, replay};
 use super::segment;
@@ -171,7 +172,7 @@ const ACCEPTED: &str = "accepted";
 /// # Errors
 /// The list cannot be read, or is not what was written.
 pub(crate) fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
-    let path = folder.root().join(accepted_name(folder, lane));
+    let path = folder.root().join(accepted_name(&folder.journal(lane)));
     let mut text = String::new();
     let read = |file: File| file.take(ACCEPTED_BYTES_MAX).read_to_string(&mut text);
     match regular::open_to_read(&path).and_then(read) {
@@ -194,14 +195,26 @@ pub(crate) fn accept(
     let mut all = read_accepted(folder, lane)?;
     all.commits.extend(&losses.commits);
     all.messages.extend(&losses.messages);
-    let name = accepted_name(folder, lane);
+    write_accepted(folder, &folder.journal(lane), &all)
+}
+
+/// Writes the list of a lane anew.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn write_accepted(
+    folder: &StoreFolder,
+    place: &JournalPlace,
+    all: &Accepted,
+) -> Result<(), FolderError> {
+    let name = accepted_name(place);
     let path = Path::new(folder.root()).join(&name);
-    write_whole(folder.root(), &name, &accepted_text(&all))
+    write_whole(folder.root(), &name, &accepted_text(all))
         .map_err(|error| FolderError::Io(path, error))
 }
 
-fn accepted_name(folder: &StoreFolder, lane: u32) -> String {
-    format!("{}/{ACCEPTED}", folder.journal(lane).folder)
+fn accepted_name(place: &JournalPlace) -> String {
+    format!("{}/{ACCEPTED}", place.folder)
 }
 
 fn accepted_text(all: &Accepted) -> String {

@@ -4,7 +4,7 @@
 //! Names are relative to the store's folder, their parts apart by `/`.
 //!
 //! Who writes keeps four rules, and every implementer may rely on them:
-//! - Offsets and lengths of a file opened with [`Access::Durable`] are multiples of [`SECTOR_BYTES`].
+//! - Offsets and lengths of writes are multiples of [`SECTOR_BYTES`].
 //! - No two operations in flight touch the same bytes of a file, unless both read.
 //! - A failed write or sync is final for that file: its pages may be gone though a read still shows them. The
 //!   same bytes are never synced a second time.
@@ -13,7 +13,7 @@
 use std::future::Future;
 use std::io;
 
-/// Bytes that durable writes begin at and consist of multiples of: the page of every machine Midge runs on, and
+/// Bytes that writes begin at and consist of multiples of: the page of every machine Midge runs on, and
 /// a multiple of the sectors of every disk.
 pub const SECTOR_BYTES: usize = 4096;
 
@@ -30,9 +30,9 @@ pub enum Access {
 
 /// Files, as an asynchronous interface: an operation is in flight from its first poll to its end. A future that
 /// is dropped before leaves its operation undone or done. Clones are the same disk.
-pub trait Disk: Clone {
+pub trait Disk: Clone + 'static {
     /// An open file, closed with its last clone.
-    type File: Clone;
+    type File: Clone + 'static;
 
     /// # Errors
     /// A part of the name cannot be made. That the folder is there already is no error.
@@ -88,9 +88,21 @@ pub trait Disk: Clone {
     /// As the disk says.
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>>;
 
+    /// Gives a file a second name, in whatever folder.
+    ///
+    /// # Errors
+    /// As the disk says; not all file systems can.
+    fn link(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>>;
+
     /// # Errors
     /// As the disk says; `NotFound` where there is no such file.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>>;
+
+    /// Removes a folder, which is empty.
+    ///
+    /// # Errors
+    /// As the disk says; `NotFound` where there is none.
+    fn remove_folder(&self, name: &str) -> impl Future<Output = io::Result<()>>;
 }
 
 /// Bytes that begin at a multiple of [`SECTOR_BYTES`] in memory, as O_DIRECT wants them.

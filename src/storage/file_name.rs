@@ -4,6 +4,9 @@
 /// digits hold is more than any will use.
 pub(super) const NUMBER_MAX: u64 = 999_999_999_999_999;
 
+/// The largest number that a name holds.
+pub(super) const NUMBER_HELD_MAX: u64 = 9_999_999_999_999_999;
+
 /// Returns the name within the lane's folder.
 pub(super) fn of(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:016}")

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! midge store
-//! format 2
+//! format 3
 //! id 8f0c...
 //! lanes 4
+//! generation 0
 //! journal_file_bytes 67108864
 //! checksum 1c2d...
 //! ```
+//!
+//! With another number of lanes (`rehome`) comes another generation of their folders: `lane-0`, later `lane-0.1`.
 //!
 //! A folder that holds lanes and no such file is not made anew: what is there may be a store that lost it. Lanes are a
 //! property of the store, not of the server's shards.
@@ -32,8 +35,12 @@ use super::regular;
 use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
 
 /// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
-/// and the first checkpoint does the rest.
-pub(crate) const STORE_FORMAT: u32 = 2;
+/// and the first checkpoint does the rest. Up to format 2 all lanes used the same ids: of these a store with one lane is
+/// read.
+pub(crate) const STORE_FORMAT: u32 = 3;
+
+/// The first format with generations of lanes.
+const FORMAT_WITH_GENERATIONS: u32 = 3;
 
 /// The oldest format that is read. A store of it is given the newest when it is opened, so that no older program takes
 /// what this one left of the journal for everything.
@@ -63,6 +70,13 @@ pub(crate) enum FolderError {
         path: PathBuf,
         format: u32,
     },
+    /// It has several lanes and was written when these had the same ids.
+    Older {
+        path: PathBuf,
+        format: u32,
+    },
+    /// There are lanes of other generations than the head says, and none of that.
+    OtherGeneration(PathBuf),
     /// A file is not what was written.
     Damaged(PathBuf),
     /// There are lanes and no head.
@@ -81,6 +95,17 @@ impl fmt::Display for FolderError {
             Self::Newer { path, format } => write!(
                 out,
                 "{}: the store has format {format}, this program knows {STORE_FORMAT}: use a newer one",
+                path.display()
+            ),
+            Self::Older { path, format } => write!(
+                out,
+                "{}: the store has format {format} and several lanes, which this program does not read",
+                path.display()
+            ),
+            Self::OtherGeneration(path) => write!(
+                out,
+                "{}: the file is of another time than the lanes beside it: restore the newest copy; nothing in \
+                 the folder was changed",
                 path.display()
             ),
             Self::Damaged(path) => write!(
@@ -104,7 +129,17 @@ pub(crate) struct StoreFolder {
     root: PathBuf,
     id: StoreId,
     settings: StoreSettings,
+    generation: u32,
     _lock: File,
+}
+
+/// What a store's head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    format: u32,
+    id: StoreId,
+    settings: StoreSettings,
+    generation: u32,
 }
 
 impl StoreFolder {
@@ -122,18 +157,21 @@ impl StoreFolder {
         let lock = lock(root)?;
         let head = root.join(HEAD);
         match read_head(&head)? {
-            Some((format, id, settings)) => {
-                if format != STORE_FORMAT {
-                    write_whole(root, HEAD, &head_text(STORE_FORMAT, id, settings)).map_err(io)?;
+            Some(found) => {
+                remove_other_generations(root, found.generation)?;
+                if found.format != STORE_FORMAT {
+                    let newest = Head { format: STORE_FORMAT, ..found };
+                    write_whole(root, HEAD, &newest.text()).map_err(io)?;
                 }
-                Ok(Self { root: root.to_owned(), id, settings, _lock: lock })
+                Ok(Self::of(root, found, lock))
             }
             None if holds_lanes(root).map_err(io)? => Err(FolderError::HeadMissing(head)),
             None => {
                 let mut id = StoreId([0; 16]);
                 getrandom(&mut id.0, GetRandomFlags::empty()).map_err(|errno| io(errno.into()))?;
-                write_whole(root, HEAD, &head_text(STORE_FORMAT, id, settings)).map_err(io)?;
-                Ok(Self { root: root.to_owned(), id, settings, _lock: lock })
+                let new = Head { format: STORE_FORMAT, id, settings, generation: 0 };
+                write_whole(root, HEAD, &new.text()).map_err(io)?;
+                Ok(Self::of(root, new, lock))
             }
         }
     }
@@ -147,14 +185,19 @@ impl StoreFolder {
             return Err(FolderError::NoStore(root.to_owned()));
         }
         let head = root.join(HEAD);
-        let (_, id, settings) = match read_head(&head)? {
+        let found = match read_head(&head)? {
             Some(found) => found,
             None if holds_lanes(root).unwrap_or(false) => {
                 return Err(FolderError::HeadMissing(head));
             }
             None => return Err(FolderError::NoStore(root.to_owned())),
         };
-        Ok(Self { root: root.to_owned(), id, settings, _lock: lock(root)? })
+        Ok(Self::of(root, found, lock(root)?))
+    }
+
+    fn of(root: &Path, head: Head, lock: File) -> Self {
+        let Head { id, settings, generation, .. } = head;
+        Self { root: root.to_owned(), id, settings, generation, _lock: lock }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -174,15 +217,74 @@ impl StoreFolder {
     /// Where a lane has its journal.
     pub(crate) fn journal(&self, lane: u32) -> JournalPlace {
         assert!(lane < self.settings.lanes, "the store has no such lane");
+        self.place(lane, self.generation)
+    }
+
+    fn place(&self, lane: u32, generation: u32) -> JournalPlace {
         JournalPlace {
-            folder: format!("{LANE_PREFIX}{lane}"),
+            folder: lane_folder(lane, generation),
             seed: LaneSeed::new(self.id, lane),
             file_bytes: self.settings.journal_file_bytes,
         }
     }
+
+    /// Where so many lanes will be, once [`StoreFolder::switch`] says that they are.
+    pub(crate) fn next_generation(&self, lanes: u32) -> Vec<JournalPlace> {
+        (0..lanes).map(|lane| self.place(lane, self.generation + 1)).collect()
+    }
+
+    /// Names the next generation of lanes in the head: from now on these are the store's.
+    ///
+    /// # Errors
+    /// The head cannot be written. Which lanes are the store's, the next start finds out.
+    pub(crate) fn switch(mut self, lanes: u32) -> Result<Self, FolderError> {
+        self.settings.lanes = lanes;
+        self.generation += 1;
+        let (id, settings, generation) = (self.id, self.settings, self.generation);
+        let head = Head { format: STORE_FORMAT, id, settings, generation };
+        write_whole(&self.root, HEAD, &head.text())
+            .map_err(|error| FolderError::Io(self.root.join(HEAD), error))?;
+        Ok(self)
+    }
 }
 
 const LANE_PREFIX: &str = "lane-";
+
+fn lane_folder(lane: u32, generation: u32) -> String {
+    match generation {
+        0 => format!("{LANE_PREFIX}{lane}"),
+        _ => format!("{LANE_PREFIX}{lane}.{generation}"),
+    }
+}
+
+/// The generation of a lane's folder of this name.
+fn generation_of(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(LANE_PREFIX)?;
+    let (lane, generation) = rest.split_once('.').unwrap_or((rest, "0"));
+    let (lane, generation) = (lane.parse().ok()?, generation.parse().ok()?);
+    (lane_folder(lane, generation) == name).then_some(generation)
+}
+
+/// Removes lanes that were given up when their number changed, or never came to be used.
+fn remove_other_generations(root: &Path, generation: u32) -> Result<(), FolderError> {
+    let io = |error| FolderError::Io(root.to_owned(), error);
+    let (mut others, mut has_own) = (Vec::new(), false);
+    for entry in std::fs::read_dir(root).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        match entry.file_name().to_str().and_then(generation_of) {
+            Some(own) if own == generation => has_own = true,
+            Some(_) => others.push(entry.path()),
+            None => {}
+        }
+    }
+    if !others.is_empty() && !has_own {
+        return Err(FolderError::OtherGeneration(root.join(HEAD)));
+    }
+    for path in others {
+        std::fs::remove_dir_all(&path).map_err(|error| FolderError::Io(path, error))?;
+    }
+    Ok(())
+}
 
 fn lock(root: &Path) -> Result<File, FolderError> {
     let path = root.join(LOCK);
@@ -218,18 +320,25 @@ pub(super) fn write_whole(root: &Path, name: &str, text: &str) -> io::Result<()>
     regular::open_folder(path.parent().expect("the file is in a folder"))?.sync_all()
 }
 
-fn head_text(format: u32, id: StoreId, settings: StoreSettings) -> String {
-    let id: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    let StoreSettings { lanes, journal_file_bytes } = settings;
-    let text = format!(
-        "midge store\nformat {format}\nid {id}\nlanes {lanes}\njournal_file_bytes {journal_file_bytes}\n"
-    );
-    let sum = checksum(0, text.as_bytes());
-    format!("{text}checksum {sum:016x}\n")
+impl Head {
+    fn text(&self) -> String {
+        let Self { format, id, generation, .. } = self;
+        let id: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let StoreSettings { lanes, journal_file_bytes } = self.settings;
+        let generation = match *format {
+            FORMAT_WITH_GENERATIONS.. => format!("generation {generation}\n"),
+            _ => String::new(),
+        };
+        let text = format!(
+            "midge store\nformat {format}\nid {id}\nlanes {lanes}\n{generation}journal_file_bytes {journal_file_bytes}\n"
+        );
+        let sum = checksum(0, text.as_bytes());
+        format!("{text}checksum {sum:016x}\n")
+    }
 }
 
 /// The head, if the file is there.
-fn read_head(path: &Path) -> Result<Option<(u32, StoreId, StoreSettings)>, FolderError> {
+fn read_head(path: &Path) -> Result<Option<Head>, FolderError> {
     let mut bytes = Vec::new();
     let io = |error| FolderError::Io(path.to_owned(), error);
     match regular::open_to_read(path) {
@@ -240,6 +349,7 @@ fn read_head(path: &Path) -> Result<Option<(u32, StoreId, StoreSettings)>, Folde
     match parse_head(&bytes) {
         Ok(found) => Ok(Some(found)),
         Err(HeadError::Damaged) => Err(FolderError::Damaged(path.to_owned())),
+        Err(HeadError::Older(format)) => Err(FolderError::Older { path: path.to_owned(), format }),
         Err(HeadError::Newer(format)) => Err(FolderError::Newer { path: path.to_owned(), format }),
     }
 }
@@ -247,11 +357,12 @@ fn read_head(path: &Path) -> Result<Option<(u32, StoreId, StoreSettings)>, Folde
 #[derive(Debug, PartialEq, Eq)]
 enum HeadError {
     Damaged,
+    Older(u32),
     Newer(u32),
 }
 
 /// A newer format's lines are not known: of it only the first two are read.
-fn parse_head(bytes: &[u8]) -> Result<(u32, StoreId, StoreSettings), HeadError> {
+fn parse_head(bytes: &[u8]) -> Result<Head, HeadError> {
     let text = std::str::from_utf8(bytes).map_err(|_| HeadError::Damaged)?;
     let mut lines = text.lines();
     let mut value = |name: &str| {
@@ -269,13 +380,21 @@ fn parse_head(bytes: &[u8]) -> Result<(u32, StoreId, StoreSettings), HeadError> 
     }
     let id = id_of(value("id")?).ok_or(HeadError::Damaged)?;
     let lanes = u32::try_from(number(value("lanes")?)?).map_err(|_| HeadError::Damaged)?;
+    let generation = match format {
+        FORMAT_WITH_GENERATIONS.. => number(value("generation")?)?,
+        _ => 0,
+    };
+    let generation = u32::try_from(generation).map_err(|_| HeadError::Damaged)?;
     let settings =
         StoreSettings { lanes, journal_file_bytes: number(value("journal_file_bytes")?)? };
+    let head = Head { format, id, settings, generation };
     let is_sane = (1..=STORE_LANES_MAX).contains(&lanes)
         && (JOURNAL_FILE_BYTES_MIN..=JOURNAL_FILE_BYTES_MAX).contains(&settings.journal_file_bytes);
     // Whatever differs, differs from what was written.
-    match is_sane && format >= STORE_FORMAT_OLDEST && head_text(format, id, settings) == text {
-        true => Ok((format, id, settings)),
+    let is_known = format >= STORE_FORMAT_OLDEST && generation < u32::MAX && head.text() == text;
+    match is_sane && is_known {
+        true if format < FORMAT_WITH_GENERATIONS && lanes > 1 => Err(HeadError::Older(format)),
+        true => Ok(head),
         false => Err(HeadError::Damaged),
     }
 }
@@ -354,9 +473,9 @@ mod tests {
         drop(StoreFolder::open(&folder.0, SETTINGS).expect("it is made"));
         let head = folder.0.join(HEAD);
         let text = std::fs::read_to_string(&head).expect("it is there");
-        let newer = text.replace("format 2", "format 3").replace("lanes", "isles");
+        let newer = text.replace("format 3", "format 4").replace("lanes", "isles");
         for (changed, expected) in [
-            (newer, "format 3, this program knows 2"),
+            (newer, "format 4, this program knows 3"),
             (text.replace("lanes 2", "lanes 3"), "damaged"),
             (String::new(), "damaged"),
         ] {
@@ -376,24 +495,32 @@ mod tests {
     #[test]
     fn store_of_the_older_format_is_given_the_newest_when_it_is_opened() {
         let folder = Folder::new("older");
-        let id = StoreFolder::open(&folder.0, SETTINGS).expect("it is made").id();
+        let settings = StoreSettings { lanes: 1, ..SETTINGS };
+        let id = StoreFolder::open(&folder.0, settings).expect("it is made").id();
         let head = folder.0.join(HEAD);
-        let older = head_text(1, id, SETTINGS);
+        let text = |format, settings| Head { format, id, settings, generation: 0 }.text();
+        for format in [1, 2] {
+            std::fs::write(&head, text(format, SETTINGS)).expect("it is writable");
+            let error = StoreFolder::open(&folder.0, settings).expect_err("it has two lanes");
+            assert!(error.to_string().contains("several lanes"), "{error}");
+        }
+        let older = text(1, settings);
         std::fs::write(&head, &older).expect("it is writable");
         let store = StoreFolder::open_existing(&folder.0).expect("the format is known");
-        assert_eq!((store.id(), store.settings()), (id, SETTINGS));
+        assert_eq!((store.id(), store.settings()), (id, settings));
         let read = || std::fs::read_to_string(&head).expect("it is there");
         assert_eq!(read(), older, "a command changes nothing");
         drop(store);
         let store = StoreFolder::open(&folder.0, SETTINGS).expect("the format is known");
-        assert_eq!((store.id(), read()), (id, head_text(STORE_FORMAT, id, SETTINGS)));
+        assert_eq!((store.id(), read()), (id, text(STORE_FORMAT, settings)));
     }
 
     #[test]
     fn any_other_head_is_refused_without_a_panic() {
-        let text = head_text(STORE_FORMAT, StoreId([0xAB; 16]), SETTINGS);
-        let parsed = Ok((STORE_FORMAT, StoreId([0xAB; 16]), SETTINGS));
-        assert_eq!(parse_head(text.as_bytes()), parsed);
+        let id = StoreId([0xAB; 16]);
+        let head = Head { format: STORE_FORMAT, id, settings: SETTINGS, generation: 7 };
+        let text = head.text();
+        assert_eq!(parse_head(text.as_bytes()), Ok(head));
         let mut random = Rng::with_seed(3);
         for _ in 0..50_000 {
             let mut bytes = text.clone().into_bytes();

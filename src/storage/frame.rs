@@ -37,17 +37,33 @@ pub struct StoreId(pub [u8; 16]);
 
 /// The part of all seeds of a lane that its files share.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneSeed(u64);
+pub struct LaneSeed {
+    store: StoreId,
+    lane: u32,
+    seed: u64,
+}
 
 impl LaneSeed {
     pub fn new(store: StoreId, lane: u32) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(u64::from(lane), &store.0))
+        let seed = XxHash3_64::oneshot_with_seed(u64::from(lane), &store.0);
+        Self { store, lane, seed }
+    }
+
+    /// The number of the lane.
+    pub(crate) fn lane(self) -> u32 {
+        self.lane
+    }
+
+    /// That of another lane of the same store.
+    #[must_use]
+    pub(crate) fn of_lane(self, lane: u32) -> Self {
+        Self::new(self.store, lane)
     }
 
     /// The seed of the lane's files of another kind than its journal's: none of them can pass for one of those.
     #[must_use]
     pub fn of_kind(self, kind: &[u8]) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(self.0, kind))
+        Self { seed: XxHash3_64::oneshot_with_seed(self.seed, kind), ..self }
     }
 
     /// The seed of what stands at `offset` of the file with the number `file`.
@@ -55,7 +71,7 @@ impl LaneSeed {
         let mut place = [0; 16];
         place[..8].copy_from_slice(&file.to_le_bytes());
         place[8..].copy_from_slice(&offset.to_le_bytes());
-        XxHash3_64::oneshot_with_seed(self.0, &place)
+        XxHash3_64::oneshot_with_seed(self.seed, &place)
     }
 }
 

@@ -145,7 +145,7 @@ impl Image {
                 return Err(ManifestFault::Unfit);
             }
         }
-        match end.is_sound(place) && image.is_sound(&end) {
+        match end.is_sound(place) && image.is_sound(&end, place.seed.lane()) {
             true => Ok((image, end)),
             false => Err(ManifestFault::Unfit),
         }
@@ -221,7 +221,7 @@ impl Image {
     }
 
     /// True if blocks are in order and within their streams, and all numbers below those to come.
-    fn is_sound(&self, end: &ManifestEnd) -> bool {
+    fn is_sound(&self, end: &ManifestEnd, lane: u32) -> bool {
         self.streams.iter().all(|(id, stream)| {
             let last_sequence = stream.facts.last_sequence;
             let mut free = 0;
@@ -231,7 +231,7 @@ impl Image {
                 is_behind && facts.first <= facts.last && facts.last <= last_sequence
             });
             are_blocks
-                && id.0 < end.next_stream
+                && (id.0 < end.next_stream || !id.is_of(lane))
                 && stream.as_of <= end.walked
                 && last_sequence <= SEQUENCE_MAX
                 && stream.consumers.keys().all(|id| id.0 < end.next_consumer)

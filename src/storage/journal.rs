@@ -227,6 +227,18 @@ impl Journal {
         CommitNumber(self.open_number - u64::from(self.open.record_count == 0))
     }
 
+    /// Bytes of the current file that neither hold a frame nor will once all that was appended so far is written.
+    pub(crate) fn room(&self) -> u64 {
+        let gathered = self.waiting.iter().chain([&self.open]);
+        let bytes = |gathered: &Gathered| match gathered.record_count {
+            0 => 0,
+            _ => frame_bytes(gathered.buffer.len() - HEADER_BYTES) as u64,
+        };
+        let in_flight = self.in_flight.as_ref().map_or(0, |in_flight| in_flight.frame_bytes);
+        let taken = self.place.offset + in_flight + gathered.map(bytes).sum::<u64>();
+        self.file_bytes.saturating_sub(taken)
+    }
+
     /// Where the next frame goes while none is in flight or waits: nothing before it is needed once all that was
     /// committed so far is stored elsewhere.
     pub(crate) fn position(&self) -> Option<Position> {

@@ -8,8 +8,9 @@
 //! stops the lane, and all that waits hears of it. A file whose write failed is not written to any more and is
 //! removed once it is not needed.
 //!
-//! When no spare file can be made, for want of space say, the lane [is short](Lane::shortage): messages should be
-//! refused, while the rest of the current file, which at that moment is a whole one, is there for deletes and purges.
+//! Beside the spare file there is one more, the reserve: room that a checkpoint may have on a full disk
+//! ([`Lane::release_reserve`]). While either cannot be made the lane [is short](Lane::shortage): messages should be
+//! refused, and the [rest of the current file](Lane::room) kept for what makes room.
 //!
 //! A checkpoint (`checkpoint`) begins with [`Lane::mark`] and ends with [`Lane::retire`].
 
@@ -24,10 +25,14 @@ use super::journal_file::FileHeader;
 use super::position::{CommitNumber, Position};
 use super::recovery::{JournalPlace, Recovered};
 use crate::base::gate::Gate;
-use crate::base::limits::ZEROED_BYTES_AT_A_TIME;
+use crate::base::limits::{SHORT_ROOM_SHARE, SMALL_RESERVE_BYTES, ZEROED_BYTES_AT_A_TIME};
 
 #[cfg(test)]
 mod simulation;
+
+/// The name of the reserve within the lane's folder.
+const RESERVE: &str = "reserve";
+const SMALL_RESERVE: &str = "reserve-small";
 
 /// Why a lane stopped: nothing that was not durable then ever is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +76,13 @@ struct State<F> {
     reusable: Vec<u64>,
     obsolete: Vec<u64>,
     spare: Option<Spare<F>>,
+    /// The file that keeps a checkpoint's room is there; it is to be the next spare.
+    has_reserve: bool,
+    gives_reserve: bool,
+    /// The file is there that keeps the room of a manifest, should a start have needed the reserve.
+    has_small_reserve: bool,
     next_file: u64,
-    /// Why no spare could be made, until one is.
+    /// Why no spare or no reserve could be made, until both are there.
     shortage: Option<io::ErrorKind>,
     stopped: Option<LaneStopped>,
 }
@@ -110,9 +120,12 @@ impl<D: Disk> Lane<D> {
             journal: Journal::resume(place.seed, place.file_bytes, recovered),
             file: None,
             used: recovered.files.iter().map(used).collect(),
-            reusable: Vec::new(),
-            obsolete: recovered.obsolete.iter().chain(&recovered.spares).copied().collect(),
+            reusable: recovered.spares.clone(),
+            obsolete: recovered.obsolete.clone(),
             spare: None,
+            has_reserve: false,
+            gives_reserve: false,
+            has_small_reserve: false,
             next_file: recovered.highest_file + 1,
             shortage: None,
             stopped: None,
@@ -177,14 +190,61 @@ impl<D: Disk> Lane<D> {
         self.state.borrow().journal.last()
     }
 
-    /// True while more waits than the next write takes: publishers are to be paced.
+    /// True while more waits than the next write takes, or the current file is nearly full and the next one not
+    /// there yet: publishers are to be paced.
     pub fn is_crowded(&self) -> bool {
-        self.state.borrow().journal.is_crowded()
+        let state = self.state.borrow();
+        // What is appended past the current file's room needs the next one, which a full disk may not have.
+        let is_late = state.file.is_some() && state.spare.is_none();
+        state.journal.is_crowded()
+            || (is_late && state.journal.room() < self.place.file_bytes / SHORT_ROOM_SHARE)
+    }
+
+    /// Bytes that are left of the current file: where there is a shortage, all that can be written.
+    pub(crate) fn room(&self) -> u64 {
+        self.state.borrow().journal.room()
+    }
+
+    /// Gives up the reserve, so that a checkpoint has its room; false where there is none. The lane is short until
+    /// there is one again.
+    pub(crate) async fn release_reserve(&self) -> bool {
+        let name = {
+            let mut state = self.state.borrow_mut();
+            let name = match () {
+                () if std::mem::take(&mut state.has_reserve) => self.reserve_name(),
+                () if std::mem::take(&mut state.has_small_reserve) => self.small_reserve_name(),
+                () => return false,
+            };
+            state.shortage = Some(io::ErrorKind::StorageFull);
+            name
+        };
+        self.disk.remove(&name).await.is_ok()
+    }
+
+    fn reserve_name(&self) -> String {
+        format!("{}/{RESERVE}", self.place.folder)
+    }
+
+    fn small_reserve_name(&self) -> String {
+        format!("{}/{SMALL_RESERVE}", self.place.folder)
+    }
+
+    fn small_reserve_bytes(&self) -> u64 {
+        SMALL_RESERVE_BYTES.min(self.place.file_bytes / 4)
+    }
+
+    /// True if a file is there, of that length: an earlier life left it.
+    async fn is_there(&self, name: &str, bytes: u64) -> bool {
+        match self.disk.open(name, Access::Read).await {
+            Ok(file) => self.disk.length(&file).await.is_ok_and(|length| length == bytes),
+            Err(_) => false,
+        }
     }
 
     /// Why no further journal file can be made; messages should be refused meanwhile.
     pub fn shortage(&self) -> Option<io::ErrorKind> {
-        self.state.borrow().shortage
+        let state = self.state.borrow();
+        state.shortage.filter(|_| state.stopped.is_none())
     }
 
     pub fn stopped(&self) -> Option<LaneStopped> {
@@ -310,9 +370,16 @@ impl<D: Disk> Lane<D> {
                     return Some(spare);
                 }
                 if let Some(shortage) = state.shortage {
+                    if !std::mem::take(&mut state.has_reserve) {
+                        drop(state);
+                        self.stop(format!("no further journal file can be made: {shortage}"));
+                        return None;
+                    }
+                    // A file is needed at once, whatever a checkpoint may need later.
+                    state.gives_reserve = true;
+                    state.shortage = None;
                     drop(state);
-                    self.stop(format!("no further journal file can be made: {shortage}"));
-                    return None;
+                    self.files.advance_by(1);
                 }
             }
             self.spares.reached(seen + 1).await;
@@ -357,41 +424,76 @@ impl<D: Disk> Lane<D> {
 
     /// Keeps one file ready and removes those that are needed no more, until the lane stops. The lane's other task.
     pub async fn keep_spare(&self) {
+        let (reserve, small) = (self.reserve_name(), self.small_reserve_name());
+        let has_reserve = self.is_there(&reserve, self.place.file_bytes).await;
+        let has_small_reserve = self.is_there(&small, self.small_reserve_bytes()).await;
+        {
+            let mut state = self.state.borrow_mut();
+            (state.has_reserve, state.has_small_reserve) = (has_reserve, has_small_reserve);
+        }
         loop {
             let seen = self.files.value();
             if self.state.borrow().stopped.is_some() {
                 return;
             }
             self.remove_obsolete().await;
-            if self.state.borrow().spare.is_none() {
-                let made = self.make_spare().await;
-                let mut state = self.state.borrow_mut();
-                match made {
-                    Ok(spare) => {
-                        state.spare = Some(spare);
-                        state.shortage = None;
-                    }
-                    Err(error) => state.shortage = Some(error.kind()),
-                }
-                drop(state);
-                self.spares.advance_by(1);
-            }
+            let result = self.make_missing().await;
+            self.state.borrow_mut().shortage = result.err().map(|error| error.kind());
+            self.spares.advance_by(1);
             self.files.reached(seen + 1).await;
         }
     }
 
+    /// Makes the spare file and the reserve, where they are not there.
+    async fn make_missing(&self) -> io::Result<()> {
+        if self.state.borrow().spare.is_none() {
+            let spare = self.make_spare().await?;
+            self.state.borrow_mut().spare = Some(spare);
+            self.spares.advance_by(1);
+        }
+        if !self.state.borrow().has_reserve {
+            self.make_reserve().await?;
+            self.state.borrow_mut().has_reserve = true;
+        }
+        if !self.state.borrow().has_small_reserve {
+            let name = self.small_reserve_name();
+            match self.disk.remove(&name).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.zeroed(&name, self.small_reserve_bytes()).await?,
+            }
+            self.disk.sync_folder(&self.place.folder).await?;
+            self.state.borrow_mut().has_small_reserve = true;
+        }
+        Ok(())
+    }
+
+    /// Makes the reserve. What is there of this name, if anything is, is of no use.
+    async fn make_reserve(&self) -> io::Result<()> {
+        let name = self.reserve_name();
+        let Spare { number, .. } = self.make_spare().await?;
+        let renamed = self.disk.rename(&self.place.file_name(number), &name).await;
+        if renamed.is_err() {
+            self.state.borrow_mut().obsolete.push(number);
+        }
+        renamed?;
+        self.disk.sync_folder(&self.place.folder).await
+    }
+
     async fn make_spare(&self) -> io::Result<Spare<D::File>> {
-        let (number, old) = {
+        let (number, old, gives_reserve) = {
             let mut state = self.state.borrow_mut();
             let number = state.next_file;
             state.next_file += 1;
-            (number, state.reusable.pop())
+            let old = state.reusable.pop();
+            let gives_reserve = std::mem::take(&mut state.gives_reserve);
+            (number, old, old.is_none() && gives_reserve)
         };
         let name = self.place.file_name(number);
         let made = match old {
             // Its frames are those of another number: none of them counts.
             Some(old) => self.disk.rename(&self.place.file_name(old), &name).await,
-            None => self.zeroed(&name).await,
+            None if gives_reserve => self.disk.rename(&self.reserve_name(), &name).await,
+            None => self.zeroed(&name, self.place.file_bytes).await,
         };
         let opened = match made {
             Ok(()) => match self.disk.sync_folder(&self.place.folder).await {
@@ -411,11 +513,11 @@ impl<D: Disk> Lane<D> {
     }
 
     /// Makes a file of zeros, durable but for its name.
-    async fn zeroed(&self, name: &str) -> io::Result<()> {
+    async fn zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
         let file = self.disk.open(name, Access::Create).await?;
         let mut offset = 0;
-        while offset < self.place.file_bytes {
-            let count = (self.place.file_bytes - offset).min(ZEROED_BYTES_AT_A_TIME as u64);
+        while offset < bytes {
+            let count = (bytes - offset).min(ZEROED_BYTES_AT_A_TIME as u64);
             self.disk.write(&file, offset, DiskBuffer::zeroed(count as usize)).await.0?;
             offset += count;
         }

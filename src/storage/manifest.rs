@@ -120,10 +120,11 @@ impl ManifestEnd {
         let is_place = offset <= place.file_bytes && offset.is_multiple_of(SECTOR_BYTES as u64);
         let counts = [self.walked.0, self.next_stream, self.next_consumer];
         is_place
-            && file <= file_name::NUMBER_MAX
+            && file <= file_name::NUMBER_HELD_MAX
             && next.0 > 0
             && next <= self.walked
             && counts.iter().all(|count| *count <= COUNT_MAX)
+            && StreamId(self.next_stream).is_of(place.seed.lane())
     }
 }
 
@@ -333,11 +334,11 @@ impl<D: Disk> ManifestWriter<D> {
         result
     }
 
-    /// Writes the last entry and makes the manifest the newest one, durably.
+    /// Writes the last entry, and makes all durable but for the name.
     ///
     /// # Errors
-    /// As the disk says. Whether it is the newest then, the next start finds out.
-    pub(crate) async fn finish(mut self, end: ManifestEnd) -> io::Result<()> {
+    /// As the disk says. The file is of no use then.
+    pub(crate) async fn finish(&mut self, end: ManifestEnd) -> io::Result<()> {
         push_record(&mut self.buffer, &[&Entry::End(end).encode()]);
         self.record_count += 1;
         self.flush().await?;
@@ -348,6 +349,14 @@ impl<D: Disk> ManifestWriter<D> {
         if is_synced {
             self.disk.sync(&self.file).await?;
         }
+        Ok(())
+    }
+
+    /// Makes the manifest, which is finished, the newest one.
+    ///
+    /// # Errors
+    /// As the disk says. Whether it is the newest then, the next start finds out.
+    pub(crate) async fn publish(self) -> io::Result<()> {
         let name =
             |is_temporary| ManifestName { number: self.number, is_temporary }.path(&self.place);
         self.disk.rename(&name(true), &name(false)).await?;
@@ -526,6 +535,7 @@ mod tests {
             disk.run(writer.push(entry)).expect("no fault is set");
         }
         disk.run(writer.finish(end())).expect("no fault is set");
+        disk.run(writer.publish()).expect("no fault is set");
         let read = || {
             let mut found = Vec::new();
             let visit = |entry: Entry<'_>| {

@@ -242,16 +242,8 @@ impl Disk for MemoryDisk {
     ) -> (io::Result<()>, DiskBuffer) {
         self.check_life(file);
         assert!(file.access != Access::Read, "a file that is only read is written to");
-        if file.access == Access::Durable {
-            assert!(
-                offset.is_multiple_of(SECTOR_BYTES as u64),
-                "a durable write begins inside a sector"
-            );
-            assert!(
-                buffer.len().is_multiple_of(SECTOR_BYTES),
-                "a durable write ends inside a sector"
-            );
-        }
+        assert!(offset.is_multiple_of(SECTOR_BYTES as u64), "a write begins inside a sector");
+        assert!(buffer.len().is_multiple_of(SECTOR_BYTES), "a write ends inside a sector");
         let request = Request::Write(file.index, offset, buffer, file.access);
         let (result, answer) = self.submit(request).await;
         (result, answer.buffer)
@@ -269,6 +261,14 @@ impl Disk for MemoryDisk {
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         assert!(folder_of(from) == folder_of(to), "a file is moved to another folder");
         self.submit(Request::Rename(from.to_owned(), to.to_owned())).await.0
+    }
+
+    async fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.submit(Request::Link(from.to_owned(), to.to_owned())).await.0
+    }
+
+    async fn remove_folder(&self, name: &str) -> io::Result<()> {
+        self.submit(Request::RemoveFolder(name.to_owned())).await.0
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {

@@ -12,7 +12,7 @@
 //! `streams` holds them; the `store` puts them over a lane, where each change is a `record`. Its checkpoints store blocks
 //! in a `segment` and say in a `manifest` what there is; the journal before is used again. After a start an `image` is
 //! made of the manifest, and `replay` changes it by the records that follow. A `folder` holds the lanes of a store, for
-//! one process at a time; `check` tells a person what is in it.
+//! one process at a time; `check` tells a person what is in it, and `rehome` gives its streams another number of lanes.
 //!
 //! Not here yet: streams larger than memory; compression and encryption. Of the server only
 //! `midge store check` and `repair` use this floor so far.
@@ -38,6 +38,11 @@ pub(crate) mod position;
 pub(crate) mod record;
 pub(crate) mod recovery;
 mod regular;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a server that uses the store calls it when it starts")
+)]
+pub(crate) mod rehome;
 pub(crate) mod replay;
 pub(crate) mod ring_disk;
 pub(crate) mod segment;

@@ -11,9 +11,35 @@ use super::consumer_state::ConsumerChange;
 use super::fields::Fields;
 use super::stream::StreamLimits;
 
-/// Names a stream for as long as the store exists; never used again.
+/// Names a stream for as long as the store exists; never used again. Each lane counts in a range of its own, so that a
+/// stream keeps its id wherever it is moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
+
+/// Ids of streams that a lane has, from its number times this on.
+const STREAMS_PER_LANE: u64 = 1_000_000_000_000_000;
+
+impl StreamId {
+    /// The first one of a lane.
+    pub(crate) fn first_of(lane: u32) -> Self {
+        Self(u64::from(lane) * STREAMS_PER_LANE)
+    }
+
+    /// True if that lane made the stream, wherever it is now.
+    pub(crate) fn is_of(self, lane: u32) -> bool {
+        self.0 / STREAMS_PER_LANE == u64::from(lane)
+    }
+
+    /// How many streams its lane had made before.
+    pub(crate) fn count(self) -> u64 {
+        self.0 % STREAMS_PER_LANE
+    }
+
+    /// True if its lane has hardly an id left.
+    pub(crate) fn is_near_the_end(self) -> bool {
+        self.count() > STREAMS_PER_LANE / 2
+    }
+}
 
 /// Names a consumer of a stream; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +91,26 @@ pub(crate) enum Change<'bytes> {
         consumer: ConsumerId,
         change: ConsumerChange,
     },
+}
+
+impl Change<'_> {
+    /// True if messages, consumers or streams go by it: on a full disk these make the room for what follows.
+    pub(crate) fn makes_room(&self) -> bool {
+        match self {
+            Self::StreamUpdated { .. }
+            | Self::StreamDeleted
+            | Self::Deleted { .. }
+            | Self::Purged { .. }
+            | Self::Expired { .. }
+            | Self::ConsumerDeleted { .. } => true,
+            Self::StreamCreated { .. }
+            | Self::Appended(..)
+            | Self::Grouped(_)
+            | Self::ConsumerCreated { .. }
+            | Self::ConsumerUpdated { .. }
+            | Self::ConsumerChanged { .. } => false,
+        }
+    }
 }
 
 /// The fields of an appended message; subject, headers and payload follow.

@@ -13,8 +13,9 @@ use super::frame::records;
 use super::image::{LaneFiles, Loaded, load};
 use super::manifest::ManifestFault;
 use super::position::{COUNT_STARTED_FROM_MAX, CommitNumber};
-use super::record::Record;
+use super::record::{Record, StreamId};
 use super::recovery::{Damage, JournalPlace, Recovered, recover};
+use super::segment;
 use super::streams::{Lost, LostBlock, Streams};
 
 /// A lane's contents.
@@ -102,6 +103,8 @@ impl Replayed {
         let Streams { next_stream, next_consumer, .. } = self.streams;
         let counts = [self.recovered.position.next.0, next_stream, next_consumer];
         numbers.iter().chain(&files.unfinished).any(|number| *number > file_name::NUMBER_MAX)
+            || files.segments.iter().any(|number| segment::is_near_the_end(*number))
+            || StreamId(next_stream).is_near_the_end()
             || counts.iter().any(|count| *count > COUNT_STARTED_FROM_MAX)
     }
 }
@@ -126,7 +129,7 @@ pub(super) async fn replay_with<D: Disk>(
     block_bytes: Option<usize>,
 ) -> io::Result<Replayed> {
     let Loaded { mut streams, start, files, faults } =
-        load(disk, place, Streams::new(hash_seed, block_bytes)).await?;
+        load(disk, place, Streams::new(place.seed.lane(), hash_seed, block_bytes)).await?;
     let (mut record_count, mut lost, mut unfit) = (0, Vec::new(), Vec::new());
     let mut recovered = recover(disk, place, start, |commit, body| {
         for record in records(body) {

@@ -94,6 +94,14 @@ impl Disk for RingDisk {
         self.helper.rename(from, to).await
     }
 
+    async fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.helper.link(from, to).await
+    }
+
+    async fn remove_folder(&self, name: &str) -> io::Result<()> {
+        self.helper.remove_folder(name).await
+    }
+
     async fn remove(&self, name: &str) -> io::Result<()> {
         self.helper.remove(name).await
     }

@@ -6,14 +6,19 @@
 //! block of another place is none. Where a block is, the manifest says; nothing is ever looked for in a segment.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use super::block::BLOCK_BYTES_FULL;
-use super::disk::{Access, Disk, DiskBuffer};
+use super::disk::{Access, Disk, DiskBuffer, SECTOR_BYTES};
 use super::file_name;
 use super::frame::{LaneSeed, checksum, half_word, word};
 use super::position::StoredPlace;
 use super::record::StreamId;
 use super::recovery::JournalPlace;
+use super::turns::yield_now;
 use crate::base::limits::{SEGMENT_WRITE_BYTES, SEGMENTS_OPEN_MAX};
 
 const PREFIX: &str = "segment-";
@@ -69,12 +74,29 @@ fn bytes_max(place: &JournalPlace) -> u64 {
     place.file_bytes + 2 * BLOCK_BYTES_FULL as u64
 }
 
-fn path(place: &JournalPlace, number: u64) -> String {
+pub(super) fn path(place: &JournalPlace, number: u64) -> String {
     format!("{}/{}", place.folder, name(number))
 }
 
+/// Numbers of segments that a lane has, from its own number times this on: a segment keeps its number, and with it its
+/// seeds, wherever it is moved to.
+const SEGMENTS_PER_LANE: u64 = 100_000_000_000;
+
+/// The first number that a lane may use which knows these segments, its own and others'.
+pub(super) fn next_number<'a>(lane: u32, known: impl IntoIterator<Item = &'a u64>) -> u64 {
+    let count = known.into_iter().map(|number| number % SEGMENTS_PER_LANE).max().unwrap_or(0);
+    u64::from(lane) * SEGMENTS_PER_LANE + count + 1
+}
+
+/// True if the lane that wrote the segment has hardly a number left.
+pub(super) fn is_near_the_end(number: u64) -> bool {
+    number % SEGMENTS_PER_LANE > SEGMENTS_PER_LANE / 2
+}
+
 fn seed_at(seed: LaneSeed, segment: u64, offset: u64) -> u64 {
-    seed.of_kind(SEED_KIND).at(segment, offset)
+    // Of a number that no lane has there is no segment.
+    let lane = u32::try_from(segment / SEGMENTS_PER_LANE).unwrap_or(u32::MAX);
+    seed.of_lane(lane).of_kind(SEED_KIND).at(segment, offset)
 }
 
 /// Appends a block to `buffer`, which begins at `start` of its segment.
@@ -127,7 +149,7 @@ impl<D: Disk> SegmentReader<D> {
         Self { disk, place, open: BTreeMap::new() }
     }
 
-    async fn file(&mut self, number: u64) -> std::io::Result<(D::File, u64)> {
+    async fn file(&mut self, number: u64) -> io::Result<(D::File, u64)> {
         if let Some(found) = self.open.get(&number) {
             return Ok(found.clone());
         }
@@ -172,15 +194,22 @@ impl<D: Disk> SegmentReader<D> {
     }
 }
 
-/// Writes a segment. The file is made with the first block.
+/// A write under way, with the buffer it brings back.
+type Writing = Pin<Box<dyn Future<Output = (io::Result<()>, DiskBuffer)>>>;
+
+/// Writes a segment. The file is made with the first block. One piece is written while the next gathers: the disk does
+/// not wait for checksums, nor they for the disk.
 pub(crate) struct SegmentWriter<D: Disk> {
     disk: D,
     place: JournalPlace,
     number: u64,
     file: Option<D::File>,
-    /// What is not written yet, and where it goes.
+    /// What is not given to the disk yet, and where it goes.
     buffer: DiskBuffer,
     offset: u64,
+    writing: Option<Writing>,
+    /// The buffer that gathers next.
+    free: DiskBuffer,
     #[cfg(test)]
     skips_sync: bool,
 }
@@ -194,6 +223,8 @@ impl<D: Disk> SegmentWriter<D> {
             file: None,
             buffer: DiskBuffer::default(),
             offset: 0,
+            writing: None,
+            free: DiskBuffer::default(),
             #[cfg(test)]
             skips_sync: false,
         }
@@ -223,7 +254,7 @@ impl<D: Disk> SegmentWriter<D> {
         &mut self,
         block: BlockName,
         body: &[&[u8]],
-    ) -> std::io::Result<StoredPlace> {
+    ) -> io::Result<StoredPlace> {
         if self.file.is_none() {
             let name = path(&self.place, self.number);
             self.file = Some(self.disk.open(&name, Access::Create).await?);
@@ -231,21 +262,46 @@ impl<D: Disk> SegmentWriter<D> {
         let start = (self.number, self.offset);
         let stored = push_block(&mut self.buffer, self.place.seed, start, block, body);
         if self.buffer.len() >= SEGMENT_WRITE_BYTES {
-            self.flush().await?;
+            self.write_gathered().await?;
+            // The next piece is as much work as this one was.
+            yield_now().await;
         }
         Ok(stored)
     }
 
-    async fn flush(&mut self) -> std::io::Result<()> {
-        let Some(file) = self.file.as_ref().filter(|_| !self.buffer.is_empty()) else {
+    /// Gives the disk whole sectors of what has gathered, once it is done with the piece before.
+    async fn write_gathered(&mut self) -> io::Result<()> {
+        self.written().await?;
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        let length = self.buffer.len() / SECTOR_BYTES * SECTOR_BYTES;
+        if length == 0 {
             return Ok(());
-        };
-        let buffer = std::mem::take(&mut self.buffer);
-        let length = buffer.len() as u64;
-        let (result, mut buffer) = self.disk.write(file, self.offset, buffer).await;
-        buffer.clear();
-        self.buffer = buffer;
-        self.offset += length;
+        }
+        let mut next = std::mem::take(&mut self.free);
+        next.clear();
+        next.extend(&self.buffer.as_slice()[length..]);
+        let mut piece = std::mem::replace(&mut self.buffer, next);
+        piece.truncate(length);
+        let (disk, offset) = (self.disk.clone(), self.offset);
+        let write = async move { disk.write(&file, offset, piece).await };
+        let mut writing: Writing = Box::pin(write);
+        // The first poll puts it under way; whoever waits for it wakes up by a later one.
+        match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => self.writing = Some(writing),
+            Poll::Ready((result, buffer)) => {
+                self.free = buffer;
+                result?;
+            }
+        }
+        self.offset += length as u64;
+        Ok(())
+    }
+
+    /// Waits until the disk is done with the piece under way.
+    async fn written(&mut self) -> io::Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let (result, buffer) = writing.await;
+        self.free = buffer;
         result
     }
 
@@ -253,8 +309,11 @@ impl<D: Disk> SegmentWriter<D> {
     ///
     /// # Errors
     /// As the disk says. The segment is of no use then.
-    pub(crate) async fn finish(&mut self) -> std::io::Result<()> {
-        self.flush().await?;
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        let length = self.buffer.len().next_multiple_of(SECTOR_BYTES);
+        self.buffer.pad_to(length);
+        self.write_gathered().await?;
+        self.written().await?;
         #[cfg(test)]
         if self.skips_sync {
             return Ok(());

@@ -13,6 +13,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::consumer_state::{ConsumerChange, ConsumerState};
 use super::disk::Disk;
@@ -28,12 +29,17 @@ use super::replay::Replayed;
 use super::stream::expectations::{Expected, GroupMessage, GroupRefusal, Refusal};
 use super::stream::{NewMessage, StreamLimits};
 use super::streams::{Answer, HeldConsumer, HeldStream, Streams};
-use crate::base::limits::{GROUP_MESSAGES_MAX, JOURNAL_FILES_MAX, TAIL_BYTES_MAX};
+use crate::base::limits::{
+    GROUP_MESSAGES_MAX, JOURNAL_FILES_MAX, SHORT_ROOM_SHARE, SHORT_ROOM_SHARE_OF_DELETES,
+    TAIL_BYTES_MAX,
+};
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::protocol::headers;
 use checkpoint::Checkpoints;
 
 pub(crate) mod checkpoint;
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -68,7 +74,33 @@ pub struct Store<D: Disk> {
     checkpoints: Checkpoints,
     /// Bytes appended past which a checkpoint is due, so that memory can be freed.
     tail_bytes_max: usize,
+    sync_interval: SyncInterval,
 }
+
+/// When answers leave, for the whole store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncInterval {
+    /// Once what they tell of is on disk.
+    #[default]
+    Always,
+    /// At once, as those of nats-server do by default. What they tell of is on its way to the disk all the same: this
+    /// long is the most that nats-server leaves it in memory, and more than it ever is here.
+    Every(Duration),
+}
+
+impl SyncInterval {
+    /// What an operator who asks for it is to know.
+    pub fn risk(self) -> Option<&'static str> {
+        match self {
+            Self::Always => None,
+            Self::Every(_) => Some(SYNC_INTERVAL_RISK),
+        }
+    }
+}
+
+const SYNC_INTERVAL_RISK: &str = "everything is acknowledged before it is on disk: messages, deletes and \
+    acknowledgements of the last milliseconds are lost when the process is killed or the power fails, and \
+    sequences of messages that were seen are used again";
 
 impl<D: Disk> Store<D> {
     /// Goes on with what was replayed. The owner runs the tasks of [`Store::lane`] and
@@ -86,14 +118,31 @@ impl<D: Disk> Store<D> {
         for held in streams.streams.values_mut() {
             held.change(lane.last_commit());
         }
-        let checkpoints = Checkpoints::new(replayed.files);
+        let checkpoints = Checkpoints::new(replayed.files, place.seed.lane());
         let tail_bytes_max = TAIL_BYTES_MAX;
-        Ok(Self { lane, disk, place, streams, checkpoints, tail_bytes_max })
+        let sync_interval = SyncInterval::Always;
+        Ok(Self { lane, disk, place, streams, checkpoints, tail_bytes_max, sync_interval })
     }
 
     /// Takes its share of the process's memory, which is divided by the lanes.
     pub fn share_memory(&mut self, lanes: u32) {
         self.tail_bytes_max = TAIL_BYTES_MAX / lanes.max(1) as usize;
+    }
+
+    /// Says when answers leave, from now on.
+    pub fn set_sync_interval(&mut self, sync_interval: SyncInterval) {
+        self.sync_interval = sync_interval;
+        let is_buffered = self.is_buffered();
+        self.streams.streams.values_mut().for_each(|held| held.is_buffered = is_buffered);
+    }
+
+    fn is_buffered(&self) -> bool {
+        matches!(self.sync_interval, SyncInterval::Every(_))
+    }
+
+    fn answer<T>(&self, value: T, commit: CommitNumber) -> Answer<T> {
+        let after = if self.is_buffered() { CommitNumber(0) } else { commit };
+        Answer { value, after }
     }
 
     /// True while more waits than the next write takes, or the journal is as long as it may be: publishers are to be
@@ -120,7 +169,7 @@ impl<D: Disk> Store<D> {
     pub fn settle(&mut self, id: StreamId) {
         let durable = self.lane.durable_commit();
         if let Some(held) = self.streams.streams.get_mut(&id) {
-            if held.stream.limits().is_async {
+            if held.stream.limits().is_async || held.is_buffered {
                 held.durable_sequence = held.stream.totals().last_sequence;
             }
             while let Some((_, last)) =
@@ -146,8 +195,10 @@ impl<D: Disk> Store<D> {
         let commit = self.write(id, change, Urgency::Commits)?;
         self.streams.next_stream += 1;
         let stream = self.streams.new_stream(limits, first_sequence);
-        self.streams.streams.insert(id, HeldStream::new(stream, details, commit));
-        Ok(Answer { value: id, after: commit })
+        let mut held = HeldStream::new(stream, details, commit);
+        held.is_buffered = self.is_buffered();
+        self.streams.streams.insert(id, held);
+        Ok(self.answer(id, commit))
     }
 
     /// # Errors
@@ -165,7 +216,7 @@ impl<D: Disk> Store<D> {
         held.stream.set_limits(limits);
         held.details = details.to_vec();
         held.change(commit);
-        Ok(Answer { value: (), after: commit })
+        Ok(self.answer((), commit))
     }
 
     /// # Errors
@@ -174,7 +225,7 @@ impl<D: Disk> Store<D> {
         self.held(id)?;
         let commit = self.write(id, Change::StreamDeleted, Urgency::Commits)?;
         self.streams.remove(id);
-        Ok(Answer { value: (), after: commit })
+        Ok(self.answer((), commit))
     }
 
     /// Takes a message, or says why not.
@@ -280,7 +331,7 @@ impl<D: Disk> Store<D> {
         let held = self.held(id)?;
         held.stream.delete(sequence);
         held.change(commit);
-        Ok(Answer { value: true, after: commit })
+        Ok(self.answer(true, commit))
     }
 
     /// Begins a purge: see [`Stream::purge`]. The stream takes nothing until [`Store::purge_some`] is done.
@@ -404,7 +455,7 @@ impl<D: Disk> Store<D> {
         let held = self.held(stream)?;
         held.consumers.insert(consumer, HeldConsumer::new(state, details));
         held.change(commit);
-        Ok(Answer { value: consumer, after: commit })
+        Ok(self.answer(consumer, commit))
     }
 
     /// # Errors
@@ -423,7 +474,7 @@ impl<D: Disk> Store<D> {
             held.details = details.to_vec();
         }
         held.change(commit);
-        Ok(Answer { value: (), after: commit })
+        Ok(self.answer((), commit))
     }
 
     /// # Errors
@@ -439,7 +490,7 @@ impl<D: Disk> Store<D> {
         let held = self.held(stream)?;
         held.remove_consumer(consumer);
         held.change(commit);
-        Ok(Answer { value: (), after: commit })
+        Ok(self.answer((), commit))
     }
 
     /// Notes a delivery or an acknowledgement; false where there was nothing to note. `urgency` is
@@ -455,6 +506,7 @@ impl<D: Disk> Store<D> {
         urgency: Urgency,
     ) -> Result<Answer<bool>, StoreError> {
         self.check_consumer(stream, consumer)?;
+        self.check_room(&Change::ConsumerChanged { consumer, change })?;
         let held = self.held(stream)?;
         let held_consumer = held.consumer_mut(consumer);
         let state = &mut held_consumer.ok_or(StoreError::NoSuchConsumer)?.state;
@@ -466,13 +518,13 @@ impl<D: Disk> Store<D> {
             if urgency == Urgency::Commits {
                 self.held(stream)?.change(commit);
             }
-            return Ok(Answer { value, after: commit });
+            return Ok(self.answer(value, commit));
         }
         if urgency == Urgency::Commits {
             // What it depends on may only ride along.
             self.lane.flush();
         }
-        Ok(Answer { value, after: self.lane.last_commit() })
+        Ok(self.answer(value, self.lane.last_commit()))
     }
 
     fn held(&mut self, id: StreamId) -> Result<&mut HeldStream, StoreError> {
@@ -484,9 +536,10 @@ impl<D: Disk> Store<D> {
         stream: StreamId,
         change: Change<'_>,
         urgency: Urgency,
-    ) -> Result<CommitNumber, Refused> {
+    ) -> Result<CommitNumber, StoreError> {
+        self.check_room(&change)?;
         let (head, rest) = Record { stream, change }.encode();
-        self.lane.append(&[head.as_slice(), rest], urgency)
+        Ok(self.lane.append(&[head.as_slice(), rest], urgency)?)
     }
 
     /// Writes the record of a message or a group.
@@ -497,6 +550,19 @@ impl<D: Disk> Store<D> {
             self.lane.consider_checkpoint();
         }
         Ok(commit)
+    }
+
+    /// Where no further journal file can be made, the rest of the current one is for what makes room, in the end.
+    fn check_room(&self, change: &Change<'_>) -> Result<(), StoreError> {
+        let Some(kind) = self.lane.shortage() else { return Ok(()) };
+        let share = match change.makes_room() {
+            true => SHORT_ROOM_SHARE_OF_DELETES,
+            false => SHORT_ROOM_SHARE,
+        };
+        match self.lane.room() < self.place.file_bytes / share {
+            true => Err(StoreError::Short(kind)),
+            false => Ok(()),
+        }
     }
 
     fn check_space(&self) -> Result<(), StoreError> {

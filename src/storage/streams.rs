@@ -53,6 +53,8 @@ pub struct HeldStream {
     /// The last sequence as of each commit that is not durable yet.
     pub(super) under_way: VecDeque<(CommitNumber, u64)>,
     pub(super) durable_sequence: u64,
+    /// Answers leave, and messages may be seen, before they are durable: the store's `SyncInterval` says so.
+    pub(super) is_buffered: bool,
     /// Records of commits before this one are in what was restored.
     pub(super) as_of: CommitNumber,
     /// It may have changed since a checkpoint noted it.
@@ -100,6 +102,7 @@ pub struct Streams {
     pub(super) hash_seed: u64,
     /// Bytes past which a block of a stream is complete.
     pub(super) block_bytes: usize,
+    lane: u32,
     /// What was deleted before this commit is not there any more, and its records say nothing.
     pub(super) walked: CommitNumber,
     /// Streams that were deleted since a checkpoint noted that.
@@ -107,13 +110,14 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(hash_seed: u64, block_bytes: Option<usize>) -> Self {
+    pub(super) fn new(lane: u32, hash_seed: u64, block_bytes: Option<usize>) -> Self {
         Self {
             streams: BTreeMap::new(),
-            next_stream: 0,
+            next_stream: StreamId::first_of(lane).0,
             next_consumer: 0,
             hash_seed,
             block_bytes: block_bytes.unwrap_or(BLOCK_BYTES_FULL),
+            lane,
             walked: CommitNumber(0),
             gone: Vec::new(),
         }
@@ -192,7 +196,9 @@ impl Streams {
             return Err("an id that no stream has");
         }
         // Even where its creation is lost an id is not used again.
-        self.next_stream = self.next_stream.max(id.0 + 1);
+        if id.is_of(self.lane) {
+            self.next_stream = self.next_stream.max(id.0 + 1);
+        }
         match self.streams.get(&id) {
             Some(held) if commit < held.as_of => return Ok(()),
             None if commit < self.walked => return Ok(()),
@@ -283,6 +289,7 @@ impl HeldStream {
             changed: commit,
             under_way: VecDeque::new(),
             durable_sequence: 0,
+            is_buffered: false,
             as_of: CommitNumber(0),
             is_changed: true,
             gone_consumers: Vec::new(),
@@ -366,13 +373,17 @@ impl HeldStream {
 
     /// An answer about the stream as it is now.
     pub fn answer<T>(&self, value: T) -> Answer<T> {
-        Answer { value, after: self.changed }
+        Answer { value, after: self.told_after() }
     }
 
     /// An answer to a publisher.
     pub(super) fn answer_publisher<T>(&self, value: T) -> Answer<T> {
-        let after = if self.stream.limits().is_async { CommitNumber(0) } else { self.changed };
-        Answer { value, after }
+        let is_async = self.stream.limits().is_async;
+        Answer { value, after: if is_async { CommitNumber(0) } else { self.told_after() } }
+    }
+
+    fn told_after(&self) -> CommitNumber {
+        if self.is_buffered { CommitNumber(0) } else { self.changed }
     }
 
     fn replay_append(

@@ -5,8 +5,9 @@
 //! [`ThreadDisk::collect`] wakes the tasks that wait. The threads call `notify` whenever there is something to
 //! collect, on their own time.
 //!
-//! Files belong to the server's user alone (0600, folders 0700). Durable writes go past the page cache where the file
-//! system can do that, and are written through it otherwise: which, [`ThreadDisk::probe`] finds out.
+//! Files belong to the server's user alone (0600, folders 0700). Writes go past the page cache where the file system can do
+//! that, and are written through it otherwise: which, [`ThreadDisk::probe`] finds out. A checkpoint that filled the cache
+//! would copy all it writes once more, and its sync would hold up whatever else the disk has to do.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -114,10 +115,15 @@ impl ThreadDisk {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
         let file = regular::open(&mut options, OFlags::empty(), &name)?;
-        file.write_all_at(&[0; SECTOR_BYTES], 0)?;
+        // A store on a full disk is started to make room: what cannot be tried out there is taken for possible.
+        let has_room = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            other => other,
+        };
+        has_room(file.write_all_at(&[0; SECTOR_BYTES], 0))?;
         let direct = open_durable(&name, WriteMode::Direct).and_then(|file| {
             let buffer = DiskBuffer::zeroed(SECTOR_BYTES);
-            file.write_all_at(buffer.as_slice(), 0)
+            has_room(file.write_all_at(buffer.as_slice(), 0))
         });
         std::fs::remove_file(&name)?;
         let write_mode = if direct.is_ok() { WriteMode::Direct } else { WriteMode::Buffered };
@@ -278,12 +284,16 @@ impl Drop for InFlight {
     }
 }
 
-fn open_durable(path: &Path, write_mode: WriteMode) -> io::Result<File> {
-    let direct = match write_mode {
+fn direct(write_mode: WriteMode) -> OFlags {
+    match write_mode {
         WriteMode::Direct => OFlags::DIRECT,
         WriteMode::Buffered => OFlags::empty(),
-    };
-    regular::open(OpenOptions::new().read(true).write(true), OFlags::DSYNC | direct, path)
+    }
+}
+
+fn open_durable(path: &Path, write_mode: WriteMode) -> io::Result<File> {
+    let flags = OFlags::DSYNC | direct(write_mode);
+    regular::open(OpenOptions::new().read(true).write(true), flags, path)
 }
 
 fn read(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
@@ -340,7 +350,7 @@ impl Disk for ThreadDisk {
             Access::Create => {
                 let mut options = OpenOptions::new();
                 options.read(true).write(true).create_new(true).mode(FILE_MODE);
-                regular::open(&mut options, OFlags::empty(), &path)
+                regular::open(&mut options, direct(write_mode), &path)
             }
             Access::Durable => open_durable(&path, write_mode),
         };
@@ -393,6 +403,16 @@ impl Disk for ThreadDisk {
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to) = (self.path(from), self.path(to));
         self.ask(Helper::Files, move || std::fs::rename(from, to)).await
+    }
+
+    async fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path(from), self.path(to));
+        self.ask(Helper::Files, move || std::fs::hard_link(from, to)).await
+    }
+
+    async fn remove_folder(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        self.ask(Helper::Files, move || std::fs::remove_dir(path)).await
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {

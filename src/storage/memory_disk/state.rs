@@ -108,6 +108,8 @@ pub(super) enum Request {
     SyncFolder(String),
     Rename(String, String),
     Remove(String),
+    Link(String, String),
+    RemoveFolder(String),
 }
 
 /// What an operation brings back; which one, the request says.
@@ -161,7 +163,9 @@ impl State {
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
-        self.names.values().map(|index| self.files[*index].seen.len() as u64).sum()
+        // A file with two names is there once.
+        let indexes: BTreeSet<FileIndex> = self.names.values().copied().collect();
+        indexes.iter().map(|index| self.files[*index].seen.len() as u64).sum()
     }
 
     fn draw(&mut self, one_of: u32) -> bool {
@@ -197,6 +201,8 @@ impl State {
                 | Request::SyncFolder(_)
                 | Request::Rename(..)
                 | Request::Remove(_)
+                | Request::Link(..)
+                | Request::RemoveFolder(_)
                 | Request::MakeFolder(_)
         ) && self.draw(self.faults.failed_names);
         if names_fail {
@@ -238,6 +244,8 @@ impl State {
                 Ok(())
             }
             Request::Rename(from, to) => self.rename(from, to),
+            Request::Link(from, to) => self.link(&from, to),
+            Request::RemoveFolder(name) => self.remove_folder(&name),
             Request::Remove(name) => match self.names.remove(&name) {
                 Some(_) => {
                     self.name_changes.push(NameChange::Removed { name });
@@ -283,6 +291,30 @@ impl State {
                 Ok(index)
             }
             (None, _) => Err(error(io::ErrorKind::NotFound, "no such file")),
+        }
+    }
+
+    fn link(&mut self, from: &str, to: String) -> io::Result<()> {
+        let Some(index) = self.names.get(from).copied() else {
+            return Err(error(io::ErrorKind::NotFound, "no such file"));
+        };
+        if self.names.contains_key(&to) {
+            return Err(error(io::ErrorKind::AlreadyExists, "the file is there already"));
+        }
+        self.names.insert(to.clone(), index);
+        self.name_changes.push(NameChange::Created { name: to, index });
+        Ok(())
+    }
+
+    fn remove_folder(&mut self, folder: &str) -> io::Result<()> {
+        if self.names.keys().any(|name| folder_of(name) == folder) {
+            return Err(error(io::ErrorKind::DirectoryNotEmpty, "the folder holds files"));
+        }
+        // It does not come back, nor does what was in it.
+        self.sync_folder(folder);
+        match self.folders.remove(folder) {
+            true => Ok(()),
+            false => Err(error(io::ErrorKind::NotFound, "no such folder")),
         }
     }
 

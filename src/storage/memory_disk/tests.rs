@@ -75,7 +75,7 @@ fn names_need_a_sync_of_their_folder() {
     let (mut there, mut gone, mut back) = (0, 0, 0);
     for seed in 0..100 {
         let disk = MemoryDisk::new(seed);
-        disk.run(created(&disk, "old", 512));
+        disk.run(created(&disk, "old", 4096));
         disk.run(disk.remove("old")).expect("it is there");
         let file = disk.run(disk.open("new", Access::Create)).expect("a new name");
         disk.run(disk.sync(&file)).expect("no fault is set");
@@ -92,7 +92,7 @@ fn renamed_file_has_one_of_its_names() {
     let mut names = BTreeSet::new();
     for seed in 0..100 {
         let disk = MemoryDisk::new(seed);
-        disk.run(created(&disk, "from", 512));
+        disk.run(created(&disk, "from", 4096));
         disk.run(disk.rename("from", "to")).expect("it is there");
         disk.power_cut();
         let found = (disk.contents("from").is_some(), disk.contents("to").is_some());
@@ -145,7 +145,7 @@ fn media_faults_stick_and_are_noted() {
 
     disk.set_faults(Faults { misdirected_writes: 1, ..Faults::default() });
     disk.run(created(&disk, "g", 65_536));
-    disk.run(disk.write(&file, 0, buffer(512, 9))).0.expect("the disk says so");
+    disk.run(disk.write(&file, 0, buffer(4096, 9))).0.expect("the disk says so");
     disk.set_faults(Faults::default());
     let place = disk.media_faults().pop().expect("it was noted");
     let bytes = disk.contents(&place.name).expect("the other file is there");
@@ -158,7 +158,7 @@ fn full_disk_takes_overwrites_only() {
     let file = disk.run(created(&disk, "f", 4096));
     disk.set_capacity(4096);
     disk.run(disk.write(&file, 0, buffer(4096, 2))).0.expect("the file does not grow");
-    let error = disk.run(disk.write(&file, 4096, buffer(512, 2))).0.expect_err("the disk is full");
+    let error = disk.run(disk.write(&file, 4096, buffer(4096, 2))).0.expect_err("the disk is full");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert_eq!(disk.used_bytes(), 4096);
     disk.run(disk.remove("f")).expect("it is there");

@@ -15,7 +15,8 @@
 //! stored anew, some megabytes a base.
 //!
 //! Whatever fails, the journal is kept and everything is in memory: the checkpoint is given up, and the next one, which
-//! says everything anew, uses other files. What failed is never believed.
+//! says everything anew, uses other files. What failed is never believed. On a full disk the lane gives up its reserve
+//! and the checkpoint is tried once more: it is what makes room.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,12 +74,12 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn new(files: LaneFiles) -> Self {
+    pub(super) fn new(files: LaneFiles, lane: u32) -> Self {
         let highest = |set: &BTreeSet<u64>| set.last().copied().unwrap_or(0);
         let unfinished = files.unfinished.iter().copied().max().unwrap_or(0);
         Self {
             next_manifest: highest(&files.manifests).max(unfinished) + 1,
-            next_segment: highest(&files.segments) + 1,
+            next_segment: segment::next_number(lane, &files.segments),
             files,
             base: 0,
             needs_base: true,
@@ -153,7 +154,16 @@ pub async fn keep_checkpoints<D: Disk>(store: &RefCell<Store<D>>) {
                 Some(start) => work.release(store, start).await,
                 None => work.give_up(store).await,
             }
+            let is_full = error == Some(io::ErrorKind::StorageFull);
+            if is_full && lane.release_reserve().await {
+                store.borrow_mut().checkpoints.is_requested = true;
+                continue;
+            }
             if done.is_some() {
+                // There may be room now for what the lane lacks.
+                if lane.shortage().is_some() {
+                    lane.retry_spare();
+                }
                 continue;
             }
         }
@@ -208,6 +218,8 @@ struct Work<D: Disk> {
     named: BTreeMap<u64, u64>,
     /// Segments of which nothing is to be named any more.
     given_up: BTreeSet<u64>,
+    /// The manifest may have its name.
+    may_count: bool,
     #[cfg(test)]
     plant: Option<Plant>,
 }
@@ -220,7 +232,10 @@ impl<D: Disk> Work<D> {
         let (number, segment_number) = (checkpoints.next_manifest, checkpoints.next_segment);
         checkpoints.next_manifest += 1;
         checkpoints.next_segment += 1;
-        let is_base = checkpoints.needs_base || number > checkpoints.base + checkpoints.deltas_max;
+        // Only a base makes room on the disk: a delta takes some.
+        let is_base = checkpoints.needs_base
+            || number > checkpoints.base + checkpoints.deltas_max
+            || store.lane.shortage().is_some();
         let given_up = if is_base { checkpoints.sparse_segments() } else { BTreeSet::new() };
         // Until this one is done: what is noted of a stream now is not noted again.
         checkpoints.needs_base = true;
@@ -234,6 +249,7 @@ impl<D: Disk> Work<D> {
             placed: Vec::new(),
             named: BTreeMap::new(),
             given_up,
+            may_count: false,
             #[cfg(test)]
             plant: store.checkpoints.plant,
         }
@@ -303,6 +319,8 @@ impl<D: Disk> Work<D> {
             let base = self.base;
             let end = ManifestEnd { base, start, walked: mark, next_stream, next_consumer };
             manifest.finish(end).await?;
+            self.may_count = true;
+            manifest.publish().await?;
             return Ok(start);
         }
         lane.durable(CommitNumber(walked.0 - 1)).await?;
@@ -321,6 +339,8 @@ impl<D: Disk> Work<D> {
         manifest.skip_sync(self.has(Plant::ManifestNotSynced));
         let end = ManifestEnd { base: self.base, start, walked, next_stream, next_consumer };
         manifest.finish(end).await?;
+        self.may_count = true;
+        manifest.publish().await?;
         Ok(start)
     }
 
@@ -418,6 +438,10 @@ impl<D: Disk> Work<D> {
         };
         let name = ManifestName { number: self.number, is_temporary: true }.path(&place);
         disk.remove(&name).await.unwrap_or_default();
+        // Unless a manifest may name the segment: on a full disk its room is needed at once.
+        if !self.may_count && segment::remove(&disk, &place, self.segment_number).await {
+            store.borrow_mut().checkpoints.files.segments.remove(&self.segment_number);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 
 use super::*;
 use crate::storage::frame::{LaneSeed, StoreId};
@@ -46,6 +47,18 @@ impl House {
         drop((tasks, store));
         disk.power_cut();
         Self::open(&disk)
+    }
+
+    /// Runs the tasks until nothing of theirs is left to do.
+    fn run_until_idle(&mut self) {
+        let tasks = &mut self.tasks;
+        let nothing = poll_fn(|context| {
+            for task in tasks.iter_mut().flatten() {
+                assert!(task.as_mut().poll(context).is_pending());
+            }
+            Poll::<()>::Pending
+        });
+        assert!(self.disk.run_steps(nothing, u64::MAX).is_none());
     }
 
     fn run_until_durable(&mut self, commit: CommitNumber) -> Result<(), LaneStopped> {
@@ -103,6 +116,8 @@ fn full_disk_refuses_messages_and_takes_deletes_and_purges() {
     for time_ns in 0..3 {
         assert!(house.append(id, message(time_ns, b"a", b"")).is_ok());
     }
+    // The spare file and the reserves are there.
+    house.run_until_idle();
     house.disk.set_capacity(house.disk.used_bytes());
     let mut taken = 0;
     let refused = loop {
@@ -301,4 +316,39 @@ fn sequences_end_before_they_overflow() {
     let refused = house.append(id, message(0, b"a", b""));
     assert_eq!(refused, Err(Refusal::AtLimit(AtLimit::Sequences)));
     assert_eq!(house.power_cut().totals(id).last_sequence, last + 1);
+}
+
+#[test]
+fn with_an_interval_answers_leave_at_once_and_tell_of_what_is_on_its_way() {
+    let mut house = House::new();
+    let every = SyncInterval::Every(Duration::from_secs(120));
+    assert!(every.risk().is_some_and(|text| text.contains("lost")));
+    assert_eq!(
+        (SyncInterval::default(), SyncInterval::Always.risk()),
+        (SyncInterval::Always, None)
+    );
+    house.store.set_sync_interval(every);
+    let at_once = CommitNumber(0);
+    let created = house.store.create_stream(1, StreamLimits::default(), b"").expect("room");
+    let id = created.value;
+    let consumer = house.store.create_consumer(id, 0, b"").expect("room");
+    let new = NewMessage { time_ns: 1, subject: b"a", headers: b"", payload: b"x" };
+    let appended = house.store.append(id, new).expect("room");
+    house.store.settle(id);
+    assert_eq!(house.store.streams().get(id).map(HeldStream::durable_sequence), Some(1));
+    let change = ConsumerChange::Delivered { stream_sequence: 1, time_ns: 1, needs_ack: true };
+    let commits = Urgency::Commits;
+    let delivered = house.store.change_consumer(id, consumer.value, change, commits);
+    let deleted = house.store.delete(id, 1).expect("it is there");
+    let after = [created.after, consumer.after, appended.after, deleted.after];
+    assert_eq!((after, delivered.expect("it is there").after), ([at_once; 4], at_once));
+    let missing = house.store.delete(id, 1).expect("the stream is there");
+    assert_eq!((missing.value, missing.after), (false, at_once));
+    // What is on its way arrives without another call.
+    house.run_until_durable(house.store.lane().last_commit()).expect("no fault is set");
+    // And from now on answers wait again.
+    house.store.set_sync_interval(SyncInterval::Always);
+    let appended = house.store.append(id, new).expect("room");
+    assert_eq!(appended.after, house.store.lane().last_commit());
+    assert_eq!(house.power_cut().totals(id).last_sequence, 1, "the last one was not durable");
 }
