@@ -221,6 +221,35 @@ fn logins_are_taken_by_the_server_and_wrong_ones_are_reported_in_its_words() {
     }
 }
 
+/// Publishers and requesters in one account, subscribers and responders in another.
+#[test]
+fn messages_and_requests_through_imports_are_counted() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/imports.conf");
+    let server =
+        StartedServer::start(&command_line(&format!("-c '{config}'")), &CoreList::default());
+    let server = server.unwrap();
+    let url = ServerUrl { address: server.address.clone(), user: None, password: None };
+    let dialer = |user: &str, subscriber: &str| {
+        let of = |name: &str| Some(name.to_string());
+        let login = LoginArguments {
+            user: of(user),
+            password: of(user),
+            subscriber_user: of(subscriber),
+            subscriber_password: of(subscriber),
+            ..LoginArguments::default()
+        };
+        login.dialer(&url).unwrap()
+    };
+    let process = || Ok(server.process_id());
+    let quiet = Progress::new(true);
+    let plan = throughput_plan(layout(2, 3, 1));
+    let result = throughput::run(&dialer("exporter", "importer"), &plan, process(), &quiet);
+    assert_complete(&result.unwrap(), 30_000);
+    let plan = latency_plan(Mode::Request);
+    let result = latency::run(&dialer("requester", "responder"), &plan, process(), &quiet);
+    assert_complete(&result.unwrap(), 600);
+}
+
 #[test]
 fn every_case_of_the_stalls_can_be_played() {
     let plan = StallsPlan {

@@ -17,6 +17,12 @@ pub struct LoginArguments {
     pub user: Option<String>,
     #[arg(long, help_heading = "Login", requires = "user")]
     pub password: Option<String>,
+    /// The user of subscribers and responders, if it is another: of an account that imports from the
+    /// publishers', or exports to the requesters'
+    #[arg(long, help_heading = "Login", value_name = "USER", requires = "subscriber_password")]
+    pub subscriber_user: Option<String>,
+    #[arg(long, help_heading = "Login", value_name = "PASSWORD", requires = "subscriber_user")]
+    pub subscriber_password: Option<String>,
     #[arg(long, help_heading = "Login", conflicts_with_all = ["user", "nkey", "creds"])]
     pub token: Option<String>,
     /// An nkey seed, or a file that holds one
@@ -77,6 +83,10 @@ impl LoginArguments {
         let credentials = self.credentials()?;
         if !matches!(credentials, Credentials::None) {
             dialer.credentials = credentials;
+        }
+        if let (Some(user), Some(password)) = (&self.subscriber_user, &self.subscriber_password) {
+            let (user, password) = (user.clone(), password.clone());
+            dialer.subscriber_credentials = Some(Credentials::User { user, password });
         }
         let given = self.tls_ca.is_some() || self.tls_cert.is_some() || self.tls_insecure;
         if given || matches!(url.address, Address::Tcp { tls: true, .. }) {

@@ -37,6 +37,7 @@ impl RelayProcess {
         Dialer {
             address: Address::Tcp { host: "127.0.0.1".to_string(), port: self.port, tls: false },
             credentials: Credentials::None,
+            subscriber_credentials: None,
             tls: None,
             raw: true,
             shards: None,

@@ -184,6 +184,7 @@ impl Stage {
                 user: user.to_string(),
                 password: PASSWORD.to_string(),
             },
+            subscriber_credentials: None,
             tls: None,
             raw: false,
             shards: None,

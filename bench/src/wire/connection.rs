@@ -20,6 +20,8 @@ const INFO_BYTES_MAX: usize = 64 * 1024;
 pub struct Dialer {
     pub address: Address,
     pub credentials: Credentials,
+    /// The login of subscribers and responders, if it is another.
+    pub subscriber_credentials: Option<Credentials>,
     pub tls: Option<TlsSettings>,
     /// True if the peer is the raw relay: no INFO, no verbs after the handshake.
     pub raw: bool,
@@ -85,6 +87,7 @@ impl Dialer {
         Dialer {
             address: url.address.clone(),
             credentials,
+            subscriber_credentials: None,
             tls: None,
             raw: false,
             shards: None,
@@ -94,7 +97,8 @@ impl Dialer {
         }
     }
 
-    /// Connects, to the shard where the `index`-th connection of its kind belongs.
+    /// Connects with the login of its role, to the shard where the `index`-th connection of its kind
+    /// belongs.
     ///
     /// # Errors
     /// As `connect`.
@@ -105,12 +109,14 @@ impl Dialer {
         name: &str,
         read_size: usize,
     ) -> Result<Connection, Failure> {
-        let (Some(shards), Address::Tcp { host, tls, .. }) = (self.shards, &self.address) else {
-            return self.connect(name, read_size);
-        };
-        let port = shards.port(role, index);
-        let address = Address::Tcp { host: host.clone(), port, tls: *tls };
-        Dialer { address, ..self.clone() }.connect(name, read_size)
+        let mut dialer = self.clone();
+        if let (Role::Subscriber, Some(other)) = (role, &self.subscriber_credentials) {
+            dialer.credentials = other.clone();
+        }
+        if let (Some(shards), Address::Tcp { port, .. }) = (self.shards, &mut dialer.address) {
+            *port = shards.port(role, index);
+        }
+        dialer.connect(name, read_size)
     }
 
     /// Connects, upgrades to TLS if that is configured, logs in, and waits for the PONG that

@@ -196,6 +196,7 @@ pub fn dialer(port: u16) -> Dialer {
     Dialer {
         address: Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false },
         credentials: Credentials::None,
+        subscriber_credentials: None,
         tls: None,
         raw: false,
         shards: None,
