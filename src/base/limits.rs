@@ -446,6 +446,13 @@ pub const CLOSED_BYTES_PER_SHARD_MIN: usize = 1 << 20;
 
 /// Bytes kept of one closed connection. Past it its subscriptions are left out. Enforced by
 /// `monitor::closed`.
+/// Files that one configuration includes, and environment variables that it reads, each as often as
+/// it is named: two includes per file, 23 files deep, would be eight million. Enforced by the
+/// configuration parser.
+pub const CONFIG_TEXTS_MAX: usize = 1 << 16;
+/// Bytes of all those together; and of all keys and values of a configuration, where each counts as
+/// often as variables refer to it. Enforced by the configuration parser.
+pub const CONFIG_BYTES_MAX: usize = 4 * CONFIG_FILE_BYTES_MAX;
 pub const CLOSED_CONNECTION_BYTES_MAX: usize = 512 << 10;
 const _: () = assert!(
     (CLOSED_SUBSCRIPTIONS_MAX + 1) * 5 * CONTROL_LINE_BYTES_MAX / 4 < CLOSED_CONNECTION_BYTES_MAX

@@ -10,7 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::base::limits::{CONFIG_DEPTH_MAX, CONFIG_INCLUDE_DEPTH_MAX};
+use crate::base::limits::{
+    CONFIG_BYTES_MAX, CONFIG_DEPTH_MAX, CONFIG_INCLUDE_DEPTH_MAX, CONFIG_TEXTS_MAX,
+};
 use crate::config::literals::{float, included_path, integer, time};
 use crate::config::scanner::{
     END, Found, Scalar, Scanner, Stop, is_blank, is_key_separator, is_newline, shown,
@@ -29,16 +31,53 @@ const ENVIRONMENT_KEY: &[u8] = b"pk";
 /// # Errors
 /// The text says what is wrong, in nats-server's words.
 pub(crate) fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, String> {
-    parse_file_at(path, surroundings, 0)
+    let map = parse_file_at(path, surroundings, &Read::default(), 0)?;
+    if map.is_larger_than(CONFIG_BYTES_MAX) {
+        // A variable may stand for values that have variables.
+        return Err(format!("configuration has more than {CONFIG_BYTES_MAX} bytes of values"));
+    }
+    Ok(map)
 }
 
 fn parse_file_at(
     path: &Path,
     surroundings: &dyn Surroundings,
+    read: &Read,
     include_depth: usize,
 ) -> Result<Map, String> {
     let text = surroundings.read_file(path).map_err(|error| file_error_text(path, &error))?;
-    Parser::new(&text, path, surroundings, &RefCell::default(), include_depth).parse()
+    read.count(text.len())?;
+    Parser::new(&text, path, surroundings, read, include_depth).parse()
+}
+
+/// What was read for one configuration: files, and environment variables, each as often as it is
+/// named.
+#[derive(Default)]
+struct Read {
+    texts: Cell<usize>,
+    bytes: Cell<usize>,
+    /// Names of the environment variables being read, to detect cycles.
+    references: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Read {
+    /// Counts a text that was read.
+    ///
+    /// # Errors
+    /// If it is one too many, or has too many bytes with all others.
+    fn count(&self, bytes: usize) -> Result<(), String> {
+        self.texts.set(self.texts.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+        if self.texts.get() > CONFIG_TEXTS_MAX {
+            return Err(format!("configuration includes more than {CONFIG_TEXTS_MAX} files"));
+        }
+        if self.bytes.get() > CONFIG_BYTES_MAX {
+            return Err(format!(
+                "configuration has more than {CONFIG_BYTES_MAX} bytes in all files"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The list or map that is being filled.
@@ -68,8 +107,7 @@ struct Parser<'a> {
     keys: Vec<Key>,
     /// Set while this key was the last thing read: the text must not end there.
     last_key: Option<Vec<u8>>,
-    /// Names of the environment variables being read, to detect cycles.
-    references: &'a RefCell<Vec<Vec<u8>>>,
+    read: &'a Read,
     include_depth: usize,
     depth: usize,
 }
@@ -79,7 +117,7 @@ impl<'a> Parser<'a> {
         text: &'a [u8],
         file: &Path,
         surroundings: &'a dyn Surroundings,
-        references: &'a RefCell<Vec<Vec<u8>>>,
+        read: &'a Read,
         include_depth: usize,
     ) -> Self {
         Parser {
@@ -89,7 +127,7 @@ impl<'a> Parser<'a> {
             contexts: vec![Context::Map(Map::default())],
             keys: Vec::new(),
             last_key: None,
-            references,
+            read,
             include_depth,
             depth: 0,
         }
@@ -668,20 +706,20 @@ impl<'a> Parser<'a> {
     /// Parses the environment variable's text as a value.
     fn environment_variable(&mut self, name: &[u8]) -> Result<Option<Rc<Data>>, String> {
         let shown_name = String::from_utf8_lossy(name).into_owned();
-        if self.references.borrow().iter().any(|reference| reference == name) {
+        if self.read.references.borrow().iter().any(|reference| reference == name) {
             return Err(format!("variable reference cycle for '{shown_name}'"));
         }
         let Some(text) = self.surroundings.variable(&shown_name) else { return Ok(None) };
-        if self.references.borrow().len() >= CONFIG_INCLUDE_DEPTH_MAX {
+        if self.read.references.borrow().len() >= CONFIG_INCLUDE_DEPTH_MAX {
             return Err(format!("more than {CONFIG_INCLUDE_DEPTH_MAX} references in a row"));
         }
-        self.references.borrow_mut().push(name.to_vec());
+        self.read.count(text.len())?;
+        self.read.references.borrow_mut().push(name.to_vec());
         let text = [ENVIRONMENT_KEY, b"=", text.as_bytes()].concat();
         let file = PathBuf::from("");
-        let parser =
-            Parser::new(&text, &file, self.surroundings, self.references, self.include_depth);
+        let parser = Parser::new(&text, &file, self.surroundings, self.read, self.include_depth);
         let parsed = parser.parse();
-        self.references.borrow_mut().pop();
+        self.read.references.borrow_mut().pop();
         Ok(parsed?.get(ENVIRONMENT_KEY).map(|value| Rc::clone(&value.data)))
     }
 
@@ -697,8 +735,8 @@ impl<'a> Parser<'a> {
             return Err(failed(format!("included deeper than {CONFIG_INCLUDE_DEPTH_MAX} files")));
         }
         let path = included_path(&self.file, Path::new(std::ffi::OsStr::from_bytes(&name)));
-        let map =
-            parse_file_at(&path, self.surroundings, self.include_depth + 1).map_err(failed)?;
+        let map = parse_file_at(&path, self.surroundings, self.read, self.include_depth + 1)
+            .map_err(failed)?;
         if let Some(Context::Map(target)) = self.contexts.last_mut() {
             for (key, value) in map.into_entries() {
                 target.insert(key, value);

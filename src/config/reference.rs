@@ -47,7 +47,7 @@ they mean none;
 - a `tls` block without a certificate, cipher suites in CBC mode;
 - `verify` without a `ca_file` (nats-server then trusts the authorities of the host);
 - text that is not UTF-8;
-- nesting deeper than 128 levels, includes deeper than 32 files;
+- nesting deeper than 128 levels, includes deeper than 32 files, more than 65,536 included files, more than 256 MiB;
 - digits of other scripts are letters.
 
 `-t` checks all that a start does: also that what the `tls` block names is there, that a key belongs to its \

@@ -73,6 +73,21 @@ impl Map {
         self.entries.into_iter()
     }
 
+    /// True if the keys and values take more than `bytes_max` bytes where each is counted as often
+    /// as it is used.
+    pub(super) fn is_larger_than(&self, bytes_max: usize) -> bool {
+        self.take_bytes(&mut Some(bytes_max)).is_none()
+    }
+
+    /// Takes the bytes of the map from those that are left; None = they do not suffice.
+    fn take_bytes(&self, left: &mut Option<usize>) -> Option<()> {
+        for (key, value) in &self.entries {
+            take(left, key.len())?;
+            value.take_bytes(left)?;
+        }
+        Some(())
+    }
+
     /// Formats the map as one line of JSON, as Go's encoder does; nats-server's digest is computed
     /// over that.
     pub fn to_json(&self) -> Vec<u8> {
@@ -83,7 +98,25 @@ impl Map {
     }
 }
 
+/// Bytes that a value takes in any case.
+const VALUE_BYTES: usize = 8;
+
+fn take(left: &mut Option<usize>, bytes: usize) -> Option<()> {
+    *left = left.and_then(|left| left.checked_sub(bytes));
+    left.map(|_| ())
+}
+
 impl Value {
+    fn take_bytes(&self, left: &mut Option<usize>) -> Option<()> {
+        take(left, VALUE_BYTES)?;
+        match &*self.data {
+            Data::Text(text) => take(left, text.len()),
+            Data::List(values) => values.iter().try_for_each(|value| value.take_bytes(left)),
+            Data::Map(map) => map.take_bytes(left),
+            _ => Some(()),
+        }
+    }
+
     /// Returns `file:line:column`.
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.file.display(), self.line, self.column)

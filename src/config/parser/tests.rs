@@ -28,7 +28,7 @@ impl Surroundings for World {
 
 /// Parses text that is not from a file.
 fn parse_text(text: &[u8], surroundings: &dyn Surroundings) -> Result<Map, String> {
-    Parser::new(text, Path::new(""), surroundings, &RefCell::default(), 0).parse()
+    Parser::new(text, Path::new(""), surroundings, &Read::default(), 0).parse()
 }
 
 fn json(text: &str) -> Result<String, String> {
@@ -318,6 +318,59 @@ fn includes_join_the_present_map() {
         "Parse error on line 1: 'Expected include value but found start of a number'",
     );
     reads("include: x", r#"{"include":"x"}"#);
+}
+
+/// Files that each name the next twice, as far as includes may go.
+struct Doubling(Cell<usize>);
+
+impl Surroundings for Doubling {
+    fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.0.set(self.0.get() + 1);
+        let depth: usize = path.to_str().expect("text").parse().expect("a number");
+        Ok(format!("include '{}'\n", depth + 1).repeat(usize::from(depth < 23) * 2).into_bytes())
+    }
+
+    /// Each variable stands for two of the next.
+    fn variable(&self, name: &str) -> Option<std::ffi::OsString> {
+        self.0.set(self.0.get() + 1);
+        let depth: usize = name.strip_prefix('V')?.parse().ok()?;
+        Some(if depth < 23 { format!("[$V{0}, $V{0}]", depth + 1) } else { "1".into() }.into())
+    }
+}
+
+#[test]
+fn what_one_configuration_reads_is_bounded() {
+    let files = Doubling(Cell::new(0));
+    let refused = parse_file(Path::new("1"), &files).expect_err("there are four million");
+    assert!(refused.ends_with("configuration includes more than 65536 files"), "{refused}");
+    assert_eq!(files.0.get(), CONFIG_TEXTS_MAX + 1);
+    let few = Doubling(Cell::new(0));
+    assert!(parse_file(Path::new("9"), &few).is_ok(), "{} files", few.0.get());
+    assert_eq!(few.0.get(), (1 << 15) - 1);
+    let variables = Doubling(Cell::new(0));
+    let refused = parse_text(b"a: $V1", &variables).expect_err("as many");
+    assert!(refused.contains("includes more than 65536 files"), "{refused}");
+    assert!(variables.0.get() <= CONFIG_TEXTS_MAX + 1);
+    let large = Read::default();
+    assert!(large.count(CONFIG_BYTES_MAX).is_ok() && large.count(1).is_err());
+}
+
+/// Values that refer to each other are few bytes, and many where each is written out.
+#[test]
+fn what_variables_make_of_a_configuration_is_bounded() {
+    let text = |levels: usize| {
+        let line = |level| format!("v{level}: [$v{0}, $v{0}, '{1}']\n", level - 1, "x".repeat(50));
+        let lines = (1..levels).map(line);
+        format!("v0: 1\n{}", lines.collect::<String>())
+    };
+    let read = |levels: usize| {
+        let text: &'static str = text(levels).leak();
+        let files = HashMap::from([(PathBuf::from("a.conf"), text)]);
+        parse_file(Path::new("a.conf"), &World { files, ..World::default() })
+    };
+    assert!(read(10).is_ok());
+    let refused = read(200).expect_err("more than any memory holds");
+    assert_eq!(refused, "configuration has more than 268435456 bytes of values");
 }
 
 #[test]
