@@ -215,7 +215,22 @@ impl LineFormat {
             // The line's own four keys take precedence over fields of the same name.
             object.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        Value::Object(object).to_string()
+        let line = Value::Object(object).to_string();
+        if !line.contains(is_harmful) {
+            return line;
+        }
+        // Outside of texts JSON has none of them.
+        let mut escaped = String::with_capacity(line.len() + 64);
+        for character in line.chars() {
+            match is_harmful(character) {
+                false => escaped.push(character),
+                true => {
+                    let units = character.encode_utf16(&mut [0; 2]).to_vec();
+                    units.iter().for_each(|unit| push(&mut escaped, format_args!("\\u{unit:04x}")));
+                }
+            }
+        }
+        escaped
     }
 }
 
@@ -258,15 +273,35 @@ fn push(line: &mut String, arguments: fmt::Arguments<'_>) {
     line.write_fmt(arguments).expect("writing to a string cannot fail");
 }
 
-/// Appends text, escaping control characters: text given by a client must not be able to forge a
-/// line or drive a terminal.
+/// True for a character that must not be written as it is: text given by a client must not be able
+/// to forge a line, drive a terminal, or look like another. Control characters (C0 and C1) are
+/// harmful, and so are those that end a line, change the direction of writing, or cannot be seen.
+fn is_harmful(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_control() && character != '\t';
+    }
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Appends text, escaping what is harmful.
 fn push_escaped(line: &mut String, text: &str) {
-    let harmful = |character: char| character.is_control() && character != '\t';
-    if !text.contains(harmful) {
+    if !text.contains(is_harmful) {
         return line.push_str(text);
     }
     for character in text.chars() {
-        if harmful(character) {
+        if is_harmful(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);

@@ -115,6 +115,25 @@ fn text_cannot_forge_a_second_line_or_drive_a_terminal() {
     assert!(line.ends_with("[INF] a\\r\\n[1] [FTL] b\\u{1b}[2J\tc\n"), "{line}");
 }
 
+/// The second C1 character begins an escape sequence on some terminals.
+const DECEPTIVE: &str = "a\u{85}\u{9b}2J\u{7f}\u{2028}\u{2029}\u{202e}txt\u{2066}\u{200b}\u{feff}\u{e0041}b\u{fc}\u{1f600}";
+
+#[test]
+fn text_cannot_deceive_by_characters_that_are_not_seen() {
+    let line = format_with(PLAIN).line(Severity::Info, moment(), DECEPTIVE);
+    let expected = "a\\u{85}\\u{9b}2J\\u{7f}\\u{2028}\\u{2029}\\u{202e}txt\\u{2066}\\u{200b}\\u{feff}\\u{e0041}b\u{fc}\u{1f600}\n";
+    assert!(line.ends_with(expected), "{line}");
+    let line =
+        format_with(LogSettings { json: true, ..PLAIN }).line(Severity::Info, moment(), DECEPTIVE);
+    assert!(!line.trim_end().contains(is_harmful), "{line}");
+    assert!(
+        line.contains("\\u202etxt") && line.contains("\\udb40\\udc41b\u{fc}\u{1f600}"),
+        "{line}"
+    );
+    let value: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["message"], DECEPTIVE);
+}
+
 #[test]
 fn longest_line_is_cut_at_its_limit() {
     let format = format_with(PLAIN);
