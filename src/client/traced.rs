@@ -2,9 +2,13 @@
 
 use std::rc::Rc;
 
+use serde_json::Value;
+
 use super::session::ClientSession;
 use crate::broker::trace::{About, Trace, Way};
 use crate::protocol::nats::command::Command;
+
+const REDACTED: &str = "[REDACTED]";
 
 impl ClientSession {
     /// Starts or stops tracing, as the options and what is known of the client require.
@@ -51,20 +55,41 @@ pub(super) fn trace_in(trace: &Trace, command: &Command, input: &[u8]) {
     }
 }
 
-/// Returns CONNECT's JSON with its secrets replaced, whatever their spelling.
+/// Returns CONNECT's JSON with its secrets replaced, at whatever depth and in whatever spelling.
 fn without_secrets(json: &[u8]) -> String {
-    const SECRETS: [&str; 5] = ["pass", "auth_token", "jwt", "sig", "nkey"];
-    let Ok(mut fields) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(json)
-    else {
-        // Not an object: nothing in it can be told apart from a secret.
-        return "[REDACTED]".into();
-    };
-    for (key, value) in fields.iter_mut() {
-        if SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret)) {
-            *value = "[REDACTED]".into();
+    match serde_json::from_slice::<Value>(json) {
+        Ok(mut all @ Value::Object(_)) => {
+            redact(&mut all);
+            all.to_string()
         }
+        // Not an object: nothing in it can be told apart from a secret.
+        _ => REDACTED.into(),
     }
-    serde_json::Value::Object(fields).to_string()
+}
+
+/// Depth is bounded by the parser.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields.iter_mut() {
+                match is_secret(key) {
+                    true => *value = REDACTED.into(),
+                    false => redact(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+/// True if a secret is to be expected under this key. Go takes some letters beyond ASCII for those
+/// that they resemble.
+fn is_secret(key: &str) -> bool {
+    const NAMES: [&str; 2] = ["sig", "nkey"];
+    const PARTS: [&str; 6] = ["pass", "token", "jwt", "secret", "seed", "cred"];
+    let key = key.to_uppercase().to_lowercase();
+    NAMES.contains(&&*key) || PARTS.iter().any(|part| key.contains(part))
 }
 
 #[cfg(test)]
@@ -75,6 +100,21 @@ mod tests {
     fn the_trace_shows_no_secret() {
         let shown = without_secrets(br#"{"user":"bob","PASS":"s3cret","sig":"s3cret"}"#);
         assert!(shown.contains("bob") && !shown.contains("s3cret"), "{shown}");
-        assert!(!without_secrets(b"s3cret").contains("s3cret"));
+        for json in [
+            r#"s3cret"#,
+            r#"["s3cret"]"#,
+            r#"{"a":{"pass":"s3cret"}}"#,
+            r#"{"a":[{"b":[{"Auth_Token":["s3cret"]}]}]}"#,
+            r#"{"pass":"s3cret","pass":"s3cret","PASS":"s3cret"}"#,
+            r#"{"pa\u0073s":"s3cret","pa\u017fs":{"x":"s3cret"}}"#,
+            r#"{"opts":{"user_password":"s3cret","seed":1,"creds":"s3cret"}}"#,
+            r#"{"pass":"s3cret"} {"pass":"s3cret"}"#,
+        ] {
+            assert!(!without_secrets(json.as_bytes()).contains("s3cret"), "{json}");
+        }
+        let deep = format!("{}\"s3cret\"{}", "{\"a\":".repeat(500), "}".repeat(500));
+        assert_eq!(without_secrets(deep.as_bytes()), REDACTED);
+        let shown = without_secrets(br#"{"name":"n","a":{"lang":"go"},"verbose":true}"#);
+        assert_eq!(shown, r#"{"a":{"lang":"go"},"name":"n","verbose":true}"#);
     }
 }
