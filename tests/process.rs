@@ -14,6 +14,8 @@ mod pipes;
 mod refusals;
 #[path = "process/resources.rs"]
 mod resources;
+#[path = "process/signals.rs"]
+mod signals;
 #[path = "process/unix_socket.rs"]
 mod unix_socket;
 

@@ -150,13 +150,24 @@ struct Server<'a> {
     files: RunFiles,
     /// Fingerprint of the certificates in force.
     tls_fingerprint: Option<[u8; 32]>,
+    /// Reloads that shards were ordered to take.
+    generations: u32,
+}
+
+/// The exit code after SIGQUIT: that of a Go program.
+const EXIT_CODE_QUIT: i32 = 2;
+
+/// Ends the process at once, as SIGQUIT asks, whatever its threads do.
+fn quit() {
+    crate::fatal!("SIGQUIT: quit");
+    log::exit(EXIT_CODE_QUIT)
 }
 
 fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
     let options = Arc::new(start.options);
     // From here on no signal ends the process by itself.
     let (sender, orders) = channel();
-    let signal_thread = signals::start(sender.clone(), || log::exit(0))
+    let signal_thread = signals::start(sender.clone(), || log::exit(0), quit)
         .map_err(|error| format!("signals: {}", start_error_text(&error)))?;
     let identity = Identity::new(options.server_name.as_deref());
     announce_start(&identity, &options, &start.warnings);

@@ -1,12 +1,15 @@
 //! Turns signals into events: one thread waits for them, the main thread handles them one at a
-//! time.
+//! time. Other signals do what they do to nats-server, a Go program.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::signal::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+    SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::server::order::ServerEvent;
@@ -25,22 +28,41 @@ impl SignalThread {
     }
 }
 
-/// Takes over the five signals and sends each as an event. To be called before the shards start:
-/// from then on none of them ends the process by itself. Those that ask for its end call `end` as
-/// long as events are not served yet, since a start may wait for a name server or a port.
+/// Signals that have an effect.
+const HANDLED: [i32; 6] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT];
+
+/// Signals that would end the process if nobody took them.
+const IGNORED: [i32; 7] = [SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGXCPU, SIGXFSZ];
+
+const SIGPWR: i32 = 30;
+
+/// Signals without a meaning of their own, ignored as well. The C library keeps those before them
+/// for itself, or begins with 34, which ends nats-server.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 35..=64;
+
+/// Takes over the signals that have an effect, sends each as an event, and ignores others that
+/// would end the process. To be called before the shards start: from then on none of them ends the
+/// process by itself. Those that ask for its end call `end` as long as events are not served yet,
+/// since a start may wait for a name server or a port. SIGQUIT calls `quit` at any time, since it
+/// is for a server that does nothing any more.
 ///
 /// # Errors
 /// If the kernel refuses a handler or a thread; the server cannot start then.
 pub(crate) fn start<E: From<ServerEvent> + Send + 'static>(
     events: Sender<E>,
     end: impl Fn() + Send + 'static,
+    quit: impl Fn() + Send + 'static,
 ) -> io::Result<SignalThread> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let mut signals = Signals::new(HANDLED.into_iter().chain(IGNORED).chain(REAL_TIME))?;
     let handle = signals.handle();
     let is_served = Arc::new(AtomicBool::new(false));
     let served = is_served.clone();
     let thread = std::thread::Builder::new().name("midge-signals".into()).spawn(move || {
-        for event in signals.forever().filter_map(ServerEvent::from_signal) {
+        for signal in signals.forever() {
+            if signal == SIGQUIT {
+                quit();
+            }
+            let Some(event) = ServerEvent::from_signal(signal) else { continue };
             tracing::info!("Trapped {:?} signal", event.signal_text());
             let is_end = matches!(event, ServerEvent::Interrupt | ServerEvent::Terminate);
             if is_end && !served.load(Ordering::Relaxed) {
@@ -77,7 +99,9 @@ mod tests {
     fn each_signal_arrives_as_its_event_and_ends_a_start() {
         let (sender, events) = std::sync::mpsc::channel();
         let (ended, ends) = std::sync::mpsc::channel();
-        let thread = start::<ServerEvent>(sender, move || ended.send(()).unwrap()).unwrap();
+        let (quitting, quits) = std::sync::mpsc::channel();
+        let quit = move || quitting.send(()).unwrap();
+        let thread = start::<ServerEvent>(sender, move || ended.send(()).unwrap(), quit).unwrap();
         let ends_start = |signal: Signal| {
             kill_process(getpid(), signal).unwrap();
             events.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -85,6 +109,12 @@ mod tests {
         };
         assert!(ends_start(Signal::INT) && ends_start(Signal::TERM));
         assert!(!ends_start(Signal::HUP) && !ends_start(Signal::USR1) && !ends_start(Signal::USR2));
+        // Taken in the order in which they come: had one of these ended the process, nothing would.
+        for signal in IGNORED.into_iter().chain(REAL_TIME) {
+            signal_hook::low_level::raise(signal).unwrap();
+        }
+        kill_process(getpid(), Signal::QUIT).unwrap();
+        quits.recv_timeout(Duration::from_secs(10)).unwrap();
         thread.serve();
         let cases = [
             (Signal::INT, ServerEvent::Interrupt, "interrupt"),
