@@ -15,6 +15,9 @@ pub mod auth {
 }
 pub mod base {
     pub use crate::base::limits;
+    pub mod counters {
+        pub use crate::base::counters::Gauge;
+    }
     pub mod gate {
         pub use crate::base::gate::Gate;
     }

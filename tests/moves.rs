@@ -163,6 +163,80 @@ fn tls_goes_along_in_both_versions() {
     }
 }
 
+/// Clients move while a lower limit closes the surplus: exactly as many stay as may.
+#[test]
+fn clients_that_move_during_a_reload_are_counted_once() {
+    const CLIENTS: usize = 60;
+    for round in 0..12 {
+        let max = [20, 1, 0, 59][round % 4];
+        let server = start(3, DRIVERS[round % 2], "max_connections: 100");
+        let mut clients: Vec<RawClient> = (0..CLIENTS).map(|_| enter(&server, CONNECT)).collect();
+        let config = format!("http: \"127.0.0.1:-1\"\nmax_connections: {max}");
+        server.rewrite_config(&config).unwrap();
+        // About half of them are on their way when the reload comes.
+        let (first, second) = clients.split_at_mut(CLIENTS / 2);
+        // Some may be closed already.
+        let move_on = |client: &mut RawClient| drop(client.send(b"SUB x 1\r\n"));
+        first.iter_mut().for_each(move_on);
+        server.signal(Signal::HUP).unwrap();
+        second.iter_mut().for_each(move_on);
+        server
+            .log()
+            .wait_for(0, WAIT_MAX, |line| {
+                line.contains("Reloaded server configuration").then_some(())
+            })
+            .unwrap();
+        support::wait_until("the surplus to go", || connections(&server).len() <= max);
+        let staying = clients.iter_mut().filter_map(|client| {
+            let is_served = client.send(b"PING\r\n").is_ok() && client.round_trip().is_ok();
+            is_served.then_some(())
+        });
+        assert_eq!(staying.count(), max, "round {round}");
+    }
+}
+
+/// A client that goes to a shard that has not yet heard of a reload brings it along: no login there
+/// is decided by the old rules. One of the shards is busy and hears of it late.
+#[test]
+fn no_client_that_moves_during_a_reload_logs_in_by_the_rules_before_it() {
+    let users = |b: &str| {
+        let busy = "{user: c, password: c, permissions: {subscribe: {deny: flood}}}";
+        format!(
+            "http: \"127.0.0.1:-1\"\naccounts {{ A {{ users: [{{user: a, password: a}}{b}] }}, \
+             C {{ users: [{busy}] }} }}"
+        )
+    };
+    let who = |user: &str| {
+        format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\"}}\r\n")
+    };
+    for round in 0..6 {
+        let server = start(2, DRIVERS[round % 2], &users(", {user: b, password: b}"));
+        let mut clients: Vec<RawClient> = (0..60).map(|_| enter(&server, &who("a"))).collect();
+        let mut pacer = enter(&server, &who("a"));
+        let mut busy = enter(&server, &who("c"));
+        let lines: String = (0..3_000).map(|sid| format!("SUB * {sid}\r\n")).collect();
+        busy.send_all(lines.as_bytes(), WAIT_MAX).unwrap();
+        busy.round_trip().expect("it is served");
+        server.rewrite_config(&users("")).unwrap();
+        // Each of these is looked at by all its subscriptions, and reaches none.
+        busy.send_all("PUB flood 0\r\n\r\n".repeat(2_000).as_bytes(), WAIT_MAX).unwrap();
+        server.signal(Signal::HUP).unwrap();
+        for client in &mut clients {
+            client.send(format!("SUB x 1\r\n{}", who("b")).as_bytes()).unwrap();
+            pacer.round_trip().expect("it is served");
+        }
+        server
+            .log()
+            .wait_for(0, WAIT_MAX, |line| {
+                line.contains("Reloaded server configuration").then_some(())
+            })
+            .unwrap();
+        for client in &mut clients {
+            assert!(client.round_trip().is_err(), "round {round}: a user who is gone is served");
+        }
+    }
+}
+
 #[test]
 fn reload_kick_and_end_reach_clients_that_moved() {
     let accounts = "system_account: SYS\naccounts { SYS { users: [{user: s, password: s}] }, A { users: [{user: a, password: a}, {user: b, password: b}] } }";

@@ -116,6 +116,7 @@ pub(crate) struct ServerCounters {
 struct Inner {
     next_connection_id: AtomicU64,
     connections: AtomicUsize,
+    staying: Gauge,
     connections_total: AtomicU64,
     system_sequence: AtomicU64,
 }
@@ -126,6 +127,7 @@ impl Default for ServerCounters {
             inner: Arc::new(Inner {
                 next_connection_id: AtomicU64::new(FIRST_CONNECTION_ID),
                 connections: AtomicUsize::new(0),
+                staying: Gauge::default(),
                 connections_total: AtomicU64::new(0),
                 system_sequence: AtomicU64::new(0),
             }),
@@ -151,6 +153,12 @@ impl ServerCounters {
 
     pub(crate) fn connection_closed(&self) {
         self.inner.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of clients that count for the limit of connections, wherever they are:
+    /// neither refused nor about to end.
+    pub(crate) fn staying(&self) -> &Gauge {
+        &self.inner.staying
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
+use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ShardId};
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
@@ -32,6 +33,8 @@ pub struct ClientContext {
     pub auth: RefCell<Arc<AuthState>>,
     /// Counts reloads: a session of another generation is reviewed before it continues.
     pub generation: Cell<u32>,
+    /// The server's clients that count for its limit of connections.
+    pub staying: Gauge,
     /// The rights of everybody until a login gives others.
     pub open_permissions: Arc<Permissions>,
     /// Logins whose password is being checked.
@@ -93,6 +96,7 @@ impl ClientContext {
             counters: ShardCounters::default(),
             auth: RefCell::new(auth),
             generation: Cell::new(0),
+            staying: Gauge::default(),
             open_permissions: Arc::new(Permissions::unrestricted(false)),
             checks: PasswordChecks::new(|_, _| {}),
             random: RefCell::new(fastrand::Rng::with_seed(random_seed)),

@@ -495,7 +495,7 @@ impl Session for ClientSession {
         broker.detach(self.key);
         drop(broker);
         self.peer.login.give_up_check(&self.context.checks);
-        self.peer.login.leave_account();
+        self.peer.login.leave(&self.context.staying);
         if matches!(
             reason,
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline

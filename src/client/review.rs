@@ -25,7 +25,7 @@ impl ClientSession {
         self.peer.login.generation = self.context.generation.get();
         // It is ending already; only its last bytes are still being sent.
         if self.is_detached() || self.outbox.is_closing() {
-            self.peer.login.leave_account();
+            self.peer.login.leave(&self.context.staying);
             return None;
         }
         self.renew_trace();
@@ -41,7 +41,7 @@ impl ClientSession {
             log_peer!(info, self, "Closed by the reload: {who} is gone or has changed");
         }
         // A session that is counted later must not be closed in place of one that goes.
-        self.peer.login.leave_account();
+        self.peer.login.leave(&self.context.staying);
         self.outbox.close(reason);
         // Its reader may wait for a password check that is no longer needed.
         self.peer.login.give_up_check(&self.context.checks);
@@ -243,16 +243,21 @@ impl ClientSession {
         self.outbox.push_error(text::MAXIMUM_ACCOUNT_CONNECTIONS);
         self.log_rarely(text::MAXIMUM_ACCOUNT_CONNECTIONS);
         let reason = CloseReason::MaximumAccountConnectionsExceeded;
+        self.peer.login.leave(&self.context.staying);
         self.outbox.close(reason);
         Some(reason)
     }
 
-    /// Closes this client because the server has more connections than a reload allows.
-    pub fn close_as_surplus(&mut self) {
+    /// Closes this client if the server has more connections than `max`, which a reload allows.
+    /// True if it did. Of all shards together exactly the surplus goes, also while clients move.
+    pub fn close_as_surplus(&mut self, max: usize) -> bool {
+        if !self.is_staying() || !self.peer.login.leave_full_server(&self.context.staying, max) {
+            return false;
+        }
         self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
         self.log_rarely(text::MAXIMUM_CONNECTIONS);
-        self.peer.login.leave_account();
         self.outbox.close(CloseReason::MaximumConnectionsExceeded);
+        true
     }
 
     fn has_moved(&self, auth: &AuthState, account_name: &str) -> bool {

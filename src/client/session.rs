@@ -72,6 +72,7 @@ impl ClientSession {
         let mut login = Login::refused(context.generation.get());
         if !refused {
             login.begin(&auth);
+            login.come(&context.staying);
         }
         let peer = PeerState {
             id,

@@ -43,6 +43,8 @@ pub(crate) struct Login {
     identity: Option<Box<Identity>>,
     /// The account's count that includes this connection.
     counted: Option<Gauge>,
+    /// True while the server's count of clients includes it.
+    stays: bool,
     /// The check of its password, while in progress.
     check: Option<LoginId>,
 }
@@ -56,6 +58,7 @@ impl Login {
             nonce: Text::default(),
             identity: None,
             counted: None,
+            stays: false,
             check: None,
         }
     }
@@ -202,6 +205,30 @@ impl Login {
             }
             Stage::Fresh | Stage::Connected | Stage::Refused => false,
         }
+    }
+
+    /// Counts the connection among the server's clients.
+    pub(crate) fn come(&mut self, clients: &Gauge) {
+        clients.add();
+        self.stays = true;
+    }
+
+    /// Stops counting the connection: for its account, and among the server's clients.
+    pub(crate) fn leave(&mut self, clients: &Gauge) {
+        self.leave_account();
+        if std::mem::take(&mut self.stays) {
+            clients.subtract();
+        }
+    }
+
+    /// Stops counting the connection if the server has more clients than `max`. True if it did.
+    pub(crate) fn leave_full_server(&mut self, clients: &Gauge, max: usize) -> bool {
+        let leaves = self.stays && clients.subtract_above(max);
+        if leaves {
+            self.stays = false;
+            self.leave_account();
+        }
+        leaves
     }
 
     /// Counts the connection for this account, and no longer for another. False = the account has

@@ -23,8 +23,8 @@ impl ShardOrder {
             }
             Self::Reload(generation, done) => shard.take_generation(&generation, done),
             Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),
-            Self::CloseSurplus { count, staying, done } => {
-                shard.close_surplus(count, staying, done)
+            Self::CloseSurplus { count, staying, max, done } => {
+                shard.close_surplus(count, staying, max, done)
             }
             Self::StopListening(done) => {
                 shard.stop_listening();

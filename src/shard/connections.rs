@@ -78,8 +78,19 @@ impl Shard {
     /// Continues to serve a client that another shard served until now.
     pub(super) fn arrive(self: &Rc<Self>, moving: Moving) {
         self.wake_up();
-        let Moving { client, connection, from } = moving;
-        let session = ClientSession::put_together(client, self.clients.clone());
+        let Moving { generation, client, connection, from } = moving;
+        if let Some(generation) = &generation {
+            self.adopt_generation(generation);
+        }
+        let mut session = ClientSession::put_together(client, self.clients.clone());
+        session.catch_up_with_reload();
+        let surplus = self.surplus.get();
+        if surplus.of_accounts {
+            session.close_if_account_is_full();
+        }
+        if let Some(max) = surplus.max {
+            session.close_as_surplus(max);
+        }
         session.outbox().set_totals(self.recorded.outboxes.clone());
         let id = session.id();
         if self.closing.get() {
@@ -174,7 +185,8 @@ impl Shard {
         self.loads.of(target).add();
         self.loads.set_awake(target);
         self.leaving.borrow_mut().insert(id, target);
-        let moving = Moving { client, connection, from: self.id };
+        let generation = self.generation.borrow().clone();
+        let moving = Moving { generation, client, connection, from: self.id };
         self.peers[target.index()].give(ShardOrder::Move(Box::new(moving)));
         self.hook.request();
     }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::events::System;
 use super::offload::Offload;
-use super::order::ShardHandle;
+use super::order::{Generation, ShardHandle};
 use super::placement::BusyShare;
 use super::recorded::Recorded;
 use super::speaker::{Entry, Speaker};
@@ -22,6 +22,15 @@ use crate::mesh::Mesh;
 use crate::net::connection::ConnectionContext;
 use crate::net::listener::Listener;
 use crate::net::runtime::TurnHook;
+
+/// The limits over which clients are closed after a reload. A client that arrives from another
+/// shard meanwhile is met by no walk over the sessions.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Surplus {
+    pub(super) of_accounts: bool,
+    /// The server's.
+    pub(super) max: Option<usize>,
+}
 
 /// Everything that one core owns.
 pub(crate) struct Shard {
@@ -42,6 +51,10 @@ pub(crate) struct Shard {
     pub(super) places: RefCell<HashMap<ConnectionId, usize>>,
     /// Targets of connections that left for another shard and have not arrived yet.
     pub(super) leaving: RefCell<HashMap<ConnectionId, ShardId>>,
+    /// The last reload that this shard has taken; none = there was none.
+    pub(super) generation: RefCell<Option<Arc<Generation>>>,
+    /// What the surplus over that reload's limits is closed for, as far as that has begun.
+    pub(super) surplus: Cell<Surplus>,
     /// True while all connections are being closed: new ones are closed too.
     pub(super) closing: Cell<bool>,
     pub(super) system: Rc<System>,

@@ -44,10 +44,12 @@ pub(crate) enum ShardOrder {
     /// After a reload that every shard has taken: close clients for which their accounts have no
     /// room. The answer is the number of clients that stay.
     CloseSurplusOfAccounts(Reply<usize>),
-    /// Close `count` of the `staying` clients; the answer is the number closed.
+    /// Close up to `count` of the `staying` clients, as long as the server has more than `max`; the
+    /// answer is the number closed.
     CloseSurplus {
         count: usize,
         staying: usize,
+        max: usize,
         done: Reply<usize>,
     },
     /// Refuse connections from now on.
@@ -117,8 +119,10 @@ pub(crate) enum ShardOrder {
     },
 }
 
-/// A client on its way from one shard to another.
+/// A client on its way from one shard to another, with the state of the last reload that the shard
+/// it comes from has taken: it continues nowhere by older rules.
 pub(crate) struct Moving {
+    pub generation: Option<Arc<Generation>>,
     pub client: MovingClient,
     pub connection: MovedConnection,
     pub from: ShardId,
@@ -126,6 +130,8 @@ pub(crate) struct Moving {
 
 /// A reload's new state, prepared once for all shards.
 pub(crate) struct Generation {
+    /// Counts reloads, from 1 on.
+    pub number: u32,
     pub options: Arc<Options>,
     pub auth: Arc<AuthState>,
     pub info: Arc<Info>,

@@ -136,6 +136,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
             report: Box::new(move |broker, clients, facts, report| {
                 reporting.report(broker, clients, facts, report);
             }),
+            staying: seed.server.staying().clone(),
             ..ClientContext::plain(broker.clone(), seed.options, seed.auth, seed.random_seed)
         }),
         broker,
@@ -156,6 +157,8 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         registry: RefCell::new(Slab::new()),
         places: RefCell::default(),
         leaving: RefCell::default(),
+        generation: RefCell::default(),
+        surplus: Cell::default(),
         closing: Cell::new(false),
         system,
         offload,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::Shard;
+use super::core::{Shard, Surplus};
 use super::order::{Generation, Reply};
 use super::pass::Pass;
 use super::speaker::{Entry, Speaker};
@@ -49,8 +49,24 @@ impl Shard {
     /// Applies a reload: from this turn on the new generation applies to whatever a peer sends, and
     /// all sessions are reviewed on this turn and the next ones. The answer is the number of
     /// clients that stay.
-    pub(super) fn take_generation(self: &Rc<Self>, generation: &Generation, done: Reply<usize>) {
+    pub(super) fn take_generation(
+        self: &Rc<Self>,
+        generation: &Arc<Generation>,
+        done: Reply<usize>,
+    ) {
+        self.adopt_generation(generation);
+        self.review_all(done);
+    }
+
+    /// Makes a reload's state that of this shard, unless it has this one or a later one already: a
+    /// client may have brought it from another shard, before the order came. Sessions are reviewed
+    /// before their next bytes.
+    pub(super) fn adopt_generation(&self, generation: &Arc<Generation>) {
         let clients = &self.clients;
+        if generation.number <= clients.generation.get() {
+            return;
+        }
+        clients.generation.set(generation.number);
         self.mesh.set_pending_bytes_max(generation.options.limits.pending_bytes_max);
         *clients.options.borrow_mut() = generation.options.clone();
         let drops = generation.options.limits.no_fast_producer_stall;
@@ -59,7 +75,12 @@ impl Shard {
         self.broker.borrow_mut().set_imports(generation.auth.imports().clone());
         *clients.info.borrow_mut() = generation.info.clone();
         *clients.tls.borrow_mut() = generation.tls.clone();
-        clients.generation.set(clients.generation.get().wrapping_add(1));
+        self.surplus.take();
+        *self.generation.borrow_mut() = Some(generation.clone());
+    }
+
+    /// Reviews all sessions after a reload. The answer is the number of clients that stay.
+    fn review_all(self: &Rc<Self>, done: Reply<usize>) {
         let shard = self.clone();
         spawn(async move {
             shard.subscribe_system_paced().await;
@@ -87,6 +108,7 @@ impl Shard {
     /// Closes, after a reload, clients for which their accounts have no room. The answer is the
     /// number of clients that stay.
     pub(super) fn close_surplus_of_accounts(self: &Rc<Self>, done: Reply<usize>) {
+        self.surplus.set(Surplus { of_accounts: true, ..self.surplus.get() });
         let shard = self.clone();
         spawn(async move {
             let mut staying = 0;
@@ -101,9 +123,16 @@ impl Shard {
         });
     }
 
-    /// Closes `count` of this shard's `staying` clients, drawn at random. The answer is the number
-    /// closed.
-    pub(super) fn close_surplus(self: &Rc<Self>, count: usize, staying: usize, done: Reply<usize>) {
+    /// Closes `count` of this shard's `staying` clients, drawn at random, as long as the server has
+    /// more than `max`. The answer is the number closed.
+    pub(super) fn close_surplus(
+        self: &Rc<Self>,
+        count: usize,
+        staying: usize,
+        max: usize,
+        done: Reply<usize>,
+    ) {
+        self.surplus.set(Surplus { max: Some(max), ..self.surplus.get() });
         let shard = self.clone();
         spawn(async move {
             let mut draw = Draw { wanted: count, left: staying };
@@ -113,8 +142,7 @@ impl Shard {
                 let Speaker::Client(session) = &entry.speaker;
                 let mut session = session.borrow_mut();
                 if session.is_staying() && draw.takes(&mut random) {
-                    session.close_as_surplus();
-                    closed += 1;
+                    closed += usize::from(session.close_as_surplus(max));
                 }
             };
             shard.walk(CLOSED_PER_TURN_MAX, visit).await;

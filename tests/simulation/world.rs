@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use midge::testing::auth::state::AuthState;
+use midge::testing::base::counters::Gauge;
 use midge::testing::base::ids::{ConnectionId, LinkId, ShardId};
 use midge::testing::base::limits::READ_BUFFER_BYTES;
 use midge::testing::base::pool::BufferPool;
@@ -232,6 +233,7 @@ impl World {
         });
         options.limits.pending_bytes_max = sizes.pending_bytes_max;
         let options = Arc::new(options);
+        let staying = Gauge::default();
         let shards = ends.zip(parks).zip(bells).enumerate();
         let shards = shards
             .map(|(index, ((ends, park), bell))| {
@@ -255,6 +257,7 @@ impl World {
                     dirty,
                     clients: Rc::new(ClientContext {
                         place: sizes.moves.then(|| random_placer(seed, index, count)),
+                        staying: staying.clone(),
                         checks: PasswordChecks::new(|_, _| panic!("nobody logs in here")),
                         ..ClientContext::plain(broker.clone(), options.clone(), auth.clone(), seed)
                     }),

@@ -264,6 +264,7 @@ fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), String> {
         heartbeat,
         files,
         tls_fingerprint,
+        generations: 0,
     };
     server.announce_ready();
     signal_thread.serve();
@@ -499,7 +500,9 @@ impl Server<'_> {
         let auth = Arc::new(auth);
         warn_of_account_names(&auth);
         let info = Arc::new(info(&self.identity, &options, self.shards.address));
+        self.generations += 1;
         let generation = Arc::new(Generation {
+            number: self.generations,
             options: options.clone(),
             auth: auth.clone(),
             info: info.clone(),
@@ -542,20 +545,29 @@ impl Server<'_> {
             staying = order_all(&self.shards, ShardOrder::CloseSurplusOfAccounts);
         }
         let Some(max) = connections_max else { return };
-        // A shard in trouble has not reported a number: nobody is closed there.
-        let counts: Vec<usize> = staying.into_iter().map(Option::unwrap_or_default).collect();
-        let surplus = counts.iter().sum::<usize>().saturating_sub(max);
-        if surplus == 0 {
+        let surplus = || self.shards.counters.staying().value().saturating_sub(max);
+        if surplus() == 0 {
             return;
         }
-        let shares = random_shares(&counts, surplus);
-        let mut each = self.shards.handles.iter().zip(&counts).zip(&shares);
-        let asked = each.by_ref().map(|((shard, staying), count)| {
-            let (staying, count) = (*staying, *count);
-            shard.ask(|done| ShardOrder::CloseSurplus { count, staying, done })
-        });
-        let closed: usize = wait_for_all(asked.collect()).into_iter().flatten().sum();
+        // A shard in trouble has not reported a number: nobody is closed there. Clients that moved
+        // meanwhile may have been counted twice, or not at all.
+        let counts: Vec<usize> = staying.into_iter().map(Option::unwrap_or_default).collect();
+        let mut closed = self.close_shares(&counts, &random_shares(&counts, surplus()), max);
+        if surplus() > 0 {
+            closed += self.close_shares(&counts, &vec![usize::MAX; counts.len()], max);
+        }
         tracing::info!("Closed {closed} connections to fall within max_connections");
+    }
+
+    /// Closes on each shard a share of its clients, given by their counts, down to `max` in all.
+    /// Returns the number closed.
+    fn close_shares(&self, counts: &[usize], shares: &[usize], max: usize) -> usize {
+        let each = self.shards.handles.iter().zip(counts).zip(shares);
+        let asked = each.map(|((shard, staying), count)| {
+            let (staying, count) = (*staying, *count);
+            shard.ask(|done| ShardOrder::CloseSurplus { count, staying, max, done })
+        });
+        wait_for_all(asked.collect()).into_iter().flatten().sum()
     }
 
     /// Closes the listeners, tells clients, and closes them one by one. Source: nats-server
