@@ -263,6 +263,19 @@ pub const UNHEARD_STAGED_FEW: usize = 1024;
 /// the requester gets no 503. Enforced by `mesh::outbound`.
 pub const UNHEARD_STAGED_BYTES_MAX: usize = 16 << 20;
 
+/// Times that a queue message looks for a member of its group on another shard than the one that
+/// was picked for it, before it is dropped. Enforced by `broker::forward`.
+pub const QUEUE_HOPS_MAX: u8 = 3;
+
+/// Bytes of messages that one shard has to pass on and that find no room, from which on what they
+/// followed from does not count as delivered: its publishers wait. What is under way to the shard
+/// then comes on top. Enforced by `mesh::outbound`.
+pub const PASSED_ON_BYTES_FEW: usize = 1 << 20;
+
+/// Batches under way on one lane with messages that were passed on equally often. Enforced by
+/// `mesh::passed_on`.
+pub const PASSED_ON_SLOTS: usize = 4;
+
 /// Work of one connection's turn, of one drain of a shard's lanes, and of one turn's background
 /// work, in units of about 50 ns: examining a subscription is one unit, whether it gets the message
 /// or not. A turn thus takes about a millisecond before others get theirs. Enforced by
@@ -350,6 +363,17 @@ pub const DROPPED_AT_ONCE_MAX: usize = 32;
 /// publisher is told that there is no room. Enforced by `broker::backlog`.
 pub const WAITING_FAN_OUT_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of messages that wait behind after their publishers are gone, those of
+/// `WAITING_FAN_OUT_BYTES_MAX` included: peers that publish to many and leave must not fill the
+/// memory. One always finds room; past it a message ends, and is counted. Enforced by
+/// `Broker::adopt`.
+pub const ADOPTED_FAN_OUT_BYTES_MAX: usize = 64 << 20;
+
+/// Subscriptions of lists that are not needed any more and wait to be dropped behind, at 8 bytes
+/// each, from which on whoever makes a new list drops twice as many first. Enforced by
+/// `broker::match_list`.
+pub const LEFTOVERS_MAX: usize = 1 << 20;
+
 /// Bytes of queue names that accompany one copy of a message over a link; more groups take another
 /// copy. Enforced by `broker::walk`.
 pub const PICKED_NAMES_BYTES_MAX: usize = 32 << 10;
@@ -422,6 +446,13 @@ pub const CONFIG_DEPTH_MAX: usize = 128;
 /// Bytes of one configuration file: some hundred thousand accounts. An endless device is no
 /// configuration. Enforced by `base::files::read`.
 pub const CONFIG_FILE_BYTES_MAX: usize = 64 << 20;
+/// Files that one configuration includes, and environment variables that it reads, each as often as
+/// it is named: two includes per file, 23 files deep, would be eight million. Enforced by the
+/// configuration parser.
+pub const CONFIG_TEXTS_MAX: usize = 1 << 16;
+/// Bytes of all those together; and of all keys and values of a configuration, where each counts as
+/// often as variables refer to it. Enforced by the configuration parser.
+pub const CONFIG_BYTES_MAX: usize = 4 * CONFIG_FILE_BYTES_MAX;
 /// Bytes of a file with certificates or a key; bundles of all public authorities take less than one
 /// MiB. Enforced by `base::files::read`.
 pub const TLS_FILE_BYTES_MAX: usize = 16 << 20;
@@ -446,13 +477,6 @@ pub const CLOSED_BYTES_PER_SHARD_MIN: usize = 1 << 20;
 
 /// Bytes kept of one closed connection. Past it its subscriptions are left out. Enforced by
 /// `monitor::closed`.
-/// Files that one configuration includes, and environment variables that it reads, each as often as
-/// it is named: two includes per file, 23 files deep, would be eight million. Enforced by the
-/// configuration parser.
-pub const CONFIG_TEXTS_MAX: usize = 1 << 16;
-/// Bytes of all those together; and of all keys and values of a configuration, where each counts as
-/// often as variables refer to it. Enforced by the configuration parser.
-pub const CONFIG_BYTES_MAX: usize = 4 * CONFIG_FILE_BYTES_MAX;
 pub const CLOSED_CONNECTION_BYTES_MAX: usize = 512 << 10;
 const _: () = assert!(
     (CLOSED_SUBSCRIPTIONS_MAX + 1) * 5 * CONTROL_LINE_BYTES_MAX / 4 < CLOSED_CONNECTION_BYTES_MAX

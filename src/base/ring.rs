@@ -121,6 +121,33 @@ impl Watermark {
     }
 }
 
+/// Several such numbers that the same shard raises, on one cache line.
+#[derive(Clone)]
+pub struct Watermarks<const COUNT: usize> {
+    values: Arc<Lines<COUNT>>,
+}
+
+#[repr(align(128))]
+struct Lines<const COUNT: usize>([AtomicU64; COUNT]);
+
+impl<const COUNT: usize> Default for Watermarks<COUNT> {
+    fn default() -> Self {
+        Self { values: Arc::new(Lines(std::array::from_fn(|_| AtomicU64::default()))) }
+    }
+}
+
+impl<const COUNT: usize> Watermarks<COUNT> {
+    /// As `Watermark::raise`.
+    pub fn raise(&self, index: usize, value: u64) {
+        self.values.0[index].store(value, Ordering::Release);
+    }
+
+    /// As `Watermark::value`.
+    pub fn value(&self, index: usize) -> u64 {
+        self.values.0[index].load(Ordering::Acquire)
+    }
+}
+
 /// The parked flag of a shard. A sleeper that announces sleep, looks once more, and only then
 /// sleeps, never misses a push.
 ///

@@ -22,7 +22,9 @@ use super::subscription::Subscription;
 use super::turn::Turn;
 use crate::base::gate::Gate;
 use crate::base::ids::ClientKey;
-use crate::base::limits::{SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX};
+use crate::base::limits::{
+    ADOPTED_FAN_OUT_BYTES_MAX, SUBSCRIPTION_WORK, WAITING_FAN_OUT_BYTES_MAX,
+};
 use crate::base::table::Entries;
 
 /// Parts of a turn: each kind of work gets one.
@@ -107,8 +109,14 @@ pub enum Dropped<W> {
 pub(super) type Leaving = Box<Entries<Rc<Subscription>>>;
 
 impl Broker {
-    /// Takes over a message whose publisher is gone before everybody had it.
+    /// Takes over a message whose publisher is gone before everybody had it. Past the bound it ends
+    /// here: there is nobody who could wait.
     pub fn adopt(&mut self, mut fan_out: Box<FanOut>) {
+        let bytes = self.backlog.fan_out_bytes + fan_out.bytes();
+        if bytes > ADOPTED_FAN_OUT_BYTES_MAX && self.backlog.has_fan_outs() {
+            self.counters.orphans_dropped += 1;
+            return;
+        }
         fan_out.orphan();
         self.backlog.push_fan_out(fan_out);
     }

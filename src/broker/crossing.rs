@@ -30,9 +30,12 @@ use super::turn::Turn;
 use crate::auth::account_imports::AccountImports;
 use crate::auth::mapping::Mapped;
 use crate::base::ids::{AccountId, ClientKey};
-use crate::base::limits::{CROSSING_WORK, RESPONSE_LOOKS_PER_TRIM, SERVICE_HOPS_MAX};
+use crate::base::limits::{
+    CROSSING_WORK, HEADER_BYTES_PER_UNIT, JSON_BYTES_PER_UNIT, RESPONSE_LOOKS_PER_TRIM,
+    SERVICE_HOPS_MAX, TOKEN_BYTES_PER_UNIT, WORK_UNIT_BYTES,
+};
 use crate::config::import_options::ResponseType;
-use crate::protocol::headers;
+use crate::protocol::headers::{self, AnyCaseName};
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode::decimal;
 
@@ -56,6 +59,11 @@ const SPARE_BODY_BYTES_MAX: usize = 64 << 10;
 /// headers are what a client wrote.
 pub(super) fn is_chained(passed: &[u32]) -> bool {
     !passed.is_empty() && !passed.contains(&ANSWER) && passed != PASSED_ELSEWHERE
+}
+
+/// Units of work for looking through the headers of a message and copying it.
+fn copy_work(message: &Message<'_>) -> usize {
+    message.headers.len() / HEADER_BYTES_PER_UNIT + message.body.len() / WORK_UNIT_BYTES
 }
 
 /// The service imports of one account, as its table has them.
@@ -106,13 +114,12 @@ impl Rewritten {
         }
     }
 
-    /// Copies headers and payload, and sets one header.
-    fn take_body(&mut self, message: &Message<'_>, name: &[u8], value: &[u8]) {
+    /// Copies headers and payload, and sets one header, which replaces those of its name in any
+    /// case.
+    fn take_body(&mut self, message: &Message<'_>, header: (&AnyCaseName, &[u8], &[u8])) {
+        let (any_case, name, value) = header;
         self.body.clear();
-        self.body.extend_from_slice(message.headers);
-        if headers::has(&self.body, name) {
-            headers::strip(&mut self.body, name);
-        }
+        any_case.copy_without(message.headers, &mut self.body);
         headers::append(&mut self.body, name, value);
         self.headers_size = self.body.len();
         self.body.extend_from_slice(message.payload());
@@ -295,6 +302,7 @@ impl Broker {
         let message = &passage.message;
         let mut rewritten = self.rewritten.pop().unwrap_or_default();
         let asked = passage.origin.routed_by(message);
+        turn.spend(asked.len() / TOKEN_BYTES_PER_UNIT);
         import.subject.to_remote(asked, &mut rewritten.subject);
         let mut mapped = std::mem::take(&mut self.mapped);
         let mappings = &sink.route.account.mappings;
@@ -340,7 +348,9 @@ impl Broker {
         }
         let mut info = std::mem::take(&mut self.request_info);
         self.write_request_info(sink, passage, &mut info);
-        rewritten.take_body(message, REQUEST_INFO.as_bytes(), &info);
+        let any_case = &self.request_info_in_any_case;
+        rewritten.take_body(message, (any_case, REQUEST_INFO.as_bytes(), &info));
+        turn.spend(copy_work(message) + info.len() / JSON_BYTES_PER_UNIT);
         self.request_info = info;
         let mut passed: SmallVec<[u32; 8]> = SmallVec::from_slice(passed);
         passed.push(export.id);
@@ -446,7 +456,8 @@ impl Broker {
         if self.accounts.get(account.index()).is_none() {
             return Routed::Nobody;
         }
-        if let Some(congestion) = self.message_congestion(account, message.subject, message.size())
+        if let Some(congestion) =
+            self.message_congestion(account, message.subject, message.size(), turn)
         {
             let passage = Passage::new(message, origin, turn.publisher);
             turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(None)));

@@ -148,6 +148,11 @@ impl FanOut {
         size_of::<Self>() + self.owned.bytes.capacity()
     }
 
+    /// True if it only asks whether anybody would get it.
+    pub(super) fn asks_only(&self) -> bool {
+        self.origin.target.asks_only
+    }
+
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         self.connection
     }

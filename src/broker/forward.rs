@@ -11,13 +11,10 @@ use super::match_list::MatchList;
 use super::passage::{Passage, delivery_work};
 use super::queue_group::QueueGroup;
 use super::subscription::Sink;
+use super::turn::Turn;
 use crate::base::ids::{AccountId, LinkId};
-use crate::base::limits::WHOLE_WORK_SHARE;
+use crate::base::limits::QUEUE_HOPS_MAX;
 use crate::protocol::message::MessageRun;
-
-/// Times a message may look for another member of its queue group on another shard before it is
-/// dropped.
-const QUEUE_HOPS_MAX: u8 = 3;
 
 /// Links a message goes to, with the places in its list of the queue groups picked there.
 pub(super) type Picks = [(LinkId, u32)];
@@ -36,11 +33,12 @@ impl Broker {
         account: AccountId,
         subject: &[u8],
         bytes: usize,
+        turn: &mut Turn,
     ) -> Option<Congestion> {
         if !self.tight.get() {
             return None;
         }
-        self.look_for_room(account, subject, bytes)
+        self.look_for_room(account, subject, bytes, turn)
     }
 
     #[cold]
@@ -49,13 +47,18 @@ impl Broker {
         account: AccountId,
         subject: &[u8],
         bytes: usize,
+        turn: &mut Turn,
     ) -> Option<Congestion> {
         if !self.links.iter().any(|link| link.sink.is_tight()) {
             self.tight.set(false);
             return None;
         }
         let state = &mut self.accounts[account.index()];
-        match state.matched(account, subject, &mut (self.turn_work_max / WHOLE_WORK_SHARE)) {
+        let looks_max = turn.whole_max();
+        let mut budget = looks_max;
+        let found = state.matched(account, subject, &mut budget);
+        turn.spend(looks_max - budget);
+        match found {
             Ok(list) => self.congestion_of(&list, bytes),
             // It is looked for again before the first copy.
             Err(_) => None,
@@ -134,7 +137,7 @@ impl Broker {
     }
 
     #[inline]
-    fn forward_over(
+    pub(super) fn forward_over(
         &mut self,
         link: LinkId,
         source: &Source,

@@ -23,6 +23,8 @@ const PLAIN: u32 = 1;
 const IN_ONE_PIECE: u32 = 2;
 /// It came from another account.
 const PASSED: u32 = 4;
+/// It only asks whether anybody would get it.
+const ASKS_ONLY: u32 = 8;
 
 /// Bytes of the head of a message like the one before: size of its tail with `AGAIN`, sizes of
 /// reply and size text.
@@ -122,6 +124,7 @@ pub fn append(
     let flags = (u32::from(target.plain) * PLAIN)
         | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
         | (u32::from(!target.passed.is_empty()) * PASSED)
+        | (u32::from(target.asks_only) * ASKS_ONLY)
         | (u32::from(target.hops) << 8)
         | ((target.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
@@ -342,6 +345,7 @@ fn read_whole<'a>(
     };
     let target = Target {
         plain: flags & PLAIN != 0,
+        asks_only: flags & ASKS_ONLY != 0,
         hops: (flags >> 8) as u8,
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
@@ -382,6 +386,7 @@ mod tests {
     const PEER: ShardId = ShardId(1);
     const TARGET: Target<'static> = Target {
         plain: true,
+        asks_only: true,
         hops: 2,
         home: Some(LinkId(0)),
         queues: &[b"q1", b"", b"q3"],

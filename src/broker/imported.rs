@@ -9,6 +9,13 @@ use super::turn::Turn;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
 
+impl ImportSink {
+    /// Messages from another account are not passed on, and only its requester may hear an answer.
+    pub(super) fn passes(&self, subject: &[u8], passed: &[u32]) -> bool {
+        passed.is_empty() && !subject.starts_with(responses::PREFIX)
+    }
+}
+
 impl Broker {
     /// Delivers to the client behind a shadow, by the rules of its own subscription, the maximum included.
     #[inline(never)]
@@ -21,11 +28,7 @@ impl Broker {
         turn: &mut Turn,
         framing: Framing<'_>,
     ) -> bool {
-        // Messages from another account are not passed on, and only its requester may hear an answer.
-        if shadow.is_removed()
-            || !origin.target.passed.is_empty()
-            || run.subject().starts_with(responses::PREFIX)
-        {
+        if shadow.is_removed() || !sink.passes(run.subject(), origin.target.passed) {
             return false;
         }
         // A message that is routed by another subject than it shows keeps the one that it shows.

@@ -81,6 +81,8 @@ pub struct Target<'a> {
     /// True if plain subscriptions over there get it; false for a message that only looks for
     /// another member of a queue group.
     pub plain: bool,
+    /// True for a message that nobody gets: it asks whether somebody over there would.
+    pub asks_only: bool,
     /// Times it already looked for another member.
     pub hops: u8,
     /// The link behind which its publisher is; none = on this shard.
@@ -98,8 +100,15 @@ pub(crate) const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
 
 impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
-    pub const PLAIN: Self =
-        Self { plain: true, hops: 0, home: None, queues: &[], route: &[], passed: &[] };
+    pub const PLAIN: Self = Self {
+        asks_only: false,
+        plain: true,
+        hops: 0,
+        home: None,
+        queues: &[],
+        route: &[],
+        passed: &[],
+    };
 }
 
 impl Target<'_> {
@@ -107,6 +116,7 @@ impl Target<'_> {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain
+            && !self.asks_only
             && self.queues.is_empty()
             && self.hops == 0
             && self.route.is_empty()

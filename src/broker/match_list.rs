@@ -4,7 +4,7 @@
 //! as removed. A list of many is not dropped at once either: what it held goes to `Leftovers`,
 //! which the broker drops a part at a time.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
@@ -12,7 +12,9 @@ use hashbrown::{HashSet, HashTable};
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, LinkId};
-use crate::base::limits::{DROPPED_AT_ONCE_MAX, PICKED_NAMES_BYTES_MAX, RUN_RECEIVERS_MAX};
+use crate::base::limits::{
+    DROPPED_AT_ONCE_MAX, LEFTOVERS_MAX, PICKED_NAMES_BYTES_MAX, RUN_RECEIVERS_MAX,
+};
 use crate::broker::AccountState;
 use crate::broker::link::Congestion;
 use crate::broker::mailbox::Mailbox;
@@ -25,6 +27,9 @@ use crate::broker::subscription::{Sink, Subscription};
 
 /// Groups of a list from which on they are found by hash.
 const INDEXED_GROUPS_MIN: usize = 16;
+
+/// Subscriptions of old lists that are dropped for one unit of work.
+const DROPS_PER_UNIT: usize = 4;
 
 /// Everybody a subject reaches.
 pub(super) struct MatchList {
@@ -91,6 +96,12 @@ impl MatchList {
     #[inline]
     pub(super) fn most_behind(&self) -> usize {
         self.behind.iter().copied().max().unwrap_or(0) as usize
+    }
+
+    /// Subscriptions of older lists to be dropped before this one is used, where there are many: as
+    /// many as it will leave, and as many again.
+    fn owed(&self) -> usize {
+        if self.leftovers.count.get() > LEFTOVERS_MAX { 2 * self.size } else { 0 }
     }
 
     /// Links that a message to everybody may go over.
@@ -279,7 +290,7 @@ impl Drop for MatchList {
         if self.size > DROPPED_AT_ONCE_MAX {
             let plain = std::mem::take(&mut self.plain);
             let groups = std::mem::take(&mut self.groups);
-            self.leftovers.keep(plain, groups);
+            self.leftovers.keep(plain, groups, self.size);
         }
     }
 }
@@ -290,10 +301,13 @@ pub(super) struct Leftovers {
     plain: RefCell<Vec<Vec<Rc<Subscription>>>>,
     groups: RefCell<Vec<Vec<QueueGroup>>>,
     cleared: RefCell<Vec<Cleared<Rc<MatchList>>>>,
+    /// Subscriptions in the lists and groups.
+    count: Cell<usize>,
 }
 
 impl Leftovers {
-    fn keep(&self, plain: Vec<Rc<Subscription>>, groups: Vec<QueueGroup>) {
+    fn keep(&self, plain: Vec<Rc<Subscription>>, groups: Vec<QueueGroup>, size: usize) {
+        self.count.set(self.count.get() + size);
         if !plain.is_empty() {
             self.plain.borrow_mut().push(plain);
         }
@@ -302,8 +316,27 @@ impl Leftovers {
         }
     }
 
+    /// Subscriptions in the lists and groups.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.count.get()
+    }
+
     pub(super) fn keep_cleared(&self, cleared: Cleared<Rc<MatchList>>) {
         self.cleared.borrow_mut().push(cleared);
+    }
+
+    /// Drops so many as are owed, as far as the budget goes; true = all of them, or there are no
+    /// more.
+    fn pay(&self, owed: &mut usize, budget: &mut usize) -> bool {
+        if *owed > 0 {
+            let part = (*owed).min(budget.saturating_mul(DROPS_PER_UNIT));
+            let mut left = part;
+            self.drop_some_lists(&mut left);
+            *budget -= (part - left).div_ceil(DROPS_PER_UNIT);
+            *owed = if left > 0 { 0 } else { *owed - part };
+        }
+        *owed == 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -333,7 +366,9 @@ impl Leftovers {
         while *budget > 0 {
             if let Some(list) = lists.last_mut() {
                 let kept = list.len().saturating_sub(*budget);
-                *budget -= list.len() - kept;
+                let dropped = list.len() - kept;
+                *budget -= dropped;
+                self.count.set(self.count.get() - dropped);
                 list.truncate(kept);
                 if kept == 0 {
                     lists.pop();
@@ -341,7 +376,10 @@ impl Leftovers {
             } else if let Some(list) = groups.last_mut() {
                 *budget -= 1;
                 match list.pop() {
-                    Some(group) => lists.push(group.into_members()),
+                    Some(group) => {
+                        self.count.set(self.count.get() - group.links().len());
+                        lists.push(group.into_members());
+                    }
                     None => drop(groups.pop()),
                 }
             } else {
@@ -359,6 +397,8 @@ pub(super) struct ListBuilder {
     generation: u64,
     place: MatchPlace,
     list: MatchList,
+    /// Subscriptions of older lists to be dropped first; none = it is not complete.
+    owed: Option<usize>,
 }
 
 impl AccountState {
@@ -378,11 +418,15 @@ impl AccountState {
         let mut list = MatchList::new(self.leftovers.clone());
         let mut place = MatchPlace::default();
         let is_done = self.table.match_some(subject, &mut place, budget, |found| list.add(found));
-        if is_done {
+        let mut owed = is_done.then(|| list.owed());
+        if let Some(owed) = &mut owed
+            && list.leftovers.pay(owed, budget)
+        {
             return Ok(self.keep(subject, list));
         }
         let generation = self.table.generation();
-        Err(Box::new(ListBuilder { account, subject: subject.into(), generation, place, list }))
+        let subject = subject.into();
+        Err(Box::new(ListBuilder { account, subject, generation, place, list, owed }))
     }
 
     fn keep(&mut self, subject: &[u8], list: MatchList) -> Rc<MatchList> {
@@ -404,8 +448,16 @@ impl ListBuilder {
         account: &mut AccountState,
         budget: &mut usize,
     ) -> Result<Rc<MatchList>, Box<ListBuilder>> {
-        let Self { subject, place, list, .. } = &mut *self;
-        if !account.table.match_some(subject, place, budget, |found| list.add(found)) {
+        let Self { subject, place, list, owed, .. } = &mut *self;
+        if owed.is_none() {
+            if !account.table.match_some(subject, place, budget, |found| list.add(found)) {
+                return Err(self);
+            }
+            *owed = Some(list.owed());
+        }
+        if let Some(owed) = owed
+            && !list.leftovers.pay(owed, budget)
+        {
             return Err(self);
         }
         let Self { subject, generation, list, .. } = *self;

@@ -63,7 +63,7 @@ use crate::base::limits::{
 };
 use crate::base::shrink;
 use crate::base::table::Table;
-use crate::protocol::headers::HeaderName;
+use crate::protocol::headers::{AnyCaseName, HeaderName};
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
 use client_facts::ClientFacts;
@@ -106,8 +106,9 @@ pub struct Broker {
     mapped: Vec<u8>,
     /// The same for what is told of who asks.
     request_info: Vec<u8>,
-    /// The name of the header with it.
+    /// The name of the header with it, as the server writes it, and as others may.
     request_info_name: HeaderName,
+    request_info_in_any_case: AnyCaseName,
     /// The same for whole messages.
     rewritten: Vec<Rewritten>,
     /// The account that was looked at last for requests whose time is over.
@@ -137,6 +138,9 @@ pub struct BrokerCounters {
     pub requests_refused: u64,
     /// Answers from another shard that found no room behind.
     pub answers_dropped: u64,
+    /// Messages that ended before everybody had them: their publishers were gone, and too many
+    /// waited.
+    pub(crate) orphans_dropped: u64,
     /// Requests that nobody got and whose requesters are not told so: too many were waiting.
     pub unanswered: u64,
     /// The most work that was done in one go, in units of `TURN_WORK_MAX`.
@@ -310,6 +314,7 @@ impl Broker {
             mapped: Vec::new(),
             request_info: Vec::new(),
             request_info_name: HeaderName::new(crossing::REQUEST_INFO),
+            request_info_in_any_case: AnyCaseName::new(crossing::REQUEST_INFO),
             rewritten: Vec::new(),
             trimmed: 0,
             arrivals: None,

@@ -48,7 +48,7 @@ impl Broker {
         let is_local = origin.from.is_none();
         let in_parts = match is_local {
             true => list.is_in_parts(),
-            false => !origin.target.queues.is_empty() || list.has_answers,
+            false => !origin.target.plain || list.has_answers || !origin.target.queues.is_empty(),
         };
         if in_parts || !takes_whole(list, run, turn) {
             return self.route_in_parts(origin, run, list, turn);
@@ -87,6 +87,9 @@ impl Broker {
     ) -> Routed {
         debug_assert!(run.len() == 1);
         let passage = Passage::new(run.first(), origin, turn.publisher);
+        if origin.target.asks_only {
+            return self.answer_question(&passage, list, turn);
+        }
         let mut progress = Progress::default();
         if self.walk(&passage, list, &mut progress, turn) {
             return self.end_of_passage(&passage, &progress, turn);

@@ -37,13 +37,13 @@ impl QueueGroup {
         self.members.first().unwrap_or_else(|| &self.links[0]).queue()
     }
 
-    pub(crate) fn links(&self) -> &[Rc<Subscription>] {
-        &self.links
+    /// Those on this shard.
+    pub(crate) fn members(&self) -> &[Rc<Subscription>] {
+        &self.members
     }
 
-    #[cfg(any(test, debug_assertions))]
-    pub(super) fn members(&self) -> &[Rc<Subscription>] {
-        &self.members
+    pub(crate) fn links(&self) -> &[Rc<Subscription>] {
+        &self.links
     }
 
     /// True if it has a member, wherever; looks at no more than `budget`.

@@ -21,6 +21,10 @@ impl Broker {
                         break;
                     }
                 },
+                Stage::Delivering(list, _) if fan_out.asks_only() => {
+                    return fan_out
+                        .with_passage(|passage| self.answer_question(passage, &list, turn));
+                }
                 Stage::Delivering(list, mut progress) => {
                     turn.crossing = fan_out.crossing.take();
                     let is_done = fan_out

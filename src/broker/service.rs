@@ -4,6 +4,10 @@
 //! A subscription lasts as long as its handle. Services hear each other; what one of them publishes is
 //! heard in the next turn of the other (`mailbox`). Nothing that a service publishes is dropped because
 //! somebody does not keep up: it is told what to wait for, and publishes again.
+//!
+//! A service whose own mailbox is full waits for no mailbox: it might be its own, or that of one
+//! which waits for it. It is told to read first, keeps what it cannot act on yet, and publishes
+//! then. So a service that waits for room also looks at its own mailbox.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,6 +25,7 @@ use super::service_sink::ServiceSink;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::AccountId;
+use crate::base::limits::WHOLE_WORK_SHARE;
 use crate::protocol::message::{Message, MessageRun};
 
 /// What a service wants.
@@ -64,8 +69,11 @@ pub enum Published {
     Delivered,
     NoInterest,
     /// It went nowhere: somebody who wants it does not keep up. It is to be published again once this
-    /// wait is over.
+    /// wait is over, or once the service's own mailbox is full.
     Congested(Congestion),
+    /// It went nowhere: somebody who wants it does not keep up, perhaps because the service itself
+    /// does not. It is to be published again once the service has read its own mailbox.
+    ReadFirst,
 }
 
 /// How a service publishes: what it has between two messages.
@@ -74,6 +82,19 @@ pub struct ServicePublisher {
     cache: RouteCache,
     /// It waits for what came from other shards before; until which number of the gate.
     held_until: Option<u64>,
+    /// The mailbox that it reads; none = it hears nothing.
+    own: Option<Rc<Mailbox>>,
+}
+
+impl ServicePublisher {
+    /// For a service that reads `mailbox`.
+    pub fn of(mailbox: &Rc<Mailbox>) -> Self {
+        Self { own: Some(mailbox.clone()), ..Self::default() }
+    }
+
+    fn must_read_first(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.is_full())
+    }
 }
 
 impl Broker {
@@ -114,11 +135,8 @@ impl Broker {
         turn: &mut Turn,
     ) -> bool {
         let Sink::Service(sink) = &subscription.sink else { return false };
-        // What came from another shard the same service has there already.
-        let is_elsewhere = sink.reach == Reach::OwnShard && origin.from.is_some();
         if subscription.is_removed()
-            || is_elsewhere
-            || sink.declines.as_ref().is_some_and(|declines| declines(message))
+            || !sink.would_take(message, origin.from.is_some())
             || !sink.mailbox.put(sink.account, turn.publisher, origin.target.route, message)
         {
             return false;
@@ -131,11 +149,16 @@ impl Broker {
     /// True if anybody but services would get a message on `subject`.
     pub fn is_wanted(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let Some(state) = self.accounts.get_mut(account.index()) else { return false };
-        match state.matched(account, subject, &mut self.turn_work_max.clone()) {
-            Ok(list) => wants(&list),
+        let looks_max = (self.turn_work_max / WHOLE_WORK_SHARE).max(1);
+        let mut budget = looks_max;
+        let found = state.matched(account, subject, &mut budget);
+        let is_wanted = match found {
+            Ok(list) => wants(&list, &mut budget),
             // So many are not all services.
             Err(_) => true,
-        }
+        };
+        self.backlog.spend(looks_max - budget);
+        is_wanted
     }
 
     /// Publishes a message of a service. What takes more than a turn is done behind, in the order in
@@ -180,12 +203,19 @@ impl Broker {
             self.backlog.spend(turn.work());
             return self.publish_behind(&Passage::new(message, &origin, None));
         }
-        if let Some(list) = publisher.cache.list()
-            && let Some(congestion) =
-                self.congestion_of(list, message.size() + route.len()).or_else(|| list.congestion())
+        let list = publisher.cache.list();
+        if let Some(list) = list
+            && let Some(congestion) = self.congestion_of(list, message.size() + route.len())
         {
             self.backlog.spend(turn.work());
             return Published::Congested(congestion);
+        }
+        if let Some(congestion) = list.and_then(MatchList::congestion) {
+            self.backlog.spend(turn.work());
+            return match publisher.must_read_first() {
+                true => Published::ReadFirst,
+                false => Published::Congested(congestion),
+            };
         }
         let routed = self.publish(&origin, &run, &mut publisher.cache, &mut turn);
         publisher.cache.end_batch();
@@ -213,11 +243,14 @@ impl Broker {
     }
 }
 
-fn wants(list: &MatchList) -> bool {
-    let is_service = |subscription: &Rc<Subscription>| {
-        matches!(subscription.sink, Sink::Service(_)) || subscription.is_removed()
+/// Looks at no more than `budget`: so many are not all services.
+fn wants(list: &MatchList, budget: &mut usize) -> bool {
+    let mut is_service = |subscription: &Rc<Subscription>| {
+        let is_left = *budget > 0;
+        *budget = budget.saturating_sub(1);
+        is_left && (matches!(subscription.sink, Sink::Service(_)) || subscription.is_removed())
     };
-    !(list.plain.iter().all(is_service) && list.groups.is_empty() && list.links.is_empty())
+    !(list.groups.is_empty() && list.links.is_empty() && list.plain.iter().all(&mut is_service))
 }
 
 #[cfg(test)]

@@ -26,3 +26,12 @@ pub struct ServiceSink {
     pub(super) declines: Option<Declines>,
     pub(super) mailbox: Rc<Mailbox>,
 }
+
+impl ServiceSink {
+    /// True if the service wants a message. What came from another shard the same service has there
+    /// already, unless it lives on one shard alone.
+    pub(super) fn would_take(&self, message: &Message<'_>, is_from_elsewhere: bool) -> bool {
+        let is_there = self.reach == Reach::OwnShard && is_from_elsewhere;
+        !is_there && !self.declines.as_ref().is_some_and(|declines| declines(message))
+    }
+}

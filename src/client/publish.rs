@@ -9,6 +9,7 @@ use crate::auth::permissions::{PublishRight, is_reserved_reply};
 use crate::base::limits::{HEADER_BYTES_PER_UNIT, REFUSAL_WORK};
 use crate::broker::Broker;
 use crate::broker::passage::{Origin, Routed};
+use crate::broker::turn::Turn;
 use crate::net::session::Wait;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::command::Publish;
@@ -39,11 +40,16 @@ impl ClientSession {
 
     /// Returns the wait for room, if the message goes to another shard whose lane is full.
     #[inline]
-    pub(super) fn lanes_full(&self, broker: &mut Broker, message: &Message<'_>) -> Option<Wait> {
+    pub(super) fn lanes_full(
+        &self,
+        broker: &mut Broker,
+        message: &Message<'_>,
+        turn: &mut Turn,
+    ) -> Option<Wait> {
         let bytes = message.size();
         let congestion = match self.rights.has_mappings {
             true => broker.any_congestion(bytes),
-            false => broker.message_congestion(self.account, message.subject, bytes),
+            false => broker.message_congestion(self.account, message.subject, bytes, turn),
         };
         congestion.map(Wait::for_room)
     }

@@ -200,10 +200,12 @@ impl ClientSession {
                     publishing.has_waited = true;
                     Some(Wait::for_room(arrivals))
                 }
-                None => match self.lanes_full(broker, &publish.message(input)) {
-                    Some(wait) => return Some(for_room(wait, consumed)),
-                    None => None,
-                },
+                None => {
+                    match self.lanes_full(broker, &publish.message(input), &mut publishing.turn) {
+                        Some(wait) => return Some(for_room(wait, consumed)),
+                        None => None,
+                    }
+                }
             },
             Command::Connect { .. } if self.begins_anew() => {
                 match broker.unsubscribe_all(self.key, &mut publishing.turn) {
@@ -324,7 +326,8 @@ impl Session for ClientSession {
                     && let Some((message, consumed)) =
                         repeated_publish(bytes, &publishing.known_line, &self.limits)
                 {
-                    if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    if let Some(wait) = self.lanes_full(&mut broker, &message, &mut publishing.turn)
+                    {
                         break for_room(wait, consumed_total);
                     }
                     consumed_total += self.publish_onwards(
@@ -340,7 +343,8 @@ impl Session for ClientSession {
                     continue;
                 }
                 if quick && let Some((message, consumed)) = plain_publish(bytes, &self.limits) {
-                    if let Some(wait) = self.lanes_full(&mut broker, &message) {
+                    if let Some(wait) = self.lanes_full(&mut broker, &message, &mut publishing.turn)
+                    {
                         break for_room(wait, consumed_total);
                     }
                     consumed_total += consumed;

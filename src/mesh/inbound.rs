@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::lanes::{Batch, Note, TargetEnd};
+use super::lanes::{Batch, CLASSES, LaneClass, Note, TargetEnd};
 
 /// Invariants: stamps in `taken` never go down; the first `ready` of them are no later than what
 /// the source said it has completed, and at most one comes behind those. On the lane and in `taken`
-/// together there are no more than the lane has slots: its source waits for what is delivered.
+/// together there are no more than the lane has slots of all classes: its source waits for what is
+/// delivered.
 pub(super) struct Inbound {
     end: TargetEnd,
     /// Batches out of the ring, oldest first.
@@ -20,11 +21,12 @@ pub(super) struct Inbound {
     sure: usize,
     /// Notes that are to be applied before what the last look found is delivered.
     owed_notes: usize,
-    /// Batches delivered since the start, how many of them count as delivered for the source, and of
-    /// how many it was woken.
-    delivered: u64,
-    acknowledged: u64,
-    told: u64,
+    /// Batches of each class that were delivered since the start, and how many of them count as
+    /// delivered for the source.
+    delivered: [u64; CLASSES],
+    acknowledged: [u64; CLASSES],
+    /// The source was not woken for some that were acknowledged.
+    is_untold: bool,
 }
 
 impl Inbound {
@@ -36,9 +38,9 @@ impl Inbound {
             owed: 0,
             sure: 0,
             owed_notes: 0,
-            delivered: 0,
-            acknowledged: 0,
-            told: 0,
+            delivered: [0; CLASSES],
+            acknowledged: [0; CLASSES],
+            is_untold: false,
         }
     }
 
@@ -141,25 +143,30 @@ impl Inbound {
     }
 
     /// A batch is delivered: sends its emptied buffer home; if there is no room it is freed here.
-    pub(super) fn give_back(&mut self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        drop(self.end.returned.push(bytes));
-        self.delivered += 1;
+    pub(super) fn give_back(&mut self, batch: Batch) {
+        let Batch { mut bytes, class, .. } = batch;
+        self.delivered[class.index()] += 1;
+        if class == LaneClass::default() {
+            bytes.clear();
+            drop(self.end.returned.push(bytes));
+        }
     }
 
-    /// Lets the source count as delivered what is.
-    pub(super) fn acknowledge(&mut self) {
-        // The source's thread reads it: it is written for something new only.
-        if self.acknowledged != self.delivered {
-            self.acknowledged = self.delivered;
-            self.end.delivered.raise(self.delivered);
+    /// Lets the source count as delivered what is, of the classes that may.
+    pub(super) fn acknowledge(&mut self, may: impl Fn(usize) -> bool) {
+        for class in 0..CLASSES {
+            // The source's thread reads it: it is written for something new only.
+            if self.acknowledged[class] != self.delivered[class] && may(class) {
+                self.acknowledged[class] = self.delivered[class];
+                self.end.delivered.raise(class, self.delivered[class]);
+                self.is_untold = true;
+            }
         }
     }
 
     /// Wakes the source, if it waits for room, for what was acknowledged since the last time.
     pub(super) fn tell_source(&mut self) {
-        if self.told != self.acknowledged {
-            self.told = self.acknowledged;
+        if std::mem::take(&mut self.is_untold) {
             self.wake_waiting_source();
         }
     }

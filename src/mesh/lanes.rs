@@ -5,10 +5,10 @@ use std::time::Instant;
 use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{
     INTEREST_LANE_SLOTS, INTEREST_ROOM_MIN, INTEREST_SLOTS_PER_SHARD, MESSAGE_LANE_SLOTS,
-    RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
+    PASSED_ON_SLOTS, QUEUE_HOPS_MAX, RETURNED_BATCHES_MAX, RETURNED_BATCHES_PER_SHARD,
 };
-use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, Watermark, ring};
-use crate::broker::link::{InterestChange, Unheard};
+use crate::base::ring::{ParkFlag, RingSource, RingTarget, Signal, Watermark, Watermarks, ring};
+use crate::broker::link::{InterestChange, Target, Unheard};
 
 /// A note on an interest lane, which keeps their order.
 #[derive(Clone, Debug)]
@@ -34,6 +34,26 @@ impl Note {
     }
 }
 
+/// Classes of messages on a lane: by the times that they were passed on.
+pub(super) const CLASSES: usize = QUEUE_HOPS_MAX as usize + 1;
+
+/// Slots on each lane of all classes but that of messages which come from their publishers.
+pub(super) const PASSED_ON_SLOTS_SUM: usize = (CLASSES - 1) * PASSED_ON_SLOTS;
+
+/// The times that the messages of a batch were passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneClass(u8);
+
+impl LaneClass {
+    pub(super) fn of(target: &Target<'_>) -> Self {
+        Self(target.hops)
+    }
+
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// A batch on a message lane: messages as `frame` lays them out.
 #[derive(Debug)]
 pub struct Batch {
@@ -44,6 +64,7 @@ pub struct Batch {
     pub read_at: Instant,
     /// The time just before it was pushed, by the lanes' clock.
     pub stamp: u64,
+    pub class: LaneClass,
 }
 
 /// The clock of all lanes of a server, in nanoseconds from 1 on: what is read after something else
@@ -58,8 +79,8 @@ pub struct SourceEnd {
     pub notes: RingSource<Note>,
     pub messages: RingSource<Batch>,
     pub returned: RingTarget<Vec<u8>>,
-    /// Batches that the target has delivered since the start.
-    pub delivered: Watermark,
+    /// Batches of each class that the target has delivered since the start.
+    pub delivered: Watermarks<CLASSES>,
     /// Tells the target that there is something, awake or not.
     pub target_waiting: Signal,
     pub wake_target: Wake,
@@ -74,8 +95,8 @@ pub struct TargetEnd {
     pub returned: RingSource<Vec<u8>>,
     /// The stamp up to which the source has pushed all batches, on all its lanes.
     pub complete: Watermark,
-    /// Batches from this source that were delivered since the start.
-    pub delivered: Watermark,
+    /// Batches of each class from this source that were delivered since the start.
+    pub delivered: Watermarks<CLASSES>,
     pub wake_source: Wake,
     pub waiting: ParkFlag,
 }
@@ -138,9 +159,9 @@ pub fn lanes(count: usize, sizes: Lanes, wake: impl Fn(usize, usize) -> Wake) ->
                 continue;
             }
             let (note_source, note_target) = ring(sizes.note_slots);
-            let (message_source, message_target) = ring(sizes.message_slots);
+            let (message_source, message_target) = ring(sizes.message_slots + PASSED_ON_SLOTS_SUM);
             let (return_source, return_target) = ring(sizes.returned_slots);
-            let (waiting, delivered) = (ParkFlag::default(), Watermark::default());
+            let (waiting, delivered) = (ParkFlag::default(), Watermarks::default());
             row.push(Some(SourceEnd {
                 notes: note_source,
                 messages: message_source,

@@ -36,14 +36,16 @@
 //! Nothing stays behind on the way to a lane that the rules would have to know of: a message is
 //! routed only when all lanes that it needs have room (`Broker::message_congestion`), so that its
 //! flush pushes all of its copies. What a drain itself sends on, a queue message that looks for
-//! another member, has no such promise: where it finds no room it is staged, and its stamp is that
-//! of its last push. Interest needs no stamps: what is applied early is what somebody wants, and a
-//! note is in its lane before the messages that follow from it.
+//! another member, has no such promise: where it finds no room it is staged (`passed_on`), and its
+//! stamp is that of its last push. Interest needs no stamps: what is applied early is what somebody
+//! wants, and a note is in its lane before the messages that follow from it.
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must
 //! send (a queue message that looks for another member, a note that nobody got a request) is staged
 //! when there is no room. Where such notes pile up for a shard, what that shard sends does not count
-//! as delivered until it has taken some: so those who ask wait, and notes are always taken.
+//! as delivered until it has taken some: so those who ask wait, and notes are always taken. The
+//! same holds where messages pile up that are to be passed on (`passed_on` says why no circle of
+//! shards then waits for itself).
 //!
 //! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what a
 //! consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers are
@@ -56,6 +58,7 @@
 mod inbound;
 mod lanes;
 mod outbound;
+mod passed_on;
 mod under_way;
 
 pub use lanes::{LaneEnds, Lanes, lanes};
@@ -247,6 +250,7 @@ impl Mesh {
             tight: broker.borrow().lanes_tight(),
             bytes_max: Cell::new(0),
             work_max: Cell::new(LANE_WORK_MAX),
+            passed_on_bytes: Default::default(),
             newest_stamp: Cell::new(0),
             shard: ends.shard,
             lane_clock: ends.clock,
@@ -376,7 +380,7 @@ impl Mesh {
             }
             if !peer.outbound.holds_deliveries() {
                 let mut inbound = peer.inbound.borrow_mut();
-                inbound.acknowledge();
+                inbound.acknowledge(|class| self.shared.keeps_up(class));
                 inbound.tell_source();
             }
         }
@@ -402,6 +406,9 @@ impl Mesh {
             peer.outbound.check_invariants();
             peer.inbound.borrow().check_invariants();
         }
+        let staged: usize = self.peers.iter().map(|peer| peer.outbound.passed_on_bytes()).sum();
+        let counted: usize = self.shared.passed_on_bytes.iter().map(Cell::get).sum();
+        assert_eq!(staged, counted, "bytes of messages to be passed on");
         if self.open.borrow().is_some() {
             assert!(self.is_draining.get(), "a batch is open and no drain goes on");
         }
@@ -568,9 +575,9 @@ impl Mesh {
         peer.pause(*publisher, turn, &self.resumable);
         let OpenBatch { batch, .. } = slot.take().expect("it was there just now");
         let mut inbound = peer.inbound.borrow_mut();
-        inbound.give_back(batch.bytes);
+        inbound.give_back(batch);
         if !peer.outbound.holds_deliveries() {
-            inbound.acknowledge();
+            inbound.acknowledge(|class| self.shared.keeps_up(class));
         }
         true
     }

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::lanes::{Batch, LaneClock, Note, SourceEnd};
+use super::lanes::{Batch, CLASSES, LaneClass, LaneClock, Note, PASSED_ON_SLOTS_SUM, SourceEnd};
+use super::passed_on::AllPassedOn;
 use super::under_way::{Load, UnderWay};
 use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ShardId};
 use crate::base::limits::{
-    ADMITTED_MAX, BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN,
+    ADMITTED_MAX, BATCH_BYTES, INTEREST_LANE_BYTES_MAX, INTEREST_ROOM_MIN, PASSED_ON_BYTES_FEW,
     UNHEARD_STAGED_BYTES_MAX, UNHEARD_STAGED_FEW,
 };
 use crate::base::turn_clock::TurnClock;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub bytes_max: Cell<usize>,
     /// Work under way on one lane from which on nothing is added.
     pub work_max: Cell<usize>,
+    /// Bytes of messages of each class that are staged on all lanes, to be passed on.
+    pub passed_on_bytes: [Cell<usize>; CLASSES],
     /// Stamp of the newest batch on any lane.
     pub newest_stamp: Cell<u64>,
     pub shard: ShardId,
@@ -53,6 +56,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// True if arrivals of this class may count as delivered: not too much that follows from them
+    /// is staged.
+    pub(super) fn keeps_up(&self, class: usize) -> bool {
+        let next = self.passed_on_bytes.get(class + 1);
+        next.is_none_or(|bytes| bytes.get() <= PASSED_ON_BYTES_FEW)
+    }
+
     /// The time for batches that are pushed now.
     pub(super) fn stamp(&self) -> u64 {
         let stamp = (self.lane_clock)().max(self.newest_stamp.get());
@@ -94,6 +104,8 @@ pub(super) struct Outbound {
     /// Full batches that found no slot.
     staged: RefCell<VecDeque<Batch>>,
     staged_bytes: Cell<usize>,
+    /// Messages of other shards that find no member of their queue group here.
+    passed_on: RefCell<AllPassedOn>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
     /// What it takes over there.
@@ -135,7 +147,8 @@ pub(super) struct OutboundCounters {
 
 impl Outbound {
     pub(super) fn new(end: SourceEnd, shared: Rc<Shared>) -> Self {
-        let (slots, note_slots) = (end.messages.free_slots(), end.notes.free_slots());
+        let slots = end.messages.free_slots() - PASSED_ON_SLOTS_SUM;
+        let note_slots = end.notes.free_slots();
         if slots < TIGHT_SLOTS {
             shared.tight.set(true);
         }
@@ -153,6 +166,7 @@ impl Outbound {
             note_slots,
             staged: RefCell::default(),
             staged_bytes: Cell::new(0),
+            passed_on: RefCell::default(),
             current: RefCell::default(),
             current_work: Cell::new(0),
             current_read_at: Cell::new(Instant::now()),
@@ -170,7 +184,12 @@ impl Outbound {
 
     /// Bytes of batches that found no slot.
     pub(super) fn staged_bytes(&self) -> usize {
-        self.staged_bytes.get()
+        self.staged_bytes.get() + self.passed_on_bytes()
+    }
+
+    /// Bytes of messages to be passed on that found no slot.
+    pub(super) fn passed_on_bytes(&self) -> usize {
+        self.passed_on.borrow().iter().map(|passed_on| passed_on.bytes()).sum()
     }
 
     #[cfg(test)]
@@ -292,6 +311,9 @@ impl Outbound {
 
     fn append(&self, source: &Source, target: &Target<'_>, run: &MessageRun<'_>) {
         debug_assert!(run.len() == 1 || target.is_plain());
+        if target.hops > 0 {
+            return self.append_passed_on(source, target, run.first());
+        }
         let mut appended = if target.is_plain() { self.append_again(source, run) } else { 0 };
         while appended < run.len() {
             let rest = run.after(appended);
@@ -301,6 +323,17 @@ impl Outbound {
                 appended += self.append_again(source, &rest.after(1));
             }
         }
+    }
+
+    #[cold]
+    fn append_passed_on(&self, source: &Source, target: &Target<'_>, message: &Message<'_>) {
+        let class = LaneClass::of(target).index();
+        let passed_on = &mut self.passed_on.borrow_mut()[class - 1];
+        let read_at = self.shared.clock.read_at();
+        let added = passed_on.append(source, target, message, self.shared.shard, read_at);
+        let bytes = &self.shared.passed_on_bytes[class];
+        bytes.set(bytes.get() + added);
+        self.shared.waiting.set(true);
     }
 
     /// Appends a message with all that belongs to it.
@@ -372,7 +405,8 @@ impl Outbound {
     /// Sends what was the current batch.
     fn send_or_stage(&self, bytes: Vec<u8>, stamp: impl FnOnce() -> u64) {
         let work = self.current_work.take();
-        let batch = Batch { bytes, work, read_at: self.current_read_at.get(), stamp: 0 };
+        let (read_at, class) = (self.current_read_at.get(), LaneClass::default());
+        let batch = Batch { bytes, work, read_at, stamp: 0, class };
         let rejected = if self.is_held() { Err(batch) } else { self.push(batch, stamp) };
         if let Err(batch) = rejected {
             self.count(|counters| counters.stalls += 1);
@@ -417,7 +451,7 @@ impl Outbound {
 
     /// Looks how many batches the peer has delivered.
     fn look_at_peer(&self) {
-        let left = self.pushed_total.get() - self.end.borrow().delivered.value();
+        let left = self.pushed_total.get() - self.end.borrow().delivered.value(0);
         let left = usize::try_from(left).expect("no more than slots");
         self.under_way.borrow_mut().keep_newest(left);
     }
@@ -451,6 +485,7 @@ impl Outbound {
             return;
         }
         self.push_staged(stamp);
+        self.push_passed_on(stamp);
         let current = std::mem::take(&mut *self.current.borrow_mut());
         if !current.is_empty() {
             self.send_or_stage(current, || **stamp);
@@ -463,6 +498,7 @@ impl Outbound {
             // before it could see the request.
             self.end.borrow().waiting.announce();
             self.push_staged(stamp);
+            self.push_passed_on(stamp);
             self.open_for_messages();
         }
     }
@@ -543,6 +579,32 @@ impl Outbound {
         }
     }
 
+    /// Pushes what is to be passed on, as far as its classes have slots.
+    fn push_passed_on(&self, stamp: &Stamp<'_>) {
+        for (index, passed_on) in self.passed_on.borrow_mut().iter_mut().enumerate() {
+            if passed_on.is_empty() {
+                continue;
+            }
+            let class = index + 1;
+            let mut end = self.end.borrow_mut();
+            while let Some(batch) = passed_on.next(end.delivered.value(class)) {
+                let staged = &self.shared.passed_on_bytes[class];
+                staged.set(staged.get() - batch.bytes.len());
+                let pushed = end.messages.push(Batch { stamp: **stamp, ..batch });
+                assert!(pushed.is_ok(), "each class has its slots");
+                self.pushed.set(self.pushed.get() + 1);
+            }
+        }
+    }
+
+    /// True if something is to be passed on, and there is a slot for it.
+    fn can_pass_on(&self) -> bool {
+        let delivered = &self.end.borrow().delivered;
+        let passed_on = self.passed_on.borrow();
+        let mut all = passed_on.iter().enumerate();
+        all.any(|(index, some)| !some.is_empty() && some.has_slot(delivered.value(index + 1)))
+    }
+
     /// Lets those go on that wait for room for a message, if there is some.
     fn open_for_messages(&self) {
         if self.message_room_is_wanted() && self.has_room(0) {
@@ -562,9 +624,17 @@ impl Outbound {
         let under_way = self.under_way.borrow();
         under_way.check_invariants();
         assert!(under_way.len() <= self.slots, "more than slots are under way");
-        assert!(under_way.len() >= self.slots - slots_free, "a batch under way is not counted");
-        let undelivered = self.pushed_total.get() - self.end.borrow().delivered.value();
+        let undelivered = self.pushed_total.get() - self.end.borrow().delivered.value(0);
         assert!(under_way.len() as u64 >= undelivered, "a batch under way is not counted");
+        let passed_on = self.passed_on.borrow();
+        passed_on.iter().for_each(|passed_on| passed_on.check_invariants());
+        let delivered = |class| self.end.borrow().delivered.value(class);
+        let passed_on = passed_on.iter().enumerate();
+        let passed_on: usize =
+            passed_on.map(|(index, some)| some.under_way(delivered(index + 1))).sum();
+        assert!(passed_on <= PASSED_ON_SLOTS_SUM, "more than slots are under way");
+        let there = self.slots + PASSED_ON_SLOTS_SUM - slots_free;
+        assert!(under_way.len() + passed_on >= there, "a batch under way is not counted");
         let notes = self.notes_under_way.borrow();
         notes.check_invariants();
         assert!(notes.len() <= self.note_slots);
@@ -611,6 +681,7 @@ impl Outbound {
             || self.is_held()
             || !self.staged_notes.borrow().is_empty()
             || !self.staged_unheard.borrow().is_empty()
+            || self.passed_on.borrow().iter().any(|passed_on| !passed_on.is_empty())
     }
 
     /// True if a flush would move something now.
@@ -625,6 +696,9 @@ impl Outbound {
             return true;
         }
         if self.message_room_is_wanted() && self.has_room(0) {
+            return true;
+        }
+        if self.can_pass_on() {
             return true;
         }
         if self.staged.borrow().is_empty() && self.current.borrow().is_empty() {

@@ -12,8 +12,8 @@ use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::base::limits::{
     ADMITTED_MAX, BATCH_BYTES, CHUNK_BYTES, INTEREST_LANE_BYTES_MAX, LANE_BYTES_MIN, LANE_WORK_MAX,
-    MESSAGE_LANE_SLOTS, TURN_WORK_MAX, UNHEARD_STAGED_BYTES_MAX, UNHEARD_STAGED_FEW,
-    WHOLE_WORK_SHARE, pace_bytes,
+    MESSAGE_LANE_SLOTS, PASSED_ON_BYTES_FEW, TURN_WORK_MAX, UNHEARD_STAGED_BYTES_MAX,
+    UNHEARD_STAGED_FEW, WHOLE_WORK_SHARE, pace_bytes,
 };
 use crate::base::pool::BufferPool;
 use crate::base::ring::ParkFlag;
@@ -52,8 +52,19 @@ impl TestShard {
 
     /// Says whether anybody may have got it. `no_echo` is the client's connection if that is not to hear itself.
     fn publish_with(&self, client: ClientKey, no_echo: Option<ConnectionId>, reply: &[u8]) -> bool {
+        self.publish_payload(client, no_echo, reply, b"hi")
+    }
+
+    fn publish_payload(
+        &self,
+        client: ClientKey,
+        no_echo: Option<ConnectionId>,
+        reply: &[u8],
+        payload: &[u8],
+    ) -> bool {
         let origin = Origin::client(AccountId::GLOBAL, client, no_echo, true);
-        let message = Message::without_headers(b"work", reply, b"hi", b"2");
+        let size = payload.len().to_string();
+        let message = Message::without_headers(b"work", reply, payload, size.as_bytes());
         let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
         let run = MessageRun::one(message);
         let routed = self.broker.borrow_mut().publish(&origin, &run, &mut cache, &mut turn);
@@ -260,7 +271,7 @@ fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
     shards.iter().for_each(TestShard::turn_and_sleep);
     let congestion = |subject: &str| {
         let mut broker = shards[0].broker.borrow_mut();
-        broker.message_congestion(AccountId::GLOBAL, subject.as_bytes(), 100)
+        broker.message_congestion(AccountId::GLOBAL, subject.as_bytes(), 100, &mut Turn::default())
     };
     assert!(congestion("work").is_none());
     shards[0].publish(publisher);
@@ -300,7 +311,8 @@ fn those_who_wait_for_room_are_admitted_some_at_a_time() {
     let mut waits: Vec<_> = (0..COUNT)
         .map(|_| {
             let mut broker = source.broker.borrow_mut();
-            let congestion = broker.message_congestion(AccountId::GLOBAL, b"work", 100);
+            let congestion =
+                broker.message_congestion(AccountId::GLOBAL, b"work", 100, &mut Turn::default());
             let Congestion { gate, until } = congestion.expect("the one slot is taken");
             Box::pin(async move { gate.reached(until).await })
         })
@@ -336,7 +348,7 @@ fn bytes_under_way_on_a_lane_are_bounded_by_what_a_client_may_have_pending() {
         let has_room = |sent: usize| {
             let mut broker = shards[0].broker.borrow_mut();
             assert!(sent < 64 << 20, "the lane has no bound");
-            broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_none()
+            broker.message_congestion(AccountId::GLOBAL, b"work", 2, &mut Turn::default()).is_none()
         };
         while has_room(sent) {
             // By turns of about a batch each.
@@ -433,8 +445,63 @@ fn a_request_that_a_listener_on_another_shard_may_not_have_gets_the_answer_that_
     assert_eq!(asked(2, true, denied, |_| {}), 1);
 }
 
+/// A request that is only traced goes nowhere; whether anybody would get it is asked on the shards
+/// where somebody seems to listen.
+#[test]
+fn a_request_that_is_only_traced_is_answered_if_nobody_on_any_shard_would_get_it() {
+    for shard_count in 2..5 {
+        for (some_listen, expected) in [(false, 1), (true, 0)] {
+            let shards = shards(shard_count, Lanes::of(shard_count));
+            let (asker, outbox) = shards[0].client(5);
+            shards[0].subscribe(asker, "inbox", "");
+            for shard in &shards[1..] {
+                let listener = listen_in_vain(shard);
+                subscribe_in_vain(shard, listener, "crew", "2");
+            }
+            if some_listen {
+                let (listener, _) = shards[1].client(7);
+                shards[1].subscribe(listener, "work", "team");
+            }
+            shards.iter().for_each(TestShard::turn_and_sleep);
+            let origin = Origin::client(AccountId::GLOBAL, asker, None, true);
+            let message = Message::without_headers(b"work", b"inbox", b"hi", b"2");
+            let mut turn = Turn::default();
+            let mut broker = shards[0].broker.borrow_mut();
+            let routed = broker.publish_to_nobody(&origin, &message, &mut turn);
+            drop(broker);
+            assert_eq!(routed, Routed::Delivered, "somebody seems to listen");
+            shards[0].mesh.end_of_turn();
+            (0..4).for_each(|_| shards.iter().for_each(TestShard::turn_and_sleep));
+            assert_eq!(queued(&outbox).matches("NATS/1.0 503").count(), expected);
+            assert_eq!(shards.iter().map(|shard| shard.totals.messages.get()).sum::<u64>(), 0);
+        }
+    }
+}
+
+/// The look for room takes work, which counts.
+#[test]
+fn a_look_for_room_on_the_lanes_counts_as_work() {
+    let shards = shards(2, Lanes { note_slots: 8, message_slots: 1, returned_slots: 1 });
+    let (client, _) = shards[0].client(5);
+    for sid in 0..1_000 {
+        let sid = sid.to_string();
+        shards[0].broker.borrow_mut().subscribe(client, b"*", b"", sid.as_bytes(), None);
+    }
+    let mut turn = Turn::default();
+    let mut broker = shards[0].broker.borrow_mut();
+    assert!(broker.message_congestion(AccountId::GLOBAL, b"work", 2, &mut turn).is_none());
+    assert!(turn.work() >= 1_000, "{}", turn.work());
+}
+
 /// A client that subscribes to everything and may not have work.
 fn listen_in_vain(shard: &TestShard) -> ClientKey {
+    let (listener, _) = shard.client(6);
+    subscribe_in_vain(shard, listener, "", "1");
+    listener
+}
+
+/// Subscribes to everything for a client that may not have work.
+fn subscribe_in_vain(shard: &TestShard, listener: ClientKey, queue: &str, sid: &str) {
     let deny = Some(vec!["work".to_owned()]);
     let subscribe = Some(SubjectPermissionOptions { deny, ..Default::default() });
     let rules = PermissionOptions { subscribe, ..PermissionOptions::default() };
@@ -443,9 +510,105 @@ fn listen_in_vain(shard: &TestShard) -> ClientKey {
     else {
         panic!("the wildcard overlaps what is denied")
     };
-    let (listener, _) = shard.client(6);
-    shard.broker.borrow_mut().subscribe(listener, b"*", b"", b"1", Some(deny));
-    listener
+    let (queue, sid) = (queue.as_bytes(), sid.as_bytes());
+    shard.broker.borrow_mut().subscribe(listener, b"*", queue, sid, Some(deny));
+}
+
+static PASSED_ON_PAYLOAD: [u8; 20_000] = [b'x'; 20_000];
+
+/// Publishes work with a large payload as long as there is room, and says how often.
+fn publish_while_there_is_room(shard: &TestShard, client: ClientKey) -> u64 {
+    let has_room = || {
+        let mut broker = shard.broker.borrow_mut();
+        let size = PASSED_ON_PAYLOAD.len() + b"work".len();
+        broker.message_congestion(AccountId::GLOBAL, b"work", size, &mut Turn::default()).is_none()
+    };
+    let mut sent = 0;
+    while sent < 50 && has_room() {
+        shard.publish_payload(client, None, b"", &PASSED_ON_PAYLOAD);
+        sent += 1;
+    }
+    sent
+}
+
+/// The members on the second shard may not have the messages, and the third does not take them:
+/// what the second passes on is bounded, its publisher waits, and in the end each message arrives
+/// once.
+#[test]
+fn messages_passed_on_to_a_shard_that_does_not_take_them_are_bounded_and_pace_their_publisher() {
+    let shards = shards(3, Lanes::of(3));
+    let (publisher, _) = shards[0].client(5);
+    let (refused, _) = shards[1].client(6);
+    for sid in 0..50 {
+        subscribe_in_vain(&shards[1], refused, "crew", &sid.to_string());
+    }
+    let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+    let outbox = Rc::new(Outbox::new(ConnectionId(7), pool, usize::MAX));
+    let member = shards[2].broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
+    shards[2].subscribe(member, "work", "crew");
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let mut sent = 0;
+    for _ in 0..500 {
+        sent += publish_while_there_is_room(&shards[0], publisher);
+        for shard in &shards[..2] {
+            shard.mesh.end_of_turn();
+            shard.mesh.peers.iter().for_each(|peer| peer.outbound.check_invariants());
+        }
+    }
+    let staged = shards[1].mesh.depth().staged_bytes;
+    let lane_max = MESSAGE_LANE_SLOTS * BATCH_BYTES;
+    assert!(staged > PASSED_ON_BYTES_FEW, "{staged}");
+    assert!(staged <= PASSED_ON_BYTES_FEW + lane_max, "{staged} of {sent} messages");
+    for _ in 0..500 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+        queued(&outbox);
+    }
+    assert_eq!(outbox.out_messages.get(), sent);
+    assert_eq!(shards[1].mesh.depth().staged_bytes, 0);
+    assert!(publish_while_there_is_room(&shards[0], publisher) > 0);
+}
+
+/// Three shards pass messages on to each other in a circle, over lanes that hold little: nobody
+/// waits forever.
+#[test]
+fn shards_that_pass_messages_on_in_a_circle_do_not_wait_for_each_other_forever() {
+    let shards = shards(3, Lanes { note_slots: 64, message_slots: 2, returned_slots: 1 });
+    let mut outboxes = Vec::new();
+    for number in 0..3 {
+        let (refused, _) = shards[(number + 1) % 3].client(6);
+        for sid in 0..50 {
+            let (queue, sid) = (format!("crew{number}"), sid.to_string());
+            subscribe_in_vain(&shards[(number + 1) % 3], refused, &queue, &sid);
+            shards.iter().for_each(TestShard::turn_and_sleep);
+        }
+        let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+        let outbox = Rc::new(Outbox::new(ConnectionId(7), pool, usize::MAX));
+        let shard = &shards[(number + 2) % 3];
+        let member = shard.broker.borrow_mut().attach(AccountId::GLOBAL, outbox.clone());
+        shard.subscribe(member, "work", &format!("crew{number}"));
+        outboxes.push(outbox);
+    }
+    let publishers: Vec<ClientKey> = shards.iter().map(|shard| shard.client(5).0).collect();
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    shards.iter().for_each(TestShard::turn_and_sleep);
+    let (mut sent, mut staged_max) = (0, 0);
+    for _ in 0..3_000 {
+        for (shard, publisher) in shards.iter().zip(&publishers) {
+            sent += publish_while_there_is_room(shard, *publisher);
+            shard.mesh.end_of_turn();
+            shard.mesh.peers.iter().for_each(|peer| peer.outbound.check_invariants());
+            staged_max = staged_max.max(shard.mesh.depth().staged_bytes);
+        }
+        outboxes.iter().for_each(|outbox| drop(queued(outbox)));
+    }
+    for _ in 0..500 {
+        shards.iter().for_each(TestShard::turn_and_sleep);
+        outboxes.iter().for_each(|outbox| drop(queued(outbox)));
+    }
+    assert!(sent > 1_000, "{sent}");
+    for outbox in &outboxes {
+        assert_eq!(outbox.out_messages.get(), sent, "of {staged_max} staged bytes at most");
+    }
 }
 
 /// Requests that nobody gets come back as notes: they pace those who ask, keep nobody from subscribing, and each is
@@ -469,7 +632,10 @@ fn a_flood_of_requests_that_nobody_gets_is_bounded_answered_and_holds_up_no_subs
         for _ in 0..1_000 {
             for _ in 0..500 {
                 let mut broker = source.broker.borrow_mut();
-                if broker.message_congestion(AccountId::GLOBAL, b"work", 8).is_some() {
+                if broker
+                    .message_congestion(AccountId::GLOBAL, b"work", 8, &mut Turn::default())
+                    .is_some()
+                {
                     break;
                 }
                 drop(broker);
@@ -506,7 +672,11 @@ fn a_flood_of_requests_that_nobody_gets_is_bounded_answered_and_holds_up_no_subs
         assert!(unanswered == 0 || shard_count > 2, "shares of one request wait for each other");
         assert_eq!(target.mesh.peers[0].outbound.staged_unheard(), (0, 0));
         let mut broker = source.broker.borrow_mut();
-        assert!(broker.message_congestion(AccountId::GLOBAL, b"work", 8).is_none());
+        assert!(
+            broker
+                .message_congestion(AccountId::GLOBAL, b"work", 8, &mut Turn::default())
+                .is_none()
+        );
     }
 }
 
@@ -643,7 +813,10 @@ fn flood(receivers: usize, turns: usize, mut look: impl FnMut(&TestShard, u64, u
     for _ in 0..turns {
         for _ in 0..2_000 {
             let mut broker = source.broker.borrow_mut();
-            if broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_some() {
+            if broker
+                .message_congestion(AccountId::GLOBAL, b"work", 2, &mut Turn::default())
+                .is_some()
+            {
                 break;
             }
             drop(broker);
@@ -704,7 +877,9 @@ fn batches_that_wait_to_be_delivered_are_no_more_than_slots() {
     let mut sent = 0_u64;
     for _ in 0..500 {
         let mut broker = source.broker.borrow_mut();
-        let has_room = broker.message_congestion(AccountId::GLOBAL, b"work", 2).is_none();
+        let has_room = broker
+            .message_congestion(AccountId::GLOBAL, b"work", 2, &mut Turn::default())
+            .is_none();
         drop(broker);
         if has_room {
             source.publish(publisher);

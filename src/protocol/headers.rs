@@ -89,32 +89,74 @@ pub fn append(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.extend_from_slice(LINE_END);
 }
 
-/// True if `strip` would find something.
-pub(crate) fn has(block: &[u8], name: &[u8]) -> bool {
-    block.split(|byte| *byte == b'\n').any(|line| {
-        memchr::memchr(b':', line)
-            .is_some_and(|colon| trim(&line[..colon]).eq_ignore_ascii_case(name))
-    })
+/// A header's name in any case, to be removed wherever it stands: nobody may speak for the server.
+/// What it takes to look through a block depends on its bytes alone, not on its lines.
+pub(crate) struct AnyCaseName {
+    name: Box<[u8]>,
+    /// Index of the byte of the name to look for: one that is rare in headers.
+    rare_at: usize,
 }
 
-/// Takes every header of this name out of a block, in whatever case it is spelt and on however many lines its value
-/// stands: nobody may speak for the server.
-pub(crate) fn strip(block: &mut Vec<u8>, name: &[u8]) {
-    let (mut kept, mut at, mut stripping) = (Vec::with_capacity(block.len()), 0, false);
-    while at < block.len() {
-        let rest = &block[at..];
-        let size = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        let line = &rest[..size];
-        let goes_on = matches!(line.first(), Some(b' ' | b'\t'));
-        let own_name = memchr::memchr(b':', line).map(|colon| trim(&line[..colon]));
-        let is_named = own_name.is_some_and(|own| own.eq_ignore_ascii_case(name));
-        stripping = is_named || stripping && goes_on;
-        if !stripping {
-            kept.extend_from_slice(line);
-        }
-        at += size;
+impl AnyCaseName {
+    pub(crate) fn new(name: &str) -> Self {
+        let rare = |byte: &u8| b"qxzjkvwy".iter().position(|rare| rare.eq_ignore_ascii_case(byte));
+        let places = name.bytes().enumerate();
+        let rarest = places.min_by_key(|(_, byte)| rare(byte).unwrap_or(usize::MAX));
+        Self { name: name.as_bytes().into(), rare_at: rarest.map_or(0, |(at, _)| at) }
     }
-    *block = kept;
+
+    /// Appends a block to `kept` without the headers of this name, on however many lines their
+    /// values stand.
+    pub(crate) fn copy_without(&self, block: &[u8], kept: &mut Vec<u8>) {
+        let mut from = 0;
+        while let Some(start) = self.find(block, from) {
+            kept.extend_from_slice(&block[from..start]);
+            from = end_of_value(block, start);
+        }
+        kept.extend_from_slice(&block[from..]);
+    }
+
+    /// The start of the first line at or behind `from`, itself the start of one, that has this
+    /// name.
+    fn find(&self, block: &[u8], from: usize) -> Option<usize> {
+        let rare = self.name[self.rare_at];
+        let (lower, upper) = (rare.to_ascii_lowercase(), rare.to_ascii_uppercase());
+        let rest = &block[from..];
+        memchr::memchr2_iter(lower, upper, rest).find_map(|at| {
+            let start = at.checked_sub(self.rare_at)?;
+            let found = rest.get(start..start + self.name.len())?;
+            if !found.eq_ignore_ascii_case(&self.name) {
+                return None;
+            }
+            let after = skip_blanks(&rest[start + self.name.len()..]);
+            let before = trim_end(&rest[..start]);
+            let is_name =
+                after.first() == Some(&b':') && before.last().is_none_or(|end| *end == b'\n');
+            is_name.then_some(from + before.len())
+        })
+    }
+}
+
+/// The end of a header whose first line begins at `start`: behind that line and all that go on with
+/// a blank.
+fn end_of_value(block: &[u8], start: usize) -> usize {
+    let mut ends = memchr::memchr_iter(b'\n', &block[start..]).map(|end| start + end + 1);
+    let end = ends.find(|end| !matches!(block.get(*end), Some(b' ' | b'\t')));
+    end.unwrap_or(block.len())
+}
+
+fn skip_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+fn trim_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 #[cfg(test)]
@@ -189,13 +231,52 @@ mod tests {
     #[test]
     fn every_spelling_of_a_name_is_stripped_and_nothing_else() {
         let text = "NATS/1.0\r\na: 1\r\n go on\r\nB: 2\r\nA : 3\r\njunk\r\nA:4\r\nAB: 5\r\n\r\n";
-        let mut block = text.as_bytes().to_vec();
-        assert!(has(&block, b"A") && !has(&block, b"C"));
-        strip(&mut block, b"A");
-        assert_eq!(block, b"NATS/1.0\r\nB: 2\r\njunk\r\nAB: 5\r\n\r\n");
-        let before = block.clone();
-        strip(&mut block, b"C");
-        assert_eq!(block, before);
+        assert_eq!(without(text.as_bytes(), "A"), b"NATS/1.0\r\nB: 2\r\njunk\r\nAB: 5\r\n\r\n");
+        assert_eq!(without(text.as_bytes(), "C"), text.as_bytes());
+        for (block, expected) in [("", ""), ("A", "A"), ("A:", ""), (" \tA\t :x\n\n", "\n")] {
+            assert_eq!(without(block.as_bytes(), "a"), expected.as_bytes(), "{block:?}");
+        }
+        assert_eq!(
+            without(b"NATS/1.0\r\nNATS-REQUEST-INFO:x\r\n\r\n", "Nats-Request-Info"),
+            b"NATS/1.0\r\n\r\n"
+        );
+    }
+
+    fn without(block: &[u8], name: &str) -> Vec<u8> {
+        let mut kept = Vec::new();
+        AnyCaseName::new(name).copy_without(block, &mut kept);
+        kept
+    }
+
+    /// The naive twin: line by line.
+    fn without_by_lines(block: &[u8], name: &[u8]) -> Vec<u8> {
+        let (mut kept, mut stripping) = (Vec::new(), false);
+        for line in block.split_inclusive(|byte| *byte == b'\n') {
+            let goes_on = matches!(line.first(), Some(b' ' | b'\t'));
+            let own_name = memchr::memchr(b':', line).map(|colon| trim(&line[..colon]));
+            let is_named = own_name.is_some_and(|own| own.eq_ignore_ascii_case(name));
+            stripping = is_named || stripping && goes_on;
+            if !stripping {
+                kept.extend_from_slice(line);
+            }
+        }
+        kept
+    }
+
+    #[test]
+    fn a_name_in_any_case_is_stripped_where_going_through_line_by_line_strips_it() {
+        const PIECES: [&str; 12] =
+            ["\r\n", "\n", "Q-a", "q-A", "Q-A:", ":", " ", "\t", "q", "v", "\r", "-"];
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut stripped = 0;
+        for _ in 0..50_000 {
+            let pieces = (0..random.usize(..20)).map(|_| PIECES[random.usize(..PIECES.len())]);
+            let block: String = pieces.collect();
+            let expected = without_by_lines(block.as_bytes(), b"Q-A");
+            assert_eq!(without(block.as_bytes(), "Q-A"), expected, "{block:?}");
+            stripped += usize::from(expected.len() < block.len());
+        }
+        assert!(stripped > 5_000, "{stripped}");
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl SystemPublisher {
                 Published::Congested(congestion) => {
                     self.congestion.replace(Some(congestion));
                 }
+                Published::ReadFirst => unreachable!("it has no mailbox"),
             }
         }
         let message = WaitingMessage { account, subject: subject.into(), payload: payload.into() };

@@ -32,6 +32,7 @@ struct Seen {
     /// Largest number of waiting letters.
     waiting_max: Cell<usize>,
     congested: Cell<usize>,
+    read_first: Cell<usize>,
     dropped: Cell<u64>,
 }
 
@@ -42,8 +43,31 @@ struct Answer {
     payload: Vec<u8>,
 }
 
-/// Publishes what it hears on `serve.x` for receivers of `served.x`, and shows them `shown.x`; a
-/// service that hears anything else counts it.
+/// What a service publishes for a message that it hears, if anything.
+type MakeAnswer = fn(&Message<'_>) -> Option<Answer>;
+
+/// For what is heard on `serve.x` the same for receivers of `served.x`, who are shown `shown.x`.
+fn serve(message: &Message<'_>) -> Option<Answer> {
+    let name = message.subject.strip_prefix(b"serve.")?;
+    Some(Answer {
+        route: [b"served.", name].concat(),
+        shown: [b"shown.", name].concat(),
+        payload: message.payload().to_vec(),
+    })
+}
+
+/// Counts down: to the other of `ping` and `pong`, and on `loop` to itself.
+fn count_down(message: &Message<'_>) -> Option<Answer> {
+    let left = message.payload()[0].checked_sub(b'1')?;
+    let subject = match message.subject {
+        b"ping" => b"pong",
+        b"pong" => b"ping",
+        _ => b"loop",
+    };
+    Some(Answer { route: Vec::new(), shown: subject.to_vec(), payload: vec![b'0' + left] })
+}
+
+/// Publishes an answer to each message that it hears, where there is one.
 struct Echo {
     mailbox: Rc<Mailbox>,
     letters: Option<Letters>,
@@ -51,21 +75,23 @@ struct Echo {
     waiting: VecDeque<Answer>,
     congestion: Option<Congestion>,
     seen: Rc<Seen>,
+    answer: MakeAnswer,
     _subscription: ServiceSubscription,
 }
 
 impl Echo {
-    fn new(broker: &mut Broker, filter: &str, seen: Rc<Seen>) -> Self {
+    fn new(broker: &mut Broker, filter: &str, answer: MakeAnswer, seen: Rc<Seen>) -> Self {
         let mailbox = Rc::default();
         let interest = ServiceInterest::all(AccountId::GLOBAL, filter.as_bytes(), Reach::Server);
         let subscription = broker.subscribe_service(interest, &mailbox);
         Self {
+            publisher: ServicePublisher::of(&mailbox),
             mailbox,
             letters: None,
-            publisher: ServicePublisher::default(),
             waiting: VecDeque::new(),
             congestion: None,
             seen,
+            answer,
             _subscription: subscription,
         }
     }
@@ -84,6 +110,10 @@ impl Echo {
                     self.congestion = Some(congestion);
                     return false;
                 }
+                Published::ReadFirst => {
+                    self.seen.read_first.set(self.seen.read_first.get() + 1);
+                    return false;
+                }
             }
         }
         true
@@ -93,7 +123,7 @@ impl Echo {
 impl Service for Echo {
     fn is_ready(&self) -> bool {
         if let Some(congestion) = &self.congestion {
-            return congestion.gate.value() >= congestion.until;
+            return congestion.gate.value() >= congestion.until || self.mailbox.is_full();
         }
         let context = Context::from_waker(Waker::noop());
         self.letters.is_some() || self.mailbox.poll_ready(&context).is_ready()
@@ -104,7 +134,7 @@ impl Service for Echo {
         let seen = self.seen.clone();
         seen.waiting_max.set(seen.waiting_max.get().max(self.mailbox.len()));
         seen.dropped.set(self.mailbox.dropped());
-        if !self.publish_waiting(broker) {
+        if !self.publish_waiting(broker) && !self.mailbox.is_full() {
             return;
         }
         let mut some = match self.letters.take().or_else(|| self.mailbox.take()) {
@@ -117,12 +147,7 @@ impl Service for Echo {
                 return;
             };
             seen.letters.set(seen.letters.get() + 1);
-            let Some(name) = letter.message.subject.strip_prefix(b"serve.") else { continue };
-            self.waiting.push_back(Answer {
-                route: [b"served.", name].concat(),
-                shown: [b"shown.", name].concat(),
-                payload: letter.message.payload().to_vec(),
-            });
+            self.waiting.extend((self.answer)(&letter.message));
         }
         self.letters = Some(some);
         self.publish_waiting(broker);
@@ -243,10 +268,10 @@ fn play(seed: u64, run: &ServiceRun) -> [Rc<Seen>; 2] {
     let mut world = World::new(seed, &sizes, None);
     world.check_interval = check_interval;
     let (echo, chain) = (Rc::<Seen>::default(), Rc::<Seen>::default());
-    world.add_service(0, |broker| Box::new(Echo::new(broker, "serve.*", echo.clone())));
+    world.add_service(0, |broker| Box::new(Echo::new(broker, "serve.*", serve, echo.clone())));
     // It hears the other one, and on other shards its interest travels as a client's does.
     let last = shard_count - 1;
-    world.add_service(last, |broker| Box::new(Echo::new(broker, "served.*", chain.clone())));
+    world.add_service(last, |broker| Box::new(Echo::new(broker, "served.*", serve, chain.clone())));
     let listeners: Vec<usize> =
         (0..shard_count).map(|shard| client(&mut world, shard, "SUB served.* 1\r\n")).collect();
     rest(&mut world);
@@ -331,4 +356,41 @@ fn large_messages_to_services_wait_by_their_bytes() {
         }
     }
     assert!(congested > 2, "{congested}");
+}
+
+/// Services that answer each other, and one that answers itself, with more than their mailboxes
+/// hold: each waits for room in a mailbox that is not emptied while it waits.
+#[test]
+fn services_that_answer_each_other_or_themselves_do_not_wait_forever() {
+    const MESSAGES: usize = 3 * LETTERS_MAX;
+    for subjects in [&["ping", "pong"][..], &["loop"]] {
+        let sizes = ShardSizes {
+            shard_count: 1,
+            lanes: Lanes { note_slots: 64, message_slots: 4, returned_slots: 1 },
+            pending_bytes_max: 64 << 20,
+            turn_work_max: TURN_WORK_MAX,
+            lane_work_max: LANE_WORK_MAX,
+            moves: false,
+        };
+        let mut world = World::new(7, &sizes, None);
+        let seen: Vec<Rc<Seen>> = subjects.iter().map(|_| Rc::default()).collect();
+        for (subject, seen) in subjects.iter().zip(&seen) {
+            world.add_service(0, |broker| {
+                Box::new(Echo::new(broker, subject, count_down, seen.clone()))
+            });
+        }
+        world.check_interval = 211;
+        world.whole_reads = true;
+        for subject in subjects {
+            let publisher = client(&mut world, 0, "");
+            say(&mut world, publisher, &format!("PUB {subject} 1\r\n4\r\n").repeat(MESSAGES));
+        }
+        world.hasten();
+        world.hurried = true;
+        rest(&mut world);
+        let heard: usize = seen.iter().map(|seen| seen.letters.get()).sum();
+        assert_eq!(heard, subjects.len() * MESSAGES * 5, "{subjects:?}");
+        assert!(seen.iter().all(|seen| seen.dropped.get() == 0), "{subjects:?}");
+        assert!(seen.iter().any(|seen| seen.read_first.get() > 0), "no mailbox was full");
+    }
 }

@@ -80,6 +80,31 @@ fn a_request_passes_no_more_imports_than_it_may() {
     broker.check_invariants();
 }
 
+/// Headers of many lines are looked through at the cost of their bytes, which counts.
+#[test]
+fn the_headers_of_a_request_that_crosses_count_as_work() {
+    let (mut broker, accounts) = chain(2);
+    let (far, outbox) = client(&mut broker, accounts[1]);
+    broker.subscribe(far, b"ask", b"", b"1", None);
+    let (near, _) = client(&mut broker, accounts[0]);
+    let mut block = headers::FIRST_LINE.to_vec();
+    block.extend(b"nats-request-info: forged\r\n");
+    block.extend(b"\n".repeat(500_000));
+    block.extend(b"\r\n");
+    let size = block.len().to_string();
+    let message = Message {
+        headers: &block,
+        header_size_text: size.as_bytes(),
+        ..Message::without_headers(b"ask", b"", &block, size.as_bytes())
+    };
+    let origin = Origin::client(accounts[0], near, None, true);
+    let (mut cache, mut turn) = (RouteCache::default(), Turn::default());
+    let routed = broker.publish(&origin, &MessageRun::one(message), &mut cache, &mut turn);
+    assert_eq!(routed, Routed::Delivered);
+    assert!(turn.work() >= block.len() / HEADER_BYTES_PER_UNIT, "{}", turn.work());
+    assert!(outbox.pending_bytes() > 0);
+}
+
 #[test]
 fn a_request_that_nobody_gets_leaves_nothing_behind() {
     let (mut broker, accounts) = chain(3);

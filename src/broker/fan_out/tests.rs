@@ -7,8 +7,8 @@ use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{
-    CHUNK_BYTES, SUBSCRIPTION_WORK, TOKEN_BYTES_PER_UNIT, TURN_WORK_MAX, UNHEARD_REQUESTS_MAX,
-    WHOLE_WORK_SHARE,
+    ADOPTED_FAN_OUT_BYTES_MAX, CHUNK_BYTES, SUBSCRIPTION_WORK, TOKEN_BYTES_PER_UNIT, TURN_WORK_MAX,
+    UNHEARD_REQUESTS_MAX, WHOLE_WORK_SHARE,
 };
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
@@ -417,7 +417,7 @@ fn messages_of_the_server_to_many_keep_their_order() {
     let wait = loop {
         match setting.broker.publish_service(&mut publisher, ACCOUNT, &large) {
             Published::Delivered => told += 1,
-            Published::NoInterest => panic!("many want it"),
+            Published::NoInterest | Published::ReadFirst => panic!("many want it"),
             Published::Congested(wait) => break wait,
         }
     };
@@ -429,6 +429,24 @@ fn messages_of_the_server_to_many_keep_their_order() {
     assert!(matches!(published, Published::Delivered), "there is room again");
     while setting.broker.work_off() {}
     assert_eq!(setting.clients[100].1.out_messages.get(), 2 + told + 1);
+}
+
+/// Peers that publish to many and are gone: what is left of their messages is bounded.
+#[test]
+fn messages_whose_publishers_are_gone_wait_within_a_bound() {
+    let mut setting = Setting::new(1, 20);
+    let body = vec![b'x'; 1 << 20];
+    let message = Message::without_headers(b"many", b"", &body, b"1048576");
+    let origin = Origin::client(ACCOUNT, setting.clients[0].0, None, true);
+    let passage = Passage::new(&message, &origin, None);
+    for _ in 0..100 {
+        setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None)));
+    }
+    let dropped = setting.broker.counters.orphans_dropped;
+    assert_eq!(dropped, 100 - (ADOPTED_FAN_OUT_BYTES_MAX / (1 << 20)) as u64 + 1);
+    while setting.broker.work_off() {}
+    setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None)));
+    assert_eq!(setting.broker.counters.orphans_dropped, dropped);
 }
 
 #[test]

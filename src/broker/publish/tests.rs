@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use super::*;
 use crate::auth::permissions::{Permissions, SubscribeRight};
 use crate::base::ids::{ClientKey, ConnectionId};
-use crate::base::limits::{CHUNK_BYTES, RUN_MESSAGES_MAX, TURN_WORK_MAX};
+use crate::base::limits::{CHUNK_BYTES, LEFTOVERS_MAX, RUN_MESSAGES_MAX, TURN_WORK_MAX};
 use crate::base::pool::BufferPool;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::outbox::Outbox;
@@ -20,6 +20,34 @@ const LIMITS: ParserLimits =
     ParserLimits { control_line_bytes_max: 4096, payload_bytes_max: 1 << 20, headers: true };
 
 const KNOWN: &[u8] = b"PUB a.b ";
+
+/// Lists that are not needed any more wait within a bound, however fast new ones are made.
+#[test]
+fn what_long_lists_leave_behind_is_bounded() {
+    const RECEIVERS: usize = 4_000;
+    let mut broker = Broker::new(1);
+    let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
+    let client =
+        broker.attach(AccountId::GLOBAL, Rc::new(Outbox::new(ConnectionId(5), pool, 1 << 20)));
+    for sid in 0..RECEIVERS {
+        broker.subscribe(client, b"many.*", b"", sid.to_string().as_bytes(), None);
+    }
+    let mut most = 0;
+    for number in 0..3_000 {
+        let subject = format!("many.{number}");
+        let account = &mut broker.accounts[0];
+        let mut found =
+            account.matched(AccountId::GLOBAL, subject.as_bytes(), &mut (TURN_WORK_MAX / 3));
+        while let Err(builder) = found {
+            found = builder.go_on(account, &mut TURN_WORK_MAX.clone());
+        }
+        most = most.max(broker.shared.leftovers.count());
+    }
+    let bound = LEFTOVERS_MAX - 2 * RECEIVERS..LEFTOVERS_MAX + 2 * RECEIVERS;
+    assert!(bound.contains(&most), "{most}");
+    while broker.work_off() {}
+    assert_eq!(broker.shared.leftovers.count(), 0);
+}
 
 /// One client's subscription of a random setting.
 #[derive(Clone, Debug)]

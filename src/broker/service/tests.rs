@@ -7,6 +7,7 @@ use crate::base::gate::Gate;
 use crate::base::ids::{ClientKey, ConnectionId, LinkId};
 use crate::base::limits::{
     CHUNK_BYTES, LATE_LETTER_BYTES_MAX, LATE_LETTERS_MAX, LETTER_BYTES_MAX, LETTERS_MAX,
+    TURN_WORK_MAX,
 };
 use crate::base::pool::BufferPool;
 use crate::broker::byte_queue::{RemotePublisher, Resumable};
@@ -366,7 +367,7 @@ fn a_service_is_told_to_wait_for_whoever_does_not_keep_up() {
     let wait = loop {
         match setting.tell("news") {
             Published::Delivered => told += 1,
-            Published::NoInterest => panic!("it is wanted"),
+            Published::NoInterest | Published::ReadFirst => panic!("it is wanted"),
             Published::Congested(wait) => break wait,
         }
     };
@@ -385,6 +386,69 @@ fn a_service_is_told_to_wait_for_whoever_does_not_keep_up() {
     setting.broker.set_arrivals(Some(Congestion { gate, until: 2 }));
     assert!(is_delivered(&setting.tell("news")));
     assert!(matches!(setting.tell("news"), Published::Congested(_)));
+}
+
+#[test]
+fn a_service_with_a_full_mailbox_of_its_own_reads_it_first() {
+    let mut setting = Setting::new();
+    let _subscription = setting.serve("news", Reach::OwnShard);
+    let other = Rc::new(Mailbox::default());
+    let interest = ServiceInterest::all(ACCOUNT, b"others", Reach::OwnShard);
+    let _other = setting.broker.subscribe_service(interest, &other);
+    setting.publisher = ServicePublisher::of(&setting.mailbox);
+    let fill = |setting: &mut Setting, subject| {
+        while is_delivered(&setting.tell(subject)) {}
+        setting.broker.backlog.turn_left = TURN_WORK_MAX;
+    };
+    fill(&mut setting, "others");
+    assert!(matches!(setting.tell("others"), Published::Congested(_)), "it may wait for another");
+    fill(&mut setting, "news");
+    assert!(matches!(setting.tell("news"), Published::ReadFirst), "it would wait for itself");
+    assert!(matches!(setting.tell("others"), Published::ReadFirst), "that one may wait for it");
+    assert_eq!(setting.heard().len(), LETTERS_MAX);
+    assert!(is_delivered(&setting.tell("news")));
+    assert!(matches!(setting.tell("others"), Published::Congested(_)));
+    assert_eq!((setting.mailbox.dropped(), other.dropped()), (0, 0));
+}
+
+/// What is looked at counts, and is bounded.
+#[test]
+fn a_look_at_who_wants_a_subject_counts_as_work() {
+    let mut setting = Setting::new();
+    let handles: Vec<_> = (0..2_000).map(|_| setting.serve("ask.*", Reach::OwnShard)).collect();
+    while setting.broker.work_off() {}
+    assert!(!setting.broker.is_wanted(ACCOUNT, b"ask.me"), "by services alone");
+    assert!(setting.broker.backlog.turn_left <= TURN_WORK_MAX - 2_000);
+    let more: Vec<_> = (0..3_000).map(|_| setting.serve("ask.*", Reach::OwnShard)).collect();
+    setting.broker.backlog.turn_left = TURN_WORK_MAX;
+    assert!(setting.broker.is_wanted(ACCOUNT, b"ask.me"), "there are too many to be sure");
+    let least = TURN_WORK_MAX - TURN_WORK_MAX / WHOLE_WORK_SHARE;
+    assert!((least..TURN_WORK_MAX).contains(&setting.broker.backlog.turn_left));
+    drop((handles, more));
+}
+
+#[test]
+fn a_request_that_is_only_traced_is_answered_if_a_service_declines_it() {
+    let mut setting = Setting::new();
+    let all = ServiceInterest::all(ACCOUNT, b"ask.*", Reach::Server);
+    let declines: Declines = Box::new(|message| message.payload() == b"no");
+    let interest = ServiceInterest { declines: Some(declines), ..all };
+    let _subscription = setting.broker.subscribe_service(interest, &setting.mailbox);
+    setting.broker.subscribe(setting.client, b"reply", b"", b"1", None);
+    let origin = Origin::client(ACCOUNT, setting.client, None, true);
+    for (payload, turn_work_max) in [("yes", 1_000), ("no", 1_000), ("yes", 1), ("no", 1)] {
+        setting.broker.set_turn_work_max(turn_work_max);
+        let mut turn = Turn::new(turn_work_max);
+        let message = message("ask.me", payload.as_bytes());
+        let mut routed = setting.broker.publish_to_nobody(&origin, &message, &mut turn);
+        while routed == Routed::Unfinished {
+            turn.begin(turn_work_max);
+            let left = turn.unfinished.take().expect("it is unfinished");
+            routed = setting.broker.resume(left, &mut turn);
+        }
+        assert_eq!(setting.queued().contains("NATS/1.0 503"), payload == "no", "{payload}");
+        assert!(setting.heard().is_empty());
+    }
 }
 
 #[test]
