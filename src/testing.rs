@@ -254,15 +254,21 @@ pub mod storage {
         pub use crate::storage::segment::number_of;
     }
     pub mod store {
-        pub use crate::storage::store::{Store, SyncInterval};
+        pub use crate::storage::store::{Store, StoreError, SyncInterval};
         pub mod checkpoint {
             pub use crate::storage::store::checkpoint::keep_checkpoints;
+        }
+        pub mod loading {
+            pub use crate::storage::store::loading::load;
         }
     }
     pub mod stream {
         pub use crate::storage::stream::{NewMessage, Search, Stream, StreamLimits};
         pub mod expectations {
             pub use crate::storage::stream::expectations::{Expected, GroupMessage};
+        }
+        pub mod pending {
+            pub use crate::storage::stream::pending::Pending;
         }
     }
     pub mod thread_disk {

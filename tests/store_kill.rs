@@ -18,8 +18,9 @@ use midge::testing::storage::lane::Lane;
 use midge::testing::storage::record::StreamId;
 use midge::testing::storage::recovery::{JournalPlace, Recovered, recover};
 use midge::testing::storage::replay::{Replayed, replay};
-use midge::testing::storage::store::Store;
 use midge::testing::storage::store::checkpoint::keep_checkpoints;
+use midge::testing::storage::store::loading::load;
+use midge::testing::storage::store::{Store, StoreError};
 use midge::testing::storage::stream::{NewMessage, StreamLimits};
 use midge::testing::storage::thread_disk::ThreadDisk;
 
@@ -156,9 +157,12 @@ const STREAMS: u64 = 3;
 /// A message whose number is a multiple of 5 is deleted behind the one that is so much later.
 const DELETED_AFTER: u64 = 30;
 
+fn store_place() -> JournalPlace {
+    JournalPlace { file_bytes: 128 << 10, ..place() }
+}
+
 fn replay_store(disk: &ThreadDisk) -> Replayed {
-    let place = JournalPlace { file_bytes: 128 << 10, ..place() };
-    let replayed = disk.run(replay(disk, &place, 5)).expect("the folder is there");
+    let replayed = disk.run(replay(disk, &store_place())).expect("the folder is there");
     assert!(replayed.is_whole(), "{:?} {:?}", replayed.recovered.damage, replayed.unfit);
     assert_eq!(replayed.lost_with_blocks().count(), 0, "nothing is lost by the end of a process");
     assert_eq!(replayed.manifest_faults, []);
@@ -181,7 +185,7 @@ fn payload(number: u64) -> Vec<u8> {
 /// Checks every message, and returns how many were appended.
 fn read_store(folder: &Path) -> u64 {
     let disk = start(folder);
-    let replayed = replay_store(&disk);
+    let mut replayed = replay_store(&disk);
     let count = appended(&replayed);
     println!(
         "  manifest {}, {} segments, {} records replayed",
@@ -190,19 +194,36 @@ fn read_store(folder: &Path) -> u64 {
         replayed.record_count
     );
     for number in 0..count {
-        let (stream, sequence) = home(number);
-        let stream = &replayed.streams.get(stream).expect("it was made first").stream;
-        let found = stream.get(sequence);
+        let found = disk.run(replayed.payload(&disk, &store_place(), home(number)));
+        let found = found.expect("the segments are there");
         let deleter = number + DELETED_AFTER;
         if number % 5 == 0 && deleter < count {
             // The delete behind the very last message may not have come so far.
             assert!(found.is_none() || deleter == count - 1, "message {number} is back");
         } else {
             let found = found.unwrap_or_else(|| panic!("message {number} is missing"));
-            assert_eq!(found.payload, payload(number), "message {number} is another");
+            assert_eq!(found, payload(number), "message {number} is another");
         }
     }
+    assert_eq!(replayed.lost_with_blocks().count(), 0, "nothing is lost by the end of a process");
     count
+}
+
+/// Makes a change, once what it needs is in memory.
+async fn until_loaded(
+    store: &RefCell<Store<ThreadDisk>>,
+    stream: StreamId,
+    mut change: impl FnMut(&mut Store<ThreadDisk>) -> Result<(), StoreError>,
+) {
+    loop {
+        let result = change(&mut store.borrow_mut());
+        match result {
+            Err(StoreError::NotLoaded(needed)) => {
+                load(store, stream, needed).await.expect("the segments are there");
+            }
+            result => return result.expect("there is room"),
+        }
+    }
 }
 
 fn write_to_store_until_killed(folder: &Path) {
@@ -211,14 +232,17 @@ fn write_to_store_until_killed(folder: &Path) {
     let replayed = replay_store(&disk);
     let mut count = appended(&replayed);
     let made = replayed.streams.iter().count() as u64;
-    let place = JournalPlace { file_bytes: 128 << 10, ..place() };
-    let started = Store::start(disk.clone(), place, replayed);
-    let store = RefCell::new(started.unwrap_or_else(|_| panic!("it is whole")));
+    let started = Store::start(disk.clone(), store_place(), replayed);
+    let mut started = started.unwrap_or_else(|_| panic!("it is whole"));
+    // Hardly anything stays in memory once it is stored.
+    started.share_memory(1 << 20);
+    let store = RefCell::new(started);
     let lane = store.borrow().lane().clone();
-    let delete_behind = |number: u64| {
+    let delete_behind = async |number: u64| {
         if let Some(old) = number.checked_sub(DELETED_AFTER).filter(|old| old % 5 == 0) {
             let (stream, sequence) = home(old);
-            store.borrow_mut().delete(stream, sequence).expect("the stream is there");
+            let delete = |store: &mut Store<ThreadDisk>| store.delete(stream, sequence).map(drop);
+            until_loaded(&store, stream, delete).await;
         }
     };
     let work = async {
@@ -227,7 +251,7 @@ fn write_to_store_until_killed(folder: &Path) {
             created.expect("there is room");
         }
         if count > 0 {
-            delete_behind(count - 1);
+            delete_behind(count - 1).await;
         }
         loop {
             for _ in 0..fastrand::usize(1..60) {
@@ -235,9 +259,13 @@ fn write_to_store_until_killed(folder: &Path) {
                 let payload = payload(count);
                 let new =
                     NewMessage { time_ns: 0, subject: b"a.b", headers: b"", payload: &payload };
-                let answer = store.borrow_mut().append(stream, new).expect("there is room");
-                assert_eq!(answer.value, Ok(expected));
-                delete_behind(count);
+                let append = |store: &mut Store<ThreadDisk>| {
+                    let answer = store.append(stream, new)?;
+                    assert_eq!(answer.value, Ok(expected));
+                    Ok(())
+                };
+                until_loaded(&store, stream, append).await;
+                delete_behind(count).await;
                 count += 1;
             }
             lane.durable(lane.last_commit()).await.expect("the disk works");

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::Criterion;
+use midge::testing::storage::stream::pending::Pending;
 use midge::testing::storage::stream::{NewMessage, Search, Stream, StreamLimits};
 
 use crate::cpu_time::{self, CpuTime};
@@ -50,7 +51,7 @@ impl Filled {
             payload: &PAYLOAD,
         };
         self.next += 1;
-        assert!(self.stream.append(new).is_ok(), "the oldest goes");
+        self.stream.take(new);
     }
 }
 
@@ -63,7 +64,7 @@ pub fn bench(criterion: &mut Criterion<CpuTime>) {
         let stream = &filled.stream;
         let mut from = 0;
         criterion.bench_function(&format!("store_next/{size}"), |bencher| {
-            bencher.iter(|| match stream.next(b">", from, 1) {
+            bencher.iter(|| match stream.next(b">", from, 1).expect("all is in memory") {
                 Search::Found(message) => {
                     from = message.sequence + 1;
                     message.payload.len()
@@ -78,14 +79,16 @@ pub fn bench(criterion: &mut Criterion<CpuTime>) {
         criterion.bench_function(&format!("store_last/{size}"), |bencher| {
             bencher.iter(|| {
                 let subject = &subjects[random.usize(..subjects.len())];
-                stream.last_of(black_box(subject.as_bytes())).map(|message| message.sequence)
+                let found = stream.last_of(black_box(subject.as_bytes()));
+                found.expect("all is in memory").map(|message| message.sequence)
             })
         });
         criterion.bench_function(&format!("store_pending/{size}"), |bencher| {
             let totals = stream.totals();
             bencher.iter(|| {
                 let from = random.u64(totals.first_sequence..totals.last_sequence);
-                stream.pending(black_box(b"orders.5.*"), from)
+                let mut pending = Pending::new(black_box(b"orders.5.*"), from);
+                stream.pending(&mut pending, usize::MAX)
             })
         });
         delete(criterion, &mut filled);
@@ -119,13 +122,14 @@ fn delete(criterion: &mut Criterion<CpuTime>, filled: &mut Filled) {
                 let mut sequences = Vec::new();
                 while sequences.len() < batch {
                     let near = random.u64(totals.first_sequence..=totals.last_sequence);
-                    if filled.stream.get(near).is_some() && !sequences.contains(&near) {
+                    let found = filled.stream.get(near).expect("all is in memory");
+                    if found.is_some() && !sequences.contains(&near) {
                         sequences.push(near);
                     }
                 }
                 let start = cpu_time::now();
                 for sequence in sequences {
-                    assert!(filled.stream.delete(sequence), "it is there");
+                    assert_eq!(filled.stream.delete(sequence), Ok(true), "it is there");
                 }
                 let elapsed = cpu_time::now() - start;
                 (0..batch).for_each(|_| filled.append());

@@ -3,7 +3,7 @@
 //! `cargo bench --bench store_load -- FOLDER [SECONDS [NAME]]` runs each workload whose name contains `NAME`, or all of
 //! them, for so long (5 by default) in the folder, on a quiet machine, and removes what it wrote. Without a folder nothing
 //! is measured. `journal files` are those that were begun meanwhile, of 64 MiB each, `checkpoints` those that were taken,
-//! `KiB/commit` what one write of the journal held.
+//! `KiB/commit` what one write of the journal held. `at_rest` measures another thing.
 //!
 //! The store is driven as a shard would: by a task on a ring of io_uring, whose disk writes commits through that ring
 //! (`ring`) or through a helper thread that wakes it by an eventfd (`thread`). An appender appends, waits until that is
@@ -11,6 +11,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+mod at_rest;
 mod collected_disk;
 
 use std::fs::{File, OpenOptions};
@@ -28,8 +29,9 @@ use midge::testing::storage::record::StreamId;
 use midge::testing::storage::recovery::JournalPlace;
 use midge::testing::storage::replay::replay;
 use midge::testing::storage::ring_disk::RingDisk;
-use midge::testing::storage::store::Store;
 use midge::testing::storage::store::checkpoint::keep_checkpoints;
+use midge::testing::storage::store::loading;
+use midge::testing::storage::store::{Store, StoreError};
 use midge::testing::storage::stream::{NewMessage, StreamLimits};
 use midge::testing::storage::thread_disk::ThreadDisk;
 use rustix::fs::OFlags;
@@ -68,8 +70,14 @@ fn main() -> io::Result<()> {
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let Some(folder) = arguments.first().map(PathBuf::from) else {
         println!("usage: cargo bench --bench store_load -- FOLDER [SECONDS]");
+        println!(
+            "       cargo bench --bench store_load -- FOLDER rest [MESSAGES] [SUBJECTS] [LANES]"
+        );
         return Ok(());
     };
+    if arguments.get(1).is_some_and(|word| word.starts_with("rest")) {
+        return at_rest::run(&folder, &arguments[1..]);
+    }
     let seconds = arguments.get(1).map_or(5.0, |text| text.parse().expect("seconds are a number"));
     let wanted = arguments.get(2).map_or("", String::as_str);
     let duration = Duration::from_secs_f64(seconds);
@@ -196,7 +204,7 @@ async fn load<D: Disk + 'static>(
     disk.make_folder("lane-0").await?;
     let seed = LaneSeed::new(StoreId([5; 16]), 0);
     let place = JournalPlace { folder: "lane-0".into(), seed, file_bytes: JOURNAL_FILE_BYTES };
-    let replayed = replay(&disk, &place, 5).await?;
+    let replayed = replay(&disk, &place).await?;
     let Ok(store) = Store::start(disk.clone(), place, replayed) else {
         unreachable!("the store is new");
     };
@@ -282,7 +290,7 @@ impl<D: Disk> Load<D> {
         while begin.elapsed() < duration {
             while (self.is_all || !self.ready.is_empty()) && !self.store.borrow().is_crowded() {
                 let stream = self.ready.pop_front().unwrap_or(self.streams[0]);
-                self.append(stream);
+                self.append(stream).await;
             }
             if self.waiting.is_empty() {
                 // A checkpoint has to be done first.
@@ -295,7 +303,7 @@ impl<D: Disk> Load<D> {
         }
     }
 
-    fn append(&mut self, stream: StreamId) {
+    async fn append(&mut self, stream: StreamId) {
         let now = Instant::now();
         let new = NewMessage {
             time_ns: self.samples.len() as i64,
@@ -303,7 +311,15 @@ impl<D: Disk> Load<D> {
             headers: b"",
             payload: &self.payload,
         };
-        let answer = self.store.borrow_mut().append(stream, new).expect("the store works");
+        let answer = loop {
+            let appended = self.store.borrow_mut().append(stream, new);
+            match appended {
+                Err(StoreError::NotLoaded(needed)) => {
+                    loading::load(&self.store, stream, needed).await.expect("the disk works");
+                }
+                appended => break appended.expect("the store works"),
+            }
+        };
         assert!(answer.value.is_ok(), "the oldest goes");
         self.waiting.push_back((answer.after, stream, now));
     }

@@ -657,8 +657,32 @@ pub const MANIFEST_DELTAS_MAX: u64 = 16;
 pub const STREAMS_LOOKED_AT_PER_SLICE: usize = 1024;
 pub const STREAMS_NOTED_PER_SLICE: usize = 64;
 
-/// Messages that a purge looks at in one slice while a store starts. Enforced by `storage::image`.
-pub const PURGED_PER_SLICE: usize = 1024;
+/// Messages that are looked at in one slice while a store starts or a checkpoint waits for a stream. Enforced by
+/// `storage::loads`.
+pub const SETTLED_PER_SLICE: usize = 1024;
+
+/// Bytes of stored blocks that are kept in memory, of all lanes together, less the bytes that are not stored yet; those
+/// past it that were not used for the longest time go. Enforced by `storage::loads`.
+pub const CACHED_BYTES_MAX: usize = 64 << 20;
+
+/// Blocks of a lane that are kept, however little that leaves for each: one question needs two. Enforced by
+/// `storage::loads`.
+pub const CACHED_BLOCKS_MIN: usize = 4;
+
+/// Bytes of a part of an index as it is stored, about. Enforced by `storage::store::checkpoint`.
+pub const INDEX_PART_BYTES: usize = 256 << 10;
+
+/// Bytes that the stored parts of an index may have beyond twice those of the index, and how many parts there may be:
+/// past that all of it is stored anew, so that a start reads no more. Enforced by `storage::stream::noted`.
+pub const INDEX_BYTES_SPARE: u64 = 64 << 10;
+pub const INDEX_PARTS_MAX: usize = 1024;
+
+/// Bytes that are read at most for one block and those behind it, where blocks are read in order. Enforced by
+/// `storage::loads`.
+pub const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
+
+/// Times that a block is read before it counts as lost. Enforced by `storage::loads`.
+pub const BLOCK_READS_MAX: usize = 3;
 
 /// Bytes of blocks that a checkpoint stores anew at most because their segments are mostly superfluous: a segment of
 /// which more is needed stays. More than the journal of the smallest files makes superfluous meanwhile. Enforced by
@@ -721,9 +745,9 @@ pub const PLACING_BUSY_MAX: usize = 500;
 /// second. Past that the oldest is forgotten and counted. Enforced by `storage::Duplicates`.
 pub const DUPLICATE_IDS_MAX: usize = 1 << 19;
 
-/// Messages of a subject or a stream that a rollup removes within the append; more go by slices. Enforced by
-/// `storage::Store::append`.
-pub const ROLLED_UP_AT_ONCE_MAX: usize = 256;
+/// Messages that a limit, a rollup or an age removes within the change that makes them go; more go by slices. Enforced
+/// by `storage::Stream::settle`.
+pub const REMOVED_AT_ONCE_MAX: usize = 256;
 
 /// Messages of an atomic group: nats-server's limit of a batch. Enforced by `storage::Store::append_group`.
 pub const GROUP_MESSAGES_MAX: usize = 1000;

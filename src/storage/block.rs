@@ -1,22 +1,27 @@
 //! Some 64 KiB of a stream's messages: the unit that is held, stored, read and freed.
 //!
-//! Messages lie behind one another, each: time i64 | bytes of the subject u16, of the headers u32, of the payload u32 |
-//! subject, headers, payload. An entry per message says where it begins. Deleting one notes its entry as dead; what is
-//! stored (`segment`) stays what it was, and the manifest says which entries of it are dead. Once more than half of the
-//! bytes belong to dead ones, the rest is moved together, at a cost that the deletes before have paid for: these are
+//! Messages lie behind one another, each: time i64 | bytes of the subject u16, of the headers u32,
+//! of the payload u32 | subject, headers, payload. An entry per message says where it begins.
+//! Deleting one notes its entry as dead; what is stored (`segment`) stays what it was, and the
+//! manifest says which entries of it are dead. Once more than half of the bytes belong to dead
+//! ones, the rest is moved together, at a cost that the deletes before have paid for: these are
 //! other contents, which the next checkpoint stores.
 //!
-//! A block that is complete knows how many messages of each subject it has, by a hash of 64 bits: who looks for a
-//! subject passes over blocks without it.
+//! Contents that are stored need not be in memory: [`Block::loaded`] gives them or says that they
+//! are not, and [`Block::install`] takes them back. All else is always there. Of a block that is
+//! complete that includes 16 bits of the hash of each subject: who looks for a subject passes over
+//! nearly all blocks without it.
 //!
-//! The stored form is the [`Contents`]: entries u32, a sequence for each u32, counted from the block's base, then the
-//! messages.
+//! The stored form is the [`Contents`]: entries u32, a sequence for each u32, counted from the
+//! block's base, then the messages.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 use twox_hash::XxHash3_64;
 
+use super::marks::{Marks, TimeToLive};
 use super::position::StoredPlace;
 
 /// Bytes of messages past which a block is complete; one longer message makes a longer block.
@@ -42,7 +47,8 @@ impl Message<'_> {
     }
 }
 
-/// Where a message begins. Sequences count from the block's first: a block spans at most 2^32 of them.
+/// Where a message begins. Sequences count from the block's first: a block spans at most 2^32 of
+/// them.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     sequence_offset: u32,
@@ -51,26 +57,34 @@ struct Entry {
 
 /// Hashes subjects: how depends on the stream, since subjects come from peers.
 #[derive(Clone, Copy, Debug)]
-pub struct SubjectHasher {
+pub(crate) struct SubjectHasher {
     pub seed: u64,
 }
 
 impl SubjectHasher {
-    pub fn hash(self, subject: &[u8]) -> u64 {
+    pub(crate) fn hash(self, subject: &[u8]) -> u64 {
         XxHash3_64::oneshot_with_seed(self.seed, subject)
     }
 }
 
+/// Contents that are stored and not in memory: those of the block with this base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotLoaded {
+    pub base: u64,
+}
+
 /// The messages of a block, dead ones too.
 #[derive(Clone, Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     entries: Vec<Entry>,
     bytes: Vec<u8>,
+    /// When messages end that say so themselves, each with its entry, sorted; once somebody asked.
+    ends: OnceCell<Vec<(i64, u32)>>,
 }
 
 impl Contents {
     /// The part of the stored form before the messages, and the messages.
-    pub fn encode(&self) -> (Vec<u8>, &[u8]) {
+    pub(crate) fn encode(&self) -> (Vec<u8>, &[u8]) {
         let mut head = Vec::with_capacity(4 * (self.entries.len() + 1));
         let count = u32::try_from(self.entries.len()).expect("a block is shorter than 4 GiB");
         head.extend_from_slice(&count.to_le_bytes());
@@ -81,7 +95,7 @@ impl Contents {
     }
 
     /// The inverse; none where it is nothing that this program writes.
-    pub fn decode(stored: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
         let (count, rest) = stored.split_first_chunk::<4>()?;
         let (sequences, bytes) = rest.split_at_checked(4 * u32::from_le_bytes(*count) as usize)?;
         let mut entries: Vec<Entry> = Vec::with_capacity(sequences.len() / 4);
@@ -93,70 +107,122 @@ impl Contents {
             entries.push(Entry { sequence_offset, byte_offset: u32::try_from(byte_offset).ok()? });
             byte_offset += encoded_bytes(&bytes[byte_offset..])?;
         }
-        (byte_offset == bytes.len()).then(|| Self { entries, bytes: bytes.to_vec() })
+        let is_whole = byte_offset == bytes.len();
+        is_whole.then(|| Self { entries, bytes: bytes.to_vec(), ends: OnceCell::new() })
+    }
+
+    /// Bytes of memory.
+    fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    fn message(&self, base: u64, entry: &Entry) -> Message<'_> {
+        let sequence = base + u64::from(entry.sequence_offset);
+        decode(sequence, &self.bytes[entry.byte_offset as usize..])
+    }
+
+    fn ends(&self) -> &[(i64, u32)] {
+        self.ends.get_or_init(|| {
+            let end = |(entry, index): (&Entry, u32)| {
+                let message = self.message(0, entry);
+                let time_to_live = Marks::read(message.headers).time_to_live?;
+                Some((end_ns(message.time_ns, time_to_live)?, index))
+            };
+            let mut ends: Vec<(i64, u32)> = self.entries.iter().zip(0..).filter_map(end).collect();
+            ends.sort_unstable();
+            ends
+        })
+    }
+}
+
+/// When a message of that time ends; none if no time ends it.
+pub(crate) fn end_ns(time_ns: i64, time_to_live: TimeToLive) -> Option<i64> {
+    match time_to_live {
+        TimeToLive::Never => None,
+        TimeToLive::Nanoseconds(length) => Some(time_ns.saturating_add(length)),
     }
 }
 
 /// A set of entries, by their index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EntrySet {
+pub(crate) struct EntrySet {
     words: Vec<u64>,
 }
 
 impl EntrySet {
-    pub fn contains(&self, index: usize) -> bool {
+    pub(crate) fn contains(&self, index: usize) -> bool {
         self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 
-    pub fn insert(&mut self, index: usize) {
+    pub(crate) fn insert(&mut self, index: usize) {
         if self.words.len() <= index / 64 {
             self.words.resize(index / 64 + 1, 0);
         }
         self.words[index / 64] |= 1 << (index % 64);
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    pub fn words(&self) -> &[u64] {
+    pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
 
-    pub fn from_words(words: Vec<u64>) -> Self {
+    pub(crate) fn from_words(words: Vec<u64>) -> Self {
         Self { words }
     }
 }
 
+/// The end of a block none of whose messages ends on its own.
+pub(crate) const NO_END: i64 = i64::MAX;
+
+/// The end of a block of which it is not known.
+pub(crate) const END_UNKNOWN: i64 = i64::MIN;
+
 /// What the manifest says of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockFacts {
+pub(crate) struct BlockFacts {
     /// The sequence that entries count from.
     pub base: u64,
     /// The sequences of the first and the last message, and how many there are.
     pub first: u64,
     pub last: u64,
     pub count: u32,
-    /// The time of the last message that was put here.
+    /// The times of the first message, and of the last one that was put here.
+    pub first_time_ns: i64,
     pub last_time_ns: i64,
+    /// No message ends on its own before that.
+    pub end_ns: i64,
+    /// Messages that were put here with an id.
+    pub id_count: u32,
     pub is_complete: bool,
     /// Entries of deleted messages.
     pub dead: EntrySet,
+    /// Parts of the hashes of all subjects, sorted; none where any subject may be here.
+    pub prints: Option<Rc<[u16]>>,
+}
+
+/// The part of a subject's hash that blocks keep.
+fn print(hash: u64) -> u16 {
+    (hash >> 48) as u16
 }
 
 /// Consecutive messages of a stream, but for those that were deleted.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     facts: BlockFacts,
-    /// Shared with a checkpoint that stores it.
-    contents: Rc<Contents>,
+    /// Shared with a checkpoint that stores it; none while they are only stored.
+    contents: Option<Rc<Contents>>,
+    /// Bytes of all messages, and of the dead ones among them: where the contents were never
+    /// loaded, of none.
+    bytes: usize,
     dead_bytes: usize,
-    /// Hashes of subjects with the number of their messages here, sorted; once the block is complete.
-    subjects: Option<Vec<(u64, u32)>>,
     /// Counts the changes of the contents.
     version: u64,
     /// Where these contents are stored, if they are.
@@ -165,93 +231,227 @@ pub struct Block {
     is_changed: bool,
     /// They were noted at least once: a manifest may know the block.
     is_noted: bool,
+    /// The contents were used since [`Block::take_used`].
+    is_used: Cell<bool>,
+    /// The cache counts the contents.
+    pub(super) is_cached: bool,
 }
+
+/// A block's messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Loaded<'block> {
+    facts: &'block BlockFacts,
+    contents: &'block Contents,
+}
+
+impl<'block> Loaded<'block> {
+    pub(crate) fn get(self, sequence: u64) -> Option<Message<'block>> {
+        Some(self.message(&self.contents.entries[self.index_of(sequence)?]))
+    }
+
+    /// All messages, in order.
+    pub(crate) fn messages(self) -> impl DoubleEndedIterator<Item = Message<'block>> {
+        self.live(0)
+    }
+
+    /// Those from a sequence on, in order.
+    pub(crate) fn messages_from(
+        self,
+        sequence: u64,
+    ) -> impl DoubleEndedIterator<Item = Message<'block>> {
+        let is_before =
+            |entry: &Entry| self.facts.base + u64::from(entry.sequence_offset) < sequence;
+        self.live(self.contents.entries.partition_point(is_before))
+    }
+
+    fn live(self, begin: usize) -> impl DoubleEndedIterator<Item = Message<'block>> {
+        (begin..self.contents.entries.len())
+            .filter(move |index| !self.facts.dead.contains(*index))
+            .map(move |index| self.message(&self.contents.entries[index]))
+    }
+
+    /// How many messages have a subject with one of these hashes.
+    pub(crate) fn count_of_set(self, hasher: SubjectHasher, hashes: &HashSet<u64>) -> u64 {
+        let is_one = |message: &Message<'_>| hashes.contains(&hasher.hash(message.subject));
+        self.messages().filter(is_one).count() as u64
+    }
+
+    /// The message that ends first on its own, and when.
+    pub(crate) fn first_end(self) -> Option<(i64, u64)> {
+        let is_live = |(_, index): &&(i64, u32)| !self.facts.dead.contains(*index as usize);
+        let (end_ns, index) = self.contents.ends().iter().find(is_live)?;
+        Some((*end_ns, self.message(&self.contents.entries[*index as usize]).sequence))
+    }
+
+    fn index_of(self, sequence: u64) -> Option<usize> {
+        let offset = u32::try_from(sequence.checked_sub(self.facts.base)?).ok()?;
+        let entries = &self.contents.entries;
+        let index = entries.binary_search_by_key(&offset, |entry| entry.sequence_offset).ok()?;
+        (!self.facts.dead.contains(index)).then_some(index)
+    }
+
+    fn message(self, entry: &Entry) -> Message<'block> {
+        self.contents.message(self.facts.base, entry)
+    }
+}
+
+const IN_MEMORY: &str = "who changes a block has loaded it";
 
 impl Block {
     /// A block that begins with this message.
-    pub fn new(message: &Message<'_>) -> Self {
+    pub(crate) fn new(message: &Message<'_>, marks: &Marks<'_>) -> Self {
         let mut block = Self {
             facts: BlockFacts {
                 base: message.sequence,
                 first: message.sequence,
                 last: message.sequence,
                 count: 0,
+                first_time_ns: message.time_ns,
                 last_time_ns: message.time_ns,
+                end_ns: NO_END,
+                id_count: 0,
                 is_complete: false,
                 dead: EntrySet::default(),
+                prints: None,
             },
-            contents: Rc::default(),
+            contents: Some(Rc::default()),
+            bytes: 0,
             dead_bytes: 0,
-            subjects: None,
             version: 0,
             stored: None,
             is_changed: true,
             is_noted: false,
+            is_used: Cell::new(true),
+            is_cached: false,
         };
-        block.push(message);
+        block.push(message, marks);
         block
     }
 
-    /// A block as it was stored; none where the contents are not those that the facts tell of.
-    pub fn restore(
-        facts: BlockFacts,
-        contents: Contents,
-        stored: StoredPlace,
-        hasher: SubjectHasher,
-    ) -> Option<Self> {
-        let mut block = Self {
+    /// A block whose contents are only stored.
+    pub(crate) fn restore(facts: BlockFacts, stored: StoredPlace) -> Self {
+        Self {
             facts,
-            contents: Rc::new(contents),
+            contents: None,
+            bytes: 0,
             dead_bytes: 0,
-            subjects: None,
             version: 0,
             stored: Some(stored),
             is_changed: false,
             is_noted: true,
-        };
+            is_used: Cell::new(false),
+            is_cached: false,
+        }
+    }
+
+    /// The messages.
+    ///
+    /// # Errors
+    /// They are not in memory.
+    pub(crate) fn loaded(&self) -> Result<Loaded<'_>, NotLoaded> {
+        let contents = self.contents.as_deref().ok_or(NotLoaded { base: self.facts.base })?;
+        self.is_used.set(true);
+        Ok(Loaded { facts: &self.facts, contents })
+    }
+
+    /// The messages, without telling the cache.
+    fn peek(&self) -> Option<Loaded<'_>> {
+        let contents = self.contents.as_deref()?;
+        Some(Loaded { facts: &self.facts, contents })
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    /// True if the contents were used since the last call.
+    pub(super) fn take_used(&self) -> bool {
+        self.is_used.replace(false)
+    }
+
+    /// Takes back what was stored; false where it is not what the facts tell of.
+    #[must_use]
+    pub(crate) fn install(&mut self, contents: Contents) -> bool {
+        assert!(self.contents.is_none(), "the contents are there already");
+        let loaded = Loaded { facts: &self.facts, contents: &contents };
         let (mut count, mut dead_bytes) = (0, 0);
-        for (index, entry) in block.contents.entries.iter().enumerate() {
-            let sequence = block.facts.base.checked_add(u64::from(entry.sequence_offset))?;
-            match block.facts.dead.contains(index) {
-                true => dead_bytes += block.message(entry).encoded_bytes(),
-                false => {
-                    let is_within = (block.facts.first..=block.facts.last).contains(&sequence);
-                    is_within.then_some(())?;
-                    count += 1;
-                }
+        for (index, entry) in contents.entries.iter().enumerate() {
+            if self.facts.dead.contains(index) {
+                dead_bytes += contents.message(0, entry).encoded_bytes();
+                continue;
             }
+            let BlockFacts { base, first, last, first_time_ns, last_time_ns, .. } = self.facts;
+            let sequence = base.checked_add(u64::from(entry.sequence_offset));
+            let time_ns = contents.message(0, entry).time_ns;
+            let is_within = sequence.is_some_and(|sequence| (first..=last).contains(&sequence))
+                && (first_time_ns..=last_time_ns).contains(&time_ns);
+            if !is_within {
+                return false;
+            }
+            count += 1;
         }
-        block.dead_bytes = dead_bytes;
-        let is_right = count == block.facts.count
+        let is_right = count == self.facts.count
             && count > 0
-            && block.index_of(block.facts.first).is_some()
-            && block.index_of(block.facts.last).is_some()
-            && block.facts.dead.len() + count as usize == block.contents.entries.len();
-        is_right.then_some(())?;
-        if block.facts.is_complete {
-            block.count_subjects(hasher);
+            && loaded.index_of(self.facts.first).is_some()
+            && loaded.index_of(self.facts.last).is_some()
+            && self.facts.dead.len() + count as usize == contents.entries.len();
+        if is_right {
+            self.dead_bytes = dead_bytes;
+            self.bytes = contents.bytes.len();
+            self.contents = Some(Rc::new(contents));
+            self.is_used.set(true);
         }
-        Some(block)
+        is_right
+    }
+
+    /// Lets the contents go from memory; false where they are stored nowhere else, or are not
+    /// there.
+    pub(crate) fn evict(&mut self) -> bool {
+        self.stored.is_some() && self.contents.take().is_some()
+    }
+
+    /// Where the contents are to be read from, if they are not in memory.
+    pub(crate) fn missing(&self) -> Option<StoredPlace> {
+        self.stored.filter(|_| self.contents.is_none())
+    }
+
+    #[cfg(test)]
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Lets the contents go though they are stored nowhere.
+    #[cfg(test)]
+    pub(super) fn take_contents(&mut self) -> Option<Rc<Contents>> {
+        self.stored.get_or_insert(StoredPlace { segment: 0, offset: 0, bytes: 0 });
+        self.contents.take()
+    }
+
+    #[cfg(test)]
+    pub(super) fn put_contents(&mut self, contents: Rc<Contents>) {
+        assert!(self.contents.replace(contents).is_none(), "the contents are there already");
     }
 
     /// True if the message has room behind the others, of which there are at most `bytes_full`.
-    pub fn has_room(&self, message: &Message<'_>, bytes_full: usize) -> bool {
-        let longer = self.contents.bytes.len() + message.encoded_bytes();
+    pub(crate) fn has_room(&self, message: &Message<'_>, bytes_full: usize) -> bool {
+        let longer = self.bytes + message.encoded_bytes();
         let spans = u32::try_from(message.sequence - self.facts.base).is_ok();
         !self.facts.is_complete && longer <= bytes_full && spans
     }
 
     /// # Panics
-    /// The sequence is not above all others, or the block is complete.
-    pub fn push(&mut self, message: &Message<'_>) {
+    /// The sequence is not above all others, the block is complete, or its contents are not in
+    /// memory.
+    pub(crate) fn push(&mut self, message: &Message<'_>, marks: &Marks<'_>) {
         assert!(!self.facts.is_complete, "the block is complete");
         let sequence_offset =
             u32::try_from(message.sequence - self.facts.base).expect("there is room");
-        let contents = Rc::make_mut(&mut self.contents);
+        let contents = Rc::make_mut(self.contents.as_mut().expect(IN_MEMORY));
         let rises = |last: &Entry| last.sequence_offset < sequence_offset;
         assert!(contents.entries.last().is_none_or(rises), "sequences rise");
         let byte_offset = u32::try_from(contents.bytes.len()).expect("there is room");
         contents.entries.push(Entry { sequence_offset, byte_offset });
+        contents.ends.take();
         let length = |part: &[u8]| u32::try_from(part.len()).expect("a part is shorter than 4 GiB");
         let subject = u16::try_from(message.subject.len()).expect("subjects are shorter");
         contents.bytes.extend_from_slice(&message.time_ns.to_le_bytes());
@@ -261,9 +461,14 @@ impl Block {
         for part in [message.subject, message.headers, message.payload] {
             contents.bytes.extend_from_slice(part);
         }
+        self.bytes = contents.bytes.len();
         self.facts.count += 1;
         self.facts.last = message.sequence;
         self.facts.last_time_ns = message.time_ns;
+        self.facts.id_count += u32::from(marks.id.is_some());
+        if let Some(end_ns) = marks.time_to_live.and_then(|ttl| end_ns(message.time_ns, ttl)) {
+            self.facts.end_ns = self.facts.end_ns.min(end_ns);
+        }
         self.contents_changed();
     }
 
@@ -274,145 +479,126 @@ impl Block {
     }
 
     /// No message is put here any more.
-    pub fn complete(&mut self, hasher: SubjectHasher) {
-        self.count_subjects(hasher);
+    ///
+    /// # Panics
+    /// The contents are not in memory.
+    pub(crate) fn complete(&mut self, hasher: SubjectHasher) {
+        let loaded = self.peek().expect(IN_MEMORY);
+        let prints = loaded.messages().map(|message| print(hasher.hash(message.subject)));
+        let mut prints: Vec<u16> = prints.collect();
+        prints.sort_unstable();
+        prints.dedup();
+        self.facts.prints = Some(prints.into());
         self.facts.is_complete = true;
         self.is_changed = true;
-        if let Some(contents) = Rc::get_mut(&mut self.contents) {
+        if let Some(contents) = self.contents.as_mut().and_then(Rc::get_mut) {
             contents.entries.shrink_to_fit();
             contents.bytes.shrink_to_fit();
         }
     }
 
-    fn count_subjects(&mut self, hasher: SubjectHasher) {
-        let mut hashes: Vec<u64> =
-            self.messages().map(|message| hasher.hash(message.subject)).collect();
-        hashes.sort_unstable();
-        let count = |same: &[u64]| (same[0], same.len() as u32);
-        self.subjects = Some(hashes.chunk_by(|left, right| left == right).map(count).collect());
+    /// The same for contents that may be only stored.
+    pub(crate) fn close(&mut self) {
+        self.is_changed |= !self.facts.is_complete;
+        self.facts.is_complete = true;
     }
 
-    pub fn is_complete(&self) -> bool {
+    /// Any subject may be here.
+    pub(crate) fn forget_prints(&mut self) {
+        self.is_changed |= self.facts.prints.take().is_some();
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
         self.facts.is_complete
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.facts.count == 0
     }
 
     /// The sequence that names the block within its stream.
-    pub fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         self.facts.base
+    }
+
+    pub(crate) fn facts(&self) -> &BlockFacts {
+        &self.facts
     }
 
     /// The sequences of the first and the last message.
     ///
     /// # Panics
     /// There is none: a stream drops a block with its last message.
-    pub fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         assert!(self.facts.count > 0, "no block is empty");
         self.facts.first
     }
 
-    pub fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         assert!(self.facts.count > 0, "no block is empty");
         self.facts.last
     }
 
     /// The number of messages.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.facts.count as usize
     }
 
+    /// No message ends on its own before that.
+    pub(crate) fn end_ns(&self) -> i64 {
+        self.facts.end_ns
+    }
+
+    pub(crate) fn set_end_ns(&mut self, end_ns: i64) {
+        self.is_changed |= self.facts.end_ns != end_ns;
+        self.facts.end_ns = end_ns;
+    }
+
     /// Bytes of memory.
-    pub fn memory_bytes(&self) -> usize {
-        self.contents.bytes.capacity()
-            + self.contents.entries.capacity() * size_of::<Entry>()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.contents.as_ref().map_or(0, |contents| contents.memory_bytes())
             + self.facts.dead.words.capacity() * 8
-            + self.subjects.as_ref().map_or(0, |subjects| subjects.capacity() * 16)
+            + self.facts.prints.as_ref().map_or(0, |prints| prints.len() * 2)
+            + size_of::<Self>()
     }
 
     /// Bytes of messages, dead ones too, that only memory and the journal hold.
-    pub fn unstored_bytes(&self) -> usize {
-        if self.stored.is_some() { 0 } else { self.contents.bytes.len() }
+    pub(crate) fn unstored_bytes(&self) -> usize {
+        if self.stored.is_some() { 0 } else { self.bytes }
     }
 
-    pub fn get(&self, sequence: u64) -> Option<Message<'_>> {
-        Some(self.message(&self.contents.entries[self.index_of(sequence)?]))
-    }
-
-    /// All messages, in order.
-    pub fn messages(&self) -> impl DoubleEndedIterator<Item = Message<'_>> {
-        self.live(0)
-    }
-
-    /// Those from a sequence on, in order.
-    pub fn messages_from(&self, sequence: u64) -> impl DoubleEndedIterator<Item = Message<'_>> {
-        let is_before = |entry: &Entry| self.sequence(entry) < sequence;
-        self.live(self.contents.entries.partition_point(is_before))
-    }
-
-    fn live(&self, begin: usize) -> impl DoubleEndedIterator<Item = Message<'_>> {
-        (begin..self.contents.entries.len())
-            .filter(|index| !self.facts.dead.contains(*index))
-            .map(|index| self.message(&self.contents.entries[index]))
-    }
-
-    /// How many messages have a subject of this hash; those of the block so far where it is not complete.
-    pub fn count_of(&self, hasher: SubjectHasher, hash: u64) -> u32 {
-        match &self.subjects {
-            Some(subjects) => subjects
-                .binary_search_by_key(&hash, |(hash, _)| *hash)
-                .map_or(0, |index| subjects[index].1),
-            None => self.messages().filter(|message| hasher.hash(message.subject) == hash).count()
-                as u32,
-        }
-    }
-
-    /// How many messages have a subject with one of these hashes.
-    pub fn count_of_set(&self, hasher: SubjectHasher, hashes: &HashSet<u64>) -> u64 {
-        let count = |hash: &u64| u64::from(self.count_of(hasher, *hash));
-        match &self.subjects {
-            Some(subjects) if subjects.len() < hashes.len() => subjects
-                .iter()
-                .filter(|(hash, _)| hashes.contains(hash))
-                .map(|(_, count)| u64::from(*count))
-                .sum(),
-            Some(_) => hashes.iter().map(count).sum(),
-            None => {
-                let is_one = |message: &Message<'_>| hashes.contains(&hasher.hash(message.subject));
-                self.messages().filter(is_one).count() as u64
-            }
-        }
+    /// True if a message with a subject of this hash may be here.
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
+        let prints = self.facts.prints.as_ref().filter(|_| self.facts.is_complete);
+        prints.is_none_or(|prints| prints.binary_search(&print(hash)).is_ok())
     }
 
     /// Deletes a message; false where there is none.
-    pub fn remove(&mut self, hasher: SubjectHasher, sequence: u64) -> bool {
-        let Some(index) = self.index_of(sequence) else { return false };
-        let message = self.message(&self.contents.entries[index]);
-        let (length, hash) = (message.encoded_bytes(), hasher.hash(message.subject));
+    ///
+    /// # Panics
+    /// The contents are not in memory.
+    pub(crate) fn remove(&mut self, sequence: u64) -> bool {
+        let loaded = self.peek().expect(IN_MEMORY);
+        let Some(index) = loaded.index_of(sequence) else { return false };
+        let length = loaded.message(&loaded.contents.entries[index]).encoded_bytes();
         self.facts.dead.insert(index);
         self.facts.count -= 1;
         self.dead_bytes += length;
         self.is_changed = true;
-        if let Some(subjects) = &mut self.subjects {
-            let found = subjects.binary_search_by_key(&hash, |(hash, _)| *hash);
-            let index = found.expect("the subject of a message is counted");
-            subjects[index].1 -= 1;
-            if subjects[index].1 == 0 {
-                subjects.remove(index);
-            }
-        }
         if self.facts.count > 0 {
-            if sequence == self.facts.first {
-                let next = self.live(index).next().map(|next| next.sequence);
-                self.facts.first = next.expect("one is left");
+            let loaded = self.peek().expect(IN_MEMORY);
+            let BlockFacts { mut first, mut first_time_ns, mut last, .. } = self.facts;
+            if sequence == first {
+                let next = loaded.live(index).next().expect("one is left");
+                (first, first_time_ns) = (next.sequence, next.time_ns);
             }
-            if sequence == self.facts.last {
-                let before = self.live(0).next_back().map(|before| before.sequence);
-                self.facts.last = before.expect("one is left");
+            if sequence == last {
+                let before = loaded.live(0).next_back().map(|before| before.sequence);
+                last = before.expect("one is left");
             }
-            if self.dead_bytes > self.contents.bytes.len() / 2 {
+            (self.facts.first, self.facts.last) = (first, last);
+            self.facts.first_time_ns = first_time_ns;
+            if self.dead_bytes > self.bytes / 2 {
                 self.compact();
             }
         }
@@ -421,117 +607,120 @@ impl Block {
 
     /// Moves what is not dead together: other contents, which are stored nowhere.
     fn compact(&mut self) {
+        let old = self.contents.as_ref().expect(IN_MEMORY);
         let mut contents = Contents {
             entries: Vec::with_capacity(self.len()),
-            bytes: Vec::with_capacity(self.contents.bytes.len() - self.dead_bytes),
+            bytes: Vec::with_capacity(old.bytes.len() - self.dead_bytes),
+            ends: OnceCell::new(),
         };
-        for (index, entry) in self.contents.entries.iter().enumerate() {
+        for (index, entry) in old.entries.iter().enumerate() {
             if self.facts.dead.contains(index) {
                 continue;
             }
             let start = entry.byte_offset as usize;
-            let length = self.message(entry).encoded_bytes();
+            let length = old.message(0, entry).encoded_bytes();
             let byte_offset = contents.bytes.len() as u32;
             contents.entries.push(Entry { byte_offset, ..*entry });
-            contents.bytes.extend_from_slice(&self.contents.bytes[start..start + length]);
+            contents.bytes.extend_from_slice(&old.bytes[start..start + length]);
         }
-        self.contents = Rc::new(contents);
+        self.bytes = contents.bytes.len();
+        self.contents = Some(Rc::new(contents));
         self.facts.dead = EntrySet::default();
         self.dead_bytes = 0;
         self.contents_changed();
     }
 
-    /// True if both together have no more than so many bytes of messages, and nothing is put into either any more.
-    pub fn can_merge(&self, next: &Self, bytes_max: usize) -> bool {
-        let live = |block: &Self| block.contents.bytes.len() - block.dead_bytes;
+    /// True if both are in memory, have together no more than so many bytes of messages, and
+    /// nothing is put into either any more.
+    pub(crate) fn can_merge(&self, next: &Self, bytes_max: usize) -> bool {
+        let live = |block: &Self| block.bytes - block.dead_bytes;
         let spans = u32::try_from(next.facts.last - self.facts.base).is_ok();
         let are_complete = self.facts.is_complete && next.facts.is_complete;
-        are_complete && spans && live(self) + live(next) <= bytes_max
+        let are_loaded = self.is_loaded() && next.is_loaded();
+        are_loaded && are_complete && spans && live(self) + live(next) <= bytes_max
     }
 
     /// Takes the messages of the block behind it.
     ///
     /// # Panics
     /// They can not be merged.
-    pub fn merge(&mut self, next: &Self, hasher: SubjectHasher) {
+    pub(crate) fn merge(&mut self, next: &Self, hasher: SubjectHasher) {
         assert!(self.can_merge(next, usize::MAX), "the blocks fit together");
         self.compact();
         self.facts.is_complete = false;
-        next.messages().for_each(|message| self.push(&message));
+        let messages = next.peek().expect(IN_MEMORY).messages();
+        messages.for_each(|message| self.push(&message, &Marks::default()));
+        self.facts.end_ns = self.facts.end_ns.min(next.facts.end_ns);
+        self.facts.id_count += next.facts.id_count;
         self.complete(hasher);
     }
 
-    /// What a manifest is to say of the block, where it has not been said or `all` is to be said again. What is stored in
-    /// one of the segments `given_up` is to be stored anew.
-    pub fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> Option<NotedBlock> {
+    /// What a manifest is to say of the block, where it has not been said or `all` is to be said
+    /// again. What is stored in one of the segments `given_up` is to be stored anew.
+    pub(crate) fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> Option<NotedBlock> {
         if !self.is_changed && !all {
             return None;
         }
         self.is_changed = false;
         self.is_noted = true;
-        let contents = match self.stored.filter(|stored| !given_up.contains(&stored.segment)) {
-            Some(stored) => NotedContents::Stored(stored),
-            None => NotedContents::New { contents: self.contents.clone(), version: self.version },
+        let version = self.version;
+        let contents = match (self.stored, &self.contents) {
+            (Some(stored), _) if !given_up.contains(&stored.segment) => {
+                NotedContents::Stored(stored)
+            }
+            (_, Some(contents)) => NotedContents::New { contents: contents.clone(), version },
+            (Some(from), None) => NotedContents::Moved { from, version },
+            (None, None) => unreachable!("what is stored nowhere is in memory"),
         };
         Some(NotedBlock { facts: self.facts.clone(), contents })
     }
 
     /// True if a manifest may know the block: that it is gone has to be said there.
-    pub fn is_noted(&self) -> bool {
+    pub(crate) fn is_noted(&self) -> bool {
         self.is_noted
     }
 
     /// The contents of this version are stored, durably.
-    pub fn stored(&mut self, version: u64, place: StoredPlace) {
+    pub(crate) fn stored(&mut self, version: u64, place: StoredPlace) {
         if self.version == version {
             self.stored = Some(place);
         }
     }
 
-    fn index_of(&self, sequence: u64) -> Option<usize> {
-        let offset = u32::try_from(sequence.checked_sub(self.facts.base)?).ok()?;
-        let entries = &self.contents.entries;
-        let index = entries.binary_search_by_key(&offset, |entry| entry.sequence_offset).ok()?;
-        (!self.facts.dead.contains(index)).then_some(index)
-    }
-
-    fn sequence(&self, entry: &Entry) -> u64 {
-        self.facts.base + u64::from(entry.sequence_offset)
-    }
-
-    fn message(&self, entry: &Entry) -> Message<'_> {
-        decode(self.sequence(entry), &self.contents.bytes[entry.byte_offset as usize..])
-    }
-
     /// Asserts what the head of this file promises.
-    pub fn check_invariants(&self) {
-        let live: usize = self.messages().map(|message| message.encoded_bytes()).sum();
-        assert!(live + self.dead_bytes == self.contents.bytes.len(), "bytes are miscounted");
-        let count = self.messages().count();
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.is_loaded() || self.stored.is_some(), "the contents are nowhere");
+        let Some(loaded) = self.peek() else { return };
+        let live: usize = loaded.messages().map(|message| message.encoded_bytes()).sum();
+        assert!(live + self.dead_bytes == self.bytes, "bytes are miscounted");
+        let count = loaded.messages().count();
         assert!(count == self.len(), "messages are miscounted");
-        assert!(self.messages().next().is_none_or(|first| first.sequence == self.first()));
-        assert!(self.messages().next_back().is_none_or(|last| last.sequence == self.last()));
-        if let Some(subjects) = &self.subjects {
-            let sum: u64 = subjects.iter().map(|(_, count)| u64::from(*count)).sum();
-            assert!(sum == count as u64, "subjects are miscounted");
-        }
+        assert!(loaded.messages().next().is_none_or(|first| first.sequence == self.first()));
+        assert!(loaded.messages().next_back().is_none_or(|last| last.sequence == self.last()));
+        assert!(loaded.messages().all(|message| message.time_ns >= self.facts.first_time_ns));
+        assert!(loaded.messages().all(|message| message.time_ns <= self.facts.last_time_ns));
     }
 }
 
 /// A block as a checkpoint has to note it.
 #[derive(Debug)]
-pub struct NotedBlock {
+pub(crate) struct NotedBlock {
     pub facts: BlockFacts,
     pub contents: NotedContents,
 }
 
 /// Where a block's contents are.
 #[derive(Debug)]
-pub enum NotedContents {
+pub(crate) enum NotedContents {
     Stored(StoredPlace),
     /// Only in memory: they have to be stored.
     New {
         contents: Rc<Contents>,
+        version: u64,
+    },
+    /// Not in memory, and stored where they cannot stay.
+    Moved {
+        from: StoredPlace,
         version: u64,
     },
 }
@@ -568,44 +757,59 @@ mod tests {
         Message { sequence, time_ns: -7, subject, headers: b"h", payload }
     }
 
+    fn new(message: &Message<'_>) -> Block {
+        Block::new(message, &Marks::default())
+    }
+
+    fn push(block: &mut Block, message: &Message<'_>) {
+        block.push(message, &Marks::default());
+    }
+
+    fn loaded(block: &Block) -> Loaded<'_> {
+        block.loaded().expect("it is in memory")
+    }
+
     #[test]
     fn messages_read_back_until_they_are_deleted() {
         let payload = vec![9; 100];
-        let mut block = Block::new(&message(1000, &payload));
+        let mut block = new(&message(1000, &payload));
         for sequence in (1002..1400).step_by(2) {
             assert!(block.has_room(&message(sequence, &payload), BLOCK_BYTES_FULL));
-            block.push(&message(sequence, &payload));
+            push(&mut block, &message(sequence, &payload));
         }
         block.complete(HASHER);
         assert!(!block.has_room(&message(2000, b""), BLOCK_BYTES_FULL));
         let (third, other) = (HASHER.hash(b"a.b"), HASHER.hash(b"c"));
-        assert_eq!(block.count_of(HASHER, third) + block.count_of(HASHER, other), 200);
-        assert_eq!(block.get(1001), None);
-        assert_eq!(block.get(1002), Some(message(1002, &payload)));
+        assert!(block.may_have(third) && block.may_have(other));
+        assert!(!block.may_have(HASHER.hash(b"d")), "16 bits of both hashes differ");
+        assert_eq!(loaded(&block).get(1001), None);
+        assert_eq!(loaded(&block).get(1002), Some(message(1002, &payload)));
         let before = block.memory_bytes();
         for sequence in (1000..1400).filter(|sequence| sequence % 8 != 6) {
-            assert_eq!(block.remove(HASHER, sequence), sequence % 2 == 0);
+            assert_eq!(block.remove(sequence), sequence % 2 == 0);
             block.check_invariants();
         }
         assert_eq!(block.len(), 50);
         assert!(block.memory_bytes() < before / 2, "what is deleted stays in memory");
         assert_eq!((block.first(), block.last()), (1006, 1398));
-        let left: Vec<u64> = block.messages_from(1380).map(|message| message.sequence).collect();
+        let left: Vec<u64> =
+            loaded(&block).messages_from(1380).map(|message| message.sequence).collect();
         assert_eq!(left, [1382, 1390, 1398]);
-        assert!(block.messages().all(|found| found == message(found.sequence, &payload)));
-        let thirds = block.messages().filter(|message| message.subject == b"a.b").count();
-        assert_eq!(block.count_of(HASHER, third) as usize, thirds);
+        assert!(loaded(&block).messages().all(|found| found == message(found.sequence, &payload)));
+        let thirds = loaded(&block).messages().filter(|message| message.subject == b"a.b").count();
+        let set = HashSet::from([third]);
+        assert_eq!(loaded(&block).count_of_set(HASHER, &set) as usize, thirds);
     }
 
     #[test]
     fn room_ends_with_the_bytes_and_with_the_span() {
         let payload = vec![0; BLOCK_BYTES_FULL];
-        let block = Block::new(&message(1, &payload));
+        let block = new(&message(1, &payload));
         assert!(
             !block.has_room(&message(2, b""), BLOCK_BYTES_FULL),
             "one longer message has a block of its own"
         );
-        let block = Block::new(&message(1, b""));
+        let block = new(&message(1, b""));
         let room = BLOCK_BYTES_FULL - 2 * (PREFIX_BYTES + 2);
         assert!(block.has_room(&message(2, &payload[..room]), BLOCK_BYTES_FULL));
         assert!(!block.has_room(&message(2, &payload[..room + 1]), BLOCK_BYTES_FULL));
@@ -616,9 +820,9 @@ mod tests {
     #[test]
     fn stored_block_reads_back_with_its_dead_until_most_of_it_is() {
         let payload = vec![9; 100];
-        let mut block = Block::new(&message(1000, &payload));
+        let mut block = new(&message(1000, &payload));
         for sequence in (1001..1100).filter(|sequence| sequence % 7 > 0) {
-            block.push(&message(sequence, &payload));
+            push(&mut block, &message(sequence, &payload));
         }
         block.complete(HASHER);
         let none = BTreeSet::new();
@@ -632,7 +836,7 @@ mod tests {
         let place = StoredPlace { segment: 1, offset: 0, bytes: stored.len() as u32 };
         block.stored(version, place);
         for sequence in 1003..1098 {
-            block.remove(HASHER, sequence);
+            block.remove(sequence);
             block.check_invariants();
             let noted = block.note(false, &none);
             let Some(NotedBlock { facts, contents: NotedContents::Stored(found) }) = noted else {
@@ -640,13 +844,12 @@ mod tests {
             };
             assert_eq!(found, place);
             let contents = Contents::decode(&stored).expect("it was encoded");
-            let restored = Block::restore(facts, contents, place, HASHER).expect("it fits");
+            let mut restored = Block::restore(facts, place);
+            assert_eq!(restored.loaded().err(), Some(NotLoaded { base: 1000 }));
+            assert!(restored.install(contents), "it fits");
             restored.check_invariants();
-            assert!(restored.messages().eq(block.messages()), "after {sequence}");
-            assert_eq!(
-                restored.count_of(HASHER, HASHER.hash(b"c")),
-                block.count_of(HASHER, HASHER.hash(b"c"))
-            );
+            assert!(loaded(&restored).messages().eq(loaded(&block).messages()), "after {sequence}");
+            assert!(restored.evict() && !restored.evict() && restored.missing() == Some(place));
         }
         assert_eq!(block.len(), 3);
         assert!(block.unstored_bytes() > 0, "what is left has to be stored anew");
@@ -654,11 +857,11 @@ mod tests {
 
     #[test]
     fn what_is_put_into_a_block_makes_it_unstored() {
-        let mut block = Block::new(&message(1, b"a"));
+        let mut block = new(&message(1, b"a"));
         let none = BTreeSet::new();
         let noted = block.note(false, &none).expect("it is new");
         let NotedContents::New { version, .. } = noted.contents else { panic!("it is new") };
-        block.push(&message(2, b"b"));
+        push(&mut block, &message(2, b"b"));
         block.stored(version, StoredPlace { segment: 1, offset: 0, bytes: 9 });
         let noted = block.note(false, &none).expect("it has changed");
         assert!(matches!(noted.contents, NotedContents::New { .. }));
@@ -670,33 +873,34 @@ mod tests {
         let mut blocks: Vec<Block> = [100, 200]
             .into_iter()
             .map(|base| {
-                let mut block = Block::new(&message(base, b"abc"));
-                (base + 1..base + 50).for_each(|next| block.push(&message(next, b"xyz")));
+                let mut block = new(&message(base, b"abc"));
+                (base + 1..base + 50).for_each(|next| push(&mut block, &message(next, b"xyz")));
                 block.complete(HASHER);
                 block
             })
             .collect();
         let mut second = blocks.pop().expect("there are two");
         let mut first = blocks.pop().expect("there are two");
-        let bytes = first.contents.bytes.len() + second.contents.bytes.len();
+        let bytes = first.bytes + second.bytes;
         assert!(first.can_merge(&second, bytes) && !first.can_merge(&second, bytes - 1));
-        assert!(!first.can_merge(&Block::new(&message(300, b"")), usize::MAX), "it takes more");
-        (100..140).for_each(|sequence| assert!(first.remove(HASHER, sequence)));
-        (205..250).for_each(|sequence| assert!(second.remove(HASHER, sequence)));
+        assert!(!first.can_merge(&new(&message(300, b"")), usize::MAX), "it takes more");
+        (100..140).for_each(|sequence| assert!(first.remove(sequence)));
+        (205..250).for_each(|sequence| assert!(second.remove(sequence)));
         let expected: Vec<u64> = (140..150).chain(200..205).collect();
         first.merge(&second, HASHER);
         first.check_invariants();
-        let found: Vec<u64> = first.messages().map(|message| message.sequence).collect();
+        let found: Vec<u64> = loaded(&first).messages().map(|message| message.sequence).collect();
         assert_eq!((found, first.base()), (expected, 100));
         assert_eq!((first.first(), first.last()), (140, 204));
     }
 
     #[test]
     fn contents_that_were_not_written_so_are_none_and_never_a_panic() {
-        let mut block = Block::new(&message(1, b"abc"));
-        (2..20).for_each(|sequence| block.push(&message(sequence, b"xyz")));
+        let mut block = new(&message(1, b"abc"));
+        (2..20).for_each(|sequence| push(&mut block, &message(sequence, b"xyz")));
         let facts = block.facts.clone();
-        let (head, bytes) = block.contents.encode();
+        let contents = block.contents.clone().expect("it is in memory");
+        let (head, bytes) = contents.encode();
         let stored = [&head, bytes].concat();
         let place = StoredPlace { segment: 1, offset: 0, bytes: 9 };
         let mut random = fastrand::Rng::with_seed(1);
@@ -712,7 +916,8 @@ mod tests {
             if let Some(contents) = Contents::decode(&changed) {
                 let (head, bytes) = contents.encode();
                 assert_eq!([&head, bytes].concat(), changed, "two forms of one block");
-                if let Some(block) = Block::restore(facts.clone(), contents, place, HASHER) {
+                let mut block = Block::restore(facts.clone(), place);
+                if block.install(contents) {
                     block.check_invariants();
                 }
             }

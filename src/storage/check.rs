@@ -50,8 +50,9 @@ pub(crate) fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, Folder
         .map(|lane| {
             let place = folder.journal(lane);
             let accepted = read_accepted(folder, lane)?;
-            let replayed = match disk.run(replay(&disk, &place, 0)) {
+            let replayed = match disk.run(replay(&disk, &place)) {
                 Ok(mut replayed) => {
+                    disk.run(replayed.verify(&disk, &place)).map_err(io)?;
                     replayed.accept(&accepted);
                     Some(replayed)
                 }
@@ -281,7 +282,7 @@ mod tests {
     fn start(folder: &StoreFolder, disk: &ThreadDisk) -> Store<ThreadDisk> {
         let place = folder.journal(0);
         disk.run(disk.make_folder(&place.folder)).expect("the folder can be made");
-        let mut replayed = disk.run(replay(disk, &place, 0)).expect("the folder can be read");
+        let mut replayed = disk.run(replay(disk, &place)).expect("the folder can be read");
         replayed.accept(&read_accepted(folder, 0).expect("the list can be read"));
         Store::start(disk.clone(), place, replayed).expect("nothing is lost")
     }

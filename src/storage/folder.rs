@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! midge store
-//! format 3
+//! format 4
 //! id 8f0c...
 //! lanes 4
 //! generation 0
@@ -35,12 +35,13 @@ use super::regular;
 use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
 
 /// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
-/// and the first checkpoint does the rest. Up to format 2 all lanes used the same ids: of these a store with one lane is
-/// read.
-pub(crate) const STORE_FORMAT: u32 = 3;
+/// and the first checkpoint does the rest.
+pub(crate) const STORE_FORMAT: u32 = 4;
 
-/// The first format with generations of lanes.
+/// The first format with generations of lanes, and the first whose manifests say of blocks what those of today do. No
+/// released program wrote those between 1 and 4, nor one with several lanes before: they are refused.
 const FORMAT_WITH_GENERATIONS: u32 = 3;
+const FORMAT_OF_BLOCKS: u32 = 4;
 
 /// The oldest format that is read. A store of it is given the newest when it is opened, so that no older program takes
 /// what this one left of the journal for everything.
@@ -70,7 +71,7 @@ pub(crate) enum FolderError {
         path: PathBuf,
         format: u32,
     },
-    /// It has several lanes and was written when these had the same ids.
+    /// Only programs before the first release wrote it.
     Older {
         path: PathBuf,
         format: u32,
@@ -99,7 +100,7 @@ impl fmt::Display for FolderError {
             ),
             Self::Older { path, format } => write!(
                 out,
-                "{}: the store has format {format} and several lanes, which this program does not read",
+                "{}: the store has format {format}, which only programs before the first release wrote: make a new one",
                 path.display()
             ),
             Self::OtherGeneration(path) => write!(
@@ -378,6 +379,9 @@ fn parse_head(bytes: &[u8]) -> Result<Head, HeadError> {
     if format > STORE_FORMAT {
         return Err(HeadError::Newer(format));
     }
+    if (STORE_FORMAT_OLDEST + 1..FORMAT_OF_BLOCKS).contains(&format) {
+        return Err(HeadError::Older(format));
+    }
     let id = id_of(value("id")?).ok_or(HeadError::Damaged)?;
     let lanes = u32::try_from(number(value("lanes")?)?).map_err(|_| HeadError::Damaged)?;
     let generation = match format {
@@ -473,9 +477,9 @@ mod tests {
         drop(StoreFolder::open(&folder.0, SETTINGS).expect("it is made"));
         let head = folder.0.join(HEAD);
         let text = std::fs::read_to_string(&head).expect("it is there");
-        let newer = text.replace("format 3", "format 4").replace("lanes", "isles");
+        let newer = text.replace("format 4", "format 5").replace("lanes", "isles");
         for (changed, expected) in [
-            (newer, "format 4, this program knows 3"),
+            (newer, "format 5, this program knows 4"),
             (text.replace("lanes 2", "lanes 3"), "damaged"),
             (String::new(), "damaged"),
         ] {
@@ -502,7 +506,7 @@ mod tests {
         for format in [1, 2] {
             std::fs::write(&head, text(format, SETTINGS)).expect("it is writable");
             let error = StoreFolder::open(&folder.0, settings).expect_err("it has two lanes");
-            assert!(error.to_string().contains("several lanes"), "{error}");
+            assert!(error.to_string().contains("before the first release"), "{error}");
         }
         let older = text(1, settings);
         std::fs::write(&head, &older).expect("it is writable");
@@ -513,6 +517,13 @@ mod tests {
         drop(store);
         let store = StoreFolder::open(&folder.0, SETTINGS).expect("the format is known");
         assert_eq!((store.id(), read()), (id, text(STORE_FORMAT, settings)));
+        drop(store);
+        for format in [2, 3] {
+            std::fs::write(&head, text(format, settings)).expect("it is writable");
+            let refused = StoreFolder::open(&folder.0, settings).expect_err("it was not released");
+            assert!(refused.to_string().contains("before the first release"), "{refused}");
+            assert_eq!(read(), text(format, settings), "it stays as it is");
+        }
     }
 
     #[test]

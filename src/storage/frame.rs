@@ -60,6 +60,12 @@ impl LaneSeed {
         Self::new(self.store, lane)
     }
 
+    /// A seed of the store, the same in all lanes and at all times, and known to no peer: for hashes
+    /// that are stored.
+    pub(crate) fn of_store(self) -> u64 {
+        XxHash3_64::oneshot_with_seed(u64::MAX, &self.store.0)
+    }
+
     /// The seed of the lane's files of another kind than its journal's: none of them can pass for one of those.
     #[must_use]
     pub fn of_kind(self, kind: &[u8]) -> Self {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::block::{Block, BlockFacts, Contents, SubjectHasher};
+use super::block::{Block, BlockFacts};
 use super::consumer_state::ConsumerState;
 use super::disk::Disk;
 use super::manifest::{Entry, ManifestEnd, ManifestFault, ManifestName, read_manifest};
@@ -16,11 +16,11 @@ use super::position::{CommitNumber, Position, StoredPlace};
 use super::record::{Change, ConsumerId, Record, StreamId};
 use super::recovery::JournalPlace;
 use super::segment::{self, BlockKind, BlockName, SegmentReader};
-use super::stream::noted::StreamFacts;
+use super::stream::noted::{StoredPart, StreamFacts};
 use super::stream::{Purge, SEQUENCE_MAX, Stream, StreamLimits};
 use super::streams::{HeldConsumer, HeldStream, LostBlock, Streams};
+use super::subject_index::SubjectIndex;
 use super::turns::yield_now;
-use crate::base::limits::PURGED_PER_SLICE;
 
 /// The files of a lane but for its journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,13 +55,15 @@ pub(crate) struct Loaded {
     pub faults: Vec<(u64, ManifestFault)>,
 }
 
-/// Reads the newest manifest of use, and what it tells of, into `streams`, which are empty.
+/// Reads the newest manifest of use into `streams`, which are empty. What it tells of is counted, and what cannot be read
+/// is lost.
 ///
 /// # Errors
-/// The folder cannot be listed.
+/// The folder cannot be listed, or a segment cannot be opened now.
 pub(crate) async fn load<D: Disk>(
     disk: &D,
     place: &JournalPlace,
+    reader: &SegmentReader<D>,
     streams: Streams,
 ) -> io::Result<Loaded> {
     // What a process that was killed had renamed and not synced is believed now: it has to be there
@@ -79,11 +81,13 @@ pub(crate) async fn load<D: Disk>(
                 loaded.streams.walked = end.walked;
                 loaded.streams.next_stream = end.next_stream;
                 loaded.streams.next_consumer = end.next_consumer;
-                let mut reader = SegmentReader::new(disk.clone(), place.clone());
-                loaded.files.uses = image.uses(&mut reader).await;
+                loaded.files.uses = image.uses(reader).await;
                 for (id, image) in image.streams {
-                    let held = image.restore(&mut reader, id, &loaded.streams).await;
+                    let index = image.read_index(reader, id).await;
+                    let held = image.restore(&loaded.streams, index);
                     loaded.streams.streams.insert(id, held);
+                    loaded.streams.finish(reader, id).await?;
+                    loaded.streams.restore_ids(reader, id).await?;
                 }
                 break;
             }
@@ -122,6 +126,8 @@ struct StreamImage {
     details: Vec<u8>,
     purge: Option<Purge>,
     blocks: BTreeMap<u64, (BlockFacts, StoredPlace)>,
+    /// Parts of the index.
+    index: Vec<StoredPart>,
     consumers: BTreeMap<ConsumerId, HeldConsumer>,
     lost: Vec<LostBlock>,
 }
@@ -168,6 +174,7 @@ impl Image {
                     details,
                     purge,
                     blocks: BTreeMap::new(),
+                    index: Vec::new(),
                     consumers: BTreeMap::new(),
                     lost: Vec::new(),
                 };
@@ -176,6 +183,7 @@ impl Image {
                     Some(image) => {
                         let before = std::mem::replace(image, new);
                         image.blocks = before.blocks;
+                        image.index = before.index;
                         image.consumers = before.consumers;
                         image.lost = before.lost;
                     }
@@ -187,6 +195,13 @@ impl Image {
             }
             Entry::BlockGone { stream, base } => {
                 self.streams.get_mut(&stream)?.blocks.remove(&base);
+            }
+            Entry::Index { stream, key, stored, is_first } => {
+                let index = &mut self.streams.get_mut(&stream)?.index;
+                if is_first {
+                    index.clear();
+                }
+                index.push((key, stored));
             }
             Entry::Consumer { stream, created, state } => {
                 let Change::ConsumerCreated { consumer, details, .. } =
@@ -202,16 +217,21 @@ impl Image {
             }
             Entry::Lost { stream, first, last, segment } => {
                 let lost = LostBlock { first, last, segment };
-                self.streams.get_mut(&stream)?.lost.push(lost);
+                let all = &mut self.streams.get_mut(&stream)?.lost;
+                if !all.contains(&lost) {
+                    all.push(lost);
+                }
             }
             Entry::End(_) => return None,
         }
         Some(())
     }
 
-    async fn uses<D: Disk>(&self, reader: &mut SegmentReader<D>) -> BTreeMap<u64, SegmentUse> {
+    async fn uses<D: Disk>(&self, reader: &SegmentReader<D>) -> BTreeMap<u64, SegmentUse> {
         let mut uses: BTreeMap<u64, SegmentUse> = BTreeMap::new();
-        for (_, stored) in self.streams.values().flat_map(|stream| stream.blocks.values()) {
+        let blocks = self.streams.values().flat_map(|stream| stream.blocks.values());
+        let parts = self.streams.values().flat_map(|stream| &stream.index);
+        for stored in blocks.map(|(_, stored)| stored).chain(parts.map(|(_, stored)| stored)) {
             uses.entry(stored.segment).or_default().needed_bytes += u64::from(stored.bytes);
         }
         for (number, segment) in &mut uses {
@@ -228,12 +248,16 @@ impl Image {
             let are_blocks = stream.blocks.values().all(|(facts, _)| {
                 let is_behind = facts.first >= free && facts.base <= facts.first;
                 free = facts.last.saturating_add(1);
-                is_behind && facts.first <= facts.last && facts.last <= last_sequence
+                is_behind
+                    && facts.first <= facts.last
+                    && facts.last <= last_sequence
+                    && u64::from(facts.count).wrapping_sub(1) <= facts.last - facts.first
             });
             are_blocks
                 && (id.0 < end.next_stream || !id.is_of(lane))
                 && stream.as_of <= end.walked
                 && last_sequence <= SEQUENCE_MAX
+                && stream.facts.bytes <= SEQUENCE_MAX
                 && stream.consumers.keys().all(|id| id.0 < end.next_consumer)
                 && stream.lost.iter().all(|lost| lost.first <= lost.last)
         })
@@ -247,35 +271,37 @@ fn created_by(record: &[u8], stream: StreamId) -> Option<Change<'_>> {
 }
 
 impl StreamImage {
-    /// Reads the blocks. What cannot be read is lost.
-    async fn restore<D: Disk>(
-        self,
-        reader: &mut SegmentReader<D>,
-        id: StreamId,
-        streams: &Streams,
-    ) -> HeldStream {
-        let hasher = SubjectHasher { seed: streams.hash_seed };
-        let (mut blocks, mut lost) = (Vec::new(), self.lost);
-        for (base, (facts, stored)) in self.blocks {
-            let name = BlockName { kind: BlockKind::Messages, stream: id, key: base };
-            let (first, last) = (facts.first, facts.last);
-            let read = |body: &[u8]| Block::restore(facts, Contents::decode(body)?, stored, hasher);
-            match reader.read(stored, name, read).await {
-                Ok(block) => blocks.push(block),
-                Err(_) => lost.push(LostBlock { first, last, segment: stored.segment }),
-            }
+    /// The index as it was stored; none where it cannot be had as a whole.
+    async fn read_index<D: Disk>(
+        &self,
+        reader: &SegmentReader<D>,
+        stream: StreamId,
+    ) -> Option<SubjectIndex> {
+        let mut index = SubjectIndex::default();
+        for (key, stored) in &self.index {
+            let name = BlockName { kind: BlockKind::Subjects, stream, key: *key };
+            let bytes = reader.read(*stored).await.ok()?;
+            index.apply(reader.body(*stored, name, bytes.as_slice()).ok()?)?;
+            yield_now().await;
         }
-        let mut stream = Stream::restore(self.limits, self.facts, blocks, streams.hash_seed);
+        Some(index)
+    }
+
+    /// The stream, which still has to be counted where its index was not stored.
+    fn restore(self, streams: &Streams, index: Option<SubjectIndex>) -> HeldStream {
+        let blocks = self.blocks.into_values().map(|(facts, stored)| Block::restore(facts, stored));
+        let (blocks, seed) = (blocks.collect(), streams.hash_seed);
+        let mut stream = Stream::restore(self.limits, self.facts, blocks, seed);
         stream.set_block_bytes(streams.block_bytes);
-        if let Some(mut purge) = self.purge {
-            while !stream.purge_some(&mut purge, PURGED_PER_SLICE) {
-                yield_now().await;
-            }
+        let bytes = self.facts.bytes;
+        if let Some(index) = index {
+            stream.restore_index(index, bytes, self.index);
         }
         let mut held = HeldStream::new(stream, &self.details, self.as_of);
         held.as_of = self.as_of;
         held.consumers = self.consumers;
-        held.lost = lost;
+        held.lost = self.lost;
+        held.purge = self.purge;
         held
     }
 }

@@ -79,6 +79,13 @@ pub(crate) enum Entry<'bytes> {
         stream: StreamId,
         base: u64,
     },
+    /// A part of the stream's index of subjects, behind those that came before; the first one counts for all.
+    Index {
+        stream: StreamId,
+        key: u64,
+        stored: StoredPlace,
+        is_first: bool,
+    },
     Consumer {
         stream: StreamId,
         /// The journal's record of the creation of such a consumer.
@@ -136,6 +143,7 @@ const CONSUMER: u8 = 5;
 const CONSUMER_GONE: u8 = 6;
 const LOST: u8 = 7;
 const END: u8 = 8;
+const INDEX: u8 = 9;
 
 impl<'bytes> Entry<'bytes> {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -146,23 +154,53 @@ impl<'bytes> Entry<'bytes> {
         };
         match self {
             Self::Stream { stream, as_of, facts, purge, created } => {
-                let StreamFacts { last_sequence, last_time_ns } = *facts;
+                let StreamFacts { last_sequence, last_time_ns, bytes } = *facts;
                 let purge_bytes = purge.len() as u64;
-                let fields = [stream.0, as_of.0, last_sequence, last_time_ns as u64, purge_bytes];
+                let time = last_time_ns as u64;
+                let fields = [stream.0, as_of.0, last_sequence, time, bytes, purge_bytes];
                 [&words(STREAM, &fields), *purge, *created].concat()
             }
             Self::StreamGone(stream) => words(STREAM_GONE, &[stream.0]),
             Self::Block { stream, facts, stored } => {
-                let BlockFacts { base, first, last, count, last_time_ns, .. } = *facts;
-                let complete = u64::from(facts.is_complete);
-                let place = [stored.segment, stored.offset, u64::from(stored.bytes)];
-                let fields = [stream.0, base, first, last, u64::from(count), last_time_ns as u64];
-                let mut out = words(BLOCK, &fields);
-                let rest = [&place[..], &[complete], facts.dead.words()].concat();
-                rest.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+                let BlockFacts { base, first, last, count, id_count, .. } = *facts;
+                let StoredPlace { segment, offset, bytes } = *stored;
+                let times = [facts.first_time_ns, facts.last_time_ns, facts.end_ns];
+                let [first_time, last_time, end] = times.map(|time_ns| time_ns as u64);
+                let prints = facts.prints.as_deref();
+                let print_count = prints.map_or(0, |prints| prints.len() as u64 + 1);
+                let mut out = words(
+                    BLOCK,
+                    &[
+                        stream.0,
+                        base,
+                        first,
+                        last,
+                        u64::from(count),
+                        first_time,
+                        last_time,
+                        end,
+                        u64::from(id_count),
+                        segment,
+                        offset,
+                        u64::from(bytes),
+                        u64::from(facts.is_complete),
+                        print_count,
+                    ],
+                );
+                for print in prints.unwrap_or_default() {
+                    out.extend_from_slice(&print.to_le_bytes());
+                }
+                for word in facts.dead.words() {
+                    out.extend_from_slice(&word.to_le_bytes());
+                }
                 out
             }
             Self::BlockGone { stream, base } => words(BLOCK_GONE, &[stream.0, *base]),
+            Self::Index { stream, key, stored, is_first } => {
+                let StoredPlace { segment, offset, bytes } = *stored;
+                let place = [segment, offset, u64::from(bytes)];
+                words(INDEX, &[&[stream.0, *key], &place[..], &[u64::from(*is_first)]].concat())
+            }
             Self::Consumer { stream, created, state } => {
                 let head = words(CONSUMER, &[stream.0, created.len() as u64]);
                 [&head, *created, *state].concat()
@@ -192,6 +230,7 @@ impl<'bytes> Entry<'bytes> {
                 let facts = StreamFacts {
                     last_sequence: fields.word()?,
                     last_time_ns: fields.word()? as i64,
+                    bytes: fields.word()?,
                 };
                 let purge = fields.prefixed()?;
                 Self::Stream { stream, as_of, facts, purge, created: fields.all() }
@@ -204,9 +243,13 @@ impl<'bytes> Entry<'bytes> {
                     first: fields.word()?,
                     last: fields.word()?,
                     count: u32::try_from(fields.word()?).ok()?,
+                    first_time_ns: fields.word()? as i64,
                     last_time_ns: fields.word()? as i64,
+                    end_ns: fields.word()? as i64,
+                    id_count: u32::try_from(fields.word()?).ok()?,
                     is_complete: false,
                     dead: EntrySet::default(),
+                    prints: None,
                 };
                 let stored = StoredPlace {
                     segment: fields.word()?,
@@ -218,6 +261,13 @@ impl<'bytes> Entry<'bytes> {
                     1 => true,
                     _ => return None,
                 };
+                if let Some(count) = fields.word()?.checked_sub(1) {
+                    let count = usize::try_from(count).ok()?;
+                    let (prints, rest) = fields.rest.split_at_checked(count.checked_mul(2)?)?;
+                    let prints = prints.as_chunks::<2>().0.iter().copied().map(u16::from_le_bytes);
+                    facts.prints = Some(prints.collect());
+                    fields.rest = rest;
+                }
                 let mut dead = Vec::with_capacity(fields.rest.len() / 8);
                 while !fields.rest.is_empty() {
                     dead.push(fields.word()?);
@@ -228,6 +278,20 @@ impl<'bytes> Entry<'bytes> {
             BLOCK_GONE => {
                 Self::BlockGone { stream: StreamId(fields.word()?), base: fields.word()? }
             }
+            INDEX => Self::Index {
+                stream: StreamId(fields.word()?),
+                key: fields.word()?,
+                stored: StoredPlace {
+                    segment: fields.word()?,
+                    offset: fields.word()?,
+                    bytes: u32::try_from(fields.word()?).ok()?,
+                },
+                is_first: match fields.word()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
+            },
             CONSUMER => {
                 let stream = StreamId(fields.word()?);
                 Self::Consumer { stream, created: fields.prefixed()?, state: fields.all() }
@@ -466,19 +530,27 @@ mod tests {
             first: 2,
             last: 3,
             count: 4,
+            first_time_ns: -9,
             last_time_ns: -5,
+            end_ns: 8,
+            id_count: 1,
             is_complete: true,
             dead,
+            prints: Some([1, 2, 3].into()),
         };
         let stored = StoredPlace { segment: 9, offset: 10, bytes: 11 };
         let (as_of, last_time_ns) = (CommitNumber(3), i64::MIN);
-        let stream_facts = StreamFacts { last_sequence: 6, last_time_ns };
+        let stream_facts = StreamFacts { last_sequence: 6, last_time_ns, bytes: 7 };
+        let whole = BlockFacts { prints: None, ..facts.clone() };
         vec![
+            Entry::Block { stream, facts: whole, stored },
             Entry::Stream { stream, as_of, facts: stream_facts, purge: b"", created: b"abc" },
             Entry::Stream { stream, as_of, facts: stream_facts, purge: b"purge", created: b"" },
             Entry::StreamGone(stream),
             Entry::Block { stream, facts, stored },
             Entry::BlockGone { stream, base: 3 },
+            Entry::Index { stream, key: 4, stored, is_first: true },
+            Entry::Index { stream, key: 5, stored, is_first: false },
             Entry::Consumer { stream, created: b"abc", state: b"state" },
             Entry::ConsumerGone { stream, consumer },
             Entry::Lost { stream, first: 1, last: 2, segment: 3 },

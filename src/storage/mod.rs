@@ -8,21 +8,22 @@
 //! means.
 //!
 //! A `stream` is messages in `block`s and subjects in a `subject_index`; `marks` are the headers that it acts on,
-//! `duplicates` and `expiries` what it remembers of them. `consumer_state` is what is kept of a consumer.
+//! `duplicates` what it remembers of them. `consumer_state` is what is kept of a consumer.
 //! `streams` holds them; the `store` puts them over a lane, where each change is a `record`. Its checkpoints store blocks
 //! in a `segment` and say in a `manifest` what there is; the journal before is used again. After a start an `image` is
-//! made of the manifest, and `replay` changes it by the records that follow. A `folder` holds the lanes of a store, for
+//! made of the manifest, and `replay` changes it by the records that follow. What is stored need not be in memory: `loads`
+//! has it read when somebody needs it, and the `cache` says what goes again. A `folder` holds the lanes of a store, for
 //! one process at a time; `check` tells a person what is in it, and `rehome` gives its streams another number of lanes.
 //!
-//! Not here yet: streams larger than memory; compression and encryption. Of the server only
+//! Not here yet: compression and encryption. Of the server only
 //! `midge store check` and `repair` use this floor so far.
 
 pub(crate) mod block;
+mod cache;
 pub(crate) mod check;
 pub(crate) mod consumer_state;
 pub(crate) mod disk;
 pub(crate) mod duplicates;
-pub(crate) mod expiries;
 mod fields;
 mod file_name;
 pub(crate) mod folder;
@@ -31,6 +32,7 @@ pub(crate) mod image;
 pub(crate) mod journal;
 pub(crate) mod journal_file;
 pub(crate) mod lane;
+mod loads;
 pub(crate) mod manifest;
 pub(crate) mod marks;
 pub(crate) mod memory_disk;

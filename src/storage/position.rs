@@ -32,7 +32,7 @@ pub struct Position {
 
 /// Where a stored block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredPlace {
+pub(crate) struct StoredPlace {
     pub segment: u64,
     pub offset: u64,
     /// Header and body.

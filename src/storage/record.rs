@@ -75,6 +75,13 @@ pub(crate) enum Change<'bytes> {
     Expired {
         before: u64,
     },
+    /// The messages of the block with this base cannot be read any more from their segment, and are lost.
+    BlockLost {
+        base: u64,
+        first: u64,
+        last: u64,
+        segment: u64,
+    },
     ConsumerCreated {
         consumer: ConsumerId,
         start_after: u64,
@@ -102,6 +109,7 @@ impl Change<'_> {
             | Self::Deleted { .. }
             | Self::Purged { .. }
             | Self::Expired { .. }
+            | Self::BlockLost { .. }
             | Self::ConsumerDeleted { .. } => true,
             Self::StreamCreated { .. }
             | Self::Appended(..)
@@ -177,6 +185,7 @@ const DELIVERED_AND_DONE: u8 = 12;
 const ACKED: u8 = 13;
 const ACKED_THROUGH: u8 = 14;
 const GROUPED: u8 = 15;
+const BLOCK_LOST: u8 = 16;
 
 impl<'bytes> Record<'bytes> {
     /// The record in two parts, to be written one behind the other: no byte of a message is copied for it.
@@ -202,6 +211,9 @@ impl<'bytes> Record<'bytes> {
                 (head(PURGED).put_all(&[before, keep]), filter)
             }
             Change::Expired { before } => (head(EXPIRED).put_all(&[before]), &[]),
+            Change::BlockLost { base, first, last, segment } => {
+                (head(BLOCK_LOST).put_all(&[base, first, last, segment]), &[])
+            }
             Change::ConsumerCreated { consumer, start_after, details } => {
                 (head(CONSUMER_CREATED).put_all(&[consumer.0, start_after]), details)
             }
@@ -259,6 +271,12 @@ impl<'bytes> Record<'bytes> {
                 filter: fields.all(),
             },
             EXPIRED => Change::Expired { before: fields.word()? },
+            BLOCK_LOST => Change::BlockLost {
+                base: fields.word()?,
+                first: fields.word()?,
+                last: fields.word()?,
+                segment: fields.word()?,
+            },
             CONSUMER_CREATED => Change::ConsumerCreated {
                 consumer: consumer(&mut fields)?,
                 start_after: fields.word()?,
@@ -442,6 +460,7 @@ mod tests {
             Change::Deleted { sequence: u64::MAX },
             Change::Purged { before: 3, keep: 0, filter: b"a.>" },
             Change::Expired { before: 4 },
+            Change::BlockLost { base: 1, first: 2, last: 3, segment: 4 },
             Change::ConsumerCreated { consumer, start_after: 6, details: b"x" },
             Change::ConsumerUpdated { consumer, details: b"y" },
             Change::ConsumerDeleted { consumer },
@@ -497,7 +516,7 @@ mod tests {
         }
         let mut random = Rng::with_seed(1);
         for _ in 0..50_000 {
-            let mut bytes = bytes_of(&examples()[random.usize(0..16)]);
+            let mut bytes = bytes_of(&examples()[random.usize(0..17)]);
             for _ in 0..random.usize(1..4) {
                 let at = random.usize(0..bytes.len());
                 bytes[at] = random.u8(..);

@@ -89,6 +89,23 @@ pub async fn recover<D: Disk>(
     start: Position,
     mut visit: impl FnMut(CommitNumber, &[u8]),
 ) -> io::Result<Recovered> {
+    let visit = async |commit, body: &[u8]| {
+        visit(commit, body);
+        Ok(())
+    };
+    recover_with(disk, place, start, visit).await
+}
+
+/// The same for a visitor that has to wait for something.
+///
+/// # Errors
+/// As those of [`recover`], and those of the visitor.
+pub(crate) async fn recover_with<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    start: Position,
+    mut visit: impl AsyncFnMut(CommitNumber, &[u8]) -> io::Result<()>,
+) -> io::Result<Recovered> {
     let mut found = Found::read(disk, place, start).await?;
     let mut out = Recovered {
         position: start,
@@ -250,7 +267,7 @@ impl<D: Disk> Walk<'_, D> {
         &mut self,
         damage: &mut Vec<Damage>,
         last: &mut Option<LastFrame>,
-        visit: &mut impl FnMut(CommitNumber, &[u8]),
+        visit: &mut impl AsyncFnMut(CommitNumber, &[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Place>> {
         loop {
             // Frames of this file from there on count for nothing: their write failed.
@@ -265,7 +282,7 @@ impl<D: Disk> Walk<'_, D> {
                     let length = HEADER_BYTES + header.body_bytes;
                     let bytes = self.file.bytes(place.offset, length).await?;
                     let bytes = bytes.expect("the window holds the whole frame");
-                    visit(self.position.next, &bytes[HEADER_BYTES..]);
+                    visit(self.position.next, &bytes[HEADER_BYTES..]).await?;
                     let last = last.get_or_insert_default();
                     last.body.clear();
                     last.body.extend_from_slice(&bytes[HEADER_BYTES..]);

@@ -21,11 +21,12 @@ use super::position::{CommitNumber, Place, Position};
 use super::record::StreamId;
 use super::recovery::JournalPlace;
 use super::replay::{Accepted, Replayed, replay_with};
-use super::segment::{self, BlockKind, BlockName, SegmentWriter};
-use super::streams::{Lost, NotedHeld};
+use super::segment::{self, BlockDamage, BlockKind, BlockName, SegmentReader, SegmentWriter};
+use super::stream::noted::NotedIndex;
+use super::streams::{Lost, NotedHeld, NotedTo};
 use super::thread_disk::{ThreadDisk, WriteMode};
 use super::turns::yield_now;
-use crate::base::limits::{STREAMS_LOOKED_AT_PER_SLICE, STREAMS_NOTED_PER_SLICE};
+use crate::base::limits::{INDEX_PART_BYTES, STREAMS_LOOKED_AT_PER_SLICE, STREAMS_NOTED_PER_SLICE};
 
 #[cfg(test)]
 mod simulation;
@@ -76,6 +77,8 @@ struct Target<D: Disk> {
     segment: SegmentWriter<D>,
     /// Segments that its streams have blocks in, each with the place that has it.
     linked: BTreeMap<u64, usize>,
+    /// Counts the parts of indexes that were stored.
+    parts: u64,
 }
 
 /// Numbers that are free in all lanes.
@@ -96,7 +99,7 @@ pub(crate) async fn copy_streams<D: Disk>(
     from: &[JournalPlace],
     to: &[JournalPlace],
     accepted: &[Accepted],
-    (hash_seed, block_bytes): (u64, Option<usize>),
+    block_bytes: Option<usize>,
 ) -> Result<BTreeMap<StreamId, u32>, RehomeError> {
     let mut homes = BTreeMap::new();
     remove_lanes(disk, to).await?;
@@ -112,11 +115,12 @@ pub(crate) async fn copy_streams<D: Disk>(
             manifest: ManifestWriter::begin(disk.clone(), place.clone(), free.manifest).await?,
             segment: SegmentWriter::new(disk, place.clone(), number),
             linked: BTreeMap::new(),
+            parts: 0,
         });
     }
     let mut end = End { next: CommitNumber(1), stream_count: 0, next_consumer: 0 };
     for (source, place) in from.iter().enumerate() {
-        let mut replayed = match replay_with(disk, place, hash_seed, block_bytes).await {
+        let mut replayed = match replay_with(disk, place, block_bytes).await {
             Ok(replayed) => replayed,
             // A lane that was never used.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -130,6 +134,8 @@ pub(crate) async fn copy_streams<D: Disk>(
         // Where two lanes have a segment of one number the second one's blocks are stored anew.
         let mut given_up = replayed.files.segments.clone();
         given_up.retain(|number| !segments.insert(*number));
+        let reader = SegmentReader::new(disk.clone(), place.clone());
+        let source = (source, &reader);
         move_streams(source, replayed, &given_up, &mut targets, &mut homes).await?;
     }
     for target in targets {
@@ -184,7 +190,7 @@ async fn free_numbers<D: Disk>(
 
 /// Notes all streams of a lane in the manifests of their new ones, one after the other.
 async fn move_streams<D: Disk>(
-    source: usize,
+    source: (usize, &SegmentReader<D>),
     mut replayed: Replayed,
     given_up: &BTreeSet<u64>,
     targets: &mut [Target<D>],
@@ -195,15 +201,17 @@ async fn move_streams<D: Disk>(
     let (mut after, mut noted) = (None, Vec::new());
     loop {
         let streams = &mut replayed.streams;
-        after = streams.note_some(after, true, as_of, given_up, bounds, &mut noted);
+        let noted_to = streams.note_some(after, true, as_of, given_up, bounds, &mut noted);
         for held in noted.drain(..) {
             let home = homes.len() % targets.len();
             let target = &mut targets[home];
             homes.insert(held.id, target.place.seed.lane());
             target.take(source, held, given_up).await?;
         }
-        if after.is_none() {
-            return Ok(());
+        match noted_to {
+            NotedTo::Stream(last) => after = Some(last),
+            NotedTo::Unsettled(_) => unreachable!("a replay ends with nothing left to do"),
+            NotedTo::End => return Ok(()),
         }
         yield_now().await;
     }
@@ -212,7 +220,7 @@ async fn move_streams<D: Disk>(
 impl<D: Disk> Target<D> {
     async fn take(
         &mut self,
-        source: usize,
+        (source, reader): (usize, &SegmentReader<D>),
         held: NotedHeld,
         given_up: &BTreeSet<u64>,
     ) -> io::Result<()> {
@@ -224,18 +232,54 @@ impl<D: Disk> Target<D> {
         }
         for block in held.blocks {
             let (stream, facts) = (held.id, block.facts);
+            let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
             let stored = match block.contents {
                 NotedContents::Stored(stored) => {
                     self.linked.insert(stored.segment, source);
                     stored
                 }
                 NotedContents::New { contents, .. } => {
-                    let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
                     let (head, messages) = contents.encode();
                     self.segment.push(name, &[&head, messages]).await?
                 }
+                NotedContents::Moved { from, .. } => {
+                    let bytes = reader.read(from).await;
+                    let body = bytes.as_ref().map_err(|damage| *damage);
+                    match body.and_then(|bytes| reader.body(from, name, bytes.as_slice())) {
+                        Ok(body) => self.segment.push(name, &[body]).await?,
+                        Err(BlockDamage::Unavailable(kind)) => return Err(kind.into()),
+                        Err(_) => {
+                            let (first, last, segment) = (facts.first, facts.last, from.segment);
+                            let lost = Entry::Lost { stream, first, last, segment };
+                            self.manifest.push(&lost.encode()).await?;
+                            continue;
+                        }
+                    }
+                }
             };
             self.manifest.push(&Entry::Block { stream, facts, stored }.encode()).await?;
+        }
+        self.take_index(source, held.id, held.index).await
+    }
+
+    async fn take_index(
+        &mut self,
+        source: usize,
+        stream: StreamId,
+        mut index: NotedIndex,
+    ) -> io::Result<()> {
+        let mut parts = std::mem::take(&mut index.kept);
+        for (_, stored) in &parts {
+            self.linked.insert(stored.segment, source);
+        }
+        while let Some(body) = index.changes.next_part(INDEX_PART_BYTES) {
+            self.parts += 1;
+            let name = BlockName { kind: BlockKind::Subjects, stream, key: self.parts };
+            parts.push((self.parts, self.segment.push(name, &[&body]).await?));
+        }
+        for (position, (key, stored)) in parts.into_iter().enumerate() {
+            let entry = Entry::Index { stream, key, stored, is_first: position == 0 };
+            self.manifest.push(&entry.encode()).await?;
         }
         Ok(())
     }
@@ -313,7 +357,7 @@ pub(crate) fn change_lanes(folder: StoreFolder, lanes: u32) -> Result<StoreFolde
     let accepted = (0..folder.settings().lanes)
         .map(|lane| check::read_accepted(&folder, lane))
         .collect::<Result<Vec<Accepted>, FolderError>>()?;
-    let copied = copy_streams(&disk, &from, &to, &accepted, (fastrand::u64(..), None));
+    let copied = copy_streams(&disk, &from, &to, &accepted, None);
     let homes = disk.run(copied)?;
     // The journals that commits were lost from are not read any more; the damaged segments are.
     for place in &to {

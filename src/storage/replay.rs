@@ -14,9 +14,9 @@ use super::image::{LaneFiles, Loaded, load};
 use super::manifest::ManifestFault;
 use super::position::{COUNT_STARTED_FROM_MAX, CommitNumber};
 use super::record::{Record, StreamId};
-use super::recovery::{Damage, JournalPlace, Recovered, recover};
-use super::segment;
-use super::streams::{Lost, LostBlock, Streams};
+use super::recovery::{Damage, JournalPlace, Recovered, recover_with};
+use super::segment::{self, SegmentReader};
+use super::streams::{Lost, LostBlock, NotApplied, Streams};
 
 /// A lane's contents.
 #[derive(Debug)]
@@ -87,6 +87,38 @@ impl Replayed {
         })
     }
 
+    /// Reads every block: those that cannot be had are lost.
+    ///
+    /// # Errors
+    /// A segment cannot be opened now.
+    pub async fn verify<D: Disk>(&mut self, disk: &D, place: &JournalPlace) -> io::Result<()> {
+        let reader = SegmentReader::new(disk.clone(), place.clone());
+        self.streams.verify(&reader).await
+    }
+
+    /// The payload of a message, read where it is not in memory.
+    ///
+    /// # Errors
+    /// A segment cannot be opened now.
+    pub async fn payload<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &JournalPlace,
+        (stream, sequence): (StreamId, u64),
+    ) -> io::Result<Option<Vec<u8>>> {
+        let reader = SegmentReader::new(disk.clone(), place.clone());
+        while let Some(held) = self.streams.get(stream) {
+            match held.stream.get(sequence) {
+                Ok(found) => return Ok(found.map(|message| message.payload.to_vec())),
+                Err(needed) => {
+                    self.streams.load(&reader, stream, needed).await?;
+                    self.streams.finish(&reader, stream).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// True if a start loses nothing that was durable, but for what is lost with blocks.
     pub fn is_whole(&self) -> bool {
         let is_there = self.recovered.damage.is_empty() && self.lost.is_empty();
@@ -109,41 +141,54 @@ impl Replayed {
     }
 }
 
-/// Reads what a lane stored and makes of it what there was. `hash_seed`: random; see [`super::stream::Stream::new`].
+/// Reads what a lane stored and makes of it what there was.
 ///
 /// # Errors
-/// As those of [`recover`].
-pub async fn replay<D: Disk>(
-    disk: &D,
-    place: &JournalPlace,
-    hash_seed: u64,
-) -> io::Result<Replayed> {
-    replay_with(disk, place, hash_seed, None).await
+/// A folder cannot be listed, or a file of the journal or a segment cannot be opened.
+pub async fn replay<D: Disk>(disk: &D, place: &JournalPlace) -> io::Result<Replayed> {
+    replay_with(disk, place, None).await
 }
 
 /// The same, with blocks of another size than usual.
 pub(super) async fn replay_with<D: Disk>(
     disk: &D,
     place: &JournalPlace,
-    hash_seed: u64,
     block_bytes: Option<usize>,
 ) -> io::Result<Replayed> {
-    let Loaded { mut streams, start, files, faults } =
-        load(disk, place, Streams::new(place.seed.lane(), hash_seed, block_bytes)).await?;
+    replay_into(disk, place, Streams::new(place.seed, block_bytes)).await
+}
+
+/// The same into streams that are empty, but may have settings of their own.
+pub(super) async fn replay_into<D: Disk>(
+    disk: &D,
+    place: &JournalPlace,
+    streams: Streams,
+) -> io::Result<Replayed> {
+    let reader = SegmentReader::new(disk.clone(), place.clone());
+    let Loaded { mut streams, start, files, faults } = load(disk, place, &reader, streams).await?;
     let (mut record_count, mut lost, mut unfit) = (0, Vec::new(), Vec::new());
-    let mut recovered = recover(disk, place, start, |commit, body| {
+    let visit = async |commit, body: &[u8]| {
         for record in records(body) {
             record_count += 1;
-            let result = match Record::decode(record) {
-                Some(record) => streams.apply(record, commit, &mut lost),
-                None => Err("a record of no known form"),
+            let Some(record) = Record::decode(record) else {
+                unfit.push((commit, "a record of no known form"));
+                continue;
             };
-            if let Err(what) = result {
-                unfit.push((commit, what));
+            loop {
+                match streams.apply(record, commit, &mut lost) {
+                    Ok(()) => break,
+                    Err(NotApplied::Unfit(what)) => break unfit.push((commit, what)),
+                    Err(NotApplied::NotLoaded(needed)) => {
+                        streams.load(&reader, record.stream, needed).await?;
+                        streams.finish(&reader, record.stream).await?;
+                    }
+                }
             }
+            streams.finish(&reader, record.stream).await?;
         }
-    })
-    .await?;
+        Ok(())
+    };
+    let mut recovered = recover_with(disk, place, start, visit).await?;
     let walked = streams.walked;
     if files.is_manifest_missing && recovered.files.is_empty() {
         let lost = (CommitNumber(1), CommitNumber(2));

@@ -1,10 +1,12 @@
 //! A segment: a file of blocks of all streams of a lane, written once by a checkpoint and never changed.
 //!
 //! Blocks stand behind one another, each behind a header of 32 bytes, little-endian: checksum of all that follows,
-//! the body included | bytes of the body u32 | kind u32 | stream u64 | key u64: the base of a block of messages.
+//! the body included | bytes of the body u32 | kind u32 | stream u64 | key u64: the base of a block of messages, a number
+//! of its own for a part of an index.
 //! The checksum's seed is made from the lane, the segment's number and the offset, as that of a journal's frame: a
 //! block of another place is none. Where a block is, the manifest says; nothing is ever looked for in a segment.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -32,12 +34,15 @@ const SEED_KIND: &[u8] = b"segment";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockKind {
     Messages,
+    /// A part of a stream's index of subjects.
+    Subjects,
 }
 
 impl BlockKind {
     fn number(self) -> u32 {
         match self {
             Self::Messages => 1,
+            Self::Subjects => 2,
         }
     }
 }
@@ -57,6 +62,8 @@ pub(crate) enum BlockDamage {
     Unreadable,
     /// What is there is not what was written.
     Changed,
+    /// The file cannot be opened now, for a reason that says nothing about what is in it.
+    Unavailable(io::ErrorKind),
 }
 
 /// The name of a segment within its lane's folder.
@@ -141,44 +148,49 @@ pub(crate) struct SegmentReader<D: Disk> {
     disk: D,
     place: JournalPlace,
     /// Open files with their lengths.
-    open: BTreeMap<u64, (D::File, u64)>,
+    open: RefCell<BTreeMap<u64, (D::File, u64)>>,
 }
 
 impl<D: Disk> SegmentReader<D> {
     pub(crate) fn new(disk: D, place: JournalPlace) -> Self {
-        Self { disk, place, open: BTreeMap::new() }
+        Self { disk, place, open: RefCell::default() }
     }
 
-    async fn file(&mut self, number: u64) -> io::Result<(D::File, u64)> {
-        if let Some(found) = self.open.get(&number) {
+    async fn file(&self, number: u64) -> io::Result<(D::File, u64)> {
+        if let Some(found) = self.open.borrow().get(&number) {
             return Ok(found.clone());
         }
         let file = self.disk.open(&path(&self.place, number), Access::Read).await?;
         let length = self.disk.length(&file).await?;
-        if self.open.len() >= SEGMENTS_OPEN_MAX {
-            self.open.pop_first();
+        let mut open = self.open.borrow_mut();
+        if open.len() >= SEGMENTS_OPEN_MAX {
+            open.pop_first();
         }
-        self.open.insert(number, (file.clone(), length));
+        open.insert(number, (file.clone(), length));
         Ok((file, length))
     }
 
+    /// Closes a segment that is not needed any more.
+    pub(crate) fn close(&self, number: u64) {
+        self.open.borrow_mut().remove(&number);
+    }
+
     /// The length of a segment; 0 where it cannot be told.
-    pub(crate) async fn length(&mut self, number: u64) -> u64 {
+    pub(crate) async fn length(&self, number: u64) -> u64 {
         self.file(number).await.map_or(0, |(_, length)| length)
     }
 
-    /// Reads a block and gives its body to `read`.
+    /// Reads what lies at a place: one block or several, one behind the other.
     ///
     /// # Errors
-    /// It is not there as it was written, or is not what `read` takes.
-    pub(crate) async fn read<T>(
-        &mut self,
-        stored: StoredPlace,
-        block: BlockName,
-        read: impl FnOnce(&[u8]) -> Option<T>,
-    ) -> Result<T, BlockDamage> {
+    /// It is not there, or the disk does not give it.
+    pub(crate) async fn read(&self, stored: StoredPlace) -> Result<DiskBuffer, BlockDamage> {
         let unreadable = |_| BlockDamage::Unreadable;
-        let (file, length) = self.file(stored.segment).await.map_err(unreadable)?;
+        let unavailable = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => BlockDamage::Unreadable,
+            kind => BlockDamage::Unavailable(kind),
+        };
+        let (file, length) = self.file(stored.segment).await.map_err(unavailable)?;
         // Of a file that was cut short no more is asked for than there is: a length may be wrong.
         let end = stored.offset.checked_add(u64::from(stored.bytes));
         let is_long = u64::from(stored.bytes) > bytes_max(&self.place);
@@ -187,10 +199,20 @@ impl<D: Disk> SegmentReader<D> {
         }
         let buffer = DiskBuffer::zeroed(stored.bytes as usize);
         let (count, buffer) = self.disk.read(&file, stored.offset, buffer).await;
-        let count = count.map_err(unreadable)?;
-        body_of(self.place.seed, stored, block, &buffer.as_slice()[..count])
-            .and_then(read)
-            .ok_or(BlockDamage::Changed)
+        match count.map_err(unreadable)? == stored.bytes as usize {
+            true => Ok(buffer),
+            false => Err(BlockDamage::Changed),
+        }
+    }
+
+    /// The body of a block, if these are the bytes of its place.
+    pub(crate) fn body<'bytes>(
+        &self,
+        stored: StoredPlace,
+        block: BlockName,
+        bytes: &'bytes [u8],
+    ) -> Result<&'bytes [u8], BlockDamage> {
+        body_of(self.place.seed, stored, block, bytes).ok_or(BlockDamage::Changed)
     }
 }
 
@@ -350,8 +372,9 @@ mod tests {
         stored: StoredPlace,
         name: BlockName,
     ) -> Result<Vec<u8>, BlockDamage> {
-        let mut reader = SegmentReader::new(disk.clone(), place());
-        disk.run(reader.read(stored, name, |body| Some(body.to_vec())))
+        let reader = SegmentReader::new(disk.clone(), place());
+        let bytes = disk.run(reader.read(stored))?;
+        reader.body(stored, name, bytes.as_slice()).map(<[u8]>::to_vec)
     }
 
     #[test]

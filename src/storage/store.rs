@@ -9,12 +9,17 @@
 //! of which streams are lost, and [`Store::start`] refuses: going on would bury the damage. Somebody may accept the loss
 //! (`check`); then the store goes on behind it, and the damaged files stay as they are.
 //!
-//! Its `checkpoint`s keep the journal short, and so a start. Not here yet: streams larger than memory.
+//! Its `checkpoint`s keep the journal short, and so a start.
+//!
+//! Messages that are stored may not be in memory. A call that needs some of those changes nothing and answers
+//! [`StoreError::NotLoaded`]; whoever called waits for [`load`](loading::load) and calls again. What a change makes go
+//! may need some, too: the change itself is done and answered, and the next one of that stream waits.
 
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::block::NotLoaded;
 use super::consumer_state::{ConsumerChange, ConsumerState};
 use super::disk::Disk;
 use super::journal::Urgency;
@@ -26,37 +31,51 @@ use super::record::{
 };
 use super::recovery::JournalPlace;
 use super::replay::Replayed;
+use super::segment::SegmentReader;
 use super::stream::expectations::{Expected, GroupMessage, GroupRefusal, Refusal};
 use super::stream::{NewMessage, StreamLimits};
 use super::streams::{Answer, HeldConsumer, HeldStream, Streams};
 use crate::base::limits::{
-    GROUP_MESSAGES_MAX, JOURNAL_FILES_MAX, SHORT_ROOM_SHARE, SHORT_ROOM_SHARE_OF_DELETES,
-    TAIL_BYTES_MAX,
+    CACHED_BLOCKS_MIN, CACHED_BYTES_MAX, GROUP_MESSAGES_MAX, JOURNAL_FILES_MAX, SHORT_ROOM_SHARE,
+    SHORT_ROOM_SHARE_OF_DELETES, TAIL_BYTES_MAX,
 };
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::protocol::headers;
 use checkpoint::Checkpoints;
+use loading::Loading;
 
 pub(crate) mod checkpoint;
 #[cfg(test)]
 mod full_disk;
+pub(crate) mod loading;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+
+/// Bytes appended after which the cache is made smaller by them.
+const TAIL_BYTES_STEP: usize = 1 << 20;
 
 /// Why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     NoSuchStream,
     NoSuchConsumer,
-    /// A purge of the stream is not done: what comes has to wait.
+    /// A purge of the stream is not done, or what else its last change makes go: what comes has to wait.
     Purging,
+    /// These messages of the stream are to be loaded first.
+    NotLoaded(NotLoaded),
     /// There is no space for more; deletes and purges are possible.
     Short(io::ErrorKind),
     /// The subject or the headers are longer than any may be, or the group has too many messages or none.
     TooLarge,
     Refused(Refused),
+}
+
+impl From<NotLoaded> for StoreError {
+    fn from(needed: NotLoaded) -> Self {
+        Self::NotLoaded(needed)
+    }
 }
 
 impl From<Refused> for StoreError {
@@ -71,6 +90,8 @@ pub struct Store<D: Disk> {
     disk: D,
     place: JournalPlace,
     streams: Streams,
+    reader: Rc<SegmentReader<D>>,
+    loading: Rc<Loading>,
     checkpoints: Checkpoints,
     /// Bytes appended past which a checkpoint is due, so that memory can be freed.
     tail_bytes_max: usize,
@@ -119,14 +140,27 @@ impl<D: Disk> Store<D> {
             held.change(lane.last_commit());
         }
         let checkpoints = Checkpoints::new(replayed.files, place.seed.lane());
-        let tail_bytes_max = TAIL_BYTES_MAX;
-        let sync_interval = SyncInterval::Always;
-        Ok(Self { lane, disk, place, streams, checkpoints, tail_bytes_max, sync_interval })
+        let ids: Vec<StreamId> = streams.iter().map(|(id, _)| id).collect();
+        let mut store = Self {
+            reader: Rc::new(SegmentReader::new(disk.clone(), place.clone())),
+            lane,
+            disk,
+            place,
+            streams,
+            loading: Rc::default(),
+            checkpoints,
+            tail_bytes_max: TAIL_BYTES_MAX,
+            sync_interval: SyncInterval::Always,
+        };
+        ids.into_iter().for_each(|id| store.write_lost(id));
+        Ok(store)
     }
 
     /// Takes its share of the process's memory, which is divided by the lanes.
     pub fn share_memory(&mut self, lanes: u32) {
-        self.tail_bytes_max = TAIL_BYTES_MAX / lanes.max(1) as usize;
+        let lanes = lanes.max(1) as usize;
+        self.tail_bytes_max = TAIL_BYTES_MAX / lanes;
+        self.streams.set_cache(CACHED_BYTES_MAX / lanes, CACHED_BLOCKS_MIN);
     }
 
     /// Says when answers leave, from now on.
@@ -202,7 +236,7 @@ impl<D: Disk> Store<D> {
     }
 
     /// # Errors
-    /// There is no such stream, it is being purged, or the store stopped.
+    /// There is no such stream, it is being purged or messages are to be loaded first, or the store stopped.
     pub fn update_stream(
         &mut self,
         id: StreamId,
@@ -231,8 +265,8 @@ impl<D: Disk> Store<D> {
     /// Takes a message, or says why not.
     ///
     /// # Errors
-    /// There is no such stream, it is being purged, the message is too large, or the store is short of space or
-    /// stopped.
+    /// There is no such stream, it is being purged, messages are to be loaded first, the message is too large, or the
+    /// store is short of space or stopped.
     pub fn append(
         &mut self,
         id: StreamId,
@@ -255,23 +289,23 @@ impl<D: Disk> Store<D> {
         self.check_quiet(id)?;
         self.check_space()?;
         let held = self.held(id)?;
-        if let Err(refusal) = held.stream.check(&new, expected) {
+        if let Err(refusal) = held.stream.check(&new, expected)? {
             return Ok(held.answer_publisher(Err(refusal)));
         }
+        held.stream.ready(new.headers)?;
         let head = appended_head(&new, held.stream.totals().last_sequence + 1)?;
         let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
         let parts = [head.as_slice(), new.subject, new.headers, new.payload];
         let commit = self.write_messages(&parts)?;
         let held = self.held(id)?;
-        let Ok(appended) = held.stream.append(new) else { unreachable!("it was checked") };
-        held.purge = appended.rollup;
+        let sequence = held.stream.take(new);
         held.change(commit);
-        Ok(held.answer_publisher(Ok(appended.sequence)))
+        Ok(held.answer_publisher(Ok(sequence)))
     }
 
     /// Takes all messages of a group or none, whatever happens to the disk: they go to it as one record. Answers the
-    /// sequence of the first, or which message is refused and why. Rollups of a group are done at once, however much
-    /// goes for them.
+    /// sequence of the first, or which message is refused and why. What goes for them is as if all came at once: first
+    /// what they roll up, then what limits say.
     ///
     /// # Errors
     /// As those of [`Store::append`]; too large, too, where a journal file does not hold the group.
@@ -286,8 +320,11 @@ impl<D: Disk> Store<D> {
             return Err(StoreError::TooLarge);
         }
         let held = self.held(id)?;
-        if let Err(refusal) = held.stream.check_group(group) {
+        if let Err(refusal) = held.stream.check_group(group)? {
             return Ok(held.answer_publisher(Err(refusal)));
+        }
+        for GroupMessage { new, .. } in group {
+            held.stream.ready(new.headers)?;
         }
         let first = held.stream.totals().last_sequence + 1;
         let prefixes: Vec<[u8; MEMBER_PREFIX_BYTES]> = (first..)
@@ -305,14 +342,7 @@ impl<D: Disk> Store<D> {
         }
         let commit = self.write_messages(&parts)?;
         let held = self.held(id)?;
-        for GroupMessage { new, .. } in group {
-            let Ok(mut appended) = held.stream.append(*new) else {
-                unreachable!("the group was checked")
-            };
-            while let Some(purge) = &mut appended.rollup
-                && !held.stream.purge_some(purge, usize::MAX)
-            {}
-        }
+        held.stream.take_group(group.iter().map(|message| message.new));
         held.change(commit);
         Ok(held.answer_publisher(Ok(first)))
     }
@@ -324,12 +354,13 @@ impl<D: Disk> Store<D> {
     pub fn delete(&mut self, id: StreamId, sequence: u64) -> Result<Answer<bool>, StoreError> {
         self.check_quiet(id)?;
         let held = self.held(id)?;
-        if held.stream.get(sequence).is_none() {
+        if held.stream.get(sequence)?.is_none() {
             return Ok(held.answer(false));
         }
         let commit = self.write(id, Change::Deleted { sequence }, Urgency::Commits)?;
         let held = self.held(id)?;
-        held.stream.delete(sequence);
+        let deleted = held.stream.delete(sequence);
+        assert!(deleted == Ok(true), "the message was there");
         held.change(commit);
         Ok(self.answer(true, commit))
     }
@@ -346,6 +377,7 @@ impl<D: Disk> Store<D> {
         keep: u64,
     ) -> Result<(), StoreError> {
         self.check_quiet(id)?;
+        self.held(id)?.stream.last_id()?;
         let change = Change::Purged { before, keep, filter: filter.unwrap_or_default() };
         let commit = self.write(id, change, Urgency::Commits)?;
         let held = self.held(id)?;
@@ -354,21 +386,28 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Goes on with a purge, looking at about `messages_max` messages; answers how many went once it is done.
+    /// Goes on with a purge, or with what else a change makes go, looking at about `messages_max` messages; answers how
+    /// many the purge removed once it is done.
     ///
     /// # Errors
-    /// There is no such stream.
+    /// There is no such stream, or messages are to be loaded first.
     pub fn purge_some(
         &mut self,
         id: StreamId,
         messages_max: usize,
     ) -> Result<Option<Answer<u64>>, StoreError> {
         let held = self.held(id)?;
-        let Some(mut purge) = held.purge.take() else { return Ok(Some(held.answer(0))) };
-        if held.stream.purge_some(&mut purge, messages_max) {
+        let Some(mut purge) = held.purge.take() else {
+            let is_done = held.stream.settle(messages_max)?;
+            return Ok(is_done.then(|| held.answer(0)));
+        };
+        let done = held.stream.purge_some(&mut purge, messages_max);
+        if done == Ok(true) {
+            let _ = held.stream.settle(0);
             return Ok(Some(held.answer(purge.purged)));
         }
         held.purge = Some(purge);
+        done?;
         Ok(None)
     }
 
@@ -377,49 +416,59 @@ impl<D: Disk> Store<D> {
     /// too old again. Where a marker takes a message's place that is an append as any other.
     ///
     /// # Errors
-    /// There is no such stream, it is being purged, or the store stopped.
+    /// There is no such stream, it is being purged, messages are to be loaded first, or the store stopped; unless some
+    /// went before.
     pub fn expire_some(
         &mut self,
         id: StreamId,
         now_ns: i64,
         messages_max: usize,
     ) -> Result<u64, StoreError> {
+        let mut count = 0;
+        match self.expire(id, now_ns, messages_max, &mut count) {
+            Err(error) if count == 0 => Err(error),
+            _ => Ok(count),
+        }
+    }
+
+    fn expire(
+        &mut self,
+        id: StreamId,
+        now_ns: i64,
+        messages_max: usize,
+        count: &mut u64,
+    ) -> Result<(), StoreError> {
         self.check_quiet(id)?;
         let stream = &mut self.held(id)?.stream;
         stream.forget_ids(now_ns, messages_max);
-        let (before, aged) = stream.aged_before(now_ns, messages_max);
-        let mut count = 0;
+        let (before, aged) = stream.aged_before(now_ns, messages_max)?;
         if !stream.limits().has_markers() {
             if aged > 0 {
                 self.write(id, Change::Expired { before }, Urgency::Rides)?;
             }
-            count += self.held(id)?.stream.drop_aged(before);
-        } else {
-            let next = |store: &mut Self| {
-                let next = store.held(id)?.stream.next_that_ages(0);
-                Ok::<_, StoreError>(next.filter(|sequence| *sequence < before))
-            };
-            while let Some(sequence) = next(self)? {
-                self.end(id, sequence, now_ns)?;
-                count += 1;
-            }
-            // None goes by it: the next look begins behind them.
             self.held(id)?.stream.drop_aged(before);
+            *count += aged;
+        } else {
+            while let Some(sequence) = self.held(id)?.stream.next_that_ages(before)? {
+                self.end(id, sequence, now_ns)?;
+                *count += 1;
+            }
         }
-        while count < messages_max as u64
-            && let Some(sequence) = self.held(id)?.stream.ended(now_ns)
+        while *count < messages_max as u64
+            && let Some(sequence) = self.held(id)?.stream.ended(now_ns)?
         {
             self.end(id, sequence, now_ns)?;
-            count += 1;
+            *count += 1;
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Removes a message that is too old, and has a marker stand for it if it was the last of its subject.
     fn end(&mut self, id: StreamId, sequence: u64, now_ns: i64) -> Result<(), StoreError> {
+        self.check_quiet(id)?;
         let stream = &self.held(id)?.stream;
-        if stream.needs_marker(sequence)
-            && let Some(ended) = stream.get(sequence)
+        if stream.needs_marker(sequence)?
+            && let Some(ended) = stream.get(sequence)?
         {
             let (subject, headers) = (ended.subject.to_vec(), marker(stream.limits()));
             let new =
@@ -432,8 +481,10 @@ impl<D: Disk> Store<D> {
                 Err(error) => return Err(error),
             }
         }
+        self.held(id)?.stream.get(sequence)?;
         self.write(id, Change::Deleted { sequence }, Urgency::Rides)?;
-        self.held(id)?.stream.delete(sequence);
+        let deleted = self.held(id)?.stream.delete(sequence);
+        assert!(deleted == Ok(true), "the message was there");
         Ok(())
     }
 
@@ -545,7 +596,12 @@ impl<D: Disk> Store<D> {
     /// Writes the record of a message or a group.
     fn write_messages(&mut self, parts: &[&[u8]]) -> Result<CommitNumber, Refused> {
         let commit = self.lane.append(parts, Urgency::Commits)?;
-        self.checkpoints.appended_bytes += parts.iter().map(|part| part.len()).sum::<usize>();
+        let before = self.checkpoints.appended_bytes;
+        let appended = before + parts.iter().map(|part| part.len()).sum::<usize>();
+        self.checkpoints.appended_bytes = appended;
+        if appended / TAIL_BYTES_STEP > before / TAIL_BYTES_STEP {
+            self.streams.set_tail(appended);
+        }
         if self.checkpoints.appended_bytes > self.tail_bytes_max {
             self.lane.consider_checkpoint();
         }
@@ -573,9 +629,13 @@ impl<D: Disk> Store<D> {
     }
 
     fn check_quiet(&mut self, id: StreamId) -> Result<(), StoreError> {
-        match self.held(id)?.purge {
-            Some(_) => Err(StoreError::Purging),
-            None => Ok(()),
+        let held = self.held(id)?;
+        if held.purge.is_none() {
+            held.stream.check_settled()?;
+        }
+        match held.is_purging() {
+            true => Err(StoreError::Purging),
+            false => Ok(()),
         }
     }
 

@@ -1,40 +1,45 @@
-//! The messages of one stream, and every question about them: a state machine without I/O and without a clock.
+//! The messages of one stream, and every question about them: a state machine without I/O and
+//! without a clock.
 //!
-//! The same calls in the same order give the same state: that is how a journal of them is replayed. Nothing of it may
-//! depend on the time of the machine, on chance or on memory.
+//! The same calls in the same order give the same state: that is how a journal of them is replayed.
+//! Nothing of it may depend on the time of the machine, on chance or on memory.
 //!
-//! Messages lie in [`Block`]s, subjects in a [`SubjectIndex`]. What one call does is bounded by what it removes, but
-//! for those that say how much they look at: [`Stream::next`] and [`Stream::purge_some`] are called again until they
-//! are done. Between two calls of one purge nothing else may change the stream, or a replay would end otherwise.
-//! Until `drop_aged` is done it holds its caller: how much that is, `aged_before` bounds.
+//! Messages lie in [`Block`]s, subjects in a [`SubjectIndex`]. A block's messages may be only on
+//! disk. Who needs them is told so by [`NotLoaded`], loads them (`loads`) and asks again; nothing
+//! has changed by then. A search that came past other blocks before says where to go on instead, so
+//! that no question ever needs more than two blocks at a time.
 //!
-//! Not here yet: blocks on disk. Until then a stream is as large as its memory. With a limit of more than one message
-//! per subject, finding the next message of the subject whose oldest goes passes over the blocks in between.
+//! What a message makes go is [owed](owed) once it was taken, and mostly done at once: by
+//! [`Stream::settle`], in slices, which may need blocks. Until it is done nothing else may change
+//! the stream, or a replay would end otherwise; and where it waits for a block, so does every
+//! question. [`Stream::next`] and [`Stream::purge_some`] say how much they look at, too, and are
+//! called again until they are done.
+//!
+//! With a limit of more than one message per subject, finding the next message of the subject whose
+//! oldest goes passes over the blocks in between.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use super::block::{BLOCK_BYTES_FULL, Block, Message, SubjectHasher};
+use super::block::{BLOCK_BYTES_FULL, Block, Message, NO_END, NotLoaded, SubjectHasher};
 use super::duplicates::Duplicates;
-use super::expiries::Expiries;
 use super::marks::{Marks, Rollup};
 use super::subject_index::{SubjectIndex, SubjectTotals};
-use crate::base::limits::ROLLED_UP_AT_ONCE_MAX;
-use crate::protocol::subject::{has_wildcard, matches};
+use crate::base::limits::REMOVED_AT_ONCE_MAX;
+use noted::StoredIndex;
+use owed::Owed;
 
 pub(crate) mod age;
 pub(crate) mod expectations;
 pub(crate) mod noted;
+pub(crate) mod owed;
+pub(crate) mod pending;
+pub(crate) mod search;
 #[cfg(test)]
 pub(super) mod tests;
 
-/// No sequence is above it: whoever purges far past the end would leave none for the messages to come.
+/// No sequence is above it: whoever purges far past the end would leave none for the messages to
+/// come.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX >> 1;
-
-/// Subjects of a filter up to which each is looked for by itself.
-const SUBJECTS_LOOKED_UP_MAX: usize = 16;
-
-/// Subjects looked at to find out whether a filter has so few.
-const SUBJECTS_COUNTED_MAX: usize = 256;
 
 /// Limits of a stream; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,16 +55,18 @@ pub struct StreamLimits {
     pub refuses_new_per_subject: bool,
     /// Bytes are counted as nats-server counts those of memory storage.
     pub is_memory: bool,
-    /// How long the id of a message is known: one that comes with the same id within that time is not taken. A change
-    /// holds for messages to come.
+    /// How long the id of a message is known: one that comes with the same id within that time is
+    /// not taken. A change holds for messages to come.
     pub duplicate_window_ns: i64,
     /// Messages may say how long they stay, and that older ones go: see [`Marks`].
     pub has_times_to_live: bool,
     pub has_rollups: bool,
-    /// How long a marker stays: a message that takes the place of the last one of a subject when that is too old, so
-    /// that whoever follows the stream hears of it. Only with times to live and rollups; 0: there are no markers.
+    /// How long a marker stays: a message that takes the place of the last one of a subject when
+    /// that is too old, so that whoever follows the stream hears of it. Only with times to live and
+    /// rollups; 0: there are no markers.
     pub marker_ttl_ns: i64,
-    /// Publishers are answered, and messages may be seen, before they are durable: see [`ASYNC_RISK`].
+    /// Publishers are answered, and messages may be seen, before they are durable: see
+    /// [`ASYNC_RISK`].
     pub is_async: bool,
 }
 
@@ -89,8 +96,8 @@ impl StreamLimits {
         self.marker_ttl_ns > 0 && self.has_times_to_live && self.has_rollups
     }
 
-    /// The bytes of a message that count against limits and in reports, as nats-server counts them (server/filestore.go
-    /// fileStoreMsgSize, server/memstore.go memStoreMsgSize).
+    /// The bytes of a message that count against limits and in reports, as nats-server counts them
+    /// (server/filestore.go fileStoreMsgSize, server/memstore.go memStoreMsgSize).
     pub fn message_bytes(&self, subject: &[u8], headers: &[u8], payload: &[u8]) -> u64 {
         let bytes = (subject.len() + headers.len() + payload.len()) as u64;
         match (self.is_memory, headers.is_empty()) {
@@ -120,21 +127,20 @@ pub enum AtLimit {
     Sequences,
 }
 
-/// A message that was taken.
-#[derive(Clone, Debug)]
-pub struct Appended {
-    pub sequence: u64,
-    /// What is left to do of its rollup: nothing else may change the stream before.
-    pub rollup: Option<Purge>,
-}
-
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search<'stream> {
     Found(Message<'stream>),
     Nothing,
-    /// Nothing before this sequence: search on from it.
+    /// Nothing before this sequence, or behind it where the search goes backwards: search on from
+    /// it.
     GoOn(u64),
+}
+
+impl<'stream> From<Option<Message<'stream>>> for Search<'stream> {
+    fn from(found: Option<Message<'stream>>) -> Self {
+        found.map_or(Self::Nothing, Self::Found)
+    }
 }
 
 /// A purge under way.
@@ -179,16 +185,24 @@ pub struct Stream {
     last_sequence: u64,
     last_time_ns: i64,
     duplicates: Duplicates,
-    expiries: Expiries,
+    /// Blocks with messages that end on their own: not before when, and the block's base.
+    ends: BTreeSet<(i64, u64)>,
     /// Below this sequence there are only messages that no age ends.
     aged_from: u64,
     /// The id of the last message, if that is gone and had one.
     last_id_gone: Option<Box<[u8]>>,
+    /// What is left to do of the last change.
+    owed: Option<Box<Owed>>,
+    /// Counts messages that went.
+    removed: u64,
+    /// The block behind those that were loaded last, and how many bytes were.
+    pub(super) read_on: (u64, usize),
+    stored_index: StoredIndex,
 }
 
 impl Stream {
-    /// An empty stream whose first message will have the sequence `first_sequence`. The seed is for hashes of
-    /// subjects: no peer may know it.
+    /// An empty stream whose first message will have the sequence `first_sequence`. The seed is for
+    /// hashes of subjects: no peer may know it.
     pub fn new(limits: StreamLimits, first_sequence: u64, hash_seed: u64) -> Self {
         Self {
             limits,
@@ -202,9 +216,13 @@ impl Stream {
             last_sequence: first_sequence.clamp(1, SEQUENCE_MAX) - 1,
             last_time_ns: i64::MIN,
             duplicates: Duplicates::default(),
-            expiries: Expiries::default(),
+            ends: BTreeSet::new(),
             aged_from: 0,
             last_id_gone: None,
+            owed: None,
+            removed: 0,
+            read_on: (0, 0),
+            stored_index: StoredIndex::default(),
         }
     }
 
@@ -226,89 +244,128 @@ impl Stream {
 
     /// Bytes of memory that messages and subjects take.
     pub fn memory_bytes(&self) -> usize {
-        let ends = self.expiries.len() * 24;
         self.blocks.iter().map(Block::memory_bytes).sum::<usize>()
             + self.subjects.bytes()
             + self.duplicates.memory_bytes()
-            + ends
+            + self.ends.len() * 24
     }
 
     fn first_sequence(&self) -> u64 {
         self.blocks.front().map_or(self.last_sequence + 1, Block::first)
     }
 
-    /// Takes a message, and lets old ones go where a limit or its rollup says so.
+    /// Takes a message, and lets old ones go where a limit or its rollup says so: some at once, the
+    /// others are owed.
     ///
     /// # Errors
-    /// It is at a limit that refuses new messages. Source: nats-server server/memstore.go storeRawMsg.
-    pub fn append(&mut self, new: NewMessage<'_>) -> Result<Appended, AtLimit> {
-        self.check_limits(&new, &self.limits.marks(new.headers))?;
-        Ok(self.take(new))
+    /// It is at a limit that refuses new messages. Source: nats-server server/memstore.go
+    /// storeRawMsg.
+    ///
+    /// # Panics
+    /// It is not [ready](Self::ready).
+    #[cfg(test)]
+    pub fn append(&mut self, new: NewMessage<'_>) -> Result<Result<u64, AtLimit>, NotLoaded> {
+        let limit = self.check_limits(&new, &self.limits.marks(new.headers))?;
+        self.ready(new.headers)?;
+        Ok(limit.map_or_else(|| Ok(self.take(new)), Err))
     }
 
-    /// Takes a message that was taken before: whether there was room then, what is lost by now says nothing about.
-    pub fn take(&mut self, new: NewMessage<'_>) -> Appended {
+    /// True if a message with these headers can be taken: what it needs is in memory.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn ready(&self, headers: &[u8]) -> Result<(), NotLoaded> {
+        self.check_settled()?;
+        match self.blocks.back() {
+            Some(last) if !last.is_complete() => last.loaded().map(drop),
+            _ if self.limits.marks(headers).rollup == Some(Rollup::All) => self.last_id().map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a message that was taken before: whether there was room then, what is lost by now says
+    /// nothing about.
+    ///
+    /// # Panics
+    /// It is not [ready](Self::ready).
+    pub fn take(&mut self, new: NewMessage<'_>) -> u64 {
+        let (sequence, has_rollup) = self.put(&new);
+        if self.owed.is_none() && !has_rollup {
+            // The usual case: a message or two go, and nothing is noted for it.
+            let mut left = REMOVED_AT_ONCE_MAX;
+            if self.enforce_of_subject(new.subject, &mut left) == Ok(true)
+                && self.enforce(&mut left) == Ok(true)
+            {
+                return sequence;
+            }
+        }
+        self.owe_for(new.subject, sequence, has_rollup);
+        // What is not done now somebody else goes on with.
+        let _ = self.settle(REMOVED_AT_ONCE_MAX);
+        sequence
+    }
+
+    /// Takes the messages of a group: what they make go is owed for all together.
+    ///
+    /// # Panics
+    /// It is not [ready](Self::ready) for each.
+    pub fn take_group<'parts>(&mut self, group: impl Iterator<Item = NewMessage<'parts>>) {
+        for new in group {
+            let (sequence, has_rollup) = self.put(&new);
+            self.owe_for(new.subject, sequence, has_rollup);
+        }
+        let _ = self.settle(REMOVED_AT_ONCE_MAX);
+    }
+
+    /// Puts a message behind the others; returns its sequence, and true if it rolls up its subject.
+    fn put(&mut self, new: &NewMessage<'_>) -> (u64, bool) {
         let marks = self.limits.marks(new.headers);
         if marks.rollup == Some(Rollup::All) {
             self.clear();
         }
         let sequence = self.last_sequence + 1;
         let time_ns = new.time_ns.max(self.last_time_ns);
-        let NewMessage { subject, headers, payload, .. } = new;
-        self.push(&Message { sequence, time_ns, subject, headers, payload });
+        let NewMessage { subject, headers, payload, .. } = *new;
+        self.push(&Message { sequence, time_ns, subject, headers, payload }, &marks);
         self.messages += 1;
         self.bytes += self.limits.message_bytes(subject, headers, payload);
         self.last_sequence = sequence;
         self.last_time_ns = time_ns;
         self.last_id_gone = None;
-        self.note_marks(sequence, time_ns, &marks);
-        self.subjects.update(subject, |totals| {
-            Some(match totals {
-                None => SubjectTotals::single(sequence),
-                Some(totals) => SubjectTotals { count: totals.count + 1, last: sequence, ..totals },
-            })
-        });
-        let mut rollup = None;
-        if marks.rollup == Some(Rollup::Subject) {
-            let mut purge = self.purge(Some(subject), sequence, 0);
-            let is_done = self.purge_some(&mut purge, ROLLED_UP_AT_ONCE_MAX);
-            rollup = (!is_done).then_some(purge);
-        }
-        self.enforce_per_subject(subject);
-        self.enforce();
-        Appended { sequence, rollup }
-    }
-
-    /// Remembers what a message that was taken says of itself.
-    fn note_marks(&mut self, sequence: u64, time_ns: i64, marks: &Marks<'_>) {
         if let Some(id) = marks.id {
             self.duplicates.insert(id, sequence, time_ns, self.limits.duplicate_window_ns);
         }
-        if let Some(time_to_live) = marks.time_to_live {
-            self.expiries.insert(sequence, time_ns, time_to_live);
-        }
+        self.subjects.update(subject, |totals| Some(SubjectTotals::with_another(totals, sequence)));
+        (sequence, marks.rollup == Some(Rollup::Subject))
     }
 
     /// Removes all messages.
     fn clear(&mut self) {
-        self.last_id_gone = self.last_id().map(Into::into);
+        let last = self.last_id().expect("who removes all messages has loaded the last one");
+        self.last_id_gone = last.map(Into::into);
         self.gone.extend(self.blocks.drain(..).filter(Block::is_noted).map(|block| block.base()));
         self.subjects.clear();
-        self.expiries.clear();
+        self.ends.clear();
+        self.removed += 1;
         (self.messages, self.bytes) = (0, 0);
     }
 
-    /// Finds out if a message would be taken; changes nothing.
+    /// The limit that a message would be refused at, if it would.
     ///
     /// # Errors
-    /// As those of [`Stream::append`].
-    pub fn check_limits(&self, new: &NewMessage<'_>, marks: &Marks<'_>) -> Result<(), AtLimit> {
-        let limits = &self.limits;
+    /// The message that would go for it is not in memory.
+    pub fn check_limits(
+        &mut self,
+        new: &NewMessage<'_>,
+        marks: &Marks<'_>,
+    ) -> Result<Option<AtLimit>, NotLoaded> {
+        self.check_settled()?;
+        let limits = self.limits;
         if self.last_sequence >= SEQUENCE_MAX {
-            return Err(AtLimit::Sequences);
+            return Ok(Some(AtLimit::Sequences));
         }
         if !limits.refuses_new {
-            return Ok(());
+            return Ok(None);
         }
         let of_subject = self.subjects.get(new.subject).map_or(0, |totals| totals.count);
         let per_subject = limits.messages_per_subject_max;
@@ -316,84 +373,74 @@ impl Stream {
         let is_full = per_subject > 0 && of_subject >= per_subject;
         let replaces = is_full || (marks.is_marker && of_subject > 0);
         if is_full && limits.refuses_new_per_subject && marks.rollup.is_none() {
-            return Err(AtLimit::MessagesPerSubject);
+            return Ok(Some(AtLimit::MessagesPerSubject));
         }
         if limits.messages_max > 0 && self.messages >= limits.messages_max && !replaces {
-            return Err(AtLimit::Messages);
+            return Ok(Some(AtLimit::Messages));
         }
         let bytes = limits.message_bytes(new.subject, new.headers, new.payload);
         if limits.bytes_max > 0 && self.bytes + bytes > limits.bytes_max {
             let freed = match replaces {
                 false => 0,
-                true => self.first_of(new.subject).map_or(0, |first| {
-                    limits.message_bytes(first.subject, first.headers, first.payload)
-                }),
+                true => {
+                    let first = self.find_first(new.subject)?;
+                    let first = first.map(|first| self.find(first)).transpose()?.flatten();
+                    first.map_or(0, |first| {
+                        limits.message_bytes(first.subject, first.headers, first.payload)
+                    })
+                }
             };
             if freed < bytes {
-                return Err(AtLimit::Bytes);
+                return Ok(Some(AtLimit::Bytes));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn push(&mut self, message: &Message<'_>) {
+    fn push(&mut self, message: &Message<'_>, marks: &Marks<'_>) {
         match self.blocks.back_mut() {
-            Some(block) if block.has_room(message, self.block_bytes) => block.push(message),
+            Some(block) if block.has_room(message, self.block_bytes) => {
+                let before = block.end_ns();
+                block.push(message, marks);
+                if block.end_ns() != before {
+                    let index = self.blocks.len() - 1;
+                    self.note_end(index, before);
+                }
+            }
             full => {
                 if let Some(block) = full.filter(|block| !block.is_complete()) {
                     block.complete(self.hasher);
                 }
-                self.blocks.push_back(Block::new(message));
+                self.blocks.push_back(Block::new(message, marks));
+                self.note_end(self.blocks.len() - 1, NO_END);
             }
         }
     }
 
-    /// Lets messages of a subject go that are above its limit.
-    fn enforce_per_subject(&mut self, subject: &[u8]) {
-        let max = self.limits.messages_per_subject_max;
-        while max > 0 && self.subjects.get(subject).is_some_and(|totals| totals.count > max) {
-            let first = self.first_of(subject).expect("the subject has messages").sequence;
-            self.remove(first);
+    /// A block's end is another one than before.
+    fn note_end(&mut self, index: usize, before: i64) {
+        let (base, after) = (self.blocks[index].base(), self.blocks[index].end_ns());
+        self.ends.remove(&(before, base));
+        if after != NO_END {
+            self.ends.insert((after, base));
         }
     }
 
-    /// Lets the oldest messages go until the limits of the stream hold.
-    fn enforce(&mut self) {
-        let limits = self.limits;
-        let is_above = |stream: &Self| {
-            let is_old = !limits.refuses_new;
-            (is_old && limits.messages_max > 0 && stream.messages > limits.messages_max)
-                || (is_old && limits.bytes_max > 0 && stream.bytes > limits.bytes_max)
-        };
-        while is_above(self) {
-            self.remove(self.first_sequence());
-        }
-    }
-
-    /// Takes other limits and enforces them.
+    /// Takes other limits; what goes for them is owed.
     ///
     /// # Panics
-    /// They are for another kind of storage, or answers mean another thing: a stream keeps what it has.
+    /// They are for another kind of storage, or answers mean another thing: a stream keeps what it
+    /// has.
     pub fn set_limits(&mut self, limits: StreamLimits) {
         assert!(limits.is_memory == self.limits.is_memory, "a stream keeps its storage");
         assert!(limits.is_async == self.limits.is_async, "a stream keeps what its answers say");
         let has_other_ends = limits.has_times_to_live != self.limits.has_times_to_live;
         self.limits = limits;
         if has_other_ends {
-            self.note_ends();
+            self.forget_ends();
         }
-        let max = limits.messages_per_subject_max;
-        if max > 0 {
-            let mut above = Vec::new();
-            self.subjects.scan(b">", None, usize::MAX, |subject, totals| {
-                if totals.count > max {
-                    above.push(subject.to_vec());
-                }
-                true
-            });
-            above.iter().for_each(|subject| self.enforce_per_subject(subject));
-        }
-        self.enforce();
+        self.owe_for_limits();
+        let _ = self.settle(REMOVED_AT_ONCE_MAX);
     }
 
     /// Goes on with this sequence: those before that are not there are lost.
@@ -402,22 +449,31 @@ impl Stream {
     }
 
     /// Deletes a message; false where there is none.
-    pub fn delete(&mut self, sequence: u64) -> bool {
-        self.get(sequence).is_some() && {
-            self.remove(sequence);
-            true
+    ///
+    /// # Errors
+    /// It is not in memory.
+    pub fn delete(&mut self, sequence: u64) -> Result<bool, NotLoaded> {
+        let is_there = self.get(sequence)?.is_some();
+        if is_there {
+            self.remove(sequence)?;
+            let _ = self.settle(REMOVED_AT_ONCE_MAX);
         }
+        Ok(is_there)
     }
 
-    /// Begins a purge of what matches a filter: of all before the sequence `before` (0: of all), but for the last
-    /// `keep`. Source: nats-server server/memstore.go PurgeEx, which knows only one of both at a time.
+    /// Begins a purge of what matches a filter: of all before the sequence `before` (0: of all),
+    /// but for the last `keep`. Source: nats-server server/memstore.go PurgeEx, which knows only
+    /// one of both at a time.
     ///
     /// Where there is no filter, `before` may be past the end: sequences go on from there.
+    ///
+    /// # Panics
+    /// The [last id](Self::last_id) is not known: its message is not in memory.
     pub fn purge(&mut self, filter: Option<&[u8]>, before: u64, keep: u64) -> Purge {
         let filter = filter.unwrap_or(b">");
         let left = match keep {
             0 => u64::MAX,
-            _ => self.pending(filter, 0).saturating_sub(keep),
+            _ => self.count_of(filter).saturating_sub(keep),
         };
         let through = match before {
             0 => self.last_sequence,
@@ -434,47 +490,64 @@ impl Stream {
     }
 
     /// Goes on with a purge, looking at about `messages_max` messages; true when it is done.
-    pub fn purge_some(&mut self, purge: &mut Purge, messages_max: usize) -> bool {
+    ///
+    /// # Errors
+    /// What comes next is not in memory.
+    pub fn purge_some(
+        &mut self,
+        purge: &mut Purge,
+        messages_max: usize,
+    ) -> Result<bool, NotLoaded> {
+        let mut left = messages_max;
+        if self.owes_recount() && !self.recount(&mut left)? {
+            return Ok(false);
+        }
+        self.find_last()?;
         let mut looked_at = 0;
         while looked_at < messages_max {
             if purge.left == 0 || purge.from > purge.through {
-                return true;
+                return Ok(true);
             }
-            match self.next(&purge.filter, purge.from, messages_max - looked_at) {
-                Search::Nothing => return true,
+            match self.search(&purge.filter, purge.from, messages_max - looked_at)? {
+                Search::Nothing => return Ok(true),
                 Search::GoOn(sequence) => {
                     purge.from = sequence;
-                    return false;
+                    if self.find(sequence).is_ok() {
+                        return Ok(false);
+                    }
                 }
-                Search::Found(message) if message.sequence > purge.through => return true,
+                Search::Found(message) if message.sequence > purge.through => return Ok(true),
                 Search::Found(message) => {
                     let sequence = message.sequence;
-                    self.remove(sequence);
+                    self.remove(sequence)?;
                     purge.from = sequence + 1;
                     purge.left -= u64::from(purge.left != u64::MAX);
                     purge.purged += 1;
                     looked_at += 1;
+                    self.find_last()?;
                 }
             }
         }
-        false
+        Ok(false)
     }
 
-    /// Removes a message that is there.
-    fn remove(&mut self, sequence: u64) {
+    /// Removes a message that is there. If it was the last one of its subject, finding the one
+    /// before is owed.
+    ///
+    /// # Errors
+    /// It is not in memory, and stays.
+    fn remove(&mut self, sequence: u64) -> Result<(), NotLoaded> {
         let index = self.block_of(sequence).expect("the message is there");
-        let message = self.blocks[index].get(sequence).expect("the message is there");
+        let message = self.blocks[index].loaded()?.get(sequence).expect("the message is there");
         let (subject, headers, payload) = (message.subject, message.headers, message.payload);
         let bytes = self.limits.message_bytes(subject, headers, payload);
-        let before = self.subjects.get(subject).expect("the subject has messages");
+        let Some(before) = self.subjects.get(subject) else { return Err(self.distrust()) };
+        let is_last = before.count > 1 && sequence == before.last;
         let after = (before.count > 1).then(|| {
             let count = before.count - 1;
-            let last = match sequence == before.last {
-                true => self.last_before(subject, sequence).expect("another is there"),
-                false => before.last,
-            };
+            let last = if is_last { sequence - 1 } else { before.last };
             let first = match (count, sequence <= before.first) {
-                // The only one left is the last one, or the one that the last one was removed for.
+                // The only one left is the last one.
                 (1, _) => last,
                 // None is before the next sequence: which one is the first, whoever needs it finds.
                 (_, true) => sequence + 1,
@@ -483,174 +556,44 @@ impl Stream {
             SubjectTotals { count, first, last }
         });
         let subject = subject.to_vec();
-        let (marks, time_ns) = (self.limits.marks(headers), message.time_ns);
-        if let Some(time_to_live) = marks.time_to_live {
-            self.expiries.remove(sequence, time_ns, time_to_live);
-        }
         if sequence == self.last_sequence {
-            self.last_id_gone = self.last_id().map(Into::into);
+            self.last_id_gone = Marks::read(headers).id.map(Into::into);
         }
         self.subjects.update(&subject, |_| after);
         self.messages -= 1;
-        self.bytes -= bytes;
-        self.blocks[index].remove(self.hasher, sequence);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.removed += 1;
+        self.blocks[index].remove(sequence);
         if self.blocks[index].is_empty() {
             self.remove_block(index);
         } else {
             self.merge_around(index);
         }
-    }
-
-    pub fn get(&self, sequence: u64) -> Option<Message<'_>> {
-        self.blocks[self.block_of(sequence)?].get(sequence)
-    }
-
-    /// The last message of a subject.
-    pub fn last_of(&self, subject: &[u8]) -> Option<Message<'_>> {
-        self.get(self.subjects.get(subject)?.last)
-    }
-
-    /// The first message of a subject.
-    pub fn first_of(&self, subject: &[u8]) -> Option<Message<'_>> {
-        self.next_of(subject, 0)
-    }
-
-    /// The first message from `time_ns` on.
-    pub fn first_since(&self, time_ns: i64) -> Option<Message<'_>> {
-        let is_before =
-            |block: &Block| block.messages().next_back().is_some_and(|last| last.time_ns < time_ns);
-        let block = self.blocks.get(self.blocks.partition_point(is_before))?;
-        block.messages().find(|message| message.time_ns >= time_ns)
-    }
-
-    /// The first message from the sequence `from` on that matches the filter, after a look at about `messages_max`.
-    pub fn next(&self, filter: &[u8], from: u64, messages_max: usize) -> Search<'_> {
-        let certain = |message: Option<_>| message.map_or(Search::Nothing, Search::Found);
-        if !has_wildcard(filter) {
-            return certain(self.next_of(filter, from));
+        if is_last {
+            self.owed_mut().last_of = Some(subject);
         }
-        if filter == b">" {
-            return certain(self.messages_from(from).next());
-        }
-        if let Some(subjects) = self.few_subjects(filter, from) {
-            let each = subjects.iter().filter_map(|subject| self.next_of(subject, from));
-            return certain(each.min_by_key(|message| message.sequence));
-        }
-        for (index, message) in self.messages_from(from).enumerate() {
-            if index >= messages_max {
-                return Search::GoOn(message.sequence);
-            }
-            if matches(filter, message.subject) {
-                return Search::Found(message);
-            }
-        }
-        Search::Nothing
+        Ok(())
     }
 
-    /// The subjects of a filter that have messages from a sequence on, if they are few and soon counted.
-    fn few_subjects(&self, filter: &[u8], from: u64) -> Option<Vec<Vec<u8>>> {
-        let mut subjects = Vec::new();
-        let rest = self.subjects.scan(filter, None, SUBJECTS_COUNTED_MAX, |subject, totals| {
-            if totals.last >= from {
-                subjects.push(subject.to_vec());
-            }
-            subjects.len() <= SUBJECTS_LOOKED_UP_MAX
-        });
-        (rest.is_none() && subjects.len() <= SUBJECTS_LOOKED_UP_MAX).then_some(subjects)
+    /// A message; none where there is none of that sequence.
+    ///
+    /// # Errors
+    /// It is not in memory.
+    pub fn get(&self, sequence: u64) -> Result<Option<Message<'_>>, NotLoaded> {
+        self.check_settled()?;
+        self.find(sequence)
     }
 
-    /// Gives the last message of each subject that matches to `visit`, by subject, looking at no more than
-    /// `subjects_max` subjects behind `after`; returns the subject to go on after.
-    pub fn last_of_each(
-        &self,
-        filter: &[u8],
-        after: Option<&[u8]>,
-        subjects_max: usize,
-        mut visit: impl FnMut(Message<'_>),
-    ) -> Option<Vec<u8>> {
-        self.subjects.scan(filter, after, subjects_max, |_, totals| {
-            visit(self.get(totals.last).expect("the last message of a subject is there"));
-            true
-        })
+    fn find(&self, sequence: u64) -> Result<Option<Message<'_>>, NotLoaded> {
+        match self.block_of(sequence) {
+            Some(index) => Ok(self.blocks[index].loaded()?.get(sequence)),
+            None => Ok(None),
+        }
     }
 
     /// The subjects that match with their totals, as [`SubjectIndex::scan`] gives them.
     pub fn subjects(&self) -> &SubjectIndex {
         &self.subjects
-    }
-
-    /// How many messages match a filter from a sequence on. Looks at each subject that matches; for those with
-    /// messages on both sides of the sequence, at the counts of the blocks on its shorter side; never at messages but
-    /// in one block.
-    pub fn pending(&self, filter: &[u8], from: u64) -> u64 {
-        if from <= self.first_sequence() && filter == b">" {
-            return self.messages;
-        }
-        let mut count = 0;
-        let mut divided_count = 0;
-        let mut divided: HashSet<u64> = HashSet::new();
-        self.subjects.scan(filter, None, usize::MAX, |subject, totals| {
-            if totals.first >= from {
-                count += totals.count;
-            } else if totals.last >= from {
-                divided_count += totals.count;
-                divided.insert(self.hasher.hash(subject));
-            }
-            true
-        });
-        if divided.is_empty() {
-            return count;
-        }
-        let index = self.block_from(from);
-        let is_divided =
-            |message: &Message<'_>| divided.contains(&self.hasher.hash(message.subject));
-        // Of the block that holds both sides each message is looked at.
-        let (within_before, within_after) = self.blocks.get(index).map_or((0, 0), |block| {
-            let after = block.messages_from(from).filter(is_divided).count() as u64;
-            (block.messages().filter(is_divided).count() as u64 - after, after)
-        });
-        let sum = |blocks: &mut dyn Iterator<Item = &Block>| {
-            blocks.map(|block| block.count_of_set(self.hasher, &divided)).sum::<u64>()
-        };
-        count
-            + if index < self.blocks.len() / 2 {
-                divided_count - within_before - sum(&mut self.blocks.range(..index))
-            } else {
-                within_after + sum(&mut self.blocks.range((index + 1).min(self.blocks.len())..))
-            }
-    }
-
-    /// The first message of a subject from a sequence on.
-    fn next_of(&self, subject: &[u8], from: u64) -> Option<Message<'_>> {
-        let totals = self.subjects.get(subject)?;
-        if from > totals.last {
-            return None;
-        }
-        if totals.count == 1 {
-            return self.get(totals.last);
-        }
-        let from = from.max(totals.first);
-        let hash = self.hasher.hash(subject);
-        self.blocks
-            .range(self.block_from(from)..)
-            .filter(|block| !block.is_complete() || block.count_of(self.hasher, hash) > 0)
-            .find_map(|block| block.messages_from(from).find(|message| message.subject == subject))
-    }
-
-    /// The sequence of the last message of a subject before a sequence.
-    fn last_before(&self, subject: &[u8], sequence: u64) -> Option<u64> {
-        let hash = self.hasher.hash(subject);
-        let end = self.blocks.partition_point(|block| block.first() < sequence);
-        self.blocks
-            .range(..end)
-            .rev()
-            .filter(|block| !block.is_complete() || block.count_of(self.hasher, hash) > 0)
-            .find_map(|block| {
-                let mut all = block.messages().rev();
-                let found =
-                    all.find(|message| message.sequence < sequence && message.subject == subject);
-                found.map(|message| message.sequence)
-            })
     }
 
     /// The block that may hold a sequence.
@@ -664,13 +607,17 @@ impl Stream {
         self.blocks.partition_point(|block| block.last() < sequence)
     }
 
-    fn messages_from(&self, from: u64) -> impl Iterator<Item = Message<'_>> {
-        self.blocks.range(self.block_from(from)..).flat_map(move |block| block.messages_from(from))
-    }
-
     /// Asserts what can be told without a twin.
     pub fn check_invariants(&self) {
         self.subjects.check_invariants();
+        if !self.owes_recount() {
+            let mut count = 0;
+            self.subjects.scan(b">", None, usize::MAX, |_, totals| {
+                count += totals.count;
+                true
+            });
+            assert!(count == self.messages, "messages of subjects are miscounted");
+        }
         self.blocks.iter().for_each(Block::check_invariants);
         let count: usize = self.blocks.iter().map(Block::len).sum();
         assert!(count as u64 == self.messages, "messages are miscounted");
@@ -678,6 +625,9 @@ impl Stream {
         assert!(self.blocks.iter().zip(self.blocks.iter().skip(1)).all(rises), "blocks overlap");
         let complete = self.blocks.iter().rev().skip(1).all(Block::is_complete);
         assert!(complete, "a block is not complete and not the last");
+        let of_blocks = |block: &Block| (block.end_ns(), block.base());
+        let ends = self.blocks.iter().map(of_blocks).filter(|(end_ns, _)| *end_ns != NO_END);
+        assert!(ends.collect::<BTreeSet<_>>() == self.ends, "ends are not those of the blocks");
         self.check_age();
     }
 }

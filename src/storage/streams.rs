@@ -7,11 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::block::{BLOCK_BYTES_FULL, NotedBlock};
+use super::block::{BLOCK_BYTES_FULL, NotLoaded, NotedBlock};
+use super::cache::Cache;
 use super::consumer_state::ConsumerState;
+use super::frame::LaneSeed;
 use super::manifest::Entry;
-use super::position::{CommitNumber, StoredPlace};
+use super::position::CommitNumber;
 use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId, members};
+use super::stream::noted::NotedIndex;
 use super::stream::{NewMessage, Purge, SEQUENCE_MAX, Stream, StreamLimits};
 
 /// Ids count up from 0: none comes as far.
@@ -63,6 +66,10 @@ pub struct HeldStream {
     gone_consumers: Vec<ConsumerId>,
     /// Messages that were lost with their blocks.
     pub(super) lost: Vec<LostBlock>,
+    /// Some of them were lost since a checkpoint noted them.
+    has_new_lost: bool,
+    /// Those of them that the journal does not know of yet, by their bases.
+    pub(super) unwritten_lost: Vec<(u64, LostBlock)>,
 }
 
 /// Messages that were lost with a block, whose segment is kept.
@@ -80,6 +87,7 @@ pub(super) struct NotedHeld {
     /// Entries of the manifest but for the blocks'.
     pub entries: Vec<Vec<u8>>,
     pub blocks: Vec<NotedBlock>,
+    pub index: NotedIndex,
     /// Segments that are kept for what is lost.
     pub lost_segments: Vec<u64>,
 }
@@ -98,7 +106,7 @@ pub struct Streams {
     pub(super) streams: BTreeMap<StreamId, HeldStream>,
     pub(super) next_stream: u64,
     pub(super) next_consumer: u64,
-    /// For hashes of subjects.
+    /// For hashes of subjects: parts of them are stored with blocks.
     pub(super) hash_seed: u64,
     /// Bytes past which a block of a stream is complete.
     pub(super) block_bytes: usize,
@@ -107,19 +115,53 @@ pub struct Streams {
     pub(super) walked: CommitNumber,
     /// Streams that were deleted since a checkpoint noted that.
     pub(super) gone: Vec<StreamId>,
+    pub(super) cache: Cache,
+}
+
+/// Why a record of the journal is not applied; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotApplied {
+    /// It says nothing this program understands, or does not fit what came before.
+    Unfit(&'static str),
+    /// This block is needed first.
+    NotLoaded(NotLoaded),
+}
+
+impl From<&'static str> for NotApplied {
+    fn from(what: &'static str) -> Self {
+        Self::Unfit(what)
+    }
+}
+
+impl From<NotLoaded> for NotApplied {
+    fn from(needed: NotLoaded) -> Self {
+        Self::NotLoaded(needed)
+    }
+}
+
+/// How far [`Streams::note_some`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotedTo {
+    /// The last stream that was looked at.
+    Stream(StreamId),
+    /// This stream, which is next, has something left to do first.
+    Unsettled(StreamId),
+    End,
 }
 
 impl Streams {
-    pub(super) fn new(lane: u32, hash_seed: u64, block_bytes: Option<usize>) -> Self {
+    pub(super) fn new(seed: LaneSeed, block_bytes: Option<usize>) -> Self {
+        let lane = seed.lane();
         Self {
             streams: BTreeMap::new(),
             next_stream: StreamId::first_of(lane).0,
             next_consumer: 0,
-            hash_seed,
+            hash_seed: seed.of_store(),
             block_bytes: block_bytes.unwrap_or(BLOCK_BYTES_FULL),
             lane,
             walked: CommitNumber(0),
             gone: Vec::new(),
+            cache: Cache::default(),
         }
     }
 
@@ -151,7 +193,7 @@ impl Streams {
     }
 
     /// Notes streams behind `after`, all or those that changed, as of a commit: `noted_max` at most, of
-    /// `looked_at_max`. Blocks in the segments `given_up` are to be stored anew. Returns the last that was looked at, none at the end.
+    /// `looked_at_max`. Blocks in the segments `given_up` are to be stored anew.
     pub(super) fn note_some(
         &mut self,
         after: Option<StreamId>,
@@ -160,15 +202,18 @@ impl Streams {
         given_up: &BTreeSet<u64>,
         (noted_max, looked_at_max): (usize, usize),
         noted: &mut Vec<NotedHeld>,
-    ) -> Option<StreamId> {
+    ) -> NotedTo {
         let begin = after.map_or(Unbounded, Excluded);
         let range = self.streams.range_mut((begin, Unbounded)).take(looked_at_max);
-        let mut last = None;
+        let mut last = NotedTo::End;
         for (id, held) in range {
             if noted.len() >= noted_max {
                 return last;
             }
-            last = Some(*id);
+            if (all || held.is_changed) && !held.stream.is_settled() {
+                return if noted.is_empty() { NotedTo::Unsettled(*id) } else { last };
+            }
+            last = NotedTo::Stream(*id);
             if all || held.is_changed {
                 noted.push(held.note(*id, all, as_of, given_up));
             }
@@ -176,24 +221,18 @@ impl Streams {
         last
     }
 
-    /// A block's contents are stored, durably.
-    pub(super) fn stored(&mut self, id: StreamId, base: u64, version: u64, place: StoredPlace) {
-        let held = self.streams.get_mut(&id);
-        if let Some(block) = held.and_then(|held| held.stream.block_mut(base)) {
-            block.stored(version, place);
-        }
-    }
-
-    /// Applies a record of the journal as it was applied when it was written, unless it is in already.
+    /// Applies a record of the journal as it was applied when it was written, unless it is in already. What it makes go
+    /// is to be done before the next one.
     pub(super) fn apply(
         &mut self,
         record: Record<'_>,
         commit: CommitNumber,
         lost: &mut Vec<Lost>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), NotApplied> {
         let id = record.stream;
+        let unfit = |what| Err(NotApplied::Unfit(what));
         if id.0 > ID_MAX {
-            return Err("an id that no stream has");
+            return unfit("an id that no stream has");
         }
         // Even where its creation is lost an id is not used again.
         if id.is_of(self.lane) {
@@ -209,11 +248,14 @@ impl Streams {
                 let stream = self.new_stream(limits, first_sequence);
                 let held = HeldStream::new(stream, details, commit);
                 let before = self.streams.insert(id, held);
-                return before.map_or(Ok(()), |_| Err("a stream is created twice"));
+                return before.map_or(Ok(()), |_| unfit("a stream is created twice"));
             }
             Change::StreamDeleted => {
                 let was_there = self.remove(id);
-                return was_there.then_some(()).ok_or("a stream that is not there is deleted");
+                return match was_there {
+                    true => Ok(()),
+                    false => unfit("a stream that is not there is deleted"),
+                };
             }
             _ => {}
         }
@@ -225,52 +267,81 @@ impl Streams {
             Change::StreamUpdated { limits, details } => {
                 let before = held.stream.limits();
                 if limits.is_memory != before.is_memory || limits.is_async != before.is_async {
-                    return Err("a stream changes its storage");
+                    return unfit("a stream changes its storage");
                 }
                 held.stream.set_limits(limits);
                 held.details = details.to_vec();
             }
-            Change::Appended(head, rest) => held.replay_append(id, head, rest, lost)?,
+            Change::Appended(head, rest) => {
+                held.stream.ready(head.parts(rest).1)?;
+                held.reach(id, head.sequence, 1, lost)?;
+                held.stream.take(new_message(head, rest));
+            }
             Change::Grouped(messages) => {
-                for (head, rest) in members(messages).flatten() {
-                    held.replay_append(id, head, rest, lost)?;
+                let group = || members(messages).flatten();
+                for (head, rest) in group() {
+                    held.stream.ready(head.parts(rest).1)?;
                 }
+                let first = group().next().map_or(0, |(head, _)| head.sequence);
+                let follows = |((head, _), index): ((AppendedHead, &[u8]), u64)| {
+                    head.sequence.checked_sub(first) == Some(index)
+                };
+                if !group().zip(0..).all(follows) {
+                    return unfit("a group with a gap");
+                }
+                held.reach(id, first, group().count() as u64, lost)?;
+                held.stream.take_group(group().map(|it| new_message(it.0, it.1)));
             }
             Change::Deleted { sequence } => {
-                if !held.stream.delete(sequence) && !held.has_lost(sequence) {
-                    return Err("a message that is not there is deleted");
+                if !held.stream.delete(sequence)? && !held.has_lost(sequence) {
+                    return unfit("a message that is not there is deleted");
                 }
             }
             Change::Purged { before, keep, filter } => {
+                held.stream.last_id()?;
                 let filter = (!filter.is_empty()).then_some(filter);
-                let mut purge = held.stream.purge(filter, before, keep);
-                while !held.stream.purge_some(&mut purge, usize::MAX) {}
+                held.purge = Some(held.stream.purge(filter, before, keep));
             }
-            Change::Expired { before } => drop(held.stream.drop_aged(before)),
+            Change::Expired { before } => held.stream.drop_aged(before),
+            Change::BlockLost { base, first, last, segment } => {
+                if held.stream.block_mut(base).is_some() {
+                    held.lose(LostBlock { first, last, segment }, base);
+                }
+                held.unwritten_lost.retain(|(other, _)| *other != base);
+            }
             Change::ConsumerCreated { consumer, .. } if consumer.0 > ID_MAX => {
-                return Err("an id that no consumer has");
+                return unfit("an id that no consumer has");
             }
             Change::ConsumerCreated { consumer, start_after, details } => {
                 let state = ConsumerState::starting_after(start_after);
                 let before = held.consumers.insert(consumer, HeldConsumer::new(state, details));
                 self.next_consumer = next_consumer.max(consumer.0 + 1);
-                return before.map_or(Ok(()), |_| Err("a consumer is created twice"));
+                return before.map_or(Ok(()), |_| unfit("a consumer is created twice"));
             }
             Change::ConsumerUpdated { consumer, details } => {
                 held.replay_consumer(consumer)?.details = details.to_vec();
             }
             Change::ConsumerDeleted { consumer } => {
                 let was_there = held.remove_consumer(consumer);
-                return was_there.then_some(()).ok_or("a consumer that is not there is deleted");
+                return match was_there {
+                    true => Ok(()),
+                    false => unfit("a consumer that is not there is deleted"),
+                };
             }
             Change::ConsumerChanged { consumer, change } => {
                 if !held.replay_consumer(consumer)?.state.apply(change) {
-                    return Err("a consumer's change changes nothing");
+                    return unfit("a consumer's change changes nothing");
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The message of a record.
+fn new_message(head: AppendedHead, rest: &[u8]) -> NewMessage<'_> {
+    let (subject, headers, payload) = head.parts(rest);
+    NewMessage { time_ns: head.time_ns, subject, headers, payload }
 }
 
 /// A record of the journal in one piece.
@@ -294,6 +365,8 @@ impl HeldStream {
             is_changed: true,
             gone_consumers: Vec::new(),
             lost: Vec::new(),
+            has_new_lost: false,
+            unwritten_lost: Vec::new(),
         }
     }
 
@@ -354,11 +427,12 @@ impl HeldStream {
                 entries.push(entry.encode());
             }
         }
-        for LostBlock { first, last, segment } in self.lost.iter().copied().filter(|_| all) {
+        let says_lost = std::mem::replace(&mut self.has_new_lost, false) || all;
+        for LostBlock { first, last, segment } in self.lost.iter().copied().filter(|_| says_lost) {
             entries.push(Entry::Lost { stream, first, last, segment }.encode());
         }
         let lost_segments = self.lost.iter().map(|lost| lost.segment).collect();
-        NotedHeld { id: stream, entries, blocks: noted.blocks, lost_segments }
+        NotedHeld { id: stream, entries, blocks: noted.blocks, index: noted.index, lost_segments }
     }
 
     /// The last sequence that may be seen: later messages are not durable.
@@ -366,9 +440,10 @@ impl HeldStream {
         self.durable_sequence
     }
 
-    /// True while a purge or a rollup is under way: the stream takes nothing, and what is read of it is half done.
+    /// True while a purge is under way, or what else a change makes go: the stream takes nothing, and what is read of it
+    /// is half done.
     pub fn is_purging(&self) -> bool {
-        self.purge.is_some()
+        self.purge.is_some() || !self.stream.is_settled()
     }
 
     /// An answer about the stream as it is now.
@@ -386,31 +461,35 @@ impl HeldStream {
         if self.is_buffered { CommitNumber(0) } else { self.changed }
     }
 
-    fn replay_append(
+    /// Goes on with so many messages from a sequence on; what lies before it and is not there is lost.
+    fn reach(
         &mut self,
         id: StreamId,
-        head: AppendedHead,
-        rest: &[u8],
+        sequence: u64,
+        count: u64,
         lost: &mut Vec<Lost>,
     ) -> Result<(), &'static str> {
         let next = self.stream.totals().last_sequence + 1;
-        if head.sequence < next {
+        if sequence < next {
             return Err("a sequence is used twice");
         }
-        if head.sequence > SEQUENCE_MAX {
+        if sequence > SEQUENCE_MAX || count > SEQUENCE_MAX - sequence + 1 {
             return Err("a sequence that no message has");
         }
-        if head.sequence > next {
-            lost.push(Lost { stream: id, first: next, last: head.sequence - 1 });
-            self.stream.lose_before(head.sequence);
+        if sequence > next {
+            lost.push(Lost { stream: id, first: next, last: sequence - 1 });
+            self.stream.lose_before(sequence);
         }
-        let (subject, headers, payload) = head.parts(rest);
-        let new = NewMessage { time_ns: head.time_ns, subject, headers, payload };
-        let mut rollup = self.stream.take(new).rollup;
-        while let Some(purge) = &mut rollup
-            && !self.stream.purge_some(purge, usize::MAX)
-        {}
         Ok(())
+    }
+
+    /// A block is lost with all messages in it.
+    pub(super) fn lose(&mut self, lost: LostBlock, base: u64) {
+        self.lost.push(lost);
+        self.has_new_lost = true;
+        self.unwritten_lost.push((base, lost));
+        self.is_changed = true;
+        self.stream.lose_block(base);
     }
 
     fn replay_consumer(&mut self, id: ConsumerId) -> Result<&mut HeldConsumer, &'static str> {

@@ -1,16 +1,26 @@
-//! The subjects of a stream, sorted, each with how many messages it has, and the first and last of them.
+//! The subjects of a stream, sorted, each with how many messages it has, and the first and last of
+//! them.
 //!
-//! Entries lie in chunks of at most [`CHUNK_BYTES_MAX`] bytes, each without the bytes it shares with the one before:
-//! a million subjects of a bucket take some twenty bytes each. A lookup is a binary search over the chunks and one
-//! scan within a chunk, which compares hardly more bytes than the subject has.
+//! Entries lie in chunks of at most [`CHUNK_BYTES_MAX`] bytes, each without the bytes it shares
+//! with the one before: a million subjects of a bucket take some twenty bytes each. A lookup is a
+//! binary search over the chunks and one scan within a chunk, which compares hardly more bytes than
+//! the subject has.
 //!
-//! An entry: bytes shared with the one before u16, whose highest bit says that there is only one message | bytes of
-//! the rest u16 | the rest | sequence of the last message u64 | unless there is only one, the first's u64 and the
-//! count u64.
+//! An entry: bytes shared with the one before u16, whose highest bit says that there is only one
+//! message | bytes of the rest u16 | bytes of the numbers u8 | the rest | the numbers: the sequence
+//! of the last message, and unless there is only one, how far before the first one is, and the
+//! count; seven bits to a byte, the lowest first.
 //!
-//! Invariants: subjects rise strictly; no chunk is empty; the first entry of a chunk shares nothing, the others all
-//! that they have in common with the one before: a lookup relies on it.
+//! Chunks are what is stored of an index: all of them, and later those that changed, each group of
+//! them between two that did not ([`ChangedChunks`]).
+//!
+//! Invariants: subjects rise strictly; no chunk is empty; the first entry of a chunk shares
+//! nothing, the others all that they have in common with the one before: a lookup relies on it.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::fields::Fields;
 use crate::protocol::subject::{matches, tokens};
 
 /// Bytes of a chunk past which it is split. Scans are over half of one on average.
@@ -21,7 +31,10 @@ const MERGED_BYTES_MAX: usize = CHUNK_BYTES_MAX / 2;
 
 const SINGLE: u16 = 1 << 15;
 
-const PREFIX_BYTES: usize = 4;
+const PREFIX_BYTES: usize = 5;
+
+/// Bytes of the longest numbers.
+const NUMBERS_BYTES_MAX: usize = 30;
 
 /// The messages of one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +52,54 @@ impl SubjectTotals {
         Self { count: 1, first: sequence, last: sequence }
     }
 
-    fn value_bytes(&self) -> usize {
-        if self.count == 1 { 8 } else { 24 }
+    /// Those before with a message behind all others.
+    pub(crate) fn with_another(before: Option<Self>, sequence: u64) -> Self {
+        match before {
+            None => Self::single(sequence),
+            Some(totals) => Self { count: totals.count + 1, last: sequence, ..totals },
+        }
     }
 
-    fn encode(&self, out: &mut [u8]) {
-        out[..8].copy_from_slice(&self.last.to_le_bytes());
+    /// The numbers, and how many bytes they are.
+    fn encode(&self) -> ([u8; NUMBERS_BYTES_MAX], usize) {
+        let (mut out, mut length) = ([0; NUMBERS_BYTES_MAX], 0);
+        let mut put = |mut number: u64| {
+            while number >= 128 {
+                out[length] = number as u8 | 128;
+                number >>= 7;
+                length += 1;
+            }
+            out[length] = number as u8;
+            length += 1;
+        };
+        put(self.last);
         if self.count != 1 {
-            out[8..16].copy_from_slice(&self.first.to_le_bytes());
-            out[16..24].copy_from_slice(&self.count.to_le_bytes());
+            put(self.last.wrapping_sub(self.first));
+            put(self.count);
         }
+        (out, length)
     }
 
-    fn decode(is_single: bool, bytes: &[u8]) -> Self {
-        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a word"));
-        match is_single {
-            true => Self::single(word(0)),
-            false => Self { last: word(0), first: word(8), count: word(16) },
-        }
+    /// None where these are no numbers of one subject.
+    fn decode(is_single: bool, bytes: &[u8]) -> Option<Self> {
+        let mut bytes = bytes.iter();
+        let mut number = || {
+            let (mut number, mut shift) = (0, 0);
+            loop {
+                let byte = bytes.next().filter(|_| shift < 64)?;
+                number |= u64::from(byte & 127) << shift;
+                shift += 7;
+                if byte & 128 == 0 {
+                    return Some(number);
+                }
+            }
+        };
+        let last = number()?;
+        let totals = match is_single {
+            true => Self::single(last),
+            false => Self { last, first: last.wrapping_sub(number()?), count: number()? },
+        };
+        bytes.next().is_none().then_some(totals)
     }
 }
 
@@ -66,6 +109,7 @@ struct Entry {
     start: usize,
     shared: usize,
     suffix: usize,
+    numbers: usize,
     is_single: bool,
 }
 
@@ -78,6 +122,7 @@ impl Entry {
             start,
             shared: usize::from(shared & !SINGLE),
             suffix: usize::from(suffix),
+            numbers: usize::from(prefix[4]),
             is_single: shared & SINGLE != 0,
         })
     }
@@ -86,16 +131,17 @@ impl Entry {
         &bytes[self.start + PREFIX_BYTES..][..self.suffix]
     }
 
-    fn value_start(self) -> usize {
+    fn numbers_start(self) -> usize {
         self.start + PREFIX_BYTES + self.suffix
     }
 
     fn end(self) -> usize {
-        self.value_start() + if self.is_single { 8 } else { 24 }
+        self.numbers_start() + self.numbers
     }
 
     fn totals(self, bytes: &[u8]) -> SubjectTotals {
-        SubjectTotals::decode(self.is_single, &bytes[self.value_start()..])
+        let numbers = &bytes[self.numbers_start()..self.end()];
+        SubjectTotals::decode(self.is_single, numbers).expect("chunks are checked when they come")
     }
 }
 
@@ -104,19 +150,33 @@ struct Found {
     /// The entry of the subject, or of the first one behind it; none at the end.
     entry: Option<Entry>,
     is_here: bool,
-    /// Bytes that the subject shares with the entry before it, and with `entry` if that is another's.
+    /// Bytes that the subject shares with the entry before it, and with `entry` if that is
+    /// another's.
     shared_before: usize,
     shared_after: usize,
 }
 
 #[derive(Debug, Default)]
 struct Chunk {
-    bytes: Vec<u8>,
+    /// Shared with a checkpoint that stores it.
+    bytes: Rc<[u8]>,
+    /// Since it was noted for a checkpoint.
+    is_changed: bool,
 }
 
 impl Chunk {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.into(), is_changed: true }
+    }
+
+    /// Puts other bytes in the place of some.
+    fn splice(&mut self, from: usize, to: usize, new: &[u8]) {
+        let (before, after) = (&self.bytes[..from], &self.bytes[to..]);
+        *self = Self::new([before, new, after].concat());
+    }
+
     fn first_subject(&self) -> &[u8] {
-        Entry::read(&self.bytes, 0).expect("no chunk is empty").suffix_of(&self.bytes)
+        first_subject(&self.bytes)
     }
 
     fn find(&self, subject: &[u8]) -> Found {
@@ -129,7 +189,8 @@ impl Chunk {
                 shared_before,
                 shared_after,
             };
-            // An entry that shares more with the one before, which is less, is less for the same reason.
+            // An entry that shares more with the one before, which is less, is less for the same
+            // reason.
             if entry.shared < shared_before {
                 return stop(false, entry.shared);
             }
@@ -156,13 +217,14 @@ impl Chunk {
         push_entry(&mut new, found.shared_before, &subject[found.shared_before..], totals);
         let mut end = at;
         if let Some(next) = found.entry {
-            // The next one shares with the new one what it shares with the subject, which is no less than before.
+            // The next one shares with the new one what it shares with the subject, which is no
+            // less than before.
             let suffix = next.suffix_of(&self.bytes);
             let rest = suffix[found.shared_after - next.shared..].to_vec();
             push_entry(&mut new, found.shared_after, &rest, next.totals(&self.bytes));
             end = next.end();
         }
-        self.bytes.splice(at..end, new);
+        self.splice(at, end, &new);
     }
 
     fn remove(&mut self, entry: Entry) {
@@ -177,21 +239,24 @@ impl Chunk {
             push_entry(&mut new, shared, &rest, next.totals(&self.bytes));
             end = next.end();
         }
-        self.bytes.splice(entry.start..end, new);
+        self.splice(entry.start, end, &new);
     }
 
     fn replace(&mut self, entry: Entry, totals: SubjectTotals) {
-        if entry.is_single == (totals.count == 1) {
-            totals.encode(&mut self.bytes[entry.value_start()..entry.end()]);
+        let (numbers, length) = totals.encode();
+        if entry.is_single == (totals.count == 1) && entry.numbers == length {
+            let bytes = Rc::make_mut(&mut self.bytes);
+            bytes[entry.numbers_start()..entry.end()].copy_from_slice(&numbers[..length]);
+            self.is_changed = true;
             return;
         }
         let mut new = Vec::new();
         push_entry(&mut new, entry.shared, entry.suffix_of(&self.bytes), totals);
-        self.bytes.splice(entry.start..entry.end(), new);
+        self.splice(entry.start, entry.end(), &new);
     }
 
     /// Takes the second half away.
-    fn split(&mut self) -> Self {
+    fn split(&mut self) -> Option<Self> {
         let mut subject = Vec::new();
         let mut start = 0;
         while let Some(entry) = Entry::read(&self.bytes, start) {
@@ -201,16 +266,16 @@ impl Chunk {
                 let mut bytes = Vec::new();
                 push_entry(&mut bytes, 0, &subject, entry.totals(&self.bytes));
                 bytes.extend_from_slice(&self.bytes[entry.end()..]);
-                self.bytes.truncate(start);
-                self.bytes.shrink_to_fit();
-                return Self { bytes };
+                self.splice(start, self.bytes.len(), b"");
+                return Some(Self::new(bytes));
             }
             start = entry.end();
         }
-        Self::default()
+        None
     }
 
-    /// Appends another, whose subjects are greater. Its first entry shared nothing, and now must share all it can.
+    /// Appends another, whose subjects are greater. Its first entry shared nothing, and now must
+    /// share all it can.
     fn merge(&mut self, other: &Self) {
         let mut last = Vec::new();
         let mut start = 0;
@@ -222,9 +287,15 @@ impl Chunk {
         let first = Entry::read(&other.bytes, 0).expect("no chunk is empty");
         let suffix = first.suffix_of(&other.bytes);
         let shared = common(&last, suffix);
-        push_entry(&mut self.bytes, shared, &suffix[shared..], first.totals(&other.bytes));
-        self.bytes.extend_from_slice(&other.bytes[first.end()..]);
+        let mut new = Vec::new();
+        push_entry(&mut new, shared, &suffix[shared..], first.totals(&other.bytes));
+        new.extend_from_slice(&other.bytes[first.end()..]);
+        self.splice(start, start, &new);
     }
+}
+
+fn first_subject(chunk: &[u8]) -> &[u8] {
+    Entry::read(chunk, 0).expect("no chunk is empty").suffix_of(chunk)
 }
 
 fn common(left: &[u8], right: &[u8]) -> usize {
@@ -236,11 +307,72 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], totals: SubjectTo
     let shared = u16::try_from(shared).expect("subjects are shorter") | flag;
     let length = u16::try_from(suffix.len()).expect("subjects are shorter");
     out.extend_from_slice(&shared.to_le_bytes());
+    let (numbers, count) = totals.encode();
     out.extend_from_slice(&length.to_le_bytes());
+    out.push(count as u8);
     out.extend_from_slice(suffix);
-    let value = out.len();
-    out.resize(value + totals.value_bytes(), 0);
-    totals.encode(&mut out[value..]);
+    out.extend_from_slice(&numbers[..count]);
+}
+
+/// Chunks that changed since they were noted, all those between two that did not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChangedChunks {
+    /// The chunks before and behind them; none at the ends of the index.
+    after: Option<Rc<[u8]>>,
+    before: Option<Rc<[u8]>>,
+    chunks: VecDeque<Rc<[u8]>>,
+}
+
+impl ChangedChunks {
+    /// The first of them in a form to be stored, until there are so many bytes. Those are gone
+    /// then: what is left is to be stored behind.
+    fn encode_some(&mut self, bytes_max: usize, out: &mut Vec<u8>) {
+        let mut put = |bytes: Option<&[u8]>| {
+            let length = bytes.map_or(0, |bytes| bytes.len() as u64 + 1);
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(bytes.unwrap_or_default());
+        };
+        put(self.after.as_deref().map(first_subject));
+        put(self.before.as_deref().map(first_subject));
+        let count_at = out.len();
+        out.extend_from_slice(&[0; 8]);
+        let mut count = 0_u64;
+        while (count == 0 || out.len() < bytes_max)
+            && let Some(chunk) = self.chunks.pop_front()
+        {
+            out.extend_from_slice(&(chunk.len() as u64).to_le_bytes());
+            out.extend_from_slice(&chunk);
+            self.after = Some(chunk);
+            count += 1;
+        }
+        out[count_at..count_at + 8].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// What of an index is to be stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IndexChanges {
+    groups: VecDeque<ChangedChunks>,
+}
+
+impl IndexChanges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The next part to be stored, of about so many bytes.
+    pub(crate) fn next_part(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        while out.len() < bytes_max
+            && let Some(mut group) = self.groups.pop_front()
+        {
+            group.encode_some(bytes_max, &mut out);
+            if !group.chunks.is_empty() {
+                self.groups.push_front(group);
+            }
+        }
+        (!out.is_empty()).then_some(out)
+    }
 }
 
 /// Bytes of the longest subject that an index takes.
@@ -251,6 +383,8 @@ pub(crate) const SUBJECT_BYTES_MAX: usize = SINGLE as usize - 1;
 pub struct SubjectIndex {
     chunks: Vec<Chunk>,
     subject_count: usize,
+    /// Since it was noted for a checkpoint.
+    is_changed: bool,
 }
 
 impl SubjectIndex {
@@ -265,7 +399,8 @@ impl SubjectIndex {
 
     /// Bytes of all chunks.
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.bytes.capacity() + size_of::<Chunk>()).sum()
+        // Each has two counters.
+        self.chunks.iter().map(|chunk| chunk.bytes.len() + size_of::<Chunk>() + 16).sum()
     }
 
     pub fn get(&self, subject: &[u8]) -> Option<SubjectTotals> {
@@ -284,6 +419,7 @@ impl SubjectIndex {
         change: impl FnOnce(Option<SubjectTotals>) -> Option<SubjectTotals>,
     ) {
         assert!(subject.len() <= SUBJECT_BYTES_MAX, "a subject is too long for the index");
+        self.is_changed = true;
         let index = self.chunk_of(subject);
         if self.chunks.is_empty() {
             self.chunks.push(Chunk::default());
@@ -308,8 +444,9 @@ impl SubjectIndex {
         self.balance(index);
     }
 
-    /// Gives the subjects behind `after` that match `filter` to `visit`, in order, until it has looked at
-    /// `subjects_max` of them or `visit` says that it is enough. Returns the subject to go on after, none at the end.
+    /// Gives the subjects behind `after` that match `filter` to `visit`, in order, until it has
+    /// looked at `subjects_max` of them or `visit` says that it is enough. Returns the subject to
+    /// go on after, none at the end.
     pub fn scan(
         &self,
         filter: &[u8],
@@ -346,7 +483,118 @@ impl SubjectIndex {
     }
 
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { is_changed: true, ..Self::default() };
+    }
+
+    pub(crate) fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Bytes of chunks that changed.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        let changed = self.chunks.iter().filter(|chunk| chunk.is_changed);
+        changed.map(|chunk| chunk.bytes.len()).sum()
+    }
+
+    /// What changed since the last call, or all there is.
+    pub(crate) fn take_changes(&mut self, all: bool) -> IndexChanges {
+        let mut groups: VecDeque<ChangedChunks> = VecDeque::new();
+        let mut after: Option<Rc<[u8]>> = None;
+        let mut is_open = false;
+        for chunk in &mut self.chunks {
+            let is_changed = std::mem::replace(&mut chunk.is_changed, false) || all;
+            match (is_changed, is_open) {
+                (true, false) => {
+                    let chunks = VecDeque::from([chunk.bytes.clone()]);
+                    groups.push_back(ChangedChunks { after: after.clone(), before: None, chunks });
+                }
+                (true, true) => {
+                    let group = groups.back_mut().expect("one is open");
+                    group.chunks.push_back(chunk.bytes.clone());
+                }
+                (false, true) => {
+                    let group = groups.back_mut().expect("one is open");
+                    group.before = Some(chunk.bytes.clone());
+                }
+                (false, false) => {}
+            }
+            (is_open, after) = (is_changed, Some(chunk.bytes.clone()));
+        }
+        if self.chunks.is_empty() && (self.is_changed || all) {
+            groups.push_back(ChangedChunks::default());
+        }
+        self.is_changed = false;
+        IndexChanges { groups }
+    }
+
+    /// Applies a part as it was stored, behind those before it; none where it does not fit.
+    pub(crate) fn apply(&mut self, part: &[u8]) -> Option<()> {
+        let mut fields = Fields { rest: part };
+        while !fields.rest.is_empty() {
+            let mut subject = || {
+                let length = fields.word()?;
+                let length = usize::try_from(length).ok()?;
+                if length == 0 {
+                    return Some(None);
+                }
+                let (subject, rest) = fields.rest.split_at_checked(length - 1)?;
+                fields.rest = rest;
+                Some(Some(subject))
+            };
+            let (after, before) = (subject()?, subject()?);
+            let find = |subject: &[u8]| {
+                self.chunks.binary_search_by(|chunk| chunk.first_subject().cmp(subject)).ok()
+            };
+            let from = after.map_or(Some(0), |subject| Some(find(subject)? + 1))?;
+            let to = before.map_or(Some(self.chunks.len()), find)?;
+            if from > to {
+                return None;
+            }
+            let mut new = Vec::new();
+            for _ in 0..fields.word()? {
+                let bytes = fields.prefixed()?;
+                let first = Entry::read(bytes, 0)?;
+                (first.shared == 0 && first.end() <= bytes.len()).then_some(())?;
+                new.push(Chunk { bytes: bytes.into(), is_changed: false });
+            }
+            self.chunks.splice(from..to, new);
+        }
+        Some(())
+    }
+
+    /// Checks what was applied, and counts the messages of all subjects; none where it is no index.
+    pub(crate) fn check_applied(&mut self) -> Option<u64> {
+        let (mut before, mut subject): (Vec<u8>, Vec<u8>) = Default::default();
+        let (mut count, mut messages) = (0, 0_u64);
+        for chunk in &self.chunks {
+            let bytes = &chunk.bytes;
+            let mut start = 0;
+            while start < bytes.len() {
+                let entry = Entry::read(bytes, start).filter(|entry| entry.end() <= bytes.len())?;
+                let is_first = start == 0;
+                std::mem::swap(&mut before, &mut subject);
+                subject.clear();
+                if !is_first {
+                    subject.extend_from_slice(before.get(..entry.shared)?);
+                }
+                subject.extend_from_slice(entry.suffix_of(bytes));
+                let rises = count == 0 || before < subject;
+                let shared = if is_first { 0 } else { common(&before, &subject) };
+                let numbers = &bytes[entry.numbers_start()..entry.end()];
+                let totals = SubjectTotals::decode(entry.is_single, numbers)?;
+                let is_sound = rises
+                    && shared == entry.shared
+                    && entry.is_single == (totals.count == 1)
+                    && totals.count > 0
+                    && totals.encode().1 == entry.numbers;
+                is_sound.then_some(())?;
+                count += 1;
+                messages = messages.checked_add(totals.count)?;
+                start = entry.end();
+            }
+        }
+        self.subject_count = count;
+        Some(messages)
     }
 
     /// The chunk that a subject is in or belongs in; 0 where there is none.
@@ -360,9 +608,13 @@ impl SubjectIndex {
         let length = self.chunks[index].bytes.len();
         if length == 0 {
             self.chunks.remove(index);
+            // What is stored has to go with a change of something beside it.
+            let beside = index.min(self.chunks.len().saturating_sub(1));
+            if let Some(beside) = self.chunks.get_mut(beside) {
+                beside.is_changed = true;
+            }
         } else if length > CHUNK_BYTES_MAX {
-            let second = self.chunks[index].split();
-            if !second.bytes.is_empty() {
+            if let Some(second) = self.chunks[index].split() {
                 self.chunks.insert(index + 1, second);
             }
         } else if let Some(next) = self.chunks.get(index + 1)
@@ -447,6 +699,7 @@ mod tests {
             let spread = [3, 40, 5000][seed as usize % 3];
             let mut index = SubjectIndex::default();
             let mut twin: BTreeMap<Vec<u8>, SubjectTotals> = BTreeMap::new();
+            let mut stored = SubjectIndex::default();
             for step in 0..2500 {
                 let subject = subject(&mut random, spread);
                 let removes = random.u8(0..10) < if step / 500 % 2 == 0 { 3 } else { 8 };
@@ -467,6 +720,19 @@ mod tests {
                     None => drop(twin.remove(&subject)),
                 }
                 assert_eq!(index.get(&subject), chosen);
+                if random.u8(0..40) == 0 {
+                    let mut changes = index.take_changes(false);
+                    while let Some(part) = changes.next_part(random.usize(1..20_000)) {
+                        stored.apply(&part).expect("it was stored");
+                    }
+                    assert!(stored.check_applied().is_some());
+                    assert_eq!(scanned(&stored, b">", 100), scanned(&index, b">", 100));
+                    stored.check_invariants();
+                }
+                if random.u16(0..600) == 0 {
+                    index.clear();
+                    twin.clear();
+                }
                 if step % 50 == 0 {
                     index.check_invariants();
                     assert_eq!(index.len(), twin.len());
@@ -498,7 +764,35 @@ mod tests {
         }
         index.check_invariants();
         let bytes_each = index.bytes() / index.len();
-        assert!(bytes_each <= 32, "{bytes_each} bytes a subject");
+        assert!(bytes_each <= 16, "{bytes_each} bytes a subject");
+        let mut whole = index.take_changes(true);
+        let mut again = SubjectIndex::default();
+        while let Some(part) = whole.next_part(10_000) {
+            again.apply(&part).expect("it was stored");
+        }
+        assert_eq!(again.check_applied(), Some(20_000));
+    }
+
+    #[test]
+    fn part_that_was_not_stored_so_is_none_and_never_a_panic() {
+        let mut index = SubjectIndex::default();
+        for number in 0..300_u64 {
+            let subject = (number * 7919 % 300).to_string();
+            index.update(subject.as_bytes(), |_| Some(SubjectTotals::single(number)));
+        }
+        let part = index.take_changes(true).next_part(1 << 20).expect("there is something");
+        let mut random = Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut changed = part.clone();
+            match random.u8(0..4) {
+                0 => changed.truncate(random.usize(0..part.len())),
+                _ => changed[random.usize(0..part.len())] ^= 1 << random.u8(0..8),
+            }
+            let mut other = SubjectIndex::default();
+            if other.apply(&changed).and_then(|()| other.check_applied()).is_some() {
+                other.check_invariants();
+            }
+        }
     }
 
     #[test]

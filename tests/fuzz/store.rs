@@ -14,8 +14,9 @@ use midge::testing::storage::memory_disk::MemoryDisk;
 use midge::testing::storage::record::{ConsumerId, StreamId};
 use midge::testing::storage::recovery::JournalPlace;
 use midge::testing::storage::replay::{Accepted, Replayed, replay};
-use midge::testing::storage::store::Store;
 use midge::testing::storage::store::checkpoint::keep_checkpoints;
+use midge::testing::storage::store::loading::load;
+use midge::testing::storage::store::{Store, StoreError};
 use midge::testing::storage::stream::expectations::{Expected, GroupMessage};
 use midge::testing::storage::stream::{NewMessage, StreamLimits};
 
@@ -29,7 +30,7 @@ pub fn place() -> JournalPlace {
 }
 
 fn read(disk: &MemoryDisk) -> Replayed {
-    disk.run(replay(disk, &place(), 5)).expect("the folder is there")
+    disk.run(replay(disk, &place())).expect("the folder is there")
 }
 
 /// The files of some stores, each with all kinds of records in several files.
@@ -159,7 +160,8 @@ pub fn check(files: &Files) {
         disk.run(disk.open(name, Access::Create)).expect("no fault is set");
         disk.set_contents(name, bytes.clone());
     }
-    let replayed = read(&disk);
+    let mut replayed = read(&disk);
+    disk.run(replayed.verify(&disk, &place())).expect("no fault is set");
     let held: usize = replayed.streams.iter().map(|(_, held)| held.stream.memory_bytes()).sum();
     // A block's room is doubled as it grows, and a stream's head costs as much as a few messages.
     assert!(held <= 16 * total + (1 << 16), "{held} bytes of memory for {total}");
@@ -180,6 +182,30 @@ pub fn check(files: &Files) {
     assert!(is_whole, "after a start: {damage:?} {:?} {unfit:?}", replayed.lost);
 }
 
+/// Asks once more where something has to be loaded or has to go first.
+fn ask<T>(
+    disk: &MemoryDisk,
+    store: &RefCell<Store<MemoryDisk>>,
+    id: StreamId,
+    mut question: impl FnMut(&mut Store<MemoryDisk>) -> Result<T, StoreError>,
+) -> Option<T> {
+    for _ in 0..1000 {
+        let result = question(&mut store.borrow_mut());
+        match result {
+            Err(StoreError::NotLoaded(needed)) => {
+                disk.run(load(store, id, needed)).expect("no fault is set");
+            }
+            Err(StoreError::Purging) => finish(disk, store, id),
+            result => return result.ok(),
+        }
+    }
+    panic!("a question is never answered");
+}
+
+fn finish(disk: &MemoryDisk, store: &RefCell<Store<MemoryDisk>>, id: StreamId) {
+    while let Some(None) = ask(disk, store, id, |store| store.purge_some(id, 1000)) {}
+}
+
 /// Uses each stream and each consumer once, and takes a checkpoint. Limits and numbers may be anything: what is
 /// answered is not looked at.
 fn go_on(disk: &MemoryDisk, store: Store<MemoryDisk>) {
@@ -187,17 +213,19 @@ fn go_on(disk: &MemoryDisk, store: Store<MemoryDisk>) {
     let store = RefCell::new(store);
     let ids: Vec<StreamId> = store.borrow().streams().iter().map(|(id, _)| id).collect();
     for id in ids {
-        let mut store = store.borrow_mut();
-        while matches!(store.purge_some(id, 1000), Ok(None)) {}
+        finish(disk, &store, id);
         let new = NewMessage { time_ns: 1, subject: b"a", headers: b"", payload: b"later" };
-        let appended = store.append(id, new);
-        drop(store.expire_some(id, i64::MAX, 1000));
+        let appended = ask(disk, &store, id, |store| store.append(id, new));
+        ask(disk, &store, id, |store| store.expire_some(id, i64::MAX, 1000));
+        ask(disk, &store, id, |store| store.delete(id, 1));
+        ask(disk, &store, id, |store| store.purge(id, Some(b"a.*"), 0, 1));
+        finish(disk, &store, id);
+        let mut store = store.borrow_mut();
         let consumers =
             store.streams().get(id).map(|held| held.consumers.keys().copied().collect());
         let consumers: Vec<ConsumerId> = consumers.unwrap_or_default();
         for consumer in consumers {
-            let sequence =
-                appended.as_ref().ok().and_then(|answer| answer.value.as_ref().ok().copied());
+            let sequence = appended.as_ref().and_then(|answer| answer.value.as_ref().ok().copied());
             let stream_sequence = sequence.unwrap_or(1);
             let delivered =
                 ConsumerChange::Delivered { stream_sequence, time_ns: 3, needs_ack: true };
@@ -207,9 +235,6 @@ fn go_on(disk: &MemoryDisk, store: Store<MemoryDisk>) {
             }
         }
         drop(store.create_consumer(id, 0, b""));
-        drop(store.delete(id, 1));
-        drop(store.purge(id, Some(b"a.*"), 0, 1));
-        while matches!(store.purge_some(id, 1000), Ok(None)) {}
         store.settle(id);
     }
     drop(store.borrow_mut().create_stream(1, StreamLimits::default(), b""));

@@ -45,7 +45,7 @@ struct Expected {
 impl Expected {
     fn of(held: &HeldStream) -> Self {
         let (mut messages, mut from) = (Vec::new(), 0);
-        while let Search::Found(message) = held.stream.next(b">", from, usize::MAX) {
+        while let Ok(Search::Found(message)) = held.stream.next(b">", from, usize::MAX) {
             from = message.sequence + 1;
             messages.push(kept(message));
         }
@@ -115,8 +115,10 @@ impl Town {
     }
 
     fn read(&self, place: &JournalPlace) -> Result<Streams, String> {
-        let replayed = replay_with(&self.disk, place, 5, Some(self.block_bytes));
-        let replayed = self.disk.run(replayed).map_err(|error| error.to_string())?;
+        let replayed = replay_with(&self.disk, place, Some(self.block_bytes));
+        let mut replayed = self.disk.run(replayed).map_err(|error| error.to_string())?;
+        // All is in memory from here on.
+        self.disk.run(replayed.verify(&self.disk, place)).map_err(|error| error.to_string())?;
         let folder = &place.folder;
         match replayed.is_whole() && replayed.lost_with_blocks().next().is_none() {
             true => Ok(replayed.streams),
@@ -157,8 +159,11 @@ impl Town {
     fn live(&mut self) -> Result<(), String> {
         for place in places(self.generation, self.lanes) {
             self.disk.run(self.disk.make_folder(&place.folder)).expect("no fault is set");
-            let replayed = replay_with(&self.disk, &place, 5, Some(self.block_bytes));
-            let replayed = self.disk.run(replayed).map_err(|error| error.to_string())?;
+            let replayed = replay_with(&self.disk, &place, Some(self.block_bytes));
+            let mut replayed = self.disk.run(replayed).map_err(|error| error.to_string())?;
+            self.disk
+                .run(replayed.verify(&self.disk, &place))
+                .map_err(|error| error.to_string())?;
             let store = Store::start(self.disk.clone(), place, replayed);
             let store = RefCell::new(store.map_err(|_| "a lane is not whole".to_owned())?);
             for _ in 0..self.random.usize(0..40) {
@@ -253,7 +258,7 @@ impl Town {
         let accepted = vec![Accepted::default(); from.len()];
         let (generation, block_bytes) = (self.generation + 1, self.block_bytes);
         let work = async {
-            copy_streams(&disk, &from, &to, &accepted, (5, Some(block_bytes))).await?;
+            copy_streams(&disk, &from, &to, &accepted, Some(block_bytes)).await?;
             if plant == Some(Plant::UnstoredNotCopied) {
                 for place in &to {
                     let number = segment::next_number(place.seed.lane(), []);

@@ -14,7 +14,7 @@ fn write(folder: &StoreFolder) {
     for lane in 0..folder.settings().lanes {
         let place = folder.journal(lane);
         disk.run(disk.make_folder(&place.folder)).expect("the folder can be made");
-        let replayed = disk.run(replay_with(&disk, &place, 0, None)).expect("it can be read");
+        let replayed = disk.run(replay_with(&disk, &place, None)).expect("it can be read");
         let mut store = Store::start(disk.clone(), place, replayed).expect("nothing is lost");
         let lane = store.lane().clone();
         let (mut commit, mut spare) = (Box::pin(lane.commit()), Box::pin(lane.keep_spare()));

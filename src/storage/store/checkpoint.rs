@@ -21,11 +21,14 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::rc::Rc;
 
 use super::Store;
+use super::loading::load;
 use crate::base::limits::{
-    JOURNAL_FILES_BEFORE_CHECKPOINT, MANIFEST_DELTAS_MAX, SEGMENT_REWRITTEN_BYTES_MAX,
-    STREAMS_LOOKED_AT_PER_SLICE, STREAMS_NOTED_PER_SLICE,
+    INDEX_PART_BYTES, JOURNAL_FILES_BEFORE_CHECKPOINT, MANIFEST_DELTAS_MAX,
+    SEGMENT_REWRITTEN_BYTES_MAX, SETTLED_PER_SLICE, STREAMS_LOOKED_AT_PER_SLICE,
+    STREAMS_NOTED_PER_SLICE,
 };
 use crate::storage::block::{NotedBlock, NotedContents};
 use crate::storage::disk::Disk;
@@ -34,7 +37,9 @@ use crate::storage::lane::LaneStopped;
 use crate::storage::manifest::{Entry, ManifestEnd, ManifestName, ManifestWriter};
 use crate::storage::position::{CommitNumber, Position, StoredPlace};
 use crate::storage::record::StreamId;
-use crate::storage::segment::{self, BlockKind, BlockName, SegmentWriter};
+use crate::storage::segment::{self, BlockKind, BlockName, SegmentReader, SegmentWriter};
+use crate::storage::stream::noted::{NotedIndex, StoredPart};
+use crate::storage::streams::NotedTo;
 use crate::storage::turns::yield_now;
 
 /// Mistakes that the simulator's oracle has to find.
@@ -48,6 +53,7 @@ pub(super) enum Plant {
     NotedBeforeItIsDurable,
     DeletesNotNoted,
     SegmentRemovedBeforeTheManifest,
+    StoredBeforeItIsDurable,
 }
 
 /// What a store knows of its checkpoints.
@@ -205,15 +211,33 @@ impl<D: Disk> Store<D> {
     }
 }
 
+/// Goes on with what is left of a stream's last change: a checkpoint notes none before.
+async fn settle_some<D: Disk>(store: &RefCell<Store<D>>, id: StreamId) -> io::Result<()> {
+    let result = match store.borrow_mut().streams.streams.get_mut(&id) {
+        Some(held) => held.stream.settle(SETTLED_PER_SLICE),
+        None => return Ok(()),
+    };
+    match result {
+        Ok(_) => yield_now().await,
+        Err(needed) => load(store, id, needed).await?,
+    }
+    Ok(())
+}
+
 /// A checkpoint under way.
 struct Work<D: Disk> {
     number: u64,
     segment_number: u64,
     segment: SegmentWriter<D>,
+    reader: Rc<SegmentReader<D>>,
     base: u64,
     is_base: bool,
     /// Blocks that were stored: stream, base, version, and where.
     placed: Vec<(StreamId, u64, u64, StoredPlace)>,
+    /// Parts of indexes that were stored: of which stream, whether they are all of it, and where.
+    indexes: Vec<(StreamId, bool, Vec<StoredPart>)>,
+    /// Counts the parts.
+    parts: u64,
     /// Segments that the manifest names, each with the bytes of the blocks that it names there.
     named: BTreeMap<u64, u64>,
     /// Segments of which nothing is to be named any more.
@@ -226,6 +250,7 @@ struct Work<D: Disk> {
 
 impl<D: Disk> Work<D> {
     fn begin(store: &mut Store<D>) -> Self {
+        store.streams.set_tail(0);
         let checkpoints = &mut store.checkpoints;
         checkpoints.is_requested = false;
         checkpoints.appended_bytes = 0;
@@ -244,9 +269,12 @@ impl<D: Disk> Work<D> {
             number,
             segment_number,
             segment: SegmentWriter::new(disk, place, segment_number),
+            reader: store.reader.clone(),
             base: if is_base { number } else { checkpoints.base },
             is_base,
             placed: Vec::new(),
+            indexes: Vec::new(),
+            parts: 0,
             named: BTreeMap::new(),
             given_up,
             may_count: false,
@@ -271,19 +299,20 @@ impl<D: Disk> Work<D> {
         let mut after = None;
         let mut noted = Vec::new();
         loop {
-            {
+            let noted_to = {
                 let mut store = store.borrow_mut();
                 let as_of = lane.cut();
                 let bounds = (STREAMS_NOTED_PER_SLICE, STREAMS_LOOKED_AT_PER_SLICE);
-                let given_up = &self.given_up;
-                after = store.streams.note_some(
-                    after,
-                    self.is_base,
-                    as_of,
-                    given_up,
-                    bounds,
-                    &mut noted,
-                );
+                let (all, given_up) = (self.is_base, &self.given_up);
+                store.streams.note_some(after, all, as_of, given_up, bounds, &mut noted)
+            };
+            match noted_to {
+                NotedTo::Stream(last) => after = Some(last),
+                NotedTo::Unsettled(id) => {
+                    settle_some(store, id).await?;
+                    continue;
+                }
+                NotedTo::End => {}
             }
             for held in noted.drain(..) {
                 for segment in held.lost_segments {
@@ -296,8 +325,15 @@ impl<D: Disk> Work<D> {
                     let entry = self.place_block(held.id, block).await?;
                     manifest.push(&entry).await?;
                 }
+                self.place_index(held.id, held.index, &mut manifest).await?;
+                #[cfg(test)]
+                if self.has(Plant::StoredBeforeItIsDurable) {
+                    for (stream, base, version, stored) in &self.placed {
+                        store.borrow_mut().streams.stored(*stream, *base, *version, *stored);
+                    }
+                }
             }
-            if after.is_none() {
+            if noted_to == NotedTo::End {
                 break;
             }
             yield_now().await;
@@ -347,14 +383,27 @@ impl<D: Disk> Work<D> {
     /// Stores a block's contents, where they are not; returns the manifest's entry.
     async fn place_block(&mut self, stream: StreamId, block: NotedBlock) -> io::Result<Vec<u8>> {
         let NotedBlock { facts, contents } = block;
+        let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
         let stored = match contents {
             NotedContents::Stored(stored) => stored,
             NotedContents::New { contents, version } => {
-                let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
                 let (head, messages) = contents.encode();
                 let stored = self.segment.push(name, &[&head, messages]).await?;
                 self.placed.push((stream, facts.base, version, stored));
                 stored
+            }
+            NotedContents::Moved { from, version } => {
+                let bytes = self.reader.read(from).await;
+                let body = bytes.as_ref().map_err(|damage| *damage);
+                match body.and_then(|bytes| self.reader.body(from, name, bytes.as_slice())) {
+                    Ok(body) => {
+                        let stored = self.segment.push(name, &[body]).await?;
+                        self.placed.push((stream, facts.base, version, stored));
+                        stored
+                    }
+                    // Whoever needs it finds that it is lost; until then its segment stays.
+                    Err(_) => from,
+                }
             }
         };
         *self.named.entry(stored.segment).or_default() += u64::from(stored.bytes);
@@ -364,6 +413,48 @@ impl<D: Disk> Work<D> {
             true => undeleted(facts),
         };
         Ok(Entry::Block { stream, facts, stored }.encode())
+    }
+
+    /// Stores what changed of an index, and has the manifest name it.
+    async fn place_index(
+        &mut self,
+        stream: StreamId,
+        mut index: NotedIndex,
+        manifest: &mut ManifestWriter<D>,
+    ) -> io::Result<()> {
+        let is_begun = !index.is_whole && !self.is_base;
+        let kept = std::mem::take(&mut index.kept);
+        let mut new = Vec::new();
+        let mut is_first = !is_begun;
+        for (key, stored) in kept {
+            self.name_part(stream, (key, stored), &mut is_first, manifest).await?;
+        }
+        if index.changes.is_empty() {
+            return Ok(());
+        }
+        while let Some(body) = index.changes.next_part(INDEX_PART_BYTES) {
+            self.parts += 1;
+            let key = self.number << 32 | self.parts;
+            let name = BlockName { kind: BlockKind::Subjects, stream, key };
+            let stored = self.segment.push(name, &[&body]).await?;
+            self.name_part(stream, (key, stored), &mut is_first, manifest).await?;
+            new.push((key, stored));
+            yield_now().await;
+        }
+        self.indexes.push((stream, index.is_whole, new));
+        Ok(())
+    }
+
+    async fn name_part(
+        &mut self,
+        stream: StreamId,
+        (key, stored): StoredPart,
+        is_first: &mut bool,
+        manifest: &mut ManifestWriter<D>,
+    ) -> io::Result<()> {
+        *self.named.entry(stored.segment).or_default() += u64::from(stored.bytes);
+        let is_first = std::mem::replace(is_first, false);
+        manifest.push(&Entry::Index { stream, key, stored, is_first }.encode()).await
     }
 
     async fn finish_segment(&mut self, disk: &D, folder: &str) -> io::Result<()> {
@@ -378,11 +469,17 @@ impl<D: Disk> Work<D> {
     }
 
     /// The manifest counts: lets go what it makes superfluous.
-    async fn release(self, store: &RefCell<Store<D>>, start: Position) {
+    async fn release(mut self, store: &RefCell<Store<D>>, start: Position) {
+        let reader = self.reader.clone();
         let (disk, place, manifests, segments) = {
             let mut store = store.borrow_mut();
             for (stream, base, version, stored) in &self.placed {
                 store.streams.stored(*stream, *base, *version, *stored);
+            }
+            for (stream, is_whole, parts) in std::mem::take(&mut self.indexes) {
+                if let Some(held) = store.streams.streams.get_mut(&stream) {
+                    held.stream.index_stored(is_whole, parts);
+                }
             }
             store.lane.retire(start);
             let checkpoints = &mut store.checkpoints;
@@ -424,6 +521,7 @@ impl<D: Disk> Work<D> {
             disk.remove(&name).await.unwrap_or_default();
         }
         for number in segments {
+            reader.close(number);
             segment::remove(&disk, &place, number).await;
         }
     }

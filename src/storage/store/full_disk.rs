@@ -34,8 +34,10 @@ struct House {
 
 impl House {
     fn open(disk: &MemoryDisk) -> Self {
-        let replayed = disk.run(replay_with(disk, &place(), 5, Some(4000)));
-        let replayed = replayed.expect("the folder is there");
+        let replayed = disk.run(replay_with(disk, &place(), Some(4000)));
+        let mut replayed = replayed.expect("the folder is there");
+        // All is in memory from here on.
+        disk.run(replayed.verify(disk, &place())).expect("the segments are there");
         let store = Store::start(disk.clone(), place(), replayed).expect("it is whole");
         let (lane, store) = (store.lane().clone(), Rc::new(RefCell::new(store)));
         let (commit, spare, checkpointed) = (lane.clone(), lane.clone(), store.clone());

@@ -13,12 +13,16 @@ use std::task::{Context, Poll, Waker};
 use fastrand::Rng;
 
 use super::checkpoint::{Plant as CheckpointPlant, keep_checkpoints};
+use super::loading::load;
 use super::*;
 use crate::storage::frame::{LaneSeed, StoreId};
 use crate::storage::manifest::ManifestName;
 use crate::storage::memory_disk::{Faults, MemoryDisk};
-use crate::storage::replay::{Accepted, AcceptedDamage, replay_with};
+use crate::storage::replay::{Accepted, AcceptedDamage, replay_into};
+use crate::storage::segment::SegmentReader;
+use crate::storage::stream::pending::Pending;
 use crate::storage::stream::tests::{Kept, TICK_NS, Twin, kept, random_headers, random_limits};
+use crate::storage::stream::{Search, Stream};
 use crate::storage::streams::{Lost, LostBlock};
 
 /// Mistakes that the oracle has to find.
@@ -32,6 +36,7 @@ enum Plant {
     PurgeNotWritten,
     FolderNotSynced,
     StaleManifestUsed,
+    StaleBlockBelieved,
     InCheckpoint(CheckpointPlant),
 }
 
@@ -63,6 +68,8 @@ enum Made {
     Expired {
         before: u64,
     },
+    /// These messages were lost with a block.
+    Lost(LostBlock),
     ConsumerCreated {
         consumer: ConsumerId,
         start_after: u64,
@@ -92,7 +99,7 @@ fn make(world: &mut World, stream: StreamId, made: &Made) {
         Made::StreamDeleted => drop(world.remove(&stream)),
         Made::Appended(message) => assert!(twin.append(message.clone()).is_ok()),
         Made::Grouped(messages) => {
-            messages.iter().for_each(|message| assert!(twin.append(message.clone()).is_ok()));
+            twin.put_group(messages.iter().cloned());
         }
         Made::Deleted { sequence } | Made::Ended { sequence } => drop(twin.delete(*sequence)),
         Made::Purged { filter, before, keep } => {
@@ -103,6 +110,7 @@ fn make(world: &mut World, stream: StreamId, made: &Made) {
             let goes = |sequence: u64| sequence < *before && aged.contains(&sequence);
             twin.messages.retain(|message| !goes(message.sequence));
         }
+        Made::Lost(lost) => lose(twin, lost),
         Made::ConsumerCreated { consumer, start_after } => {
             consumers.insert(*consumer, ConsumerState::starting_after(*start_after));
         }
@@ -113,30 +121,66 @@ fn make(world: &mut World, stream: StreamId, made: &Made) {
     }
 }
 
+fn lose(twin: &mut Twin, lost: &LostBlock) {
+    twin.messages.retain(|message| !(lost.first..=lost.last).contains(&message.sequence));
+}
+
+/// Asks a stream until it answers, with a limit of what is loaded for it.
+fn ask<T>(
+    disk: &MemoryDisk,
+    streams: &mut Streams,
+    id: StreamId,
+    mut question: impl FnMut(&mut Stream) -> Result<T, NotLoaded>,
+) -> Result<T, String> {
+    let reader = SegmentReader::new(disk.clone(), History::place());
+    for _ in 0..10_000 {
+        let held = streams.streams.get_mut(&id).expect("the stream is there");
+        match question(&mut held.stream) {
+            Ok(answer) => return Ok(answer),
+            Err(needed) => {
+                disk.run(streams.load(&reader, id, needed)).expect("no fault is set");
+                disk.run(streams.finish(&reader, id)).expect("no fault is set");
+            }
+        }
+    }
+    Err("a question is never answered".to_owned())
+}
+
 /// Ids of messages are compared that are known at `now_ns`.
-fn compare(streams: &Streams, world: &World, now_ns: i64) -> Result<(), String> {
+fn compare(
+    disk: &MemoryDisk,
+    streams: &mut Streams,
+    world: &World,
+    now_ns: i64,
+) -> Result<(), String> {
     let ids: Vec<StreamId> = streams.iter().map(|(id, _)| id).collect();
     if ids != world.keys().copied().collect::<Vec<_>>() {
         return Err(format!("streams {ids:?} instead of {:?}", world.keys()));
     }
-    for (id, held) in streams.iter() {
+    let reader = SegmentReader::new(disk.clone(), History::place());
+    for id in ids {
         let (twin, consumers) = &world[&id];
-        held.stream.check_invariants();
         // The twin has purged everything at once.
-        if held.purge.is_some() {
-            continue;
-        }
+        disk.run(streams.finish(&reader, id)).expect("no fault is set");
+        let held = streams.get(id).expect("it is there");
+        held.stream.check_invariants();
         if held.stream.totals() != twin.totals() {
             let (found, expected) = (held.stream.totals(), twin.totals());
             return Err(format!("{id:?}: {found:?} instead of {expected:?}"));
         }
+        let window_ns = held.stream.limits().duplicate_window_ns;
+        let states = held.consumers.iter().map(|(id, held)| (id, &held.state));
+        if !states.eq(consumers.iter()) {
+            return Err(format!("{id:?}: consumers differ"));
+        }
         for message in &twin.messages {
-            if held.stream.get(message.sequence).map(kept).as_ref() != Some(message) {
-                return Err(format!("{id:?}: message {} is another", message.sequence));
+            let question = |stream: &mut Stream| Ok(stream.get(message.sequence)?.map(kept));
+            let found = ask(disk, streams, id, question)?;
+            if found.as_ref() != Some(message) {
+                return Err(format!("{id:?}: {found:?} instead of {message:?}"));
             }
         }
         // Of a message that is gone, or that came with another window, no id may be known after a start.
-        let window_ns = held.stream.limits().duplicate_window_ns;
         for message in &twin.messages {
             let Some(name) = marks::find(&message.headers, marks::ID) else { continue };
             let is_latest = twin.duplicate_of(name, now_ns) == Some(message.sequence);
@@ -145,15 +189,13 @@ fn compare(streams: &Streams, world: &World, now_ns: i64) -> Result<(), String> 
                 continue;
             }
             let again = Kept { time_ns: now_ns, ..message.clone() };
-            let found = held.stream.check(&again.new_message(), &Expected::default());
+            let found = ask(disk, streams, id, |stream| {
+                stream.check(&again.new_message(), &Expected::default())
+            })?;
             let expected = Err(Refusal::Duplicate { sequence: message.sequence });
             if found != expected && window_ns > 0 {
                 return Err(format!("{id:?}: {found:?} instead of {expected:?}"));
             }
-        }
-        let states = held.consumers.iter().map(|(id, held)| (id, &held.state));
-        if !states.eq(consumers.iter()) {
-            return Err(format!("{id:?}: consumers differ"));
         }
     }
     Ok(())
@@ -168,6 +210,13 @@ struct History {
     commits: Vec<CommitNumber>,
     /// Purges under way, each with the number of changes up to it.
     purging: BTreeMap<StreamId, usize>,
+    /// Blocks that somebody waits for.
+    needed: Vec<(StreamId, NotLoaded)>,
+    loads: u64,
+    /// The medium loses what is read while the store runs.
+    has_media_faults: bool,
+    /// How many blocks each stream lost that the twins know of.
+    lost: BTreeMap<StreamId, usize>,
     block_bytes: usize,
     checkpoints: u64,
     /// What the first so many of them made, as of the last start.
@@ -198,6 +247,10 @@ impl History {
             made: Vec::new(),
             commits: Vec::new(),
             purging: BTreeMap::new(),
+            needed: Vec::new(),
+            loads: 0,
+            has_media_faults: false,
+            lost: BTreeMap::new(),
             block_bytes,
             checkpoints: 0,
             base: (0, World::new()),
@@ -231,7 +284,10 @@ impl History {
 
     fn read(&self) -> Replayed {
         let place = Self::place();
-        let replayed = replay_with(&self.disk, &place, 5, Some(self.block_bytes));
+        let mut streams = Streams::new(place.seed, Some(self.block_bytes));
+        // What anybody asks needs no more than two blocks at a time.
+        streams.set_cache(0, 2);
+        let replayed = replay_into(&self.disk, &place, streams);
         self.disk.run(replayed).expect("the folder is there")
     }
 
@@ -239,16 +295,13 @@ impl History {
         if self.plant == Some(Plant::StaleManifestUsed) {
             self.remove_newest_manifest();
         }
-        let replayed = self.read();
+        let mut replayed = self.read();
         if !replayed.is_whole() || !replayed.manifest_faults.is_empty() {
             let Replayed { lost, unfit, manifest_faults, .. } = &replayed;
             let damage = &replayed.recovered.damage;
             return Err(format!(
                 "without a fault of the medium: {damage:?} {lost:?} {unfit:?} {manifest_faults:?}"
             ));
-        }
-        if let Some((id, held)) = replayed.streams.iter().find(|(_, held)| !held.lost.is_empty()) {
-            return Err(format!("{id:?} lost {:?} without a fault of the medium", held.lost));
         }
         let end = replayed.recovered.position.next;
         let count = self.commits.partition_point(|commit| *commit < end);
@@ -258,12 +311,42 @@ impl History {
         self.commits.truncate(count);
         self.purging.clear();
         self.made.truncate(count);
-        let world = self.world();
-        compare(&replayed.streams, &world, self.now_ns)?;
+        let mut world = self.world();
+        self.find_lost(&mut replayed.streams, &mut world)?;
+        compare(&self.disk, &mut replayed.streams, &world, self.now_ns)?;
         self.base = (count, world);
         self.waiting.clear();
         self.visible.clear();
         Ok(replayed)
+    }
+
+    /// Has all that the medium lost be met, and the twins lose it too.
+    fn find_lost(&mut self, streams: &mut Streams, world: &mut World) -> Result<(), String> {
+        let reader = SegmentReader::new(self.disk.clone(), Self::place());
+        if self.has_media_faults {
+            self.disk.run(streams.verify(&reader)).expect("no fault is set");
+        }
+        for id in world.keys().copied().collect::<Vec<_>>() {
+            self.disk.run(streams.finish(&reader, id)).expect("no fault is set");
+            let Some(held) = streams.get(id) else { continue };
+            if !held.lost.is_empty() && !self.has_media_faults {
+                return Err(format!("{id:?} lost {:?} without a fault of the medium", held.lost));
+            }
+            let twin = &mut world.get_mut(&id).expect("it is its key").0;
+            held.lost.iter().for_each(|lost| lose(twin, lost));
+            self.lost.insert(id, held.lost.len());
+        }
+        Ok(())
+    }
+
+    /// Notes what was lost since the last call.
+    fn note_lost(&mut self, store: &Store<MemoryDisk>) {
+        for (id, held) in store.streams().iter() {
+            let known = self.lost.insert(id, held.lost.len()).unwrap_or(0);
+            for lost in held.lost.iter().skip(known) {
+                self.note(store, id, Made::Lost(*lost));
+            }
+        }
     }
 
     /// As if it had never been renamed.
@@ -287,6 +370,9 @@ impl History {
             failed_names: one_of(16),
             ..Faults::default()
         };
+        if self.has_media_faults {
+            (faults.latent_sectors, faults.rotten_bits) = (30, 30);
+        }
         faults.is_buffered = self.random.bool();
         faults.has_lying_folders = self.plant == Some(Plant::FolderNotSynced);
         faults
@@ -305,6 +391,7 @@ impl History {
         if let Some(Plant::InCheckpoint(plant)) = self.plant {
             store.checkpoints.plant = Some(plant);
         }
+        store.streams.cache.believes_stale = self.plant == Some(Plant::StaleBlockBelieved);
         store.checkpoints.deltas_max = self.random.u64(0..4);
         let lane = store.lane().clone();
         let store = RefCell::new(store);
@@ -314,12 +401,24 @@ impl History {
             Box::pin(keep_checkpoints(&store)),
         ];
         let mut is_done = [false; 3];
+        let mut loads: Vec<Task<'_>> = Vec::new();
         for _ in 0..steps {
+            for (id, needed) in self.needed.drain(..) {
+                self.loads += 1;
+                let load = load(&store, id, needed);
+                // Whoever needs it asks again.
+                loads.push(Box::pin(async { drop(load.await) }));
+            }
+            loads.retain_mut(|load| {
+                load.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            });
             for (task, is_done) in tasks.iter_mut().zip(&mut is_done) {
                 let mut context = Context::from_waker(Waker::noop());
                 *is_done = *is_done || task.as_mut().poll(&mut context) == Poll::Ready(());
             }
             let mut store = store.borrow_mut();
+            store.streams.check_cache();
+            self.note_lost(&store);
             self.deliver_answers(&mut store)?;
             match self.random.u8(0..32) {
                 0..14 if !store.is_crowded() => self.change(&mut store)?,
@@ -327,19 +426,25 @@ impl History {
                 16 => lane.retry_spare(),
                 17 => store.retry(),
                 18..20 => {
-                    self.go_on_with_purges(&mut store).map_err(|error| format!("{error:?}"))?
+                    let result = self.go_on_with_purges(&mut store);
+                    self.take_result(result)?;
                 }
+                20 => self.read_some(&mut store)?,
                 _ => {
                     self.disk.step();
                 }
             }
         }
-        drop(tasks);
-        let store = store.into_inner();
+        drop((tasks, loads));
+        let mut store = store.into_inner();
         self.checkpoints += store.checkpoints.count;
+        self.disk.set_faults(Faults::default());
         if lane.stopped().is_none() {
-            compare(store.streams(), &self.world(), self.now_ns)?;
+            let mut world = self.world();
+            self.find_lost(&mut store.streams, &mut world)?;
+            compare(&self.disk, &mut store.streams, &world, self.now_ns)?;
         }
+        self.needed.clear();
         match self.random.u8(0..3) {
             0 => self.disk.kill(),
             _ => self.disk.power_cut(),
@@ -420,13 +525,28 @@ impl History {
             _ if ids.is_empty() => self.create(store),
             action => {
                 let id = ids[self.random.usize(0..ids.len())];
-                self.change_stream(store, id, action)
+                let result = self.change_stream(store, id, action);
+                self.need(id, result)
             }
         };
+        self.take_result(result)
+    }
+
+    /// Has what a call needed loaded.
+    fn need(&mut self, id: StreamId, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Err(StoreError::NotLoaded(needed)) = result {
+            self.needed.push((id, needed));
+        }
+        result
+    }
+
+    /// What was not done for a reason that a store may have is not done.
+    fn take_result(&mut self, result: Result<(), StoreError>) -> Result<(), String> {
         match result {
             Ok(())
             | Err(
                 StoreError::Purging
+                | StoreError::NotLoaded(_)
                 | StoreError::Short(_)
                 | StoreError::Refused(Refused::Stopped(_)),
             ) => Ok(()),
@@ -434,8 +554,85 @@ impl History {
         }
     }
 
-    fn create(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
+    /// Compares what is read of a stream with what its twin says.
+    fn read_some(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), String> {
+        let ids: Vec<StreamId> = store.streams().iter().map(|(id, _)| id).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id = ids[self.random.usize(0..ids.len())];
+        let held = store.streams.streams.get_mut(&id).expect("it is there");
+        if held.is_purging() && held.stream.check_settled().is_ok() {
+            return Ok(());
+        }
+        let twin = self.world()[&id].0.clone();
+        let (from, filter) = (self.random.u64(0..twin.totals().last_sequence + 2), b"a.*");
+        let subject = [b'a', b'.', self.random.u8(b'0'..b'4')];
+        let mut pending = Pending::new(filter, from);
+        let stream = &mut held.stream;
+        let result = match self.random.u8(0..5) {
+            0 => stream.get(from).map(|found| {
+                let expected = twin.messages.iter().find(|message| message.sequence == from);
+                found.map(kept).as_ref() == expected
+            }),
+            1 => stream.last_of(&subject).map(|found| {
+                let expected = twin.messages.iter().rfind(|message| message.subject == subject);
+                found.map(kept).as_ref() == expected
+            }),
+            2 => stream.next(filter, from, 100).map(|found| {
+                let is_it =
+                    |message: &&Kept| message.sequence >= from && message.subject[0] == b'a';
+                let expected = twin.messages.iter().find(is_it);
+                match found {
+                    Search::Found(found) => Some(&kept(found)) == expected,
+                    Search::Nothing => expected.is_none(),
+                    Search::GoOn(next) => expected.is_none_or(|found| found.sequence >= next),
+                }
+            }),
+            3 => stream.previous(filter, from, 100).map(|found| {
+                let is_it =
+                    |message: &&Kept| message.sequence <= from && message.subject[0] == b'a';
+                let expected = twin.messages.iter().rfind(is_it);
+                match found {
+                    Search::Found(found) => Some(&kept(found)) == expected,
+                    Search::Nothing => expected.is_none(),
+                    Search::GoOn(next) => expected.is_none_or(|found| found.sequence <= next),
+                }
+            }),
+            _ => stream.pending(&mut pending, 100).map(|found| {
+                let is_it =
+                    |message: &&Kept| message.sequence >= from && message.subject[0] == b'a';
+                let expected = twin.messages.iter().filter(is_it).count() as u64;
+                found.is_none_or(|found| found == expected)
+            }),
+        };
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("{id:?}: what is read from {from} on is another")),
+            Err(needed) => {
+                self.needed.push((id, needed));
+                Ok(())
+            }
+        }
+    }
+
+    /// Where something is lost there are no limits of a number: when it is met, before a limit lets
+    /// others go or after, makes a difference that the twins know nothing of.
+    fn limits(&mut self) -> StreamLimits {
         let limits = random_limits(&mut self.random);
+        match self.has_media_faults {
+            false => limits,
+            true => StreamLimits {
+                messages_max: 0,
+                bytes_max: 0,
+                messages_per_subject_max: 0,
+                ..limits
+            },
+        }
+    }
+
+    fn create(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
+        let limits = self.limits();
         let first_sequence = self.random.u64(0..30);
         let answer = store.create_stream(first_sequence, limits, b"details")?;
         self.note(store, answer.value, Made::Created { first_sequence, limits });
@@ -488,8 +685,9 @@ impl History {
                     .random
                     .u64(totals.first_sequence.saturating_sub(1)..=totals.last_sequence + 1);
                 if self.plant == Some(Plant::DeleteNotWritten) {
+                    store.check_quiet(id)?;
                     let held = store.streams.streams.get_mut(&id).expect("it is there");
-                    if held.stream.delete(sequence) {
+                    if held.stream.delete(sequence)? {
                         self.note(store, id, Made::Deleted { sequence });
                         self.told = self.made.len();
                     }
@@ -508,7 +706,7 @@ impl History {
                 let limits = StreamLimits {
                     is_memory: before.is_memory,
                     is_async: before.is_async,
-                    ..random_limits(&mut self.random)
+                    ..self.limits()
                 };
                 let answer = store.update_stream(id, limits, b"other details")?;
                 self.note(store, id, Made::Updated { limits });
@@ -550,7 +748,8 @@ impl History {
     /// Does the rest of a rollup.
     fn roll_up(&mut self, store: &mut Store<MemoryDisk>, id: StreamId) -> Result<(), StoreError> {
         while store.streams().get(id).expect("it is there").is_purging() {
-            assert_eq!(store.delete(id, 1), Err(StoreError::Purging));
+            let refused = store.delete(id, 1);
+            assert!(matches!(refused, Err(StoreError::Purging | StoreError::NotLoaded(_))));
             store.purge_some(id, 3)?;
         }
         Ok(())
@@ -563,7 +762,7 @@ impl History {
             if held.is_purging() {
                 return Err(StoreError::Purging);
             }
-            let (before, _) = held.stream.aged_before(self.now_ns, 1);
+            let (before, _) = held.stream.aged_before(self.now_ns, 1)?;
             let limits = *held.stream.limits();
             let twin = self.world()[&id].0.clone();
             let aged = twin.aged(self.now_ns).into_iter().find(|sequence| *sequence < before);
@@ -594,13 +793,15 @@ impl History {
         let last = store.streams().get(id).expect("it is there").stream.totals().last_sequence;
         let (before, keep) = match self.random.u8(0..3) {
             0 => (self.random.u64(0..=last + 2), 0),
-            1 => (0, self.random.u64(0..5)),
+            // How many stay is counted when it begins, what is lost meanwhile among them.
+            1 if !self.has_media_faults => (0, self.random.u64(0..5)),
             _ => (0, 0),
         };
         if self.plant == Some(Plant::PurgeNotWritten) {
+            store.check_quiet(id)?;
             let held = store.streams.streams.get_mut(&id).expect("it is there");
-            let mut purge = held.stream.purge(filter.as_deref(), before, keep);
-            while !held.stream.purge_some(&mut purge, 100) {}
+            held.stream.last_id()?;
+            held.purge = Some(held.stream.purge(filter.as_deref(), before, keep));
             self.note(store, id, Made::Purged { filter, before, keep });
             self.told = self.made.len();
             return Ok(());
@@ -614,18 +815,25 @@ impl History {
         Ok(())
     }
 
-    /// Goes on with purges, or to their end.
+    /// Goes on with purges and with what else changes make go, or to their end.
     fn go_on_with_purges(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
         let (slice, slices) = (self.random.usize(1..20), self.random.usize(1..20));
-        for (id, told) in self.purging.clone() {
+        let is_purging = |(id, held): (StreamId, &HeldStream)| held.is_purging().then_some(id);
+        let ids: Vec<StreamId> = store.streams().iter().filter_map(is_purging).collect();
+        for id in ids {
             for _ in 0..slices {
-                if !matches!(store.delete(id, 1), Err(StoreError::Purging)) {
+                let refused = store.delete(id, 1);
+                if !matches!(refused, Err(StoreError::Purging | StoreError::NotLoaded(_))) {
                     panic!("a stream that is purged takes a change");
                 }
-                if let Some(answer) = store.purge_some(id, slice)? {
-                    self.waiting.push((answer.after, told));
-                    self.purging.remove(&id);
-                    break;
+                match store.purge_some(id, slice) {
+                    Ok(Some(answer)) => {
+                        let told = self.purging.remove(&id);
+                        self.waiting.extend(told.map(|told| (answer.after, told)));
+                        break;
+                    }
+                    Ok(None) => {}
+                    Err(error) => return self.need(id, Err(error)),
                 }
             }
         }
@@ -709,14 +917,18 @@ fn marker_for(twin: &Twin, limits: &StreamLimits, sequence: u64, time_ns: i64) -
     (twin.needs_marker(sequence) && has_room).then_some(marker)
 }
 
-fn run(seed: u64, plant: Option<Plant>) -> Result<(usize, u64), String> {
-    let mut history = History::new(seed, plant);
+/// Returns how many changes were told of, and how many checkpoints and loads there were.
+fn run(seed: u64, plant: Option<Plant>) -> Result<(usize, u64, u64), String> {
+    live_some(&mut History::new(seed, plant))
+}
+
+fn live_some(history: &mut History) -> Result<(usize, u64, u64), String> {
     for _ in 0..history.random.u64(2..6) {
         let steps = history.random.u64(20..500);
         history.live(steps)?;
     }
     history.replay()?;
-    Ok((history.told, history.checkpoints))
+    Ok((history.told, history.checkpoints, history.loads))
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -729,11 +941,12 @@ fn no_history_takes_back_what_an_answer_told() {
         Some(seed) => seed..seed + 1,
         None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(300),
     };
-    let (mut told, mut checkpoints, count) = (0, 0, seeds.end - seeds.start);
+    let (mut told, mut checkpoints, mut loads, count) = (0, 0, 0, seeds.end - seeds.start);
     for seed in seeds {
         match run(seed, None) {
-            Ok((more, more_checkpoints)) => {
+            Ok((more, more_checkpoints, more_loads)) => {
                 told += more as u64;
+                loads += more_loads;
                 checkpoints += more_checkpoints;
             }
             Err(reason) => {
@@ -743,6 +956,25 @@ fn no_history_takes_back_what_an_answer_told() {
     }
     assert!(told > 20 * count, "{count} histories told only of {told} changes");
     assert!(checkpoints > 2 * count, "{count} histories had only {checkpoints} checkpoints");
+    assert!(loads > 2 * count, "{count} histories had only {loads} loads");
+}
+
+#[test]
+fn what_the_medium_loses_while_the_store_runs_is_lost_alone() {
+    let seeds = match number("MIDGE_STORE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(100),
+    };
+    let (mut lost, count) = (0, seeds.end - seeds.start);
+    for seed in seeds {
+        let mut history = History::new(seed, None);
+        history.has_media_faults = true;
+        if let Err(reason) = live_some(&mut history) {
+            panic!("MIDGE_STORE_SEED={seed} cargo test --lib store::simulation: {reason}");
+        }
+        lost += history.lost.values().sum::<usize>();
+    }
+    assert!(lost as u64 > count / 4, "{count} histories lost only {lost} blocks");
 }
 
 #[test]
@@ -756,6 +988,8 @@ fn each_planted_mistake_is_found() {
         Plant::PurgeNotWritten,
         Plant::FolderNotSynced,
         Plant::StaleManifestUsed,
+        Plant::StaleBlockBelieved,
+        Plant::InCheckpoint(CheckpointPlant::StoredBeforeItIsDurable),
         Plant::InCheckpoint(CheckpointPlant::SegmentNameNotSynced),
         Plant::InCheckpoint(CheckpointPlant::SegmentNotSynced),
         Plant::InCheckpoint(CheckpointPlant::ManifestNotSynced),
@@ -765,11 +999,30 @@ fn each_planted_mistake_is_found() {
         Plant::InCheckpoint(CheckpointPlant::SegmentRemovedBeforeTheManifest),
     ] {
         // Most histories take too few checkpoints for a mistake in one to matter.
-        let seeds = if matches!(plant, Plant::InCheckpoint(_)) { 500 } else { 100 };
+        let seeds = match plant {
+            Plant::InCheckpoint(CheckpointPlant::StoredBeforeItIsDurable) => 100,
+            Plant::InCheckpoint(_) => 500,
+            _ => 100,
+        };
         let found = (0..seeds).find_map(|seed| run(seed, Some(plant)).err().map(|why| (seed, why)));
         let (seed, why) = found.unwrap_or_else(|| panic!("{plant:?} went unseen"));
         println!("{plant:?}: seed {seed}: {why}");
     }
+}
+
+/// Reads all blocks.
+fn verify(disk: &MemoryDisk, replayed: &mut Replayed) {
+    let reader = SegmentReader::new(disk.clone(), History::place());
+    disk.run(replayed.streams.verify(&reader)).expect("no fault is set");
+    let ids: Vec<StreamId> = replayed.streams.iter().map(|(id, _)| id).collect();
+    for id in ids {
+        disk.run(replayed.streams.finish(&reader, id)).expect("no fault is set");
+    }
+}
+
+fn get(disk: &MemoryDisk, replayed: &mut Replayed, id: StreamId, sequence: u64) -> Option<Kept> {
+    let question = |stream: &mut Stream| Ok(stream.get(sequence)?.map(kept));
+    ask(disk, &mut replayed.streams, id, question).expect("it answers")
 }
 
 fn lost_blocks(replayed: &Replayed) -> Vec<(Lost, LostBlock)> {
@@ -837,8 +1090,8 @@ fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted
         let (damage, unfit) = (&replayed.recovered.damage, &replayed.unfit);
         assert!(replayed.is_whole(), "seed {seed}: {damage:?} {unfit:?}");
         assert_eq!(replayed.streams.iter().count(), streams_before + 1, "seed {seed}");
-        let stream = &replayed.streams.get(id).expect("it was durable").stream;
-        assert_eq!(stream.get(1).expect("it was durable").payload, b"later");
+        let found = get(&disk, &mut replayed, id, 1);
+        assert_eq!(found.expect("it was durable").payload, b"later");
     }
     assert!(damaged > 15 && named > 5, "{damaged} were damaged, {named} losses were named");
 }
@@ -900,12 +1153,15 @@ fn damage_of_a_segment_costs_its_block_alone() {
                 history.disk.damage(name, place as u64, mask);
             }
         }
-        let replayed = history.read();
+        let mut replayed = history.read();
         assert!(replayed.is_whole(), "seed {seed}: a start is possible");
+        verify(&history.disk, &mut replayed);
         let lost = lost_blocks(&replayed);
         named += lost.len();
         for (id, (twin, consumers)) in &world {
-            let held = replayed.streams.get(*id).expect("the stream is there");
+            let streams = &mut replayed.streams;
+            ask(&history.disk, streams, *id, |stream| stream.check_settled()).expect("it settles");
+            let held = streams.get(*id).expect("the stream is there");
             assert_eq!(held.consumers.len(), consumers.len(), "seed {seed}");
             assert_eq!(held.stream.totals().last_sequence, twin.totals().last_sequence);
             let is_lost = |sequence: u64| {
@@ -915,13 +1171,15 @@ fn damage_of_a_segment_costs_its_block_alone() {
                 twin.messages.iter().filter(|message| !is_lost(message.sequence)).collect();
             assert_eq!(held.stream.totals().messages, left.len() as u64, "seed {seed}");
             for message in left {
-                let found = held.stream.get(message.sequence).map(kept);
+                let found = get(&history.disk, &mut replayed, *id, message.sequence);
                 assert_eq!(found.as_ref(), Some(message), "seed {seed}");
             }
         }
         // The loss is remembered, and the segment kept.
         settle_lossy(&mut history);
-        assert_eq!(lost_blocks(&history.read()), lost, "seed {seed}");
+        let mut replayed = history.read();
+        verify(&history.disk, &mut replayed);
+        assert_eq!(lost_blocks(&replayed), lost, "seed {seed}");
         let names = history.disk.file_names();
         for (_, block) in lost {
             let kept = format!("{:016}", block.segment);
@@ -965,15 +1223,21 @@ fn append_many(
             let mut context = Context::from_waker(Waker::noop());
             assert!(task.as_mut().poll(&mut context).is_pending());
         }
-        let mut store = store.borrow_mut();
-        if made < count && !store.is_crowded() {
+        if made < count && !store.borrow().is_crowded() {
             let subject = subject(made);
             let (subject, payload) = (subject.as_bytes(), &[7; 900][..]);
             let new = NewMessage { time_ns: 5, subject, headers: b"", payload };
-            assert!(store.append(id, new).expect("there is room").value.is_ok());
-            made += 1;
+            let appended = store.borrow_mut().append(id, new);
+            match appended {
+                Err(StoreError::NotLoaded(needed)) => {
+                    history.disk.run(load(&store, id, needed)).expect("no fault is set");
+                }
+                appended => {
+                    assert!(appended.expect("there is room").value.is_ok());
+                    made += 1;
+                }
+            }
         }
-        drop(store);
         history.disk.step();
         longest = longest.max(history.disk.file_names().iter().filter(is_journal).count());
     }
@@ -997,6 +1261,9 @@ fn journal_stays_short_and_a_start_reads_no_more_than_it() {
     assert!(replayed.record_count < 500, "a start reads {} records", replayed.record_count);
     let stream = &replayed.streams.get(id).expect("it is there").stream;
     assert_eq!((stream.totals().messages, stream.totals().last_sequence), (3000, 3000));
+    let loaded = stream.blocks_from(0).filter(|block| block.is_loaded() && block.is_complete());
+    let in_memory: usize = loaded.map(|block| block.len()).sum();
+    assert!(in_memory < 500, "a start has {in_memory} messages in memory");
 }
 
 #[test]

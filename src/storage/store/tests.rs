@@ -31,7 +31,7 @@ impl House {
     fn open(disk: &MemoryDisk) -> Self {
         let seed = LaneSeed::new(StoreId([7; 16]), 0);
         let place = JournalPlace { folder: "lane-0".into(), seed, file_bytes: 16 * 4096 };
-        let replayed = disk.run(replay(disk, &place, 5)).expect("the folder is there");
+        let replayed = disk.run(replay(disk, &place)).expect("the folder is there");
         let store = Store::start(disk.clone(), place, replayed).expect("nothing is lost");
         let (commit, spare) = (store.lane().clone(), store.lane().clone());
         let commit: Pin<Box<dyn Future<Output = ()>>> =
@@ -91,7 +91,8 @@ impl House {
 
     fn last(&self, id: StreamId, subject: &[u8]) -> Option<(u64, Vec<u8>)> {
         let stream = &self.store.streams().get(id).expect("it is there").stream;
-        stream.last_of(subject).map(|message| (message.sequence, message.headers.to_vec()))
+        let found = stream.last_of(subject).expect("it is in memory");
+        found.map(|message| (message.sequence, message.headers.to_vec()))
     }
 }
 

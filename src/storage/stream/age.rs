@@ -1,73 +1,133 @@
 //! Which messages of a stream are too old, by the limit of age and by what they say themselves.
 //!
-//! Time is given by whoever asks, and what is found is removed by a call of its own: a replay makes that call alone.
+//! Time is given by whoever asks, and what is found is removed by a call of its own: a replay makes
+//! that call alone.
 
-use super::Stream;
+use super::{Message, NotLoaded, Stream};
+use crate::base::limits::REMOVED_AT_ONCE_MAX;
+use crate::storage::block::{END_UNKNOWN, NO_END};
+use crate::storage::marks::TimeToLive;
 
 impl Stream {
-    /// The sequence below which messages are older than the limit at `now_ns`, but for those that no age ends, and how
-    /// many are; after a look at `messages_max`.
-    pub fn aged_before(&self, now_ns: i64, messages_max: usize) -> (u64, u64) {
+    /// True if the limit of age does not hold for a message.
+    fn is_never(&self, message: &Message<'_>) -> bool {
+        self.limits.marks(message.headers).time_to_live == Some(TimeToLive::Never)
+    }
+
+    /// The sequence below which messages are older than the limit at `now_ns`, but for those that
+    /// no age ends, and how many are; after a look at `messages_max`.
+    ///
+    /// # Errors
+    /// The first block that decides it is not in memory.
+    pub fn aged_before(&self, now_ns: i64, messages_max: usize) -> Result<(u64, u64), NotLoaded> {
+        self.check_settled()?;
         let (mut before, mut count) = (self.aged_from, 0);
         if self.limits.age_ns_max == 0 {
-            return (before, count);
+            return Ok((before, count));
         }
         let oldest_ns = now_ns.saturating_sub(self.limits.age_ns_max);
-        for message in self.messages_from(before).take(messages_max) {
-            let stays = self.expiries.is_never(message.sequence);
-            if !stays && message.time_ns > oldest_ns {
+        let mut left = messages_max;
+        for block in self.blocks.range(self.block_from(before)..) {
+            if block.facts().first_time_ns > oldest_ns {
                 break;
             }
-            count += u64::from(!stays);
-            before = message.sequence + 1;
+            let loaded = match block.loaded() {
+                Ok(loaded) => loaded,
+                Err(missing) if left == messages_max => return Err(missing),
+                Err(_) => break,
+            };
+            for message in loaded.messages_from(before) {
+                let stays = self.is_never(&message);
+                if left == 0 || !stays && message.time_ns > oldest_ns {
+                    return Ok((before, count));
+                }
+                left -= 1;
+                count += u64::from(!stays);
+                before = message.sequence + 1;
+            }
         }
-        (before, count)
+        Ok((before, count))
     }
 
-    /// The first message from a sequence on that an age ends.
-    pub fn next_that_ages(&self, from: u64) -> Option<u64> {
-        let mut sequences =
-            self.messages_from(from.max(self.aged_from)).map(|found| found.sequence);
-        sequences.find(|sequence| !self.expiries.is_never(*sequence))
+    /// The first message below a sequence that an age ends.
+    ///
+    /// # Errors
+    /// It is not in memory.
+    pub fn next_that_ages(&mut self, before: u64) -> Result<Option<u64>, NotLoaded> {
+        while self.aged_from < before
+            && let Some(block) = self.blocks.get(self.block_from(self.aged_from))
+            && block.first() < before
+        {
+            let mut all = block.loaded()?.messages_from(self.aged_from);
+            if let Some(found) = all.find(|message| !self.is_never(message)) {
+                return Ok(Some(found.sequence).filter(|sequence| *sequence < before));
+            }
+            self.aged_from = block.last() + 1;
+        }
+        Ok(None)
     }
 
-    /// Removes all messages below a sequence, but for those that no age ends; returns how many there were.
-    pub fn drop_aged(&mut self, before: u64) -> u64 {
-        let mut count = 0;
-        while let Some(sequence) = self.next_that_ages(0).filter(|sequence| *sequence < before) {
-            // What is before it stays for good.
-            self.aged_from = sequence + 1;
-            self.remove(sequence);
-            count += 1;
-        }
-        self.aged_from = self.aged_from.max(before);
-        count
+    /// Removes all messages below a sequence, but for those that no age ends: some at once, the
+    /// others are owed.
+    pub fn drop_aged(&mut self, before: u64) {
+        self.owe_for_age(before);
+        let _ = self.settle(REMOVED_AT_ONCE_MAX);
     }
 
     /// The message whose own time to live ended first.
-    pub fn ended(&self, now_ns: i64) -> Option<u64> {
-        let of_its_own = self.expiries.first().filter(|(end_ns, _)| *end_ns <= now_ns);
-        of_its_own.map(|(_, sequence)| sequence)
+    ///
+    /// # Errors
+    /// It is not in memory.
+    pub fn ended(&mut self, now_ns: i64) -> Result<Option<u64>, NotLoaded> {
+        self.check_settled()?;
+        if !self.limits.has_times_to_live {
+            return Ok(None);
+        }
+        while let Some((end_ns, base)) = self.ends.first().copied()
+            && end_ns <= now_ns
+        {
+            let index = self.blocks.binary_search_by_key(&base, super::Block::base);
+            let index = index.expect("ends are of blocks that are there");
+            let found = self.blocks[index].loaded()?.first_end();
+            let (first_ns, sequence) = found.unwrap_or((NO_END, 0));
+            if first_ns == end_ns {
+                return Ok(Some(sequence));
+            }
+            self.blocks[index].set_end_ns(first_ns);
+            self.note_end(index, end_ns);
+        }
+        Ok(None)
     }
 
-    /// True if a marker has to stand for this message once it ends: it is the last of its subject, and no marker.
-    pub fn needs_marker(&self, sequence: u64) -> bool {
-        self.limits.has_markers()
-            && self.get(sequence).is_some_and(|message| {
-                let totals = self.subjects.get(message.subject);
-                totals.is_some_and(|totals| totals.count == 1)
-                    && !self.limits.marks(message.headers).is_marker
-            })
+    /// True if a marker has to stand for this message once it ends: it is the last of its subject,
+    /// and no marker.
+    ///
+    /// # Errors
+    /// It is not in memory.
+    pub fn needs_marker(&self, sequence: u64) -> Result<bool, NotLoaded> {
+        if !self.limits.has_markers() {
+            return Ok(false);
+        }
+        Ok(self.get(sequence)?.is_some_and(|message| {
+            let totals = self.subjects.get(message.subject);
+            totals.is_some_and(|totals| totals.count == 1)
+                && !self.limits.marks(message.headers).is_marker
+        }))
     }
 
-    /// When [`Stream::aged_before`] or [`Stream::ended`] will find the next message; none if never.
+    /// When [`Stream::aged_before`] or [`Stream::ended`] may find the next message: nothing ends
+    /// before; none if never.
     pub fn next_end_ns(&self) -> Option<i64> {
-        let aged = (self.limits.age_ns_max > 0)
-            .then(|| self.get(self.next_that_ages(0)?))
-            .flatten()
-            .map(|message| message.time_ns.saturating_add(self.limits.age_ns_max));
-        let ended = self.expiries.first().map(|(end_ns, _)| end_ns);
-        aged.into_iter().chain(ended).min()
+        let block = self.blocks.get(self.block_from(self.aged_from));
+        let aged = block.filter(|_| self.limits.age_ns_max > 0).map(|block| {
+            let first = block.loaded().ok().and_then(|loaded| {
+                loaded.messages_from(self.aged_from).find(|message| !self.is_never(message))
+            });
+            let time_ns = first.map_or(block.facts().first_time_ns, |first| first.time_ns);
+            time_ns.saturating_add(self.limits.age_ns_max)
+        });
+        let ended = self.ends.first().filter(|_| self.limits.has_times_to_live);
+        aged.into_iter().chain(ended.map(|(end_ns, _)| *end_ns)).min()
     }
 
     /// Forgets ids that are out of the window; true if there may be more of them than it looked at.
@@ -75,26 +135,30 @@ impl Stream {
         self.duplicates.forget(now_ns, ids_max)
     }
 
-    /// Reads all messages again: which of them end on their own depends on the limits.
-    pub(super) fn note_ends(&mut self) {
-        self.expiries.clear();
+    /// Which messages end on their own depends on the limits: of no block is it known any more.
+    pub(super) fn forget_ends(&mut self) {
         self.aged_from = 0;
-        let limits = self.limits;
-        for message in self.blocks.iter().flat_map(super::Block::messages) {
-            if let Some(time_to_live) = limits.marks(message.headers).time_to_live {
-                self.expiries.insert(message.sequence, message.time_ns, time_to_live);
-            }
+        self.ends.clear();
+        for block in &mut self.blocks {
+            block.set_end_ns(END_UNKNOWN);
+            self.ends.insert((END_UNKNOWN, block.base()));
         }
     }
 
     pub(super) fn check_age(&self) {
-        let mut count = 0;
-        for message in self.messages_from(0) {
-            let has_end = self.limits.marks(message.headers).time_to_live.is_some();
-            count += usize::from(has_end);
-            let is_below = message.sequence < self.aged_from && self.limits.age_ns_max > 0;
-            assert!(!is_below || self.expiries.is_never(message.sequence), "an old message stays");
+        for block in &self.blocks {
+            let Ok(loaded) = block.loaded() else { continue };
+            // What is stored may be forged.
+            #[cfg(test)]
+            {
+                let first = loaded.first_end().map_or(NO_END, |(end_ns, _)| end_ns);
+                let knows = !self.limits.has_times_to_live || block.end_ns() <= first;
+                assert!(knows, "a message ends before it is known to");
+            }
+            let has_limit = self.limits.age_ns_max > 0 && self.is_settled();
+            let below = loaded.messages().take_while(|found| found.sequence < self.aged_from);
+            let mut below = below.filter(|_| has_limit);
+            assert!(below.all(|message| self.is_never(&message)), "an old message stays");
         }
-        assert!(count == self.expiries.len(), "ends are miscounted");
     }
 }

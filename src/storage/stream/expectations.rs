@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{AtLimit, Marks, NewMessage, Search, Stream};
-use crate::protocol::subject::{has_wildcard, matches};
+use super::{AtLimit, Marks, NewMessage, NotLoaded, Stream};
+use crate::protocol::subject::has_wildcard;
 
 /// What must hold for a message to be taken; `None` is anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,36 +60,50 @@ pub struct GroupRefusal {
 }
 
 impl Stream {
-    /// Finds out if a message would be taken; changes nothing. Source of the order: nats-server server/stream.go
+    /// Finds out why a message would not be taken, if it would not. Source of the order: nats-server server/stream.go
     /// processJetStreamMsg.
     ///
     /// # Errors
-    /// It would not.
-    pub fn check(&self, new: &NewMessage<'_>, expected: &Expected<'_>) -> Result<(), Refusal> {
-        self.check_expected(new, expected)?;
-        Ok(self.check_limits(new, &self.limits.marks(new.headers))?)
+    /// What decides it is not in memory.
+    pub fn check(
+        &mut self,
+        new: &NewMessage<'_>,
+        expected: &Expected<'_>,
+    ) -> Result<Result<(), Refusal>, NotLoaded> {
+        self.check_settled()?;
+        if let Some(refusal) = self.refuses(new, expected)? {
+            return Ok(Err(refusal));
+        }
+        let limit = self.check_limits(new, &self.limits.marks(new.headers))?;
+        Ok(limit.map_or(Ok(()), |limit| Err(limit.into())))
     }
 
-    fn check_expected(&self, new: &NewMessage<'_>, expected: &Expected<'_>) -> Result<(), Refusal> {
+    fn refuses(
+        &self,
+        new: &NewMessage<'_>,
+        expected: &Expected<'_>,
+    ) -> Result<Option<Refusal>, NotLoaded> {
         if let Some((filter, sequence)) = expected.last_of {
             let last = self.last_sequence_of(filter);
             if last != sequence {
-                return Err(Refusal::WrongLastOfSubject { last });
+                return Ok(Some(Refusal::WrongLastOfSubject { last }));
             }
         }
         if expected.last_sequence.is_some_and(|sequence| sequence != self.last_sequence) {
-            return Err(Refusal::WrongLastSequence { last: self.last_sequence });
+            return Ok(Some(Refusal::WrongLastSequence { last: self.last_sequence }));
         }
         if let Some(id) = self.limits.marks(new.headers).id
-            && let Some(sequence) = self.duplicates.find(id, new.time_ns)
+            && let Some(sequence) = self.duplicates.find(id, new.time_ns.max(self.last_time_ns))
         {
-            return Err(Refusal::Duplicate { sequence });
+            return Ok(Some(Refusal::Duplicate { sequence }));
         }
-        let last_id = || self.last_id().unwrap_or_default();
-        if expected.last_id.is_some_and(|id| id != last_id()) {
-            return Err(Refusal::WrongLastId { id: last_id().into() });
+        if let Some(expected) = expected.last_id {
+            let id = self.last_id()?.unwrap_or_default();
+            if id != expected {
+                return Ok(Some(Refusal::WrongLastId { id: id.into() }));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Finds out if all messages of a group would be taken, one after the other; changes nothing. Limits are counted
@@ -97,25 +111,30 @@ impl Stream {
     /// may be refused though there would be room.
     ///
     /// # Errors
-    /// One would not.
-    pub fn check_group(&self, group: &[GroupMessage<'_>]) -> Result<(), GroupRefusal> {
+    /// What decides it is not in memory.
+    pub fn check_group(
+        &self,
+        group: &[GroupMessage<'_>],
+    ) -> Result<Result<(), GroupRefusal>, NotLoaded> {
+        self.check_settled()?;
         let limits = &self.limits;
+        let refuse = |index, refusal| Ok(Err(GroupRefusal { index, refusal }));
         if self.last_sequence + group.len() as u64 > super::SEQUENCE_MAX {
-            return Err(GroupRefusal { index: 0, refusal: AtLimit::Sequences.into() });
+            return refuse(0, AtLimit::Sequences.into());
         }
         let (mut messages, mut bytes) = (self.messages, self.bytes);
         let mut counts: HashMap<&[u8], u64> = HashMap::new();
         let mut ids: HashMap<&[u8], u64> = HashMap::new();
         for (index, GroupMessage { new, expected }) in group.iter().enumerate() {
-            let refuse = |refusal| Err(GroupRefusal { index, refusal });
-            let checked = self.check_expected(new, expected);
-            checked.map_err(|refusal| GroupRefusal { index, refusal })?;
+            if let Some(refusal) = self.refuses(new, expected)? {
+                return refuse(index, refusal);
+            }
             let marks = limits.marks(new.headers);
             let sequence = self.last_sequence + 1 + index as u64;
             if let Some(id) = marks.id
                 && let Some(sequence) = ids.insert(id, sequence)
             {
-                return refuse(Refusal::Duplicate { sequence });
+                return refuse(index, Refusal::Duplicate { sequence });
             }
             if !limits.refuses_new {
                 continue;
@@ -125,19 +144,19 @@ impl Stream {
             let max = limits.messages_per_subject_max;
             let is_full = max > 0 && *count >= max;
             if is_full && limits.refuses_new_per_subject && marks.rollup.is_none() {
-                return refuse(AtLimit::MessagesPerSubject.into());
+                return refuse(index, AtLimit::MessagesPerSubject.into());
             }
             *count += 1;
             messages += u64::from(!is_full);
             bytes += limits.message_bytes(new.subject, new.headers, new.payload);
             if limits.messages_max > 0 && messages > limits.messages_max {
-                return refuse(AtLimit::Messages.into());
+                return refuse(index, AtLimit::Messages.into());
             }
             if limits.bytes_max > 0 && bytes > limits.bytes_max {
-                return refuse(AtLimit::Bytes.into());
+                return refuse(index, AtLimit::Bytes.into());
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The sequence of the last message that matches a filter; 0: there is none. Looks at every subject of a filter
@@ -155,27 +174,13 @@ impl Stream {
     }
 
     /// The id of the last message that the stream ever had.
-    pub fn last_id(&self) -> Option<&[u8]> {
-        match self.get(self.last_sequence) {
+    ///
+    /// # Errors
+    /// That message is not in memory.
+    pub fn last_id(&self) -> Result<Option<&[u8]>, NotLoaded> {
+        Ok(match self.find(self.last_sequence)? {
             Some(last) => Marks::read(last.headers).id,
             None => self.last_id_gone.as_deref(),
-        }
-    }
-
-    /// The last message at or below a sequence that matches a filter, after a look at about `messages_max`: none where
-    /// that found nothing and there are no more, or the sequence to go on from.
-    pub fn previous(&self, filter: &[u8], through: u64, messages_max: usize) -> Search<'_> {
-        let end = self.blocks.partition_point(|block| block.first() <= through);
-        let all = self.blocks.range(..end).rev().flat_map(|block| block.messages().rev());
-        let older = all.skip_while(|message| message.sequence > through);
-        for (index, message) in older.enumerate() {
-            if index >= messages_max {
-                return Search::GoOn(message.sequence);
-            }
-            if matches(filter, message.subject) {
-                return Search::Found(message);
-            }
-        }
-        Search::Nothing
+        })
     }
 }

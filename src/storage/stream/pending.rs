@@ -1,0 +1,161 @@
+//! How many messages of a filter there are from a sequence on: by the index where that suffices,
+//! and otherwise by a count of the blocks on the shorter side of the sequence, one after the other.
+
+use std::collections::HashSet;
+
+use super::{Block, NotLoaded, Stream};
+
+/// Subjects up to which it is looked up if a block may have one of them, before it is loaded.
+const SUBJECTS_TRIED_MAX: usize = 64;
+
+/// A count under way.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    filter: Vec<u8>,
+    from: u64,
+    count: Option<Count>,
+}
+
+/// The count of subjects with messages on both sides.
+#[derive(Clone, Debug)]
+struct Count {
+    /// What of the stream it holds for: messages that went, and the last there was.
+    removed: u64,
+    through: u64,
+    subjects: HashSet<u64>,
+    /// Blocks before the sequence are counted, to be subtracted.
+    is_before: bool,
+    /// Messages to be added to what is counted, or that it is to be subtracted from.
+    known: u64,
+    counted: u64,
+    /// The next sequence to look at.
+    next: u64,
+}
+
+impl Pending {
+    pub fn new(filter: &[u8], from: u64) -> Self {
+        Self { filter: filter.to_vec(), from, count: None }
+    }
+}
+
+impl Stream {
+    /// How many messages match a filter: looks at each subject that does.
+    pub fn count_of(&self, filter: &[u8]) -> u64 {
+        if filter == b">" {
+            return self.messages;
+        }
+        let mut count = 0;
+        self.subjects.scan(filter, None, usize::MAX, |_, totals| {
+            count += totals.count;
+            true
+        });
+        count
+    }
+
+    /// How many messages match a filter from a sequence on, as of the end of the count: none if it
+    /// is not done after a look at some `blocks_max` blocks. It begins anew where messages went
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// The next block is not in memory.
+    pub fn pending(
+        &self,
+        pending: &mut Pending,
+        blocks_max: usize,
+    ) -> Result<Option<u64>, NotLoaded> {
+        self.check_settled()?;
+        if pending.from <= self.first_sequence() {
+            return Ok(Some(self.count_of(&pending.filter)));
+        }
+        let holds =
+            |count: &Count| count.removed == self.removed && count.through == self.last_sequence;
+        let mut count = match pending.count.take() {
+            Some(count) if holds(&count) => count,
+            other => self.begin_count(&pending.filter, pending.from, other),
+        };
+        let result = self.go_on_counting(&mut count, pending.from, blocks_max);
+        if result == Ok(true) {
+            return Ok(Some(match count.is_before {
+                true => count.known.saturating_sub(count.counted),
+                false => count.known + count.counted,
+            }));
+        }
+        pending.count = Some(count);
+        result.map(|_| None)
+    }
+
+    /// What the index says. Where messages only came since a count began, it goes on.
+    fn begin_count(&self, filter: &[u8], from: u64, before: Option<Count>) -> Count {
+        let (mut known, mut divided) = (0, 0);
+        let mut subjects: HashSet<u64> = HashSet::new();
+        self.subjects.scan(filter, None, usize::MAX, |subject, totals| {
+            if totals.first >= from {
+                known += totals.count;
+            } else if totals.last >= from {
+                divided += totals.count;
+                subjects.insert(self.hasher.hash(subject));
+            }
+            true
+        });
+        let is_before = self.block_from(from) < self.blocks.len() / 2;
+        if is_before {
+            known += divided;
+        }
+        let mut count = Count {
+            removed: self.removed,
+            through: self.last_sequence,
+            next: if is_before { 0 } else { from },
+            subjects,
+            is_before,
+            known,
+            counted: 0,
+        };
+        if let Some(before) = before
+            && before.removed == self.removed
+            && before.is_before == is_before
+            && before.subjects == count.subjects
+        {
+            (count.counted, count.next) = (before.counted, before.next);
+        }
+        count
+    }
+
+    fn go_on_counting(
+        &self,
+        count: &mut Count,
+        from: u64,
+        blocks_max: usize,
+    ) -> Result<bool, NotLoaded> {
+        if count.subjects.is_empty() {
+            return Ok(true);
+        }
+        let is_over = |block: &Block| count.is_before && block.first() >= from;
+        for (index, block) in self.blocks.range(self.block_from(count.next)..).enumerate() {
+            if is_over(block) {
+                break;
+            }
+            if index >= blocks_max {
+                return Ok(false);
+            }
+            let may_have = |hash: &u64| block.may_have(*hash);
+            if count.subjects.len() > SUBJECTS_TRIED_MAX || count.subjects.iter().any(may_have) {
+                let loaded = block.loaded()?;
+                count.counted += match count.is_before {
+                    true if block.last() >= from => {
+                        let before = loaded.messages().take_while(|found| found.sequence < from);
+                        let hashes = before.map(|found| self.hasher.hash(found.subject));
+                        hashes.filter(|hash| count.subjects.contains(hash)).count() as u64
+                    }
+                    false if block.first() < count.next => {
+                        let after = loaded.messages_from(count.next);
+                        let hashes = after.map(|found| self.hasher.hash(found.subject));
+                        hashes.filter(|hash| count.subjects.contains(hash)).count() as u64
+                    }
+                    _ => loaded.count_of_set(self.hasher, &count.subjects),
+                };
+            }
+            count.next = block.last() + 1;
+        }
+        Ok(true)
+    }
+}
