@@ -1,9 +1,9 @@
 //! Bounded bytes to one peer: a queue of pooled chunks, whatever protocol they are of.
 //!
-//! Many push (by way of a framing such as `Outbox`), one writer task takes chunks and sends them. The
-//! queue never waits: past `pending_bytes_max` the peer is a slow consumer, everything queued is thrown
-//! away and the connection is aborted. The first push into an idle queue wakes the writer, which runs
-//! after the readers that are ready now, so one send carries a whole turn.
+//! Many push (by way of a framing such as `Outbox`), one writer task takes chunks and sends them.
+//! The queue never waits: past `pending_bytes_max` the peer is a slow consumer, everything queued
+//! is thrown away and the connection is aborted. The first push into an idle queue wakes the
+//! writer, which runs after the readers that are ready now, so one send carries a whole turn.
 //!
 //! Invariant: `pending_bytes` = bytes in `buffers` + bytes of the chunk the writer has taken and
 //! not yet confirmed by `sent`.
@@ -30,7 +30,7 @@ struct Buffers {
     ready: VecDeque<(Vec<u8>, Option<Instant>)>,
     /// The chunk that is being filled; newest bytes.
     current: Vec<u8>,
-    /// The turn in which the first bytes of `current` came. Means nothing while it is empty.
+    /// The turn in which the first bytes of `current` came; meaningless while it is empty.
     current_since: Option<Instant>,
 }
 
@@ -59,11 +59,11 @@ pub struct RemotePublisher {
 /// Publishers behind links that may go on, for the mesh to tell them.
 pub type Resumable = RefCell<Vec<RemotePublisher>>;
 
-/// A peer's queue for those who do not know what is framed into it: its connection, and whoever waits
-/// for it.
+/// A peer's queue for those who do not know what is framed into it: its connection, and whoever
+/// waits for it.
 pub(crate) type QueueHandle = Rc<dyn Deref<Target = ByteQueue>>;
 
-/// What monitoring counts of a push.
+/// The part of a push that monitoring counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     pub messages: usize,
@@ -76,7 +76,7 @@ pub struct Counted {
 struct Rare {
     /// Publishers behind links that were told to pause, each once.
     paced_remote: BTreeSet<RemotePublisher>,
-    /// Present from a send that missed its deadline until the peer has caught up.
+    /// Present from the time a send missed its deadline until the peer has caught up.
     late: Option<LateSend>,
     /// Chunks and bytes that were given up when the connection was closed.
     written_off: (usize, usize),
@@ -115,7 +115,7 @@ pub struct ByteQueue {
     abort: Cell<Option<Box<dyn Fn()>>>,
     rare: OnceCell<Box<RefCell<Rare>>>,
     totals: OnceCell<Rc<OutboxTotals>>,
-    /// How much of `out_messages` and `out_bytes` the totals have.
+    /// The part of `out_messages` and `out_bytes` that the totals have.
     totalled: Cell<(u64, u64)>,
     /// A send began that has messages, and no tick has looked since.
     delivered: Cell<bool>,
@@ -152,7 +152,7 @@ impl ByteQueue {
         }
     }
 
-    /// Where this queue is counted from now on; only the first call counts.
+    /// Sets the totals that count this queue from now on; only the first call has an effect.
     pub fn set_totals(&self, totals: Rc<OutboxTotals>) {
         // A second call is of the same shard, whose totals are the same.
         let _ = self.totals.set(totals);
@@ -202,8 +202,8 @@ impl ByteQueue {
         self.close_reason.get().is_some()
     }
 
-    /// Queues messages, framed as bytes that `append` writes: at most `size_max` of them. `size` finds out
-    /// how many exactly, for a peer that is near its bound.
+    /// Queues messages, framed as bytes that `append` writes: at most `size_max` of them. `size`
+    /// finds out how many exactly, for a peer that is near its bound.
     #[inline(always)]
     pub fn push(
         &self,
@@ -350,7 +350,8 @@ impl ByteQueue {
         self.wake_writer();
     }
 
-    /// Has the writer end without a word: the connection goes on elsewhere, with what is queued from now on.
+    /// Has the writer end without a word: the connection goes on elsewhere, with what is queued
+    /// from now on.
     pub fn retire(&self) {
         self.retired.set(true);
         self.wake_writer();
@@ -521,7 +522,8 @@ impl ByteQueue {
         (drained && !paced.is_empty()).then(|| std::mem::take(paced).into_iter().collect())
     }
 
-    /// Checks what this file promises. `taken_bytes`: those that the writer has taken and `sent` has not confirmed.
+    /// Checks what this file promises. `taken_bytes`: those that the writer has taken and `sent`
+    /// has not confirmed.
     ///
     /// # Panics
     /// A promise is broken.

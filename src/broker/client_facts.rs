@@ -1,7 +1,7 @@
 //! The value of `Nats-Request-Info`, which describes a requester to another account.
 //!
-//! It always has the account and the round-trip time; the rest only if the import has `share`. The parts are built when
-//! the client logs in, so that a request only concatenates them.
+//! It always has the account and the round-trip time; the rest only if the import has `share`. The
+//! parts are built when the client logs in, so that a request only concatenates them.
 
 use std::cell::Cell;
 
@@ -12,7 +12,8 @@ use super::passage::Passage;
 use crate::base::ids::ClientKey;
 use crate::protocol::nats::encode::decimal;
 
-/// The parts of a client's description. The texts are members of a JSON object, each preceded by a comma.
+/// The parts of a client's description. The texts are members of a JSON object, each preceded by a
+/// comma.
 #[derive(Debug, Default)]
 pub struct ClientFacts {
     /// Round-trip time in nanoseconds; 0 = unknown.
@@ -101,7 +102,8 @@ impl Broker {
     }
 }
 
-/// Writes the object `value` with `svc`, the account that the request passed last; `account` is a JSON text.
+/// Writes the object `value` with `svc`, the account that the request passed last; `account` is a
+/// JSON text.
 fn add_service(value: &[u8], account: &str, out: &mut Vec<u8>) {
     out.clear();
     let Some(end) = end_of_text(value, b"\"acc\":") else {

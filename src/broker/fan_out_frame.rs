@@ -9,7 +9,7 @@ use crate::protocol::nats::encode;
 pub struct FanOutFrame {
     /// The sid of the last receiver, of whatever message.
     sid: Vec<u8>,
-    /// What a receiver with this sid gets; empty = not framed yet.
+    /// The bytes that a receiver with this sid gets; empty = not framed yet.
     bytes: Vec<u8>,
     /// The bytes of a run that come before each tail.
     head: Vec<u8>,
@@ -19,8 +19,8 @@ impl FanOutFrame {
     /// Receivers from which on it is cheaper to frame a single message once than for each.
     const RECEIVERS_MIN: usize = 3;
 
-    /// True if framing once is cheaper for so many receivers, and possible: they differ only in their
-    /// sid, and the copies are short ones.
+    /// True if framing once is cheaper for so many receivers, and possible: they differ only in
+    /// their sid, and the copies are short ones.
     #[inline]
     pub(super) fn pays(run: &MessageRun<'_>, receivers: usize) -> bool {
         let message = run.first();
@@ -35,8 +35,8 @@ impl FanOutFrame {
         self.bytes.clear();
     }
 
-    /// The framed messages for a receiver with this sid. None = it is the first with that sid, and a
-    /// single message is framed where it goes.
+    /// The framed messages for a receiver with this sid. None = it is the first with that sid, and
+    /// a single message is framed where it goes.
     #[inline]
     pub(super) fn get(&mut self, run: &MessageRun<'_>, sid: &[u8]) -> Option<&[u8]> {
         if self.sid != sid {

@@ -1,13 +1,15 @@
-//! Shadow subscriptions: the entries that a client's subscription has in the tables of exporting accounts, one for each
-//! stream import that it overlaps.
+//! Shadow subscriptions: the entries that a client's subscription has in the tables of exporting
+//! accounts, one for each stream import that it overlaps.
 //!
-//! A shadow's interest is announced to other shards like that of any subscription. A filter may overlap any number of
-//! imports, so shadows are added some per turn and only while the interest lanes have room; until all are there, none of
-//! the client's further commands is executed. Shadows are removed together with their subscription. A reload adds and
-//! removes shadows as if the client subscribed now.
+//! A shadow's interest is announced to other shards like that of any subscription. A filter may
+//! overlap any number of imports, so shadows are added some per turn and only while the interest
+//! lanes have room; until all are there, none of the client's further commands is executed. Shadows
+//! are removed together with their subscription. A reload adds and removes shadows as if the client
+//! subscribed now.
 //!
-//! Invariants: a shadow is in exactly one table, and only the subscription that it belongs to refers to it. Whoever
-//! removes a subscription from its table must remove its shadows, because the two hold references to each other.
+//! Invariants: a shadow is in exactly one table, and only the subscription that it belongs to
+//! refers to it. Whoever removes a subscription from its table must remove its shadows, because the
+//! two hold references to each other.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,7 +44,8 @@ pub enum Imported {
 }
 
 impl Broker {
-    /// Takes over the imports of a new configuration. Existing subscriptions follow when their clients are reviewed.
+    /// Takes over the imports of a new configuration. Existing subscriptions follow when their
+    /// clients are reviewed.
     pub fn set_imports(&mut self, imports: Arc<AccountImports>) {
         self.imports = imports;
     }
@@ -136,7 +139,8 @@ impl Broker {
         self.count_interest(sink.exporter, shadow, false);
     }
 
-    /// Adds and removes shadows of a subscription as the current imports demand. Those that stay are not touched.
+    /// Adds and removes shadows of a subscription as the current imports demand. Those that stay
+    /// are not touched.
     pub(super) fn renew_shadows(&mut self, client: ClientKey, owner: &Rc<Subscription>) {
         let state = &mut self.clients[client.index()];
         if state.importing.as_ref().is_some_and(|importing| Rc::ptr_eq(&importing.owner, owner)) {

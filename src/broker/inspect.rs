@@ -37,7 +37,7 @@ impl TableCounts {
     }
 }
 
-/// How many subscriptions the cached subjects reach on this shard.
+/// Numbers of subscriptions that the cached subjects reach on this shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fanout {
     pub subjects: u64,

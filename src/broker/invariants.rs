@@ -1,5 +1,5 @@
-//! Promises of the broker's modules, looked at all at once: for tests and simulators, after each step.
-//! A look costs as much as there is; release builds have none of this.
+//! Promises of the broker's modules, looked at all at once: for tests and simulators, after each
+//! step. A look costs as much as there is; release builds have none of this.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -48,7 +48,8 @@ impl Broker {
         assert!(self.departed.borrow().iter().all(|subscription| subscription.is_removed()));
     }
 
-    /// A client's subscriptions are in the table, found by their sid; where they are leaving, there are no others.
+    /// A client's subscriptions are in the table, found by their sid; where they are leaving, there
+    /// are no others.
     fn check_client(&self, index: usize, client: &ClientState) {
         let mut expired_count = 0;
         for subscription in client.subscriptions.iter() {
@@ -100,8 +101,8 @@ impl Broker {
         }
     }
 
-    /// What this shard knows of the interest behind a link is what there is on the shard `behind` it, once all
-    /// notes have come.
+    /// This shard knows exactly the interest of the shard `behind` a link, once all notes have
+    /// come.
     ///
     /// # Panics
     /// It is not.
@@ -122,8 +123,8 @@ impl Broker {
         }
     }
 
-    /// The table holds what clients, links and services have, and no other; a cached list is what a look at the
-    /// table would find.
+    /// The table holds what clients, links and services have, and no other; a cached list is what a
+    /// look at the table would find.
     fn check_account(&self, id: AccountId, account: &AccountState) {
         let of_clients = self.clients.iter().filter(|(_, client)| client.account == id);
         let of_clients = of_clients.map(|(_, client)| {
@@ -159,7 +160,7 @@ impl Broker {
         account.table.check_invariants();
     }
 
-    /// Those that reached their maximum get nothing more, and none of them is forgotten.
+    /// Subscriptions at their maximum get nothing more, and each of them is noted to be removed.
     fn check_expired(&self) {
         assert!(self.expired.iter().all(|subscription| subscription.is_removed()));
         let noted: HashSet<_> = self.expired.iter().map(Rc::as_ptr).collect();

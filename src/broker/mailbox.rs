@@ -1,16 +1,17 @@
-//! Bounded messages to one service of the server, in the layout of the lanes' batches: no allocation
-//! per message, and buffers that are used again.
+//! Bounded messages to one service of the server, in the layout of the lanes' batches: no
+//! allocation per message, and buffers that are used again.
 //!
 //! A mailbox appends and returns, like every sink. It is full at `LETTERS_MAX` messages or
-//! `LETTER_BYTES_MAX` bytes: who publishes to it then waits until half of that was taken, by the gate
-//! that slow consumers use. What is under way when it becomes full still finds room: as much again.
-//! Beyond that it is dropped, counted, and as good as declined: a requester is told that nobody listens.
+//! `LETTER_BYTES_MAX` bytes; its publishers then wait at a gate until at most half of that is left.
+//! Messages that are under way when it becomes full still find room: `LATE_LETTERS_MAX` and
+//! `LATE_LETTER_BYTES_MAX`. Beyond that a message is dropped, counted and treated as declined: a
+//! requester is told that nobody listens.
 //!
-//! What a service takes is all that was there; what comes meanwhile is for its next turn, so that
-//! services that answer each other leave the turn to others.
+//! A service takes everything that waits at that moment. Messages that come meanwhile are for its
+//! next turn, so that services that answer each other leave the turn to others.
 //!
-//! Invariants: `count` and `bytes` are sums over what was put and not yet read by `Letters::next_letter`, or
-//! given up with it; the last of `batches` is the only one that grows.
+//! Invariants: `count` and `bytes` are sums over what was put and not yet read by
+//! `Letters::next_letter`, or given up with it; the last of `batches` is the only one that grows.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -44,9 +45,10 @@ pub struct Mailbox {
     waker: Cell<Option<Waker>>,
     /// Counts the times that a full mailbox was half empty again.
     emptied: Rc<Gate>,
-    /// It was full, and is not half empty yet.
+    /// True from the moment it is full until it is half empty.
     is_pacing: Cell<bool>,
-    /// Publishers on other shards that were told to pause, and where it is said that they may go on.
+    /// Publishers on other shards that were told to pause, and where it is said that they may go
+    /// on.
     paced_remote: RefCell<BTreeSet<RemotePublisher>>,
     resumable: OnceCell<Rc<Resumable>>,
     dropped: Cell<u64>,
@@ -55,11 +57,11 @@ pub struct Mailbox {
 /// A message in the hands of its service.
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
-    /// Where it was published, and where an answer goes.
+    /// The account in which it was published, and to which an answer goes.
     pub account: AccountId,
     /// The connection that published it, if that is one of this shard.
     pub publisher: Option<ConnectionId>,
-    /// What it was routed by, where that is not the subject it shows; else empty.
+    /// The subject it was routed by, if that is not the one it shows; else empty.
     pub route: &'a [u8],
     pub message: Message<'a>,
 }
@@ -107,7 +109,7 @@ impl Mailbox {
         self.count.get()
     }
 
-    /// True if none does.
+    /// True if no message waits.
     pub fn is_empty(&self) -> bool {
         self.count.get() == 0
     }
@@ -159,8 +161,8 @@ impl Mailbox {
         true
     }
 
-    /// Remembers a publisher behind a link that was told to pause until it is in `resumable`; false if it
-    /// was told already.
+    /// Remembers a publisher behind a link that was told to pause until it is in `resumable`; false
+    /// if it was told already.
     pub fn note_paced(&self, publisher: RemotePublisher, resumable: &Rc<Resumable>) -> bool {
         // A second one is of the same shard: the same.
         let _ = self.resumable.set(resumable.clone());
@@ -238,7 +240,8 @@ impl Drop for Mailbox {
     }
 }
 
-/// The messages that a service has taken, oldest first. What is left when it is dropped is given up.
+/// The messages that a service has taken, oldest first. What is left when it is dropped is given
+/// up.
 pub struct Letters {
     mailbox: Rc<Mailbox>,
     batches: VecDeque<Vec<u8>>,

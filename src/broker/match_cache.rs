@@ -33,7 +33,7 @@ use crate::base::limits::{
 };
 use crate::protocol::subject;
 
-/// How many answers asked for lately the clock hand spares before it takes one anyway.
+/// Answers asked for lately that the clock hand spares before it takes one anyway.
 const CLOCK_STEPS_MAX: usize = 16;
 
 /// Chains by no token (one, of all answers), by the first token, and by the first two.
@@ -240,8 +240,8 @@ impl<V> MatchCache<V> {
         }
     }
 
-    /// Forgets all answers and gives them, to be dropped in the time there is for it. Their bytes count
-    /// until then.
+    /// Forgets all answers and gives them, to be dropped in the time there is for it. Their bytes
+    /// count until then.
     pub fn clear(&mut self) -> Cleared<V> {
         self.by_subject.clear();
         self.chains.iter_mut().for_each(HashTable::clear);

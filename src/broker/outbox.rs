@@ -1,7 +1,7 @@
 //! The outgoing bytes of one NATS client: messages framed into its queue.
 //!
-//! A message is framed for its receiver: with the subscription's sid, and with headers only where the
-//! client reads them. Bounds, pacing and the writer's side are the queue's.
+//! A message is framed for its receiver: with the subscription's sid, and with headers only where
+//! the client reads them. Bounds, pacing and the writer's side are the queue's.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
@@ -19,11 +19,11 @@ use crate::broker::trace::Trace;
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode;
 
-/// How messages get the form in which a receiver is to have them.
+/// The way in which messages are framed for a receiver.
 pub enum Framing<'a> {
-    /// For this receiver alone. Of a single message.
+    /// A single message, for this receiver alone.
     Own,
-    /// Behind these bytes comes the tail of each message.
+    /// The same head for each message, followed by its tail.
     Head(&'a [u8]),
     /// Once for all receivers with the same sid.
     Shared(&'a mut FanOutFrame),
@@ -35,7 +35,7 @@ pub struct ReplyTracker {
     pub table: RefCell<ReplyTable>,
 }
 
-/// Who looks at what is queued for a client.
+/// Observers of the messages that are queued for a client.
 #[derive(Default)]
 struct Observers {
     /// Present when this client may answer requests to subjects that no list allows.
@@ -50,7 +50,7 @@ pub struct Outbox {
     pub id: ConnectionId,
     /// True if the receiver takes HMSG.
     pub headers: Cell<bool>,
-    /// One of the observers is there.
+    /// True if there is an observer.
     observed: Cell<bool>,
     observers: OnceCell<Box<RefCell<Observers>>>,
 }
@@ -80,8 +80,8 @@ impl Outbox {
         }
     }
 
-    /// True if messages of so many bytes can be pushed in one piece: there is no danger of the bound, and
-    /// nobody looks at single messages.
+    /// True if messages of so many bytes can be pushed in one piece: there is no danger of the
+    /// bound, and nobody looks at single messages.
     #[inline]
     pub fn takes_run(&self, size: usize) -> bool {
         self.queue.has_room(size) && !self.observed.get()
@@ -126,7 +126,7 @@ impl Outbox {
         )
     }
 
-    /// Queues protocol bytes that are no message: INFO, PONG, +OK, -ERR.
+    /// Queues protocol bytes other than messages: INFO, PONG, +OK, -ERR.
     pub fn push_bytes(&self, bytes: &[u8]) -> Pushed {
         let pushed = self.queue.push_bytes(bytes);
         if pushed == Pushed::Queued

@@ -1,4 +1,4 @@
-//! What all outboxes of a shard have in common: their sums, and what is done about slow peers.
+//! The sums over all outboxes of a shard, and the common rule for slow peers.
 
 use std::cell::Cell;
 use std::rc::Rc;

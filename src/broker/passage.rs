@@ -1,4 +1,4 @@
-//! A message with all that its routing needs to know, and how far that got.
+//! A message with everything that its routing needs, and the progress of it.
 
 use smallvec::SmallVec;
 
@@ -25,13 +25,13 @@ impl Routed {
     }
 }
 
-/// How messages came to this shard, and whom they are for.
+/// The way by which messages came to this shard, and their receivers.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     pub source: Source,
     /// The link they came over; none = they are published here, for everybody.
     pub from: Option<LinkId>,
-    /// Whom they are for if they came over a link, and what they are routed by.
+    /// Their receivers if they came over a link, and the subject they are routed by.
     pub target: Target<'a>,
     /// Their publisher is to be told when nobody gets a request of its own.
     pub tells_nobody: bool,
@@ -56,7 +56,7 @@ impl<'a> Origin<'a> {
         Self { source, from: None, target: Target::PLAIN, tells_nobody: false }
     }
 
-    /// What a message is routed by: mostly its subject.
+    /// The subject that a message is routed by: mostly its own.
     #[inline]
     pub(super) fn routed_by<'m>(&self, message: &Message<'m>) -> &'m [u8]
     where
@@ -101,12 +101,12 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// How far a list was walked.
+/// The progress of a message through its list of receivers.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Plain subscriptions that had their turn.
     pub plain: usize,
-    /// Groups that had theirs.
+    /// Groups that had their turn.
     pub group: usize,
     /// State of the next group: where asking began, and how many were asked.
     pub asked: Option<(usize, usize)>,

@@ -1,12 +1,13 @@
-//! Pending requests to another account: maps the reply subjects that the exporting account sees (`_R_.…`) to those of the
-//! requesters.
+//! Pending requests to another account: maps the reply subjects that the exporting account sees
+//! (`_R_.…`) to those of the requesters.
 //!
-//! There is one table per exporting account and shard. A reply subject names the table and the entry, with 40 random
-//! bits. An entry ends with its answer (for streamed services with an empty answer), or when it expires. The number and
-//! the bytes of an importing account's entries are limited; beyond that its requests are treated as if nobody listened.
+//! There is one table per exporting account and shard. A reply subject names the table and the
+//! entry, with 40 random bits. An entry ends with its answer (for streamed services with an empty
+//! answer), or when it expires. The number and the bytes of an importing account's entries are
+//! limited; beyond that its requests are treated as if nobody listened.
 //!
-//! Invariants: `counts` has the number and the bytes of the entries of each importing account. Each `insert` examines
-//! more entries for expiry than it adds, so that expired ones do not pile up.
+//! Invariants: `counts` has the number and the bytes of the entries of each importing account. Each
+//! `insert` examines more entries for expiry than it adds, so that expired ones do not pile up.
 
 use std::time::{Duration, Instant};
 
@@ -129,8 +130,8 @@ impl Responses {
         self.entries.is_empty()
     }
 
-    /// Adds a request and sets `reply` to its new reply subject; the number is for `remove`. None = the importing account
-    /// has too many pending.
+    /// Adds a request and sets `reply` to its new reply subject; the number is for `remove`. None =
+    /// the importing account has too many pending.
     pub(super) fn insert(
         &mut self,
         request: &Request<'_>,

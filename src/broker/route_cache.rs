@@ -1,4 +1,4 @@
-//! What a publisher's last subject reached: most publishers repeat a subject.
+//! The receivers of a publisher's last subject: most publishers repeat a subject.
 
 use std::rc::Rc;
 
@@ -12,14 +12,15 @@ use crate::broker::turn::Turn;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
 
-/// A publisher's last subject and what it reached: most publishers repeat a subject.
+/// A publisher's last subject and its receivers.
 pub struct RouteCache {
     account: AccountId,
     subject: Vec<u8>,
     /// Generation of the table when `list` was had; `STALE` without one.
     generation: u64,
     pub(super) list: Option<Rc<MatchList>>,
-    /// Where the subject reaches one plain subscription of this shard: its MSG up to the reply.
+    /// The head of its MSG up to the reply, if the subject reaches one plain subscription of this
+    /// shard; else empty.
     pub(super) head: Vec<u8>,
 }
 

@@ -94,7 +94,7 @@ pub struct SubjectTable<V> {
     scratch: Cell<Vec<u64>>,
 }
 
-/// Where a match goes on that has stopped.
+/// The place where an interrupted match goes on.
 #[derive(Default)]
 pub struct MatchPlace {
     /// The subject itself was looked up.
@@ -173,7 +173,7 @@ impl<V> SubjectTable<V> {
         debug_assert!(is_done);
     }
 
-    /// As `for_each_match`, from a place on and as far as `budget` goes: a unit for each value and
+    /// Continues a match from `place`, as far as `budget` goes: a unit for each value and
     /// each lookup, and more for long filters. True at the end; else the same call goes on from
     /// where this one stopped. What is subscribed in between may be visited.
     #[inline]
@@ -286,7 +286,7 @@ impl<V> SubjectTable<V> {
         }
     }
 
-    /// How many subscriptions there are.
+    /// The number of subscriptions.
     pub fn len(&self) -> usize {
         self.subscription_count
     }

@@ -14,7 +14,7 @@ use crate::broker::service_sink::ServiceSink;
 use crate::broker::subject_table::Slot;
 use crate::protocol::nats::encode;
 
-/// Where a matched message goes.
+/// The destination of a matched message.
 pub enum Sink {
     /// A client of this shard.
     Client { key: ClientKey, outbox: Rc<Outbox> },
@@ -22,7 +22,7 @@ pub enum Sink {
     Link(LinkId),
     /// A service of the server on this shard.
     Service(Rc<ServiceSink>),
-    /// Requests that go to another account.
+    /// The requests of a service import: they cross to another account.
     Request(Rc<RequestSink>),
     /// Answers from another account.
     Answers(Rc<AnswerSink>),
@@ -30,7 +30,8 @@ pub enum Sink {
     Import(Rc<ImportSink>),
 }
 
-/// The sink of a shadow subscription: a client's subscription in an account that imports what is published here.
+/// The sink of a shadow subscription: a client's subscription in an account that imports what is
+/// published here.
 pub struct ImportSink {
     /// The client's subscription that it stands for.
     pub(super) owner: Rc<Subscription>,
@@ -53,7 +54,7 @@ pub struct Subscription {
     names: Names,
     pub sink: Sink,
     pub delivered: Cell<u64>,
-    /// Where it is in the table; none before insertion. Its last value is not given out.
+    /// Its place in the table; none before insertion.
     slot: Cell<u32>,
     rare: OnceCell<Box<Rare>>,
     /// Queue members it stands for, and `REMOVED` since it must get no further message.
@@ -70,7 +71,7 @@ struct Rare {
     max: Cell<u64>,
     /// Denied subjects that its filter overlaps: withheld at delivery.
     deny: RefCell<Option<DeliveryFilter>>,
-    /// What it stands for in other accounts.
+    /// Its shadows in the tables of other accounts.
     shadows: RefCell<Vec<Rc<Subscription>>>,
 }
 
@@ -112,7 +113,7 @@ impl Subscription {
         self.slot.set(slot.number());
     }
 
-    /// Where it is in the table; none before insertion, and from now on.
+    /// Returns its place in the table and forgets it; none before insertion.
     pub fn take_slot(&self) -> Option<Slot> {
         Slot::from_number(self.slot.replace(Slot::NONE))
     }
@@ -178,7 +179,7 @@ impl Subscription {
         self.rare.get_or_init(Box::default).shadows.borrow_mut().push(shadow);
     }
 
-    /// What it stands for in other accounts; it stands for nothing there from now on.
+    /// Returns its shadows in other accounts' tables and forgets them.
     pub(super) fn take_shadows(&self) -> Vec<Rc<Subscription>> {
         self.rare.get().map(|rare| rare.shadows.take()).unwrap_or_default()
     }

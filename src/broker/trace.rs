@@ -1,5 +1,6 @@
 //! Protocol trace of one connection: the lines and their texts are nats-server's (server/client.go
-//! traceMsg, traceInOp, traceOutOp). Only built where the operator asked for it: nothing here is fast.
+//! traceMsg, traceInOp, traceOutOp). Only built where the operator asked for it: nothing here is
+//! fast.
 
 use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
@@ -21,7 +22,7 @@ macro_rules! log_trace {
     };
 }
 
-/// Whom the lines of a trace are about, for a log that has it in fields of their own.
+/// The client that the lines of a trace are about, for a log with separate fields for it.
 #[derive(Default)]
 pub struct About {
     pub cid: u64,
@@ -31,7 +32,7 @@ pub struct About {
     pub account: String,
 }
 
-/// How the lines of one connection are to look.
+/// The form of one connection's trace lines.
 pub struct Trace {
     pub about: About,
     /// `ip:port - cid:N - …`
@@ -42,7 +43,7 @@ pub struct Trace {
     pub shown_bytes_max: usize,
 }
 
-/// Which way it went.
+/// The direction of a traced line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     In,

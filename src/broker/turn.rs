@@ -14,7 +14,7 @@ use crate::broker::outbox::Outbox;
 
 /// The work of one connection's turn so far: kept by the session, obeyed at the end of the turn.
 pub struct Turn {
-    /// Whose turn it is; none while messages come in from another shard.
+    /// The connection whose turn it is; none while messages come in from another shard.
     pub publisher: Option<ConnectionId>,
     /// Done so far, and what ends the turn, in units of `TURN_WORK_MAX`.
     work: usize,
@@ -28,7 +28,8 @@ pub struct Turn {
     /// The rest of the message that this turn could not end. Nothing may be published before it
     /// is done.
     pub unfinished: Option<Box<FanOut>>,
-    /// Of the message that is being walked through its list: what of it crosses and is not everywhere yet.
+    /// The copy for another account of the message that is being routed, while it is not delivered
+    /// everywhere.
     pub(super) crossing: Option<Box<UnfinishedCrossing>>,
 }
 
@@ -100,7 +101,7 @@ impl Turn {
         (left / (1 + receivers)).clamp(1, RUN_MESSAGES_MAX)
     }
 
-    /// Pushes deliveries; whether they were queued.
+    /// Pushes deliveries. Returns true if they were queued.
     #[inline(always)]
     pub(super) fn push(
         &mut self,

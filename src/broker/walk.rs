@@ -1,5 +1,5 @@
-//! The walk of one message through its list: the plain subscriptions, then one member of each queue group, then the
-//! links. It stops where the turn is over and goes on there in the next.
+//! The walk of one message through its list: the plain subscriptions, then one member of each queue
+//! group, then the links. It stops where the turn is over and goes on there in the next.
 
 use super::Broker;
 use super::match_list::MatchList;
@@ -65,8 +65,8 @@ impl Broker {
         true
     }
 
-    /// Has one member of each group take the message: of those that the list holds, wherever the member is; of a message
-    /// that came over a link, of those that its shard named, and here.
+    /// Has one member of each group take the message: of those that the list holds, wherever the
+    /// member is; of a message that came over a link, of those that its shard named, and here.
     fn serve_groups(
         &mut self,
         passage: &Passage<'_>,
@@ -187,7 +187,8 @@ impl Broker {
     }
 
     /// Looks for a member elsewhere for each group that has none here, and sends the share of a
-    /// request that nobody got back. A group whose members all left meanwhile is looked for once more.
+    /// request that nobody got back. A group whose members all left meanwhile is looked for once
+    /// more.
     fn pass_on_unserved(
         &mut self,
         passage: &Passage<'_>,

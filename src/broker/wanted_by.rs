@@ -1,4 +1,4 @@
-//! Where the subscribers of one subject are, for whoever chooses a shard by it.
+//! The places of one subject's subscribers, by which a shard is chosen for a client.
 
 use super::Broker;
 use super::subject_table::MatchPlace;

@@ -1,12 +1,12 @@
-//! Notice of interest: a service learns when somebody begins to want a subject, or a queue group of it, and
-//! when nobody does any more.
+//! Notice of interest: a service learns when the first subscriber of a subject, or the first member
+//! of a queue group of it, comes, and when the last one has gone.
 //!
 //! A change of a table marks the watches that it may concern: those of a literal subject, or, for a
-//! wildcard, all. They are looked at behind, some a turn. So a service learns how things are in the end,
-//! and not of what came and went in between.
+//! wildcard, all. Marked watches are looked at in the background, some per turn. So a service
+//! learns the final state, and nothing of interest that came and went in between.
 //!
-//! Invariants: a watch is in its watcher's `changed` at most once; each place is looked at after the last change
-//! of a wildcard. `due` may name places of watches that are gone.
+//! Invariants: a watch is in its watcher's `changed` at most once; each place is looked at after
+//! the last change of a wildcard. `due` may name places of watches that are gone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -28,7 +28,7 @@ use crate::base::ids::AccountId;
 use crate::base::limits::WATCHES_MARKED_MAX;
 use crate::protocol::subject;
 
-/// What a service watches.
+/// A subject, or a queue group of it, that a service watches.
 struct Watched {
     account: AccountId,
     subject: Box<[u8]>,
@@ -36,9 +36,9 @@ struct Watched {
     queue: Box<[u8]>,
     tag: u64,
     watcher: Rc<Watcher>,
-    /// As of the last look.
+    /// True if somebody wanted it at the last look.
     is_wanted: Cell<bool>,
-    /// As its service was told last.
+    /// The state that its service was told last.
     was_told: Cell<bool>,
     is_due: Cell<bool>,
     is_in_changed: Cell<bool>,
@@ -92,7 +92,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Whether anybody wanted it when it was last looked at; at first nobody.
+    /// True if somebody wanted it at the last look; false before the first.
     pub fn is_wanted(&self) -> bool {
         self.watched.is_wanted.get()
     }
@@ -116,7 +116,7 @@ pub(super) struct Watches {
     hasher: SeedableRandomState,
     /// Places to look at.
     due: VecDeque<usize>,
-    /// How many places are to be looked at besides, one after the other from `next` on, round and round.
+    /// Number of further places to look at, one after the other from `next` on, wrapping around.
     sweep: usize,
     next: usize,
     /// A look that takes more than one turn.
@@ -209,8 +209,8 @@ impl Watches {
 }
 
 impl Broker {
-    /// Watches whether anybody wants a literal subject, or has a member in a queue group of it. The
-    /// watcher is told of the first finding if somebody does.
+    /// Begins to watch for subscribers of a literal subject, or for members of a queue group of it.
+    /// The watcher is told of the first finding if there is one.
     pub fn watch(
         &mut self,
         account: AccountId,

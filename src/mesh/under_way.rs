@@ -1,4 +1,4 @@
-//! What is on a lane and not yet done with at its other end, oldest first, with its size.
+//! Sizes of the batches or notes on a lane that its other end has not dealt with, oldest first.
 
 use std::collections::VecDeque;
 
@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub bytes: usize,
-    /// What it takes over there, as far as it is known here, in units of `TURN_WORK_MAX`.
+    /// The work for the receiving shard, as far as it is known here, in units of `TURN_WORK_MAX`.
     pub work: usize,
 }
 
-/// Invariant: `sum` is that of `items`.
+/// Invariant: `sum` is the sum of `items`.
 #[derive(Default)]
 pub(super) struct UnderWay {
     items: VecDeque<(u32, u32)>,

@@ -1,10 +1,12 @@
-//! Heads of HTTP/1 requests: bytes in, a method, a target and headers out. What is allowed is the caller's policy.
+//! Heads of HTTP/1 requests: bytes in, a method, a target and headers out. The caller decides what
+//! is allowed.
 //!
-//! Holds at most the bytes that the caller pushes before it asks for a head, and looks at each of them a bounded
-//! number of times however small the pieces are that they come in. Never reads beyond a head: what follows it, a
-//! body, the next request or frames of another protocol, stays where it is.
+//! Holds at most the bytes that the caller pushes before it asks for a head, and looks at each of
+//! them a bounded number of times however small the pieces are that they come in. Never reads
+//! beyond a head: what follows it, a body, the next request or frames of another protocol, stays
+//! where it is.
 
-/// How large a head may be.
+/// Bounds of a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
     /// Bytes up to the end of the blank line.
@@ -28,7 +30,7 @@ pub enum HeadError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub method: String,
-    /// As it came: a path with its query, or a whole URL.
+    /// The target as it came: a path with its query, or a whole URL.
     pub target: String,
     /// HTTP/1.1, not HTTP/1.0.
     pub is_modern: bool,
@@ -59,10 +61,12 @@ impl Head {
             && (self.is_modern || self.has_element("connection", "keep-alive"))
     }
 
-    /// Bytes of the body that follows; 0 when nothing is said of one. What no number can hold is the largest.
+    /// Bytes of the body that follows; 0 when nothing is said of one. What no number can hold is
+    /// the largest.
     ///
     /// # Errors
-    /// It is not made of digits alone, or there are two that differ: a way to smuggle a request past a proxy.
+    /// It is not made of digits alone, or there are two that differ: a way to smuggle a request
+    /// past a proxy.
     pub(crate) fn content_length(&self) -> Result<u64, HeadError> {
         let mut found = None;
         for digits in self.all("content-length") {
@@ -86,14 +90,16 @@ pub(crate) struct HeadReader {
     bytes: Vec<u8>,
     /// Bytes up to which no end of a head was found.
     searched: usize,
-    /// Bytes of this head looked at for what is malformed in it, those that were looked at again too.
+    /// Bytes of this head looked at for what is malformed in it, those that were looked at again
+    /// too.
     looked_at: usize,
     /// Bytes from which on an unfinished head is looked at once it came in very many pieces.
     look_from: usize,
 }
 
-/// How often, by and large, each byte of a longest head is looked at before it ends: so what is malformed is refused
-/// with the piece that brings it. A head in more pieces is looked at each time it has doubled.
+/// Pieces of a head up to which it is parsed with each piece, so that a malformed one is refused at
+/// once. A head in more pieces is parsed each time it has doubled: each byte is examined about this
+/// often.
 const LOOKS_MAX: usize = 64;
 
 impl HeadReader {
@@ -170,7 +176,7 @@ impl HeadReader {
         found
     }
 
-    /// Those before a head are no ends of it.
+    /// Drops blank lines before a head, which do not end it.
     fn drop_blank_lines(&mut self) {
         let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
         let size = self.bytes.iter().take_while(is_end).count();

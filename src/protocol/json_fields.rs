@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(fields.integer("", "offset"), Ok(0));
     }
 
-    /// What nats-server answered.
+    /// The answer of nats-server.
     #[test]
     fn refusals_are_those_of_go() {
         let parse = |text: &str| JsonFields::parse(text.as_bytes(), "VarzEventOptions").err();

@@ -10,17 +10,17 @@ pub struct Message<'a> {
     pub headers: &'a [u8],
     /// Headers (if any) and payload, contiguous: what MSG or HMSG carries.
     pub body: &'a [u8],
-    /// The sizes of headers and body as their publisher wrote them: nats-server hands them on unchanged,
-    /// leading zeros and all. Without headers the first is empty.
+    /// The sizes of headers and body as their publisher wrote them: nats-server hands them on
+    /// unchanged, leading zeros and all. Without headers the first is empty.
     pub header_size_text: &'a [u8],
     pub size_text: &'a [u8],
-    /// What follows the subject and a blank, to the end of the message: reply, size, body and line ends, as
-    /// a MSG has them after its sid. Empty where it does not lie in one piece.
+    /// Everything behind the subject and a blank: reply, size, body and line ends, as a MSG has
+    /// them after its sid. Empty if these do not lie in one piece.
     pub tail: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// A message whose parts lie anywhere. An empty reply is none.
+    /// A message without headers whose parts may lie anywhere. Empty reply = none.
     #[inline]
     pub fn without_headers(
         subject: &'a [u8],
@@ -31,7 +31,8 @@ impl<'a> Message<'a> {
         Self { subject, reply, headers: &[], body, header_size_text: &[], size_text, tail: &[] }
     }
 
-    /// The message that a subject and a tail make, of whose bytes so many are its reply and its size.
+    /// The message of a subject and a tail, with the sizes of the reply and of the size text in
+    /// that tail.
     #[inline]
     pub fn in_one_piece(
         subject: &'a [u8],
@@ -63,7 +64,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Where one message of a run lies.
+/// The place of one message of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Tail {
     start: u32,
@@ -72,19 +73,19 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Of a message whose tail begins at `start` of the input: bytes of the tail, and of its size.
+    /// A tail that begins at `start` of the input, with its size and the size of its size text.
     #[inline]
     pub fn new(start: usize, size: usize, size_text_size: usize) -> Self {
         Self { start: start as u32, size: size as u32, size_text_size: size_text_size as u32 }
     }
 
-    /// Where it begins.
+    /// Its first byte in the input.
     #[inline]
     pub fn start(&self) -> usize {
         self.start as usize
     }
 
-    /// Of a message of the same size that lies elsewhere.
+    /// The place of an equally large message that begins at `start`.
     #[inline]
     pub fn at(self, start: usize) -> Self {
         Self { start: start as u32, ..self }
@@ -102,13 +103,13 @@ impl Tail {
     }
 }
 
-/// Messages of one publisher in a row that differ in their payload only: same subject, no reply, no headers. What is
-/// decided about one of them holds for all. A run of one is any message.
+/// Messages of one publisher in a row that differ in their payload only: same subject, no reply, no
+/// headers. What is decided about one of them holds for all. A run of one is any message.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageRun<'a> {
     first: Message<'a>,
     input: &'a [u8],
-    /// All of them, the first included; means nothing in a run of one.
+    /// All messages, the first included; meaningless in a run of one.
     tails: &'a [Tail],
     tail_bytes: usize,
     body_bytes: usize,
@@ -136,13 +137,14 @@ impl<'a> MessageRun<'a> {
         Self { first, input, tails, tail_bytes, body_bytes, repeats: false }
     }
 
-    /// The same run, known to have the account and the subject of what was published before it by the same way.
+    /// The same run, marked: it has the account and the subject of the messages published just
+    /// before it.
     #[inline]
     pub fn repeated(self) -> Self {
         Self { repeats: true, ..self }
     }
 
-    /// True if account and subject are those of what was published before it by the same way. False = they may be.
+    /// True if it surely has the account and the subject of the messages published just before it.
     #[inline]
     pub fn repeats(&self) -> bool {
         self.repeats
@@ -172,7 +174,7 @@ impl<'a> MessageRun<'a> {
         !self.first.tail.is_empty()
     }
 
-    /// The same messages on another subject.
+    /// These messages on another subject.
     #[inline]
     pub fn on_subject<'b>(&self, subject: &'b [u8]) -> MessageRun<'b>
     where
@@ -193,7 +195,7 @@ impl<'a> MessageRun<'a> {
         self.body_bytes
     }
 
-    /// Of a run of more than one: what follows the subject and a blank in each message, see `Message::tail`.
+    /// The tail of each message (see `Message::tail`); only for a run of more than one.
     #[inline]
     pub fn tails(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         debug_assert!(self.len() > 1);
@@ -201,7 +203,7 @@ impl<'a> MessageRun<'a> {
         self.tails.iter().map(move |tail| tail.of(input))
     }
 
-    /// The same, and how many bytes of each are its size.
+    /// The tail of each message, and the bytes of its size text.
     #[inline]
     pub fn places(&self) -> impl Iterator<Item = (&'a [u8], usize)> + use<'a> {
         self.tails().zip(self.tails).map(|(tail, place)| (tail, place.size_text_size as usize))
@@ -215,7 +217,7 @@ impl<'a> MessageRun<'a> {
         std::iter::once(first).chain(others)
     }
 
-    /// The same run without what follows its first `count` messages: at least one.
+    /// The first `count` messages of the run: at least one.
     #[inline]
     pub fn up_to(&self, count: usize) -> Self {
         debug_assert!((1..=self.len()).contains(&count));
@@ -226,7 +228,7 @@ impl<'a> MessageRun<'a> {
         Self { repeats: self.repeats, ..run }
     }
 
-    /// The same run without its first `count` messages: fewer than all.
+    /// The run without its first `count` messages: fewer than all.
     #[inline]
     pub fn after(&self, count: usize) -> Self {
         debug_assert!(count < self.len());

@@ -10,7 +10,7 @@ pub(crate) fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
     subject.split(|&byte| byte == b'.')
 }
 
-/// How many tokens a subject has; an empty subject has one empty token.
+/// The number of tokens of a subject; an empty subject has one empty token.
 pub(crate) fn token_count(subject: &[u8]) -> usize {
     1 + memchr::memchr_iter(b'.', subject).count()
 }

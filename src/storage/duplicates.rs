@@ -1,10 +1,11 @@
-//! The ids of a stream's latest messages, so that one that comes twice is taken once.
+//! The ids of a stream's latest messages, by which a message that comes twice is taken only once.
 //!
-//! An id is kept as a hash of 128 bits, with keys that no peer can learn: two ids are never taken for one. At most
-//! [`DUPLICATE_IDS_MAX`] are kept; past that the oldest is forgotten before its time and counted, and what comes with
-//! that id again is taken again.
+//! An id is kept as a hash of 128 bits, with keys that no peer can learn, so that no two ids are
+//! mistaken for each other. At most [`DUPLICATE_IDS_MAX`] are kept; past that the oldest is
+//! forgotten early and counted, and a message that comes with it again is taken again.
 //!
-//! Ids are never stored here for good: a replay, and whoever makes a stream anew, puts those of the messages in again.
+//! Ids are not stored by themselves: a replay, and recovery of a stream from its messages, adds
+//! them again.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -12,8 +13,8 @@ use std::hash::{BuildHasher, RandomState};
 use crate::base::limits::DUPLICATE_IDS_MAX;
 use crate::base::table::Table;
 
-/// Ids that are looked at to be forgotten, for each that comes. More than one, so that those of a past load go while
-/// a lesser one goes on.
+/// Ids that are looked at to be forgotten, for each that comes. More than one, so that those of a
+/// past load go while a lesser one goes on.
 const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
 /// Entries of a piece of the queue: it grows by pieces, and no growth moves more.
@@ -32,9 +33,10 @@ struct Known {
 pub(crate) struct Duplicates {
     keys: [RandomState; 2],
     known: Table<Known>,
-    /// All that are known with the ends of their windows, in the order they came, and some that were known before.
+    /// All known ids with the ends of their windows, in the order in which they came, and some that
+    /// are forgotten.
     order: VecDeque<Vec<(i64, IdHash)>>,
-    /// Entries of the first piece that are done with.
+    /// Entries of the first piece that were removed.
     done: usize,
     forgotten: u64,
 }
@@ -68,7 +70,7 @@ impl Duplicates {
         self.forgotten
     }
 
-    /// Bytes of memory, about.
+    /// Approximate bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.known.len() * 2 * size_of::<Known>()
             + self.order.len() * PIECE_ENTRIES * size_of::<(i64, IdHash)>()
@@ -81,7 +83,8 @@ impl Duplicates {
         (known.end_ns > now_ns).then_some(known.sequence)
     }
 
-    /// Notes the id of a message that was taken at `now_ns`, to be known for the window from then on.
+    /// Notes the id of a message that was taken at `now_ns`, to be known for the window from then
+    /// on.
     pub(crate) fn insert(&mut self, id: &[u8], sequence: u64, now_ns: i64, window_ns: i64) {
         let (id, end_ns) = (self.hash(id), now_ns.saturating_add(window_ns));
         match self.known.find_mut(id.0[0], |known| known.id == id) {
@@ -104,7 +107,8 @@ impl Duplicates {
         self.forget(now_ns, FORGOTTEN_AT_ONCE_MAX);
     }
 
-    /// Forgets ids that are out of the window, looking at no more than `ids_max`; true if there may be more.
+    /// Forgets ids that are out of the window, looking at no more than `ids_max`; true if there may
+    /// be more.
     pub(crate) fn forget(&mut self, now_ns: i64, ids_max: usize) -> bool {
         for _ in 0..ids_max {
             let Some(&(end_ns, id)) = self.order.front().and_then(|piece| piece.get(self.done))

@@ -1,4 +1,4 @@
-//! Reads the fields of what the store writes: records, entries of manifests. What is too short is none.
+//! Reads the fields of records and of entries of manifests. A field that is cut short is none.
 
 /// Reads fields off the front of bytes.
 pub(super) struct Fields<'bytes> {
@@ -24,7 +24,7 @@ impl<'bytes> Fields<'bytes> {
         }
     }
 
-    /// Bytes behind their number.
+    /// Bytes that follow their length.
     pub(super) fn prefixed(&mut self) -> Option<&'bytes [u8]> {
         let length = usize::try_from(self.word()?).ok()?;
         let (bytes, rest) = self.rest.split_at_checked(length)?;

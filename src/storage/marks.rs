@@ -1,8 +1,9 @@
-//! The headers of a message that a stream itself acts on: its id, its time to live, a rollup, a marker.
+//! The headers of a message that a stream itself acts on: its id, its time to live, a rollup, a
+//! marker.
 //!
-//! They stand nowhere but in the message. A replay reads them again, and so does whoever makes a stream anew from
-//! stored messages. A value that is none of those allowed counts as absent: whoever publishes is told before, by
-//! [`time_to_live`] and [`rollup`].
+//! They are stored in the message alone: a replay reads them again, as does recovery of a stream
+//! from its messages. A value that is not allowed counts as absent; publishers are told of it
+//! before, by [`time_to_live`] and [`rollup`].
 
 use crate::config::go_text::{SignedDuration, parse_duration};
 use crate::protocol::headers::FIRST_LINE;
@@ -14,16 +15,16 @@ pub(crate) const MARKER: &[u8] = b"Nats-Marker-Reason";
 
 const SECOND_NS: i64 = 1_000_000_000;
 
-/// How long a message stays.
+/// The time for which a message stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeToLive {
-    /// Whatever the limit of age is.
+    /// For ever, whatever the limit of age is.
     Never,
     /// Nanoseconds from its time on; at least a second.
     Nanoseconds(i64),
 }
 
-/// What goes when a message comes.
+/// The older messages that a message replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rollup {
     /// All older messages of its subject.
@@ -32,18 +33,19 @@ pub enum Rollup {
     All,
 }
 
-/// What the headers of a message say.
+/// The marks in the headers of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks<'headers> {
     pub id: Option<&'headers [u8]>,
     pub time_to_live: Option<TimeToLive>,
     pub rollup: Option<Rollup>,
-    /// The message stands for a subject that ended: see [`super::stream::StreamLimits::marker_ttl_ns`].
+    /// The message stands for a subject that ended: see
+    /// [`super::stream::StreamLimits::marker_ttl_ns`].
     pub is_marker: bool,
 }
 
 impl<'headers> Marks<'headers> {
-    /// Of several headers of one name the first counts.
+    /// The first of several headers of one name counts.
     pub fn read(block: &'headers [u8]) -> Self {
         let mut marks = Self::default();
         let (mut ttl, mut rolls) = (None, None);
@@ -81,9 +83,9 @@ pub(super) fn find<'block>(block: &'block [u8], name: &[u8]) -> Option<&'block [
     headers(block).find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
-/// The value of a `Nats-TTL`: `never`, a number of seconds, or a duration as Go writes it, of which parts of a second
-/// are left out. None where it is neither, or shorter than a second. Source: nats-server server/stream.go
-/// parseMessageTTL.
+/// The value of a `Nats-TTL`: `never`, a number of seconds, or a duration as Go writes it, of which
+/// parts of a second are left out. None where it is neither, or shorter than a second. Source:
+/// nats-server server/stream.go parseMessageTTL.
 pub(crate) fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
     if value.eq_ignore_ascii_case(b"never") {
         return Some(TimeToLive::Never);

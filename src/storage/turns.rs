@@ -1,9 +1,9 @@
-//! Lets others of a thread go on between two slices of long work.
+//! Lets other tasks of the thread run between two slices of long work.
 
 use std::future::poll_fn;
 use std::task::Poll;
 
-/// Ends a slice: the task is polled again once others had their turn.
+/// Ends a slice: the task is polled again after other tasks had their turn.
 pub(super) async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {

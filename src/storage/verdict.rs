@@ -1,10 +1,10 @@
-//! What recovery makes of one place of a journal: a table of all cases, each with one answer.
+//! Recovery's verdict on one place of a journal: a table of all cases, each with one answer.
 //!
-//! One write is in flight at a time, so at most the last frame can be torn, and whatever lies before a frame that was
-//! written later was durable: acknowledged, perhaps. That is never cut away. A last frame that rotted looks like one
-//! that was torn, and is cut: nothing tells them apart.
+//! One write is in flight at a time, so only the last frame can be torn. Everything before a frame
+//! that was written later was durable, and perhaps acknowledged: it is never cut away. A last frame
+//! that rotted cannot be told from a torn one, and is cut.
 
-/// What recovery sees where it expects a frame.
+/// The facts that recovery finds where it expects a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The disk gave the bytes of the header and, if the header is whole, those of the body.
@@ -15,18 +15,20 @@ pub(crate) struct Facts {
     pub is_next: bool,
     /// The body's checksum fits.
     pub has_body: bool,
-    /// Something that is written only once this place's frame is durable is there: a later frame or a later file.
+    /// Something that is written only once this place's frame is durable is there: a later frame or
+    /// a later file.
     pub was_durable: bool,
 }
 
-/// What to do.
+/// The verdict on one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Its records count.
+    /// The frame is whole: its records count.
     Take,
-    /// The journal ends here and goes on here; a write was on its way at most, which nobody was told of.
+    /// The journal ends here, and new frames go here. At most an unacknowledged write was on its
+    /// way.
     Cut,
-    /// What was durable here is lost. Nothing is overwritten; what follows is read.
+    /// Durable data is lost here. Nothing is overwritten, and reading goes on behind it.
     Damaged,
 }
 

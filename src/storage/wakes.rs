@@ -1,10 +1,10 @@
-//! Tells whoever runs a future by hand that some part of it woke another: it is to be polled again at once.
+//! Wakes within a future that is run by hand: it is to be polled again at once.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Wake, Waker};
 
-/// The wakes of a waker since they were taken.
+/// Notes the wakes of a waker until they are taken.
 pub(super) struct Wakes {
     received: Receiver<()>,
 }
@@ -24,7 +24,7 @@ impl Wakes {
         (Self { received }, Waker::from(Arc::new(Source(source))))
     }
 
-    /// True if there were any.
+    /// True if there was a wake since the last call.
     pub(super) fn take(&self) -> bool {
         self.received.try_iter().count() > 0
     }

@@ -1,11 +1,13 @@
-//! A list in chunks: growing never moves what is there, and what is given up goes back to the allocator.
+//! A list in chunks: growing never moves what is there, and what is given up goes back to the
+//! allocator.
 
-/// Items per chunk. A push allocates at most this much; so many that the list of chunks of a large table
-/// stays in the processor's cache.
+/// Items per chunk. A push allocates at most this much; so many that the list of chunks of a large
+/// table stays in the processor's cache.
 const CHUNK_ITEM_COUNT: usize = 2_048;
 
 pub(super) struct Chunks<T> {
-    /// All full but the last, none empty. Only the first grows by doubling, so that a short list is small.
+    /// All full but the last, none empty. Only the first grows by doubling, so that a short list is
+    /// small.
     chunks: Vec<Vec<T>>,
 }
 

@@ -1,13 +1,16 @@
-//! A hash map from filters to their subscriptions, made for the case that it is not in the processor's caches.
+//! A hash map from filters to their subscriptions, made for the case that it is not in the
+//! processor's caches.
 //!
-//! A bucket has a tag (a byte of the hash) for each of its filters, and the filters lie side by side outside.
-//! A lookup reads one bucket, and then only a filter whose tag is right. `touch_bucket` and `touch_filter`
-//! read just that, so that what several lookups need arrives together.
+//! A bucket has a tag (a byte of the hash) for each of its filters, and the filters lie side by
+//! side outside. A lookup reads one bucket, and then only a filter whose tag is right.
+//! `touch_bucket` and `touch_filter` read just that, so that what several lookups need arrives
+//! together.
 //!
-//! The number of buckets follows the number of filters one by one (linear hashing): a new last bucket takes
-//! its share of exactly one older bucket, and one that is given up returns to it. So an insert or remove never
-//! moves more than two buckets' filters, where one array that doubles would stop the shard for milliseconds
-//! at a million; and memory follows the number of filters, up and down.
+//! The number of buckets follows the number of filters one by one (linear hashing): a new last
+//! bucket takes its share of exactly one older bucket, and one that is given up returns to it. So
+//! an insert or remove never moves more than two buckets' filters, where one array that doubles
+//! would stop the shard for milliseconds at a million; and memory follows the number of filters, up
+//! and down.
 
 use std::hint::select_unpredictable;
 
@@ -20,12 +23,13 @@ use crate::base::table::{parent_of, part_of};
 /// Filters of a bucket that have a tag; later ones are found by their text alone.
 const TAG_COUNT: usize = 16;
 
-/// Filters per bucket, over all buckets, at which one more is added. A bucket not yet split since the number
-/// of buckets last doubled has up to twice as many, which is well below `TAG_COUNT` for nearly all.
+/// Filters per bucket, over all buckets, at which one more is added. A bucket not yet split since
+/// the number of buckets last doubled has up to twice as many, which is well below `TAG_COUNT` for
+/// nearly all.
 const BUCKET_FILTERS_MEAN_MAX: usize = 5;
 
-/// Below this mean a bucket is given up. Well under the other bound, so that a change back and forth moves
-/// nothing.
+/// Below this mean a bucket is given up. Well under the other bound, so that a change back and
+/// forth moves nothing.
 const BUCKET_FILTERS_MEAN_MIN: usize = 3;
 
 /// Set in the tag of every filter.
@@ -58,8 +62,8 @@ fn tag_of(hash: u32) -> u8 {
     (hash >> 25) as u8 | 0x80
 }
 
-/// The top bit of each byte that equals the tag. The byte above an equal one may be marked as well: a
-/// candidate that its text refuses.
+/// The top bit of each byte that equals the tag. The byte above an equal one may be marked as well:
+/// a candidate that its text refuses.
 #[inline]
 fn equal_tags(tags: &[u8; TAG_COUNT], tag: u8) -> u128 {
     let tags = u128::from_le_bytes(*tags);
@@ -100,7 +104,8 @@ impl<V> Filters<V> {
         (slot, true)
     }
 
-    /// Takes a value out; tells also whether the filter went with it. `hash_of` gives any filter's hash.
+    /// Takes a value out; tells also whether the filter went with it. `hash_of` gives any filter's
+    /// hash.
     pub(super) fn remove(
         &mut self,
         hash: u32,
@@ -145,8 +150,8 @@ impl<V> Filters<V> {
     pub(super) fn touch_filter(&self, hash: u32) -> u32 {
         let bucket = self.bucket(hash);
         let equal = equal_tags(&bucket.tags, tag_of(hash));
-        // No branch: a wrong guess would wait for the tags before the next lookup's filter is loaded. The
-        // very first filter is never far.
+        // No branch: a wrong guess would wait for the tags before the next lookup's filter is
+        // loaded. The very first filter is never far.
         let place = select_unpredictable(equal == 0, 0, first_place(equal));
         let bucket = select_unpredictable(equal == 0, self.buckets.get(0), bucket);
         bucket.entries.get(place).map_or(0, |Entry { filter, list }| {
@@ -160,7 +165,7 @@ impl<V> Filters<V> {
         entries.map(|entry| (entry.filter.as_slice(), entry.list.values()))
     }
 
-    /// How many different filters there are.
+    /// The number of different filters.
     pub(super) fn len(&self) -> usize {
         self.filter_count
     }

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 /// The shape of one filter.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Shape {
-    /// Where there is a `*`, ascending.
+    /// Positions of `*` tokens, ascending.
     pub stars: SmallVec<[u32; 4]>,
     /// Tokens, without the final `>`.
     pub token_count: u32,

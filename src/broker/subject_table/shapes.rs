@@ -1,11 +1,13 @@
 //! The shapes of the wildcard filters in the table, each with how many filters have it.
 //!
-//! A shape is where a filter has its `*`, how many tokens it has, and whether it ends in `>`. There are few
-//! shapes however many filters there are, because people write them: `orders.*.eu` and `orders.*.us` share
-//! one. Given a subject, each shape leaves one text that a matching filter of this shape must have.
+//! A shape is where a filter has its `*`, how many tokens it has, and whether it ends in `>`. There
+//! are few shapes however many filters there are, because people write them: `orders.*.eu` and
+//! `orders.*.us` share one. Given a subject, each shape leaves one text that a matching filter of
+//! this shape must have.
 //!
-//! A match may stop at a place and go on later. As long as one is under way no shape changes its place: one
-//! without filters stays where it is, where it matches nothing, and is dropped later, a few with each change.
+//! A match may stop at a place and go on later. As long as one is under way no shape changes its
+//! place: one without filters stays where it is, where it matches nothing, and is dropped later, a
+//! few with each change.
 
 use std::cell::Cell;
 use std::collections::BinaryHeap;
@@ -67,8 +69,8 @@ struct ShapeSet {
     shapes: Vec<Counted>,
     /// The positions in `shapes`, by shape.
     positions: HashTable<u32>,
-    /// The positions of shapes that lost their last filter and are not dropped yet. Some of them may have
-    /// one again.
+    /// The positions of shapes that lost their last filter and are not dropped yet. Some of them
+    /// may have one again.
     unused: BinaryHeap<u32>,
 }
 
@@ -207,8 +209,8 @@ impl ShapeSet {
         self.positions.find(hash, is_it).map(|&position| position as usize)
     }
 
-    /// Drops one of the shapes without filters, if there is any. They go from the last position down: the one
-    /// that takes the place of another is in use.
+    /// Drops one of the shapes without filters, if there is any. They go from the last position
+    /// down: the one that takes the place of another is in use.
     fn drop_unused(&mut self, hash: impl Fn(&Shape) -> u64) {
         let Some(position) = self.unused.pop() else {
             // It has grown while a match was under way.

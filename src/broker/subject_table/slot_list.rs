@@ -210,8 +210,8 @@ impl<V> Many<V> {
     }
 }
 
-/// Gives memory back once three quarters of it are unused. What is left is moved: at a million that takes a
-/// fraction of a millisecond.
+/// Gives memory back once three quarters of it are unused. What is left is moved: at a million that
+/// takes a fraction of a millisecond.
 fn shrink<T>(list: &mut Vec<T>) {
     if list.capacity() > 4 * list.len().max(FREE_KEPT) {
         list.shrink_to(2 * list.len());

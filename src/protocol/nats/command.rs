@@ -1,5 +1,5 @@
-//! A parsed command. Arguments are spans of the read buffer, never borrows, so that the session can keep
-//! the buffer mutable.
+//! A parsed command. Arguments are spans of the read buffer, never borrows, so that the session can
+//! keep the buffer mutable.
 
 use crate::protocol::message::Message;
 

@@ -1,18 +1,18 @@
-//! What the log says of bytes that are no command, in nats-server's words.
+//! Log lines about bytes that are no command, in nats-server's words.
 //!
-//! What may be a secret of a CONNECT is never quoted: such a text ends at its first brace. Source: nats-server
-//! server/parser.go parse and protoSnippet.
+//! Possible secrets of a CONNECT are never quoted: such a text ends at its first brace. Source:
+//! nats-server server/parser.go parse and protoSnippet.
 
 use super::error::quoted;
 use super::parser::{is_blank, size_at_end};
 
-/// As nats-server's PROTO_SNIPPET_SIZE.
+/// nats-server's PROTO_SNIPPET_SIZE.
 const SNIPPET_BYTES_MAX: usize = 32;
 /// nats-server quotes a whole control line.
 const ARGUMENTS_BYTES_MAX: usize = 256;
 
-/// Every verb nats-server's parser knows of a client, and the numbers of its states: at the verb's second byte, and
-/// at each one after it.
+/// Every verb nats-server's parser knows of a client, and the numbers of its states: at the verb's
+/// second byte, and at each one after it.
 const STATES: [(&[u8], &[u8]); 11] = [
     (b"pub", &[29, 30, 31]),
     (b"ping", &[29, 34, 35, 36]),
@@ -26,7 +26,7 @@ const STATES: [(&[u8], &[u8]); 11] = [
     (b"-err", &[4, 5, 6, 7]),
     (b"+ok", &[1, 2, 3]),
 ];
-/// Of nats-server's parser: the CR behind a payload, and the LF behind that.
+/// States of nats-server's parser: at the CR behind a payload, and at the LF behind that.
 const STATE_END_CR: u8 = 41;
 const STATE_END_LF: u8 = 42;
 
@@ -47,7 +47,7 @@ pub(crate) fn unknown_operation(input: &[u8], start: usize) -> String {
     format!("Client parser ERROR, state={state}, i={at}: proto='{shown}...'")
 }
 
-/// Where nats-server's parser stops, and its state there.
+/// The state in which nats-server's parser stops, and the offset.
 fn state_and_offset(command: &[u8]) -> (u8, usize) {
     let mut stopped = (0, 0);
     for (verb, states) in STATES {
@@ -63,7 +63,7 @@ fn state_and_offset(command: &[u8]) -> (u8, usize) {
     stopped
 }
 
-/// Where the payload of a publish does not end as it should.
+/// The parser's state and the offset where the payload of a publish does not end as it should.
 fn payload_end(command: &[u8]) -> Option<(u8, usize)> {
     let line = memchr::memchr(b'\n', command)?;
     let end = line + 1 + size_at_end(&command[..line])?;

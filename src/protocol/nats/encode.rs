@@ -1,4 +1,4 @@
-//! What the server writes to a client: MSG, HMSG, -ERR and the fixed lines.
+//! The lines that the server writes to a client: MSG, HMSG, -ERR and the fixed ones.
 //!
 //! Each function appends to a chunk that has room: `message_size` says how much a message takes.
 
@@ -63,7 +63,8 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Message<'_>, sid: &[u8], head
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a MSG for each message of a run that has tails; `head` is all that comes before the tail of each.
+/// Appends a MSG for each message of a run that has tails; `head` is all that comes before the tail
+/// of each.
 #[inline]
 pub(crate) fn run(out: &mut Vec<u8>, head: &[u8], run: &MessageRun<'_>) {
     if run.len() == 1 {
@@ -96,7 +97,7 @@ pub(crate) fn message_head_size(subject: &[u8], sid: &[u8]) -> usize {
     b"MSG   ".len() + subject.len() + sid.len()
 }
 
-/// What stands before the tail of a MSG without headers.
+/// Appends everything before the tail of a MSG without headers.
 #[inline]
 pub(crate) fn message_head(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
     out.extend_from_slice(b"MSG ");

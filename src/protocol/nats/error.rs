@@ -1,4 +1,4 @@
-//! What can go wrong with a client, the exact text it is told, and why its connection closed.
+//! Errors of clients, the exact texts they are sent, and the reasons for which connections close.
 //!
 //! Client libraries match on these texts: they are byte-equal to nats-server's. Source: nats-server
 //! server/errors.go, server/client.go (ClosedState), server/monitor.go (ClosedState.String).
@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::command::Span;
 
-/// Why a connection was closed, as `/connz?state=closed` and the log show it.
+/// The reason for which a connection was closed, as `/connz?state=closed` and the log show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     ClientClosed,
@@ -104,7 +104,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What a parser refuses.
+/// A reason for which a parser refuses bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// Not a verb, or a payload that is not followed by CRLF.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-/// What a client is told, in the order nats-server emits it; fields that are off are left out.
+/// The fields of INFO, in nats-server's order; fields that are off are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Info {
     pub server_id: String,
@@ -61,7 +61,8 @@ impl Info {
     }
 }
 
-/// A text that is empty nearly always, and then takes one pointer: every connection holds ten of them.
+/// A text that is empty nearly always, and then takes one pointer: every connection holds ten of
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub struct Text(Option<Box<Box<str>>>);
@@ -92,7 +93,8 @@ impl Deref for Text {
     }
 }
 
-/// A client's CONNECT. Keys match in any letter case, null keeps the default, unknown keys are ignored.
+/// A client's CONNECT. Keys match in any letter case, null keeps the default, unknown keys are
+/// ignored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectOptions {
     pub verbose: bool,
@@ -116,7 +118,7 @@ pub struct ConnectOptions {
 }
 
 impl Default for ConnectOptions {
-    /// What holds for a client that never sends CONNECT.
+    /// The options of a client that never sends CONNECT.
     fn default() -> Self {
         Self {
             verbose: true,

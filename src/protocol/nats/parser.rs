@@ -12,7 +12,7 @@ use super::command::{Command, Publish, Span};
 use super::error::ProtocolError;
 use crate::base::limits;
 
-/// What bounds one connection's commands.
+/// Bounds of one connection's commands.
 #[derive(Clone, Copy, Debug)]
 pub struct ParserLimits {
     pub control_line_bytes_max: usize,
@@ -69,7 +69,7 @@ enum Verb {
     Line(LineVerb),
 }
 
-/// Every verb, whether a blank must follow it, and what it is.
+/// Every verb, true if a blank must follow it, and its meaning.
 const VERBS: [(&[u8], bool, Verb); 10] = [
     (b"pub", true, Verb::Publish),
     (b"hpub", true, Verb::PublishWithHeaders),
@@ -93,7 +93,7 @@ impl Parser {
     /// Parses the command at the start of `input`.
     ///
     /// # Errors
-    /// What the peer may not send; the connection closes after it.
+    /// The peer sent what it may not; the connection closes.
     #[inline]
     pub fn next(&mut self, input: &[u8], limits: &ParserLimits) -> Result<Parsed, ProtocolError> {
         // The verb that matters, in the spelling every client library uses.

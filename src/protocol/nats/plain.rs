@@ -1,26 +1,27 @@
 //! A quick look at plain PUBs, before the parser is asked: nearly all of what clients send.
 //!
-//! It sees a message whole, in the spelling every client library uses, or has no opinion. Messages that follow each
-//! other on one subject make a run, which is routed in one go.
+//! It sees a message whole, in the spelling every client library uses, or has no opinion. Messages
+//! that follow each other on one subject make a run, which is routed in one go.
 
 use super::parser::ParserLimits;
 use crate::base::{few_bytes, limits};
 use crate::protocol::message::{Message, Tail};
 
-/// Bytes of a PUB line that are looked at one by one before the vectorised scans take over: most lines end
-/// before it, and a call costs more than a short loop.
+/// Bytes of a PUB line that are looked at one by one before the vectorised scans take over: most
+/// lines end before it, and a call costs more than a short loop.
 const SHORT_LINE_BYTES: usize = 64;
 
-/// Bytes of arguments in the longest line that `plain_publish` and `repeated_publish` take: a subject and what
-/// follows it. They do not look at the limit of a control line, so that must not be lower.
+/// Bytes of arguments in the longest line that `plain_publish` and `repeated_publish` take: a
+/// subject and what follows it. They do not look at the limit of a control line, so that must not
+/// be lower.
 pub(crate) const PLAIN_LINE_BYTES_MAX: usize = 2 * SHORT_LINE_BYTES;
 
 /// The verb and the blank that a plain PUB begins with.
 const PLAIN_VERB: &[u8; 4] = b"PUB ";
 
-/// A whole PUB in the spelling client libraries use: one blank between arguments, a size without excess,
-/// CRLF. With it the bytes it took. None = anything else, incomplete or wrong too: `Parser::next` decides
-/// about that. Only for a parser that is not inside a skipped line.
+/// A whole PUB in the spelling client libraries use: one blank between arguments, a size without
+/// excess, CRLF. With it the bytes it took. None = anything else, incomplete or wrong too:
+/// `Parser::next` decides about that. Only for a parser that is not inside a skipped line.
 #[inline(always)]
 pub fn plain_publish<'a>(input: &'a [u8], limits: &ParserLimits) -> Option<(Message<'a>, usize)> {
     if !input.starts_with(PLAIN_VERB) {
@@ -34,8 +35,8 @@ pub fn plain_publish<'a>(input: &'a [u8], limits: &ParserLimits) -> Option<(Mess
     plain_rest(input, subject_end, limits)
 }
 
-/// As `plain_publish` for a line that begins with `known`: the verb, a subject and a blank, as the last plain
-/// line of this connection had them.
+/// Does the work of `plain_publish` for a line that begins with `known`: the verb, the subject and
+/// the blank of this connection's last plain line.
 #[inline(always)]
 pub(crate) fn repeated_publish<'a>(
     input: &'a [u8],
@@ -49,9 +50,10 @@ pub(crate) fn repeated_publish<'a>(
     plain_rest(input, known.len() - 1, limits)
 }
 
-/// Finds the messages that follow a first one, which `repeated_publish` read and which took `consumed` bytes of
-/// `input`, and that differ from it in their payload only: at most `messages_max` in all, and no further one once
-/// they are more than `RUN_BYTES_MAX`. Puts all of them into `tails` and returns the bytes they take.
+/// Finds the messages that follow a first one, which `repeated_publish` read and which took
+/// `consumed` bytes of `input`, and that differ from it in their payload only: at most
+/// `messages_max` in all, and no further one once they are more than `RUN_BYTES_MAX`. Puts all of
+/// them into `tails` and returns the bytes they take.
 #[inline]
 pub(crate) fn extend_run(
     input: &[u8],
@@ -91,7 +93,8 @@ pub(crate) fn extend_run(
     at
 }
 
-/// What `repeated_publish` needs to know of a line that `plain_publish` read: all of it before the tail.
+/// The part of a line read by `plain_publish` that `repeated_publish` compares: everything before
+/// the tail.
 #[inline]
 pub(crate) fn known_part<'a>(input: &'a [u8], message: &Message<'_>) -> &'a [u8] {
     &input[..PLAIN_VERB.len() + message.subject.len() + 1]
@@ -143,8 +146,8 @@ fn plain_rest<'a>(
     Some((message, subject_end + 1 + body_end + 2))
 }
 
-/// The number that the digits at the start of `line` make, and how many they are. Of more than nine, which no
-/// size has, only their count is right.
+/// The number that the digits at the start of `line` make, and how many they are. Of more than
+/// nine, which no size has, only their count is right.
 #[inline(always)]
 fn leading_number(line: &[u8]) -> (u32, usize) {
     let (mut value, mut digits) = (0u32, 0);
@@ -159,7 +162,7 @@ fn leading_number(line: &[u8]) -> (u32, usize) {
     (value, digits)
 }
 
-/// Where the argument that starts at `from` ends: at the first byte that is no more than a blank.
+/// The end of the argument that starts at `from`: a blank or a control character.
 #[inline(always)]
 fn argument_end(line: &[u8], from: usize) -> Option<usize> {
     line.get(from..)?.iter().position(|byte| *byte <= b' ').map(|length| from + length)
@@ -219,7 +222,8 @@ mod tests {
         assert!(agreed > 100, "{agreed}");
     }
 
-    /// What comes of a run is what the quick look finds one by one, up to the first that does not belong to it.
+    /// A run has the messages that the quick look finds one by one, up to the first that does not
+    /// belong to it.
     #[test]
     fn a_run_holds_the_messages_that_come_one_by_one() {
         let mut random = fastrand::Rng::with_seed(8);

@@ -1,8 +1,9 @@
-//! Histories of a lane over the faulty disk: appends, checkpoints, failed writes, a full disk, ends of the process
-//! and of the power, several generations each. The law: recovery gives back a beginning of what was appended, in
-//! order and unchanged, and nothing acknowledged is missing.
+//! Histories of a lane over the faulty disk: appends, checkpoints, failed writes, a full disk, ends
+//! of the process and of the power, several generations each. The law: recovery gives back a
+//! beginning of what was appended, in order and unchanged, and nothing acknowledged is missing.
 //!
-//! `MIDGE_STORE_SEEDS=100000 cargo test --lib lane::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
+//! `MIDGE_STORE_SEEDS=100000 cargo test --lib lane::simulation` runs more of them,
+//! `MIDGE_STORE_SEED=n` one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,16 +40,17 @@ struct Record {
     bytes: Vec<u8>,
 }
 
-/// What the history should have left.
+/// A history, with everything that it should have left.
 struct History {
     random: Rng,
     disk: MemoryDisk,
     plant: Option<Plant>,
-    /// Where recovery begins, and how many records are stored elsewhere by then.
+    /// The position where recovery begins, and the number of records that a checkpoint covers by
+    /// then.
     start: Position,
     floor: usize,
     records: Vec<Record>,
-    /// The first so many were acknowledged.
+    /// The number of records, from the first on, that were acknowledged.
     acknowledged: usize,
     made: u64,
 }
@@ -284,7 +286,7 @@ fn each_planted_mistake_is_found() {
     }
 }
 
-/// What somebody or something does to the files of a store that is at rest, or to a running one's sectors.
+/// Damages a file of a store that is at rest.
 fn disturb(history: &mut History) {
     let random = &mut history.random;
     let names = history.disk.file_names();
@@ -313,8 +315,9 @@ fn disturb(history: &mut History) {
     history.disk.set_contents(name, bytes);
 }
 
-/// Whatever became of the files: what recovery gives back was appended so, and each acknowledged record is there, or
-/// named as lost, or at the end, where nothing shows that it was ever there. Returns how many were named.
+/// Whatever was done to the files: recovery returns only records that were appended, and each
+/// acknowledged one is there, or is named as lost, or was at the end, where nothing shows that it
+/// ever existed. Returns how many were named.
 fn run_disturbed(seed: u64) -> Result<u64, String> {
     let mut history = History::new(seed, None);
     let reads = history.random.bool();

@@ -1,6 +1,6 @@
-//! The smallest log there can be, and the law that every store keeps, to show that the disk and the oracle find
-//! bugs before they guard real code: what was acknowledged is there after a power cut, in order, and nothing else
-//! is but a last record that was on its way.
+//! The smallest possible log, checked by the law that every store keeps, to show that the disk and
+//! the oracle find bugs before they guard real code. The law: after a power cut the acknowledged
+//! records are there, in order, and beyond them at most a last one that was on its way.
 
 use std::io;
 
@@ -121,7 +121,8 @@ async fn work(disk: &MemoryDisk, plant: Option<Plant>, acknowledged: &mut u64, w
     while *written < RECORDS_MAX {
         *written += 1;
         let mut records = record(*written);
-        // The planted reader goes past a torn record: there is something behind it in a write of two.
+        // The planted reader goes past a torn record: there is something behind it in a write of
+        // two.
         if plant == Some(Plant::ReplayPastATornRecord) && *written < RECORDS_MAX {
             *written += 1;
             records.extend(record(*written).as_slice());
