@@ -365,7 +365,7 @@ impl<D: Disk> Store<D> {
         Ok(self.answer(true, commit))
     }
 
-    /// Begins a purge: see [`Stream::purge`]. The stream takes nothing until [`Store::purge_some`] is done.
+    /// Begins a purge, as `Stream::purge` describes. The stream takes nothing until [`Store::purge_some`] is done.
     ///
     /// # Errors
     /// There is no such stream, it is being purged already, or the store stopped.
