@@ -5,6 +5,8 @@
 //! which the broker drops a part at a time.
 
 use std::cell::{Cell, OnceCell, RefCell};
+#[cfg(any(test, debug_assertions))]
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
@@ -173,52 +175,61 @@ impl MatchList {
         }
     }
 
-    /// A list that stays as it is has everybody that a new one would have.
+    /// A cached list has exactly what is in the table for its subject. Worked out apart from `add`.
     ///
     /// # Panics
     /// It has not.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check_against(&self, table: &SubjectTable<Rc<Subscription>>, subject: &[u8]) {
-        let mut fresh = MatchList::new(Rc::default());
-        table.for_each_match(subject, |found| fresh.add(found));
-        let places = |subscriptions: &[Rc<Subscription>]| {
-            let mut places: Vec<_> = subscriptions.iter().map(Rc::as_ptr).collect();
+        let (mut plain, mut crossings, mut mailboxes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut groups, mut behind) = (BTreeMap::<&[u8], Vec<_>>::new(), BTreeMap::new());
+        let mut found = Vec::new();
+        table.for_each_match(subject, |subscription| found.push(subscription.clone()));
+        for subscription in &found {
+            if let Sink::Service(sink) = &subscription.sink {
+                mailboxes.push(Rc::as_ptr(&sink.mailbox));
+            }
+            let place = Rc::as_ptr(subscription);
+            match &subscription.sink {
+                Sink::Request(_) | Sink::Answers(_) => crossings.push(place),
+                _ if !subscription.queue().is_empty() => {
+                    groups.entry(subscription.queue()).or_default().push(place);
+                }
+                Sink::Link(link) => *behind.entry(*link).or_insert(0) += subscription.weight(),
+                _ => plain.push(place),
+            }
+        }
+        let sorted = |mut places: Vec<*const Subscription>| {
             places.sort_unstable();
             places
         };
-        assert_eq!(places(&self.plain), places(&fresh.plain), "plain subscriptions");
-        assert_eq!(places(&self.crossings), places(&fresh.crossings), "crossings");
-        assert_eq!(self.groups.len(), fresh.groups.len(), "queue groups");
-        for group in &self.groups {
-            let other = fresh.group(group.name()).expect("a group that is gone");
-            let own = self.group(group.name()).expect("each group is found by its name");
-            assert!(std::ptr::eq(own, group));
-            assert_eq!(places(group.members()), places(other.members()), "members of a group");
-            assert_eq!(places(group.links()), places(other.links()), "links of a group");
+        let places = |all: &[Rc<Subscription>]| sorted(all.iter().map(Rc::as_ptr).collect());
+        assert_eq!(places(&self.plain), sorted(plain), "plain subscriptions");
+        assert_eq!(places(&self.crossings), sorted(crossings), "crossings");
+        assert_eq!(self.groups.len(), groups.len(), "queue groups");
+        let size = self.plain.len() + groups.values().map(Vec::len).sum::<usize>();
+        assert_eq!(self.size, size, "subscriptions that a message looks at");
+        for (name, members) in groups {
+            let group = self.group(name).expect("each group is found by its name");
+            let own = group.members().iter().chain(group.links()).map(Rc::as_ptr).collect();
+            assert_eq!(sorted(own), sorted(members), "members of a group");
         }
-        let behind = |list: &Self| {
-            let mut behind: Vec<_> =
-                list.links.iter().copied().zip(list.behind.iter().copied()).collect();
-            behind.sort_unstable();
-            behind
-        };
-        assert_eq!(behind(self), behind(&fresh), "what is behind links");
-        let reach = |list: &Self| {
-            let mut reach = list.reach.to_vec();
-            reach.sort_unstable();
-            reach
-        };
-        assert_eq!(reach(self), reach(&fresh), "links that it may go over");
-        let mailboxes = |list: &Self| {
-            let mut mailboxes: Vec<_> = list.mailboxes.iter().map(Rc::as_ptr).collect();
-            mailboxes.sort_unstable();
-            mailboxes
-        };
-        assert_eq!(mailboxes(self), mailboxes(&fresh), "mailboxes");
-        assert_eq!(
-            (self.size, self.in_parts, self.has_answers, self.linked_names_bytes),
-            (fresh.size, fresh.in_parts, fresh.has_answers, fresh.linked_names_bytes)
-        );
+        let own = self.links.iter().copied().zip(self.behind.iter().copied());
+        assert_eq!(own.collect::<BTreeMap<_, _>>(), behind, "what is behind links");
+        let linked = found.iter().filter_map(|subscription| match subscription.sink {
+            Sink::Link(link) => Some(link),
+            _ => None,
+        });
+        let own: BTreeSet<_> = self.reach.iter().copied().collect();
+        assert_eq!((own.len(), own), (self.reach.len(), linked.collect()), "links that it reaches");
+        let mut own: Vec<_> = self.mailboxes.iter().map(Rc::as_ptr).collect();
+        own.sort_unstable();
+        mailboxes.sort_unstable();
+        assert_eq!(own, mailboxes, "mailboxes");
+        let answers =
+            |subscription: &Rc<Subscription>| matches!(subscription.sink, Sink::Answers(_));
+        assert_eq!(self.has_answers, found.iter().any(answers), "answers from other shards");
+        assert_eq!(self.in_parts, !(self.groups.is_empty() && self.crossings.is_empty()));
         assert!(self.apart.get().is_none_or(|apart| *apart == are_apart(&self.plain)));
     }
 
