@@ -113,6 +113,8 @@ impl Broker {
         if reach == Reach::Server {
             self.count_interest(account, &subscription, true);
         }
+        let work = crate::base::limits::SUBSCRIPTION_WORK + self.take_change_work();
+        self.backlog.spend(work);
         ServiceSubscription { subscription, departed: self.departed.clone() }
     }
 

@@ -203,6 +203,20 @@ fn accounts_stay_apart() {
 }
 
 #[test]
+fn the_work_of_a_services_subscription_counts_in_the_turn_of_it() {
+    const CACHED: usize = 100;
+    let mut setting = Setting::new();
+    (0..CACHED).for_each(|number| assert!(!setting.publish(&format!("cached.{number}"), b"")));
+    let before = setting.broker.backlog.turn_left;
+    // It is compared with every cached subject.
+    let _subscription = setting.serve("*.new", Reach::OwnShard);
+    let work = before - setting.broker.backlog.turn_left;
+    let expected = crate::base::limits::SUBSCRIPTION_WORK + CACHED;
+    assert!(work >= expected, "{work} of {expected}");
+    assert_eq!(setting.broker.take_change_work(), 0, "nothing is left for another turn");
+}
+
+#[test]
 fn a_queue_group_of_services_and_clients_gets_each_message_once() {
     let mut setting = Setting::new();
     let mailboxes: [Rc<Mailbox>; 2] = Default::default();
