@@ -127,7 +127,9 @@ pub(crate) async fn copy_streams<D: Disk>(
             Err(error) => return Err(error.into()),
         };
         replayed.accept(&accepted[source]);
-        if !replayed.is_whole() {
+        // What cannot be read this once would be noted as lost for good.
+        let is_accepted = |(lost, _)| accepted[source].messages.contains(&lost);
+        if !replayed.is_whole() || !replayed.lost_with_blocks().all(is_accepted) {
             return Err(RehomeError::NotWhole(place.seed.lane()));
         }
         end.note(&replayed);

@@ -20,7 +20,7 @@ use crate::storage::store::Store;
 use crate::storage::store::checkpoint::keep_checkpoints;
 use crate::storage::stream::tests::{Kept, kept, random_headers, random_limits};
 use crate::storage::stream::{NewMessage, Search, StreamLimits, StreamTotals};
-use crate::storage::streams::{HeldStream, Streams};
+use crate::storage::streams::{HeldStream, LostBlock, Streams};
 
 /// Mistakes that the oracle has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +122,14 @@ impl Town {
         let folder = &place.folder;
         match replayed.is_whole() && replayed.lost_with_blocks().next().is_none() {
             true => Ok(replayed.streams),
-            false => Err(format!(
-                "{folder}: {:?} {:?} {:?}",
-                replayed.recovered.damage, replayed.unfit, replayed.manifest_faults
-            )),
+            false => {
+                let (recovered, blocks) = (&replayed.recovered, replayed.lost_with_blocks());
+                let blocks: Vec<(Lost, LostBlock)> = blocks.collect();
+                Err(format!(
+                    "{folder}: {:?} {:?} {:?} {blocks:?}",
+                    recovered.damage, replayed.unfit, replayed.manifest_faults
+                ))
+            }
         }
     }
 
