@@ -1,8 +1,15 @@
 //! The life of the server: start, signals, reload, end.
 
+mod all_shards;
 mod announce;
+mod apply_reload;
 pub(crate) mod bootstrap;
+mod event_loop;
 pub(crate) mod heartbeat;
+mod lifetime;
+mod placement;
 pub(crate) mod process;
 pub(crate) mod reload;
+mod running;
 pub(crate) mod signals;
+mod surplus;
