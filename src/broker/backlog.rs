@@ -1,11 +1,11 @@
-//! The broker's background work: what that no connection's turn is for, a part at a time at the end
-//! of each turn of its shard.
+//! The broker's background work, which belongs to no connection's turn: a part of it is done at the
+//! end of each turn of its shard.
 //!
 //! - Messages that go to many, of services of the server and of clients that are gone: one after
 //!   the other.
 //! - Subscriptions of clients that are gone, and those that reached their maximum. Other shards are
 //!   told, so they wait for room on the interest lanes: what is staged there stays short.
-//! - What long matched lists held.
+//! - The contents of long matched lists, which are dropped.
 //! - Watches of interest that may have changed.
 //!
 //! Subscriptions that wait here get no further message: their connection is closed, or they are
@@ -40,8 +40,8 @@ pub(super) struct Backlog {
     fan_out_waits: Option<Congestion>,
     /// Clients that are gone and have subscriptions left.
     leaving: VecDeque<ClientKey>,
-    /// Work that clients that go, and services that publish, may still do themselves in this turn of
-    /// the shard.
+    /// Work that clients that go, and services that publish, may still do themselves in this turn
+    /// of the shard.
     pub(super) turn_left: usize,
 }
 
@@ -96,7 +96,7 @@ impl Backlog {
     }
 }
 
-/// How far the subscriptions of a client are dropped.
+/// The progress in dropping the subscriptions of a client.
 pub enum Dropped<W> {
     All,
     /// The turn is over.
@@ -188,8 +188,8 @@ impl Broker {
         }
     }
 
-    /// Takes subscriptions that reached their maximum, and those of services that let go of them, out of
-    /// everything that knows them.
+    /// Takes subscriptions that reached their maximum, and those of services that let go of them,
+    /// out of everything that knows them.
     pub(super) fn drop_expired(&mut self, budget: &mut usize) {
         while *budget > 0 && !(self.expired.is_empty() && self.departed.borrow().is_empty()) {
             if !self.has_interest_reserve() {

@@ -1,13 +1,14 @@
 //! Service imports: requests that cross to another account, and their answers.
 //!
-//! Each shard has a subscription for each service import in the importing account's table. It is not announced to other
-//! shards: a request crosses on the shard where it is published. It gets the exporting account's subject, a reply
-//! subject of the server's (`_R_.…`) and a header that describes the requester, and is then published in the exporting
-//! account like any message. Answers arrive through one announced subscription per exporting account and shard.
+//! Each shard has a subscription for each service import in the importing account's table. It is
+//! not announced to other shards: a request crosses on the shard where it is published. It gets the
+//! exporting account's subject, a reply subject of the server's (`_R_.…`) and a header that
+//! describes the requester, and is then published in the exporting account like any message.
+//! Answers arrive through one announced subscription per exporting account and shard.
 //!
-//! A message that crossed is not passed on by stream imports, on any shard. A request passes no export twice, and at
-//! most `SERVICE_HOPS_MAX` in all. Only the server itself writes `Nats-Request-Info`, and no import lets messages on
-//! `_R_.…` through in either direction.
+//! A message that crossed is not passed on by stream imports, on any shard. A request passes no
+//! export twice, and at most `SERVICE_HOPS_MAX` in all. Only the server itself writes
+//! `Nats-Request-Info`, and no import lets messages on `_R_.…` through in either direction.
 //!
 //! Source of the behaviour: nats-server server/client.go processServiceImport.
 
@@ -55,8 +56,8 @@ const ACCOUNTS_PER_TRIM: usize = 1024;
 const SPARE_MESSAGES_MAX: usize = 4;
 const SPARE_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Returns true for a request that crossed before, whose header is therefore the server's. Answers do not count: their
-/// headers are what a client wrote.
+/// Returns true for a request that crossed before, whose header is therefore the server's. Answers
+/// do not count: their headers are what a client wrote.
 pub(super) fn is_chained(passed: &[u32]) -> bool {
     !passed.is_empty() && !passed.contains(&ANSWER) && passed != PASSED_ELSEWHERE
 }
@@ -208,7 +209,8 @@ impl Broker {
         }
     }
 
-    /// Passes a message on to the accounts that it crosses to. False = the turn is over, or holds what to wait for.
+    /// Passes a message on to the accounts that it crosses to. False = the turn is over, or holds
+    /// what to wait for.
     #[cold]
     pub(super) fn serve_crossings(
         &mut self,
@@ -488,8 +490,9 @@ impl Broker {
         }
     }
 
-    /// As `publish_crossed`, for an answer from another shard. A drain must not wait: what cannot be delivered at once is
-    /// left to the backlog, in order; if that is full, the answer is dropped and counted.
+    /// Publishes an answer from another shard, like `publish_crossed`. A drain must not wait: what
+    /// cannot be delivered at once is left to the backlog, in order; if that is full, the answer is
+    /// dropped and counted.
     fn publish_from_drain(
         &mut self,
         message: &Message<'_>,
@@ -518,8 +521,8 @@ impl Broker {
         Routed::Delivered
     }
 
-    /// Sends the no-responders status for a request that crossed and that nobody on another shard got. Returns true if it
-    /// was one.
+    /// Sends the no-responders status for a request that crossed and that nobody on another shard
+    /// got. Returns true if it was one.
     pub(super) fn tell_requester(&mut self, unheard: &Unheard, turn: &mut Turn) -> bool {
         let Unheard { account, reply, .. } = unheard;
         if !reply.starts_with(responses::PREFIX) {

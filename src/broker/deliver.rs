@@ -61,8 +61,8 @@ pub(super) fn may_get(
     }
 }
 
-/// True if nothing about a receiver might tell the messages of a run apart: it has no maximum, is in no danger of its
-/// bound, and nobody looks at what it gets.
+/// True if nothing about a receiver might tell the messages of a run apart: it has no maximum, is
+/// in no danger of its bound, and nobody looks at what it gets.
 #[inline(always)]
 fn takes_run(subscription: &Subscription, outbox: &Outbox, run: &MessageRun<'_>) -> bool {
     let head_size = encode::message_head_size(run.subject(), subscription.sid());

@@ -18,14 +18,15 @@ use crate::broker::passage::{Origin, Passage, Progress};
 use crate::protocol::message::Message;
 
 pub(super) enum Stage {
-    /// Its receivers are looked for; none = from the start.
+    /// Its receivers are being found; none = from the start.
     Matching(Option<Box<ListBuilder>>),
     Delivering(Rc<MatchList>, Box<Progress>),
-    /// It is delivered to nobody: its receivers are looked for, to tell its publisher if there are none.
+    /// It is delivered to nobody: its receivers are looked for, to tell its publisher if there are
+    /// none.
     Asking(Box<ListBuilder>),
     /// Nobody listens: the receivers of its reply are looked for, to find its publisher among them.
     MatchingReply(Option<Box<ListBuilder>>),
-    /// How many of them were looked at.
+    /// With the number of receivers that were examined.
     FindingPublisher(Rc<MatchList>, usize),
 }
 

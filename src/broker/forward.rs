@@ -1,4 +1,4 @@
-//! What goes over links: one copy per link at most, and whether there is room for it.
+//! Messages over links: one copy per link at most, and the look for room before it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::protocol::message::MessageRun;
 pub(super) type Picks = [(LinkId, u32)];
 
 impl Broker {
-    /// Where links write down that one of them may have no room for a message.
+    /// The flag by which links say that one of them may have no room for a message.
     pub fn lanes_tight(&self) -> Rc<Cell<bool>> {
         self.tight.clone()
     }
@@ -72,7 +72,7 @@ impl Broker {
         links.find_map(|link| self.links[link.index()].sink.message_congestion(bytes))
     }
 
-    /// As `message_congestion` of a message that may go anywhere.
+    /// The room to wait for before a message of so many bytes that may go over any link.
     pub fn any_congestion(&self, bytes: usize) -> Option<Congestion> {
         match self.tight.get() {
             true => self.links.iter().find_map(|link| link.sink.message_congestion(bytes)),

@@ -1,5 +1,5 @@
-//! How messages lie in a batch, of a message lane or of a mailbox: a fixed head, queue names, what it is
-//! routed by, subject, then the rest.
+//! The layout of messages in a batch, of a message lane or of a mailbox: a fixed head, queue names,
+//! the subject it is routed by if that is another one, its subject, then the rest.
 //!
 //! A message that differs from the one before it in its reply and payload only, as most of a
 //! publisher do, has a short head and leaves all else out. Native to one process, so there is no
@@ -15,8 +15,8 @@ use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
 /// account, publisher + 1, flags, subject, reply, headers, body sizes, sizes of the size texts, the
-/// connection that is not to hear it in two halves, the share of a request, the publisher's shard, and
-/// the size of what it is routed by: thirteen u32.
+/// connection that is not to hear it in two halves, the share of a request, the publisher's shard,
+/// and the size of what it is routed by: thirteen u32.
 pub const HEAD_BYTES: usize = 52;
 const PLAIN: u32 = 1;
 /// The rest is the message's tail; without it, reply, size texts and body.
@@ -53,7 +53,7 @@ pub fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
 pub struct Last {
     /// None = the next message is written whole.
     same: Option<Source>,
-    /// Where its subject lies in the batch.
+    /// The place of its subject in the batch.
     subject_start: usize,
     subject_size: usize,
 }
@@ -65,7 +65,8 @@ impl Last {
     }
 }
 
-/// True if the messages of a run for plain subscriptions are like the last of the batch but for their tails.
+/// True if the messages of a run for plain subscriptions are like the last of the batch but for
+/// their tails.
 #[inline]
 pub fn is_again(batch: &[u8], source: &Source, run: &MessageRun<'_>, last: &Last) -> bool {
     run.has_tails()
@@ -175,11 +176,11 @@ pub struct Part<'a> {
     pub run: MessageRun<'a>,
 }
 
-/// Where reading a batch goes on.
+/// The place where reading a batch goes on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     at: usize,
-    /// Where the last message with a whole head begins, for those that leave it out.
+    /// The start of the last message with a whole head, for those that leave it out.
     whole_at: usize,
 }
 
@@ -194,7 +195,7 @@ impl Cursor {
     }
 }
 
-/// What became of a part of a batch.
+/// The outcome of delivering a part of a batch.
 pub struct Taken {
     /// Messages of it that were taken; at least one.
     pub messages: usize,
@@ -202,8 +203,8 @@ pub struct Taken {
     pub goes_on: bool,
 }
 
-/// Calls `deliver` for the parts of a batch that came to shard `own`, from `cursor` on, in order, until
-/// it is to stop; what it did not take of a run comes again. `tails` is scratch space.
+/// Calls `deliver` for the parts of a batch that came to shard `own`, from `cursor` on, in order,
+/// until it is to stop; what it did not take of a run comes again. `tails` is scratch space.
 #[inline]
 pub fn read_on(
     batch: &[u8],
@@ -267,8 +268,8 @@ pub fn read_on(
     }
 }
 
-/// The message at `cursor` of a batch that came to shard `own`, and moves on behind it; its queues are left out. There is
-/// one.
+/// The message at `cursor` of a batch that came to shard `own`, and moves on behind it; its queues
+/// are left out. There is one.
 pub(crate) fn next<'a>(
     batch: &'a [u8],
     own: ShardId,
@@ -393,7 +394,7 @@ mod tests {
         route: b"x.y",
         passed: PASSED_ELSEWHERE,
     };
-    /// What another shard sees of `Target::PLAIN`.
+    /// `Target::PLAIN` as another shard sees it.
     const PLAIN_OVER_THERE: Target<'static> = Target { home: Some(LinkId(1)), ..Target::PLAIN };
 
     type Sent<'a> = (Source, Target<'a>, Message<'a>);

@@ -1,4 +1,5 @@
-//! Delivery to shadow subscriptions: to clients of an importing account, under the import's local subject.
+//! Delivery to shadow subscriptions: to clients of an importing account, under the import's local
+//! subject.
 
 use super::Broker;
 use super::outbox::Framing;
@@ -17,7 +18,8 @@ impl ImportSink {
 }
 
 impl Broker {
-    /// Delivers to the client behind a shadow, by the rules of its own subscription, the maximum included.
+    /// Delivers to the client behind a shadow, by the rules of its own subscription, the maximum
+    /// included.
     #[inline(never)]
     pub(super) fn deliver_import(
         &mut self,

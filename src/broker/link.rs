@@ -39,12 +39,12 @@ impl InterestChange {
     }
 }
 
-/// Where a forwarded message comes from.
+/// The origin of a forwarded message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     pub account: AccountId,
-    /// Who published it, by its key on its own shard: a slow consumer over there can slow it down
-    /// here.
+    /// Its publisher, by the key on its own shard: a slow consumer on another shard can slow it
+    /// down.
     pub publisher: Option<ClientKey>,
     /// The publisher's connection if it asked not to hear itself: a queue message may come home.
     pub no_echo: Option<ConnectionId>,
@@ -58,7 +58,7 @@ impl Source {
     /// All parts of one request.
     pub const WHOLE: u32 = 1 << 31;
 
-    /// The same for one of `count` ways on which a share is divided.
+    /// The same source with its part of a `share` that is divided among `count` copies.
     pub fn part(self, share: u32, index: usize, count: usize) -> Self {
         let (count, rest) = (count as u32, share % count as u32);
         Self { share: share / count + if index == 0 { rest } else { 0 }, ..self }
@@ -75,7 +75,7 @@ pub struct Unheard {
     pub reply: Vec<u8>,
 }
 
-/// Whom a message is for that goes over a link, at most once per link and message.
+/// The receivers of a message that goes over a link, at most once per link and message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// True if plain subscriptions over there get it; false for a message that only looks for
@@ -89,13 +89,13 @@ pub struct Target<'a> {
     pub home: Option<LinkId>,
     /// Queue groups of which one member over there was picked.
     pub queues: &'a [&'a [u8]],
-    /// What it is routed by, where that is not the subject that it shows; else empty.
+    /// The subject it is routed by, if that is not the one it shows; else empty.
     pub route: &'a [u8],
     /// The exports that it passed, if it came from another account.
     pub passed: &'a [u32],
 }
 
-/// Of a message that came from another account to a shard and then to another.
+/// The value of `Target::passed` for a message that came from another account and then over a link.
 pub(crate) const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
 
 impl Target<'static> {
@@ -152,8 +152,9 @@ pub trait LinkSink {
     /// The room to wait for before a further subscription; None = it may be made now.
     fn interest_congestion(&self) -> Option<Congestion>;
 
-    /// True if there is room to tell of a subscription that goes behind all clients: a part of the room is left to
-    /// those by `interest_congestion`. Else the shard gets another turn once there is some.
+    /// True if there is room to tell of a subscription that goes behind all clients: a part of the
+    /// room is left to those by `interest_congestion`. Else the shard gets another turn once there
+    /// is some.
     fn has_interest_reserve(&self) -> bool;
 
     /// Queues messages; a run of more than one is for plain subscriptions alone. Never fails: what
@@ -166,8 +167,8 @@ pub trait LinkSink {
     /// Sends what was forwarded so far; what to wait for if not all of it found room.
     fn fence(&self) -> Option<Congestion>;
 
-    /// Tells the shard of a publisher that nobody got its request here. False = it is not told: too many are
-    /// waiting to be.
+    /// Tells the shard of a publisher that nobody got its request here. False = it is not told: too
+    /// many are waiting to be.
     fn unheard(&self, unheard: Unheard) -> bool;
 
     /// True if `message_congestion` must be asked before the next message. A link that becomes

@@ -37,23 +37,23 @@ const DROPS_PER_UNIT: usize = 4;
 pub(super) struct MatchList {
     pub plain: Vec<Rc<Subscription>>,
     pub groups: Vec<QueueGroup>,
-    /// What goes to other accounts, or comes back from them.
+    /// Subscriptions of service imports: requests to other accounts, and answers from them.
     pub crossings: SmallVec<[Rc<Subscription>; 1]>,
-    /// Some of these are for what comes from other shards, too.
+    /// Some of `crossings` take messages from other shards, too.
     pub has_answers: bool,
-    /// There are groups, or something crosses.
+    /// True if there are groups or crossings.
     in_parts: bool,
     /// Links with plain interest, each once.
     pub links: SmallVec<[LinkId; 4]>,
     /// About how many plain subscriptions there are behind each.
     behind: SmallVec<[u32; 4]>,
-    /// Those, and links with members of groups.
+    /// `links`, and links with members of groups.
     reach: SmallVec<[LinkId; 4]>,
-    /// Of the services among all of these.
+    /// The mailboxes of the services in this list.
     mailboxes: SmallVec<[Rc<Mailbox>; 1]>,
     /// Bytes of the names of groups with members behind links.
     linked_names_bytes: usize,
-    /// Places in `groups` by name; none while they are few.
+    /// Places in `groups` by name; none while there are few groups.
     by_name: Option<Box<NameIndex>>,
     /// Plain subscriptions and members of groups, links included.
     size: usize,
@@ -135,7 +135,7 @@ impl MatchList {
         self.linked_names_bytes.min(PICKED_NAMES_BYTES_MAX)
     }
 
-    /// Bytes it takes, what it shares with others left out.
+    /// Bytes of memory it takes, without the subscriptions it shares with others.
     pub(super) fn bytes(&self) -> usize {
         let members = self.size - self.plain.len();
         let index = self.by_name.as_ref().map_or(0, |index| index.places.allocation_size());

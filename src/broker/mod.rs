@@ -81,7 +81,7 @@ use subject_table::SubjectTable;
 use subscription::{Sink, Subscription};
 use watch::Watches;
 
-/// How a shard's tasks share it.
+/// The form in which a shard's tasks share the broker.
 pub type BrokerHandle = Rc<RefCell<Broker>>;
 
 /// One shard's routing state, with the verbs of every speaker.
@@ -104,16 +104,16 @@ pub struct Broker {
     imports: Arc<AccountImports>,
     /// Scratch space for the subject of a message in another account.
     mapped: Vec<u8>,
-    /// The same for what is told of who asks.
+    /// Scratch space for the description of a requester.
     request_info: Vec<u8>,
     /// The name of the header with it, as the server writes it, and as others may.
     request_info_name: HeaderName,
     request_info_in_any_case: AnyCaseName,
-    /// The same for whole messages.
+    /// Rewritten messages whose memory is used again.
     rewritten: Vec<Rewritten>,
     /// The account that was looked at last for requests whose time is over.
     trimmed: usize,
-    /// What came from other shards and is not delivered yet.
+    /// The wait for messages that came from other shards and are not all delivered.
     arrivals: Option<Congestion>,
     /// Work of one turn, of whatever kind.
     turn_work_max: usize,
@@ -161,7 +161,7 @@ struct AccountState {
     responses: Option<Box<Responses>>,
 }
 
-/// Things that the accounts of a shard share.
+/// Values that the accounts of a shard share.
 struct Shared {
     cached_bytes: Rc<CachedBytes>,
     leftovers: Rc<Leftovers>,
@@ -181,8 +181,8 @@ impl AccountState {
     }
 }
 
-/// By id. There are as many ids as accounts were ever configured, a hundred thousand perhaps: each has
-/// its state when it is needed here for the first time.
+/// By id. There are as many ids as accounts were ever configured, a hundred thousand perhaps: each
+/// has its state when it is needed here for the first time.
 struct Accounts(Vec<Option<Box<AccountState>>>);
 
 impl Accounts {
@@ -236,15 +236,15 @@ struct ClientState {
     outbox: Rc<Outbox>,
     /// By sid.
     subscriptions: Table<Rc<Subscription>>,
-    /// Those that are being dropped; then there are no others.
+    /// The subscriptions that are being dropped; `subscriptions` is empty until all are.
     leaving: Option<Leaving>,
-    /// Those of `subscriptions` that reached their maximum.
+    /// The number of `subscriptions` that reached their maximum.
     expired_count: u32,
-    /// Where the review of its subscriptions goes on; none = there is none.
+    /// The place where the review of its subscriptions goes on; none = it is not under review.
     review: Option<usize>,
     /// The subscription whose shadows are being made.
     importing: Option<Box<Importing>>,
-    /// What other accounts are told of it; none = no other is asked anything.
+    /// Its description for other accounts; none = its account imports no services.
     facts: Option<Box<ClientFacts>>,
     /// Since a consumer on another shard first asked this publisher to pause.
     pace: Option<RemotePace>,
@@ -273,9 +273,9 @@ pub enum Subscribed {
 
 /// A part of a review of a client's subscriptions.
 pub struct Review {
-    /// Those it may no longer have.
+    /// The subscriptions that were removed because they are no longer allowed.
     pub removed: Vec<Rc<Subscription>>,
-    /// All were looked at.
+    /// True if all subscriptions were examined.
     pub is_done: bool,
 }
 
@@ -284,8 +284,8 @@ impl Broker {
         Self::with_hashes(seed, SharedSeed::global_random())
     }
 
-    /// As `new`, for simulators: the same seed does the same in every process, down to the order in
-    /// which a client's subscriptions go.
+    /// A broker for simulators: unlike `new`, the same seed leads to the same run in every process,
+    /// down to the order in which a client's subscriptions go.
     pub fn reproducible(seed: u64) -> Self {
         Self::with_hashes(seed, SharedSeed::global_fixed())
     }
@@ -371,7 +371,7 @@ impl Broker {
         }
     }
 
-    /// Turns of so little work, for simulators.
+    /// Sets the work that one turn may do, for simulators.
     pub fn set_turn_work_max(&mut self, work_max: usize) {
         self.turn_work_max = work_max;
         self.backlog = Backlog::new(work_max);
@@ -383,9 +383,9 @@ impl Broker {
         self.turn_work_max
     }
 
-    /// What to wait for before anything is published here: messages that came from other shards before are not all
-    /// delivered, as that takes more than a turn. What is published now would be heard before them, and might be a
-    /// consequence of them.
+    /// The wait before anything may be published here, if messages that came from other shards
+    /// earlier are not all delivered yet: a message published now would be heard before them, and
+    /// might be their consequence.
     pub fn arrivals(&self) -> Option<&Congestion> {
         self.arrivals.as_ref()
     }
@@ -407,7 +407,7 @@ impl Broker {
         std::mem::take(&mut self.change_work)
     }
 
-    /// For now and then: gives memory back that many clients, now gone, have left.
+    /// Gives back memory that clients which are gone have left; to be called now and then.
     pub fn trim(&mut self) {
         shrink::slab(&mut self.clients);
         self.forget_expired_requests();
@@ -625,7 +625,8 @@ impl Broker {
         self.watches.table_changed(account, subscription.filter());
     }
 
-    /// Drops the cached lists that a changed filter concerns, and gives the work of a change of this filter.
+    /// Drops the cached lists that a changed filter concerns, and gives the work of a change of
+    /// this filter.
     fn evict(state: &mut AccountState, filter: &[u8]) -> usize {
         let mut work = filter.len() / TOKEN_BYTES_PER_UNIT;
         if subject::has_wildcard(filter) {

@@ -1,11 +1,12 @@
 //! Requests that nobody gets: whoever asked is told so, on whatever shard the listeners were
 //! thought to be.
 //!
-//! Where a request finds nobody on its own shard and goes over links, each copy carries a share of
-//! it. A shard on which nobody may have it (its listeners have left, are denied its subject or must
-//! not hear themselves, or a service declines it) sends the share back; a shard that only passes it
-//! on passes the share on. When all shares are back nobody has it, and the requester gets its 503.
-//! With one link that needs no memory; shares of several are collected here.
+//! A request that finds nobody on its own shard and goes over links is divided: each copy carries a
+//! share of it. A shard on which nobody may have it (its listeners have left, are denied its
+//! subject or must not hear themselves, or a service declines it) sends the share back; a shard
+//! that only passes it on passes the share on. When all shares are back nobody has it, and the
+//! requester gets its 503. With one link that needs no memory; shares of several are collected
+//! here.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -29,7 +30,7 @@ use crate::protocol::nats::encode;
 #[derive(Default)]
 pub(super) struct UnheardRequests {
     waiting: VecDeque<Unheard>,
-    /// Of each of them: to look for one compares no texts but its own.
+    /// The hash of each of them, so that a search compares texts only where hashes are equal.
     hashes: VecDeque<u64>,
     hasher: foldhash::fast::RandomState,
 }
@@ -124,8 +125,8 @@ fn has_receiver(passage: &Passage<'_>, list: &MatchList, turn: &mut Turn) -> boo
 }
 
 impl Origin<'_> {
-    /// The source of a message that goes over links; its share is whole if its publisher is to be told when nobody
-    /// gets it.
+    /// The source of a message that goes over links; its share is whole if its publisher is to be
+    /// told when nobody gets it.
     #[inline]
     pub(super) fn asking(&self, message: &Message<'_>, delivered: bool) -> Source {
         let asks = self.tells_nobody && !delivered && !message.reply.is_empty();
@@ -209,8 +210,8 @@ impl Broker {
         }
     }
 
-    /// A share of a request of this shard has come back: tells the requester that nobody listens if it was the last.
-    /// Where that takes more than this turn, the rest is done behind.
+    /// A share of a request of this shard has come back: tells the requester that nobody listens if
+    /// it was the last. The rest of it is done in the background if it takes more than this turn.
     pub fn link_unheard(&mut self, unheard: &Unheard, turn: &mut Turn) {
         turn.spend(1);
         let client = self.clients.get(unheard.client.index());

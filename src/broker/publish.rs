@@ -1,7 +1,8 @@
 //! The one way in: messages from a client, a link or the server itself to everybody who wants them.
 //!
-//! What comes together in a run is routed in one go: nobody else is served meanwhile, so what is decided of its first
-//! message holds for all. Each receiver gets what it would have got one by one, in the same order.
+//! The messages of a run are routed in one go: nobody else is served meanwhile, so decisions about
+//! the first message hold for all. Each receiver gets what it would have got one by one, in the
+//! same order.
 
 use std::rc::Rc;
 
@@ -27,9 +28,10 @@ impl Broker {
         }
     }
 
-    /// Routes messages: to plain subscriptions here, one member of each queue group and once over each link that wants
-    /// them; what came over a link, to whom it is for here. More than one at a time are no more than `run_max` allows,
-    /// which was asked just before. A requester is told if nobody listens and its origin says so.
+    /// Routes messages: to plain subscriptions here, one member of each queue group and once over
+    /// each link that wants them; what came over a link, to whom it is for here. More than one at a
+    /// time are no more than `run_max` allows, which was asked just before. A requester is told if
+    /// nobody listens and its origin says so.
     #[inline]
     pub fn publish(
         &mut self,

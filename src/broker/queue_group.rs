@@ -46,12 +46,12 @@ impl QueueGroup {
         &self.links
     }
 
-    /// True if it has a member, wherever; looks at no more than `budget`.
+    /// True if it has a member on any shard; looks at no more than `budget`.
     pub(crate) fn has_anybody(&self, budget: &mut usize) -> bool {
         is_anybody(&self.links, budget) || is_anybody(&self.members, budget)
     }
 
-    /// How many there are to ask.
+    /// The number of members to ask.
     pub(crate) fn len(&self, local_only: bool) -> usize {
         self.members.len() + if local_only { 0 } else { self.links.len() }
     }
@@ -70,7 +70,7 @@ impl QueueGroup {
         self.members
     }
 
-    /// Where to start asking. `local_only` leaves links out.
+    /// The member to ask first. `local_only` leaves links out.
     pub(crate) fn pick(&self, random: &mut fastrand::Rng, local_only: bool) -> usize {
         let own = self.members.len();
         if local_only || self.links.is_empty() {
@@ -99,8 +99,8 @@ impl QueueGroup {
     }
 }
 
-/// True if one of these is not removed, or so many are that there is no end to looking: they leave the
-/// tables soon, which is another change.
+/// True if one of these is not removed, or so many are that there is no end to looking: they leave
+/// the tables soon, which is another change.
 pub(super) fn is_anybody(subscriptions: &[Rc<Subscription>], budget: &mut usize) -> bool {
     for subscription in subscriptions {
         if !subscription.is_removed() || *budget == 0 {

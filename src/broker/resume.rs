@@ -1,4 +1,4 @@
-//! What a turn left of a message goes on in the next one.
+//! The rest of a message that a turn did not finish is routed in the next one.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use super::passage::Routed;
 use super::turn::Turn;
 
 impl Broker {
-    /// Goes on with what a turn left.
+    /// Continues with a message that a turn did not finish.
     pub fn resume(&mut self, mut fan_out: Box<FanOut>, turn: &mut Turn) -> Routed {
         loop {
             match std::mem::replace(&mut fan_out.stage, Stage::Matching(None)) {

@@ -1,9 +1,9 @@
-//! How a service inside the server uses the broker: it subscribes with a mailbox and publishes like a
-//! client that has no connection.
+//! The broker's interface for services inside the server: they subscribe with a mailbox and publish
+//! like clients that have no connection.
 //!
-//! A subscription lasts as long as its handle. Services hear each other; what one of them publishes is
-//! heard in the next turn of the other (`mailbox`). Nothing that a service publishes is dropped because
-//! somebody does not keep up: it is told what to wait for, and publishes again.
+//! A subscription lasts as long as its handle. Services hear each other; what one of them publishes
+//! is heard in the next turn of the other (`mailbox`). Nothing that a service publishes is dropped
+//! because somebody does not keep up: it is told what to wait for, and publishes again.
 //!
 //! A service whose own mailbox is full waits for no mailbox: it might be its own, or that of one
 //! which waits for it. It is told to read first, keeps what it cannot act on yet, and publishes
@@ -28,7 +28,7 @@ use crate::base::ids::AccountId;
 use crate::base::limits::WHOLE_WORK_SHARE;
 use crate::protocol::message::{Message, MessageRun};
 
-/// What a service wants.
+/// The interest of a service.
 pub struct ServiceInterest<'a> {
     pub account: AccountId,
     pub filter: &'a [u8],
@@ -49,8 +49,8 @@ impl<'a> ServiceInterest<'a> {
 /// Subscriptions whose handles were dropped and that are still in the tables.
 pub(super) type Departed = Rc<RefCell<Vec<Rc<Subscription>>>>;
 
-/// A service's subscription, until this is dropped. It gets nothing from then on; the tables forget it,
-/// and other shards are told, at the end of the turn.
+/// A service's subscription, until this is dropped. It gets nothing from then on; the tables forget
+/// it, and other shards are told, at the end of the turn.
 pub struct ServiceSubscription {
     subscription: Rc<Subscription>,
     departed: Departed,
@@ -68,19 +68,20 @@ impl Drop for ServiceSubscription {
 pub enum Published {
     Delivered,
     NoInterest,
-    /// It went nowhere: somebody who wants it does not keep up. It is to be published again once this
-    /// wait is over, or once the service's own mailbox is full.
+    /// It went nowhere: somebody who wants it does not keep up. It is to be published again once
+    /// this wait is over, or once the service's own mailbox is full.
     Congested(Congestion),
     /// It went nowhere: somebody who wants it does not keep up, perhaps because the service itself
     /// does not. It is to be published again once the service has read its own mailbox.
     ReadFirst,
 }
 
-/// How a service publishes: what it has between two messages.
+/// A service's state as a publisher, kept between its messages.
 #[derive(Default)]
 pub struct ServicePublisher {
     cache: RouteCache,
-    /// It waits for what came from other shards before; until which number of the gate.
+    /// The gate's number that it waits for, while messages that came from other shards earlier are
+    /// not delivered.
     held_until: Option<u64>,
     /// The mailbox that it reads; none = it hears nothing.
     own: Option<Rc<Mailbox>>,
@@ -148,7 +149,7 @@ impl Broker {
         true
     }
 
-    /// True if anybody but services would get a message on `subject`.
+    /// True if a subscriber other than a service would get a message on `subject`.
     pub fn is_wanted(&mut self, account: AccountId, subject: &[u8]) -> bool {
         let Some(state) = self.accounts.get_mut(account.index()) else { return false };
         let looks_max = (self.turn_work_max / WHOLE_WORK_SHARE).max(1);
@@ -163,8 +164,8 @@ impl Broker {
         is_wanted
     }
 
-    /// Publishes a message of a service. What takes more than a turn is done behind, in the order in
-    /// which it was published.
+    /// Publishes a message of a service. What takes more than a turn is done behind, in the order
+    /// in which it was published.
     pub fn publish_service(
         &mut self,
         publisher: &mut ServicePublisher,
@@ -174,8 +175,8 @@ impl Broker {
         self.publish_service_as(publisher, account, b"", message)
     }
 
-    /// As `publish_service`, routed by another subject than the one that the message shows to those who
-    /// get it.
+    /// Publishes like `publish_service`, but routes by another subject than the one that the
+    /// message shows to its receivers.
     pub fn publish_service_as(
         &mut self,
         publisher: &mut ServicePublisher,

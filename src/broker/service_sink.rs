@@ -1,4 +1,4 @@
-//! Where the messages of a service's subscription go.
+//! The sink of a service's subscription: its mailbox.
 
 use std::rc::Rc;
 
@@ -6,17 +6,18 @@ use super::mailbox::Mailbox;
 use crate::base::ids::AccountId;
 use crate::protocol::message::Message;
 
-/// Which messages a service gets.
+/// The messages that a service gets, by where they are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Those published on this shard: the same service subscribes on every shard, and a message is
-    /// answered where its publisher is. No other shard hears of the interest.
+    /// Messages published on this shard: the same service subscribes on every shard, and a message
+    /// is answered where its publisher is. No other shard hears of the interest.
     OwnShard,
-    /// Those of the whole server: the service lives on this shard alone.
+    /// Messages of the whole server: the service lives on this shard alone.
     Server,
 }
 
-/// Says of a message that the service does not want it: then it is as if the service were not there.
+/// Returns true for a message that the service does not want: it is routed as if the service were
+/// not there.
 pub(crate) type Declines = Box<dyn Fn(&Message<'_>) -> bool>;
 
 /// The sink of a service's subscription.

@@ -15,9 +15,10 @@ pub(super) struct Inbound {
     taken: VecDeque<Batch>,
     /// Number of those that may be delivered as of the last look.
     ready: usize,
-    /// How many the first look of the drain in progress found that are not delivered yet.
+    /// Number of batches that the drain's first look found and that are not delivered yet.
     owed: usize,
-    /// How many were there before the last look: only these are delivered before the next.
+    /// Number of batches that were there before the last look: only these are delivered before the
+    /// next.
     sure: usize,
     /// Notes that are to be applied before what the last look found is delivered.
     owed_notes: usize,

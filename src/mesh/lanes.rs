@@ -58,7 +58,7 @@ impl LaneClass {
 #[derive(Debug)]
 pub struct Batch {
     pub bytes: Vec<u8>,
-    /// Of what its receivers take, as far as its source knows.
+    /// The work of its delivery, as far as its source knows.
     pub work: usize,
     /// The turn in which the first of them was read, on whatever shard that was.
     pub read_at: Instant,

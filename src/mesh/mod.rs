@@ -29,9 +29,9 @@
 //!    that of `n`. Either it was found by the first look too, then the merge by stamps delivers it
 //!    first; or only by the second, then its stamp is below that of `n` and holds `n` back.
 //! 3. *All that was there is delivered.* A drain repeats this until all that its first look found
-//!    is delivered: only after it a peer's bytes are published, which may be a consequence of any of
-//!    it. It ends: what holds a batch back was stamped before it and pushed after the first look,
-//!    and each source can have stamped one such flush.
+//!    is delivered: only after it a peer's bytes are published, which may be a consequence of any
+//!    of it. It ends: what holds a batch back was stamped before it and pushed after the first
+//!    look, and each source can have stamped one such flush.
 //!
 //! Nothing stays behind on the way to a lane that the rules would have to know of: a message is
 //! routed only when all lanes that it needs have room (`Broker::message_congestion`), so that its
@@ -42,14 +42,14 @@
 //!
 //! No deadlock: only readers wait for room on a lane; drains never wait. What a drain itself must
 //! send (a queue message that looks for another member, a note that nobody got a request) is staged
-//! when there is no room. Where such notes pile up for a shard, what that shard sends does not count
-//! as delivered until it has taken some: so those who ask wait, and notes are always taken. The
-//! same holds where messages pile up that are to be passed on (`passed_on` says why no circle of
-//! shards then waits for itself).
+//! when there is no room. Where such notes pile up for a shard, what that shard sends does not
+//! count as delivered until it has taken some: so those who ask wait, and notes are always taken.
+//! The same holds where messages pile up that are to be passed on (`passed_on` says why no circle
+//! of shards then waits for itself).
 //!
-//! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what a
-//! consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers are
-//! slowed before it is cut; and no more work than some turns (`LANE_WORK_MAX`), so that whoever
+//! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what
+//! a consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers
+//! are slowed before it is cut; and no more work than some turns (`LANE_WORK_MAX`), so that whoever
 //! publishes behind a drain waits that long, however many receivers each message has. For that
 //! interest in a filter has a weight, the number of its subscriptions to the nearest power of two.
 //! Only whether there is room depends on it, and so when a message is routed: never what is routed
@@ -96,7 +96,7 @@ pub struct Mesh {
     broker: BrokerHandle,
     peers: Vec<Peer>,
     inbound_waiting: Signal,
-    /// Things that the outbound lanes have in common.
+    /// Values that the outbound lanes share.
     shared: Rc<Shared>,
     /// The stamp up to which everything was pushed.
     complete: Watermark,
@@ -108,7 +108,7 @@ pub struct Mesh {
     counters: RefCell<MeshCounters>,
     /// Scratch space for a run of messages.
     tails: RefCell<Vec<Tail>>,
-    /// What drains did in this turn.
+    /// The work of drains in this turn.
     turn: RefCell<Turn>,
     /// A drain has begun and is not done.
     is_draining: Cell<bool>,
@@ -121,16 +121,16 @@ struct Peer {
     link: LinkId,
     outbound: Rc<Outbound>,
     inbound: RefCell<Inbound>,
-    /// Where its last message went here.
+    /// The route of its last message on this shard.
     route: RefCell<RouteCache>,
-    /// For each publisher over there that was asked to pause: the consumers and services here that it waits for. Gone
-    /// once none is left.
+    /// For each publisher over there that was asked to pause: the consumers and services here that
+    /// it waits for. Gone once none is left.
     paused: RefCell<HashMap<ClientKey, usize>>,
 }
 
 impl Peer {
-    /// Asks a publisher over there to wait for the consumer or the service that its messages reached, if it
-    /// should, and if there is room to ask: else its next messages do.
+    /// Asks a publisher over there to wait for the consumer or the service that its messages
+    /// reached, if it should, and if there is room to ask: else its next messages do.
     fn pause(&self, publisher: Option<ClientKey>, turn: &mut Turn, resumable: &Rc<Resumable>) {
         let (consumer, mailbox) = (pace_target(turn, Instant::now), turn.take_full());
         let Some(client) = publisher else { return };
@@ -149,7 +149,8 @@ impl Peer {
         *self.paused.borrow_mut().entry(client).or_default() += added;
     }
 
-    /// Notes that one of those for which a publisher over there waits has room again. It goes on once all have.
+    /// Notes that one of those for which a publisher over there waits has room again. It goes on
+    /// once all have.
     fn resume(&self, client: ClientKey) {
         let mut paused = self.paused.borrow_mut();
         if let Some(count) = paused.get_mut(&client)
@@ -170,9 +171,9 @@ struct OpenBatch {
     peer: usize,
     batch: Batch,
     cursor: frame::Cursor,
-    /// Of the last message.
+    /// The publisher of the last message.
     publisher: Option<ClientKey>,
-    /// What is left of the last message.
+    /// The rest of the last message.
     unfinished: Option<Box<FanOut>>,
 }
 
@@ -227,7 +228,7 @@ pub struct MeshCounters {
     pub interest_in: u64,
 }
 
-/// How full the lanes of this shard are.
+/// The fill of this shard's lanes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaneDepth {
     pub batches: usize,
@@ -301,7 +302,7 @@ impl Mesh {
         self.shared.bytes_max.set(share.clamp(LANE_BYTES_MIN, MESSAGE_LANE_SLOTS * BATCH_BYTES));
     }
 
-    /// Lanes of so little work, for simulators.
+    /// Sets the work that may be under way on one lane, for simulators.
     pub fn set_lane_work_max(&self, work_max: usize) {
         self.shared.work_max.set(work_max);
     }
@@ -318,7 +319,8 @@ impl Mesh {
         self.peers.iter().for_each(|peer| peer.inbound.borrow_mut().owe_notes());
     }
 
-    /// Applies the notes that are owed until the turn is over, or has done `work_max`; true = all of them.
+    /// Applies the notes that are owed until the turn is over, or has done `work_max`; true = all
+    /// of them.
     fn apply_notes(&self, broker: &mut Broker, turn: &mut Turn, work_max: usize) -> bool {
         for peer in &self.peers {
             let mut inbound = peer.inbound.borrow_mut();
@@ -387,8 +389,8 @@ impl Mesh {
         moved
     }
 
-    /// `paced`: publishers on other shards that a consumer or a service here makes wait, each as often as there are
-    /// such.
+    /// `paced`: publishers on other shards that wait for consumers or services here, once for each
+    /// of those.
     ///
     /// # Panics
     /// A promise of the lanes, or of the drain in progress, is broken.
@@ -426,12 +428,13 @@ impl Mesh {
             || (may_flush && self.peers.iter().any(|peer| peer.outbound.can_flush()))
     }
 
-    /// Applies all interest and delivers all messages that are there now, by the rules at the top. Interest is
-    /// applied between a look and the delivery of what it found: what was published before a message is in force
-    /// when that is delivered. The signal is lowered before the first look, so what comes after it raises it again.
+    /// Applies all interest and delivers all messages that are there now, by the rules at the top.
+    /// Interest is applied between a look and the delivery of what it found: what was published
+    /// before a message is in force when that is delivered. The signal is lowered before the first
+    /// look, so what comes after it raises it again.
     ///
-    /// It stops where this turn's work is done, and goes on in the next; meanwhile nobody here may publish whose
-    /// bytes came after what is not applied or delivered yet (`Broker::arrivals`).
+    /// It stops where this turn's work is done, and goes on in the next; meanwhile nobody here may
+    /// publish whose bytes came after what is not applied or delivered yet (`Broker::arrivals`).
     fn drain(&self) -> bool {
         let mut broker = self.broker.borrow_mut();
         let mut turn = self.turn.borrow_mut();

@@ -1,4 +1,5 @@
-//! The sending ends of one peer's lanes: what finds no room is staged here, in order.
+//! The sending ends of one peer's lanes. Batches and notes that find no room are staged here, in
+//! order.
 
 use std::cell::{Cell, LazyCell, RefCell};
 use std::collections::VecDeque;
@@ -34,7 +35,7 @@ fn unheard_bytes(unheard: &Unheard) -> usize {
     128 + unheard.subject.len() + unheard.reply.len()
 }
 
-/// Things that the outbound lanes of one shard share.
+/// Values that the outbound lanes of one shard share.
 pub(super) struct Shared {
     /// Something was appended that no flush has seen.
     pub dirty: Rc<Cell<bool>>,
@@ -76,19 +77,19 @@ pub(super) type Stamp<'a> = LazyCell<u64, Box<dyn FnOnce() -> u64 + 'a>>;
 
 /// One peer's lanes, seen from their source.
 ///
-/// Who waits for room goes before who comes later: nobody else finds any until a flush has found some and admitted
-/// those who have waited longest, some at a time. What goes behind all clients has a reserve of its own
-/// (`has_interest_reserve`).
+/// Publishers that wait for room go before later ones: nobody else finds room until a flush has
+/// found some and admitted those who have waited longest, some at a time. Interest that no client
+/// waits for has a reserve of its own (`has_interest_reserve`).
 ///
-/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not wait for
-/// staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so that what is
-/// staged only withdraws interest or lets publishers go on, of which no message is a consequence. Of the
-/// latter one is staged for each publisher at most: there are no more of them than clients over there.
-/// Notes that nobody got a request are staged apart and take at most half of the lane: interest never
-/// waits behind them.
-/// `under_way` has an item for each batch that the peer has not delivered, and perhaps for some that it
-/// has; so there are no more of those than slots, on the lane and out of it together. `notes_under_way`
-/// has one for each note that the peer has not taken. `staged_bytes` is the size of the staged batches.
+/// Invariants: notes reach the ring in order (staged ones first); so do batches. Batches do not
+/// wait for staged notes: whoever subscribes makes sure of room first (`interest_congestion`), so
+/// that what is staged only withdraws interest or lets publishers go on, of which no message is a
+/// consequence. Of the latter one is staged for each publisher at most: there are no more of them
+/// than clients over there. Notes that nobody got a request are staged apart and take at most half
+/// of the lane: interest never waits behind them. `under_way` has an item for each batch that the
+/// peer has not delivered, and perhaps for some that it has; so there are no more of those than
+/// slots, on the lane and out of it together. `notes_under_way` has one for each note that the peer
+/// has not taken. `staged_bytes` is the size of the staged batches.
 pub(super) struct Outbound {
     end: RefCell<SourceEnd>,
     shared: Rc<Shared>,
@@ -108,7 +109,7 @@ pub(super) struct Outbound {
     passed_on: RefCell<AllPassedOn>,
     /// The batch that is being filled.
     current: RefCell<Vec<u8>>,
-    /// What it takes over there.
+    /// The work of the current batch for the receiving shard.
     current_work: Cell<usize>,
     /// When its first message was read.
     current_read_at: Cell<Instant>,
@@ -130,7 +131,7 @@ pub(super) struct Outbound {
     notes_wanted: Cell<bool>,
     /// Counts the times such a wait ended.
     notes_room: Rc<Gate>,
-    /// The same of room for messages.
+    /// True if a publisher waits for room for messages.
     messages_wanted: Cell<bool>,
     messages_room: Rc<Gate>,
 }
@@ -202,7 +203,8 @@ impl Outbound {
         (self.staged_unheard.borrow().len(), self.staged_unheard_bytes.get())
     }
 
-    /// True if so many notes wait that nobody got requests from over there, that no more are to come.
+    /// True if so many notes wait that nobody got requests from over there, that no more are to
+    /// come.
     pub(super) fn holds_deliveries(&self) -> bool {
         self.staged_unheard.borrow().len() > UNHEARD_STAGED_FEW
     }
@@ -444,7 +446,8 @@ impl Outbound {
             || self.work_is_full()
     }
 
-    /// Batches that may be pushed, as of the last look at the peer. Behind each there is a free slot.
+    /// Batches that may be pushed, as of the last look at the peer. Behind each there is a free
+    /// slot.
     fn free_slots(&self) -> usize {
         self.slots - self.under_way.borrow().len()
     }
@@ -665,12 +668,14 @@ impl Outbound {
         }
     }
 
-    /// True if somebody waits for room for notes: since the last flush, or as one of those it did not admit.
+    /// True if somebody waits for room for notes: since the last flush, or as one of those it did
+    /// not admit.
     fn note_room_is_wanted(&self) -> bool {
         self.notes_wanted.get() || self.notes_room.has_waiters()
     }
 
-    /// The same of room for messages.
+    /// True if a publisher waits for room for messages: since the last flush, or not admitted by
+    /// it.
     fn message_room_is_wanted(&self) -> bool {
         self.messages_wanted.get() || self.messages_room.has_waiters()
     }
@@ -722,7 +727,7 @@ impl Outbound {
     }
 }
 
-/// How the broker sees one peer shard.
+/// One peer shard, as the broker sees it.
 pub(super) struct ShardLink(pub Rc<Outbound>);
 
 impl LinkSink for ShardLink {

@@ -50,7 +50,8 @@ impl TestShard {
         self.publish_with(client, None, b"");
     }
 
-    /// Says whether anybody may have got it. `no_echo` is the client's connection if that is not to hear itself.
+    /// Says whether anybody may have got it. `no_echo` is the client's connection if that is not to
+    /// hear itself.
     fn publish_with(&self, client: ClientKey, no_echo: Option<ConnectionId>, reply: &[u8]) -> bool {
         self.publish_payload(client, no_echo, reply, b"hi")
     }
@@ -288,7 +289,8 @@ fn a_message_waits_for_room_on_the_lanes_that_it_needs() {
     assert!(congestion("work").is_none());
 }
 
-/// However many wait for room on a lane, a flush, which looks twice, lets some go on, and later ones the others.
+/// However many wait for room on a lane, a flush, which looks twice, lets some go on, and later
+/// ones the others.
 #[test]
 fn those_who_wait_for_room_are_admitted_some_at_a_time() {
     const COUNT: usize = 5 * ADMITTED_MAX;
@@ -611,8 +613,8 @@ fn shards_that_pass_messages_on_in_a_circle_do_not_wait_for_each_other_forever()
     }
 }
 
-/// Requests that nobody gets come back as notes: they pace those who ask, keep nobody from subscribing, and each is
-/// answered in the end.
+/// Requests that nobody gets come back as notes: they pace those who ask, keep nobody from
+/// subscribing, and each is answered in the end.
 #[test]
 fn a_flood_of_requests_that_nobody_gets_is_bounded_answered_and_holds_up_no_subscription() {
     for shard_count in [2, 3] {
@@ -749,8 +751,8 @@ fn text_of_interest_under_way_on_a_lane_is_bounded() {
     assert!(source.broker.borrow().interest_congestion().is_none());
 }
 
-/// Notes take work as messages do: a turn applies as many as it may, and nobody publishes before the rest is applied.
-/// However fast notes come, messages get on.
+/// Notes take work as messages do: a turn applies as many as it may, and nobody publishes before
+/// the rest is applied. However fast notes come, messages get on.
 #[test]
 fn notes_that_take_more_than_a_turn_are_applied_over_several() {
     const WORK_MAX: usize = 2_000;
@@ -830,8 +832,8 @@ fn flood(receivers: usize, turns: usize, mut look: impl FnMut(&TestShard, u64, u
     }
 }
 
-/// A flood of messages that reach many does not gather over there, and neither on the lane: whoever publishes there
-/// waits for a few turns.
+/// A flood of messages that reach many does not gather over there, and neither on the lane: whoever
+/// publishes there waits for a few turns.
 #[test]
 fn work_under_way_on_a_lane_is_bounded_until_it_is_delivered() {
     for receivers in [1_000, 5_000, 40_000] {
@@ -858,7 +860,8 @@ fn a_publisher_behind_a_flood_of_messages_to_many_waits_for_a_few_turns() {
         }
     });
     assert!(waits > 5, "{waits}");
-    // All that may be under way, twice by what is estimated, for the drain under way and the next one.
+    // All that may be under way, twice by what is estimated, for the drain under way and the next
+    // one.
     let turns_max = 4 * (LANE_WORK_MAX / TURN_WORK_MAX + 1);
     assert!(most <= turns_max, "{most}");
 }
@@ -897,8 +900,8 @@ fn batches_that_wait_to_be_delivered_are_no_more_than_slots() {
     assert_eq!(target.mesh.counters().messages_in, sent);
 }
 
-/// However often consumers empty and fill: a publisher is told once that it may go on, and not asked to pause while
-/// there is no room to ask.
+/// However often consumers empty and fill: a publisher is told once that it may go on, and not
+/// asked to pause while there is no room to ask.
 #[test]
 fn notes_that_pace_wait_once_for_each_publisher() {
     let shards = shards(2, Lanes { note_slots: 2, message_slots: 4, returned_slots: 1 });
@@ -940,7 +943,8 @@ fn notes_that_pace_wait_once_for_each_publisher() {
     assert!(source.broker.borrow().remote_pace(publishers[0]).is_some());
 }
 
-/// Whoever reaches several consumers of a shard waits for all of them: one that has drained frees nobody for the others.
+/// Whoever reaches several consumers of a shard waits for all of them: one that has drained frees
+/// nobody for the others.
 #[test]
 fn publisher_goes_on_once_each_consumer_it_waits_for_has_drained() {
     let shards = shards(2, Lanes::of(2));
@@ -993,8 +997,8 @@ fn interest_of_many_is_told_by_powers_of_two() {
     assert_eq!(source.broker.borrow().interest_total(), 0);
 }
 
-/// Found by the simulator: a subscription reached its maximum while no other shard could be told, and its client
-/// left. The client was gone first.
+/// Found by the simulator: a subscription reached its maximum while no other shard could be told,
+/// and its client left. The client was gone first.
 #[test]
 fn a_subscription_that_reached_its_maximum_may_be_dropped_after_its_client() {
     let shards = shards(2, Lanes { note_slots: 4, message_slots: 1, returned_slots: 1 });

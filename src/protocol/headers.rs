@@ -1,12 +1,14 @@
-//! Header blocks of messages: `NATS/1.0`, perhaps a status, lines of name and value, and an empty line.
+//! Header blocks of messages: `NATS/1.0`, perhaps a status, lines of name and value, and an empty
+//! line.
 //!
-//! Blocks come from peers as they are: nothing here expects them to be well formed. A name is all that stands before a
-//! line's first colon, a value what follows without the blanks around it; an empty value is none. Source: nats-server
-//! server/msgtrace.go genHeaderMapIfTraceHeadersPresent, server/client.go.
+//! Blocks come from peers as they are: nothing here expects them to be well formed. A name is all
+//! that stands before a line's first colon, a value what follows without the blanks around it; an
+//! empty value is none. Source: nats-server server/msgtrace.go genHeaderMapIfTraceHeadersPresent,
+//! server/client.go.
 
 use memchr::memmem;
 
-/// How a block begins that has no status.
+/// The first line of a block without a status.
 pub(crate) const FIRST_LINE: &[u8] = b"NATS/1.0\r\n";
 
 const LINE_END: &[u8] = b"\r\n";
@@ -14,8 +16,9 @@ const LINE_END: &[u8] = b"\r\n";
 /// Status: a request that nobody listens to.
 pub(crate) const NO_RESPONDERS: u16 = 503;
 
-/// The name of a header to look for, in its exact case. A block without it is passed over in one quick scan, however
-/// many lines it has. One whose first line is another than `FIRST_LINE` has no headers.
+/// The name of a header to look for, in its exact case. A block without it is passed over in one
+/// quick scan, however many lines it has. One whose first line is another than `FIRST_LINE` has no
+/// headers.
 pub struct HeaderName {
     /// For the end of a line, the name and its colon.
     start: memmem::Finder<'static>,
@@ -42,8 +45,8 @@ impl HeaderName {
     }
 }
 
-/// True if a header begins behind the end of line that stands at this place: the line before it has a colon, or is the
-/// block's first. Else that line is a part of the next name.
+/// True if a header begins behind the end of line that stands at this place: the line before it has
+/// a colon, or is the block's first. Else that line is a part of the next name.
 fn begins_header(block: &[u8], line_end: usize) -> bool {
     let before = &block[..line_end];
     let mut ends = memchr::memrchr_iter(b'\n', before);
@@ -78,7 +81,8 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// Adds a header behind those of a block; an empty block gets its first line. Name and value have no line end.
+/// Adds a header behind those of a block; an empty block gets its first line. Name and value have
+/// no line end.
 pub fn append(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     if block.is_empty() {
         block.extend_from_slice(FIRST_LINE);

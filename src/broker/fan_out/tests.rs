@@ -1,4 +1,5 @@
-//! Messages to many in parts: the same to everybody as in one piece, and no turn that does more than its share.
+//! Messages to many in parts: the same to everybody as in one piece, and no turn that does more
+//! than its share.
 
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
@@ -301,7 +302,8 @@ fn a_request_that_nobody_takes_is_answered_after_its_last_part() {
     assert_eq!(setting.heard(1), "");
 }
 
-/// What is only traced is delivered to nobody, but its receivers are looked for as those of any message.
+/// What is only traced is delivered to nobody, but its receivers are looked for as those of any
+/// message.
 #[test]
 fn a_request_to_nobody_takes_short_turns_and_is_answered_if_nobody_wants_it() {
     const SHAPES: usize = 40_000;

@@ -1,4 +1,5 @@
-//! A running server, with the files that it keeps and the events that it tells the system account of.
+//! A running server, with the files that it keeps and the events that it tells the system account
+//! of.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
