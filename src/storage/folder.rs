@@ -281,6 +281,10 @@ fn remove_other_generations(root: &Path, generation: u32) -> Result<(), FolderEr
     if !others.is_empty() && !has_own {
         return Err(FolderError::OtherGeneration(root.join(HEAD)));
     }
+    if !others.is_empty() {
+        // The head that names the lanes may be in the kernel's memory only: it is there for good before others go.
+        regular::open_folder(root).and_then(|folder| folder.sync_all()).map_err(io)?;
+    }
     for path in others {
         std::fs::remove_dir_all(&path).map_err(|error| FolderError::Io(path, error))?;
     }

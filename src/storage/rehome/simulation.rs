@@ -293,6 +293,8 @@ impl Town {
             false => self.disk.kill(),
         }
         self.disk.set_faults(Faults::default());
+        // As a start does: what a killed process renamed is believed, so it has to stay.
+        self.disk.run(self.disk.sync_folder("")).expect("no fault is set");
         let head = self.disk.contents("store").ok_or("there is no head")?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
         let other = match (word(0), word(4)) {
