@@ -17,6 +17,8 @@ mod fairness;
 mod laws;
 #[path = "simulation/services.rs"]
 mod services;
+#[path = "simulation/visitors.rs"]
+mod visitors;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -91,11 +91,11 @@ pub struct ByteQueue {
     pending_bytes: Cell<usize>,
     pending_bytes_max: Cell<usize>,
     pace_bytes: Cell<usize>,
-    /// The class of the next first chunk: what the last send needed.
+    /// The class of the first chunk after a send: the one that the last send needed.
     class: Cell<u8>,
     close_reason: Cell<Option<CloseReason>>,
     writer: Cell<Option<Waker>>,
-    /// True while there is one: a look is cheaper than to take it each time.
+    /// True while `writer` is set: reading this is cheaper than taking the waker each time.
     writer_waits: Cell<bool>,
     /// Queued bytes wait: the connection is between plain and TLS.
     held: Cell<bool>,
@@ -117,7 +117,7 @@ pub struct ByteQueue {
     totals: OnceCell<Rc<OutboxTotals>>,
     /// The part of `out_messages` and `out_bytes` that the totals have.
     totalled: Cell<(u64, u64)>,
-    /// A send began that has messages, and no tick has looked since.
+    /// True if a send with messages has begun since a tick last looked.
     delivered: Cell<bool>,
     pub out_messages: Cell<u64>,
     pub out_bytes: Cell<u64>,
@@ -177,7 +177,7 @@ impl ByteQueue {
         self.delivered.get().then(|| begun.unwrap_or(self.last_sent.get()))
     }
 
-    /// Returns the same, once: what was sent until now does not count again.
+    /// Returns the time as `delivered_at` does, and forgets it: a send is reported once.
     pub fn take_delivered_at(&self) -> Option<Instant> {
         let at = self.delivered_at();
         self.delivered.set(false);
@@ -245,7 +245,7 @@ impl ByteQueue {
         Pushed::Queued
     }
 
-    /// Gives `append` a chunk with `room` bytes free; the number of bytes it wrote.
+    /// Gives `append` a chunk with `room` bytes free. Returns the number of bytes it wrote.
     #[inline(always)]
     fn append(&self, room: usize, append: impl FnOnce(&mut Vec<u8>)) -> usize {
         let mut buffers = self.buffers.borrow_mut();
@@ -260,7 +260,7 @@ impl ByteQueue {
         buffers.current.len() - before
     }
 
-    /// The tests that only a peer with much pending needs. `size_max` is an upper bound of what
+    /// Checks that only a peer with much pending needs. `size_max` is an upper bound of what
     /// `size` finds out, the bytes that are to be queued.
     #[cold]
     fn refuse(
@@ -338,13 +338,13 @@ impl ByteQueue {
     pub fn hold(&self, held: bool) {
         self.held.set(held);
         if !held {
-            // The time a handshake took is none that a message waited.
+            // The time of a handshake does not count as time that a message waited.
             self.buffers.borrow_mut().current_since = None;
         }
         self.wake_writer();
     }
 
-    /// Gives the writer an empty chunk, also while bytes are held.
+    /// Gives the writer an empty chunk, even while bytes are held.
     pub fn poke(&self) {
         self.poked.set(true);
         self.wake_writer();
@@ -379,7 +379,7 @@ impl ByteQueue {
     }
 
     /// For the writer task: the next chunk to send, or `None` once the connection closes and
-    /// nothing is left to send, or has retired. An empty one comes of `poke`.
+    /// nothing is left to send, or has retired. After `poke` it is an empty one.
     pub async fn next_chunk(&self) -> Option<Vec<u8>> {
         poll_fn(|context| {
             if self.retired.get() {
@@ -469,8 +469,8 @@ impl ByteQueue {
         self.totals.get().is_some_and(|totals| totals.drops_for_slow.get())
     }
 
-    /// Looks whether what waits leaves within `deadline`. With `retries` a peer that takes
-    /// something at all may take longer.
+    /// Checks that waiting bytes leave within `deadline`. With `retries` a peer that takes some
+    /// bytes may take longer.
     pub fn check_send(&self, now: Instant, deadline: Duration, retries: bool) -> SendCheck {
         let sent = self.sent.value();
         if let Some(rare) = self.rare.get() {

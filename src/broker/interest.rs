@@ -1,5 +1,5 @@
-//! Counts of this shard's own subscriptions per (account, filter, queue): what the links are told
-//! of.
+//! Counts of this shard's own subscriptions per account, filter and queue, which are announced over
+//! the links.
 
 use std::hash::BuildHasher;
 

@@ -12,7 +12,7 @@ pub enum SendCheck {
     Expired,
     /// It missed its deadline, but something was sent: it has as long again.
     Late {
-        /// It had missed one before.
+        /// It had missed its deadline before, too.
         again: bool,
         backlog: Backlog,
     },

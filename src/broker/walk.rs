@@ -22,8 +22,8 @@ enum Asked {
 }
 
 impl Broker {
-    /// Delivers and forwards until all of the list had its turn, or this turn is over; true = all
-    /// had it. Always gets on.
+    /// Delivers and forwards until the whole list had its turn, or this turn is over; true = the
+    /// whole list had it. Each call makes progress.
     pub(super) fn walk(
         &mut self,
         passage: &Passage<'_>,
@@ -87,7 +87,7 @@ impl Broker {
                 None => Some(&list.groups[place]),
                 Some(queues) => list.group(queues[place]),
             };
-            // At least one group, so that every turn gets on.
+            // At least one group, so that every turn makes progress.
             let asked = group.map_or(Asked::Nobody, |group| {
                 self.ask_group(group, passage, &mut progress.asked, turn)
             });
@@ -170,7 +170,7 @@ impl Broker {
                     return false;
                 }
             }
-            // Of several copies for one link only the last could tell.
+            // If one link gets several copies, only the last could report that nobody got it.
             let is_only = !progress.forwarded && progress.group == list.groups.len();
             let source = match is_only {
                 true => passage.origin.asking(&passage.message, progress.delivered),

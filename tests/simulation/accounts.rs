@@ -480,6 +480,8 @@ pub fn play(seed: u64) -> Result<AccountsOutcome, String> {
     run.connect_all();
     let mut auth = auth;
     for round in 0..4 {
+        run.subscribe_anew();
+        run.settle()?;
         run.publish_some();
         run.settle()?;
         run.check_complete()?;
@@ -517,6 +519,19 @@ impl Run {
             }
         }
         while self.world.step_all() {}
+    }
+
+    /// Some members end a subscription and begin the same again.
+    fn subscribe_anew(&mut self) {
+        for member in &self.members {
+            let sid = self.random.usize(..member.subscriptions.len());
+            if self.random.bool() {
+                let Subscription { filter, is_queue } = &member.subscriptions[sid];
+                let queue = if *is_queue { " q" } else { "" };
+                let text = format!("UNSUB {sid}\r\nSUB {filter}{queue} {sid}\r\n");
+                self.world.arrive(member.connection, text.into_bytes().into_iter());
+            }
+        }
     }
 
     fn publish_some(&mut self) {

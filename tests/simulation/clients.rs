@@ -13,6 +13,7 @@ use midge::testing::protocol::nats::error::CloseReason;
 use crate::ear::{Ear, Heard};
 use crate::laws::{Client, Known, Laws};
 use crate::services::Observer;
+use crate::visitors::{Asked, Visitor};
 use crate::world::{Plant, ShardSizes, Totals, World};
 
 /// Steps in which a run must come to rest.
@@ -26,6 +27,9 @@ const QUEUES: [&str; 2] = ["blue", "red"];
 
 /// Longest chain of questions and answers.
 const DEPTH_MAX: u8 = 3;
+
+/// So many that their PONGs pass the bound of a client that does not read.
+const PINGS_OF_THE_DEAF: usize = 1_200;
 
 /// Number of messages after which nobody answers any more.
 const MESSAGES_MAX: usize = 2000;
@@ -69,6 +73,8 @@ pub struct Run {
     turn_work_bound: usize,
     /// For each service that watches interest, how often it is to begin or to end a watch.
     asked: Vec<Rc<Cell<usize>>>,
+    /// For each service that subscribes and lets go, what it is to do.
+    visits: Vec<Rc<Asked>>,
 }
 
 impl Run {
@@ -110,6 +116,7 @@ impl Run {
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
             asked: Vec::new(),
+            visits: Vec::new(),
         };
         run.world.check_interval = 1;
         for shard in 0..sizes.shard_count {
@@ -117,6 +124,10 @@ impl Run {
             let observer = Observer::new(seed, &SUBJECTS, &QUEUES, asked.clone());
             run.world.add_service(shard, |_| Box::new(observer));
             run.asked.push(asked);
+            let (visits, seed) = (Rc::<Asked>::default(), random.u64(..));
+            let visitor = Visitor::new(seed, visits.clone());
+            run.world.add_service(shard, |_| Box::new(visitor));
+            run.visits.push(visits);
         }
         for _ in 0..random.usize(2..=7) {
             run.join();
@@ -174,6 +185,8 @@ impl Run {
                 4 if self.world.random.u32(..8) == 0 => {
                     let asked = &self.asked[self.world.random.usize(..self.asked.len())];
                     asked.set(asked.get() + 1);
+                    let visits = &self.visits[self.world.random.usize(..self.visits.len())];
+                    visits.steps.set(visits.steps.get() + 1);
                 }
                 _ => {
                     self.world.step();
@@ -189,6 +202,7 @@ impl Run {
         for client in 0..self.clients.len() {
             self.leave(client, false);
         }
+        self.visits.iter().for_each(|visits| visits.leaves.set(true));
         self.rest()?;
         self.world.tick();
         self.rest()?;
@@ -286,6 +300,9 @@ impl Run {
             94..98 => {
                 let steps = if self.overflows { 20_000 } else { 400 };
                 self.clients[client].deaf_until = self.world.now + random.u64(..steps);
+                if self.overflows && random.bool() {
+                    (0..PINGS_OF_THE_DEAF).for_each(|_| self.ping(client));
+                }
             }
             _ => {
                 let torn = random.bool();
@@ -317,6 +334,10 @@ impl Run {
         if let Some(max) = max {
             // In one write with the SUB, but not always in one read.
             self.write(client, &format!("UNSUB {sid} {max}\r\n"));
+        } else if self.world.random.u32(..8) == 0 {
+            // The first subscription of a sid stays.
+            let other = self.world.random.choice(FILTERS).expect("not empty");
+            self.write(client, &format!("SUB {other} {sid}\r\n"));
         }
         self.clients[client].known.add(index);
         self.clients[client].unconfirmed.subscribed.push(index);

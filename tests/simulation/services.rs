@@ -22,8 +22,9 @@ use super::world::Service;
 use super::{ShardSizes, World, client, rest, say};
 use crate::ear::{Ear, Heard};
 
-/// Letters that a service reads in one step.
+/// Letters that a service reads in one step: of small messages, and of large ones.
 const LETTERS_PER_STEP: usize = 300;
+const LARGE_LETTERS_PER_STEP: usize = 7;
 
 /// What a service did, for its test.
 #[derive(Default)]
@@ -76,6 +77,7 @@ struct Echo {
     congestion: Option<Congestion>,
     seen: Rc<Seen>,
     answer: MakeAnswer,
+    letters_per_step: usize,
     _subscription: ServiceSubscription,
 }
 
@@ -92,6 +94,7 @@ impl Echo {
             congestion: None,
             seen,
             answer,
+            letters_per_step: LETTERS_PER_STEP,
             _subscription: subscription,
         }
     }
@@ -141,7 +144,7 @@ impl Service for Echo {
             Some(some) => some,
             None => return,
         };
-        for _ in 0..LETTERS_PER_STEP {
+        for _ in 0..self.letters_per_step {
             let Some(letter) = some.next_letter() else {
                 self.publish_waiting(broker);
                 return;
@@ -267,11 +270,16 @@ fn play(seed: u64, run: &ServiceRun) -> [Rc<Seen>; 2] {
     };
     let mut world = World::new(seed, &sizes, None);
     world.check_interval = check_interval;
+    let is_large = payload_size > 1_000;
+    let letters_per_step = if is_large { LARGE_LETTERS_PER_STEP } else { LETTERS_PER_STEP };
     let (echo, chain) = (Rc::<Seen>::default(), Rc::<Seen>::default());
-    world.add_service(0, |broker| Box::new(Echo::new(broker, "serve.*", serve, echo.clone())));
+    let echo_of = |broker: &mut Broker, filter: &str, seen: &Rc<Seen>| {
+        Box::new(Echo { letters_per_step, ..Echo::new(broker, filter, serve, seen.clone()) })
+    };
+    world.add_service(0, |broker| echo_of(broker, "serve.*", &echo));
     // It hears the other one, and on other shards its interest travels as a client's does.
     let last = shard_count - 1;
-    world.add_service(last, |broker| Box::new(Echo::new(broker, "served.*", serve, chain.clone())));
+    world.add_service(last, |broker| echo_of(broker, "served.*", &chain));
     let listeners: Vec<usize> =
         (0..shard_count).map(|shard| client(&mut world, shard, "SUB served.* 1\r\n")).collect();
     rest(&mut world);

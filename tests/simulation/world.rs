@@ -60,7 +60,7 @@ const PLANT_ONE_IN: u32 = 8;
 const STEPS_PER_LOOK_AT_ALL: u64 = 8;
 
 /// Number of looks at the planted clock until it moves.
-const LOOKS_PER_MOVE: u64 = 64;
+const LOOKS_PER_MOVE: u64 = 512;
 
 pub struct ShardSizes {
     pub shard_count: usize,
@@ -252,6 +252,8 @@ impl World {
                 );
                 mesh.set_pending_bytes_max(sizes.pending_bytes_max);
                 mesh.set_lane_work_max(sizes.lane_work_max);
+                // Its first turn begins, of the work set above.
+                mesh.end_of_turn();
                 SimulatedShard {
                     mesh,
                     dirty,
