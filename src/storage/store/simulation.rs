@@ -500,7 +500,10 @@ impl History {
         let is_told_of = |(id, made): &(StreamId, Made)| {
             let rides = matches!(
                 made,
-                Made::Expired { .. } | Made::Ended { .. } | Made::ConsumerChanged { .. }
+                Made::Expired { .. }
+                    | Made::Ended { .. }
+                    | Made::Lost(_)
+                    | Made::ConsumerChanged { .. }
             );
             *id == stream && !rides
         };

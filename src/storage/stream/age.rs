@@ -118,14 +118,16 @@ impl Stream {
     /// When [`Stream::aged_before`] or [`Stream::ended`] may find the next message: nothing ends
     /// before; none if never.
     pub fn next_end_ns(&self) -> Option<i64> {
-        let block = self.blocks.get(self.block_from(self.aged_from));
-        let aged = block.filter(|_| self.limits.age_ns_max > 0).map(|block| {
-            let first = block.loaded().ok().and_then(|loaded| {
-                loaded.messages_from(self.aged_from).find(|message| !self.is_never(message))
-            });
-            let time_ns = first.map_or(block.facts().first_time_ns, |first| first.time_ns);
-            time_ns.saturating_add(self.limits.age_ns_max)
+        let blocks = self.blocks.range(self.block_from(self.aged_from)..);
+        let mut ages = blocks.filter(|_| self.limits.age_ns_max > 0);
+        let first_ns = ages.find_map(|block| match block.loaded() {
+            Ok(loaded) => {
+                let mut all = loaded.messages_from(self.aged_from);
+                all.find(|message| !self.is_never(message)).map(|found| found.time_ns)
+            }
+            Err(_) => Some(block.facts().first_time_ns),
         });
+        let aged = first_ns.map(|time_ns| time_ns.saturating_add(self.limits.age_ns_max));
         let ended = self.ends.first().filter(|_| self.limits.has_times_to_live);
         aged.into_iter().chain(ended.map(|(end_ns, _)| *end_ns)).min()
     }
