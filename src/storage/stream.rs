@@ -9,7 +9,7 @@
 //! has changed by then. A search that came past other blocks before says where to go on instead, so
 //! that no question ever needs more than two blocks at a time.
 //!
-//! What a message makes go is [owed](owed) once it was taken, and mostly done at once: by
+//! What a message makes go is [owed] once it was taken, and mostly done at once: by
 //! [`Stream::settle`], in slices, which may need blocks. Until it is done nothing else may change
 //! the stream, or a replay would end otherwise; and where it waits for a block, so does every
 //! question. [`Stream::next`] and [`Stream::purge_some`] say how much they look at, too, and are
