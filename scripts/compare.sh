@@ -10,8 +10,7 @@ Builds Midge and the harness, starts Midge and nats-server in turns on the same 
 figure of both with its spread and the ratio with a confidence interval. Writes a report beside it.
 
   --suite NAME        standard (default), quick, latency, first-try or readme: the rows of README's tables, Midge
-                      with one shard; the row of a busy-polling Midge comes after the others, with a report of its
-                      own. first-try: both servers on their defaults beside the load, nothing pinned, no floor
+                      with one shard. first-try: both servers on their defaults beside the load, nothing pinned, no floor
   --rounds N          rounds, each runs both servers (default 5)
   --duration TIME     of each run (default 5s; the suites readme and first-try have their own)
   --tls               both over TLS, with certificates made for the occasion
@@ -105,11 +104,4 @@ if [ "$suite" != readme ]; then
   exec "${command[@]}" --a "$midge_line" --suite "$suite" --duration "$duration" --output "$output"
 fi
 midge_line+=" --shards 1 --no-pin"
-status=0
-"${command[@]}" --a "$midge_line" --suite readme --output "$output" || status=$?
-# Status 2: there were invalid runs, which are left out of the tables. The last row is still measured.
-[ "$status" -eq 0 ] || [ "$status" -eq 2 ] || exit "$status"
-echo "the same with midge --busy-poll 200:"
-"${command[@]}" --a "$midge_line --busy-poll 200" --output "$output/busy-poll" \
-  --run "latency --warmup 300ms --duration 1s --mode request --closed-loop"
-exit "$status"
+exec "${command[@]}" --a "$midge_line" --suite readme --output "$output"

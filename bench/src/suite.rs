@@ -116,9 +116,6 @@ mod tests {
         let readme = include_str!("../../README.md");
         let section = readme.split("\n## ").find(|text| text.starts_with("Measuring\n")).unwrap();
         let rows = |begin: &str| section.lines().filter(|line| line.starts_with(begin)).count();
-        // One row in the second table is the same workload with another command line.
-        let with_busy_poll = rows("| 1 client, `--busy-poll");
-        assert_eq!(with_busy_poll, 1);
         let shown: usize =
             ["| 1 → ", "| 4 → ", "| 50 clients", "| 1 client "].map(rows).iter().sum();
         assert_eq!(SuiteName::Readme.workloads().len(), shown);
