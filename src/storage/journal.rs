@@ -1,13 +1,16 @@
-//! Group commit, without I/O: records gather in an open frame while the frame before is on its way to disk.
+//! Group commit, without I/O: records gather in an open frame while the frame before is on its way
+//! to disk.
 //!
-//! One frame is in flight at a time. What comes meanwhile waits in the open one, so that the load makes the
-//! batches: a lone writer waits for the disk alone, a thousand writers share one write. The driver (`lane`) asks
-//! [`Journal::next_write`] for work and reports its end with [`Journal::written`].
+//! One frame is in flight at a time. Records that come meanwhile wait in the open frame, so the
+//! load sets the size of the batches: a lone writer waits only for the disk, and a thousand writers
+//! share one write. The driver (`lane`) asks [`Journal::next_write`] for work and reports its end
+//! with [`Journal::written`].
 //!
 //! A frame that is long enough is closed, and waits for its turn behind the one in flight.
 //!
-//! Invariants: commits are numbered without gaps; between `durable` and the open frame's number are the frame in
-//! flight and those that wait; a frame that could not be written is in flight until it was written elsewhere.
+//! Invariants: commits are numbered without gaps. Between `durable` and the open frame's number are
+//! the frame in flight and those that wait. A frame that could not be written stays in flight until
+//! it is written elsewhere.
 
 use std::collections::VecDeque;
 
@@ -19,30 +22,31 @@ use super::position::{CommitNumber, Place, Position};
 use super::recovery::{LastFrame, Recovered};
 use crate::base::limits::FRAME_BYTES_FULL;
 
-/// What a record is worth.
+/// The write that a record asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// A write, as soon as the one in flight is done.
+    /// A write is made as soon as the one in flight is done.
     Commits,
-    /// None: it goes with the next one.
+    /// No write is made for it: it goes with the next one.
     Rides,
 }
 
-/// A record that fits no journal file.
+/// A record that no journal file can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordTooLarge {
     pub record_bytes: usize,
     pub record_bytes_max: usize,
 }
 
-/// What the driver is to do next.
+/// The driver's next step.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Nothing: nothing waits, or a frame is in flight.
+    /// Nothing to do: nothing waits, or a frame is in flight.
     Idle,
-    /// The frame does not fit the file it was to go to: give the journal another with [`Journal::use_file`].
+    /// The frame does not fit into its file: give the journal another one with
+    /// [`Journal::use_file`].
     File,
-    /// Write this, durably, and say how it ended.
+    /// Write this frame durably, and report how it ended.
     Write(Place, DiskBuffer),
 }
 
@@ -52,7 +56,7 @@ pub(crate) struct Journal {
     seed: LaneSeed,
     file_bytes: u64,
     place: Place,
-    /// The checksum of the last header, of a frame in flight too.
+    /// The checksum of the latest frame's header, even if that frame is still in flight.
     previous: u64,
     durable: u64,
     open: Gathered,
@@ -63,16 +67,17 @@ pub(crate) struct Journal {
     in_flight: Option<InFlight>,
     /// The buffer that the next open frame uses.
     free: DiskBuffer,
-    /// The commit that a checkpoint begins at, and where its frame goes once all before it are durable.
+    /// The commit that a checkpoint begins at, and the place of its frame once all commits before
+    /// it are durable.
     mark: Option<(CommitNumber, Option<Position>)>,
 }
 
-/// Records behind the room for a header.
+/// Records, behind the space for a header.
 #[derive(Debug)]
 struct Gathered {
     buffer: DiskBuffer,
     record_count: u32,
-    /// A record in it is worth a write.
+    /// One of the records asks for a write.
     is_wanted: bool,
 }
 
@@ -89,7 +94,7 @@ impl Gathered {
 struct InFlight {
     fields: FrameFields,
     frame_bytes: u64,
-    /// The frame after its write failed; bytes of the body.
+    /// The frame after its write failed, and the bytes of its body.
     failed: Option<(DiskBuffer, usize)>,
     body_bytes: usize,
 }
@@ -113,12 +118,12 @@ impl Journal {
         }
     }
 
-    /// Goes on behind what recovery found: in a file that is to be given, with its last frame waiting to be written
-    /// there once more. Nothing is added to it, so that either copy is the commit.
+    /// Goes on where recovery ended, in a file that is still to be given. The last frame waits to
+    /// be written there once more. Nothing is added to it, so that either copy is the commit.
     pub(crate) fn resume(seed: LaneSeed, file_bytes: u64, recovered: &Recovered) -> Self {
         let mut position = recovered.position;
         position.place.offset = file_bytes;
-        // Where the end is lost there is no frame that the next one follows.
+        // Where the end is lost, the next frame follows none that is known.
         let is_next = |last: &&LastFrame| last.number.0 + 1 == position.next.0;
         let Some(last) = recovered.last.as_ref().filter(is_next) else {
             return Self::new(seed, file_bytes, position);
@@ -132,7 +137,7 @@ impl Journal {
         journal
     }
 
-    /// Bytes of the largest record that a file of this journal holds.
+    /// The size in bytes of the largest record that a file of this journal holds.
     pub(crate) fn record_bytes_max(&self) -> usize {
         let body = self.file_bytes as usize - SECTOR_BYTES - HEADER_BYTES;
         (body - RECORD_PREFIX_BYTES).min(u32::MAX as usize)
@@ -141,7 +146,8 @@ impl Journal {
     /// Adds a record that consists of `parts`; returns the commit it will be durable with.
     ///
     /// # Errors
-    /// The record fits no file. A record is never refused for what waits already: see [`Journal::is_crowded`].
+    /// The record fits no file. A record is never refused because of those that wait already: see
+    /// [`Journal::is_crowded`].
     pub(crate) fn append(
         &mut self,
         parts: &[&[u8]],
@@ -163,13 +169,13 @@ impl Journal {
         Ok(self.open())
     }
 
-    /// Has what only rides along written, too.
+    /// Has records written that would otherwise wait for the next write.
     pub(crate) fn flush(&mut self) {
         self.open.is_wanted |= self.open.record_count > 0;
     }
 
-    /// Closes the open frame if it holds anything: all that was appended so far belongs to commits before the one
-    /// returned, and all that follows does not.
+    /// Closes the open frame if it holds anything. All records appended so far belong to commits
+    /// before the one returned, and all later ones do not.
     pub(crate) fn cut(&mut self) -> CommitNumber {
         if self.open.record_count > 0 {
             self.close_open();
@@ -177,7 +183,7 @@ impl Journal {
         self.open()
     }
 
-    /// Cuts, and remembers where the next frame goes: see [`Journal::marked`].
+    /// Cuts, and remembers the place of the next frame: see [`Journal::marked`].
     pub(crate) fn mark(&mut self) -> CommitNumber {
         let next = self.cut();
         self.mark = Some((next, None));
@@ -206,8 +212,8 @@ impl Journal {
         self.open_number += 1;
     }
 
-    /// True while more waits than the next write takes: what can wait should, until it is under way. Whoever
-    /// appends without looking at it fills the memory.
+    /// True while more waits than the next write takes: whoever can wait should. A caller that
+    /// appends without a look at this fills the memory.
     pub(crate) fn is_crowded(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -217,17 +223,17 @@ impl Journal {
         CommitNumber(self.durable)
     }
 
-    /// The commit that records appended now become durable with.
+    /// The commit that makes records appended now durable.
     pub(crate) fn open(&self) -> CommitNumber {
         CommitNumber(self.open_number)
     }
 
-    /// The commit that all records appended so far are durable with.
+    /// The commit with which all records appended so far are durable.
     pub(crate) fn last(&self) -> CommitNumber {
         CommitNumber(self.open_number - u64::from(self.open.record_count == 0))
     }
 
-    /// Bytes of the current file that neither hold a frame nor will once all that was appended so far is written.
+    /// Bytes of the current file that are left once all records appended so far are written.
     pub(crate) fn room(&self) -> u64 {
         let gathered = self.waiting.iter().chain([&self.open]);
         let bytes = |gathered: &Gathered| match gathered.record_count {
@@ -239,14 +245,14 @@ impl Journal {
         self.file_bytes.saturating_sub(taken)
     }
 
-    /// Where the next frame goes while none is in flight or waits: nothing before it is needed once all that was
-    /// committed so far is stored elsewhere.
+    /// The place of the next frame while none is in flight or waits. Nothing before it is needed
+    /// once everything committed so far is stored elsewhere.
     pub(crate) fn position(&self) -> Option<Position> {
         let is_quiet = self.in_flight.is_none() && self.waiting.is_empty();
         is_quiet.then(|| Position { place: self.place, next: self.open(), previous: self.previous })
     }
 
-    /// The work there is.
+    /// The next step for the driver.
     pub(crate) fn next_write(&mut self) -> Next {
         if let Some(in_flight) = &mut self.in_flight {
             let fits = self.place.offset + in_flight.frame_bytes <= self.file_bytes;
@@ -309,23 +315,23 @@ impl Journal {
         self.durable()
     }
 
-    /// The write that `next_write` asked for failed. The frame has to be written to another file: `next_write`
-    /// asks for one.
+    /// Reports that the write failed. The frame has to be written to another file, which
+    /// `next_write` asks for.
     pub(crate) fn write_failed(&mut self, buffer: DiskBuffer) {
         let in_flight = self.in_flight.as_mut().expect("a frame is in flight");
         assert!(in_flight.failed.is_none(), "the frame is being written");
         self.previous = in_flight.fields.previous;
         in_flight.failed = Some((buffer, in_flight.body_bytes));
-        // Nothing more goes to that file.
+        // Nothing more is written to that file.
         self.place.offset = self.file_bytes;
     }
 
-    /// The number that the first frame of the next file will have, and the checksum of the header before it.
+    /// The number of the first frame of the next file, and the checksum of the header before it.
     pub(crate) fn takes_over(&self) -> (CommitNumber, u64) {
         (CommitNumber(self.durable + 1), self.previous)
     }
 
-    /// Goes on in another file, whose header says what [`Journal::takes_over`] said.
+    /// Goes on in another file, whose header holds the values of [`Journal::takes_over`].
     pub(crate) fn use_file(&mut self, file: u64) {
         assert!(file > self.place.file, "files are used in the order of their numbers");
         self.place = Place { file, offset: SECTOR_BYTES as u64 };

@@ -1,12 +1,14 @@
-//! A journal's file: its name, and the first sector that says where in the lane's history it begins.
+//! A journal's file: its name, and the first sector that says where in the lane's history it
+//! begins.
 //!
-//! A file is made long before it is used: filled with zeros, so that a write changes no more than its own sectors, or
-//! kept from an earlier use under a new number. Its first sector is written when its use begins, before any frame of
-//! it. Once its first frame is there, too, frames of the file before from that number on count for nothing: their
-//! write failed, or they were written once more after a start. Until then the file counts as unused.
+//! A file is made long before it is used. It is filled with zeros, so that a write changes only its
+//! own sectors, or it is kept from an earlier use under a new number. Its first sector is written
+//! when its use begins, before any frame of it. Until its first frame is there, too, the file
+//! counts as unused. After that, frames of the file before from that number on count for nothing:
+//! their write failed, or they were written once more after a start.
 //!
-//! First sector, little-endian: checksum of bytes 8..64 | `MJH1` | format u32 | number u64 | first commit u64 |
-//! checksum of the header before the first frame u64 | zeros.
+//! First sector, little-endian: checksum of bytes 8..64 | `MJH1` | format u32 | number u64 | first
+//! commit u64 | checksum of the header before the first frame u64 | zeros.
 
 use super::disk::{DiskBuffer, SECTOR_BYTES};
 use super::file_name;
@@ -15,7 +17,7 @@ use super::position::{COUNT_MAX, CommitNumber};
 
 const MAGIC: [u8; 4] = *b"MJH1";
 
-/// The form of journal files that this program writes. Others are not read.
+/// The format of journal files that this program writes. No other format is read.
 pub(crate) const JOURNAL_FORMAT: u32 = 1;
 
 const PREFIX: &str = "journal-";
@@ -34,9 +36,9 @@ pub fn number_of(name: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileHeader {
     pub number: u64,
-    /// The number of its first frame. Commits before it are in the files before, all of them durable.
+    /// The number of its first frame. Commits before it are in earlier files, and durable.
     pub first: CommitNumber,
-    /// The checksum of the header of the frame before.
+    /// The checksum of the previous frame's header.
     pub previous: u64,
 }
 
@@ -54,7 +56,8 @@ impl FileHeader {
         buffer
     }
 
-    /// The header of the file with this number; `None` where its use has not begun or its first sector is damaged.
+    /// The header of the file with this number. `None` where its use has not begun or its first
+    /// sector is damaged.
     pub fn decode(seed: LaneSeed, number: u64, bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.first_chunk::<HEADER_BYTES>()?;
         let is_whole = word(bytes, 0) == checksum(seed.at(number, 0), &bytes[8..])

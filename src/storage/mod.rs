@@ -1,22 +1,25 @@
 //! Floor 5: the store. What it acknowledges is on disk.
 //!
-//! `disk` is what the store asks of a disk. `thread_disk` is the real one, and `ring_disk` that of a thread with a ring
-//! of io_uring; `memory_disk` lies in every way a disk may, for the simulator.
+//! `disk` is the interface that the store asks of a disk. `thread_disk` is the real one, and
+//! `ring_disk` that of a thread with a ring of io_uring; `memory_disk` fails in every way a disk
+//! may, for the simulator.
 //!
-//! A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one before is written;
-//! `position` counts them. `recovery` reads the journal's files (`journal_file`) after a start, and `verdict` says what each place of them
-//! means.
+//! A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one
+//! before is written; `position` counts them. `recovery` reads the journal's files (`journal_file`)
+//! after a start, and `verdict` decides for each place of them what it means.
 //!
-//! A `stream` is messages in `block`s and subjects in a `subject_index`; `marks` are the headers that it acts on,
-//! `duplicates` what it remembers of them. `consumer_state` is what is kept of a consumer.
-//! `streams` holds them; the `store` puts them over a lane, where each change is a `record`. Its checkpoints store blocks
-//! in a `segment` and say in a `manifest` what there is; the journal before is used again. After a start an `image` is
-//! made of the manifest, and `replay` changes it by the records that follow. What is stored need not be in memory: `loads`
-//! has it read when somebody needs it, and the `cache` says what goes again. A `folder` holds the lanes of a store, for
-//! one process at a time; `check` tells a person what is in it, and `rehome` gives its streams another number of lanes.
+//! A `stream` is messages in `block`s and subjects in a `subject_index`. `marks` are the headers
+//! that it acts on, and `duplicates` remembers their message ids. `consumer_state` is the state of
+//! a consumer. `streams` holds all streams; the `store` puts them over a lane, where each change is
+//! a `record`. Its checkpoints store blocks in a `segment` and list everything in a `manifest`; the
+//! journal before is used again. After a start an `image` is made of the manifest, and `replay`
+//! applies the records that follow. Stored messages need not be in memory: `loads` has them read
+//! when somebody needs them, and the `cache` decides which ones leave again. A `folder` holds the
+//! lanes of a store, for one process at a time. `check` reports its contents to a person, and
+//! `rehome` gives its streams another number of lanes.
 //!
-//! Not here yet: compression and encryption. Of the server only
-//! `midge store check` and `repair` use this floor so far.
+//! Not here yet: compression and encryption. Of the server only `midge store check` and `repair`
+//! use this floor so far.
 
 pub(crate) mod block;
 mod cache;

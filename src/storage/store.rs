@@ -1,19 +1,21 @@
-//! Streams and consumers over a lane: what is answered, and after which commit the answer may leave.
+//! Streams and consumers over a lane: the answers, and the commit that each has to wait for.
 //!
-//! There is one state, in memory, and it changes at once; the record of the change is on its way to the journal by
-//! then. So everything that is said about the state is true only once the journal is as far: an [`Answer`] names the
-//! commit that it must not leave before. That holds for what did not change anything, too: a refusal tells of a
-//! message that a power cut may still undo.
+//! There is one state, in memory, and it changes at once; the record of the change is then on its
+//! way to the journal. So any statement about the state is true only once the journal has caught
+//! up: an [`Answer`] names the commit that it must not leave before. That holds for answers that
+//! change nothing, too: a refusal reveals a message that a power cut may still undo.
 //!
-//! After a start `replay` makes the state anew from the manifest and the journal. Where the journal is damaged it says which messages
-//! of which streams are lost, and [`Store::start`] refuses: going on would bury the damage. Somebody may accept the loss
-//! (`check`); then the store goes on behind it, and the damaged files stay as they are.
+//! After a start, `replay` rebuilds the state from the manifest and the journal. Where the journal
+//! is damaged, it lists the messages that are lost, and [`Store::start`] refuses: going on would
+//! bury the damage. A person may accept the loss (`check`). Then the store goes on behind it, and
+//! the damaged files stay as they are.
 //!
 //! Its `checkpoint`s keep the journal short, and so a start.
 //!
-//! Messages that are stored may not be in memory. A call that needs some of those changes nothing and answers
-//! [`StoreError::NotLoaded`]; whoever called waits for [`load`](loading::load) and calls again. What a change makes go
-//! may need some, too: the change itself is done and answered, and the next one of that stream waits.
+//! Stored messages may not be in memory. A call that needs some of those changes nothing and
+//! answers [`StoreError::NotLoaded`]; the caller waits for [`load`](loading::load) and calls again.
+//! The removals that a change causes may need some, too: then the change itself is done and
+//! answered, and the next change of that stream waits.
 
 use std::io;
 use std::rc::Rc;
@@ -53,21 +55,23 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-/// Bytes appended after which the cache is made smaller by them.
+/// The number of appended bytes after which the cache is reduced by as much.
 const TAIL_BYTES_STEP: usize = 1 << 20;
 
-/// Why nothing was done.
+/// The reason why nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     NoSuchStream,
     NoSuchConsumer,
-    /// A purge of the stream is not done, or what else its last change makes go: what comes has to wait.
+    /// A purge of the stream, or the removals of its last change, are not done: later changes have
+    /// to wait.
     Purging,
-    /// These messages of the stream are to be loaded first.
+    /// These messages of the stream have to be loaded first.
     NotLoaded(NotLoaded),
-    /// There is no space for more; deletes and purges are possible.
+    /// There is no space for more. Deletes and purges are still possible.
     Short(io::ErrorKind),
-    /// The subject or the headers are longer than any may be, or the group has too many messages or none.
+    /// The subject or the headers are longer than any may be, or the group has too many messages or
+    /// none.
     TooLarge,
     Refused(Refused),
 }
@@ -93,24 +97,25 @@ pub struct Store<D: Disk> {
     reader: Rc<SegmentReader<D>>,
     loading: Rc<Loading>,
     checkpoints: Checkpoints,
-    /// Bytes appended past which a checkpoint is due, so that memory can be freed.
+    /// The number of appended bytes past which a checkpoint is due, so that memory can be freed.
     tail_bytes_max: usize,
     sync_interval: SyncInterval,
 }
 
-/// When answers leave, for the whole store.
+/// The moment at which answers leave, for the whole store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncInterval {
-    /// Once what they tell of is on disk.
+    /// Once the changes that they report are on disk.
     #[default]
     Always,
-    /// At once, as those of nats-server do by default. What they tell of is on its way to the disk all the same: this
-    /// long is the most that nats-server leaves it in memory, and more than it ever is here.
+    /// At once, as nats-server does by default. The changes are on their way to the disk all the
+    /// same. nats-server leaves them in memory for at most this long, and they never stay that long
+    /// here.
     Every(Duration),
 }
 
 impl SyncInterval {
-    /// What an operator who asks for it is to know.
+    /// The warning for an operator who chooses this interval.
     pub fn risk(self) -> Option<&'static str> {
         match self {
             Self::Always => None,
@@ -124,12 +129,12 @@ const SYNC_INTERVAL_RISK: &str = "everything is acknowledged before it is on dis
     sequences of messages that were seen are used again";
 
 impl<D: Disk> Store<D> {
-    /// Goes on with what was replayed. The owner runs the tasks of [`Store::lane`] and
-    /// [`keep_checkpoints`](checkpoint::keep_checkpoints). What was replayed is not durable
-    /// before [`Lane::last_commit`] is: see [`Lane::start`].
+    /// Goes on with the replayed streams. The owner runs the tasks of [`Store::lane`] and
+    /// [`keep_checkpoints`](checkpoint::keep_checkpoints). The replayed state is not durable before
+    /// [`Lane::last_commit`] is: see [`Lane::start`].
     ///
     /// # Errors
-    /// Something is lost: what was replayed comes back, to be reported.
+    /// Something is lost. The replayed state comes back, to be reported.
     pub fn start(disk: D, place: JournalPlace, replayed: Replayed) -> Result<Self, Box<Replayed>> {
         if !replayed.is_whole() {
             return Err(Box::new(replayed));
@@ -156,14 +161,14 @@ impl<D: Disk> Store<D> {
         Ok(store)
     }
 
-    /// Takes its share of the process's memory, which is divided by the lanes.
+    /// Takes its share of the process's memory, which the lanes divide.
     pub fn share_memory(&mut self, lanes: u32) {
         let lanes = lanes.max(1) as usize;
         self.tail_bytes_max = TAIL_BYTES_MAX / lanes;
         self.streams.set_cache(CACHED_BYTES_MAX / lanes, CACHED_BLOCKS_MIN);
     }
 
-    /// Says when answers leave, from now on.
+    /// Sets the moment at which answers leave from now on.
     pub fn set_sync_interval(&mut self, sync_interval: SyncInterval) {
         self.sync_interval = sync_interval;
         let is_buffered = self.is_buffered();
@@ -179,13 +184,14 @@ impl<D: Disk> Store<D> {
         Answer { value, after }
     }
 
-    /// True while more waits than the next write takes, or the journal is as long as it may be: publishers are to be
-    /// paced.
+    /// True while more waits than the next write takes, or the journal is as long as it may be:
+    /// publishers have to be slowed down.
     pub fn is_crowded(&self) -> bool {
         self.lane.is_crowded() || self.lane.file_count() > JOURNAL_FILES_MAX
     }
 
-    /// Tries again what failed for want of space, say. Called now and then while [`StoreError::Short`] is answered.
+    /// Tries again what failed, for want of space for example. Called now and then while
+    /// [`StoreError::Short`] is answered.
     pub fn retry(&mut self) {
         self.lane.retry_spare();
         self.request_checkpoint();
@@ -199,7 +205,8 @@ impl<D: Disk> Store<D> {
         &self.streams
     }
 
-    /// Notes what became durable: [`HeldStream::durable_sequence`] rises. Called when the lane's durable commit rose.
+    /// Notes the changes that became durable: [`HeldStream::durable_sequence`] rises. Called when
+    /// the lane's durable commit rose.
     pub fn settle(&mut self, id: StreamId) {
         let durable = self.lane.durable_commit();
         if let Some(held) = self.streams.streams.get_mut(&id) {
@@ -236,7 +243,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// # Errors
-    /// There is no such stream, it is being purged or messages are to be loaded first, or the store stopped.
+    /// There is no such stream, it is being purged or messages are to be loaded first, or the store
+    /// stopped.
     pub fn update_stream(
         &mut self,
         id: StreamId,
@@ -262,11 +270,11 @@ impl<D: Disk> Store<D> {
         Ok(self.answer((), commit))
     }
 
-    /// Takes a message, or says why not.
+    /// Takes a message, or answers why not.
     ///
     /// # Errors
-    /// There is no such stream, it is being purged, messages are to be loaded first, the message is too large, or the
-    /// store is short of space or stopped.
+    /// There is no such stream, it is being purged, messages are to be loaded first, the message is
+    /// too large, or the store is short of space or stopped.
     pub fn append(
         &mut self,
         id: StreamId,
@@ -275,11 +283,11 @@ impl<D: Disk> Store<D> {
         self.append_if(id, new, &Expected::default())
     }
 
-    /// Takes a message if the stream is as expected. Where much has to go for it the stream is purging afterwards, and
-    /// takes nothing until [`Store::purge_some`] is done.
+    /// Takes a message if the stream is as expected. If many messages have to go for it, the stream
+    /// is purging afterwards, and takes nothing until [`Store::purge_some`] is done.
     ///
     /// # Errors
-    /// As those of [`Store::append`].
+    /// The same as those of [`Store::append`].
     pub fn append_if(
         &mut self,
         id: StreamId,
@@ -303,12 +311,14 @@ impl<D: Disk> Store<D> {
         Ok(held.answer_publisher(Ok(sequence)))
     }
 
-    /// Takes all messages of a group or none, whatever happens to the disk: they go to it as one record. Answers the
-    /// sequence of the first, or which message is refused and why. What goes for them is as if all came at once: first
-    /// what they roll up, then what limits say.
+    /// Takes all messages of a group or none, whatever happens to the disk: they go to it as one
+    /// record. Returns the sequence of the first, or the message that is refused and why. Older
+    /// messages go as if the whole group came at once: first those that it rolls up, then those
+    /// above limits.
     ///
     /// # Errors
-    /// As those of [`Store::append`]; too large, too, where a journal file does not hold the group.
+    /// The same as those of [`Store::append`], and `TooLarge` where no journal file holds the
+    /// group.
     pub fn append_group(
         &mut self,
         id: StreamId,
@@ -365,7 +375,8 @@ impl<D: Disk> Store<D> {
         Ok(self.answer(true, commit))
     }
 
-    /// Begins a purge, as `Stream::purge` describes. The stream takes nothing until [`Store::purge_some`] is done.
+    /// Begins a purge, as `Stream::purge` describes. The stream takes nothing until
+    /// [`Store::purge_some`] is done.
     ///
     /// # Errors
     /// There is no such stream, it is being purged already, or the store stopped.
@@ -386,8 +397,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Goes on with a purge, or with what else a change makes go, looking at about `messages_max` messages; answers how
-    /// many the purge removed once it is done.
+    /// Goes on with a purge, or with the removals of another change, and looks at about
+    /// `messages_max` messages. Once it is done, answers how many the purge removed.
     ///
     /// # Errors
     /// There is no such stream, or messages are to be loaded first.
@@ -411,13 +422,14 @@ impl<D: Disk> Store<D> {
         Ok(None)
     }
 
-    /// Lets messages go that are too old, by the limit or by their own time to live, after a look at about
-    /// `messages_max`; returns how many. That starts no commit, and no answer waits for it: after a power cut they are
-    /// too old again. Where a marker takes a message's place that is an append as any other.
+    /// Removes messages that are too old, by the limit or by their own time to live, after a look
+    /// at about `messages_max`; returns how many. That starts no commit, and no answer waits for
+    /// it: after a power cut they are too old again. A marker that takes a message's place is
+    /// appended like any message.
     ///
     /// # Errors
-    /// There is no such stream, it is being purged, messages are to be loaded first, or the store stopped; unless some
-    /// went before.
+    /// There is no such stream, it is being purged, messages are to be loaded first, or the store
+    /// stopped; unless some went before.
     pub fn expire_some(
         &mut self,
         id: StreamId,
@@ -463,7 +475,8 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Removes a message that is too old, and has a marker stand for it if it was the last of its subject.
+    /// Removes a message that is too old, and leaves a marker for it if it was the last of its
+    /// subject.
     fn end(&mut self, id: StreamId, sequence: u64, now_ns: i64) -> Result<(), StoreError> {
         self.check_quiet(id)?;
         let stream = &self.held(id)?.stream;
@@ -545,7 +558,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// Notes a delivery or an acknowledgement; false where there was nothing to note. `urgency` is
-    /// [`Urgency::Commits`] where somebody waits for the answer: reading alone must not wear the disk.
+    /// [`Urgency::Commits`] where somebody waits for the answer: mere reading must not wear out the
+    /// disk.
     ///
     /// # Errors
     /// There is no such stream or consumer, or the store stopped.
@@ -561,7 +575,7 @@ impl<D: Disk> Store<D> {
         let held = self.held(stream)?;
         let held_consumer = held.consumer_mut(consumer);
         let state = &mut held_consumer.ok_or(StoreError::NoSuchConsumer)?.state;
-        // A lane that takes no record has stopped: what the state is then nobody hears.
+        // A lane that takes no record has stopped: nobody hears of the state after that.
         let value = state.apply(change);
         if value {
             let commit =
@@ -572,7 +586,7 @@ impl<D: Disk> Store<D> {
             return Ok(self.answer(value, commit));
         }
         if urgency == Urgency::Commits {
-            // What it depends on may only ride along.
+            // The change that the answer depends on may wait for the next write.
             self.lane.flush();
         }
         Ok(self.answer(value, self.lane.last_commit()))
@@ -608,7 +622,8 @@ impl<D: Disk> Store<D> {
         Ok(commit)
     }
 
-    /// Where no further journal file can be made, the rest of the current one is for what makes room, in the end.
+    /// Where no further journal file can be made, the end of the current one is kept for changes
+    /// that make room.
     fn check_room(&self, change: &Change<'_>) -> Result<(), StoreError> {
         let Some(kind) = self.lane.shortage() else { return Ok(()) };
         let share = match change.makes_room() {

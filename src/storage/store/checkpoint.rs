@@ -1,22 +1,25 @@
-//! Checkpoints: what is only in the journal and in memory is stored in a segment and a manifest, and the journal
-//! before is used again. The third task of a lane.
+//! Checkpoints: data that is only in the journal and in memory is stored in a segment and a
+//! manifest, and the journal before them is used again. The third task of a lane.
 //!
-//! A checkpoint is due once the journal is half a ring long, or so much was appended that memory is to be freed. Its
-//! steps, each done before the next begins:
+//! A checkpoint is due once the journal is half a ring long, or so much was appended that memory
+//! has to be freed. Its steps, each done before the next begins:
 //!
-//! 1. Mark the journal, and wait until all before is durable: the next start will read from here on.
-//! 2. Note the streams, some a slice, each as of the moment; store their new blocks in one segment.
+//! 1. Mark the journal, and wait until everything before is durable: the next start will read from
+//!    here on.
+//! 2. Note the streams in slices, each as of the moment; store their new blocks in one segment.
 //! 3. Sync the segment, then its name.
-//! 4. Wait until all that was noted is durable in the journal: nothing is in a manifest that a power cut undoes.
+//! 4. Wait until all noted changes are durable in the journal: a manifest holds nothing that a
+//!    power cut undoes.
 //! 5. Write the manifest, sync it, rename it, sync its name. From here on it counts.
-//! 6. Release the journal before the mark, and once a base says what there is, files that it does not name.
+//! 6. Release the journal before the mark and, after a base, the files that it does not name.
 //!
-//! A segment of which a base finds less than half to be needed is given up with the next base: what is needed of it is
-//! stored anew, some megabytes a base.
+//! A segment of which a base needs less than half is given up with the next base: the needed blocks
+//! are stored anew, some megabytes for each base.
 //!
-//! Whatever fails, the journal is kept and everything is in memory: the checkpoint is given up, and the next one, which
-//! says everything anew, uses other files. What failed is never believed. On a full disk the lane gives up its reserve
-//! and the checkpoint is tried once more: it is what makes room.
+//! Whatever fails, the journal is kept and everything is in memory. The checkpoint is given up, and
+//! the next one writes everything anew, to other files. A file that failed is never trusted. On a
+//! full disk the lane gives up its reserve and the checkpoint is tried once more, since it makes
+//! room.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,20 +59,20 @@ pub(super) enum Plant {
     StoredBeforeItIsDurable,
 }
 
-/// What a store knows of its checkpoints.
+/// The state of a store's checkpoints.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     files: LaneFiles,
     next_manifest: u64,
     next_segment: u64,
-    /// The manifest that the newest one builds on.
+    /// The base of the newest manifest.
     base: u64,
-    /// The next manifest has to say everything.
+    /// The next manifest has to be a base.
     needs_base: bool,
     is_requested: bool,
-    /// Deltas behind a base at most.
+    /// The maximum number of deltas behind a base.
     pub(super) deltas_max: u64,
-    /// Why the last checkpoint was given up.
+    /// The reason why the last checkpoint was given up.
     pub(super) failure: Option<io::ErrorKind>,
     /// Checkpoints that were taken.
     pub(super) count: u64,
@@ -101,7 +104,8 @@ impl Checkpoints {
 }
 
 impl Checkpoints {
-    /// Segments of which less than half is needed, those first of which least is, as far as the bound goes.
+    /// The segments of which less than half is needed, the least needed first, as far as the bound
+    /// allows.
     fn sparse_segments(&self) -> BTreeSet<u64> {
         let mut sparse: Vec<(u64, u64)> = self
             .files
@@ -120,7 +124,7 @@ impl Checkpoints {
     }
 }
 
-/// Why a checkpoint was given up.
+/// The reason why a checkpoint was given up.
 enum Failure {
     Disk(io::Error),
     Stopped,
@@ -166,7 +170,7 @@ pub async fn keep_checkpoints<D: Disk>(store: &RefCell<Store<D>>) {
                 continue;
             }
             if done.is_some() {
-                // There may be room now for what the lane lacks.
+                // There may now be room for the files that the lane lacks.
                 if lane.shortage().is_some() {
                     lane.retry_spare();
                 }
@@ -185,19 +189,20 @@ async fn remove_unfinished<D: Disk>(store: &RefCell<Store<D>>) {
     };
     for number in unfinished {
         let name = ManifestName { number, is_temporary: true }.path(&place);
-        // What stays is in nobody's way: the next start finds it again.
+        // A file that stays is in nobody's way: the next start finds it again.
         disk.remove(&name).await.unwrap_or_default();
     }
 }
 
 impl<D: Disk> Store<D> {
-    /// Has a checkpoint taken, whether one is due or not: before the store is closed, or to free what it can.
+    /// Requests a checkpoint, whether one is due or not: before the store is closed, or to free
+    /// memory and disk.
     pub fn request_checkpoint(&mut self) {
         self.checkpoints.is_requested = true;
         self.lane.consider_checkpoint();
     }
 
-    /// Why the last checkpoint was given up; none while they succeed.
+    /// The reason why the last checkpoint was given up; `None` while they succeed.
     pub fn checkpoint_failure(&self) -> Option<io::ErrorKind> {
         self.checkpoints.failure
     }
@@ -211,7 +216,7 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// Goes on with what is left of a stream's last change: a checkpoint notes none before.
+/// Finishes a part of a stream's last change: a checkpoint notes no stream before that is done.
 async fn settle_some<D: Disk>(store: &RefCell<Store<D>>, id: StreamId) -> io::Result<()> {
     let result = match store.borrow_mut().streams.streams.get_mut(&id) {
         Some(held) => held.stream.settle(SETTLED_PER_SLICE),
@@ -232,15 +237,16 @@ struct Work<D: Disk> {
     reader: Rc<SegmentReader<D>>,
     base: u64,
     is_base: bool,
-    /// Blocks that were stored: stream, base, version, and where.
+    /// Blocks that were stored: stream, base, version, and place.
     placed: Vec<(StreamId, u64, u64, StoredPlace)>,
-    /// Parts of indexes that were stored: of which stream, whether they are all of it, and where.
+    /// Parts of indexes that were stored: their stream, whether they are the whole index, and their
+    /// places.
     indexes: Vec<(StreamId, bool, Vec<StoredPart>)>,
     /// Counts the parts.
     parts: u64,
     /// Segments that the manifest names, each with the bytes of the blocks that it names there.
     named: BTreeMap<u64, u64>,
-    /// Segments of which nothing is to be named any more.
+    /// Segments of which no block is to be named any more.
     given_up: BTreeSet<u64>,
     /// The manifest may have its name.
     may_count: bool,
@@ -262,7 +268,7 @@ impl<D: Disk> Work<D> {
             || number > checkpoints.base + checkpoints.deltas_max
             || store.lane.shortage().is_some();
         let given_up = if is_base { checkpoints.sparse_segments() } else { BTreeSet::new() };
-        // Until this one is done: what is noted of a stream now is not noted again.
+        // Stays set until this checkpoint is done: a stream that is noted now is not noted again.
         checkpoints.needs_base = true;
         let (disk, place) = (store.disk.clone(), store.place.clone());
         Self {
@@ -338,7 +344,7 @@ impl<D: Disk> Work<D> {
             }
             yield_now().await;
         }
-        // Nobody had a turn since there was no further stream: none is there that was not noted.
+        // Nobody had a turn since the walk found no further stream, so all streams are noted.
         let (walked, gone, next_stream, next_consumer) = {
             let mut store = store.borrow_mut();
             let gone = std::mem::take(&mut store.streams.gone);
@@ -380,7 +386,7 @@ impl<D: Disk> Work<D> {
         Ok(start)
     }
 
-    /// Stores a block's contents, where they are not; returns the manifest's entry.
+    /// Stores a block's contents if they are not stored yet; returns the manifest's entry.
     async fn place_block(&mut self, stream: StreamId, block: NotedBlock) -> io::Result<Vec<u8>> {
         let NotedBlock { facts, contents } = block;
         let name = BlockName { kind: BlockKind::Messages, stream, key: facts.base };
@@ -401,7 +407,7 @@ impl<D: Disk> Work<D> {
                         self.placed.push((stream, facts.base, version, stored));
                         stored
                     }
-                    // Whoever needs it finds that it is lost; until then its segment stays.
+                    // Whoever needs the block finds that it is lost; until then its segment stays.
                     Err(_) => from,
                 }
             }
@@ -415,7 +421,7 @@ impl<D: Disk> Work<D> {
         Ok(Entry::Block { stream, facts, stored }.encode())
     }
 
-    /// Stores what changed of an index, and has the manifest name it.
+    /// Stores the changed parts of an index, and has the manifest name them.
     async fn place_index(
         &mut self,
         stream: StreamId,
@@ -468,7 +474,7 @@ impl<D: Disk> Work<D> {
         disk.sync_folder(folder).await
     }
 
-    /// The manifest counts: lets go what it makes superfluous.
+    /// Releases the files that the manifest makes superfluous, now that it counts.
     async fn release(mut self, store: &RefCell<Store<D>>, start: Position) {
         let reader = self.reader.clone();
         let (disk, place, manifests, segments) = {
@@ -515,7 +521,7 @@ impl<D: Disk> Work<D> {
             }
             (store.disk.clone(), store.place.clone(), manifests, segments)
         };
-        // What cannot be removed is found by the next start, and removed by its first base.
+        // A file that cannot be removed is found by the next start, and removed by its first base.
         for number in manifests {
             let name = ManifestName { number, is_temporary: false }.path(&place);
             disk.remove(&name).await.unwrap_or_default();
@@ -526,7 +532,7 @@ impl<D: Disk> Work<D> {
         }
     }
 
-    /// Something failed: nothing of what was written counts.
+    /// Gives the checkpoint up after a failure: nothing that it wrote counts.
     async fn give_up(self, store: &RefCell<Store<D>>) {
         let (disk, place) = {
             let mut store = store.borrow_mut();
@@ -536,14 +542,14 @@ impl<D: Disk> Work<D> {
         };
         let name = ManifestName { number: self.number, is_temporary: true }.path(&place);
         disk.remove(&name).await.unwrap_or_default();
-        // Unless a manifest may name the segment: on a full disk its room is needed at once.
+        // If no manifest can name the segment, it goes: on a full disk its room is needed at once.
         if !self.may_count && segment::remove(&disk, &place, self.segment_number).await {
             store.borrow_mut().checkpoints.files.segments.remove(&self.segment_number);
         }
     }
 }
 
-/// Facts of a block that forget what was deleted.
+/// The facts of a block, without its deletions.
 #[cfg(test)]
 fn undeleted(facts: crate::storage::block::BlockFacts) -> crate::storage::block::BlockFacts {
     let dead = u32::try_from(facts.dead.len()).expect("a block is small");

@@ -1,4 +1,5 @@
-//! A disk without room for another byte: messages are refused, what makes room is taken, and then messages are again.
+//! A disk without room for another byte: messages are refused, changes that make room are taken,
+//! and then messages are taken again.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -49,7 +50,8 @@ impl House {
         Self { disk: disk.clone(), store, lane, tasks }
     }
 
-    /// Runs the tasks and operations of the disk until `act`, which is called in between, says how it ended.
+    /// Runs the tasks and operations of the disk until `act`, which is called in between, says how
+    /// it ended.
     fn live<T>(
         &mut self,
         what: &str,

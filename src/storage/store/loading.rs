@@ -1,4 +1,4 @@
-//! Has blocks loaded for whoever was told that they are not in memory. No other task waits
+//! Loads blocks for callers that were told that they are not in memory. No other task waits
 //! meanwhile: while the disk reads, the store is free.
 
 use std::cell::RefCell;
@@ -18,11 +18,11 @@ use crate::storage::segment::BlockDamage;
 use crate::storage::streams::{HeldStream, LostBlock};
 use crate::storage::turns::yield_now;
 
-/// Loads a block, and goes on with what of the stream's last change waits for it. One that cannot
-/// be had after some reads is lost, and the journal says so.
+/// Loads a block, and goes on with the removals of the stream's last change that wait for it. A
+/// block that several reads do not get is lost, and the journal records that.
 ///
 /// # Errors
-/// Its segment cannot be opened now: whoever waits for it may try again later.
+/// Its segment cannot be opened now; the caller may try again later.
 pub async fn load<D: Disk>(
     store: &RefCell<Store<D>>,
     id: StreamId,
@@ -65,7 +65,7 @@ pub async fn load<D: Disk>(
     }
 }
 
-/// What is being read.
+/// The reads under way.
 #[derive(Default)]
 pub(super) struct Loading {
     blocks: RefCell<BTreeSet<(StreamId, u64)>>,
@@ -103,11 +103,11 @@ impl Drop for Reading {
 }
 
 impl<D: Disk> Store<D> {
-    /// Goes on with what the stream's last change makes go, if it waited for a block.
+    /// Goes on with the removals of the stream's last change, if they waited for a block.
     fn settle_some(&mut self, id: StreamId) {
         let is_unsettled = |held: &&mut HeldStream| !held.stream.is_settled();
         if let Some(held) = self.streams.streams.get_mut(&id).filter(is_unsettled) {
-            // What is still missing, whoever asks is told.
+            // Blocks that are still missing are named to whoever asks next.
             let _ = held.stream.settle(REMOVED_AT_ONCE_MAX);
         }
     }
@@ -118,7 +118,7 @@ impl<D: Disk> Store<D> {
         self.settle_some(id);
     }
 
-    /// Has the journal say which blocks of a stream were lost: a replay goes on without them as
+    /// Writes to the journal which blocks of a stream were lost: a replay goes on without them as
     /// this process does.
     pub(super) fn write_lost(&mut self, id: StreamId) {
         let held = self.streams.streams.get_mut(&id);
