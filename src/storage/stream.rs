@@ -1,22 +1,22 @@
-//! The messages of one stream, and every question about them: a state machine without I/O and
+//! The messages of one stream, and all that is read of them: a state machine without I/O and
 //! without a clock.
 //!
 //! The same calls in the same order give the same state: that is how a journal of them is replayed.
-//! Nothing of it may depend on the time of the machine, on chance or on memory.
+//! The state may not depend on the machine's time, on chance or on memory.
 //!
 //! Messages lie in [`Block`]s, subjects in a [`SubjectIndex`]. A block's messages may be only on
-//! disk. Who needs them is told so by [`NotLoaded`], loads them (`loads`) and asks again; nothing
-//! has changed by then. A search that came past other blocks before says where to go on instead, so
-//! that no question ever needs more than two blocks at a time.
+//! disk. A caller that needs them gets [`NotLoaded`], loads them (`loads`) and asks again; nothing
+//! has changed by then. A search that passed other blocks first returns the place to go on from
+//! instead, so no call ever needs more than two blocks at a time.
 //!
-//! What a message makes go is [owed] once it was taken, and mostly done at once: by
-//! [`Stream::settle`], in slices, which may need blocks. Until it is done nothing else may change
-//! the stream, or a replay would end otherwise; and where it waits for a block, so does every
-//! question. [`Stream::next`] and [`Stream::purge_some`] say how much they look at, too, and are
-//! called again until they are done.
+//! The removals that a message causes are [owed] once it was taken. Most are done at once, by
+//! [`Stream::settle`], in slices, which may need blocks. Until they are done nothing else may
+//! change the stream, or a replay would end in another state. While they wait for a block, every
+//! call waits for it too. [`Stream::next`] and [`Stream::purge_some`] bound the messages they look
+//! at, too, and are called again until they are done.
 //!
-//! With a limit of more than one message per subject, finding the next message of the subject whose
-//! oldest goes passes over the blocks in between.
+//! With a limit of more than one message per subject, the search for the next oldest message of a
+//! subject passes over the blocks in between.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -37,46 +37,46 @@ pub(crate) mod search;
 #[cfg(test)]
 pub(super) mod tests;
 
-/// No sequence is above it: whoever purges far past the end would leave none for the messages to
-/// come.
+/// The highest sequence. Without this bound a purge far past the end would leave none for later
+/// messages.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Limits of a stream; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamLimits {
     pub messages_max: u64,
-    /// By [`StreamLimits::message_bytes`].
+    /// As counted by [`StreamLimits::message_bytes`].
     pub bytes_max: u64,
     pub age_ns_max: i64,
     pub messages_per_subject_max: u64,
-    /// At a limit new messages are refused, instead of old ones going.
+    /// At a limit new messages are refused. Otherwise old ones are removed.
     pub refuses_new: bool,
     /// The same for the limit of a subject; only where `refuses_new` is set.
     pub refuses_new_per_subject: bool,
     /// Bytes are counted as nats-server counts those of memory storage.
     pub is_memory: bool,
-    /// How long the id of a message is known: one that comes with the same id within that time is
-    /// not taken. A change holds for messages to come.
+    /// How long the id of a message is remembered: within that time, a message with the same id is
+    /// not taken. A change holds for later messages.
     pub duplicate_window_ns: i64,
-    /// Messages may say how long they stay, and that older ones go: see [`Marks`].
+    /// Messages may set their own time to live, and may roll up older ones: see [`Marks`].
     pub has_times_to_live: bool,
     pub has_rollups: bool,
-    /// How long a marker stays: a message that takes the place of the last one of a subject when
-    /// that is too old, so that whoever follows the stream hears of it. Only with times to live and
-    /// rollups; 0: there are no markers.
+    /// How long a marker stays. A marker is a message that takes the place of the last one of a
+    /// subject when that is too old, so that followers of the stream learn of it. Only with times
+    /// to live and rollups; 0: there are no markers.
     pub marker_ttl_ns: i64,
     /// Publishers are answered, and messages may be seen, before they are durable: see
     /// [`ASYNC_RISK`].
     pub is_async: bool,
 }
 
-/// What an operator is to know of a stream whose answers do not wait for the disk.
+/// The warning for an operator about a stream whose answers do not wait for the disk.
 #[cfg_attr(not(test), expect(dead_code, reason = "the log says it once servers have JetStream"))]
 pub(crate) const ASYNC_RISK: &str = "messages are acknowledged before they are on disk: those of the last \
     milliseconds are lost when the process is killed or the power fails, and their sequences are used again";
 
 impl StreamLimits {
-    /// What the headers of a message say, as far as this stream acts on it.
+    /// The marks in a message's headers, as far as this stream acts on them.
     pub fn marks<'headers>(&self, headers: &'headers [u8]) -> Marks<'headers> {
         let is_heeded = self.duplicate_window_ns > 0 || self.has_times_to_live || self.has_rollups;
         if headers.is_empty() || !is_heeded {
@@ -91,7 +91,7 @@ impl StreamLimits {
         }
     }
 
-    /// True if markers stand for subjects that ended.
+    /// True if subjects whose last message ended get a marker.
     pub fn has_markers(&self) -> bool {
         self.marker_ttl_ns > 0 && self.has_times_to_live && self.has_rollups
     }
@@ -117,23 +117,23 @@ pub struct NewMessage<'parts> {
     pub payload: &'parts [u8],
 }
 
-/// Why a message is not taken.
+/// The limit at which a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtLimit {
     Messages,
     Bytes,
     MessagesPerSubject,
-    /// [`SEQUENCE_MAX`] is used.
+    /// [`SEQUENCE_MAX`] is reached.
     Sequences,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search<'stream> {
     Found(Message<'stream>),
     Nothing,
-    /// Nothing before this sequence, or behind it where the search goes backwards: search on from
-    /// it.
+    /// Nothing was found before this sequence, or behind it where the search goes backwards: search
+    /// on from it.
     GoOn(u64),
 }
 
@@ -147,10 +147,10 @@ impl<'stream> From<Option<Message<'stream>>> for Search<'stream> {
 #[derive(Clone, Debug)]
 pub struct Purge {
     filter: Vec<u8>,
-    /// The next sequence to look at, and the last.
+    /// The next sequence to look at, and the last one.
     from: u64,
     through: u64,
-    /// Messages that may still go.
+    /// The number of messages that may still be removed.
     left: u64,
     pub purged: u64,
 }
@@ -160,12 +160,12 @@ pub struct Purge {
 pub struct StreamTotals {
     pub messages: u64,
     pub bytes: u64,
-    /// That of the first message there is; one above `last_sequence` in an empty stream.
+    /// The sequence of the first message there is; one above `last_sequence` in an empty stream.
     pub first_sequence: u64,
-    /// That of the last message there ever was.
+    /// The sequence of the last message there ever was.
     pub last_sequence: u64,
     pub subjects: u64,
-    /// Messages missing between the first and the last sequence.
+    /// The number of messages missing between the first and the last sequence.
     pub deleted: u64,
 }
 
@@ -174,10 +174,10 @@ pub struct StreamTotals {
 pub struct Stream {
     limits: StreamLimits,
     hasher: SubjectHasher,
-    /// Bytes past which a block is complete.
+    /// The size in bytes past which a block is complete.
     block_bytes: usize,
     blocks: VecDeque<Block>,
-    /// Blocks that went since a checkpoint noted them, by their base.
+    /// The bases of blocks that went since a checkpoint noted them.
     gone: Vec<u64>,
     subjects: SubjectIndex,
     messages: u64,
@@ -185,24 +185,25 @@ pub struct Stream {
     last_sequence: u64,
     last_time_ns: i64,
     duplicates: Duplicates,
-    /// Blocks with messages that end on their own: not before when, and the block's base.
+    /// Blocks with messages that end on their own: the time before which none ends, and the block's
+    /// base.
     ends: BTreeSet<(i64, u64)>,
-    /// Below this sequence there are only messages that no age ends.
+    /// Below this sequence there are only messages that never age.
     aged_from: u64,
-    /// The id of the last message, if that is gone and had one.
+    /// The id of the last message, if that message is gone and had one.
     last_id_gone: Option<Box<[u8]>>,
-    /// What is left to do of the last change.
+    /// The rest of the last change, still to be done.
     owed: Option<Box<Owed>>,
-    /// Counts messages that went.
+    /// Counts removed messages.
     removed: u64,
-    /// The block behind those that were loaded last, and how many bytes were.
+    /// The block behind those that were loaded last, and how many bytes those had.
     pub(super) read_on: (u64, usize),
     stored_index: StoredIndex,
 }
 
 impl Stream {
     /// An empty stream whose first message will have the sequence `first_sequence`. The seed is for
-    /// hashes of subjects: no peer may know it.
+    /// hashes of subjects and has to stay hidden from peers.
     pub fn new(limits: StreamLimits, first_sequence: u64, hash_seed: u64) -> Self {
         Self {
             limits,
@@ -254,15 +255,15 @@ impl Stream {
         self.blocks.front().map_or(self.last_sequence + 1, Block::first)
     }
 
-    /// Takes a message, and lets old ones go where a limit or its rollup says so: some at once, the
-    /// others are owed.
+    /// Takes a message, and removes old ones where a limit or its rollup requires it: some at once,
+    /// the others are owed.
     ///
     /// # Errors
-    /// It is at a limit that refuses new messages. Source: nats-server server/memstore.go
+    /// The message is at a limit that refuses new ones. Source: nats-server server/memstore.go
     /// storeRawMsg.
     ///
     /// # Panics
-    /// It is not [ready](Self::ready).
+    /// The stream is not [ready](Self::ready).
     #[cfg(test)]
     pub fn append(&mut self, new: NewMessage<'_>) -> Result<Result<u64, AtLimit>, NotLoaded> {
         let limit = self.check_limits(&new, &self.limits.marks(new.headers))?;
@@ -270,10 +271,10 @@ impl Stream {
         Ok(limit.map_or_else(|| Ok(self.take(new)), Err))
     }
 
-    /// True if a message with these headers can be taken: what it needs is in memory.
+    /// Checks that all that is needed to take a message with these headers is in memory.
     ///
     /// # Errors
-    /// It is not.
+    /// Something is not.
     pub fn ready(&self, headers: &[u8]) -> Result<(), NotLoaded> {
         self.check_settled()?;
         match self.blocks.back() {
@@ -283,11 +284,11 @@ impl Stream {
         }
     }
 
-    /// Takes a message that was taken before: whether there was room then, what is lost by now says
-    /// nothing about.
+    /// Takes a message that was taken before. No limit is checked: the messages lost by now say
+    /// nothing about the room there was then.
     ///
     /// # Panics
-    /// It is not [ready](Self::ready).
+    /// The stream is not [ready](Self::ready).
     pub fn take(&mut self, new: NewMessage<'_>) -> u64 {
         let (sequence, has_rollup) = self.put(&new);
         if self.owed.is_none() && !has_rollup {
@@ -300,15 +301,15 @@ impl Stream {
             }
         }
         self.owe_for(new.subject, sequence, has_rollup);
-        // What is not done now somebody else goes on with.
+        // The rest is done by whoever settles the stream next.
         let _ = self.settle(REMOVED_AT_ONCE_MAX);
         sequence
     }
 
-    /// Takes the messages of a group: what they make go is owed for all together.
+    /// Takes the messages of a group. The removals that they cause are owed for all together.
     ///
     /// # Panics
-    /// It is not [ready](Self::ready) for each.
+    /// The stream is not [ready](Self::ready) for each.
     pub fn take_group<'parts>(&mut self, group: impl Iterator<Item = NewMessage<'parts>>) {
         for new in group {
             let (sequence, has_rollup) = self.put(&new);
@@ -350,10 +351,10 @@ impl Stream {
         (self.messages, self.bytes) = (0, 0);
     }
 
-    /// The limit that a message would be refused at, if it would.
+    /// Returns the limit at which a message would be refused, if there is one.
     ///
     /// # Errors
-    /// The message that would go for it is not in memory.
+    /// The message that would be removed for it is not in memory.
     pub fn check_limits(
         &mut self,
         new: &NewMessage<'_>,
@@ -369,7 +370,7 @@ impl Stream {
         }
         let of_subject = self.subjects.get(new.subject).map_or(0, |totals| totals.count);
         let per_subject = limits.messages_per_subject_max;
-        // One goes for the one that comes, so the other limits hold.
+        // The new message replaces an old one, so the other limits hold.
         let is_full = per_subject > 0 && of_subject >= per_subject;
         let replaces = is_full || (marks.is_marker && of_subject > 0);
         if is_full && limits.refuses_new_per_subject && marks.rollup.is_none() {
@@ -417,7 +418,7 @@ impl Stream {
         }
     }
 
-    /// A block's end is another one than before.
+    /// Notes that a block's end may have changed.
     fn note_end(&mut self, index: usize, before: i64) {
         let (base, after) = (self.blocks[index].base(), self.blocks[index].end_ns());
         self.ends.remove(&(before, base));
@@ -426,11 +427,11 @@ impl Stream {
         }
     }
 
-    /// Takes other limits; what goes for them is owed.
+    /// Changes the limits. The removals that they require are owed.
     ///
     /// # Panics
-    /// They are for another kind of storage, or answers mean another thing: a stream keeps what it
-    /// has.
+    /// The limits are for another kind of storage, or change when answers leave: neither can change
+    /// in a stream.
     pub fn set_limits(&mut self, limits: StreamLimits) {
         assert!(limits.is_memory == self.limits.is_memory, "a stream keeps its storage");
         assert!(limits.is_async == self.limits.is_async, "a stream keeps what its answers say");
@@ -443,7 +444,7 @@ impl Stream {
         let _ = self.settle(REMOVED_AT_ONCE_MAX);
     }
 
-    /// Goes on with this sequence: those before that are not there are lost.
+    /// Goes on with this sequence: missing messages before it are lost.
     pub fn lose_before(&mut self, sequence: u64) {
         self.last_sequence = self.last_sequence.max(sequence.clamp(1, SEQUENCE_MAX) - 1);
     }
@@ -461,11 +462,11 @@ impl Stream {
         Ok(is_there)
     }
 
-    /// Begins a purge of what matches a filter: of all before the sequence `before` (0: of all),
-    /// but for the last `keep`. Source: nats-server server/memstore.go PurgeEx, which knows only
-    /// one of both at a time.
+    /// Begins a purge of the messages that match a filter: of all before the sequence `before` (0:
+    /// of all), except for the last `keep`. Source: nats-server server/memstore.go PurgeEx, which
+    /// accepts only one of the two at a time.
     ///
-    /// Where there is no filter, `before` may be past the end: sequences go on from there.
+    /// Without a filter, `before` may be past the end: sequences go on from there.
     ///
     /// # Panics
     /// The [last id](Self::last_id) is not known: its message is not in memory.
@@ -489,10 +490,10 @@ impl Stream {
         purge
     }
 
-    /// Goes on with a purge, looking at about `messages_max` messages; true when it is done.
+    /// Goes on with a purge, and looks at about `messages_max` messages; true when it is done.
     ///
     /// # Errors
-    /// What comes next is not in memory.
+    /// The next message is not in memory.
     pub fn purge_some(
         &mut self,
         purge: &mut Purge,
@@ -531,11 +532,11 @@ impl Stream {
         Ok(false)
     }
 
-    /// Removes a message that is there. If it was the last one of its subject, finding the one
-    /// before is owed.
+    /// Removes a message that is there. If it was the last one of its subject, the search for the
+    /// one before is owed.
     ///
     /// # Errors
-    /// It is not in memory, and stays.
+    /// The message is not in memory, and stays.
     fn remove(&mut self, sequence: u64) -> Result<(), NotLoaded> {
         let index = self.block_of(sequence).expect("the message is there");
         let message = self.blocks[index].loaded()?.get(sequence).expect("the message is there");
@@ -549,7 +550,8 @@ impl Stream {
             let first = match (count, sequence <= before.first) {
                 // The only one left is the last one.
                 (1, _) => last,
-                // None is before the next sequence: which one is the first, whoever needs it finds.
+                // The first one is at or above the next sequence; whoever needs it searches from
+                // there.
                 (_, true) => sequence + 1,
                 (_, false) => before.first,
             };
@@ -575,10 +577,10 @@ impl Stream {
         Ok(())
     }
 
-    /// A message; none where there is none of that sequence.
+    /// A message; `None` where there is none with that sequence.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn get(&self, sequence: u64) -> Result<Option<Message<'_>>, NotLoaded> {
         self.check_settled()?;
         self.find(sequence)
@@ -591,7 +593,7 @@ impl Stream {
         }
     }
 
-    /// The subjects that match with their totals, as [`SubjectIndex::scan`] gives them.
+    /// The subjects with their totals; search them with [`SubjectIndex::scan`].
     pub fn subjects(&self) -> &SubjectIndex {
         &self.subjects
     }
@@ -607,7 +609,7 @@ impl Stream {
         self.blocks.partition_point(|block| block.last() < sequence)
     }
 
-    /// Asserts what can be told without a twin.
+    /// Asserts the invariants that can be checked without a twin.
     pub fn check_invariants(&self) {
         self.subjects.check_invariants();
         if !self.owes_recount() {

@@ -1,8 +1,9 @@
-//! The streams of a lane as they are held: how a record of the journal changes them after a start, and what a
-//! checkpoint notes of them.
+//! The streams of a lane in memory: they apply the journal's records after a start, and are noted
+//! for checkpoints.
 //!
-//! Streams are noted some at a time while others change. Each is noted as of a commit: all records of commits before
-//! it are in what is noted, and none of those after. A replay leaves out what is in already.
+//! Streams are noted some at a time while others change. Each is noted as of a commit: it includes
+//! all records of commits before that one, and none of later ones. A replay skips records that are
+//! already included.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -17,7 +18,7 @@ use super::record::{AppendedHead, Change, ConsumerId, Record, StreamId, members}
 use super::stream::noted::NotedIndex;
 use super::stream::{NewMessage, Purge, SEQUENCE_MAX, Stream, StreamLimits};
 
-/// Ids count up from 0: none comes as far.
+/// The highest id. Ids count up from 0 and never get this far.
 const ID_MAX: u64 = u64::MAX >> 1;
 
 /// A value that must not leave before a commit is durable.
@@ -31,9 +32,9 @@ pub struct Answer<T> {
 #[derive(Debug)]
 pub struct HeldConsumer {
     pub state: ConsumerState,
-    /// The owner's.
+    /// The bytes that the owner keeps with it.
     pub details: Vec<u8>,
-    /// It changed since a checkpoint noted it.
+    /// Changed since a checkpoint noted it.
     is_changed: bool,
 }
 
@@ -47,7 +48,7 @@ impl HeldConsumer {
 #[derive(Debug)]
 pub struct HeldStream {
     pub stream: Stream,
-    /// The owner's.
+    /// The bytes that the owner keeps with it.
     pub details: Vec<u8>,
     pub consumers: BTreeMap<ConsumerId, HeldConsumer>,
     pub(super) purge: Option<Purge>,
@@ -56,19 +57,20 @@ pub struct HeldStream {
     /// The last sequence as of each commit that is not durable yet.
     pub(super) under_way: VecDeque<(CommitNumber, u64)>,
     pub(super) durable_sequence: u64,
-    /// Answers leave, and messages may be seen, before they are durable: the store's `SyncInterval` says so.
+    /// Answers leave, and messages may be seen, before they are durable, by the store's
+    /// `SyncInterval`.
     pub(super) is_buffered: bool,
-    /// Records of commits before this one are in what was restored.
+    /// The restored state includes records of commits before this one.
     pub(super) as_of: CommitNumber,
     /// It may have changed since a checkpoint noted it.
     is_changed: bool,
-    /// Consumers that were deleted since then.
+    /// Consumers that were deleted since a checkpoint noted the stream.
     gone_consumers: Vec<ConsumerId>,
     /// Messages that were lost with their blocks.
     pub(super) lost: Vec<LostBlock>,
-    /// Some of them were lost since a checkpoint noted them.
+    /// Some of them were lost since a checkpoint noted the stream.
     has_new_lost: bool,
-    /// Those of them that the journal does not know of yet, by their bases.
+    /// Lost blocks that the journal does not know of yet, by their bases.
     pub(super) unwritten_lost: Vec<(u64, LostBlock)>,
 }
 
@@ -80,19 +82,19 @@ pub struct LostBlock {
     pub segment: u64,
 }
 
-/// What a checkpoint is to store of a stream.
+/// The part of a stream that a checkpoint has to store.
 #[derive(Debug)]
 pub(super) struct NotedHeld {
     pub id: StreamId,
-    /// Entries of the manifest but for the blocks'.
+    /// Entries of the manifest, without those of the blocks.
     pub entries: Vec<Vec<u8>>,
     pub blocks: Vec<NotedBlock>,
     pub index: NotedIndex,
-    /// Segments that are kept for what is lost.
+    /// Segments that are kept because of lost blocks.
     pub lost_segments: Vec<u64>,
 }
 
-/// Messages that were durable and are not there any more.
+/// Messages that were durable and are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
     pub stream: StreamId,
@@ -106,24 +108,25 @@ pub struct Streams {
     pub(super) streams: BTreeMap<StreamId, HeldStream>,
     pub(super) next_stream: u64,
     pub(super) next_consumer: u64,
-    /// For hashes of subjects: parts of them are stored with blocks.
+    /// The seed for hashes of subjects: parts of the hashes are stored with blocks.
     pub(super) hash_seed: u64,
-    /// Bytes past which a block of a stream is complete.
+    /// The size in bytes past which a block of a stream is complete.
     pub(super) block_bytes: usize,
     lane: u32,
-    /// What was deleted before this commit is not there any more, and its records say nothing.
+    /// Streams and consumers that were deleted before this commit are gone, and their records have
+    /// no effect.
     pub(super) walked: CommitNumber,
-    /// Streams that were deleted since a checkpoint noted that.
+    /// Streams that were deleted since the last checkpoint noted those.
     pub(super) gone: Vec<StreamId>,
     pub(super) cache: Cache,
 }
 
-/// Why a record of the journal is not applied; nothing has changed.
+/// The reason why a record of the journal is not applied; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotApplied {
-    /// It says nothing this program understands, or does not fit what came before.
+    /// This program does not understand it, or it does not fit the records before.
     Unfit(&'static str),
-    /// This block is needed first.
+    /// This block has to be loaded first.
     NotLoaded(NotLoaded),
 }
 
@@ -139,12 +142,12 @@ impl From<NotLoaded> for NotApplied {
     }
 }
 
-/// How far [`Streams::note_some`] came.
+/// The place that [`Streams::note_some`] reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotedTo {
     /// The last stream that was looked at.
     Stream(StreamId),
-    /// This stream, which is next, has something left to do first.
+    /// This stream, which is next, has to be settled first.
     Unsettled(StreamId),
     End,
 }
@@ -173,7 +176,7 @@ impl Streams {
         self.streams.get(&id)
     }
 
-    /// The stream, to be changed.
+    /// The stream, for a change.
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut HeldStream> {
         let held = self.streams.get_mut(&id)?;
         held.is_changed = true;
@@ -192,8 +195,9 @@ impl Streams {
         self.streams.remove(&id).is_some()
     }
 
-    /// Notes streams behind `after`, all or those that changed, as of a commit: `noted_max` at most, of
-    /// `looked_at_max`. Blocks in the segments `given_up` are to be stored anew.
+    /// Notes streams behind `after`, all or those that changed, as of a commit: at most `noted_max`
+    /// of them, after a look at `looked_at_max`. Blocks in the segments `given_up` are to be stored
+    /// anew.
     pub(super) fn note_some(
         &mut self,
         after: Option<StreamId>,
@@ -221,8 +225,8 @@ impl Streams {
         last
     }
 
-    /// Applies a record of the journal as it was applied when it was written, unless it is in already. What it makes go
-    /// is to be done before the next one.
+    /// Applies a record of the journal as it was applied when it was written, unless the state
+    /// includes it. The removals that it causes have to be done before the next one.
     pub(super) fn apply(
         &mut self,
         record: Record<'_>,
@@ -234,7 +238,7 @@ impl Streams {
         if id.0 > ID_MAX {
             return unfit("an id that no stream has");
         }
-        // Even where its creation is lost an id is not used again.
+        // Even if its creation is lost, an id is not used again.
         if id.is_of(self.lane) {
             self.next_stream = self.next_stream.max(id.0 + 1);
         }
@@ -370,7 +374,7 @@ impl HeldStream {
         }
     }
 
-    /// The consumer, to be changed.
+    /// The consumer, for a change.
     pub(super) fn consumer_mut(&mut self, id: ConsumerId) -> Option<&mut HeldConsumer> {
         let consumer = self.consumers.get_mut(&id)?;
         consumer.is_changed = true;
@@ -392,7 +396,8 @@ impl HeldStream {
         self.lost.iter().any(|lost| (lost.first..=lost.last).contains(&sequence))
     }
 
-    /// What a manifest is to say of the stream: all there is, or what changed since it was noted last.
+    /// The entries that a manifest needs for the stream: all of it, or the changes since it was
+    /// noted last.
     fn note(
         &mut self,
         stream: StreamId,
@@ -440,8 +445,8 @@ impl HeldStream {
         self.durable_sequence
     }
 
-    /// True while a purge is under way, or what else a change makes go: the stream takes nothing, and what is read of it
-    /// is half done.
+    /// True while a purge or other removals are under way: the stream takes nothing, and reads of
+    /// it see half of the change.
     pub fn is_purging(&self) -> bool {
         self.purge.is_some() || !self.stream.is_settled()
     }
@@ -461,7 +466,7 @@ impl HeldStream {
         if self.is_buffered { CommitNumber(0) } else { self.changed }
     }
 
-    /// Goes on with so many messages from a sequence on; what lies before it and is not there is lost.
+    /// Goes on with so many messages from a sequence on; missing messages before it are lost.
     fn reach(
         &mut self,
         id: StreamId,
@@ -483,7 +488,7 @@ impl HeldStream {
         Ok(())
     }
 
-    /// A block is lost with all messages in it.
+    /// Notes that a block is lost with all messages in it.
     pub(super) fn lose(&mut self, lost: LostBlock, base: u64) {
         self.lost.push(lost);
         self.has_new_lost = true;

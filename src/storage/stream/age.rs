@@ -1,7 +1,7 @@
-//! Which messages of a stream are too old, by the limit of age and by what they say themselves.
+//! The messages of a stream that are too old, by the limit of age and by their own time to live.
 //!
-//! Time is given by whoever asks, and what is found is removed by a call of its own: a replay makes
-//! that call alone.
+//! The caller gives the time. Messages that are found are removed by a call of its own, which is
+//! the only one that a replay makes.
 
 use super::{Message, NotLoaded, Stream};
 use crate::base::limits::REMOVED_AT_ONCE_MAX;
@@ -14,8 +14,8 @@ impl Stream {
         self.limits.marks(message.headers).time_to_live == Some(TimeToLive::Never)
     }
 
-    /// The sequence below which messages are older than the limit at `now_ns`, but for those that
-    /// no age ends, and how many are; after a look at `messages_max`.
+    /// The sequence below which messages are older than the limit at `now_ns`, except for those
+    /// that never age, and the number of those older ones; after a look at `messages_max`.
     ///
     /// # Errors
     /// The first block that decides it is not in memory.
@@ -49,7 +49,7 @@ impl Stream {
         Ok((before, count))
     }
 
-    /// The first message below a sequence that an age ends.
+    /// The first message below a sequence that can age.
     ///
     /// # Errors
     /// It is not in memory.
@@ -67,7 +67,7 @@ impl Stream {
         Ok(None)
     }
 
-    /// Removes all messages below a sequence, but for those that no age ends: some at once, the
+    /// Removes all messages below a sequence, except for those that never age: some at once, the
     /// others are owed.
     pub fn drop_aged(&mut self, before: u64) {
         self.owe_for_age(before);
@@ -99,8 +99,8 @@ impl Stream {
         Ok(None)
     }
 
-    /// True if a marker has to stand for this message once it ends: it is the last of its subject,
-    /// and no marker.
+    /// True if this message has to be replaced by a marker once it ends: it is the last of its
+    /// subject, and no marker.
     ///
     /// # Errors
     /// It is not in memory.
@@ -115,8 +115,8 @@ impl Stream {
         }))
     }
 
-    /// When [`Stream::aged_before`] or [`Stream::ended`] may find the next message: nothing ends
-    /// before; none if never.
+    /// The time at which [`Stream::aged_before`] or [`Stream::ended`] may find the next message:
+    /// none ends before. `None` if none ever ends.
     pub fn next_end_ns(&self) -> Option<i64> {
         let blocks = self.blocks.range(self.block_from(self.aged_from)..);
         let mut ages = blocks.filter(|_| self.limits.age_ns_max > 0);
@@ -132,12 +132,12 @@ impl Stream {
         aged.into_iter().chain(ended.map(|(end_ns, _)| *end_ns)).min()
     }
 
-    /// Forgets ids that are out of the window; true if there may be more of them than it looked at.
+    /// Forgets ids that are out of the window; true if there may be more than it looked at.
     pub fn forget_ids(&mut self, now_ns: i64, ids_max: usize) -> bool {
         self.duplicates.forget(now_ns, ids_max)
     }
 
-    /// Which messages end on their own depends on the limits: of no block is it known any more.
+    /// Forgets the ends of all blocks: which messages end on their own depends on the limits.
     pub(super) fn forget_ends(&mut self) {
         self.aged_from = 0;
         self.ends.clear();

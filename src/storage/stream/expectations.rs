@@ -1,11 +1,11 @@
-//! What a publisher expects of the stream, and whether its message is taken.
+//! The conditions that a publisher sets for its message to be taken, and the check of them.
 
 use std::collections::HashMap;
 
 use super::{AtLimit, Marks, NewMessage, NotLoaded, Stream};
 use crate::protocol::subject::has_wildcard;
 
-/// What must hold for a message to be taken; `None` is anything.
+/// The conditions for a message to be taken; `None` accepts anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected<'parts> {
     /// The sequence of the last message that the stream ever had.
@@ -16,7 +16,7 @@ pub struct Expected<'parts> {
     pub last_id: Option<&'parts [u8]>,
 }
 
-/// Why a message is not taken.
+/// The reason why a message is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The last message of the subject is this one; 0: there is none.
@@ -26,7 +26,7 @@ pub enum Refusal {
     WrongLastSequence {
         last: u64,
     },
-    /// A message with this id was taken: this one.
+    /// A message with this id was taken, with this sequence.
     Duplicate {
         sequence: u64,
     },
@@ -47,24 +47,24 @@ impl From<AtLimit> for Refusal {
 #[derive(Clone, Copy, Debug)]
 pub struct GroupMessage<'parts> {
     pub new: NewMessage<'parts>,
-    /// What must hold before the group.
+    /// The conditions to hold before the group.
     pub expected: Expected<'parts>,
 }
 
-/// Why a group is not taken.
+/// The reason why a group is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRefusal {
-    /// The message that is refused, counted from 0.
+    /// The index of the refused message.
     pub index: usize,
     pub refusal: Refusal,
 }
 
 impl Stream {
-    /// Finds out why a message would not be taken, if it would not. Source of the order: nats-server server/stream.go
-    /// processJetStreamMsg.
+    /// Checks that a message would be taken, or finds the reason why not. Source of the order:
+    /// nats-server server/stream.go processJetStreamMsg.
     ///
     /// # Errors
-    /// What decides it is not in memory.
+    /// A message that decides it is not in memory.
     pub fn check(
         &mut self,
         new: &NewMessage<'_>,
@@ -106,12 +106,12 @@ impl Stream {
         Ok(None)
     }
 
-    /// Finds out if all messages of a group would be taken, one after the other; changes nothing. Limits are counted
-    /// as if none of the messages made another one go but at the limit of its subject, so that a group which rolls up
-    /// may be refused though there would be room.
+    /// Checks that all messages of a group would be taken, one after the other; changes nothing.
+    /// Limits are counted as if messages of the group removed others only at the limit of their
+    /// subject. So a group which rolls up may be refused though there would be room.
     ///
     /// # Errors
-    /// What decides it is not in memory.
+    /// A message that decides it is not in memory.
     pub fn check_group(
         &self,
         group: &[GroupMessage<'_>],
@@ -159,8 +159,8 @@ impl Stream {
         Ok(Ok(()))
     }
 
-    /// The sequence of the last message that matches a filter; 0: there is none. Looks at every subject of a filter
-    /// with wildcards.
+    /// The sequence of the last message that matches a filter; 0 if there is none. Looks at every
+    /// subject of a filter with wildcards.
     pub fn last_sequence_of(&self, filter: &[u8]) -> u64 {
         if !has_wildcard(filter) {
             return self.subjects.get(filter).map_or(0, |totals| totals.last);

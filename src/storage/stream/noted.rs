@@ -1,4 +1,4 @@
-//! A stream as a checkpoint notes it, and as a start makes it anew from that.
+//! A stream as a checkpoint notes it, and as a start rebuilds it.
 
 use std::collections::BTreeSet;
 
@@ -9,37 +9,37 @@ use crate::storage::fields::Fields;
 use crate::storage::position::StoredPlace;
 use crate::storage::subject_index::{IndexChanges, SubjectIndex};
 
-/// What is kept of a stream beside its blocks.
+/// The facts of a stream that are stored beside its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamFacts {
     pub last_sequence: u64,
     pub last_time_ns: i64,
-    /// Of all messages, as limits count them.
+    /// The bytes of all messages, as limits count them.
     pub bytes: u64,
 }
 
-/// A part of the index as it is stored: its key, and where it is.
+/// A stored part of the index: its key and its place.
 pub(crate) type StoredPart = (u64, StoredPlace);
 
-/// What is stored of a stream's index.
+/// The stored form of a stream's index.
 #[derive(Debug, Default)]
 pub(super) struct StoredIndex {
     parts: Vec<StoredPart>,
-    /// What was noted last may not be stored: all is to be stored anew.
+    /// The parts noted last may not be stored: the whole index has to be stored anew.
     is_uncertain: bool,
 }
 
-/// What is to be stored of a stream's index.
+/// The parts of a stream's index that have to be stored.
 #[derive(Debug, Default)]
 pub(crate) struct NotedIndex {
-    /// Nothing that was stored before counts.
+    /// No part that was stored before counts.
     pub is_whole: bool,
     /// Parts that were stored before and are to be named again.
     pub kept: Vec<StoredPart>,
     pub changes: IndexChanges,
 }
 
-/// What is new of a stream.
+/// The changes of a stream.
 #[derive(Debug)]
 pub(crate) struct NotedStream {
     pub facts: StreamFacts,
@@ -50,7 +50,7 @@ pub(crate) struct NotedStream {
 }
 
 impl Stream {
-    /// What a manifest is to say: all there is, or what changed since the last call.
+    /// The entries for a manifest: the whole stream, or the changes since the last call.
     pub(crate) fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> NotedStream {
         let gone = std::mem::take(&mut self.gone);
         let index = self.note_index(all, given_up);
@@ -66,8 +66,9 @@ impl Stream {
         }
     }
 
-    /// All of the index is stored anew where what changed was as much as all of it, or lies where
-    /// it cannot stay.
+    /// Notes the changes of the index. All of it is stored anew if more than half of it changed, if
+    /// its stored parts are too many or too long, if one of them lies in a segment that is given
+    /// up, or if the last ones may not be stored.
     fn note_index(&mut self, all: bool, given_up: &BTreeSet<u64>) -> NotedIndex {
         let StoredIndex { parts, is_uncertain } = &self.stored_index;
         let bytes: u64 = parts.iter().map(|(_, place)| u64::from(place.bytes)).sum();
@@ -87,7 +88,7 @@ impl Stream {
         NotedIndex { is_whole, kept, changes }
     }
 
-    /// What was noted of the index last is stored, durably.
+    /// Notes that the parts of the index noted last are stored, durably.
     pub(crate) fn index_stored(&mut self, is_whole: bool, parts: Vec<StoredPart>) {
         if is_whole {
             self.stored_index.parts.clear();
@@ -96,12 +97,12 @@ impl Stream {
         self.stored_index.is_uncertain = false;
     }
 
-    /// The index is counted anew: nothing of what is stored counts.
+    /// Forgets the stored index, which is counted anew: no stored part counts.
     pub(super) fn forget_stored_index(&mut self) {
         self.stored_index.is_uncertain = true;
     }
 
-    /// Takes the index as it was stored. Where it is not that of the stream, all is counted.
+    /// Takes the index as it was stored. If it does not fit the stream, everything is counted.
     pub(crate) fn restore_index(
         &mut self,
         mut index: SubjectIndex,
@@ -115,7 +116,7 @@ impl Stream {
         }
     }
 
-    /// Removes a block, and with it what it still holds.
+    /// Removes a block with the messages that it still holds.
     pub(super) fn remove_block(&mut self, index: usize) -> Option<Block> {
         let block = self.blocks.remove(index)?;
         self.ends.remove(&(block.end_ns(), block.base()));
@@ -125,8 +126,8 @@ impl Stream {
         Some(block)
     }
 
-    /// Makes one block of two neighbours that are small together: where most is deleted there are
-    /// not many small ones.
+    /// Merges two neighbours that are small together into one block: after many deletes there are
+    /// few small blocks.
     pub(super) fn merge_around(&mut self, index: usize) {
         let bytes_max = self.block_bytes / 2;
         for first in [index.checked_sub(1), Some(index)].into_iter().flatten() {
@@ -147,7 +148,7 @@ impl Stream {
         self.blocks.get_mut(index)
     }
 
-    /// Bytes past which a block is complete, from now on.
+    /// Sets the size in bytes past which a block is complete, from now on.
     pub(crate) fn set_block_bytes(&mut self, bytes: usize) {
         self.block_bytes = bytes;
     }
@@ -157,7 +158,8 @@ impl Stream {
         self.blocks.range(self.blocks.partition_point(|block| block.base() < base)..)
     }
 
-    /// A stream of these blocks, which are in order. Their messages are counted as it settles.
+    /// Makes a stream of these blocks, which are in order. Their messages are counted as it
+    /// settles.
     pub(crate) fn restore(
         limits: StreamLimits,
         facts: StreamFacts,
@@ -194,8 +196,8 @@ impl Stream {
         known.last().map_or(u64::MAX, Block::base)
     }
 
-    /// Notes the ids of messages in the blocks from one on, which is then the next; of messages
-    /// that are gone no id is known any more.
+    /// Notes the ids of messages in the blocks from the base `from` on, and moves `from` to the
+    /// block that it has come to. Ids of removed messages are no longer known.
     ///
     /// # Errors
     /// That block is not in memory.
@@ -220,7 +222,7 @@ impl Stream {
 }
 
 impl Purge {
-    /// The purge, to go on with after a start.
+    /// The purge in its stored form, so that it goes on after a start.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let words = [self.from, self.through, self.left, self.purged];
         let mut out: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
@@ -228,7 +230,7 @@ impl Purge {
         out
     }
 
-    /// The inverse; none where it is nothing that this program writes.
+    /// The inverse; `None` for bytes that this program does not write.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields { rest: bytes };
         let purge = Self {

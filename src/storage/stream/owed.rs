@@ -1,7 +1,7 @@
-//! What the last change of a stream still makes go: done in order, in slices, and where blocks have
-//! to be loaded for it not before they are.
+//! The removals that the last change of a stream still has to make. They are done in order, in
+//! slices, and may wait until blocks are loaded.
 //!
-//! Nothing of it is ever stored: a checkpoint waits until a stream owes nothing, and a replay does
+//! None of this is ever stored: a checkpoint waits until a stream owes nothing, and a replay does
 //! all of it before the next record.
 
 use std::collections::VecDeque;
@@ -9,18 +9,18 @@ use std::collections::VecDeque;
 use super::{Block, NotLoaded, Purge, Stream};
 use crate::storage::subject_index::{SubjectIndex, SubjectTotals};
 
-/// What is left to do, in this order.
+/// The work left to do, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     /// A block was lost: all others are counted anew.
     recount: Option<Box<Recount>>,
-    /// A subject whose last message went: the one before is to be found at or below what the index
-    /// says.
+    /// A subject whose last message was removed. The one before has to be found, at or below the
+    /// sequence in the index.
     pub last_of: Option<Vec<u8>>,
     rollups: VecDeque<Purge>,
     /// Subjects that may have too many messages.
     subjects: VecDeque<Vec<u8>>,
-    /// All subjects behind this one may have.
+    /// All subjects behind this one may have too many messages.
     all_subjects: Option<Vec<u8>>,
     /// Messages before this sequence are too old.
     aged_before: u64,
@@ -30,7 +30,7 @@ pub(super) struct Owed {
     missing: Option<NotLoaded>,
 }
 
-/// A stream counted anew.
+/// A new count of a stream.
 #[derive(Debug, Default)]
 struct Recount {
     /// The next sequence to look at.
@@ -47,15 +47,17 @@ impl Stream {
     }
 
     /// # Errors
-    /// What is left to do waits for a block: until it is loaded nothing is said about the stream.
+    /// The rest of the last change waits for a block. Until it is loaded, nothing is known about
+    /// the stream.
     pub fn check_settled(&self) -> Result<(), NotLoaded> {
         let Some(owed) = &self.owed else { return Ok(()) };
-        // Of a stream that is being counted nothing is known: who loads goes on with it.
+        // Nothing is known of a stream that is being counted: whoever loads the block goes on with
+        // the count.
         let counted = owed.recount.as_ref().map(|recount| NotLoaded { base: recount.from });
         owed.missing.or(counted).map_or(Ok(()), Err)
     }
 
-    /// True if messages are to go, and that waits for another block than this one.
+    /// True if removals wait for a block other than this one.
     pub(crate) fn waits_for_another(&self, base: u64) -> bool {
         self.owed.as_ref().is_some_and(|owed| {
             let removes = owed.last_of.is_some()
@@ -90,7 +92,7 @@ impl Stream {
         self.owed_mut().aged_before = before;
     }
 
-    /// True if it is not known what the stream holds.
+    /// True if the contents of the stream have to be counted first.
     pub fn owes_recount(&self) -> bool {
         self.owed.as_ref().is_some_and(|owed| owed.recount.is_some())
     }
@@ -101,20 +103,20 @@ impl Stream {
         owed.missing = None;
     }
 
-    /// What is stored of the blocks or the index has right checksums and is not what they hold:
-    /// somebody forged it. Only messages are believed.
+    /// Has the stream counted anew: the stored form of the blocks or the index has right checksums
+    /// and wrong contents, so somebody forged it. Only messages are trusted.
     pub(super) fn distrust(&mut self) -> NotLoaded {
         self.blocks.iter_mut().for_each(Block::forget_prints);
         self.owe_recount();
         NotLoaded { base: 0 }
     }
 
-    /// What a recount would find is known. Nothing else is owed.
+    /// Drops an owed recount whose result is known already. Nothing else is owed.
     pub(super) fn owe_no_recount(&mut self) {
         self.owed = None;
     }
 
-    /// A block is lost with all that is in it.
+    /// Drops a block that is lost, with all messages in it.
     pub fn lose_block(&mut self, base: u64) {
         let Ok(index) = self.blocks.binary_search_by_key(&base, Block::base) else { return };
         self.messages -= self.blocks[index].len() as u64;
@@ -123,11 +125,11 @@ impl Stream {
         self.owe_recount();
     }
 
-    /// Goes on with what is owed, for about `steps_max` messages and subjects; true once nothing is
-    /// left.
+    /// Goes on with the owed work, for about `steps_max` messages and subjects; true once nothing
+    /// is left.
     ///
     /// # Errors
-    /// It needs a block that is not in memory.
+    /// A block that it needs is not in memory.
     pub fn settle(&mut self, steps_max: usize) -> Result<bool, NotLoaded> {
         if self.owed.is_none() {
             return Ok(true);
@@ -166,7 +168,7 @@ impl Stream {
             && (!self.owed_mut().limits || self.enforce(&mut left)?))
     }
 
-    /// Lets messages of a subject go that are above its limit; true when it is done.
+    /// Removes messages of a subject that is above its limit; true when it is done.
     pub(super) fn enforce_of_subject(
         &mut self,
         subject: &[u8],
@@ -201,7 +203,7 @@ impl Stream {
                 above = (totals.count > max).then(|| subject.to_vec());
                 above.is_none()
             });
-            // What goes of that subject counts by itself.
+            // Messages of that subject that are removed count by themselves.
             *left -= seen - usize::from(above.is_some());
             if let Some(subject) = above {
                 let done = self.enforce_of_subject(&subject, left);
@@ -215,7 +217,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// Lets the oldest messages go until the limits of the stream hold; true when they do.
+    /// Removes the oldest messages until the limits of the stream hold; true when they do.
     pub(super) fn enforce(&mut self, left: &mut usize) -> Result<bool, NotLoaded> {
         let limits = self.limits;
         let is_above = |stream: &Self| {
@@ -239,7 +241,7 @@ impl Stream {
                 return Ok(false);
             }
             self.remove(sequence)?;
-            // What is before it stays for good.
+            // Messages before it stay for good.
             self.aged_from = sequence + 1;
             *left -= 1;
             self.find_last()?;
@@ -248,8 +250,8 @@ impl Stream {
         Ok(true)
     }
 
-    /// Finds the last message of the subject that lost its last one. What is known of it the index
-    /// keeps, so each step needs one block.
+    /// Finds the new last message of the subject that lost its last one. The index keeps the
+    /// progress, so each step needs one block.
     pub(super) fn find_last(&mut self) -> Result<(), NotLoaded> {
         let Some(subject) = self.owed.as_mut().and_then(|owed| owed.last_of.take()) else {
             return Ok(());

@@ -1,11 +1,12 @@
-//! How many messages of a filter there are from a sequence on: by the index where that suffices,
-//! and otherwise by a count of the blocks on the shorter side of the sequence, one after the other.
+//! The number of messages that match a filter from a sequence on. The index gives it where that
+//! suffices; otherwise the blocks on the shorter side of the sequence are counted, one after the
+//! other.
 
 use std::collections::HashSet;
 
 use super::{Block, NotLoaded, Stream};
 
-/// Subjects up to which it is looked up if a block may have one of them, before it is loaded.
+/// The number of subjects up to which a block is checked for each of them before it is loaded.
 const SUBJECTS_TRIED_MAX: usize = 64;
 
 /// A count under way.
@@ -19,13 +20,15 @@ pub struct Pending {
 /// The count of subjects with messages on both sides.
 #[derive(Clone, Debug)]
 struct Count {
-    /// What of the stream it holds for: messages that went, and the last there was.
+    /// The state of the stream that the count holds for: its number of removed messages, and its
+    /// last sequence.
     removed: u64,
     through: u64,
     subjects: HashSet<u64>,
     /// Blocks before the sequence are counted, to be subtracted.
     is_before: bool,
-    /// Messages to be added to what is counted, or that it is to be subtracted from.
+    /// The number of messages that the counted ones are added to or, with `is_before`, subtracted
+    /// from.
     known: u64,
     counted: u64,
     /// The next sequence to look at.
@@ -39,7 +42,7 @@ impl Pending {
 }
 
 impl Stream {
-    /// How many messages match a filter: looks at each subject that does.
+    /// The number of messages that match a filter. Looks at each subject that does.
     pub fn count_of(&self, filter: &[u8]) -> u64 {
         if filter == b">" {
             return self.messages;
@@ -52,9 +55,9 @@ impl Stream {
         count
     }
 
-    /// How many messages match a filter from a sequence on, as of the end of the count: none if it
-    /// is not done after a look at some `blocks_max` blocks. It begins anew where messages went
-    /// meanwhile.
+    /// The number of messages that match a filter from a sequence on, as of the end of the count.
+    /// `None` if it is not done after a look at some `blocks_max` blocks. It begins anew if
+    /// messages were removed meanwhile.
     ///
     /// # Errors
     /// The next block is not in memory.
@@ -84,7 +87,8 @@ impl Stream {
         result.map(|_| None)
     }
 
-    /// What the index says. Where messages only came since a count began, it goes on.
+    /// Begins a count with the numbers in the index. A count before goes on if since then messages
+    /// were only added.
     fn begin_count(&self, filter: &[u8], from: u64, before: Option<Count>) -> Count {
         let (mut known, mut divided) = (0, 0);
         let mut subjects: HashSet<u64> = HashSet::new();

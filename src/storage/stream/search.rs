@@ -1,23 +1,23 @@
 //! Finds messages of a stream by sequence, time and subject.
 //!
-//! A search that comes to a block that is not in memory says to go on there if it passed others
-//! before, and that the block is to be loaded if it begins with it: each step of it needs one
-//! block.
+//! A search that comes to a block that is not in memory returns that place to go on from, if it
+//! passed others before. If it began with that block, it returns that it has to be loaded. So each
+//! step of a search needs one block.
 
 use super::{Block, Message, NotLoaded, Search, Stream, SubjectTotals};
 use crate::protocol::subject::{has_wildcard, matches};
 
-/// Subjects of a filter up to which each is looked for by itself.
+/// The number of subjects of a filter up to which each is looked for by itself.
 const SUBJECTS_LOOKED_UP_MAX: usize = 16;
 
-/// Subjects looked at to find out whether a filter has so few.
+/// The number of subjects looked at to find out whether a filter has so few.
 const SUBJECTS_COUNTED_MAX: usize = 256;
 
-/// Blocks passed over at a time, for want of the subject.
+/// The number of blocks without the subject that are passed over at a time.
 const BLOCKS_PASSED_MAX: usize = 4096;
 
-/// What is missing, or where to go on: `here` is where the search comes to a block, and `from`
-/// where it began.
+/// The missing block, or the place to go on from: `here` is where the search comes to a block, and
+/// `from` where it began.
 fn wait_or_go_on<'stream>(
     missing: NotLoaded,
     from: u64,
@@ -64,7 +64,7 @@ impl Stream {
     /// `messages_max`.
     ///
     /// # Errors
-    /// What comes next is not in memory.
+    /// The next block is not in memory.
     pub fn next(
         &self,
         filter: &[u8],
@@ -116,7 +116,7 @@ impl Stream {
         Ok(Search::Nothing)
     }
 
-    /// The block to be loaded while somebody reads on from a sequence, if blocks are being read in
+    /// The block to be loaded while a reader goes on from a sequence, if blocks are being read in
     /// order: it is needed once those that were loaded last are read.
     pub fn read_ahead(&self, from: u64) -> Option<NotLoaded> {
         let (next, bytes) = self.read_on;
@@ -127,7 +127,7 @@ impl Stream {
         (is_near && block.missing().is_some()).then_some(NotLoaded { base: next })
     }
 
-    /// The subjects of a filter that have messages from a sequence on, if they are few and soon
+    /// The subjects of a filter that have messages from a sequence on, if they are few and quickly
     /// counted.
     fn few_subjects(&self, filter: &[u8], from: u64) -> Option<Vec<(Vec<u8>, SubjectTotals)>> {
         let mut subjects = Vec::new();
@@ -140,13 +140,13 @@ impl Stream {
         (rest.is_none() && subjects.len() <= SUBJECTS_LOOKED_UP_MAX).then_some(subjects)
     }
 
-    /// The first message of one of these subjects from a sequence on; all of them have some.
+    /// The first message of one of these subjects from a sequence on. All of them have one.
     fn next_of(
         &self,
         subjects: Vec<(Vec<u8>, SubjectTotals)>,
         from: u64,
     ) -> Result<Search<'_>, NotLoaded> {
-        // Of a subject with one message it is known which one.
+        // The index holds the only message of a subject that has just one.
         let (mut begin, mut single) = (u64::MAX, u64::MAX);
         let mut wanted = Vec::new();
         for (subject, totals) in subjects {
@@ -212,8 +212,8 @@ impl Stream {
         }
     }
 
-    /// Gives the last message of each subject that matches to `visit`, by subject, looking at no
-    /// more than `subjects_max` subjects behind `after`; returns the subject to go on after.
+    /// Gives `visit` the last message of each subject that matches, by subject, and looks at no
+    /// more than `subjects_max` subjects behind `after`. Returns the subject to go on after.
     ///
     /// # Errors
     /// The next message is not in memory.
@@ -228,7 +228,7 @@ impl Stream {
         let (mut missing, mut done) = (None, None);
         let rest = self.subjects.scan(filter, after, subjects_max, |subject, totals| {
             match self.find(totals.last) {
-                // It is there, unless somebody forged what is stored of the index.
+                // It is there, unless somebody forged the stored form of the index.
                 Ok(found) => found.into_iter().for_each(&mut visit),
                 Err(block) => {
                     missing = Some(block);
@@ -248,7 +248,7 @@ impl Stream {
     /// `messages_max`.
     ///
     /// # Errors
-    /// What comes next is not in memory.
+    /// The next block is not in memory.
     pub fn previous(
         &self,
         filter: &[u8],
