@@ -1,15 +1,15 @@
-//! Some 64 KiB of a stream's messages: the unit that is held, stored, read and freed.
+//! A block: some 64 KiB of a stream's messages, the unit that is held, stored, read and freed.
 //!
 //! Messages lie behind one another, each: time i64 | bytes of the subject u16, of the headers u32,
-//! of the payload u32 | subject, headers, payload. An entry per message says where it begins.
-//! Deleting one notes its entry as dead; what is stored (`segment`) stays what it was, and the
-//! manifest says which entries of it are dead. Once more than half of the bytes belong to dead
-//! ones, the rest is moved together, at a cost that the deletes before have paid for: these are
-//! other contents, which the next checkpoint stores.
+//! of the payload u32 | subject, headers, payload. An entry per message holds the place where it
+//! begins. Deleting a message marks its entry as dead. The stored form (`segment`) does not change,
+//! and the manifest lists the dead entries. Once more than half of the bytes belong to dead
+//! entries, the live messages are moved together, at a cost that the deletes before have paid for.
+//! These are new contents, which the next checkpoint stores.
 //!
-//! Contents that are stored need not be in memory: [`Block::loaded`] gives them or says that they
-//! are not, and [`Block::install`] takes them back. All else is always there. Of a block that is
-//! complete that includes 16 bits of the hash of each subject: who looks for a subject passes over
+//! Stored contents need not be in memory: [`Block::loaded`] returns them or an error, and
+//! [`Block::install`] takes them back. The rest of a block is always in memory. For a complete
+//! block that includes 16 bits of the hash of each subject: a search for a subject passes over
 //! nearly all blocks without it.
 //!
 //! The stored form is the [`Contents`]: entries u32, a sequence for each u32, counted from the
@@ -24,7 +24,7 @@ use twox_hash::XxHash3_64;
 use super::marks::{Marks, TimeToLive};
 use super::position::StoredPlace;
 
-/// Bytes of messages past which a block is complete; one longer message makes a longer block.
+/// The size in bytes past which a block is complete. A longer message makes a longer block.
 pub(crate) const BLOCK_BYTES_FULL: usize = 64 << 10;
 
 const PREFIX_BYTES: usize = 8 + 2 + 4 + 4;
@@ -47,15 +47,15 @@ impl Message<'_> {
     }
 }
 
-/// Where a message begins. Sequences count from the block's first: a block spans at most 2^32 of
-/// them.
+/// The place where a message begins. Sequences count from the block's first: a block spans at most
+/// 2^32 of them.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     sequence_offset: u32,
     byte_offset: u32,
 }
 
-/// Hashes subjects: how depends on the stream, since subjects come from peers.
+/// Hashes subjects, in each stream differently, since subjects come from peers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SubjectHasher {
     pub seed: u64,
@@ -67,7 +67,7 @@ impl SubjectHasher {
     }
 }
 
-/// Contents that are stored and not in memory: those of the block with this base.
+/// The error that contents are stored and not in memory: those of the block with this base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotLoaded {
     pub base: u64,
@@ -78,12 +78,13 @@ pub struct NotLoaded {
 pub(crate) struct Contents {
     entries: Vec<Entry>,
     bytes: Vec<u8>,
-    /// When messages end that say so themselves, each with its entry, sorted; once somebody asked.
+    /// The ends of the messages that have their own, each with its entry, sorted. Made when first
+    /// needed.
     ends: OnceCell<Vec<(i64, u32)>>,
 }
 
 impl Contents {
-    /// The part of the stored form before the messages, and the messages.
+    /// The stored form in two parts: the part before the messages, and the messages.
     pub(crate) fn encode(&self) -> (Vec<u8>, &[u8]) {
         let mut head = Vec::with_capacity(4 * (self.entries.len() + 1));
         let count = u32::try_from(self.entries.len()).expect("a block is shorter than 4 GiB");
@@ -94,7 +95,7 @@ impl Contents {
         (head, &self.bytes)
     }
 
-    /// The inverse; none where it is nothing that this program writes.
+    /// The inverse; `None` for bytes that this program does not write.
     pub(crate) fn decode(stored: &[u8]) -> Option<Self> {
         let (count, rest) = stored.split_first_chunk::<4>()?;
         let (sequences, bytes) = rest.split_at_checked(4 * u32::from_le_bytes(*count) as usize)?;
@@ -135,7 +136,7 @@ impl Contents {
     }
 }
 
-/// When a message of that time ends; none if no time ends it.
+/// The time at which a message of that time ends; `None` if it never does.
 pub(crate) fn end_ns(time_ns: i64, time_to_live: TimeToLive) -> Option<i64> {
     match time_to_live {
         TimeToLive::Never => None,
@@ -182,24 +183,24 @@ impl EntrySet {
 /// The end of a block none of whose messages ends on its own.
 pub(crate) const NO_END: i64 = i64::MAX;
 
-/// The end of a block of which it is not known.
+/// The end of a block whose messages' ends are not known.
 pub(crate) const END_UNKNOWN: i64 = i64::MIN;
 
-/// What the manifest says of a block.
+/// The facts about a block that the manifest holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BlockFacts {
     /// The sequence that entries count from.
     pub base: u64,
-    /// The sequences of the first and the last message, and how many there are.
+    /// The sequences of the first and the last message, and the number of messages.
     pub first: u64,
     pub last: u64,
     pub count: u32,
-    /// The times of the first message, and of the last one that was put here.
+    /// The times of the first message, and of the last one that was added.
     pub first_time_ns: i64,
     pub last_time_ns: i64,
     /// No message ends on its own before that.
     pub end_ns: i64,
-    /// Messages that were put here with an id.
+    /// The number of messages that were added with an id.
     pub id_count: u32,
     pub is_complete: bool,
     /// Entries of deleted messages.
@@ -213,21 +214,21 @@ fn print(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
 
-/// Consecutive messages of a stream, but for those that were deleted.
+/// Consecutive messages of a stream, without those that were deleted.
 #[derive(Debug)]
 pub(crate) struct Block {
     facts: BlockFacts,
-    /// Shared with a checkpoint that stores it; none while they are only stored.
+    /// Shared with a checkpoint that stores them; `None` while they are only stored.
     contents: Option<Rc<Contents>>,
-    /// Bytes of all messages, and of the dead ones among them: where the contents were never
-    /// loaded, of none.
+    /// Bytes of all messages, and of the dead ones among them. 0 where the contents were never
+    /// loaded.
     bytes: usize,
     dead_bytes: usize,
     /// Counts the changes of the contents.
     version: u64,
-    /// Where these contents are stored, if they are.
+    /// The place where these contents are stored, if they are.
     stored: Option<StoredPlace>,
-    /// The facts changed since they were noted for a manifest.
+    /// The facts changed since they were last noted for a manifest.
     is_changed: bool,
     /// They were noted at least once: a manifest may know the block.
     is_noted: bool,
@@ -270,13 +271,13 @@ impl<'block> Loaded<'block> {
             .map(move |index| self.message(&self.contents.entries[index]))
     }
 
-    /// How many messages have a subject with one of these hashes.
+    /// The number of messages whose subject has one of these hashes.
     pub(crate) fn count_of_set(self, hasher: SubjectHasher, hashes: &HashSet<u64>) -> u64 {
         let is_one = |message: &Message<'_>| hashes.contains(&hasher.hash(message.subject));
         self.messages().filter(is_one).count() as u64
     }
 
-    /// The message that ends first on its own, and when.
+    /// The message that ends first on its own, with its end.
     pub(crate) fn first_end(self) -> Option<(i64, u64)> {
         let is_live = |(_, index): &&(i64, u32)| !self.facts.dead.contains(*index as usize);
         let (end_ns, index) = self.contents.ends().iter().find(is_live)?;
@@ -369,7 +370,7 @@ impl Block {
         self.is_used.replace(false)
     }
 
-    /// Takes back what was stored; false where it is not what the facts tell of.
+    /// Takes back stored contents; false where they do not fit the facts.
     #[must_use]
     pub(crate) fn install(&mut self, contents: Contents) -> bool {
         assert!(self.contents.is_none(), "the contents are there already");
@@ -404,13 +405,12 @@ impl Block {
         is_right
     }
 
-    /// Lets the contents go from memory; false where they are stored nowhere else, or are not
-    /// there.
+    /// Drops the contents from memory; false where they are stored nowhere else, or are not there.
     pub(crate) fn evict(&mut self) -> bool {
         self.stored.is_some() && self.contents.take().is_some()
     }
 
-    /// Where the contents are to be read from, if they are not in memory.
+    /// The place that the contents have to be read from, if they are not in memory.
     pub(crate) fn missing(&self) -> Option<StoredPlace> {
         self.stored.filter(|_| self.contents.is_none())
     }
@@ -420,7 +420,7 @@ impl Block {
         self.version
     }
 
-    /// Lets the contents go though they are stored nowhere.
+    /// Takes the contents away though they are stored nowhere.
     #[cfg(test)]
     pub(super) fn take_contents(&mut self) -> Option<Rc<Contents>> {
         self.stored.get_or_insert(StoredPlace { segment: 0, offset: 0, bytes: 0 });
@@ -478,7 +478,7 @@ impl Block {
         self.is_changed = true;
     }
 
-    /// No message is put here any more.
+    /// Makes the block complete: no message is added any more.
     ///
     /// # Panics
     /// The contents are not in memory.
@@ -497,13 +497,13 @@ impl Block {
         }
     }
 
-    /// The same for contents that may be only stored.
+    /// Makes the block complete, even if its contents are not in memory.
     pub(crate) fn close(&mut self) {
         self.is_changed |= !self.facts.is_complete;
         self.facts.is_complete = true;
     }
 
-    /// Any subject may be here.
+    /// Forgets the parts of hashes: any subject may be here.
     pub(crate) fn forget_prints(&mut self) {
         self.is_changed |= self.facts.prints.take().is_some();
     }
@@ -605,7 +605,7 @@ impl Block {
         true
     }
 
-    /// Moves what is not dead together: other contents, which are stored nowhere.
+    /// Moves the live messages together. These are new contents, which are stored nowhere.
     fn compact(&mut self) {
         let old = self.contents.as_ref().expect(IN_MEMORY);
         let mut contents = Contents {
@@ -630,8 +630,8 @@ impl Block {
         self.contents_changed();
     }
 
-    /// True if both are in memory, have together no more than so many bytes of messages, and
-    /// nothing is put into either any more.
+    /// True if both are in memory and complete, and have together no more than so many bytes of
+    /// live messages.
     pub(crate) fn can_merge(&self, next: &Self, bytes_max: usize) -> bool {
         let live = |block: &Self| block.bytes - block.dead_bytes;
         let spans = u32::try_from(next.facts.last - self.facts.base).is_ok();
@@ -655,8 +655,8 @@ impl Block {
         self.complete(hasher);
     }
 
-    /// What a manifest is to say of the block, where it has not been said or `all` is to be said
-    /// again. What is stored in one of the segments `given_up` is to be stored anew.
+    /// Notes the block for a manifest, if it changed or `all` blocks are to be noted again.
+    /// Contents in one of the segments `given_up` are to be stored anew.
     pub(crate) fn note(&mut self, all: bool, given_up: &BTreeSet<u64>) -> Option<NotedBlock> {
         if !self.is_changed && !all {
             return None;
@@ -675,19 +675,19 @@ impl Block {
         Some(NotedBlock { facts: self.facts.clone(), contents })
     }
 
-    /// True if a manifest may know the block: that it is gone has to be said there.
+    /// True if a manifest may know the block: then its removal has to be noted there.
     pub(crate) fn is_noted(&self) -> bool {
         self.is_noted
     }
 
-    /// The contents of this version are stored, durably.
+    /// Notes that the contents of this version are stored, durably.
     pub(crate) fn stored(&mut self, version: u64, place: StoredPlace) {
         if self.version == version {
             self.stored = Some(place);
         }
     }
 
-    /// Asserts what the head of this file promises.
+    /// Asserts the invariants.
     pub(crate) fn check_invariants(&self) {
         assert!(self.is_loaded() || self.stored.is_some(), "the contents are nowhere");
         let Some(loaded) = self.peek() else { return };
@@ -709,7 +709,7 @@ pub(crate) struct NotedBlock {
     pub contents: NotedContents,
 }
 
-/// Where a block's contents are.
+/// The place of a block's contents.
 #[derive(Debug)]
 pub(crate) enum NotedContents {
     Stored(StoredPlace),
@@ -725,7 +725,8 @@ pub(crate) enum NotedContents {
     },
 }
 
-/// Bytes of the message that `bytes` begin with; none where it does not end within them.
+/// The length in bytes of the message that `bytes` begin with; `None` where it does not end within
+/// them.
 fn encoded_bytes(bytes: &[u8]) -> Option<usize> {
     let prefix = bytes.first_chunk::<PREFIX_BYTES>()?;
     let subject = usize::from(u16::from_le_bytes([prefix[8], prefix[9]]));
@@ -734,7 +735,7 @@ fn encoded_bytes(bytes: &[u8]) -> Option<usize> {
     (length <= bytes.len()).then_some(length)
 }
 
-/// The message that `bytes` begin with. They are this program's own, and whole.
+/// The message that `bytes` begin with. This program wrote them, and they are whole.
 fn decode(sequence: u64, bytes: &[u8]) -> Message<'_> {
     let (prefix, rest) = bytes.split_at(PREFIX_BYTES);
     let half_word =

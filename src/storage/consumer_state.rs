@@ -1,9 +1,10 @@
-//! What is kept of a consumer: how far it has delivered, what was acknowledged, what was not.
+//! The state of a consumer: how far it has delivered, and the messages that were not acknowledged.
 //!
-//! A state machine without a clock: times are given. The same calls in the same order give the same state.
+//! A state machine without a clock: times are given. The same calls in the same order give the same
+//! state.
 //!
-//! Invariants: floor ≤ delivered, in both sequences; what is pending lies above the floor and not above what was
-//! delivered; only what is pending counts redeliveries.
+//! Invariants: floor ≤ delivered, in both sequences. Pending messages lie above the floor and not
+//! above the delivered ones. Only pending messages count redeliveries.
 
 use std::collections::BTreeMap;
 
@@ -25,20 +26,21 @@ pub struct SequencePair {
 pub struct PendingMessage {
     /// The number of its first delivery.
     pub consumer_sequence: u64,
-    /// When it was delivered last, in nanoseconds since 1970.
+    /// The time of the last delivery, in nanoseconds since 1970.
     pub time_ns: i64,
-    /// How often it was delivered after the first time.
+    /// The number of deliveries after the first.
     pub redelivery_count: u64,
 }
 
 /// A change of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumerChange {
-    /// A message was delivered, for the first time or again. Whoever needs no acknowledgement is done with it.
+    /// A message was delivered, for the first time or again. If it needs no acknowledgement it is
+    /// done.
     Delivered { stream_sequence: u64, time_ns: i64, needs_ack: bool },
-    /// One message is done with.
+    /// One message is done.
     Acked { stream_sequence: u64 },
-    /// All messages up to this one are.
+    /// All messages up to this one are done.
     AckedThrough { stream_sequence: u64 },
 }
 
@@ -53,12 +55,12 @@ pub struct ConsumerState {
 impl ConsumerState {
     /// A consumer that begins behind a sequence of its stream.
     pub fn starting_after(stream_sequence: u64) -> Self {
-        // No message lies behind that: it begins behind all.
+        // No message lies behind that sequence, so the consumer begins behind all.
         let start = SequencePair { consumer: 0, stream: stream_sequence.min(SEQUENCE_MAX) };
         Self { delivered: start, floor: start, pending: BTreeMap::new() }
     }
 
-    /// The state in a form that reads back.
+    /// The stored form of the state.
     pub fn encode(&self) -> Vec<u8> {
         let Self { delivered, floor, pending } = self;
         let pairs = [delivered.consumer, delivered.stream, floor.consumer, floor.stream];
@@ -69,7 +71,7 @@ impl ConsumerState {
         pairs.into_iter().chain(pending.iter().flat_map(of)).flat_map(u64::to_le_bytes).collect()
     }
 
-    /// The inverse; none where it breaks what the head of this file promises.
+    /// The inverse; `None` where it breaks an invariant.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields { rest: bytes };
         let mut pair = || Some(SequencePair { consumer: fields.word()?, stream: fields.word()? });
@@ -93,7 +95,7 @@ impl ConsumerState {
         self.delivered
     }
 
-    /// Everything up to here is done with.
+    /// The place up to which everything is done.
     pub fn floor(&self) -> SequencePair {
         self.floor
     }
@@ -102,7 +104,8 @@ impl ConsumerState {
         &self.pending
     }
 
-    /// Applies a change; false if there was nothing to change: the message is not pending, or was done with.
+    /// Applies a change; false if it changes nothing: the message is not pending, or was done
+    /// before.
     pub fn apply(&mut self, change: ConsumerChange) -> bool {
         match change {
             ConsumerChange::Delivered { stream_sequence, time_ns, needs_ack } => {
@@ -110,7 +113,7 @@ impl ConsumerState {
             }
             ConsumerChange::Acked { stream_sequence } => {
                 let Some(done) = self.pending.remove(&stream_sequence) else { return false };
-                // Something before it is pending otherwise, and the floor stays below that.
+                // Otherwise a message before it is pending, and the floor stays below that.
                 if self.pending.is_empty() || done.consumer_sequence == self.floor.consumer + 1 {
                     self.raise_floor();
                 }
@@ -151,8 +154,8 @@ impl ConsumerState {
         true
     }
 
-    /// Moves the floor to just below the first message that is pending. Source: nats-server server/consumer.go
-    /// processAckMsg.
+    /// Moves the floor to just below the first message that is pending. Source: nats-server
+    /// server/consumer.go processAckMsg.
     fn raise_floor(&mut self) {
         self.floor = match self.pending.first_key_value() {
             None => self.delivered,
@@ -177,7 +180,7 @@ impl ConsumerState {
             && self.pending.iter().all(within)
     }
 
-    /// Asserts what the head of this file promises.
+    /// Asserts the invariants.
     pub fn check_invariants(&self) {
         assert!(self.keeps_invariants(), "{self:?}");
     }

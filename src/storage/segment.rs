@@ -1,10 +1,12 @@
-//! A segment: a file of blocks of all streams of a lane, written once by a checkpoint and never changed.
+//! A segment: a file of blocks of all streams of a lane, written once by a checkpoint and never
+//! changed.
 //!
-//! Blocks stand behind one another, each behind a header of 32 bytes, little-endian: checksum of all that follows,
-//! the body included | bytes of the body u32 | kind u32 | stream u64 | key u64: the base of a block of messages, a number
-//! of its own for a part of an index.
-//! The checksum's seed is made from the lane, the segment's number and the offset, as that of a journal's frame: a
-//! block of another place is none. Where a block is, the manifest says; nothing is ever looked for in a segment.
+//! Blocks stand behind one another, each behind a header of 32 bytes, little-endian: checksum of
+//! all that follows, the body included | bytes of the body u32 | kind u32 | stream u64 | key u64.
+//! The key is the base of a block of messages, or a number of its own for a part of an index. The
+//! checksum's seed is made from the lane, the segment's number and the offset, like that of a
+//! journal's frame: a block of another place is not valid. The manifest holds the places of blocks;
+//! no segment is ever searched.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,10 +29,10 @@ const PREFIX: &str = "segment-";
 
 const HEADER_BYTES: usize = 32;
 
-/// Bytes of a lane's seed that belong to segments.
+/// The part of a lane's seed that belongs to segments.
 const SEED_KIND: &[u8] = b"segment";
 
-/// What a stored block holds.
+/// The contents of a stored block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockKind {
     Messages,
@@ -47,7 +49,7 @@ impl BlockKind {
     }
 }
 
-/// Names a stored block within a lane: what it holds, of which stream, and which of its kind.
+/// Names a stored block within a lane: its kind, its stream, and its number within that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockName {
     pub kind: BlockKind,
@@ -55,14 +57,14 @@ pub(crate) struct BlockName {
     pub key: u64,
 }
 
-/// Why a stored block cannot be had.
+/// The reason why a stored block cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockDamage {
     /// The file is not there or cannot be read at that place.
     Unreadable,
-    /// What is there is not what was written.
+    /// The bytes there are not those that were written.
     Changed,
-    /// The file cannot be opened now, for a reason that says nothing about what is in it.
+    /// The file cannot be opened now, for a reason that says nothing about its contents.
     Unavailable(io::ErrorKind),
 }
 
@@ -76,7 +78,8 @@ pub fn number_of(name: &str) -> Option<u64> {
     file_name::number(PREFIX, name)
 }
 
-/// Bytes of the longest block: one of many messages, or of one that a journal file holds.
+/// The size in bytes of the longest block: one of many messages, or of one that a journal file
+/// holds.
 fn bytes_max(place: &JournalPlace) -> u64 {
     place.file_bytes + 2 * BLOCK_BYTES_FULL as u64
 }
@@ -85,11 +88,11 @@ pub(super) fn path(place: &JournalPlace, number: u64) -> String {
     format!("{}/{}", place.folder, name(number))
 }
 
-/// Numbers of segments that a lane has, from its own number times this on: a segment keeps its number, and with it its
-/// seeds, wherever it is moved to.
+/// The count of segment numbers that each lane has; its first is its own number times this. A
+/// segment keeps its number, and with it its seeds, wherever it is moved to.
 const SEGMENTS_PER_LANE: u64 = 100_000_000_000;
 
-/// The first number that a lane may use which knows these segments, its own and others'.
+/// The first number that a lane may use if it knows these segments, its own and others'.
 pub(super) fn next_number<'a>(lane: u32, known: impl IntoIterator<Item = &'a u64>) -> u64 {
     let count = known.into_iter().map(|number| number % SEGMENTS_PER_LANE).max().unwrap_or(0);
     u64::from(lane) * SEGMENTS_PER_LANE + count + 1
@@ -101,7 +104,7 @@ pub(super) fn is_near_the_end(number: u64) -> bool {
 }
 
 fn seed_at(seed: LaneSeed, segment: u64, offset: u64) -> u64 {
-    // Of a number that no lane has there is no segment.
+    // No lane has such a number, so there is no such segment.
     let lane = u32::try_from(segment / SEGMENTS_PER_LANE).unwrap_or(u32::MAX);
     seed.of_lane(lane).of_kind(SEED_KIND).at(segment, offset)
 }
@@ -131,7 +134,7 @@ fn push_block(
     StoredPlace { segment, offset, bytes }
 }
 
-/// The body of a block, if these are the bytes of its place.
+/// The body of a block, if these are the bytes of that block at its place.
 fn body_of(seed: LaneSeed, place: StoredPlace, block: BlockName, bytes: &[u8]) -> Option<&[u8]> {
     let body = bytes.get(HEADER_BYTES..)?;
     let is_it = bytes.len() == place.bytes as usize
@@ -175,15 +178,15 @@ impl<D: Disk> SegmentReader<D> {
         self.open.borrow_mut().remove(&number);
     }
 
-    /// The length of a segment; 0 where it cannot be told.
+    /// The length of a segment; 0 if it cannot be found.
     pub(crate) async fn length(&self, number: u64) -> u64 {
         self.file(number).await.map_or(0, |(_, length)| length)
     }
 
-    /// Reads what lies at a place: one block or several, one behind the other.
+    /// Reads the bytes of a place: one block or several, one behind the other.
     ///
     /// # Errors
-    /// It is not there, or the disk does not give it.
+    /// The bytes are not there, or the disk does not return them.
     pub(crate) async fn read(&self, stored: StoredPlace) -> Result<DiskBuffer, BlockDamage> {
         let unreadable = |_| BlockDamage::Unreadable;
         let unavailable = |error: io::Error| match error.kind() {
@@ -191,7 +194,7 @@ impl<D: Disk> SegmentReader<D> {
             kind => BlockDamage::Unavailable(kind),
         };
         let (file, length) = self.file(stored.segment).await.map_err(unavailable)?;
-        // Of a file that was cut short no more is asked for than there is: a length may be wrong.
+        // No more is read than the file holds: the length in a place may be wrong.
         let end = stored.offset.checked_add(u64::from(stored.bytes));
         let is_long = u64::from(stored.bytes) > bytes_max(&self.place);
         if is_long || end.is_none_or(|end| end > length) {
@@ -205,7 +208,7 @@ impl<D: Disk> SegmentReader<D> {
         }
     }
 
-    /// The body of a block, if these are the bytes of its place.
+    /// The body of a block, if these are the bytes of that block at its place.
     pub(crate) fn body<'bytes>(
         &self,
         stored: StoredPlace,
@@ -219,14 +222,14 @@ impl<D: Disk> SegmentReader<D> {
 /// A write under way, with the buffer it brings back.
 type Writing = Pin<Box<dyn Future<Output = (io::Result<()>, DiskBuffer)>>>;
 
-/// Writes a segment. The file is made with the first block. One piece is written while the next gathers: the disk does
-/// not wait for checksums, nor they for the disk.
+/// Writes a segment. The file is made with the first block. One piece is written while the next
+/// gathers: the disk does not wait for checksums, nor they for the disk.
 pub(crate) struct SegmentWriter<D: Disk> {
     disk: D,
     place: JournalPlace,
     number: u64,
     file: Option<D::File>,
-    /// What is not given to the disk yet, and where it goes.
+    /// Bytes that were not given to the disk yet, and the offset that they belong at.
     buffer: DiskBuffer,
     offset: u64,
     writing: Option<Writing>,
@@ -263,7 +266,7 @@ impl<D: Disk> SegmentWriter<D> {
         self.offset + self.buffer.len() as u64
     }
 
-    /// True if there is such a file, or may be.
+    /// True if there may be a file.
     pub(crate) fn is_begun(&self) -> bool {
         self.file.is_some() || self.offset > 0
     }
@@ -271,7 +274,7 @@ impl<D: Disk> SegmentWriter<D> {
     /// Appends a block, whose body comes in parts.
     ///
     /// # Errors
-    /// As the disk says. The segment is of no use then.
+    /// An error of the disk. The segment is of no use then.
     pub(crate) async fn push(
         &mut self,
         block: BlockName,
@@ -291,7 +294,8 @@ impl<D: Disk> SegmentWriter<D> {
         Ok(stored)
     }
 
-    /// Gives the disk whole sectors of what has gathered, once it is done with the piece before.
+    /// Gives the disk whole sectors of the gathered bytes, once the write of the piece before is
+    /// done.
     async fn write_gathered(&mut self) -> io::Result<()> {
         self.written().await?;
         let Some(file) = self.file.clone() else { return Ok(()) };
@@ -307,7 +311,7 @@ impl<D: Disk> SegmentWriter<D> {
         let (disk, offset) = (self.disk.clone(), self.offset);
         let write = async move { disk.write(&file, offset, piece).await };
         let mut writing: Writing = Box::pin(write);
-        // The first poll puts it under way; whoever waits for it wakes up by a later one.
+        // The first poll starts the write; whoever waits for it is woken by a later one.
         match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => self.writing = Some(writing),
             Poll::Ready((result, buffer)) => {
@@ -327,10 +331,10 @@ impl<D: Disk> SegmentWriter<D> {
         result
     }
 
-    /// Makes the segment durable, but for its name.
+    /// Makes the segment durable, except for its name.
     ///
     /// # Errors
-    /// As the disk says. The segment is of no use then.
+    /// An error of the disk. The segment is of no use then.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         let length = self.buffer.len().next_multiple_of(SECTOR_BYTES);
         self.buffer.pad_to(length);
@@ -347,7 +351,7 @@ impl<D: Disk> SegmentWriter<D> {
     }
 }
 
-/// Removes a segment. That it cannot be removed is no error: the next start tries again.
+/// Removes a segment. A failure is no error: the next start tries again.
 pub(crate) async fn remove<D: Disk>(disk: &D, place: &JournalPlace, number: u64) -> bool {
     disk.remove(&path(place, number)).await.is_ok()
 }

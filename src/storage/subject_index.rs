@@ -1,18 +1,18 @@
-//! The subjects of a stream, sorted, each with how many messages it has, and the first and last of
-//! them.
+//! The subjects of a stream, sorted, each with the number of its messages, and the first and last
+//! of them.
 //!
 //! Entries lie in chunks of at most [`CHUNK_BYTES_MAX`] bytes, each without the bytes it shares
 //! with the one before: a million subjects of a bucket take some twenty bytes each. A lookup is a
 //! binary search over the chunks and one scan within a chunk, which compares hardly more bytes than
 //! the subject has.
 //!
-//! An entry: bytes shared with the one before u16, whose highest bit says that there is only one
-//! message | bytes of the rest u16 | bytes of the numbers u8 | the rest | the numbers: the sequence
-//! of the last message, and unless there is only one, how far before the first one is, and the
-//! count; seven bits to a byte, the lowest first.
+//! An entry: bytes shared with the one before u16, whose highest bit is set if there is only one
+//! message | bytes of the rest u16 | bytes of the numbers u8 | the rest | the numbers. The numbers
+//! are the sequence of the last message and, unless there is only one, its distance from the first
+//! one, and the count; seven bits to a byte, the lowest first.
 //!
-//! Chunks are what is stored of an index: all of them, and later those that changed, each group of
-//! them between two that did not ([`ChangedChunks`]).
+//! An index is stored as its chunks: all of them, and later those that changed, each group of them
+//! between two that did not ([`ChangedChunks`]).
 //!
 //! Invariants: subjects rise strictly; no chunk is empty; the first entry of a chunk shares
 //! nothing, the others all that they have in common with the one before: a lookup relies on it.
@@ -47,12 +47,12 @@ pub struct SubjectTotals {
 }
 
 impl SubjectTotals {
-    /// Those of a subject whose only message this is.
+    /// The totals of a subject whose only message this is.
     pub fn single(sequence: u64) -> Self {
         Self { count: 1, first: sequence, last: sequence }
     }
 
-    /// Those before with a message behind all others.
+    /// The totals after a further message, behind all others.
     pub(crate) fn with_another(before: Option<Self>, sequence: u64) -> Self {
         match before {
             None => Self::single(sequence),
@@ -60,7 +60,7 @@ impl SubjectTotals {
         }
     }
 
-    /// The numbers, and how many bytes they are.
+    /// The numbers, and their length in bytes.
     fn encode(&self) -> ([u8; NUMBERS_BYTES_MAX], usize) {
         let (mut out, mut length) = ([0; NUMBERS_BYTES_MAX], 0);
         let mut put = |mut number: u64| {
@@ -80,7 +80,7 @@ impl SubjectTotals {
         (out, length)
     }
 
-    /// None where these are no numbers of one subject.
+    /// The inverse; `None` where these are no numbers of one subject.
     fn decode(is_single: bool, bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.iter();
         let mut number = || {
@@ -103,7 +103,7 @@ impl SubjectTotals {
     }
 }
 
-/// Where an entry stands in its chunk.
+/// The place of an entry in its chunk.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     start: usize,
@@ -145,9 +145,9 @@ impl Entry {
     }
 }
 
-/// Where a subject is in a chunk or would be.
+/// The place of a subject in a chunk, or the one it would have.
 struct Found {
-    /// The entry of the subject, or of the first one behind it; none at the end.
+    /// The entry of the subject, or of the first one behind it; `None` at the end.
     entry: Option<Entry>,
     is_here: bool,
     /// Bytes that the subject shares with the entry before it, and with `entry` if that is
@@ -160,7 +160,7 @@ struct Found {
 struct Chunk {
     /// Shared with a checkpoint that stores it.
     bytes: Rc<[u8]>,
-    /// Since it was noted for a checkpoint.
+    /// Changed since it was noted for a checkpoint.
     is_changed: bool,
 }
 
@@ -231,7 +231,7 @@ impl Chunk {
         let mut new = Vec::new();
         let mut end = entry.end();
         if let Some(next) = Entry::read(&self.bytes, end) {
-            // It shares with the one before both what all three share.
+            // It shares with the one before the bytes that all three share.
             let mut rest = Vec::new();
             let shared = entry.shared.min(next.shared);
             rest.extend_from_slice(&entry.suffix_of(&self.bytes)[..next.shared - shared]);
@@ -255,7 +255,7 @@ impl Chunk {
         self.splice(entry.start, entry.end(), &new);
     }
 
-    /// Takes the second half away.
+    /// Splits off the second half.
     fn split(&mut self) -> Option<Self> {
         let mut subject = Vec::new();
         let mut start = 0;
@@ -324,8 +324,8 @@ pub(crate) struct ChangedChunks {
 }
 
 impl ChangedChunks {
-    /// The first of them in a form to be stored, until there are so many bytes. Those are gone
-    /// then: what is left is to be stored behind.
+    /// Encodes the first of them for storing, until they are that many bytes, and removes them: the
+    /// rest is to be stored behind.
     fn encode_some(&mut self, bytes_max: usize, out: &mut Vec<u8>) {
         let mut put = |bytes: Option<&[u8]>| {
             let length = bytes.map_or(0, |bytes| bytes.len() as u64 + 1);
@@ -349,7 +349,7 @@ impl ChangedChunks {
     }
 }
 
-/// What of an index is to be stored.
+/// The changes of an index that have to be stored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IndexChanges {
     groups: VecDeque<ChangedChunks>,
@@ -383,7 +383,7 @@ pub(crate) const SUBJECT_BYTES_MAX: usize = SINGLE as usize - 1;
 pub struct SubjectIndex {
     chunks: Vec<Chunk>,
     subject_count: usize,
-    /// Since it was noted for a checkpoint.
+    /// Changed since it was noted for a checkpoint.
     is_changed: bool,
 }
 
@@ -409,7 +409,8 @@ impl SubjectIndex {
         found.entry.filter(|_| found.is_here).map(|entry| entry.totals(&chunk.bytes))
     }
 
-    /// Replaces a subject's totals by what `change` makes of them; none of either means no message.
+    /// Replaces a subject's totals by the result of `change`; `None` on either side means no
+    /// message.
     ///
     /// # Panics
     /// The subject is longer than [`SUBJECT_BYTES_MAX`].
@@ -444,9 +445,9 @@ impl SubjectIndex {
         self.balance(index);
     }
 
-    /// Gives the subjects behind `after` that match `filter` to `visit`, in order, until it has
-    /// looked at `subjects_max` of them or `visit` says that it is enough. Returns the subject to
-    /// go on after, none at the end.
+    /// Gives `visit` the subjects behind `after` that match `filter`, in order, until it has looked
+    /// at `subjects_max` of them or `visit` returns false. Returns the subject to go on after, or
+    /// `None` at the end.
     pub fn scan(
         &self,
         filter: &[u8],
@@ -496,7 +497,7 @@ impl SubjectIndex {
         changed.map(|chunk| chunk.bytes.len()).sum()
     }
 
-    /// What changed since the last call, or all there is.
+    /// Takes the changes since the last call, or the whole index.
     pub(crate) fn take_changes(&mut self, all: bool) -> IndexChanges {
         let mut groups: VecDeque<ChangedChunks> = VecDeque::new();
         let mut after: Option<Rc<[u8]>> = None;
@@ -527,7 +528,7 @@ impl SubjectIndex {
         IndexChanges { groups }
     }
 
-    /// Applies a part as it was stored, behind those before it; none where it does not fit.
+    /// Applies a stored part, behind those before it; `None` where it does not fit.
     pub(crate) fn apply(&mut self, part: &[u8]) -> Option<()> {
         let mut fields = Fields { rest: part };
         while !fields.rest.is_empty() {
@@ -562,7 +563,8 @@ impl SubjectIndex {
         Some(())
     }
 
-    /// Checks what was applied, and counts the messages of all subjects; none where it is no index.
+    /// Checks the applied parts, and counts the messages of all subjects; `None` where they are no
+    /// index.
     pub(crate) fn check_applied(&mut self) -> Option<u64> {
         let (mut before, mut subject): (Vec<u8>, Vec<u8>) = Default::default();
         let (mut count, mut messages) = (0, 0_u64);
@@ -608,7 +610,7 @@ impl SubjectIndex {
         let length = self.chunks[index].bytes.len();
         if length == 0 {
             self.chunks.remove(index);
-            // What is stored has to go with a change of something beside it.
+            // A removed chunk is noted as a change of its neighbour.
             let beside = index.min(self.chunks.len().saturating_sub(1));
             if let Some(beside) = self.chunks.get_mut(beside) {
                 beside.is_changed = true;
@@ -625,7 +627,7 @@ impl SubjectIndex {
         }
     }
 
-    /// Asserts what the head of this file promises.
+    /// Asserts the invariants.
     pub fn check_invariants(&self) {
         let mut before: Option<Vec<u8>> = None;
         let mut count = 0;
@@ -651,7 +653,7 @@ impl SubjectIndex {
     }
 }
 
-/// What all subjects that a filter matches begin with.
+/// The bytes that all subjects matching a filter begin with.
 fn literal_prefix(filter: &[u8]) -> &[u8] {
     let mut length = 0;
     for token in tokens(filter) {
