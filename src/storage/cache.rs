@@ -1,4 +1,4 @@
-//! Which blocks of a lane are in memory though they are stored.
+//! The blocks of a lane that are in memory though they are stored.
 
 use std::collections::VecDeque;
 
@@ -12,9 +12,9 @@ pub(super) struct Cache {
     pub(super) order: VecDeque<(StreamId, u64, usize)>,
     pub(super) bytes: usize,
     pub(super) bytes_max: usize,
-    /// Bytes that are not stored yet: they leave so much less for others.
+    /// Bytes that are not stored yet. Stored blocks get so much less room.
     pub(super) tail_bytes: usize,
-    /// The latest so many blocks stay whatever their bytes are.
+    /// The number of the latest blocks that stay whatever their size.
     pub(super) blocks_min: usize,
     /// A mistake for the simulator to find: a block that changed while it was stored counts as
     /// stored.

@@ -1,35 +1,37 @@
-//! The disk as the store sees it: files by name, sectors, and what is durable when.
+//! The disk as the store sees it: files by name, sectors, and the moments at which writes are
+//! durable.
 //!
-//! The store never touches a file in any other way, so that a simulated disk can stand for the real one.
-//! Names are relative to the store's folder, their parts apart by `/`.
+//! The store never touches a file in any other way, so that a simulated disk can stand for the real
+//! one. Names are relative to the store's folder, their parts separated by `/`.
 //!
-//! Who writes keeps four rules, and every implementer may rely on them:
+//! Writers keep four rules, and every implementer may rely on them:
 //! - Offsets and lengths of writes are multiples of [`SECTOR_BYTES`].
 //! - No two operations in flight touch the same bytes of a file, unless both read.
-//! - A failed write or sync is final for that file: its pages may be gone though a read still shows them. The
-//!   same bytes are never synced a second time.
-//! - A file is there after a power cut only once its folder was synced.
+//! - A failed write or sync is final for that file: its pages may be gone though a read still shows
+//!   them. The same bytes are never synced a second time.
+//! - A file survives a power cut only once its folder was synced.
 
 use std::future::Future;
 use std::io;
 
-/// Bytes that writes begin at and consist of multiples of: the page of every machine Midge runs on, and
-/// a multiple of the sectors of every disk.
+/// The unit of writes in bytes: their offsets and lengths are multiples of it. It is the page of
+/// every machine that Midge runs on, and a multiple of the sectors of every disk.
 pub const SECTOR_BYTES: usize = 4096;
 
-/// How a file is opened.
+/// The access with which a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Only reads; the file is there.
+    /// Reads only, of a file that exists.
     Read,
-    /// Writes that become durable with the next [`Disk::sync`] of the file, which must not be there yet.
+    /// Writes that become durable with the next [`Disk::sync`] of the file, which must not exist
+    /// yet.
     Create,
-    /// Writes that are durable when they return; the file is there and as long as it will ever be.
+    /// Writes that are durable when they return, to a file that exists and never grows.
     Durable,
 }
 
-/// Files, as an asynchronous interface: an operation is in flight from its first poll to its end. A future that
-/// is dropped before leaves its operation undone or done. Clones are the same disk.
+/// Files, as an asynchronous interface: an operation is in flight from its first poll to its end.
+/// If its future is dropped before, the operation may be done or not. Clones are the same disk.
 pub trait Disk: Clone + 'static {
     /// An open file, closed with its last clone.
     type File: Clone + 'static;
@@ -38,23 +40,24 @@ pub trait Disk: Clone + 'static {
     /// A part of the name cannot be made. That the folder is there already is no error.
     fn make_folder(&self, name: &str) -> impl Future<Output = io::Result<()>>;
 
-    /// The names of what is in a folder, without the folder's own, in no order.
+    /// The names of the files in a folder, without the folder's own, in no order.
     ///
     /// # Errors
     /// The folder is not there or cannot be read.
     fn list(&self, folder: &str) -> impl Future<Output = io::Result<Vec<String>>>;
 
     /// # Errors
-    /// As the disk says; `AlreadyExists` for [`Access::Create`] of a file that is there.
+    /// An error of the disk; `AlreadyExists` for [`Access::Create`] of a file that exists.
     fn open(&self, name: &str, access: Access) -> impl Future<Output = io::Result<Self::File>>;
 
     /// The length of a file in bytes.
     ///
     /// # Errors
-    /// As the disk says.
+    /// An error of the disk.
     fn length(&self, file: &Self::File) -> impl Future<Output = io::Result<u64>>;
 
-    /// Fills the buffer from `offset` on. The count is below the buffer's length only at the file's end.
+    /// Fills the buffer from `offset` on. The returned count is below the buffer's length only at
+    /// the file's end.
     fn read(
         &self,
         file: &Self::File,
@@ -70,47 +73,48 @@ pub trait Disk: Clone + 'static {
         buffer: DiskBuffer,
     ) -> impl Future<Output = (io::Result<()>, DiskBuffer)>;
 
-    /// Makes all that was written to the file durable, and its length.
+    /// Makes all writes to the file durable, and its length.
     ///
     /// # Errors
-    /// As the disk says. What was written since the last sync may be lost, and no second sync can save it.
+    /// An error of the disk. Everything written since the last sync may be lost, and no second sync
+    /// can save it.
     fn sync(&self, file: &Self::File) -> impl Future<Output = io::Result<()>>;
 
-    /// Makes the names in a folder durable: what was created, renamed and removed.
+    /// Makes the names in a folder durable: files that were created, renamed and removed.
     ///
     /// # Errors
-    /// As the disk says.
+    /// An error of the disk.
     fn sync_folder(&self, folder: &str) -> impl Future<Output = io::Result<()>>;
 
-    /// Gives a file another name, whose file, where there is one, goes. Both are in the same folder.
+    /// Renames a file within its folder. A file that had the new name is removed.
     ///
     /// # Errors
-    /// As the disk says.
+    /// An error of the disk.
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>>;
 
-    /// Gives a file a second name, in whatever folder.
+    /// Gives a file a second name, in any folder.
     ///
     /// # Errors
-    /// As the disk says; not all file systems can.
+    /// An error of the disk; not all file systems support it.
     fn link(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>>;
 
     /// # Errors
-    /// As the disk says; `NotFound` where there is no such file.
+    /// An error of the disk; `NotFound` where there is no such file.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>>;
 
-    /// Removes a folder, which is empty.
+    /// Removes an empty folder.
     ///
     /// # Errors
-    /// As the disk says; `NotFound` where there is none.
+    /// An error of the disk; `NotFound` where there is none.
     fn remove_folder(&self, name: &str) -> impl Future<Output = io::Result<()>>;
 }
 
-/// Bytes that begin at a multiple of [`SECTOR_BYTES`] in memory, as O_DIRECT wants them.
+/// Bytes that begin at a multiple of [`SECTOR_BYTES`] in memory, as O_DIRECT requires.
 ///
-/// A vector that is longer by one sector, of which the part before the first such address is left out.
+/// They lie in a vector that is longer by one sector, and begin at its first such address.
 #[derive(Debug, Default)]
 pub struct DiskBuffer {
-    /// Never grows past its capacity: it would move, and be aligned no more.
+    /// Never grows past its capacity: it would move, and no longer be aligned.
     bytes: Vec<u8>,
     start: usize,
 }
@@ -119,7 +123,7 @@ impl DiskBuffer {
     /// Empty, with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
         let mut storage: Vec<u8> = Vec::with_capacity(bytes + SECTOR_BYTES);
-        // `align_offset` may answer that it cannot tell; then nothing is aligned and O_DIRECT says so.
+        // `align_offset` may be unable to tell; then nothing is aligned and O_DIRECT fails.
         let start = storage.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
         storage.resize(start, 0);
         Self { bytes: storage, start }
@@ -162,7 +166,7 @@ impl DiskBuffer {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Appends zeros until the length is `length`, if it is less.
+    /// Appends zeros until the length is at least `length`.
     pub fn pad_to(&mut self, length: usize) {
         if let Some(missing) = length.checked_sub(self.len()) {
             self.reserve(missing);
@@ -170,7 +174,8 @@ impl DiskBuffer {
         }
     }
 
-    /// The vector and where the aligned bytes begin in it, for a kernel that takes the vector itself.
+    /// The vector and the start of the aligned bytes in it, for a kernel that takes the vector
+    /// itself.
     pub fn into_parts(self) -> (Vec<u8>, usize) {
         (self.bytes, self.start)
     }

@@ -1,12 +1,12 @@
-//! Loads blocks from segments, and keeps in memory what was used last: the cache of a lane.
+//! Loads blocks from segments, and keeps those used last in memory: the cache of a lane.
 //!
-//! Who asks a stream for what is not in memory is told so by [`NotLoaded`], has it loaded and asks
-//! again. Blocks that are read in order are read ahead, the more the longer that goes on. Each
-//! block's checksum is checked. One that is damaged, or cannot be read several times, is lost, and
-//! only that one.
+//! A caller that asks a stream for messages that are not in memory gets [`NotLoaded`], has the
+//! block loaded and asks again. Blocks that are read in order are read ahead, further and further
+//! while that goes on. Each block's checksum is checked. A block that is damaged, or cannot be read
+//! several times, is lost, and only that one.
 //!
-//! Invariant: only what is stored durably leaves memory. Who changes a block makes it unstored; it
-//! stays until a checkpoint has stored it again.
+//! Invariant: only contents that are stored durably leave memory. A change makes a block's contents
+//! unstored; they stay until a checkpoint has stored them again.
 
 use std::io;
 
@@ -30,19 +30,20 @@ pub(super) struct Load {
 }
 
 impl Streams {
-    /// Bytes of stored blocks that are kept in memory, but for the latest few.
+    /// Sets the bytes of stored blocks that are kept in memory, and the number of the latest that
+    /// always stay.
     pub(super) fn set_cache(&mut self, bytes_max: usize, blocks_min: usize) {
         (self.cache.bytes_max, self.cache.blocks_min) = (bytes_max, blocks_min);
         self.shrink_cache();
     }
 
-    /// Bytes of messages that are not stored yet.
+    /// Sets the bytes of messages that are not stored yet.
     pub(super) fn set_tail(&mut self, bytes: usize) {
         self.cache.tail_bytes = bytes;
         self.shrink_cache();
     }
 
-    /// A block's contents of that version are stored, durably: they may go from memory.
+    /// Notes that a block's contents of that version are stored, durably: they may leave memory.
     pub(super) fn stored(&mut self, id: StreamId, base: u64, version: u64, place: StoredPlace) {
         let held = self.streams.get_mut(&id);
         if let Some(block) = held.and_then(|held| held.stream.block_mut(base)) {
@@ -55,7 +56,7 @@ impl Streams {
         }
     }
 
-    /// A block's contents are in memory and stored: they may go.
+    /// Counts a block's contents, which are in memory and stored and may leave.
     fn cached(&mut self, id: StreamId, base: u64) {
         let held = self.streams.get_mut(&id);
         let Some(block) = held.and_then(|held| held.stream.block_mut(base)) else { return };
@@ -67,7 +68,7 @@ impl Streams {
         self.shrink_cache();
     }
 
-    /// Lets blocks go, those first that were not used since they were last considered.
+    /// Drops blocks from memory, first those that were not used since they were last considered.
     fn shrink_cache(&mut self) {
         while self.cache.bytes > self.cache.bytes_max.saturating_sub(self.cache.tail_bytes)
             && self.cache.order.len() > self.cache.blocks_min
@@ -87,7 +88,8 @@ impl Streams {
         }
     }
 
-    /// Asserts that all that is stored and in memory is counted, and no more is there than may be.
+    /// Asserts that all stored contents in memory are counted, and that they are no more than the
+    /// cache allows.
     #[cfg(test)]
     pub(super) fn check_cache(&self) {
         let blocks = self.streams.values().flat_map(|held| held.stream.blocks_from(0));
@@ -98,7 +100,7 @@ impl Streams {
         assert!(is_bounded, "{count} blocks are in memory");
     }
 
-    /// The read that brings a block; none where it is there by now, or gone.
+    /// The read that brings a block; `None` where it is loaded by now, or gone.
     pub(super) fn plan_load(&mut self, id: StreamId, needed: NotLoaded) -> Option<Load> {
         let window_max = READ_AHEAD_BYTES_MAX.min(self.cache.bytes_max / 4);
         let stream = &mut self.streams.get_mut(&id)?.stream;
@@ -122,7 +124,8 @@ impl Streams {
         Some(Load { stream: id, span, blocks })
     }
 
-    /// Takes what was read. What is wrong with the block that was needed, if something is.
+    /// Takes the result of a read. Returns the damage of the block that was needed, if there is
+    /// any.
     pub(super) fn install<D: Disk>(
         &mut self,
         load: &Load,
@@ -139,7 +142,7 @@ impl Streams {
             });
             let held = self.streams.get_mut(&load.stream);
             let Some(block) = held.and_then(|held| held.stream.block_mut(*base)) else { continue };
-            // Meanwhile others may have loaded it, changed it, or stored it elsewhere.
+            // Others may meanwhile have loaded it, changed it, or stored it elsewhere.
             let is_wanted = block.missing() == Some(*place);
             if !is_wanted {
                 continue;
@@ -158,10 +161,10 @@ impl Streams {
         result
     }
 
-    /// The damage of a block cannot be helped: it is lost.
+    /// Drops a damaged block: it is lost.
     pub(super) fn lose(&mut self, id: StreamId, base: u64) {
         let Some(held) = self.streams.get_mut(&id) else { return };
-        // What waits for another block was decided with this one.
+        // Removals that wait for another block were decided with this one.
         if held.stream.waits_for_another(base) {
             return;
         }
@@ -173,7 +176,7 @@ impl Streams {
         }
     }
 
-    /// Loads a block for whoever has all streams to himself.
+    /// Loads a block for a caller that has all streams to itself.
     ///
     /// # Errors
     /// Its segment cannot be opened now.
@@ -201,10 +204,10 @@ impl Streams {
         }
     }
 
-    /// Reads every block that is not in memory: those that cannot be had are lost.
+    /// Reads every block that is not in memory. Those that cannot be read are lost.
     ///
     /// # Errors
-    /// As those of [`Streams::load`].
+    /// The same as those of [`Streams::load`].
     pub(super) async fn verify<D: Disk>(&mut self, reader: &SegmentReader<D>) -> io::Result<()> {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
@@ -222,10 +225,10 @@ impl Streams {
         Ok(())
     }
 
-    /// Has a stream know the ids of its latest messages.
+    /// Restores the ids of a stream's latest messages.
     ///
     /// # Errors
-    /// As those of [`Streams::load`].
+    /// The same as those of [`Streams::load`].
     pub(super) async fn restore_ids<D: Disk>(
         &mut self,
         reader: &SegmentReader<D>,
@@ -242,10 +245,10 @@ impl Streams {
         Ok(())
     }
 
-    /// Has a stream do all that is left of its last change.
+    /// Finishes the last change of a stream.
     ///
     /// # Errors
-    /// As those of [`Streams::load`].
+    /// The same as those of [`Streams::load`].
     pub(super) async fn finish<D: Disk>(
         &mut self,
         reader: &SegmentReader<D>,
@@ -274,7 +277,7 @@ impl Load {
 }
 
 impl HeldStream {
-    /// Goes on with a purge and with what is left of the last change; true once nothing is.
+    /// Goes on with a purge and with the rest of the last change; true once both are done.
     pub(super) fn finish_some(&mut self, steps_max: usize) -> Result<bool, NotLoaded> {
         if let Some(mut purge) = self.purge.take() {
             match self.stream.purge_some(&mut purge, steps_max) {

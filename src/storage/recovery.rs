@@ -1,8 +1,10 @@
-//! Reads a lane's journal after a start: what counts, where it goes on, what is lost.
+//! Reads a lane's journal after a start, and finds the commits that count, the place to go on at,
+//! and the losses.
 //!
-//! Bounded by the journal, never by the data: from the last checkpoint on, a window of a mebibyte (or one frame) at a
-//! time. Each file is synced before it is read: what a killed process left in the page cache is durable before
-//! anything is decided on it. Nothing is written here and nothing removed.
+//! The work is bounded by the journal, never by the data: it is read from the last checkpoint on, a
+//! window of a mebibyte (or one frame) at a time. Each file is synced before it is read, so that
+//! bytes that a killed process left in the page cache are durable before anything is decided on
+//! them. Nothing is written or removed here.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,20 +16,22 @@ use super::position::{CommitNumber, Place, Position};
 use super::verdict::{Facts, Verdict, judge};
 use crate::base::limits::RECOVERY_WINDOW_BYTES;
 
-/// Commits that were durable and are not there any more.
+/// Commits that were durable and are gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     pub file: u64,
     pub offset: u64,
-    /// The case of the verdict table, or what is wrong with the file.
+    /// The case of the verdict table, or the fault of the file.
     pub what: &'static str,
-    /// The first commit that is lost and the first after it that is not; equal where a copy of all is there.
+    /// The first commit that is lost and the first after it that is not. Equal where a copy of all
+    /// of them is there.
     pub lost: (CommitNumber, CommitNumber),
 }
 
 const FILE_MISSING: &str = "file before this one is missing";
 
-/// A frame to be written once more: after a sync that failed, what is read may be in the kernel's memory only.
+/// A frame to be written once more: after a sync that failed, the bytes that were read may be in
+/// the kernel's memory only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastFrame {
     pub number: CommitNumber,
@@ -37,19 +41,19 @@ pub struct LastFrame {
     pub body: Vec<u8>,
 }
 
-/// What the journal's files say.
+/// The contents of the journal's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// The end: the next commit's number and what it follows.
+    /// The end: the next commit's number, and the header before it.
     pub position: Position,
     /// The last frame that counts.
     pub last: Option<LastFrame>,
-    /// A frame that was on its way when the power went: cut.
+    /// A frame whose write a power cut ended: it is cut off.
     pub torn: Option<Place>,
     pub damage: Vec<Damage>,
     /// Files in use from the checkpoint on, each with the number of its first commit, in order.
     pub files: Vec<(u64, CommitNumber)>,
-    /// Files with no frame in them that are as long as they should be, behind all in use.
+    /// Files without frames that have the right length, behind all in use.
     pub spares: Vec<u64>,
     /// Files that nothing needs.
     pub obsolete: Vec<u64>,
@@ -57,7 +61,7 @@ pub struct Recovered {
     pub highest_file: u64,
 }
 
-/// Where and how a lane keeps its journal.
+/// The place and the layout of a lane's journal.
 #[derive(Clone, Debug)]
 pub struct JournalPlace {
     /// The lane's folder.
@@ -82,7 +86,8 @@ impl JournalPlace {
 /// Reads the journal from `start` on and gives each commit's records to `visit`, in order.
 ///
 /// # Errors
-/// The folder cannot be listed or a file in it cannot be opened. Sectors that cannot be read are damage, no error.
+/// The folder cannot be listed or a file in it cannot be opened. Sectors that cannot be read are
+/// damage, not an error.
 pub async fn recover<D: Disk>(
     disk: &D,
     place: &JournalPlace,
@@ -96,10 +101,10 @@ pub async fn recover<D: Disk>(
     recover_with(disk, place, start, visit).await
 }
 
-/// The same for a visitor that has to wait for something.
+/// Does the same as [`recover`] for a visitor that has to wait for something.
 ///
 /// # Errors
-/// As those of [`recover`], and those of the visitor.
+/// Those of [`recover`], and those of the visitor.
 pub(crate) async fn recover_with<D: Disk>(
     disk: &D,
     place: &JournalPlace,
@@ -141,7 +146,7 @@ impl Recovered {
     /// Goes on at the beginning of a file.
     fn enter(&mut self, head: &FileHeader) {
         let expected = self.position;
-        // Behind lost commits nobody knows which header was the last.
+        // Behind lost commits the header of the last one is not known.
         let follows_a_loss = self
             .damage
             .last()
@@ -199,7 +204,7 @@ impl<D: Disk> Found<D> {
         Ok(found)
     }
 
-    /// Finds out what a file is from the checkpoint on.
+    /// Sorts in a file from the checkpoint on by what it is.
     async fn sort_in(
         &mut self,
         place: &JournalPlace,
@@ -262,7 +267,7 @@ struct Walk<'file, D: Disk> {
 }
 
 impl<D: Disk> Walk<'_, D> {
-    /// Reads the file's frames; returns where a frame was torn.
+    /// Reads the file's frames; returns the place of a torn one.
     async fn run(
         &mut self,
         damage: &mut Vec<Damage>,
@@ -270,7 +275,7 @@ impl<D: Disk> Walk<'_, D> {
         visit: &mut impl AsyncFnMut(CommitNumber, &[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Place>> {
         loop {
-            // Frames of this file from there on count for nothing: their write failed.
+            // Frames of this file from that number on count for nothing: their write failed.
             if self.what_follows.is_some_and(|first| self.position.next >= first) {
                 return Ok(None);
             }
@@ -305,7 +310,7 @@ impl<D: Disk> Walk<'_, D> {
         }
     }
 
-    /// What there is at the position.
+    /// The facts about the current position.
     async fn look(&mut self) -> io::Result<(Facts, Option<FrameHeader>)> {
         let Place { file: number, offset } = self.position.place;
         let seed = self.seed.at(number, offset);
@@ -317,7 +322,7 @@ impl<D: Disk> Walk<'_, D> {
             was_durable: self.what_follows.is_some(),
         };
         let mut found = None;
-        // Behind the end of the file there is nothing, as if it had never been written.
+        // The space behind the end of the file counts as never written.
         if offset < self.file.length {
             match self.file.bytes(offset, HEADER_BYTES).await? {
                 None => facts.is_readable = false,
@@ -344,7 +349,7 @@ impl<D: Disk> Walk<'_, D> {
         Ok((facts, found))
     }
 
-    /// The next frame behind the position that comes later in the history, in this file.
+    /// The next frame behind the position in this file that comes later in the history.
     async fn find_later(&mut self) -> io::Result<Option<(u64, FrameHeader)>> {
         let Place { file: number, offset } = self.position.place;
         let (next, limit) = (self.position.next.0, self.what_follows);
@@ -377,7 +382,7 @@ impl<D: Disk> Walk<'_, D> {
                 (CommitNumber(header.fields.number), true)
             }
             (None, Some(first)) => (first, false),
-            // How many there were nobody knows: at least this one.
+            // The number of lost commits is not known: it is at least one.
             (None, None) => (CommitNumber(lost_from.0 + 1), false),
         };
         self.position.next = lost_to;
@@ -393,7 +398,7 @@ struct FileReader<D: Disk> {
     length: u64,
     window: DiskBuffer,
     window_start: u64,
-    /// Sectors that the disk did not give, by their number in the file.
+    /// Sectors that the disk could not read, by their number in the file.
     unreadable: BTreeSet<u64>,
 }
 
@@ -401,7 +406,7 @@ impl<D: Disk> FileReader<D> {
     async fn open(disk: &D, name: &str, file_bytes: u64) -> io::Result<Self> {
         let file = disk.open(name, Access::Read).await?;
         disk.sync(&file).await?;
-        // What is behind it no lane wrote, however much it is.
+        // Anything behind that length was not written by a lane, however long it is.
         let length = disk.length(&file).await?.min(file_bytes);
         Ok(Self {
             disk: disk.clone(),
@@ -413,7 +418,8 @@ impl<D: Disk> FileReader<D> {
         })
     }
 
-    /// So many bytes from `offset` on, fewer at the end of the file; `None` if the disk did not give them all.
+    /// That many bytes from `offset` on, fewer at the end of the file. `None` if the disk could not
+    /// read them all.
     async fn bytes(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
         let end = (offset + count as u64).min(self.length);
         if offset < self.window_start || end > self.window_start + self.window.len() as u64 {
@@ -433,7 +439,8 @@ impl<D: Disk> FileReader<D> {
         Ok(Some(&self.window.as_slice()[start..start + (end - offset) as usize]))
     }
 
-    /// Reads the window anew. A read that fails is halved until single sectors are left that cannot be read.
+    /// Reads the window anew. A read that fails is halved until single sectors are left that cannot
+    /// be read.
     async fn fill(&mut self, begin: u64, count: usize) -> io::Result<()> {
         self.window_start = begin;
         let window = std::mem::take(&mut self.window);
@@ -466,8 +473,9 @@ impl<D: Disk> FileReader<D> {
         Ok(())
     }
 
-    /// True if the file's use has begun: its first frame is there, or was. A file without one begins nothing, and
-    /// the file before still holds what the first frame would have repeated.
+    /// True if the file's use has begun: its first frame is there, or was. In a file without one
+    /// nothing begins, and the file before still holds the commits that the first frame would have
+    /// repeated.
     async fn holds_frames(&mut self, seed: LaneSeed, head: &FileHeader) -> io::Result<bool> {
         let offset = SECTOR_BYTES as u64;
         if let Some(header) = self.frame_at(seed, head.number, offset).await? {
@@ -498,7 +506,7 @@ impl<D: Disk> FileReader<D> {
         Ok(bytes.and_then(|bytes| header(seed.at(number, offset), bytes)))
     }
 
-    /// The first frame from `begin` on that is wanted: each sector may begin one.
+    /// The first frame from `begin` on that is accepted. Each sector may begin one.
     async fn find_frame(
         &mut self,
         seed: LaneSeed,

@@ -1,5 +1,5 @@
-//! Opens files of the store's folders, and nothing else that somebody may have put there: a pipe would keep whoever
-//! opens it waiting for good.
+//! Opens files of the store's folders, and nothing else that somebody may have put there: a pipe
+//! would block the opener for ever.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,10 +8,10 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-/// Opens a file as `options` say, with `flags` on top of them.
+/// Opens a file with `options`, and with `flags` added.
 ///
 /// # Errors
-/// As the system says; `InvalidInput` where it is no regular file.
+/// The error of the system; `InvalidInput` where it is no regular file.
 pub(super) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
     // A pipe opens at once, or not at all.
     let flags = (flags | OFlags::NONBLOCK).bits() as i32;
@@ -19,7 +19,7 @@ pub(super) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io:
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    // The ring would take the flag for a wish that no write waits for the disk.
+    // The ring would take the flag to mean that no write waits for the disk.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }
@@ -27,7 +27,7 @@ pub(super) fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io:
 /// Opens a file to be read.
 ///
 /// # Errors
-/// As those of [`open`].
+/// The same as those of [`open`].
 pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
     open(OpenOptions::new().read(true), OFlags::empty(), path)
 }
@@ -35,7 +35,7 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
 /// Opens a folder, to be synced.
 ///
 /// # Errors
-/// As the system says; `NotADirectory` where it is none.
+/// The error of the system; `NotADirectory` where it is none.
 pub(super) fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(path)
 }

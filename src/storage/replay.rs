@@ -1,8 +1,10 @@
-//! Makes the streams of a lane anew after a start: what the manifest tells of, changed by the journal's records after it.
+//! Rebuilds the streams of a lane after a start: from the manifest, and the journal's records after
+//! it.
 //!
-//! Each record is applied as it was applied when it was written. Where the journal is damaged the replay goes on behind
-//! what is lost, and says which messages of which streams that is. Somebody may accept the loss (`check`). A damaged
-//! block costs its messages: the stream remembers which, and a start is possible without them.
+//! Each record is applied as it was applied when it was written. Where the journal is damaged the
+//! replay goes on behind the loss, and lists the lost messages of each stream. A person may accept
+//! the loss (`check`). A damaged block costs its messages: the stream remembers which, and a start
+//! is possible without them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,23 +26,23 @@ pub struct Replayed {
     pub streams: Streams,
     pub recovered: Recovered,
     pub files: LaneFiles,
-    /// Manifests that are of no use. Where an older one and the journal make up for it, nothing is lost.
+    /// Manifests that are of no use. If an older one and the journal replace them, nothing is lost.
     pub manifest_faults: Vec<(u64, ManifestFault)>,
     /// Records that were replayed.
     pub record_count: u64,
     pub lost: Vec<Lost>,
-    /// Records that say nothing this program understands, or that do not fit what came before.
+    /// Records that this program does not understand, or that do not fit the ones before.
     pub unfit: Vec<(CommitNumber, &'static str)>,
 }
 
-/// Damage that somebody agreed to: it is met again at each start, and is no reason to stop there any more.
+/// Damage that somebody accepted: each start meets it again, and no longer refuses because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptedDamage {
     pub file: u64,
     pub lost: (CommitNumber, CommitNumber),
 }
 
-/// What somebody agreed to lose.
+/// The losses that somebody accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     pub commits: Vec<AcceptedDamage>,
@@ -55,7 +57,8 @@ impl From<&Damage> for AcceptedDamage {
 }
 
 impl AcceptedDamage {
-    /// True if the damage loses nothing beyond this. The same loss may show in another form the next time.
+    /// True if the damage loses nothing beyond this. The same loss may show in another form the
+    /// next time.
     fn covers(&self, damage: &Damage) -> bool {
         let loses_something = damage.lost.0 < damage.lost.1;
         let is_within = self.lost.0 <= damage.lost.0 && damage.lost.1 <= self.lost.1;
@@ -64,8 +67,8 @@ impl AcceptedDamage {
 }
 
 impl Replayed {
-    /// Takes accepted damage as told. With the last of it goes what follows from it: lost messages, and records that do
-    /// not fit any more.
+    /// Drops accepted damage from the report. With the last of it go its consequences: lost
+    /// messages, and records that do not fit any more.
     pub fn accept(&mut self, accepted: &Accepted) {
         let accepted = &accepted.commits;
         let damage = &mut self.recovered.damage;
@@ -87,7 +90,7 @@ impl Replayed {
         })
     }
 
-    /// Reads every block: those that cannot be had are lost.
+    /// Reads every block. Those that cannot be read are lost.
     ///
     /// # Errors
     /// A segment cannot be opened now.
@@ -119,14 +122,15 @@ impl Replayed {
         Ok(None)
     }
 
-    /// True if a start loses nothing that was durable, but for what is lost with blocks.
+    /// True if a start loses nothing that was durable, except for messages that are lost with
+    /// blocks.
     pub fn is_whole(&self) -> bool {
         let is_there = self.recovered.damage.is_empty() && self.lost.is_empty();
         is_there && self.unfit.is_empty() && !self.is_used_up()
     }
 
-    /// True if a number is so high that nothing was ever counted there: a store that counted on would write what the
-    /// next start does not read.
+    /// True if a number is higher than any count ever gets: a store that counted on from it would
+    /// write files that the next start does not read.
     pub fn is_used_up(&self) -> bool {
         let highest = |set: &BTreeSet<u64>| set.last().copied().unwrap_or(0);
         let files = &self.files;
@@ -141,7 +145,7 @@ impl Replayed {
     }
 }
 
-/// Reads what a lane stored and makes of it what there was.
+/// Reads the files of a lane and rebuilds its streams.
 ///
 /// # Errors
 /// A folder cannot be listed, or a file of the journal or a segment cannot be opened.
@@ -149,7 +153,7 @@ pub async fn replay<D: Disk>(disk: &D, place: &JournalPlace) -> io::Result<Repla
     replay_with(disk, place, None).await
 }
 
-/// The same, with blocks of another size than usual.
+/// Does the same as [`replay`], with blocks of another size.
 pub(super) async fn replay_with<D: Disk>(
     disk: &D,
     place: &JournalPlace,
@@ -158,7 +162,7 @@ pub(super) async fn replay_with<D: Disk>(
     replay_into(disk, place, Streams::new(place.seed, block_bytes)).await
 }
 
-/// The same into streams that are empty, but may have settings of their own.
+/// Does the same as [`replay`], into streams that are empty but may have settings of their own.
 pub(super) async fn replay_into<D: Disk>(
     disk: &D,
     place: &JournalPlace,
@@ -196,7 +200,7 @@ pub(super) async fn replay_into<D: Disk>(
         recovered.damage.push(Damage { file: 0, offset: 0, what, lost });
     }
     if recovered.position.next < walked {
-        // The manifest was written only once all before it was durable.
+        // The manifest was written only once everything before it was durable.
         let lost = (recovered.position.next, walked);
         let (file, what) = (recovered.position.place.file, "journal ends before the checkpoint");
         let offset = recovered.position.place.offset;
