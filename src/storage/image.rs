@@ -1,7 +1,8 @@
-//! What a lane's newest manifest tells of, and the streams made of it after a start.
+//! The state in a lane's newest manifest, and the streams rebuilt from it after a start.
 //!
-//! The newest manifest with all those it builds on counts. Where one of them is of no use an older one is tried: if the
-//! journal still reaches back to it, nothing is lost; otherwise the recovery of the journal says so.
+//! The newest manifest counts, with all those it builds on. If one of them is of no use an older
+//! one is tried: if the journal still reaches back to it, nothing is lost; otherwise the recovery
+//! of the journal finds the loss.
 //!
 //! Invariant: nothing on disk is changed or removed here.
 
@@ -22,7 +23,7 @@ use super::streams::{HeldConsumer, HeldStream, LostBlock, Streams};
 use super::subject_index::SubjectIndex;
 use super::turns::yield_now;
 
-/// The files of a lane but for its journal.
+/// The files of a lane, without its journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneFiles {
     /// The manifest that counts; 0 where there is none.
@@ -31,32 +32,32 @@ pub struct LaneFiles {
     /// Manifests that were not finished.
     pub unfinished: Vec<u64>,
     pub segments: BTreeSet<u64>,
-    /// Of the segments that the manifest names: their bytes, and those of blocks that it names.
+    /// The segments that the manifest names: their bytes, and those of the blocks that it names.
     pub uses: BTreeMap<u64, SegmentUse>,
     /// There is no manifest that counts, although there was one.
     pub is_manifest_missing: bool,
 }
 
-/// How much of a segment is needed.
+/// The part of a segment that is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentUse {
     pub bytes: u64,
     pub needed_bytes: u64,
 }
 
-/// What the manifest tells of.
+/// The result of loading a manifest.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub streams: Streams,
-    /// Where the journal is to be read from.
+    /// The place where reading of the journal begins.
     pub start: Position,
     pub files: LaneFiles,
     /// Manifests that are of no use.
     pub faults: Vec<(u64, ManifestFault)>,
 }
 
-/// Reads the newest manifest of use into `streams`, which are empty. What it tells of is counted, and what cannot be read
-/// is lost.
+/// Reads the newest usable manifest into `streams`, which are empty. Their messages are counted,
+/// and blocks that cannot be read are lost.
 ///
 /// # Errors
 /// The folder cannot be listed, or a segment cannot be opened now.
@@ -66,8 +67,8 @@ pub(crate) async fn load<D: Disk>(
     reader: &SegmentReader<D>,
     streams: Streams,
 ) -> io::Result<Loaded> {
-    // What a process that was killed had renamed and not synced is believed now: it has to be there
-    // for good before anything older is removed.
+    // A rename by a killed process that was not synced counts from now on: it has to be durable
+    // before anything older is removed.
     disk.sync_folder(&place.folder).await?;
     let files = list(disk, place).await?;
     let start = place.first_position();
@@ -138,7 +139,7 @@ impl Image {
         place: &JournalPlace,
         newest: u64,
     ) -> Result<(Self, ManifestEnd), ManifestFault> {
-        // Which manifest is the first one, only the end of the newest says.
+        // Only the end of the newest manifest names the base.
         let end = read_manifest(disk, place, newest, |_| Ok(())).await?;
         let mut image = Self::default();
         if end.base > newest {
@@ -157,7 +158,7 @@ impl Image {
         }
     }
 
-    /// None where the entry does not fit what came before.
+    /// `None` where the entry does not fit the ones before.
     fn apply(&mut self, entry: Entry<'_>) -> Option<()> {
         match entry {
             Entry::Stream { stream, as_of, facts, purge, created } => {
@@ -264,14 +265,14 @@ impl Image {
     }
 }
 
-/// The change of a record, if it is one of that stream.
+/// The change in a record, if it is one of that stream.
 fn created_by(record: &[u8], stream: StreamId) -> Option<Change<'_>> {
     let record = Record::decode(record)?;
     (record.stream == stream).then_some(record.change)
 }
 
 impl StreamImage {
-    /// The index as it was stored; none where it cannot be had as a whole.
+    /// The stored index; `None` where it cannot be read as a whole.
     async fn read_index<D: Disk>(
         &self,
         reader: &SegmentReader<D>,
@@ -287,7 +288,7 @@ impl StreamImage {
         Some(index)
     }
 
-    /// The stream, which still has to be counted where its index was not stored.
+    /// Makes the stream, which still has to be counted if its index was not stored.
     fn restore(self, streams: &Streams, index: Option<SubjectIndex>) -> HeldStream {
         let blocks = self.blocks.into_values().map(|(facts, stored)| Block::restore(facts, stored));
         let (blocks, seed) = (blocks.collect(), streams.hash_seed);

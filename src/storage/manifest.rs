@@ -1,15 +1,17 @@
-//! A lane's manifest: what a start has to know besides the journal, as of a checkpoint.
+//! A lane's manifest: all that a start needs besides the journal, as of a checkpoint.
 //!
-//! Each checkpoint writes one file, `manifest-N`: a base says everything, the deltas after it what changed since the
-//! one before. The newest base with all its deltas is the state. A file is written under another name and renamed
-//! once it is durable, so it is there as a whole or not at all: what is not whole is damaged.
+//! Each checkpoint writes one file, `manifest-N`: a base holds everything, and a delta after it the
+//! changes since the one before. The newest base with all its deltas is the state. A file is
+//! written under another name and renamed once it is durable, so it is there as a whole or not at
+//! all: a file that is not whole is damaged.
 //!
-//! A file is frames, as those of the journal are, with seeds of their own; their records are [`Entry`]s: a kind (one
-//! byte) and fields of fixed length, little-endian; what has no fixed length comes last, or behind its length. The last
-//! entry is [`Entry::End`].
+//! A file is frames, like those of the journal, with seeds of their own. Their records are
+//! [`Entry`]s: a kind (one byte) and fields of fixed length, little-endian; a field without a fixed
+//! length comes last, or behind its length. The last entry is [`Entry::End`].
 //!
-//! Streams are noted one after the other while the lane goes on. So each says as of which commit it is: a replay leaves
-//! out what it has already. What is not there as of the end of the walk was deleted before.
+//! Streams are noted one after the other while the lane goes on. So each has the commit that it is
+//! as of: a replay skips the records that it includes. A stream that is not there at the end of the
+//! walk was deleted before.
 
 use std::io;
 
@@ -26,13 +28,13 @@ use crate::base::limits::{MANIFEST_FRAME_BYTES, MANIFEST_FRAME_BYTES_MAX};
 
 const PREFIX: &str = "manifest-";
 
-/// Behind the name of a file that is being written.
+/// Follows the name of a file that is being written.
 const TEMPORARY: &str = ".new";
 
-/// Bytes of a lane's seed that belong to manifests.
+/// The part of a lane's seed that belongs to manifests.
 const SEED_KIND: &[u8] = b"manifest";
 
-/// What a file in the lane's folder is.
+/// The name of a manifest in the lane's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ManifestName {
     pub number: u64,
@@ -40,7 +42,7 @@ pub struct ManifestName {
 }
 
 impl ManifestName {
-    /// None where it is no manifest's name.
+    /// `None` where it is no manifest's name.
     pub fn parse(name: &str) -> Option<Self> {
         let (name, is_temporary) = match name.strip_suffix(TEMPORARY) {
             Some(name) => (name, true),
@@ -56,12 +58,12 @@ impl ManifestName {
     }
 }
 
-/// What a manifest says, one thing at a time.
+/// An entry of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry<'bytes> {
     Stream {
         stream: StreamId,
-        /// Commits before this one are in it.
+        /// Records of commits before this one are included.
         as_of: CommitNumber,
         facts: StreamFacts,
         /// A purge that is not done; empty where there is none.
@@ -79,7 +81,8 @@ pub(crate) enum Entry<'bytes> {
         stream: StreamId,
         base: u64,
     },
-    /// A part of the stream's index of subjects, behind those that came before; the first one counts for all.
+    /// A part of the stream's index of subjects, behind those that came before. The first one
+    /// counts for all.
     Index {
         stream: StreamId,
         key: u64,
@@ -107,21 +110,22 @@ pub(crate) enum Entry<'bytes> {
     End(ManifestEnd),
 }
 
-/// What a manifest says of the lane.
+/// The last entry of a manifest, about the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestEnd {
-    /// The number of the base that this manifest builds on, its own where it is one.
+    /// The number of the base that this manifest builds on; its own if it is one.
     pub base: u64,
-    /// Where the journal is to be read from.
+    /// The place where reading of the journal begins.
     pub start: Position,
-    /// All commits before this one were durable; streams and consumers that were deleted by then are not there.
+    /// All commits before this one were durable. Streams and consumers that were deleted by then
+    /// are not listed.
     pub walked: CommitNumber,
     pub next_stream: u64,
     pub next_consumer: u64,
 }
 
 impl ManifestEnd {
-    /// True if it says something that a lane there can have come to.
+    /// True if a lane in that place can have come to such an end.
     pub(crate) fn is_sound(&self, place: &JournalPlace) -> bool {
         let Position { place: Place { file, offset }, next, .. } = self.start;
         let is_place = offset <= place.file_bytes && offset.is_multiple_of(SECTOR_BYTES as u64);
@@ -220,7 +224,7 @@ impl<'bytes> Entry<'bytes> {
         }
     }
 
-    /// None where it is no entry that this program writes.
+    /// `None` where it is no entry that this program writes.
     pub(crate) fn decode(bytes: &'bytes [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
         let mut fields = Fields { rest };
@@ -340,10 +344,10 @@ pub(crate) struct ManifestWriter<D: Disk> {
 }
 
 impl<D: Disk> ManifestWriter<D> {
-    /// Begins a file; that number was never used.
+    /// Begins a file whose number was never used.
     ///
     /// # Errors
-    /// As the disk says.
+    /// An error of the disk.
     pub(crate) async fn begin(disk: D, place: JournalPlace, number: u64) -> io::Result<Self> {
         let name = ManifestName { number, is_temporary: true }.path(&place);
         let file = disk.open(&name, Access::Create).await?;
@@ -373,7 +377,7 @@ impl<D: Disk> ManifestWriter<D> {
     }
 
     /// # Errors
-    /// As the disk says. The file is of no use then.
+    /// An error of the disk. The file is of no use then.
     pub(crate) async fn push(&mut self, entry: &[u8]) -> io::Result<()> {
         if self.buffer.len() + entry.len() > MANIFEST_FRAME_BYTES_MAX - SECTOR_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "an entry is too long"));
@@ -398,10 +402,10 @@ impl<D: Disk> ManifestWriter<D> {
         result
     }
 
-    /// Writes the last entry, and makes all durable but for the name.
+    /// Writes the last entry, and makes everything durable except for the name.
     ///
     /// # Errors
-    /// As the disk says. The file is of no use then.
+    /// An error of the disk. The file is of no use then.
     pub(crate) async fn finish(&mut self, end: ManifestEnd) -> io::Result<()> {
         push_record(&mut self.buffer, &[&Entry::End(end).encode()]);
         self.record_count += 1;
@@ -419,7 +423,7 @@ impl<D: Disk> ManifestWriter<D> {
     /// Makes the manifest, which is finished, the newest one.
     ///
     /// # Errors
-    /// As the disk says. Whether it is the newest then, the next start finds out.
+    /// An error of the disk. It may be the newest all the same: the next start finds out.
     pub(crate) async fn publish(self) -> io::Result<()> {
         let name =
             |is_temporary| ManifestName { number: self.number, is_temporary }.path(&self.place);
@@ -428,13 +432,13 @@ impl<D: Disk> ManifestWriter<D> {
     }
 }
 
-/// Why a manifest is of no use.
+/// The reason why a manifest is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestFault {
     Unreadable,
-    /// It is not what was written.
+    /// Its bytes are not those that were written.
     Damaged,
-    /// Its entries say nothing this program understands.
+    /// This program does not understand its entries.
     Unfit,
 }
 
@@ -448,8 +452,8 @@ impl ManifestFault {
     }
 }
 
-/// Reads a manifest and gives its entries to `visit`, but for the end, which it returns. A manifest whose end is not
-/// reached was visited in part.
+/// Reads a manifest and gives its entries to `visit`, except for the end, which it returns. After
+/// an error `visit` may have seen some of the entries.
 ///
 /// # Errors
 /// It is not whole.
@@ -462,7 +466,8 @@ pub(crate) async fn read_manifest<D: Disk>(
     let unreadable = |_| ManifestFault::Unreadable;
     let name = ManifestName { number, is_temporary: false }.path(place);
     let file = disk.open(&name, Access::Read).await.map_err(unreadable)?;
-    // What a process that was killed left in the kernel's memory is durable before anything is built on it.
+    // Bytes that a killed process left in the kernel's memory are durable before anything is built
+    // on them.
     disk.sync(&file).await.map_err(unreadable)?;
     let length = disk.length(&file).await.map_err(unreadable)?;
     let seed = place.seed.of_kind(SEED_KIND);
@@ -629,7 +634,7 @@ mod tests {
                 _ => changed[at] ^= 1 << random.u8(0..8),
             }
             disk.set_contents(&name, changed);
-            // What lies between the frames is not looked at.
+            // The bytes between the frames are not read.
             if let Ok((found, _)) = read() {
                 assert_eq!(found, end());
                 assert_eq!(bytes[at], 0, "at {at}");
