@@ -13,11 +13,12 @@ use std::hash::{BuildHasher, RandomState};
 use crate::base::limits::DUPLICATE_IDS_MAX;
 use crate::base::table::Table;
 
-/// Ids that are looked at to be forgotten, for each that comes. More than one, so that those of a
-/// past load go while a lesser one goes on.
+/// The number of old ids that are looked at, to be forgotten, for each new one. More than one, so
+/// that the ids of a past load are forgotten during a lesser one.
 const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
-/// Entries of a piece of the queue: it grows by pieces, and no growth moves more.
+/// Entries of a piece of the queue: it grows by pieces, and growth moves no more entries than
+/// these.
 const PIECE_ENTRIES: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,8 @@ struct Known {
 pub(crate) struct Duplicates {
     keys: [RandomState; 2],
     known: Table<Known>,
-    /// All known ids with the ends of their windows, in the order in which they came, and some that
-    /// are forgotten.
+    /// All known ids with the ends of their windows, in the order in which they came, and some
+    /// forgotten ones.
     order: VecDeque<Vec<(i64, IdHash)>>,
     /// Entries of the first piece that were removed.
     done: usize,

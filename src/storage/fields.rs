@@ -1,4 +1,4 @@
-//! Reads the fields of records and of entries of manifests. A field that is cut short is none.
+//! Reads the fields of records and of entries of manifests. A field that is cut short is `None`.
 
 /// Reads fields off the front of bytes.
 pub(super) struct Fields<'bytes> {

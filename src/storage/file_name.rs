@@ -1,7 +1,8 @@
-//! Names of a lane's numbered files: the prefix of their kind and sixteen digits, so that they sort by number.
+//! Names of a lane's numbered files: the prefix of their kind and sixteen digits, so that they sort
+//! by number.
 
-/// The largest number that a start goes on from. Numbers count up, and no store comes near it: the rest of what sixteen
-/// digits hold is more than any will use.
+/// The largest number that a start goes on from. Numbers count up, and no store gets near it. The
+/// rest of the numbers that sixteen digits hold is more than any store will use.
 pub(super) const NUMBER_MAX: u64 = 999_999_999_999_999;
 
 /// The largest number that a name holds.

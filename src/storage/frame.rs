@@ -14,9 +14,10 @@
 //! | 48..52 | records in the body |
 //! | 52..64 | zero |
 //!
-//! The body is records, each its length in four bytes and its bytes. Checksums are XXH3 of 64 bits with a seed made
-//! from the store, the lane, the file and the offset: a frame of an earlier use of the file, of another place or of
-//! another store is none. A body's length is believed only under the header's checksum.
+//! The body is records, each its length in four bytes and its bytes. Checksums are XXH3 of 64 bits
+//! with a seed made from the store, the lane, the file and the offset: a frame of an earlier use of
+//! the file, of another place or of another store is not valid. A body's length is trusted only
+//! under the header's checksum.
 
 use twox_hash::XxHash3_64;
 
@@ -31,7 +32,7 @@ pub const HEADER_BYTES: usize = 64;
 /// Bytes before a record: its length.
 pub(crate) const RECORD_PREFIX_BYTES: usize = 4;
 
-/// What tells a store from all others: random, made when it is created.
+/// Distinguishes a store from all others: random, made when the store is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreId(pub [u8; 16]);
 
@@ -54,25 +55,26 @@ impl LaneSeed {
         self.lane
     }
 
-    /// That of another lane of the same store.
+    /// The seed of another lane of the same store.
     #[must_use]
     pub(crate) fn of_lane(self, lane: u32) -> Self {
         Self::new(self.store, lane)
     }
 
-    /// A seed of the store, the same in all lanes and at all times, and known to no peer: for hashes
-    /// that are stored.
+    /// A seed of the store for hashes that are stored: the same in all lanes and at all times, and
+    /// known to no peer.
     pub(crate) fn of_store(self) -> u64 {
         XxHash3_64::oneshot_with_seed(u64::MAX, &self.store.0)
     }
 
-    /// The seed of the lane's files of another kind than its journal's: none of them can pass for one of those.
+    /// The seed of the lane's files of another kind than its journal's: none of them can pass for a
+    /// journal file.
     #[must_use]
     pub fn of_kind(self, kind: &[u8]) -> Self {
         Self { seed: XxHash3_64::oneshot_with_seed(self.seed, kind), ..self }
     }
 
-    /// The seed of what stands at `offset` of the file with the number `file`.
+    /// The seed of a frame or block at `offset` of the file with the number `file`.
     pub fn at(self, file: u64, offset: u64) -> u64 {
         let mut place = [0; 16];
         place[..8].copy_from_slice(&file.to_le_bytes());
@@ -101,7 +103,7 @@ pub struct FrameHeader {
     pub fields: FrameFields,
     pub body_bytes: usize,
     pub body_checksum: u64,
-    /// The header's own, which the next frame names as its `previous`.
+    /// The header's own checksum, which the next frame has as its `previous`.
     pub checksum: u64,
 }
 
@@ -122,7 +124,8 @@ pub(crate) fn frame_bytes(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(SECTOR_BYTES)
 }
 
-/// Makes a frame of a buffer that holds room for the header and the body; returns the header's checksum.
+/// Makes a frame of a buffer that holds space for the header, and the body. Returns the header's
+/// checksum.
 pub fn seal(buffer: &mut DiskBuffer, fields: FrameFields, seed: u64) -> u64 {
     let length = buffer.len();
     assert!(length >= HEADER_BYTES, "the header has its room");
@@ -143,7 +146,7 @@ pub fn seal(buffer: &mut DiskBuffer, fields: FrameFields, seed: u64) -> u64 {
     sum
 }
 
-/// The header that `bytes` begin with, if they begin with one that was made for the place of this seed.
+/// The header that `bytes` begin with, if it was made for the place of this seed.
 pub fn header(seed: u64, bytes: &[u8]) -> Option<FrameHeader> {
     let bytes = bytes.first_chunk::<HEADER_BYTES>()?;
     if bytes[8..12] != MAGIC {
@@ -172,8 +175,8 @@ pub fn push_record(buffer: &mut DiskBuffer, parts: &[&[u8]]) {
     parts.iter().for_each(|part| buffer.extend(part));
 }
 
-/// The records of a body, in order. They end early where a length leads past the end: whoever counts them finds
-/// fewer than the header says.
+/// The records of a body, in order. They end early where a length leads past the end: their number
+/// is then below the header's.
 pub fn records(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = body;
     std::iter::from_fn(move || {

@@ -1,16 +1,17 @@
 //! A lane: a journal on a disk, and the two tasks that keep it going.
 //!
-//! [`Lane::commit`] writes one frame after the other; [`Lane::keep_spare`] has the next file ready before it is
-//! needed, so that no commit waits for zeros to be written. Whatever leaves the server waits for the commit it
-//! depends on with [`Lane::durable`].
+//! [`Lane::commit`] writes one frame after the other; [`Lane::keep_spare`] has the next file ready
+//! before it is needed, so that no commit waits for zeros to be written. Anything that leaves the
+//! server waits for the commit it depends on with [`Lane::durable`].
 //!
-//! What failed is never believed again. A frame that could not be written goes to a new file, once; a second failure
-//! stops the lane, and all that waits hears of it. A file whose write failed is not written to any more and is
-//! removed once it is not needed.
+//! A file that failed is never trusted again. A frame that could not be written goes to a new file,
+//! once; a second failure stops the lane, and all waiters are told. A file whose write failed is
+//! not written to any more and is removed once it is not needed.
 //!
-//! Beside the spare file there is one more, the reserve: room that a checkpoint may have on a full disk
-//! ([`Lane::release_reserve`]). While either cannot be made the lane [is short](Lane::shortage): messages should be
-//! refused, and the [rest of the current file](Lane::room) kept for what makes room.
+//! Besides the spare file there is one more, the reserve: room for a checkpoint on a full disk
+//! ([`Lane::release_reserve`]). While either cannot be made the lane [is short](Lane::shortage):
+//! messages should be refused, and the [rest of the current file](Lane::room) kept for changes that
+//! make room.
 //!
 //! A checkpoint (`checkpoint`) begins with [`Lane::mark`] and ends with [`Lane::retire`].
 
@@ -34,7 +35,7 @@ mod simulation;
 const RESERVE: &str = "reserve";
 const SMALL_RESERVE: &str = "reserve-small";
 
-/// Why a lane stopped: nothing that was not durable then ever is.
+/// The reason why a lane stopped. Commits that were not durable by then never will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneStopped {
     pub reason: String,
@@ -46,7 +47,7 @@ impl fmt::Display for LaneStopped {
     }
 }
 
-/// Why a record was not taken.
+/// The reason why a record was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     TooLarge(RecordTooLarge),
@@ -68,21 +69,23 @@ struct Used {
 
 struct State<F> {
     journal: Journal,
-    /// The file of the journal's place; none until the first is used.
+    /// The file of the journal's place; `None` until the first is used.
     file: Option<F>,
     /// Files in use, the current one last.
     used: VecDeque<Used>,
-    /// Files that are needed no more and can be used again, and those that only have to go.
+    /// Files that are not needed any more: those that can be used again, and those that only have
+    /// to be removed.
     reusable: Vec<u64>,
     obsolete: Vec<u64>,
     spare: Option<Spare<F>>,
-    /// The file that keeps a checkpoint's room is there; it is to be the next spare.
+    /// The file that keeps a checkpoint's room is there; with `gives_reserve` it becomes the next
+    /// spare.
     has_reserve: bool,
     gives_reserve: bool,
-    /// The file is there that keeps the room of a manifest, should a start have needed the reserve.
+    /// The file that keeps the room of a manifest is there, in case a start has needed the reserve.
     has_small_reserve: bool,
     next_file: u64,
-    /// Why no spare or no reserve could be made, until both are there.
+    /// The reason why no spare or no reserve could be made, until both are there.
     shortage: Option<io::ErrorKind>,
     stopped: Option<LaneStopped>,
 }
@@ -94,11 +97,11 @@ pub struct Lane<D: Disk> {
     state: RefCell<State<D::File>>,
     /// The highest durable commit.
     durable: Gate,
-    /// Count what the tasks have to look at.
+    /// Count the events that the tasks have to look at.
     records: Gate,
     files: Gate,
     spares: Gate,
-    /// Counts what may make a checkpoint due: files that were begun, and requests.
+    /// Counts the events that may make a checkpoint due: files that were begun, and requests.
     due: Gate,
 }
 
@@ -108,8 +111,9 @@ impl<D: Disk> Lane<D> {
         place.first_position()
     }
 
-    /// Goes on where recovery ended, in a new file. The last commit is written once more, and not durable before:
-    /// what recovery read of it may be in the kernel's memory only, after a sync that failed.
+    /// Goes on where recovery ended, in a new file. The last commit is written once more, and not
+    /// durable before: after a sync that failed, the bytes that recovery read may be in the
+    /// kernel's memory only.
     ///
     /// # Panics
     /// There is damage: going on would bury it.
@@ -161,7 +165,7 @@ impl<D: Disk> Lane<D> {
         Ok(commit)
     }
 
-    /// Has records written that only ride along, if there are any.
+    /// Has records written that would otherwise wait for the next write, if there are any.
     pub fn flush(&self) {
         self.state.borrow_mut().journal.flush();
         self.records.advance_by(1);
@@ -185,28 +189,28 @@ impl<D: Disk> Lane<D> {
         self.state.borrow().journal.durable()
     }
 
-    /// The commit that all records appended so far are durable with.
+    /// The commit with which all records appended so far are durable.
     pub fn last_commit(&self) -> CommitNumber {
         self.state.borrow().journal.last()
     }
 
-    /// True while more waits than the next write takes, or the current file is nearly full and the next one not
-    /// there yet: publishers are to be paced.
+    /// True while more waits than the next write takes, or the current file is nearly full and the
+    /// next one not there yet: publishers have to be slowed down.
     pub fn is_crowded(&self) -> bool {
         let state = self.state.borrow();
-        // What is appended past the current file's room needs the next one, which a full disk may not have.
+        // Records past the current file's room need the next file, which a full disk may not have.
         let is_late = state.file.is_some() && state.spare.is_none();
         state.journal.is_crowded()
             || (is_late && state.journal.room() < self.place.file_bytes / SHORT_ROOM_SHARE)
     }
 
-    /// Bytes that are left of the current file: where there is a shortage, all that can be written.
+    /// Bytes that are left of the current file. During a shortage no more than these can be written.
     pub(crate) fn room(&self) -> u64 {
         self.state.borrow().journal.room()
     }
 
-    /// Gives up the reserve, so that a checkpoint has its room; false where there is none. The lane is short until
-    /// there is one again.
+    /// Gives up the reserve, so that a checkpoint has its room; false where there is none. The lane
+    /// is short until there is one again.
     pub(crate) async fn release_reserve(&self) -> bool {
         let name = {
             let mut state = self.state.borrow_mut();
@@ -233,7 +237,7 @@ impl<D: Disk> Lane<D> {
         SMALL_RESERVE_BYTES.min(self.place.file_bytes / 4)
     }
 
-    /// True if a file is there, of that length: an earlier life left it.
+    /// True if a file of that length is there: an earlier process left it.
     async fn is_there(&self, name: &str, bytes: u64) -> bool {
         match self.disk.open(name, Access::Read).await {
             Ok(file) => self.disk.length(&file).await.is_ok_and(|length| length == bytes),
@@ -241,7 +245,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Why no further journal file can be made; messages should be refused meanwhile.
+    /// The reason why no further journal file can be made; messages should be refused meanwhile.
     pub fn shortage(&self) -> Option<io::ErrorKind> {
         let state = self.state.borrow();
         state.shortage.filter(|_| state.stopped.is_none())
@@ -251,17 +255,18 @@ impl<D: Disk> Lane<D> {
         self.state.borrow().stopped.clone()
     }
 
-    /// Files in use: what the next recovery reads.
+    /// The number of files in use, which the next recovery reads.
     pub fn file_count(&self) -> usize {
         self.state.borrow().used.len()
     }
 
-    /// The gate that counts what may make a checkpoint due; it is open for good once the lane stopped.
+    /// The gate that counts events that may make a checkpoint due; it is open for good once the
+    /// lane stopped.
     pub fn due(&self) -> &Gate {
         &self.due
     }
 
-    /// Has whoever takes checkpoints look if one is due.
+    /// Has the task that takes checkpoints check if one is due.
     pub fn consider_checkpoint(&self) {
         self.due.advance_by(1);
     }
@@ -293,12 +298,13 @@ impl<D: Disk> Lane<D> {
         Ok(marked.expect("all before the mark is durable"))
     }
 
-    /// The position before which all is durable, while nothing is being written.
+    /// The position before which everything is durable, while nothing is being written.
     pub fn position(&self) -> Option<Position> {
         self.state.borrow().journal.position()
     }
 
-    /// Files before `position` are needed no more: recovery will begin there, and that is durable.
+    /// Marks files before `position` as not needed any more: recovery will begin there, and that is
+    /// durable.
     pub fn retire(&self, position: Position) {
         let mut state = self.state.borrow_mut();
         while state.used.len() > 1 && state.used[0].number < position.place.file {
@@ -312,12 +318,12 @@ impl<D: Disk> Lane<D> {
         self.files.advance_by(1);
     }
 
-    /// Tries again to make a spare file, where that failed before.
+    /// Tries again to make a spare file, if that failed before.
     pub fn retry_spare(&self) {
         self.files.advance_by(1);
     }
 
-    /// Writes what is appended, until the lane stops. One task of the lane's thread.
+    /// Writes appended records, until the lane stops. One task of the lane's thread.
     pub async fn commit(&self) {
         let mut has_failed = false;
         loop {
@@ -358,7 +364,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// The spare file, once there is one; none where the lane stopped because there will be none.
+    /// The spare file, once there is one; `None` where the lane stopped because there will be none.
     async fn next_spare(&self) -> Option<Spare<D::File>> {
         loop {
             let seen = self.spares.value();
@@ -386,7 +392,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Begins a file: its first sector says what came before.
+    /// Begins a file: its first sector refers to the commit before it.
     async fn use_file(&self, spare: Spare<D::File>) -> io::Result<()> {
         let (first, previous) = self.state.borrow().journal.takes_over();
         let header = FileHeader { number: spare.number, first, previous };
@@ -422,7 +428,8 @@ impl<D: Disk> Lane<D> {
         self.due.open_for_good();
     }
 
-    /// Keeps one file ready and removes those that are needed no more, until the lane stops. The lane's other task.
+    /// Keeps one file ready and removes those that are needed no more, until the lane stops. The
+    /// lane's other task.
     pub async fn keep_spare(&self) {
         let (reserve, small) = (self.reserve_name(), self.small_reserve_name());
         let has_reserve = self.is_there(&reserve, self.place.file_bytes).await;
@@ -444,7 +451,7 @@ impl<D: Disk> Lane<D> {
         }
     }
 
-    /// Makes the spare file and the reserve, where they are not there.
+    /// Makes the spare file and the reserves that are missing.
     async fn make_missing(&self) -> io::Result<()> {
         if self.state.borrow().spare.is_none() {
             let spare = self.make_spare().await?;
@@ -467,7 +474,7 @@ impl<D: Disk> Lane<D> {
         Ok(())
     }
 
-    /// Makes the reserve. What is there of this name, if anything is, is of no use.
+    /// Makes the reserve. A file that has its name is of no use.
     async fn make_reserve(&self) -> io::Result<()> {
         let name = self.reserve_name();
         let Spare { number, .. } = self.make_spare().await?;
@@ -490,7 +497,7 @@ impl<D: Disk> Lane<D> {
         };
         let name = self.place.file_name(number);
         let made = match old {
-            // Its frames are those of another number: none of them counts.
+            // Its frames were made for another number: none of them counts.
             Some(old) => self.disk.rename(&self.place.file_name(old), &name).await,
             None if gives_reserve => self.disk.rename(&self.reserve_name(), &name).await,
             None => self.zeroed(&name, self.place.file_bytes).await,
@@ -505,14 +512,14 @@ impl<D: Disk> Lane<D> {
         match opened {
             Ok(file) => Ok(Spare { number, file }),
             Err(error) => {
-                // Under which name the old file stands is not known: both go.
+                // The old file may have either name: both are removed.
                 self.state.borrow_mut().obsolete.extend(old.into_iter().chain([number]));
                 Err(error)
             }
         }
     }
 
-    /// Makes a file of zeros, durable but for its name.
+    /// Makes a file of zeros, durable except for its name.
     async fn zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
         let file = self.disk.open(name, Access::Create).await?;
         let mut offset = 0;
@@ -524,7 +531,7 @@ impl<D: Disk> Lane<D> {
         self.disk.sync(&file).await
     }
 
-    /// Removes files that nothing needs. What cannot be removed is tried again another time.
+    /// Removes files that nothing needs. A removal that fails is tried again later.
     async fn remove_obsolete(&self) {
         let obsolete = std::mem::take(&mut self.state.borrow_mut().obsolete);
         for number in obsolete {

@@ -1,22 +1,25 @@
-//! The records of a store's journal: every change of a stream or a consumer, in a form that never changes silently.
+//! The records of a store's journal: every change of a stream or a consumer, in a form that never
+//! changes silently.
 //!
-//! A record is its kind (one byte), the stream's id (eight), and fields of fixed length, little-endian; what has no
-//! fixed length comes last, or behind its length. A kind or a length that does not fit is damage or a newer program's:
-//! [`Record::decode`] says none, and nothing is guessed.
+//! A record is its kind (one byte), the stream's id (eight), and fields of fixed length,
+//! little-endian; a field without a fixed length comes last, or behind its length. A kind or a
+//! length that does not fit is damage or a newer program's: [`Record::decode`] returns `None`, and
+//! nothing is guessed.
 //!
-//! Changes are logical: replaying them in order gives the same state. What limits let go is not written; the same
-//! append lets it go again. What depends on a clock is: how far messages expired.
+//! Changes are logical: replaying them in order gives the same state. Removals at limits are not
+//! written; the same append makes them again. Removals that depend on a clock are written: how far
+//! messages expired.
 
 use super::consumer_state::ConsumerChange;
 use super::fields::Fields;
 use super::stream::StreamLimits;
 
-/// Names a stream for as long as the store exists; never used again. Each lane counts in a range of its own, so that a
-/// stream keeps its id wherever it is moved to.
+/// Names a stream for as long as the store exists; never used again. Each lane counts in a range of
+/// its own, so that a stream keeps its id in whatever lane it is moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
-/// Ids of streams that a lane has, from its number times this on.
+/// The count of stream ids that each lane has; its first is its number times this.
 const STREAMS_PER_LANE: u64 = 1_000_000_000_000_000;
 
 impl StreamId {
@@ -30,7 +33,7 @@ impl StreamId {
         self.0 / STREAMS_PER_LANE == u64::from(lane)
     }
 
-    /// How many streams its lane had made before.
+    /// The number of streams that its lane had made before.
     pub(crate) fn count(self) -> u64 {
         self.0 % STREAMS_PER_LANE
     }
@@ -48,7 +51,7 @@ pub struct ConsumerId(pub u64);
 /// A change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'bytes> {
-    /// `details` are the owner's: what it needs to know of the stream after a start.
+    /// `details` is for the owner, who needs it after a start.
     StreamCreated {
         first_sequence: u64,
         limits: StreamLimits,
@@ -75,7 +78,8 @@ pub(crate) enum Change<'bytes> {
     Expired {
         before: u64,
     },
-    /// The messages of the block with this base cannot be read any more from their segment, and are lost.
+    /// The messages of the block with this base cannot be read from their segment any more, and are
+    /// lost.
     BlockLost {
         base: u64,
         first: u64,
@@ -101,7 +105,8 @@ pub(crate) enum Change<'bytes> {
 }
 
 impl Change<'_> {
-    /// True if messages, consumers or streams go by it: on a full disk these make the room for what follows.
+    /// True if messages, consumers or streams are removed by it: on a full disk this makes the room
+    /// for later changes.
     pub(crate) fn makes_room(&self) -> bool {
         match self {
             Self::StreamUpdated { .. }
@@ -188,7 +193,8 @@ const GROUPED: u8 = 15;
 const BLOCK_LOST: u8 = 16;
 
 impl<'bytes> Record<'bytes> {
-    /// The record in two parts, to be written one behind the other: no byte of a message is copied for it.
+    /// The record in two parts, to be written one behind the other: no byte of a message is copied
+    /// for it.
     pub(crate) fn encode(&self) -> (Head, &'bytes [u8]) {
         let head = |kind| Head::new(kind, self.stream);
         match self.change {
@@ -239,7 +245,7 @@ impl<'bytes> Record<'bytes> {
         }
     }
 
-    /// None where it is no record that this program writes.
+    /// `None` where it is no record that this program writes.
     pub(crate) fn decode(bytes: &'bytes [u8]) -> Option<Self> {
         let (&kind, rest) = bytes.split_first()?;
         let mut fields = Fields { rest };
@@ -312,12 +318,13 @@ const APPENDED_BYTES: usize = 8 + 8 + 2 + 4;
 /// Bytes before the parts of a group's message: the length of what follows, and its head.
 pub(crate) const MEMBER_PREFIX_BYTES: usize = 4 + APPENDED_BYTES;
 
-/// The head of a group: its messages follow, each its [`AppendedHead::member_prefix`], subject, headers and payload.
+/// The head of a group: its messages follow, each its [`AppendedHead::member_prefix`], subject,
+/// headers and payload.
 pub(crate) fn group_head(stream: StreamId) -> Head {
     Head::new(GROUPED, stream)
 }
 
-/// The messages of a group; none for what is no message, and then there are no more.
+/// The messages of a group. `None` for bytes that are no message, and then it ends.
 pub(crate) fn members(messages: &[u8]) -> impl Iterator<Item = Option<(AppendedHead, &[u8])>> {
     let mut rest = messages;
     std::iter::from_fn(move || {
@@ -356,7 +363,8 @@ impl AppendedHead {
         (parts <= fields.rest.len()).then(|| (head, fields.all()))
     }
 
-    /// What stands before the parts of a group's message, which are so many bytes together; none if they are too many.
+    /// The bytes before the parts of a group's message, whose length together is `part_bytes`;
+    /// `None` if they are too long.
     pub(crate) fn member_prefix(&self, part_bytes: usize) -> Option<[u8; MEMBER_PREFIX_BYTES]> {
         let length = u32::try_from(part_bytes.checked_add(APPENDED_BYTES)?).ok()?;
         let mut bytes = [0; MEMBER_PREFIX_BYTES];

@@ -1,8 +1,9 @@
-//! The real disk of a shard with a ring: durable writes go through the ring of the thread that asks for them, so that
-//! a commit wakes no helper and costs half the CPU. All else is left to a [`ThreadDisk`]: it blocks, or is rare.
+//! The real disk of a shard with a ring: durable writes go through the ring of the thread that asks
+//! for them, so that a commit wakes no helper and costs half the CPU. All other operations are left
+//! to a [`ThreadDisk`]: they block, or are rare.
 //!
-//! Only on a thread that runs monoio's io_uring driver: its epoll driver would do the write itself, and the shard with
-//! it.
+//! Works only on a thread that runs monoio's io_uring driver: its epoll driver would do the write
+//! itself, and block the shard.
 
 use std::io;
 use std::rc::Rc;
@@ -24,12 +25,12 @@ pub struct RingDisk {
 #[derive(Clone)]
 pub struct RingFile {
     helper: Arc<OpenFile>,
-    /// Where it was opened for durable writes.
+    /// Present if it was opened for durable writes.
     ring: Option<Rc<File>>,
 }
 
 impl RingDisk {
-    /// The owner collects what `helper` is done with.
+    /// The owner collects the results of `helper`.
     pub fn new(helper: ThreadDisk) -> Self {
         Self { helper }
     }
@@ -120,7 +121,8 @@ mod tests {
         std::fs::create_dir_all(&root).expect("the temporary folder can be written to");
         let built = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().build();
         let Ok(mut runtime) = built else {
-            // Containers forbid io_uring often; a server there runs with epoll and the helper alone.
+            // Containers often forbid io_uring; a server there runs with epoll and the helper
+            // alone.
             return println!("there is no io_uring here");
         };
         let probed = ThreadDisk::probe(&root).expect("the folder can be written to");

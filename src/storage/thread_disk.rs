@@ -1,13 +1,15 @@
-//! The real disk, by two helper threads: it works wherever Midge does, and no call of it blocks the caller.
+//! The real disk, by two helper threads: it works wherever Midge does, and no call of it blocks the
+//! caller.
 //!
-//! One thread does nothing but durable writes, so that a commit never waits for zeros or for a sync of a file that is
-//! being made; the other does all the rest, in order. What they are done with comes back through one queue:
-//! [`ThreadDisk::collect`] wakes the tasks that wait. The threads call `notify` whenever there is something to
-//! collect, on their own time.
+//! One thread does nothing but durable writes, so that a commit never waits for zeros or for a sync
+//! of a file that is being made; the other does everything else, in order. Results come back
+//! through one queue: [`ThreadDisk::collect`] wakes the tasks that wait. The threads call `notify`
+//! whenever there is something to collect, on their own time.
 //!
-//! Files belong to the server's user alone (0600, folders 0700). Writes go past the page cache where the file system can do
-//! that, and are written through it otherwise: which, [`ThreadDisk::probe`] finds out. A checkpoint that filled the cache
-//! would copy all it writes once more, and its sync would hold up whatever else the disk has to do.
+//! Files belong to the server's user alone (0600, folders 0700). Writes bypass the page cache if
+//! the file system supports that, and otherwise are written through it: [`ThreadDisk::probe`] finds
+//! out. A checkpoint that filled the cache would copy all its bytes once more, and its sync would
+//! delay all other work of the disk.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -35,7 +37,7 @@ const FOLDER_MODE: u32 = 0o700;
 /// The `f_type` of tmpfs, from linux/magic.h.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// How durable writes are made.
+/// The way of durable writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteMode {
     /// O_DIRECT and O_DSYNC.
@@ -44,11 +46,11 @@ pub enum WriteMode {
     Buffered,
 }
 
-/// What the file system of a store can do.
+/// The capabilities of the file system of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed {
     pub write_mode: WriteMode,
-    /// False on tmpfs: nothing survives the machine there.
+    /// False on tmpfs: nothing there survives a restart of the machine.
     pub is_durable: bool,
 }
 
@@ -60,7 +62,7 @@ type Answer = Box<dyn Any + Send>;
 enum Slot {
     Waiting(Option<Waker>),
     Done(Answer),
-    /// Whoever waited is gone.
+    /// The waiter is gone.
     Abandoned,
     Free,
 }
@@ -89,16 +91,16 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// The same open file, for another to write to.
+    /// The same open file, for another writer.
     ///
     /// # Errors
-    /// Descriptors are out.
+    /// There are no more descriptors.
     pub(super) fn try_clone(&self) -> io::Result<File> {
         self.inner.try_clone()
     }
 }
 
-/// Which of the threads.
+/// The two threads.
 #[derive(Clone, Copy)]
 enum Helper {
     Writes,
@@ -106,7 +108,8 @@ enum Helper {
 }
 
 impl ThreadDisk {
-    /// Finds out what the file system of a folder can do, with a file that it removes again.
+    /// Finds out the capabilities of the file system of a folder, with a file that it removes
+    /// again.
     ///
     /// # Errors
     /// No file can be made in the folder.
@@ -115,7 +118,8 @@ impl ThreadDisk {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
         let file = regular::open(&mut options, OFlags::empty(), &name)?;
-        // A store on a full disk is started to make room: what cannot be tried out there is taken for possible.
+        // A store on a full disk is started to make room: a capability that cannot be tried out
+        // there counts as present.
         let has_room = |result: io::Result<()>| match result {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
             other => other,
@@ -166,8 +170,8 @@ impl ThreadDisk {
         }
     }
 
-    /// Runs `future` to its end on this thread, which sleeps while an operation is in flight: for commands and
-    /// tests. A shard's tasks are run by the shard.
+    /// Runs `future` to its end on this thread, which sleeps while an operation is in flight: for
+    /// commands and tests. A shard's tasks are run by the shard.
     ///
     /// # Panics
     /// The future waits for something other than this disk.
@@ -206,7 +210,7 @@ impl ThreadDisk {
         }
     }
 
-    /// Has a thread do something.
+    /// Has a thread run some work.
     async fn ask<T: Send + 'static>(
         &self,
         helper: Helper,
@@ -249,7 +253,7 @@ impl ThreadDisk {
 /// An operation that is waited for.
 struct InFlight {
     shared: Rc<Shared>,
-    /// Its slot, until the answer was taken.
+    /// Its slot, until the answer is taken.
     index: Option<usize>,
 }
 
@@ -335,7 +339,7 @@ impl Disk for ThreadDisk {
         let list = move || {
             let mut names = Vec::new();
             for entry in std::fs::read_dir(path)? {
-                // The store's own names are text; another's name is not one of them.
+                // The store's own names are text; a name that is not text is not one of them.
                 names.extend(entry?.file_name().into_string());
             }
             Ok(names)
