@@ -1,12 +1,14 @@
-//! What is in a store and what is lost, for a person; and that person's word that the loss is accepted.
+//! A report on a store and its losses, for a person; and that person's word that the losses are
+//! accepted.
 //!
-//! A check reads every lane as a start does, and every block, and changes nothing. A repair changes no file of the
-//! store's data either: it notes in the lane's `accepted` which commits somebody agreed to lose, so that the store starts
-//! behind them, and which messages of damaged blocks. The damaged files stay, as long as the journal and the manifest
-//! keep them.
+//! A check reads every lane as a start does, and every block, and changes nothing. A repair changes
+//! no file of the store's data either. It notes the accepted losses in the lane's `accepted`:
+//! commits, so that the store starts behind them, and messages of damaged blocks. The damaged files
+//! stay, as long as the journal and the manifest keep them.
 //!
-//! `accepted` is text: a line `file F lost A B` for each loss of the commits from A up to, but not including, B, a line
-//! `stream S lost A B` for each loss of the messages from A to B, and a checksum of those lines.
+//! `accepted` is text: a line `file F lost A B` for each loss of the commits from A up to, but not
+//! including, B, a line `stream S lost A B` for each loss of the messages from A to B, and a
+//! checksum of those lines.
 //!
 //! These calls block; they are for commands, while no server has the store open.
 
@@ -28,11 +30,11 @@ use super::streams::Lost;
 use super::thread_disk::{ThreadDisk, WriteMode};
 use crate::base::limits::ACCEPTED_BYTES_MAX;
 
-/// What a lane holds.
+/// The contents of a lane.
 #[derive(Debug)]
 pub struct LaneReport {
     pub lane: u32,
-    /// None where the lane was never used.
+    /// `None` where the lane was never used.
     pub replayed: Option<Replayed>,
     /// The losses that were accepted before.
     pub accepted: Accepted,
@@ -65,7 +67,7 @@ pub(crate) fn read_lanes(folder: &StoreFolder) -> Result<Vec<LaneReport>, Folder
 }
 
 impl LaneReport {
-    /// True if nothing is lost but what was accepted.
+    /// True if nothing is lost except for accepted losses.
     pub(crate) fn is_whole(&self) -> bool {
         self.replayed.as_ref().is_none_or(Replayed::is_whole) && self.lost_messages().is_empty()
     }
@@ -83,8 +85,8 @@ impl LaneReport {
         Accepted { commits, messages: self.lost_messages() }
     }
 
-    /// True if accepting that makes the lane whole. It does not where records do not fit although none is lost: they
-    /// are a newer program's, or a mistake of this one.
+    /// True if the lane is whole once that is accepted. It is not where records do not fit although
+    /// none is lost: they are a newer program's, or a mistake of this one.
     pub(crate) fn can_be_repaired(&self) -> bool {
         let is_used_up = self.replayed.as_ref().is_some_and(Replayed::is_used_up);
         self.is_whole() || (!is_used_up && self.to_accept() != Accepted::default())
@@ -171,7 +173,7 @@ const ACCEPTED: &str = "accepted";
 /// The losses in a lane that somebody accepted.
 ///
 /// # Errors
-/// The list cannot be read, or is not what was written.
+/// The list cannot be read, or was changed.
 pub(crate) fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted, FolderError> {
     let path = folder.root().join(accepted_name(&folder.journal(lane)));
     let mut text = String::new();
@@ -184,7 +186,7 @@ pub(crate) fn read_accepted(folder: &StoreFolder, lane: u32) -> Result<Accepted,
     }
 }
 
-/// Accepts losses in a lane, beside those accepted before.
+/// Accepts losses in a lane, besides those accepted before.
 ///
 /// # Errors
 /// The list cannot be read or written.
@@ -353,7 +355,7 @@ mod tests {
         assert!(lanes[0].to_string().contains("2 streams, 6 messages"), "{}", lanes[0]);
     }
 
-    /// Whatever somebody put into the folder, a check comes to its end.
+    /// A check comes to its end whatever somebody put into the folder.
     #[test]
     fn pipes_and_endless_files_hold_up_no_check() {
         let name = format!("midge-store-pipes-{}", std::process::id());
@@ -372,7 +374,7 @@ mod tests {
             assert!(error.contains(&name) && error.contains("no regular file"), "{error}");
             std::fs::remove_file(path).expect("it is there");
         }
-        // A segment that nothing names is not looked at; a manifest of no use is said to be that.
+        // A segment that nothing names is not read; a manifest of no use is reported.
         pipe(&segment::name(7));
         pipe("manifest-0000000000000003");
         let lanes = read_lanes(&folder).expect("it can be read");

@@ -1,7 +1,8 @@
-//! A store's folder: one process at a time, what it was made with, and which format it has.
+//! A store's folder: it is used by one process at a time, and holds the store's settings and
+//! format.
 //!
-//! `lock` is held by the process that has the store open. `store` is a text of a few lines, written once when the
-//! store is made:
+//! `lock` is held by the process that has the store open. `store` is a text of a few lines, written
+//! once when the store is made:
 //!
 //! ```text
 //! midge store
@@ -13,10 +14,11 @@
 //! checksum 1c2d...
 //! ```
 //!
-//! With another number of lanes (`rehome`) comes another generation of their folders: `lane-0`, later `lane-0.1`.
+//! A new number of lanes (`rehome`) comes with a new generation of their folders: `lane-0`, later
+//! `lane-0.1`.
 //!
-//! A folder that holds lanes and no such file is not made anew: what is there may be a store that lost it. Lanes are a
-//! property of the store, not of the server's shards.
+//! A folder that holds lanes and no such file is not made anew: it may be a store that lost the
+//! file. Lanes are a property of the store, not of the server's shards.
 //!
 //! These calls block; they are for the time before shards run, and for commands.
 
@@ -34,33 +36,35 @@ use super::recovery::JournalPlace;
 use super::regular;
 use crate::base::limits::{JOURNAL_FILE_BYTES_MAX, JOURNAL_FILE_BYTES_MIN, STORE_LANES_MAX};
 
-/// The format that this program writes, and the newest it reads. Format 1 had only the journal: a start reads all of it
-/// and the first checkpoint does the rest.
+/// The format that this program writes, and the newest it reads. Format 1 had only the journal: a
+/// start reads all of it, and the first checkpoint stores it.
 pub(crate) const STORE_FORMAT: u32 = 4;
 
-/// The first format with generations of lanes, and the first whose manifests say of blocks what those of today do. No
-/// released program wrote those between 1 and 4, nor one with several lanes before: they are refused.
+/// The first format with generations of lanes, and the first whose manifests hold the same facts of
+/// blocks as today. No released program wrote the formats between 1 and 4, nor a store of format 1
+/// with several lanes: they are refused.
 const FORMAT_WITH_GENERATIONS: u32 = 3;
 const FORMAT_OF_BLOCKS: u32 = 4;
 
-/// The oldest format that is read. A store of it is given the newest when it is opened, so that no older program takes
-/// what this one left of the journal for everything.
+/// The oldest format that is read. A store of that format gets the newest when it is opened.
+/// Otherwise an older program would take the part of the journal that this one leaves for all of
+/// it.
 const STORE_FORMAT_OLDEST: u32 = 1;
 
 const HEAD: &str = "store";
 const LOCK: &str = "lock";
 
-/// Bytes of the longest head that is read.
+/// The size in bytes of the longest head that is read.
 const HEAD_BYTES_MAX: u64 = 4096;
 
-/// What a new store is made with.
+/// The settings of a new store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreSettings {
     pub lanes: u32,
     pub journal_file_bytes: u64,
 }
 
-/// Why a store is not opened.
+/// The reason why a store is not opened.
 #[derive(Debug)]
 pub(crate) enum FolderError {
     Io(PathBuf, io::Error),
@@ -71,14 +75,14 @@ pub(crate) enum FolderError {
         path: PathBuf,
         format: u32,
     },
-    /// Only programs before the first release wrote it.
+    /// It was written by a program before the first release.
     Older {
         path: PathBuf,
         format: u32,
     },
-    /// There are lanes of other generations than the head says, and none of that.
+    /// There are lanes of other generations than the head's, and none of that one.
     OtherGeneration(PathBuf),
-    /// A file is not what was written.
+    /// The bytes of a file are not those that were written.
     Damaged(PathBuf),
     /// There are lanes and no head.
     HeadMissing(PathBuf),
@@ -134,7 +138,7 @@ pub(crate) struct StoreFolder {
     _lock: File,
 }
 
-/// What a store's head says.
+/// The contents of a store's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     format: u32,
@@ -147,7 +151,7 @@ impl StoreFolder {
     /// Opens the store in a folder, and makes it if there is none.
     ///
     /// # Errors
-    /// See [`FolderError`]. Nothing was changed then that was there.
+    /// See [`FolderError`]. Nothing that was there has changed then.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "servers open a store once they have JetStream")
@@ -210,12 +214,12 @@ impl StoreFolder {
         self.id
     }
 
-    /// What the store was made with, whatever this server would make one with.
+    /// The settings that the store was made with, whatever this server would use for a new one.
     pub(crate) fn settings(&self) -> StoreSettings {
         self.settings
     }
 
-    /// Where a lane has its journal.
+    /// The place of a lane's journal.
     pub(crate) fn journal(&self, lane: u32) -> JournalPlace {
         assert!(lane < self.settings.lanes, "the store has no such lane");
         self.place(lane, self.generation)
@@ -229,7 +233,7 @@ impl StoreFolder {
         }
     }
 
-    /// Where so many lanes will be, once [`StoreFolder::switch`] says that they are.
+    /// The places of that many lanes, once [`StoreFolder::switch`] has named them.
     pub(crate) fn next_generation(&self, lanes: u32) -> Vec<JournalPlace> {
         (0..lanes).map(|lane| self.place(lane, self.generation + 1)).collect()
     }
@@ -237,7 +241,7 @@ impl StoreFolder {
     /// Names the next generation of lanes in the head: from now on these are the store's.
     ///
     /// # Errors
-    /// The head cannot be written. Which lanes are the store's, the next start finds out.
+    /// The head could not be written. The next start finds out which lanes are the store's.
     pub(crate) fn switch(mut self, lanes: u32) -> Result<Self, FolderError> {
         self.settings.lanes = lanes;
         self.generation += 1;
@@ -282,7 +286,8 @@ fn remove_other_generations(root: &Path, generation: u32) -> Result<(), FolderEr
         return Err(FolderError::OtherGeneration(root.join(HEAD)));
     }
     if !others.is_empty() {
-        // The head that names the lanes may be in the kernel's memory only: it is there for good before others go.
+        // The head that names the lanes may be in the kernel's memory only: it is made durable
+        // before others are removed.
         regular::open_folder(root).and_then(|folder| folder.sync_all()).map_err(io)?;
     }
     for path in others {
@@ -366,7 +371,7 @@ enum HeadError {
     Newer(u32),
 }
 
-/// A newer format's lines are not known: of it only the first two are read.
+/// A newer format's lines are not known: only its first two are read.
 fn parse_head(bytes: &[u8]) -> Result<Head, HeadError> {
     let text = std::str::from_utf8(bytes).map_err(|_| HeadError::Damaged)?;
     let mut lines = text.lines();
@@ -398,7 +403,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, HeadError> {
     let head = Head { format, id, settings, generation };
     let is_sane = (1..=STORE_LANES_MAX).contains(&lanes)
         && (JOURNAL_FILE_BYTES_MIN..=JOURNAL_FILE_BYTES_MAX).contains(&settings.journal_file_bytes);
-    // Whatever differs, differs from what was written.
+    // Any difference is one from the text that was written.
     let is_known = format >= STORE_FORMAT_OLDEST && generation < u32::MAX && head.text() == text;
     match is_sane && is_known {
         true if format < FORMAT_WITH_GENERATIONS && lanes > 1 => Err(HeadError::Older(format)),
@@ -464,7 +469,8 @@ mod tests {
     fn store_has_one_process_at_a_time() {
         let folder = Folder::new("lock");
         let store = StoreFolder::open(&folder.0, SETTINGS).expect("it is made");
-        // A lock belongs to an open file, not to a process: a second open is as another process's.
+        // A lock belongs to an open file, not to a process: a second open is like that of another
+        // process.
         let second = StoreFolder::open(&folder.0, SETTINGS).expect_err("it is locked");
         assert!(matches!(second, FolderError::InUse(_)), "{second}");
         let second = StoreFolder::open_existing(&folder.0).expect_err("it is locked");

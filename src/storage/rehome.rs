@@ -1,11 +1,13 @@
-//! Gives the streams of a store other lanes: when their number changes, before any of them is in use.
+//! Gives the streams of a store other lanes: when their number changes, before any of them is in
+//! use.
 //!
-//! The new lanes get folders of their own. Blocks stay in the segments they are in, which get a second name there; what
-//! is only in the journal is stored in a new one. A manifest says the rest. Until the store's head names the new lanes the
-//! old ones count, and are not touched; from then on the new ones do, and the old ones go ([`remove_lanes`]). So the work
+//! The new lanes get folders of their own. Blocks stay in their segments, which get a second name
+//! there; data that is only in the journal is stored in a new segment, and a manifest lists
+//! everything. Until the store's head names the new lanes the old ones count, and are not touched.
+//! From then on the new ones count, and the old ones are removed ([`remove_lanes`]). So the work
 //! may end anywhere, and is done anew.
 //!
-//! What it costs depends on the number of streams and blocks, not on their bytes.
+//! Its cost depends on the number of streams and blocks, not on their bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,10 +35,10 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-/// Bytes copied at a time where a file cannot have two names.
+/// Bytes copied at a time if a file cannot have two names.
 const COPIED_BYTES_AT_A_TIME: usize = 1 << 20;
 
-/// Why streams are not moved. The old lanes are as they were.
+/// The reason why streams are not moved. The old lanes are as they were.
 #[derive(Debug)]
 pub(crate) enum RehomeError {
     Io(io::Error),
@@ -75,13 +77,13 @@ struct Target<D: Disk> {
     place: JournalPlace,
     manifest: ManifestWriter<D>,
     segment: SegmentWriter<D>,
-    /// Segments that its streams have blocks in, each with the place that has it.
+    /// Segments that its streams have blocks in, each with the index of the old lane that has it.
     linked: BTreeMap<u64, usize>,
     /// Counts the parts of indexes that were stored.
     parts: u64,
 }
 
-/// Numbers that are free in all lanes.
+/// The first free numbers in all lanes; for journal files, the last used one.
 #[derive(Clone, Copy, Default)]
 struct Free {
     journal_file: u64,
@@ -89,11 +91,12 @@ struct Free {
     segments: u64,
 }
 
-/// Makes the lanes `to`, whose folders nobody uses, of all streams of the lanes `from`; `accepted` are the losses of each
-/// of these. Returns where the streams went. The owner names the new lanes in the store's head afterwards.
+/// Makes the lanes `to`, whose folders nobody uses, of all streams of the lanes `from`, each with
+/// its `accepted` losses. Returns the new lanes of the streams. Afterwards the owner names the new
+/// lanes in the store's head.
 ///
 /// # Errors
-/// See [`RehomeError`]; what was made then is of no use.
+/// See [`RehomeError`]; the files that were made by then are of no use.
 pub(crate) async fn copy_streams<D: Disk>(
     disk: &D,
     from: &[JournalPlace],
@@ -127,13 +130,13 @@ pub(crate) async fn copy_streams<D: Disk>(
             Err(error) => return Err(error.into()),
         };
         replayed.accept(&accepted[source]);
-        // What cannot be read this once would be noted as lost for good.
+        // A block that cannot be read just now would be noted as lost for good.
         let is_accepted = |(lost, _)| accepted[source].messages.contains(&lost);
         if !replayed.is_whole() || !replayed.lost_with_blocks().all(is_accepted) {
             return Err(RehomeError::NotWhole(place.seed.lane()));
         }
         end.note(&replayed);
-        // Where two lanes have a segment of one number the second one's blocks are stored anew.
+        // If two lanes have a segment of the same number, the second one's blocks are stored anew.
         let mut given_up = replayed.files.segments.clone();
         given_up.retain(|number| !segments.insert(*number));
         let reader = SegmentReader::new(disk.clone(), place.clone());
@@ -146,7 +149,7 @@ pub(crate) async fn copy_streams<D: Disk>(
     Ok(homes)
 }
 
-/// Counts that the new lanes go on from.
+/// The counts that the new lanes go on from.
 struct End {
     next: CommitNumber,
     stream_count: u64,
@@ -286,7 +289,7 @@ impl<D: Disk> Target<D> {
         Ok(())
     }
 
-    /// Makes all durable: the segments before the manifest that names them.
+    /// Makes everything durable: the segments before the manifest that names them.
     async fn finish(
         mut self,
         disk: &D,
@@ -321,10 +324,10 @@ impl<D: Disk> Target<D> {
     }
 }
 
-/// Makes a copy of a file, durable but for its name.
+/// Makes a copy of a file, durable except for its name.
 async fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     let from = disk.open(from, Access::Read).await?;
-    // Of a link that failed the name may be there.
+    // A link that failed may have left the name.
     match disk.remove(to).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -338,7 +341,7 @@ async fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
         if count == 0 {
             return disk.sync(&to).await;
         }
-        // Only the last piece may end inside a sector; a segment that was cut short does.
+        // Only the last piece may end inside a sector, that of a segment that was cut short.
         let whole = count.next_multiple_of(SECTOR_BYTES);
         buffer.truncate(whole);
         disk.write(&to, offset, buffer).await.0?;
@@ -346,11 +349,11 @@ async fn copy<D: Disk>(disk: &D, from: &str, to: &str) -> io::Result<()> {
     }
 }
 
-/// Gives a store another number of lanes, whose streams are whole. The server does that before it uses any of them.
+/// Gives a store, whose streams are whole, another number of lanes, before any of them is in use.
 ///
 /// # Errors
-/// Something is lost that nobody has accepted, or the disk fails: the store is as it was, but for a head that could not
-/// be written.
+/// Something is lost that nobody has accepted, or the disk fails. The store is as it was, unless
+/// the write of its head failed.
 pub(crate) fn change_lanes(folder: StoreFolder, lanes: u32) -> Result<StoreFolder, RehomeError> {
     let disk = ThreadDisk::start(folder.root(), WriteMode::Buffered, || {})?;
     let from: Vec<JournalPlace> =
@@ -361,7 +364,7 @@ pub(crate) fn change_lanes(folder: StoreFolder, lanes: u32) -> Result<StoreFolde
         .collect::<Result<Vec<Accepted>, FolderError>>()?;
     let copied = copy_streams(&disk, &from, &to, &accepted, None);
     let homes = disk.run(copied)?;
-    // The journals that commits were lost from are not read any more; the damaged segments are.
+    // The journals with lost commits are not read any more; the damaged segments are.
     for place in &to {
         let is_there = |lost: &&Lost| homes.get(&lost.stream) == Some(&place.seed.lane());
         let all = accepted.iter().flat_map(|accepted| &accepted.messages);
@@ -371,18 +374,18 @@ pub(crate) fn change_lanes(folder: StoreFolder, lanes: u32) -> Result<StoreFolde
             check::write_accepted(&folder, place, &accepted)?;
         }
     }
-    // Their folders are there for good before anything says so.
+    // Their folders are durable before the head names them.
     disk.run(disk.sync_folder(""))?;
     let folder = folder.switch(lanes)?;
-    // What stays goes when the store is opened next.
+    // Folders that stay are removed when the store is opened next.
     disk.run(remove_lanes(&disk, &from)).unwrap_or_default();
     Ok(folder)
 }
 
-/// Removes lanes with all that is in their folders.
+/// Removes lanes with everything in their folders.
 ///
 /// # Errors
-/// As the disk says; the rest is removed another time.
+/// An error of the disk; the rest is removed another time.
 pub(crate) async fn remove_lanes<D: Disk>(disk: &D, places: &[JournalPlace]) -> io::Result<()> {
     for place in places {
         let folder = &place.folder;
