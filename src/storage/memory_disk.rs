@@ -1,13 +1,18 @@
 //! A disk in memory that forgets, tears and lies as real ones do: the simulator's.
 //!
-//! Nothing happens by itself. An operation waits until [`MemoryDisk::step`] performs one of those in flight,
-//! which one is drawn from the seed; [`MemoryDisk::power_cut`] ends all of them at once and leaves what a power
-//! cut may leave. A fault sticks: damaged bytes stay damaged, whoever reads them again.
+//! Nothing happens by itself. An operation waits until [`MemoryDisk::step`] performs one of those
+//! in flight, drawn from the seed; [`MemoryDisk::power_cut`] ends all of them at once and leaves a
+//! state that a power cut may leave. A fault sticks: damaged bytes stay damaged for all later
+//! reads.
 //!
-//! What a power cut may leave: of what was written and not synced, each sector of 512 bytes as it was or as any
-//! of the writes since the last sync made it; the same for durable writes in flight; of each change of a name
-//! whose folder was not synced, the change or not (folders themselves are durable at once); of a file's length, any between the synced one and the one
-//! written. A sync that failed leaves pages that reads show and that no later sync makes durable.
+//! A power cut may leave:
+//! - of bytes that were written and not synced, each sector of 512 bytes as it was or as any of the
+//!   writes since the last sync made it; the same for durable writes in flight;
+//! - of each change of a name whose folder was not synced, the change or not (folders themselves
+//!   are durable at once);
+//! - of a file's length, any between the synced one and the one written.
+//!
+//! A sync that failed leaves pages that reads show and that no later sync makes durable.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -33,7 +38,7 @@ mod toy_log;
 pub struct MemoryFile {
     index: FileIndex,
     access: Access,
-    /// Which time since the last power cut: what was opened before is of no use after it.
+    /// The number of power cuts before it was opened. After the next one it is of no use.
     life: u64,
 }
 
@@ -55,7 +60,8 @@ impl MemoryDisk {
         self.state.borrow_mut().faults = faults;
     }
 
-    /// Past so many bytes in all files writes that lengthen one fail as on a full disk.
+    /// Sets the bytes that all files may have together. A write that lengthens a file past them
+    /// fails as on a full disk.
     pub fn set_capacity(&self, bytes: u64) {
         self.state.borrow_mut().capacity_bytes = bytes;
     }
@@ -65,7 +71,7 @@ impl MemoryDisk {
         self.state.borrow().used_bytes()
     }
 
-    /// Where the medium lost something so far.
+    /// The places where the medium lost something so far.
     pub fn media_faults(&self) -> Vec<MediaFault> {
         self.state.borrow().media_faults.clone()
     }
@@ -84,20 +90,21 @@ impl MemoryDisk {
         true
     }
 
-    /// Ends all operations in flight and leaves what a power cut may leave. Files that are open are of no use
-    /// any more.
+    /// Ends all operations in flight and leaves a state that a power cut may leave. Files that are
+    /// open are of no use any more.
     pub fn power_cut(&self) {
         self.life.set(self.life.get() + 1);
         self.state.borrow_mut().power_cut();
     }
 
-    /// Ends all operations in flight as the end of a process does: the kernel keeps what it was given.
+    /// Ends all operations in flight as the end of a process does: the kernel keeps the bytes that
+    /// it was given.
     pub fn kill(&self) {
         self.life.set(self.life.get() + 1);
         let mut state = self.state.borrow_mut();
         for pending in std::mem::take(&mut state.pending) {
             if state.random.bool() {
-                // Nobody is left who would hear how it ended.
+                // Nobody is left to hear the result.
                 drop(state.perform(pending.request));
             }
         }
@@ -120,7 +127,7 @@ impl MemoryDisk {
         Some(state.files[*index].seen.clone())
     }
 
-    /// Gives a file other bytes, durably: as somebody else's hand would.
+    /// Gives a file other bytes, durably, as a person may do.
     ///
     /// # Panics
     /// There is no such file.
@@ -144,8 +151,8 @@ impl MemoryDisk {
         self.run_steps(future, u64::MAX).expect("the future waits for no operation of this disk")
     }
 
-    /// Runs `future` until so many operations were performed, it ended, or it waits for something other than this
-    /// disk.
+    /// Runs `future` until that many operations were performed, it ended, or it waits for something
+    /// other than this disk.
     pub fn run_steps<T>(&self, future: impl Future<Output = T>, mut steps: u64) -> Option<T> {
         let mut future = std::pin::pin!(future);
         let (wakes, waker) = Wakes::new();

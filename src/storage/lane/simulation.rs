@@ -145,7 +145,7 @@ impl History {
         }
     }
 
-    /// Acknowledges what may be.
+    /// Acknowledges the commits that are durable.
     fn acknowledge(&mut self, lane: &Lane<MemoryDisk>) {
         let durable = match self.plant {
             Some(Plant::AcknowledgedBeforeTheBarrier) => lane.last_commit(),
@@ -156,7 +156,7 @@ impl History {
     }
 
     fn checkpoint(&mut self, lane: &Lane<MemoryDisk>) {
-        // Of a moment in which nothing is open or under way.
+        // Taken at a moment in which nothing is open or under way.
         if let Some(position) =
             lane.position().filter(|_| lane.last_commit() == lane.durable_commit())
         {
@@ -166,7 +166,7 @@ impl History {
         }
     }
 
-    /// One life of the process; returns how many commits became durable in it.
+    /// One life of the process; returns the number of commits that became durable in it.
     fn live(&mut self, steps: u64, is_calm: bool) -> Result<u64, String> {
         let recovered = self.recover()?;
         if !is_calm {
@@ -192,7 +192,7 @@ impl History {
                 break;
             }
             match self.random.u8(0..16) {
-                // What nothing paces may pile up: now and then it does.
+                // Without pacing, records may pile up: now and then they do.
                 0..6 if !lane.is_crowded() || self.random.u8(0..8) == 0 => self.append(&lane),
                 6 => self.checkpoint(&lane),
                 7 => lane.retry_spare(),
@@ -315,9 +315,9 @@ fn disturb(history: &mut History) {
     history.disk.set_contents(name, bytes);
 }
 
-/// Whatever was done to the files: recovery returns only records that were appended, and each
-/// acknowledged one is there, or is named as lost, or was at the end, where nothing shows that it
-/// ever existed. Returns how many were named.
+/// Checks a history whose files were damaged. Recovery returns only records that were appended.
+/// Each acknowledged one is there, or is reported as lost, or was at the end, where nothing shows
+/// that it ever existed. Returns the number of reported losses.
 fn run_disturbed(seed: u64) -> Result<u64, String> {
     let mut history = History::new(seed, None);
     let reads = history.random.bool();

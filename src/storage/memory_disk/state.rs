@@ -1,4 +1,4 @@
-//! What the disk in memory holds, and what each operation and each fault does to it.
+//! The contents of the disk in memory, and the effects of each operation and each fault on them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use crate::storage::disk::{Access, DiskBuffer};
 
-/// How often which fault happens: one of so many operations of its kind; 0 never.
+/// The frequency of each fault: one of so many operations of its kind has it; 0 for never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// Writes that fail after any part of them was written.
@@ -20,15 +20,16 @@ pub struct Faults {
     pub failed_names: u32,
     /// Reads that find their first bytes unreadable from now on.
     pub latent_sectors: u32,
-    /// Reads that find one bit of theirs flipped for good.
+    /// Reads that find one of their bits flipped for good.
     pub rotten_bits: u32,
-    /// Writes that go to another place of the same file or of another, and are said to have succeeded.
+    /// Writes that go to another place of the same file or of another, and are reported as
+    /// successful.
     pub misdirected_writes: u32,
-    /// A file system without durable writes: they are a write and a sync, each of which may fail.
+    /// A file system without durable writes: each is a write and a sync, either of which may fail.
     pub is_buffered: bool,
-    /// A disk that says of durable writes that they are done while they are not: nobody can be safe from it.
+    /// A disk that reports durable writes as done while they are not: no store can be safe from it.
     pub has_lying_writes: bool,
-    /// One that says the same of syncs of folders.
+    /// A disk that reports syncs of folders as done while they are not.
     pub has_lying_folders: bool,
 }
 
@@ -51,17 +52,17 @@ pub(super) type FileIndex = usize;
 
 #[derive(Default)]
 pub(super) struct FileData {
-    /// As reads see it.
+    /// The bytes as reads see them.
     pub(super) seen: Vec<u8>,
-    /// As it is after a power cut, but for what is not synced.
+    /// The bytes as they are after a power cut, without those that are not synced.
     pub(super) durable: Vec<u8>,
     /// Atoms written since the last sync, each with all that was written to it, the oldest first.
     pub(super) unsynced: BTreeMap<usize, Vec<Atom>>,
-    /// Atoms that reads fail at.
+    /// Atoms that fail to be read.
     pub(super) unreadable: BTreeSet<usize>,
 }
 
-/// A change of names that no sync of the folder has made durable.
+/// A change of names that was not made durable by a sync of the folder.
 #[derive(Clone, Debug)]
 enum NameChange {
     Created { name: String, index: FileIndex },
@@ -112,7 +113,7 @@ pub(super) enum Request {
     RemoveFolder(String),
 }
 
-/// What an operation brings back; which one, the request says.
+/// The result of an operation, whose kind the request says.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) names: Vec<String>,
@@ -163,7 +164,7 @@ impl State {
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
-        // A file with two names is there once.
+        // A file with two names counts once.
         let indexes: BTreeSet<FileIndex> = self.names.values().copied().collect();
         indexes.iter().map(|index| self.files[*index].seen.len() as u64).sum()
     }
@@ -310,7 +311,7 @@ impl State {
         if self.names.keys().any(|name| folder_of(name) == folder) {
             return Err(error(io::ErrorKind::DirectoryNotEmpty, "the folder holds files"));
         }
-        // It does not come back, nor does what was in it.
+        // The removal is durable at once: neither the folder nor its files come back.
         self.sync_folder(folder);
         match self.folders.remove(folder) {
             true => Ok(()),
@@ -419,7 +420,7 @@ impl State {
         if file.seen.len() < end {
             file.seen.resize(end, 0);
         }
-        // Zeros behind the end are there, or the file is shorter: its length says which.
+        // Zeros behind the end are there, or the file is shorter: its length decides which.
         if is_behind && bytes.chunks(ATOM_BYTES).all(|atom| *atom == [0; ATOM_BYTES][..atom.len()])
         {
             return;
@@ -433,7 +434,7 @@ impl State {
         }
     }
 
-    /// What a durable write that returned leaves: its bytes, whatever was there before.
+    /// Makes the bytes of a durable write that returned durable, whatever was there before.
     fn harden(&mut self, index: FileIndex, offset: usize, length: usize) {
         if length == 0 {
             return;
@@ -455,7 +456,7 @@ impl State {
             let drops_all = self.random.bool();
             for atom in atoms {
                 if drops_all || self.random.bool() {
-                    // Clean pages: seen until the power goes, and never written again.
+                    // Clean pages: seen until the power is cut, and never written again.
                     self.files[index].unsynced.remove(&atom);
                 }
             }
@@ -546,7 +547,7 @@ fn atom_of(bytes: &[u8], atom: usize) -> Atom {
     out
 }
 
-/// The inverse; what lies behind the end is left out.
+/// The inverse; bytes behind the end are left out.
 fn put_atom(bytes: &mut [u8], atom: usize, version: &Atom) {
     let start = (atom * ATOM_BYTES).min(bytes.len());
     let end = bytes.len().min((atom + 1) * ATOM_BYTES);

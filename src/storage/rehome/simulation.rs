@@ -1,7 +1,9 @@
-//! The number of lanes changes again and again on the faulty disk, each time cut short anywhere and tried anew, and the
-//! lanes are used in between. The law: all streams are there, in one lane each, as they were.
+//! The number of lanes changes again and again on the faulty disk, each time cut short anywhere and
+//! tried anew, and the lanes are used in between. The law: all streams are there, in one lane each,
+//! as they were.
 //!
-//! `MIDGE_STORE_SEEDS=10000 cargo test --lib rehome::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
+//! `MIDGE_STORE_SEEDS=10000 cargo test --lib rehome::simulation` runs more of them,
+//! `MIDGE_STORE_SEED=n` one.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -117,7 +119,7 @@ impl Town {
     fn read(&self, place: &JournalPlace) -> Result<Streams, String> {
         let replayed = replay_with(&self.disk, place, Some(self.block_bytes));
         let mut replayed = self.disk.run(replayed).map_err(|error| error.to_string())?;
-        // All is in memory from here on.
+        // Everything is in memory from here on.
         self.disk.run(replayed.verify(&self.disk, place)).map_err(|error| error.to_string())?;
         let folder = &place.folder;
         match replayed.is_whole() && replayed.lost_with_blocks().next().is_none() {
@@ -284,7 +286,7 @@ impl Town {
         };
         let result: Option<Result<(), RehomeError>> = self.disk.run_steps(work, steps);
         if let Some(Err(RehomeError::NotWhole(lane))) = result {
-            // A sync that failed may have been all that was wrong with it.
+            // A failed sync may have been the only fault.
             self.disk.set_faults(Faults::default());
             self.read(&from[lane as usize])?;
         }
@@ -293,7 +295,7 @@ impl Town {
             false => self.disk.kill(),
         }
         self.disk.set_faults(Faults::default());
-        // As a start does: what a killed process renamed is believed, so it has to stay.
+        // A start does the same: a rename by a killed process counts, so it has to stay.
         self.disk.run(self.disk.sync_folder("")).expect("no fault is set");
         let head = self.disk.contents("store").ok_or("there is no head")?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four"));
@@ -310,7 +312,7 @@ impl Town {
     }
 }
 
-/// Returns how many attempts were cut short.
+/// Returns the number of attempts that were cut short.
 fn run(seed: u64, plant: Option<Plant>) -> Result<u64, String> {
     let mut town = Town::new(seed, plant);
     let mut cut = 0;

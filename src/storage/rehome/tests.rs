@@ -80,7 +80,7 @@ fn store_is_given_other_lanes_and_keeps_its_streams() {
     assert_eq!(streams(&folder), [vec![0, 2], vec![1, lane + 2], vec![lane, third + 2]]);
     drop(folder);
 
-    // What an attempt left that did not come to its end goes with the next start.
+    // An unfinished attempt is removed by the next start.
     std::fs::create_dir(root.join("lane-0.3")).expect("it is new");
     std::fs::write(root.join("lane-0.3/segment"), b"").expect("it is new");
     let folder = StoreFolder::open(&root, settings).expect("it is there");

@@ -37,7 +37,7 @@ impl House {
     fn open(disk: &MemoryDisk) -> Self {
         let replayed = disk.run(replay_with(disk, &place(), Some(4000)));
         let mut replayed = replayed.expect("the folder is there");
-        // All is in memory from here on.
+        // Everything is in memory from here on.
         disk.run(replayed.verify(disk, &place())).expect("the segments are there");
         let store = Store::start(disk.clone(), place(), replayed).expect("it is whole");
         let (lane, store) = (store.lane().clone(), Rc::new(RefCell::new(store)));

@@ -1,8 +1,10 @@
-//! Histories of a store over the faulty disk, against naive twins: streams and consumers come, change and go and
-//! checkpoints are taken while writes fail, the disk fills, the process and the power end. The law: after a start the
-//! store is as some number of its changes made it, in order, and no answer that left told of a change beyond them.
+//! Histories of a store over the faulty disk, against naive twins. Streams and consumers come,
+//! change and go and checkpoints are taken while writes fail, the disk fills, and processes and
+//! power end. The law: after a start the store is as some number of its changes made it, in order,
+//! and no answer that left reported a change beyond them.
 //!
-//! `MIDGE_STORE_SEEDS=10000 cargo test --lib store::simulation` runs more of them, `MIDGE_STORE_SEED=n` one.
+//! `MIDGE_STORE_SEEDS=10000 cargo test --lib store::simulation` runs more of them,
+//! `MIDGE_STORE_SEED=n` one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -56,7 +58,7 @@ enum Made {
     Deleted {
         sequence: u64,
     },
-    /// A message went because its own time to live was over, or its age with a marker due.
+    /// A message was removed because its own time to live was over, or its age with a marker due.
     Ended {
         sequence: u64,
     },
@@ -83,7 +85,7 @@ enum Made {
     },
 }
 
-/// What the twins hold.
+/// The contents of the twins.
 type World = BTreeMap<StreamId, (Twin, BTreeMap<ConsumerId, ConsumerState>)>;
 
 fn make(world: &mut World, stream: StreamId, made: &Made) {
@@ -125,7 +127,7 @@ fn lose(twin: &mut Twin, lost: &LostBlock) {
     twin.messages.retain(|message| !(lost.first..=lost.last).contains(&message.sequence));
 }
 
-/// Asks a stream until it answers, with a limit of what is loaded for it.
+/// Asks a stream until it answers, and loads no more blocks for it than a limit.
 fn ask<T>(
     disk: &MemoryDisk,
     streams: &mut Streams,
@@ -146,7 +148,7 @@ fn ask<T>(
     Err("a question is never answered".to_owned())
 }
 
-/// Ids of messages are compared that are known at `now_ns`.
+/// Compares a stream with its twin. Of message ids, those known at `now_ns` are compared.
 fn compare(
     disk: &MemoryDisk,
     streams: &mut Streams,
@@ -180,7 +182,8 @@ fn compare(
                 return Err(format!("{id:?}: {found:?} instead of {message:?}"));
             }
         }
-        // Of a message that is gone, or that came with another window, no id may be known after a start.
+        // The id of a message that is gone, or that came with another window, may not be known
+        // after a start.
         for message in &twin.messages {
             let Some(name) = marks::find(&message.headers, marks::ID) else { continue };
             let is_latest = twin.duplicate_of(name, now_ns) == Some(message.sequence);
@@ -213,19 +216,19 @@ struct History {
     /// Blocks that somebody waits for.
     needed: Vec<(StreamId, NotLoaded)>,
     loads: u64,
-    /// The medium loses what is read while the store runs.
+    /// The medium loses bytes that are read while the store runs.
     has_media_faults: bool,
-    /// How many blocks each stream lost that the twins know of.
+    /// The number of blocks that each stream lost, as far as the twins know.
     lost: BTreeMap<StreamId, usize>,
     block_bytes: usize,
     checkpoints: u64,
-    /// What the first so many of them made, as of the last start.
+    /// The number of changes in the base, and the state that they made, as of the last start.
     base: (usize, World),
-    /// Answers that wait: the commit they wait for, and how many changes they tell of.
+    /// Answers that wait: the commit they wait for, and the number of changes that they report.
     waiting: Vec<(CommitNumber, usize)>,
-    /// So many changes were told of.
+    /// The number of changes that were reported.
     told: usize,
-    /// What consumers could see a step ago.
+    /// The sequences that consumers could see a step ago.
     visible: BTreeMap<StreamId, u64>,
     now_ns: i64,
 }
@@ -266,7 +269,7 @@ impl History {
         JournalPlace { folder: "lane-0".into(), seed, file_bytes: 16 * 4096 }
     }
 
-    /// What all changes made.
+    /// The state that all changes made.
     fn world(&self) -> World {
         let (count, mut world) = match &self.base {
             (count, world) if *count <= self.made.len() => (*count, world.clone()),
@@ -285,7 +288,7 @@ impl History {
     fn read(&self) -> Replayed {
         let place = Self::place();
         let mut streams = Streams::new(place.seed, Some(self.block_bytes));
-        // What anybody asks needs no more than two blocks at a time.
+        // No call needs more than two blocks at a time.
         streams.set_cache(0, 2);
         let replayed = replay_into(&self.disk, &place, streams);
         self.disk.run(replayed).expect("the folder is there")
@@ -320,7 +323,7 @@ impl History {
         Ok(replayed)
     }
 
-    /// Has all that the medium lost be met, and the twins lose it too.
+    /// Finds everything that the medium lost, and removes it from the twins, too.
     fn find_lost(&mut self, streams: &mut Streams, world: &mut World) -> Result<(), String> {
         let reader = SegmentReader::new(self.disk.clone(), Self::place());
         if self.has_media_faults {
@@ -339,7 +342,7 @@ impl History {
         Ok(())
     }
 
-    /// Notes what was lost since the last call.
+    /// Notes the losses since the last call.
     fn note_lost(&mut self, store: &Store<MemoryDisk>) {
         for (id, held) in store.streams().iter() {
             let known = self.lost.insert(id, held.lost.len()).unwrap_or(0);
@@ -349,7 +352,7 @@ impl History {
         }
     }
 
-    /// As if it had never been renamed.
+    /// Removes the newest manifest, as if it had never been renamed.
     fn remove_newest_manifest(&self) {
         let names = self.disk.file_names();
         let number = |name: &String| {
@@ -454,7 +457,7 @@ impl History {
         Ok(())
     }
 
-    /// Lets answers leave whose commit is durable, and looks at what consumers may see.
+    /// Lets answers leave whose commit is durable, and checks the messages that consumers may see.
     fn deliver_answers(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), String> {
         let durable = store.lane().durable_commit();
         let told = &mut self.told;
@@ -473,7 +476,7 @@ impl History {
                 assert_eq!(held.durable_sequence(), all, "all may be seen");
                 continue;
             }
-            // The append of what may be seen is durable, so it is told of.
+            // The append of a visible message is durable, so it was reported.
             let visible = held.durable_sequence();
             if self.visible.insert(id, visible) == Some(visible) {
                 continue;
@@ -535,7 +538,7 @@ impl History {
         self.take_result(result)
     }
 
-    /// Has what a call needed loaded.
+    /// Notes the block that a call needed, to be loaded.
     fn need(&mut self, id: StreamId, result: Result<(), StoreError>) -> Result<(), StoreError> {
         if let Err(StoreError::NotLoaded(needed)) = result {
             self.needed.push((id, needed));
@@ -543,7 +546,7 @@ impl History {
         result
     }
 
-    /// What was not done for a reason that a store may have is not done.
+    /// Checks that a call was refused for a reason that a store may have.
     fn take_result(&mut self, result: Result<(), StoreError>) -> Result<(), String> {
         match result {
             Ok(())
@@ -557,7 +560,7 @@ impl History {
         }
     }
 
-    /// Compares what is read of a stream with what its twin says.
+    /// Compares reads of a stream with those of its twin.
     fn read_some(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), String> {
         let ids: Vec<StreamId> = store.streams().iter().map(|(id, _)| id).collect();
         if ids.is_empty() {
@@ -619,8 +622,9 @@ impl History {
         }
     }
 
-    /// Where something is lost there are no limits of a number: when it is met, before a limit lets
-    /// others go or after, makes a difference that the twins know nothing of.
+    /// Random limits of a stream. Where blocks are lost there are no limits of a number: it makes a
+    /// difference, unknown to the twins, whether the loss is met before a limit removes others or
+    /// after.
     fn limits(&mut self) -> StreamLimits {
         let limits = random_limits(&mut self.random);
         match self.has_media_faults {
@@ -652,7 +656,7 @@ impl History {
         match action {
             0..14 => {
                 let message = self.message();
-                // A publisher may say it again before it has its answer.
+                // A publisher may repeat it before it has its answer.
                 for _ in 0..self.random.usize(1..3) {
                     let answer = store.append(id, message.new_message())?;
                     if let Ok(sequence) = answer.value {
@@ -739,7 +743,7 @@ impl History {
 
     fn wait_for_append(&mut self, id: StreamId, answer: &Answer<Result<u64, Refusal>>) {
         if answer.after == CommitNumber(0) {
-            // Of a stream that promises nothing.
+            // The stream promises nothing.
             return;
         }
         let is_duplicate = matches!(answer.value, Err(Refusal::Duplicate { .. }));
@@ -758,7 +762,7 @@ impl History {
         Ok(())
     }
 
-    /// Lets messages go that are too old, one with each call: what each writes is told by the twin.
+    /// Removes messages that are too old, one with each call: the twin says what each call writes.
     fn expire(&mut self, store: &mut Store<MemoryDisk>, id: StreamId) -> Result<(), StoreError> {
         for _ in 0..self.random.usize(1..6) {
             let held = store.streams().get(id).expect("it is there");
@@ -796,7 +800,8 @@ impl History {
         let last = store.streams().get(id).expect("it is there").stream.totals().last_sequence;
         let (before, keep) = match self.random.u8(0..3) {
             0 => (self.random.u64(0..=last + 2), 0),
-            // How many stay is counted when it begins, what is lost meanwhile among them.
+            // The number of messages that stay is counted when it begins, with those that are lost
+            // meanwhile.
             1 if !self.has_media_faults => (0, self.random.u64(0..5)),
             _ => (0, 0),
         };
@@ -818,7 +823,7 @@ impl History {
         Ok(())
     }
 
-    /// Goes on with purges and with what else changes make go, or to their end.
+    /// Goes on with purges and other removals, or finishes them.
     fn go_on_with_purges(&mut self, store: &mut Store<MemoryDisk>) -> Result<(), StoreError> {
         let (slice, slices) = (self.random.usize(1..20), self.random.usize(1..20));
         let is_purging = |(id, held): (StreamId, &HeldStream)| held.is_purging().then_some(id);
@@ -892,7 +897,7 @@ impl History {
         if is_confirmed && answer.value {
             self.waiting.push((answer.after, self.made.len()));
         } else if is_confirmed {
-            // What was done before is told of: all changes of this consumer.
+            // Earlier changes of this consumer are reported, all of them.
             let is_its = |(stream, made): &(StreamId, Made)| match made {
                 Made::ConsumerChanged { consumer: other, .. } => {
                     *stream == id && *other == consumer
@@ -920,7 +925,7 @@ fn marker_for(twin: &Twin, limits: &StreamLimits, sequence: u64, time_ns: i64) -
     (twin.needs_marker(sequence) && has_room).then_some(marker)
 }
 
-/// Returns how many changes were told of, and how many checkpoints and loads there were.
+/// Returns the numbers of changes that were reported, of checkpoints and of loads.
 fn run(seed: u64, plant: Option<Plant>) -> Result<(usize, u64, u64), String> {
     live_some(&mut History::new(seed, plant))
 }
@@ -1202,8 +1207,9 @@ fn settle_lossy(history: &mut History) {
     run_until_checkpointed(history, store, &lane);
 }
 
-/// Appends so many messages to a new stream while checkpoints are taken when they are due, and ends with a power cut.
-/// Returns the stream, how many journal files there were at most, and the number of checkpoints.
+/// Appends that many messages to a new stream while checkpoints are taken when they are due, and
+/// ends with a power cut. Returns the stream, the highest number of journal files, and the number
+/// of checkpoints.
 fn append_many(
     history: &mut History,
     limits: StreamLimits,
@@ -1255,7 +1261,7 @@ fn journal_stays_short_and_a_start_reads_no_more_than_it() {
     let limits = StreamLimits::default();
     let (id, longest, checkpoints) = append_many(&mut history, limits, 3000, |_| "a".into());
     assert!(checkpoints > 10, "{checkpoints} checkpoints");
-    // Those in use, the spare one, and one under way to be that.
+    // Those in use, the spare one, and one that is being made.
     assert!(longest <= JOURNAL_FILES_MAX + 3, "the journal had {longest} files");
     let replayed = history.read();
     assert!(replayed.is_whole());
@@ -1273,7 +1279,7 @@ fn journal_stays_short_and_a_start_reads_no_more_than_it() {
 fn what_is_deleted_frees_disk_and_memory_whatever_stays_in_between() {
     let mut history = History::new(1, None);
     let limits = StreamLimits { messages_per_subject_max: 1, ..StreamLimits::default() };
-    // Of each hundred messages one stays.
+    // One of each hundred messages stays.
     let subject = |number: u64| match number % 100 {
         0 => format!("stays.{number}"),
         rest => format!("goes.{}", rest % 10),
@@ -1291,8 +1297,8 @@ fn what_is_deleted_frees_disk_and_memory_whatever_stays_in_between() {
     let length = |name: &String| history.disk.contents(name).expect("it is there").len();
     let segments = names.iter().filter(|name| name.contains("segment"));
     let bytes: usize = segments.map(length).sum();
-    // Some 50 KB are left of 3.6 MB. A half of a block may be dead, and a half of a segment superfluous; what the last
-    // checkpoint made superfluous is still there.
+    // Some 50 KB are left of 3.6 MB. Half of a block may be dead, and half of a segment
+    // superfluous. The files that the last checkpoint made superfluous are still there.
     let named: u64 = replayed.files.uses.values().map(|segment| segment.bytes).sum();
     assert!(named < 200_000, "{named} bytes of segments are named");
     assert!(bytes < 400_000, "{bytes} bytes of segments");

@@ -1,4 +1,4 @@
-//! What the store promises, one case each.
+//! The promises of the store, one test each.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ const SECOND_NS: i64 = 1_000_000_000;
 struct House {
     disk: MemoryDisk,
     store: Store<MemoryDisk>,
-    /// None once they ended.
+    /// `None` once they ended.
     tasks: [Option<Pin<Box<dyn Future<Output = ()>>>>; 2],
 }
 
@@ -41,7 +41,7 @@ impl House {
         Self { disk: disk.clone(), store, tasks: [Some(commit), Some(spare)] }
     }
 
-    /// Ends the power, and starts again.
+    /// Cuts the power, and starts again.
     fn power_cut(self) -> Self {
         let Self { disk, store, tasks } = self;
         drop((tasks, store));
@@ -49,7 +49,7 @@ impl House {
         Self::open(&disk)
     }
 
-    /// Runs the tasks until nothing of theirs is left to do.
+    /// Runs the tasks until they have nothing left to do.
     fn run_until_idle(&mut self) {
         let tasks = &mut self.tasks;
         let nothing = poll_fn(|context| {
@@ -160,7 +160,7 @@ fn write_that_fails_twice_stops_the_store_and_all_that_waits_hears_of_it() {
     let refused = house.store.delete(id, 1);
     assert_eq!(refused.err(), Some(StoreError::Refused(Refused::Stopped(stopped))));
     house.disk.set_faults(Faults::default());
-    // A failed write may have written all of it: the message nobody was told of is there or not.
+    // A failed write may have written all of it: the unacknowledged message is there or not.
     assert!((1..=2).contains(&house.power_cut().totals(id).messages));
 }
 

@@ -1,5 +1,5 @@
 //! A stream against its naive twin, a flat list, over random histories. Blocks leave memory at any
-//! moment, and no more than two at a time come back: each question is asked again until it has what
+//! moment, and no more than two at a time come back: each call is repeated until it has the blocks
 //! it needs.
 //!
 //! `MIDGE_STORE_SEEDS=10000 cargo test --lib storage::stream` runs more of them,
@@ -146,7 +146,7 @@ impl Twin {
     pub(crate) fn duplicate_of(&self, id: &[u8], now_ns: i64) -> Option<u64> {
         let slack = i64::from(self.plant == Some(Plant::WindowTooLong));
         let latest = self.ids.iter().rfind(|(other, ..)| other == id);
-        // A clock that goes back is that of the last message.
+        // A clock that goes back counts as that of the last message.
         let now_ns = now_ns.max(self.last_time_ns);
         latest.filter(|(_, end_ns, _)| end_ns + slack > now_ns).map(|found| found.2)
     }
@@ -177,8 +177,8 @@ impl Twin {
         Ok(())
     }
 
-    /// Takes a group if each message is taken after the others: more than a stream takes that
-    /// limits refuse.
+    /// Takes a group if each message is taken after the others. A stream takes fewer, since it
+    /// counts limits more strictly.
     fn append_group(&mut self, group: &[(Kept, Expected<'_>)]) -> Result<u64, GroupRefusal> {
         let mut after = self.clone();
         let mut ids = HashSet::new();
@@ -203,7 +203,7 @@ impl Twin {
         Ok(first)
     }
 
-    /// Takes messages one after the other; what goes for them goes afterwards.
+    /// Takes messages one after the other; the removals that they cause come afterwards.
     pub(crate) fn put_group(&mut self, group: impl Iterator<Item = Kept>) {
         let all: Vec<u64> = group.map(|message| self.put(message)).collect();
         all.iter().for_each(|sequence| self.roll_up(*sequence));
@@ -277,7 +277,7 @@ impl Twin {
         self.last_sequence
     }
 
-    /// Removes what the message with this sequence rolls up.
+    /// Removes the messages that the message with this sequence rolls up.
     fn roll_up(&mut self, sequence: u64) {
         let found = self.messages.iter().find(|message| message.sequence == sequence);
         let Some(message) = found.cloned() else { return };
@@ -408,7 +408,7 @@ struct Pair {
     evicts: bool,
     twin: Twin,
     now_ns: i64,
-    /// Subjects are of so many names a token.
+    /// The number of different names per token of subjects.
     spread: u32,
     payload_bytes_max: usize,
 }
@@ -440,7 +440,7 @@ impl Pair {
         }
     }
 
-    /// Takes blocks from memory.
+    /// Removes blocks from memory.
     fn evict(&mut self) {
         self.back.clear();
         let bases: Vec<u64> = self.stream.blocks_from(0).map(Block::base).collect();
@@ -452,7 +452,7 @@ impl Pair {
         }
     }
 
-    /// Brings a block back; of those that came back two stay.
+    /// Brings a block back; of the blocks that came back two stay.
     fn load(&mut self, needed: NotLoaded) {
         let block = self.stream.block_mut(needed.base).expect("what is needed is there");
         let contents = self.evicted.remove(&needed.base).expect("it was taken from memory");
@@ -477,7 +477,7 @@ impl Pair {
         panic!("a question is never answered");
     }
 
-    /// Has the stream do all that is left of the last change.
+    /// Has the stream finish its last change.
     fn settle(&mut self) {
         let slice = self.random.usize(1..50);
         while !self.ask(|stream| stream.settle(slice)) {}
@@ -594,7 +594,7 @@ impl Pair {
         if self.random.bool() { last } else { b"a".to_vec() }
     }
 
-    /// Sometimes nothing, sometimes what is so, sometimes something else.
+    /// Sometimes no condition, sometimes one that holds, sometimes another.
     fn expected<'parts>(&mut self, filter: &'parts [u8], id: &'parts [u8]) -> Expected<'parts> {
         let last_of = self.twin.of(filter).next_back().map_or(0, |last| last.sequence);
         let last_of = last_of + u64::from(self.random.u8(0..4) == 0);
@@ -789,7 +789,7 @@ impl Pair {
     }
 }
 
-/// What was found, or where to go on.
+/// The message found, or the place to go on from.
 fn found(search: Search<'_>) -> Result<Option<Kept>, u64> {
     match search {
         Search::Found(message) => Ok(Some(kept(message))),
