@@ -205,7 +205,7 @@ pub(crate) struct BlockFacts {
     pub is_complete: bool,
     /// Entries of deleted messages.
     pub dead: EntrySet,
-    /// Parts of the hashes of all subjects, sorted; none where any subject may be here.
+    /// Parts of the hashes of all subjects, sorted; `None` where any subject may be here.
     pub prints: Option<Rc<[u16]>>,
 }
 
@@ -255,7 +255,7 @@ impl<'block> Loaded<'block> {
         self.live(0)
     }
 
-    /// Those from a sequence on, in order.
+    /// The messages from a sequence on, in order.
     pub(crate) fn messages_from(
         self,
         sequence: u64,
@@ -525,10 +525,10 @@ impl Block {
         &self.facts
     }
 
-    /// The sequences of the first and the last message.
+    /// The sequence of the first message.
     ///
     /// # Panics
-    /// There is none: a stream drops a block with its last message.
+    /// The block is empty: a stream drops a block with its last message.
     pub(crate) fn first(&self) -> u64 {
         assert!(self.facts.count > 0, "no block is empty");
         self.facts.first

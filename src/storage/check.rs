@@ -289,7 +289,7 @@ mod tests {
         Store::start(disk.clone(), place, replayed).expect("nothing is lost")
     }
 
-    /// Appends so many messages to a new stream, each with a commit of its own.
+    /// Appends `count` messages to a new stream, each with a commit of its own.
     fn write(folder: &StoreFolder, count: usize) {
         let probed = ThreadDisk::probe(folder.root()).expect("the folder can be written to");
         let disk = ThreadDisk::start(folder.root(), probed.write_mode, || {}).expect("threads");

@@ -123,7 +123,8 @@ impl Journal {
     pub(crate) fn resume(seed: LaneSeed, file_bytes: u64, recovered: &Recovered) -> Self {
         let mut position = recovered.position;
         position.place.offset = file_bytes;
-        // Where the end is lost, the next frame follows none that is known.
+        // The last frame is written again only if the next one follows it. Not so where the end is
+        // lost.
         let is_next = |last: &&LastFrame| last.number.0 + 1 == position.next.0;
         let Some(last) = recovered.last.as_ref().filter(is_next) else {
             return Self::new(seed, file_bytes, position);

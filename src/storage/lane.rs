@@ -204,7 +204,8 @@ impl<D: Disk> Lane<D> {
             || (is_late && state.journal.room() < self.place.file_bytes / SHORT_ROOM_SHARE)
     }
 
-    /// Bytes that are left of the current file. During a shortage no more than these can be written.
+    /// Bytes that are left of the current file. During a shortage no more than these can be
+    /// written.
     pub(crate) fn room(&self) -> u64 {
         self.state.borrow().journal.room()
     }
@@ -381,7 +382,7 @@ impl<D: Disk> Lane<D> {
                         self.stop(format!("no further journal file can be made: {shortage}"));
                         return None;
                     }
-                    // A file is needed at once, whatever a checkpoint may need later.
+                    // A file is needed at once, even if a checkpoint needs the reserve later.
                     state.gives_reserve = true;
                     state.shortage = None;
                     drop(state);

@@ -154,7 +154,7 @@ impl Streams {
             match installed {
                 Ok(()) => self.cached(load.stream, *base),
                 Err(damage) if index == 0 => result = Err(damage),
-                // Whoever needs it reads it again.
+                // A caller that needs it reads it again.
                 Err(_) => {}
             }
         }

@@ -2,8 +2,8 @@
 //! marker.
 //!
 //! They are stored in the message alone: a replay reads them again, as does recovery of a stream
-//! from its messages. A value that is not allowed counts as absent; publishers are told of it
-//! before, by [`time_to_live`] and [`rollup`].
+//! from its messages. A value that is not allowed counts as absent; [`time_to_live`] and [`rollup`]
+//! report it to publishers before.
 
 use crate::config::go_text::{SignedDuration, parse_duration};
 use crate::protocol::headers::FIRST_LINE;
@@ -18,7 +18,7 @@ const SECOND_NS: i64 = 1_000_000_000;
 /// The time for which a message stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeToLive {
-    /// For ever, whatever the limit of age is.
+    /// For ever, in spite of any limit of age.
     Never,
     /// Nanoseconds from its time on; at least a second.
     Nanoseconds(i64),
@@ -64,7 +64,7 @@ impl<'headers> Marks<'headers> {
     }
 }
 
-/// The names and values of a block, in order, but for empty ones: one pass finds all marks.
+/// The names and values of a block, in order, without empty ones: one pass finds all marks.
 fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = block.strip_prefix(FIRST_LINE).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -83,9 +83,9 @@ pub(super) fn find<'block>(block: &'block [u8], name: &[u8]) -> Option<&'block [
     headers(block).find(|(other, _)| *other == name).map(|(_, value)| value)
 }
 
-/// The value of a `Nats-TTL`: `never`, a number of seconds, or a duration as Go writes it, of which
-/// parts of a second are left out. None where it is neither, or shorter than a second. Source:
-/// nats-server server/stream.go parseMessageTTL.
+/// The value of a `Nats-TTL`: `never`, a number of seconds, or a duration as Go writes it, without
+/// its parts of a second. `None` where it is neither, or shorter than a second. Source: nats-server
+/// server/stream.go parseMessageTTL.
 pub(crate) fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
     if value.eq_ignore_ascii_case(b"never") {
         return Some(TimeToLive::Never);
@@ -101,7 +101,7 @@ pub(crate) fn time_to_live(value: &[u8]) -> Option<TimeToLive> {
     (seconds > 0).then(|| TimeToLive::Nanoseconds(seconds.saturating_mul(SECOND_NS)))
 }
 
-/// The value of a `Nats-Rollup`; none where it is no known one.
+/// The value of a `Nats-Rollup`; `None` where it is not a known one.
 pub(crate) fn rollup(value: &[u8]) -> Option<Rollup> {
     match value {
         _ if value.eq_ignore_ascii_case(b"sub") => Some(Rollup::Subject),

@@ -38,7 +38,8 @@ mod toy_log;
 pub struct MemoryFile {
     index: FileIndex,
     access: Access,
-    /// The number of power cuts before it was opened. After the next one it is of no use.
+    /// The number of ends of the power or the process before it was opened. After the next one it
+    /// is of no use.
     life: u64,
 }
 
@@ -180,7 +181,7 @@ impl MemoryDisk {
     }
 
     /// # Panics
-    /// The file was opened before the last power cut.
+    /// The file was opened before the last end of the power or the process.
     fn check_life(&self, file: &MemoryFile) {
         assert!(file.life == self.life.get(), "a file of an earlier life is used");
     }

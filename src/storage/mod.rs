@@ -1,4 +1,5 @@
-//! Floor 5: the store. What it acknowledges is on disk.
+//! Floor 5: the store. Acknowledged changes are on disk, unless an operator chose that
+//! acknowledgements do not wait.
 //!
 //! `disk` is the interface that the store asks of a disk. `thread_disk` is the real one, and
 //! `ring_disk` that of a thread with a ring of io_uring; `memory_disk` fails in every way a disk

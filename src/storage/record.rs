@@ -315,7 +315,7 @@ impl<'bytes> Record<'bytes> {
 /// Bytes of an [`AppendedHead`].
 const APPENDED_BYTES: usize = 8 + 8 + 2 + 4;
 
-/// Bytes before the parts of a group's message: the length of what follows, and its head.
+/// Bytes before the parts of a group's message: the length of the rest, and its head.
 pub(crate) const MEMBER_PREFIX_BYTES: usize = 4 + APPENDED_BYTES;
 
 /// The head of a group: its messages follow, each its [`AppendedHead::member_prefix`], subject,
@@ -373,7 +373,7 @@ impl AppendedHead {
         Some(bytes)
     }
 
-    /// Subject, headers and payload of what follows the head.
+    /// Subject, headers and payload in the bytes behind the head.
     pub(crate) fn parts<'bytes>(
         &self,
         rest: &'bytes [u8],

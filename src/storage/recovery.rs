@@ -166,7 +166,7 @@ impl Recovered {
     }
 }
 
-/// The journal's files, by what they are.
+/// The journal's files, sorted by their use.
 struct Found<D: Disk> {
     in_use: Vec<(FileHeader, FileReader<D>)>,
     /// The first commit of each file in use.
@@ -204,7 +204,7 @@ impl<D: Disk> Found<D> {
         Ok(found)
     }
 
-    /// Sorts in a file from the checkpoint on by what it is.
+    /// Finds out the use of a file from the checkpoint on, and sorts it in.
     async fn sort_in(
         &mut self,
         place: &JournalPlace,

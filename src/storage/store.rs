@@ -190,8 +190,8 @@ impl<D: Disk> Store<D> {
         self.lane.is_crowded() || self.lane.file_count() > JOURNAL_FILES_MAX
     }
 
-    /// Tries again what failed, for want of space for example. Called now and then while
-    /// [`StoreError::Short`] is answered.
+    /// Tries again to make the files that failed, for want of space for example. Called now and
+    /// then while [`StoreError::Short`] is answered.
     pub fn retry(&mut self) {
         self.lane.retry_spare();
         self.request_checkpoint();
@@ -622,8 +622,8 @@ impl<D: Disk> Store<D> {
         Ok(commit)
     }
 
-    /// Where no further journal file can be made, the end of the current one is kept for changes
-    /// that make room.
+    /// Refuses changes near the end of the current file, if no further journal file can be made.
+    /// Changes that make room are refused later than others.
     fn check_room(&self, change: &Change<'_>) -> Result<(), StoreError> {
         let Some(kind) = self.lane.shortage() else { return Ok(()) };
         let share = match change.makes_room() {

@@ -51,19 +51,19 @@ pub struct StreamLimits {
     pub messages_per_subject_max: u64,
     /// At a limit new messages are refused. Otherwise old ones are removed.
     pub refuses_new: bool,
-    /// The same for the limit of a subject; only where `refuses_new` is set.
+    /// At the limit of a subject, too; only where `refuses_new` is set.
     pub refuses_new_per_subject: bool,
     /// Bytes are counted as nats-server counts those of memory storage.
     pub is_memory: bool,
-    /// How long the id of a message is remembered: within that time, a message with the same id is
-    /// not taken. A change holds for later messages.
+    /// The time for which the id of a message is remembered: a message with the same id is not
+    /// taken meanwhile. A change holds for later messages.
     pub duplicate_window_ns: i64,
     /// Messages may set their own time to live, and may roll up older ones: see [`Marks`].
     pub has_times_to_live: bool,
     pub has_rollups: bool,
-    /// How long a marker stays. A marker is a message that takes the place of the last one of a
-    /// subject when that is too old, so that followers of the stream learn of it. Only with times
-    /// to live and rollups; 0: there are no markers.
+    /// The time for which a marker stays. A marker is a message that takes the place of the last
+    /// one of a subject when that is too old, so that followers of the stream learn of it. Only
+    /// with times to live and rollups; 0: there are no markers.
     pub marker_ttl_ns: i64,
     /// Publishers are answered, and messages may be seen, before they are durable: see
     /// [`ASYNC_RISK`].

@@ -466,7 +466,7 @@ impl HeldStream {
         if self.is_buffered { CommitNumber(0) } else { self.changed }
     }
 
-    /// Goes on with so many messages from a sequence on; missing messages before it are lost.
+    /// Goes on with `count` messages from a sequence on; missing messages before it are lost.
     fn reach(
         &mut self,
         id: StreamId,

@@ -150,8 +150,8 @@ struct Found {
     /// The entry of the subject, or of the first one behind it; `None` at the end.
     entry: Option<Entry>,
     is_here: bool,
-    /// Bytes that the subject shares with the entry before it, and with `entry` if that is
-    /// another's.
+    /// Bytes that the subject shares with the entry before it, and with `entry` if that belongs to
+    /// another subject.
     shared_before: usize,
     shared_after: usize,
 }
@@ -217,8 +217,8 @@ impl Chunk {
         push_entry(&mut new, found.shared_before, &subject[found.shared_before..], totals);
         let mut end = at;
         if let Some(next) = found.entry {
-            // The next one shares with the new one what it shares with the subject, which is no
-            // less than before.
+            // The next entry shares with the new one the bytes that it shares with the subject,
+            // which are no fewer than before.
             let suffix = next.suffix_of(&self.bytes);
             let rest = suffix[found.shared_after - next.shared..].to_vec();
             push_entry(&mut new, found.shared_after, &rest, next.totals(&self.bytes));
@@ -317,7 +317,7 @@ fn push_entry(out: &mut Vec<u8>, shared: usize, suffix: &[u8], totals: SubjectTo
 /// Chunks that changed since they were noted, all those between two that did not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChangedChunks {
-    /// The chunks before and behind them; none at the ends of the index.
+    /// The chunks before and behind them; `None` at the ends of the index.
     after: Option<Rc<[u8]>>,
     before: Option<Rc<[u8]>>,
     chunks: VecDeque<Rc<[u8]>>,
@@ -360,7 +360,7 @@ impl IndexChanges {
         self.groups.is_empty()
     }
 
-    /// The next part to be stored, of about so many bytes.
+    /// The next part to be stored, of about `bytes_max` bytes.
     pub(crate) fn next_part(&mut self, bytes_max: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         while out.len() < bytes_max

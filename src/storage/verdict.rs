@@ -55,15 +55,15 @@ const fn case(name: &'static str, facts: [Option<bool>; 5], verdict: Verdict) ->
 /// Readable, header, next, body, durable.
 const CASES: [Case; 7] = [
     case("frame", [YES, YES, YES, YES, ANY], Verdict::Take),
-    // The header's sector was written, others of the frame were not.
+    // The header's sector was written, and others of the frame were not.
     case("torn body", [YES, YES, YES, NO, NO], Verdict::Cut),
     case("damaged body", [YES, YES, YES, NO, YES], Verdict::Damaged),
     // Never written, of an earlier use of the file, or torn at its first sector.
     case("end", [YES, NO, ANY, ANY, NO], Verdict::Cut),
     case("damaged header", [YES, NO, ANY, ANY, YES], Verdict::Damaged),
-    // A frame with a wrong number or after another history: those between went elsewhere.
+    // A frame with a wrong number or after another history: the frames between went elsewhere.
     case("out of order", [YES, YES, NO, ANY, ANY], Verdict::Damaged),
-    // A torn write leaves sectors readable. What cannot be read may have been acknowledged.
+    // A torn write leaves sectors readable. Bytes that cannot be read may have been acknowledged.
     case("unreadable", [NO, ANY, ANY, ANY, ANY], Verdict::Damaged),
 ];
 

@@ -1,4 +1,4 @@
-//! Wakes within a future that is run by hand: it is to be polled again at once.
+//! Wakes within a future that is run by hand: after one it is polled again at once.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,6 +1,6 @@
 //! Histories of a lane over the faulty disk: appends, checkpoints, failed writes, a full disk, ends
-//! of the process and of the power, several generations each. The law: recovery gives back a
-//! beginning of what was appended, in order and unchanged, and nothing acknowledged is missing.
+//! of the process and of the power, several generations each. The law: recovery returns the first
+//! records that were appended, in order and unchanged, and no acknowledged one is missing.
 //!
 //! `MIDGE_STORE_SEEDS=100000 cargo test --lib lane::simulation` runs more of them,
 //! `MIDGE_STORE_SEED=n` one.
@@ -87,7 +87,7 @@ impl History {
         faults
     }
 
-    /// Reads the journal and compares it; what it holds is the history from now on.
+    /// Reads the journal and compares it with the history, which goes on from the records found.
     fn recover(&mut self) -> Result<Recovered, String> {
         let mut found: Vec<Record> = Vec::new();
         let visit = |commit, body: &[u8]| {

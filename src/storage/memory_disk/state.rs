@@ -33,7 +33,7 @@ pub struct Faults {
     pub has_lying_folders: bool,
 }
 
-/// A place where the medium itself lost what had been written to it.
+/// A place where the medium itself lost bytes that had been written to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaFault {
     /// The name of the file, as it was then.
@@ -113,7 +113,7 @@ pub(super) enum Request {
     RemoveFolder(String),
 }
 
-/// The result of an operation, whose kind the request says.
+/// The result of an operation. The kind of the request decides which field holds it.
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) names: Vec<String>,

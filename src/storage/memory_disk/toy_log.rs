@@ -16,7 +16,7 @@ enum Plant {
     ReplayPastATornRecord,
 }
 
-/// A record a sector: a checksum of what follows, a number from 1 on, bytes made from the number.
+/// A record fills a sector: a checksum of the rest, a number from 1 on, bytes made from the number.
 fn record(number: u64) -> DiskBuffer {
     let mut buffer = DiskBuffer::zeroed(SECTOR_BYTES);
     let bytes = buffer.as_mut_slice();

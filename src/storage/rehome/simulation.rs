@@ -135,7 +135,7 @@ impl Town {
         }
     }
 
-    /// Compares all lanes with what was there.
+    /// Compares all lanes with the streams that were there.
     fn compare(&self) -> Result<(), String> {
         let mut found = BTreeMap::new();
         for place in places(self.generation, self.lanes) {

@@ -409,7 +409,7 @@ impl History {
             for (id, needed) in self.needed.drain(..) {
                 self.loads += 1;
                 let load = load(&store, id, needed);
-                // Whoever needs it asks again.
+                // A caller that needs it asks again.
                 loads.push(Box::pin(async { drop(load.await) }));
             }
             loads.retain_mut(|load| {
@@ -1075,7 +1075,7 @@ fn damage_is_told_by_stream_and_sequence_and_a_store_goes_on_once_it_is_accepted
             continue;
         }
         let (name, bytes) = &files[history.random.usize(0..files.len())];
-        // Where there is something: most of a file is zeros.
+        // Bytes that are not zero: most of a file is zeros.
         let places = std::iter::repeat_with(|| history.random.usize(0..bytes.len()));
         let place = places.into_iter().find(|place| bytes[*place] != 0).expect("there is one");
         disk.damage(name, place as u64, 1 << history.random.u8(0..8));
@@ -1197,7 +1197,7 @@ fn damage_of_a_segment_costs_its_block_alone() {
     assert!(named > 40 && settled > 60, "{named} blocks of {settled} segments were lost");
 }
 
-/// As `settle`, where blocks are lost.
+/// Does the same as `settle`, but blocks may be lost.
 fn settle_lossy(history: &mut History) {
     let replayed = history.read();
     let mut store =

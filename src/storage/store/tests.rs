@@ -345,9 +345,9 @@ fn with_an_interval_answers_leave_at_once_and_tell_of_what_is_on_its_way() {
     assert_eq!((after, delivered.expect("it is there").after), ([at_once; 4], at_once));
     let missing = house.store.delete(id, 1).expect("the stream is there");
     assert_eq!((missing.value, missing.after), (false, at_once));
-    // What is on its way arrives without another call.
+    // The message on its way arrives without another call.
     house.run_until_durable(house.store.lane().last_commit()).expect("no fault is set");
-    // And from now on answers wait again.
+    // From now on answers wait again.
     house.store.set_sync_interval(SyncInterval::Always);
     let appended = house.store.append(id, new).expect("room");
     assert_eq!(appended.after, house.store.lane().last_commit());

@@ -150,7 +150,7 @@ impl Stream {
     pub(super) fn check_age(&self) {
         for block in &self.blocks {
             let Ok(loaded) = block.loaded() else { continue };
-            // What is stored may be forged.
+            // The stored form may be forged, so only tests assert this.
             #[cfg(test)]
             {
                 let first = loaded.first_end().map_or(NO_END, |(end_ns, _)| end_ns);

@@ -55,7 +55,7 @@ impl Stream {
             return Ok(Some(block.first()));
         }
         let found = block.loaded()?.messages().find(|message| message.time_ns >= time_ns);
-        // Where that one was deleted, the next block begins with one.
+        // If that message was deleted, the next block begins with the one to be found.
         let next = || self.blocks.get(index + 1).map(Block::first);
         Ok(found.map(|message| message.sequence).or_else(next))
     }
