@@ -1,6 +1,6 @@
-//! For this package's tests and micro-benchmarks, under the paths that the items have inside: no
-//! part of what the crate offers. Everything else is private to it, so that the compiler names what
-//! nobody uses.
+//! The items that this package's tests and micro-benchmarks use, under the paths that they have
+//! inside. They are no part of the crate's interface. Everything else is private to it, so that the
+//! compiler finds unused items.
 
 pub mod auth {
     pub mod password {

@@ -109,8 +109,8 @@ impl AnyCaseName {
         Self { name: name.as_bytes().into(), rare_at: rarest.map_or(0, |(at, _)| at) }
     }
 
-    /// Appends a block to `kept` without the headers of this name, on however many lines their
-    /// values stand.
+    /// Appends a block to `kept` without the headers of this name, even if their values stand on
+    /// several lines.
     pub(crate) fn copy_without(&self, block: &[u8], kept: &mut Vec<u8>) {
         let mut from = 0;
         while let Some(start) = self.find(block, from) {
@@ -120,8 +120,7 @@ impl AnyCaseName {
         kept.extend_from_slice(&block[from..]);
     }
 
-    /// The start of the first line at or behind `from`, itself the start of one, that has this
-    /// name.
+    /// The start of the first line with this name, from `from` on, which is the start of a line.
     fn find(&self, block: &[u8], from: usize) -> Option<usize> {
         let rare = self.name[self.rare_at];
         let (lower, upper) = (rare.to_ascii_lowercase(), rare.to_ascii_uppercase());
@@ -141,8 +140,8 @@ impl AnyCaseName {
     }
 }
 
-/// The end of a header whose first line begins at `start`: behind that line and all that go on with
-/// a blank.
+/// The end of a header whose first line begins at `start`: behind that line and all further lines
+/// that begin with a blank.
 fn end_of_value(block: &[u8], start: usize) -> usize {
     let mut ends = memchr::memchr_iter(b'\n', &block[start..]).map(|end| start + end + 1);
     let end = ends.find(|end| !matches!(block.get(*end), Some(b' ' | b'\t')));
