@@ -452,7 +452,7 @@ impl Stream {
     /// Deletes a message; false where there is none.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn delete(&mut self, sequence: u64) -> Result<bool, NotLoaded> {
         let is_there = self.get(sequence)?.is_some();
         if is_there {

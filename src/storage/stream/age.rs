@@ -52,7 +52,7 @@ impl Stream {
     /// The first message below a sequence that can age.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn next_that_ages(&mut self, before: u64) -> Result<Option<u64>, NotLoaded> {
         while self.aged_from < before
             && let Some(block) = self.blocks.get(self.block_from(self.aged_from))
@@ -77,7 +77,7 @@ impl Stream {
     /// The message whose own time to live ended first.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn ended(&mut self, now_ns: i64) -> Result<Option<u64>, NotLoaded> {
         self.check_settled()?;
         if !self.limits.has_times_to_live {
@@ -103,7 +103,7 @@ impl Stream {
     /// subject, and no marker.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn needs_marker(&self, sequence: u64) -> Result<bool, NotLoaded> {
         if !self.limits.has_markers() {
             return Ok(false);

@@ -36,7 +36,7 @@ impl Stream {
     /// The last message of a subject.
     ///
     /// # Errors
-    /// It is not in memory.
+    /// The message is not in memory.
     pub fn last_of(&self, subject: &[u8]) -> Result<Option<Message<'_>>, NotLoaded> {
         self.check_settled()?;
         self.subjects.get(subject).map_or(Ok(None), |totals| self.find(totals.last))
