@@ -26,6 +26,26 @@ fn wait_or_go_on<'stream>(
     if here == from { Err(missing) } else { Ok(Search::GoOn(here)) }
 }
 
+/// Looks through the messages of a block for the first that matches a filter; none = the search
+/// goes on in the next block. `looked_at` counts the messages of all blocks.
+fn look_through<'stream>(
+    messages: impl Iterator<Item = Message<'stream>>,
+    filter: &[u8],
+    looked_at: &mut usize,
+    messages_max: usize,
+) -> Option<Search<'stream>> {
+    for message in messages {
+        if *looked_at >= messages_max {
+            return Some(Search::GoOn(message.sequence));
+        }
+        if matches(filter, message.subject) {
+            return Some(Search::Found(message));
+        }
+        *looked_at += 1;
+    }
+    None
+}
+
 /// A subject with several messages that is looked for.
 struct Wanted {
     subject: Vec<u8>,
@@ -103,14 +123,9 @@ impl Stream {
                 Ok(loaded) => loaded,
                 Err(missing) => return wait_or_go_on(missing, from, block.first().max(from)),
             };
-            for message in loaded.messages_from(from) {
-                if looked_at >= messages_max {
-                    return Ok(Search::GoOn(message.sequence));
-                }
-                if matches(filter, message.subject) {
-                    return Ok(Search::Found(message));
-                }
-                looked_at += 1;
+            let messages = loaded.messages_from(from);
+            if let Some(ended) = look_through(messages, filter, &mut looked_at, messages_max) {
+                return Ok(ended);
             }
         }
         Ok(Search::Nothing)
@@ -263,17 +278,9 @@ impl Stream {
                 Ok(loaded) => loaded,
                 Err(missing) => return wait_or_go_on(missing, through, block.last().min(through)),
             };
-            for message in loaded.messages().rev() {
-                if message.sequence > through {
-                    continue;
-                }
-                if looked_at >= messages_max {
-                    return Ok(Search::GoOn(message.sequence));
-                }
-                if matches(filter, message.subject) {
-                    return Ok(Search::Found(message));
-                }
-                looked_at += 1;
+            let messages = loaded.messages().rev().filter(|message| message.sequence <= through);
+            if let Some(ended) = look_through(messages, filter, &mut looked_at, messages_max) {
+                return Ok(ended);
             }
         }
         Ok(Search::Nothing)
