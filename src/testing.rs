@@ -274,6 +274,9 @@ pub mod storage {
     pub mod thread_disk {
         pub use crate::storage::thread_disk::{ThreadDisk, WriteMode};
     }
+    pub mod turns {
+        pub use crate::storage::turns::yield_now;
+    }
 }
 pub mod system {
     pub mod request {

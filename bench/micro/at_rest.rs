@@ -1,4 +1,4 @@
-//! What many messages cost at rest: memory after they were appended, and the time and memory of a
+//! The cost of many messages at rest: memory after they were appended, and the time and memory of a
 //! start behind a crash.
 //!
 //! `cargo bench --bench store_load -- FOLDER rest [MESSAGES] [SUBJECTS] [LANES]` appends so many
@@ -7,12 +7,10 @@
 //! which is this program with another word.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use midge::testing::storage::disk::Disk;
@@ -26,6 +24,7 @@ use midge::testing::storage::store::loading::load;
 use midge::testing::storage::store::{Store, StoreError};
 use midge::testing::storage::stream::{NewMessage, Search, StreamLimits};
 use midge::testing::storage::thread_disk::ThreadDisk;
+use midge::testing::storage::turns::yield_now;
 
 use super::collected_disk;
 
@@ -121,19 +120,6 @@ async fn start<D: Disk + 'static>(disk: &D, settings: &Settings) -> io::Result<(
     Ok(())
 }
 
-/// Lets other tasks go on, as the end of a turn does.
-async fn others_turn() {
-    let mut had_turn = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut had_turn, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Reads the messages of a lane in order.
 async fn read<D: Disk + 'static>(store: &Rc<RefCell<Store<D>>>, what: &str) {
     let ids: Vec<StreamId> = store.borrow().streams().iter().map(|(id, _)| id).collect();
@@ -163,7 +149,7 @@ async fn read<D: Disk + 'static>(store: &Rc<RefCell<Store<D>>>, what: &str) {
                     monoio::spawn(async move {
                         load(&store, id, next).await.expect("the disk works");
                     });
-                    others_turn().await;
+                    yield_now().await;
                 }
                 Some((needed, false)) => load(store, id, needed).await.expect("the disk works"),
                 None => {}

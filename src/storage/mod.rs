@@ -51,12 +51,14 @@ mod regular;
 pub(crate) mod rehome;
 pub(crate) mod replay;
 pub(crate) mod ring_disk;
+#[cfg(test)]
+mod seeds;
 pub(crate) mod segment;
 pub(crate) mod store;
 pub(crate) mod stream;
 pub(crate) mod streams;
 pub(crate) mod subject_index;
 pub(crate) mod thread_disk;
-mod turns;
+pub(crate) mod turns;
 pub(crate) mod verdict;
 mod wakes;

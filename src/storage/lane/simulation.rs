@@ -16,6 +16,7 @@ use super::super::memory_disk::{Faults, MemoryDisk};
 use super::super::recovery::recover;
 use super::*;
 use crate::storage::frame::LaneSeed;
+use crate::storage::seeds;
 
 /// Mistakes that the oracle has to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,16 +250,9 @@ fn run(seed: u64, plant: Option<Plant>) -> Result<u64, String> {
     Ok(commits)
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn every_history_keeps_what_was_acknowledged() {
-    let seeds = match number("MIDGE_STORE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(300),
-    };
+    let seeds = seeds::all(300);
     let (mut commits, count) = (0, seeds.end - seeds.start);
     for seed in seeds {
         match run(seed, None) {
@@ -362,7 +356,7 @@ fn run_disturbed(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn damage_is_named_and_confined() {
-    let count = number("MIDGE_STORE_SEEDS").unwrap_or(300);
+    let count = seeds::count(300);
     let mut named = 0;
     for seed in 0..count {
         match run_disturbed(seed) {

@@ -18,6 +18,7 @@ use crate::storage::frame::{LaneSeed, StoreId};
 use crate::storage::journal::Urgency;
 use crate::storage::memory_disk::{Faults, MemoryDisk};
 use crate::storage::record::ConsumerId;
+use crate::storage::seeds;
 use crate::storage::store::Store;
 use crate::storage::store::checkpoint::keep_checkpoints;
 use crate::storage::stream::tests::{Kept, kept, random_headers, random_limits};
@@ -331,16 +332,9 @@ fn run(seed: u64, plant: Option<Plant>) -> Result<u64, String> {
     Ok(cut)
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn streams_are_as_they_were_whatever_became_of_their_lanes() {
-    let seeds = match number("MIDGE_STORE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(100),
-    };
+    let seeds = seeds::all(100);
     let (mut cut, count) = (0, seeds.end - seeds.start);
     for seed in seeds {
         match run(seed, None) {

@@ -21,6 +21,7 @@ use crate::storage::frame::{LaneSeed, StoreId};
 use crate::storage::manifest::ManifestName;
 use crate::storage::memory_disk::{Faults, MemoryDisk};
 use crate::storage::replay::{Accepted, AcceptedDamage, replay_into};
+use crate::storage::seeds;
 use crate::storage::segment::SegmentReader;
 use crate::storage::stream::pending::Pending;
 use crate::storage::stream::tests::{Kept, TICK_NS, Twin, kept, random_headers, random_limits};
@@ -939,16 +940,9 @@ fn live_some(history: &mut History) -> Result<(usize, u64, u64), String> {
     Ok((history.told, history.checkpoints, history.loads))
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn no_history_takes_back_what_an_answer_told() {
-    let seeds = match number("MIDGE_STORE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(300),
-    };
+    let seeds = seeds::all(300);
     let (mut told, mut checkpoints, mut loads, count) = (0, 0, 0, seeds.end - seeds.start);
     for seed in seeds {
         match run(seed, None) {
@@ -969,10 +963,7 @@ fn no_history_takes_back_what_an_answer_told() {
 
 #[test]
 fn what_the_medium_loses_while_the_store_runs_is_lost_alone() {
-    let seeds = match number("MIDGE_STORE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(100),
-    };
+    let seeds = seeds::all(100);
     let (mut lost, count) = (0, seeds.end - seeds.start);
     for seed in seeds {
         let mut history = History::new(seed, None);

@@ -17,6 +17,7 @@ use crate::protocol::headers;
 use crate::protocol::subject::matches;
 use crate::storage::block::Contents;
 use crate::storage::marks::{self, TimeToLive};
+use crate::storage::seeds;
 
 /// A step of the tests' clock: a time to live is a second at least.
 pub(in crate::storage) const TICK_NS: i64 = 10_000_000;
@@ -834,16 +835,9 @@ fn run(seed: u64, plant: Option<Plant>, steps: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn stream_is_as_its_naive_twin() {
-    let seeds = match number("MIDGE_STORE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("MIDGE_STORE_SEEDS").unwrap_or(40),
-    };
+    let seeds = seeds::all(40);
     for seed in seeds {
         if let Err(reason) = run(seed, None, 800) {
             let reason: String = reason.chars().take(2000).collect();
