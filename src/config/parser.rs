@@ -50,7 +50,7 @@ fn parse_file_at(
     Parser::new(&text, path, surroundings, read, include_depth).parse()
 }
 
-/// What was read for one configuration: files, and environment variables, each as often as it is
+/// The texts read for one configuration: files, and environment variables, each as often as it is
 /// named.
 #[derive(Default)]
 struct Read {

@@ -47,7 +47,7 @@
 //! The same holds where messages pile up that are to be passed on (`passed_on` says why no circle
 //! of shards then waits for itself).
 //!
-//! What is under way counts, until it is delivered. A lane takes no more bytes than a part of what
+//! Messages under way count until they are delivered. A lane takes no more bytes than a part of what
 //! a consumer behind it may have pending (`Mesh::set_pending_bytes_max`), so that its publishers
 //! are slowed before it is cut; and no more work than some turns (`LANE_WORK_MAX`), so that whoever
 //! publishes behind a drain waits that long, however many receivers each message has. For that

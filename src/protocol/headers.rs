@@ -94,7 +94,7 @@ pub fn append(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// A header's name in any case, to be removed wherever it stands: nobody may speak for the server.
-/// What it takes to look through a block depends on its bytes alone, not on its lines.
+/// Looking through a block costs as many steps as it has bytes, however many lines these are.
 pub(crate) struct AnyCaseName {
     name: Box<[u8]>,
     /// Index of the byte of the name to look for: one that is rare in headers.

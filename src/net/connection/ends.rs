@@ -11,7 +11,7 @@ use crate::net::codec::Codec;
 use crate::net::operations::Operations;
 use crate::net::runtime::{Driver, TurnHook};
 
-/// What the connections of one shard share.
+/// Buffers, operations and the hook that the connections of one shard share.
 pub(crate) struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
     /// Buffers for decrypted TLS input.
@@ -24,7 +24,7 @@ pub(crate) struct ConnectionContext {
     pub driver: Driver,
 }
 
-/// What the two tasks of a connection share.
+/// The state that the two tasks of a connection share.
 pub(super) struct Ends {
     pub outbox: QueueHandle,
     pub codec: RefCell<Codec>,
