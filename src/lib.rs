@@ -14,8 +14,7 @@
 //! makes `flush()` mean the same thing on sixteen shards as on one.
 //!
 //! The modules below are floors: each uses only those above it, and `tests/tidy.rs` checks that.
-//! `client`, `mesh`, `monitor` and `system` are siblings and never import each other. `storage`
-//! stands by itself: only `midge store` uses it so far.
+//! `client`, `jetstream`, `mesh`, `monitor` and `system` are siblings and never import each other.
 //!
 //! Hot path: `base::ring`, `protocol::{subject, message}`, `protocol::nats::{parser, plain,
 //! encode}`, `broker::{publish, route_cache, walk, deliver, forward, frame, mailbox, subject_table,
@@ -44,6 +43,7 @@ mod storage;
 mod peer;
 // F7
 mod client;
+mod jetstream;
 mod mesh;
 mod monitor;
 mod system;

@@ -1,0 +1,5 @@
+//! Floor 7: JetStream. Streams over the store, their consumers, and the API that clients manage
+//! them with.
+//!
+//! Everything here belongs to one shard and sees two things of it: its broker, from which messages
+//! and requests come into mailboxes, and its store. Nothing here knows which shard that is.
