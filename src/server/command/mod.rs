@@ -4,5 +4,7 @@ pub(crate) mod args;
 pub(crate) mod argv_secrets;
 pub(crate) mod flags;
 pub(crate) mod help;
+#[cfg(test)]
+mod pages;
 pub(crate) mod signal_command;
 pub(crate) mod store_command;
