@@ -751,3 +751,7 @@ pub const REMOVED_AT_ONCE_MAX: usize = 256;
 
 /// Messages of an atomic group: nats-server's limit of a batch. Enforced by `storage::Store::append_group`.
 pub const GROUP_MESSAGES_MAX: usize = 1000;
+
+/// Arrays and objects inside each other in one request of the JetStream API, as in Go's
+/// `encoding/json`. Enforced by `jetstream::json::scanner`.
+pub const JSON_DEPTH_MAX: usize = 10_000;

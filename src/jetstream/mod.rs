@@ -3,3 +3,10 @@
 //!
 //! Everything here belongs to one shard and sees two things of it: its broker, from which messages
 //! and requests come into mailboxes, and its store. Nothing here knows which shard that is.
+
+#![allow(dead_code, reason = "the engine that uses all of it is being built")]
+
+pub(crate) mod consumer_config;
+pub(crate) mod error;
+pub(crate) mod json;
+pub(crate) mod stream_config;
