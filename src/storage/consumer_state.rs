@@ -42,6 +42,10 @@ pub enum ConsumerChange {
     Acked { stream_sequence: u64 },
     /// All messages up to this one are done.
     AckedThrough { stream_sequence: u64 },
+    /// The wait of a pending message for its acknowledgement counts from another time.
+    Postponed { stream_sequence: u64, time_ns: i64 },
+    /// The consumer begins anew behind this sequence of the stream.
+    Restarted { after: u64 },
 }
 
 /// The state of a consumer.
@@ -127,6 +131,15 @@ impl ConsumerState {
                 if self.pending.is_empty() {
                     self.raise_floor();
                 }
+                true
+            }
+            ConsumerChange::Postponed { stream_sequence, time_ns } => {
+                let Some(pending) = self.pending.get_mut(&stream_sequence) else { return false };
+                pending.time_ns = time_ns;
+                true
+            }
+            ConsumerChange::Restarted { after } => {
+                *self = Self::starting_after(after);
                 true
             }
         }
@@ -216,6 +229,19 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_forgets_what_was_delivered_and_a_postponed_message_stays_pending() {
+        let mut state = ConsumerState::default();
+        assert!(state.apply(delivered(3)));
+        let postponed = ConsumerChange::Postponed { stream_sequence: 3, time_ns: 9 };
+        assert!(state.apply(postponed));
+        let message = PendingMessage { consumer_sequence: 1, time_ns: 9, redelivery_count: 0 };
+        assert_eq!(state.pending().get(&3), Some(&message));
+        assert!(state.apply(ConsumerChange::Restarted { after: 1 }));
+        assert_eq!(state, ConsumerState::starting_after(1));
+        assert!(!state.apply(postponed));
+    }
+
+    #[test]
     fn without_acknowledgements_the_floor_is_what_was_delivered() {
         let mut state = ConsumerState::default();
         let change = ConsumerChange::Delivered { stream_sequence: 7, time_ns: 0, needs_ack: false };
@@ -232,13 +258,14 @@ mod tests {
             for _ in 0..500 {
                 let stream_sequence = random.u64(0..state.delivered().stream + 4);
                 let before = state.floor();
-                let change = match random.u8(0..5) {
+                let change = match random.u8(0..6) {
                     0..3 => ConsumerChange::Delivered {
                         stream_sequence,
                         time_ns: random.i64(0..100),
                         needs_ack: random.u8(0..8) > 0,
                     },
                     3 => ConsumerChange::Acked { stream_sequence },
+                    4 => ConsumerChange::Postponed { stream_sequence, time_ns: 7 },
                     _ => ConsumerChange::AckedThrough { stream_sequence },
                 };
                 let untouched = state.clone();

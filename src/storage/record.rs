@@ -191,6 +191,8 @@ const ACKED: u8 = 13;
 const ACKED_THROUGH: u8 = 14;
 const GROUPED: u8 = 15;
 const BLOCK_LOST: u8 = 16;
+const POSTPONED: u8 = 17;
+const RESTARTED: u8 = 18;
 
 impl<'bytes> Record<'bytes> {
     /// The record in two parts, to be written one behind the other: no byte of a message is copied
@@ -240,6 +242,13 @@ impl<'bytes> Record<'bytes> {
                 }
                 ConsumerChange::AckedThrough { stream_sequence } => {
                     (head(ACKED_THROUGH).put_all(&[consumer.0, stream_sequence]), &[])
+                }
+                ConsumerChange::Postponed { stream_sequence, time_ns } => {
+                    let words = [consumer.0, stream_sequence, time_ns as u64];
+                    (head(POSTPONED).put_all(&words), &[])
+                }
+                ConsumerChange::Restarted { after } => {
+                    (head(RESTARTED).put_all(&[consumer.0, after]), &[])
                 }
             },
         }
@@ -292,12 +301,17 @@ impl<'bytes> Record<'bytes> {
                 Change::ConsumerUpdated { consumer: consumer(&mut fields)?, details: fields.all() }
             }
             CONSUMER_DELETED => Change::ConsumerDeleted { consumer: consumer(&mut fields)? },
-            DELIVERED | DELIVERED_AND_DONE | ACKED | ACKED_THROUGH => {
+            DELIVERED | DELIVERED_AND_DONE | ACKED | ACKED_THROUGH | POSTPONED | RESTARTED => {
                 let consumer = consumer(&mut fields)?;
                 let stream_sequence = fields.word()?;
                 let change = match kind {
                     ACKED => ConsumerChange::Acked { stream_sequence },
                     ACKED_THROUGH => ConsumerChange::AckedThrough { stream_sequence },
+                    RESTARTED => ConsumerChange::Restarted { after: stream_sequence },
+                    POSTPONED => ConsumerChange::Postponed {
+                        stream_sequence,
+                        time_ns: fields.word()? as i64,
+                    },
                     _ => ConsumerChange::Delivered {
                         stream_sequence,
                         time_ns: fields.word()? as i64,
@@ -455,6 +469,8 @@ mod tests {
             ConsumerChange::Delivered { stream_sequence, time_ns: 3, needs_ack: false },
             ConsumerChange::Acked { stream_sequence },
             ConsumerChange::AckedThrough { stream_sequence },
+            ConsumerChange::Postponed { stream_sequence, time_ns: 4 },
+            ConsumerChange::Restarted { after: 5 },
         ];
         let appended =
             AppendedHead { sequence: 9, time_ns: i64::MIN, subject_bytes: 3, header_bytes: 2 };

@@ -856,7 +856,7 @@ impl History {
     ) -> Result<(), StoreError> {
         let held = store.streams().get(id).expect("it is there");
         let consumers: Vec<ConsumerId> = held.consumers.keys().copied().collect();
-        let action = self.random.u8(0..16);
+        let action = self.random.u8(0..18);
         if consumers.is_empty() || (action == 0 && consumers.len() < 3) {
             let start_after = self.random.u64(0..10);
             let answer = store.create_consumer(id, start_after, b"consumer")?;
@@ -882,6 +882,11 @@ impl History {
                 (change, Urgency::Rides)
             }
             9..14 => (ConsumerChange::Acked { stream_sequence: near }, Urgency::Commits),
+            14 => {
+                let time_ns = self.now_ns;
+                (ConsumerChange::Postponed { stream_sequence: near, time_ns }, Urgency::Rides)
+            }
+            15 => (ConsumerChange::Restarted { after: near }, Urgency::Commits),
             _ => (ConsumerChange::AckedThrough { stream_sequence: near }, Urgency::Rides),
         };
         let is_confirmed = urgency == Urgency::Commits;
