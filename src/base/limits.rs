@@ -755,3 +755,16 @@ pub const GROUP_MESSAGES_MAX: usize = 1000;
 /// Arrays and objects inside each other in one request of the JetStream API, as in Go's
 /// `encoding/json`. Enforced by `jetstream::json::scanner`.
 pub const JSON_DEPTH_MAX: usize = 10_000;
+
+/// Bytes on their way to a push consumer with flow control that no answer covers: at first, and once answers came.
+/// nats-server's figures. Enforced by `jetstream::consumer::flow`.
+pub const FLOW_WINDOW_BYTES_MIN: usize = FLOW_WINDOW_BYTES_MAX / 16;
+pub const FLOW_WINDOW_BYTES_MAX: usize = 32 << 20;
+
+/// Messages of a consumer whose wait for an acknowledgement is found to be over at a time; more follow in the next
+/// turn. Enforced by `jetstream::consumer::machine`.
+pub const ACKS_EXPIRED_AT_ONCE_MAX: usize = 512;
+
+/// Messages that a consumer remembers as delivered as often as they may be: reports count them. Past that the oldest
+/// are forgotten. Enforced by `jetstream::consumer::redelivery`.
+pub const EXHAUSTED_MESSAGES_MAX: usize = 1 << 16;

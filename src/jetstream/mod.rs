@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "the engine that uses all of it is being built")]
 
+pub(crate) mod consumer;
 pub(crate) mod consumer_config;
 pub(crate) mod error;
 pub(crate) mod json;

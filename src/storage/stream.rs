@@ -27,12 +27,14 @@ use super::subject_index::{SubjectIndex, SubjectTotals};
 use crate::base::limits::REMOVED_AT_ONCE_MAX;
 use noted::StoredIndex;
 use owed::Owed;
+use removals::Removals;
 
 pub(crate) mod age;
 pub(crate) mod expectations;
 pub(crate) mod noted;
 pub(crate) mod owed;
 pub(crate) mod pending;
+mod removals;
 pub(crate) mod search;
 #[cfg(test)]
 pub(super) mod tests;
@@ -194,8 +196,7 @@ pub struct Stream {
     last_id_gone: Option<Box<[u8]>>,
     /// The rest of the last change, still to be done.
     owed: Option<Box<Owed>>,
-    /// Counts removed messages.
-    removed: u64,
+    removals: Removals,
     /// The block behind those that were loaded last, and how many bytes those had.
     pub(super) read_on: (u64, usize),
     stored_index: StoredIndex,
@@ -221,7 +222,7 @@ impl Stream {
             aged_from: 0,
             last_id_gone: None,
             owed: None,
-            removed: 0,
+            removals: Removals::default(),
             read_on: (0, 0),
             stored_index: StoredIndex::default(),
         }
@@ -347,7 +348,7 @@ impl Stream {
         self.gone.extend(self.blocks.drain(..).filter(Block::is_noted).map(|block| block.base()));
         self.subjects.clear();
         self.ends.clear();
-        self.removed += 1;
+        self.removals.note(self.last_sequence);
         (self.messages, self.bytes) = (0, 0);
     }
 
@@ -564,7 +565,7 @@ impl Stream {
         self.subjects.update(&subject, |_| after);
         self.messages -= 1;
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.removed += 1;
+        self.removals.note(sequence);
         self.blocks[index].remove(sequence);
         if self.blocks[index].is_empty() {
             self.remove_block(index);

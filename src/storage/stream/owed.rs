@@ -120,7 +120,7 @@ impl Stream {
     pub fn lose_block(&mut self, base: u64) {
         let Ok(index) = self.blocks.binary_search_by_key(&base, Block::base) else { return };
         self.messages -= self.blocks[index].len() as u64;
-        self.removed += 1;
+        self.removals.note(self.blocks[index].last());
         self.remove_block(index);
         self.owe_recount();
     }

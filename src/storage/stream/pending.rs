@@ -3,6 +3,7 @@
 //! other.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::{Block, NotLoaded, Stream};
 
@@ -70,8 +71,12 @@ impl Stream {
         if pending.from <= self.first_sequence() {
             return Ok(Some(self.count_of(&pending.filter)));
         }
-        let holds =
-            |count: &Count| count.removed == self.removed && count.through == self.last_sequence;
+        if pending.filter == b">" {
+            return self.count_from(pending.from).map(Some);
+        }
+        let holds = |count: &Count| {
+            count.removed == self.removals.count() && count.through == self.last_sequence
+        };
         let mut count = match pending.count.take() {
             Some(count) if holds(&count) => count,
             other => self.begin_count(&pending.filter, pending.from, other),
@@ -85,6 +90,35 @@ impl Stream {
         }
         pending.count = Some(count);
         result.map(|_| None)
+    }
+
+    /// The number of messages from a sequence on. Looks at the blocks on the shorter side of it.
+    fn count_from(&self, from: u64) -> Result<u64, NotLoaded> {
+        let index = self.block_from(from);
+        let Some(block) = self.blocks.get(index) else { return Ok(0) };
+        let own = if block.first() >= from {
+            block.len()
+        } else if block.last() - block.first() + 1 == block.len() as u64 {
+            (block.last() - from + 1) as usize
+        } else {
+            block.loaded()?.messages_from(from).count()
+        };
+        let sum = |blocks: Range<usize>| self.blocks.range(blocks).map(Block::len).sum::<usize>();
+        let behind = match index < self.blocks.len() / 2 {
+            true => self.messages as usize - sum(0..index) - block.len(),
+            false => sum(index + 1..self.blocks.len()),
+        };
+        Ok((own + behind) as u64)
+    }
+
+    /// A number that rises with each removed message.
+    pub fn removal_count(&self) -> u64 {
+        self.removals.count()
+    }
+
+    /// True if no message at or behind a sequence was removed since that number.
+    pub fn keeps_from(&self, sequence: u64, removal_count: u64) -> bool {
+        self.removals.are_below(sequence, removal_count)
     }
 
     /// Begins a count with the numbers in the index. A count before goes on if since then messages
@@ -106,7 +140,7 @@ impl Stream {
             known += divided;
         }
         let mut count = Count {
-            removed: self.removed,
+            removed: self.removals.count(),
             through: self.last_sequence,
             next: if is_before { 0 } else { from },
             subjects,
@@ -115,7 +149,7 @@ impl Stream {
             counted: 0,
         };
         if let Some(before) = before
-            && before.removed == self.removed
+            && before.removed == self.removals.count()
             && before.is_before == is_before
             && before.subjects == count.subjects
         {
