@@ -34,7 +34,7 @@ fn command_line(flags: &str) -> String {
 }
 
 fn start(flags: &str) -> (StartedServer, Dialer) {
-    let server = StartedServer::start(&command_line(flags), &CoreList::default()).unwrap();
+    let server = StartedServer::start(&command_line(flags), &CoreList::default(), None).unwrap();
     let url = ServerUrl { address: server.address.clone(), user: None, password: None };
     let dialer = LoginArguments::default().dialer_with(&url, server.certificates.as_ref()).unwrap();
     (server, dialer)
@@ -182,6 +182,7 @@ fn a_unix_socket_is_compared_with_tcp_of_the_same_server() {
         rounds: 2,
         setting: Setting::default(),
         login: LoginArguments::default(),
+        store_root: None,
     };
     let runs = rounds::run(&plan, &Progress::new(true)).unwrap();
     let sides: Vec<&str> = runs.iter().map(|run| run.side.as_str()).collect();
@@ -210,7 +211,8 @@ fn logins_are_taken_by_the_server_and_wrong_ones_are_reported_in_its_words() {
         ("--user anna --pass secret", login("anna", "secret"), login("anna", "wrong")),
         ("--auth t0ken", token("t0ken"), token("other")),
     ] {
-        let server = StartedServer::start(&command_line(flags), &CoreList::default()).unwrap();
+        let server =
+            StartedServer::start(&command_line(flags), &CoreList::default(), None).unwrap();
         let url = ServerUrl { address: server.address.clone(), user: None, password: None };
         let connect = |login: &LoginArguments| login.dialer(&url).unwrap().connect("test", 0);
         assert!(connect(&good).is_ok(), "{flags}");
@@ -226,7 +228,7 @@ fn logins_are_taken_by_the_server_and_wrong_ones_are_reported_in_its_words() {
 fn messages_and_requests_through_imports_are_counted() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/imports.conf");
     let server =
-        StartedServer::start(&command_line(&format!("-c '{config}'")), &CoreList::default());
+        StartedServer::start(&command_line(&format!("-c '{config}'")), &CoreList::default(), None);
     let server = server.unwrap();
     let url = ServerUrl { address: server.address.clone(), user: None, password: None };
     let dialer = |user: &str, subscriber: &str| {

@@ -6,8 +6,8 @@ use crate::stalls::arguments::StallsArguments;
 use crate::suite::SuiteName;
 use crate::units::{CoreList, parse_duration_above_zero};
 use crate::workload::{
-    ConnectionsArguments, IdleArguments, LatencyCommand, SweepArguments, ThroughputArguments,
-    Workload,
+    ConnectionsArguments, IdleArguments, JetStreamArguments, LatencyCommand, SweepArguments,
+    ThroughputArguments, Workload,
 };
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ pub enum Command {
     Connections(Single<ConnectionsArguments>),
     /// Nobody connected: how often the server wakes, and its CPU time
     Idle(Single<IdleArguments>),
+    /// JetStream: publishing, consumers of every kind, key-value puts and gets
+    #[command(name = "jetstream")]
+    JetStream(Single<JetStreamArguments>),
     /// Two servers side by side, interleaved, with confidence intervals
     Compare(CompareArguments),
     /// The noise floor of this host: hiccups, TCP and Unix socket echo
@@ -143,7 +146,8 @@ pub struct CompareArguments {
     /// socket is measured, with {tls_cert}, {tls_key} (and {tls_ca}) TLS, with certificates made
     /// for the occasion. With {together} or {apart}, for --shard-ports, each pair sits on one of
     /// two shards or on both. {monitor} is a free port for monitoring, where the share of messages
-    /// that crossed shards is read
+    /// that crossed shards and the durability of JetStream are read. {store} is a folder that is
+    /// new for each start
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second server, with which the first is compared
@@ -171,6 +175,9 @@ pub struct CompareArguments {
     /// A ready set of workloads
     #[arg(long, value_enum)]
     pub suite: Option<SuiteName>,
+    /// Folder on a disk in which {store} is made; default: the system's for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub store_root: Option<PathBuf>,
     #[command(flatten)]
     pub floor: FloorArguments,
     #[command(flatten)]

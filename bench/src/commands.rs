@@ -62,6 +62,9 @@ pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
             (Workload::Connections(one.workload), one.target, one.floor, one.output)
         }
         Command::Idle(one) => (Workload::Idle(one.workload), one.target, one.floor, one.output),
+        Command::JetStream(one) => {
+            (Workload::JetStream(one.workload), one.target, one.floor, one.output)
+        }
     };
     run_single(workload, &target, &floor, &output)
 }
@@ -138,6 +141,7 @@ fn run_compare(arguments: &CompareArguments) -> Result<Verdict, Failure> {
         rounds: arguments.rounds,
         setting: setting.clone(),
         login: arguments.login.clone(),
+        store_root: arguments.store_root.clone(),
     };
     for contestant in &plan.contestants {
         contestant.server.check()?;

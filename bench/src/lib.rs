@@ -1,7 +1,7 @@
 //! The bundled harness: measures any NATS server from outside, over plain NATS.
 //!
 //! It depends on no part of the server. `wire` is its own small client, `host` reads the machine
-//! underneath, `load` makes the load and counts it into `findings`. `workload` holds the flags of a
+//! underneath, `load` makes the load and counts it into `findings`, `jetstream` that of streams. `workload` holds the flags of a
 //! workload, `setting` runs one as they say, `compare` runs two servers in turns, `stalls` provokes
 //! stalls, `output` shows and stores the findings.
 
@@ -14,6 +14,7 @@ pub mod compare;
 pub mod failure;
 pub mod findings;
 pub mod host;
+pub mod jetstream;
 pub mod load;
 pub mod login;
 pub mod output;

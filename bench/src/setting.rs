@@ -3,6 +3,7 @@
 
 use crate::Failure;
 use crate::findings::result::RunResult;
+use crate::jetstream;
 use crate::load::endpoints::Mode;
 use crate::load::floor::{self, FloorPlan};
 use crate::load::shard_traffic::ShardTraffic;
@@ -56,6 +57,9 @@ impl Setting {
                 connections::run(dialer, &arguments.plan(pin), &server, progress)
             }
             Workload::Idle(arguments) => idle::run(dialer, &arguments.plan(), server, progress),
+            Workload::JetStream(arguments) => {
+                jetstream::run::run(dialer, &arguments.plan(pin), server, progress)
+            }
         }?;
         if let (Some(before), Some(after)) = (before, ShardTraffic::read(dialer.monitor_port)) {
             after.report_since(&before, &mut result);

@@ -17,6 +17,14 @@ pub enum SuiteName {
     /// of 1, 4 and 50 clients, requests whose partners change, throughput at 128 B, 1,000
     /// connections, an idle server
     FirstTry,
+    /// JetStream: publishing in both loops, one and 64 publishers that wait, key-value puts and
+    /// gets, every kind of consumer, many streams, memory storage
+    #[value(name = "jetstream")]
+    JetStream,
+    /// The part of it that stores, at rates for a server that syncs its disk after every message:
+    /// filling streams to be read would take such a server minutes each
+    #[value(name = "jetstream-store")]
+    JetStreamStore,
 }
 
 /// In the order of README's tables.
@@ -51,6 +59,36 @@ const FIRST_TRY: [&str; 9] = [
     "throughput --core-taken-max 1 --warmup 500ms --duration 2s --payload 128 --subscribers 50",
     "connections --connections 1000 --core-taken-max 1 --warmup 300ms --duration 1s --pacer sleep --rate 1k",
     "idle --core-taken-max 1 --warmup 1s --duration 3s",
+];
+
+/// Each with the durability of both sides beside it. Puts and gets have 1,000 keys.
+const JETSTREAM: [&str; 17] = [
+    "jetstream publish --in-flight 500",
+    "jetstream publish --in-flight 500 --payload 16k --duration 3s",
+    "jetstream publish-sync --clients 64",
+    "jetstream publish-sync",
+    "jetstream publish-open --rate 2k",
+    "jetstream publish-open --rate 10k --clients 10",
+    "jetstream kv-put --clients 16",
+    "jetstream kv-get --clients 16",
+    "jetstream consume --messages 500000",
+    "jetstream fetch --messages 500000 --batch 500",
+    "jetstream ordered --messages 500000",
+    "jetstream push --messages 500000",
+    "jetstream mixed --in-flight 100",
+    "jetstream publish --streams 100 --clients 4",
+    "jetstream consume --streams 10 --clients 10 --messages 500000",
+    "jetstream publish --in-flight 500 --storage memory",
+    "jetstream consume --messages 500000 --storage memory",
+];
+
+const JETSTREAM_STORE: [&str; 6] = [
+    "jetstream publish --in-flight 500",
+    "jetstream publish-sync --clients 64",
+    "jetstream publish-sync",
+    "jetstream publish-open --rate 200",
+    "jetstream kv-put --clients 16",
+    "jetstream publish --streams 100 --clients 4",
 ];
 
 impl SuiteName {
@@ -90,6 +128,8 @@ impl SuiteName {
                 "sweep",
             ],
             SuiteName::FirstTry => &FIRST_TRY,
+            SuiteName::JetStream => &JETSTREAM,
+            SuiteName::JetStreamStore => &JETSTREAM_STORE,
         }
     }
 }

@@ -19,6 +19,10 @@ use crate::units::{
 use clap::{Args, Parser, Subcommand};
 use std::time::Duration;
 
+mod jetstream;
+
+pub use jetstream::JetStreamArguments;
+
 /// The workloads that `compare` can run.
 #[derive(Subcommand, Debug, Clone)]
 pub enum Workload {
@@ -27,6 +31,8 @@ pub enum Workload {
     Sweep(SweepArguments),
     Connections(ConnectionsArguments),
     Idle(IdleArguments),
+    #[command(name = "jetstream")]
+    JetStream(JetStreamArguments),
 }
 
 /// The text of `--run`, parsed with the same flags.
@@ -69,6 +75,7 @@ impl Workload {
                     )),
                 }
             }
+            Workload::JetStream(arguments) => arguments.check(),
             _ => Ok(()),
         }
     }
@@ -80,6 +87,7 @@ impl Workload {
             Workload::Sweep(arguments) => &arguments.latency.time,
             Workload::Connections(arguments) => &arguments.probe.time,
             Workload::Idle(arguments) => &arguments.time,
+            Workload::JetStream(arguments) => &arguments.time,
         }
     }
 
@@ -91,6 +99,7 @@ impl Workload {
             Workload::Sweep(arguments) => &mut arguments.latency.time,
             Workload::Connections(arguments) => &mut arguments.probe.time,
             Workload::Idle(arguments) => &mut arguments.time,
+            Workload::JetStream(arguments) => &mut arguments.time,
         }
     }
 }

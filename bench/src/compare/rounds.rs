@@ -14,6 +14,7 @@ use crate::setting::Setting;
 use crate::wire::address::{Address, ServerUrl};
 use crate::wire::connection::Dialer;
 use crate::workload::Workload;
+use std::path::PathBuf;
 
 /// One of the two servers.
 #[derive(Clone, Debug)]
@@ -75,6 +76,8 @@ pub struct ComparePlan {
     pub rounds: u32,
     pub setting: Setting,
     pub login: LoginArguments,
+    /// Where the folders of `{store}` are made.
+    pub store_root: Option<PathBuf>,
 }
 
 /// Returns all runs in the order in which they were made. An interrupt ends them early.
@@ -155,8 +158,12 @@ type Reached = (Dialer, Result<u32, String>, Option<StartedServer>);
 fn reach(plan: &ComparePlan, contestant: &Contestant) -> Result<Reached, Failure> {
     match &contestant.server {
         Server::Command(command_line) => {
-            let started = StartedServer::start(command_line, &plan.setting.pin_server)
-                .map_err(|failure| explained(failure, contestant, None))?;
+            let started = StartedServer::start(
+                command_line,
+                &plan.setting.pin_server,
+                plan.store_root.as_deref(),
+            )
+            .map_err(|failure| explained(failure, contestant, None))?;
             let url = ServerUrl { address: started.address.clone(), user: None, password: None };
             // The started process may be a wrapper; the one that listens is the server.
             let process = listener_process(&url.address).unwrap_or(started.process_id());

@@ -6,3 +6,4 @@ pub const CLOSED_LOOP: &str = "closed-loop";
 pub const SWEEP: &str = "sweep";
 pub const CONNECTIONS: &str = "connections";
 pub const IDLE: &str = "idle";
+pub const JETSTREAM: &str = "jetstream";

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names by which a started server is reached.
@@ -22,16 +22,24 @@ pub struct TemporaryFolder {
 }
 
 impl TemporaryFolder {
-    /// Makes a folder.
+    /// Makes a folder in the system's folder for temporary files.
     ///
     /// # Errors
     /// If it cannot be made.
     pub fn new() -> Result<TemporaryFolder, Failure> {
+        TemporaryFolder::new_in(&std::env::temp_dir())
+    }
+
+    /// Makes a folder in `parent`.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn new_in(parent: &Path) -> Result<TemporaryFolder, Failure> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only uniqueness matters.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("midge-bench-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| {
             Failure::new(format!("cannot make the folder {}: {error}", path.display()))
         })?;

@@ -11,6 +11,7 @@ use crate::wire::stream::Stream;
 use std::collections::VecDeque;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,6 +43,10 @@ const TOGETHER: &str = "{together}";
 const APART: &str = "{apart}";
 /// Placeholder for a free port for monitoring.
 const MONITOR: &str = "{monitor}";
+/// Placeholder for an empty folder on a disk.
+const STORE: &str = "{store}";
+/// The kernel's number for file systems that are no disk (`TMPFS_MAGIC`).
+const MEMORY_FILE_SYSTEM: i64 = 0x0102_1994;
 
 /// A server that this process has started; ended when dropped.
 pub struct StartedServer {
@@ -55,6 +60,8 @@ pub struct StartedServer {
     pub certificates: Option<CertificateFiles>,
     /// Holds the server's socket and certificates; dropped after the server.
     _folder: TemporaryFolder,
+    /// Holds the server's store, if it asked for one.
+    _store: Option<TemporaryFolder>,
 }
 
 impl StartedServer {
@@ -62,11 +69,17 @@ impl StartedServer {
     /// the server is to listen; with `{unix}` the socket is measured, else the port. `{tls_cert}`,
     /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is measured. `{monitor}` is
     /// a free port for monitoring. `{together}` or `{apart}` is the first of two ports for a
-    /// Midge's `--shard-ports`, to which connections then go.
+    /// Midge's `--shard-ports`, to which connections then go. `{store}` is an empty folder in
+    /// `store_root`, or in the system's folder for temporary files.
     ///
     /// # Errors
-    /// If it cannot be started, ends at once, or does not accept a connection in time.
-    pub fn start(command_line: &str, cores: &CoreList) -> Result<StartedServer, Failure> {
+    /// If it cannot be started, ends at once, or does not accept a connection in time; if the
+    /// folder for its store would be in memory.
+    pub fn start(
+        command_line: &str,
+        cores: &CoreList,
+        store_root: Option<&Path>,
+    ) -> Result<StartedServer, Failure> {
         check_command_line(command_line)?;
         let folder = TemporaryFolder::new()?;
         let certificates = match wants_certificates(command_line) {
@@ -76,6 +89,11 @@ impl StartedServer {
         let port = free_port()?;
         let socket = folder.file("server.sock");
         let mut replacements = vec![(PORT, port.to_string()), (UNIX, socket.clone())];
+        let store = match command_line.contains(STORE) {
+            true => Some(store_folder(store_root)?),
+            false => None,
+        };
+        replacements.extend(store.as_ref().map(|folder| (STORE, folder.file("store"))));
         let monitor_port = command_line.contains(MONITOR).then(free_port).transpose()?;
         replacements.extend(monitor_port.map(|port| (MONITOR, port.to_string())));
         let placement = [(TOGETHER, false), (APART, true)];
@@ -120,6 +138,7 @@ impl StartedServer {
             monitor_port,
             certificates,
             _folder: folder,
+            _store: store,
         };
         server.wait_until_it_accepts(&words[0])?;
         Ok(server)
@@ -227,6 +246,24 @@ impl Drop for StartedServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes a folder for a server's store.
+///
+/// # Errors
+/// If it cannot be made, or its file system is memory: an acknowledgement from there is worth
+/// nothing.
+fn store_folder(root: Option<&Path>) -> Result<TemporaryFolder, Failure> {
+    let root = root.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let system = rustix::fs::statfs(&root)
+        .map_err(|error| Failure::new(format!("{}: {error}", root.display())))?;
+    if system.f_type == MEMORY_FILE_SYSTEM {
+        return Err(Failure::new(format!(
+            "{} is in memory: give a folder on a disk by --store-root",
+            root.display()
+        )));
+    }
+    TemporaryFolder::new_in(&root)
 }
 
 /// Returns the kind of address at which a command line is measured.
@@ -348,7 +385,7 @@ mod tests {
 
     fn start_failure(script: &str) -> String {
         let line = format!("sh -c '{script}' server {{port}}");
-        match StartedServer::start(&line, &CoreList::default()) {
+        match StartedServer::start(&line, &CoreList::default(), None) {
             Ok(_) => panic!("{script} is no server"),
             Err(failure) => failure.to_string(),
         }
@@ -371,6 +408,16 @@ mod tests {
         let said = start_failure("seq 1 100000; exit 1");
         assert!(said.ends_with("\n  99999\n  100000"), "{said}");
         assert_eq!(said.lines().count(), 1 + OUTPUT_LINES_MAX);
+    }
+
+    #[test]
+    fn a_store_is_an_empty_folder_on_a_disk() {
+        let shared_memory = Path::new("/dev/shm");
+        if shared_memory.is_dir() {
+            let refused = store_folder(Some(shared_memory)).err().map(|error| error.to_string());
+            assert!(refused.is_some_and(|text| text.contains("--store-root")));
+        }
+        assert!(store_folder(Some(Path::new("/no/such/folder"))).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::server_process::{Border, Sampler};
 
 pub const GENERATOR_FIGURE: &str = "generator_core_taken_share";
+/// The figure by which an open loop's generator is judged.
+pub const LATE_FIGURE: &str = "late_share";
 pub const SERVER_FIGURE: &str = "server_core_taken_share";
 
 /// The use that the threads of load and server made of their cores over a span.
@@ -62,7 +64,8 @@ pub fn keep_worst(result: &mut RunResult, part: &RunResult) {
 /// Invalidates a run whose server waited for its cores for more than the limit, or whose generator
 /// did if nothing else judges it. The open loop's generator is judged by its late sends.
 pub fn judge(result: &mut RunResult, taken_max: f64) {
-    let by_cores = [kinds::THROUGHPUT, kinds::CLOSED_LOOP].contains(&result.kind.as_str());
+    let closed = [kinds::THROUGHPUT, kinds::CLOSED_LOOP, kinds::JETSTREAM];
+    let by_cores = closed.contains(&result.kind.as_str()) && result.value(LATE_FIGURE).is_none();
     for (figure, whose, flag, judged) in [
         (GENERATOR_FIGURE, "the generator", "--pin-load", by_cores),
         (SERVER_FIGURE, "the server", "--pin-server of `compare`", true),

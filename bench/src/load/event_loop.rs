@@ -37,14 +37,14 @@ const TURNS_PER_SENDER_LOOK: u32 = 64;
 /// waits, and the result says so.
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// Silence after the last send after which the rest counts as lost.
-pub(super) const QUIET_NS_MAX: u64 = 3_000_000_000;
+pub(crate) const QUIET_NS_MAX: u64 = 3_000_000_000;
 /// A schedule not completed this long after its end (or after its own length, if that is longer) is
 /// given up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 /// Messages sent between two checks of the sockets.
 const BATCH_MAX: u32 = 1000;
 /// Longest sleep, so that an interrupt is noticed.
-pub(super) const SLEEP_NS_MAX: u64 = 50_000_000;
+pub(crate) const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// The state shared by all load threads of a run.
 pub struct Common {
@@ -95,11 +95,19 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub fn is_empty(&self) -> bool {
         self.sent == self.bytes.len() && !self.held
     }
 
-    pub(super) fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+    /// Writes what the socket takes without waiting.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub fn flush(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         while !self.is_empty() {
             let taken = connection.stream.try_write(&self.bytes[self.sent..])?;
             self.sent += taken;
@@ -432,7 +440,7 @@ impl<'a> LoadThread<'a> {
 
 /// Sleeps on the epoll descriptor with `ppoll`, because `epoll_wait` rounds its timeout up to whole
 /// milliseconds.
-pub(super) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
+pub(crate) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Result<(), Failure> {
     let timeout = rustix::event::Timespec::try_from(Duration::from_nanos(wait_ns))
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
     let mut sockets = [rustix::event::PollFd::new(epoll, rustix::event::PollFlags::IN)];
@@ -474,7 +482,7 @@ pub(super) fn respond(outgoing: &mut Outgoing, header: &[u8], payload: &[u8]) {
 
 /// Returns a thread's epoll set, with each socket under its index in the list. None if a spinning
 /// thread has so few sockets that asking each is quickest.
-pub(super) fn register_sockets(
+pub(crate) fn register_sockets(
     pacer: Pacer,
     connections: Vec<&Connection>,
 ) -> Result<Option<rustix::fd::OwnedFd>, Failure> {

@@ -9,7 +9,7 @@ use crate::findings::result::{Better, RunResult};
 use crate::host::clock::now_ns;
 use crate::host::core_time::{ThreadUse, taken_share};
 use crate::host::{interrupt, pin};
-use crate::load::cores::{self, GENERATOR_FIGURE};
+use crate::load::cores::{self, GENERATOR_FIGURE, LATE_FIGURE};
 use crate::load::disturbance::{self, Disturbance};
 use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{Common, LoadThread, Measured, Pacer};
@@ -230,7 +230,12 @@ fn report(
         result.figure("server_cpu_us_per_message", per_message, "us", Better::Lower);
         result.figure("server_cores_busy", cpu.cores, "cores", Better::Neither);
     }
-    judge(result, plan, &latency, &late, (sent_count, held_back));
+    let limits = LateLimits {
+        late_limit: plan.late_limit,
+        late_share_max: plan.late_share_max,
+        rate: plan.rate,
+    };
+    judge_lateness(result, &limits, &latency, &late, (sent_count, held_back));
     if !counts.all_good() {
         result.invalidate(format!(
             "{} messages were lost, {} doubled, {} out of order, {} foreign: the percentiles are of those that came",
@@ -242,10 +247,20 @@ fn report(
     result.curves.insert("late".to_string(), Curve::of(&late));
 }
 
+/// What the generator of an open loop is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct LateLimits {
+    /// A send later than this counts against the generator.
+    pub late_limit: Duration,
+    /// Share of late sends above which the run is invalid.
+    pub late_share_max: f64,
+    pub rate: f64,
+}
+
 /// Judges whether the server was measured, or the generator.
-fn judge(
+pub fn judge_lateness(
     result: &mut RunResult,
-    plan: &LatencyPlan,
+    limits: &LateLimits,
     latency: &Histogram<u64>,
     late: &Histogram<u64>,
     (sent_count, held_back): (u64, u64),
@@ -254,11 +269,11 @@ fn judge(
         result.invalidate(interrupt::reason_or("not a single message in the measured time"));
         return;
     }
-    let limit_ns = plan.late_limit.as_nanos() as u64;
+    let limit_ns = limits.late_limit.as_nanos() as u64;
     let late_count = late.len() - late.count_between(0, limit_ns);
     let late_share = share(late_count, sent_count);
-    result.figure("late_share", late_share, "", Better::Neither);
-    if late_share > plan.late_share_max {
+    result.figure(LATE_FIGURE, late_share, "", Better::Neither);
+    if late_share > limits.late_share_max {
         let taken = result.value(GENERATOR_FIGURE).unwrap_or(0.0);
         let cause = if taken > CORE_TAKEN_MAX {
             format!(
@@ -299,7 +314,7 @@ fn judge(
         result.warn(format!(
             "the server took {:.1} % of the messages late: it cannot keep up with {}/s",
             100.0 * share(held_back, sent_count),
-            number_text(plan.rate)
+            number_text(limits.rate)
         ));
     }
 }

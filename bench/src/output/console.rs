@@ -69,7 +69,9 @@ fn run_text(run: &RunResult) -> String {
     } else if !run.invalid_parts.is_empty() {
         text.push_str("*** INVALID IN PART: some figures are left out ***\n");
     }
-    let mut table = Table::new(&[&run.workload, &run.side]);
+    let side = [run.side.as_str(), run.durability.as_str()];
+    let side: Vec<&str> = side.into_iter().filter(|text| !text.is_empty()).collect();
+    let mut table = Table::new(&[&run.workload, &side.join(", ")]);
     // A sweep's percentiles have a table of their own.
     let shown = |name: &str| !name.starts_with("latency_at_");
     for (name, figure) in run.figures_in_order().into_iter().filter(|(name, _)| shown(name)) {
@@ -122,8 +124,17 @@ fn comparisons_text(document: &Document) -> String {
             continue;
         }
         let better = format!("{a} better by");
-        let mut table =
-            Table::new(&[workload, a, "[low - high]", b, "[low - high]", &better, "[95 %]"]);
+        let (of_a, of_b) =
+            (with_durability(document, workload, a), with_durability(document, workload, b));
+        let mut table = Table::new(&[
+            workload,
+            &of_a,
+            "[low - high]",
+            &of_b,
+            "[low - high]",
+            &better,
+            "[95 %]",
+        ]);
         for comparison in of_workload {
             table.row(comparison_cells(comparison, " undecided"));
         }
@@ -132,6 +143,18 @@ fn comparisons_text(document: &Document) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Returns a side's name, with what its acknowledgements were worth in the runs of a workload.
+pub fn with_durability(document: &Document, workload: &str, side: &str) -> String {
+    let runs = document.runs.iter().filter(|run| run.workload == workload && run.side == side);
+    let mut texts: Vec<&str> = runs.map(|run| run.durability.as_str()).collect();
+    texts.retain(|text| !text.is_empty());
+    texts.dedup();
+    match texts.is_empty() {
+        true => side.to_string(),
+        false => format!("{side}, {}", texts.join(" or ")),
+    }
 }
 
 /// `undecided` is the text after an interval that contains 1.
@@ -300,6 +323,19 @@ pub fn figure_text(figure: &Figure) -> String {
 mod tests {
     use super::*;
     use crate::findings::result::Better;
+
+    #[test]
+    fn a_side_is_named_with_the_durability_of_its_runs() {
+        let mut document = Document::default();
+        for (side, durability) in [("a", "durable"), ("b", ""), ("a", "durable")] {
+            let mut run = RunResult::new("jetstream", "x");
+            (run.side, run.durability) = (side.to_string(), durability.to_string());
+            document.runs.push(run);
+        }
+        assert_eq!(with_durability(&document, "jetstream x", "a"), "a, durable");
+        assert_eq!(with_durability(&document, "jetstream x", "b"), "b");
+        assert_eq!(with_durability(&document, "other", "a"), "a");
+    }
 
     #[test]
     fn shard_traffic_is_shown_for_sides_that_report_it_as_medians_of_valid_rounds() {

@@ -8,7 +8,9 @@ use crate::findings::result::RunResult;
 use crate::host::environment::Environment;
 use crate::load::floor;
 use crate::output::chart::{Axis, Chart, Line, Scale, Unit};
-use crate::output::console::{comparison_cells, figure_text, shown_name, traffic_lines};
+use crate::output::console::{
+    comparison_cells, figure_text, shown_name, traffic_lines, with_durability,
+};
 use crate::output::document::Document;
 use crate::output::warnings;
 use crate::relay;
@@ -214,8 +216,9 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> Ma
                 @if let Some([a, b]) = compared {
                     tr {
                         th { "figure" }
-                        th { (a.name) } th { "low - high" }
-                        th { (b.name) } th { "low - high" }
+                        th { (with_durability(document, workload, &a.name)) }
+                        th { "low - high" }
+                        th { (with_durability(document, workload, &b.name)) } th { "low - high" }
                         th { (a.name) " better by" } th { "95 %" }
                     }
                     @for comparison in comparisons {
@@ -224,6 +227,9 @@ fn figures_table(document: &Document, workload: &str, runs: &[&RunResult]) -> Ma
                         }
                     }
                 } @else if let Some(run) = single {
+                    @if !run.durability.is_empty() {
+                        tr { td { "durability" } td { (run.durability) } }
+                    }
                     @for (name, figure) in run.figures_in_order() {
                         tr { td { (shown_name(name)) } td { (figure_text(figure)) } }
                     }

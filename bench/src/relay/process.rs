@@ -42,6 +42,7 @@ impl RelayProcess {
             raw: true,
             shards: None,
             echo: true,
+            headers: false,
             congestion: None,
             monitor_port: None,
         }

@@ -96,7 +96,7 @@ impl Stage {
             // Infallible: a string grows.
             let _ = write!(command_line, " --shards {count} --no-pin --shard-ports {first}");
         }
-        let server = StartedServer::start(&command_line, cores)?;
+        let server = StartedServer::start(&command_line, cores, None)?;
         if let (Address::Tcp { port, .. }, true) = (&server.address, ports.is_empty()) {
             ports.push(*port);
         }
@@ -189,6 +189,7 @@ impl Stage {
             raw: false,
             shards: None,
             echo: true,
+            headers: false,
             congestion: None,
             monitor_port: None,
         }

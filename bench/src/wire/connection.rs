@@ -30,6 +30,9 @@ pub struct Dialer {
     pub shards: Option<ShardPorts>,
     /// True if a connection gets its own messages when it subscribes to their subject.
     pub echo: bool,
+    /// True if messages to a connection may have headers, and a request that nobody hears is
+    /// answered with status 503: JetStream's clients need both.
+    pub headers: bool,
     /// Congestion control of this side's TCP sockets; None = the host's.
     pub congestion: Option<String>,
     /// The server's monitoring port on this host, if known.
@@ -92,6 +95,7 @@ impl Dialer {
             raw: false,
             shards: None,
             echo: true,
+            headers: false,
             congestion: None,
             monitor_port: None,
         }
@@ -149,6 +153,10 @@ impl Dialer {
         connect.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         connect.insert("protocol".into(), 1.into());
         connect.insert("echo".into(), self.echo.into());
+        if self.headers {
+            connect.insert("headers".into(), true.into());
+            connect.insert("no_responders".into(), true.into());
+        }
         self.credentials.fill(&mut connect, info["nonce"].as_str())?;
         let connect = Value::Object(connect);
         stream.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes())?;

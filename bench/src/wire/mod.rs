@@ -6,6 +6,7 @@ pub mod connection;
 pub mod credentials;
 pub mod frames;
 pub mod http;
+pub mod message;
 pub mod scanner;
 pub mod stream;
 pub mod tls;

@@ -58,11 +58,10 @@ impl Scanner {
     }
 
     /// Calls `on_message` with the header line (with its CRLF) and the payload of each whole
-    /// message.
+    /// message. The payload of `HMSG` begins with the headers: `message::Head` knows their size.
     ///
     /// # Errors
     /// If the stream violates the protocol, or a message does not fit the buffer.
-    /// When the stream does not follow the protocol, or a message does not fit the buffer.
     pub fn scan(
         &mut self,
         mut on_message: impl FnMut(&[u8], &[u8]),
@@ -87,7 +86,11 @@ impl Scanner {
                 let line = &rest[..=line_end];
                 match line[0] {
                     // The relay passes on `PUB` lines; a server sends `MSG`.
-                    b'M' | b'P' if line.starts_with(b"MSG ") || line.starts_with(b"PUB ") => {
+                    b'M' | b'P' | b'H'
+                        if line.starts_with(b"MSG ")
+                            || line.starts_with(b"PUB ")
+                            || line.starts_with(b"HMSG ") =>
+                    {
                         let size = trailing_number(line)?;
                         self.last_header.clear();
                         self.last_header.extend_from_slice(line);
@@ -163,7 +166,7 @@ mod tests {
 
     const STREAM: &[u8] =
         b"INFO {}\r\nMSG a 1 3\r\nabc\r\nMSG a 1 3\r\ndef\r\nPING\r\nMSG bb 2 r 0\r\n\r\n\
-        +OK\r\nPUB a 3\r\nghi\r\n-ERR 'Slow Consumer'\r\nPONG\r\n";
+        +OK\r\nHMSG a 1 12 15\r\nNATS/1.0\r\n\r\nhij\r\nPUB a 3\r\nghi\r\n-ERR 'Slow Consumer'\r\nPONG\r\n";
 
     fn scan_in_pieces(piece: usize) -> (Vec<Vec<u8>>, Control) {
         let mut scanner = Scanner::new(64);
@@ -181,7 +184,8 @@ mod tests {
     fn every_cut_of_the_stream_gives_the_same_messages() {
         for piece in 1..=64 {
             let (payloads, control) = scan_in_pieces(piece);
-            assert_eq!(payloads, [&b"abc"[..], b"def", b"", b"ghi"], "pieces of {piece}");
+            let expected = [&b"abc"[..], b"def", b"", b"NATS/1.0\r\n\r\nhij", b"ghi"];
+            assert_eq!(payloads, expected, "pieces of {piece}");
             assert_eq!((control.ping_count, control.pong_count), (1, 1));
             assert_eq!(control.error.as_deref(), Some("'Slow Consumer'"));
         }

@@ -201,6 +201,7 @@ pub fn dialer(port: u16) -> Dialer {
         raw: false,
         shards: None,
         echo: true,
+        headers: false,
         congestion: None,
         monitor_port: None,
     }
@@ -237,7 +238,7 @@ pub fn throughput_plan(layout: Layout, messages_per_publisher: u64) -> Throughpu
 /// The server that the environment variable `NATS_SERVER` names, or the fake one: the test runs
 /// with either.
 pub enum AnyServer {
-    Real(StartedServer),
+    Real(Box<StartedServer>),
     Fake(FakeServer),
 }
 
@@ -246,7 +247,8 @@ impl AnyServer {
         match std::env::var("NATS_SERVER") {
             Ok(program) => {
                 let line = format!("'{program}' -a 127.0.0.1 -p {{port}}");
-                AnyServer::Real(StartedServer::start(&line, &CoreList::default()).unwrap())
+                let server = StartedServer::start(&line, &CoreList::default(), None).unwrap();
+                AnyServer::Real(Box::new(server))
             }
             Err(_) => AnyServer::Fake(FakeServer::start(|_| Action::Deliver)),
         }
