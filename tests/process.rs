@@ -4,6 +4,8 @@ mod support;
 
 #[path = "process/drivers.rs"]
 mod drivers;
+#[path = "process/examples.rs"]
+mod examples;
 #[path = "process/live_rows.rs"]
 mod live_rows;
 #[path = "process/log_lines.rs"]

@@ -10,6 +10,8 @@ mod citations;
 
 #[path = "tidy/commit.rs"]
 mod commit;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/options.rs"]
 mod options;
 

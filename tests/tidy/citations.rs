@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Folders with files written by people.
-const FOLDERS: [&str; 6] = ["src", "tests", "bench", "scripts", "docs", ".ci"];
+const FOLDERS: [&str; 7] = ["src", "tests", "bench", "scripts", "docs", "examples", ".ci"];
 
 /// Endings of files that may be cited.
 const CITED: [&str; 8] = [".md", ".rs", ".sh", ".py", ".toml", ".conf", ".json", ".txt"];
@@ -17,7 +17,7 @@ const CITED: [&str; 8] = [".md", ".rs", ".sh", ".py", ".toml", ".conf", ".json",
 const NO_PATH: [char; 9] = ['*', '<', '>', '{', '}', '$', '~', '=', '\\'];
 
 /// Texts by their path from the root; empty for files that are not text.
-type Texts = BTreeMap<String, String>;
+pub(super) type Texts = BTreeMap<String, String>;
 
 #[test]
 fn files_that_are_cited_exist() {
@@ -27,7 +27,7 @@ fn files_that_are_cited_exist() {
     assert!(missing.is_empty(), "\n{}\n", missing.join("\n"));
 }
 
-fn read_texts() -> Texts {
+pub(super) fn read_texts() -> Texts {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Texts::new();
     let mut add = |path: &Path| {
