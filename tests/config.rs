@@ -416,9 +416,6 @@ fn load_text(text: &str, allow_unsupported: bool) -> Result<Loaded, String> {
 
 /// Values that ask for a feature that Midge lacks, by the option's first name.
 const ASKING: &[(&str, &str)] = &[
-    ("jetstream", "{ store_dir: x }"),
-    ("jetstream", "enabled"),
-    ("jetstream", "{ enabled: true }"),
     ("default_js_domain", "{ A: b }"),
     ("cluster", "{ port: -1, routes: [x] }"),
     ("cluster", "{ listen: \"h:1\", routes: x }"),
@@ -455,7 +452,7 @@ const ASKING_WHO_ENTERS: &[(&str, &str)] = &[
 ];
 
 /// Options that ask for nothing, however they are written.
-const WITHOUT_EFFECT: [&str; 2] = ["store_dir", "ocsp_cache"];
+const WITHOUT_EFFECT: [&str; 1] = ["ocsp_cache"];
 
 /// Returns the text under each name of the option.
 fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
@@ -477,7 +474,6 @@ fn later_features_are_refused_by_name_or_allowed_with_a_warning() {
         [
             "accounts { A { exports: [ {service: x, latency: y} ] } }",
             "accounts { A { exports: [ {stream: x} ], imports: [ {stream: {account: A, subject: x}, allow_trace: true} ] } }",
-            "accounts { A { jetstream: enabled } }",
             "accounts { A { msg_trace: x } }",
         ]
         .map(String::from),
@@ -529,11 +525,6 @@ fn every_option_of_a_later_feature_is_among_the_cases() {
 #[test]
 fn later_features_that_are_switched_off_are_not_refused() {
     for text in [
-        "jetstream { enabled: false }",
-        "jetstream { enable: false, store_dir: x, max_mem: 1G }",
-        "jetstream: disabled",
-        "jetstream: false",
-        "store_dir: x",
         "default_js_domain {}",
         "cluster {}",
         "cluster { name: x }",
@@ -574,7 +565,7 @@ fn later_features_that_are_switched_off_are_not_refused() {
         "prof_block_rate: 0",
         "feature_flags {}",
         "feature_flags { js_ack_fc_v2: false, js_raft_delete_range: true, foo: true }",
-        "accounts { A { jetstream: false, imports: [], exports: [], msg_trace {} } }",
+        "accounts { A { imports: [], exports: [], msg_trace {} } }",
     ] {
         let loaded = load_text(text, false).unwrap_or_else(|reason| panic!("{text}: {reason}"));
         assert_eq!((loaded.warnings, loaded.unsupported), (vec![], vec![]), "{text}");

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::mapping::Mappings;
 use crate::config::auth_options::AccountLimitOptions;
+use crate::config::jetstream_options::JetStreamAccountOptions;
 
 /// The account of every client that is not assigned to another.
 pub(crate) const GLOBAL_ACCOUNT_NAME: &str = "$G";
@@ -20,6 +21,8 @@ pub struct Account {
     pub is_system: bool,
     pub limits: AccountLimitOptions,
     pub mappings: Mappings,
+    /// None = it has no JetStream.
+    pub jetstream: Option<JetStreamAccountOptions>,
 }
 
 impl Account {

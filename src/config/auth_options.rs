@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::constant_time;
 use crate::config::import_options::{ExportOptions, ImportOptions};
+use crate::config::jetstream_options::JetStreamAccountOptions;
 
 /// A password, a hash of one, or a token. `Debug` never shows it, and `==` does not tell by its
 /// time how much was equal.
@@ -135,6 +136,8 @@ pub struct AccountOptions {
     pub limits: AccountLimitOptions,
     pub exports: Vec<ExportOptions>,
     pub imports: Vec<ImportOptions>,
+    /// None = the account has no JetStream.
+    pub jetstream: Option<JetStreamAccountOptions>,
 }
 
 /// Limits of one account; None = unlimited.

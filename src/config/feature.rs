@@ -3,7 +3,6 @@
 /// A feature of nats-server that Midge does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    JetStream,
     Clustering,
     Gateways,
     Leafnodes,
@@ -25,7 +24,6 @@ pub enum Feature {
 impl Feature {
     pub fn name(self) -> &'static str {
         match self {
-            Self::JetStream => "JetStream",
             Self::Clustering => "Clustering",
             Self::Gateways => "Gateways",
             Self::Leafnodes => "Leafnodes",
@@ -58,8 +56,7 @@ impl Feature {
             | Self::TrustedProxies
             | Self::ProxyProtocol
             | Self::OcspPeers => true,
-            Self::JetStream
-            | Self::Clustering
+            Self::Clustering
             | Self::Gateways
             | Self::Leafnodes
             | Self::WebSocket

@@ -52,14 +52,7 @@ const fn later_flag(
 
 /// A flag with `asks` false has no effect in nats-server without another that turns the feature on.
 pub static LATER: &[Row] = &[
-    later("jetstream", Feature::JetStream, &[], read_later::jetstream).later_flag(
-        &["js", "jetstream"],
-        "",
-        true,
-    ),
-    later("store_dir", Feature::JetStream, &["storedir"], read_later::text_without_effect)
-        .later_flag(&["sd", "store_dir"], "<dir>", false),
-    later("default_js_domain", Feature::JetStream, &[], read_later::default_js_domain),
+    later("default_js_domain", Feature::Leafnodes, &[], read_later::default_js_domain),
     later("cluster", Feature::Clustering, &[], read_later::cluster).later_flag(
         &["cluster", "cluster_listen"],
         "<url>",
@@ -122,8 +115,8 @@ mod tests {
     fn refusals_are_sentences() {
         let text = "Gateways are not supported yet (--allow-unsupported starts without them)";
         assert_eq!(Feature::Gateways.refusal(), text);
-        let text = "JetStream is not supported yet (--allow-unsupported starts without it)";
-        assert_eq!(Feature::JetStream.refusal(), text);
+        let text = "Syslog is not supported yet (--allow-unsupported starts without it)";
+        assert_eq!(Feature::Syslog.refusal(), text);
         let text = "Trusted proxies are not supported yet; they decide who may connect, so no flag \
                     starts a server without them";
         assert_eq!(Feature::TrustedProxies.refusal(), text);

@@ -82,6 +82,7 @@ pub fn validate(options: &Options) -> Result<(), String> {
         return Err("server name cannot contain spaces".into());
     }
     validate_no_auth_user(options)?;
+    validate_domain(options)?;
     if options.listen.unix.as_ref().is_some_and(|unix| unix.path.as_os_str().is_empty()) {
         return Err("unix_mode is given without a unix socket path".into());
     }
@@ -95,6 +96,20 @@ pub fn validate(options: &Options) -> Result<(), String> {
     }
     if options.monitor.https_port.is_some() && options.tls.is_none() {
         return Err("TLS cert and key required for HTTPS".into());
+    }
+    Ok(())
+}
+
+/// Tokens that subjects of JetStream have where a domain stands in others.
+const RESERVED_DOMAINS: [&str; 4] = ["ACK", "FC", "SNAPSHOT", "EVENT"];
+
+fn validate_domain(options: &Options) -> Result<(), String> {
+    let domain = options.jetstream.domain.as_deref().unwrap_or_default();
+    if domain.contains(['.', '*', '>']) {
+        return Err("invalid domain name: may not contain ., * or >".into());
+    }
+    if RESERVED_DOMAINS.contains(&domain) || domain.contains(char::is_whitespace) {
+        return Err(format!("invalid domain name: {domain:?} is reserved or has blanks"));
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ pub(crate) static SECTIONS: &[Section] = &[
     Section { title: "Authentication", rows: security_rows::AUTHENTICATION },
     Section { title: "TLS", rows: security_rows::TLS },
     Section { title: "Monitoring", rows: logging_rows::MONITORING },
+    Section { title: "JetStream", rows: jetstream_rows::JETSTREAM },
     Section { title: "Midge's own", rows: midge_rows::MIDGE },
 ];
 
@@ -195,6 +196,7 @@ macro_rules! entry_row {
     };
 }
 
+mod jetstream_rows;
 mod logging_rows;
 mod midge_rows;
 pub(crate) use midge_rows::parse_cores;

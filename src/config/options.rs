@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::limits;
 use crate::config::advertise::Advertised;
 use crate::config::auth_options::AuthOptions;
+use crate::config::jetstream_options::JetStreamOptions;
 use crate::config::tls_options::TlsOptions;
 
 /// `payload_bytes_max` if the operator asked for no limit: the largest value of nats-server's
@@ -41,6 +42,7 @@ pub struct Options {
     /// True if clients may stay plain although TLS is configured.
     pub allow_non_tls: bool,
     pub monitor: MonitorOptions,
+    pub jetstream: JetStreamOptions,
     /// Shown in monitoring and used to select servers in `$SYS` requests.
     pub server_tags: Vec<String>,
     /// Shown in monitoring; sorted by key.

@@ -11,6 +11,7 @@ use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
 };
 use crate::config::read_imports::{read_exports, read_imports};
+use crate::config::read_jetstream::read_account_jetstream;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Value};
 use crate::protocol::subject;
@@ -82,7 +83,7 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
             "limits" => account.limits = read_limits(reader, value),
             "imports" => account.imports = read_imports(reader, value),
             "exports" => account.exports = read_exports(reader, value),
-            "jetstream" => refuse_unless_off(reader, value, Feature::JetStream),
+            "jetstream" => account.jetstream = read_account_jetstream(reader, value),
             "msg_trace" | "trace_dest" => {
                 refuse_unless_empty(reader, value, Feature::MessageTracing)
             }
@@ -111,19 +112,6 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
 
 fn refuse_unless_empty(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
     if value.as_map().is_none_or(|map| !map.is_empty()) {
-        reader.refuse_later(value, feature);
-    }
-}
-
-fn refuse_unless_off(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
-    let off = match &*value.data {
-        Data::Toggle(on) => !on,
-        Data::Text(text) => {
-            matches!(text.to_ascii_lowercase().as_slice(), b"disabled" | b"disable")
-        }
-        _ => false,
-    };
-    if !off {
         reader.refuse_later(value, feature);
     }
 }

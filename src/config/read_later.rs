@@ -10,42 +10,6 @@ use crate::config::go_text::quoted;
 use crate::config::reader::Reader;
 use crate::config::value::{Data, Map, Value};
 
-const JETSTREAM: [&str; 31] = [
-    "strict",
-    "store",
-    "store_dir",
-    "storedir",
-    "sync",
-    "sync_interval",
-    "max_memory_store",
-    "max_mem_store",
-    "max_mem",
-    "max_file_store",
-    "max_file",
-    "domain",
-    "enable",
-    "enabled",
-    "key",
-    "ek",
-    "encryption_key",
-    "prev_key",
-    "prev_ek",
-    "prev_encryption_key",
-    "cipher",
-    "extension_hint",
-    "limits",
-    "tpm",
-    "unique_tag",
-    "max_outstanding_catchup",
-    "max_buffered_size",
-    "max_buffered_msgs",
-    "request_queue_limit",
-    "info_queue_limit",
-    "max_concurrent_io",
-];
-
-const JETSTREAM_META: [&str; 3] = ["meta_compact", "meta_compact_size", "meta_compact_sync"];
-
 /// Options of every block that has a listener.
 const LISTENER: [&str; 4] = ["listen", "port", "host", "net"];
 
@@ -176,12 +140,6 @@ pub(super) fn filled_text(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.text(value).is_some_and(|text| !text.is_empty()))
 }
 
-/// Reads text that only another option uses.
-pub(super) fn text_without_effect(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    reader.text(value);
-    Asks::Nothing
-}
-
 pub(super) fn filled_map(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.map(value).is_some_and(|map| !map.is_empty()))
 }
@@ -192,43 +150,6 @@ pub(super) fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks 
         None => {
             let found = value.type_name();
             let reason = format!("error default_js_domain config: unsupported type {found}");
-            refused(reader, value, reason)
-        }
-    }
-}
-
-pub(super) fn jetstream(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    match &*value.data {
-        Data::Toggle(on) => asks_if(*on),
-        Data::Text(_) => {
-            let Some(text) = reader.text(value) else { return Asks::Nothing };
-            match text.to_ascii_lowercase().as_str() {
-                "enabled" | "enable" => Asks::Feature,
-                "disabled" | "disable" => Asks::Nothing,
-                _ => {
-                    let reason =
-                        format!("Expected 'enabled' or 'disabled' for string value, got '{text}'");
-                    refused(reader, value, reason)
-                }
-            }
-        }
-        Data::Map(map) => {
-            check_names(reader, map, &[&JETSTREAM, &JETSTREAM_META]);
-            let mut asks = Asks::Feature;
-            for (_, switch) in named(map, &["enable", "enabled"]) {
-                let Data::Toggle(on) = *switch.data else {
-                    let found = switch.type_name();
-                    let reason =
-                        format!("interface conversion: interface {{}} is {found}, not bool");
-                    return refused(reader, value, reason);
-                };
-                asks = asks_if(on);
-            }
-            asks
-        }
-        _ => {
-            let found = value.type_name();
-            let reason = format!("Expected map, bool or string to define JetStream, got {found}");
             refused(reader, value, reason)
         }
     }

@@ -72,7 +72,7 @@ impl Reader<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &str,
         value: &Value,

@@ -8,7 +8,7 @@ use crate::auth::imports::{self, ImportErrors};
 use crate::auth::mapping::{MappingError, Mappings};
 use crate::auth::permissions::PermissionsError;
 use crate::config::auth_options::{
-    AccountLimitOptions, AuthOptions, MappingOptions, NkeyUserOptions, PermissionOptions,
+    AccountLimitOptions, AccountOptions, AuthOptions, NkeyUserOptions, PermissionOptions,
     UserOptions,
 };
 
@@ -290,18 +290,28 @@ fn build_accounts(
         Some(name) if !name.is_empty() => Some(name.as_str()),
         _ => Some(SYSTEM_ACCOUNT_NAME),
     };
-    let compile = |name: &str, limits: AccountLimitOptions, mappings: &[MappingOptions]| {
+    let compile = |options: &AccountOptions| {
+        let AccountOptions { name, limits, mappings, jetstream, .. } = options;
         Ok::<_, AuthError>(Arc::new(Account {
-            name: name.into(),
-            is_system: system_name == Some(name),
-            limits,
+            name: name.as_str().into(),
+            is_system: system_name == Some(name.as_str()),
+            limits: limits.clone(),
             mappings: Mappings::compile(mappings, name, cluster_name)?,
+            jetstream: jetstream.clone(),
         }))
     };
     let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);
-    let global_mappings = global.map_or(&[][..], |global| &global.mappings);
-    let mut accounts =
-        vec![compile(GLOBAL_ACCOUNT_NAME, AccountLimitOptions::default(), global_mappings)?];
+    let mut global = global.cloned().unwrap_or_default();
+    global.name = GLOBAL_ACCOUNT_NAME.into();
+    global.limits = AccountLimitOptions::default();
+    // Where no account but the system's is defined, JetStream is for everybody.
+    let is_special = |name: &str| {
+        name == GLOBAL_ACCOUNT_NAME || system_name.is_some_and(|system| system == name)
+    };
+    if options.accounts.iter().all(|account| is_special(&account.name)) {
+        global.jetstream.get_or_insert_default();
+    }
+    let mut accounts = vec![compile(&global)?];
     let mut names = HashSet::new();
     for account in &options.accounts {
         if account.name == GLOBAL_ACCOUNT_NAME {
@@ -310,7 +320,7 @@ fn build_accounts(
         if !names.insert(account.name.as_str()) {
             return Err(AuthError::DuplicateAccount(account.name.clone()));
         }
-        accounts.push(compile(&account.name, account.limits.clone(), &account.mappings)?);
+        accounts.push(compile(account)?);
     }
     if let Some(name) = system_name
         && !accounts.iter().any(|account| account.is_system)
@@ -318,7 +328,8 @@ fn build_accounts(
         if name != SYSTEM_ACCOUNT_NAME {
             return Err(AuthError::UnknownSystemAccount(name.to_owned()));
         }
-        accounts.push(compile(name, AccountLimitOptions::default(), &[])?);
+        let system = AccountOptions { name: name.to_owned(), ..AccountOptions::default() };
+        accounts.push(compile(&system)?);
     }
     Ok(AccountSet::new(accounts))
 }

@@ -221,8 +221,6 @@ fn version_names_the_program_it_was_started_as() {
 #[test]
 fn later_features_are_refused_by_name_and_never_ignored() {
     let cases = [
-        ("-js", "JetStream"),
-        ("-js -sd /tmp/x", "JetStream"),
         ("--routes nats://h:1", "Clustering"),
         ("--cluster nats://h:1", "Clustering"),
         ("--cluster_listen nats://h:1", "Clustering"),
@@ -242,7 +240,6 @@ fn later_features_are_refused_by_name_and_never_ignored() {
     // nats-server starts as if these were absent.
     for line in [
         "-js=false --connect_retries 0 -s=false",
-        "-sd /tmp/x",
         "--cluster_name x",
         "--cluster_advertise x",
         "--no_advertise",
