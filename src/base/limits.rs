@@ -92,6 +92,7 @@ pub const LOG_LINE_BYTES_MAX: usize = 4 << 20;
 
 const _: () =
     assert!(LOG_LINE_BYTES_MAX <= LOG_QUEUED_BYTES_MAX, "one longest line must fit an empty queue");
+
 /// Reply subjects that one connection remembers for `allow_responses`; nats-server has no bound.
 /// Past it the oldest is forgotten, so that a response to it is refused. Enforced by
 /// `auth::replies::ReplyTable`.
@@ -440,24 +441,31 @@ const _: () = assert!(
     SEAL_BYTES_MAX < SEALED_BYTES[2] && CHUNK_BYTES[3] <= SEAL_BYTES_MAX,
     "a largest chunk is sealed in one go into a pooled buffer"
 );
+
 /// Nesting depth of lists, maps and braces in a configuration file, which is read recursively.
 /// Enforced by the configuration parser.
 pub const CONFIG_DEPTH_MAX: usize = 128;
+
 /// Bytes of one configuration file: some hundred thousand accounts. An endless device is no
 /// configuration. Enforced by `base::files::read`.
 pub const CONFIG_FILE_BYTES_MAX: usize = 64 << 20;
+
 /// Files that one configuration includes, and environment variables that it reads, each as often as
 /// it is named: two includes per file, 23 files deep, would be eight million. Enforced by the
 /// configuration parser.
 pub const CONFIG_TEXTS_MAX: usize = 1 << 16;
+
 /// Bytes of all those together; and of all keys and values of a configuration, where each counts as
 /// often as variables refer to it. Enforced by the configuration parser.
 pub const CONFIG_BYTES_MAX: usize = 4 * CONFIG_FILE_BYTES_MAX;
+
 /// Bytes of a file with certificates or a key; bundles of all public authorities take less than one
 /// MiB. Enforced by `base::files::read`.
 pub const TLS_FILE_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of a pid file that `--signal` reads. Enforced by `base::files::read`.
 pub const PID_FILE_BYTES_MAX: usize = 64;
+
 /// Nesting depth of files that include each other, and of environment variables that refer to each
 /// other, so that a file that includes itself is an error. Enforced by the configuration parser.
 pub const CONFIG_INCLUDE_DEPTH_MAX: usize = 32;
@@ -617,6 +625,9 @@ pub const ZEROED_BYTES_AT_A_TIME: usize = 1 << 20;
 /// `storage::folder`.
 pub const JOURNAL_FILE_BYTES_MIN: u64 = 16 << 20;
 pub const JOURNAL_FILE_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes of a journal's file of a new store. Enforced by `server::run::jetstream`.
+pub const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 const _: () =
     assert!(JOURNAL_FILE_BYTES_MIN >= 2 * PAYLOAD_BYTES_MAX as u64, "a message fits a file");
 const _: () = assert!(JOURNAL_FILE_BYTES_MIN >= 4 * FRAME_BYTES_FULL as u64, "a file holds frames");
@@ -768,3 +779,19 @@ pub const ACKS_EXPIRED_AT_ONCE_MAX: usize = 512;
 /// Messages that a consumer remembers as delivered as often as they may be: reports count them. Past that the oldest
 /// are forgotten. Enforced by `jetstream::consumer::redelivery`.
 pub const EXHAUSTED_MESSAGES_MAX: usize = 1 << 16;
+
+/// Bytes of messages of JetStream that wait for their commits, past which no further ones are made: what a disk that
+/// stands still for a moment may hold up. Enforced by `jetstream::leaving`.
+pub const LEAVING_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a chunk of them. Enforced by `jetstream::leaving`.
+pub const LEAVING_CHUNK_BYTES: usize = 256 << 10;
+
+/// Of them those that leave in one turn. Enforced by `jetstream::leaving`.
+pub const LEAVING_PER_TURN_MAX: usize = 256;
+
+/// Messages that a stream takes, and requests that an account has answered, in one turn. Enforced by `jetstream`.
+pub const INGESTED_PER_TURN_MAX: usize = 128;
+
+/// Messages and subjects that a request to JetStream looks at in one turn. Enforced by `jetstream`.
+pub const LOOKED_AT_PER_TURN_MAX: usize = 1024;

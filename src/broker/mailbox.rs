@@ -75,6 +75,7 @@ impl Mailbox {
             mailbox: self.clone(),
             batches,
             cursor: Cursor::default(),
+            before: Cursor::default(),
         })
     }
 
@@ -247,6 +248,8 @@ pub struct Letters {
     batches: VecDeque<Vec<u8>>,
     /// In the first of them.
     cursor: Cursor,
+    /// Where the message began that was read last.
+    before: Cursor,
 }
 
 impl Letters {
@@ -263,6 +266,7 @@ impl Letters {
         }
         let batch = self.batches.front()?;
         let before = self.cursor;
+        self.before = before;
         let (source, target, message) = frame::next(batch, HERE, &mut self.cursor);
         self.mailbox.taken(1, self.cursor.bytes_since(&before));
         Some(Letter {
@@ -271,6 +275,16 @@ impl Letters {
             route: target.route,
             message,
         })
+    }
+
+    /// Has the message that was read last read once more.
+    pub fn again(&mut self) {
+        let bytes = self.cursor.bytes_since(&self.before);
+        if bytes > 0 {
+            self.mailbox.count.set(self.mailbox.count.get() + 1);
+            self.mailbox.bytes.set(self.mailbox.bytes.get() + bytes);
+            self.cursor = self.before;
+        }
     }
 }
 

@@ -6,8 +6,22 @@
 
 #![allow(dead_code, reason = "the engine that uses all of it is being built")]
 
+mod account;
+mod api;
 pub(crate) mod consumer;
 pub(crate) mod consumer_config;
+mod details;
+mod directory;
+pub(crate) mod engine;
 pub(crate) mod error;
+pub(crate) mod host;
+mod ingest;
+mod interest;
 pub(crate) mod json;
+mod leaving;
+mod publish_headers;
+mod stream;
 pub(crate) mod stream_config;
+mod stream_limits;
+
+pub(crate) use api::API_LEVEL;

@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use slab::Slab;
 
 use super::events::System;
+use super::jetstream::JetStreamPlace;
 use super::offload::Offload;
 use super::order::{Generation, ShardHandle};
 use super::placement::BusyShare;
@@ -58,6 +59,8 @@ pub(crate) struct Shard {
     /// True while all connections are being closed: new ones are closed too.
     pub(super) closing: Cell<bool>,
     pub(super) system: Rc<System>,
+    /// None = this server has no JetStream, or another shard has it.
+    pub(super) jetstream: JetStreamPlace,
     pub(super) offload: Rc<RefCell<Offload>>,
     /// Accounts whose requests to the server this shard receives.
     pub(super) served_accounts: RefCell<HashSet<AccountId>>,
@@ -102,6 +105,13 @@ impl Shard {
     pub(super) fn hand_over(&self) {
         self.mesh.flush();
         self.hook.before_batch();
+    }
+
+    /// Wakes the tasks whose operations of the disk are done.
+    pub(super) fn collect_disk(&self) {
+        if let Some(jetstream) = &*self.jetstream.borrow() {
+            jetstream.collect();
+        }
     }
 
     /// Ends the shard's thread at the end of this turn.

@@ -4,6 +4,7 @@
 //! thread.
 
 mod events;
+mod jetstream;
 mod offload;
 pub(crate) mod order;
 pub(crate) mod pages;
@@ -29,6 +30,7 @@ mod walk;
 mod carry_out;
 mod run;
 
+pub(crate) use jetstream::JetStreamSeed;
 pub(crate) use offload::Offload;
 pub(crate) use order::{Generation, ShardHandle, ShardOrder};
 pub(crate) use run::{ShardSeed, run};

@@ -14,6 +14,7 @@ use slab::Slab;
 use super::connections::accept_loop;
 use super::core::Shard;
 use super::events::System;
+use super::jetstream::{JetStream, JetStreamSeed};
 use super::offload::Offload;
 use super::order::{ShardHandle, ShardOrder};
 use super::pinning;
@@ -78,11 +79,16 @@ pub(crate) struct ShardSeed {
 /// The outcome of a shard's start: it serves, or the reason why it cannot.
 pub(super) type Ready = Result<ShardId, String>;
 
-/// Runs one shard on this thread until it is stopped. Reports on `ready` that it serves.
+/// Runs one shard on this thread until it is stopped, with the store that was opened on it if there
+/// is one. Reports on `ready` that it serves.
 ///
 /// # Errors
 /// If a core or the driver is not available.
-pub(crate) fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
+pub(crate) fn run(
+    seed: ShardSeed,
+    jetstream: Option<JetStreamSeed>,
+    ready: Sender<Ready>,
+) -> io::Result<()> {
     if !pinning::run_on(&seed.cores) {
         let cores: Vec<String> = seed.cores.iter().map(usize::to_string).collect();
         return Err(io::Error::other(format!(
@@ -91,17 +97,21 @@ pub(crate) fn run(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         )));
     }
     let driver = seed.driver;
-    runtime::run(driver, serve(seed, ready))?
+    runtime::run(driver, serve(seed, jetstream, ready))?
 }
 
-async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
+async fn serve(
+    seed: ShardSeed,
+    jetstream: Option<JetStreamSeed>,
+    ready: Sender<Ready>,
+) -> io::Result<()> {
     let busy_poll = seed.options.shards.busy_poll;
     let inbound_waiting = seed.lanes.inbound_waiting.clone();
     let clock = Rc::new(TurnClock::default());
     let hook = TurnHook::new(
         seed.doorbell.flag(),
         inbound_waiting,
-        seed.own_bell,
+        seed.own_bell.clone(),
         busy_poll,
         clock.clone(),
     );
@@ -161,6 +171,7 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         surplus: Cell::default(),
         closing: Cell::new(false),
         system,
+        jetstream: RefCell::default(),
         offload,
         served_accounts: RefCell::default(),
         hook: hook.clone(),
@@ -201,6 +212,13 @@ async fn serve(seed: ShardSeed, ready: Sender<Ready>) -> io::Result<()> {
         accepting.push((listener, readiness));
     }
     shard.subscribe_system();
+    if let Some(jetstream) = jetstream {
+        let (broker, hook) = (shard.broker.clone(), hook.clone());
+        let auth = shard.clients.auth.borrow().clone();
+        let started =
+            JetStream::start(broker, hook, &auth, jetstream, (seed.driver, seed.own_bell))?;
+        shard.jetstream.replace(Some(started));
+    }
     spawn(hook.clone().run_kicker());
     spawn(shard.clone().hear_requests());
     spawn(shard.clone().publish_waiting());
@@ -249,6 +267,7 @@ fn placer(own: ShardId, loads: &ShardLoads, balance: Balance) -> Option<Box<Plac
 
 async fn listen_to_bell(shard: Rc<Shard>, ear: Ear, orders: Receiver<ShardOrder>) {
     let rung = || {
+        shard.collect_disk();
         while let Ok(order) = orders.try_recv() {
             order.carry_out(&shard);
         }

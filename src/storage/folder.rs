@@ -152,10 +152,6 @@ impl StoreFolder {
     ///
     /// # Errors
     /// See [`FolderError`]. Nothing that was there has changed then.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "servers open a store once they have JetStream")
-    )]
     pub(crate) fn open(root: &Path, settings: StoreSettings) -> Result<Self, FolderError> {
         let io = |error| FolderError::Io(root.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io)?;

@@ -64,15 +64,17 @@ impl<'headers> Marks<'headers> {
     }
 }
 
-/// The names and values of a block, in order, without empty ones: one pass finds all marks.
-fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// The names and values of a block, in order, without empty ones: one pass finds all marks. Blanks
+/// before a value are no part of it, and those behind it are, as in nats-server.
+pub(crate) fn headers(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = block.strip_prefix(FIRST_LINE).unwrap_or_default();
     std::iter::from_fn(move || {
         let colon = memchr::memchr(b':', rest)?;
         let (name, after) = (&rest[..colon], &rest[colon + 1..]);
         let end = memchr::memmem::find(after, b"\r\n")?;
         rest = &after[end + 2..];
-        Some((name, after[..end].trim_ascii()))
+        let blanks = after.iter().take_while(|byte| **byte == b' ').count();
+        Some((name, &after[blanks.min(end)..end]))
     })
     .filter(|(name, value)| !name.is_empty() && !value.is_empty())
 }

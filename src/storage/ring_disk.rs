@@ -19,6 +19,7 @@ use super::thread_disk::{OpenFile, ThreadDisk};
 #[derive(Clone)]
 pub struct RingDisk {
     helper: ThreadDisk,
+    has_ring: bool,
 }
 
 /// A file of a [`RingDisk`].
@@ -32,7 +33,12 @@ pub struct RingFile {
 impl RingDisk {
     /// The owner collects the results of `helper`.
     pub fn new(helper: ThreadDisk) -> Self {
-        Self { helper }
+        Self { helper, has_ring: true }
+    }
+
+    /// Leaves all to `helper`: for a thread whose driver has no ring.
+    pub(crate) fn without_ring(helper: ThreadDisk) -> Self {
+        Self { helper, has_ring: false }
     }
 }
 
@@ -50,8 +56,8 @@ impl Disk for RingDisk {
     async fn open(&self, name: &str, access: Access) -> io::Result<RingFile> {
         let helper = self.helper.open(name, access).await?;
         let ring = match access {
-            Access::Durable => Some(Rc::new(File::from_std(helper.try_clone()?)?)),
-            Access::Read | Access::Create => None,
+            Access::Durable if self.has_ring => Some(Rc::new(File::from_std(helper.try_clone()?)?)),
+            Access::Durable | Access::Read | Access::Create => None,
         };
         Ok(RingFile { helper, ring })
     }

@@ -240,6 +240,19 @@ impl Stream {
         }
     }
 
+    /// The time of the first message; `None` where there is none.
+    ///
+    /// # Errors
+    /// The message is not in memory.
+    pub fn first_time_ns(&self) -> Result<Option<i64>, NotLoaded> {
+        Ok(self.get(self.first_sequence())?.map(|first| first.time_ns))
+    }
+
+    /// The time of the last message that there ever was; `None` where there was none.
+    pub fn last_time_ns(&self) -> Option<i64> {
+        Some(self.last_time_ns).filter(|time_ns| *time_ns != i64::MIN)
+    }
+
     pub fn limits(&self) -> &StreamLimits {
         &self.limits
     }

@@ -29,6 +29,8 @@ pub struct Info {
     #[serde(skip_serializing_if = "is_false")]
     pub tls_available: bool,
     pub max_payload: usize,
+    #[serde(skip_serializing_if = "is_false")]
+    pub jetstream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +47,12 @@ pub struct Info {
     pub remote_account: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub acc_is_sys: bool,
+    /// JetStream's domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The level of JetStream's API.
+    #[serde(rename = "api_lvl", skip_serializing_if = "Option::is_none")]
+    pub api_level: Option<u32>,
 }
 
 fn is_false(value: &bool) -> bool {

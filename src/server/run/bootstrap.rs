@@ -21,6 +21,7 @@ use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::host::error_text::{os_error_text, start_error_text};
+use crate::server::run::jetstream::StoreThread;
 use crate::shard::system_door::SystemDoor;
 use crate::shard::{Offload, ShardHandle, ShardSeed, run};
 
@@ -61,6 +62,9 @@ pub(crate) struct Provisions {
     pub local_congestion: Option<Arc<str>>,
     /// Each shard's way to the server's own service.
     pub system: Vec<SystemDoor>,
+    /// The thread of the first shard, on which JetStream's store was opened; None = there is no
+    /// JetStream.
+    pub jetstream: Option<StoreThread>,
     /// The server's start, by both clocks.
     pub started: (Instant, SystemTime),
     /// Makes the allocator give back what the calling thread no longer needs.
@@ -78,7 +82,8 @@ pub(crate) fn start(
     info: impl FnOnce(SocketAddr) -> Info,
     provisions: Provisions,
 ) -> Result<Shards, String> {
-    let Provisions { unix, tls, local_congestion, system, started, collect } = provisions;
+    let Provisions { unix, tls, local_congestion, system, mut jetstream, started, collect } =
+        provisions;
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
@@ -171,14 +176,21 @@ pub(crate) fn start(
             random_seed: fastrand::u64(..),
         };
         let ready = ready.clone();
-        let thread = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            if let Err(error) = run(seed, ready.clone()) {
+        let work = move |jetstream| {
+            if let Err(error) = run(seed, jetstream, ready.clone()) {
                 let text = format!("shard {index}: {}", start_error_text(&error));
                 // Fails if another shard's failure was reported first. A shard that has reported
                 // ready never gets here.
                 let _ = ready.send(Err(text));
             }
-        });
+        };
+        // What was opened on a thread stays there.
+        if let Some(store) = jetstream.take() {
+            threads.push(store.go_on(work));
+            continue;
+        }
+        let builder = std::thread::Builder::new().name(format!("shard-{index}"));
+        let thread = builder.spawn(move || work(None));
         threads.push(thread.map_err(|error| format!("no thread for shard {index}: {error}"))?);
     }
     for _ in 0..count {

@@ -24,6 +24,7 @@ use crate::server::host::unix_socket;
 use crate::server::run::announce::{announce_start, driver_name, warn_of_account_names};
 use crate::server::run::bootstrap::{self, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
+use crate::server::run::jetstream;
 use crate::server::run::placement::place;
 use crate::server::run::running::{RunFiles, Server, build_monitor_tls, info};
 use crate::server::run::signals;
@@ -87,6 +88,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
     let (bytes, listener) = (Bytes::default(), Listener::default());
     let (system, ears) = system_doors(placement.cores.len(), &bytes, &listener);
     let queue = SystemQueue::new(ears, bytes, Stopper::new(listener));
+    let jetstream = jetstream::open(&options, &identity, &auth)?;
     let shards = bootstrap::start(
         &options,
         &auth,
@@ -97,6 +99,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
             tls,
             local_congestion: congestion.local.clone(),
             system,
+            jetstream,
             started,
             collect,
         },

@@ -6,6 +6,7 @@ mod apply_reload;
 pub(crate) mod bootstrap;
 mod event_loop;
 pub(crate) mod heartbeat;
+pub(crate) mod jetstream;
 mod lifetime;
 mod placement;
 pub(crate) mod process;

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use crate::auth::state::AuthState;
 use crate::config::options::Options;
 use crate::config::tls_options::{TlsOptions, Verify};
+use crate::jetstream::API_LEVEL;
 use crate::net::tls_config::TlsServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::answers::endpoints::Live;
@@ -154,6 +155,9 @@ pub(super) fn info(identity: &Identity, options: &Options, address: SocketAddr) 
         port,
         headers: !options.limits.no_header_support,
         max_payload: options.limits.payload_bytes_max,
+        jetstream: options.jetstream.is_enabled,
+        domain: options.jetstream.domain.clone().filter(|_| options.jetstream.is_enabled),
+        api_level: options.jetstream.is_enabled.then_some(API_LEVEL),
         ..Info::default()
     }
 }

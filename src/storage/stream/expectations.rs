@@ -78,7 +78,11 @@ impl Stream {
         Ok(limit.map_or(Ok(()), |limit| Err(limit.into())))
     }
 
-    fn refuses(
+    /// The first condition that does not hold; limits are not looked at.
+    ///
+    /// # Errors
+    /// A message that decides it is not in memory.
+    pub fn refuses(
         &self,
         new: &NewMessage<'_>,
         expected: &Expected<'_>,

@@ -1,0 +1,96 @@
+//! A stream as the engine holds it: its configuration, its inlet, and what its consumers need.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::account::Account;
+use super::interest::Interest;
+use super::json::encode::encode;
+use super::json::timestamp::Timestamp;
+use super::stream_config::{PersistMode, StorageKind, StreamConfig};
+use crate::base::gate::Gate;
+use crate::broker::mailbox::Mailbox;
+use crate::broker::service::ServiceSubscription;
+use crate::storage::record::StreamId;
+
+/// A stream that is there, until [`StreamHandle::gone`] opens.
+pub(crate) struct StreamHandle {
+    pub id: StreamId,
+    pub account: Rc<Account>,
+    pub name: Box<str>,
+    pub created: Timestamp,
+    /// An acknowledgement up to the sequence.
+    pub(super) pub_ack: Box<[u8]>,
+    config: RefCell<Rc<StreamConfig>>,
+    /// Messages that are to be stored.
+    pub(super) inlet: Rc<Mailbox>,
+    pub(super) subscriptions: RefCell<Vec<ServiceSubscription>>,
+    /// The highest sequence that consumers may deliver: it rises with the commits.
+    pub durable: Gate,
+    /// Counts the removals that are not by the stream's own limits: deletes and purges.
+    pub removals: Gate,
+    /// Opens once the stream is deleted.
+    pub gone: Gate,
+    pub interest: RefCell<Interest>,
+    /// Changes of it may not be durable.
+    pub(super) is_unsettled: Cell<bool>,
+    /// A purge that somebody asked for is under way; this counts those that ended.
+    pub(super) is_purging: Cell<bool>,
+    pub(super) purged: Gate,
+    /// Bytes that it has in its account's usage.
+    pub(super) counted_bytes: Cell<u64>,
+}
+
+impl StreamHandle {
+    pub(super) fn new(
+        id: StreamId,
+        account: Rc<Account>,
+        created: Timestamp,
+        config: StreamConfig,
+        domain: Option<&str>,
+    ) -> Self {
+        let name = encode(&config.name);
+        let domain =
+            domain.map_or(Vec::new(), |domain| [b",\"domain\":", &*encode(domain)].concat());
+        let pub_ack = [b"{\"stream\":", &*name, &domain, b",\"seq\":"].concat().into();
+        Self {
+            id,
+            account,
+            name: config.name.as_str().into(),
+            created,
+            pub_ack,
+            config: RefCell::new(Rc::new(config)),
+            inlet: Rc::default(),
+            subscriptions: RefCell::default(),
+            durable: Gate::new(),
+            removals: Gate::new(),
+            gone: Gate::new(),
+            interest: RefCell::default(),
+            is_unsettled: Cell::new(false),
+            is_purging: Cell::new(false),
+            purged: Gate::new(),
+            counted_bytes: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Rc<StreamConfig> {
+        self.config.borrow().clone()
+    }
+
+    pub(super) fn set_config(&self, config: StreamConfig) {
+        self.config.replace(Rc::new(config));
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.value() > 0
+    }
+
+    pub(super) fn is_memory(&self) -> bool {
+        self.config.borrow().storage == StorageKind::Memory
+    }
+
+    /// True if its messages may be seen before they are on disk.
+    pub(super) fn is_async(&self) -> bool {
+        self.config.borrow().persist_mode == PersistMode::Async
+    }
+}
