@@ -22,4 +22,4 @@ pub(crate) mod response_rule;
 pub(crate) mod state;
 pub(crate) mod subject_set;
 pub(crate) mod tls_map;
-mod transform;
+pub(crate) mod transform;

@@ -13,7 +13,7 @@ use crate::protocol::subject;
 
 /// The compiled destination of one source.
 #[derive(Clone, Debug)]
-pub(super) struct Transform {
+pub(crate) struct Transform {
     pieces: Vec<Piece>,
     /// Number of tokens of the source before its `>`; the rest of the subject is appended. None =
     /// no `>`.
@@ -111,7 +111,7 @@ impl Transform {
     ///
     /// # Errors
     /// If the destination cannot be made from the source; the text tells the operator why.
-    pub(super) fn compile(source: &str, destination: &str) -> Result<Self, TransformError> {
+    pub(crate) fn compile(source: &str, destination: &str) -> Result<Self, TransformError> {
         check_destination(destination)?;
         let source_tail = source == ">" || source.ends_with(".>");
         let destination_tail = destination == ">" || destination.ends_with(".>");
@@ -142,7 +142,7 @@ impl Transform {
     }
 
     /// Appends to `output` the destination of `subject`, whose tokens are `tokens`.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &self,
         subject: &[u8],
         tokens: &[&[u8]],

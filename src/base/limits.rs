@@ -767,6 +767,25 @@ pub const GROUP_MESSAGES_MAX: usize = 1000;
 /// `encoding/json`. Enforced by `jetstream::json::scanner`.
 pub const JSON_DEPTH_MAX: usize = 10_000;
 
+/// Bytes of the name of a stream or a durable consumer. nats-server's. Enforced by
+/// `jetstream::stream_checks` and `jetstream::consumer_checks`.
+pub const ASSET_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of the description of a stream or consumer. nats-server's. Enforced as above.
+pub const ASSET_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of all keys and values in the metadata of a stream or consumer. nats-server's. Enforced as
+/// above.
+pub const ASSET_METADATA_BYTES_MAX: usize = 128 << 10;
+
+/// Replicas that a stream's configuration may ask for, before it is told that one server has one.
+/// nats-server's. Enforced by `jetstream::stream_checks`.
+pub const REPLICAS_MAX: i64 = 5;
+
+/// Characters of the name of a priority group. nats-server's. Enforced by
+/// `jetstream::consumer_checks`.
+pub const PRIORITY_GROUP_BYTES_MAX: usize = 16;
+
 /// Bytes on their way to a push consumer with flow control that no answer covers: at first, and once answers came.
 /// nats-server's figures. Enforced by `jetstream::consumer::flow`.
 pub const FLOW_WINDOW_BYTES_MIN: usize = FLOW_WINDOW_BYTES_MAX / 16;

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::json::encode::encode;
 use super::leaving::Outgoing;
 use super::stream::StreamHandle;
+use super::versioning::{REQUIRED_LEVEL_HEADER, is_level_met};
 use crate::base::limits::INGESTED_PER_TURN_MAX;
 use crate::broker::mailbox::Letter;
 use crate::broker::service::{Reach, ServiceInterest};
@@ -27,11 +28,6 @@ pub(super) mod stream_info;
 mod streams;
 
 pub(crate) const PREFIX: &str = "$JS.API.";
-
-/// The level of the API that this server has: clients ask for features by it.
-pub(crate) const API_LEVEL: u32 = 5;
-
-const REQUIRED_LEVEL: &[u8] = b"Nats-Required-Api-Level";
 
 /// Families that are no part of the API.
 const NEXT_PREFIX: &[u8] = b"$JS.API.CONSUMER.MSG.NEXT.";
@@ -59,12 +55,10 @@ impl Request {
 
     /// The error for a request that needs a newer server.
     fn check_level(&self) -> Result<(), ApiError> {
-        let required = headers(&self.headers).find(|(name, _)| *name == REQUIRED_LEVEL);
-        let Some((_, value)) = required else { return Ok(()) };
-        let level = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u32>().ok());
-        match level {
-            Some(level) if level <= API_LEVEL => Ok(()),
-            _ => Err(ApiError::REQUIRED_API_LEVEL),
+        let mut all = headers(&self.headers);
+        match all.find(|(name, _)| *name == REQUIRED_LEVEL_HEADER) {
+            Some((_, value)) if !is_level_met(value) => Err(ApiError::REQUIRED_API_LEVEL),
+            _ => Ok(()),
         }
     }
 

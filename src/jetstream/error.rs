@@ -103,6 +103,7 @@ fixed_errors! {
     MULTIPLE_FILTERS_IN_SUBJECT 400 10137 "consumer with multiple subject filters cannot use subject based API"
     OVERLAPPING_FILTERS 400 10138 "consumer subject filters cannot overlap"
     EMPTY_FILTER 400 10139 "consumer filter in FilterSubjects cannot be empty"
+    DURABLE_AND_NAME_MISMATCH 400 10132 "Consumer Durable and Name have to be equal if both are provided"
     CONSUMER_ALREADY_EXISTS 400 10148 "consumer already exists"
     CONSUMER_DOES_NOT_EXIST 400 10149 "consumer does not exist"
     PRIORITY_POLICY_WITHOUT_GROUP 400 10159 "Setting PriorityPolicy requires at least one PriorityGroup to be set"

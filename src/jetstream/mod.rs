@@ -9,6 +9,7 @@
 mod account;
 mod api;
 pub(crate) mod consumer;
+pub(crate) mod consumer_checks;
 pub(crate) mod consumer_config;
 mod details;
 mod directory;
@@ -19,9 +20,12 @@ mod ingest;
 mod interest;
 pub(crate) mod json;
 mod leaving;
+pub(crate) mod names;
 mod publish_headers;
 mod stream;
+pub(crate) mod stream_checks;
 pub(crate) mod stream_config;
 mod stream_limits;
+pub(crate) mod versioning;
 
-pub(crate) use api::API_LEVEL;
+pub(crate) use versioning::API_LEVEL;

@@ -51,6 +51,11 @@ impl Timestamp {
         unix_ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
+    /// The same time in UTC.
+    pub(crate) fn to_utc(self) -> Timestamp {
+        Timestamp { offset_minutes: 0, ..self }
+    }
+
     /// Whether this is [`Timestamp::ZERO`], in any offset.
     pub(crate) fn is_zero(self) -> bool {
         self.unix_seconds == Self::ZERO.unix_seconds && self.nanoseconds == 0
