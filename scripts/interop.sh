@@ -17,9 +17,9 @@ readonly LANGUAGES=(go python js java c rust cli system)
 readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     flush_fence drain max_payload reconnect lame_duck close_callbacks)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
-readonly GO_CASES=("${CLIENT_CASES[@]}" hello_world)
+readonly HELLO_CASES=("${CLIENT_CASES[@]}" hello_world)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
-readonly SECURE_CASES=("${CLIENT_CASES[@]}" tls_password tls_nkey)
+readonly SECURE_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     max_payload bench round_trip)
@@ -42,6 +42,8 @@ readonly PROGRAM_SECONDS_MAX=180
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly programs=$root/scripts/interop
+# Its programs are run as they stand there.
+readonly first_page=$root/docs/src/getting-started.md
 readonly cache=${MIDGE_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/midge-interop}
 
 usage() {
@@ -231,12 +233,13 @@ stamp_of() {
         declare -f "install_$1"
         printf '%s\n' "$NATS_SERVER_VERSION" "$NATS_CLI_VERSION" "$cache"
         case $1 in
-            go | cli | server | system) go version ;;
+            go) go version && cat "$first_page" ;;
+            cli | server | system) go version ;;
             python) python3 --version ;;
             js) node --version ;;
             java) java -version ;;
             c) gcc --version && dpkg-query --show libnats-dev ;;
-            rust) rustc --version ;;
+            rust) rustc --version && cat "$first_page" ;;
             browser) command -v chromium ;;
         esac
         if [[ $1 == system ]]; then
@@ -284,7 +287,13 @@ install_browser() {
 
 install_go() {
     cd "$programs/go"
-    go build -o "$cache/go/" . ./hello
+    go build -o "$cache/go/" .
+    rm -rf "$cache/go-hello"
+    mkdir "$cache/go-hello"
+    cp go.mod go.sum "$cache/go-hello"
+    hello_program go >"$cache/go-hello/main.go"
+    cd "$cache/go-hello"
+    go build -o "$cache/go/hello" .
 }
 
 install_python() {
@@ -331,6 +340,19 @@ install_c() {
 
 install_rust() {
     cargo build --locked --manifest-path "$programs/rust/Cargo.toml" --target-dir "$cache/rust"
+    rm -rf "$cache/rust-hello"
+    mkdir -p "$cache/rust-hello/src"
+    local file
+    for file in Cargo.toml Cargo.lock; do
+        sed 's/^name = "interop"$/name = "hello"/' "$programs/rust/$file" >"$cache/rust-hello/$file"
+    done
+    hello_program rust >"$cache/rust-hello/src/main.rs"
+    cargo build --locked --manifest-path "$cache/rust-hello/Cargo.toml" --target-dir "$cache/rust"
+}
+
+# hello_program LANGUAGE: the program that the documentation gives to newcomers.
+hello_program() {
+    sed --quiet "/^\`\`\`$1\$/,/^\`\`\`\$/p" "$first_page" | sed '1d;$d'
 }
 
 # --- The server -----------------------------------------------------------------------------------
@@ -468,7 +490,7 @@ run_configuration() {
 cases_of() {
     local -n own_cases=CLIENT_CASES
     case $1 in
-        go) local -n own_cases=GO_CASES ;;
+        go | rust) local -n own_cases=HELLO_CASES ;;
         python | js) local -n own_cases=SECURE_CASES ;;
         cli) local -n own_cases=CLI_CASES ;;
         system) local -n own_cases=SYSTEM_CASES ;;
@@ -639,10 +661,24 @@ run_hello_world() {
         record hello_world "$server_complaint"
         return
     fi
-    if ! timeout 20 "$cache/go/hello" >"$output" 2>&1 </dev/null; then
+    local command
+    case $language in
+        go) command=("$cache/go/hello") ;;
+        rust) command=("$cache/rust/debug/hello") ;;
+        python)
+            hello_program python >"$work/hello.py"
+            command=("$cache/python/bin/python" "$work/hello.py")
+            ;;
+        js)
+            # Node looks for packages beside the program.
+            hello_program js >"$cache/js/hello.mjs"
+            command=(node "$cache/js/hello.mjs")
+            ;;
+    esac
+    if ! timeout 20 "${command[@]}" >"$output" 2>&1 </dev/null; then
         record hello_world "failed: $(tail -n 1 "$output")"
-    elif ! grep --quiet 'Received on \[hello\]: Hello, NATS!' "$output"; then
-        record hello_world "logged '$(tail -n 1 "$output")'"
+    elif [[ $(<"$output") != 'Hello, NATS!' ]]; then
+        record hello_world "printed '$(tail -n 1 "$output")'"
     else
         record hello_world pass
     fi

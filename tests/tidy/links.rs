@@ -23,6 +23,17 @@ fn every_page_of_the_book_is_in_its_summary() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// The program in README is the one that scripts/interop.sh runs.
+#[test]
+fn readme_shows_a_program_that_is_tested() {
+    let texts = read_texts();
+    let shown = |page: &str| {
+        let (_, rest) = texts[page].split_once("```python\n").expect("a program in Python");
+        rest.split_once("```").expect("its end").0.to_owned()
+    };
+    assert_eq!(shown("README.md"), shown("docs/src/getting-started.md"));
+}
+
 /// Returns a line for each link or include that leads to no file.
 fn broken(texts: &Texts) -> Vec<String> {
     let mut broken = Vec::new();
