@@ -316,7 +316,7 @@ fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> boo
             }
             // Nobody answers password checks here: the connection makes no progress.
             Step::WaitFor(_) => return true,
-            Step::Again | Step::Settle(_) => {}
+            Step::Again | Step::Move(_) => {}
             Step::ReadMoreWithin(_) | Step::StartTls(_) => panic!("no TLS is configured here"),
             Step::Close(reason) => {
                 session.close(reason);

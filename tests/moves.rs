@@ -1,5 +1,5 @@
 //! Clients that move to another shard at their first subscription or message: `--balance
-//! next-shard` makes each one do so. Nobody must notice, neither the client nor whoever looks at it
+//! next-shard` makes each one do so. `--balance wander` makes them move on at each tick besides. Nobody must notice, neither the client nor whoever looks at it
 //! or ends it.
 
 mod support;
@@ -18,8 +18,25 @@ const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\
 const DRIVERS: [&str; 2] = ["io_uring", "epoll"];
 
 fn start(shards: usize, driver: &str, config: &str) -> Server {
-    let arguments = ["--balance", "next-shard", "--io-driver", driver];
+    start_with("next-shard", shards, driver, config)
+}
+
+fn start_with(balance: &str, shards: usize, driver: &str, config: &str) -> Server {
+    let arguments = ["--balance", balance, "--io-driver", driver];
     Server::midge_with(shards, &arguments, &format!("http: \"127.0.0.1:-1\"\n{config}"))
+}
+
+/// Starts a server that asks each client to move on twenty times a second.
+fn wandering(shards: usize, driver: &str) -> Server {
+    start_with("wander", shards, driver, "ping_interval: \"200ms\"\nping_max: 1000000")
+}
+
+/// Returns how often clients moved after they had been placed.
+fn moved(server: &Server) -> u64 {
+    let body = server.monitor_get("/varz").expect("monitoring answers");
+    let varz: Value = serde_json::from_slice(&body).expect("JSON");
+    let shards = varz["midge"]["shards"].as_array().expect("there are shards");
+    shards.iter().map(|shard| shard["moved_in"].as_u64().expect("a number")).sum()
 }
 
 fn enter(server: &Server, connect: &str) -> RawClient {
@@ -160,6 +177,64 @@ fn tls_goes_along_in_both_versions() {
             drop(client);
             support::wait_until("it to be gone", || connections(&server).is_empty());
         }
+    }
+}
+
+/// Returns the next line that is neither an INFO nor a PING, and answers the latter.
+fn answered(client: &mut RawClient) -> String {
+    loop {
+        let line = client.take_line(Instant::now() + WAIT_MAX).expect("a line comes");
+        match &*line {
+            b"PING\r\n" => client.answer_ping(),
+            line if line.starts_with(b"INFO ") => {}
+            line => return String::from_utf8_lossy(line).trim_end().to_owned(),
+        }
+    }
+}
+
+#[test]
+fn publishers_that_move_again_and_again_lose_and_reorder_nothing_and_are_counted_once() {
+    const PUBLISHERS: usize = 6;
+    const BURST: usize = 40;
+    for driver in DRIVERS {
+        let server = wandering(3, driver);
+        let mut ear = enter(&server, CONNECT);
+        ear.send(b"SUB p.* 1\r\n").unwrap();
+        ear.send(b"PING\r\n").unwrap();
+        while answered(&mut ear) != "PONG" {}
+        let mut publishers: Vec<RawClient> =
+            (0..PUBLISHERS).map(|_| enter(&server, CONNECT)).collect();
+        let (mut published, mut heard) = (0, [0; PUBLISHERS]);
+        let deadline = Instant::now() + 4 * WAIT_MAX;
+        while published < 10 * BURST || moved(&server) < 60 {
+            assert!(Instant::now() < deadline, "{} moves", moved(&server));
+            for (number, publisher) in publishers.iter_mut().enumerate() {
+                let messages = published..published + BURST;
+                let text: String = messages
+                    .map(|message| format!("PUB p.{number} 8\r\n{message:08}\r\n"))
+                    .collect();
+                publisher.send(format!("{text}PING\r\n").as_bytes()).unwrap();
+            }
+            published += BURST;
+            publishers.iter_mut().for_each(|one| while answered(one) != "PONG" {});
+            for _ in 0..BURST * PUBLISHERS {
+                let (head, body) = (answered(&mut ear), answered(&mut ear));
+                let number: usize = head[6..7].parse().expect("a publisher's number");
+                assert_eq!(head, format!("MSG p.{number} 1 8"));
+                assert_eq!(body, format!("{:08}", heard[number]));
+                heard[number] += 1;
+            }
+        }
+        assert_eq!(heard, [published; PUBLISHERS]);
+        let seen = connections(&server);
+        let mut counts: Vec<u64> =
+            seen.iter().map(|one| one["in_msgs"].as_u64().unwrap()).collect();
+        counts.sort_unstable();
+        assert_eq!(counts[0], 0);
+        assert_eq!(counts[1..], [published as u64; PUBLISHERS]);
+        drop(publishers);
+        support::wait_until("publishers to be gone", || connections(&server).len() == 1);
+        assert_eq!(per_shard(&server).iter().sum::<u64>(), 1);
     }
 }
 

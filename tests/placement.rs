@@ -152,7 +152,6 @@ fn hundred_connections_opened_idle_use_many_shards_once_they_speak_and_pairs_sta
     assert_eq!(of_shards(&server, "/lanes/messages_in"), [0; 16]);
 }
 
-/// One that may still move has two descriptors. Nobody is refused for that.
 #[test]
 fn connections_that_may_move_leave_descriptors_for_others() {
     let server = server(2, &[], "");

@@ -2,7 +2,8 @@
 //! lanes, without sockets and threads, compared with a flat list of subscriptions.
 //!
 //! `cargo test --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
-//! `MIDGE_SIM_SEED=17` a single one. `-- --nocapture forwards` prints the cost of a publish on 2 to
+//! `MIDGE_SIM_SEED=17` a single one, `MIDGE_SIM_MOVES=0` without clients that move to other shards.
+//! `-- --nocapture forwards` prints the cost of a publish on 2 to
 //! 64 shards.
 
 #[path = "simulation/accounts.rs"]
@@ -24,7 +25,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use clients::Run;
+use clients::{Moves, Run};
 use ear::{Ear, Heard};
 use midge::testing::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
 use midge::testing::mesh::Lanes;
@@ -42,12 +43,12 @@ struct Outcome {
 }
 
 fn run(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
-    play(seed, plant, false)
+    play(seed, plant, Moves::Asked)
 }
 
-/// With `moves` each client goes to a random shard when it first subscribes or publishes.
-fn play(seed: u64, plant: Option<Plant>, moves: bool) -> Result<Outcome, String> {
+fn play(seed: u64, plant: Option<Plant>, moves: Moves) -> Result<Outcome, String> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let moves = if number("MIDGE_SIM_MOVES") == Some(0) { Moves::None } else { moves };
         let mut run = Run::new(seed, plant, moves);
         let totals = run.go()?;
         let (deliveries, messages) = (run.laws.deliveries(), run.laws.messages.len());
@@ -68,11 +69,12 @@ fn the_laws_hold_for_every_seed() {
     };
     let count = seeds.end - seeds.start;
     let mut sum = Totals::default();
-    let mut deliveries = 0;
+    let (mut deliveries, mut moves) = (0, 0);
     for seed in seeds {
         match run(seed, None) {
             Ok(outcome) => {
                 deliveries += outcome.deliveries;
+                moves += outcome.moves;
                 sum.forwarded += outcome.totals.forwarded;
                 sum.stalls += outcome.totals.stalls;
                 sum.wakes += outcome.totals.wakes;
@@ -82,11 +84,13 @@ fn the_laws_hold_for_every_seed() {
             }
         }
     }
-    println!("{count} seeds: {deliveries} deliveries, {sum:?}");
+    println!("{count} seeds: {deliveries} deliveries, {moves} moves, {sum:?}");
     if count >= SEEDS {
         // The runs must not be so tame that they prove nothing.
         assert!(deliveries > 100_000, "{deliveries} deliveries");
         assert!(sum.stalls > 1_000, "{sum:?}");
+        let moves_off = number("MIDGE_SIM_MOVES") == Some(0);
+        assert!(moves_off || moves > 500, "{moves} moves");
         assert!(sum.wakes > 1_000, "{sum:?}");
     }
 }
@@ -100,7 +104,7 @@ fn the_laws_hold_for_clients_that_go_to_another_shard_before_they_subscribe_or_p
     let count = seeds.end - seeds.start;
     let (mut deliveries, mut moves) = (0, 0);
     for seed in seeds {
-        match play(seed, None, true) {
+        match play(seed, None, Moves::Placed) {
             Ok(outcome) => {
                 deliveries += outcome.deliveries;
                 moves += outcome.moves;

@@ -44,6 +44,16 @@ impl ShardLoads {
         self.0[shard.index()].busy.store(thousandths, Ordering::Relaxed);
     }
 
+    /// Expects so many thousandths of work of one shard to be another's from now on, until each looks
+    /// at its own again: two shards do not fill a third at the same time.
+    pub(crate) fn shift_busy(&self, source: ShardId, target: ShardId, thousandths: usize) {
+        let less = |busy: usize| Some(busy.saturating_sub(thousandths));
+        let (source, target) = (&self.0[source.index()].busy, &self.0[target.index()].busy);
+        // It never fails: the number may always change.
+        let _ = source.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        target.fetch_add(thousandths, Ordering::Relaxed);
+    }
+
     /// Returns true if the shard listens for new connections, or is about to.
     pub(crate) fn is_awake(&self, shard: ShardId) -> bool {
         self.0[shard.index()].is_awake.load(Ordering::Relaxed)

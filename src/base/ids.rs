@@ -7,6 +7,12 @@ use std::fmt;
 pub struct ShardId(pub u16);
 
 impl ShardId {
+    /// # Panics
+    /// There are not as many shards.
+    pub fn of_index(index: usize) -> Self {
+        Self(u16::try_from(index).expect("few shards"))
+    }
+
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -50,12 +56,25 @@ impl LinkId {
     }
 }
 
-/// An attached client's index within one shard's broker. Reused after detach.
+/// An attached client of one shard's broker: its index there, which is reused after detach, below a
+/// generation. A note to a client that has left thus names nobody, not the next one at its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientKey(pub u32);
 
 impl ClientKey {
+    const INDEX_BITS: u32 = 24;
+
+    /// Of the generation only the lower eight bits count.
+    ///
+    /// # Panics
+    /// The index is beyond 16 million, more than a process has descriptors.
+    pub fn new(index: usize, generation: u32) -> Self {
+        let index = u32::try_from(index).expect("fewer clients than descriptors");
+        assert!(index < 1 << Self::INDEX_BITS);
+        Self(index | generation << Self::INDEX_BITS)
+    }
+
     pub fn index(self) -> usize {
-        self.0 as usize
+        (self.0 & ((1 << Self::INDEX_BITS) - 1)) as usize
     }
 }

@@ -729,10 +729,6 @@ pub const PLACING_LOOKS_MAX: usize = 64;
 /// `ClientSession::first_published`.
 pub const PLACING_COMMANDS_MAX: usize = 16;
 
-/// One in so many of the process's descriptors may be the second one of a connection that is to be moved. Enforced by
-/// `ConnectionControl::let_move`.
-pub const SPARE_DESCRIPTORS_SHARE: u64 = 8;
-
 /// Longest time that a shard spins before it sleeps, unless it is told another one: what the kernel needs to wake a
 /// peer on an idle core, which then answers. Enforced by `net::busy_poll`.
 pub const BUSY_POLL_MAX: Duration = Duration::from_micros(100);
@@ -751,6 +747,27 @@ pub const PLACING_CONNECTIONS_AHEAD_MIN: usize = 6;
 /// Thousandths of the last second that a shard's thread may have run before others are preferred.
 /// Enforced by `shard::placement::place`.
 pub const PLACING_BUSY_MAX: usize = 500;
+
+/// Thousandths of the last second that a shard's thread must have run before it gives connections
+/// away to others. Enforced by `shard::spread::plan`.
+pub const SPREADING_BUSY_MIN: usize = 700;
+
+/// Thousandths of a second by which a shard that gets a connection must stay below what the shard
+/// that gives it had. Enforced by `shard::spread::plan`.
+pub const SPREADING_GAIN_MIN: usize = 100;
+
+const _: () = assert!(
+    PLACING_BUSY_MAX + SPREADING_GAIN_MIN <= SPREADING_BUSY_MIN,
+    "a shard that gives connections away does not get them back at once"
+);
+
+/// Connections that a shard considers moving at a tick: those with most reads and sends. Enforced by
+/// `shard::spread::Heaviest`.
+pub const SPREADING_CANDIDATES_MAX: usize = 32;
+
+/// Ticks for which a connection that has moved stays where it is. Enforced by
+/// `ConnectionControl::rests`.
+pub const MOVED_REST_TICKS: u8 = 5;
 
 /// Ids of a stream's messages that are known at a time, some 90 bytes each: as many as come in two minutes at 4,000 a
 /// second. Past that the oldest is forgotten and counted. Enforced by `storage::Duplicates`.

@@ -71,6 +71,14 @@ pub struct Counted {
     pub body_bytes: usize,
 }
 
+/// What a queue has taken for its peer, as monitoring reports it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    messages: u64,
+    bytes: u64,
+    stalls: u64,
+}
+
 /// Fields that few queues need.
 #[derive(Default)]
 struct Rare {
@@ -168,6 +176,23 @@ impl ByteQueue {
         }
         totals.messages.set(totals.messages.get() + now.0 - before.0);
         totals.bytes.set(totals.bytes.get() + now.1 - before.1);
+    }
+
+    /// Returns what it has taken for its peer.
+    pub fn counted(&self) -> Sent {
+        let (messages, bytes) = (self.out_messages.get(), self.out_bytes.get());
+        Sent { messages, bytes, stalls: self.stalls() }
+    }
+
+    /// Goes on from the counts of the queue that its peer had on another shard, whose totals have
+    /// them.
+    pub fn continue_counts(&self, Sent { messages, bytes, stalls }: Sent) {
+        self.out_messages.set(messages);
+        self.out_bytes.set(bytes);
+        self.totalled.set((messages, bytes));
+        if stalls > 0 {
+            self.rare().borrow_mut().stalls = stalls;
+        }
     }
 
     /// Returns the time of the last send with messages, if there was one since `take_delivered_at`.

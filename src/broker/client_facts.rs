@@ -89,7 +89,7 @@ impl Broker {
         }
         let import = sink.import();
         let client = passage.origin.source.publisher;
-        let client = client.and_then(|client| self.clients.get(client.index()));
+        let client = client.and_then(|client| self.client(client));
         let facts = client
             .filter(|client| client.account == sink.importer)
             .and_then(|client| client.facts.as_deref());

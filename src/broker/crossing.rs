@@ -547,7 +547,7 @@ impl Broker {
     }
 
     fn is_of(&self, client: ClientKey, account: AccountId) -> bool {
-        self.clients.get(client.index()).is_some_and(|client| client.account == account)
+        self.client(client).is_some_and(|client| client.account == account)
     }
 
     /// Forgets a pending request and returns it.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::service::Reach;
 use super::subscription::Sink;
 use super::{AccountState, Broker, ClientState};
-use crate::base::ids::{AccountId, ClientKey, LinkId};
+use crate::base::ids::{AccountId, LinkId};
 use crate::base::limits::INTEREST_WEIGHT_MIN;
 
 /// Own subscriptions by account, filter and queue.
@@ -51,12 +51,13 @@ impl Broker {
     /// A client's subscriptions are in the table, found by their sid; where they are leaving, there
     /// are no others.
     fn check_client(&self, index: usize, client: &ClientState) {
+        assert_eq!(client.key.index(), index);
         let mut expired_count = 0;
         for subscription in client.subscriptions.iter() {
             let hash = self.hash_of_sid(subscription.sid());
             let found = client.subscriptions.find(hash, |other| other.sid() == subscription.sid());
             assert!(found.is_some_and(|found| Rc::ptr_eq(found, subscription)), "one for each sid");
-            assert_eq!(subscription.client(), Some(ClientKey(index as u32)));
+            assert_eq!(subscription.client(), Some(client.key));
             assert!(subscription.is_in_table());
             expired_count += u32::from(subscription.is_removed());
             subscription.for_each_shadow(|shadow| assert!(shadow.is_in_table()));

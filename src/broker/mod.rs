@@ -89,6 +89,8 @@ pub struct Broker {
     accounts: Accounts,
     shared: Shared,
     clients: Slab<ClientState>,
+    /// Keys of clients given out so far.
+    keys_given: u32,
     links: Vec<LinkState>,
     interest: InterestCounts,
     /// Subscriptions in the tables of all accounts.
@@ -232,6 +234,7 @@ impl std::ops::IndexMut<usize> for Accounts {
 }
 
 struct ClientState {
+    key: ClientKey,
     account: AccountId,
     outbox: Rc<Outbox>,
     /// By sid.
@@ -301,6 +304,7 @@ impl Broker {
             accounts: Accounts(vec![Some(Box::new(global))]),
             shared,
             clients: Slab::new(),
+            keys_given: 0,
             links: Vec::new(),
             interest: InterestCounts::new(),
             table_total: 0,
@@ -335,7 +339,11 @@ impl Broker {
 
     /// Adds a client; its subscriptions will deliver into `outbox`.
     pub fn attach(&mut self, account: AccountId, outbox: Rc<Outbox>) -> ClientKey {
-        let state = ClientState {
+        let entry = self.clients.vacant_entry();
+        let key = ClientKey::new(entry.key(), self.keys_given);
+        self.keys_given = self.keys_given.wrapping_add(1);
+        entry.insert(ClientState {
+            key,
             account,
             outbox,
             subscriptions: Table::new(),
@@ -345,10 +353,13 @@ impl Broker {
             importing: None,
             facts: None,
             pace: None,
-        };
-        ClientKey(
-            u32::try_from(self.clients.insert(state)).expect("fewer clients than descriptors"),
-        )
+        });
+        key
+    }
+
+    /// The client with this key, unless it has left.
+    fn client(&self, key: ClientKey) -> Option<&ClientState> {
+        self.clients.get(key.index()).filter(|client| client.key == key)
     }
 
     /// Makes sure that an account's state exists.
@@ -427,6 +438,12 @@ impl Broker {
     pub fn subscription_count(&self, client: ClientKey) -> usize {
         let state = &self.clients[client.index()];
         state.subscriptions.len() - state.expired_count as usize
+    }
+
+    /// True if the client has no subscription, and none of its former ones is still to go.
+    pub fn has_no_subscriptions(&self, client: ClientKey) -> bool {
+        let state = &self.clients[client.index()];
+        state.subscriptions.is_empty() && state.leaving.is_none() && state.importing.is_none()
     }
 
     /// All subscriptions of this shard's own clients.
@@ -708,7 +725,8 @@ impl Broker {
 
     /// A consumer behind a link asks a publisher here to pause, or lets it go on.
     pub fn link_pace(&mut self, client: ClientKey, paused: bool) {
-        if let Some(state) = self.clients.get_mut(client.index()) {
+        let state = self.clients.get_mut(client.index());
+        if let Some(state) = state.filter(|state| state.key == client) {
             let pace = state.pace.get_or_insert_default();
             pace.paused = paused;
             if !paused {

@@ -214,7 +214,7 @@ impl Broker {
     /// it was the last. The rest of it is done in the background if it takes more than this turn.
     pub fn link_unheard(&mut self, unheard: &Unheard, turn: &mut Turn) {
         turn.spend(1);
-        let client = self.clients.get(unheard.client.index());
+        let client = self.client(unheard.client);
         let is_own = client.is_some_and(|client| client.account == unheard.account);
         let crossed = unheard.reply.starts_with(responses::PREFIX);
         if !(is_own || crossed)

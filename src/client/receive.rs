@@ -148,7 +148,7 @@ impl ClientSession {
             false => self.first_published(input),
         };
         let first = FirstVerb { account: self.account, published, broker };
-        Some(Step::Settle(self.context.place.as_ref().and_then(|place| place(&first))))
+        self.context.place.as_ref().and_then(|place| place(&first)).map(Step::Move)
     }
 
     /// Returns the subject of the first message in what was read, skipping the commands before it.
@@ -293,6 +293,11 @@ impl Session for ClientSession {
             return step;
         }
         self.peer.keep_alive.active = true;
+        if let Some(target) = self.wanted_on.take()
+            && let Some(step) = self.leave_for(target)
+        {
+            return step;
+        }
         let stalled =
             self.publishing.as_mut().and_then(|publishing| publishing.stalled_since.take());
         if let Some(since) = stalled {

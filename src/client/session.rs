@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::context::{ClientContext, Report};
 use super::publishing::Publishing;
 use super::rights::Rights;
-use crate::base::ids::{AccountId, ClientKey, ConnectionId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
 use crate::broker::trace::Trace;
@@ -45,8 +45,14 @@ pub struct ClientSession {
     pub(super) first_pong_sent: bool,
     /// True if it was told that the server is in lame duck mode.
     pub(super) knows_of_lame_duck: bool,
-    /// True if it stays on this shard: it has subscribed or published, or placement is off.
+    /// True if its first subscription or message has decided about its shard, or placement is off.
     pub(super) is_settled: bool,
+    /// True if it is served here for good.
+    pub(super) is_bound: bool,
+    /// True if it is leaving because it was asked to move.
+    pub(super) is_moved: bool,
+    /// The shard that it is asked to move to.
+    pub(super) wanted_on: Option<ShardId>,
     /// Present once it has left the broker: kept for monitoring when the connection ends.
     pub(super) last_subscriptions: Option<Box<LastSubscriptions>>,
 }
@@ -104,6 +110,9 @@ impl ClientSession {
             first_pong_sent: false,
             knows_of_lame_duck: false,
             is_settled: refused || context.place.is_none(),
+            is_bound: refused,
+            is_moved: false,
+            wanted_on: None,
             last_subscriptions: None,
             context,
         }
@@ -112,6 +121,7 @@ impl ClientSession {
     /// Makes the client stay where it is, whatever placement would decide.
     pub fn stay(&mut self) {
         self.is_settled = true;
+        self.is_bound = true;
     }
 
     pub fn id(&self) -> ConnectionId {

@@ -223,6 +223,8 @@ pub enum Balance {
     /// For tests: as `Hash`, then each client moves to the next shard at its first subscription or
     /// message.
     NextShard,
+    /// For tests: as `NextShard`, and at each tick all clients are asked to move to the next shard.
+    Wander,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

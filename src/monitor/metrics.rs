@@ -51,12 +51,13 @@ const fn series<T>(
 use Kind::{Counter, Gauge};
 
 #[rustfmt::skip]
-const SHARD_SERIES: [Series<ShardSummary>; 26] = [
+const SHARD_SERIES: [Series<ShardSummary>; 27] = [
     series("midge_received_messages", "Messages that clients published", None, Counter, |s| s.in_messages),
     series("midge_received", "Headers and payloads that clients published", Some(Unit::Bytes), Counter, |s| s.in_bytes),
     series("midge_sent_messages", "Messages queued for clients", None, Counter, |s| s.out_messages),
     series("midge_sent", "Headers and payloads queued for clients", Some(Unit::Bytes), Counter, |s| s.out_bytes),
     series("midge_connections", "Open client connections", None, Gauge, |s| s.connections as u64),
+    series("midge_moved_connections", "Connections that came from a busy shard, after they had subscribed or published there", None, Counter, |s| s.moved_in),
     series("midge_subscriptions", "Subscriptions of clients", None, Gauge, |s| s.subscriptions as u64),
     series("midge_slow_consumers", "Clients closed because they did not keep up", None, Counter, |s| s.slow_consumers),
     series("midge_stale_connections", "Clients closed because they answered no PING", None, Counter, |s| s.stale_connections),

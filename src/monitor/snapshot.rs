@@ -31,6 +31,8 @@ pub(crate) struct ShardSummary {
     /// Pending bytes of the connection that has most.
     pub pending_bytes_largest: u64,
     pub turns: u64,
+    /// Connections that other shards gave away, after they had subscribed or published there.
+    pub moved_in: u64,
     /// Durations of turns that had something to do.
     pub turn_durations: Durations,
     /// Time from the turn that read a chunk's first bytes, here or on another shard, until the

@@ -254,6 +254,8 @@ struct ShardFacts {
     /// True if it takes connections; false = it was not needed yet.
     awake: bool,
     connections: usize,
+    /// Connections that other shards gave away, after they had subscribed or published there.
+    moved_in: u64,
     subscriptions: usize,
     in_msgs: u64,
     in_bytes: u64,
@@ -390,6 +392,7 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
                 Balance::LeastConnections => "least-connections",
                 Balance::Auto => "auto",
                 Balance::NextShard => "next-shard",
+                Balance::Wander => "wander",
             },
             shards: summaries().map(|summary| shard_facts(facts, summary)).collect(),
             late_shards: shards.late_shards.clone(),
@@ -408,6 +411,7 @@ fn shard_facts(facts: &ServerFacts, summary: &ShardSummary) -> ShardFacts {
         busy: facts.process.shard_busy.get(summary.shard).copied().unwrap_or_default(),
         awake: summary.is_awake,
         connections: summary.connections,
+        moved_in: summary.moved_in,
         subscriptions: summary.subscriptions,
         in_msgs: summary.in_messages,
         in_bytes: summary.in_bytes,

@@ -141,7 +141,7 @@ async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) ->
         Codec::Plain => None,
         Codec::Tls(pipe) => Some(pipe),
     };
-    let stream = ends.control.spare.take().expect("looked at before, and never taken since");
+    let stream = ends.control.spare.take().expect("made just before");
     Ended::Moved(target, MovedConnection { stream, unread, tls })
 }
 

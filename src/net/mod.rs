@@ -7,6 +7,7 @@ pub(crate) mod codec;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod doorbell;
+mod duplicate;
 pub(crate) mod listener;
 pub(crate) mod operations;
 mod quota;

@@ -46,10 +46,9 @@ pub enum Step {
     /// There is more input in the buffer, but others get their turn first.
     Again,
     WaitFor(Wait),
-    /// Settle the connection: on the given shard, which then continues with the rest of the input,
-    /// or here. Requested at most once, and only while nothing that was said must be known anywhere
-    /// else.
-    Settle(Option<ShardId>),
+    /// Continue on that shard, with the rest of the input. If the connection cannot leave, `receive`
+    /// is called again here.
+    Move(ShardId),
     /// The outbox already holds what the peer is to be told.
     Close(CloseReason),
 }

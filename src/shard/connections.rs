@@ -10,6 +10,7 @@ use super::order::{Moving, ShardHandle, ShardOrder};
 use super::placement;
 use super::speaker::{Entry, Speaker};
 use crate::base::ids::{ConnectionId, ShardId};
+use crate::base::limits::MOVED_REST_TICKS;
 use crate::base::shrink;
 use crate::client::session::ClientSession;
 use crate::config::options::{Balance, WriteTimeoutPolicy};
@@ -29,9 +30,8 @@ impl Shard {
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
-            (Purpose::ShardPort, _) | (Purpose::Client, Balance::Hash | Balance::NextShard) => {
-                self.id
-            }
+            (Purpose::ShardPort, _)
+            | (Purpose::Client, Balance::Hash | Balance::NextShard | Balance::Wander) => self.id,
             (Purpose::Client, Balance::Auto) => placement::place_accepted(self.id, &self.loads),
             (Purpose::Client, Balance::LeastConnections) => self.loads.least(self.id),
         };
@@ -66,9 +66,6 @@ impl Shard {
         }
         let (session, control, key) = self.register(session);
         let connections = self.connections.clone();
-        if may_move {
-            control.let_move(&accepted.stream);
-        }
         let ended = self.when_ended(key, &session);
         if let Err(error) = serve(accepted.stream, session.clone(), control, connections, ended) {
             self.cannot_serve(key, &session, &error);
@@ -79,6 +76,7 @@ impl Shard {
     pub(super) fn arrive(self: &Rc<Self>, moving: Moving) {
         self.wake_up();
         let Moving { generation, client, connection, from } = moving;
+        let is_later = client.is_later();
         if let Some(generation) = &generation {
             self.adopt_generation(generation);
         }
@@ -97,6 +95,10 @@ impl Shard {
             session.outbox().close(CloseReason::ServerShutdown);
         }
         let (session, control, key) = self.register(session);
+        if is_later {
+            control.rest(MOVED_REST_TICKS);
+            self.recorded.moved_in.set(self.recorded.moved_in.get() + 1);
+        }
         let connections = self.connections.clone();
         let ended = self.when_ended(key, &session);
         if let Err(error) = go_on(connection, session.clone(), control, connections, ended) {
@@ -182,6 +184,9 @@ impl Shard {
         let session =
             Rc::try_unwrap(session).ok().expect("its tasks have ended, and it is in no list");
         let client = session.into_inner().take_apart();
+        // What it has published is in the lanes, and other shards may take it, before any other
+        // shard hears of it again.
+        self.mesh.flush();
         self.loads.of(target).add();
         self.loads.set_awake(target);
         self.leaving.borrow_mut().insert(id, target);

@@ -13,6 +13,7 @@ mod pinning;
 mod placement;
 mod recorded;
 mod speaker;
+mod spread;
 pub(crate) mod system_door;
 mod system_publisher;
 pub(crate) mod system_request;

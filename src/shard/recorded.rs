@@ -15,6 +15,8 @@ pub(crate) struct Recorded {
     pub outboxes: Rc<OutboxTotals>,
     pub(super) clock: Rc<TurnClock>,
     pub turns: Cell<u64>,
+    /// Connections that other shards gave away, after they had subscribed or published there.
+    pub(super) moved_in: Cell<u64>,
     /// All pending bytes, and those of the connection with most, as of the last tick.
     pub pending_bytes: Cell<(u64, u64)>,
     pub(super) closed: RefCell<ClosedConnections>,
@@ -28,6 +30,7 @@ impl Recorded {
             outboxes: Rc::new(OutboxTotals::new(clock.clone())),
             clock,
             turns: Cell::new(0),
+            moved_in: Cell::new(0),
             pending_bytes: Cell::default(),
             closed: RefCell::default(),
             closed_totals: RefCell::default(),

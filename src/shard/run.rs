@@ -258,7 +258,7 @@ fn placer(own: ShardId, loads: &ShardLoads, balance: Balance) -> Option<Box<Plac
         Balance::Auto if count > 1 => Some(placement::placer(own, loads.clone())),
         Balance::Auto => None,
         Balance::Hash | Balance::LeastConnections => None,
-        Balance::NextShard => {
+        Balance::NextShard | Balance::Wander => {
             let next = ShardId(u16::try_from((own.index() + 1) % count).expect("few shards"));
             Some(Box::new(move |_| (next != own).then_some(next)))
         }

@@ -118,6 +118,7 @@ impl Shard {
             pending_bytes,
             pending_bytes_largest,
             turns: self.recorded.turns.get(),
+            moved_in: self.recorded.moved_in.get(),
             turn_durations: self.recorded.clock.turns.durations(),
             queued_durations: totals.queued.durations(),
             lane_durations: self.mesh.transits(),

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::core::Shard;
 use super::pass::Pass;
-use super::speaker::Speaker;
+use super::speaker::{Entry, Speaker};
+use super::spread::{self, Candidate, Heaviest};
 use crate::base::huge_pages;
+use crate::base::ids::ShardId;
 use crate::base::limits::{
     HUGE_PAGES_SUBSCRIPTIONS_MIN, SHRINKS_PER_TICK_MAX, TICKED_PER_TURN_MAX,
 };
 use crate::base::shrink;
 use crate::broker::late_send::SendCheck;
-use crate::config::options::WriteTimeoutPolicy;
+use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::net::connection::ConnectionContext;
 use crate::net::runtime::{sleep, within};
 use crate::net::session::Session;
@@ -43,6 +45,10 @@ struct Tick {
     shrinks: usize,
     pending_sum: u64,
     pending_max: u64,
+    /// For tests: every connection is asked to move.
+    wanders: bool,
+    /// Present where connections may be moved.
+    heaviest: Option<Heaviest>,
 }
 
 impl Shard {
@@ -50,16 +56,39 @@ impl Shard {
     /// turn: the shard serves its peers in between.
     async fn tick(&self) {
         self.loads.set_busy(self.id, self.busy.look(self.hook.spun()));
-        let mut tick = Tick::default();
+        let balance = self.clients.options.borrow().shards.balance;
+        let moves = self.peers.len() > 1 && !self.closing.get() && !self.refusing.get();
+        let mut tick = Tick {
+            heaviest: (moves && balance == Balance::Auto).then(Heaviest::default),
+            wanders: moves && balance == Balance::Wander,
+            ..Tick::default()
+        };
         while self.tick_some(&mut tick, Instant::now()) {
             self.hook.yield_turn().await;
             self.hook.before_batch();
         }
         self.recorded.pending_bytes.set((tick.pending_sum, tick.pending_max));
+        self.spread(tick.heaviest.take());
         self.system.tick();
         self.choose_page_size();
         self.trim();
         self.give_back(tick.shrinks);
+    }
+
+    /// Asks some connections to move to shards that have less to do.
+    fn spread(&self, heaviest: Option<Heaviest>) {
+        let Some(heaviest) = heaviest else { return };
+        let shards = (0..self.loads.count()).map(ShardId::of_index);
+        let busy: Vec<usize> = shards.map(|shard| self.loads.busy(shard)).collect();
+        for spread::Move { key, target, share } in spread::plan(self.id, &busy, &heaviest) {
+            let registry = self.registry.borrow();
+            // It may have gone since it was looked at, and another come in its place.
+            let Some(Entry { speaker: Speaker::Client(session), .. }) = registry.get(key) else {
+                continue;
+            };
+            session.borrow_mut().ask_to_move(target);
+            self.loads.shift_busy(self.id, target, share);
+        }
     }
 
     /// Has freed memory given back. If something went since the last tick, the allocator looks for
@@ -105,8 +134,9 @@ impl Shard {
     fn tick_some(&self, tick: &mut Tick, now: Instant) -> bool {
         let limits = &self.clients.options.borrow().clone().limits;
         let retries = limits.write_timeout == WriteTimeoutPolicy::Retry;
-        let Tick { pass, shrinks, pending_sum, pending_max } = tick;
-        pass.step(&self.registry.borrow(), TICKED_PER_TURN_MAX, |_, entry| {
+        let Tick { pass, shrinks, pending_sum, pending_max, heaviest, wanders } = tick;
+        let next = ShardId::of_index((self.id.index() + 1) % self.peers.len());
+        pass.step(&self.registry.borrow(), TICKED_PER_TURN_MAX, |key, entry| {
             let Speaker::Client(session) = &entry.speaker;
             let mut session = session.borrow_mut();
             let outbox = session.outbox().clone();
@@ -122,6 +152,15 @@ impl Shard {
                 }
                 if let Some(reason) = session.tick(now) {
                     outbox.close(reason);
+                }
+            }
+            if *wanders {
+                session.ask_to_move(next);
+            }
+            if let Some(heaviest) = heaviest {
+                let (activity, rests) = (entry.control.activity(), entry.control.rests());
+                if heaviest.look(activity) && !rests && session.may_move() {
+                    heaviest.keep(Candidate { key, activity });
                 }
             }
             let may_shrink = *shrinks < SHRINKS_PER_TICK_MAX;

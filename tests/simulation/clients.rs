@@ -58,6 +58,16 @@ struct SimulatedClient {
     left: bool,
 }
 
+/// The moves of clients between shards in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    None,
+    /// They are asked to at random moments.
+    Asked,
+    /// And each goes to a random shard when it first subscribes or publishes.
+    Placed,
+}
+
 /// One run: a world, its clients and the laws.
 pub struct Run {
     pub world: World,
@@ -69,6 +79,8 @@ pub struct Run {
     payload_bytes_max: usize,
     action_count: usize,
     overflows: bool,
+    /// True if clients are asked to move to other shards.
+    wanders: bool,
     /// The most work that a turn may do.
     turn_work_bound: usize,
     /// For each service that watches interest, how often it is to begin or to end a watch.
@@ -78,7 +90,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(seed: u64, plant: Option<Plant>, moves: bool) -> Self {
+    pub fn new(seed: u64, plant: Option<Plant>, moves: Moves) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         // Some runs fill the message lanes with large messages, in some consumers are closed for
         // being slow.
@@ -95,7 +107,7 @@ impl Run {
             // Half of the runs often end a turn in the middle of a message, or of a client's end.
             turn_work_max: if random.bool() { random.usize(1..60) } else { TURN_WORK_MAX },
             lane_work_max: if random.bool() { random.usize(1..20) } else { LANE_WORK_MAX },
-            moves,
+            moves: moves == Moves::Placed,
         };
         let payload_bytes_max = if heavy { 60_000 } else { 600 };
         // Pieces that may still begin while a turn is not over: a part of a message, one delivery,
@@ -115,6 +127,7 @@ impl Run {
             payload_bytes_max,
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
+            wanders: moves != Moves::None,
             asked: Vec::new(),
             visits: Vec::new(),
         };
@@ -133,6 +146,12 @@ impl Run {
             run.join();
         }
         run
+    }
+
+    fn ask_to_move(&mut self) {
+        let target = self.world.random.usize(..self.world.shard_count());
+        let client = self.world.random.usize(..self.clients.len());
+        self.world.ask_to_move(self.clients[client].connection, target);
     }
 
     fn join(&mut self) {
@@ -178,6 +197,7 @@ impl Run {
                 }
                 1..=2 => self.carry_somewhere(),
                 3 => self.listen_somewhere()?,
+                4 if self.wanders && self.world.random.u32(..3) == 0 => self.ask_to_move(),
                 4 if self.world.random.u32(..40) == 0 => {
                     let steps = self.world.random.u64(1..400);
                     self.world.stall_some_shard(steps);

@@ -363,11 +363,20 @@ impl World {
         outbox
     }
 
+    /// Asks a connection to move to another shard, as a busy shard does.
+    pub fn ask_to_move(&mut self, connection: usize, target: usize) {
+        let target = ShardId(u16::try_from(target).expect("few shards"));
+        let session = self.connections[connection].session.as_mut().expect("it is here");
+        session.ask_to_move(target);
+    }
+
     /// Moves a connection to another shard, with the bytes that were not consumed.
     fn move_to(&mut self, index: usize, target: usize) {
         let connection = &mut self.connections[index];
         let from = std::mem::replace(&mut connection.shard, target);
         let moving = connection.session.take().expect("it is here").take_apart();
+        self.shards[from].mesh.flush();
+        let connection = &mut self.connections[index];
         let unread = connection.input.bytes().to_vec();
         connection.input = ReadBuffer::new(self.shards[target].read_pool.clone());
         connection.input.extend(&unread);
@@ -707,8 +716,7 @@ impl World {
             Step::ReadMore => Reader::Reading,
             Step::Again => Reader::Yielded,
             Step::WaitFor(wait) => Reader::Waiting(wait),
-            Step::Settle(None) => Reader::Ready,
-            Step::Settle(Some(target)) => Reader::Leaving(target.index()),
+            Step::Move(target) => Reader::Leaving(target.index()),
             Step::ReadMoreWithin(_) | Step::StartTls(_) => {
                 panic!("no TLS is configured here")
             }

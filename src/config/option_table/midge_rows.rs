@@ -145,6 +145,7 @@ pub(super) static MIDGE: &[Row] = &[
                 "auto" => Balance::Auto,
                 // For tests only: not mentioned in the error.
                 "next-shard" => Balance::NextShard,
+                "wander" => Balance::Wander,
                 _ => return Err("balance must be 'hash', 'least-connections' or 'auto'".into()),
             };
             Ok(())
@@ -152,7 +153,7 @@ pub(super) static MIDGE: &[Row] = &[
         "hash",
         Restart,
         shards.balance,
-        "How new connections find their shard: hash, least-connections or auto; auto decides at their first subscription or message, and keeps to few shards while those have room."
+        "How new connections find their shard: hash, least-connections or auto; auto decides at their first subscription or message, keeps to few shards while those have room, and moves connections from busy shards to idle ones."
     )
     .flag(&["balance"], "<way>"),
     row!(

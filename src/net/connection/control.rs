@@ -3,12 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::{AsRawFd, RawFd};
 
 use monoio::io::{CancelHandle, Canceller};
-use rustix::process::{Resource, getrlimit};
 
-use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX, SPARE_DESCRIPTORS_SHARE};
+use crate::base::limits::{READ_BUFFER_BYTES, SLOW_READS_MAX};
 use crate::net::read_buffer::ReadBuffer;
 
 /// The handle by which the shard's ticker acts on a connection that it does not own.
@@ -18,18 +16,16 @@ pub(crate) struct ConnectionControl {
     canceller: RefCell<Option<Canceller>>,
     /// Reads since the last tick.
     pub(super) reads: Cell<u32>,
+    /// Chunks sent since the last tick.
+    pub(super) sends: Cell<u32>,
+    /// Ticks until the connection may be moved to another shard again.
+    rest_ticks: Cell<u8>,
     /// True if writes may be restarted: for peers that may take longer than the write deadline.
     retries_writes: Cell<bool>,
     /// Set while such a write is in flight.
     write_canceller: RefCell<Option<Canceller>>,
-    /// A second descriptor of the socket, as long as the connection may go to another shard.
+    /// A second descriptor of the socket, once the connection is about to leave the shard.
     pub(super) spare: Cell<Option<StdTcpStream>>,
-}
-
-/// Descriptors are given away from the lowest: one of the lower ones leaves enough for connections.
-fn may_be_spare(descriptor: RawFd, descriptors_max: Option<u64>) -> bool {
-    let descriptor = u64::try_from(descriptor).expect("a descriptor is not negative");
-    descriptors_max.is_none_or(|max| descriptor < max / SPARE_DESCRIPTORS_SHARE)
 }
 
 impl ConnectionControl {
@@ -38,12 +34,21 @@ impl ConnectionControl {
         Self { retries_writes: Cell::new(retries_writes), ..Self::default() }
     }
 
-    /// The connection may go to another shard, as long as its session asks for it only once. Costs
-    /// a descriptor until then; where they become scarce it stays.
-    pub(crate) fn let_move(&self, stream: &StdTcpStream) {
-        let descriptors_max = getrlimit(Resource::Nofile).current;
-        let spare = stream.try_clone().ok();
-        self.spare.set(spare.filter(|spare| may_be_spare(spare.as_raw_fd(), descriptors_max)));
+    /// Lets the connection rest for so many ticks before it may be moved to another shard.
+    pub(crate) fn rest(&self, ticks: u8) {
+        self.rest_ticks.set(ticks);
+    }
+
+    /// Called once per tick: true if the connection still rests.
+    pub(crate) fn rests(&self) -> bool {
+        let left = self.rest_ticks.get();
+        self.rest_ticks.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Returns the number of its reads and sends since the last tick.
+    pub(crate) fn activity(&self) -> u32 {
+        self.reads.get().saturating_add(self.sends.get())
     }
 
     /// Restarts the write in flight: the kernel takes as much as it has room for, then waits again
@@ -83,6 +88,7 @@ impl ConnectionControl {
     /// Called once per tick. Takes back the buffer of a connection that has read nothing since the
     /// last tick, if it `may`. True if it did.
     pub(crate) fn shrink_if_idle(&self, may: bool) -> bool {
+        self.sends.set(0);
         if self.reads.replace(0) > 0 || !may {
             return false;
         }

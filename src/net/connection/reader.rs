@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::TcpStream as StdTcpStream;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use monoio::net::TcpStream;
 use super::ends::{Ends, is_cancelled};
 use crate::base::ids::ShardId;
 use crate::net::codec::Codec;
+use crate::net::duplicate::duplicate;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::runtime::{Driver, finished_within, within};
 use crate::net::session::{Session, Step, Wait};
@@ -114,11 +116,11 @@ impl<S: Session> Reader<S> {
                     }
                 }
                 Step::StartTls(server) => Box::pin(self.start_tls(&server)).await?,
-                Step::Settle(None) => drop(self.ends.control.spare.take()),
-                Step::Settle(Some(target)) => match Box::pin(self.may_leave()).await {
-                    true => return Err(Leave::Move(target)),
-                    false => drop(self.ends.control.spare.take()),
-                },
+                Step::Move(target) => {
+                    if Box::pin(self.may_leave()).await {
+                        return Err(Leave::Move(target));
+                    }
+                }
                 Step::Close(reason) => return Err(reason.into()),
             }
         };
@@ -133,21 +135,20 @@ impl<S: Session> Reader<S> {
         Ok(at_most)
     }
 
-    /// Returns true if the connection may go to another shard: a second descriptor of its socket is
-    /// there, and everything it was told has been sent. A peer that does not read gets little time
+    /// Returns true if the connection may go to another shard: everything it was told has been sent,
+    /// and a second descriptor of its socket is there. A peer that does not read gets little time
     /// to.
     async fn may_leave(&mut self) -> bool {
         let Ends { outbox, control, .. } = &*self.ends;
-        let spare = control.spare.take();
-        let has_spare = spare.is_some();
-        control.spare.set(spare);
-        if !has_spare {
+        let until = outbox.sent.value().saturating_add(outbox.pending_bytes() as u64);
+        let is_sent = within(SEND_BEFORE_MOVE, outbox.sent.reached(until)).await;
+        if !is_sent || outbox.is_closing() || !outbox.is_idle() {
             return false;
         }
-        let until = outbox.sent.value().saturating_add(outbox.pending_bytes() as u64);
-        within(SEND_BEFORE_MOVE, outbox.sent.reached(until)).await
-            && !outbox.is_closing()
-            && outbox.is_idle()
+        let spare = duplicate(self.descriptor).ok();
+        let has_spare = spare.is_some();
+        control.spare.set(spare.map(StdTcpStream::from));
+        has_spare
     }
 
     /// Reads once. A connection that stays idle meanwhile exchanges its buffer for a smaller one.

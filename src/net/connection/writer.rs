@@ -26,6 +26,7 @@ pub(super) fn write_loop(
             let Some(mut chunk) = ends.outbox.next_chunk().await else { break };
             ends.context.hook.before_send();
             ends.outbox.send_begins(Instant::now());
+            ends.control.sends.set(ends.control.sends.get().saturating_add(1));
             if ends.codec.borrow().is_plain() {
                 let mut offset = 0;
                 while offset < chunk.len() {
