@@ -1,5 +1,6 @@
 //! The command line: commands and flags. Their doc comments are the text of `--help`.
 
+use crate::kill::arguments::KillArguments;
 use crate::login::LoginArguments;
 use crate::output::console::Format;
 use crate::stalls::arguments::StallsArguments;
@@ -44,6 +45,9 @@ pub enum Command {
     /// The longest PING of other clients while one client, a reload or monitoring causes a lot of
     /// work at once
     Stalls(StallsArguments),
+    /// Kills a server with JetStream under load, again and again, and looks for every acknowledged
+    /// message
+    Kill(KillArguments),
     /// Draws result folders again, merging runs of different days
     Report(ReportArguments),
     /// The raw relay as a process of its own (started by the harness)

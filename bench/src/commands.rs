@@ -11,6 +11,8 @@ use crate::findings::result::RunResult;
 use crate::host::environment::Environment;
 use crate::host::process_finder::listener_process;
 use crate::host::{interrupt, pin, server_process, spawn};
+use crate::kill;
+use crate::kill::arguments::KillArguments;
 use crate::output::document::{Document, Side};
 use crate::output::{baseline, console, files};
 use crate::progress::Progress;
@@ -49,6 +51,7 @@ pub fn run(line: CommandLine) -> Result<Verdict, Failure> {
         Command::Compare(arguments) => return run_compare(&arguments),
         Command::Floor(arguments) => return run_floor(&arguments),
         Command::Stalls(arguments) => return run_stalls(&arguments),
+        Command::Kill(arguments) => return run_kill(&arguments),
         Command::Report(arguments) => return run_report(&arguments),
         Command::Relay(arguments) => return run_relay(&arguments),
         Command::Throughput(one) => {
@@ -250,6 +253,23 @@ fn run_stalls(arguments: &StallsArguments) -> Result<Verdict, Failure> {
         matches!(row.judgement, stalls::report::Judgement::Good | stalls::report::Judgement::AsLast)
     });
     Ok(match (interrupt::requested(), good) {
+        (true, _) => Verdict::Interrupted,
+        (false, true) => Verdict::Good,
+        (false, false) => Verdict::Bad,
+    })
+}
+
+fn run_kill(arguments: &KillArguments) -> Result<Verdict, Failure> {
+    interrupt::install()?;
+    let report = kill::rounds::run(arguments, &Progress::new(arguments.quiet))?;
+    println!(
+        "seed {}: {} kills, {} messages acknowledged, {} acknowledgements by consumers confirmed",
+        report.seed, report.kills, report.acknowledged, report.confirmed
+    );
+    for fault in &report.faults {
+        println!("BROKEN: {fault}");
+    }
+    Ok(match (interrupt::requested(), report.faults.is_empty()) {
         (true, _) => Verdict::Interrupted,
         (false, true) => Verdict::Good,
         (false, false) => Verdict::Bad,

@@ -3,7 +3,7 @@
 //! It depends on no part of the server. `wire` is its own small client, `host` reads the machine
 //! underneath, `load` makes the load and counts it into `findings`, `jetstream` that of streams. `workload` holds the flags of a
 //! workload, `setting` runs one as they say, `compare` runs two servers in turns, `stalls` provokes
-//! stalls, `output` shows and stores the findings.
+//! stalls, `kill` kills servers, `output` shows and stores the findings.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -15,6 +15,7 @@ pub mod failure;
 pub mod findings;
 pub mod host;
 pub mod jetstream;
+pub mod kill;
 pub mod load;
 pub mod login;
 pub mod output;

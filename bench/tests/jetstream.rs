@@ -2,9 +2,12 @@
 
 mod support;
 
+use clap::Parser;
 use midge_bench::findings::result::RunResult;
 use midge_bench::host::spawn::StartedServer;
 use midge_bench::jetstream;
+use midge_bench::kill;
+use midge_bench::kill::arguments::KillArguments;
 use midge_bench::progress::Progress;
 use midge_bench::units::{CoreList, split_command_line};
 use midge_bench::wire::connection::Dialer;
@@ -359,6 +362,27 @@ fn a_server_without_jetstream_is_reported() {
     let outcome = jetstream::run::run(&dialer(port), &plan, Err(String::new()), &progress);
     let failure = outcome.err().map(|failure| failure.to_string()).unwrap_or_default();
     assert!(failure.contains("has no JetStream"), "{failure}");
+}
+
+/// With `NATS_SERVER` in the environment. Confirmed acknowledgements are left out: nats-server
+/// forgets some.
+#[test]
+fn a_real_server_that_is_killed_keeps_what_it_acknowledged() {
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: KillArguments,
+    }
+    let Ok(program) = std::env::var("NATS_SERVER") else { return };
+    let server = format!("'{program}' -a 127.0.0.1 -p {{port}} -js -sd {{store}}");
+    let flags = ["kill", "--server", &server, "--rounds", "2", "--consumers", "0"];
+    let Line { arguments } = Line::parse_from(flags.into_iter().chain(["--alive", "300ms"]));
+    let report = kill::rounds::run(&arguments, &Progress::new(true)).unwrap();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert!(report.kills == 2 && report.acknowledged > 0, "{report:?}");
+    let elsewhere = KillArguments { server: "x -p {port}".to_string(), ..arguments };
+    let refused = kill::rounds::run(&elsewhere, &Progress::new(true)).unwrap_err().to_string();
+    assert!(refused.contains("{store}"), "{refused}");
 }
 
 /// With `NATS_SERVER` in the environment: the real one, file and memory storage.

@@ -44,7 +44,7 @@ const APART: &str = "{apart}";
 /// Placeholder for a free port for monitoring.
 const MONITOR: &str = "{monitor}";
 /// Placeholder for an empty folder on a disk.
-const STORE: &str = "{store}";
+pub const STORE: &str = "{store}";
 /// The kernel's number for file systems that are no disk (`TMPFS_MAGIC`).
 const MEMORY_FILE_SYSTEM: i64 = 0x0102_1994;
 
@@ -146,6 +146,14 @@ impl StartedServer {
 
     pub fn process_id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Kills the server with SIGKILL: it can write nothing more.
+    pub fn kill(&mut self) {
+        interrupt::disown_child(self.child.id());
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn wait_until_it_accepts(&mut self, program: &str) -> Result<(), Failure> {
@@ -253,7 +261,7 @@ impl Drop for StartedServer {
 /// # Errors
 /// If it cannot be made, or its file system is memory: an acknowledgement from there is worth
 /// nothing.
-fn store_folder(root: Option<&Path>) -> Result<TemporaryFolder, Failure> {
+pub fn store_folder(root: Option<&Path>) -> Result<TemporaryFolder, Failure> {
     let root = root.map_or_else(std::env::temp_dir, Path::to_path_buf);
     let system = rustix::fs::statfs(&root)
         .map_err(|error| Failure::new(format!("{}: {error}", root.display())))?;

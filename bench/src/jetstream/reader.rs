@@ -229,15 +229,16 @@ impl Turn<'_> {
 
 /// The numbers in a delivery's reply subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    delivered: u64,
-    consumer_sequence: u64,
+pub struct Place {
+    pub delivered: u64,
+    pub stream_sequence: u64,
+    pub consumer_sequence: u64,
 }
 
 impl Place {
     /// Parses `$JS.ACK.stream.consumer.delivered.stream_sequence.consumer_sequence.time.pending`,
     /// or the longer form with domain and account in front of the stream.
-    fn parse(reply: &[u8]) -> Option<Place> {
+    pub fn parse(reply: &[u8]) -> Option<Place> {
         let mut words = [&b""[..]; 12];
         let mut count = 0;
         for word in reply.split(|&byte| byte == b'.') {
@@ -251,6 +252,7 @@ impl Place {
         };
         Some(Place {
             delivered: number(words[first])?,
+            stream_sequence: number(words[first + 1])?,
             consumer_sequence: number(words[first + 2])?,
         })
     }
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_delivery_are_read() {
-        let place = Some(Place { delivered: 1, consumer_sequence: 3 });
+        let place = Some(Place { delivered: 1, stream_sequence: 2, consumer_sequence: 3 });
         assert_eq!(Place::parse(b"$JS.ACK.S.C.1.2.3.1700000000.9"), place);
         assert_eq!(Place::parse(b"$JS.ACK._.hash.S.C.1.2.3.1700000000.9"), place);
         assert_eq!(Place::parse(b"$JS.ACK._.hash.S.C.1.2.3.1700000000.9.token"), place);
