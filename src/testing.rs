@@ -3,6 +3,36 @@
 //! compiler finds unused items.
 
 pub mod auth {
+    pub mod jwt {
+        use crate::auth::account_jwt::options_of;
+        use crate::auth::jwt::claims::{
+            AccountClaims, ActivationClaims, OperatorClaims, UserClaims,
+        };
+        use crate::auth::jwt::template::{self, TemplateValues};
+        use crate::auth::jwt::{times, validate};
+
+        /// Decodes a text as each kind of JWT, and uses what it says.
+        pub fn examine(text: &str) {
+            let _ = OperatorClaims::decode(text);
+            if let Ok(claims) = ActivationClaims::decode(text) {
+                let _ = validate::activation(&claims, 0);
+            }
+            if let Ok(claims) = AccountClaims::decode(text) {
+                let _ = validate::account(&claims, 0);
+                let _ = options_of(&claims);
+            }
+            if let Ok(claims) = UserClaims::decode(text) {
+                let _ = validate::user(&claims, 0);
+                let rights = &claims.user.rights;
+                let zone = tz::TimeZone::utc();
+                let _ = times::allowed_for(&rights.times, &rights.times_location, &zone, 5);
+                let tags = &claims.user.tags;
+                let values =
+                    TemplateValues { user: &claims, account_name: "a", account_tags: tags };
+                let _ = template::apply(rights, values);
+            }
+        }
+    }
     pub mod password {
         pub use crate::auth::password::{PasswordJob, PasswordOutcome};
     }
@@ -163,7 +193,7 @@ pub mod net {
 }
 pub mod peer {
     pub mod checks {
-        pub use crate::peer::checks::PasswordChecks;
+        pub use crate::peer::checks::{LoginJob, LoginOutcome, PasswordChecks};
     }
 }
 pub mod protocol {

@@ -6,6 +6,8 @@
 
 #[path = "fuzz/forge.rs"]
 mod forge;
+#[path = "fuzz/jwt.rs"]
+mod jwt;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
 #[path = "fuzz/store.rs"]
@@ -47,6 +49,9 @@ use midge::testing::protocol::nats::parser::{Parsed, Parser, ParserLimits};
 use midge::testing::server::command::args::{Invocation, parse_in};
 
 const INPUTS: u64 = 20_000;
+
+/// Each is signed, and checked several times.
+const JWT_INPUTS: u64 = 150;
 
 /// Each is a whole start.
 const STORE_INPUTS: u64 = 1_500;
@@ -572,4 +577,9 @@ fn store_records() {
         forge::forge(random, &mut files);
         store::check(&files);
     });
+}
+
+#[test]
+fn jwts() {
+    fuzz_some("jwts", JWT_INPUTS, jwt::check);
 }

@@ -32,7 +32,7 @@ use midge::testing::net::read_buffer::ReadBuffer;
 use midge::testing::net::session::{Session, Step};
 use midge::testing::net::tls::TlsFacts;
 use midge::testing::net::tls_config::TlsServer;
-use midge::testing::peer::checks::PasswordChecks;
+use midge::testing::peer::checks::{LoginJob, LoginOutcome, PasswordChecks};
 use midge::testing::protocol::nats::error::CloseReason;
 use midge::testing::protocol::nats::handshake::Info;
 use support::certificates::{Authority, Wanted};
@@ -74,7 +74,10 @@ impl House {
         let asked = checks.clone();
         let context = ClientContext {
             tls: RefCell::new(tls),
-            checks: PasswordChecks::new(move |id, job| asked.borrow_mut().push((id, job))),
+            checks: PasswordChecks::new(move |id, job| match job {
+                LoginJob::Password(job) => asked.borrow_mut().push((id, job)),
+                LoginJob::Account(_) => panic!("nobody logs in by JWT here"),
+            }),
             ..ClientContext::plain(Rc::new(RefCell::new(Broker::reproducible(1))), options, auth, 1)
         };
         let pool = Rc::new(BufferPool::new(&READ_BUFFER_BYTES, 1 << 20));
@@ -114,7 +117,7 @@ impl House {
     fn check_passwords(&self) {
         for (id, job) in self.checks.take() {
             let outcome: PasswordOutcome = job.run();
-            self.context.checks.checked(id, outcome);
+            self.context.checks.checked(id, LoginOutcome::Password(outcome));
         }
     }
 }

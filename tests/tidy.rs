@@ -234,7 +234,8 @@ fn check_places(path: &str, code: &[(usize, String)], report: &mut impl FnMut(us
 
 /// Functions that may be given a secret itself. Everything else compares `Secret`s, whose `==` is
 /// that of `base::constant_time`.
-const SECRET_TAKERS: [&str; 5] = ["secrets_equal", "verify", "is_bcrypt", "cost_of", "decoy_of"];
+const SECRET_TAKERS: [&str; 6] =
+    ["secrets_equal", "verify", "is_bcrypt", "cost_of", "decoy_of", "decode"];
 
 /// Returns true if the `.expose()` at `at` is an argument of one of `SECRET_TAKERS`, or only asks
 /// whether there is a secret.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use rpds::{HashTrieMapSync, VectorSync};
 
+use super::account_jwt::AccountJwt;
 use super::mapping::Mappings;
 use crate::config::auth_options::AccountLimitOptions;
 use crate::config::jetstream_options::JetStreamAccountOptions;
@@ -23,50 +24,82 @@ pub struct Account {
     pub mappings: Mappings,
     /// None = it has no JetStream.
     pub jetstream: Option<JetStreamAccountOptions>,
+    /// Present in operator mode.
+    pub(crate) jwt: Option<Arc<AccountJwt>>,
 }
 
 impl Account {
     pub fn is_global(&self) -> bool {
         &*self.name == GLOBAL_ACCOUNT_NAME
     }
+
+    /// Returns true if a key is the account's own or one of its signing keys.
+    pub(super) fn has_issuer(&self, key: &str) -> bool {
+        self.jwt.as_ref().is_some_and(|jwt| jwt.scope_of(key).is_some())
+    }
+
+    /// Returns the account's key, with the name that its owner gave it.
+    pub(super) fn label(&self) -> String {
+        let name = self.jwt.as_ref().map_or("", |jwt| &jwt.claims.common.name);
+        match name.is_empty() {
+            true => self.name.to_string(),
+            false => format!("{}/{name}", self.name),
+        }
+    }
 }
 
-/// All accounts of one configuration, in the same order on every shard: `$G` first.
+/// All accounts, in the same order on every shard: `$G` first. Cheap to clone, whatever their
+/// number.
 #[derive(Clone, Debug)]
 pub struct AccountSet {
-    accounts: Vec<Arc<Account>>,
-    /// Index in `accounts` by name.
-    places: HashMap<Arc<str>, usize>,
-    system_index: Option<usize>,
+    global: Arc<Account>,
+    system: Option<Arc<str>>,
+    by_name: HashTrieMapSync<Arc<str>, Arc<Account>>,
+    /// In the order in which they came.
+    names: VectorSync<Arc<str>>,
 }
 
 impl AccountSet {
     /// `accounts` must begin with the global account, and at most one may be the system account.
     pub(super) fn new(accounts: Vec<Arc<Account>>) -> Self {
-        assert!(accounts.first().is_some_and(|account| account.is_global()));
-        let mut systems = accounts.iter().enumerate().filter(|(_, account)| account.is_system);
-        let system_index = systems.next().map(|(index, _)| index);
-        assert!(systems.next().is_none(), "there is one system account");
-        drop(systems);
-        let named = accounts.iter().enumerate();
-        let places = named.map(|(place, account)| (account.name.clone(), place)).collect();
-        Self { accounts, places, system_index }
+        let global = accounts.first().expect("there is the global account").clone();
+        assert!(global.is_global());
+        let (by_name, names) = (HashTrieMapSync::new_sync(), VectorSync::new_sync());
+        let mut set = Self { global, system: None, by_name, names };
+        accounts.into_iter().for_each(|account| set.insert(account));
+        set
+    }
+
+    /// Adds an account, or replaces the one of its name.
+    pub(super) fn insert(&mut self, account: Arc<Account>) {
+        let name = account.name.clone();
+        if account.is_system {
+            let known = self.system.replace(name.clone());
+            assert!(known.is_none_or(|known| known == name), "there is one system account");
+        }
+        if account.is_global() {
+            self.global = account.clone();
+        }
+        if !self.by_name.contains_key(&name) {
+            self.names.push_back_mut(name.clone());
+        }
+        self.by_name.insert_mut(name, account);
     }
 
     pub fn global(&self) -> &Arc<Account> {
-        &self.accounts[0]
+        &self.global
     }
 
     /// Returns the system account; None if the file says `no_system_account`.
     pub fn system(&self) -> Option<&Arc<Account>> {
-        self.system_index.map(|index| &self.accounts[index])
+        self.system.as_ref().and_then(|name| self.by_name.get(name))
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Account>> {
-        self.places.get(name).map(|place| &self.accounts[*place])
+        self.by_name.get(name)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.accounts.iter()
+        self.names.iter().filter_map(|name| self.by_name.get(name))
     }
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use rpds::HashTrieMapSync;
 
 use super::account::{Account, AccountSet};
 use super::imports::{Imports, ServiceImport, StreamImport};
 use crate::base::ids::AccountId;
 use crate::protocol::subject;
 
-/// The imports of all accounts of one configuration: immutable, shared by all shards. Accounts without imports are left
-/// out.
-#[derive(Debug, Default)]
+/// The imports of all accounts: immutable, shared by all shards, cheap to clone. Accounts without
+/// imports are left out.
+#[derive(Clone, Debug, Default)]
 pub struct AccountImports {
-    streams: HashMap<AccountId, StreamImports>,
-    services: HashMap<AccountId, Vec<ServiceRoute>>,
+    streams: HashTrieMapSync<AccountId, Arc<StreamImports>>,
+    services: HashTrieMapSync<AccountId, Arc<[ServiceRoute]>>,
 }
 
 /// A service that an account imports, and where its requests go.
@@ -63,20 +64,46 @@ impl AccountImports {
         accounts: &AccountSet,
         id: impl Fn(&str) -> AccountId,
     ) -> Self {
-        let streams = imports.streams.iter().map(|(importer, streams)| {
-            let streams = streams.iter().map(|stream| (id(&stream.exporter), stream.clone()));
-            (id(importer), StreamImports::new(streams.collect()))
-        });
+        let mut all = Self::default();
+        for importer in imports.importers() {
+            all.renew(importer, imports, accounts, &id);
+        }
+        all
+    }
+
+    /// Takes over what one account imports now.
+    pub(super) fn renew(
+        &mut self,
+        importer: &str,
+        imports: &Imports,
+        accounts: &AccountSet,
+        id: impl Fn(&str) -> AccountId,
+    ) {
+        let own = id(importer);
+        let streams = imports.streams_of(importer).iter();
+        let streams: Vec<_> =
+            streams.map(|stream| (id(&stream.exporter), stream.clone())).collect();
+        match streams.is_empty() {
+            true => self.streams.remove_mut(&own),
+            false => {
+                self.streams.insert_mut(own, Arc::new(StreamImports::new(streams)));
+                true
+            }
+        };
         let route = |import: &Arc<ServiceImport>| ServiceRoute {
             exporter: id(&import.exporter),
             account: accounts.get(&import.exporter).expect("it exports something").clone(),
             import: import.clone(),
         };
-        let services = imports
-            .services
-            .iter()
-            .map(|(importer, services)| (id(importer), services.iter().map(route).collect()));
-        Self { streams: streams.collect(), services: services.collect() }
+        let services: Arc<[ServiceRoute]> =
+            imports.services_of(importer).iter().map(route).collect();
+        match services.is_empty() {
+            true => self.services.remove_mut(&own),
+            false => {
+                self.services.insert_mut(own, services);
+                true
+            }
+        };
     }
 
     /// Returns the services that an account imports.
@@ -85,13 +112,23 @@ impl AccountImports {
         if self.services.is_empty() {
             return &[];
         }
-        self.services.get(&account).map_or(&[], Vec::as_slice)
+        self.services.get(&account).map_or(&[], |services| services)
+    }
+
+    /// Returns true if an account imports the same services, from the same build of them, as
+    /// another version of the imports says.
+    pub(crate) fn has_services_of(&self, other: &Self, account: AccountId) -> bool {
+        match (self.services.get(&account), other.services.get(&account)) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Returns None for an account that imports no streams.
     #[inline]
     pub fn streams_of(&self, account: AccountId) -> Option<&StreamImports> {
-        if self.streams.is_empty() { None } else { self.streams.get(&account) }
+        if self.streams.is_empty() { None } else { self.streams.get(&account).map(|all| &**all) }
     }
 }
 

@@ -11,6 +11,7 @@
 //! comparison, so that timing does not tell which names exist.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -22,12 +23,15 @@ use super::nkey::UserKey;
 use super::password::{self, PasswordJob, PasswordOutcome};
 use super::permissions::Permissions;
 use super::tls_map::CertificateMap;
+use super::trust::Trust;
 use crate::config::auth_options::Secret;
 use crate::protocol::nats::error::quoted;
 
 mod build;
+mod by_jwt;
 
 pub(crate) use build::{AuthError, Surroundings};
+pub(crate) use by_jwt::{JwtEnd, JwtUser};
 
 /// The credentials in CONNECT; absent ones are empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +40,7 @@ pub struct Credentials<'a> {
     pub password: Given<'a>,
     pub token: Given<'a>,
     pub nkey: &'a str,
+    pub jwt: Given<'a>,
     /// The nkey's signature of the nonce.
     pub signature: &'a str,
     /// `account` of CONNECT; clients that send it are refused.
@@ -70,6 +75,13 @@ pub struct ConnectionFacts<'a> {
     /// Names in the verified client certificate.
     pub certificate: Option<&'a CertificateNames>,
     pub connection_type: ConnectionType,
+    /// None = it did not come over a network.
+    pub address: Option<IpAddr>,
+    /// Seconds since 1970.
+    pub now: i64,
+    /// In operator mode: the account was looked up for this login. The text says why that found
+    /// none, if it did not.
+    pub account_lookup: Option<&'a str>,
 }
 
 /// The way a connection came, by the names of `allowed_connection_types`.
@@ -82,6 +94,22 @@ pub enum ConnectionType {
     Mqtt,
     MqttWebsocket,
     InProcess,
+}
+
+impl ConnectionType {
+    /// Parses a name in any letter case.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        Some(match &*name.to_ascii_uppercase() {
+            "STANDARD" => Self::Standard,
+            "WEBSOCKET" => Self::Websocket,
+            "LEAFNODE" => Self::Leafnode,
+            "LEAFNODE_WS" => Self::LeafnodeWebsocket,
+            "MQTT" => Self::Mqtt,
+            "MQTT_WS" => Self::MqttWebsocket,
+            "IN_PROCESS" => Self::InProcess,
+            _ => return None,
+        })
+    }
 }
 
 /// The connection types that a user may use.
@@ -112,6 +140,8 @@ pub enum Login {
     Token,
     /// The single user of the `authorization` block.
     SingleUser,
+    /// By a JWT that its account's operator stands for.
+    Jwt,
 }
 
 /// Who a client is, and what it may do.
@@ -124,6 +154,8 @@ pub struct Identity {
     pub permissions: Arc<Permissions>,
     /// The stored secret that let this client in, by which a reload sees whether it changed.
     proof: Option<Secret>,
+    /// Present for a login by JWT.
+    pub(crate) jwt: Option<Arc<JwtUser>>,
 }
 
 /// The answer to a CONNECT.
@@ -132,6 +164,8 @@ pub enum Decision {
     Accepted(Identity),
     /// Run the job on a thread that may be slow, then call `resume` with its outcome.
     NeedsPasswordCheck(PasswordJob, PendingLogin),
+    /// Look this account up, and decide again once that is done.
+    NeedsAccount(Arc<str>),
     Refused(Refusal),
 }
 
@@ -185,7 +219,7 @@ impl PendingLogin {
 }
 
 /// Why a client was refused. For the log only: on the wire each is an `Authorization Violation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// CONNECT named an account.
     AccountNamed,
@@ -200,6 +234,12 @@ pub enum Refusal {
     CertificatePassword,
     WrongToken,
     ConnectionType,
+    /// About a JWT, in nats-server's words.
+    Jwt {
+        text: Box<str>,
+        /// nats-server logs it as an error.
+        is_error: bool,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -216,6 +256,7 @@ impl fmt::Display for Refusal {
             Self::CertificatePassword => "CONNECT's password is not that of the certificate's user",
             Self::WrongToken => "wrong token",
             Self::ConnectionType => "connection type not allowed",
+            Self::Jwt { text, .. } => text,
         })
     }
 }
@@ -239,6 +280,7 @@ impl User {
             account: self.account.clone(),
             permissions: self.permissions.clone(),
             proof: Some(self.stored.clone()),
+            jwt: None,
         }
     }
 
@@ -260,8 +302,10 @@ enum NoAuthUser {
 }
 
 /// The authentication part of one configuration, compiled; immutable and shared by all shards.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Authenticator {
+    /// Present in operator mode: then there are no other users.
+    trust: Option<Arc<Trust>>,
     /// True if authentication is configured.
     required: bool,
     accounts: AccountSet,
@@ -290,18 +334,18 @@ impl Authenticator {
     }
 
     /// Returns the exports of an account.
-    pub(crate) fn exports_of(&self, account: &str) -> &[ToldExport] {
-        self.imports.exports.get(account).map_or(&[], Vec::as_slice)
+    pub(crate) fn exports_of(&self, account: &str) -> Vec<ToldExport> {
+        self.imports.exports_of(account)
     }
 
     /// The streams that an account imports.
     pub(crate) fn streams_of(&self, account: &str) -> &[Arc<StreamImport>] {
-        self.imports.streams.get(account).map_or(&[], Vec::as_slice)
+        self.imports.streams_of(account)
     }
 
     /// The services that an account imports.
     pub(crate) fn services_of(&self, account: &str) -> &[Arc<ServiceImport>] {
-        self.imports.services.get(account).map_or(&[], Vec::as_slice)
+        self.imports.services_of(account)
     }
 
     /// Returns true if a client has to log in; otherwise any verb may come before CONNECT.
@@ -321,7 +365,27 @@ impl Authenticator {
 
     /// Returns true if INFO needs a nonce.
     pub fn needs_nonce(&self) -> bool {
-        !self.nkey_users.is_empty()
+        !self.nkey_users.is_empty() || self.trust.is_some()
+    }
+
+    /// Returns whom the server trusts in operator mode.
+    pub(crate) fn trust(&self) -> Option<&Arc<Trust>> {
+        self.trust.as_ref()
+    }
+
+    /// Takes over those accounts that came by JWT before a reload which `stays` names.
+    pub(super) fn keep_accounts_of(&mut self, previous: &Self, stays: impl Fn(&str) -> bool) {
+        self.imports = previous.imports.clone();
+        for account in previous.accounts.iter().filter(|account| account.jwt.is_some()) {
+            match stays(&account.name) {
+                true => self.accounts.insert(account.clone()),
+                false => self.imports.forget(&account.name),
+            }
+        }
+    }
+
+    pub(super) fn accounts_mut(&mut self) -> (&mut AccountSet, &mut Imports) {
+        (&mut self.accounts, &mut self.imports)
     }
 
     /// Decides about one CONNECT or, with empty credentials, about a client that begins with
@@ -343,6 +407,9 @@ impl Authenticator {
         }
         if !self.required {
             return Decision::Accepted(self.open_identity());
+        }
+        if let Some(trust) = &self.trust {
+            return self.decide_by_jwt(trust, credentials, facts);
         }
         if let Some(decision) = self.decide_by_nkey(credentials, facts) {
             return decision;
@@ -378,6 +445,7 @@ impl Authenticator {
             account: self.accounts.global().clone(),
             permissions: self.open_permissions.clone(),
             proof: None,
+            jwt: None,
         }
     }
 

@@ -10,9 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use rpds::HashTrieMapSync;
 
+use super::account::AccountSet;
 use super::account_functions;
 use super::import_subject::ImportSubject;
+use super::jwt::claims::{ActivationClaims, Revocations, is_revoked};
+use super::jwt::validate;
 use super::transform::TransformError;
 use crate::config::auth_options::{AccountOptions, Place};
 use crate::config::import_options::{
@@ -64,12 +68,102 @@ pub(crate) struct ToldExport {
 /// Source: nats-server DEFAULT_SERVICE_EXPORT_RESPONSE_THRESHOLD.
 const THRESHOLD_DEFAULT: Duration = Duration::from_secs(120);
 
-/// Imports of all accounts by name; accounts without any are left out.
-#[derive(Debug, Default)]
+/// What all accounts export and import, by their names; accounts without any are left out. Cheap to
+/// clone.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Imports {
-    pub streams: HashMap<Arc<str>, Vec<Arc<StreamImport>>>,
-    pub services: HashMap<Arc<str>, Vec<Arc<ServiceImport>>>,
-    pub exports: HashMap<Arc<str>, Vec<ToldExport>>,
+    built: HashTrieMapSync<Arc<str>, Arc<Built>>,
+    /// For the next export: ids tell exports of one server apart.
+    next_export_id: u32,
+}
+
+impl Imports {
+    /// Returns what an account exports, for monitoring.
+    pub(super) fn exports_of(&self, account: &str) -> Vec<ToldExport> {
+        let Some(built) = self.built.get(account) else { return Vec::new() };
+        let exports = built.service_exports.iter().chain(&built.stream_exports);
+        exports.map(Export::told).collect()
+    }
+
+    pub(super) fn streams_of(&self, account: &str) -> &[Arc<StreamImport>] {
+        self.built.get(account).map_or(&[], |built| &built.streams)
+    }
+
+    pub(super) fn services_of(&self, account: &str) -> &[Arc<ServiceImport>] {
+        self.built.get(account).map_or(&[], |built| &built.services)
+    }
+
+    /// Returns the names of all accounts that import anything.
+    pub(super) fn importers(&self) -> impl Iterator<Item = &Arc<str>> {
+        let imports = |built: &Built| !built.streams.is_empty() || !built.services.is_empty();
+        self.built.iter().filter(move |(_, built)| imports(built)).map(|(name, _)| name)
+    }
+
+    /// Forgets an account that is gone.
+    pub(super) fn forget(&mut self, account: &str) {
+        self.built.remove_mut(account);
+    }
+
+    /// Builds what one account exports and imports anew; a part of it that cannot be is left out.
+    pub(super) fn renew_account(
+        &mut self,
+        options: &AccountOptions,
+        known: &KnownAccounts<'_>,
+    ) -> Renewed {
+        let name = &*options.name;
+        let before = self.built.get(name).cloned();
+        let (mut built, problems, recheck_at, next_export_id) = {
+            let mut builder = Builder {
+                accounts: HashMap::from([(name, Built::default())]),
+                others: Some((&*self, known)),
+                next_export_id: self.next_export_id,
+                problems: Vec::new(),
+                recheck_at: None,
+            };
+            builder.build_all(std::slice::from_ref(options));
+            let built = builder.accounts.remove(name).expect("it was built");
+            (built, builder.problems, builder.recheck_at, builder.next_export_id)
+        };
+        if let Some(before) = &before {
+            built.keep_exports_of(before);
+        }
+        let nothing = Arc::default();
+        let before = before.as_ref().unwrap_or(&nothing);
+        let exports_changed = built.stream_exports != before.stream_exports
+            || built.service_exports != before.service_exports;
+        let imports_changed = built.streams != before.streams || built.services != before.services;
+        self.next_export_id = next_export_id;
+        if built.is_empty() {
+            self.built.remove_mut(name);
+        } else if exports_changed || imports_changed {
+            self.built.insert_mut(name.into(), Arc::new(built));
+        }
+        Renewed { exports_changed, imports_changed, problems, recheck_at }
+    }
+}
+
+/// What the other accounts are in operator mode.
+pub(super) struct KnownAccounts<'a> {
+    pub accounts: &'a AccountSet,
+    /// Seconds since 1970.
+    pub now: i64,
+}
+
+impl KnownAccounts<'_> {
+    fn label(&self, account: &str) -> String {
+        self.accounts.get(account).map_or_else(|| account.to_owned(), |account| account.label())
+    }
+}
+
+/// What came of building one account's exports and imports anew.
+#[derive(Debug, Default)]
+pub(super) struct Renewed {
+    pub exports_changed: bool,
+    pub imports_changed: bool,
+    /// Log lines about what is left out.
+    pub problems: Vec<String>,
+    /// When an activation ends: seconds since 1970.
+    pub recheck_at: Option<i64>,
 }
 
 /// All errors in the exports and imports of a file.
@@ -165,7 +259,7 @@ impl From<TransformError> for Problem {
 }
 
 /// One exported subject.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Export {
     subject: String,
     access: Access,
@@ -186,17 +280,31 @@ impl Export {
 }
 
 /// Who may import.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Access {
     /// None = all.
     approved: Option<HashSet<String>>,
+    /// An import needs an activation of the exporting account's.
+    needs_activation: bool,
+    /// Activations that are revoked.
+    revocations: Revocations,
     /// Counted from 1; 0 = none.
     token_position: usize,
 }
 
 impl Access {
     /// `tokens` are those of the import; None if its subject equals the export's.
-    fn lets_in(&self, account: &str, tokens: Option<&[&str]>) -> bool {
+    fn lets_in(
+        &self,
+        account: &str,
+        tokens: Option<&[&str]>,
+        activation: Option<&Activation>,
+    ) -> bool {
+        if self.needs_activation {
+            return activation.is_some_and(|activation| {
+                !is_revoked(&self.revocations, &activation.subject, activation.issued_at)
+            });
+        }
         if self.token_position > 0 {
             let token = tokens.and_then(|tokens| tokens.get(self.token_position - 1));
             return token.is_some_and(|token| *token == account);
@@ -225,6 +333,8 @@ fn add_export(
         }
     };
     let access = &mut exports[index].access;
+    access.needs_activation = options.activation_required;
+    access.revocations.clone_from(&options.revocations);
     if !options.accounts.is_empty() || position > 0 {
         access.token_position = position;
     }
@@ -240,18 +350,30 @@ fn expand_import(text: &str, account: &str, exporter: &str) -> Result<String, Pr
 }
 
 /// Returns the export that admits an account's import of a subject.
-fn export_for<'a>(exports: &'a [Export], account: &str, subject: &str) -> Option<&'a Export> {
+fn export_for<'a>(
+    exports: &'a [Export],
+    account: &str,
+    subject: &str,
+    activation: Option<&Activation>,
+) -> Option<&'a Export> {
     if !subject::is_valid_filter(subject.as_bytes()) {
         return None;
     }
     if let Some(own) = exports.iter().find(|export| export.subject == subject) {
-        return Some(own).filter(|own| own.access.lets_in(account, None));
+        return Some(own).filter(|own| own.access.lets_in(account, None, activation));
     }
     let tokens: Vec<&str> = subject.split('.').collect();
     exports.iter().find(|export| {
         subject::is_subset(subject.as_bytes(), export.subject.as_bytes())
-            && export.access.lets_in(account, Some(&tokens))
+            && export.access.lets_in(account, Some(&tokens), activation)
     })
+}
+
+/// An activation that is good now.
+struct Activation {
+    /// The importing account.
+    subject: String,
+    issued_at: i64,
 }
 
 /// The exports and imports of one account, as far as they are built.
@@ -263,10 +385,43 @@ struct Built {
     services: Vec<Arc<ServiceImport>>,
 }
 
+impl Built {
+    fn is_empty(&self) -> bool {
+        self.stream_exports.is_empty()
+            && self.service_exports.is_empty()
+            && self.streams.is_empty()
+            && self.services.is_empty()
+    }
+
+    /// Takes over the ids of exports that are the same as before: requests under way refer to them.
+    fn keep_exports_of(&mut self, before: &Self) {
+        for export in &mut self.service_exports {
+            let old = before.service_exports.iter().find(|old| old.subject == export.subject);
+            if let (Some(service), Some(old)) =
+                (&mut export.service, old.and_then(|old| old.service.as_ref()))
+                && service.is_like(old)
+            {
+                *service = old.clone();
+            }
+        }
+    }
+}
+
+impl ServiceExport {
+    fn is_like(&self, other: &Self) -> bool {
+        let Self { id: _, response_type, threshold } = self;
+        *response_type == other.response_type && *threshold == other.threshold
+    }
+}
+
 struct Builder<'a> {
     accounts: HashMap<&'a str, Built>,
+    /// In operator mode: all other accounts, which are built already.
+    others: Option<(&'a Imports, &'a KnownAccounts<'a>)>,
     next_export_id: u32,
     problems: Vec<String>,
+    /// When the first activation ends.
+    recheck_at: Option<i64>,
 }
 
 /// Compiles what all accounts export and import.
@@ -275,53 +430,55 @@ struct Builder<'a> {
 /// All that an operator has to change.
 pub(super) fn compile(accounts: &[AccountOptions], place: &Place) -> Result<Imports, ImportErrors> {
     let names = accounts.iter().map(|account| (&*account.name, Built::default()));
-    let mut builder =
-        Builder { accounts: names.collect(), next_export_id: 0, problems: Vec::new() };
-    let exports = |kind: fn(&ExportKind) -> bool| {
-        let all = accounts
-            .iter()
-            .flat_map(|account| account.exports.iter().map(move |export| (&*account.name, export)));
-        all.filter(move |(_, export)| kind(&export.kind))
+    let mut builder = Builder {
+        accounts: names.collect(),
+        others: None,
+        next_export_id: 0,
+        problems: Vec::new(),
+        recheck_at: None,
     };
-    let imports = |kind: fn(&ImportKind) -> bool| {
-        let all = accounts
-            .iter()
-            .flat_map(|account| account.imports.iter().map(move |import| (&*account.name, import)));
-        all.filter(move |(_, import)| kind(&import.kind))
-    };
-    for (account, export) in exports(|kind| matches!(kind, ExportKind::Stream)) {
-        builder.export_stream(account, export);
-    }
-    for (account, export) in exports(|kind| matches!(kind, ExportKind::Service(_))) {
-        builder.export_service(account, export);
-    }
-    for (account, import) in imports(|kind| matches!(kind, ImportKind::Stream { .. })) {
-        builder.import_stream(account, import);
-    }
-    for (account, import) in imports(|kind| matches!(kind, ImportKind::Service { .. })) {
-        builder.import_service(account, import);
-    }
+    builder.build_all(accounts);
     if !builder.problems.is_empty() {
         return Err(ImportErrors { place: place.clone(), problems: builder.problems });
     }
-    let mut imports = Imports::default();
+    let mut imports = Imports { next_export_id: builder.next_export_id, ..Imports::default() };
     for (name, built) in builder.accounts {
-        let exports = built.service_exports.iter().chain(&built.stream_exports);
-        let told: Vec<ToldExport> = exports.map(Export::told).collect();
-        if !told.is_empty() {
-            imports.exports.insert(name.into(), told);
-        }
-        if !built.streams.is_empty() {
-            imports.streams.insert(name.into(), built.streams);
-        }
-        if !built.services.is_empty() {
-            imports.services.insert(name.into(), built.services);
+        if !built.is_empty() {
+            imports.built.insert_mut(name.into(), Arc::new(built));
         }
     }
     Ok(imports)
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn build_all(&mut self, accounts: &'a [AccountOptions]) {
+        let builder = self;
+        let exports = |kind: fn(&ExportKind) -> bool| {
+            let all = accounts.iter().flat_map(|account| {
+                account.exports.iter().map(move |export| (&*account.name, export))
+            });
+            all.filter(move |(_, export)| kind(&export.kind))
+        };
+        let imports = |kind: fn(&ImportKind) -> bool| {
+            let all = accounts.iter().flat_map(|account| {
+                account.imports.iter().map(move |import| (&*account.name, import))
+            });
+            all.filter(move |(_, import)| kind(&import.kind))
+        };
+        for (account, export) in exports(|kind| matches!(kind, ExportKind::Stream)) {
+            builder.export_stream(account, export);
+        }
+        for (account, export) in exports(|kind| matches!(kind, ExportKind::Service(_))) {
+            builder.export_service(account, export);
+        }
+        for (account, import) in imports(|kind| matches!(kind, ImportKind::Stream { .. })) {
+            builder.import_stream(account, import);
+        }
+        for (account, import) in imports(|kind| matches!(kind, ImportKind::Service { .. })) {
+            builder.import_service(account, import);
+        }
+    }
+
     /// True if all accounts that an export names are there.
     fn knows_all_of(&mut self, export: &ExportOptions, what: &str) -> bool {
         let unknown: Vec<String> = export
@@ -338,11 +495,70 @@ impl Builder<'_> {
     /// True if the account that an import names is there.
     fn knows_exporter(&mut self, import: &ImportOptions, what: &str) -> bool {
         let exporter = &import.account;
-        let knows = self.accounts.contains_key(exporter.as_str());
-        if !knows {
-            self.problems.push(format!("{exporter:?} account not defined for {what} import"));
+        let is_other =
+            |(_, known): &(_, &KnownAccounts<'_>)| known.accounts.get(exporter).is_some();
+        if self.accounts.contains_key(exporter.as_str())
+            || self.others.as_ref().is_some_and(is_other)
+        {
+            return true;
         }
-        knows
+        self.problems.push(match self.others {
+            None => format!("{exporter:?} account not defined for {what} import"),
+            Some(_) => format!(
+                "Can't locate account [{exporter}] for import of [{}] {what}",
+                import.subject
+            ),
+        });
+        false
+    }
+
+    /// Returns what is built of an account.
+    fn of(&self, account: &str) -> &Built {
+        static NOTHING: Built = Built {
+            stream_exports: Vec::new(),
+            service_exports: Vec::new(),
+            streams: Vec::new(),
+            services: Vec::new(),
+        };
+        let of_other = || Some(&**self.others.as_ref()?.0.built.get(account)?);
+        self.accounts.get(account).or_else(of_other).unwrap_or(&NOTHING)
+    }
+
+    /// Notes an import that cannot be.
+    fn refuse_import(&mut self, what: &str, subject: &str, from: &str, to: &str, why: &Problem) {
+        let accounts = match &self.others {
+            None => String::new(),
+            Some((_, known)) => {
+                format!(" from account {} to account {}", known.label(from), known.label(to))
+            }
+        };
+        self.problems.push(format!("Error adding {what} import {subject:?}{accounts}: {why}"));
+    }
+
+    /// Returns the activation that an import brings, if it is good now: signed by the exporting
+    /// account, and for this importing account and subject.
+    fn activation(&mut self, account: &str, import: &ImportOptions) -> Option<Activation> {
+        let (_, known) = self.others.as_ref()?;
+        let activation = ActivationClaims::decode(import.activation.as_deref()?).ok()?;
+        let exporter = known.accounts.get(&import.account)?;
+        let (common, issuer_account) = (&activation.common, &activation.issuer_account);
+        let is_signed = match issuer_account.is_empty() {
+            true => *common.issuer == *import.account,
+            false => *issuer_account == import.account && exporter.has_issuer(&common.issuer),
+        };
+        let is_over = common.expires != 0 && common.expires <= known.now;
+        if !is_signed
+            || is_over
+            || common.subject != account
+            || validate::activation(&activation, known.now).is_blocking()
+        {
+            return None;
+        }
+        if common.expires != 0 {
+            let ends = common.expires;
+            self.recheck_at = Some(self.recheck_at.map_or(ends, |others| others.min(ends)));
+        }
+        Some(Activation { subject: common.subject.clone(), issued_at: common.issued_at })
     }
 
     fn built(&mut self, account: &str) -> &mut Built {
@@ -389,17 +605,16 @@ impl Builder<'_> {
         }
         let expand = |text: &str| expand_import(text, account, exporter);
         let to = to.as_deref().map(&expand);
+        let activation = self.activation(account, options);
         let mut shown = subject.clone();
         let built = expand(subject).and_then(|remote| {
             shown.clone_from(&remote);
             let local = to.transpose()?.unwrap_or_else(|| remote.clone());
-            self.build_service(account, exporter, &remote, &local, *share)
+            self.build_service(account, exporter, (&remote, &local), *share, activation.as_ref())
         });
         match built {
             Ok(import) => self.built(account).services.push(Arc::new(import)),
-            Err(problem) => {
-                self.problems.push(format!("Error adding service import {shown:?}: {problem}"));
-            }
+            Err(why) => self.refuse_import("service", &shown, exporter, account, &why),
         }
     }
 
@@ -407,16 +622,17 @@ impl Builder<'_> {
         &self,
         account: &str,
         exporter: &str,
-        remote: &str,
-        local: &str,
+        (remote, local): (&str, &str),
         share: bool,
+        activation: Option<&Activation>,
     ) -> Result<ServiceImport, Problem> {
         let is_valid = |subject: &str| subject::is_valid_filter(subject.as_bytes());
         if !is_valid(remote) || !is_valid(local) {
             return Err(Problem::InvalidSubject);
         }
-        let exports = &self.accounts[exporter].service_exports;
-        let export = export_for(exports, account, remote).and_then(|export| export.service.clone());
+        let exports = &self.of(exporter).service_exports;
+        let export = export_for(exports, account, remote, activation);
+        let export = export.and_then(|export| export.service.clone());
         let Some(export) = export else { return Err(Problem::ServiceNotAuthorized) };
         let mapping =
             |error| Problem::ServiceMapping { remote: remote.into(), local: local.into(), error };
@@ -432,7 +648,7 @@ impl Builder<'_> {
         let is_known = |other: &&Arc<ServiceImport>| {
             *other.exporter == *exporter && other.subject.local() == subject.local()
         };
-        if let Some(known) = self.accounts[account].services.iter().find(is_known) {
+        if let Some(known) = self.of(account).services.iter().find(is_known) {
             return Err(Problem::ServiceExists {
                 local: local.into(),
                 exporter: exporter.into(),
@@ -453,7 +669,7 @@ impl Builder<'_> {
         if visited.len() >= RING_SEARCH_MAX {
             return Err(Problem::RingTooLong);
         }
-        for import in &self.accounts[account].services {
+        for import in &self.of(account).services {
             if !subject::overlap(subject, import.subject.remote()) {
                 continue;
             }
@@ -476,17 +692,17 @@ impl Builder<'_> {
         }
         let expand = |text: &str| expand_import(text, account, exporter);
         let (prefix, to) = (prefix.as_deref().map(&expand), to.as_deref().map(&expand));
+        let activation = self.activation(account, options);
         let mut shown = subject.clone();
         let built = expand(subject).and_then(|subject| {
             shown.clone_from(&subject);
             let (prefix, to) = (prefix.transpose()?, to.transpose()?);
-            self.build_stream(account, exporter, &subject, prefix.as_deref(), to.as_deref())
+            let local = (prefix.as_deref(), to.as_deref());
+            self.build_stream(account, exporter, &subject, local, activation.as_ref())
         });
         match built {
             Ok(import) => self.built(account).streams.push(Arc::new(import)),
-            Err(problem) => {
-                self.problems.push(format!("Error adding stream import {shown:?}: {problem}"));
-            }
+            Err(why) => self.refuse_import("stream", &shown, exporter, account, &why),
         }
     }
 
@@ -495,11 +711,11 @@ impl Builder<'_> {
         account: &str,
         exporter: &str,
         remote: &str,
-        prefix: Option<&str>,
-        to: Option<&str>,
+        (prefix, to): (Option<&str>, Option<&str>),
+        activation: Option<&Activation>,
     ) -> Result<StreamImport, Problem> {
-        let exports = &self.accounts[exporter].stream_exports;
-        if export_for(exports, account, remote).is_none() {
+        let exports = &self.of(exporter).stream_exports;
+        if export_for(exports, account, remote, activation).is_none() {
             return Err(Problem::StreamNotAuthorized);
         }
         let local = match prefix {
@@ -521,7 +737,7 @@ impl Builder<'_> {
             error,
         };
         let subject = ImportSubject::stream(remote, &local).map_err(mapping)?;
-        let known = &self.accounts[account].streams;
+        let known = &self.of(account).streams;
         let is_known = |other: &Arc<StreamImport>| {
             *other.exporter == *exporter && other.subject.remote() == remote.as_bytes()
         };
@@ -552,7 +768,7 @@ impl Builder<'_> {
         if visited.len() >= RING_SEARCH_MAX {
             return Err(Problem::RingTooLong);
         }
-        let built = &self.accounts[account];
+        let built = self.of(account);
         let exports_it = |export: &Export| subject::is_subset(subject, export.subject.as_bytes());
         if !built.stream_exports.iter().any(exports_it) {
             return Ok(());

@@ -83,6 +83,23 @@ impl Mappings {
         Ok(Self { rules })
     }
 
+    /// Compiles those that are good; `refuse` is told about the others.
+    pub(super) fn compile_each(
+        options: &[MappingOptions],
+        account_name: &str,
+        cluster_name: Option<&str>,
+        mut refuse: impl FnMut(MappingError),
+    ) -> Self {
+        let mut mappings = Self { rules: Vec::new() };
+        for options in options {
+            match Self::compile(std::slice::from_ref(options), account_name, cluster_name) {
+                Ok(one) => mappings.rules.extend(one.rules),
+                Err(error) => refuse(error),
+            }
+        }
+        mappings
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }

@@ -9,10 +9,12 @@
 pub(crate) mod account;
 mod account_functions;
 pub(crate) mod account_imports;
+pub(crate) mod account_jwt;
 pub(crate) mod authenticator;
 pub(crate) mod certificate;
 pub(crate) mod import_subject;
 pub(crate) mod imports;
+pub(crate) mod jwt;
 pub(crate) mod mapping;
 pub(crate) mod nkey;
 pub(crate) mod password;
@@ -23,3 +25,4 @@ pub(crate) mod state;
 pub(crate) mod subject_set;
 pub(crate) mod tls_map;
 pub(crate) mod transform;
+pub(crate) mod trust;

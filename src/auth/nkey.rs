@@ -1,4 +1,4 @@
-//! nkeys: a user's public key, and the check of its signature of the nonce.
+//! nkeys: public keys of all kinds that sign, and the check of a user's signature of the nonce.
 
 use std::fmt;
 
@@ -11,6 +11,86 @@ const PUBLIC_KEY_LENGTH: usize = 56;
 const SIGNATURE_LENGTHS: [usize; 2] = [86, 88];
 /// First byte of a decoded user key; it makes the text begin with `U`.
 const USER_PREFIX: u8 = 20 << 3;
+/// The same of a key that encrypts, `X`.
+const CURVE_PREFIX: u8 = 23 << 3;
+
+/// The kinds of keys that sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Account,
+    Operator,
+    Server,
+    User,
+}
+
+impl KeyKind {
+    fn of(prefix: u8) -> Option<Self> {
+        match prefix {
+            0 => Some(Self::Account),
+            USER_PREFIX => Some(Self::User),
+            prefix if prefix == 13 << 3 => Some(Self::Server),
+            prefix if prefix == 14 << 3 => Some(Self::Operator),
+            _ => None,
+        }
+    }
+}
+
+/// A public key of any kind that signs, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct PublicKey {
+    kind: KeyKind,
+    key: VerifyingKey,
+}
+
+/// Not a public key: wrong length, checksum or kind, or a key that anybody can sign for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotAPublicKey;
+
+impl PublicKey {
+    /// Parses an encoded public key.
+    ///
+    /// # Errors
+    /// If the text is not a public key that can be trusted.
+    pub(crate) fn parse(text: &str) -> Result<Self, NotAPublicKey> {
+        let (prefix, bytes) = decode_public(text).ok_or(NotAPublicKey)?;
+        let kind = KeyKind::of(prefix).ok_or(NotAPublicKey)?;
+        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| NotAPublicKey)?;
+        // A signature by a key of small order (such as all zeros) needs no secret.
+        if key.is_weak() {
+            return Err(NotAPublicKey);
+        }
+        Ok(Self { kind, key })
+    }
+
+    pub(crate) fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// Returns true if `signature` is one of `message`.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let signature = Signature::from_slice(signature);
+        signature.is_ok_and(|signature| self.key.verify_strict(message, &signature).is_ok())
+    }
+}
+
+/// Returns true if `text` is a public key of this kind. Its bytes need not be a point on the curve,
+/// as in nats-server: a key that cannot sign lets nobody in.
+pub(crate) fn is_public_key(text: &str, kind: KeyKind) -> bool {
+    decode_public(text).is_some_and(|(prefix, _)| KeyKind::of(prefix) == Some(kind))
+}
+
+/// Returns true if `text` is the public key of a pair that encrypts.
+pub(crate) fn is_public_curve_key(text: &str) -> bool {
+    decode_public(text).is_some_and(|(prefix, _)| prefix == CURVE_PREFIX)
+}
+
+/// Returns the first byte, which tells the kind, and the key itself.
+fn decode_public(text: &str) -> Option<(u8, [u8; 32])> {
+    if text.len() != PUBLIC_KEY_LENGTH {
+        return None;
+    }
+    nkeys::from_public_key(text).ok()
+}
 
 /// A user's public key that has been checked.
 #[derive(Clone, Debug)]
@@ -36,19 +116,10 @@ impl UserKey {
     /// # Errors
     /// If the text is not a public user key that can be trusted.
     pub(crate) fn parse(text: &str) -> Result<Self, NotAUserKey> {
-        if text.len() != PUBLIC_KEY_LENGTH {
-            return Err(NotAUserKey);
+        match PublicKey::parse(text) {
+            Ok(PublicKey { kind: KeyKind::User, key }) => Ok(Self { key }),
+            _ => Err(NotAUserKey),
         }
-        let (prefix, bytes) = nkeys::from_public_key(text).map_err(|_| NotAUserKey)?;
-        if prefix != USER_PREFIX {
-            return Err(NotAUserKey);
-        }
-        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| NotAUserKey)?;
-        // A signature by a key of small order (such as all zeros) needs no secret.
-        if key.is_weak() {
-            return Err(NotAUserKey);
-        }
-        Ok(Self { key })
     }
 
     /// Returns true if `signature`, in base64url without padding or in plain base64, is one of the

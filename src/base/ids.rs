@@ -1,6 +1,7 @@
 //! Newtypes for the numbers that name things, so that no two of them can be swapped.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// One shard of this server, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,10 +29,32 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A password check of one shard. Never reused, so the outcome of an abandoned check is not taken
-/// for another's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct LoginId(pub u64);
+/// A login of one shard that waits for another thread. Never reused, so the outcome of an abandoned
+/// check is not taken for another's. Not zero: sessions hold an `Option` of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LoginId(NonZeroU64);
+
+impl LoginId {
+    pub fn new(number: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(number))
+    }
+
+    /// Returns the number that it was made of.
+    pub fn number(self) -> u64 {
+        self.0.get() - 1
+    }
+
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl Default for LoginId {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
 
 /// An account's index, equal on all shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -36,6 +36,25 @@ pub fn pace_bytes(pending_bytes_max: usize) -> usize {
 /// Enforced by the session's tick.
 pub const PASSWORD_CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes of a JWT. Source: nats-server's jwt.MaxTokenSize. Enforced by `auth::jwt::token`.
+pub const JWT_BYTES_MAX: usize = 1 << 20;
+
+/// Accounts that one login's account may bring along because it imports from them, itself included.
+/// Enforced by `server::run::account_source`.
+pub const ACCOUNTS_PER_LOOKUP_MAX: usize = 1024;
+
+/// Logins whose accounts are looked up together, for one new state of all accounts. Enforced by the
+/// main thread.
+pub const LOOKUPS_PER_STATE_MAX: usize = 1024;
+
+/// Accounts that a cache of JWTs holds, unless the file says otherwise. Source: nats-server's default
+/// of `limit`.
+pub const CACHED_ACCOUNTS_DEFAULT: usize = 1000;
+
+/// Subjects that the templates of one list of permissions may make for a user. Source: nats-server
+/// maxPermTemplateSubjectExpansions. Enforced by `auth::jwt::template`.
+pub const TEMPLATE_SUBJECTS_MAX: usize = 4096;
+
 /// Bytes of a password that bcrypt looks at. Enforced by `auth::password`.
 pub const BCRYPT_BYTES_MAX: usize = 72;
 

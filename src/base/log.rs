@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tz::{DateTime, TimeZone, TimeZoneRef};
 
 use crate::base::limits;
+use crate::base::time_zone;
 
 /// The target that turns an error event into a fatal one; use `fatal!`.
 pub(crate) const FATAL_TARGET: &str = "midge::fatal";
@@ -117,8 +118,7 @@ pub struct LineFormat {
 impl LineFormat {
     /// Reads the local time zone: `TZ`, else the system's, else UTC.
     pub fn new(settings: LogSettings) -> Self {
-        let named = std::env::var("TZ").ok().and_then(|name| TimeZone::from_posix_tz(&name).ok());
-        let time_zone = named.or_else(|| TimeZone::local().ok()).unwrap_or_else(TimeZone::utc);
+        let time_zone = time_zone::local();
         Self { pid: std::process::id(), settings: AtomicU8::new(settings.to_bits()), time_zone }
     }
 

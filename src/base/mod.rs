@@ -16,4 +16,5 @@ mod ring_parts;
 pub(crate) mod shrink;
 pub(crate) mod table;
 pub(crate) mod time_text;
+pub(crate) mod time_zone;
 pub(crate) mod turn_clock;

@@ -134,9 +134,16 @@ impl Rewritten {
 impl Broker {
     /// Brings an account's service imports in its table up to date.
     pub(super) fn ensure_services(&mut self, account: AccountId) {
-        let state = &self.accounts[account.index()];
-        let is_known = match &state.services {
-            Some(services) => Arc::ptr_eq(&services.imports, &self.imports),
+        let state = &mut self.accounts[account.index()];
+        let is_known = match &mut state.services {
+            Some(services) if Arc::ptr_eq(&services.imports, &self.imports) => true,
+            Some(services) => {
+                let is_same = services.imports.has_services_of(&self.imports, account);
+                if is_same {
+                    services.imports = self.imports.clone();
+                }
+                is_same
+            }
             None => self.imports.services_of(account).is_empty(),
         };
         if !is_known {

@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::context::Report;
 use super::session::ClientSession;
 use crate::auth::account::Account;
-use crate::auth::authenticator::{CertificateLookup, ConnectionType, Decision, Identity, Refusal};
+use crate::auth::authenticator::{
+    CertificateLookup, ConnectionType, Decision, Identity, JwtUser, Refusal,
+};
 use crate::auth::replies::ReplyTable;
 use crate::auth::state::AuthState;
 use crate::broker::Broker;
@@ -14,7 +16,8 @@ use crate::broker::backlog::Dropped;
 use crate::broker::outbox::ReplyTracker;
 use crate::broker::turn::Turn;
 use crate::config::options::LimitOptions;
-use crate::peer::login::Stage;
+use crate::peer::checks::Checked;
+use crate::peer::login::{LoginSource, Stage};
 use crate::peer::state::PeerState;
 use crate::peer::who::log_peer;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
@@ -47,7 +50,7 @@ impl ClientSession {
     pub(super) fn log_in(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
         let auth = self.context.auth.borrow().clone();
         let mut lookup = CertificateLookup::default();
-        let decision = self.decide_noting(&auth, &mut lookup);
+        let decision = self.decide_noting(&auth, None, &mut lookup);
         if !lookup.lines.is_empty() {
             self.note_certificate(lookup);
         }
@@ -57,25 +60,50 @@ impl ClientSession {
                 self.peer.login.begin_check(&self.context.checks, job, pending);
                 Ok(())
             }
+            Decision::NeedsAccount(name) => {
+                self.peer.login.begin_lookup(&self.context.checks, name);
+                Ok(())
+            }
             Decision::Refused(refusal) => Err(self.refuse(broker, refusal)),
         }
     }
 
-    /// Continues a login once its password has been checked.
-    pub(super) fn password_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
-        match self.peer.login.take_checked(&self.context.checks) {
-            None => Ok(()),
-            Some(Ok(identity)) => {
+    /// Continues a login once another thread has done its part.
+    pub(super) fn login_checked(&mut self, broker: &mut Broker) -> Result<(), CloseReason> {
+        let result = match self.peer.login.take_checked(&self.context.checks) {
+            None => return Ok(()),
+            Some(Checked::Decided(result)) => result,
+            Some(Checked::LookedUp(why)) => {
+                let auth = self.context.auth.borrow().clone();
+                let lookup = &mut CertificateLookup::default();
+                match self.decide_noting(&auth, Some(&why), lookup) {
+                    Decision::Accepted(identity) => Ok(identity),
+                    Decision::Refused(refusal) => Err(refusal),
+                    Decision::NeedsAccount(_) | Decision::NeedsPasswordCheck(..) => {
+                        Err(Refusal::NoCredentials)
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(identity) => {
                 self.logged_in(broker, identity)?;
                 self.ok();
                 Ok(())
             }
-            Some(Err(refusal)) => Err(self.refuse(broker, refusal)),
+            Err(refusal) => Err(self.refuse(broker, refusal)),
         }
     }
 
     #[cold]
     fn refuse(&mut self, broker: &mut Broker, refusal: Refusal) -> CloseReason {
+        if let Refusal::Jwt { text, is_error } = &refusal {
+            match is_error {
+                true => log_peer!(error, self, "{text}"),
+                false => log_peer!(debug, self, "{text}"),
+            }
+            return self.authentication_failed(broker);
+        }
         let reason = self.authentication_failed(broker);
         log_peer!(debug, self, "Login refused: {refusal}");
         reason
@@ -85,7 +113,10 @@ impl ClientSession {
     /// from authViolation.
     #[cold]
     pub(super) fn authentication_failed(&self, broker: &mut Broker) -> CloseReason {
-        let who = self.who().credentials().map(|who| format!(" - {who}")).unwrap_or_default();
+        // In operator mode the line names nobody.
+        let in_operator_mode = self.context.auth.borrow().authenticator.trust().is_some();
+        let who = self.who().credentials().filter(|_| !in_operator_mode);
+        let who = who.map(|who| format!(" - {who}")).unwrap_or_default();
         log_peer!(error, self, "authentication error{who}");
         self.report(broker, Report::Refused);
         self.outbox.push_error(text::AUTHORIZATION_VIOLATION);
@@ -118,6 +149,11 @@ impl ClientSession {
             self.account = account;
         }
         self.take_identity(identity);
+        let is_by_jwt = self.peer.login.identity().is_some_and(|identity| identity.jwt.is_some());
+        if is_by_jwt && self.rights.subscriptions_max == 0 {
+            // As in nats-server, which closes it a moment later.
+            self.refuse_for_the_limit();
+        }
         self.tell_facts(broker);
         self.peer.login.connected();
         self.report(broker, Report::LoggedIn { left });
@@ -145,6 +181,9 @@ impl ClientSession {
         self.track_replies();
         let options = self.context.options.borrow().clone();
         self.take_limits(&options.limits, &identity.account);
+        if let Some(user) = &identity.jwt {
+            self.take_user_limits(user);
+        }
         self.forget_answers();
         self.peer.login.set_identity(identity);
         self.renew_trace();
@@ -169,13 +208,33 @@ impl ClientSession {
         self.rights.take_limits(limits, account);
     }
 
-    pub(super) fn decide(&self, auth: &AuthState) -> Decision {
-        self.decide_noting(auth, &mut CertificateLookup::default())
+    /// Adopts the limits that its JWT has.
+    fn take_user_limits(&mut self, user: &JwtUser) {
+        let payload_bytes_max = user.payload_bytes_max.unwrap_or(usize::MAX);
+        self.limits.payload_bytes_max = self.limits.payload_bytes_max.min(payload_bytes_max);
+        let subscriptions_max = user.subscriptions_max.unwrap_or(usize::MAX);
+        self.rights.subscriptions_max = self.rights.subscriptions_max.min(subscriptions_max);
     }
 
-    fn decide_noting(&self, auth: &AuthState, lookup: &mut CertificateLookup) -> Decision {
-        let PeerState { login, connect, opening, .. } = &self.peer;
-        login.decide(auth, connect, opening.certificate(), ConnectionType::Standard, lookup)
+    pub(super) fn decide(&self, auth: &AuthState) -> Decision {
+        self.decide_noting(auth, None, &mut CertificateLookup::default())
+    }
+
+    /// `account_lookup` is present once its account was looked up: why that found none.
+    fn decide_noting(
+        &self,
+        auth: &AuthState,
+        account_lookup: Option<&str>,
+        lookup: &mut CertificateLookup,
+    ) -> Decision {
+        let PeerState { login, connect, opening, address, .. } = &self.peer;
+        let from = LoginSource {
+            certificate: opening.certificate(),
+            connection_type: ConnectionType::Standard,
+            peer: address,
+            account_lookup,
+        };
+        login.decide(auth, connect, from, lookup)
     }
 
     /// Logs how the user of the client's certificate was found. From now on the client is called by

@@ -33,6 +33,8 @@ pub struct ClientContext {
     pub auth: RefCell<Arc<AuthState>>,
     /// Counts reloads: a session of another generation is reviewed before it continues.
     pub generation: Cell<u32>,
+    /// Counts changes of accounts in operator mode, in the same way.
+    pub account_changes: Cell<u32>,
     /// The server's clients that count for its limit of connections.
     pub staying: Gauge,
     /// The rights of everybody until a login gives others.
@@ -96,6 +98,7 @@ impl ClientContext {
             counters: ShardCounters::default(),
             auth: RefCell::new(auth),
             generation: Cell::new(0),
+            account_changes: Cell::new(0),
             staying: Gauge::default(),
             open_permissions: Arc::new(Permissions::unrestricted(false)),
             checks: PasswordChecks::new(|_, _| {}),

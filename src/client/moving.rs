@@ -121,7 +121,9 @@ impl ClientSession {
     /// Puts the session together on another shard, where it stays. Sends what the last shard left
     /// unsent.
     pub fn put_together(moving: MovingClient, context: Rc<ClientContext>) -> Self {
-        let MovingClient { peer, account, permissions, limits, parser, .. } = moving;
+        let MovingClient { mut peer, account, permissions, limits, parser, .. } = moving;
+        // The other shard counted its own: look again.
+        peer.login.account_changes = context.account_changes.get().wrapping_sub(1);
         let pending_bytes_max = context.options.borrow().limits.pending_bytes_max;
         let outbox = Rc::new(Outbox::new(peer.id, context.chunk_pool.clone(), pending_bytes_max));
         outbox.headers.set(limits.headers);

@@ -111,7 +111,7 @@ impl ClientSession {
         input: &ReadBuffer,
     ) -> Result<(), CloseReason> {
         match self.peer.login.stage() {
-            Stage::CheckingPassword => self.password_checked(broker),
+            Stage::CheckingPassword => self.login_checked(broker),
             Stage::Unauthenticated => {
                 let speaks = input.bytes().first();
                 if speaks.is_none_or(|byte| byte.eq_ignore_ascii_case(&b'c')) {
@@ -276,6 +276,7 @@ impl Session for ClientSession {
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
         self.catch_up_with_reload();
+        self.catch_up_with_accounts();
         // Whoever closed it, a reload or an operator: no further command of this peer is executed.
         if let Some(reason) = self.outbox.close_reason() {
             return Step::Close(reason);
@@ -460,7 +461,7 @@ impl Session for ClientSession {
             return None;
         }
         let options = self.context.options.borrow().clone();
-        let PeerState { opening, login, keep_alive, .. } = &mut self.peer;
+        let PeerState { opening, login, .. } = &mut self.peer;
         if login.is_late(now, opening.opened_at(), options.auth_timeout(), &self.context.checks) {
             log_peer!(debug, self, "Authentication Timeout");
             self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
@@ -469,6 +470,10 @@ impl Session for ClientSession {
         if login.stage() == Stage::Refused {
             return None;
         }
+        if let Some(reason) = self.jwt_is_over() {
+            return Some(reason);
+        }
+        let PeerState { keep_alive, .. } = &mut self.peer;
         if keep_alive.fires(now) {
             log_peer!(debug, self, "Client Ping Timer");
         }

@@ -6,10 +6,12 @@
 //! reloadAuthorization, applied to each client.
 
 use super::session::ClientSession;
-use crate::auth::authenticator::{ConnectionType, Decision, Identity, Login};
+use std::sync::Arc;
+
+use crate::auth::authenticator::{ConnectionType, Decision, Identity, JwtEnd, JwtUser, Login};
 use crate::auth::state::AuthState;
 use crate::base::limits::SUBSCRIPTIONS_REVIEWED_MAX;
-use crate::peer::login::Stage;
+use crate::peer::login::{Stage, unix_seconds};
 use crate::peer::who::log_peer;
 use crate::protocol::nats::error::{CloseReason, quoted, text};
 
@@ -32,6 +34,84 @@ impl ClientSession {
         let reason = self.review()?;
         self.close_by_reload(reason);
         Some(reason)
+    }
+
+    /// Applies what has changed about its account since it was last reviewed, if anything. Some =
+    /// the connection was closed for this reason.
+    #[inline]
+    pub fn catch_up_with_accounts(&mut self) -> Option<CloseReason> {
+        let latest = self.context.account_changes.get();
+        if self.peer.login.account_changes == latest {
+            return None;
+        }
+        self.peer.login.account_changes = latest;
+        self.review_account()
+    }
+
+    #[cold]
+    fn review_account(&mut self) -> Option<CloseReason> {
+        if self.is_detached() || self.outbox.is_closing() {
+            return None;
+        }
+        let auth = self.context.auth.borrow().clone();
+        // All others change by a reload alone.
+        let identity = self.peer.login.identity().filter(|identity| identity.jwt.is_some())?;
+        let account = &identity.account;
+        if auth.account(self.account).is_some_and(|now| Arc::ptr_eq(now, account)) {
+            return None;
+        }
+        let reason = self.review_identity(&auth)?;
+        self.close_by_reload(reason);
+        Some(reason)
+    }
+
+    /// Returns why a client that was let in by a JWT has to go now, if it has: told to it.
+    pub(super) fn jwt_is_over(&self) -> Option<CloseReason> {
+        let identity = self.peer.login.identity()?;
+        let user = identity.jwt.as_ref()?;
+        let now = unix_seconds();
+        if self.rights.subscriptions_max == 0 {
+            // It was told when it logged in.
+            return Some(CloseReason::MaximumSubscriptionsExceeded);
+        }
+        if identity.account.jwt.as_ref().is_some_and(|account| account.is_expired(now)) {
+            return Some(self.end_of_jwt(JwtEnd::AccountExpired));
+        }
+        (now >= user.expires).then(|| self.end_of_jwt(JwtEnd::UserExpired))
+    }
+
+    /// Tells a client why its JWT does not count any more.
+    fn end_of_jwt(&self, end: JwtEnd) -> CloseReason {
+        let (text, reason) = match end {
+            JwtEnd::Refused => {
+                let handle = self.context.broker.clone();
+                return self.authentication_failed(&mut handle.borrow_mut());
+            }
+            // As in nats-server, it is told nothing.
+            JwtEnd::IssuerChanged => return CloseReason::AuthenticationFailure,
+            JwtEnd::AccountExpired => {
+                (text::ACCOUNT_AUTHENTICATION_EXPIRED, CloseReason::AuthenticationExpired)
+            }
+            JwtEnd::UserExpired => {
+                (text::USER_AUTHENTICATION_EXPIRED, CloseReason::AuthenticationExpired)
+            }
+            JwtEnd::Revoked => (text::USER_AUTHENTICATION_REVOKED, CloseReason::CredentialsRevoked),
+        };
+        self.outbox.push_error(text);
+        log_peer!(debug, self, "{text}");
+        reason
+    }
+
+    fn review_jwt(
+        &mut self,
+        auth: &AuthState,
+        identity: &Identity,
+        user: &Arc<JwtUser>,
+    ) -> Option<CloseReason> {
+        match auth.authenticator.renew_jwt(identity, user, unix_seconds()) {
+            Ok(renewed) => self.keep_as(renewed),
+            Err(end) => Some(self.end_of_jwt(end)),
+        }
     }
 
     fn close_by_reload(&mut self, reason: CloseReason) {
@@ -94,7 +174,7 @@ impl ClientSession {
                 self.logged_in(&mut broker, identity).err()
             }
             Decision::Accepted(_) => Some(CloseReason::ClientClosed),
-            Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => {
+            Decision::NeedsPasswordCheck(..) | Decision::NeedsAccount(_) | Decision::Refused(_) => {
                 Some(self.authentication_failed(&mut broker))
             }
         }
@@ -127,6 +207,8 @@ impl ClientSession {
                 self.peer.login.check_again(&self.context.checks, job, pending);
                 return None;
             }
+            // It waits for that already.
+            Decision::NeedsAccount(_) => return None,
             Decision::NeedsPasswordCheck(..) | Decision::Refused(_) => {}
         }
         let has_moved = account_before.is_some_and(|name| self.has_moved(auth, &name));
@@ -140,6 +222,9 @@ impl ClientSession {
     /// subscriptions that they may no longer have.
     fn review_identity(&mut self, auth: &AuthState) -> Option<CloseReason> {
         let identity = self.peer.login.identity().cloned()?;
+        if let Some(user) = identity.jwt.clone() {
+            return self.review_jwt(auth, &identity, &user);
+        }
         let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
             Some(renewed) => Some(renewed),
             None => match self.decide(auth) {
@@ -147,7 +232,7 @@ impl ClientSession {
                 // A different hash, perhaps of the same password: the client has to come again and
                 // be checked.
                 Decision::NeedsPasswordCheck(..) => return Some(CloseReason::ClientClosed),
-                Decision::Refused(_) => None,
+                Decision::NeedsAccount(_) | Decision::Refused(_) => None,
             },
         };
         let Some(renewed) = renewed.filter(|renewed| renewed.account.name == identity.account.name)

@@ -76,6 +76,7 @@ impl ClientSession {
         let auth = context.auth.borrow().clone();
         let opening = Opening::new(context.tls.borrow().clone(), &address, now);
         let mut login = Login::refused(context.generation.get());
+        login.account_changes = context.account_changes.get();
         if !refused {
             login.begin(&auth);
             login.come(&context.staying);
@@ -135,6 +136,11 @@ impl ClientSession {
     /// Returns its description for log lines.
     pub fn who(&self) -> Who<'_> {
         self.peer.who()
+    }
+
+    /// Returns its account in the broker.
+    pub fn account(&self) -> AccountId {
+        self.account
     }
 
     /// Returns its key in the broker.

@@ -1,40 +1,12 @@
 //! Who may log in and do what, as plain data from the `authorization` and `accounts` blocks. Its
 //! meaning (matching, precedence, mappings) is decided in `auth`.
 
-use std::fmt;
 use std::time::Duration;
 
-use crate::base::constant_time;
 use crate::config::import_options::{ExportOptions, ImportOptions};
 use crate::config::jetstream_options::JetStreamAccountOptions;
-
-/// A password, a hash of one, or a token. `Debug` never shows it, and `==` does not tell by its
-/// time how much was equal.
-#[derive(Clone, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the secret itself. Never for a log line, an error text or an endpoint.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        constant_time::equal(self.0.as_bytes(), other.0.as_bytes())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[REDACTED]")
-    }
-}
+use crate::config::operator_options::OperatorOptions;
+pub use crate::config::secret::{Place, Secret};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuthOptions {
@@ -58,6 +30,8 @@ pub struct AuthOptions {
     /// None = `$SYS`.
     pub system_account: Option<String>,
     pub no_system_account: bool,
+    /// Operator mode: clients log in by JWTs.
+    pub operator: OperatorOptions,
     /// True if the `authorization` block was written, even if it is empty.
     pub block_present: bool,
 }
@@ -167,14 +141,4 @@ pub struct MappingDestinationOptions {
     /// Percent, 0 to 100.
     pub weight: u8,
     pub cluster: Option<String>,
-}
-
-/// `file:line:column`. All places compare equal: moving a line does not change the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct Place(pub String);
-
-impl PartialEq for Place {
-    fn eq(&self, _other: &Self) -> bool {
-        true
-    }
 }

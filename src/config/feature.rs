@@ -8,7 +8,7 @@ pub enum Feature {
     Leafnodes,
     WebSocket,
     Mqtt,
-    OperatorMode,
+    Resolvers,
     AuthCallout,
     TrustedProxies,
     ProxyProtocol,
@@ -29,7 +29,7 @@ impl Feature {
             Self::Leafnodes => "Leafnodes",
             Self::WebSocket => "WebSocket",
             Self::Mqtt => "MQTT",
-            Self::OperatorMode => "Operator mode (JWT)",
+            Self::Resolvers => "Account resolvers other than MEMORY",
             Self::AuthCallout => "Auth callout",
             Self::TrustedProxies => "Trusted proxies",
             Self::ProxyProtocol => "The PROXY protocol",
@@ -44,14 +44,17 @@ impl Feature {
     }
 
     fn is_plural(self) -> bool {
-        matches!(self, Self::Gateways | Self::Leafnodes | Self::TrustedProxies | Self::Flags)
+        matches!(
+            self,
+            Self::Gateways | Self::Leafnodes | Self::Resolvers | Self::TrustedProxies | Self::Flags
+        )
     }
 
     /// Returns true for a feature that keeps somebody out: a server without it would let them in,
     /// so no flag makes one start.
     pub fn decides_who_enters(self) -> bool {
         match self {
-            Self::OperatorMode
+            Self::Resolvers
             | Self::AuthCallout
             | Self::TrustedProxies
             | Self::ProxyProtocol

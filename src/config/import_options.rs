@@ -1,5 +1,7 @@
 //! Exports and imports of accounts as plain data. What they mean, and whether they fit each other, is decided in `auth`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An account lets others hear its messages, or send it requests.
@@ -10,6 +12,10 @@ pub struct ExportOptions {
     pub kind: ExportKind,
     /// Names of the accounts that may import it; empty = all.
     pub accounts: Vec<String>,
+    /// Only those may import it to whom the account has given an activation.
+    pub activation_required: bool,
+    /// Importing accounts, or `*`: activations issued until these seconds since 1970 are void.
+    pub revocations: BTreeMap<String, i64>,
     /// The token, counted from 1, in which an import has the name of the importing account; 0 = none.
     pub account_token_position: u32,
 }
@@ -54,6 +60,8 @@ pub struct ImportOptions {
     pub account: String,
     /// The subject there; may have wildcards and account functions.
     pub subject: String,
+    /// The JWT by which the exporting account allows it; absent in files.
+    pub activation: Option<Arc<str>>,
     pub kind: ImportKind,
 }
 

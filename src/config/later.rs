@@ -67,23 +67,6 @@ pub static LATER: &[Row] = &[
     later("leafnodes", Feature::Leafnodes, &["leaf"], read_later::leafnodes),
     later("websocket", Feature::WebSocket, &["ws"], read_later::websocket),
     later("mqtt", Feature::Mqtt, &[], read_later::mqtt),
-    later(
-        "operator",
-        Feature::OperatorMode,
-        &["operators", "roots", "root", "root_operators", "root_operator"],
-        read_later::operators,
-    ),
-    later(
-        "resolver",
-        Feature::OperatorMode,
-        &["account_resolver", "accounts_resolver"],
-        read_later::resolver,
-    ),
-    later("resolver_tls", Feature::OperatorMode, &[], read_later::filled_map),
-    later("resolver_preload", Feature::OperatorMode, &[], read_later::filled_map),
-    later("resolver_pinned_accounts", Feature::OperatorMode, &[], read_later::pinned_accounts),
-    later("trusted_keys", Feature::OperatorMode, &["trusted"], read_later::trusted_keys),
-    later("default_sentinel", Feature::OperatorMode, &[], read_later::filled_text),
     later("ocsp", Feature::OcspStapling, &[], read_later::ocsp),
     later("ocsp_cache", Feature::OcspStapling, &[], read_later::ocsp_cache),
     later("proxies", Feature::TrustedProxies, &[], read_later::proxies),
@@ -120,8 +103,8 @@ mod tests {
         let text = "Trusted proxies are not supported yet; they decide who may connect, so no flag \
                     starts a server without them";
         assert_eq!(Feature::TrustedProxies.refusal(), text);
-        let text = "Operator mode (JWT) is not supported yet; it decides who may connect, so no flag \
-                    starts a server without it";
-        assert_eq!(Feature::OperatorMode.refusal(), text);
+        let text = "Account resolvers other than MEMORY are not supported yet; they decide who may \
+                    connect, so no flag starts a server without them";
+        assert_eq!(Feature::Resolvers.refusal(), text);
     }
 }

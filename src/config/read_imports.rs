@@ -134,7 +134,14 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
         Subject::Stream(subject) => (subject, ExportKind::Stream),
         Subject::Service(subject) => (subject, ExportKind::Service(service)),
     };
-    Some(ExportOptions { subject, kind, accounts, account_token_position })
+    Some(ExportOptions {
+        subject,
+        kind,
+        accounts,
+        activation_required: false,
+        revocations: Default::default(),
+        account_token_position,
+    })
 }
 
 fn read_subject(reader: &mut Reader<'_>, value: &Value, what: &str) -> Option<String> {
@@ -360,7 +367,7 @@ fn read_import(reader: &mut Reader<'_>, entry: &Value) -> Option<ImportOptions> 
         Subject::Stream(exported) => (exported, ImportKind::Stream { prefix, to }),
         Subject::Service(exported) => (exported, ImportKind::Service { to, share }),
     };
-    Some(ImportOptions { account, subject, kind })
+    Some(ImportOptions { account, subject, activation: None, kind })
 }
 
 /// The exporting account and the subject there.

@@ -140,10 +140,6 @@ pub(super) fn filled_text(reader: &mut Reader<'_>, value: &Value) -> Asks {
     asks_if(reader.text(value).is_some_and(|text| !text.is_empty()))
 }
 
-pub(super) fn filled_map(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    asks_if(reader.map(value).is_some_and(|map| !map.is_empty()))
-}
-
 pub(super) fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks {
     match value.as_map() {
         Some(map) => asks_if(!map.is_empty()),
@@ -208,37 +204,6 @@ pub(super) fn websocket(reader: &mut Reader<'_>, value: &Value) -> Asks {
 pub(super) fn mqtt(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let map = block(reader, value, "Expected mqtt to be a map", &MQTT);
     asks_if(map.is_some_and(|map| has_port(reader, map)))
-}
-
-pub(super) fn operators(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    text_or_list(reader, value, "error parsing operators")
-}
-
-pub(super) fn pinned_accounts(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    text_or_list(reader, value, "error parsing resolver_pinned_accounts")
-}
-
-pub(super) fn trusted_keys(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    text_or_list(reader, value, "error parsing trusted")
-}
-
-/// Reads `resolver`: one that keeps accounts in memory has no effect without an operator.
-pub(super) fn resolver(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    let is_memory = |text: &str| ["mem", "memory"].contains(&text.trim().to_lowercase().as_str());
-    match &*value.data {
-        Data::Text(_) => asks_if(reader.text(value).is_some_and(|text| !is_memory(&text))),
-        Data::Map(map) => {
-            let mut kinds = named(map, &["type"]);
-            let in_memory =
-                |(_, kind): (String, &Value)| kind.as_text().is_some_and(|kind| is_memory(&kind));
-            asks_if(!kinds.any(in_memory))
-        }
-        _ => {
-            let found = value.type_name();
-            let reason = format!("error parsing operator resolver, wrong type {found}");
-            refused(reader, value, reason)
-        }
-    }
 }
 
 /// Reads `ocsp`: the modes `auto` (the default) and `must` staple only if the certificate demands
@@ -384,16 +349,4 @@ fn has_port(reader: &mut Reader<'_>, map: &Map) -> bool {
         port = given.unwrap_or(port);
     }
     port != 0
-}
-
-/// Reads a text or a list of texts; an empty list asks for nothing.
-fn text_or_list(reader: &mut Reader<'_>, value: &Value, error: &str) -> Asks {
-    match &*value.data {
-        Data::Text(_) => Asks::Feature,
-        Data::List(list) => asks_if(!list.is_empty()),
-        _ => {
-            let reason = format!("{error}: unsupported type {}", value.type_name());
-            refused(reader, value, reason)
-        }
-    }
 }

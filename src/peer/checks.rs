@@ -1,5 +1,5 @@
-//! Logins of one shard whose password is being checked on another thread: a bcrypt comparison would
-//! stall the shard.
+//! Logins of one shard that wait for another thread: a bcrypt comparison would stall the shard, and
+//! an account may have to be fetched.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,22 +14,44 @@ use crate::base::gate::Gate;
 use crate::base::ids::LoginId;
 use crate::base::limits::PASSWORD_CHECK_WAIT_MAX;
 
-/// The password checks in progress for the sessions of one shard.
+/// What another thread does for a login.
+pub enum LoginJob {
+    Password(PasswordJob),
+    /// Look up an account by its key.
+    Account(Arc<str>),
+}
+
+/// What came of a `LoginJob`.
+pub enum LoginOutcome {
+    Password(PasswordOutcome),
+    /// The account may be there now; else the text says why it was not found.
+    Account(Arc<str>),
+}
+
+/// What a login does next.
+pub(crate) enum Checked {
+    Decided(Result<Identity, Refusal>),
+    /// It is to be decided again, as an account was looked up.
+    LookedUp(Arc<str>),
+}
+
+/// The jobs in progress for the sessions of one shard.
 pub struct PasswordChecks {
-    /// Starts a check off the shard; its outcome comes back through `checked`.
-    check: Box<dyn Fn(LoginId, PasswordJob)>,
+    /// Starts a job off the shard; its outcome comes back through `checked`.
+    check: Box<dyn Fn(LoginId, LoginJob)>,
     /// By id, until their session takes the outcome or gives up.
     waiting: RefCell<HashMap<LoginId, LoginWait>>,
     /// The id of the last check.
     last: Cell<LoginId>,
 }
 
-/// A login whose password is being checked.
+/// A login that waits.
 struct LoginWait {
     /// Reaches 1 when the outcome is there.
     gate: Rc<Gate>,
-    outcome: Option<PasswordOutcome>,
-    pending: PendingLogin,
+    outcome: Option<LoginOutcome>,
+    /// Present if a password is being checked.
+    pending: Option<PendingLogin>,
     /// Dropped with the login: the helper thread then skips the check, as its client is gone.
     _waiter: Arc<()>,
     /// The time by which the check must be done.
@@ -37,13 +59,13 @@ struct LoginWait {
 }
 
 impl PasswordChecks {
-    pub fn new(check: impl Fn(LoginId, PasswordJob) + 'static) -> Self {
+    pub fn new(check: impl Fn(LoginId, LoginJob) + 'static) -> Self {
         Self { check: Box::new(check), waiting: RefCell::default(), last: Cell::default() }
     }
 
     /// Stores the outcome of a check. Ignored if the client is gone, or if a reload requires
     /// another check.
-    pub fn checked(&self, id: LoginId, outcome: PasswordOutcome) {
+    pub fn checked(&self, id: LoginId, outcome: LoginOutcome) {
         if let Some(wait) = self.waiting.borrow_mut().get_mut(&id) {
             wait.outcome = Some(outcome);
             wait.gate.advance_to(1);
@@ -51,10 +73,19 @@ impl PasswordChecks {
     }
 
     pub(super) fn begin(&self, job: PasswordJob, pending: PendingLogin) -> LoginId {
-        let id = LoginId(self.last.get().0 + 1);
-        self.last.set(id);
         let waiter = Arc::new(());
-        let job = job.for_waiter(&waiter);
+        let job = LoginJob::Password(job.for_waiter(&waiter));
+        self.start(job, Some(pending), waiter)
+    }
+
+    /// Starts to look up an account.
+    pub(super) fn look_up(&self, account: Arc<str>) -> LoginId {
+        self.start(LoginJob::Account(account), None, Arc::default())
+    }
+
+    fn start(&self, job: LoginJob, pending: Option<PendingLogin>, waiter: Arc<()>) -> LoginId {
+        let id = self.last.get().next();
+        self.last.set(id);
         let deadline = Instant::now() + PASSWORD_CHECK_WAIT_MAX;
         let wait =
             LoginWait { gate: Rc::default(), outcome: None, pending, _waiter: waiter, deadline };
@@ -82,15 +113,15 @@ impl PasswordChecks {
     /// Returns the account that the login leads to if the password is right; None if it is refused
     /// in any case.
     pub(super) fn account_name(&self, id: LoginId) -> Option<Arc<str>> {
-        self.waiting.borrow().get(&id)?.pending.account_name().cloned()
+        self.waiting.borrow().get(&id)?.pending.as_ref()?.account_name().cloned()
     }
 
     /// Continues to wait for the same comparison, for the user's present identity. Returns
     /// `pending` if another comparison is needed.
     pub(super) fn go_on_for(&self, id: LoginId, pending: PendingLogin) -> Option<PendingLogin> {
         match self.waiting.borrow_mut().get_mut(&id) {
-            Some(wait) if wait.pending.asks_the_same(&pending) => {
-                wait.pending = pending;
+            Some(LoginWait { pending: Some(known), .. }) if known.asks_the_same(&pending) => {
+                *known = pending;
                 None
             }
             _ => Some(pending),
@@ -98,9 +129,17 @@ impl PasswordChecks {
     }
 
     /// Returns the result once the outcome is there. Returned only once.
-    pub(super) fn take_result(&self, id: LoginId) -> Option<Result<Identity, Refusal>> {
+    pub(super) fn take_result(&self, id: LoginId) -> Option<Checked> {
         let mut waiting = self.waiting.borrow_mut();
-        let outcome = waiting.get(&id)?.outcome?;
-        Some(waiting.remove(&id)?.pending.resume(outcome))
+        waiting.get(&id)?.outcome.as_ref()?;
+        let LoginWait { outcome, pending, .. } = waiting.remove(&id)?;
+        match (outcome?, pending) {
+            (LoginOutcome::Password(outcome), Some(pending)) => {
+                Some(Checked::Decided(pending.resume(outcome)))
+            }
+            (LoginOutcome::Account(why), None) => Some(Checked::LookedUp(why)),
+            // An outcome of the job that this one has replaced.
+            _ => None,
+        }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::checks::PasswordChecks;
+use super::checks::{Checked, PasswordChecks};
 use crate::auth::account::Account;
 use crate::auth::authenticator::{
     CertificateLookup, ConnectionFacts, ConnectionType, Credentials, Decision, Given, Identity,
-    PendingLogin, Refusal,
+    PendingLogin,
 };
 use crate::auth::certificate::CertificateNames;
 use crate::auth::password::PasswordJob;
@@ -16,6 +16,7 @@ use crate::auth::state::AuthState;
 use crate::base::counters::Gauge;
 use crate::base::gate::Gate;
 use crate::base::ids::LoginId;
+use crate::net::listener::Peer;
 use crate::protocol::nats::handshake::{ConnectOptions, Text};
 
 /// The stage of a login.
@@ -32,11 +33,29 @@ pub(crate) enum Stage {
     Refused,
 }
 
+/// Where a login comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct LoginSource<'a> {
+    pub certificate: Option<&'a CertificateNames>,
+    pub connection_type: ConnectionType,
+    pub peer: &'a Peer,
+    /// Present once its account was looked up: why that found none.
+    pub account_lookup: Option<&'a str>,
+}
+
+/// Returns the time in seconds since 1970.
+pub(crate) fn unix_seconds() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// One peer's login.
 pub(crate) struct Login {
     stage: Stage,
     /// The reload whose rules apply to the peer, as the shard counts reloads.
     pub generation: u32,
+    /// The changes of accounts that were applied to the peer, as the shard counts them.
+    pub account_changes: u32,
     /// The nonce that the peer was asked to sign; empty = none.
     nonce: Text,
     /// Boxed: absent on servers without authentication until CONNECT.
@@ -55,6 +74,7 @@ impl Login {
         Self {
             stage: Stage::Refused,
             generation,
+            account_changes: 0,
             nonce: Text::default(),
             identity: None,
             counted: None,
@@ -107,8 +127,7 @@ impl Login {
         &self,
         auth: &AuthState,
         connect: &ConnectOptions,
-        certificate: Option<&CertificateNames>,
-        connection_type: ConnectionType,
+        from: LoginSource<'_>,
         lookup: &mut CertificateLookup,
     ) -> Decision {
         let credentials = Credentials {
@@ -116,13 +135,28 @@ impl Login {
             password: Given(&connect.pass),
             token: Given(&connect.auth_token),
             nkey: &connect.nkey,
+            jwt: Given(&connect.jwt),
             signature: &connect.sig,
             account: &connect.account,
             new_account: connect.new_account,
         };
         let nonce = self.nonce.as_bytes();
-        let facts = ConnectionFacts { nonce, certificate, connection_type };
+        let LoginSource { certificate, connection_type, peer, account_lookup } = from;
+        let address = match peer {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        };
+        let now = unix_seconds();
+        let facts =
+            ConnectionFacts { nonce, certificate, connection_type, address, now, account_lookup };
         auth.authenticator.decide_noting(&credentials, &facts, lookup)
+    }
+
+    /// Starts to look up an account; the peer waits for it.
+    pub(crate) fn begin_lookup(&mut self, checks: &PasswordChecks, account: Arc<str>) {
+        self.give_up_check(checks);
+        self.stage = Stage::CheckingPassword;
+        self.check = Some(checks.look_up(account));
     }
 
     /// Starts a check of a password; the peer waits for it.
@@ -150,10 +184,7 @@ impl Login {
     }
 
     /// Returns the result once the password has been checked. Returned only once.
-    pub(crate) fn take_checked(
-        &mut self,
-        checks: &PasswordChecks,
-    ) -> Option<Result<Identity, Refusal>> {
+    pub(crate) fn take_checked(&mut self, checks: &PasswordChecks) -> Option<Checked> {
         let result = checks.take_result(self.check?)?;
         self.check = None;
         Some(result)

@@ -142,6 +142,7 @@ impl<'a> Who<'a> {
                 Name::User(&identity.user_name)
             }
             _ if !connect.user.is_empty() => Name::User(&connect.user),
+            Some(identity) if identity.login == Login::Jwt => Name::Nkey(&identity.user_name),
             _ if !connect.auth_token.is_empty() => Name::Token,
             Some(identity) if UserKey::parse(&identity.user_name).is_ok() => {
                 Name::Nkey(&identity.user_name)

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Sender;
 
+use crate::shard::AccountRequest;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// A signal's meaning. Source: nats-server server/signal.go.
@@ -48,6 +49,8 @@ pub(crate) enum Order {
     Signal(ServerEvent),
     /// Reload the configuration, and send the outcome.
     Reload(Sender<Result<(), String>>),
+    /// Look an account up for a login.
+    Account(AccountRequest),
 }
 
 impl From<ServerEvent> for Order {

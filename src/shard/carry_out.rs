@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::core::Shard;
 use super::order::ShardOrder;
 use crate::net::listener::Purpose;
+use crate::peer::checks::LoginOutcome;
 
 impl ShardOrder {
     pub(super) fn carry_out(self, shard: &Rc<Shard>) {
@@ -17,12 +18,20 @@ impl ShardOrder {
             Self::Arrived(id) => shard.arrived(id),
             Self::PasswordChecked(login, outcome) => {
                 if let Some(outcome) = outcome {
-                    shard.clients.checks.checked(login, outcome);
+                    shard.clients.checks.checked(login, LoginOutcome::Password(outcome));
                 }
                 shard.offload.borrow_mut().hand_on();
             }
+            Self::AccountLookedUp(login, why) => {
+                shard.clients.checks.checked(login, LoginOutcome::Account(why));
+            }
+            Self::ApplyAccounts { auth, review } => shard.take_accounts(auth, review),
             Self::Reload(generation, done) => shard.take_generation(&generation, done),
             Self::CloseSurplusOfAccounts(done) => shard.close_surplus_of_accounts(done),
+            Self::ClientsOf { account, answer } => shard.list_clients_of(account, answer),
+            Self::CloseClientsOf { account, from, done } => {
+                shard.close_clients_of(account, from, done);
+            }
             Self::CloseSurplus { count, staying, max, done } => {
                 shard.close_surplus(count, staying, max, done)
             }

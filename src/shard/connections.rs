@@ -82,6 +82,7 @@ impl Shard {
         }
         let mut session = ClientSession::put_together(client, self.clients.clone());
         session.catch_up_with_reload();
+        session.catch_up_with_accounts();
         let surplus = self.surplus.get();
         if surplus.of_accounts {
             session.close_if_account_is_full();
@@ -104,6 +105,8 @@ impl Shard {
         if let Err(error) = go_on(connection, session.clone(), control, connections, ended) {
             self.cannot_serve(key, &session, &error);
         }
+        let account = session.borrow().who().account().to_owned();
+        self.system.serve_account_of(&mut self.broker.borrow_mut(), &self.clients, &account);
         self.peers[from.index()].give(ShardOrder::Arrived(id));
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use slab::Slab;
 
 use super::events::System;
@@ -16,7 +16,7 @@ use super::recorded::Recorded;
 use super::speaker::{Entry, Speaker};
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::gate::Gate;
-use crate::base::ids::{AccountId, ConnectionId, ShardId};
+use crate::base::ids::{ConnectionId, ShardId};
 use crate::broker::BrokerHandle;
 use crate::client::context::ClientContext;
 use crate::mesh::Mesh;
@@ -62,8 +62,6 @@ pub(crate) struct Shard {
     /// None = this server has no JetStream, or another shard has it.
     pub(super) jetstream: JetStreamPlace,
     pub(super) offload: Rc<RefCell<Offload>>,
-    /// Accounts whose requests to the server this shard receives.
-    pub(super) served_accounts: RefCell<HashSet<AccountId>>,
     pub(super) hook: Rc<TurnHook>,
     pub(super) listeners: Vec<Rc<Listener>>,
     /// Listeners that do not listen until this shard is needed.

@@ -7,15 +7,18 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
+use hashbrown::HashSet;
+
 use super::system_door::SystemDoor;
 use super::system_publisher::SystemPublisher;
 use super::system_request::SystemRequest;
+use crate::auth::account::Account;
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::AccountId;
 use crate::broker::Broker;
 use crate::broker::mailbox::Mailbox;
-use crate::broker::service::ServiceSubscription;
+use crate::broker::service::{Reach, ServiceInterest, ServiceSubscription};
 use crate::client::context::{ClientContext, Report};
 use crate::net::listener::Peer;
 use crate::peer::facts::SessionFacts;
@@ -23,12 +26,15 @@ use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 use crate::system::answer::Volume;
 use crate::system::events::{self, ClientFacts};
+use crate::system::request;
 use crate::system::server_info::ServerInfo;
 
 /// One shard's part of the server's own service.
 pub(super) struct System {
     pub(super) mailbox: Rc<Mailbox>,
-    pub(super) subscriptions: RefCell<Vec<ServiceSubscription>>,
+    subscriptions: RefCell<Vec<ServiceSubscription>>,
+    /// Accounts whose requests to the server this shard receives.
+    served: RefCell<HashSet<AccountId>>,
     pub(super) publisher: SystemPublisher,
     door: RefCell<SystemDoor>,
     /// Requests dropped because the door was full.
@@ -48,12 +54,56 @@ impl System {
         Rc::new(Self {
             mailbox: Rc::default(),
             subscriptions: RefCell::default(),
+            served: RefCell::default(),
             publisher: SystemPublisher::default(),
             door: door.into(),
             dropped: Cell::new(0),
             counters,
             started,
         })
+    }
+
+    /// Subscribes to the requests of an account that the server answers, unless it has.
+    pub(super) fn serve(
+        &self,
+        broker: &mut Broker,
+        auth: &AuthState,
+        account: &Account,
+        server_id: &str,
+    ) {
+        let id = auth.id(account);
+        if auth.authenticator.accounts().system().is_none() || !self.served.borrow_mut().insert(id)
+        {
+            return;
+        }
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        let mut subscribe = |filter: &str| {
+            let interest = ServiceInterest::all(id, filter.as_bytes(), Reach::OwnShard);
+            subscriptions.push(broker.subscribe_service(interest, &self.mailbox));
+        };
+        if account.is_system {
+            let filters = request::system_account_filters(server_id);
+            filters.iter().for_each(|filter| subscribe(filter));
+        } else {
+            let filters = request::OTHER_ACCOUNTS_SUBJECTS;
+            filters.iter().for_each(|filter| subscribe(filter));
+        }
+    }
+
+    /// Does so for the account of a client that has come to this shard. Accounts of operator mode
+    /// are served where they have clients: there may be very many of them.
+    pub(super) fn serve_account_of(
+        &self,
+        broker: &mut Broker,
+        clients: &ClientContext,
+        account: &str,
+    ) {
+        let auth = clients.auth.borrow().clone();
+        if let Some(account) = auth.authenticator.accounts().get(account)
+            && account.jwt.is_some()
+        {
+            self.serve(broker, &auth, account, &clients.info.borrow().server_id);
+        }
     }
 
     pub(super) fn pass_on(&self, request: Box<SystemRequest>) {
@@ -127,6 +177,7 @@ impl System {
         let auth = clients.auth.borrow().clone();
         match report {
             Report::LoggedIn { left } => {
+                self.serve_account_of(broker, clients, facts.account);
                 let subject = events::connect_subject(facts.account);
                 if let Some(account) = self.is_wanted(broker, &auth, &subject) {
                     let now = SystemTime::now();

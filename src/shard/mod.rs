@@ -33,5 +33,5 @@ mod run;
 
 pub(crate) use jetstream::JetStreamSeed;
 pub(crate) use offload::Offload;
-pub(crate) use order::{Generation, ShardHandle, ShardOrder};
+pub(crate) use order::{AccountRequest, AskForAccount, Generation, ShardHandle, ShardOrder};
 pub(crate) use run::{ShardSeed, run};

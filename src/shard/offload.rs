@@ -188,7 +188,7 @@ mod tests {
         let handle = ShardHandle::new(sender, bell);
         let mut ends = Offload::start(&[], std::slice::from_ref(&handle)).unwrap();
         let end = &mut ends[0];
-        (0..COUNT).for_each(|login| end.check_password(job(), LoginId(login)));
+        (0..COUNT).for_each(|login| end.check_password(job(), LoginId::new(login)));
         let mut told = Vec::new();
         while told.len() < COUNT as usize {
             let order = orders.recv_timeout(Duration::from_secs(30)).expect("a helper answers");
@@ -196,7 +196,7 @@ mod tests {
                 panic!("another order")
             };
             assert!(!outcome.expect("somebody waits").matches);
-            told.push(login.0);
+            told.push(login.number());
             end.hand_on();
         }
         assert_eq!(told, (0..COUNT).collect::<Vec<_>>());
@@ -215,12 +215,12 @@ mod tests {
         let mut end = without_helpers(ShardHandle::new(sender, bell));
         let stays = Arc::new(());
         // The job at the front is wanted, so that nothing behind it is looked at when it waits.
-        end.check_password(job().for_waiter(&stays), LoginId(0));
+        end.check_password(job().for_waiter(&stays), LoginId::new(0));
         for login in 1..=2 * PASSWORD_CHECKS_MAX as u64 {
-            end.check_password(job().for_waiter(&Arc::new(())), LoginId(login));
+            end.check_password(job().for_waiter(&Arc::new(())), LoginId::new(login));
             assert!(end.waiting.len() <= PASSWORD_CHECKS_SWEEP_MIN);
         }
-        end.check_password(job().for_waiter(&stays), LoginId(1));
+        end.check_password(job().for_waiter(&stays), LoginId::new(1));
         assert_eq!(end.waiting.iter().filter(|job| job.password.is_wanted()).count(), 2);
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let mut end = without_helpers(shard);
         let waiter = Arc::new(());
         for login in 0..PASSWORD_CHECKS_MAX as u64 + 1 {
-            end.check_password(job().for_waiter(&waiter), LoginId(login));
+            end.check_password(job().for_waiter(&waiter), LoginId::new(login));
         }
         assert_eq!(end.waiting.len(), PASSWORD_CHECKS_MAX);
         drop(waiter);

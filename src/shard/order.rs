@@ -37,6 +37,14 @@ pub(crate) enum ShardOrder {
     Move(Box<Moving>),
     /// A client that went from this shard to another has arrived there.
     Arrived(ConnectionId),
+    /// Continue a login whose account was looked up; the text says why that found none.
+    AccountLookedUp(LoginId, Arc<str>),
+    /// Accounts have appeared in operator mode; with `review` some have changed as well, and their
+    /// clients are to be reviewed.
+    ApplyAccounts {
+        auth: Arc<AuthState>,
+        review: Option<Reply<usize>>,
+    },
     /// Continue a login whose password has been checked; None = the check was not wanted any more.
     PasswordChecked(LoginId, Option<PasswordOutcome>),
     /// Apply a reload and review all sessions; the answer is the number of clients that stay.
@@ -44,6 +52,17 @@ pub(crate) enum ShardOrder {
     /// After a reload that every shard has taken: close clients for which their accounts have no
     /// room. The answer is the number of clients that stay.
     CloseSurplusOfAccounts(Reply<usize>),
+    /// List the clients of an account.
+    ClientsOf {
+        account: AccountId,
+        answer: Reply<Vec<ConnectionId>>,
+    },
+    /// Close an account's clients from this one on, as long as it has more than it may.
+    CloseClientsOf {
+        account: AccountId,
+        from: ConnectionId,
+        done: Reply<()>,
+    },
     /// Close up to `count` of the `staying` clients, as long as the server has more than `max`; the
     /// answer is the number closed.
     CloseSurplus {
@@ -118,6 +137,17 @@ pub(crate) enum ShardOrder {
         answer: Reply<Page<(String, AccountTotals), AccountPlace>>,
     },
 }
+
+/// A login that waits until an account was looked up.
+pub(crate) struct AccountRequest {
+    pub account: Arc<str>,
+    pub login: LoginId,
+    /// The shard that waits.
+    pub shard: ShardId,
+}
+
+/// Passes requests to the thread that knows accounts.
+pub(crate) type AskForAccount = Arc<dyn Fn(AccountRequest) + Send + Sync>;
 
 /// A client on its way from one shard to another, with the state of the last reload that the shard
 /// it comes from has taken: it continues nowhere by older rules.

@@ -16,7 +16,7 @@ use super::core::Shard;
 use super::events::System;
 use super::jetstream::{JetStream, JetStreamSeed};
 use super::offload::Offload;
-use super::order::{ShardHandle, ShardOrder};
+use super::order::{AccountRequest, AskForAccount, ShardHandle, ShardOrder};
 use super::pinning;
 use super::placement::{self, BusyShare};
 use super::recorded::Recorded;
@@ -38,7 +38,7 @@ use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
 use crate::net::listener::{Listener, Purpose, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
-use crate::peer::checks::PasswordChecks;
+use crate::peer::checks::{LoginJob, PasswordChecks};
 use crate::protocol::nats::handshake::Info;
 
 /// What a shard's thread is given before it starts.
@@ -58,6 +58,8 @@ pub(crate) struct ShardSeed {
     pub info: Arc<Info>,
     pub auth: Arc<AuthState>,
     pub offload: Offload,
+    /// The way to whoever knows the accounts of operator mode.
+    pub ask_for_account: AskForAccount,
     /// All shards, in order.
     pub peers: Vec<ShardHandle>,
     pub loads: ShardLoads,
@@ -119,6 +121,7 @@ async fn serve(
     let resumable = Rc::new(Resumable::default());
     let offload = Rc::new(RefCell::new(seed.offload));
     let checking = offload.clone();
+    let (asking, id) = (seed.ask_for_account, seed.id);
     let system = System::new(seed.system, seed.server.clone(), seed.started);
     let reporting = system.clone();
     let recorded = Recorded::new(clock.clone());
@@ -139,8 +142,9 @@ async fn serve(
         clients: Rc::new(ClientContext {
             info: RefCell::new(seed.info),
             tls: RefCell::new(seed.tls),
-            checks: PasswordChecks::new(move |id, job| {
-                checking.borrow_mut().check_password(job, id);
+            checks: PasswordChecks::new(move |login, job| match job {
+                LoginJob::Password(job) => checking.borrow_mut().check_password(job, login),
+                LoginJob::Account(account) => asking(AccountRequest { account, login, shard: id }),
             }),
             place: placer(seed.id, &seed.loads, seed.options.shards.balance),
             report: Box::new(move |broker, clients, facts, report| {
@@ -173,7 +177,6 @@ async fn serve(
         system,
         jetstream: RefCell::default(),
         offload,
-        served_accounts: RefCell::default(),
         hook: hook.clone(),
         listeners,
         dormant: RefCell::new(dormant),

@@ -15,9 +15,7 @@ use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{SERVED_ACCOUNTS_PER_TURN_MAX, SYSTEM_REQUESTS_PER_TURN_MAX};
 use crate::broker::mailbox::{Letter, Letters};
-use crate::broker::service::{Reach, ServiceInterest};
 use crate::protocol::nats::error::CloseReason;
-use crate::system::request;
 
 impl Shard {
     /// Subscribes to the requests that the server answers, before anybody is served.
@@ -42,29 +40,11 @@ impl Shard {
         auth: &AuthState,
         accounts: impl Iterator<Item = &'a Arc<Account>>,
     ) {
-        if auth.authenticator.accounts().system().is_none() {
-            return;
-        }
-        let mut served = self.served_accounts.borrow_mut();
         let mut broker = self.broker.borrow_mut();
-        let mut subscriptions = self.system.subscriptions.borrow_mut();
-        let mut subscribe = |account: &Account, filter: &str| {
-            let interest =
-                ServiceInterest::all(auth.id(account), filter.as_bytes(), Reach::OwnShard);
-            subscriptions.push(broker.subscribe_service(interest, &self.system.mailbox));
-        };
-        for account in accounts {
-            if !served.insert(auth.id(account)) {
-                continue;
-            }
-            if account.is_system {
-                let filters =
-                    request::system_account_filters(&self.clients.info.borrow().server_id);
-                filters.iter().for_each(|filter| subscribe(account, filter));
-            } else {
-                let filters = request::OTHER_ACCOUNTS_SUBJECTS;
-                filters.iter().for_each(|filter| subscribe(account, filter));
-            }
+        let info = self.clients.info.borrow();
+        // Those that came by JWT are served where they have clients.
+        for account in accounts.filter(|account| account.jwt.is_none() || account.is_system) {
+            self.system.serve(&mut broker, auth, account, &info.server_id);
         }
     }
 

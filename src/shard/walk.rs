@@ -9,6 +9,8 @@ use super::core::{Shard, Surplus};
 use super::order::{Generation, Reply};
 use super::pass::Pass;
 use super::speaker::{Entry, Speaker};
+use crate::auth::state::AuthState;
+use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{CLOSED_PER_TURN_MAX, REVIEWED_PER_TURN_MAX};
 use crate::net::runtime::{sleep, spawn};
 use crate::protocol::nats::error::CloseReason;
@@ -71,12 +73,57 @@ impl Shard {
         *clients.options.borrow_mut() = generation.options.clone();
         let drops = generation.options.limits.no_fast_producer_stall;
         self.recorded.outboxes.drops_for_slow.set(drops);
-        *clients.auth.borrow_mut() = generation.auth.clone();
-        self.broker.borrow_mut().set_imports(generation.auth.imports().clone());
+        if generation.auth.version >= clients.auth.borrow().version {
+            *clients.auth.borrow_mut() = generation.auth.clone();
+            self.broker.borrow_mut().set_imports(generation.auth.imports().clone());
+        }
         *clients.info.borrow_mut() = generation.info.clone();
         *clients.tls.borrow_mut() = generation.tls.clone();
         self.surplus.take();
         *self.generation.borrow_mut() = Some(generation.clone());
+    }
+
+    /// Takes over the accounts of operator mode; with `review` the clients of those that have changed
+    /// are reviewed on this turn and the next ones. The answer is the number of clients that stay.
+    pub(super) fn take_accounts(
+        self: &Rc<Self>,
+        auth: Arc<AuthState>,
+        review: Option<Reply<usize>>,
+    ) {
+        let clients = &self.clients;
+        if auth.version > clients.auth.borrow().version {
+            self.broker.borrow_mut().set_imports(auth.imports().clone());
+            *clients.auth.borrow_mut() = auth;
+        }
+        let Some(done) = review else { return };
+        clients.account_changes.set(clients.account_changes.get().wrapping_add(1));
+        self.surplus.take();
+        let shard = self.clone();
+        spawn(async move {
+            let mut staying = 0;
+            let mut unfinished = Vec::new();
+            let review = |entry: &Entry| {
+                let Speaker::Client(session) = &entry.speaker;
+                let mut session = session.borrow_mut();
+                session.catch_up_with_accounts();
+                staying += usize::from(session.is_staying());
+                if session.is_under_review() {
+                    unfinished.push(entry.speaker.clone());
+                }
+            };
+            shard.walk(REVIEWED_PER_TURN_MAX, review).await;
+            shard.finish_reviews(unfinished).await;
+            done.give(staying);
+        });
+    }
+
+    /// Finishes the reviews of sessions that have many subscriptions.
+    async fn finish_reviews(&self, unfinished: Vec<Speaker>) {
+        for Speaker::Client(session) in unfinished {
+            while session.borrow_mut().go_on_with_review() {
+                self.hook.yield_turn().await;
+            }
+        }
     }
 
     /// Reviews all sessions after a reload. The answer is the number of clients that stay.
@@ -96,11 +143,7 @@ impl Shard {
                 }
             };
             shard.walk(REVIEWED_PER_TURN_MAX, review).await;
-            for Speaker::Client(session) in unfinished {
-                while session.borrow_mut().go_on_with_review() {
-                    shard.hook.yield_turn().await;
-                }
-            }
+            shard.finish_reviews(unfinished).await;
             done.give(staying);
         });
     }
@@ -120,6 +163,49 @@ impl Shard {
             };
             shard.walk(REVIEWED_PER_TURN_MAX, visit).await;
             done.give(staying);
+        });
+    }
+
+    /// Lists the clients of an account.
+    pub(super) fn list_clients_of(
+        self: &Rc<Self>,
+        account: AccountId,
+        answer: Reply<Vec<ConnectionId>>,
+    ) {
+        let shard = self.clone();
+        spawn(async move {
+            let mut ids = Vec::new();
+            let visit = |entry: &Entry| {
+                let Speaker::Client(session) = &entry.speaker;
+                let session = session.borrow();
+                if session.account() == account && session.is_staying() {
+                    ids.push(session.id());
+                }
+            };
+            shard.walk(REVIEWED_PER_TURN_MAX, visit).await;
+            answer.give(ids);
+        });
+    }
+
+    /// Closes an account's clients from one on, as long as it has more than it may.
+    pub(super) fn close_clients_of(
+        self: &Rc<Self>,
+        account: AccountId,
+        from: ConnectionId,
+        done: Reply<()>,
+    ) {
+        self.surplus.set(Surplus { of_accounts: true, ..self.surplus.get() });
+        let shard = self.clone();
+        spawn(async move {
+            let visit = |entry: &Entry| {
+                let Speaker::Client(session) = &entry.speaker;
+                let mut session = session.borrow_mut();
+                if session.account() == account && session.id() >= from {
+                    session.close_if_account_is_full();
+                }
+            };
+            shard.walk(REVIEWED_PER_TURN_MAX, visit).await;
+            done.give(());
         });
     }
 

@@ -23,7 +23,10 @@ enum Effect {
 use Effect::{File, Log, Said, Varz};
 
 /// Options without an effect that one server shows here.
-const UNSEEN: [(&str, &str); 3] = [
+const UNSEEN: [(&str, &str); 6] = [
+    ("resolver_preload", "tests/jwt.rs reloads it"),
+    ("resolver_pinned_accounts", "tests/jwt.rs"),
+    ("default_sentinel", "tests/jwt.rs"),
     ("no_fast_producer_stall", "tests/slow_consumers.rs reloads it"),
     ("connect_error_reports", "there are no connections to other servers"),
     ("reconnect_error_reports", "there are no connections to other servers"),

@@ -211,6 +211,8 @@ impl Config {
                     }),
                 },
                 accounts: export.importers.iter().map(|other| ACCOUNTS[*other].into()).collect(),
+                activation_required: false,
+                revocations: Default::default(),
                 account_token_position: 0,
             });
             let imports = self.imports.iter().filter(|import| import.importer == index);
@@ -219,6 +221,7 @@ impl Config {
                 ImportOptions {
                     account: ACCOUNTS[import.exporter].into(),
                     subject: import.remote.clone(),
+                    activation: None,
                     kind: match import.is_service {
                         true => ImportKind::Service { to, share: false },
                         false => ImportKind::Stream { prefix: None, to },

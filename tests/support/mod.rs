@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub mod certificates;
+pub mod jwt;
 pub mod masked;
 pub mod raw_client;
 pub mod server;

@@ -16,11 +16,7 @@ const DECLARED: [&str; 4] = [
 const SHOWN: [&str; 3] = ["src/config/", "src/monitor/", "src/server/run/reload.rs"];
 
 /// Fields that nothing needs to act on, and why.
-const IDLE: [(&str, &str); 6] = [
-    (
-        "default_permissions",
-        "copied to the users that have none of their own while the file is read",
-    ),
+const IDLE: [(&str, &str); 5] = [
     ("leafnodes_max", "there are no leafnodes"),
     ("connect_error_reports", "there are no connections to other servers"),
     ("reconnect_error_reports", "there are no connections to other servers"),

@@ -43,6 +43,8 @@ pub enum AuthError {
     Permissions(String, PermissionsError),
     Mapping(MappingError),
     Imports(ImportErrors),
+    /// Of operator mode, in nats-server's words.
+    Operator(String),
 }
 
 impl fmt::Display for AuthError {
@@ -78,6 +80,7 @@ impl fmt::Display for AuthError {
             }
             Self::Mapping(error) => error.fmt(formatter),
             Self::Imports(errors) => errors.fmt(formatter),
+            Self::Operator(text) => formatter.write_str(text),
         }
     }
 }
@@ -94,16 +97,8 @@ impl ConnectionTypes {
     fn compile(names: Option<&[String]>) -> Result<Self, AuthError> {
         let mut bits = 0;
         for name in names.unwrap_or_default() {
-            let connection_type = match &*name.to_ascii_uppercase() {
-                "STANDARD" => ConnectionType::Standard,
-                "WEBSOCKET" => ConnectionType::Websocket,
-                "LEAFNODE" => ConnectionType::Leafnode,
-                "LEAFNODE_WS" => ConnectionType::LeafnodeWebsocket,
-                "MQTT" => ConnectionType::Mqtt,
-                "MQTT_WS" => ConnectionType::MqttWebsocket,
-                "IN_PROCESS" => ConnectionType::InProcess,
-                _ => return Err(AuthError::ConnectionType(name.clone())),
-            };
+            let connection_type = ConnectionType::parse(name)
+                .ok_or_else(|| AuthError::ConnectionType(name.clone()))?;
             bits |= 1 << connection_type as u8;
         }
         Ok(Self { bits })
@@ -116,7 +111,8 @@ impl Authenticator {
     /// # Errors
     /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
-        let accounts = build_accounts(options, surroundings.cluster_name)?;
+        let trust = Trust::build(options).map_err(AuthError::Operator)?;
+        let accounts = build_accounts(options, trust.as_deref(), surroundings.cluster_name)?;
         let imports = imports::compile(&options.accounts, &options.accounts_place)
             .map_err(AuthError::Imports)?;
         let mut users = UserTables::default();
@@ -179,11 +175,13 @@ impl Authenticator {
             .filter(|stored| password::is_bcrypt(stored.expose()))
             .max_by_key(|stored| password::cost_of(stored.expose()).to_owned())
             .and_then(|stored| password::decoy_of(stored.expose()));
-        let required = has_users
+        let required = trust.is_some()
+            || has_users
             || token.is_some()
             || single_user.is_some()
             || matches!(no_auth_user, Some(NoAuthUser::Implied));
         Ok(Self {
+            trust,
             required,
             users: users.users,
             user_by_name: users.by_name,
@@ -283,10 +281,17 @@ fn find_account<'a>(
 
 fn build_accounts(
     options: &AuthOptions,
+    trust: Option<&Trust>,
     cluster_name: Option<&str>,
 ) -> Result<AccountSet, AuthError> {
     let system_name = match &options.system_account {
         _ if options.no_system_account => None,
+        // It comes from the resolver, if there is one.
+        _ if trust
+            .is_some_and(|trust| trust.system_account.is_some() || !trust.operators.is_empty()) =>
+        {
+            None
+        }
         Some(name) if !name.is_empty() => Some(name.as_str()),
         _ => Some(SYSTEM_ACCOUNT_NAME),
     };
@@ -298,6 +303,7 @@ fn build_accounts(
             limits: limits.clone(),
             mappings: Mappings::compile(mappings, name, cluster_name)?,
             jetstream: jetstream.clone(),
+            jwt: None,
         }))
     };
     let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);

@@ -87,12 +87,20 @@ fn build(input: &AuthInput) -> Authenticator {
 }
 
 fn facts<'a>() -> ConnectionFacts<'a> {
-    ConnectionFacts { nonce: NONCE, certificate: None, connection_type: ConnectionType::Standard }
+    ConnectionFacts {
+        nonce: NONCE,
+        certificate: None,
+        connection_type: ConnectionType::Standard,
+        address: None,
+        now: 0,
+        account_lookup: None,
+    }
 }
 
 /// Runs the password job too, as the offload thread would.
 fn finish(decision: Decision) -> Result<Identity, Refusal> {
     match decision {
+        Decision::NeedsAccount(_) => Err(Refusal::NoCredentials),
         Decision::Accepted(identity) => Ok(identity),
         Decision::NeedsPasswordCheck(job, pending) => pending.resume(job.run()),
         Decision::Refused(refusal) => Err(refusal),
@@ -829,6 +837,7 @@ fn random_credentials_never_get_in_and_never_panic() {
             _ => long.as_str(),
         };
         let credentials = Credentials {
+            jwt: Given::default(),
             user: pick(),
             password: Given(pick()),
             token: Given(pick()),

@@ -19,13 +19,15 @@ fn service(subject: &str) -> ExportOptions {
         subject: subject.into(),
         kind: ExportKind::Service(ServiceExportOptions::default()),
         accounts: Vec::new(),
+        activation_required: false,
+        revocations: Default::default(),
         account_token_position: 0,
     }
 }
 
 fn import(account: String, subject: &str) -> ImportOptions {
     let kind = ImportKind::Service { to: None, share: false };
-    ImportOptions { account, subject: subject.into(), kind }
+    ImportOptions { account, subject: subject.into(), activation: None, kind }
 }
 
 /// A broker with accounts A0 to A`count - 1`, each of which imports `ask` from the next.

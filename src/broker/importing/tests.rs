@@ -18,11 +18,14 @@ fn state(count: usize, previous: Option<&AuthState>) -> AuthState {
         subject: ">".into(),
         kind: ExportKind::Stream,
         accounts: Vec::new(),
+        activation_required: false,
+        revocations: Default::default(),
         account_token_position: 0,
     };
     let imports = (0..count).map(|index| ImportOptions {
         account: "P".into(),
         subject: format!("s.{index}.*"),
+        activation: None,
         kind: ImportKind::Stream { prefix: None, to: None },
     });
     let mut options = Options::default();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::tls_options::{TlsOptions, Verify};
-use crate::config::{read_accounts, read_auth, read_tls};
+use crate::config::{read_accounts, read_auth, read_operator, read_tls};
 use Kind::{Part, Structure, Text, Toggle};
 
 pub(super) static AUTHENTICATION: &[Row] = &[
@@ -146,6 +146,68 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "Have no system account."
     )
     .aliases(&["no_system", "no_sys_acc"]),
+    hidden_row!(
+        "operator",
+        "TrustedOperators",
+        Structure { shape: "text or list of text", read: read_operator::read_operators },
+        "",
+        Restart,
+        |options| options.auth.operator.operators.clone(),
+        "Operators whose accounts are let in by JWT: files with the operators' JWTs, or these themselves."
+    )
+    .aliases(&["operators", "roots", "root", "root_operators", "root_operator"]),
+    hidden_row!(
+        "trusted_keys",
+        "TrustedKeys",
+        Structure { shape: "text or list of text", read: read_operator::read_trusted_keys },
+        "",
+        Restart,
+        |options| options.auth.operator.trusted_keys.clone(),
+        "Public keys of operators, in place of their JWTs."
+    )
+    .aliases(&["trusted"]),
+    hidden_row!(
+        "resolver",
+        "AccountResolver",
+        Structure { shape: "text or block", read: read_operator::read_resolver },
+        "",
+        Restart,
+        |options| options.auth.operator.resolver.clone(),
+        "Where the JWTs of accounts are found: `MEMORY`."
+    )
+    .aliases(&["account_resolver", "accounts_resolver"]),
+    entry_row!(
+        "resolver_tls",
+        Structure { shape: "block", read: read_operator::read_resolver_tls },
+        "TLS of a resolver that is a web server."
+    ),
+    hidden_row!(
+        "resolver_preload",
+        "ResolverPreloads",
+        Structure { shape: "block", read: read_operator::read_preloads },
+        "",
+        Live,
+        |options| options.auth.operator.preloads.clone(),
+        "JWTs of accounts, each under the account's key."
+    ),
+    hidden_row!(
+        "resolver_pinned_accounts",
+        "ResolverPinnedAccounts",
+        Structure { shape: "list of text", read: read_operator::read_pinned_accounts },
+        "",
+        Live,
+        |options| options.auth.operator.pinned_accounts.clone(),
+        "Keys of the accounts whose users may log in; all, if there are none."
+    ),
+    hidden_row!(
+        "default_sentinel",
+        "DefaultSentinel",
+        Structure { shape: "text", read: read_operator::read_default_sentinel },
+        "",
+        Live,
+        |options| options.auth.operator.default_sentinel.clone(),
+        "JWT of the user that a client without a JWT becomes."
+    ),
 ];
 
 pub(super) static TLS: &[Row] = &[

@@ -30,6 +30,7 @@ pub enum CloseReason {
     ServerShutdown,
     AuthenticationExpired,
     NoRespondersRequiresHeaders,
+    CredentialsRevoked,
     Kicked,
 }
 
@@ -56,6 +57,7 @@ impl CloseReason {
         Self::ServerShutdown,
         Self::AuthenticationExpired,
         Self::NoRespondersRequiresHeaders,
+        Self::CredentialsRevoked,
         Self::Kicked,
     ];
 
@@ -81,6 +83,7 @@ impl CloseReason {
             Self::ServerShutdown => "Server Shutdown",
             Self::AuthenticationExpired => "Authentication Expired",
             Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            Self::CredentialsRevoked => "Credentials Revoked",
             Self::Kicked => "Kicked",
         }
     }
@@ -157,6 +160,9 @@ pub(crate) mod text {
     pub(crate) const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
     pub(crate) const CONNECTION_THROTTLING: &str =
         "Connection throttling is active. Please try again later.";
+    pub(crate) const ACCOUNT_AUTHENTICATION_EXPIRED: &str = "Account Authentication Expired";
+    pub(crate) const USER_AUTHENTICATION_EXPIRED: &str = "User Authentication Expired";
+    pub(crate) const USER_AUTHENTICATION_REVOKED: &str = "User Authentication Revoked";
     pub(crate) const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
 }
 

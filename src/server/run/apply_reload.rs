@@ -19,8 +19,9 @@ impl Server<'_> {
     pub(super) fn reload(&mut self) -> Result<(), String> {
         let reload =
             reload::prepare(&self.options, &self.flags, &SystemSurroundings::WHILE_RUNNING)?;
-        let auth = AuthState::build(&reload.options, Some(&self.auth))
+        let mut auth = AuthState::build(&reload.options, Some(&self.auth))
             .map_err(|error| error.to_string())?;
+        let account_source = self.reload_accounts(&reload.options, &mut auth)?;
         // Files are read again even if the block is the same, since certificates are renewed in
         // place.
         let tls = args::build_tls(&reload.options)?;
@@ -62,6 +63,7 @@ impl Server<'_> {
         };
         self.tls_fingerprint = fingerprint;
         self.options = options;
+        self.account_source = account_source.unwrap_or_default();
         self.auth = auth;
         self.shards.info = info;
         Ok(())

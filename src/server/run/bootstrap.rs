@@ -23,7 +23,7 @@ use crate::protocol::nats::handshake::Info;
 use crate::server::host::error_text::{os_error_text, start_error_text};
 use crate::server::run::jetstream::StoreThread;
 use crate::shard::system_door::SystemDoor;
-use crate::shard::{Offload, ShardHandle, ShardSeed, run};
+use crate::shard::{AskForAccount, Offload, ShardHandle, ShardSeed, run};
 
 /// Time for all shards to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -60,6 +60,8 @@ pub(crate) struct Provisions {
     pub tls: Option<Arc<TlsServer>>,
     /// Congestion control of sockets to peers on this host; None = the host's.
     pub local_congestion: Option<Arc<str>>,
+    /// The way to whoever knows the accounts of operator mode.
+    pub ask_for_account: AskForAccount,
     /// Each shard's way to the server's own service.
     pub system: Vec<SystemDoor>,
     /// The thread of the first shard, on which JetStream's store was opened; None = there is no
@@ -82,8 +84,16 @@ pub(crate) fn start(
     info: impl FnOnce(SocketAddr) -> Info,
     provisions: Provisions,
 ) -> Result<Shards, String> {
-    let Provisions { unix, tls, local_congestion, system, mut jetstream, started, collect } =
-        provisions;
+    let Provisions {
+        unix,
+        tls,
+        local_congestion,
+        ask_for_account,
+        system,
+        mut jetstream,
+        started,
+        collect,
+    } = provisions;
     let count = placement.cores.len();
     let wanted = resolve(&options.listen.host, options.listen.port)?;
     let refused = |error: io::Error| {
@@ -164,6 +174,7 @@ pub(crate) fn start(
             options: options.clone(),
             auth: auth.clone(),
             offload,
+            ask_for_account: ask_for_account.clone(),
             peers: handles.clone(),
             loads: loads.clone(),
             info: info.clone(),

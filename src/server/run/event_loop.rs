@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::limits::LOOKUPS_PER_STATE_MAX;
 use crate::protocol::nats::handshake::Info;
 use crate::server::order::{Order, ServerEvent};
 use crate::server::run::all_shards::order_all;
@@ -14,10 +15,29 @@ use crate::system::events;
 impl Server<'_> {
     /// Handles events until the server has to end.
     pub(super) fn wait(&mut self, orders: &Receiver<Order>) {
+        let mut waiting = None;
         loop {
             let next = self.heartbeat.borrow_mut().beat(Instant::now());
-            match orders.recv_timeout(next) {
+            self.recheck_accounts();
+            let next = self.account_source.patience(next);
+            let order = match waiting.take() {
+                Some(order) => Ok(order),
+                None => orders.recv_timeout(next),
+            };
+            match order {
                 Err(RecvTimeoutError::Timeout) => {}
+                Ok(Order::Account(first)) => {
+                    // Those that wait already share the work for one new state.
+                    let mut requests = vec![first];
+                    while requests.len() < LOOKUPS_PER_STATE_MAX && waiting.is_none() {
+                        match orders.try_recv() {
+                            Ok(Order::Account(request)) => requests.push(request),
+                            Ok(other) => waiting = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.look_up_accounts(requests);
+                }
                 Ok(Order::Signal(ServerEvent::Interrupt | ServerEvent::Terminate))
                 | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Order::Signal(ServerEvent::ReopenLog)) => self.log.reopen(&self.options.log),

@@ -21,6 +21,8 @@ use crate::server::host::log_writer::ServerLog;
 use crate::server::host::machine::FileLimit;
 use crate::server::host::notify::Notify;
 use crate::server::host::unix_socket;
+use crate::server::order::Order;
+use crate::server::run::account_source::AccountSource;
 use crate::server::run::announce::{announce_start, driver_name, warn_of_account_names};
 use crate::server::run::bootstrap::{self, Provisions, Shards};
 use crate::server::run::heartbeat::Heartbeat;
@@ -58,7 +60,15 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
     if let Some(path) = &options.files.pid {
         write_pid_file(path).map_err(|reason| format!("Could not write pidfile: {reason}"))?;
     }
-    let auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
+    let mut auth = AuthState::build(&options, None).map_err(|error| error.to_string())?;
+    let mut account_source = AccountSource::default();
+    if let Some(trust) = auth.authenticator.trust().cloned() {
+        if trust.system_account.is_none() {
+            tracing::warn!("Trusted Operators should utilize a System Account");
+        }
+        account_source = AccountSource::new(&options, &trust)?;
+        account_source.begin(&mut auth, &trust)?;
+    }
     let auth = Arc::new(auth);
     warn_of_account_names(&auth);
     let limit = FileLimit::raise().map_err(|error| format!("open files limit: {error}"))?;
@@ -89,6 +99,11 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
     let (system, ears) = system_doors(placement.cores.len(), &bytes, &listener);
     let queue = SystemQueue::new(ears, bytes, Stopper::new(listener));
     let jetstream = jetstream::open(&options, &identity, &auth)?;
+    let asking = sender.clone();
+    let ask_for_account = move |request| {
+        // Fails only while the process ends.
+        let _ = asking.send(Order::Account(request));
+    };
     let shards = bootstrap::start(
         &options,
         &auth,
@@ -100,6 +115,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
             local_congestion: congestion.local.clone(),
             system,
             jetstream,
+            ask_for_account: Arc::new(ask_for_account),
             started,
             collect,
         },
@@ -141,6 +157,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
     let mut server = Server {
         options,
         auth,
+        account_source,
         flags,
         identity,
         shards,

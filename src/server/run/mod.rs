@@ -1,5 +1,7 @@
 //! The life of the server: start, signals, reload, end.
 
+mod account_source;
+mod accounts;
 mod all_shards;
 mod announce;
 mod apply_reload;

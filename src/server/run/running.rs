@@ -18,6 +18,7 @@ use crate::server::host::files::{Ports, PortsFile, listener_urls, program_name, 
 use crate::server::host::identity::{Identity, MIDGE_VERSION, NATS_VERSION, PROTOCOL_VERSION};
 use crate::server::host::log_writer::ServerLog;
 use crate::server::host::unix_socket::UnixSocketFile;
+use crate::server::run::account_source::AccountSource;
 use crate::server::run::all_shards::{ORDER_DEADLINE, order_all};
 use crate::server::run::announce::{announce_tls, listen_text};
 use crate::server::run::bootstrap::Shards;
@@ -37,6 +38,7 @@ pub(super) struct RunFiles {
 pub(super) struct Server<'a> {
     pub(super) options: Arc<Options>,
     pub(super) auth: Arc<AuthState>,
+    pub(super) account_source: AccountSource,
     pub(super) flags: Flags,
     pub(super) identity: Identity,
     pub(super) shards: Shards,

@@ -1,6 +1,10 @@
 //! Clients for which lowered limits leave no room are closed.
 
+use std::sync::Arc;
+
+use crate::auth::account::Account;
 use crate::auth::state::AuthState;
+use crate::base::ids::ConnectionId;
 use crate::server::run::all_shards::{order_all, wait_for_all};
 use crate::server::run::running::Server;
 use crate::shard::ShardOrder;
@@ -16,7 +20,9 @@ impl Server<'_> {
         connections_max: Option<usize>,
     ) {
         let mut accounts = auth.authenticator.accounts().iter();
-        if accounts.any(|account| account.limits.connections_max.is_some()) {
+        if auth.authenticator.trust().is_some() {
+            self.close_newest_of(auth, accounts);
+        } else if accounts.any(|account| account.limits.connections_max.is_some()) {
             staying = order_all(&self.shards, ShardOrder::CloseSurplusOfAccounts);
         }
         let Some(max) = connections_max else { return };
@@ -32,6 +38,28 @@ impl Server<'_> {
             closed += self.close_shares(&counts, &vec![usize::MAX; counts.len()], max);
         }
         tracing::info!("Closed {closed} connections to fall within max_connections");
+    }
+
+    /// Closes the newest clients of accounts that have more than they may, once every shard knows
+    /// that: in operator mode, as in nats-server.
+    pub(super) fn close_newest_of<'a>(
+        &self,
+        auth: &AuthState,
+        accounts: impl Iterator<Item = &'a Arc<Account>>,
+    ) {
+        for account in accounts {
+            let Some(max) = account.limits.connections_max else { continue };
+            if auth.connections(account).value() <= max {
+                continue;
+            }
+            let account = auth.id(account);
+            let ids = order_all(&self.shards, |answer| ShardOrder::ClientsOf { account, answer });
+            let mut ids: Vec<ConnectionId> = ids.into_iter().flatten().flatten().collect();
+            ids.sort_unstable();
+            // Those that come meanwhile are newer.
+            let Some(from) = ids.get(max).copied() else { continue };
+            order_all(&self.shards, |done| ShardOrder::CloseClientsOf { account, from, done });
+        }
     }
 
     /// Closes on each shard a share of its clients, given by their counts, down to `max` in all.

@@ -254,8 +254,6 @@ fn later_features_are_refused_by_name_and_never_ignored() {
 #[test]
 fn no_flag_starts_a_server_that_lets_in_whom_the_file_keeps_out() {
     for text in [
-        "operator: x",
-        "trusted_keys: [x]",
         "resolver { type: full, dir: x }",
         "proxy_protocol: true",
         "authorization { auth_callout { issuer: x } }",
