@@ -3,9 +3,11 @@
 mod support;
 
 use std::future::Future;
+use std::time::Duration;
 
-use async_nats::ConnectOptions;
-use async_nats::jetstream::{self, Context, ErrorCode, stream};
+use async_nats::jetstream::{self, Context, ErrorCode, kv, stream};
+use async_nats::{ConnectOptions, HeaderMap};
+use futures_util::StreamExt;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
@@ -106,4 +108,122 @@ async fn a_stream_has_one_configuration_and_its_name_in_one_account() {
     let refused = refused.expect_err("the account has no JetStream");
     assert!(refused.to_string().contains("10039"), "{refused}");
     assert_eq!(ErrorCode::STREAM_NAME_EXIST.0, 10058);
+}
+
+/// Asks about a stream until its state is as `is_done` says.
+async fn wait_for_state(
+    context: &Context,
+    name: &str,
+    is_done: impl Fn(&stream::State) -> bool,
+) -> stream::State {
+    let deadline = std::time::Instant::now() + WAIT_MAX;
+    loop {
+        let stream = within("the stream", context.get_stream(name)).await.expect("it is there");
+        let state = stream.cached_info().state.clone();
+        if is_done(&state) {
+            return state;
+        }
+        assert!(std::time::Instant::now() < deadline, "waited in vain: {state:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn messages_end_by_age_and_by_their_own_time() {
+    let folder = Directory::new().expect("a folder can be made");
+    let server = serve(2, &folder, "");
+    let context = connect(&server).await;
+    let aged = stream::Config { max_age: Duration::from_millis(200), ..named("A", &["a"]) };
+    let aged = stream::Config { duplicate_window: Duration::from_millis(200), ..aged };
+    within("a stream", context.create_stream(aged)).await.expect("it is made");
+    let timed = stream::Config { allow_message_ttl: true, ..named("T", &["t"]) };
+    within("a stream", context.create_stream(timed)).await.expect("it is made");
+    store(&context, "a", "").await;
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-TTL", "1s");
+    let sent = context.publish_with_headers("t", headers, "".into());
+    let sent = within("a message to be sent", sent).await.expect("it is sent");
+    within("an acknowledgement", sent.into_future()).await.expect("it is stored");
+    store(&context, "t", "").await;
+    let state = wait_for_state(&context, "A", |state| state.messages == 0).await;
+    assert_eq!((state.first_sequence, state.last_sequence), (2, 1));
+    let state = wait_for_state(&context, "T", |state| state.messages == 1).await;
+    assert_eq!((state.first_sequence, state.last_sequence), (2, 2));
+}
+
+#[tokio::test]
+async fn a_key_has_one_value_and_whoever_updates_it_knows_the_last() {
+    for shard_count in SHARD_COUNTS {
+        let folder = Directory::new().expect("a folder can be made");
+        let mut server = serve(shard_count, &folder, "");
+        let context = connect(&server).await;
+        let config = kv::Config { bucket: "B".into(), history: 3, ..Default::default() };
+        let bucket = within("a bucket", context.create_key_value(config)).await.expect("made");
+        let first = within("a key", bucket.create("k", "1".into())).await.expect("it is new");
+        assert!(within("a refusal", bucket.create("k", "2".into())).await.is_err());
+        let second =
+            within("an update", bucket.update("k", "2".into(), first)).await.expect("last");
+        assert!(within("a refusal", bucket.update("k", "3".into(), first)).await.is_err());
+        let value = within("a value", bucket.get("k")).await.expect("it can be read");
+        assert_eq!(value.as_deref(), Some(&b"2"[..]));
+        server.signal(Signal::KILL).expect("it runs");
+        server.wait_for_exit(WAIT_MAX).expect("it was killed");
+        let server = serve(shard_count, &folder, "");
+        let context = connect(&server).await;
+        let bucket = within("the bucket", context.get_key_value("B")).await.expect("it is there");
+        let entry = within("an entry", bucket.entry("k")).await.expect("it can be read");
+        assert_eq!(entry.map(|entry| entry.revision), Some(second));
+        within("a purge", bucket.purge("k")).await.expect("it is there");
+        let value = within("a value", bucket.get("k")).await.expect("it can be read");
+        assert_eq!(value, None);
+        assert_eq!(within("nothing", bucket.get("other")).await.expect("it can be read"), None);
+    }
+}
+
+#[tokio::test]
+async fn stored_messages_are_published_anew_under_their_new_subjects() {
+    let folder = Directory::new().expect("a folder can be made");
+    let server = serve(2, &folder, "");
+    let context = connect(&server).await;
+    let client = ConnectOptions::new().connect(server.address().to_string()).await.expect("served");
+    let mut heard = client.subscribe("r.>").await.expect("it is connected");
+    client.flush().await.expect("it is connected");
+    let transform = stream::SubjectTransform { source: "s.*".into(), destination: "t.$1".into() };
+    let republish =
+        stream::Republish { source: "t.>".into(), destination: "r.>".into(), headers_only: false };
+    let config = stream::Config {
+        subject_transform: Some(transform),
+        republish: Some(republish),
+        ..named("S", &["s.*"])
+    };
+    within("a stream", context.create_stream(config)).await.expect("it is made");
+    store(&context, "s.a", "one").await;
+    store(&context, "s.a", "two").await;
+    for (sequence, last, payload) in [("1", "0", "one"), ("2", "1", "two")] {
+        let message = within("a message", heard.next()).await.expect("it is subscribed");
+        assert_eq!((message.subject.as_str(), &message.payload[..]), ("r.a", payload.as_bytes()));
+        let headers = message.headers.expect("they say where it is from");
+        let value = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        assert_eq!(value("Nats-Subject").as_deref(), Some("t.a"));
+        assert_eq!(value("Nats-Sequence").as_deref(), Some(sequence));
+        assert_eq!(value("Nats-Last-Sequence").as_deref(), Some(last));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_memory_is_gone_after_a_restart() {
+    let folder = Directory::new().expect("a folder can be made");
+    let mut server = serve(1, &folder, "");
+    let context = connect(&server).await;
+    let config = stream::Config { storage: stream::StorageType::Memory, ..named("M", &["m"]) };
+    within("a stream", context.create_stream(config)).await.expect("it is made");
+    within("a stream", context.create_stream(named("F", &["f"]))).await.expect("it is made");
+    assert_eq!(store(&context, "m", "").await, 1);
+    assert_eq!(store(&context, "f", "").await, 1);
+    server.signal(Signal::TERM).expect("it runs");
+    server.wait_for_exit(WAIT_MAX).expect("it was told to end");
+    let server = serve(1, &folder, "");
+    let context = connect(&server).await;
+    assert!(within("no stream", context.get_stream("M")).await.is_err());
+    assert_eq!(store(&context, "f", "").await, 2);
 }

@@ -850,3 +850,14 @@ pub const INGESTED_PER_TURN_MAX: usize = 128;
 
 /// Messages and subjects that a request to JetStream looks at in one turn. Enforced by `jetstream`.
 pub const LOOKED_AT_PER_TURN_MAX: usize = 1024;
+
+/// Blocks of a stream that a count of its messages looks at in one turn. Enforced by `jetstream::reads`.
+pub const PENDING_BLOCKS_PER_TURN_MAX: usize = 16;
+
+/// Requests for messages of one account that wait for the disk at the same time; further ones wait for these. Enforced
+/// by `jetstream::direct_get`.
+pub const DIRECT_GETS_AT_ONCE_MAX: usize = 64;
+
+/// Messages of an answer with the last ones of many subjects: nats-server's figure. Enforced by
+/// `jetstream::direct_get`.
+pub const LAST_OF_EACH_MAX: usize = 1024;

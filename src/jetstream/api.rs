@@ -24,6 +24,8 @@ use crate::storage::marks::headers;
 use crate::storage::position::CommitNumber;
 use crate::storage::streams::HeldStream;
 
+pub(crate) mod account_info;
+mod messages;
 pub(super) mod stream_info;
 mod streams;
 
@@ -31,7 +33,7 @@ pub(crate) const PREFIX: &str = "$JS.API.";
 
 /// Families that are no part of the API.
 const NEXT_PREFIX: &[u8] = b"$JS.API.CONSUMER.MSG.NEXT.";
-const DIRECT_PREFIX: &[u8] = b"$JS.API.DIRECT.GET.";
+pub(super) const DIRECT_PREFIX: &[u8] = b"$JS.API.DIRECT.GET.";
 
 /// A request, on its own.
 pub(crate) struct Request {
@@ -43,7 +45,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// None = its subject is no text, so that it names nothing.
-    fn new(letter: &Letter<'_>) -> Option<Self> {
+    pub(super) fn new(letter: &Letter<'_>) -> Option<Self> {
         let Message { subject, reply, headers, .. } = letter.message;
         Some(Self {
             subject: String::from_utf8(subject.to_vec()).ok()?,
@@ -54,7 +56,7 @@ impl Request {
     }
 
     /// The error for a request that needs a newer server.
-    fn check_level(&self) -> Result<(), ApiError> {
+    pub(super) fn check_level(&self) -> Result<(), ApiError> {
         let mut all = headers(&self.headers);
         match all.find(|(name, _)| *name == REQUIRED_LEVEL_HEADER) {
             Some((_, value)) if !is_level_met(value) => Err(ApiError::REQUIRED_API_LEVEL),
@@ -206,6 +208,9 @@ impl<D: Disk> Engine<D> {
         let rest = request.subject.strip_prefix(PREFIX)?;
         let tokens: Vec<&str> = rest.split('.').collect();
         let kind = kind_of(&tokens)?;
+        if is_for_clusters(&tokens) {
+            return Some(refusal_of_kind(kind, &ApiError::CLUSTER_REQUIRED));
+        }
         if account.is_system && tokens != ["INFO"] {
             let error = ApiError::NOT_ENABLED_FOR_ACCOUNT;
             return Some(Reply::refusal("system_response", &error, &Nothing {}, CommitNumber(0)));
@@ -218,11 +223,27 @@ impl<D: Disk> Engine<D> {
             return Some(refusal_of_kind(kind, &error));
         }
         Some(match tokens.as_slice() {
+            ["INFO"] => self.account_info(directory),
+            ["STREAM", "UPDATE", name] => self.update_stream(directory, name, request).await,
+            ["STREAM", "PURGE", name] => self.purge_stream(directory, name, request).await,
+            ["STREAM", "MSG", "GET", name] => self.get_message(directory, name, request).await,
+            ["STREAM", "MSG", "DELETE", name] => {
+                self.delete_message(directory, name, request).await
+            }
             ["STREAM", "CREATE", name] => self.create_stream(directory, name, request).await,
             ["STREAM", "INFO", name] => self.stream_info(directory, name, request).await,
             ["STREAM", "NAMES"] => self.stream_names(directory, request).await,
             ["STREAM", "LIST"] => self.stream_list(directory, request).await,
             ["STREAM", "DELETE", name] => self.delete_stream(directory, name, request).await,
+            ["STREAM", "SNAPSHOT" | "RESTORE", _] if request.is_empty() => {
+                refusal_of_kind(kind, &ApiError::BAD_REQUEST)
+            }
+            ["STREAM", "SNAPSHOT", _] => {
+                refusal_of_kind(kind, &ApiError::snapshot_failed(NOT_SUPPORTED))
+            }
+            ["STREAM", "RESTORE", _] => {
+                refusal_of_kind(kind, &ApiError::restore_failed(NOT_SUPPORTED))
+            }
             _ => return None,
         })
     }
@@ -233,6 +254,14 @@ impl<D: Disk> Engine<D> {
         let held: Option<&HeldStream> = store.streams().get(stream.id);
         held.map_or(CommitNumber(0), |held| held.answer(()).after)
     }
+}
+
+/// The text of refusals of what is not built yet.
+const NOT_SUPPORTED: &str = "not supported yet by this server";
+
+/// True for requests that only the servers of a cluster carry out.
+fn is_for_clusters(tokens: &[&str]) -> bool {
+    matches!(tokens, [_, "PEER", ..] | [_, "LEADER", "STEPDOWN", ..] | ["STREAM", "CANCEL_MOVE", _])
 }
 
 /// The type of the answer to a request; None for subjects that the API does not know.

@@ -62,6 +62,12 @@ pub(crate) struct Engine<D: Disk> {
     unsettled: RefCell<Vec<Rc<StreamHandle>>>,
     /// Counts the times that a stream came to be among them.
     unsettling: Gate,
+    /// Streams with something that ends by time, by the time of the first look at them.
+    pub(super) schedule: RefCell<BTreeMap<(i64, StreamId), Rc<StreamHandle>>>,
+    /// Counts the changes of that.
+    pub(super) scheduled: Gate,
+    /// For subjects that are rewritten at random.
+    pub(super) random: RefCell<fastrand::Rng>,
     /// Bytes of all streams.
     pub(super) usage: Cell<Usage>,
     /// The commit of the last change of which streams there are.
@@ -75,6 +81,7 @@ impl<D: Disk> Engine<D> {
         store: Store<D>,
         broker: BrokerHandle,
         host: Rc<dyn Host>,
+        random_seed: u64,
         settings: Settings,
         accounts: impl Iterator<Item = AccountFacts>,
     ) -> (Rc<Self>, Vec<String>) {
@@ -87,6 +94,9 @@ impl<D: Disk> Engine<D> {
             directories: RefCell::default(),
             unsettled: RefCell::default(),
             unsettling: Gate::new(),
+            schedule: RefCell::default(),
+            scheduled: Gate::new(),
+            random: RefCell::new(fastrand::Rng::with_seed(random_seed)),
             usage: Cell::default(),
             listed: Cell::new(CommitNumber(0)),
         });
@@ -105,6 +115,7 @@ impl<D: Disk> Engine<D> {
         self.host.spawn(Box::pin(async move { keep_checkpoints(&engine.store).await }));
         self.host.spawn(Box::pin(self.clone().publish_leaving()));
         self.host.spawn(Box::pin(self.clone().settle_durable()));
+        self.host.spawn(Box::pin(self.clone().keep_time()));
     }
 
     pub(super) fn settings(&self) -> Rc<Settings> {
@@ -118,6 +129,7 @@ impl<D: Disk> Engine<D> {
         let directory = Rc::new(Directory::new(account));
         self.subscribe_account(&directory);
         self.host.spawn(Box::pin(self.clone().serve_requests(directory.clone())));
+        self.host.spawn(Box::pin(self.clone().serve_direct_gets(directory.clone())));
         self.directories.borrow_mut().insert(name, directory);
     }
 
@@ -180,6 +192,7 @@ impl<D: Disk> Engine<D> {
         stream.subscriptions.take();
         directory.streams.borrow_mut().remove(&*stream.name);
         self.count_usage(stream, 0);
+        self.schedule.borrow_mut().remove(&(stream.due_ns.get(), stream.id));
         stream.gone.open_for_good();
         stream.durable.open_for_good();
         stream.purged.open_for_good();
@@ -194,6 +207,7 @@ impl<D: Disk> Engine<D> {
             held.stream.totals().bytes
         };
         self.count_usage(stream, bytes);
+        self.schedule(stream);
         if !stream.is_unsettled.replace(true) {
             self.unsettled.borrow_mut().push(stream.clone());
             self.unsettling.advance_by(1);

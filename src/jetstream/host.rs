@@ -44,4 +44,6 @@ pub(crate) struct Settings {
     /// Negative = unlimited.
     pub default_consumers_max: i64,
     pub payload_bytes_max: usize,
+    /// Bytes that an answer of many messages has at most, unless its request says otherwise.
+    pub pending_bytes_max: usize,
 }

@@ -9,16 +9,19 @@ use std::rc::Rc;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::json::encode::encode;
+use super::json::timestamp::Timestamp;
 use super::leaving::Outgoing;
 use super::publish_headers::{Asked, is_increment, to_be_stored};
 use super::stream::StreamHandle;
 use super::stream_config::{Retention, StreamConfig};
 use crate::base::limits::INGESTED_PER_TURN_MAX;
 use crate::broker::mailbox::Letter;
+use crate::protocol::headers::{self, FIRST_LINE};
 use crate::protocol::nats::encode::decimal;
+use crate::protocol::subject::is_sendable;
 use crate::storage::block::NotLoaded;
 use crate::storage::disk::Disk;
-use crate::storage::marks::{rollup, time_to_live};
+use crate::storage::marks::{TIME_TO_LIVE, TimeToLive, rollup, time_to_live};
 use crate::storage::position::CommitNumber;
 use crate::storage::store::StoreError;
 use crate::storage::stream::expectations::{Expected, Refusal};
@@ -29,6 +32,9 @@ const HEADER_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Bytes of an acknowledgement besides its names.
 const ACKNOWLEDGEMENT_BYTES: usize = 96;
+
+/// The end of reply subjects by which a batch without headers is published.
+const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
 
 /// What has to be done before a message can be taken.
 pub(super) enum Wait {
@@ -79,7 +85,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Ends a slice, and goes on once the store and the queue of what leaves have room.
-    async fn wait_for_room(&self) {
+    pub(super) async fn wait_for_room(&self) {
         self.host.yield_turn().await;
         while self.leaving.is_full() || self.store.borrow().is_crowded() {
             let durable = self.store.borrow().lane().clone();
@@ -114,13 +120,25 @@ impl<D: Disk> Engine<D> {
             own = block.clone();
             asked = Asked::read(&own);
         }
-        let new = NewMessage {
+        let rules = stream.rules();
+        let mut random = self.random.borrow_mut();
+        let transform = rules.transform.as_ref();
+        let subject = transform.and_then(|one| one.apply(message.subject, &mut random));
+        drop(random);
+        let mut new = NewMessage {
             time_ns: now_ns,
-            subject: message.subject,
+            subject: subject.as_deref().unwrap_or(message.subject),
             headers: &headers,
             payload: message.payload(),
         };
-        let (fate, after) = self.judge(stream, &config, &asked, new)?;
+        let raised = raised_time_to_live(&config, &asked, &headers);
+        if let Some(raised) = &raised {
+            new.headers = raised;
+        }
+        let (fate, after) = match message.reply.ends_with(FAST_BATCH_SUFFIX) {
+            true => (Fate::Refused(ApiError::BATCH_DISABLED), CommitNumber(0)),
+            false => self.judge(stream, &config, &asked, new)?,
+        };
         if !message.reply.is_empty() && !config.no_ack {
             self.acknowledge(stream, message.reply, &fate, after);
         }
@@ -158,6 +176,11 @@ impl<D: Disk> Engine<D> {
             let answer = told_after(fate);
             return Ok((answer.value, answer.after));
         }
+        let mut random = self.random.borrow_mut();
+        let republished = stream.rules().republished(new.subject, &mut random);
+        drop(random);
+        let held = store.streams().get(stream.id).filter(|_| republished.is_some());
+        let before = held.map_or(0, |held| held.stream.last_sequence_of(new.subject));
         let is_unwanted =
             config.retention == Retention::Interest && !stream.interest.borrow().wants(new.subject);
         let result = store.append_if(stream.id, new, &expected);
@@ -177,6 +200,9 @@ impl<D: Disk> Engine<D> {
             }
             drop(store);
             self.note_change(stream);
+            if let Some(subject) = republished.filter(|_| !is_unwanted) {
+                self.republish(stream, (&subject, &new), (sequence, before), after);
+            }
         }
         Ok((fate, after))
     }
@@ -193,9 +219,13 @@ impl<D: Disk> Engine<D> {
         if asked.last_sequence_of_subject.is_none() && asked.subject.is_some() {
             return Some((ApiError::LAST_SUBJECT_SEQUENCE_MISSING, Stage::LastOfSubject));
         }
-        let is_scheduled = asked.schedule.is_some() || asked.schedule_next.is_some();
-        if is_scheduled || asked.scheduler.is_some() {
-            let error = match is_scheduled {
+        if asked.schedule.is_some() {
+            return Some((ApiError::SCHEDULES_DISABLED, Stage::Schedule));
+        }
+        if asked.schedule_next.is_some() || asked.scheduler.is_some() {
+            let is_well_formed = asked.schedule_next == Some(b"purge")
+                && asked.scheduler.is_some_and(|one| one != new.subject && is_sendable(one));
+            let error = match is_well_formed {
                 true => ApiError::SCHEDULES_DISABLED,
                 false => ApiError::SCHEDULE_SCHEDULER_INVALID,
             };
@@ -240,6 +270,30 @@ impl<D: Disk> Engine<D> {
         }
         let ttl = asked.time_to_live?;
         time_to_live(ttl).is_none().then_some((ApiError::TTL_INVALID, Stage::Limits))
+    }
+
+    /// Publishes a stored message anew.
+    fn republish(
+        &self,
+        stream: &StreamHandle,
+        (subject, new): (&[u8], &NewMessage<'_>),
+        (sequence, before): (u64, u64),
+        after: CommitNumber,
+    ) {
+        let mut block = new.headers.to_vec();
+        headers::append(&mut block, b"Nats-Stream", stream.name.as_bytes());
+        headers::append(&mut block, b"Nats-Subject", new.subject);
+        headers::append(&mut block, b"Nats-Sequence", sequence.to_string().as_bytes());
+        let time = Timestamp::from_unix_ns(new.time_ns).to_string();
+        headers::append(&mut block, b"Nats-Time-Stamp", time.as_bytes());
+        headers::append(&mut block, b"Nats-Last-Sequence", before.to_string().as_bytes());
+        let mut payload = new.payload;
+        if stream.rules().republishes_headers_only {
+            headers::append(&mut block, b"Nats-Msg-Size", payload.len().to_string().as_bytes());
+            payload = b"";
+        }
+        let message = Outgoing { subject, headers: &block, payload, ..Outgoing::default() };
+        self.leaving.push(after, stream.account.id, &message);
     }
 
     fn acknowledge(&self, stream: &StreamHandle, reply: &[u8], fate: &Fate, after: CommitNumber) {
@@ -303,6 +357,9 @@ fn early_refusal(
     asked: &Asked<'_>,
     new: &NewMessage<'_>,
 ) -> Option<ApiError> {
+    if asked.batch.is_some() {
+        return Some(ApiError::ATOMIC_DISABLED);
+    }
     if config.is_sealed {
         return Some(ApiError::STREAM_SEALED);
     }
@@ -325,6 +382,30 @@ fn early_refusal(
     let has_ttl = asked.time_to_live.is_some_and(|value| time_to_live(value).is_some());
     (has_ttl && !config.allow_ttl).then_some(ApiError::TTL_DISABLED)
 }
+
+/// The header block with a longer time to live: a message whose own is shorter than that of markers
+/// gets theirs, or a marker that is there already would hide its end.
+fn raised_time_to_live(config: &StreamConfig, asked: &Asked<'_>, block: &[u8]) -> Option<Vec<u8>> {
+    let TimeToLive::Nanoseconds(own) = time_to_live(asked.time_to_live?)? else { return None };
+    let markers = config.marker_ttl_ns;
+    if markers <= own || config.messages_per_subject_max == 1 {
+        return None;
+    }
+    let mut raised = FIRST_LINE.to_vec();
+    let mut rest = block.strip_prefix(FIRST_LINE)?;
+    while let Some(end) = memchr::memmem::find(rest, b"\r\n") {
+        let (line, after) = rest.split_at(end + 2);
+        let is_own = line.strip_prefix(TIME_TO_LIVE).is_some_and(|value| value.starts_with(b":"));
+        if !is_own {
+            raised.extend_from_slice(line);
+        }
+        rest = after;
+    }
+    headers::append(&mut raised, TIME_TO_LIVE, (markers / SECOND_NS).to_string().as_bytes());
+    Some(raised)
+}
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 fn is_above(used: u64, max: i64) -> bool {
     u64::try_from(max).is_ok_and(|max| used > max)

@@ -7,11 +7,13 @@
 #![allow(dead_code, reason = "the engine that uses all of it is being built")]
 
 mod account;
+mod ages;
 mod api;
 pub(crate) mod consumer;
 pub(crate) mod consumer_checks;
 pub(crate) mod consumer_config;
 mod details;
+mod direct_get;
 mod directory;
 pub(crate) mod engine;
 pub(crate) mod error;
@@ -20,8 +22,11 @@ mod ingest;
 mod interest;
 pub(crate) mod json;
 mod leaving;
+mod message_request;
 pub(crate) mod names;
 mod publish_headers;
+mod reads;
+mod rules;
 mod stream;
 pub(crate) mod stream_checks;
 pub(crate) mod stream_config;

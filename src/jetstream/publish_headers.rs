@@ -22,6 +22,7 @@ pub(super) struct Asked<'a> {
     pub schedule_next: Option<&'a [u8]>,
     pub scheduler: Option<&'a [u8]>,
     pub source: Option<&'a [u8]>,
+    pub batch: Option<&'a [u8]>,
     pub has_request_info: bool,
 }
 
@@ -49,6 +50,7 @@ impl<'a> Asked<'a> {
                 b"Nats-Schedule-Next" => &mut asked.schedule_next,
                 b"Nats-Scheduler" => &mut asked.scheduler,
                 b"Nats-Stream-Source" => &mut asked.source,
+                b"Nats-Batch-Id" => &mut asked.batch,
                 b"Nats-Request-Info" => {
                     asked.has_request_info = true;
                     continue;

@@ -7,11 +7,15 @@ use super::account::Account;
 use super::interest::Interest;
 use super::json::encode::encode;
 use super::json::timestamp::Timestamp;
+use super::rules::Rules;
 use super::stream_config::{PersistMode, StorageKind, StreamConfig};
 use crate::base::gate::Gate;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::service::ServiceSubscription;
 use crate::storage::record::StreamId;
+
+/// Not in the schedule of what ends by time.
+pub(super) const NEVER_NS: i64 = i64::MAX;
 
 /// A stream that is there, until [`StreamHandle::gone`] opens.
 pub(crate) struct StreamHandle {
@@ -22,6 +26,7 @@ pub(crate) struct StreamHandle {
     /// An acknowledgement up to the sequence.
     pub(super) pub_ack: Box<[u8]>,
     config: RefCell<Rc<StreamConfig>>,
+    rules: RefCell<Rc<Rules>>,
     /// Messages that are to be stored.
     pub(super) inlet: Rc<Mailbox>,
     pub(super) subscriptions: RefCell<Vec<ServiceSubscription>>,
@@ -37,6 +42,8 @@ pub(crate) struct StreamHandle {
     /// A purge that somebody asked for is under way; this counts those that ended.
     pub(super) is_purging: Cell<bool>,
     pub(super) purged: Gate,
+    /// The time of its place in the schedule of what ends by time.
+    pub(super) due_ns: Cell<i64>,
     /// Bytes that it has in its account's usage.
     pub(super) counted_bytes: Cell<u64>,
 }
@@ -59,6 +66,7 @@ impl StreamHandle {
             name: config.name.as_str().into(),
             created,
             pub_ack,
+            rules: RefCell::new(Rc::new(Rules::new(&config))),
             config: RefCell::new(Rc::new(config)),
             inlet: Rc::default(),
             subscriptions: RefCell::default(),
@@ -69,6 +77,7 @@ impl StreamHandle {
             is_unsettled: Cell::new(false),
             is_purging: Cell::new(false),
             purged: Gate::new(),
+            due_ns: Cell::new(NEVER_NS),
             counted_bytes: Cell::new(0),
         }
     }
@@ -78,7 +87,18 @@ impl StreamHandle {
     }
 
     pub(super) fn set_config(&self, config: StreamConfig) {
+        self.rules.replace(Rc::new(Rules::new(&config)));
         self.config.replace(Rc::new(config));
+    }
+
+    pub(super) fn rules(&self) -> Rc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// True if messages of it, or what it knows of them, may end by time.
+    pub(super) fn ages(&self) -> bool {
+        let config = self.config.borrow();
+        config.age_ns_max > 0 || config.allow_ttl || config.duplicate_window_ns > 0
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -4,27 +4,6 @@ use super::stream_config::{Discard, PersistMode, StorageKind, StreamConfig};
 use crate::storage::stream::StreamLimits;
 
 impl StreamConfig {
-    /// Replaces absent values by defaults.
-    pub(super) fn fill_in(&mut self) {
-        if self.subjects.is_empty() {
-            self.subjects.push(self.name.clone());
-        }
-        for limit in [
-            &mut self.consumers_max,
-            &mut self.messages_max,
-            &mut self.bytes_max,
-            &mut self.messages_per_subject_max,
-        ] {
-            if *limit <= 0 {
-                *limit = -1;
-            }
-        }
-        if self.message_size_max <= 0 {
-            self.message_size_max = -1;
-        }
-        self.replicas = self.replicas.max(1);
-    }
-
     /// The part of the configuration that the store acts on.
     pub(crate) fn limits(&self) -> StreamLimits {
         // -1 stands for none here, 0 there.

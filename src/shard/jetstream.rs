@@ -63,7 +63,8 @@ impl JetStream {
         store.set_sync_interval(sync_interval);
         let accounts = account_facts(auth);
         let host = Rc::new(ShardHost { hook });
-        let (engine, remarks) = Engine::start(store, broker, host, settings, accounts.into_iter());
+        let (engine, remarks) =
+            Engine::start(store, broker, host, fastrand::u64(..), settings, accounts.into_iter());
         for remark in remarks {
             tracing::warn!("JetStream does not serve {remark}");
         }

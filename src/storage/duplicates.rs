@@ -108,6 +108,12 @@ impl Duplicates {
         self.forget(now_ns, FORGOTTEN_AT_ONCE_MAX);
     }
 
+    /// The end of the oldest id's window.
+    pub(crate) fn first_end_ns(&self) -> Option<i64> {
+        let (end_ns, _) = self.order.front()?.get(self.done)?;
+        Some(*end_ns)
+    }
+
     /// Forgets ids that are out of the window, looking at no more than `ids_max`; true if there may
     /// be more.
     pub(crate) fn forget(&mut self, now_ns: i64, ids_max: usize) -> bool {

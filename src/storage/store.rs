@@ -12,6 +12,9 @@
 //!
 //! Its `checkpoint`s keep the journal short, and so a start.
 //!
+//! Of a stream in memory nothing is written at all, not even that it is there: its answers wait for
+//! nothing, and a start knows nothing of it.
+//!
 //! Stored messages may not be in memory. A call that needs some of those changes nothing and
 //! answers [`StoreError::NotLoaded`]; the caller waits for [`load`](loading::load) and calls again.
 //! The removals that a change causes may need some, too: then the change itself is done and
@@ -210,7 +213,7 @@ impl<D: Disk> Store<D> {
     pub fn settle(&mut self, id: StreamId) {
         let durable = self.lane.durable_commit();
         if let Some(held) = self.streams.streams.get_mut(&id) {
-            if held.stream.limits().is_async || held.is_buffered {
+            if held.stream.limits().is_async || held.is_buffered || held.is_memory() {
                 held.durable_sequence = held.stream.totals().last_sequence;
             }
             while let Some((_, last)) =
@@ -230,10 +233,15 @@ impl<D: Disk> Store<D> {
         limits: StreamLimits,
         details: &[u8],
     ) -> Result<Answer<StreamId>, StoreError> {
-        self.check_space()?;
         let id = StreamId(self.streams.next_stream);
-        let change = Change::StreamCreated { first_sequence, limits, details };
-        let commit = self.write(id, change, Urgency::Commits)?;
+        let commit = match limits.is_memory {
+            true => CommitNumber(0),
+            false => {
+                self.check_space()?;
+                let change = Change::StreamCreated { first_sequence, limits, details };
+                self.write(id, change, Urgency::Commits)?
+            }
+        };
         self.streams.next_stream += 1;
         let stream = self.streams.new_stream(limits, first_sequence);
         let mut held = HeldStream::new(stream, details, commit);
@@ -295,16 +303,19 @@ impl<D: Disk> Store<D> {
         expected: &Expected<'_>,
     ) -> Result<Answer<Result<u64, Refusal>>, StoreError> {
         self.check_quiet(id)?;
-        self.check_space()?;
+        self.check_space_for(id)?;
         let held = self.held(id)?;
         if let Err(refusal) = held.stream.check(&new, expected)? {
             return Ok(held.answer_publisher(Err(refusal)));
         }
         held.stream.ready(new.headers)?;
         let head = appended_head(&new, held.stream.totals().last_sequence + 1)?;
-        let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
-        let parts = [head.as_slice(), new.subject, new.headers, new.payload];
-        let commit = self.write_messages(&parts)?;
+        let mut commit = CommitNumber(0);
+        if !held.is_memory() {
+            let (head, _) = Record { stream: id, change: Change::Appended(head, &[]) }.encode();
+            let parts = [head.as_slice(), new.subject, new.headers, new.payload];
+            commit = self.write_messages(&parts)?;
+        }
         let held = self.held(id)?;
         let sequence = held.stream.take(new);
         held.change(commit);
@@ -325,7 +336,7 @@ impl<D: Disk> Store<D> {
         group: &[GroupMessage<'_>],
     ) -> Result<Answer<Result<u64, GroupRefusal>>, StoreError> {
         self.check_quiet(id)?;
-        self.check_space()?;
+        self.check_space_for(id)?;
         if !(1..=GROUP_MESSAGES_MAX).contains(&group.len()) {
             return Err(StoreError::TooLarge);
         }
@@ -350,7 +361,10 @@ impl<D: Disk> Store<D> {
         for (prefix, GroupMessage { new, .. }) in prefixes.iter().zip(group) {
             parts.extend([prefix, new.subject, new.headers, new.payload]);
         }
-        let commit = self.write_messages(&parts)?;
+        let commit = match held.is_memory() {
+            true => CommitNumber(0),
+            false => self.write_messages(&parts)?,
+        };
         let held = self.held(id)?;
         held.stream.take_group(group.iter().map(|message| message.new));
         held.change(commit);
@@ -509,7 +523,7 @@ impl<D: Disk> Store<D> {
         start_after: u64,
         details: &[u8],
     ) -> Result<Answer<ConsumerId>, StoreError> {
-        self.check_space()?;
+        self.check_space_for(stream)?;
         self.held(stream)?;
         let consumer = ConsumerId(self.streams.next_consumer);
         let change = Change::ConsumerCreated { consumer, start_after, details };
@@ -571,7 +585,10 @@ impl<D: Disk> Store<D> {
         urgency: Urgency,
     ) -> Result<Answer<bool>, StoreError> {
         self.check_consumer(stream, consumer)?;
-        self.check_room(&Change::ConsumerChanged { consumer, change })?;
+        let is_memory = self.held(stream)?.is_memory();
+        if !is_memory {
+            self.check_room(&Change::ConsumerChanged { consumer, change })?;
+        }
         let held = self.held(stream)?;
         let held_consumer = held.consumer_mut(consumer);
         let state = &mut held_consumer.ok_or(StoreError::NoSuchConsumer)?.state;
@@ -584,6 +601,9 @@ impl<D: Disk> Store<D> {
                 self.held(stream)?.change(commit);
             }
             return Ok(self.answer(value, commit));
+        }
+        if is_memory {
+            return Ok(self.answer(value, CommitNumber(0)));
         }
         if urgency == Urgency::Commits {
             // The change that the answer depends on may wait for the next write.
@@ -602,6 +622,9 @@ impl<D: Disk> Store<D> {
         change: Change<'_>,
         urgency: Urgency,
     ) -> Result<CommitNumber, StoreError> {
+        if self.streams.get(stream).is_some_and(HeldStream::is_memory) {
+            return Ok(CommitNumber(0));
+        }
         self.check_room(&change)?;
         let (head, rest) = Record { stream, change }.encode();
         Ok(self.lane.append(&[head.as_slice(), rest], urgency)?)
@@ -633,6 +656,14 @@ impl<D: Disk> Store<D> {
         match self.lane.room() < self.place.file_bytes / share {
             true => Err(StoreError::Short(kind)),
             false => Ok(()),
+        }
+    }
+
+    /// Refuses more for a stream while there is no space, unless it is in memory.
+    fn check_space_for(&self, id: StreamId) -> Result<(), StoreError> {
+        match self.streams.get(id).is_some_and(HeldStream::is_memory) {
+            true => Ok(()),
+            false => self.check_space(),
         }
     }
 

@@ -191,8 +191,11 @@ impl Streams {
 
     /// Deletes a stream; false where there is none.
     pub(super) fn remove(&mut self, id: StreamId) -> bool {
-        self.gone.push(id);
-        self.streams.remove(&id).is_some()
+        let removed = self.streams.remove(&id);
+        if !removed.as_ref().is_some_and(HeldStream::is_memory) {
+            self.gone.push(id);
+        }
+        removed.is_some()
     }
 
     /// Notes streams behind `after`, all or those that changed, as of a commit: at most `noted_max`
@@ -213,6 +216,10 @@ impl Streams {
         for (id, held) in range {
             if noted.len() >= noted_max {
                 return last;
+            }
+            if held.is_memory() {
+                last = NotedTo::Stream(*id);
+                continue;
             }
             if (all || held.is_changed) && !held.stream.is_settled() {
                 return if noted.is_empty() { NotedTo::Unsettled(*id) } else { last };
@@ -438,6 +445,11 @@ impl HeldStream {
         }
         let lost_segments = self.lost.iter().map(|lost| lost.segment).collect();
         NotedHeld { id: stream, entries, blocks: noted.blocks, index: noted.index, lost_segments }
+    }
+
+    /// True if nothing of it is ever written.
+    pub(super) fn is_memory(&self) -> bool {
+        self.stream.limits().is_memory
     }
 
     /// The last sequence that may be seen: later messages are not durable.

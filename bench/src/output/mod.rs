@@ -8,5 +8,4 @@ pub mod files;
 pub mod hlog;
 pub mod html;
 pub mod table;
-pub mod verdict;
 pub mod warnings;

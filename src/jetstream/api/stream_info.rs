@@ -9,8 +9,13 @@ use super::super::json::encode::is_default;
 use super::super::json::timestamp::Timestamp;
 use super::super::stream::StreamHandle;
 use super::super::stream_config::StreamConfig;
+use crate::base::limits::LOOKED_AT_PER_TURN_MAX;
 use crate::storage::disk::Disk;
 use crate::storage::store::StoreError;
+use crate::storage::stream::Search;
+
+/// Subjects of one page of a stream's description.
+pub(super) const SUBJECTS_PER_PAGE: usize = 100_000;
 
 /// The state of a stream, with nats-server's names.
 #[derive(Clone, Debug, Serialize)]
@@ -104,5 +109,70 @@ impl<D: Disk> Engine<D> {
             })
             .await;
         described.ok()
+    }
+
+    /// The sequences of messages that are missing between the first and the last one.
+    pub(super) async fn deleted(&self, stream: &StreamHandle) -> Option<Vec<u64>> {
+        let (mut deleted, mut from) = (Vec::new(), None);
+        loop {
+            // The messages of one block at a time.
+            let step = self.look(stream, |held| {
+                let totals = held.stream.totals();
+                let begin = from.unwrap_or(totals.first_sequence);
+                let (mut expected, mut missing) = (begin, Vec::new());
+                let mut looked_at = 0;
+                while looked_at < LOOKED_AT_PER_TURN_MAX {
+                    let found = match held.stream.next(b">", expected, 1) {
+                        Ok(Search::Found(message)) => message.sequence,
+                        Ok(_) => totals.last_sequence + 1,
+                        Err(needed) if looked_at == 0 => return Err(needed.into()),
+                        Err(_) => break,
+                    };
+                    missing.extend(expected..found);
+                    if found > totals.last_sequence {
+                        return Ok((missing, None));
+                    }
+                    expected = found + 1;
+                    looked_at += 1;
+                }
+                Ok((missing, Some(expected)))
+            });
+            let (missing, next) = step.await?;
+            deleted.extend(missing);
+            from = next;
+            if from.is_none() {
+                return Some(deleted);
+            }
+            self.host.yield_turn().await;
+        }
+    }
+
+    /// The number of subjects that match a filter, and a page of them with their counts.
+    pub(super) async fn subjects(
+        &self,
+        stream: &StreamHandle,
+        filter: &[u8],
+        offset: i64,
+    ) -> (usize, BTreeMap<String, u64>) {
+        let offset = usize::try_from(offset).unwrap_or(0);
+        let (mut total, mut page) = (0, BTreeMap::new());
+        let mut after = Some(Vec::new());
+        while let Some(place) = after {
+            let begin = Some(place.as_slice()).filter(|place| !place.is_empty());
+            let scanned = self.look(stream, |held| {
+                let subjects = held.stream.subjects();
+                Ok(subjects.scan(filter, begin, LOOKED_AT_PER_TURN_MAX, |subject, totals| {
+                    if total >= offset && page.len() < SUBJECTS_PER_PAGE {
+                        let subject = String::from_utf8_lossy(subject).into_owned();
+                        page.insert(subject, totals.count);
+                    }
+                    total += 1;
+                    true
+                }))
+            });
+            after = scanned.await.flatten();
+            self.end_slice(after.is_some()).await;
+        }
+        (total, page)
     }
 }

@@ -197,6 +197,7 @@ fn settings(options: &Options, identity: &Identity, root: &Path) -> Result<Setti
             other => other,
         },
         payload_bytes_max: options.limits.payload_bytes_max,
+        pending_bytes_max: options.limits.pending_bytes_max,
     })
 }
 

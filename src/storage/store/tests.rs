@@ -353,3 +353,27 @@ fn with_an_interval_answers_leave_at_once_and_tell_of_what_is_on_its_way() {
     assert_eq!(appended.after, house.store.lane().last_commit());
     assert_eq!(house.power_cut().totals(id).last_sequence, 1, "the last one was not durable");
 }
+
+#[test]
+fn nothing_of_a_stream_in_memory_is_written_and_others_are_as_without_it() {
+    let mut house = House::new();
+    let limits = StreamLimits { is_memory: true, ..StreamLimits::default() };
+    let before = house.store.lane().last_commit();
+    let memory = house.store.create_stream(1, limits, b"").expect("memory is there");
+    let (id, after) = (memory.value, memory.after);
+    let new = message(1, b"a", b"");
+    let appended = house.store.append(id, new).expect("memory is there");
+    assert_eq!((appended.value, appended.after, after), (Ok(1), CommitNumber(0), CommitNumber(0)));
+    let consumer = house.store.create_consumer(id, 0, b"").expect("memory is there");
+    assert_eq!(consumer.after, CommitNumber(0));
+    house.store.settle(id);
+    assert_eq!(house.store.streams().get(id).map(HeldStream::durable_sequence), Some(1));
+    assert_eq!(house.store.lane().last_commit(), before);
+    let file = house.stream(StreamLimits::default());
+    assert_eq!(house.append(file, new), Ok(1));
+    let gone = house.stream(limits);
+    house.store.delete_stream(gone).expect("it is there");
+    let house = house.power_cut();
+    assert!(house.store.streams().get(id).is_none());
+    assert_eq!(house.totals(file).messages, 1);
+}

@@ -132,6 +132,11 @@ impl Stream {
         aged.into_iter().chain(ended.map(|(end_ns, _)| *end_ns)).min()
     }
 
+    /// The time from which on [`Stream::forget_ids`] may forget one; `None` if none is known.
+    pub fn next_forgotten_ns(&self) -> Option<i64> {
+        self.duplicates.first_end_ns()
+    }
+
     /// Forgets ids that are out of the window; true if there may be more than it looked at.
     pub fn forget_ids(&mut self, now_ns: i64, ids_max: usize) -> bool {
         self.duplicates.forget(now_ns, ids_max)
