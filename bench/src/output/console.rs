@@ -9,6 +9,7 @@ use crate::load::shard_traffic::{CROSSED_FIGURE, WAKES_FIGURE};
 use crate::load::{floor, sweep};
 use crate::output::document::Document;
 use crate::output::table::Table;
+use crate::output::verdict;
 use crate::output::warnings;
 use crate::relay;
 use crate::units::{nanoseconds_text, number_text};
@@ -55,6 +56,9 @@ fn table_text(document: &Document) -> String {
         }
     } else {
         text.push_str(&comparisons_text(document));
+    }
+    for line in verdict::lines(document) {
+        text.push_str(&format!("{line}\n"));
     }
     text
 }

@@ -12,7 +12,7 @@ use crate::output::console::{
     comparison_cells, figure_text, shown_name, traffic_lines, with_durability,
 };
 use crate::output::document::Document;
-use crate::output::warnings;
+use crate::output::{verdict, warnings};
 use crate::relay;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
@@ -44,6 +44,9 @@ pub fn render(document: &Document) -> Result<String, Failure> {
             body {
                 main {
                     h1 { "midge-bench report" }
+                    @for line in verdict::lines(document) {
+                        p.verdict { (line) }
+                    }
                     @for warning in &document.warnings {
                         p class="invalid" { (warning) }
                     }

@@ -8,4 +8,5 @@ pub mod files;
 pub mod hlog;
 pub mod html;
 pub mod table;
+pub mod verdict;
 pub mod warnings;
