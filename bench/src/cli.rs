@@ -98,6 +98,10 @@ pub struct ReportArguments {
     /// Folders (or result.json files) of earlier runs
     #[arg(required = true, value_name = "DIR")]
     pub folders: Vec<PathBuf>,
+    /// Write a static site instead: a page for each result in these folders or directly below them,
+    /// and an index with trends
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "baseline"])]
+    pub publish: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

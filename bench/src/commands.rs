@@ -14,7 +14,7 @@ use crate::host::{interrupt, pin, server_process, spawn};
 use crate::kill;
 use crate::kill::arguments::KillArguments;
 use crate::output::document::{Document, Side};
-use crate::output::{baseline, console, files};
+use crate::output::{baseline, console, files, site};
 use crate::progress::Progress;
 use crate::relay::{self, RelayPlan};
 use crate::setting::Setting;
@@ -277,6 +277,11 @@ fn run_kill(arguments: &KillArguments) -> Result<Verdict, Failure> {
 }
 
 fn run_report(arguments: &ReportArguments) -> Result<Verdict, Failure> {
+    if let Some(target) = &arguments.publish {
+        let count = site::publish(&arguments.folders, target)?;
+        println!("{count} results: {}", target.join("index.html").display());
+        return Ok(Verdict::Good);
+    }
     let outlet = Outlet::open(&arguments.output)?;
     let mut documents = Vec::new();
     for folder in &arguments.folders {

@@ -17,6 +17,14 @@ fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::new(format!("cannot write to {}: {error}", folder.display()))
 }
 
+/// Writes a text to a file.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_file(file: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(file, text).map_err(|error| unwritable(file, &error))
+}
+
 /// Writes all files of a document to `folder`, which is made if necessary.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 const MIB: f64 = 1_048_576.0;
 /// Points per decade of a load curve drawn from several sweeps.
 const NEIGHBOURS_PER_DECADE: f64 = 12.0;
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
 /// Renders the report.
@@ -63,7 +63,7 @@ pub fn render(document: &Document) -> Result<String, Failure> {
 }
 
 /// Returns the workloads that were run against servers, in the order in which they were run.
-fn workloads(document: &Document) -> Vec<&str> {
+pub(super) fn workloads(document: &Document) -> Vec<&str> {
     let mut workloads: Vec<&str> = Vec::new();
     for run in document.runs.iter().filter(|run| run.side != floor::SIDE) {
         if !workloads.contains(&run.workload.as_str()) {
@@ -97,7 +97,7 @@ fn facts(document: &Document) -> Markup {
 
 /// Formats the time of the measurement: a moment for one command, a span of days for merged
 /// results.
-fn measured_text(document: &Document) -> String {
+pub(super) fn measured_text(document: &Document) -> String {
     let moment = |unix_ms: u64| {
         let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0);
         match time::OffsetDateTime::from_unix_timestamp(seconds) {

@@ -7,6 +7,7 @@ pub mod document;
 pub mod files;
 pub mod hlog;
 pub mod html;
+pub mod site;
 pub mod table;
 pub mod verdict;
 pub mod warnings;

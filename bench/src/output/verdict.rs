@@ -7,7 +7,7 @@ use crate::output::document::Document;
 use crate::relay;
 
 /// The figures that people decide by, as they are named here.
-const HEADLINES: [(&str, &str); 9] = [
+pub(super) const HEADLINES: [(&str, &str); 9] = [
     ("messages_per_second", "messages per second"),
     ("published_per_second", "messages published per second"),
     ("requests_per_second", "requests per second"),
