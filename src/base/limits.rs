@@ -861,3 +861,11 @@ pub const DIRECT_GETS_AT_ONCE_MAX: usize = 64;
 /// Messages of an answer with the last ones of many subjects: nats-server's figure. Enforced by
 /// `jetstream::direct_get`.
 pub const LAST_OF_EACH_MAX: usize = 1024;
+
+/// Letters that the consumers of a stream take in one turn of theirs. Enforced by `jetstream::delivery`.
+pub const CONSUMER_LETTERS_PER_TURN_MAX: usize = 256;
+
+/// Messages that the consumers of a stream deliver in one turn of theirs, and one of them in a row. Enforced by
+/// `jetstream::delivery`.
+pub const DELIVERED_PER_TURN_MAX: usize = 256;
+pub const DELIVERED_AT_ONCE_MAX: usize = 64;

@@ -25,6 +25,8 @@ use crate::storage::position::CommitNumber;
 use crate::storage::streams::HeldStream;
 
 pub(crate) mod account_info;
+mod consumer_info;
+mod consumers;
 mod messages;
 pub(super) mod stream_info;
 mod streams;
@@ -57,11 +59,17 @@ impl Request {
 
     /// The error for a request that needs a newer server.
     pub(super) fn check_level(&self) -> Result<(), ApiError> {
-        let mut all = headers(&self.headers);
-        match all.find(|(name, _)| *name == REQUIRED_LEVEL_HEADER) {
-            Some((_, value)) if !is_level_met(value) => Err(ApiError::REQUIRED_API_LEVEL),
-            _ => Ok(()),
+        match Self::is_level_met(&self.headers) {
+            true => Ok(()),
+            false => Err(ApiError::REQUIRED_API_LEVEL),
         }
+    }
+
+    /// True if these headers of a request ask for no newer server.
+    pub(super) fn is_level_met(block: &[u8]) -> bool {
+        let mut all = headers(block);
+        let required = all.find(|(name, _)| *name == REQUIRED_LEVEL_HEADER);
+        required.is_none_or(|(_, value)| is_level_met(value))
     }
 
     /// The body of a request whose body is optional: what begins like no JSON is none.
@@ -244,6 +252,7 @@ impl<D: Disk> Engine<D> {
             ["STREAM", "RESTORE", _] => {
                 refusal_of_kind(kind, &ApiError::restore_failed(NOT_SUPPORTED))
             }
+            ["CONSUMER", ..] => return self.answer_consumers(directory, &tokens, request).await,
             _ => return None,
         })
     }

@@ -150,7 +150,9 @@ impl<D: Disk> Engine<D> {
                 remarks.push(format!("stream '{account} > {name}': the account has no JetStream"));
                 continue;
             };
-            self.open_stream(id, &owner, Timestamp::from_unix_ns(created_ns), config);
+            let created = Timestamp::from_unix_ns(created_ns);
+            let stream = self.open_stream(id, &owner, created, config);
+            remarks.extend(self.take_up_consumers(&stream));
         }
         remarks
     }
@@ -190,6 +192,7 @@ impl<D: Disk> Engine<D> {
     /// Stops to serve a stream.
     pub(super) fn close_stream(&self, directory: &Directory, stream: &Rc<StreamHandle>) {
         stream.subscriptions.take();
+        self.close_consumers(stream);
         directory.streams.borrow_mut().remove(&*stream.name);
         self.count_usage(stream, 0);
         self.schedule.borrow_mut().remove(&(stream.due_ns.get(), stream.id));

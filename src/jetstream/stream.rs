@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::account::Account;
+use super::consumers::Consumers;
 use super::interest::Interest;
 use super::json::encode::encode;
 use super::json::timestamp::Timestamp;
@@ -37,6 +38,7 @@ pub(crate) struct StreamHandle {
     /// Opens once the stream is deleted.
     pub gone: Gate,
     pub interest: RefCell<Interest>,
+    pub(crate) consumers: Consumers,
     /// Changes of it may not be durable.
     pub(super) is_unsettled: Cell<bool>,
     /// A purge that somebody asked for is under way; this counts those that ended.
@@ -74,6 +76,7 @@ impl StreamHandle {
             removals: Gate::new(),
             gone: Gate::new(),
             interest: RefCell::default(),
+            consumers: Consumers::new(fastrand::u64(..)),
             is_unsettled: Cell::new(false),
             is_purging: Cell::new(false),
             purged: Gate::new(),

@@ -389,6 +389,23 @@ impl<D: Disk> Store<D> {
         Ok(self.answer(true, commit))
     }
 
+    /// Deletes a message that its consumers have done with; false where there is none. That starts
+    /// no commit: it goes with the acknowledgement that made it.
+    ///
+    /// # Errors
+    /// There is no such stream, it is being purged, messages are to be loaded first, or the store
+    /// stopped.
+    pub fn delete_done(&mut self, id: StreamId, sequence: u64) -> Result<bool, StoreError> {
+        self.check_quiet(id)?;
+        if self.held(id)?.stream.get(sequence)?.is_none() {
+            return Ok(false);
+        }
+        self.write(id, Change::Deleted { sequence }, Urgency::Rides)?;
+        let deleted = self.held(id)?.stream.delete(sequence);
+        assert!(deleted == Ok(true), "the message was there");
+        Ok(true)
+    }
+
     /// Begins a purge, as `Stream::purge` describes. The stream takes nothing until
     /// [`Store::purge_some`] is done.
     ///
@@ -569,6 +586,16 @@ impl<D: Disk> Store<D> {
         held.remove_consumer(consumer);
         held.change(commit);
         Ok(self.answer((), commit))
+    }
+
+    /// Checks that [`Store::change_consumer`] finds room: a delivery that is not noted would be made
+    /// again and again.
+    ///
+    /// # Errors
+    /// The store is short of space.
+    pub fn check_consumer_changes(&self) -> Result<(), StoreError> {
+        let change = ConsumerChange::Acked { stream_sequence: 0 };
+        self.check_room(&Change::ConsumerChanged { consumer: ConsumerId(0), change })
     }
 
     /// Notes a delivery or an acknowledgement; false where there was nothing to note. `urgency` is

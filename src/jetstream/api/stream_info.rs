@@ -104,7 +104,7 @@ impl<D: Disk> Engine<D> {
                     num_deleted: totals.deleted,
                     deleted: None,
                     lost: (!lost.is_empty()).then_some(LostJson { msgs: lost, bytes: 0 }),
-                    consumer_count: held.consumers.len(),
+                    consumer_count: stream.consumers.shown(),
                 })
             })
             .await;

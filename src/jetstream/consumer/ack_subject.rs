@@ -34,10 +34,15 @@ impl<'subject> AckSubject<'subject> {
             _ => return None,
         }
         let (stream, consumer) = (tokens.next()?, tokens.next()?);
-        let deliveries = number(tokens.next()?)?;
-        let (stream_sequence, consumer_sequence) =
-            (number(tokens.next()?)?, number(tokens.next()?)?);
-        let delivery = Delivery { consumer_sequence, stream_sequence, deliveries };
+        let mut next = || number(tokens.next()?);
+        let numbers = (next(), next(), next());
+        let delivery = match numbers {
+            (Some(deliveries), Some(stream_sequence), Some(consumer_sequence)) => {
+                Delivery { consumer_sequence, stream_sequence, deliveries }
+            }
+            // It reaches its consumer, and means nothing there.
+            _ => Delivery::default(),
+        };
         Some(Self { stream, consumer, delivery })
     }
 }
@@ -98,20 +103,25 @@ mod tests {
 
     #[test]
     fn both_forms_are_understood() {
-        let cases: [(&[u8], bool); 8] = [
+        let cases: [(&[u8], bool); 6] = [
             (b"$JS.ACK.S.c.1.20.3.7.9", true),
             (b"$JS.ACK._.abcdefgh.S.c.1.20.3.7.9", true),
             (b"$JS.ACK.hub.abcdefgh.S.c.1.20.3.7.9.more", true),
             (b"$JS.ACK.S.c.1.20.3.7", false),
             (b"$JS.ACK.S.c.1.20.3.7.9.0", false),
-            (b"$JS.ACK.S.c.one.20.3.7.9", false),
-            (b"$JS.ACK.S.c.1.99999999999999999999.3.7.9", false),
             (b"$JS.FC.S.c.1.20.3.7.9", false),
         ];
         for (subject, is_one) in cases {
             let expected = AckSubject { stream: b"S", consumer: b"c", delivery: DELIVERY };
             let text = String::from_utf8_lossy(subject);
             assert_eq!(AckSubject::parse(subject), is_one.then_some(expected), "{text}");
+        }
+        for subject in
+            [&b"$JS.ACK.S.c.one.20.3.7.9"[..], b"$JS.ACK.S.c.1.99999999999999999999.3.7.9"]
+        {
+            let delivery = Delivery::default();
+            let expected = AckSubject { stream: b"S", consumer: b"c", delivery };
+            assert_eq!(AckSubject::parse(subject), Some(expected), "numbers that are none");
         }
     }
 }

@@ -30,10 +30,10 @@ use crate::storage::block::Message;
 use crate::storage::consumer_state::{ConsumerChange, ConsumerState, SequencePair};
 use crate::storage::journal::Urgency;
 
-mod acks;
+pub(crate) mod acks;
 #[cfg(test)]
 mod tests;
-mod times;
+pub(crate) mod times;
 
 /// The name of the header that gives the size of a payload that is left out.
 pub(crate) const MESSAGE_SIZE: &[u8] = b"Nats-Msg-Size";
@@ -378,7 +378,8 @@ impl Machine {
         ledger.change(change, Urgency::Rides);
         match ledger.state().pending().get(&sequence) {
             Some(after) => self.redelivery.delivered(sequence, before, after, &self.rules),
-            None => self.done(sequence),
+            None if !needs_ack => self.done(sequence),
+            None => {}
         }
         if is_first {
             self.pending = self.pending.saturating_sub(1);
