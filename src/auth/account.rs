@@ -38,6 +38,12 @@ impl Account {
         self.jwt.as_ref().is_some_and(|jwt| jwt.scope_of(key).is_some())
     }
 
+    /// Returns the name that the account's owner gave it; without one, its name here.
+    pub(crate) fn given_name(&self) -> &str {
+        let name = self.jwt.as_ref().map_or("", |jwt| &jwt.claims.common.name);
+        if name.is_empty() { &self.name } else { name }
+    }
+
     /// Returns the account's key, with the name that its owner gave it.
     pub(super) fn label(&self) -> String {
         let name = self.jwt.as_ref().map_or("", |jwt| &jwt.claims.common.name);

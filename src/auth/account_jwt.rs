@@ -51,6 +51,11 @@ impl AccountJwt {
         }
     }
 
+    /// Returns the JWT of an account that was deleted.
+    pub(crate) fn deleted(&self) -> Self {
+        Self { is_deleted: true, ..self.completed(self.is_complete) }
+    }
+
     /// `now` is in seconds since 1970.
     pub(crate) fn is_expired(&self, now: i64) -> bool {
         let expires = self.claims.common.expires;

@@ -121,6 +121,11 @@ impl AuthState {
         applied
     }
 
+    /// Returns true if an account that is known wants to import from this one.
+    pub(crate) fn is_imported(&self, exporter: &str) -> bool {
+        self.importers.contains_key(exporter)
+    }
+
     /// Returns the accounts that want to import something.
     pub(crate) fn all_importers(&self) -> Vec<Arc<str>> {
         let all: BTreeSet<Arc<str>> =

@@ -48,6 +48,8 @@ pub(crate) enum BadAccount {
     Jwt(JwtError),
     /// It is not signed by a trusted key.
     Untrusted,
+    /// The operator itself signed it, and wants its signing keys to.
+    NeedsSigningKey,
     Issues(Issues),
 }
 
@@ -55,6 +57,9 @@ impl fmt::Display for BadAccount {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Jwt(error) => error.fmt(formatter),
+            Self::NeedsSigningKey => {
+                formatter.write_str("operator requires issuer to be a signing key")
+            }
             Self::Untrusted | Self::Issues(_) => formatter.write_str("account validation failed"),
         }
     }
@@ -84,7 +89,7 @@ impl Trust {
         let sentinel = operator.default_sentinel.as_ref().map(read_sentinel).transpose()?;
         let system_account = system_account(options, &operators)?;
         let trust = Self {
-            resolver: resolver(options, &operators)?,
+            resolver: resolver(options, &operators, system_account.is_some())?,
             keys: HashSet::new(),
             strict_keys: HashSet::new(),
             pinned: pinned(options, system_account.as_deref())?,
@@ -124,7 +129,7 @@ impl Trust {
         self.pinned.is_empty() || self.pinned.contains(account)
     }
 
-    pub(super) fn trusts(&self, key: &str) -> bool {
+    pub(crate) fn trusts(&self, key: &str) -> bool {
         self.keys.contains(key)
     }
 
@@ -132,16 +137,35 @@ impl Trust {
     /// 1970.
     ///
     /// # Errors
-    /// If it cannot be used.
+    /// If it cannot be used now.
     pub(crate) fn verify_account(&self, text: &str, now: i64) -> Result<AccountJwt, BadAccount> {
-        let claims = AccountClaims::decode(text).map_err(BadAccount::Jwt)?;
-        let is_key = is_public_key(&claims.common.subject, KeyKind::Account);
-        if !is_key || !self.trusts(&claims.common.issuer) {
-            return Err(BadAccount::Untrusted);
+        let jwt = self.accept_account(text)?;
+        let issues = validate::account(&jwt.claims, now);
+        match issues.is_blocking() {
+            true => Err(BadAccount::Issues(issues)),
+            false => Ok(jwt),
         }
-        let issues = validate::account(&claims, now);
-        if issues.is_blocking() {
+    }
+
+    /// Does so for a JWT that may have expired.
+    ///
+    /// # Errors
+    /// If it cannot be used at any time.
+    pub(crate) fn accept_account(&self, text: &str) -> Result<AccountJwt, BadAccount> {
+        let claims = AccountClaims::decode(text).map_err(BadAccount::Jwt)?;
+        let issues = validate::account(&claims, 0);
+        if issues.is_wrong() {
             return Err(BadAccount::Issues(issues));
+        }
+        let is_key = is_public_key(&claims.common.subject, KeyKind::Account);
+        let issuer = &claims.common.issuer;
+        let mut operators = self.operators.iter();
+        if operators.any(|(_, operator)| operator.common.subject == *issuer) && !self.trusts(issuer)
+        {
+            return Err(BadAccount::NeedsSigningKey);
+        }
+        if !is_key || !self.trusts(issuer) {
+            return Err(BadAccount::Untrusted);
         }
         let is_system = self.is_system(&claims.common.subject);
         Ok(AccountJwt {
@@ -217,7 +241,17 @@ fn system_account(
 fn resolver(
     options: &AuthOptions,
     operators: &[(Arc<str>, OperatorClaims)],
+    has_system_account: bool,
 ) -> Result<ResolverOptions, String> {
+    if let Some(ResolverOptions::Directory(_)) = &options.operator.resolver
+        && !has_system_account
+    {
+        return Err(
+            "using nats based account resolver - the system account needs to be specified \
+                    in configuration or the operator jwt"
+                .into(),
+        );
+    }
     if let Some(resolver) = &options.operator.resolver {
         return Ok(resolver.clone());
     }

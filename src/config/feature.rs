@@ -29,7 +29,7 @@ impl Feature {
             Self::Leafnodes => "Leafnodes",
             Self::WebSocket => "WebSocket",
             Self::Mqtt => "MQTT",
-            Self::Resolvers => "Account resolvers other than MEMORY",
+            Self::Resolvers => "The account resolver URL",
             Self::AuthCallout => "Auth callout",
             Self::TrustedProxies => "Trusted proxies",
             Self::ProxyProtocol => "The PROXY protocol",
@@ -44,10 +44,7 @@ impl Feature {
     }
 
     fn is_plural(self) -> bool {
-        matches!(
-            self,
-            Self::Gateways | Self::Leafnodes | Self::Resolvers | Self::TrustedProxies | Self::Flags
-        )
+        matches!(self, Self::Gateways | Self::Leafnodes | Self::TrustedProxies | Self::Flags)
     }
 
     /// Returns true for a feature that keeps somebody out: a server without it would let them in,

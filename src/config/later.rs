@@ -103,8 +103,8 @@ mod tests {
         let text = "Trusted proxies are not supported yet; they decide who may connect, so no flag \
                     starts a server without them";
         assert_eq!(Feature::TrustedProxies.refusal(), text);
-        let text = "Account resolvers other than MEMORY are not supported yet; they decide who may \
-                    connect, so no flag starts a server without them";
+        let text = "The account resolver URL is not supported yet; it decides who may connect, so no \
+                    flag starts a server without it";
         assert_eq!(Feature::Resolvers.refusal(), text);
     }
 }

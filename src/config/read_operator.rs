@@ -133,7 +133,7 @@ pub(super) fn read_resolver(reader: &mut Reader<'_>, value: &Value) {
         }
     };
     match resolver {
-        Some(Some(ResolverOptions::Url(_) | ResolverOptions::Directory(_))) => {
+        Some(Some(ResolverOptions::Url(_))) => {
             reader.refuse_later(value, Feature::Resolvers);
         }
         Some(Some(resolver)) => reader.options.auth.operator.resolver = Some(resolver),

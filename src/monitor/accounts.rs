@@ -1,6 +1,7 @@
 //! `/accountz` and `/accstatz`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -8,7 +9,9 @@ use super::snapshot::{AccountTotals, TableSummary};
 use super::subsz::TableReport;
 use super::varz::ServerFacts;
 use crate::auth::account::Account;
+use crate::auth::account_jwt::AccountJwt;
 use crate::auth::import_subject::ImportSubject;
+use crate::auth::jwt::token;
 use crate::auth::mapping::ToldDestination;
 use crate::config::import_options::ResponseType;
 
@@ -44,7 +47,17 @@ pub(crate) struct AccountReport {
     exports: Vec<ToldExport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     imports: Vec<ToldImport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_key: Option<String>,
     name_tag: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decoded_jwt: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    revoked_user: BTreeMap<String, String>,
     sublist_stats: TableReport,
 }
 
@@ -220,12 +233,13 @@ pub(crate) fn account_report(
     }
     let mut imports = own_imports(facts, account);
     imports.extend(system.into_iter().flat_map(|system| system_imports(account, system)));
+    let jwt = account.jwt.as_deref();
     AccountReport {
         account_name: account.name.to_string(),
         update_time: super::text::timestamp(facts.config_loaded),
         is_system: account.is_system,
-        expired: false,
-        complete: true,
+        expired: jwt.is_some_and(|jwt| jwt.is_expired(seconds(facts.now.1))),
+        complete: jwt.is_none_or(|jwt| jwt.is_complete),
         jetstream_enabled: false,
         leafnode_connections: 0,
         client_connections: facts.auth.connections(account).value(),
@@ -233,9 +247,28 @@ pub(crate) fn account_report(
         mappings: mappings(account),
         exports,
         imports,
-        name_tag: account.name.to_string(),
+        jwt: jwt.map(|jwt| jwt.text.to_string()),
+        issuer_key: jwt.map(|jwt| jwt.claims.common.issuer.clone()),
+        name_tag: account.given_name().to_owned(),
+        tags: jwt.map(|jwt| jwt.claims.account.tags.clone()).unwrap_or_default(),
+        decoded_jwt: jwt.and_then(|jwt| token::claims_of(&jwt.text)),
+        revoked_user: jwt.map(revoked_users).unwrap_or_default(),
         sublist_stats: table.into(),
     }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Returns until when the JWTs of users are revoked.
+fn revoked_users(jwt: &AccountJwt) -> BTreeMap<String, String> {
+    let revoked = jwt.claims.account.revocations.iter();
+    let time = |seconds: i64| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    };
+    revoked.map(|(key, until)| (key.clone(), super::text::timestamp(time(*until)))).collect()
 }
 
 /// Returns an account's mappings by source.

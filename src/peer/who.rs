@@ -61,6 +61,11 @@ impl<'a> Who<'a> {
         self.identity.map_or(GLOBAL_ACCOUNT_NAME, |identity| &identity.account.name)
     }
 
+    /// Returns its account as that's owner calls it.
+    pub fn account_name(self) -> &'a str {
+        self.identity.map_or(GLOBAL_ACCOUNT_NAME, |identity| identity.account.given_name())
+    }
+
     /// Returns the name of its account; empty before it is let in.
     pub fn account_let_in(self) -> &'a str {
         self.identity.map_or("", |identity| &identity.account.name)

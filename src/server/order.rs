@@ -3,6 +3,7 @@
 use std::sync::mpsc::Sender;
 
 use crate::shard::AccountRequest;
+use crate::system::claims::{ClaimsAnswer, ClaimsRequest};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// A signal's meaning. Source: nats-server server/signal.go.
@@ -49,6 +50,8 @@ pub(crate) enum Order {
     Signal(ServerEvent),
     /// Reload the configuration, and send the outcome.
     Reload(Sender<Result<(), String>>),
+    /// Answer a request about the JWTs of accounts, with its body.
+    Claims(ClaimsRequest, Vec<u8>, Sender<ClaimsAnswer>),
     /// Look an account up for a login.
     Account(AccountRequest),
 }

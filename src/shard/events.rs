@@ -20,11 +20,13 @@ use crate::broker::Broker;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::service::{Reach, ServiceInterest, ServiceSubscription};
 use crate::client::context::{ClientContext, Report};
+use crate::config::operator_options::{DirectoryKind, ResolverOptions};
 use crate::net::listener::Peer;
 use crate::peer::facts::SessionFacts;
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::subject;
 use crate::system::answer::Volume;
+use crate::system::claims::{self, ClaimsScope};
 use crate::system::events::{self, ClientFacts};
 use crate::system::request;
 use crate::system::server_info::ServerInfo;
@@ -84,6 +86,16 @@ impl System {
         if account.is_system {
             let filters = request::system_account_filters(server_id);
             filters.iter().for_each(|filter| subscribe(filter));
+            if let Some(trust) = auth.authenticator.trust() {
+                let scope = match &trust.resolver {
+                    ResolverOptions::Directory(options) => match options.kind {
+                        DirectoryKind::Full { .. } => ClaimsScope::Full,
+                        DirectoryKind::Cache { .. } => ClaimsScope::Cache,
+                    },
+                    ResolverOptions::Memory | ResolverOptions::Url(_) => ClaimsScope::Memory,
+                };
+                claims::filters(scope).iter().for_each(|filter| subscribe(filter));
+            }
         } else {
             let filters = request::OTHER_ACCOUNTS_SUBJECTS;
             filters.iter().for_each(|filter| subscribe(filter));

@@ -107,6 +107,7 @@ impl Shard {
         Some(Requester {
             user: session.who().user().to_owned(),
             account: session.who().account().to_owned(),
+            account_name: session.who().account_name().to_owned(),
             permissions: session.permission_options(),
         })
     }

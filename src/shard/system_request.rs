@@ -25,6 +25,8 @@ pub(crate) struct SystemRequest {
 pub(crate) struct Requester {
     pub user: String,
     pub account: String,
+    /// As its owner calls it.
+    pub account_name: String,
     pub permissions: Option<Arc<PermissionOptions>>,
 }
 

@@ -268,7 +268,12 @@ impl From<Option<&SubjectPermissionOptions>> for SubjectReport {
 }
 
 impl UserInfo {
-    pub(crate) fn new(user: &str, account: &str, permissions: Option<&PermissionOptions>) -> Self {
+    /// The account comes with the name that its owner gave it.
+    pub(crate) fn new(
+        user: &str,
+        (account, account_name): (&str, &str),
+        permissions: Option<&PermissionOptions>,
+    ) -> Self {
         let report = permissions.map(|permissions| PermissionReport {
             publish: permissions.publish.as_ref().into(),
             subscribe: permissions.subscribe.as_ref().into(),
@@ -280,7 +285,7 @@ impl UserInfo {
         Self {
             user: user.to_owned(),
             account: account.to_owned(),
-            account_name: account.to_owned(),
+            account_name: account_name.to_owned(),
             permissions: report,
         }
     }

@@ -6,6 +6,7 @@
 //! (server/events.go), because tools decode them strictly.
 
 pub(crate) mod answer;
+pub(crate) mod claims;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod request;

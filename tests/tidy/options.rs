@@ -5,9 +5,10 @@
 use super::{Files, code_of, read_files, words};
 
 /// Files that declare options.
-const DECLARED: [&str; 4] = [
+const DECLARED: [&str; 5] = [
     "src/config/advertise.rs",
     "src/config/auth_options.rs",
+    "src/config/operator_options.rs",
     "src/config/options.rs",
     "src/config/tls_options.rs",
 ];

@@ -173,7 +173,7 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "",
         Restart,
         |options| options.auth.operator.resolver.clone(),
-        "Where the JWTs of accounts are found: `MEMORY`."
+        "Where the JWTs of accounts are found: `MEMORY`, or a directory with `type` (`full` or `cache`), `dir`, `limit`, `ttl`, `allow_delete`, `hard_delete`."
     )
     .aliases(&["account_resolver", "accounts_resolver"]),
     entry_row!(

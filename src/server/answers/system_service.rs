@@ -26,6 +26,7 @@ use crate::server::order::Order;
 use crate::shard::system_request::SystemRequest;
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, UserInfo};
+use crate::system::claims::{self, ClaimsRequest};
 use crate::system::events;
 use crate::system::filter::ServerFilter;
 use crate::system::request::{Asked, Service, understand};
@@ -190,6 +191,11 @@ impl Loop {
         let facts = self.answers.facts();
         let Ok(subject) = std::str::from_utf8(&request.subject) else { return };
         let other = request.other_account.as_deref();
+        if other.is_none()
+            && let Some(asked) = claims::understand(subject)
+        {
+            return self.answer_claims(&facts, asked, request);
+        }
         let Some(asked) = understand(subject, &facts.info.server_id, other) else { return };
         let Ok(reply) = std::str::from_utf8(&request.reply) else { return };
         let payload = match asked.service {
@@ -369,6 +375,26 @@ impl Loop {
         }
     }
 
+    /// Has the main thread answer a request about the JWTs of accounts.
+    fn answer_claims(&self, facts: &ServerFacts, asked: ClaimsRequest, request: &SystemRequest) {
+        let (sender, result) = channel();
+        let order = Order::Claims(asked, request.payload.clone(), sender);
+        if self.orders.send(order).is_err() {
+            return;
+        }
+        let Ok(answer) = result.recv_timeout(RELOAD_DEADLINE) else { return };
+        let Ok(reply) = std::str::from_utf8(&request.reply) else { return };
+        if reply.is_empty() {
+            return;
+        }
+        for payload in answer.payloads(&self.server_info(facts)) {
+            if self.stopper.is_stopping() {
+                return;
+            }
+            self.publish(request.shard, request.account, reply, payload);
+        }
+    }
+
     /// Returns None if nats-server does not answer: for an account without clients, or a request
     /// about another one.
     fn account_conns(
@@ -430,10 +456,14 @@ fn user_info(request: &SystemRequest) -> Outcome {
     let info = match &request.requester {
         Some(requester) => {
             let permissions = requester.permissions.as_deref();
-            UserInfo::new(&requester.user, &requester.account, permissions)
+            UserInfo::new(
+                &requester.user,
+                (&requester.account, &requester.account_name),
+                permissions,
+            )
         }
         // The client left meanwhile.
-        None => UserInfo::new("", "", None),
+        None => UserInfo::new("", ("", ""), None),
     };
     Outcome::data(&info)
 }

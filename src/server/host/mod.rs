@@ -4,6 +4,7 @@ pub(crate) mod congestion;
 pub(crate) mod error_text;
 pub(crate) mod files;
 pub(crate) mod identity;
+pub(crate) mod jwt_store;
 pub(crate) mod log_writer;
 pub(crate) mod machine;
 pub(crate) mod notify;

@@ -1,23 +1,36 @@
 //! Where the JWTs of accounts are found, and which accounts are to be looked at again, and when.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::auth::account_jwt::AccountJwt;
+use crate::auth::jwt::claims::AccountClaims;
 use crate::auth::state::{Applied, AuthState};
 use crate::auth::trust::{BadAccount, Trust};
 use crate::base::limits::ACCOUNTS_PER_LOOKUP_MAX;
+use crate::config::operator_options::ResolverOptions;
 use crate::config::options::Options;
 use crate::peer::login::unix_seconds;
+use crate::server::host::jwt_store::JwtStore;
 
 /// nats-server's text for an account that no resolver has.
 const MISSING: &str = "account missing";
 
-/// The JWTs of accounts that were preloaded, and what is to be done about accounts later.
+/// Returns true if a JWT was issued after the one that is known.
+fn is_newer(known: &str, text: &str) -> bool {
+    let issued_at =
+        |text: &str| AccountClaims::decode(text).map(|claims| claims.common.issued_at).ok();
+    issued_at(text) > issued_at(known)
+}
+
+/// The JWTs of accounts, in memory or in a directory, and what is to be done about accounts later.
 #[derive(Default)]
 pub(super) struct AccountSource {
     preloads: HashMap<String, Arc<str>>,
+    /// Present if accounts are kept in a directory.
+    pub(super) store: Option<JwtStore>,
     /// Seconds since 1970, with the account whose imports are to be built anew.
     rechecks: BTreeSet<(i64, Arc<str>)>,
 }
@@ -38,15 +51,32 @@ impl AccountSource {
                     tracing::warn!("Account [{name}] has validation issues:");
                     issues.all().for_each(|issue| tracing::warn!("  - {issue}"));
                 }
-                Err(BadAccount::Untrusted) | Ok(_) => {}
+                Err(BadAccount::Untrusted | BadAccount::NeedsSigningKey) | Ok(_) => {}
             }
             source.preloads.insert(name.clone(), preload.jwt.clone());
+        }
+        if let ResolverOptions::Directory(options) = &trust.resolver {
+            let refused = |error: io::Error| {
+                let path = options.path.display();
+                format!("error opening the directory of accounts {path}: {error}")
+            };
+            let mut store = JwtStore::open(options).map_err(refused)?;
+            for (name, text) in std::mem::take(&mut source.preloads) {
+                if !is_newer(&store.fetch(&name).unwrap_or_default(), &text) {
+                    continue;
+                }
+                store.save(&name, &text).map_err(|error| format!("{name}: {error}"))?;
+            }
+            source.store = Some(store);
         }
         Ok(source)
     }
 
-    pub(super) fn fetch(&self, name: &str) -> Option<&Arc<str>> {
-        self.preloads.get(name)
+    pub(super) fn fetch(&mut self, name: &str) -> Option<Arc<str>> {
+        match &mut self.store {
+            None => self.preloads.get(name).cloned(),
+            Some(store) => store.fetch(name).map(Arc::from),
+        }
     }
 
     pub(super) fn keep_rechecks_of(&mut self, other: &Self) {
@@ -65,6 +95,9 @@ impl AccountSource {
     }
 
     pub(super) fn take_due(&mut self, now: i64) -> Vec<Arc<str>> {
+        if let Some(store) = &mut self.store {
+            store.sweep(Instant::now());
+        }
         let mut due = Vec::new();
         while self.rechecks.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, name)) = self.rechecks.pop_first()
@@ -80,7 +113,7 @@ impl AccountSource {
     /// # Errors
     /// Why the account itself cannot be used.
     pub(super) fn look_up(
-        &self,
+        &mut self,
         name: &str,
         state: &AuthState,
         trust: &Trust,
@@ -103,7 +136,7 @@ impl AccountSource {
             }
             let fetched = match self.fetch(&name) {
                 None => Err(MISSING.to_owned()),
-                Some(text) => match trust.verify_account(text, now) {
+                Some(text) => match trust.verify_account(&text, now) {
                     Ok(jwt) if jwt.claims.common.subject == name => Ok(jwt),
                     Ok(_) => Err("account validation failed".to_owned()),
                     Err(error) => Err(error.to_string()),

@@ -24,8 +24,8 @@ impl Server<'_> {
         let mut outcomes: HashMap<Arc<str>, Arc<str>> = HashMap::new();
         for request in &requests {
             outcomes.entry(request.account.clone()).or_insert_with(|| {
-                let looked_up =
-                    self.account_source.look_up(&request.account, &self.auth, &trust, &mut found);
+                let source = &mut self.account_source;
+                let looked_up = source.look_up(&request.account, &self.auth, &trust, &mut found);
                 looked_up.err().unwrap_or_default().into()
             });
         }
@@ -100,10 +100,9 @@ impl Server<'_> {
         let mut renewed = Vec::new();
         for account in state.authenticator.accounts().iter() {
             let Some(known) = &account.jwt else { continue };
-            let Some(text) = source.fetch(&account.name).filter(|text| **text != known.text) else {
-                continue;
-            };
-            match trust.verify_account(text, now) {
+            let text = source.fetch(&account.name).filter(|text| *text != known.text);
+            let Some(text) = text else { continue };
+            match trust.verify_account(&text, now) {
                 Ok(jwt) => renewed.push(jwt),
                 Err(why) => tracing::error!("Account [{}]: {why}", account.name),
             }

@@ -50,6 +50,11 @@ impl Server<'_> {
                     // The requester may have given up.
                     let _ = asked.send(outcome);
                 }
+                Ok(Order::Claims(request, body, asked)) => {
+                    let answer = self.answer_claims(request, &body);
+                    // The requester may have given up.
+                    let _ = asked.send(answer);
+                }
                 Ok(Order::Signal(ServerEvent::LameDuck)) => return self.lame_duck(orders),
             }
         }

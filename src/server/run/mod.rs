@@ -6,6 +6,7 @@ mod all_shards;
 mod announce;
 mod apply_reload;
 pub(crate) mod bootstrap;
+mod claims;
 mod event_loop;
 pub(crate) mod heartbeat;
 pub(crate) mod jetstream;

@@ -45,7 +45,7 @@ fn an_envelope_has_data_or_an_error_or_neither() {
 
 #[test]
 fn a_user_is_told_its_permissions() {
-    let nobody = enveloped(Outcome::data(&UserInfo::new("", "$G", None)));
+    let nobody = enveloped(Outcome::data(&UserInfo::new("", ("$G", "$G"), None)));
     assert_eq!(nobody, r#","data":{"user":"","account":"$G","account_name":"$G"}}"#);
     let list = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
     let permissions = PermissionOptions {
@@ -59,7 +59,7 @@ fn a_user_is_told_its_permissions() {
             expires: Some(Duration::from_secs(60)),
         }),
     };
-    let limited = enveloped(Outcome::data(&UserInfo::new("lim", "A", Some(&permissions))));
+    let limited = enveloped(Outcome::data(&UserInfo::new("lim", ("A", "A"), Some(&permissions))));
     let expected = r#","data":{"user":"lim","account":"A","account_name":"A","permissions":{"publish":{"allow":["bar","foo.b"],"deny":["foo.x"]},"subscribe":{"allow":["q.* grp"]},"responses":{"max":3,"ttl":60000000000}}}}"#;
     assert_eq!(limited, expected);
 }
