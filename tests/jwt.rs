@@ -556,3 +556,45 @@ fn a_sentinel_stands_in_and_pinned_accounts_keep_others_out() {
     let secret = sentinel.rsplit('.').next().expect("a signature");
     assert!(!log.contains(secret) && !log.contains(&sentinel), "a bearer's JWT is a password");
 }
+
+/// The JWT of a bearer is a password: whoever has it is that user.
+#[test]
+fn no_endpoint_and_no_log_line_shows_a_bearers_jwt() {
+    let bearer = |number| mint(user_claims(number, json!({"bearer_token": true})), &account(2));
+    let (good, wrong) = (bearer(1), format!("{}x", bearer(4)));
+    let config = memory_config(&accounts(), "http: \"127.0.0.1:-1\"");
+    let server = Server::midge_with(2, &["-DV"], &config);
+    let mut client = log_in(&server, &good, None);
+    client.send(b"SUB a 1\r\nPING\r\n").expect("it reads");
+    assert_eq!(next_line(&mut client).as_deref(), Some("PONG"));
+    let mut refused = try_log_in(&server, &wrong, None);
+    assert_eq!(next_line(&mut refused).as_deref(), Some("-ERR 'Authorization Violation'"));
+    assert_eq!(next_line(&mut refused), None);
+    let mut gone = log_in(&server, &bearer(5), None);
+    gone.close();
+    let secrets = [good, bearer(4), bearer(5)];
+    let secrets = secrets.iter().flat_map(|jwt| jwt.split('.').skip(1));
+    let secrets: Vec<String> = secrets.map(str::to_owned).collect();
+    let mut shown = server.log().lines();
+    let accountz = format!("/accountz?acc={}", account(2).public_key());
+    for path in [
+        "/varz",
+        "/connz?auth=1&subs=detail",
+        "/connz?state=closed&auth=1",
+        "/subsz?subs=1",
+        "/accountz",
+        &accountz,
+        "/accstatz?unused=1",
+        "/metrics",
+    ] {
+        let body = server.monitor_get(path).expect("monitoring answers");
+        let body = String::from_utf8_lossy(&body).into_owned();
+        assert!(body.len() > 10, "{path}: {body}");
+        shown.push(body);
+    }
+    for text in shown {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{text}");
+        }
+    }
+}
