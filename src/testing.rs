@@ -95,6 +95,9 @@ pub mod broker {
             is_again, read_on, size, size_again, size_one_again,
         };
     }
+    pub mod message_trace {
+        pub use crate::broker::message_trace::{Ingress, TraceEvent, TraceNote};
+    }
     pub mod outbox {
         pub use crate::broker::outbox::Outbox;
     }

@@ -136,6 +136,8 @@ fn no_message_reaches_an_account_that_may_not_have_it() {
                 sum.crossed += outcome.crossed;
                 sum.answers += outcome.answers;
                 sum.fakes += outcome.fakes;
+                sum.traced += outcome.traced;
+                sum.receivers += outcome.receivers;
             }
             Ok(Err(reason)) => {
                 panic!("MIDGE_SIM_SEED={seed} cargo test --test simulation no_message: {reason}")
@@ -149,6 +151,7 @@ fn no_message_reaches_an_account_that_may_not_have_it() {
     if count >= SEEDS / 4 {
         assert!(sum.imports > 400 && sum.crossed > 250, "{sum:?}");
         assert!(sum.answers > 60 && sum.fakes > 1_000, "{sum:?}");
+        assert!(sum.traced > 500 && sum.receivers > 500, "{sum:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use rpds::{HashTrieMapSync, VectorSync};
 
 use super::account_jwt::AccountJwt;
 use super::mapping::Mappings;
-use crate::config::auth_options::AccountLimitOptions;
+use crate::config::auth_options::{AccountLimitOptions, TraceOptions};
 use crate::config::jetstream_options::JetStreamAccountOptions;
 
 /// The account of every client that is not assigned to another.
@@ -26,6 +26,8 @@ pub struct Account {
     pub jetstream: Option<JetStreamAccountOptions>,
     /// Present in operator mode.
     pub(crate) jwt: Option<Arc<AccountJwt>>,
+    /// Where traces go that `traceparent` asks for; None = nowhere.
+    pub trace: Option<TraceOptions>,
 }
 
 impl Account {

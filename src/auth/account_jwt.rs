@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jwt::claims::{AccountClaims, AccountLimits, Export, ExportType, Import, Scope};
+use super::jwt::claims::{AccountClaims, AccountLimits, Export, ExportType, Import, Scope, Trace};
 use super::permissions::Permissions;
 use crate::config::auth_options::{
-    AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions,
+    AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, TraceOptions,
 };
 use crate::config::import_options::{
     ExportKind, ExportOptions, ImportKind, ImportOptions, LatencyOptions, ResponseType,
@@ -99,8 +99,16 @@ pub(crate) fn options_of(claims: &AccountClaims) -> AccountOptions {
         limits,
         exports: body.exports.iter().filter_map(export_options).collect(),
         imports: body.imports.iter().filter_map(import_options).collect(),
+        trace: body.trace.as_ref().and_then(trace_options),
         ..AccountOptions::default()
     }
+}
+
+/// Returns None without a destination. A sampling of zero is all.
+fn trace_options(trace: &Trace) -> Option<TraceOptions> {
+    let destination = Some(trace.destination.clone()).filter(|subject| !subject.is_empty())?;
+    let sampling = u8::try_from(trace.sampling).ok().filter(|percent| (1..=100).contains(percent));
+    Some(TraceOptions { destination, sampling: sampling.unwrap_or(100) })
 }
 
 /// Returns None if the account may not use JetStream.
@@ -143,6 +151,7 @@ fn export_options(export: &Export) -> Option<ExportOptions> {
                 subject: latency.results.clone(),
                 sampling: u8::try_from(latency.sampling).unwrap_or(0),
             }),
+            allow_trace: export.allow_trace,
         }),
     };
     Some(ExportOptions {
@@ -162,6 +171,7 @@ fn import_options(import: &Import) -> Option<ImportOptions> {
         ExportType::Stream => ImportKind::Stream {
             prefix: text(&import.to).filter(|_| import.local_subject.is_empty()),
             to: text(&import.local_subject),
+            allow_trace: import.allow_trace,
         },
         ExportType::Service => ImportKind::Service {
             to: match (&*import.local_subject, &*import.to) {

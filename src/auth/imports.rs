@@ -20,7 +20,7 @@ use super::jwt::validate;
 use super::transform::TransformError;
 use crate::config::auth_options::{AccountOptions, Place};
 use crate::config::import_options::{
-    ExportKind, ExportOptions, ImportKind, ImportOptions, ResponseType,
+    ExportKind, ExportOptions, ImportKind, ImportOptions, LatencyOptions, ResponseType,
 };
 use crate::protocol::subject;
 
@@ -32,6 +32,8 @@ const RING_SEARCH_MAX: usize = 1024;
 pub struct StreamImport {
     pub exporter: Arc<str>,
     pub subject: ImportSubject,
+    /// Traces of the exporting account's messages go on in the importing account.
+    pub allow_trace: bool,
 }
 
 /// A service that an account imports.
@@ -53,6 +55,10 @@ pub struct ServiceExport {
     pub response_type: ResponseType,
     /// The time that an answer may take.
     pub threshold: Duration,
+    /// None = durations are not published.
+    pub latency: Option<LatencyOptions>,
+    /// Traces of requests go on in the exporting account.
+    pub allow_trace: bool,
 }
 
 /// An export for monitoring.
@@ -63,6 +69,7 @@ pub(crate) struct ToldExport {
     pub response_type: Option<ResponseType>,
     /// Names of those that may import it, in order; empty = all.
     pub approved: Vec<String>,
+    pub latency: Option<LatencyOptions>,
 }
 
 /// Source: nats-server DEFAULT_SERVICE_EXPORT_RESPONSE_THRESHOLD.
@@ -116,6 +123,7 @@ impl Imports {
             let mut builder = Builder {
                 accounts: HashMap::from([(name, Built::default())]),
                 others: Some((&*self, known)),
+                has_system_account: true,
                 next_export_id: self.next_export_id,
                 problems: Vec::new(),
                 recheck_at: None,
@@ -199,6 +207,8 @@ enum Problem {
     StreamExists,
     Ring,
     RingTooLong,
+    LatencySubject,
+    LatencyResponseType,
     ServiceMapping {
         remote: String,
         local: String,
@@ -227,6 +237,8 @@ impl fmt::Display for Problem {
             Self::StreamExists => "stream import already exists",
             Self::Ring => "import forms a cycle",
             Self::RingTooLong => "search cycle depth exhausted",
+            Self::LatencySubject => "invalid publish subject",
+            Self::LatencyResponseType => "bad service response type",
             Self::ServiceMapping { remote, local, error } => {
                 return write!(
                     formatter,
@@ -275,6 +287,7 @@ impl Export {
             subject: self.subject.clone(),
             response_type: self.service.as_ref().map(|service| service.response_type),
             approved,
+            latency: self.service.as_ref().and_then(|service| service.latency.clone()),
         }
     }
 }
@@ -409,8 +422,11 @@ impl Built {
 
 impl ServiceExport {
     fn is_like(&self, other: &Self) -> bool {
-        let Self { id: _, response_type, threshold } = self;
-        *response_type == other.response_type && *threshold == other.threshold
+        let Self { id: _, response_type, threshold, latency, allow_trace } = self;
+        *response_type == other.response_type
+            && *threshold == other.threshold
+            && *latency == other.latency
+            && *allow_trace == other.allow_trace
     }
 }
 
@@ -418,6 +434,7 @@ struct Builder<'a> {
     accounts: HashMap<&'a str, Built>,
     /// In operator mode: all other accounts, which are built already.
     others: Option<(&'a Imports, &'a KnownAccounts<'a>)>,
+    has_system_account: bool,
     next_export_id: u32,
     problems: Vec<String>,
     /// When the first activation ends.
@@ -428,11 +445,16 @@ struct Builder<'a> {
 ///
 /// # Errors
 /// All that an operator has to change.
-pub(super) fn compile(accounts: &[AccountOptions], place: &Place) -> Result<Imports, ImportErrors> {
+pub(super) fn compile(
+    accounts: &[AccountOptions],
+    place: &Place,
+    has_system_account: bool,
+) -> Result<Imports, ImportErrors> {
     let names = accounts.iter().map(|account| (&*account.name, Built::default()));
     let mut builder = Builder {
         accounts: names.collect(),
         others: None,
+        has_system_account,
         next_export_id: 0,
         problems: Vec::new(),
         recheck_at: None,
@@ -581,20 +603,63 @@ impl<'a> Builder<'a> {
         if !self.knows_all_of(options, "service") {
             return;
         }
-        let export = ServiceExport {
+        let mut export = ServiceExport {
             id: self.next_export_id,
             response_type: service.response_type,
             threshold: service.response_threshold.unwrap_or(THRESHOLD_DEFAULT),
+            latency: service.latency.clone(),
+            allow_trace: service.allow_trace,
         };
         self.next_export_id += 1;
         let exports = &mut self.built(account).service_exports;
-        match add_export(exports, options, account) {
-            Ok(index) => exports[index].service = Some(Arc::new(export)),
+        let index = match add_export(exports, options, account) {
+            Ok(index) => index,
             Err(problem) => {
                 let subject = &options.subject;
                 self.problems.push(format!("Error adding service export {subject:?}: {problem}"));
+                return;
+            }
+        };
+        let latency = service.latency.as_ref();
+        let refused = latency.and_then(|latency| {
+            self.refuse_latency(account, options, latency, service.response_type)
+        });
+        if let Some(problem) = refused {
+            export.latency = None;
+            // An account's JWT with such an export holds, without the durations.
+            if self.others.is_none() {
+                self.problems.push(problem);
             }
         }
+        self.built(account).service_exports[index].service = Some(Arc::new(export));
+    }
+
+    /// Returns the reason if durations cannot be published: their subject must not be that of a
+    /// service exported so far.
+    fn refuse_latency(
+        &mut self,
+        account: &str,
+        options: &ExportOptions,
+        latency: &LatencyOptions,
+        response_type: ResponseType,
+    ) -> Option<String> {
+        let (service, subject) = (&options.subject, &latency.subject);
+        let adding = format!("Error adding service latency sampling for {service:?}");
+        if !self.has_system_account {
+            return Some(format!("{adding}: system account not setup"));
+        }
+        let is_exported =
+            |export: &Export| subject::is_subset(subject.as_bytes(), export.subject.as_bytes());
+        let is_literal = subject::is_valid_literal(subject.as_bytes());
+        let problem = if !is_literal || self.built(account).service_exports.iter().any(is_exported)
+        {
+            Problem::LatencySubject
+        } else if response_type != ResponseType::Singleton {
+            Problem::LatencyResponseType
+        } else {
+            return None;
+        };
+        Some(format!("{adding} on subject {subject:?}: {problem}"))
     }
 
     fn import_service(&mut self, account: &str, options: &ImportOptions) {
@@ -685,7 +750,7 @@ impl<'a> Builder<'a> {
     }
 
     fn import_stream(&mut self, account: &str, options: &ImportOptions) {
-        let ImportKind::Stream { prefix, to } = &options.kind else { return };
+        let ImportKind::Stream { prefix, to, allow_trace } = &options.kind else { return };
         let ImportOptions { account: exporter, subject, .. } = options;
         if !self.knows_exporter(options, "stream") {
             return;
@@ -701,7 +766,14 @@ impl<'a> Builder<'a> {
             self.build_stream(account, exporter, &subject, local, activation.as_ref())
         });
         match built {
-            Ok(import) => self.built(account).streams.push(Arc::new(import)),
+            Ok(subject) => {
+                let import = StreamImport {
+                    exporter: exporter.as_str().into(),
+                    subject,
+                    allow_trace: *allow_trace,
+                };
+                self.built(account).streams.push(Arc::new(import));
+            }
             Err(why) => self.refuse_import("stream", &shown, exporter, account, &why),
         }
     }
@@ -713,7 +785,7 @@ impl<'a> Builder<'a> {
         remote: &str,
         (prefix, to): (Option<&str>, Option<&str>),
         activation: Option<&Activation>,
-    ) -> Result<StreamImport, Problem> {
+    ) -> Result<ImportSubject, Problem> {
         let exports = &self.of(exporter).stream_exports;
         if export_for(exports, account, remote, activation).is_none() {
             return Err(Problem::StreamNotAuthorized);
@@ -744,7 +816,7 @@ impl<'a> Builder<'a> {
         if known.iter().any(is_known) {
             return Err(Problem::StreamExists);
         }
-        Ok(StreamImport { exporter: exporter.into(), subject })
+        Ok(subject)
     }
 
     fn look_for_ring_of_streams(

@@ -163,6 +163,7 @@ impl AuthState {
             limits: options.limits,
             mappings,
             jetstream: options.jetstream,
+            trace: options.trace,
             jwt: Some(Arc::new(jwt)),
         };
         self.replace(account);

@@ -571,6 +571,36 @@ pub const SYSTEM_REQUEST_BYTES_MAX: usize = 2 << 20;
 const _: () =
     assert!(PAYLOAD_BYTES_MAX < SYSTEM_REQUEST_BYTES_MAX && PAYLOAD_BYTES_MAX < LETTER_BYTES_MAX);
 
+/// Receivers and crossings of one traced message that a shard notes: some hundred bytes each, and
+/// peers decide how many there are. Past it they are left out of the trace. Enforced by
+/// `broker::message_trace`.
+pub const TRACE_EVENTS_MAX: usize = 8192;
+
+/// Traced messages of one shard that are not delivered everywhere: mostly one. Past it traces are
+/// lost. Enforced by `broker::message_trace`.
+pub const OPEN_TRACES_MAX: usize = 1024;
+
+/// Seconds after which a part of a trace is over whatever became of its message. Enforced by
+/// `broker::message_trace`.
+pub const TRACE_OPEN_SECONDS_MAX: u64 = 30;
+
+/// Bytes of finished parts of traces on one shard that wait for the thread that puts them together,
+/// and as many of all shards on their way to it. Past it parts are dropped and counted. Enforced by
+/// `broker::message_trace` and `shard::system_door`.
+pub const TRACE_BYTES_MAX: usize = 8 << 20;
+
+/// Requests of one shard that ended and whose durations are to be published: half a kilobyte each.
+/// Past it they are dropped and counted. Enforced by `broker::latency`.
+pub const LATENCY_NOTES_MAX: usize = 1024;
+
+/// Records of traced messages and of durations that one shard passes on in one turn: each takes some
+/// allocations. Enforced by `shard::pass_records`.
+pub const RECORDS_PER_TURN_MAX: usize = 64;
+
+/// Traces of which some parts are missing, on the thread that puts them together. Past it the
+/// oldest is published as it is. Enforced by `server::answers::traces`.
+pub const TRACES_GATHERED_MAX: usize = 4096;
+
 /// Nice value of the threads beside the shards: password checks, monitoring, `$SYS` answers. They
 /// wait for messages, not the other way round. A busy shard still leaves such a thread a tenth of
 /// its core, enough for a login to finish before its client gives up.

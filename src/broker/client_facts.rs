@@ -9,7 +9,7 @@ use super::Broker;
 use super::crossing;
 use super::crossing_sink::RequestSink;
 use super::passage::Passage;
-use crate::base::ids::ClientKey;
+use crate::base::ids::{ClientKey, ConnectionId};
 use crate::protocol::nats::encode::decimal;
 
 /// The parts of a client's description. The texts are members of a JSON object, each preceded by a
@@ -28,6 +28,14 @@ pub struct ClientFacts {
 }
 
 impl ClientFacts {
+    /// Returns all that is known of a client of an account, as JSON.
+    pub fn full(&self, account: &str) -> String {
+        let mut out = Vec::new();
+        let account = serde_json::Value::from(account).to_string();
+        self.write(&account, true, true, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Writes the object. `account` is a JSON text.
     fn write(&self, account: &str, detailed: bool, with_server: bool, out: &mut Vec<u8>) {
         out.clear();
@@ -61,6 +69,11 @@ impl Broker {
         !self.imports.services_of(account).is_empty()
     }
 
+    /// Returns the connection of a client, if it is there.
+    pub fn connection_of(&self, client: ClientKey) -> Option<ConnectionId> {
+        self.clients.get(client.index()).map(|client| client.outbox.id)
+    }
+
     /// Sets the description of a client.
     pub fn set_client_facts(&mut self, client: ClientKey, facts: Option<Box<ClientFacts>>) {
         self.clients[client.index()].facts = facts;
@@ -72,6 +85,35 @@ impl Broker {
         if let Some(facts) = &self.clients[client.index()].facts {
             facts.rtt_ns.set(rtt_ns);
         }
+    }
+
+    /// Returns the requester's description for the metric of a request, and its round-trip time in
+    /// nanoseconds.
+    pub(super) fn describe_requester(
+        &self,
+        sink: &RequestSink,
+        passage: &Passage<'_>,
+    ) -> (String, u64) {
+        let client = passage.origin.source.publisher;
+        let client = client.and_then(|client| self.clients.get(client.index()));
+        // The account of a request that has crossed before is not the importing one.
+        let name = match client {
+            Some(client) if client.account != sink.importer => self
+                .imports
+                .services_of(client.account)
+                .first()
+                .map(|route| serde_json::Value::from(&*route.import.importer).to_string()),
+            _ => None,
+        };
+        let name = name.as_deref().unwrap_or(&sink.account_json);
+        let mut out = Vec::new();
+        let facts = client.and_then(|client| client.facts.as_deref());
+        match facts {
+            Some(facts) => facts.write(name, sink.import().share, false, &mut out),
+            None => ClientFacts::default().write(name, false, false, &mut out),
+        }
+        let rtt_ns = facts.map_or(0, |facts| facts.rtt_ns.get());
+        (String::from_utf8_lossy(&out).into_owned(), rtt_ns)
     }
 
     /// Sets `out` to the description of the requester for the exporting account.

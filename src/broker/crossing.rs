@@ -21,8 +21,10 @@ use smallvec::SmallVec;
 use super::Broker;
 use super::crossing_sink::{AnswerSink, RequestSink};
 use super::fan_out::{CrossingEnd, FanOut, Stage, UnfinishedCrossing};
+use super::latency::Ending;
 use super::link::{PASSED_ELSEWHERE, Source, Target, Unheard};
 use super::match_list::MatchList;
+use super::message_trace;
 use super::passage::{Origin, Passage, Progress, Routed};
 use super::responses::{self, Request, Responses};
 use super::route_cache::RouteCache;
@@ -36,12 +38,12 @@ use crate::base::limits::{
     SERVICE_HOPS_MAX, TOKEN_BYTES_PER_UNIT, WORK_UNIT_BYTES,
 };
 use crate::config::import_options::ResponseType;
-use crate::protocol::headers::{self, AnyCaseName};
+use crate::protocol::headers::{self, AnyCaseName, HeaderName};
 use crate::protocol::message::{Message, MessageRun};
 use crate::protocol::nats::encode::decimal;
 
 /// The header that describes the requester; a requester's own header of this name is removed.
-pub(super) const REQUEST_INFO: &str = "Nats-Request-Info";
+pub(crate) const REQUEST_INFO: &str = "Nats-Request-Info";
 
 /// Marks an answer in `Target::passed`; no export has this id.
 const ANSWER: u32 = u32::MAX;
@@ -115,6 +117,29 @@ impl Rewritten {
         }
     }
 
+    /// Sets a header in place of the first of its name.
+    fn set_header(&mut self, name: &HeaderName, value: &[u8]) {
+        let payload = self.body.split_off(self.headers_size);
+        name.set(&mut self.body, value);
+        self.headers_size = self.body.len();
+        self.body.extend_from_slice(&payload);
+        self.write_sizes();
+    }
+
+    fn copy_body(&mut self, message: &Message<'_>) {
+        self.body.clear();
+        self.body.extend_from_slice(message.body);
+        self.headers_size = message.headers.len();
+        self.write_sizes();
+    }
+
+    fn write_sizes(&mut self) {
+        self.header_size_text.clear();
+        decimal(&mut self.header_size_text, self.headers_size);
+        self.size_text.clear();
+        decimal(&mut self.size_text, self.body.len());
+    }
+
     /// Copies headers and payload, and sets one header, which replaces those of its name in any
     /// case.
     fn take_body(&mut self, message: &Message<'_>, header: (&AnyCaseName, &[u8], &[u8])) {
@@ -124,10 +149,7 @@ impl Rewritten {
         headers::append(&mut self.body, name, value);
         self.headers_size = self.body.len();
         self.body.extend_from_slice(message.payload());
-        self.header_size_text.clear();
-        decimal(&mut self.header_size_text, self.headers_size);
-        self.size_text.clear();
-        decimal(&mut self.size_text, self.body.len());
+        self.write_sizes();
     }
 }
 
@@ -208,11 +230,41 @@ impl Broker {
         let count = self.accounts.len();
         for _ in 0..ACCOUNTS_PER_TRIM.min(count) {
             self.trimmed = (self.trimmed + 1) % count;
+            let mut tracked: Vec<(u64, AccountId, Vec<u8>)> = Vec::new();
             if let Some(state) = self.accounts.get_mut(self.trimmed)
                 && let Some(responses) = &mut state.responses
             {
-                responses.look_for_expired(RESPONSE_LOOKS_PER_TRIM, now);
+                responses.look(RESPONSE_LOOKS_PER_TRIM, now, |response| {
+                    tracked.push((response.number, response.importer, response.reply().to_vec()));
+                });
+                for request in responses.take_timed_out() {
+                    self.latencies.push(Box::new(request), Ending::TimedOut);
+                }
             }
+            for (number, importer, reply) in tracked {
+                self.end_if_unwanted(self.trimmed, number, importer, &reply);
+            }
+        }
+    }
+
+    /// Ends a tracked request whose requester no longer waits for the answer.
+    fn end_if_unwanted(&mut self, exporter: usize, number: u64, importer: AccountId, reply: &[u8]) {
+        let (mut account, mut reply) = (importer, reply.to_vec());
+        // The reply of a request that crossed before leads to that of the first, if that is there.
+        while reply.starts_with(responses::PREFIX) {
+            let state = self.accounts.get_mut(account.index());
+            let responses = state.and_then(|state| state.responses.as_mut());
+            let before = responses.and_then(|responses| responses.find(&reply, Instant::now()));
+            let Some((_, before)) = before else { break };
+            (account, reply) = (before.importer, before.reply().to_vec());
+        }
+        if !reply.starts_with(responses::PREFIX) && self.is_wanted(account, &reply) {
+            return;
+        }
+        let state = self.accounts.get_mut(exporter);
+        let responses = state.and_then(|state| state.responses.as_mut());
+        if let Some(request) = responses.and_then(|responses| responses.remove(number)) {
+            self.latencies.push(request, Ending::InterestLost);
         }
     }
 
@@ -278,13 +330,15 @@ impl Broker {
         progress.delivered |= delivered;
         match end {
             CrossingEnd::Request { exporter, number: Some(number) } if !delivered => {
-                self.ensure_responses(exporter).remove(number);
+                if let Some(request) = self.ensure_responses(exporter).remove(number) {
+                    self.latencies.push(request, Ending::Nobody);
+                }
             }
             CrossingEnd::Request { .. } => {}
             CrossingEnd::Answer { exporter, number, is_last } => {
                 let responses = self.ensure_responses(exporter);
                 match is_last || !delivered {
-                    true => responses.remove(number),
+                    true => drop(responses.remove(number)),
                     false => responses.prolong(number, Instant::now()),
                 }
             }
@@ -334,8 +388,16 @@ impl Broker {
             self.keep_spare(rewritten);
             return Some((Routed::Delivered, end));
         }
+        let tracked = match &export.latency {
+            Some(_) => self.track(sink, passage),
+            None => None,
+        };
         rewritten.reply.clear();
-        if !message.reply.is_empty() {
+        if message.reply.is_empty() {
+            if let Some(request) = tracked {
+                self.latencies.push(request, Ending::NoReply);
+            }
+        } else {
             let request = Request {
                 importer: sink.importer,
                 requester: passage.origin.source.publisher,
@@ -348,11 +410,15 @@ impl Broker {
             let responses = self.ensure_responses(exporter);
             let number =
                 responses.insert(&request, Instant::now(), &mut random, &mut rewritten.reply);
-            if number.is_none() {
+            let Some(number) = number else {
                 self.counters.requests_refused += 1;
                 self.keep_spare(rewritten);
                 return None;
+            };
+            if let Some(tracked) = tracked {
+                responses.track(number, tracked, &mut rewritten.reply);
             }
+            let number = Some(number);
             end = CrossingEnd::Request { exporter, number };
         }
         let mut info = std::mem::take(&mut self.request_info);
@@ -361,18 +427,66 @@ impl Broker {
         rewritten.take_body(message, (any_case, REQUEST_INFO.as_bytes(), &info));
         turn.spend(copy_work(message) + info.len() / JSON_BYTES_PER_UNIT);
         self.request_info = info;
+        let mut trace = passage.origin.target.trace;
+        if let Some(traced) = trace {
+            let target = &passage.origin.target;
+            self.note_crossing(target, exporter, asked, &rewritten.subject);
+            if !export.allow_trace && traced.only {
+                self.keep_spare(rewritten);
+                return Some((Routed::Nobody, end));
+            }
+            trace = trace.filter(|_| export.allow_trace);
+            self.rename_trace(sink, message, trace.is_some(), &mut rewritten);
+        }
         let mut passed: SmallVec<[u32; 8]> = SmallVec::from_slice(passed);
         passed.push(export.id);
         let origin = Origin {
             source: Source { account: exporter, share: 0, ..passage.origin.source },
             from: None,
-            target: Target { passed: &passed, ..Target::PLAIN },
+            target: Target { passed: &passed, trace, ..Target::PLAIN },
             tells_nobody: passage.origin.tells_nobody && is_only,
         };
         let last = LastRoute::Request { importer: sink.importer, index: sink.index };
         let routed = self.publish_crossed(&rewritten.message(), &origin, last, turn);
         self.keep_spare(rewritten);
+        if trace.is_some_and(|traced| traced.only)
+            && let CrossingEnd::Request { number: Some(number), .. } = end
+        {
+            // Nobody has the request, so nobody answers it.
+            self.ensure_responses(exporter).remove(number);
+        }
         Some((routed, end))
+    }
+
+    /// Sets the subject for the trace of a request that crosses: none, or one that hides that of
+    /// the requester. Nobody on this server publishes there, so it is not kept.
+    #[cold]
+    fn rename_trace(
+        &mut self,
+        sink: &RequestSink,
+        message: &Message<'_>,
+        goes_on: bool,
+        rewritten: &mut Rewritten,
+    ) {
+        let mut shown = message_trace::DISABLED.to_vec();
+        if goes_on {
+            let request = Request {
+                importer: sink.importer,
+                requester: None,
+                subject: message.subject,
+                reply: b"",
+                threshold: sink.route.import.export.threshold,
+                is_streamed: false,
+            };
+            let mut random = fastrand::Rng::with_seed(self.random.u64(..));
+            let responses = self.ensure_responses(sink.route.exporter);
+            if let Some(number) =
+                responses.insert(&request, Instant::now(), &mut random, &mut shown)
+            {
+                responses.remove(number);
+            }
+        }
+        rewritten.set_header(&self.trace_destination, &shown);
     }
 
     /// Publishes an answer in the requester's account. None = no request is pending for it.
@@ -402,7 +516,9 @@ impl Broker {
         rewritten.subject.extend_from_slice(response.reply());
         if !is_streamed {
             // At most one answer is accepted, even while its delivery is unfinished.
-            responses.remove(number);
+            if let Some(request) = responses.remove(number) {
+                self.end_tracked(request, target.home, passage.origin.source.publisher);
+            }
         }
         let end = CrossingEnd::Answer {
             exporter,
@@ -426,6 +542,17 @@ impl Broker {
                 self.counters.requests_refused += 1;
             }
         }
+        if target.trace.is_some() {
+            // The trace of an answer ends here.
+            let from = passage.origin.routed_by(message);
+            self.note_crossing(&target, importer, from, &rewritten.subject);
+            if target.trace.is_some_and(|traced| traced.only) {
+                self.keep_spare(rewritten);
+                return Some((Routed::Nobody, end));
+            }
+            rewritten.copy_body(message);
+            rewritten.set_header(&self.trace_destination, message_trace::DISABLED);
+        }
         let mut passed: SmallVec<[u32; 8]> = SmallVec::from_slice(target.passed);
         passed.push(ANSWER);
         let origin = Origin {
@@ -434,8 +561,15 @@ impl Broker {
             target: Target { passed: &passed, ..Target::PLAIN },
             tells_nobody: false,
         };
-        let answer =
-            Message { subject: &rewritten.subject, reply: &rewritten.reply, tail: b"", ..*message };
+        let answer = match target.trace {
+            None => Message {
+                subject: &rewritten.subject,
+                reply: &rewritten.reply,
+                tail: b"",
+                ..*message
+            },
+            Some(_) => rewritten.message(),
+        };
         let last = LastRoute::Answer { exporter };
         let routed = match from {
             None => self.publish_crossed(&answer, &origin, last, turn),
@@ -472,6 +606,9 @@ impl Broker {
             turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(None)));
             turn.congestion = Some(congestion);
             return Routed::Unfinished;
+        }
+        if origin.target.trace.is_some() {
+            return self.route_traced(origin, message, turn);
         }
         let run = MessageRun::one(*message);
         // Taken out, because the message may cross again.
@@ -568,7 +705,9 @@ impl Broker {
             subject: response.subject().to_vec(),
             reply: response.reply().to_vec(),
         };
-        responses.remove(number);
+        if let Some(request) = responses.remove(number) {
+            self.latencies.push(request, Ending::Nobody);
+        }
         Some(ended)
     }
 }

@@ -12,7 +12,7 @@ use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::ConnectionId;
 use crate::base::limits::DENIAL_WORK;
-use crate::protocol::message::{Message, MessageRun};
+use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
 
 /// True if a subscription must not have a message on `subject`, all its rules of delivery but the
@@ -33,32 +33,6 @@ fn withholds(
         turn.spend(DENIAL_WORK);
     }
     denies
-}
-
-/// True if a subscription of this shard would get a message.
-pub(super) fn may_get(
-    subscription: &Subscription,
-    message: &Message<'_>,
-    origin: &Origin<'_>,
-) -> bool {
-    if subscription.is_removed() {
-        return false;
-    }
-    match &subscription.sink {
-        Sink::Client { outbox, .. } => {
-            let is_echo = origin.source.no_echo.is_some_and(|connection| connection == outbox.id);
-            !is_echo && !outbox.is_closing() && !subscription.denies(message.subject)
-        }
-        Sink::Service(sink) => sink.would_take(message, origin.from.is_some()),
-        Sink::Import(sink) => {
-            let mut local = Vec::new();
-            sink.import.subject.to_local(message.subject, &mut local);
-            let shown = Message { subject: &local, ..*message };
-            sink.passes(message.subject, origin.target.passed)
-                && may_get(&sink.owner, &shown, origin)
-        }
-        Sink::Link(_) | Sink::Request(_) | Sink::Answers(_) => false,
-    }
 }
 
 /// True if nothing about a receiver might tell the messages of a run apart: it has no maximum, is

@@ -21,9 +21,6 @@ pub(super) enum Stage {
     /// Its receivers are being found; none = from the start.
     Matching(Option<Box<ListBuilder>>),
     Delivering(Rc<MatchList>, Box<Progress>),
-    /// It is delivered to nobody: its receivers are looked for, to tell its publisher if there are
-    /// none.
-    Asking(Box<ListBuilder>),
     /// Nobody listens: the receivers of its reply are looked for, to find its publisher among them.
     MatchingReply(Option<Box<ListBuilder>>),
     /// With the number of receivers that were examined.
@@ -147,11 +144,6 @@ impl FanOut {
     /// Bytes it holds.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.owned.bytes.capacity()
-    }
-
-    /// True if it only asks whether anybody would get it.
-    pub(super) fn asks_only(&self) -> bool {
-        self.origin.target.asks_only
     }
 
     pub(super) fn connection(&self) -> Option<ConnectionId> {

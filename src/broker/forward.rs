@@ -132,6 +132,7 @@ impl Broker {
             let target = Target { plain, queues: &queues, ..passage.origin.target };
             self.forward_over(link, &source, &target, &run);
         }
+        self.note_forwarded(&passage.origin.target, ways.len());
         let receivers = if links.is_empty() { 0 } else { list.most_behind() };
         self.note_link_work(&ways, (receivers + picks.len()) * delivery_work(&run));
     }
@@ -175,6 +176,7 @@ impl Broker {
         let (hops, queues) = (passage.origin.target.hops + 1, [queue]);
         let target = Target { plain: false, hops, queues: &queues, ..passage.origin.target };
         self.forward_over(link, source, &target, &MessageRun::one(passage.message));
+        self.note_forwarded(&target, 1);
         true
     }
 }

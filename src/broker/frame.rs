@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
-use crate::broker::link::{PASSED_ELSEWHERE, Source, Target, link_to, shard_behind};
+use crate::broker::link::{PASSED_ELSEWHERE, Source, Target, Traced, link_to, shard_behind};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
@@ -23,8 +23,12 @@ const PLAIN: u32 = 1;
 const IN_ONE_PIECE: u32 = 2;
 /// It came from another account.
 const PASSED: u32 = 4;
-/// It only asks whether anybody would get it.
-const ASKS_ONLY: u32 = 8;
+/// It is traced: the number of the trace comes behind the head.
+const TRACED: u32 = 8;
+/// It is only traced.
+const TRACED_ONLY: u32 = 16;
+
+const TRACE_NUMBER_BYTES: usize = size_of::<u32>();
 
 /// Bytes of the head of a message like the one before: size of its tail with `AGAIN`, sizes of
 /// reply and size text.
@@ -39,6 +43,7 @@ pub fn size(target: &Target<'_>, message: &Message<'_>) -> usize {
     let texts = message.header_size_text.len() + message.size_text.len();
     // A tail has a blank and two line ends besides.
     HEAD_BYTES
+        + target.trace.map_or(0, |_| TRACE_NUMBER_BYTES)
         + queues
         + target.route.len()
         + message.subject.len()
@@ -125,7 +130,7 @@ pub fn append(
     let flags = (u32::from(target.plain) * PLAIN)
         | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
         | (u32::from(!target.passed.is_empty()) * PASSED)
-        | (u32::from(target.asks_only) * ASKS_ONLY)
+        | target.trace.map_or(0, |traced| TRACED | (u32::from(traced.only) * TRACED_ONLY))
         | (u32::from(target.hops) << 8)
         | ((target.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
@@ -150,6 +155,9 @@ pub fn append(
         place.copy_from_slice(&field.to_le_bytes());
     }
     batch.extend_from_slice(&head);
+    if let Some(traced) = target.trace {
+        batch.extend_from_slice(&traced.number.to_le_bytes());
+    }
     for queue in target.queues {
         batch.extend_from_slice(&(queue.len() as u32).to_le_bytes());
         batch.extend_from_slice(queue);
@@ -316,6 +324,10 @@ fn read_whole<'a>(
         taken
     };
     let flags = field(head, 2);
+    let trace = (flags & TRACED != 0).then(|| Traced {
+        number: field(take(TRACE_NUMBER_BYTES), 0),
+        only: flags & TRACED_ONLY != 0,
+    });
     for _ in 0..flags >> 16 {
         let size = field(take(4), 0);
         queues.push(take(size as usize));
@@ -346,7 +358,7 @@ fn read_whole<'a>(
     };
     let target = Target {
         plain: flags & PLAIN != 0,
-        asks_only: flags & ASKS_ONLY != 0,
+        trace,
         hops: (flags >> 8) as u8,
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
@@ -387,7 +399,7 @@ mod tests {
     const PEER: ShardId = ShardId(1);
     const TARGET: Target<'static> = Target {
         plain: true,
-        asks_only: true,
+        trace: Some(Traced { number: 7, only: true }),
         hops: 2,
         home: Some(LinkId(0)),
         queues: &[b"q1", b"", b"q3"],
@@ -498,6 +510,8 @@ mod tests {
         let to_a_group = (SOURCE, Target { queues: &[b"q"], ..Target::PLAIN }, first.2);
         let with_headers = (SOURCE, Target::PLAIN, MESSAGE);
         let passed_on = (SOURCE, TARGET, MESSAGE);
+        let trace = Some(Traced { number: 1, only: false });
+        let traced = (SOURCE, Target { trace, ..Target::PLAIN }, first.2);
         let routed_elsewhere = (SOURCE, Target { route: b"b", ..Target::PLAIN }, first.2);
         let short = round_trip(&[first, again, first, other_subject, other_subject, first]);
         assert_eq!(short, [false, true, true, false, true, false]);
@@ -508,6 +522,7 @@ mod tests {
             to_a_group,
             with_headers,
             passed_on,
+            traced,
             routed_elsewhere,
         ] {
             assert_eq!(round_trip(&[first, other, first, first]), [false, false, false, true]);

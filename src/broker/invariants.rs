@@ -43,6 +43,7 @@ impl Broker {
             self.clients.get(client.index()).is_some_and(|client| client.leaving.is_some())
         });
         self.unheard.check_invariants();
+        self.traces.check_invariants();
         let in_tables: usize = self.accounts.iter().map(|(_, account)| account.table.len()).sum();
         assert_eq!(self.table_total, in_tables, "subscriptions in all tables");
         assert!(self.departed.borrow().iter().all(|subscription| subscription.is_removed()));

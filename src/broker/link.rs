@@ -81,8 +81,8 @@ pub struct Target<'a> {
     /// True if plain subscriptions over there get it; false for a message that only looks for
     /// another member of a queue group.
     pub plain: bool,
-    /// True for a message that nobody gets: it asks whether somebody over there would.
-    pub asks_only: bool,
+    /// Present if it is traced.
+    pub trace: Option<Traced>,
     /// Times it already looked for another member.
     pub hops: u8,
     /// The link behind which its publisher is; none = on this shard.
@@ -95,13 +95,22 @@ pub struct Target<'a> {
     pub passed: &'a [u32],
 }
 
+/// A message whose way is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// Counts the traces that began on the shard where it was published.
+    pub number: u32,
+    /// Nobody gets it: its way is found out as if it were delivered.
+    pub only: bool,
+}
+
 /// The value of `Target::passed` for a message that came from another account and then over a link.
 pub(crate) const PASSED_ELSEWHERE: &[u32] = &[u32::MAX - 1];
 
 impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
     pub const PLAIN: Self = Self {
-        asks_only: false,
+        trace: None,
         plain: true,
         hops: 0,
         home: None,
@@ -116,7 +125,7 @@ impl Target<'_> {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain
-            && !self.asks_only
+            && self.trace.is_none()
             && self.queues.is_empty()
             && self.hops == 0
             && self.route.is_empty()

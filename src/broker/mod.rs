@@ -20,10 +20,12 @@ pub(crate) mod interest;
 #[cfg(any(test, debug_assertions))]
 mod invariants;
 pub(crate) mod late_send;
+pub(crate) mod latency;
 pub(crate) mod link;
 pub(crate) mod mailbox;
 pub(crate) mod match_cache;
 mod match_list;
+pub(crate) mod message_trace;
 mod names;
 mod no_responders;
 pub(crate) mod outbox;
@@ -48,6 +50,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
@@ -67,6 +70,7 @@ use crate::protocol::headers::{AnyCaseName, HeaderName};
 use crate::protocol::subject;
 use backlog::{Backlog, Leaving};
 use client_facts::ClientFacts;
+pub(crate) use crossing::REQUEST_INFO;
 use crossing::{Rewritten, Services};
 use fan_out_frame::FanOutFrame;
 use importing::Importing;
@@ -111,6 +115,8 @@ pub struct Broker {
     /// The name of the header with it, as the server writes it, and as others may.
     request_info_name: HeaderName,
     request_info_in_any_case: AnyCaseName,
+    /// The header with the subject for a message's trace.
+    trace_destination: HeaderName,
     /// Rewritten messages whose memory is used again.
     rewritten: Vec<Rewritten>,
     /// The account that was looked at last for requests whose time is over.
@@ -124,6 +130,8 @@ pub struct Broker {
     /// The frame of the fan-out in progress; here so that its memory is taken once.
     frame: FanOutFrame,
     unheard: no_responders::UnheardRequests,
+    traces: message_trace::Traces,
+    latencies: latency::Latencies,
     /// Some link may have no room for a message.
     tight: Rc<Cell<bool>>,
     pub counters: BrokerCounters,
@@ -319,6 +327,7 @@ impl Broker {
             request_info: Vec::new(),
             request_info_name: HeaderName::new(crossing::REQUEST_INFO),
             request_info_in_any_case: AnyCaseName::new(crossing::REQUEST_INFO),
+            trace_destination: HeaderName::new(message_trace::DESTINATION),
             rewritten: Vec::new(),
             trimmed: 0,
             arrivals: None,
@@ -326,6 +335,8 @@ impl Broker {
             change_work: 0,
             frame: FanOutFrame::default(),
             unheard: no_responders::UnheardRequests::default(),
+            traces: message_trace::Traces::default(),
+            latencies: latency::Latencies::default(),
             tight: Rc::default(),
             counters: BrokerCounters::default(),
         }
@@ -421,6 +432,7 @@ impl Broker {
     /// Gives back memory that clients which are gone have left; to be called now and then.
     pub fn trim(&mut self) {
         shrink::slab(&mut self.clients);
+        self.traces.finish_old(Instant::now());
         self.forget_expired_requests();
     }
 

@@ -13,17 +13,15 @@ use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use super::Broker;
-use super::deliver::may_get;
 use super::fan_out::{FanOut, Stage};
-use super::link::{Source, Target, Unheard};
-use super::match_list::MatchList;
-use super::passage::{Origin, Passage, Progress, Routed, delivery_work};
+use super::link::{Source, Unheard};
+use super::passage::{Origin, Passage, Progress, Routed};
 use super::responses;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::{AccountId, ClientKey};
-use crate::base::limits::{DENIAL_WORK, TOKEN_BYTES_PER_UNIT, UNHEARD_REQUESTS_MAX};
-use crate::protocol::message::{Message, MessageRun};
+use crate::base::limits::{TOKEN_BYTES_PER_UNIT, UNHEARD_REQUESTS_MAX};
+use crate::protocol::message::Message;
 use crate::protocol::nats::encode;
 
 /// Requests some of whose shares came back, oldest first.
@@ -107,21 +105,6 @@ pub(super) fn tell_publisher(passage: &Passage<'_>, subscriptions: &[Rc<Subscrip
         outbox.push_bytes(&line);
     }
     true
-}
-
-/// True if one of a list's subscriptions of this shard would get a message, or if there are more
-/// than one piece of work can ask.
-fn has_receiver(passage: &Passage<'_>, list: &MatchList, turn: &mut Turn) -> bool {
-    let mut budget = turn.whole_max();
-    let mut gets = |subscription: &Rc<Subscription>| {
-        let is_left = budget > 0;
-        budget = budget.saturating_sub(DENIAL_WORK);
-        !is_left || may_get(subscription, &passage.message, &passage.origin)
-    };
-    let found = list.plain.iter().any(&mut gets)
-        || list.groups.iter().any(|group| group.members().iter().any(&mut gets));
-    turn.spend(turn.whole_max() - budget);
-    found
 }
 
 impl Origin<'_> {
@@ -247,80 +230,6 @@ impl Broker {
                 false => self.counters.unanswered += 1,
             }
         }
-    }
-
-    /// Delivers a request to nobody, and tells its publisher if nobody would have got it: those who
-    /// may not have it, and services that decline it, do not count.
-    #[cold]
-    pub fn publish_to_nobody(
-        &mut self,
-        origin: &Origin<'_>,
-        message: &Message<'_>,
-        turn: &mut Turn,
-    ) -> Routed {
-        let passage = Passage::new(message, origin, turn.publisher);
-        if !passage.origin.tells_nobody {
-            return Routed::Nobody;
-        }
-        let id = origin.source.account;
-        let room = turn.room();
-        let mut budget = room;
-        let found = self.accounts[id.index()].matched(id, message.subject, &mut budget);
-        turn.spend(room - budget);
-        match found {
-            Ok(list) => self.tell_if_unwanted(&passage, &list, turn),
-            Err(builder) => {
-                turn.unfinished = Some(FanOut::new(&passage, Stage::Asking(builder)));
-                Routed::Unfinished
-            }
-        }
-    }
-
-    /// Tells a requester that nobody listens if its list says so.
-    pub(super) fn tell_if_unwanted(
-        &mut self,
-        passage: &Passage<'_>,
-        list: &MatchList,
-        turn: &mut Turn,
-    ) -> Routed {
-        if !list.crossings.is_empty() || has_receiver(passage, list, turn) {
-            return Routed::Delivered;
-        }
-        if list.reach().is_empty() {
-            return self.tell_nobody_listens(passage, turn);
-        }
-        // Without room for the question nobody is told.
-        if !self.tight.get() || self.congestion_of(list, passage.size()).is_none() {
-            self.ask_links(passage, list);
-            turn.spend(list.reach().len() * delivery_work(&MessageRun::one(passage.message)));
-        }
-        Routed::Delivered
-    }
-
-    /// Asks the links of a list whether anybody behind them would get a message.
-    fn ask_links(&mut self, passage: &Passage<'_>, list: &MatchList) {
-        let links = list.reach();
-        let source = passage.origin.asking(&passage.message, false);
-        let target = Target { plain: false, asks_only: true, ..Target::PLAIN };
-        for (index, link) in links.iter().enumerate() {
-            let source = source.part(source.share, index, links.len());
-            self.forward_over(*link, &source, &target, &MessageRun::one(passage.message));
-        }
-    }
-
-    /// Sends the share of a message that came over a link as a question back if nobody here would
-    /// get it.
-    #[cold]
-    pub(super) fn answer_question(
-        &mut self,
-        passage: &Passage<'_>,
-        list: &MatchList,
-        turn: &mut Turn,
-    ) -> Routed {
-        if list.crossings.is_empty() && !has_receiver(passage, list, turn) {
-            self.tell_unheard(passage, passage.origin.source.share, turn);
-        }
-        Routed::Delivered
     }
 }
 

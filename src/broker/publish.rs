@@ -50,7 +50,13 @@ impl Broker {
         let is_local = origin.from.is_none();
         let in_parts = match is_local {
             true => list.is_in_parts(),
-            false => !origin.target.plain || list.has_answers || !origin.target.queues.is_empty(),
+            false => {
+                let target = &origin.target;
+                !target.plain
+                    || list.has_answers
+                    || !target.queues.is_empty()
+                    || target.trace.is_some()
+            }
         };
         if in_parts || !takes_whole(list, run, turn) {
             return self.route_in_parts(origin, run, list, turn);
@@ -89,9 +95,6 @@ impl Broker {
     ) -> Routed {
         debug_assert!(run.len() == 1);
         let passage = Passage::new(run.first(), origin, turn.publisher);
-        if origin.target.asks_only {
-            return self.answer_question(&passage, list, turn);
-        }
         let mut progress = Progress::default();
         if self.walk(&passage, list, &mut progress, turn) {
             return self.end_of_passage(&passage, &progress, turn);

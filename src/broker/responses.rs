@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::latency::Tracked;
 use super::route_cache::RouteCache;
 use crate::base::ids::{AccountId, ClientKey};
 use crate::base::limits::{RESPONSE_BYTES_MAX, RESPONSES_MAX};
@@ -41,6 +42,9 @@ const PLACE_BITS: u32 = 24;
 
 const _: () = assert!(RESPONSES_MAX <= 1 << PLACE_BITS);
 
+/// The end of the reply subject of a request whose duration is to be published.
+const TRACKED: &[u8] = b".T";
+
 /// The start of every reply subject across accounts.
 pub(super) const PREFIX: &[u8] = b"_R_.";
 
@@ -59,7 +63,7 @@ pub(super) struct Request<'a> {
 
 pub(super) struct Response {
     /// Random bits and the slot.
-    number: u64,
+    pub number: u64,
     pub importer: AccountId,
     pub requester: Option<ClientKey>,
     /// Subject, then reply.
@@ -68,6 +72,8 @@ pub(super) struct Response {
     threshold: Duration,
     expires_at: Instant,
     pub is_streamed: bool,
+    /// Present if its duration is to be published.
+    tracked: Option<Box<Tracked>>,
 }
 
 impl Response {
@@ -80,7 +86,8 @@ impl Response {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.text.len()
+        let tracked = self.tracked.as_ref().map_or(0, |tracked| tracked.bytes());
+        size_of::<Self>() + self.text.len() + tracked
     }
 }
 
@@ -98,6 +105,8 @@ pub(super) struct Responses {
     spare: Vec<Vec<u8>>,
     /// The next slot to examine for expiry.
     hand: usize,
+    /// Tracked requests that expired.
+    timed_out: Vec<Tracked>,
     /// The route of the last answer.
     pub last_route: RouteCache,
 }
@@ -111,6 +120,7 @@ impl Responses {
             table_token,
             spare: Vec::new(),
             hand: 0,
+            timed_out: Vec::new(),
             last_route: RouteCache::default(),
         }
     }
@@ -163,6 +173,7 @@ impl Responses {
             threshold: request.threshold,
             expires_at: now + request.threshold,
             is_streamed: request.is_streamed,
+            tracked: None,
         });
         reply.clear();
         reply.extend_from_slice(PREFIX);
@@ -172,14 +183,31 @@ impl Responses {
         Some(number)
     }
 
+    /// Has the duration of a request published; its reply subject gets a further token.
+    pub(super) fn track(&mut self, number: u64, tracked: Box<Tracked>, reply: &mut Vec<u8>) {
+        let entry = self.entries.get_mut(place_of(number)).filter(|entry| entry.number == number);
+        let Some(entry) = entry else { return };
+        let count = self.counts.get_mut(&entry.importer).expect("it was counted");
+        count.bytes += tracked.bytes();
+        entry.tracked = Some(tracked);
+        reply.extend_from_slice(TRACKED);
+    }
+
     /// Returns the request that an answer on `subject` is for, with its number.
     pub(super) fn find(&mut self, subject: &[u8], now: Instant) -> Option<(u64, &Response)> {
         let rest = subject.strip_prefix(PREFIX)?.strip_prefix(&self.table_token)?;
-        let number = decode(rest.strip_prefix(b".")?)?;
+        let rest = rest.strip_prefix(b".")?;
+        let (token, is_tracked) = match rest.strip_suffix(TRACKED) {
+            Some(token) => (token, true),
+            None => (rest, false),
+        };
+        let number = decode(token)?;
         let place = place_of(number);
-        let entry = self.entries.get(place).filter(|entry| entry.number == number)?;
+        let is_it =
+            |entry: &&Response| entry.number == number && entry.tracked.is_some() == is_tracked;
+        let entry = self.entries.get(place).filter(is_it)?;
         if now > entry.expires_at {
-            self.remove(number);
+            self.expire(number);
             return None;
         }
         Some((number, &self.entries[place]))
@@ -193,16 +221,27 @@ impl Responses {
         }
     }
 
-    /// Removes a request, if it is still there.
-    pub(super) fn remove(&mut self, number: u64) {
+    /// Removes a request whose time is over.
+    fn expire(&mut self, number: u64) {
+        let tracked = self.remove(number);
+        self.timed_out.extend(tracked.map(|tracked| *tracked));
+    }
+
+    /// Takes the tracked requests whose time is over.
+    pub(super) fn take_timed_out(&mut self) -> Vec<Tracked> {
+        std::mem::take(&mut self.timed_out)
+    }
+
+    /// Removes a request, if it is still there. Returns its record if its duration is to be
+    /// published.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Box<Tracked>> {
         let place = place_of(number);
-        if self.entries.get(place).is_none_or(|entry| entry.number != number) {
-            return;
-        }
-        let entry = self.entries.remove(place);
+        self.entries.get(place).filter(|entry| entry.number == number)?;
+        let mut entry = self.entries.remove(place);
         let count = self.counts.get_mut(&entry.importer).expect("it was counted");
         count.entries -= 1;
         count.bytes -= entry.bytes();
+        let tracked = entry.tracked.take();
         if count.entries == 0 {
             self.counts.remove(&entry.importer);
         }
@@ -212,15 +251,25 @@ impl Responses {
         if self.entries.is_empty() && self.entries.capacity() > SPARE_TEXTS_MAX {
             self.entries = Slab::new();
         }
+        tracked
     }
 
     /// Examines so many slots, and removes expired entries.
     pub(super) fn look_for_expired(&mut self, looks: usize, now: Instant) {
+        self.look(looks, now, |_| {});
+    }
+
+    /// Does the same, and calls `visit` with each tracked request that is not expired.
+    pub(super) fn look(&mut self, looks: usize, now: Instant, mut visit: impl FnMut(&Response)) {
         for _ in 0..looks.min(self.entries.capacity()) {
             self.hand = if self.hand + 1 < self.entries.capacity() { self.hand + 1 } else { 0 };
-            let entry = self.entries.get(self.hand);
-            if let Some(number) = entry.filter(|entry| now > entry.expires_at).map(|e| e.number) {
-                self.remove(number);
+            match self.entries.get(self.hand) {
+                Some(entry) if now > entry.expires_at => {
+                    let number = entry.number;
+                    self.expire(number);
+                }
+                Some(entry) if entry.tracked.is_some() => visit(entry),
+                _ => {}
             }
         }
     }

@@ -21,10 +21,6 @@ impl Broker {
                         break;
                     }
                 },
-                Stage::Delivering(list, _) if fan_out.asks_only() => {
-                    return fan_out
-                        .with_passage(|passage| self.answer_question(passage, &list, turn));
-                }
                 Stage::Delivering(list, mut progress) => {
                     turn.crossing = fan_out.crossing.take();
                     let is_done = fan_out
@@ -36,19 +32,6 @@ impl Broker {
                     fan_out.stage = Stage::Delivering(list, progress);
                     fan_out.crossing = turn.crossing.take();
                     break;
-                }
-                Stage::Asking(builder) => {
-                    match self.match_more(&fan_out, Some(builder), false, turn) {
-                        Ok(list) => {
-                            return fan_out.with_passage(|passage| {
-                                self.tell_if_unwanted(passage, &list, turn)
-                            });
-                        }
-                        Err(builder) => {
-                            fan_out.stage = Stage::Asking(builder);
-                            break;
-                        }
-                    }
                 }
                 Stage::MatchingReply(builder) => {
                     match self.match_more(&fan_out, builder, true, turn) {

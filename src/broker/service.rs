@@ -253,7 +253,9 @@ fn wants(list: &MatchList, budget: &mut usize) -> bool {
         *budget = budget.saturating_sub(1);
         is_left && (matches!(subscription.sink, Sink::Service(_)) || subscription.is_removed())
     };
-    !(list.groups.is_empty() && list.links.is_empty() && list.plain.iter().all(&mut is_service))
+    let is_only_plain =
+        list.groups.is_empty() && list.links.is_empty() && list.crossings.is_empty();
+    !(is_only_plain && list.plain.iter().all(&mut is_service))
 }
 
 #[cfg(test)]

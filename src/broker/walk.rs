@@ -1,11 +1,14 @@
 //! The walk of one message through its list: the plain subscriptions, then one member of each queue
 //! group, then the links. It stops where the turn is over and goes on there in the next.
 
+use std::rc::Rc;
+
 use super::Broker;
+use super::link::Traced;
 use super::match_list::MatchList;
 use super::passage::{Passage, Progress, delivery_work};
 use super::queue_group::QueueGroup;
-use super::subscription::Sink;
+use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
 use crate::base::ids::LinkId;
 use crate::base::limits::{FAN_OUT_PART, PICKED_NAMES_BYTES_MAX};
@@ -39,6 +42,9 @@ impl Broker {
                 Some(_) => self.pass_on_unserved(passage, list, progress, turn),
             };
         self.remove_expired(turn);
+        if is_done && let Some(traced) = passage.origin.target.trace {
+            self.end_of_traced(&passage.origin, traced);
+        }
         is_done
     }
 
@@ -56,7 +62,10 @@ impl Broker {
             let part = (turn.room() / each).clamp(1, FAN_OUT_PART);
             let end = count.min(progress.plain + part);
             let some = &list.plain[progress.plain..end];
-            progress.delivered |= self.fan_out(some, &run, &passage.origin, turn);
+            progress.delivered |= match passage.origin.target.trace {
+                None => self.fan_out(some, &run, &passage.origin, turn),
+                Some(traced) => self.fan_out_traced(some, traced, passage, turn),
+            };
             progress.plain = end;
             if turn.is_over() && end < count {
                 return false;
@@ -131,7 +140,7 @@ impl Broker {
             let member = group.member(start, asked, local_only);
             match member.sink {
                 Sink::Client { .. } | Sink::Service(_) | Sink::Import(_)
-                    if self.deliver_alone(member, &run, &passage.origin, turn) =>
+                    if self.deliver_to_member(member, &run, passage, turn) =>
                 {
                     turn.spend(delivery_work(&run));
                     return Asked::Served;
@@ -150,6 +159,38 @@ impl Broker {
             }
         }
         Asked::Nobody
+    }
+
+    #[inline]
+    fn deliver_to_member(
+        &mut self,
+        member: &Rc<Subscription>,
+        run: &MessageRun<'_>,
+        passage: &Passage<'_>,
+        turn: &mut Turn,
+    ) -> bool {
+        let Passage { message, origin, .. } = passage;
+        match origin.target.trace {
+            None => self.deliver_alone(member, run, origin, turn),
+            Some(traced) => self.deliver_traced(member, traced, message, origin, turn),
+        }
+    }
+
+    #[cold]
+    fn fan_out_traced(
+        &mut self,
+        subscriptions: &[Rc<Subscription>],
+        traced: Traced,
+        passage: &Passage<'_>,
+        turn: &mut Turn,
+    ) -> bool {
+        let Passage { message, origin, .. } = passage;
+        let mut delivered = false;
+        turn.spend(subscriptions.len() * delivery_work(&MessageRun::one(*message)));
+        for subscription in subscriptions {
+            delivered |= self.deliver_traced(subscription, traced, message, origin, turn);
+        }
+        delivered
     }
 
     /// Forwards to the links with plain interest, which get their copy once, and to those of picked

@@ -10,6 +10,7 @@ use crate::base::counters::Gauge;
 use crate::base::ids::{AccountId, ShardId};
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
+use crate::broker::message_trace::DESTINATION;
 use crate::broker::{Broker, BrokerHandle};
 use crate::config::options::Options;
 use crate::net::tls_config::TlsServer;
@@ -123,7 +124,7 @@ pub struct TraceNames {
 impl Default for TraceNames {
     fn default() -> Self {
         Self {
-            destination: HeaderName::new("Nats-Trace-Dest"),
+            destination: HeaderName::new(DESTINATION),
             only: HeaderName::new("Nats-Trace-Only"),
             origin_account: HeaderName::new("Nats-Trace-Origin-Account"),
         }

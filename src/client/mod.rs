@@ -15,6 +15,7 @@ mod told;
 mod traced;
 
 mod connect;
+mod message_trace;
 mod open;
 mod publish;
 mod subscribe;

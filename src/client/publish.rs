@@ -6,7 +6,7 @@ use super::publishing::Publishing;
 use super::session::ClientSession;
 use crate::auth::mapping::Mapped;
 use crate::auth::permissions::{PublishRight, is_reserved_reply};
-use crate::base::limits::{HEADER_BYTES_PER_UNIT, REFUSAL_WORK};
+use crate::base::limits::REFUSAL_WORK;
 use crate::broker::Broker;
 use crate::broker::passage::{Origin, Routed};
 use crate::broker::turn::Turn;
@@ -16,16 +16,6 @@ use crate::protocol::nats::command::Publish;
 use crate::protocol::nats::error::{quoted, text};
 use crate::protocol::nats::plain::{extend_run, known_part};
 use crate::protocol::subject;
-
-/// The effect of a message's tracing headers on its delivery.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tracing {
-    Delivered,
-    /// It is published, but delivered to nobody.
-    NotDelivered,
-    /// Treated as if it had not been published.
-    Dropped,
-}
 
 impl ClientSession {
     pub(super) fn publish_parsed(
@@ -66,57 +56,36 @@ impl ClientSession {
             self.outbox.push_error(text::INVALID_PUBLISH_SUBJECT);
             publishing.turn.spend(REFUSAL_WORK);
         }
-        let tracing = match message.headers {
-            [] => Tracing::Delivered,
-            headers => self.tracing(publishing, headers),
-        };
-        if tracing == Tracing::Dropped {
-            return;
+        if !message.headers.is_empty() && self.may_be_traced(publishing, message.headers) {
+            return self.publish_tracing(broker, publishing, message);
         }
+        self.publish_untraced(broker, publishing, message);
+    }
+
+    #[inline]
+    pub(super) fn publish_untraced(
+        &mut self,
+        broker: &mut Broker,
+        publishing: &mut Publishing,
+        message: &Message<'_>,
+    ) {
         self.count(1, message.body.len());
         if self.rights.has_mappings {
             let mut mapped = self.context.mapped.take();
             if self.map_subject(message.subject, &mut mapped) {
                 let message = Message { subject: &mapped, ..*message };
-                self.publish_mapped(broker, publishing, &message, tracing);
+                self.publish_mapped(broker, publishing, &message);
             } else {
                 self.ok();
             }
             self.context.mapped.replace(mapped);
         } else {
-            self.publish_mapped(broker, publishing, message, tracing);
+            self.publish_mapped(broker, publishing, message);
         }
-    }
-
-    /// Returns what a message's tracing headers mean for its delivery. Events are not sent: whoever
-    /// wants only the events does not want the message delivered. Source: nats-server
-    /// server/msgtrace.go initMsgTrace.
-    fn tracing(&self, publishing: &mut Publishing, headers: &[u8]) -> Tracing {
-        publishing.turn.spend(headers.len() / HEADER_BYTES_PER_UNIT);
-        let names = &self.context.trace_names;
-        let destination = match names.destination.find(headers) {
-            None | Some(b"trace disabled") => return Tracing::Delivered,
-            Some(destination) => destination,
-        };
-        publishing.turn.spend(2 * headers.len() / HEADER_BYTES_PER_UNIT);
-        let only = names.only.find(headers).is_some_and(|value| {
-            [&b"1"[..], b"true", b"on"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
-        });
-        let is_for_nobody =
-            names.origin_account.find(headers).is_some() || !subject::is_valid_literal(destination);
-        if is_for_nobody {
-            return if only { Tracing::Dropped } else { Tracing::Delivered };
-        }
-        // The right to answer a request is not a right to trace to its reply subject.
-        if self.rights.permissions.may_publish(destination) != PublishRight::Allowed {
-            self.refuse_subject(publishing, destination);
-            return Tracing::Dropped;
-        }
-        if only { Tracing::NotDelivered } else { Tracing::Delivered }
     }
 
     #[cold]
-    fn refuse_subject(&self, publishing: &mut Publishing, subject: &[u8]) {
+    pub(super) fn refuse_subject(&self, publishing: &mut Publishing, subject: &[u8]) {
         publishing.turn.spend(REFUSAL_WORK);
         let subject = quoted(subject);
         self.violation(
@@ -163,14 +132,14 @@ impl ClientSession {
 
     /// Counts incoming messages.
     #[inline]
-    fn count(&mut self, messages: usize, bytes: usize) {
+    pub(super) fn count(&mut self, messages: usize, bytes: usize) {
         self.peer.traffic.in_messages += messages as u64;
         self.peer.traffic.in_bytes += bytes as u64;
     }
 
     /// Returns the origin of this session's messages for the broker.
     #[inline]
-    fn origin(&self) -> Origin<'static> {
+    pub(super) fn origin(&self) -> Origin<'static> {
         let connect = &self.peer.connect;
         let no_echo = (!connect.echo).then_some(self.outbox.id);
         Origin::client(self.account, self.key, no_echo, connect.no_responders)
@@ -192,7 +161,7 @@ impl ClientSession {
     }
 
     /// Applies the account's subject mappings; false = their weights drop the message.
-    fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
+    pub(super) fn map_subject(&self, subject: &[u8], mapped: &mut Vec<u8>) -> bool {
         let auth = self.context.auth.borrow();
         let account = match self.peer.login.identity() {
             Some(identity) => &identity.account,
@@ -211,7 +180,7 @@ impl ClientSession {
 
     /// Returns true if this client may publish the message; tells the client if not.
     #[inline]
-    fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
+    pub(super) fn may_publish(&self, publishing: &mut Publishing, message: &Message<'_>) -> bool {
         if !publishing.route_allowed || publishing.route_cache.subject() != message.subject {
             // If the lists are open, only the reserved prefixes are left to check, and they begin
             // with these. The decision holds once the route cache has this subject, as it does
@@ -262,18 +231,8 @@ impl ClientSession {
         broker: &mut Broker,
         publishing: &mut Publishing,
         message: &Message<'_>,
-        tracing: Tracing,
     ) {
         if !self.may_publish(publishing, message) {
-            return;
-        }
-        if tracing == Tracing::NotDelivered {
-            // The route cache still holds another subject.
-            publishing.route_allowed = false;
-            self.ok();
-            // What remains to be done is kept in the turn.
-            let turn = &mut publishing.turn;
-            let _: Routed = broker.publish_to_nobody(&self.origin(), message, turn);
             return;
         }
         self.hand_over(broker, publishing, &MessageRun::one(*message));

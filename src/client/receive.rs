@@ -407,6 +407,9 @@ impl Session for ClientSession {
                         break Step::ReadMore;
                     }
                     Err(error) => {
+                        if matches!(error, ProtocolError::MaximumPayload { .. }) {
+                            self.trace_too_large(&mut broker, &mut publishing, bytes);
+                        }
                         let reason = self.protocol_error(error, input.bytes(), consumed_total);
                         break Step::Close(reason);
                     }

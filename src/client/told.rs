@@ -1,7 +1,7 @@
 //! The description of a client for accounts that its own imports services from.
 
 use std::cell::Cell;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::session::ClientSession;
 use crate::base::time_text::timestamp;
@@ -19,6 +19,12 @@ impl ClientSession {
     pub(super) fn rtt_ns(&self) -> u64 {
         let rtt = self.peer.keep_alive.rtt().unwrap_or_default();
         u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns all that is known of it, as JSON, and its round-trip time.
+    pub(crate) fn description(&self) -> (String, Duration) {
+        let rtt = self.peer.keep_alive.rtt().unwrap_or_default();
+        (self.client_facts().full(self.who().account()), rtt)
     }
 
     fn client_facts(&self) -> ClientFacts {

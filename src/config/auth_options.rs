@@ -112,6 +112,15 @@ pub struct AccountOptions {
     pub imports: Vec<ImportOptions>,
     /// None = the account has no JetStream.
     pub jetstream: Option<JetStreamAccountOptions>,
+    pub trace: Option<TraceOptions>,
+}
+
+/// Where the traces of messages go whose publishers have them traced by `traceparent`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceOptions {
+    pub destination: String,
+    /// Percent of such messages that are traced: 1 to 100.
+    pub sampling: u8,
 }
 
 /// Limits of one account; None = unlimited.

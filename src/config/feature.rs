@@ -14,8 +14,6 @@ pub enum Feature {
     ProxyProtocol,
     OcspStapling,
     OcspPeers,
-    ServiceLatency,
-    MessageTracing,
     Syslog,
     Profiling,
     Flags,
@@ -35,8 +33,6 @@ impl Feature {
             Self::ProxyProtocol => "The PROXY protocol",
             Self::OcspStapling => "OCSP stapling",
             Self::OcspPeers => "OCSP for client certificates",
-            Self::ServiceLatency => "Latency sampling of services",
-            Self::MessageTracing => "Message tracing",
             Self::Syslog => "Syslog",
             Self::Profiling => "Profiling",
             Self::Flags => "Feature flags",
@@ -62,8 +58,6 @@ impl Feature {
             | Self::WebSocket
             | Self::Mqtt
             | Self::OcspStapling
-            | Self::ServiceLatency
-            | Self::MessageTracing
             | Self::Syslog
             | Self::Profiling
             | Self::Flags => false,

@@ -32,6 +32,8 @@ pub struct ServiceExportOptions {
     /// The time that an answer may take; None = the default, zero = every answer is late.
     pub response_threshold: Option<Duration>,
     pub latency: Option<LatencyOptions>,
+    /// The traces of an importing account's requests go on in this account.
+    pub allow_trace: bool,
 }
 
 /// The answers that a request may have.
@@ -46,7 +48,7 @@ pub enum ResponseType {
 }
 
 /// Requests whose durations are told on a subject.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatencyOptions {
     pub subject: String,
     /// Percent, 1 to 100; 0 = only those whose headers ask for it.
@@ -72,6 +74,8 @@ pub enum ImportKind {
         prefix: Option<String>,
         /// The subject here.
         to: Option<String>,
+        /// Traces of the exporting account's messages go on in this account.
+        allow_trace: bool,
     },
     Service {
         /// The subject here.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::config::auth_options::{
     AccountLimitOptions, AccountOptions, MappingDestinationOptions, MappingOptions, Place,
+    TraceOptions,
 };
-use crate::config::feature::Feature;
 use crate::config::go_text::quoted;
 use crate::config::read_auth::{
     add_users, apply_default_permissions, is_public_nkey, read_permissions, read_users,
@@ -20,6 +20,9 @@ use crate::protocol::subject;
 pub(super) const GLOBAL_ACCOUNT: &str = "$G";
 
 const WEIGHT_MAX: i64 = 100;
+
+/// Percent of the messages with `traceparent` that are traced.
+const SAMPLING_DEFAULT: u8 = 100;
 
 pub(super) fn read_accounts(reader: &mut Reader<'_>, value: &Value) {
     reader.options.auth.accounts_place = Place(value.place());
@@ -84,9 +87,7 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
             "imports" => account.imports = read_imports(reader, value),
             "exports" => account.exports = read_exports(reader, value),
             "jetstream" => account.jetstream = read_account_jetstream(reader, value),
-            "msg_trace" | "trace_dest" => {
-                refuse_unless_empty(reader, value, Feature::MessageTracing)
-            }
+            "msg_trace" | "trace_dest" => account.trace = read_trace(reader, &key, value),
             _ => reader.unknown_field(value, &key),
         }
     }
@@ -110,9 +111,90 @@ fn read_account(reader: &mut Reader<'_>, name: &str, value: &Value) {
     add_users(reader, users_at, users, nkeys);
 }
 
-fn refuse_unless_empty(reader: &mut Reader<'_>, value: &Value, feature: Feature) {
-    if value.as_map().is_none_or(|map| !map.is_empty()) {
-        reader.refuse_later(value, feature);
+/// Reads the destination of an account's traces: a subject, or a map. The first thing that is wrong
+/// ends it. Source: nats-server server/opts.go parseAccountMsgTrace.
+fn read_trace(reader: &mut Reader<'_>, name: &str, value: &Value) -> Option<TraceOptions> {
+    if value.as_text().is_some() {
+        let destination = read_trace_destination(reader, name, value)?;
+        return Some(TraceOptions { destination, sampling: SAMPLING_DEFAULT });
+    }
+    let Some(map) = value.as_map() else {
+        let (name, found) = (quoted(name), value.type_name());
+        let expected = "to be a string or a map/struct";
+        reader
+            .error(value, format!("Expected account message trace {name} {expected}, got {found}"));
+        return None;
+    };
+    let (mut destination, mut sampling) = (None, None);
+    for (key, value) in map.entries() {
+        match key.to_ascii_lowercase().as_str() {
+            "dest" => destination = Some(read_trace_destination(reader, &key, value)?),
+            "sampling" => sampling = Some(read_trace_sampling(reader, &key, value)?),
+            _ if value.used_as_variable.get() => {}
+            _ => {
+                let (key, name) = (quoted(&key), quoted(name));
+                let place = "parsing account message trace map/struct";
+                reader.error(value, format!("Unknown field {key} {place} {name}"));
+                return None;
+            }
+        }
+    }
+    if destination.is_none() && sampling.is_some() {
+        let text = "Trace destination sampling ignored since no destination was set";
+        reader.warnings.push(format!("{}: {text}", value.place()));
+    }
+    let sampling = sampling.unwrap_or(SAMPLING_DEFAULT);
+    destination.map(|destination| TraceOptions { destination, sampling })
+}
+
+fn read_trace_destination(reader: &mut Reader<'_>, name: &str, value: &Value) -> Option<String> {
+    if value.as_text().is_none() {
+        let (name, found) = (quoted(name), value.type_name());
+        reader.error(value, format!("Field {name} should be a string, got {found}"));
+        return None;
+    }
+    let subject = reader.text(value)?;
+    if !subject::is_valid_literal(subject.as_bytes()) {
+        let reason = format!("Trace destination {} is not valid", quoted(&subject));
+        reader.error(value, reason);
+        return None;
+    }
+    Some(subject)
+}
+
+fn read_trace_sampling(reader: &mut Reader<'_>, name: &str, value: &Value) -> Option<u8> {
+    let number: i64 = match &*value.data {
+        Data::Integer(number) => *number,
+        Data::Text(_) => {
+            let text = reader.text(value)?;
+            match text.strip_suffix('%').unwrap_or(&text).parse() {
+                Ok(number) => number,
+                Err(_) => {
+                    let shown = quoted(&text);
+                    let reason = format!("Invalid trace destination sampling value {shown}");
+                    reader.error(value, reason);
+                    return None;
+                }
+            }
+        }
+        _ => {
+            let (name, found) = (quoted(name), value.type_name());
+            let expected = "should be an integer or a percentage";
+            let reason = format!("Trace destination sampling field {name} {expected}, got {found}");
+            reader.error(value, reason);
+            return None;
+        }
+    };
+    match u8::try_from(number) {
+        Ok(sampling @ 1..=100) => Some(sampling),
+        _ => {
+            // The word is misspelt by nats-server.
+            let reason = format!(
+                "Ttrace destination sampling value {number} is invalid, needs to be [1..100]"
+            );
+            reader.error(value, reason);
+            None
+        }
     }
 }
 

@@ -6,7 +6,6 @@
 use std::num::IntErrorKind;
 use std::time::Duration;
 
-use crate::config::feature::Feature;
 use crate::config::go_text::{SignedDuration, parse_duration, quoted};
 use crate::config::import_options::{
     ExportKind, ExportOptions, ImportKind, ImportOptions, LatencyOptions, ResponseType,
@@ -53,7 +52,6 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
     let mut service = ServiceExportOptions::default();
     let mut accounts = Vec::new();
     let mut account_token_position = 0;
-    let mut latency_at = None;
     // The service directives so far, with their names in error texts.
     let mut of_services: Vec<(&Value, &str)> = Vec::new();
     let (mut response_seen, mut threshold_seen) = (false, false);
@@ -103,7 +101,6 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
             "latency" => {
                 of_services.push((value, "latency"));
                 service.latency = read_latency(reader, value);
-                latency_at = Some(value);
             }
             "account_token_position" => {
                 if let Some(position) = reader.integer(value) {
@@ -113,7 +110,7 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
             }
             "allow_trace" => {
                 of_services.push((value, "allow_trace"));
-                read_allow_trace(reader, value);
+                service.allow_trace = reader.toggle(value).unwrap_or_default();
             }
             _ => reader.unknown_field(value, &key),
         }
@@ -122,12 +119,6 @@ fn read_export(reader: &mut Reader<'_>, entry: &Value) -> Option<ExportOptions> 
         for (value, directive) in of_services {
             reader.error(value, format!("Detected {directive} directive on non-service"));
         }
-    }
-    if let Some(value) = latency_at
-        && subject.is_service()
-        && service.latency.is_some()
-    {
-        reader.refuse_later(value, Feature::ServiceLatency);
     }
     let (subject, kind) = match subject {
         Subject::None => return None,
@@ -151,13 +142,6 @@ fn read_subject(reader: &mut Reader<'_>, value: &Value, what: &str) -> Option<St
         return None;
     }
     reader.text(value)
-}
-
-/// Refuses `true`, which would need message tracing.
-fn read_allow_trace(reader: &mut Reader<'_>, value: &Value) {
-    if reader.toggle(value) == Some(true) {
-        reader.refuse_later(value, Feature::MessageTracing);
-    }
 }
 
 fn read_response_type(reader: &mut Reader<'_>, value: &Value) -> Option<ResponseType> {
@@ -324,7 +308,7 @@ fn read_import(reader: &mut Reader<'_>, entry: &Value) -> Option<ImportOptions> 
     };
     let mut subject = Subject::None;
     let (mut prefix, mut to, mut share) = (None, None, false);
-    let mut traced = None;
+    let (mut traced, mut allow_trace) = (None, false);
     for (key, value) in map.entries() {
         match key.to_ascii_lowercase().as_str() {
             "stream" if subject.is_service() => {
@@ -354,7 +338,7 @@ fn read_import(reader: &mut Reader<'_>, entry: &Value) -> Option<ImportOptions> 
             "share" => share = reader.toggle(value).unwrap_or_default(),
             "allow_trace" => {
                 traced = Some(value);
-                read_allow_trace(reader, value);
+                allow_trace = reader.toggle(value).unwrap_or_default();
             }
             _ => reader.unknown_field(value, &key),
         }
@@ -364,7 +348,7 @@ fn read_import(reader: &mut Reader<'_>, entry: &Value) -> Option<ImportOptions> 
     }
     let ((account, subject), kind) = match subject {
         Subject::None => return None,
-        Subject::Stream(exported) => (exported, ImportKind::Stream { prefix, to }),
+        Subject::Stream(exported) => (exported, ImportKind::Stream { prefix, to, allow_trace }),
         Subject::Service(exported) => (exported, ImportKind::Service { to, share }),
     };
     Some(ImportOptions { account, subject, activation: None, kind })

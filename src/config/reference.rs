@@ -138,8 +138,6 @@ fn push_later(page: &mut String) {
         push_feature(page, name, &options, &flags, feature);
     }
     let inside_blocks = [
-        (Feature::ServiceLatency, "`latency` of a service in `exports` of an account"),
-        (Feature::MessageTracing, "`msg_trace`, `trace_dest` in an account"),
         (Feature::AuthCallout, "`auth_callout`, `auth_hook` in `authorization`"),
         (Feature::TrustedProxies, "`proxy_required` in `authorization` and of a user"),
         (Feature::OcspPeers, "`ocsp_peer` in `tls`"),

@@ -13,7 +13,7 @@ use crate::auth::account_jwt::AccountJwt;
 use crate::auth::import_subject::ImportSubject;
 use crate::auth::jwt::token;
 use crate::auth::mapping::ToldDestination;
-use crate::config::import_options::ResponseType;
+use crate::config::import_options::{LatencyOptions, ResponseType};
 
 /// Fields and order as nats-server's `Accountz`.
 #[derive(Debug, Serialize)]
@@ -78,8 +78,35 @@ struct ToldExport {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_latency: Option<ToldLatency>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     approved_accounts: Vec<String>,
+}
+
+/// Fields and order as nats-server's `jwt.ServiceLatency`.
+#[derive(Debug, Serialize)]
+struct ToldLatency {
+    sampling: Sampling,
+    results: String,
+}
+
+/// A percentage, or `headers`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Sampling {
+    Percent(u8),
+    Headers(&'static str),
+}
+
+impl ToldLatency {
+    fn new(latency: &LatencyOptions) -> Self {
+        let sampling = match latency.sampling {
+            0 => Sampling::Headers("headers"),
+            percent => Sampling::Percent(percent),
+        };
+        Self { sampling, results: latency.subject.clone() }
+    }
 }
 
 /// Fields and order as nats-server's `ExtImport`, as far as this server has them.
@@ -96,6 +123,8 @@ struct ToldImport {
     invalid: bool,
     share: bool,
     tracking: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<ToldLatency>,
 }
 
 const USER_INFO: &str = "$SYS.REQ.USER.INFO";
@@ -111,6 +140,7 @@ fn system_exports() -> Vec<ToldExport> {
         subject: subject.to_owned(),
         kind: "service",
         response_type: Some(response_type),
+        service_latency: None,
         approved_accounts: Vec::new(),
     };
     offered.map(export).into()
@@ -127,6 +157,7 @@ fn own_exports(facts: &ServerFacts, account: &Account) -> Vec<ToldExport> {
             ResponseType::Streamed => "Streamed",
             ResponseType::Chunked => "Chunked",
         }),
+        service_latency: export.latency.as_ref().map(ToldLatency::new),
         approved_accounts: export.approved.clone(),
     });
     told.collect()
@@ -145,14 +176,17 @@ fn own_imports(facts: &ServerFacts, account: &Account) -> Vec<ToldImport> {
             invalid: false,
             share: share.unwrap_or_default(),
             tracking: false,
+            latency: None,
         }
     };
     let authenticator = &facts.auth.authenticator;
     let streams = authenticator.streams_of(&account.name);
     let services = authenticator.services_of(&account.name);
     let streams = streams.iter().map(|import| told(&import.exporter, &import.subject, None));
-    let services =
-        services.iter().map(|import| told(&import.exporter, &import.subject, Some(import.share)));
+    let services = services.iter().map(|import| ToldImport {
+        latency: import.export.latency.as_ref().map(ToldLatency::new),
+        ..told(&import.exporter, &import.subject, Some(import.share))
+    });
     streams.chain(services).collect()
 }
 
@@ -168,6 +202,7 @@ fn system_imports(account: &Account, system: &Account) -> Vec<ToldImport> {
         invalid: false,
         share: local == USER_INFO,
         tracking: false,
+        latency: None,
     };
     let name = &account.name;
     let mut imports = vec![import(format!("$SYS.REQ.USER.{name}.INFO"), USER_INFO)];

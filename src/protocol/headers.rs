@@ -43,6 +43,34 @@ impl HeaderName {
         });
         values.find(|value| !value.is_empty())
     }
+
+    /// Removes this header from a block and adds it behind the others. The value has no line end.
+    /// Source: nats-server server/client.go setHeader.
+    pub(crate) fn set(&self, block: &mut Vec<u8>, value: &[u8]) {
+        let needle = self.start.needle();
+        let mut from = 0;
+        while let Some(at) = self.start.find(&block[from..]).map(|at| from + at) {
+            let start = at + LINE_END.len();
+            let Some(size) = memmem::find(&block[start..], LINE_END) else { break };
+            block.drain(start..start + size + LINE_END.len());
+            from = at;
+        }
+        append(block, &needle[LINE_END.len()..needle.len() - 1], value);
+    }
+}
+
+/// Names and values of a block's headers, in order; those without a name or a value are left out.
+/// None are found in a block whose first line is another than `FIRST_LINE`.
+pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = block.strip_prefix(FIRST_LINE).unwrap_or_default();
+    let all = std::iter::from_fn(move || {
+        let colon = memchr::memchr(b':', rest)?;
+        let (name, after) = (&rest[..colon], &rest[colon + 1..]);
+        let end = memmem::find(after, LINE_END)?;
+        rest = &after[end + LINE_END.len()..];
+        Some((name, trim(&after[..end])))
+    });
+    all.filter(|(name, value)| !name.is_empty() && !value.is_empty())
 }
 
 /// True if a header begins behind the end of line that stands at this place: the line before it has
@@ -61,6 +89,16 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// Returns true if the value of `traceparent` says that its message is sampled: four fields of which
+/// the last is two hexadecimal digits, an odd number.
+pub(crate) fn is_sampled_parent(value: &[u8]) -> bool {
+    let fields: Vec<&[u8]> = value.split(|byte| *byte == b'-').take(5).collect();
+    let [_, _, _, flags @ [high, low]] = fields[..] else { return false };
+    // As in nats-server, a number beyond the range of a signed byte is none.
+    let number = std::str::from_utf8(flags).ok().and_then(|text| i8::from_str_radix(text, 16).ok());
+    high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && number.is_some_and(|n| n & 1 == 1)
 }
 
 /// Appends a status line with its headers: a whole block.
@@ -229,6 +267,52 @@ mod tests {
         append(&mut block, b"B", b"2");
         assert_eq!(block, b"NATS/1.0\r\nA: 1\r\nB: 2\r\n\r\n");
         assert_eq!(find(&block, "B"), Some(&b"2"[..]));
+    }
+
+    #[test]
+    fn a_header_is_set_behind_the_others_and_stands_once() {
+        let set = |text: &str| {
+            let mut block = text.as_bytes().to_vec();
+            HeaderName::new("A").set(&mut block, b"new");
+            String::from_utf8(block).expect("ASCII")
+        };
+        let (front, new) = ("NATS/1.0\r\n", "A: new\r\n\r\n");
+        for (before, rest) in [
+            ("A: 1\r\nB: 2\r\nA: 3\r\nA: 4\r\n\r\n", "B: 2\r\n"),
+            ("A:1\r\n\r\n", ""),
+            ("B: 2\r\n\r\n", "B: 2\r\n"),
+            ("a: 2\r\nAA: 3\r\n\r\n", "a: 2\r\nAA: 3\r\n"),
+        ] {
+            assert_eq!(set(&format!("{front}{before}")), format!("{front}{rest}{new}"));
+        }
+    }
+
+    #[test]
+    fn an_odd_flag_of_two_digits_behind_three_fields_means_sampled() {
+        for (value, expected) in [
+            ("00-4bf92f-00f067-01", true),
+            ("00-4bf92f-00f067-03", true),
+            ("00-a-b-00", false),
+            ("00-a-b-02", false),
+            ("00-a-b-1", false),
+            ("00-a-b-001", false),
+            ("00-a-b-zz", false),
+            ("00-a-b-+1", false),
+            // 0x81 is no signed byte.
+            ("00-a-b-81", false),
+            ("a-b-01", false),
+            ("a-b-c-d-01", false),
+            ("", false),
+        ] {
+            assert_eq!(is_sampled_parent(value.as_bytes()), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_block_are_those_that_going_through_it_finds() {
+        assert_eq!(fields(BLOCK).collect::<Vec<_>>(), headers(BLOCK));
+        assert_eq!(fields(BLOCK).count(), 3);
+        assert_eq!(fields(b"NATS/1.0 503\r\nA: 1\r\n\r\n").count(), 0);
     }
 
     #[test]

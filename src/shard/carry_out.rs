@@ -50,6 +50,7 @@ impl ShardOrder {
                 shard.publish_system(account, &subject, &payload);
                 done.give(());
             }
+            Self::Describe(client, answer) => answer.give(shard.describe(client)),
             Self::HandOver(done) => {
                 shard.hand_over();
                 done.give(());

@@ -9,7 +9,8 @@ use std::time::{Instant, SystemTime};
 
 use hashbrown::HashSet;
 
-use super::system_door::SystemDoor;
+use super::records::{LatencyRecord, TracePart};
+use super::system_door::{Record, SystemDoor};
 use super::system_publisher::SystemPublisher;
 use super::system_request::SystemRequest;
 use crate::auth::account::Account;
@@ -120,6 +121,23 @@ impl System {
 
     pub(super) fn pass_on(&self, request: Box<SystemRequest>) {
         if !self.door.borrow_mut().push_request(request) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    /// Returns true if the door has room for a record of each kind.
+    pub(super) fn has_room_for_record(&self) -> bool {
+        self.door.borrow().has_room_for_records()
+    }
+
+    pub(super) fn pass_trace_on(&self, part: Box<TracePart>) {
+        if !self.door.borrow_mut().push_trace(part) {
+            self.dropped.set(self.dropped.get() + 1);
+        }
+    }
+
+    pub(super) fn pass_latency_on(&self, record: Box<LatencyRecord>) {
+        if !self.door.borrow_mut().push_record(Record::Latency(record)) {
             self.dropped.set(self.dropped.get() + 1);
         }
     }

@@ -11,9 +11,10 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::pages::{AccountPlace, ListPlace, Page, SubscriptionFilter, SubscriptionPlace};
+use super::records::Described;
 use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
-use crate::base::ids::{AccountId, ConnectionId, LoginId, ShardId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId, LoginId, ShardId};
 use crate::base::ring::{RingSource, RingTarget, ring};
 use crate::client::moving::MovingClient;
 use crate::config::options::Options;
@@ -88,6 +89,8 @@ pub(crate) enum ShardOrder {
         payload: Vec<u8>,
         done: Reply<()>,
     },
+    /// Describe a client by its key in the broker; None = it has left.
+    Describe(ClientKey, Reply<Option<Described>>),
     /// Push what waits for other shards, and take what they have sent.
     HandOver(Reply<()>),
     /// Answer whether somebody wants one of these subjects in the system account.

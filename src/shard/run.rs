@@ -240,6 +240,7 @@ async fn serve(
         hook.begin_end_of_turn(context);
         shard.recorded.turns.set(shard.recorded.turns.get() + 1);
         let worked = shard.broker.borrow_mut().work_off();
+        shard.pass_records_on();
         if shard.mesh.end_of_turn() || worked {
             hook.note_activity();
         }

@@ -151,6 +151,8 @@ impl Shard {
     /// Returns the number of requests and events dropped on this shard for lack of room.
     pub(crate) fn system_dropped(&self) -> u64 {
         let system = &self.system;
-        system.mailbox.dropped() + system.dropped.get() + system.publisher.dropped()
+        let broker = self.broker.borrow();
+        let records = broker.traces_dropped() + broker.latencies_dropped();
+        system.mailbox.dropped() + system.dropped.get() + system.publisher.dropped() + records
     }
 }

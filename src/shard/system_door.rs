@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
+use super::records::{LatencyRecord, TracePart};
 use super::system_request::SystemRequest;
 use crate::base::counters::Budget;
-use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX};
+use crate::base::limits::{SYSTEM_DOOR_SLOTS, SYSTEM_REQUEST_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::base::ring::{RingSource, RingTarget, ring};
 
 /// An item on the system account's ring.
@@ -22,10 +23,18 @@ pub(crate) enum SystemNote {
     AccountChanged(Arc<str>),
 }
 
+/// An item on the ring of records.
+#[derive(Debug)]
+pub(crate) enum Record {
+    Trace(Box<TracePart>),
+    Latency(Box<LatencyRecord>),
+}
+
 /// A shard's end.
 pub(crate) struct SystemDoor {
     system: RingSource<SystemNote>,
     others: RingSource<Box<SystemRequest>>,
+    records: RingSource<Record>,
     bytes: Bytes,
     /// Changed accounts that found no room yet. There are at most as many as the configuration
     /// names.
@@ -40,6 +49,7 @@ pub(crate) type Listener = Arc<OnceLock<Thread>>;
 pub(crate) struct SystemEar {
     pub system: RingTarget<SystemNote>,
     pub others: RingTarget<Box<SystemRequest>>,
+    pub records: RingTarget<Record>,
 }
 
 /// Bytes in flight: of the system account's requests, and of all others.
@@ -47,6 +57,7 @@ pub(crate) struct SystemEar {
 pub(crate) struct Bytes {
     system: Budget,
     others: Budget,
+    traces: Budget,
 }
 
 impl Bytes {
@@ -61,6 +72,11 @@ impl Bytes {
     pub(crate) fn give_back(&self, request: &SystemRequest) {
         self.of(request).give_back(request.size());
     }
+
+    /// To be called by the listening thread when it has taken a part of a trace.
+    pub(crate) fn give_back_trace(&self, part: &TracePart) {
+        self.traces.give_back(part.bytes);
+    }
 }
 
 /// Returns a door and an ear for each shard.
@@ -72,14 +88,16 @@ pub(crate) fn system_doors(
     let pair = |_| {
         let (system, heard) = ring(SYSTEM_DOOR_SLOTS);
         let (others, others_heard) = ring(SYSTEM_DOOR_SLOTS);
+        let (records, records_heard) = ring(SYSTEM_DOOR_SLOTS);
         let door = SystemDoor {
             system,
             others,
+            records,
             bytes: bytes.clone(),
             changed: BTreeSet::new(),
             listener: listener.clone(),
         };
-        (door, SystemEar { system: heard, others: others_heard })
+        (door, SystemEar { system: heard, others: others_heard, records: records_heard })
     };
     (0..count).map(pair).unzip()
 }
@@ -99,6 +117,31 @@ impl SystemDoor {
         if !pushed {
             budget.give_back(size);
         }
+        self.wake();
+        pushed
+    }
+
+    /// Returns true if two records find room.
+    pub(crate) fn has_room_for_records(&self) -> bool {
+        self.records.free_slots() >= 2
+    }
+
+    /// Passes a part of a trace on; false = there was no room, and it is dropped.
+    pub(crate) fn push_trace(&mut self, part: Box<TracePart>) -> bool {
+        let bytes = part.bytes;
+        if !self.bytes.traces.take(bytes, TRACE_BYTES_MAX) {
+            return false;
+        }
+        let pushed = self.push_record(Record::Trace(part));
+        if !pushed {
+            self.bytes.traces.give_back(bytes);
+        }
+        pushed
+    }
+
+    /// Passes a record on; false = there was no room, and it is dropped.
+    pub(crate) fn push_record(&mut self, record: Record) -> bool {
+        let pushed = self.records.push(record).is_ok();
         self.wake();
         pushed
     }

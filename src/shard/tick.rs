@@ -70,6 +70,7 @@ impl Shard {
         self.recorded.pending_bytes.set((tick.pending_sum, tick.pending_max));
         self.spread(tick.heaviest.take());
         self.system.tick();
+        self.pass_records_on();
         self.choose_page_size();
         self.trim();
         self.give_back(tick.shrinks);

@@ -9,6 +9,8 @@ pub(crate) mod answer;
 pub(crate) mod claims;
 pub(crate) mod events;
 pub(crate) mod filter;
+pub(crate) mod latency;
 pub(crate) mod request;
 pub(crate) mod schedule;
 pub(crate) mod server_info;
+pub(crate) mod trace;

@@ -76,7 +76,7 @@ const ACCOUNT_SERVICES: [(&str, Service); 7] = [
 ];
 
 const PING: &str = "$SYS.REQ.SERVER.PING";
-const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+pub(crate) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 const DEBUG_SUBSCRIBERS: &str = "$SYS.DEBUG.SUBSCRIBERS";
 const COUNT_SUBSCRIBERS: &str = "$SYS.REQ.ACCOUNT.NSUBS";
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use midge::testing::auth::state::AuthState;
 use midge::testing::base::limits::{LANE_WORK_MAX, TURN_WORK_MAX};
+use midge::testing::broker::message_trace::TraceEvent;
 use midge::testing::config::auth_options::{
     AccountOptions, PermissionOptions, Place, Secret, SubjectPermissionOptions, UserOptions,
 };
@@ -30,6 +31,7 @@ struct Export {
     /// Empty = all.
     importers: Vec<usize>,
     is_streamed: bool,
+    allow_trace: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,8 @@ struct Import {
     remote: String,
     local: String,
     is_service: bool,
+    /// Of a stream.
+    allow_trace: bool,
 }
 
 /// What is exported and imported, as a flat list.
@@ -156,7 +160,14 @@ impl Config {
     /// Everywhere a message may be heard: account and subject, as often as it comes there.
     fn reach(&self, account: usize, subject: &str) -> Vec<(usize, String)> {
         let mut out = Vec::new();
-        self.follow(account, subject, &mut Vec::new(), &mut out);
+        self.follow(account, subject, false, &mut Vec::new(), &mut out);
+        out
+    }
+
+    /// Everywhere its trace may tell of.
+    fn traced_reach(&self, account: usize, subject: &str) -> Vec<(usize, String)> {
+        let mut out = Vec::new();
+        self.follow(account, subject, true, &mut Vec::new(), &mut out);
         out
     }
 
@@ -164,6 +175,7 @@ impl Config {
         &self,
         account: usize,
         subject: &str,
+        only_traced: bool,
         passed: &mut Vec<usize>,
         out: &mut Vec<(usize, String)>,
     ) {
@@ -175,6 +187,7 @@ impl Config {
         for import in &self.imports {
             if !import.is_service
                 && passed.is_empty()
+                && (import.allow_trace || !only_traced)
                 && import.exporter == account
                 && filter_matches(&import.remote, subject)
             {
@@ -185,9 +198,11 @@ impl Config {
                 && filter_matches(&local_filter(&import.local), subject)
             {
                 let export = self.export_of(import).expect("it was let in");
-                if passed.len() < HOPS_MAX && !passed.contains(&export) {
+                let goes_on = self.exports[export].allow_trace || !only_traced;
+                if passed.len() < HOPS_MAX && !passed.contains(&export) && goes_on {
                     passed.push(export);
-                    self.follow(import.exporter, &to_remote(import, subject), passed, out);
+                    let remote = to_remote(import, subject);
+                    self.follow(import.exporter, &remote, only_traced, passed, out);
                     passed.pop();
                 }
             }
@@ -207,6 +222,7 @@ impl Config {
                             true => ResponseType::Streamed,
                             false => ResponseType::Singleton,
                         },
+                        allow_trace: export.allow_trace,
                         ..ServiceExportOptions::default()
                     }),
                 },
@@ -224,7 +240,10 @@ impl Config {
                     activation: None,
                     kind: match import.is_service {
                         true => ImportKind::Service { to, share: false },
-                        false => ImportKind::Stream { prefix: None, to },
+                        false => {
+                            let allow_trace = import.allow_trace;
+                            ImportKind::Stream { prefix: None, to, allow_trace }
+                        }
                     },
                 }
             });
@@ -295,7 +314,8 @@ fn random_import(random: &mut fastrand::Rng) -> Import {
         }
         false => local,
     };
-    Import { importer, exporter, remote, local, is_service }
+    let allow_trace = random.bool();
+    Import { importer, exporter, remote, local, is_service, allow_trace }
 }
 
 /// A configuration that is accepted. `accepted` counts imports.
@@ -316,6 +336,7 @@ fn random_config(
             is_service: random.bool(),
             importers,
             is_streamed: random.bool(),
+            allow_trace: random.bool(),
         };
         let is_there = config.exports.iter().any(|other| {
             (other.account, other.is_service, &other.subject)
@@ -367,6 +388,19 @@ struct Published {
     /// Where answers go, and to whom.
     asker: usize,
     has_reply: bool,
+    is_traced: bool,
+    /// It is only traced.
+    is_for_nobody: bool,
+}
+
+/// The notes of one traced message, over all shards.
+#[derive(Default)]
+struct Trace {
+    message: Option<usize>,
+    parts: usize,
+    forwarded: usize,
+    /// Who got it by a plain subscription, as far as the trace says: connection and account.
+    receivers: Vec<(u64, usize)>,
 }
 
 #[derive(Debug)]
@@ -422,6 +456,8 @@ pub struct AccountsOutcome {
     pub crossed: usize,
     pub answers: usize,
     pub fakes: usize,
+    pub traced: usize,
+    pub receivers: usize,
 }
 
 struct Run {
@@ -439,6 +475,10 @@ struct Run {
     replies: Vec<String>,
     /// Who got a request with such a reply: accounts.
     asked: BTreeMap<String, Vec<usize>>,
+    /// Traces by the shard where they began, and their number there.
+    traces: BTreeMap<(usize, u32), Trace>,
+    /// Traces that were looked at before.
+    traced_before: usize,
     outcome: AccountsOutcome,
 }
 
@@ -477,6 +517,8 @@ pub fn play(seed: u64) -> Result<AccountsOutcome, String> {
         heard: BTreeMap::new(),
         replies: Vec::new(),
         asked: BTreeMap::new(),
+        traces: BTreeMap::new(),
+        traced_before: 0,
         outcome: AccountsOutcome::default(),
     };
     run.outcome.imports = run.configs[0].imports.len();
@@ -488,6 +530,7 @@ pub fn play(seed: u64) -> Result<AccountsOutcome, String> {
         run.publish_some();
         run.settle()?;
         run.check_complete()?;
+        run.check_traces(&auth)?;
         if round < 3 {
             auth = run.reload(&auth)?;
         }
@@ -545,8 +588,17 @@ impl Run {
             let id = self.published.len();
             let has_reply = self.random.bool();
             let reply = if has_reply { format!(" in.{asker}.{id}") } else { String::new() };
-            let payload = format!("m {id}");
+            let is_traced = self.random.u32(..3) == 0;
+            let is_for_nobody = is_traced && self.random.bool();
+            let payload = format!("{} {id}", if is_for_nobody { "nobody" } else { "m" });
             let text = match self.random.bool() {
+                _ if is_traced => {
+                    let only = if is_for_nobody { "Nats-Trace-Only: 1\r\n" } else { "" };
+                    let head =
+                        format!("NATS/1.0\r\nNats-Trace-Dest: tr\r\n{only}Number: {id}\r\n\r\n");
+                    let total = head.len() + payload.len();
+                    format!("HPUB {subject}{reply} {} {total}\r\n{head}{payload}\r\n", head.len())
+                }
                 true => format!("PUB {subject}{reply} {}\r\n{payload}\r\n", payload.len()),
                 false => {
                     let name = ["Nats-Request-Info", "nats-request-INFO"][self.random.usize(..2)];
@@ -557,7 +609,15 @@ impl Run {
                 }
             };
             let generations = (self.settled, self.configs.len() - 1);
-            self.published.push(Published { account, subject, generations, asker, has_reply });
+            self.published.push(Published {
+                account,
+                subject,
+                generations,
+                asker,
+                has_reply,
+                is_traced,
+                is_for_nobody,
+            });
             self.world.arrive(connection, text.into_bytes().into_iter());
             for _ in 0..self.random.usize(..20) {
                 self.world.step();
@@ -710,7 +770,10 @@ impl Run {
             if published.generations != (now, now) {
                 continue;
             }
-            let reach = self.configs[now].reach(published.account, &published.subject);
+            let reach = match published.is_for_nobody {
+                true => Vec::new(),
+                false => self.configs[now].reach(published.account, &published.subject),
+            };
             for (index, member) in self.members.iter().enumerate() {
                 for (sid, subscription) in member.subscriptions.iter().enumerate() {
                     if subscription.is_queue {
@@ -742,6 +805,90 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// What traces say of the receivers of a message is what they may say, and all of it.
+    fn check_traces(&mut self, auth: &AuthState) -> Result<(), String> {
+        let account_of = |id| {
+            let account = auth.account(id).expect("it is in each configuration");
+            ACCOUNTS.iter().position(|name| **name == *account.name).expect("one of these")
+        };
+        for (shard, note) in self.world.take_trace_notes() {
+            let trace = self.traces.entry((shard, note.number)).or_default();
+            trace.parts += 1;
+            trace.forwarded += note.forwarded;
+            if let Some(ingress) = &note.ingress {
+                let headers = String::from_utf8_lossy(&ingress.headers).into_owned();
+                let number = headers.lines().find_map(|line| line.strip_prefix("Number: "));
+                trace.message = number.and_then(|number| number.parse().ok());
+            }
+            for (_, event) in note.events {
+                if let TraceEvent::Egress { connection, account, queue, error, .. } = event
+                    && error.is_none()
+                    && queue.is_empty()
+                {
+                    trace.receivers.push((connection.0, account_of(account)));
+                }
+            }
+        }
+        let now = self.configs.len() - 1;
+        for ((shard, number), trace) in &self.traces {
+            let (parts, forwarded) = (trace.parts, trace.forwarded);
+            if parts != forwarded + 1 {
+                return Err(format!("{number} of {shard}: {parts} parts, {forwarded} forwarded"));
+            }
+            let id = trace.message.ok_or("a trace without a message")?;
+            let published = &self.published[id];
+            let (from, to) = published.generations;
+            let reach_at = |generation: usize| {
+                self.configs[generation].traced_reach(published.account, &published.subject)
+            };
+            for (_, account) in &trace.receivers {
+                let may = (from..=to.max(now)).any(|generation| {
+                    reach_at(generation).iter().any(|(other, _)| other == account)
+                });
+                if !may {
+                    return Err(format!("{id} is traced to {}", ACCOUNTS[*account]));
+                }
+            }
+            self.outcome.traced += 1;
+            self.outcome.receivers += trace.receivers.len();
+            if published.generations != (now, now) {
+                continue;
+            }
+            let reach = reach_at(now);
+            for member in &self.members {
+                let id_there = member.connection as u64 + 5;
+                let told = trace.receivers.iter().filter(|(other, _)| *other == id_there).count();
+                let denied = self.denied[member.account].as_ref();
+                let gets = |subscription: &&Subscription| {
+                    let is_refused = denied.is_some_and(|d| covers(d, &subscription.filter));
+                    !subscription.is_queue && !is_refused
+                };
+                let expected = member.subscriptions.iter().filter(gets).map(|subscription| {
+                    let comes = reach.iter().filter(|(account, subject)| {
+                        *account == member.account
+                            && filter_matches(&subscription.filter, subject)
+                            && denied.is_none_or(|denied| denied != subject)
+                    });
+                    comes.count()
+                });
+                let expected: usize = expected.sum();
+                if told != expected {
+                    return Err(format!(
+                        "{id}: {:?} is traced {told} times to {}, not {expected}: {:?}",
+                        published.subject, ACCOUNTS[member.account], self.configs[now]
+                    ));
+                }
+            }
+        }
+        let traced = self.published.iter().filter(|published| published.is_traced).count();
+        let seen = std::mem::take(&mut self.traces).len();
+        self.traced_before += seen;
+        match self.traced_before == traced {
+            true => Ok(()),
+            false => Err(format!("{traced} traced messages, {} traces", self.traced_before)),
+        }
     }
 
     /// Other exports and imports, while messages are under way.

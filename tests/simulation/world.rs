@@ -23,6 +23,7 @@ use midge::testing::base::pool::BufferPool;
 use midge::testing::base::ring::{ParkFlag, Signal};
 use midge::testing::broker::byte_queue::Resumable;
 use midge::testing::broker::mailbox::Mailbox;
+use midge::testing::broker::message_trace::TraceNote;
 use midge::testing::broker::outbox::Outbox;
 use midge::testing::broker::{Broker, BrokerHandle};
 use midge::testing::client::context::{ClientContext, Placer};
@@ -289,6 +290,20 @@ impl World {
             connections: Vec::new(),
             clock: Instant::now(),
         }
+    }
+
+    /// Takes the notes of traced messages, with the shards where these were published.
+    pub fn take_trace_notes(&mut self) -> Vec<(usize, TraceNote)> {
+        let mut notes = Vec::new();
+        for (index, shard) in self.shards.iter().enumerate() {
+            while let Some(note) = shard.broker.borrow_mut().next_trace_note() {
+                // Links leave out the shard itself.
+                let behind = |link: usize| link + usize::from(link >= index);
+                let home = note.home.map_or(index, |link| behind(link.index()));
+                notes.push((home, note));
+            }
+        }
+        notes
     }
 
     pub fn shard_count(&self) -> usize {

@@ -113,8 +113,10 @@ impl Authenticator {
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
         let trust = Trust::build(options).map_err(AuthError::Operator)?;
         let accounts = build_accounts(options, trust.as_deref(), surroundings.cluster_name)?;
-        let imports = imports::compile(&options.accounts, &options.accounts_place)
-            .map_err(AuthError::Imports)?;
+        let has_system_account = accounts.system().is_some();
+        let imports =
+            imports::compile(&options.accounts, &options.accounts_place, has_system_account)
+                .map_err(AuthError::Imports)?;
         let mut users = UserTables::default();
         for user in &options.users {
             users.add(user, find_account(&accounts, user.account.as_deref())?)?;
@@ -296,7 +298,7 @@ fn build_accounts(
         _ => Some(SYSTEM_ACCOUNT_NAME),
     };
     let compile = |options: &AccountOptions| {
-        let AccountOptions { name, limits, mappings, jetstream, .. } = options;
+        let AccountOptions { name, limits, mappings, jetstream, trace, .. } = options;
         Ok::<_, AuthError>(Arc::new(Account {
             name: name.as_str().into(),
             is_system: system_name == Some(name.as_str()),
@@ -304,6 +306,7 @@ fn build_accounts(
             mappings: Mappings::compile(mappings, name, cluster_name)?,
             jetstream: jetstream.clone(),
             jwt: None,
+            trace: trace.clone(),
         }))
     };
     let global = options.accounts.iter().find(|account| account.name == GLOBAL_ACCOUNT_NAME);

@@ -10,14 +10,15 @@ use crate::base::pool::BufferPool;
 use crate::broker::outbox::Outbox;
 use crate::config::auth_options::AccountOptions;
 use crate::config::import_options::{
-    ExportKind, ExportOptions, ImportKind, ImportOptions, ServiceExportOptions,
+    ExportKind, ExportOptions, ImportKind, ImportOptions, LatencyOptions, ServiceExportOptions,
 };
 use crate::config::options::Options;
 
 fn service(subject: &str) -> ExportOptions {
+    let latency = Some(LatencyOptions { subject: "metric".into(), sampling: 100 });
     ExportOptions {
         subject: subject.into(),
-        kind: ExportKind::Service(ServiceExportOptions::default()),
+        kind: ExportKind::Service(ServiceExportOptions { latency, ..Default::default() }),
         accounts: Vec::new(),
         activation_required: false,
         revocations: Default::default(),
@@ -105,6 +106,29 @@ fn the_headers_of_a_request_that_crosses_count_as_work() {
     assert_eq!(routed, Routed::Delivered);
     assert!(turn.work() >= block.len() / HEADER_BYTES_PER_UNIT, "{}", turn.work());
     assert!(outbox.pending_bytes() > 0);
+}
+
+/// The reply of the second import is the server's own: nobody subscribes to it.
+#[test]
+fn a_request_with_a_metric_goes_on_while_its_first_requester_waits() {
+    let (mut broker, accounts) = chain(3);
+    let (far, _) = client(&mut broker, accounts[2]);
+    broker.subscribe(far, b"ask", b"", b"1", None);
+    let (near, _) = client(&mut broker, accounts[0]);
+    broker.subscribe(near, b"inbox", b"", b"1", None);
+    assert_eq!(publish(&mut broker, accounts[0], near, b"inbox"), Routed::Delivered);
+    (0..8).for_each(|_| broker.trim());
+    assert!(!broker.has_latency_notes());
+    broker.unsubscribe(near, b"1", 0);
+    (0..8).for_each(|_| broker.trim());
+    for _ in &accounts[1..] {
+        let note = broker.next_latency_note().expect("each import has one");
+        assert!(matches!(note.ending, Ending::InterestLost), "{note:?}");
+    }
+    for account in &accounts[1..] {
+        assert!(broker.ensure_responses(*account).is_empty());
+    }
+    broker.check_invariants();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::base::limits::{
 use crate::base::pool::BufferPool;
 use crate::broker::Broker;
 use crate::broker::link::{Source, Unheard};
+use crate::broker::message_trace::Ingress;
 use crate::broker::outbox::Outbox;
 use crate::broker::passage::Routed;
 use crate::broker::route_cache::RouteCache;
@@ -318,7 +319,9 @@ fn a_request_to_nobody_takes_short_turns_and_is_answered_if_nobody_wants_it() {
         let message = Message::without_headers(subject.as_bytes(), b"inbox", b"hi", b"2");
         let origin = Origin::client(ACCOUNT, setting.clients[0].0, None, true);
         setting.begin_turn();
-        let routed = setting.broker.publish_to_nobody(&origin, &message, &mut setting.turn);
+        let ingress = Ingress::only(ACCOUNT, &message);
+        let turn = &mut setting.turn;
+        let routed = setting.broker.publish_traced(&origin, &message, ingress, turn);
         assert_eq!(routed, Routed::Unfinished, "{subject}");
         assert!(setting.finish(|_| {}) >= SHAPES / TURN_WORK_MAX, "{subject}");
         let heard = setting.heard(0);

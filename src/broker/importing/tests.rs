@@ -26,7 +26,7 @@ fn state(count: usize, previous: Option<&AuthState>) -> AuthState {
         account: "P".into(),
         subject: format!("s.{index}.*"),
         activation: None,
-        kind: ImportKind::Stream { prefix: None, to: None },
+        kind: ImportKind::Stream { prefix: None, to: None, allow_trace: false },
     });
     let mut options = Options::default();
     options.auth.accounts = vec![

@@ -12,6 +12,7 @@ use crate::base::limits::{
 use crate::base::pool::BufferPool;
 use crate::broker::byte_queue::{RemotePublisher, Resumable};
 use crate::broker::link::{InterestChange, LinkSink, Source, Unheard};
+use crate::broker::message_trace::Ingress;
 use crate::broker::outbox::Outbox;
 
 const ACCOUNT: AccountId = AccountId(1);
@@ -454,7 +455,8 @@ fn a_request_that_is_only_traced_is_answered_if_a_service_declines_it() {
         setting.broker.set_turn_work_max(turn_work_max);
         let mut turn = Turn::new(turn_work_max);
         let message = message("ask.me", payload.as_bytes());
-        let mut routed = setting.broker.publish_to_nobody(&origin, &message, &mut turn);
+        let ingress = Ingress::only(ACCOUNT, &message);
+        let mut routed = setting.broker.publish_traced(&origin, &message, ingress, &mut turn);
         while routed == Routed::Unfinished {
             turn.begin(turn_work_max);
             let left = turn.unfinished.take().expect("it is unfinished");

@@ -118,7 +118,7 @@ pub(super) static AUTHENTICATION: &[Row] = &[
         "",
         Live,
         |options| options.auth.accounts.clone(),
-        "Isolated subject spaces by name: `users`, `mappings`, `limits`, `default_permissions`, `nkey`, `exports`, `imports`."
+        "Isolated subject spaces by name: `users`, `mappings`, `limits`, `default_permissions`, `nkey`, `exports`, `imports`, `msg_trace`."
     ),
     entry_row!(
         "mappings",

@@ -6,3 +6,4 @@ pub(crate) mod http;
 mod stream;
 pub(crate) mod system_queue;
 pub(crate) mod system_service;
+mod traces;

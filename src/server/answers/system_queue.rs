@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::shard::system_door::{Bytes, Listener, SystemEar, SystemNote};
+use crate::shard::system_door::{Bytes, Listener, Record, SystemEar, SystemNote};
 use crate::shard::system_request::SystemRequest;
 
 /// Something to do for the thread.
 #[derive(Debug)]
 pub(crate) enum Work {
     Request(Box<SystemRequest>),
+    Record(Record),
     /// Accounts whose number of connections changed.
     AccountsChanged(Vec<Arc<str>>),
     /// The requested time has come.
@@ -32,7 +33,7 @@ pub(crate) struct SystemQueue {
     /// hold.
     requests: VecDeque<Box<SystemRequest>>,
     changed: BTreeSet<Arc<str>>,
-    /// The shard whose other accounts are served next: each gets its turn.
+    /// The shard whose other accounts, and whose records, are served next: each gets its turn.
     next_ear: usize,
 }
 
@@ -84,8 +85,10 @@ impl SystemQueue {
                 return Work::Stop;
             }
             if let Some(work) = self.take() {
-                if let Work::Request(request) = &work {
-                    self.bytes.give_back(request);
+                match &work {
+                    Work::Request(request) => self.bytes.give_back(request),
+                    Work::Record(Record::Trace(part)) => self.bytes.give_back_trace(part),
+                    _ => {}
                 }
                 return work;
             }
@@ -120,6 +123,9 @@ impl SystemQueue {
             self.next_ear = (ear + 1) % self.ears.len();
             if let Some(request) = self.ears[ear].others.pop() {
                 return Some(Work::Request(request));
+            }
+            if let Some(record) = self.ears[ear].records.pop() {
+                return Some(Work::Record(record));
             }
         }
         None

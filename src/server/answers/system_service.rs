@@ -11,27 +11,37 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::Value;
+
 use crate::auth::account::Account;
 use crate::base::counters::ServerCounters;
 use crate::base::ids::{AccountId, ConnectionId, ShardId};
 use crate::base::limits::HELPER_NICE;
+use crate::broker::REQUEST_INFO;
 use crate::monitor::endpoints::Ask;
 use crate::monitor::requested::{self, Arguments, Refusal};
 use crate::monitor::varz::ServerFacts;
+use crate::protocol::headers::HeaderName;
 use crate::protocol::json_fields::JsonFields;
+use crate::protocol::subject;
 use crate::server::answers::endpoints::{Answers, Fixed, Live};
 use crate::server::answers::system_queue::{Stopper, SystemQueue, Work};
+use crate::server::answers::traces::{Traces, WholeTrace};
 use crate::server::host::process_usage::SAMPLE_INTERVAL;
 use crate::server::order::Order;
+use crate::shard::records::{LatencyOutcome, LatencyRecord, Responder, TraceBegun};
+use crate::shard::system_door::Record;
 use crate::shard::system_request::SystemRequest;
 use crate::shard::{ShardHandle, ShardOrder};
 use crate::system::answer::{self, Outcome, UserInfo};
 use crate::system::claims::{self, ClaimsRequest};
 use crate::system::events;
 use crate::system::filter::ServerFilter;
-use crate::system::request::{Asked, Service, understand};
+use crate::system::latency::{self, Metric};
+use crate::system::request::{Asked, Service, USER_INFO, understand};
 use crate::system::schedule::Schedule;
 use crate::system::server_info::ServerInfo;
+use crate::system::trace;
 
 /// Time for a shard to publish an answer. Past it the fate of the answer is unknown.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
@@ -67,6 +77,7 @@ impl SystemService {
             counters: fixed.counters.clone(),
             answers: Answers::new(fixed, live),
             schedule: Schedule::new(Instant::now()),
+            traces: Traces::default(),
             orders,
         };
         let thread = std::thread::Builder::new().name("midge-system".into()).spawn(move || {
@@ -96,6 +107,8 @@ struct Loop {
     counters: ServerCounters,
     answers: Answers,
     schedule: Schedule,
+    /// Traces of which parts are missing.
+    traces: Traces,
     orders: Sender<Order>,
 }
 
@@ -105,15 +118,21 @@ impl Loop {
         loop {
             let now = Instant::now();
             self.answers.tick(now);
-            match self.queue.next(self.schedule.next().min(now + SAMPLE_INTERVAL)) {
+            let parts_due = self.traces.next_deadline().unwrap_or(now + SAMPLE_INTERVAL);
+            let due = self.schedule.next().min(parts_due).min(now + SAMPLE_INTERVAL);
+            match self.queue.next(due) {
                 Work::Stop => return,
                 Work::Request(request) => self.answer(&request),
+                Work::Record(record) => self.publish_record(record, now),
                 Work::AccountsChanged(names) => {
                     names.iter().for_each(|name| self.tell_account(name));
                 }
                 Work::TimeIsUp => {}
             }
             let now = Instant::now();
+            while let Some(trace) = self.traces.next_late(now) {
+                self.publish_trace(trace);
+            }
             if self.schedule.take_stats(now) {
                 self.tell_stats();
             }
@@ -121,6 +140,67 @@ impl Loop {
                 self.tell_account(&name);
             }
         }
+    }
+
+    /// Publishes what a shard recorded, once all of it is there. Without a system account nothing is
+    /// published.
+    fn publish_record(&mut self, record: Record, now: Instant) {
+        match record {
+            Record::Trace(part) => {
+                if let Some(trace) = self.traces.add(*part, now) {
+                    self.publish_trace(trace);
+                }
+            }
+            Record::Latency(record) => self.publish_latency(*record),
+        }
+    }
+
+    fn publish_trace(&mut self, trace: WholeTrace) {
+        let facts = self.answers.facts();
+        if facts.auth.authenticator.accounts().system().is_none() {
+            return;
+        }
+        let WholeTrace { shard, begun, steps } = trace;
+        let TraceBegun { account, destination, ingress } = *begun;
+        let event = trace::traced(&self.server_info(&facts), &ingress, &steps);
+        // A subject that was checked as a client's is text of the client's.
+        if let Ok(destination) = String::from_utf8(destination) {
+            self.publish(shard, account, &destination, event);
+        }
+    }
+
+    fn publish_latency(&mut self, record: LatencyRecord) {
+        if self.answers.facts().auth.authenticator.accounts().system().is_none() {
+            return;
+        }
+        let LatencyRecord { shard, request, outcome } = record;
+        let (status, round_trip, responder) = match outcome {
+            LatencyOutcome::Failed(code, text) => ((code, text), Duration::ZERO, None),
+            LatencyOutcome::Answered { round_trip, responder } => {
+                let responder = match responder {
+                    Responder::Unknown => None,
+                    Responder::Known(client) => Some(client),
+                    Responder::Elsewhere(shard, client) => {
+                        let shard = &self.shards[shard.index()];
+                        let asked = shard.ask(|answer| ShardOrder::Describe(client, answer));
+                        asked.wait(Instant::now() + PUBLISH_DEADLINE).flatten()
+                    }
+                };
+                ((200, ""), round_trip, responder)
+            }
+        };
+        let metric = Metric {
+            status,
+            requestor: &request.requestor,
+            responder: responder.as_ref().map(|client| &*client.json),
+            headers: &request.headers,
+            at: request.at,
+            requestor_rtt: request.requestor_rtt,
+            responder_rtt: responder.as_ref().map_or(Duration::ZERO, |client| client.rtt),
+            round_trip,
+        };
+        let payload = latency::metric(&metric, SystemTime::now());
+        self.publish(shard, request.exporter, request.subject(), payload);
     }
 
     fn server_info(&self, facts: &ServerFacts) -> ServerInfo {
@@ -207,7 +287,7 @@ impl Loop {
                 Some(payload) => payload,
                 None => return,
             },
-            Service::DebugSubscribers => match self.debug_subscribers(&facts, &request.payload) {
+            Service::DebugSubscribers => match self.debug_subscribers(&facts, request) {
                 Some(count) => count.to_string().into_bytes(),
                 None => return,
             },
@@ -415,14 +495,26 @@ impl Loop {
         self.account_connections(facts, &asked.account)
     }
 
-    /// Counts the system account's clients that want a subject; only those in a queue group, if one
-    /// is named.
-    fn debug_subscribers(&mut self, facts: &ServerFacts, payload: &[u8]) -> Option<usize> {
-        let text = String::from_utf8_lossy(payload).into_owned();
-        let mut words = text.split_ascii_whitespace();
-        let system: &Arc<Account> = facts.auth.authenticator.accounts().system()?;
-        let (Some(filter), queue) = (words.next(), words.next()) else { return Some(0) };
-        Some(self.answers.subscriber_count(&system.name, filter, queue))
+    /// Counts the clients of the requester's account that want a subject; only those in a queue
+    /// group, if one is named. Returns None if nats-server does not answer.
+    fn debug_subscribers(&mut self, facts: &ServerFacts, request: &SystemRequest) -> Option<usize> {
+        let accounts = facts.auth.authenticator.accounts();
+        let account: &Arc<Account> = match request_info(request) {
+            Some(info) => {
+                let passed = info["svc"].as_str().filter(|name| !name.is_empty());
+                accounts.get(passed.or_else(|| info["acc"].as_str())?)?
+            }
+            None => accounts.system()?,
+        };
+        let text = String::from_utf8_lossy(&request.payload).into_owned();
+        let mut words = text.trim().split(' ');
+        let filter = words.next().filter(|filter| !filter.is_empty());
+        let (Some(filter), queue) = (filter, words.next()) else { return Some(0) };
+        if queue == Some("") && !subject::has_wildcard(filter.as_bytes()) {
+            // A group without a name, as nats-server reads two blanks.
+            return Some(0);
+        }
+        Some(self.answers.subscriber_count(&account.name, filter, queue))
     }
 
     /// Returns None if nats-server does not answer: for an account that has no clients here.
@@ -452,9 +544,18 @@ enum Answer {
     None,
 }
 
+/// Returns what the server wrote about a requester of another account.
+fn request_info(request: &SystemRequest) -> Option<Value> {
+    let value = HeaderName::new(REQUEST_INFO).find(&request.headers)?;
+    serde_json::from_slice(value).ok()
+}
+
 fn user_info(request: &SystemRequest) -> Outcome {
+    // nats-server knows nobody who asks on another subject without crossing to the system account.
+    let is_direct = request.other_account.is_none() && request.subject != USER_INFO.as_bytes();
+    let is_unknown = is_direct && request_info(request).is_none();
     let info = match &request.requester {
-        Some(requester) => {
+        Some(requester) if !is_unknown => {
             let permissions = requester.permissions.as_deref();
             UserInfo::new(
                 &requester.user,
@@ -462,8 +563,8 @@ fn user_info(request: &SystemRequest) -> Outcome {
                 permissions,
             )
         }
-        // The client left meanwhile.
-        None => UserInfo::new("", ("", ""), None),
+        // Or the client left meanwhile.
+        _ => UserInfo::new("", ("", ""), None),
     };
     Outcome::data(&info)
 }
