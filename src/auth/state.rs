@@ -28,6 +28,8 @@ pub struct AuthState {
     imports: Arc<AccountImports>,
     /// In operator mode: the accounts that want to import from one, by its name.
     importers: HashTrieMapSync<Arc<str>, HashTrieSetSync<Arc<str>>>,
+    /// Chooses among the destinations of mappings.
+    cluster_name: Option<Arc<str>>,
     /// Counts the states that followed each other.
     pub(crate) version: u64,
 }
@@ -65,7 +67,8 @@ impl AuthState {
     /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &Options, previous: Option<&Self>) -> Result<Self, AuthError> {
         let verify_and_map = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
-        let surroundings = Surroundings { verify_and_map, cluster_name: None };
+        let cluster_name = options.cluster_name.as_deref();
+        let surroundings = Surroundings { verify_and_map, cluster_name };
         let mut authenticator = Authenticator::build(&options.auth, surroundings)?;
         let mut importers = HashTrieMapSync::new_sync();
         if let Some(previous) = previous.filter(|_| authenticator.trust().is_some()) {
@@ -82,6 +85,7 @@ impl AuthState {
             by_id: VectorSync::new_sync(),
             imports: Arc::default(),
             importers,
+            cluster_name: cluster_name.map(Arc::from),
             version: previous.map_or(0, |state| state.version + 1),
             authenticator,
         };
@@ -153,9 +157,11 @@ impl AuthState {
         for exporter in &options.imports {
             self.note_import(&exporter.account, &name, true);
         }
-        let mappings = Mappings::compile_each(&options.mappings, &name, None, |error| {
-            applied.problems.push(error.to_string());
-        });
+        let cluster = self.cluster_name.clone();
+        let mappings =
+            Mappings::compile_each(&options.mappings, &name, cluster.as_deref(), |error| {
+                applied.problems.push(error.to_string());
+            });
         let is_system = self.authenticator.trust().is_some_and(|trust| trust.is_system(&name));
         let account = Account {
             name: name.clone(),

@@ -29,6 +29,8 @@ pub(crate) const FEATURE_FLAGS: [(&str, bool); 4] = [
 pub struct Options {
     /// Shown in INFO; None = the server id.
     pub server_name: Option<String>,
+    /// Chooses among the destinations of mappings; there is no cluster yet.
+    pub cluster_name: Option<String>,
     pub listen: ListenOptions,
     pub limits: LimitOptions,
     pub keep_alive: KeepAliveOptions,

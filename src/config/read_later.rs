@@ -151,7 +151,8 @@ pub(super) fn default_js_domain(reader: &mut Reader<'_>, value: &Value) -> Asks 
     }
 }
 
-/// Reads `cluster`: without a port nats-server has no cluster, whatever else the block says.
+/// Reads `cluster`: without a port nats-server has no cluster, whatever else the block says; but the
+/// cluster's name chooses among the destinations of mappings.
 pub(super) fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
     let Some(map) = block(reader, value, "Expected map to define cluster", &CLUSTER) else {
         return Asks::Nothing;
@@ -161,6 +162,9 @@ pub(super) fn cluster(reader: &mut Reader<'_>, value: &Value) -> Asks {
         Data::Text(routes) => !routes.is_empty(),
         _ => true,
     };
+    for (_, name) in named(map, &["name"]) {
+        reader.options.cluster_name = name.as_text().filter(|name| !name.is_empty());
+    }
     match has_port(reader, map) {
         false => Asks::Nothing,
         true if named(map, &["routes"]).any(is_there) => Asks::Feature,
