@@ -3,6 +3,9 @@
 //! compiler finds unused items.
 
 pub mod auth {
+    pub mod authenticator {
+        pub use crate::auth::authenticator::ConnectionType;
+    }
     pub mod jwt {
         use crate::auth::account_jwt::options_of;
         use crate::auth::jwt::claims::{
@@ -178,6 +181,11 @@ pub mod monitor {
     }
 }
 pub mod net {
+    pub mod frames {
+        pub use crate::net::frames::{
+            Decoded, Deflaters, FrameLimits, FrameSettings, Frames, Upgrade,
+        };
+    }
     pub mod listener {
         pub use crate::net::listener::Peer;
     }
@@ -197,6 +205,9 @@ pub mod net {
 pub mod peer {
     pub mod checks {
         pub use crate::peer::checks::{LoginJob, LoginOutcome, PasswordChecks};
+    }
+    pub mod upgrade {
+        pub use crate::peer::upgrade::WebSocketServer;
     }
 }
 pub mod protocol {

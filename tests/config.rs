@@ -423,7 +423,6 @@ const ASKING: &[(&str, &str)] = &[
     ("gateway", "{ port: 7222 }"),
     ("leafnodes", "{ port: 7422 }"),
     ("leafnodes", "{ remotes: [ {url: x} ] }"),
-    ("websocket", "{ listen: 443 }"),
     ("mqtt", "{ port: 1883 }"),
     ("ocsp", "{ mode: always }"),
     ("ocsp", "{ mode: must }"),
@@ -435,8 +434,7 @@ const ASKING: &[(&str, &str)] = &[
 ];
 
 /// The same for features that keep somebody out.
-const ASKING_WHO_ENTERS: &[(&str, &str)] =
-    &[("proxies", "{ trusted: [ {key: x} ] }"), ("proxy_protocol", "true")];
+const ASKING_WHO_ENTERS: &[(&str, &str)] = &[("proxies", "{ trusted: [ {key: x} ] }")];
 
 /// Options that ask for nothing, however they are written.
 const WITHOUT_EFFECT: [&str; 1] = ["ocsp_cache"];
@@ -524,8 +522,6 @@ fn later_features_that_are_switched_off_are_not_refused() {
         "cluster { listen: 0, host: h, no_advertise: true, pool_size: 3 }",
         "leafnodes {}",
         "leafnodes { remotes: [], port: 0 }",
-        "websocket {}",
-        "websocket { no_tls: true, jwt_cookie: x }",
         "mqtt {}",
         "mqtt { host: h, port: 0 }",
         "gateway {}",
@@ -548,7 +544,6 @@ fn later_features_that_are_switched_off_are_not_refused() {
         "ocsp_cache { type: local }",
         "proxies {}",
         "proxies { trusted: [] }",
-        "proxy_protocol: false",
         "syslog: false",
         "remote_syslog: \"\"",
         "prof_port: 0",

@@ -12,6 +12,8 @@ mod jwt;
 mod mutate;
 #[path = "fuzz/store.rs"]
 mod store;
+#[path = "fuzz/web.rs"]
+mod web;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
@@ -322,7 +324,9 @@ fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> boo
             // Nobody answers password checks here: the connection makes no progress.
             Step::WaitFor(_) => return true,
             Step::Again | Step::Move(_) => {}
-            Step::ReadMoreWithin(_) | Step::StartTls(_) => panic!("no TLS is configured here"),
+            Step::ReadMoreWithin(_) | Step::StartTls(_) | Step::StartFrames(_) => {
+                panic!("neither TLS nor WebSocket is configured here")
+            }
             Step::Close(reason) => {
                 session.close(reason);
                 return false;

@@ -1,5 +1,6 @@
 //! The broker core under a deterministic scheduler: 1 to 5 shards with real sessions and real
-//! lanes, without sockets and threads, compared with a flat list of subscriptions.
+//! lanes, without sockets and threads, compared with a flat list of subscriptions. Two of three
+//! clients speak WebSocket.
 //!
 //! `cargo test --test simulation` runs 200 seeds. `MIDGE_SIM_SEEDS=10000` runs that many,
 //! `MIDGE_SIM_SEED=17` a single one, `MIDGE_SIM_MOVES=0` without clients that move to other shards.
@@ -20,6 +21,8 @@ mod laws;
 mod services;
 #[path = "simulation/visitors.rs"]
 mod visitors;
+#[path = "simulation/wire.rs"]
+mod wire;
 #[path = "simulation/world.rs"]
 mod world;
 

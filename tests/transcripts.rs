@@ -276,7 +276,10 @@ fn play_all_cuts(
     if conversation.alone || (conversation.quirk && target.is_original) || size > CUT_BYTES_MAX {
         return Ok(());
     }
-    play(None, Cut::Merged)?;
+    // Nothing may be sent before the answer to an upgrade.
+    if !conversation.web {
+        play(None, Cut::Merged)?;
+    }
     if size <= EVERY_BYTE_BYTES_MAX {
         play(None, Cut::EveryByte)?;
     }

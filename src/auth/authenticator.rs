@@ -110,6 +110,26 @@ impl ConnectionType {
             _ => return None,
         })
     }
+
+    /// In the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Standard,
+        Self::Websocket,
+        Self::Leafnode,
+        Self::LeafnodeWebsocket,
+        Self::Mqtt,
+        Self::MqttWebsocket,
+        Self::InProcess,
+    ];
+
+    /// Returns nats-server's name for such clients in monitoring and events.
+    pub fn client_type(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Mqtt | Self::MqttWebsocket => "mqtt",
+            Self::Standard | Self::Leafnode | Self::LeafnodeWebsocket | Self::InProcess => "nats",
+        }
+    }
 }
 
 /// The connection types that a user may use.
@@ -301,23 +321,33 @@ enum NoAuthUser {
     Implied,
 }
 
+/// The rules that depend on the way a client comes.
+#[derive(Clone, Debug)]
+struct Door {
+    /// True if authentication is configured.
+    required: bool,
+    token: Option<User>,
+    single_user: Option<User>,
+    /// The user for clients without credentials.
+    no_auth_user: Option<NoAuthUser>,
+    /// True if certificates name users.
+    maps_certificates: bool,
+}
+
 /// The authentication part of one configuration, compiled; immutable and shared by all shards.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
     /// Present in operator mode: then there are no other users.
     trust: Option<Arc<Trust>>,
-    /// True if authentication is configured.
-    required: bool,
+    front: Door,
+    /// The door of WebSocket clients, if there is a listener for them.
+    websocket: Option<Door>,
     accounts: AccountSet,
     imports: Imports,
     users: Vec<User>,
     user_by_name: HashMap<Arc<str>, usize>,
     nkey_users: HashMap<Arc<str>, (UserKey, User)>,
-    token: Option<User>,
-    single_user: Option<User>,
-    /// The user for clients without credentials.
-    no_auth_user: Option<NoAuthUser>,
-    /// Present if certificates name users.
+    /// Present if certificates name users at some door.
     certificates: Option<CertificateMap>,
     /// Compared in place of the hash of a name that does not exist.
     decoy: Option<Secret>,
@@ -348,19 +378,34 @@ impl Authenticator {
         self.imports.services_of(account)
     }
 
-    /// Returns true if a client has to log in; otherwise any verb may come before CONNECT.
-    pub fn is_required(&self) -> bool {
-        self.required
+    fn door(&self, connection_type: ConnectionType) -> &Door {
+        match (connection_type, &self.websocket) {
+            (ConnectionType::Websocket, Some(door)) => door,
+            _ => &self.front,
+        }
     }
 
-    /// Returns `auth_required` of INFO, which is not shown if `no_auth_user` is configured.
-    pub fn is_announced(&self) -> bool {
-        self.required && matches!(self.no_auth_user, None | Some(NoAuthUser::Implied))
+    /// Returns true if a client that comes this way has to log in; otherwise any verb may come
+    /// before CONNECT.
+    pub fn is_required(&self, connection_type: ConnectionType) -> bool {
+        self.door(connection_type).required
+    }
+
+    /// Returns true if some client has to log in.
+    pub fn is_required_somewhere(&self) -> bool {
+        self.front.required || self.websocket.as_ref().is_some_and(|door| door.required)
+    }
+
+    /// Returns `auth_required` of INFO. A client port with a `no_auth_user` does not announce it.
+    pub fn is_announced(&self, connection_type: ConnectionType) -> bool {
+        let door = self.door(connection_type);
+        let stands_in = !matches!(door.no_auth_user, None | Some(NoAuthUser::Implied));
+        door.required && !(stands_in && connection_type == ConnectionType::Standard)
     }
 
     /// Returns true if a verb other than CONNECT may log a client in as `no_auth_user`.
-    pub fn has_no_auth_user(&self) -> bool {
-        self.no_auth_user.is_some()
+    pub fn has_no_auth_user(&self, connection_type: ConnectionType) -> bool {
+        self.door(connection_type).no_auth_user.is_some()
     }
 
     /// Returns true if INFO needs a nonce.
@@ -405,31 +450,33 @@ impl Authenticator {
         if credentials.new_account || !credentials.account.is_empty() {
             return Decision::Refused(Refusal::AccountNamed);
         }
-        if !self.required {
+        let door = self.door(facts.connection_type);
+        if !door.required {
             return Decision::Accepted(self.open_identity());
         }
         if let Some(trust) = &self.trust {
             return self.decide_by_jwt(trust, credentials, facts);
         }
-        if let Some(decision) = self.decide_by_nkey(credentials, facts) {
+        if let Some(decision) = self.decide_by_nkey(door, credentials, facts) {
             return decision;
         }
         // An implied user is a user too: where certificates decide, nobody gets in as one without a
         // certificate.
         let has_users =
-            !self.users.is_empty() || matches!(self.no_auth_user, Some(NoAuthUser::Implied));
+            !self.users.is_empty() || matches!(door.no_auth_user, Some(NoAuthUser::Implied));
         if let Some(certificates) = &self.certificates
+            && door.maps_certificates
             && has_users
         {
             return self.decide_by_certificate(certificates, credentials, facts, lookup);
         }
-        if let Some(decision) = self.decide_by_user(credentials, facts) {
+        if let Some(decision) = self.decide_by_user(door, credentials, facts) {
             return decision;
         }
-        if let Some(token) = &self.token {
+        if let Some(token) = &door.token {
             return self.check(token, credentials.token.0, Login::Token, facts);
         }
-        if let Some(single_user) = &self.single_user {
+        if let Some(single_user) = &door.single_user {
             if *single_user.name != *credentials.user {
                 return self.refuse_name(credentials.user, Refusal::UnknownUser);
             }
@@ -451,6 +498,7 @@ impl Authenticator {
 
     fn decide_by_nkey(
         &self,
+        door: &Door,
         credentials: &Credentials<'_>,
         facts: &ConnectionFacts<'_>,
     ) -> Option<Decision> {
@@ -458,7 +506,7 @@ impl Authenticator {
             return None;
         }
         if credentials.nkey.is_empty() {
-            let Some(NoAuthUser::Nkey(nkey)) = &self.no_auth_user else { return None };
+            let Some(NoAuthUser::Nkey(nkey)) = &door.no_auth_user else { return None };
             if !credentials.are_empty() {
                 return None;
             }
@@ -510,10 +558,11 @@ impl Authenticator {
 
     fn decide_by_user(
         &self,
+        door: &Door,
         credentials: &Credentials<'_>,
         facts: &ConnectionFacts<'_>,
     ) -> Option<Decision> {
-        match self.no_auth_user {
+        match door.no_auth_user {
             Some(NoAuthUser::User(index)) if credentials.are_empty() => {
                 let user = &self.users[index];
                 return Some(match user.may_connect(facts.connection_type) {
@@ -598,20 +647,21 @@ impl Authenticator {
     /// still would, which spares a bcrypt comparison per connected client. None = decide again with
     /// the credentials it gave.
     pub fn renew(&self, identity: &Identity, connection_type: ConnectionType) -> Option<Identity> {
+        let door = self.door(connection_type);
         let user = match identity.login {
-            Login::Open => return (!self.required).then(|| self.open_identity()),
-            Login::User if self.certificates.is_none() => {
+            Login::Open => return (!door.required).then(|| self.open_identity()),
+            Login::User if !door.maps_certificates => {
                 &self.users[*self.user_by_name.get(&identity.user_name)?]
             }
             // If there are users, a name is looked up among them first; a token stands before the
             // single user.
-            Login::SingleUser if self.users.is_empty() && self.token.is_none() => {
-                self.single_user.as_ref().filter(|user| user.name == identity.user_name)?
+            Login::SingleUser if self.users.is_empty() && door.token.is_none() => {
+                door.single_user.as_ref().filter(|user| user.name == identity.user_name)?
             }
-            Login::Token if self.users.is_empty() => self.token.as_ref()?,
+            Login::Token if self.users.is_empty() => door.token.as_ref()?,
             _ => return None,
         };
-        if !self.required || user.may_connect(connection_type).is_err() {
+        if !door.required || user.may_connect(connection_type).is_err() {
             return None;
         }
         let is_proven = match &identity.proof {

@@ -68,7 +68,8 @@ impl AuthState {
     pub fn build(options: &Options, previous: Option<&Self>) -> Result<Self, AuthError> {
         let verify_and_map = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
         let cluster_name = options.cluster_name.as_deref();
-        let surroundings = Surroundings { verify_and_map, cluster_name };
+        let websocket = options.websocket.port.map(|_| &options.websocket);
+        let surroundings = Surroundings { verify_and_map, cluster_name, websocket };
         let mut authenticator = Authenticator::build(&options.auth, surroundings)?;
         let mut importers = HashTrieMapSync::new_sync();
         if let Some(previous) = previous.filter(|_| authenticator.trust().is_some()) {

@@ -200,6 +200,44 @@ pub const POOL_TRIMMED_MAX: usize = 1024;
 /// that was waiting, and the part of a command before them. Enforced by `net::connection`.
 pub const OPENED_BYTES: [usize; 4] = [512, 4 << 10, 32 << 10, 128 << 10];
 
+/// Bytes of a WebSocket connection's frames that are decoded before its session is asked to handle
+/// them: a deflated message of a few bytes may stand for very many. Enforced by `net::frames`.
+pub const OPENED_PER_STEP_BYTES: usize = 64 << 10;
+
+/// Bytes of deflated payload that are copied from the read buffer at a time, to be inflated.
+/// Enforced by `protocol::websocket::frame`.
+pub const DEFLATED_PIECE_BYTES: usize = 4 << 10;
+
+/// Bytes held of an unfinished deflated message before it needs an inflater of its own, of some 50
+/// KiB, which a peer that has not logged in does not get: it is closed. As many as a default
+/// `max_control_line`, inflated. Enforced by `net::frames`.
+pub const DEFLATED_HELD_BYTES_MAX: usize = 4 << 10;
+
+/// Inflaters that a shard keeps for its connections: one is used at a time, unless messages come in
+/// parts. Enforced by `net::frames`.
+pub const INFLATERS_KEPT_MAX: usize = 4;
+
+/// Bytes of unsent answers to a peer's WebSocket pings. Past it the oldest are dropped. Enforced by
+/// `net::frames`.
+pub const PONG_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the head of a WebSocket upgrade: room for the cookies of a page. Past it the answer is
+/// 431. Enforced by `peer::upgrade`.
+pub const UPGRADE_HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Headers of a WebSocket upgrade. Enforced by `peer::upgrade`.
+pub const UPGRADE_HEADERS_MAX: usize = 100;
+
+/// Time for the upgrade of a WebSocket connection, and before it for its TLS handshake, where
+/// `handshake_timeout` gives none: nats-server then lets a peer be silent for ever. Enforced by
+/// `peer::opening`.
+pub const UPGRADE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Time in which a connection must show whether a proxy stands in front of it, where one may:
+/// nats-server's `proxyProtoReadTimeout`. A peer that is silent for so long is closed. Enforced by
+/// `peer::opening`.
+pub const PROXY_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// Bytes. Size classes of buffers for encrypted chunks: each holds a chunk of its class and what
 /// TLS adds to it. Enforced by `net::codec`.
 pub const SEALED_BYTES: [usize; 3] = [1536, 9 << 10, 65 << 10];

@@ -1,4 +1,4 @@
-//! Formats times as in nats-server's JSON.
+//! Formats times as in nats-server's JSON, and as in HTTP.
 
 use std::time::SystemTime;
 
@@ -23,6 +23,18 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     text
 }
 
+/// Formats as in HTTP's `Date` header.
+pub(crate) fn http_date(time: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let t = UtcDateTime::try_from(time).unwrap_or(UtcDateTime::UNIX_EPOCH);
+    let day = DAYS[usize::from(t.week_day()) % 7];
+    let month = MONTHS[usize::from(t.month() - 1) % 12];
+    let (d, y) = (t.month_day(), t.year());
+    format!("{day}, {d:02} {month} {y:04} {:02}:{:02}:{:02} GMT", t.hour(), t.minute(), t.second())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -36,5 +48,11 @@ mod tests {
         assert_eq!(timestamp(at(951_826_154, 500_000_000)), "2000-02-29T12:09:14.5Z");
         assert_eq!(timestamp(at(1_795_413_226, 606_147_228)), "2026-11-23T05:53:46.606147228Z");
         assert_eq!(timestamp(at(1, 10)), "1970-01-01T00:00:01.00000001Z");
+    }
+
+    #[test]
+    fn http_dates_name_day_and_month() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(http_date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

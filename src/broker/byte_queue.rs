@@ -627,6 +627,15 @@ impl ByteQueue {
         self.wake_writer();
     }
 
+    /// Closes the queue for new bytes; what is queued is sent first, whatever the reason.
+    pub fn close_after_sending(&self, reason: CloseReason) {
+        if !self.is_closing() {
+            self.close_reason.set(Some(reason));
+            self.sent.open_for_good();
+            self.wake_writer();
+        }
+    }
+
     /// Wakes both tasks of the connection by shutting its socket down.
     pub fn abort_socket(&self) {
         let abort = self.abort.take();

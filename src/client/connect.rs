@@ -1,7 +1,7 @@
 //! CONNECT: from its JSON to a client that is logged in.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::Report;
 use super::session::ClientSession;
@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::broker::backlog::Dropped;
 use crate::broker::outbox::ReplyTracker;
 use crate::broker::turn::Turn;
-use crate::config::options::LimitOptions;
+use crate::config::options::{LimitOptions, Options};
 use crate::peer::checks::Checked;
 use crate::peer::login::{LoginSource, Stage};
 use crate::peer::state::PeerState;
@@ -38,6 +38,7 @@ impl ClientSession {
             log_peer!(error, self, "CONNECT: {}", error.0);
             return Err(CloseReason::ProtocolViolation);
         }
+        self.add_cookies();
         self.log_in(broker)?;
         if self.peer.login.stage() == Stage::Connected {
             self.ok();
@@ -171,8 +172,43 @@ impl ClientSession {
             log_peer!(error, self, "{}", text::NO_RESPONDERS_REQUIRES_HEADERS);
             return Err(CloseReason::NoRespondersRequiresHeaders);
         }
-        self.peer.keep_alive.begin(Instant::now(), options.keep_alive.ping_interval);
+        self.peer.keep_alive.begin(Instant::now(), self.ping_interval(&options));
         Ok(())
+    }
+
+    /// Lets the cookies of its upgrade stand in for what CONNECT left out, one by one.
+    fn add_cookies(&mut self) {
+        let PeerState { opening, connect, .. } = &mut self.peer;
+        let Some(introduction) = opening.introduction() else { return };
+        let cookies = &introduction.cookies;
+        for (own, cookie) in [
+            (&mut connect.jwt, &cookies.jwt),
+            (&mut connect.user, &cookies.user),
+            (&mut connect.pass, &cookies.pass),
+            (&mut connect.auth_token, &cookies.token),
+        ] {
+            if own.is_empty() && !cookie.is_empty() {
+                *own = cookie.as_str().into();
+            }
+        }
+    }
+
+    /// Returns the time that it has to log in.
+    pub(super) fn auth_timeout(&self, options: &Options) -> Duration {
+        match self.peer.way() {
+            ConnectionType::Websocket => options.websocket.auth_timeout,
+            _ => None,
+        }
+        .unwrap_or_else(|| options.auth_timeout())
+    }
+
+    /// Returns the time between two PINGs to it.
+    pub(super) fn ping_interval(&self, options: &Options) -> Duration {
+        match self.peer.way() {
+            ConnectionType::Websocket => options.websocket.ping_interval,
+            _ => None,
+        }
+        .unwrap_or(options.keep_alive.ping_interval)
     }
 
     /// Adopts the rights of an identity; also after a reload.
@@ -230,7 +266,7 @@ impl ClientSession {
         let PeerState { login, connect, opening, address, .. } = &self.peer;
         let from = LoginSource {
             certificate: opening.certificate(),
-            connection_type: ConnectionType::Standard,
+            connection_type: self.peer.way(),
             peer: address,
             account_lookup,
         };

@@ -17,6 +17,7 @@ use crate::net::tls_config::TlsServer;
 use crate::peer::checks::PasswordChecks;
 use crate::peer::facts::SessionFacts;
 use crate::peer::rare_lines::RareLines;
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::headers::HeaderName;
 use crate::protocol::message::Tail;
 use crate::protocol::nats::handshake::Info;
@@ -30,6 +31,8 @@ pub struct ClientContext {
     pub chunk_pool: Rc<BufferPool>,
     /// The TLS of connections accepted from now on; None = plain. A reload replaces it.
     pub tls: RefCell<Option<Arc<TlsServer>>>,
+    /// The listener for WebSocket clients; None = there is none. A reload replaces it.
+    pub websocket: RefCell<Option<Arc<WebSocketServer>>>,
     pub counters: ShardCounters,
     pub auth: RefCell<Arc<AuthState>>,
     /// Counts reloads: a session of another generation is reviewed before it continues.
@@ -96,6 +99,7 @@ impl ClientContext {
             info: RefCell::default(),
             chunk_pool: Rc::new(BufferPool::new(&CHUNK_BYTES, POOLED_BYTES_MAX)),
             tls: RefCell::new(None),
+            websocket: RefCell::new(None),
             counters: ShardCounters::default(),
             auth: RefCell::new(auth),
             generation: Cell::new(0),

@@ -15,19 +15,24 @@ impl ClientSession {
         let PeerState { id, address, opening, login, .. } = &self.peer;
         let info = Info {
             client_id: Some(id.0),
-            client_ip: Some(address.host()),
+            // A proxy's own address is not the client's.
+            client_ip: (!opening.awaits_proxy()).then(|| address.host()),
             nonce: login.nonce().map(str::to_owned),
-            auth_required: auth.authenticator.is_announced(),
+            auth_required: auth.authenticator.is_announced(self.peer.way()),
             ..Info::clone(&shared)
         };
-        match opening.tls_words(address) {
+        let info = match opening.tls_words(address) {
             None => info,
-            Some(TlsWords { is_required, verifies }) => Info {
+            Some(TlsWords { is_required, is_available, verifies }) => Info {
                 tls_required: is_required,
-                tls_available: !is_required,
+                tls_available: is_available,
                 tls_verify: verifies,
                 ..info
             },
+        };
+        match opening.web_server() {
+            None => info,
+            Some(server) => Info { host: server.host.clone(), port: server.port, ..info },
         }
     }
 

@@ -18,6 +18,8 @@ use crate::broker::backlog::Dropped;
 use crate::broker::byte_queue::QueueHandle;
 use crate::broker::importing::Imported;
 use crate::broker::turn::{Turn, pace_target};
+use crate::config::options::KeepAliveOptions;
+use crate::net::frames::{FrameFailure, FrameLimits};
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure};
@@ -117,7 +119,7 @@ impl ClientSession {
                 if speaks.is_none_or(|byte| byte.eq_ignore_ascii_case(&b'c')) {
                     return Ok(());
                 }
-                if self.context.auth.borrow().authenticator.has_no_auth_user() {
+                if self.context.auth.borrow().authenticator.has_no_auth_user(self.peer.way()) {
                     return self.log_in(broker);
                 }
                 Err(self.authentication_failed(broker))
@@ -173,7 +175,7 @@ impl ClientSession {
     /// the account.
     fn begins_anew(&self) -> bool {
         self.peer.login.stage() == Stage::Connected
-            || self.context.auth.borrow().authenticator.is_required()
+            || self.context.auth.borrow().authenticator.is_required(self.peer.way())
     }
 
     /// Returns what must happen before a command, if anything: interest must be on its way to every
@@ -268,10 +270,12 @@ fn for_room(wait: Wait, consumed: usize) -> Step {
 impl Session for ClientSession {
     fn start(&mut self) {
         self.renew_trace();
-        if !self.peer.opening.is_tls_first() {
+        if self.peer.opening.greets_at_once() {
             self.push_info();
         }
-        log_peer!(debug, self, "Client connection created");
+        if !self.peer.opening.is_not_upgraded() {
+            log_peer!(debug, self, "Client connection created");
+        }
     }
 
     fn receive(&mut self, input: &mut ReadBuffer) -> Step {
@@ -284,14 +288,17 @@ impl Session for ClientSession {
         if self.go_on_with_review() {
             return Step::Again;
         }
-        if self.peer.login.stage() == Stage::Refused {
-            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
-            return Step::Close(CloseReason::MaximumConnectionsExceeded);
-        }
+        let is_refused = self.peer.login.stage() == Stage::Refused;
+        // A WebSocket client can be told only once it is one.
         if !self.peer.opening.is_over()
-            && let Some(step) = self.open(input.bytes())
+            && (!is_refused || self.peer.opening.is_not_upgraded())
+            && let Some(step) = self.open(input)
         {
             return step;
+        }
+        if is_refused {
+            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+            return Step::Close(CloseReason::MaximumConnectionsExceeded);
         }
         self.peer.keep_alive.active = true;
         if let Some(target) = self.wanted_on.take()
@@ -461,11 +468,13 @@ impl Session for ClientSession {
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         self.peer.note_tick(now, self.outbox.take_delivered_at());
         if !self.peer.opening.is_over_by(now) {
-            return None;
+            return self.late_opening(now);
         }
         let options = self.context.options.borrow().clone();
+        let auth_timeout = self.auth_timeout(&options);
+        let ping_interval = self.ping_interval(&options);
         let PeerState { opening, login, .. } = &mut self.peer;
-        if login.is_late(now, opening.opened_at(), options.auth_timeout(), &self.context.checks) {
+        if login.is_late(now, opening.opened_at(), auth_timeout, &self.context.checks) {
             log_peer!(debug, self, "Authentication Timeout");
             self.outbox.push_error(text::AUTHENTICATION_TIMEOUT);
             return Some(CloseReason::AuthenticationTimeout);
@@ -480,7 +489,8 @@ impl Session for ClientSession {
         if keep_alive.fires(now) {
             log_peer!(debug, self, "Client Ping Timer");
         }
-        match self.peer.keep_alive.due(now, &options.keep_alive) {
+        let rules = KeepAliveOptions { ping_interval, ..options.keep_alive.clone() };
+        match self.peer.keep_alive.due(now, &rules) {
             Due::Nothing => None,
             Due::Ping => {
                 self.outbox.push_bytes(encode::PING);
@@ -496,6 +506,19 @@ impl Session for ClientSession {
                 Some(CloseReason::StaleConnection)
             }
         }
+    }
+
+    fn frame_limits(&self) -> FrameLimits {
+        let stage = self.peer.login.stage();
+        FrameLimits {
+            inflated_bytes_max: self.limits.payload_bytes_max,
+            is_let_in: matches!(stage, Stage::Fresh | Stage::Connected),
+        }
+    }
+
+    #[cold]
+    fn framing_failed(&mut self, failure: FrameFailure) {
+        self.log_error(&format!("read error: {failure}"));
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -521,7 +544,9 @@ impl Session for ClientSession {
             slow.set(slow.get() + 1);
             self.log_slow_consumer(reason);
         }
-        log_peer!(debug, self, "Client connection closed: {reason}");
+        if !self.peer.opening.is_not_upgraded() {
+            log_peer!(debug, self, "Client connection closed: {reason}");
+        }
         if let (Some(trace), Some(last)) = (&self.trace, &self.last_subscriptions) {
             last.kept.iter().for_each(|subscription| trace.deleted(&subscription.sid));
         }

@@ -8,7 +8,7 @@
 use super::session::ClientSession;
 use std::sync::Arc;
 
-use crate::auth::authenticator::{ConnectionType, Decision, Identity, JwtEnd, JwtUser, Login};
+use crate::auth::authenticator::{Decision, Identity, JwtEnd, JwtUser, Login};
 use crate::auth::state::AuthState;
 use crate::base::limits::SUBSCRIPTIONS_REVIEWED_MAX;
 use crate::peer::login::{Stage, unix_seconds};
@@ -152,19 +152,19 @@ impl ClientSession {
         if !self.peer.opening.greeting_is_due() {
             // It has been told whether to log in. If it now has to although it was told otherwise,
             // it has the time to; if it was told to, it still may.
-            if auth.authenticator.is_required() {
+            if auth.authenticator.is_required(self.peer.way()) {
                 self.peer.login.require();
             }
             return None;
         }
-        self.peer.login.begin(auth);
+        self.peer.login.begin(auth, self.peer.way());
         None
     }
 
     /// Reviews a peer that speaks without CONNECT on a server where nobody had to log in until now.
     fn review_fresh(&mut self, auth: &AuthState) -> Option<CloseReason> {
         self.take_server_limits(auth);
-        if !auth.authenticator.is_required() {
+        if !auth.authenticator.is_required(self.peer.way()) {
             return None;
         }
         let handle = self.context.broker.clone();
@@ -225,7 +225,7 @@ impl ClientSession {
         if let Some(user) = identity.jwt.clone() {
             return self.review_jwt(auth, &identity, &user);
         }
-        let renewed = match auth.authenticator.renew(&identity, ConnectionType::Standard) {
+        let renewed = match auth.authenticator.renew(&identity, self.peer.way()) {
             Some(renewed) => Some(renewed),
             None => match self.decide(auth) {
                 Decision::Accepted(renewed) => Some(renewed),
@@ -339,7 +339,10 @@ impl ClientSession {
         if !self.is_staying() || !self.peer.login.leave_full_server(&self.context.staying, max) {
             return false;
         }
-        self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+        // Before an upgrade it would be no HTTP.
+        if !self.peer.opening.is_not_upgraded() {
+            self.outbox.push_error(text::MAXIMUM_CONNECTIONS);
+        }
         self.log_rarely(text::MAXIMUM_CONNECTIONS);
         self.outbox.close(CloseReason::MaximumConnectionsExceeded);
         true

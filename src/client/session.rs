@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::context::{ClientContext, Report};
 use super::publishing::Publishing;
 use super::rights::Rights;
+use crate::auth::authenticator::ConnectionType;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
@@ -20,7 +21,7 @@ use crate::net::listener::Peer;
 use crate::peer::facts::{LastSubscriptions, SessionFacts, Traffic};
 use crate::peer::keep_alive::KeepAlive;
 use crate::peer::login::{Login, Stage};
-use crate::peer::opening::Opening;
+use crate::peer::opening::{Entrance, Opening};
 use crate::peer::state::PeerState;
 use crate::peer::who::Who;
 use crate::protocol::nats::encode;
@@ -72,13 +73,32 @@ impl ClientSession {
         refused: bool,
         now: Instant,
     ) -> Self {
+        Self::of_way(ConnectionType::Standard, id, address, context, refused, now)
+    }
+
+    /// The same, for a connection of that kind.
+    pub fn of_way(
+        way: ConnectionType,
+        id: ConnectionId,
+        address: Peer,
+        context: Rc<ClientContext>,
+        refused: bool,
+        now: Instant,
+    ) -> Self {
         let options = context.options.borrow().clone();
         let auth = context.auth.borrow().clone();
-        let opening = Opening::new(context.tls.borrow().clone(), &address, now);
+        let entrance = match (way, &*context.websocket.borrow()) {
+            (ConnectionType::Websocket, Some(server)) => Entrance::WebSocket(server.clone()),
+            _ => Entrance::Client {
+                tls: context.tls.borrow().clone(),
+                proxied: options.listen.proxy_protocol && matches!(address, Peer::Tcp(_)),
+            },
+        };
+        let opening = Opening::new(entrance, &address, now);
         let mut login = Login::refused(context.generation.get());
         login.account_changes = context.account_changes.get();
         if !refused {
-            login.begin(&auth);
+            login.begin(&auth, way);
             login.come(&context.staying);
         }
         let peer = PeerState {
@@ -160,6 +180,12 @@ impl ClientSession {
         !is_refused && !self.is_detached() && !self.outbox.is_closing()
     }
 
+    /// Returns true if it came to a WebSocket listener and has not asked for an upgrade: it is no
+    /// client yet.
+    pub fn is_not_upgraded(&self) -> bool {
+        self.peer.opening.is_not_upgraded()
+    }
+
     /// Returns the subscriptions that it had when it left the broker.
     pub fn last_subscriptions(&self) -> Option<&LastSubscriptions> {
         self.last_subscriptions.as_deref()
@@ -177,6 +203,7 @@ impl ClientSession {
             id: self.peer.id,
             key: self.key,
             peer: &self.peer.address,
+            way: self.peer.way(),
             connect: &self.peer.connect,
             account: self.who().account(),
             user: self.who().user(),

@@ -52,7 +52,7 @@ impl ClientSession {
             connected: format!("{connected}\"id\":{},", self.peer.id.0),
             identity: behind(&identity),
             server: behind(&[("server", &self.context.info.borrow().server_name)]),
-            kind: behind(&[("kind", "Client"), ("client_type", "nats")]),
+            kind: behind(&[("kind", "Client"), ("client_type", self.peer.way().client_type())]),
         }
     }
 }

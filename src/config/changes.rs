@@ -26,6 +26,9 @@ pub(crate) fn keep_running_values(old: &Options, new: &mut Options) {
     if new.monitor.https_port == Some(0) {
         new.monitor.https_port = old.monitor.https_port;
     }
+    if new.websocket.port == Some(0) {
+        new.websocket.port = old.websocket.port;
+    }
 }
 
 /// Compares the options in force with those just read (after `keep_running_values`).

@@ -6,12 +6,10 @@ pub enum Feature {
     Clustering,
     Gateways,
     Leafnodes,
-    WebSocket,
     Mqtt,
     Resolvers,
     AuthCallout,
     TrustedProxies,
-    ProxyProtocol,
     OcspStapling,
     OcspPeers,
     Syslog,
@@ -25,12 +23,10 @@ impl Feature {
             Self::Clustering => "Clustering",
             Self::Gateways => "Gateways",
             Self::Leafnodes => "Leafnodes",
-            Self::WebSocket => "WebSocket",
             Self::Mqtt => "MQTT",
             Self::Resolvers => "The account resolver URL",
             Self::AuthCallout => "Auth callout",
             Self::TrustedProxies => "Trusted proxies",
-            Self::ProxyProtocol => "The PROXY protocol",
             Self::OcspStapling => "OCSP stapling",
             Self::OcspPeers => "OCSP for client certificates",
             Self::Syslog => "Syslog",
@@ -47,15 +43,10 @@ impl Feature {
     /// so no flag makes one start.
     pub fn decides_who_enters(self) -> bool {
         match self {
-            Self::Resolvers
-            | Self::AuthCallout
-            | Self::TrustedProxies
-            | Self::ProxyProtocol
-            | Self::OcspPeers => true,
+            Self::Resolvers | Self::AuthCallout | Self::TrustedProxies | Self::OcspPeers => true,
             Self::Clustering
             | Self::Gateways
             | Self::Leafnodes
-            | Self::WebSocket
             | Self::Mqtt
             | Self::OcspStapling
             | Self::Syslog

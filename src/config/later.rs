@@ -65,12 +65,10 @@ pub static LATER: &[Row] = &[
     later_flag(&["connect_retries"], "<number>", Feature::Clustering, false),
     later("gateway", Feature::Gateways, &[], read_later::gateway),
     later("leafnodes", Feature::Leafnodes, &["leaf"], read_later::leafnodes),
-    later("websocket", Feature::WebSocket, &["ws"], read_later::websocket),
     later("mqtt", Feature::Mqtt, &[], read_later::mqtt),
     later("ocsp", Feature::OcspStapling, &[], read_later::ocsp),
     later("ocsp_cache", Feature::OcspStapling, &[], read_later::ocsp_cache),
     later("proxies", Feature::TrustedProxies, &[], read_later::proxies),
-    later("proxy_protocol", Feature::ProxyProtocol, &[], read_later::toggle),
     later("syslog", Feature::Syslog, &[], read_later::toggle).later_flag(
         &["s", "syslog"],
         "",

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::config::go_text::{SignedDuration, format_duration};
 use crate::config::options::{Options, PAYLOAD_BYTES_UNLIMITED};
 use crate::config::parser;
+use crate::config::read_websocket;
 use crate::config::reader::Reader;
 use crate::config::surroundings::Surroundings;
 use crate::config::value::Map;
@@ -81,7 +82,9 @@ pub fn validate(options: &Options) -> Result<(), String> {
     if options.server_name.as_ref().is_some_and(|name| name.contains(' ')) {
         return Err("server name cannot contain spaces".into());
     }
-    validate_no_auth_user(options)?;
+    if let Some(name) = &options.auth.no_auth_user {
+        validate_no_auth_user(options, name)?;
+    }
     validate_domain(options)?;
     if options.listen.unix.as_ref().is_some_and(|unix| unix.path.as_os_str().is_empty()) {
         return Err("unix_mode is given without a unix socket path".into());
@@ -97,7 +100,7 @@ pub fn validate(options: &Options) -> Result<(), String> {
     if options.monitor.https_port.is_some() && options.tls.is_none() {
         return Err("TLS cert and key required for HTTPS".into());
     }
-    Ok(())
+    read_websocket::validate(options, |name| validate_no_auth_user(options, name))
 }
 
 /// Tokens that subjects of JetStream have where a domain stands in others.
@@ -114,14 +117,13 @@ fn validate_domain(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn validate_no_auth_user(options: &Options) -> Result<(), String> {
+fn validate_no_auth_user(options: &Options, name: &str) -> Result<(), String> {
     let auth = &options.auth;
-    let Some(name) = &auth.no_auth_user else { return Ok(()) };
     if auth.users.is_empty() && auth.nkeys.is_empty() {
         return Err(format!("no_auth_user: \"{name}\" present, but users/nkeys are not defined"));
     }
-    let known = auth.users.iter().any(|user| user.user == *name)
-        || auth.nkeys.iter().any(|nkey| nkey.nkey == *name);
+    let known = auth.users.iter().any(|user| user.user == name)
+        || auth.nkeys.iter().any(|nkey| nkey.nkey == name);
     if known {
         return Ok(());
     }

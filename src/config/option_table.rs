@@ -28,6 +28,7 @@ pub(crate) static SECTIONS: &[Section] = &[
     Section { title: "Files", rows: logging_rows::FILES },
     Section { title: "Authentication", rows: security_rows::AUTHENTICATION },
     Section { title: "TLS", rows: security_rows::TLS },
+    Section { title: "WebSocket", rows: websocket_rows::WEBSOCKET },
     Section { title: "Monitoring", rows: logging_rows::MONITORING },
     Section { title: "JetStream", rows: jetstream_rows::JETSTREAM },
     Section { title: "Midge's own", rows: midge_rows::MIDGE },
@@ -202,6 +203,7 @@ mod midge_rows;
 pub(crate) use midge_rows::parse_cores;
 mod security_rows;
 mod server_rows;
+mod websocket_rows;
 
 const COUNT_MAX: i64 = i64::MAX;
 

@@ -10,6 +10,7 @@ use crate::config::advertise::Advertised;
 use crate::config::auth_options::AuthOptions;
 use crate::config::jetstream_options::JetStreamOptions;
 use crate::config::tls_options::TlsOptions;
+use crate::config::websocket_options::WebSocketOptions;
 
 /// `payload_bytes_max` if the operator asked for no limit: the largest value of nats-server's
 /// 32-bit field.
@@ -43,6 +44,7 @@ pub struct Options {
     pub tls: Option<TlsOptions>,
     /// True if clients may stay plain although TLS is configured.
     pub allow_non_tls: bool,
+    pub websocket: WebSocketOptions,
     pub monitor: MonitorOptions,
     pub jetstream: JetStreamOptions,
     /// Shown in monitoring and used to select servers in `$SYS` requests.
@@ -74,6 +76,8 @@ pub struct ListenOptions {
     /// The address that clients are told in place of the listener's own.
     pub client_advertise: Option<Advertised>,
     pub unix: Option<UnixListenOptions>,
+    /// True if a proxy may say, in front of everything else, for whom it speaks.
+    pub proxy_protocol: bool,
     /// The congestion control of TCP sockets to peers on this host.
     pub local_congestion: LocalCongestion,
 }
@@ -245,6 +249,7 @@ impl Default for ListenOptions {
             port: 4222,
             client_advertise: None,
             unix: None,
+            proxy_protocol: false,
             local_congestion: LocalCongestion::Auto,
         }
     }

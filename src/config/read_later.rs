@@ -71,31 +71,6 @@ const LEAFNODES: [&str; 19] = [
     "ping_max",
 ];
 
-const WEBSOCKET: [&str; 22] = [
-    "advertise",
-    "no_tls",
-    "tls",
-    "same_origin",
-    "allowed_origins",
-    "allowed_origin",
-    "allow_origins",
-    "allow_origin",
-    "origins",
-    "origin",
-    "handshake_timeout",
-    "compress",
-    "compression",
-    "authorization",
-    "authentication",
-    "jwt_cookie",
-    "user_cookie",
-    "pass_cookie",
-    "token_cookie",
-    "no_auth_user",
-    "headers",
-    "ping_interval",
-];
-
 const MQTT: [&str; 19] = [
     "tls",
     "authorization",
@@ -198,11 +173,6 @@ pub(super) fn leafnodes(reader: &mut Reader<'_>, value: &Value) -> Asks {
         }
     }
     asks_if(has_port(reader, map) || has_remotes)
-}
-
-pub(super) fn websocket(reader: &mut Reader<'_>, value: &Value) -> Asks {
-    let map = block(reader, value, "Expected websocket to be a map", &WEBSOCKET);
-    asks_if(map.is_some_and(|map| has_port(reader, map)))
 }
 
 pub(super) fn mqtt(reader: &mut Reader<'_>, value: &Value) -> Asks {

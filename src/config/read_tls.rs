@@ -65,15 +65,21 @@ pub(crate) const CURVES_REFUSED: [&str; 2] = ["X25519MLKEM768", "CurveP521"];
 /// Reads the block. The first problem, such as an unknown name or a missing file, ends it, as in
 /// nats-server.
 pub(crate) fn read_tls(reader: &mut Reader<'_>, value: &Value) {
+    if let Some(tls) = tls_of_block(reader, value) {
+        reader.options.tls = Some(tls);
+    }
+}
+
+/// Reads a block of whichever listener; None, with an error noted, if it cannot be used.
+pub(super) fn tls_of_block(reader: &mut Reader<'_>, value: &Value) -> Option<TlsOptions> {
     let mut tls = TlsOptions { place: Place(value.place()), ..TlsOptions::default() };
     let errors_before = reader.errors.len();
-    if read_block(reader, value, &mut tls).is_none() || reader.errors.len() > errors_before {
-        return;
+    read_block(reader, value, &mut tls)?;
+    if reader.errors.len() > errors_before {
+        return None;
     }
-    if let Err(reason) = check(reader, &tls) {
-        return reader.error(value, reason);
-    }
-    reader.options.tls = Some(tls);
+    check(reader, &tls).map_err(|reason| reader.error(value, reason)).ok()?;
+    Some(tls)
 }
 
 fn read_block(reader: &mut Reader<'_>, block: &Value, tls: &mut TlsOptions) -> Option<()> {

@@ -106,6 +106,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a port; -1 is any free one.
+    pub(super) fn port(&mut self, value: &Value) -> Option<i64> {
+        let port = self.integer(value)?;
+        if !(PORT_MIN..=PORT_MAX).contains(&port) {
+            self.error(value, format!("port must be {PORT_MIN} to {PORT_MAX}"));
+            return None;
+        }
+        Some(port)
+    }
+
     pub fn map<'v>(&mut self, value: &'v Value) -> Option<&'v Map> {
         match &*value.data {
             Data::Map(map) => Some(map),

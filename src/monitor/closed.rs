@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::snapshot::{
     ClosedConnection, ConnectionDetails, ConnectionNumbers, SubscriptionDetails, TlsDetails,
 };
+use crate::auth::authenticator::ConnectionType;
 use crate::base::limits::CLOSED_CONNECTION_BYTES_MAX;
 use crate::protocol::nats::error::CloseReason;
 
@@ -143,6 +144,7 @@ fn pack_details(bytes: &mut Vec<u8>, details: &ConnectionDetails) {
         Some((IpAddr::V6(address), _)) => put_bytes(bytes, &address.octets()),
     }
     put_number(bytes, details.address.map_or(0, |(_, port)| port.into()));
+    put_number(bytes, details.way as u64);
     let ConnectionDetails { name, lang, version, account, user, .. } = details;
     for text in [name, lang, version, account, user] {
         put_bytes(bytes, text.as_bytes());
@@ -169,6 +171,7 @@ fn unpack_details(rest: &mut Rest<'_>, numbers: ConnectionNumbers) -> Connection
     let connection = numbers.id;
     let octets = rest.bytes();
     let port = rest.number() as u16;
+    let way = ConnectionType::ALL[rest.number() as usize];
     let address: Option<IpAddr> = match octets.len() {
         4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
@@ -176,6 +179,7 @@ fn unpack_details(rest: &mut Rest<'_>, numbers: ConnectionNumbers) -> Connection
     };
     ConnectionDetails {
         numbers,
+        way,
         address: address.map(|address| (address, port)),
         name: rest.text(),
         lang: rest.text(),
@@ -268,6 +272,7 @@ mod tests {
             max: 0,
         };
         let details = ConnectionDetails {
+            way: ConnectionType::Websocket,
             numbers,
             address,
             name: "sensor \u{e9}".into(),

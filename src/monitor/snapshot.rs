@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::auth::authenticator::ConnectionType;
 use crate::base::histogram::Durations;
 use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
@@ -139,6 +140,7 @@ pub(crate) struct ConnectionRow {
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionDetails {
     pub numbers: ConnectionNumbers,
+    pub way: ConnectionType,
     /// None for a Unix domain socket.
     pub address: Option<(IpAddr, u16)>,
     pub name: String,

@@ -1,10 +1,8 @@
 //! Formats numbers and times as Go does.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tz::UtcDateTime;
-
-pub(crate) use crate::base::time_text::timestamp;
+pub(crate) use crate::base::time_text::{http_date, timestamp};
 
 /// Formats as `1y2d3h4m5s`, without leading units that are zero.
 pub(crate) fn uptime(duration: Duration) -> String {
@@ -19,18 +17,6 @@ pub(crate) fn uptime(duration: Duration) -> String {
         (_, _, _, 1..) => format!("{m}m{s}s"),
         _ => format!("{s}s"),
     }
-}
-
-/// Formats as in HTTP's `Date` header.
-pub(crate) fn http_date(time: SystemTime) -> String {
-    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let t = UtcDateTime::try_from(time).unwrap_or(UtcDateTime::UNIX_EPOCH);
-    let day = DAYS[usize::from(t.week_day()) % 7];
-    let month = MONTHS[usize::from(t.month() - 1) % 12];
-    let (d, y) = (t.month_day(), t.year());
-    format!("{day}, {d:02} {month} {y:04} {:02}:{:02}:{:02} GMT", t.hour(), t.minute(), t.second())
 }
 
 /// Formats a duration like Go's `Duration.String`: `703µs`, `201.674289ms`, `1m1.5s`, `0s`.
@@ -96,12 +82,6 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(uptime(Duration::from_secs(seconds)), text);
         }
-    }
-
-    #[test]
-    fn http_dates_name_day_and_month() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        assert_eq!(http_date(at), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

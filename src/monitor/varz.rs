@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use super::snapshot::{Gathered, ShardSummary};
 use super::text;
+use crate::auth::authenticator::ConnectionType;
 use crate::auth::state::AuthState;
 use crate::base::histogram::{Durations, nanoseconds, upper_bound_ns};
 use crate::config::options::{Balance, FEATURE_FLAGS, Options, WriteTimeoutPolicy};
 use crate::config::tls_options::Verify;
+use crate::config::websocket_options::WebSocketOptions;
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::nats::handshake::Info;
 
 /// Facts about the server that do not depend on its shards. One value per answer.
@@ -30,6 +33,8 @@ pub(crate) struct ServerFacts {
     pub config_loaded: SystemTime,
     /// Expiry of the client port's first certificate.
     pub certificate_ends: Option<SystemTime>,
+    /// The listener for WebSocket clients.
+    pub websocket: Option<Arc<WebSocketServer>>,
     pub now: (Instant, SystemTime),
     /// The actual port of the monitoring listener.
     pub monitor_port: u16,
@@ -76,8 +81,74 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_zero_port(port: &u16) -> bool {
+    *port == 0
+}
+
 fn is_zero(value: &usize) -> bool {
     *value == 0
+}
+
+/// Fields and order as nats-server's `WebsocketOptsVarz`.
+#[derive(Debug, Default, Serialize)]
+struct WebSocketVarz {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    host: String,
+    #[serde(skip_serializing_if = "is_zero_port")]
+    port: u16,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    advertise: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    no_auth_user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    jwt_cookie: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<ShortFloat>,
+    #[serde(skip_serializing_if = "is_false")]
+    no_tls: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_map: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_pinned_certs: Vec<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    same_origin: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_origins: Vec<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    compression: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<String>,
+}
+
+/// A number that is written as short as Go does.
+#[derive(Debug, Serialize)]
+struct ShortFloat(#[serde(serialize_with = "as_short_as_go")] f64);
+
+impl WebSocketVarz {
+    fn new(options: &WebSocketOptions, server: &WebSocketServer) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let tls = options.tls.as_ref();
+        let pinned = tls.map(|tls| tls.pinned_certificates.iter().cloned().collect());
+        let ends = server.tls.as_ref().and_then(|tls| tls.not_after);
+        Self {
+            host: server.host.clone(),
+            port: server.port,
+            advertise: options.advertise.as_ref().map_or_else(String::new, |it| it.text.clone()),
+            no_auth_user: text(&options.no_auth_user),
+            jwt_cookie: text(&options.jwt_cookie),
+            handshake_timeout: options.handshake_timeout.map(nanoseconds),
+            auth_timeout: options.auth_timeout.map(|timeout| ShortFloat(timeout.as_secs_f64())),
+            no_tls: options.no_tls,
+            tls_map: tls.is_some_and(|tls| tls.verify_and_map),
+            tls_pinned_certs: pinned.unwrap_or_default(),
+            same_origin: options.same_origin,
+            allowed_origins: options.allowed_origins.clone(),
+            compression: options.compression,
+            tls_cert_not_after: ends.map(text::timestamp),
+        }
+    }
 }
 
 /// Fields and order as nats-server's `Varz`; `midge` is ours.
@@ -116,7 +187,7 @@ pub(crate) struct Varz {
     gateway: Nothing,
     leaf: Nothing,
     mqtt: Nothing,
-    websocket: Nothing,
+    websocket: WebSocketVarz,
     jetstream: Nothing,
     #[serde(serialize_with = "as_short_as_go")]
     tls_timeout: f64,
@@ -312,7 +383,7 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
         go: info.go.clone(),
         host: info.host.clone(),
         port: info.port,
-        auth_required: facts.auth.authenticator.is_required(),
+        auth_required: facts.auth.authenticator.is_required(ConnectionType::Standard),
         tls_required: options.tls.is_some() && !options.allow_non_tls,
         tls_verify: options.tls.as_ref().is_some_and(|tls| tls.verify == Verify::Required),
         connect_urls: info.connect_urls.clone(),
@@ -336,7 +407,9 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
         gateway: Nothing {},
         leaf: Nothing {},
         mqtt: Nothing {},
-        websocket: Nothing {},
+        websocket: facts.websocket.as_ref().map_or_else(WebSocketVarz::default, |server| {
+            WebSocketVarz::new(&options.websocket, server)
+        }),
         jetstream: Nothing {},
         tls_timeout: tls_timeout.as_secs_f64(),
         write_deadline: nanoseconds(limits.write_deadline),

@@ -23,11 +23,11 @@ use monoio::io::Splitable;
 use monoio::net::TcpStream;
 
 use crate::base::ids::ShardId;
+use crate::base::pool::BufferPool;
 use crate::net::codec::Codec;
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::runtime::{Driver, spawn, within};
 use crate::net::session::Session;
-use crate::net::tls::TlsPipe;
 use crate::protocol::nats::error::CloseReason;
 pub(crate) use control::ConnectionControl;
 pub(crate) use ends::ConnectionContext;
@@ -48,10 +48,11 @@ pub(crate) enum Ended {
 /// A connection between two shards: neither the kernel nor a task holds anything of it.
 pub(crate) struct MovedConnection {
     stream: StdTcpStream,
-    /// Bytes that were read, and decrypted, but not consumed.
+    /// Bytes that were read, and decoded, but not consumed.
     unread: Vec<u8>,
-    /// None = plain.
-    tls: Option<Box<TlsPipe>>,
+    /// Frames that were read, and decrypted, but not decoded.
+    undecoded: Vec<u8>,
+    codec: Codec,
 }
 
 /// Starts to serve one connection, until it has ended (everything owed is sent or given up) or goes
@@ -67,7 +68,12 @@ pub(crate) fn serve<S: Session + 'static>(
     ended: impl FnOnce(Ended) + 'static,
 ) -> io::Result<()> {
     let begun = session.clone();
-    let moved = MovedConnection { stream, unread: Vec::new(), tls: None };
+    let moved = MovedConnection {
+        stream,
+        unread: Vec::new(),
+        undecoded: Vec::new(),
+        codec: Codec::default(),
+    };
     go_on(moved, session, control, context, ended)?;
     begun.borrow_mut().start();
     Ok(())
@@ -84,7 +90,7 @@ pub(crate) fn go_on<S: Session + 'static>(
     context: Rc<ConnectionContext>,
     ended: impl FnOnce(Ended) + 'static,
 ) -> io::Result<()> {
-    let MovedConnection { stream, unread, tls } = moved;
+    let MovedConnection { stream, unread, undecoded, mut codec } = moved;
     if context.driver == Driver::Epoll {
         stream.set_nonblocking(true)?;
     }
@@ -97,19 +103,29 @@ pub(crate) fn go_on<S: Session + 'static>(
         // Fails only if the peer is gone already, which wakes both tasks too.
         let _ = nix::sys::socket::shutdown(descriptor, nix::sys::socket::Shutdown::Both);
     })));
-    let pool = if tls.is_some() { &context.opened_pool } else { &context.read_pool };
+    let pool = if codec.is_plain() { &context.read_pool } else { &context.opened_pool };
     let mut input = ReadBuffer::new(pool.clone());
     if !unread.is_empty() {
         input.extend(&unread);
     }
-    let ciphertext = tls.as_ref().map(|_| Box::new(ReadBuffer::new(context.read_pool.clone())));
-    if tls.as_ref().is_some_and(|pipe| pipe.has_outgoing()) {
+    let buffer = |pool: &Rc<BufferPool>| Box::new(ReadBuffer::new(pool.clone()));
+    let mut encoded = (!codec.is_plain()).then(|| buffer(&context.read_pool));
+    let has_both = codec.tls().is_some() && codec.frames().is_some();
+    let mut framed = has_both.then(|| buffer(&context.opened_pool));
+    let may_decode = codec.frames().is_some();
+    if let Some(buffer) = framed.as_mut().or(encoded.as_mut())
+        && !undecoded.is_empty()
+    {
+        buffer.extend(&undecoded);
+    }
+    if codec.has_outgoing() {
         outbox.poke();
     }
-    let codec = RefCell::new(tls.map_or(Codec::Plain, Codec::Tls));
-    let ends = Rc::new(Ends { outbox, codec, context, control });
+    let ends = Rc::new(Ends { outbox, codec: codec.into(), context, control });
     let writer = monoio::spawn(write_loop(write_half, ends.clone()));
-    let mut reader = Reader { source: read_half, descriptor, input, ciphertext, session, ends };
+    let source = read_half;
+    let mut reader =
+        Reader { source, descriptor, input, encoded, framed, may_decode, session, ends };
     spawn(async move {
         let end = match reader.run().await {
             Leave::Close(reason) => {
@@ -126,7 +142,7 @@ pub(crate) fn go_on<S: Session + 'static>(
 /// Takes apart a connection that has no operation in flight. Whatever is pushed meanwhile stays in
 /// its queue.
 async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) -> Ended {
-    let Reader { source, mut input, ends, .. } = reader;
+    let Reader { source, mut input, mut encoded, mut framed, ends, .. } = reader;
     ends.outbox.retire();
     let write_half = writer.await;
     ends.outbox.set_abort(None);
@@ -134,15 +150,18 @@ async fn part<S: Session>(reader: Reader<S>, target: ShardId, writer: Writer) ->
     if let Some(write_half) = write_half {
         drop(source.reunite(write_half));
     }
-    let unread = input.bytes().to_vec();
-    input.consume(unread.len());
-    input.release_if_empty();
-    let tls = match ends.codec.take() {
-        Codec::Plain => None,
-        Codec::Tls(pipe) => Some(pipe),
+    let take_all = |buffer: &mut ReadBuffer| {
+        let bytes = buffer.bytes().to_vec();
+        buffer.consume(bytes.len());
+        buffer.release_if_empty();
+        bytes
     };
+    let unread = take_all(&mut input);
+    let undecoded = framed.as_mut().or(encoded.as_mut()).map(|buffer| take_all(buffer));
+    let undecoded = undecoded.unwrap_or_default();
+    let codec = ends.codec.take();
     let stream = ends.control.spare.take().expect("made just before");
-    Ended::Moved(target, MovedConnection { stream, unread, tls })
+    Ended::Moved(target, MovedConnection { stream, unread, undecoded, codec })
 }
 
 /// Sends what is still owed, or gives up.

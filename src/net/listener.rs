@@ -172,6 +172,8 @@ pub(crate) enum Purpose {
     Client,
     /// Clients that chose this shard by its own port, and stay there.
     ShardPort,
+    /// Clients that speak WebSocket, wherever they are best served.
+    WebSocket,
 }
 
 /// A listening socket of either kind.
@@ -194,6 +196,7 @@ impl Purpose {
     pub(crate) fn who(self) -> &'static str {
         match self {
             Self::Client | Self::ShardPort => "Client",
+            Self::WebSocket => "Websocket",
         }
     }
 }

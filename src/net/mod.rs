@@ -8,6 +8,7 @@ pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod doorbell;
 mod duplicate;
+pub(crate) mod frames;
 pub(crate) mod listener;
 pub(crate) mod operations;
 mod quota;

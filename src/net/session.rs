@@ -8,6 +8,7 @@ use crate::base::gate::Gate;
 use crate::base::ids::ShardId;
 use crate::broker::byte_queue::QueueHandle;
 use crate::broker::link::Congestion;
+use crate::net::frames::{FrameFailure, FrameLimits, Upgrade};
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::tls::{TlsFacts, TlsFailure};
 use crate::net::tls_config::TlsServer;
@@ -24,6 +25,12 @@ pub trait Session {
     /// Called when the handshake requested by `Step::StartTls` has ended. After a failure the
     /// connection closes, and what was pushed since is never sent.
     fn tls_ended(&mut self, outcome: Result<TlsFacts, TlsFailure>);
+
+    /// Returns what the frames of its peer may hold, if it speaks WebSocket.
+    fn frame_limits(&self) -> FrameLimits;
+
+    /// Called when the frames of its peer cannot be read on: the connection closes.
+    fn framing_failed(&mut self, failure: FrameFailure);
 
     /// Called at every tick of the shard, for pings and deadlines. Some = close the connection.
     fn tick(&mut self, now: Instant) -> Option<CloseReason>;
@@ -43,6 +50,9 @@ pub enum Step {
     /// Send what is queued in the clear, then speak TLS; the rest of the input already belongs to
     /// TLS. Requested at most once.
     StartTls(Arc<TlsServer>),
+    /// Speak WebSocket from now on: send the answer to the upgrade, then everything in frames.
+    /// Requested at most once, before anything else was sent.
+    StartFrames(Box<Upgrade>),
     /// There is more input in the buffer, but others get their turn first.
     Again,
     WaitFor(Wait),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::auth::authenticator::ConnectionType;
 use crate::base::ids::{ClientKey, ConnectionId};
 use crate::base::limits::{CLOSED_SUBSCRIPTIONS_MAX, SNAPSHOT_LOOKS_PER_TURN};
 use crate::broker::Broker;
@@ -14,6 +15,7 @@ pub struct SessionFacts<'a> {
     pub id: ConnectionId,
     pub key: ClientKey,
     pub peer: &'a Peer,
+    pub way: ConnectionType,
     pub connect: &'a ConnectOptions,
     pub account: &'a str,
     /// The user: a name, a public nkey, or `[REDACTED]` for a token; empty if no login was needed.

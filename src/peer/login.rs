@@ -84,8 +84,8 @@ impl Login {
     }
 
     /// Decides what a peer will be asked for, and what it may do without answering.
-    pub(crate) fn begin(&mut self, auth: &AuthState) {
-        self.stage = match auth.authenticator.is_required() {
+    pub(crate) fn begin(&mut self, auth: &AuthState, way: ConnectionType) {
+        self.stage = match auth.authenticator.is_required(way) {
             true => Stage::Unauthenticated,
             false => Stage::Fresh,
         };

@@ -11,4 +11,5 @@ pub(crate) mod login;
 pub(crate) mod opening;
 pub(crate) mod rare_lines;
 pub(crate) mod state;
+pub(crate) mod upgrade;
 pub(crate) mod who;

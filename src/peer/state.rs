@@ -7,6 +7,7 @@ use super::keep_alive::KeepAlive;
 use super::login::Login;
 use super::opening::Opening;
 use super::who::Who;
+use crate::auth::authenticator::ConnectionType;
 use crate::base::ids::ConnectionId;
 use crate::net::listener::Peer;
 use crate::protocol::nats::handshake::ConnectOptions;
@@ -26,8 +27,26 @@ pub(crate) struct PeerState {
 impl PeerState {
     /// Returns its description for log lines.
     pub(crate) fn who(&self) -> Who<'_> {
-        let Self { id, address, connect, login, .. } = self;
-        Who { id: *id, peer: address, connect, identity: login.identity() }
+        let Self { id, address, connect, login, opening, .. } = self;
+        let introduction = opening.introduction();
+        let forwarded_for = introduction.and_then(|it| it.forwarded_for.as_deref());
+        Who {
+            id: *id,
+            peer: address,
+            way: self.way(),
+            forwarded_for,
+            connect,
+            identity: login.identity(),
+        }
+    }
+
+    /// Returns the kind of connection, which nothing that the peer says changes.
+    #[inline]
+    pub(crate) fn way(&self) -> ConnectionType {
+        match self.opening.is_websocket() {
+            true => ConnectionType::Websocket,
+            false => ConnectionType::Standard,
+        }
     }
 
     /// Called at each tick. `delivered_at` is the last time that the peer was sent a message, if

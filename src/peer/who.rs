@@ -2,7 +2,7 @@
 //! monitoring.
 
 use crate::auth::account::GLOBAL_ACCOUNT_NAME;
-use crate::auth::authenticator::{Identity, Login};
+use crate::auth::authenticator::{ConnectionType, Identity, Login};
 use crate::auth::nkey::UserKey;
 use crate::base::ids::ConnectionId;
 use crate::net::listener::Peer;
@@ -32,6 +32,9 @@ pub(crate) use log_peer;
 pub struct Who<'a> {
     pub id: ConnectionId,
     pub peer: &'a Peer,
+    pub way: ConnectionType,
+    /// The address that a proxy names for it.
+    pub forwarded_for: Option<&'a str>,
     pub connect: &'a ConnectOptions,
     /// Present once it has been let in.
     pub identity: Option<&'a Identity>,
@@ -81,10 +84,19 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// Returns `ip:port - cid:N`; once the peer is let in also the client library from CONNECT, and
+    /// Returns `ip:port - cid:N`, and `wid:N` for WebSocket; once the peer is let in also the client library from CONNECT, and
     /// the user.
     pub fn label(self) -> String {
-        let mut label = format!("{} - cid:{}", self.peer.address(), self.id);
+        let kind = match self.way {
+            ConnectionType::Websocket => "wid",
+            _ => "cid",
+        };
+        let mut label = match self.forwarded_for {
+            Some(address) if address.contains(':') => format!("[{address}]/"),
+            Some(address) => format!("{address}/"),
+            None => String::new(),
+        };
+        label.push_str(&format!("{} - {kind}:{}", self.peer.address(), self.id));
         let Some(identity) = self.identity else { return label };
         let connect = self.connect;
         if !(connect.lang.is_empty() && connect.version.is_empty() && connect.name.is_empty()) {

@@ -5,4 +5,6 @@ pub(crate) mod http;
 pub(crate) mod json_fields;
 pub(crate) mod message;
 pub(crate) mod nats;
+pub(crate) mod proxy;
 pub(crate) mod subject;
+pub(crate) mod websocket;

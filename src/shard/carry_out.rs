@@ -4,15 +4,14 @@ use std::rc::Rc;
 
 use super::core::Shard;
 use super::order::ShardOrder;
-use crate::net::listener::Purpose;
 use crate::peer::checks::LoginOutcome;
 
 impl ShardOrder {
     pub(super) fn carry_out(self, shard: &Rc<Shard>) {
         match self {
-            Self::Serve(accepted) => {
+            Self::Serve(accepted, purpose) => {
                 shard.wake_up();
-                shard.serve_accepted(accepted, Purpose::Client);
+                shard.serve_accepted(accepted, purpose);
             }
             Self::Move(moving) => shard.arrive(*moving),
             Self::Arrived(id) => shard.arrived(id),

@@ -14,6 +14,9 @@ impl Shard {
     /// Records a connection that has ended.
     pub(super) fn record_closed(&self, session: &ClientSession) {
         session.outbox().add_to_totals();
+        if session.is_not_upgraded() {
+            return;
+        }
         let now = Instant::now();
         let facts = session.facts();
         let reason = session.outbox().close_reason().unwrap_or(CloseReason::ClientClosed);

@@ -9,6 +9,7 @@ use super::core::Shard;
 use super::order::{Moving, ShardHandle, ShardOrder};
 use super::placement;
 use super::speaker::{Entry, Speaker};
+use crate::auth::authenticator::ConnectionType;
 use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::limits::MOVED_REST_TICKS;
 use crate::base::shrink;
@@ -30,16 +31,21 @@ impl Shard {
     pub(super) fn accept(self: &Rc<Self>, accepted: Accepted, purpose: Purpose) {
         let balance = self.clients.options.borrow().shards.balance;
         let target = match (purpose, balance) {
-            (Purpose::ShardPort, _)
-            | (Purpose::Client, Balance::Hash | Balance::NextShard | Balance::Wander) => self.id,
-            (Purpose::Client, Balance::Auto) => placement::place_accepted(self.id, &self.loads),
-            (Purpose::Client, Balance::LeastConnections) => self.loads.least(self.id),
+            (Purpose::ShardPort, _) | (_, Balance::Hash | Balance::NextShard | Balance::Wander) => {
+                self.id
+            }
+            (Purpose::Client | Purpose::WebSocket, Balance::Auto) => {
+                placement::place_accepted(self.id, &self.loads)
+            }
+            (Purpose::Client | Purpose::WebSocket, Balance::LeastConnections) => {
+                self.loads.least(self.id)
+            }
         };
         self.loads.of(target).add();
         if target == self.id {
             self.serve_accepted(accepted, purpose);
         } else {
-            self.peers[target.index()].give(ShardOrder::Serve(accepted));
+            self.peers[target.index()].give(ShardOrder::Serve(accepted, purpose));
         }
     }
 
@@ -51,13 +57,19 @@ impl Shard {
         let count = self.server.connection_opened();
         let refused = count > self.clients.options.borrow().limits.connections_max;
         let id = self.server.next_connection_id();
+        let now = Instant::now();
+        let way = match purpose {
+            Purpose::Client | Purpose::ShardPort => ConnectionType::Standard,
+            Purpose::WebSocket => ConnectionType::Websocket,
+        };
         let mut session =
-            ClientSession::new(id, accepted.peer, self.clients.clone(), refused, Instant::now());
+            ClientSession::of_way(way, id, accepted.peer, self.clients.clone(), refused, now);
         session.outbox().set_totals(self.recorded.outboxes.clone());
         if refused {
             session.say_refused();
         }
-        let may_move = self.clients.place.is_some() && purpose == Purpose::Client && !refused;
+        let is_bound = purpose == Purpose::ShardPort || refused;
+        let may_move = self.clients.place.is_some() && !is_bound;
         if !may_move {
             session.stay();
         }

@@ -30,6 +30,7 @@ pub(super) fn numbers(facts: &SessionFacts<'_>, subscriptions: usize) -> Connect
 pub(super) fn details(facts: &SessionFacts<'_>, subscriptions: usize) -> ConnectionDetails {
     ConnectionDetails {
         numbers: numbers(facts, subscriptions),
+        way: facts.way,
         address: match facts.peer {
             Peer::Tcp(address) => Some((address.ip().to_canonical(), address.port())),
             Peer::Unix => None,

@@ -180,6 +180,7 @@ impl System {
     fn client_facts<'a>(&self, facts: &SessionFacts<'a>) -> ClientFacts<'a> {
         ClientFacts {
             id: facts.id.0,
+            client_type: facts.way.client_type(),
             started: self.time_of(facts.started),
             host: match facts.peer {
                 Peer::Tcp(_) => facts.peer.host(),

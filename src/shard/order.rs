@@ -25,15 +25,16 @@ use crate::monitor::snapshot::{
 };
 use crate::net::connection::MovedConnection;
 use crate::net::doorbell::DoorbellHandle;
-use crate::net::listener::Accepted;
+use crate::net::listener::{Accepted, Purpose};
 use crate::net::tls_config::TlsServer;
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::nats::handshake::Info;
 
 /// Everything that can happen to a shard from outside its own thread, apart from the lanes between
 /// shards.
 pub(crate) enum ShardOrder {
     /// Serve a socket that another shard accepted; it is already counted here.
-    Serve(Accepted),
+    Serve(Accepted, Purpose),
     /// Continue to serve a client that another shard served until now; it is already counted here.
     Move(Box<Moving>),
     /// A client that went from this shard to another has arrived there.
@@ -170,6 +171,8 @@ pub(crate) struct Generation {
     pub info: Arc<Info>,
     /// TLS of connections accepted from now on; None = plain. Present connections keep theirs.
     pub tls: Option<Arc<TlsServer>>,
+    /// The listener for WebSocket clients; None = there is none.
+    pub websocket: Option<Arc<WebSocketServer>>,
 }
 
 /// Other threads' access to a shard, for infrequent messages only.

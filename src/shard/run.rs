@@ -35,10 +35,12 @@ use crate::config::options::{Balance, Options};
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
 use crate::net::doorbell::{Doorbell, DoorbellHandle, Ear};
+use crate::net::frames::Deflaters;
 use crate::net::listener::{Listener, Purpose, Readiness};
 use crate::net::runtime::{self, Driver, Lanes, TurnHook, spawn};
 use crate::net::tls_config::TlsServer;
 use crate::peer::checks::{LoginJob, PasswordChecks};
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::nats::handshake::Info;
 
 /// What a shard's thread is given before it starts.
@@ -65,6 +67,8 @@ pub(crate) struct ShardSeed {
     pub loads: ShardLoads,
     /// TLS of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
+    /// The listener for WebSocket clients; None = there is none.
+    pub websocket: Option<Arc<WebSocketServer>>,
     /// Congestion control of sockets to peers on this host; None = the host's.
     pub local_congestion: Option<Arc<str>>,
     pub server: ServerCounters,
@@ -127,7 +131,7 @@ async fn serve(
     let recorded = Recorded::new(clock.clone());
     let listeners: Vec<Rc<Listener>> = seed.listeners.into_iter().map(Rc::new).collect();
     // A client that comes to a shard's own port needs this shard.
-    let sleeps = |listener: &Rc<Listener>| seed.sleeps && listener.purpose == Purpose::Client;
+    let sleeps = |listener: &Rc<Listener>| seed.sleeps && listener.purpose != Purpose::ShardPort;
     let (dormant, awake): (Vec<_>, Vec<_>) = listeners.iter().cloned().partition(sleeps);
     recorded.outboxes.drops_for_slow.set(seed.options.limits.no_fast_producer_stall);
     let shard = Rc::new(Shard {
@@ -142,6 +146,7 @@ async fn serve(
         clients: Rc::new(ClientContext {
             info: RefCell::new(seed.info),
             tls: RefCell::new(seed.tls),
+            websocket: RefCell::new(seed.websocket),
             checks: PasswordChecks::new(move |login, job| match job {
                 LoginJob::Password(job) => checking.borrow_mut().check_password(job, login),
                 LoginJob::Account(account) => asking(AccountRequest { account, login, shard: id }),
@@ -162,6 +167,7 @@ async fn serve(
             read_pool: Rc::new(BufferPool::new(&READ_BUFFER_BYTES, POOLED_BYTES_MAX)),
             opened_pool: Rc::new(BufferPool::new(&OPENED_BYTES, POOLED_BYTES_MAX)),
             sealed_pool: Rc::new(BufferPool::new(&SEALED_BYTES, POOLED_BYTES_MAX)),
+            deflaters: Deflaters::default(),
             hook: hook.clone(),
             operations: Rc::default(),
             resumable,

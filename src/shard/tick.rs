@@ -177,8 +177,13 @@ impl Shard {
     fn tick_interval(&self) -> Duration {
         let options = self.clients.options.borrow();
         let mut shortest = options.limits.write_deadline.min(options.keep_alive.ping_interval);
-        if self.clients.auth.borrow().authenticator.is_required() {
+        let web = &options.websocket;
+        for own in [web.ping_interval, web.handshake_timeout].into_iter().flatten() {
+            shortest = shortest.min(own);
+        }
+        if self.clients.auth.borrow().authenticator.is_required_somewhere() {
             shortest = shortest.min(options.auth_timeout());
+            shortest = shortest.min(options.websocket.auth_timeout.unwrap_or(shortest));
         }
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }

@@ -79,6 +79,7 @@ impl Shard {
         }
         *clients.info.borrow_mut() = generation.info.clone();
         *clients.tls.borrow_mut() = generation.tls.clone();
+        *clients.websocket.borrow_mut() = generation.websocket.clone();
         self.surplus.take();
         *self.generation.borrow_mut() = Some(generation.clone());
     }

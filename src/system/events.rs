@@ -63,6 +63,7 @@ pub(crate) fn unsendable_account(account: &str) -> Option<String> {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientFacts<'a> {
     pub id: u64,
+    pub client_type: &'static str,
     pub started: SystemTime,
     pub host: String,
     pub account: &'a str,
@@ -137,7 +138,7 @@ impl<'a> ClientInfo<'a> {
             stop: stopped.map(timestamp),
             name_tag: facts.account,
             kind: "Client",
-            client_type: "nats",
+            client_type: facts.client_type,
         }
     }
 }

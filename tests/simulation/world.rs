@@ -36,6 +36,8 @@ use midge::testing::net::session::{Session, Step, Wait};
 use midge::testing::peer::checks::PasswordChecks;
 use midge::testing::protocol::nats::error::CloseReason;
 
+use crate::wire::Wire;
+
 /// A bug planted on purpose, for the laws to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plant {
@@ -128,6 +130,8 @@ struct Connection {
     session: Option<ClientSession>,
     outbox: Rc<Outbox>,
     input: ReadBuffer,
+    /// Present if it speaks WebSocket.
+    wire: Option<Wire>,
     reader: Reader,
     /// When the reader last moved.
     moved_at: u64,
@@ -352,6 +356,7 @@ impl World {
             session: Some(session),
             outbox,
             input: ReadBuffer::new(self.shards[shard].read_pool.clone()),
+            wire: Wire::of(index, &self.shards[shard].read_pool),
             reader: Reader::Ready,
             moved_at: 0,
             writer_ended: false,
@@ -719,7 +724,13 @@ impl World {
                     _ => self.random.usize(1..=there),
                 };
                 let bytes: Vec<u8> = connection.inbound.drain(..count).collect();
-                connection.input.extend(&bytes);
+                let session = connection.session.as_ref().expect("it is here");
+                match &mut connection.wire {
+                    None => connection.input.extend(&bytes),
+                    Some(wire) => {
+                        wire.carry_in(&bytes, &mut connection.input, session.frame_limits());
+                    }
+                }
                 self.note(count as u64);
             }
         }
@@ -732,8 +743,8 @@ impl World {
             Step::Again => Reader::Yielded,
             Step::WaitFor(wait) => Reader::Waiting(wait),
             Step::Move(target) => Reader::Leaving(target.index()),
-            Step::ReadMoreWithin(_) | Step::StartTls(_) => {
-                panic!("no TLS is configured here")
+            Step::ReadMoreWithin(_) | Step::StartTls(_) | Step::StartFrames(_) => {
+                panic!("neither TLS nor upgrades are configured here")
             }
             Step::Close(reason) => {
                 self.end_reader(index, reason);
@@ -779,6 +790,9 @@ impl World {
                         shard.mesh.flush();
                     }
                     connection.outbox.send_begins(later);
+                    if let Some(wire) = &mut connection.wire {
+                        assert!(wire.carry_out(&chunk) == chunk, "frames hold something else");
+                    }
                     // A chunk holds whole lines and messages.
                     let planted = chunk.starts_with(b"MSG");
                     if planted && repeated {

@@ -11,6 +11,8 @@ pub mod masked;
 pub mod raw_client;
 pub mod server;
 pub mod tls_client;
+pub mod unframed;
+pub mod web_client;
 
 use std::time::Duration;
 

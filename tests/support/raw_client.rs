@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::{WAIT_MAX, masked};
+use super::unframed::Unframed;
+use super::{WAIT_MAX, masked, web_client};
 
 /// One connection. Received bytes stay in `unread` until they are taken.
 pub struct RawClient {
@@ -15,6 +16,8 @@ pub struct RawClient {
     unmasked: Option<Vec<u8>>,
     /// The last reply that was masked.
     reply: Vec<u8>,
+    /// Present if what comes is to be taken out of frames.
+    unframed: Option<Unframed>,
     closed: bool,
 }
 
@@ -36,12 +39,35 @@ impl RawClient {
         // Each write must leave as it is: the tests choose where the bytes are cut.
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WAIT_MAX))?;
-        Ok(Self { stream, unread: Vec::new(), unmasked: None, reply: Vec::new(), closed: false })
+        Ok(Self {
+            stream,
+            unread: Vec::new(),
+            unmasked: None,
+            reply: Vec::new(),
+            unframed: None,
+            closed: false,
+        })
     }
 
     /// From now on what a server chooses by itself is masked.
     pub fn mask(&mut self) {
         self.unmasked = Some(Vec::new());
+    }
+
+    /// From now on what comes is an answer to an upgrade, then frames.
+    pub fn unframe(&mut self) {
+        self.unframed = Some(Unframed::default());
+    }
+
+    /// Sends whole lines: in a frame, if what comes is framed.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub fn send_lines(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        match self.unframed {
+            Some(_) => self.send(&web_client::frame(0x82, lines)),
+            None => self.send(lines),
+        }
     }
 
     /// The last reply that was masked.
@@ -102,6 +128,10 @@ impl RawClient {
         match self.stream.read(&mut chunk) {
             Ok(0) => self.end(),
             Ok(size) => {
+                if let Some(unframed) = &mut self.unframed {
+                    unframed.take(&chunk[..size], &mut self.unread);
+                    return Fill::Grown;
+                }
                 match &mut self.unmasked {
                     None => self.unread.extend_from_slice(&chunk[..size]),
                     Some(raw) => {

@@ -175,6 +175,18 @@ impl Server {
         self.address
     }
 
+    /// Returns the address for WebSocket clients.
+    ///
+    /// # Errors
+    /// If the server does not name one.
+    pub fn web_address(&self) -> Result<SocketAddr, String> {
+        let address = self.log.wait_for(0, WAIT_MAX, |line| {
+            let (_, url) = line.split_once("Listening for websocket clients on ")?;
+            url.split_once("://")?.1.trim().parse().ok()
+        });
+        address.ok_or_else(|| self.complaint("has no port for WebSocket"))
+    }
+
     pub fn log(&self) -> &Log {
         &self.log
     }

@@ -5,19 +5,22 @@
 use super::{Files, code_of, read_files, words};
 
 /// Files that declare options.
-const DECLARED: [&str; 5] = [
+const DECLARED: [&str; 6] = [
     "src/config/advertise.rs",
     "src/config/auth_options.rs",
     "src/config/operator_options.rs",
     "src/config/options.rs",
     "src/config/tls_options.rs",
+    "src/config/websocket_options.rs",
 ];
 
 /// Places that show options without acting on them.
 const SHOWN: [&str; 3] = ["src/config/", "src/monitor/", "src/server/run/reload.rs"];
 
 /// Fields that nothing needs to act on, and why.
-const IDLE: [(&str, &str); 5] = [
+const IDLE: [(&str, &str); 7] = [
+    ("advertise", "there are no other servers whose clients could be told"),
+    ("no_tls", "without it a listener without TLS is refused when the file is judged"),
     ("leafnodes_max", "there are no leafnodes"),
     ("connect_error_reports", "there are no connections to other servers"),
     ("reconnect_error_reports", "there are no connections to other servers"),

@@ -13,6 +13,9 @@
 //! alone                         a server of its own, replayed once as written
 //! masked                        what a server chooses in messages between accounts is masked: replies are `_R_.ID`,
 //!                               times and numbers in `Nats-Request-Info` `N`
+//! web                           connections go to the port for WebSocket, of which the configuration has one; what they
+//!                               receive is the answer to an upgrade, its headers sorted, then what frames hold, control
+//!                               frames in brackets; what they send is written with its frames. open upgrades first
 //! quirk why                     nats-server answers otherwise when the input is cut: only Midge's is cut
 //! A open                        connect and skip the first INFO
 //! A connect                     connect and read nothing
@@ -24,6 +27,7 @@
 //! A ~ INFO {"headers":true}     receive an INFO with these fields; null = absent, "~" = any value
 //! A closed Stale Connection     the server closes, and logs this reason
 //! A cut Stale Connection        the same, after any bytes
+//! A away                        look at the connection no more
 //! A drop Client Closed          close from our side; the server logs this reason
 //! A reset Client Closed         the same with a TCP reset
 //! A until >> PING\r\n           send again and again, until the answer is what the next lines say;
@@ -65,6 +69,7 @@ pub struct Conversation {
     pub alone: bool,
     pub quirk: bool,
     pub masked: bool,
+    pub web: bool,
     /// Not what nats-server does.
     pub ours: bool,
     pub steps: Vec<Step>,
@@ -85,6 +90,7 @@ pub enum Action {
     Receive { peers: Vec<char>, expected: Vec<Expected> },
     Closed { peer: char, reason: String, after_anything: bool },
     Leave { peer: char, reason: String, reset: bool },
+    Away { peer: char },
     Until { peer: char, bytes: Vec<u8>, expected: Pattern },
     Signal { name: String },
     Reload { config: Vec<String>, expected: String },
@@ -138,6 +144,7 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
                 alone: false,
                 quirk: false,
                 masked: false,
+                web: false,
                 ours: false,
                 steps: Vec::new(),
             });
@@ -153,6 +160,7 @@ fn parse(lines: &[String]) -> Result<Vec<Conversation>, (usize, String)> {
             }
             ("alone", "") => conversation.alone = true,
             ("masked", "") => conversation.masked = true,
+            ("web", "") => conversation.web = true,
             ("ours", why) if !why.is_empty() => conversation.ours = true,
             ("quirk", why) if !why.is_empty() => conversation.quirk = true,
             ("signal", name) => {
@@ -218,6 +226,7 @@ fn add_step(
         "open" => Action::Connect { peer, skip_info: true },
         "connect" => Action::Connect { peer, skip_info: false },
         "refused" => Action::Refused { peer },
+        "away" => Action::Away { peer },
         "drop" | "reset" => Action::Leave { peer, reason: text.to_owned(), reset: verb == "reset" },
         "closed" | "cut" => {
             Action::Closed { peer, reason: text.to_owned(), after_anything: verb == "cut" }

@@ -17,6 +17,7 @@ use crate::lines::{difference, info_fields, subscribed};
 use crate::support::WAIT_MAX;
 use crate::support::raw_client::{Fill, RawClient};
 use crate::support::server::Server;
+use crate::support::web_client;
 
 /// How the bytes of a conversation are cut into writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct Replay<'a> {
     /// The server's own PINGs are ignored in conversations that do not mention them.
     expects_ping: bool,
     masked: bool,
+    web: bool,
     log_start: usize,
     recording: Option<Vec<Recorded>>,
 }
@@ -138,7 +140,7 @@ impl<'a> Replay<'a> {
         });
         let log_start = server.log().line_count();
         let clients = BTreeMap::new();
-        let masked = conversation.masked;
+        let (masked, web) = (conversation.masked, conversation.web);
         Self {
             server,
             pulse,
@@ -147,6 +149,7 @@ impl<'a> Replay<'a> {
             sent_size: 0,
             expects_ping,
             masked,
+            web,
             log_start,
             recording,
         }
@@ -180,6 +183,10 @@ impl<'a> Replay<'a> {
                 Err(_) => Ok(()),
             },
             Action::Send { peer, bytes } => self.send(*peer, bytes),
+            Action::Away { peer } => {
+                self.client(*peer)?.ended = true;
+                Ok(())
+            }
             Action::Receive { peers, expected } if self.recording.is_some() && peers.len() == 1 => {
                 self.record_answer(peers[0], step, expected, ends)
             }
@@ -202,8 +209,17 @@ impl<'a> Replay<'a> {
     }
 
     fn connect(&mut self, peer: char, skip_info: bool) -> Result<(), String> {
-        let mut raw = RawClient::connect(self.server.address())
-            .map_err(|e| format!("{peer} cannot connect: {e}"))?;
+        let address = if self.web { self.server.web_address()? } else { self.server.address() };
+        let mut raw =
+            RawClient::connect(address).map_err(|e| format!("{peer} cannot connect: {e}"))?;
+        if self.web {
+            raw.unframe();
+            if skip_info {
+                raw.send(web_client::request(&[]).as_bytes()).map_err(|e| e.to_string())?;
+                while raw.take_line(Instant::now() + WAIT_MAX).is_some_and(|line| line != b"\r\n") {
+                }
+            }
+        }
         let mut nonce = String::new();
         if skip_info {
             let line = raw.take_line(Instant::now() + WAIT_MAX).unwrap_or_default();
@@ -558,7 +574,7 @@ impl<'a> Replay<'a> {
                     }
                 }
                 goodbye.extend_from_slice(b"PING\r\n");
-                client.raw.send(&goodbye).map_err(|e| format!("{peer} at the end: {e}"))?;
+                client.raw.send_lines(&goodbye).map_err(|e| format!("{peer} at the end: {e}"))?;
                 let deadline = Instant::now() + WAIT_MAX;
                 loop {
                     let Some(line) = client.raw.take_line(deadline) else {

@@ -11,6 +11,7 @@ use crate::config::auth_options::{
     AccountLimitOptions, AccountOptions, AuthOptions, NkeyUserOptions, PermissionOptions,
     UserOptions,
 };
+use crate::config::websocket_options::WebSocketOptions;
 
 /// Settings outside of the authentication options that matter to it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Surroundings<'a> {
     pub verify_and_map: bool,
     /// Decides which cluster-scoped mapping destinations apply.
     pub cluster_name: Option<&'a str>,
+    /// The options of the listener for WebSocket clients; None = there is none.
+    pub websocket: Option<&'a WebSocketOptions>,
 }
 
 /// Why a configuration was refused.
@@ -154,43 +157,74 @@ impl Authenticator {
         if token.is_some() && accounts_have_users {
             return Err(AuthError::TokenAndAccounts);
         }
+        let stands_in = |name: &str| match (users.by_name.get(name), users.nkey_users.get(name)) {
+            _ if !has_users => Err(AuthError::NoAuthUserWithoutUsers(name.to_owned())),
+            (Some(&index), _) => Ok(NoAuthUser::User(index)),
+            (None, Some(_)) => Ok(NoAuthUser::Nkey(name.into())),
+            (None, None) => Err(AuthError::UnknownNoAuthUser(name.to_owned())),
+        };
         let no_auth_user = match options.no_auth_user.as_deref().filter(|name| !name.is_empty()) {
             None => implies_no_auth_user(options).then_some(NoAuthUser::Implied),
-            Some(name) if !has_users => {
-                return Err(AuthError::NoAuthUserWithoutUsers(name.to_owned()));
-            }
-            Some(name) => Some(match (users.by_name.get(name), users.nkey_users.get(name)) {
-                (Some(&index), _) => NoAuthUser::User(index),
-                (None, Some(_)) => NoAuthUser::Nkey(name.into()),
-                (None, None) => return Err(AuthError::UnknownNoAuthUser(name.to_owned())),
-            }),
+            Some(name) => Some(stands_in(name)?),
         };
-        let certificates = surroundings.verify_and_map.then(|| {
+        let websocket_maps = surroundings
+            .websocket
+            .and_then(|own| own.tls.as_ref())
+            .is_some_and(|tls| tls.verify_and_map);
+        let certificates = (surroundings.verify_and_map || websocket_maps).then(|| {
             let mut certificates = CertificateMap::default();
             for (index, user) in users.users.iter().enumerate() {
                 certificates.insert(index, &user.name);
             }
             certificates
         });
-        let stored = users.users.iter().chain(&single_user).map(|user| &user.stored);
-        let decoy = stored
-            .filter(|stored| password::is_bcrypt(stored.expose()))
-            .max_by_key(|stored| password::cost_of(stored.expose()).to_owned())
-            .and_then(|stored| password::decoy_of(stored.expose()));
         let required = trust.is_some()
             || has_users
             || token.is_some()
             || single_user.is_some()
             || matches!(no_auth_user, Some(NoAuthUser::Implied));
-        Ok(Self {
-            trust,
+        let front = Door {
             required,
-            users: users.users,
-            user_by_name: users.by_name,
-            nkey_users: users.nkey_users,
             token,
             single_user,
             no_auth_user,
+            maps_certificates: surroundings.verify_and_map,
+        };
+        let websocket = match surroundings.websocket {
+            None => None,
+            // Source: nats-server server/auth.go processClientOrLeafAuthentication.
+            Some(own) if own.overrides_auth() => Some(Door {
+                required: true,
+                token: own.token.as_ref().map(|token| single("", token)),
+                single_user: own
+                    .user
+                    .as_deref()
+                    .map(|name| single(name, own.password.as_ref().unwrap_or(&no_secret))),
+                no_auth_user: own.no_auth_user.as_deref().map(stands_in).transpose()?,
+                maps_certificates: websocket_maps,
+            }),
+            Some(_) => Some(Door {
+                required: front.required,
+                token: front.token.clone(),
+                single_user: front.single_user.clone(),
+                no_auth_user: front.no_auth_user.clone(),
+                maps_certificates: websocket_maps,
+            }),
+        };
+        let singles = [Some(&front), websocket.as_ref()].into_iter().flatten();
+        let singles = singles.filter_map(|door| door.single_user.as_ref());
+        let stored = users.users.iter().chain(singles).map(|user| &user.stored);
+        let decoy = stored
+            .filter(|stored| password::is_bcrypt(stored.expose()))
+            .max_by_key(|stored| password::cost_of(stored.expose()).to_owned())
+            .and_then(|stored| password::decoy_of(stored.expose()));
+        Ok(Self {
+            trust,
+            front,
+            websocket,
+            users: users.users,
+            user_by_name: users.by_name,
+            nkey_users: users.nkey_users,
             certificates,
             decoy,
             open_permissions: Arc::new(Permissions::unrestricted(global.is_system)),

@@ -49,6 +49,7 @@ impl AuthInput {
             ..AuthOptions::default()
         };
         let surroundings = Surroundings {
+            websocket: None,
             verify_and_map: self.verify_and_map,
             cluster_name: self.cluster_name.as_deref(),
         };
@@ -142,8 +143,8 @@ fn assert_decisions(authenticator: &Authenticator, table: &[(Credentials<'_>, &s
 #[test]
 fn an_open_server_ignores_credentials() {
     let authenticator = build(&AuthInput::default());
-    assert!(!authenticator.is_required());
-    assert!(!authenticator.is_announced());
+    assert!(!authenticator.is_required(ConnectionType::Standard));
+    assert!(!authenticator.is_announced(ConnectionType::Standard));
     assert!(!authenticator.needs_nonce());
     assert_decisions(
         &authenticator,
@@ -188,8 +189,8 @@ fn users_log_in_by_name_and_password_into_their_account() {
     };
     input.users.push(UserOptions { user: "absent".into(), ..UserOptions::default() });
     let authenticator = build(&input);
-    assert!(authenticator.is_required());
-    assert!(authenticator.is_announced());
+    assert!(authenticator.is_required(ConnectionType::Standard));
+    assert!(authenticator.is_announced(ConnectionType::Standard));
     assert_decisions(
         &authenticator,
         &[
@@ -257,9 +258,9 @@ fn no_auth_user_stands_in_only_for_clients_without_credentials() {
         ..AuthInput::default()
     };
     let authenticator = build(&input);
-    assert!(authenticator.is_required());
-    assert!(!authenticator.is_announced());
-    assert!(authenticator.has_no_auth_user());
+    assert!(authenticator.is_required(ConnectionType::Standard));
+    assert!(!authenticator.is_announced(ConnectionType::Standard));
+    assert!(authenticator.has_no_auth_user(ConnectionType::Standard));
     assert_decisions(
         &authenticator,
         &[
@@ -295,7 +296,7 @@ fn a_file_that_only_adds_system_users_leaves_the_server_open() {
     ];
     let authenticator = build(&input);
     assert_decisions(&authenticator, &table);
-    assert!(authenticator.is_announced());
+    assert!(authenticator.is_announced(ConnectionType::Standard));
     let renamed = AuthInput {
         accounts: vec![account("SYS", vec![user("s", "y")])],
         system_account: Some("SYS".into()),
@@ -312,7 +313,7 @@ fn a_file_that_only_adds_system_users_leaves_the_server_open() {
         AuthInput { accounts: vec![account("A", vec![user("a", "x")])], ..AuthInput::default() };
     for closed in [block, another, plain] {
         let authenticator = build(&closed);
-        assert!(!authenticator.has_no_auth_user());
+        assert!(!authenticator.has_no_auth_user(ConnectionType::Standard));
         assert_decisions(&authenticator, &[(Credentials::default(), "NoCredentials")]);
     }
     // Nobody can log in under a name of the stand-in.
@@ -776,7 +777,7 @@ fn users_of_the_file_stand_before_what_flags_name() {
         (&token, ["User $G a", "UnknownUser", "Token $G", "WrongToken"]),
         (&all, ["WrongToken", "WrongToken", "Token $G", "WrongToken"]),
     ] {
-        assert!(authenticator.is_required());
+        assert!(authenticator.is_required(ConnectionType::Standard));
         assert_decisions(
             authenticator,
             &[

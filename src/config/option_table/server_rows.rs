@@ -71,6 +71,15 @@ pub(super) static LISTENING: &[Row] = &[
         "`host:port`, or a host alone, told to clients instead of the listener's own."
     )
     .flag(&["client_advertise"], "<address>"),
+    row!(
+        "proxy_protocol",
+        "ProxyProtocol",
+        Toggle(|options, on| options.listen.proxy_protocol = on),
+        "false",
+        Restart,
+        listen.proxy_protocol,
+        "Take a client's address from a PROXY protocol header, version 1 or 2, whoever sends it: let only proxies reach the port."
+    ),
 ];
 
 pub(super) static LIMITS: &[Row] = &[

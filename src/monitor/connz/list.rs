@@ -142,6 +142,7 @@ pub(crate) fn fit(described: &mut Vec<Described>, entries_max: usize, bytes_max:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::authenticator::ConnectionType;
     use crate::monitor::query::Query;
 
     fn options(text: &str) -> ConnzOptions {
@@ -180,6 +181,7 @@ mod tests {
                 max: 0,
             };
             Described::Open(Box::new(ConnectionDetails {
+                way: ConnectionType::Standard,
                 numbers,
                 address: None,
                 name: "x".repeat(100),

@@ -189,7 +189,7 @@ fn report(
     ConnectionReport {
         cid: numbers.id,
         kind: "Client",
-        protocol: "nats",
+        protocol: details.way.client_type(),
         ip,
         port,
         start: facts.timestamp_of(numbers.started),

@@ -8,16 +8,18 @@ use super::control::ConnectionControl;
 use crate::base::pool::BufferPool;
 use crate::broker::byte_queue::{QueueHandle, Resumable};
 use crate::net::codec::Codec;
+use crate::net::frames::Deflaters;
 use crate::net::operations::Operations;
 use crate::net::runtime::{Driver, TurnHook};
 
 /// Buffers, operations and the hook that the connections of one shard share.
 pub(crate) struct ConnectionContext {
     pub read_pool: Rc<BufferPool>,
-    /// Buffers for decrypted TLS input.
+    /// Buffers for decoded input.
     pub opened_pool: Rc<BufferPool>,
-    /// Buffers from which TLS records are sent.
+    /// Buffers from which TLS records and WebSocket frames are sent.
     pub sealed_pool: Rc<BufferPool>,
+    pub deflaters: Deflaters,
     pub hook: Rc<TurnHook>,
     pub operations: Rc<Operations>,
     pub resumable: Rc<Resumable>,

@@ -1,4 +1,5 @@
-//! The read task of a connection: it feeds the session, and switches to TLS for it.
+//! The read task of a connection: it feeds the session, and switches to TLS and to WebSocket frames
+//! for it.
 //!
 //! A read in flight is never dropped; it is woken by shutting the socket down, or cancelled and
 //! awaited.
@@ -16,8 +17,8 @@ use monoio::net::TcpStream;
 
 use super::ends::{Ends, is_cancelled};
 use crate::base::ids::ShardId;
-use crate::net::codec::Codec;
 use crate::net::duplicate::duplicate;
+use crate::net::frames::{Decoded, Frames, Upgrade};
 use crate::net::read_buffer::ReadBuffer;
 use crate::net::runtime::{Driver, finished_within, within};
 use crate::net::session::{Session, Step, Wait};
@@ -53,8 +54,12 @@ pub(super) struct Reader<S> {
     pub descriptor: RawFd,
     /// The bytes that the session reads.
     pub input: ReadBuffer,
-    /// With TLS: the buffer that the socket fills.
-    pub ciphertext: Option<Box<ReadBuffer>>,
+    /// With TLS or frames: the buffer that the socket fills.
+    pub encoded: Option<Box<ReadBuffer>>,
+    /// With both: the frames, decrypted.
+    pub framed: Option<Box<ReadBuffer>>,
+    /// True if frames may be there that were not decoded.
+    pub may_decode: bool,
     pub session: Rc<RefCell<S>>,
     pub ends: Rc<Ends>,
 }
@@ -86,7 +91,7 @@ impl<S: Session> Reader<S> {
                 {
                     self.ends.context.hook.yield_turn().await;
                 }
-                if self.ciphertext.is_some() && self.open_ciphertext().is_err() {
+                if self.encoded.is_some() && self.decode().is_err() {
                     return CloseReason::ReadError.into();
                 }
             }
@@ -107,6 +112,10 @@ impl<S: Session> Reader<S> {
             self.ends.context.hook.before_batch();
             let step = self.session.borrow_mut().receive(&mut self.input);
             match step {
+                Step::ReadMore if self.may_decode => {
+                    self.ends.context.hook.yield_turn().await;
+                    self.decode_frames();
+                }
                 Step::ReadMore => break None,
                 Step::ReadMoreWithin(at_most) => break Some(at_most),
                 Step::Again => self.ends.context.hook.yield_turn().await,
@@ -116,6 +125,7 @@ impl<S: Session> Reader<S> {
                     }
                 }
                 Step::StartTls(server) => Box::pin(self.start_tls(&server)).await?,
+                Step::StartFrames(upgrade) => self.start_frames(*upgrade),
                 Step::Move(target) => {
                     if Box::pin(self.may_leave()).await {
                         return Err(Leave::Move(target));
@@ -124,8 +134,16 @@ impl<S: Session> Reader<S> {
                 Step::Close(reason) => return Err(reason.into()),
             }
         };
-        if at_most.is_none() && self.ciphertext.is_some() {
-            if self.ends.codec.borrow_mut().tls().is_some_and(|pipe| pipe.peer_closed()) {
+        if at_most.is_none() && self.encoded.is_some() {
+            let failure = self.ends.codec.borrow_mut().frames().and_then(|it| it.failure());
+            if let Some(failure) = failure {
+                self.session.borrow_mut().framing_failed(failure);
+                return Err(self.take_leave(CloseReason::ReadError));
+            }
+            if self.ends.codec.borrow_mut().frames().is_some_and(|frames| frames.peer_closed()) {
+                return Err(self.take_leave(CloseReason::ClientClosed));
+            }
+            if self.ends.codec.borrow().peer_closed() {
                 // The writer goes first: answers to the last commands may still be read.
                 self.ends.context.hook.yield_turn().await;
                 return Err(CloseReason::ClientClosed.into());
@@ -156,7 +174,7 @@ impl<S: Session> Reader<S> {
     fn read(&mut self) -> impl Future<Output = io::Result<usize>> {
         async move {
             loop {
-                let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
+                let target = self.encoded.as_deref_mut().unwrap_or(&mut self.input);
                 let handle = self.ends.control.cancel_handle(target);
                 self.ends.context.operations.reads.submit();
                 let result = match handle {
@@ -168,7 +186,7 @@ impl<S: Session> Reader<S> {
                 self.ends.context.operations.reads.complete();
                 match result {
                     Err(error) if is_cancelled(&error) => {
-                        self.ciphertext.as_deref_mut().unwrap_or(&mut self.input).shrink();
+                        self.encoded.as_deref_mut().unwrap_or(&mut self.input).shrink();
                     }
                     result => return result,
                 }
@@ -181,7 +199,7 @@ impl<S: Session> Reader<S> {
     async fn fill_within(&mut self, at_most: Duration) -> Option<io::Result<usize>> {
         let canceller = Canceller::new();
         self.ends.context.operations.reads.submit();
-        let target = self.ciphertext.as_deref_mut().unwrap_or(&mut self.input);
+        let target = self.encoded.as_deref_mut().unwrap_or(&mut self.input);
         let mut read = pin!(target.fill_cancelable(&mut self.source, canceller.handle()));
         let result = match finished_within(at_most, read.as_mut()).await {
             Some(result) => result,
@@ -198,19 +216,61 @@ impl<S: Session> Reader<S> {
         }
     }
 
-    /// Decrypts for the session what the socket brought.
-    fn open_ciphertext(&mut self) -> Result<(), TlsFailure> {
+    /// Decodes for the session what the socket brought.
+    fn decode(&mut self) -> Result<(), TlsFailure> {
+        let result = self.decrypt();
+        self.decode_frames();
+        result
+    }
+
+    fn decrypt(&mut self) -> Result<(), TlsFailure> {
         let mut codec = self.ends.codec.borrow_mut();
-        let (Some(ciphertext), Some(pipe)) = (&mut self.ciphertext, codec.tls()) else {
+        let (Some(encoded), Some(pipe)) = (&mut self.encoded, codec.tls()) else {
             return Ok(());
         };
-        let input = &mut self.input;
-        let result = pipe.feed(ciphertext.bytes_mut(), |opened| input.append(opened));
-        ciphertext.consume(ciphertext.bytes().len());
+        let target = self.framed.as_deref_mut().unwrap_or(&mut self.input);
+        let result = pipe.feed(encoded.bytes_mut(), |opened| target.append(opened));
+        encoded.consume(encoded.bytes().len());
         if pipe.has_outgoing() {
             self.ends.outbox.poke();
         }
         result
+    }
+
+    /// Decodes frames, if the connection has them: as many as the session is to handle now.
+    fn decode_frames(&mut self) {
+        let mut codec = self.ends.codec.borrow_mut();
+        let Some(frames) = codec.frames() else { return };
+        let Some(framed) = self.framed.as_mut().or(self.encoded.as_mut()) else { return };
+        let limits = self.session.borrow().frame_limits();
+        let deflaters = &self.ends.context.deflaters;
+        let decoded = frames.decode(framed, &mut self.input, limits, deflaters);
+        self.may_decode = decoded == Decoded::Some;
+        if frames.has_outgoing() {
+            self.ends.outbox.poke();
+        }
+        if let Some(framed) = &mut self.framed {
+            framed.release_if_empty();
+        }
+    }
+
+    /// Ends a connection whose peer is told so in a last frame, after everything else.
+    fn take_leave(&self, reason: CloseReason) -> Leave {
+        self.ends.outbox.close_after_sending(reason);
+        reason.into()
+    }
+
+    /// Switches to frames. What was read already belongs to them.
+    fn start_frames(&mut self, upgrade: Upgrade) {
+        self.ends.codec.borrow_mut().set_frames(Frames::new(upgrade));
+        let pool = self.ends.context.opened_pool.clone();
+        let framed = std::mem::replace(&mut self.input, ReadBuffer::new(pool));
+        match self.encoded {
+            Some(_) => self.framed = Some(Box::new(framed)),
+            None => self.encoded = Some(Box::new(framed)),
+        }
+        self.may_decode = true;
+        self.ends.outbox.poke();
     }
 
     /// Switches from plain to TLS, and tells the session the outcome.
@@ -243,19 +303,19 @@ impl<S: Session> Reader<S> {
             return Err(TlsFailure::PeerGone);
         }
         self.ends.outbox.hold(true);
-        *self.ends.codec.borrow_mut() = Codec::Tls(Box::new(TlsPipe::new(server)?));
+        self.ends.codec.borrow_mut().set_tls(TlsPipe::new(server)?);
         // Bytes that were read after the plaintext belong to TLS.
-        let mut ciphertext = ReadBuffer::new(self.ends.context.read_pool.clone());
-        ciphertext.extend(self.input.bytes());
+        let mut encoded = ReadBuffer::new(self.ends.context.read_pool.clone());
+        encoded.extend(self.input.bytes());
         self.input = ReadBuffer::new(self.ends.context.opened_pool.clone());
-        let mut is_new = !ciphertext.bytes().is_empty();
-        self.ciphertext = Some(Box::new(ciphertext));
+        let mut is_new = !encoded.bytes().is_empty();
+        self.encoded = Some(Box::new(encoded));
         loop {
             if is_new {
                 if !within(left(), self.ends.context.hook.heavy_step()).await {
                     return Err(TlsFailure::TimedOut);
                 }
-                self.open_ciphertext()?;
+                self.decrypt()?;
                 if let Some(facts) = self.facts() {
                     let own = facts.peer_certificates.first().map(|der| &**der);
                     if !server.is_pinned(own) {

@@ -61,10 +61,10 @@ pub(super) fn write_loop(
         if ends.outbox.is_retired() {
             return Some(target);
         }
-        if !ends.codec.borrow().is_plain()
-            && !ends.outbox.close_reason().is_some_and(|why| why.discards_pending())
+        if let Some(reason) = ends.outbox.close_reason()
+            && !ends.codec.borrow().is_plain()
         {
-            let bytes = ends.codec.borrow_mut().finish(&ends.context.sealed_pool);
+            let bytes = ends.codec.borrow_mut().finish(reason, &ends.context.sealed_pool);
             Box::pin(write_all(&mut target, bytes, &ends, |_| {})).await;
         }
         // The peer sees the end of the stream after everything owed, and the reader wakes up.
@@ -73,12 +73,13 @@ pub(super) fn write_loop(
     }
 }
 
-/// Sends one chunk as TLS records, after TLS's own records.
+/// Sends one chunk encoded, after the layers' own bytes.
 async fn send_sealed(target: &mut OwnedWriteHalf<TcpStream>, ends: &Ends, chunk: &[u8]) {
     let Ends { outbox, codec, context, .. } = ends;
     let mut offset = 0;
     loop {
-        let sealed = codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool);
+        let sealed =
+            codec.borrow_mut().seal(&chunk[offset..], &context.sealed_pool, &context.deflaters);
         // After a failure an empty chunk stands for the alert, which `finish` sends.
         let Ok(Sealed { bytes, plain_bytes }) = sealed else {
             return outbox.close(CloseReason::WriteError);

@@ -22,6 +22,7 @@ use crate::monitor::subsz::{self, SubscriptionList, SubszOptions};
 use crate::monitor::varz::{self, ServerFacts};
 use crate::monitor::{dashboard, metrics};
 use crate::net::tls_config::TlsServer;
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::answers::gather::{Gatherer, Room};
 use crate::server::host::congestion::Congestion;
@@ -47,6 +48,7 @@ pub(crate) struct Live {
     pub tls: Option<Arc<TlsServer>>,
     /// Expiry of the client port's first certificate.
     pub certificate_ends: Option<SystemTime>,
+    pub websocket: Option<Arc<WebSocketServer>>,
     /// True in lame duck mode: no new clients are let in.
     pub is_leaving: bool,
 }
@@ -153,6 +155,7 @@ impl Answers {
             started: self.fixed.started,
             config_loaded: live.config_loaded,
             certificate_ends: live.certificate_ends,
+            websocket: live.websocket,
             now: (Instant::now(), SystemTime::now()),
             monitor_port: self.fixed.port,
             connections_total: self.fixed.counters.connections_total(),

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::auth::state::AuthState;
+use crate::base::limits::UPGRADE_WAIT_MAX;
 use crate::config::changes;
 use crate::config::load::{self, Loaded};
 use crate::config::options::Options;
 use crate::config::surroundings::{Surroundings, SystemSurroundings};
+use crate::config::tls_options::TlsOptions;
 use crate::net::tls_config::TlsServer;
 use crate::server::command::flags::Flags;
 use crate::server::command::help;
@@ -181,7 +183,8 @@ pub(crate) fn load(flags: &Flags, surroundings: &dyn Surroundings) -> Result<Sta
 /// The text says what cannot be used, with its place in the file.
 pub(crate) fn check_usable(options: &Options) -> Result<(), String> {
     AuthState::build(options, None).map_err(|error| error.to_string())?;
-    build_tls(options).map(drop)
+    build_tls(options)?;
+    build_websocket_tls(options).map(drop)
 }
 
 /// Builds the TLS of the client port, if it is configured.
@@ -189,8 +192,27 @@ pub(crate) fn check_usable(options: &Options) -> Result<(), String> {
 /// # Errors
 /// If a file cannot be read, or its content cannot be used.
 pub(crate) fn build_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
-    let Some(tls) = &options.tls else { return Ok(None) };
-    match TlsServer::build(tls, options.allow_non_tls) {
+    build_tls_of(options.tls.as_ref(), options.allow_non_tls)
+}
+
+/// Builds the TLS of the listener for WebSocket clients. Its handshake has the time that its
+/// upgrade has.
+pub(crate) fn build_websocket_tls(options: &Options) -> Result<Option<Arc<TlsServer>>, String> {
+    let own = &options.websocket;
+    if own.port.is_none() {
+        return Ok(None);
+    }
+    let timeout = Some(own.handshake_timeout.unwrap_or(UPGRADE_WAIT_MAX));
+    let tls = own.tls.clone().map(|tls| TlsOptions { timeout, ..tls });
+    build_tls_of(tls.as_ref(), false)
+}
+
+fn build_tls_of(
+    options: Option<&TlsOptions>,
+    allow_plain: bool,
+) -> Result<Option<Arc<TlsServer>>, String> {
+    let Some(tls) = options else { return Ok(None) };
+    match TlsServer::build(tls, allow_plain) {
         Ok(server) => Ok(Some(Arc::new(server))),
         Err(reason) if tls.place.0.is_empty() => Err(reason),
         Err(reason) => Err(format!("{}: {reason}", tls.place.0)),

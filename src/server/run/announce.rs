@@ -86,6 +86,19 @@ pub(super) fn announce_tls(options: &Options) {
     }
 }
 
+/// Announces the listener for WebSocket clients. Source: nats-server startWebsocketServer.
+pub(super) fn announce_websocket(options: &Options, address: SocketAddr) {
+    let own = &options.websocket;
+    let (host, port) = (own.shown_host(), address.port());
+    match own.tls {
+        Some(_) => tracing::info!("Listening for websocket clients on wss://{host}:{port}"),
+        None => {
+            tracing::info!("Listening for websocket clients on ws://{host}:{port}");
+            tracing::warn!("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!");
+        }
+    }
+}
+
 pub(super) fn driver_name(driver: Driver) -> &'static str {
     match driver {
         Driver::IoUring => "io_uring",

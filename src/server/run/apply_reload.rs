@@ -9,6 +9,7 @@ use crate::server::answers::endpoints::Live;
 use crate::server::command::args;
 use crate::server::run::all_shards::order_all;
 use crate::server::run::announce::warn_of_account_names;
+use crate::server::run::bootstrap::build_websocket;
 use crate::server::run::reload;
 use crate::server::run::running::{Server, build_monitor_tls, info};
 use crate::shard::{Generation, ShardOrder};
@@ -28,6 +29,9 @@ impl Server<'_> {
         let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
         let fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
         let tls_renewed = fingerprint.is_some() && fingerprint != self.tls_fingerprint;
+        let websocket_tls = args::build_websocket_tls(&reload.options)?;
+        let websocket_address = self.shards.websocket_address;
+        let websocket = build_websocket(&reload.options, websocket_tls, websocket_address)?;
         let monitor_tls = build_monitor_tls(&reload.options)?;
         reload.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let options = Arc::new(reload.options);
@@ -44,6 +48,7 @@ impl Server<'_> {
             auth: auth.clone(),
             info: info.clone(),
             tls,
+            websocket: websocket.clone(),
         });
         let staying = order_all(&self.shards, |done| ShardOrder::Reload(generation.clone(), done));
         let is_lowered = options.limits.connections_max < self.options.limits.connections_max;
@@ -59,6 +64,7 @@ impl Server<'_> {
             config_loaded: SystemTime::now(),
             tls: monitor_tls,
             certificate_ends,
+            websocket,
             is_leaving: false,
         };
         self.tls_fingerprint = fingerprint;

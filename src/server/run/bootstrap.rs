@@ -1,7 +1,7 @@
 //! From options to running shards: addresses, lanes, threads.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -19,6 +19,7 @@ use crate::net::listener::{
 };
 use crate::net::runtime::Driver;
 use crate::net::tls_config::TlsServer;
+use crate::peer::upgrade::WebSocketServer;
 use crate::protocol::nats::handshake::Info;
 use crate::server::host::error_text::{os_error_text, start_error_text};
 use crate::server::run::jetstream::StoreThread;
@@ -40,6 +41,9 @@ pub(crate) struct Shards {
     pub address: SocketAddr,
     /// The ports of single shards, in shard order; empty if there are none.
     pub shard_addresses: Vec<SocketAddr>,
+    /// The listener for WebSocket clients, if there is one.
+    pub websocket_address: Option<SocketAddr>,
+    pub websocket: Option<Arc<WebSocketServer>>,
     pub info: Arc<Info>,
 }
 
@@ -58,6 +62,8 @@ pub(crate) struct Provisions {
     pub unix: Option<UnixListener>,
     /// TLS of the client port; None = plain.
     pub tls: Option<Arc<TlsServer>>,
+    /// TLS of the port for WebSocket clients; None = plain.
+    pub websocket_tls: Option<Arc<TlsServer>>,
     /// Congestion control of sockets to peers on this host; None = the host's.
     pub local_congestion: Option<Arc<str>>,
     /// The way to whoever knows the accounts of operator mode.
@@ -87,6 +93,7 @@ pub(crate) fn start(
     let Provisions {
         unix,
         tls,
+        websocket_tls,
         local_congestion,
         ask_for_account,
         system,
@@ -118,6 +125,8 @@ pub(crate) fn start(
             own.push(Listener::unix(unix, Purpose::Client));
         }
     }
+    let websocket_address = bind_websocket(options, &mut listeners, bind)?;
+    let websocket = build_websocket(options, websocket_tls, websocket_address)?;
     let info = Arc::new(info(address));
     let counters = ServerCounters::default();
     let mut bells = Vec::new();
@@ -179,6 +188,7 @@ pub(crate) fn start(
             loads: loads.clone(),
             info: info.clone(),
             tls: tls.clone(),
+            websocket: websocket.clone(),
             local_congestion: local_congestion.clone(),
             server: counters.clone(),
             system,
@@ -208,7 +218,57 @@ pub(crate) fn start(
         let told = is_ready.recv_timeout(START_DEADLINE);
         told.map_err(|_| "a shard did not come up".to_owned())??;
     }
-    Ok(Shards { handles, threads, counters, address, shard_addresses, info })
+    Ok(Shards {
+        handles,
+        threads,
+        counters,
+        address,
+        shard_addresses,
+        websocket_address,
+        websocket,
+        info,
+    })
+}
+
+/// Binds the port for WebSocket clients on every shard, if there is one: the first shard's as it is,
+/// the others' by `bind`. Returns its address.
+fn bind_websocket(
+    options: &Options,
+    listeners: &mut [Vec<Listener>],
+    bind: impl Fn(SocketAddr) -> io::Result<TcpListener>,
+) -> Result<Option<SocketAddr>, String> {
+    let own = &options.websocket;
+    let Some(port) = own.port else { return Ok(None) };
+    let wanted = resolve(own.shown_host(), port)?;
+    let refused = |error: io::Error| {
+        let reason = start_error_text(&error);
+        format!("Unable to listen for websocket connections: listen tcp {wanted}: bind: {reason}")
+    };
+    let first = bind_all_families(wanted, exclusive_first).map_err(refused)?;
+    let address = first.local_addr().map_err(refused)?;
+    let mut first = Some(first);
+    for own in listeners {
+        let listener = match first.take() {
+            Some(first) => first,
+            None => bind(address).map_err(refused)?,
+        };
+        own.push(Listener::tcp(listener, Purpose::WebSocket));
+    }
+    Ok(Some(address))
+}
+
+/// Prepares the listener for WebSocket clients, at its address; None = there is none.
+///
+/// # Errors
+/// If an allowed origin cannot be used.
+pub(super) fn build_websocket(
+    options: &Options,
+    tls: Option<Arc<TlsServer>>,
+    address: Option<SocketAddr>,
+) -> Result<Option<Arc<WebSocketServer>>, String> {
+    let Some(address) = address else { return Ok(None) };
+    let server = WebSocketServer::new(&options.websocket, tls, address.port())?;
+    Ok(Some(Arc::new(server)))
 }
 
 /// Returns the port of a single shard, if `shard_ports` asks for them: base, base + 1, and so on.
@@ -243,7 +303,7 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
 /// port unnoticed; a bind without it, immediately before, finds that out. A server that was killed
 /// releases its port only when the kernel has torn down its ring, some milliseconds after its end:
 /// hence the patience.
-fn exclusive_first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn exclusive_first(address: SocketAddr) -> io::Result<TcpListener> {
     let deadline = Instant::now() + PORT_PATIENCE;
     while address.port() != 0 {
         match bind_tcp_alone(address) {

@@ -78,6 +78,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
     let tls = args::build_tls(&options)?;
     let certificate_ends = tls.as_ref().and_then(|tls| tls.not_after);
     let tls_fingerprint = tls.as_ref().map(|tls| tls.fingerprint);
+    let websocket_tls = args::build_websocket_tls(&options)?;
     let started = (Instant::now(), SystemTime::now());
     let placement = place(&options)?;
     let driver = placement.driver;
@@ -112,6 +113,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
         Provisions {
             unix,
             tls,
+            websocket_tls,
             local_congestion: congestion.local.clone(),
             system,
             jetstream,
@@ -127,6 +129,7 @@ pub(super) fn run(start: Start, log: &ServerLog, collect: fn()) -> Result<(), St
         config_loaded: started.1,
         tls: build_monitor_tls(&options)?,
         certificate_ends,
+        websocket: shards.websocket.clone(),
         is_leaving: false,
     };
     let live = Arc::new(Mutex::new(live));

@@ -86,6 +86,8 @@ fn announcement(row: &Row, old: &Options, new: &Options) -> Vec<String> {
         "server_tags" => "tags".into(),
         "server_metadata" => "metadata".into(),
         "client_advertise" => return vec![format!("Reload: client_advertise = {}", value())],
+        // nats-server takes new certificates without a line about them.
+        "websocket.tls" => return Vec::new(),
         "tls" => return tls_announcements(old.tls.as_ref(), new.tls.as_ref()),
         "no_fast_producer_stall" => {
             let not = if new.limits.no_fast_producer_stall { "not " } else { "" };

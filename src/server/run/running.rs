@@ -20,7 +20,7 @@ use crate::server::host::log_writer::ServerLog;
 use crate::server::host::unix_socket::UnixSocketFile;
 use crate::server::run::account_source::AccountSource;
 use crate::server::run::all_shards::{ORDER_DEADLINE, order_all};
-use crate::server::run::announce::{announce_tls, listen_text};
+use crate::server::run::announce::{announce_tls, announce_websocket, listen_text};
 use crate::server::run::bootstrap::Shards;
 use crate::server::run::heartbeat::Heartbeat;
 use crate::shard::ShardOrder;
@@ -59,7 +59,13 @@ impl Server<'_> {
     pub(super) fn announce_ready(&mut self) {
         let options = &self.options;
         let address = self.shards.address;
+        if let Some(address) = self.shards.websocket_address {
+            announce_websocket(options, address);
+        }
         tracing::info!("Listening for client connections on {}", listen_text(options, address));
+        if options.listen.proxy_protocol {
+            tracing::info!("PROXY protocol enabled for client connections");
+        }
         announce_tls(options);
         if let Some(unix) = &options.listen.unix {
             tracing::info!("Listening for client connections on unix:{}", unix.path.display());
@@ -82,9 +88,12 @@ impl Server<'_> {
         };
         let monitoring =
             self.monitor_address.map(|(scheme, address)| listener_urls(scheme, address));
+        let websocket = self.shards.websocket_address;
+        let websocket = websocket.map(|address| listener_urls(websocket_scheme(options), address));
         let ports = Ports {
             nats: listener_urls(scheme, self.shards.address),
             monitoring: monitoring.unwrap_or_default(),
+            websocket: websocket.unwrap_or_default(),
             ..Ports::default()
         };
         match PortsFile::write(directory, &program_name(), &ports) {
@@ -131,6 +140,10 @@ impl Server<'_> {
             order_all(&self.shards, ShardOrder::HandOver);
         }
     }
+}
+
+pub(super) fn websocket_scheme(options: &Options) -> &'static str {
+    if options.websocket.tls.is_some() { "wss" } else { "ws" }
 }
 
 /// Builds the TLS of the monitoring port, which asks nobody for a certificate. Source: nats-server

@@ -6,6 +6,7 @@ use crate::protocol::nats::handshake::Info;
 
 fn client() -> ClientFacts<'static> {
     ClientFacts {
+        client_type: "nats",
         id: 102,
         started: SystemTime::UNIX_EPOCH,
         host: "127.0.0.1".into(),

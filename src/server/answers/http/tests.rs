@@ -29,6 +29,7 @@ impl Port {
             config_loaded: SystemTime::UNIX_EPOCH,
             tls: None,
             certificate_ends: None,
+            websocket: None,
             is_leaving: false,
         };
         let served = Loop::new(listener, stopped, Arc::new(Mutex::new(live)));

@@ -255,7 +255,6 @@ fn later_features_are_refused_by_name_and_never_ignored() {
 fn no_flag_starts_a_server_that_lets_in_whom_the_file_keeps_out() {
     for text in [
         "resolver: \"URL(http://h:1/)\"",
-        "proxy_protocol: true",
         "authorization { auth_callout { issuer: x } }",
         "accounts { A { users: [ {user: a, pass: b, proxy_required: true} ] } }",
     ] {
