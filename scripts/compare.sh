@@ -14,6 +14,7 @@ figure of both with its spread and the ratio with a confidence interval. Writes 
   --rounds N          rounds, each runs both servers (default 5)
   --duration TIME     of each run (default 5s; the suites readme and first-try have their own)
   --tls               both over TLS, with certificates made for the occasion
+  --websocket KIND    both over WebSocket: plain, deflate (messages deflated) or tls
   --pin-server CORES  cores of the servers (default 0; with first-try all)
   --pin-load CORES    cores of the load (default: all others; 0 on a host with one core; with first-try all)
   --congestion NAME   congestion control of the load's own sockets (default: the host's)
@@ -48,6 +49,14 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --help) usage; exit 0 ;;
     --tls) tls=(--tls --tlscert "{tls_cert}" --tlskey "{tls_key}"); shift ;;
+    --websocket)
+      case "${2:-}" in
+        plain) tls=(-c "{websocket}") ;;
+        deflate | tls) tls=(-c "{websocket_$2}") ;;
+        *) fail "--websocket wants plain, deflate or tls" ;;
+      esac
+      shift 2
+      ;;
     --suite | --rounds | --duration | --pin-server | --pin-load | --congestion | --output | --midge | --nats | --bench)
       [ $# -ge 2 ] || fail "$1 needs a value"
       name="${1#--}"

@@ -108,8 +108,8 @@ pub struct ReportArguments {
 
 #[derive(Args, Debug, Clone)]
 pub struct TargetArguments {
-    /// nats://host:port, tls://host:port or unix:///path, with user:password@ before the host if
-    /// need be
+    /// nats://host:port, tls://, ws://, wss://, ws-deflate:// (deflated messages), wss-deflate://
+    /// or unix:///path, with user:password@ before the host if need be
     #[arg(long, default_value = "nats://127.0.0.1:4222", value_name = "URL")]
     pub server: String,
     /// Process of the server, for CPU time and memory; default: found from the port
@@ -155,7 +155,8 @@ pub struct CompareArguments {
     /// for the occasion. With {together} or {apart}, for --shard-ports, each pair sits on one of
     /// two shards or on both. {monitor} is a free port for monitoring, where the share of messages
     /// that crossed shards and the durability of JetStream are read. {store} is a folder that is
-    /// new for each start
+    /// new for each start. {websocket}, {websocket_deflate} and {websocket_tls} are configuration
+    /// files, to be given to the server, with a port for WebSocket: that is measured
     #[arg(long, value_name = "COMMAND|URL")]
     pub a: String,
     /// The second server, with which the first is compared

@@ -3,7 +3,7 @@
 mod support;
 
 use midge_bench::host::certificates::{self, CertificateFiles, TemporaryFolder};
-use midge_bench::wire::address::{Address, ServerUrl};
+use midge_bench::wire::address::{Address, ServerUrl, WebSocket};
 use midge_bench::wire::connection::Dialer;
 use midge_bench::wire::credentials::Credentials;
 use midge_bench::wire::stream::Stream;
@@ -101,7 +101,8 @@ fn tls_echo_server(files: &CertificateFiles) -> u16 {
 fn bytes_come_back_whole_through_tls() {
     let (_folder, made) = made_certificates();
     let port = tls_echo_server(&made);
-    let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
+    let address =
+        Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true, web: WebSocket::No };
     let files = TlsFiles { authorities: Some(made.authority.clone()), ..TlsFiles::default() };
     let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
     stream.start_tls(&tls::settings(&files).unwrap(), "localhost").unwrap();
@@ -137,7 +138,8 @@ fn bytes_come_back_whole_through_tls() {
 fn a_certificate_of_an_unknown_authority_is_refused_unless_asked_otherwise() {
     let (_folder, made) = made_certificates();
     let port = tls_echo_server(&made);
-    let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true };
+    let address =
+        Address::Tcp { host: "127.0.0.1".to_string(), port, tls: true, web: WebSocket::No };
     let handshake = |files: &TlsFiles, name: &str| {
         let mut stream = Stream::connect(&address, Duration::from_secs(5)).unwrap();
         stream.start_tls(&tls::settings(files).unwrap(), name)

@@ -52,7 +52,11 @@ impl TemporaryFolder {
         self.path.join(name).to_string_lossy().into_owned()
     }
 
-    fn write(&self, name: &str, content: &str) -> Result<String, Failure> {
+    /// Writes a file that only its owner can read; returns its path.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, content: &str) -> Result<String, Failure> {
         let path = self.file(name);
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;

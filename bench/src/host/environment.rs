@@ -159,6 +159,7 @@ fn chosen(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::address::WebSocket;
 
     #[test]
     fn this_host_has_a_kernel_and_cores() {
@@ -171,7 +172,12 @@ mod tests {
 
     #[test]
     fn bbr_is_warned_of_where_it_paces_the_loopback() {
-        let address = |host: &str| Address::Tcp { host: host.to_string(), port: 1, tls: false };
+        let address = |host: &str| Address::Tcp {
+            host: host.to_string(),
+            port: 1,
+            tls: false,
+            web: WebSocket::No,
+        };
         let mut environment = Environment::collect("", "");
         for (control, host, warned) in [
             ("bbr", "127.0.0.1", true),

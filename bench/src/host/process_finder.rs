@@ -82,12 +82,14 @@ fn process_with_socket(inode: u64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::address::WebSocket;
 
     #[test]
     fn a_listener_of_this_process_is_found_by_its_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false };
+        let address =
+            Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false, web: WebSocket::No };
         assert_eq!(listener_process(&address), Ok(std::process::id()));
         drop(listener);
         assert!(listener_process(&address).is_err());
@@ -105,7 +107,12 @@ mod tests {
 
     #[test]
     fn a_remote_host_is_reported_as_one() {
-        let address = Address::Tcp { host: "192.0.2.1".to_string(), port: 4222, tls: false };
+        let address = Address::Tcp {
+            host: "192.0.2.1".to_string(),
+            port: 4222,
+            tls: false,
+            web: WebSocket::No,
+        };
         assert!(listener_process(&address).unwrap_err().contains("not this host"));
     }
 }

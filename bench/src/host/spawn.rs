@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::host::certificates::{self, CertificateFiles, TemporaryFolder};
 use crate::host::{interrupt, pin};
 use crate::units::{CoreList, split_command_line};
-use crate::wire::address::Address;
+use crate::wire::address::{Address, WebSocket};
 use crate::wire::connection::ShardPorts;
 use crate::wire::stream::Stream;
 use std::collections::VecDeque;
@@ -47,6 +47,11 @@ const MONITOR: &str = "{monitor}";
 pub const STORE: &str = "{store}";
 /// The kernel's number for file systems that are no disk (`TMPFS_MAGIC`).
 const MEMORY_FILE_SYSTEM: i64 = 0x0102_1994;
+/// Placeholders for a configuration file with a port for WebSocket: plain, with deflated messages,
+/// and with TLS.
+const WEBSOCKET: &str = "{websocket}";
+const WEBSOCKET_DEFLATE: &str = "{websocket_deflate}";
+const WEBSOCKET_TLS: &str = "{websocket_tls}";
 
 /// A server that this process has started; ended when dropped.
 pub struct StartedServer {
@@ -68,9 +73,11 @@ impl StartedServer {
     /// Starts `command_line`. `{port}` and `{unix}` stand for the port and the Unix socket on which
     /// the server is to listen; with `{unix}` the socket is measured, else the port. `{tls_cert}`,
     /// `{tls_key}` and `{tls_ca}` are files made for it; with them TLS is measured. `{monitor}` is
-    /// a free port for monitoring. `{together}` or `{apart}` is the first of two ports for a
-    /// Midge's `--shard-ports`, to which connections then go. `{store}` is an empty folder in
-    /// `store_root`, or in the system's folder for temporary files.
+    /// a free port for monitoring. `{websocket}`, `{websocket_deflate}` and `{websocket_tls}` are
+    /// configuration files with a port for WebSocket, which is then measured. `{together}` or
+    /// `{apart}` is the first of two ports for a Midge's `--shard-ports`, to which connections then
+    /// go. `{store}` is an empty folder in `store_root`, or in the system's folder for temporary
+    /// files.
     ///
     /// # Errors
     /// If it cannot be started, ends at once, or does not accept a connection in time; if the
@@ -109,6 +116,22 @@ impl StartedServer {
             replacements.push((KEY, files.key.clone()));
             replacements.push((AUTHORITY, files.authority.clone()));
         }
+        let web_port = match web_of(command_line) {
+            WebSocket::No => None,
+            web => {
+                let port = free_port()?;
+                let text = web_config(
+                    port,
+                    web,
+                    certificates.as_ref().filter(|_| command_line.contains(WEBSOCKET_TLS)),
+                );
+                let file = folder.write("websocket.conf", &text)?;
+                for name in [WEBSOCKET, WEBSOCKET_DEFLATE, WEBSOCKET_TLS] {
+                    replacements.push((name, file.clone()));
+                }
+                Some(port)
+            }
+        };
         // Replaced word by word, so that a path with a blank in it stays one word.
         let mut words = split_command_line(command_line)?;
         for word in &mut words {
@@ -128,7 +151,7 @@ impl StartedServer {
         let mut address = address_of(command_line);
         match &mut address {
             Address::Unix { path } => *path = socket,
-            Address::Tcp { port: place, .. } => *place = port,
+            Address::Tcp { port: place, .. } => *place = web_port.unwrap_or(port),
         }
         let mut server = StartedServer {
             child,
@@ -274,20 +297,50 @@ pub fn store_folder(root: Option<&Path>) -> Result<TemporaryFolder, Failure> {
     TemporaryFolder::new_in(&root)
 }
 
+/// Returns a configuration file with a port for WebSocket.
+fn web_config(port: u16, web: WebSocket, certificates: Option<&CertificateFiles>) -> String {
+    let tls = match certificates {
+        None => "no_tls: true".to_string(),
+        Some(files) => {
+            let (certificate, key) = (&files.certificate, &files.key);
+            format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}")
+        }
+    };
+    let compression = web == WebSocket::Deflated;
+    format!(
+        "websocket {{\n  listen: \"127.0.0.1:{port}\"\n  {tls}\n  compression: {compression}\n}}\n"
+    )
+}
+
 /// Returns the kind of address at which a command line is measured.
 pub fn address_of(command_line: &str) -> Address {
+    let web = web_of(command_line);
     match command_line.contains(UNIX) {
         true => Address::Unix { path: String::new() },
         false => Address::Tcp {
             host: "127.0.0.1".to_string(),
             port: 0,
-            tls: wants_certificates(command_line),
+            tls: match web {
+                WebSocket::No => wants_certificates(command_line),
+                _ => command_line.contains(WEBSOCKET_TLS),
+            },
+            web,
         },
     }
 }
 
+fn web_of(command_line: &str) -> WebSocket {
+    if command_line.contains(WEBSOCKET_DEFLATE) {
+        WebSocket::Deflated
+    } else if command_line.contains(WEBSOCKET) || command_line.contains(WEBSOCKET_TLS) {
+        WebSocket::Yes
+    } else {
+        WebSocket::No
+    }
+}
+
 fn wants_certificates(command_line: &str) -> bool {
-    [CERTIFICATE, KEY, AUTHORITY].iter().any(|name| command_line.contains(name))
+    [CERTIFICATE, KEY, AUTHORITY, WEBSOCKET_TLS].iter().any(|name| command_line.contains(name))
 }
 
 /// Checks a command line before it is used.
@@ -300,7 +353,7 @@ pub fn check_command_line(command_line: &str) -> Result<(), Failure> {
             "'{command_line}' does not say where {PORT} or {UNIX} goes, as in: nats-server -p {PORT}"
         )));
     }
-    if wants_certificates(command_line) {
+    if wants_certificates(command_line) && !command_line.contains(WEBSOCKET_TLS) {
         if !command_line.contains(CERTIFICATE) || !command_line.contains(KEY) {
             return Err(Failure::new(format!(
                 "'{command_line}' needs both {CERTIFICATE} and {KEY} for TLS"
@@ -386,6 +439,15 @@ mod tests {
         assert!(check_command_line("nats-server -p {port}").is_ok());
         assert!(check_command_line("midge --unix {unix}").is_ok());
         assert!(check_command_line("x -p {port} --tlscert {tls_cert} --tlskey {tls_key}").is_ok());
+        assert!(check_command_line("x -p {port} -c {websocket_tls}").is_ok());
+        assert!(matches!(
+            address_of("x -p {port} -c {websocket_tls}"),
+            Address::Tcp { tls: true, web: WebSocket::Yes, .. }
+        ));
+        assert!(matches!(
+            address_of("x -p {port} -c {websocket_deflate}"),
+            Address::Tcp { tls: false, web: WebSocket::Deflated, .. }
+        ));
         assert!(refusal("nats-server -p 4222").contains("{port}"));
         assert!(refusal("x -p {port} --tlscert {tls_cert}").contains("{tls_key}"));
         assert!(refusal("x --unix {unix} -c {tls_cert} -k {tls_key}").contains("leave {unix} out"));

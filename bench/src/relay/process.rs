@@ -8,7 +8,7 @@ use crate::host::interrupt;
 use crate::host::spawn::spawn_pinned;
 use crate::load::layout::Layout;
 use crate::units::CoreList;
-use crate::wire::address::Address;
+use crate::wire::address::{Address, WebSocket};
 use crate::wire::connection::Dialer;
 use crate::wire::credentials::Credentials;
 use crate::wire::frames;
@@ -35,7 +35,12 @@ impl RelayProcess {
 
     pub fn dialer(&self) -> Dialer {
         Dialer {
-            address: Address::Tcp { host: "127.0.0.1".to_string(), port: self.port, tls: false },
+            address: Address::Tcp {
+                host: "127.0.0.1".to_string(),
+                port: self.port,
+                tls: false,
+                web: WebSocket::No,
+            },
             credentials: Credentials::None,
             subscriber_credentials: None,
             tls: None,

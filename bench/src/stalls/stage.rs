@@ -9,7 +9,7 @@ use crate::host::spawn::{self, StartedServer};
 use crate::stalls::crowd::{self, Crowd};
 use crate::stalls::probe::{Probe, Probed};
 use crate::units::CoreList;
-use crate::wire::address::Address;
+use crate::wire::address::{Address, WebSocket};
 use crate::wire::connection::{Connection, Dialer};
 use crate::wire::credentials::Credentials;
 use crate::wire::http;
@@ -179,7 +179,12 @@ impl Stage {
     pub fn dialer(&self, user: &str, shard: usize) -> Dialer {
         let port = self.ports[shard];
         Dialer {
-            address: Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false },
+            address: Address::Tcp {
+                host: "127.0.0.1".to_string(),
+                port,
+                tls: false,
+                web: WebSocket::No,
+            },
             credentials: Credentials::User {
                 user: user.to_string(),
                 password: PASSWORD.to_string(),

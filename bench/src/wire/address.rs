@@ -5,8 +5,32 @@ use crate::Failure;
 /// An address at which a NATS server can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    Tcp { host: String, port: u16, tls: bool },
+    Tcp { host: String, port: u16, tls: bool, web: WebSocket },
     Unix { path: String },
+}
+
+/// Whether a connection speaks WebSocket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebSocket {
+    #[default]
+    No,
+    Yes,
+    /// With deflated messages.
+    Deflated,
+}
+
+impl WebSocket {
+    /// Returns the scheme of its URLs.
+    fn scheme(self, tls: bool) -> &'static str {
+        match (self, tls) {
+            (WebSocket::No, false) => "nats",
+            (WebSocket::No, true) => "tls",
+            (WebSocket::Yes, false) => "ws",
+            (WebSocket::Yes, true) => "wss",
+            (WebSocket::Deflated, false) => "ws-deflate",
+            (WebSocket::Deflated, true) => "wss-deflate",
+        }
+    }
 }
 
 /// An address with the credentials in the URL, if any.
@@ -19,8 +43,9 @@ pub struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Parses `nats://`, `tcp://`, `tls://` (each with `[user[:password]@]host[:port]`),
-    /// `unix://PATH`, and a bare `host[:port]`. The port is 4222 unless given.
+    /// Parses `nats://`, `tcp://`, `tls://`, `ws://`, `wss://`, `ws-deflate://`, `wss-deflate://`
+    /// (each with `[user[:password]@]host[:port]`), `unix://PATH`, and a bare `host[:port]`. The
+    /// port is 4222 unless given; for WebSocket it must be.
     ///
     /// # Errors
     /// If the scheme is unknown or the port is not a number; the text says which.
@@ -33,12 +58,16 @@ impl ServerUrl {
             return Ok(ServerUrl { address, user: None, password: None });
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("nats", text));
-        let tls = match scheme {
-            "nats" | "tcp" => false,
-            "tls" => true,
+        let (tls, web) = match scheme {
+            "nats" | "tcp" => (false, WebSocket::No),
+            "tls" => (true, WebSocket::No),
+            "ws" => (false, WebSocket::Yes),
+            "wss" => (true, WebSocket::Yes),
+            "ws-deflate" => (false, WebSocket::Deflated),
+            "wss-deflate" => (true, WebSocket::Deflated),
             _ => {
                 return Err(Failure::new(format!(
-                    "unknown scheme '{scheme}' in '{text}': use nats://, tcp://, tls:// or unix://"
+                    "unknown scheme '{scheme}' in '{text}': use nats://, tcp://, tls://, ws://, wss://, ws-deflate://, wss-deflate:// or unix://"
                 )));
             }
         };
@@ -54,6 +83,11 @@ impl ServerUrl {
                     .map_err(|_| Failure::new(format!("'{port}' in '{text}' is no port number")))?;
                 (host, port)
             }
+            _ if web != WebSocket::No => {
+                return Err(Failure::new(format!(
+                    "'{text}' names no port: WebSocket has no usual one"
+                )));
+            }
             _ => (place, 4222),
         };
         if host.is_empty() {
@@ -67,15 +101,15 @@ impl ServerUrl {
                 None => (Some(login.to_string()), None),
             },
         };
-        Ok(ServerUrl { address: Address::Tcp { host, port, tls }, user, password })
+        Ok(ServerUrl { address: Address::Tcp { host, port, tls, web }, user, password })
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Address::Tcp { host, port, tls } => {
-                let scheme = if *tls { "tls" } else { "nats" };
+            Address::Tcp { host, port, tls, web } => {
+                let scheme = web.scheme(*tls);
                 if host.contains(':') {
                     write!(formatter, "{scheme}://[{host}]:{port}")
                 } else {
@@ -102,6 +136,9 @@ mod tests {
         assert_eq!(address("tls://broker.example/"), "tls://broker.example:4222");
         assert_eq!(address("nats://[::1]:5000"), "nats://[::1]:5000");
         assert_eq!(address("unix:///run/a.sock"), "unix:///run/a.sock");
+        for text in ["ws://a:1", "wss://a:1", "ws-deflate://a:1", "wss-deflate://[::1]:1"] {
+            assert_eq!(address(text), text);
+        }
     }
 
     #[test]
@@ -114,7 +151,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for text in ["ftp://host", "nats://host:port", "unix://", "nats://"] {
+        for text in ["ftp://host", "nats://host:port", "unix://", "nats://", "ws://host"] {
             assert!(ServerUrl::parse(text).is_err(), "{text}");
         }
     }

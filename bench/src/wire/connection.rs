@@ -1,7 +1,7 @@
 //! A logged-in NATS connection: handshake, subscriptions, fences, and its bytes in both directions.
 
 use crate::Failure;
-use crate::wire::address::{Address, ServerUrl};
+use crate::wire::address::{Address, ServerUrl, WebSocket};
 use crate::wire::credentials::Credentials;
 use crate::wire::scanner::{Control, Scanner};
 use crate::wire::stream::{Stream, TlsSettings};
@@ -133,16 +133,23 @@ impl Dialer {
         if let (Some(name), Address::Tcp { .. }) = (&self.congestion, &self.address) {
             stream.set_congestion(name)?;
         }
+        if let Address::Tcp { host, port, tls, web } = &self.address
+            && *web != WebSocket::No
+        {
+            if *tls {
+                stream.start_tls(self.tls_settings()?, host)?;
+            }
+            let place = format!("{host}:{port}");
+            stream.start_web(&place, *web == WebSocket::Deflated)?;
+        }
         let info = read_info_line(&mut stream)?;
         let wants_tls = matches!(self.address, Address::Tcp { tls: true, .. });
-        if wants_tls || info["tls_required"] == Value::Bool(true) {
+        let wants_tls = wants_tls || info["tls_required"] == Value::Bool(true);
+        if wants_tls && !stream.is_tls() {
             let Address::Tcp { host, .. } = &self.address else {
                 return Err(Failure::new("the server asks for TLS on a Unix socket"));
             };
-            let settings = self.tls.as_ref().ok_or_else(|| {
-                Failure::new("the server asks for TLS: give tls://, and --tls-ca if it is private")
-            })?;
-            stream.start_tls(settings, host)?;
+            stream.start_tls(self.tls_settings()?, host)?;
         }
         let mut connect = Map::new();
         connect.insert("verbose".into(), false.into());
@@ -169,6 +176,14 @@ impl Dialer {
         let mut connection = Connection { stream, scanner, info };
         connection.wait_for_pong(REPLY_WAIT_MAX, |_, _| {})?;
         Ok(connection)
+    }
+}
+
+impl Dialer {
+    fn tls_settings(&self) -> Result<&TlsSettings, Failure> {
+        self.tls.as_ref().ok_or_else(|| {
+            Failure::new("the server asks for TLS: give tls://, and --tls-ca if it is private")
+        })
     }
 }
 

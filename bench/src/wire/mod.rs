@@ -10,3 +10,4 @@ pub mod message;
 pub mod scanner;
 pub mod stream;
 pub mod tls;
+pub mod websocket;

@@ -1,10 +1,11 @@
-//! One socket, TCP or Unix, plain or with TLS. One thread owns it, so TLS needs no lock.
+//! One socket, TCP or Unix, plain, with TLS, and with WebSocket inside either. One thread owns it, so TLS needs no lock.
 //!
 //! The socket stays in blocking mode with a time limit in both directions; the non-blocking calls
 //! pass `MSG_DONTWAIT`, so that a connection can serve either a blocking thread or an event loop.
 
 use crate::Failure;
 use crate::wire::address::Address;
+use crate::wire::websocket::{self, Frames};
 use rustix::net::{RecvFlags, SendFlags};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,19 @@ pub struct TlsSettings {
 pub struct Stream {
     socket: OwnedFd,
     tls: Option<Box<rustls::ClientConnection>>,
+    web: Option<Box<Web>>,
 }
+
+/// The frames of a WebSocket connection, and room for what they come in.
+struct Web {
+    frames: Frames,
+    room: Vec<u8>,
+}
+
+/// Bytes read at a time to be taken out of frames.
+const WEB_READ_SIZE: usize = 128 * 1024;
+/// Bytes of the answer to an upgrade.
+const WEB_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Adapts the socket, with one set of flags, to the `Read` and `Write` that `rustls` needs.
 struct Pipe<'a> {
@@ -88,7 +101,7 @@ impl Stream {
         let reference = socket2::SockRef::from(&socket);
         reference.set_write_timeout(Some(WRITE_STALL_MAX))?;
         reference.set_read_timeout(Some(READ_WAIT))?;
-        Ok(Stream { socket, tls: None })
+        Ok(Stream { socket, tls: None, web: None })
     }
 
     /// Sets the congestion control of a TCP socket, which then paces what the socket sends.
@@ -126,6 +139,34 @@ impl Stream {
         Ok(())
     }
 
+    /// Upgrades the connection to WebSocket, inside TLS if that was started.
+    ///
+    /// # Errors
+    /// If the server does not speak WebSocket, or does not answer within `WRITE_STALL_MAX`.
+    pub fn start_web(&mut self, host: &str, deflates: bool) -> Result<(), Failure> {
+        self.write_all(websocket::request(host, deflates).as_bytes())?;
+        let until = std::time::Instant::now() + WRITE_STALL_MAX;
+        // Byte by byte, so that nothing after it is taken away.
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            match self.read(&mut byte)? {
+                Some(0) => return Err(Failure::new("the server closed instead of upgrading")),
+                Some(_) => head.push(byte[0]),
+                None if std::time::Instant::now() > until => {
+                    return Err(Failure::new("no answer to the upgrade came"));
+                }
+                None => {}
+            }
+            if head.len() > WEB_HEAD_BYTES_MAX {
+                return Err(Failure::new("the answer to the upgrade is no HTTP"));
+            }
+        }
+        websocket::check_answer(&String::from_utf8_lossy(&head), deflates)?;
+        let frames = Frames::new(deflates);
+        self.web = Some(Box::new(Web { frames, room: vec![0; WEB_READ_SIZE] }));
+        Ok(())
+    }
+
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -148,6 +189,36 @@ impl Stream {
     }
 
     fn receive(&mut self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
+        let Some(mut web) = self.web.take() else { return self.receive_bytes(buffer, flags) };
+        let result = self.receive_frames(&mut web, buffer, flags);
+        self.web = Some(web);
+        result
+    }
+
+    fn receive_frames(
+        &mut self,
+        web: &mut Web,
+        buffer: &mut [u8],
+        flags: RecvFlags,
+    ) -> io::Result<Option<usize>> {
+        let Web { frames, room } = web;
+        loop {
+            let count = frames.read(buffer).map_err(io::Error::other)?;
+            if count > 0 {
+                return Ok(Some(count));
+            }
+            if frames.is_closed() {
+                return Ok(Some(0));
+            }
+            match self.receive_bytes(room, flags)? {
+                None => return Ok(None),
+                Some(0) => return Ok(Some(0)),
+                Some(count) => frames.received(&room[..count]),
+            }
+        }
+    }
+
+    fn receive_bytes(&mut self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
         let Some(tls) = &mut self.tls else {
             return wait_as_none(plain_receive(&self.socket, buffer, flags));
         };
@@ -177,6 +248,27 @@ impl Stream {
     /// # Errors
     /// If the connection broke, or nothing was taken for `WRITE_STALL_MAX`.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(mut web) = self.web.take() else { return self.write_all_bytes(bytes) };
+        let mut result = Ok(());
+        let mut rest = bytes;
+        loop {
+            let outgoing = web.frames.outgoing();
+            if !outgoing.is_empty() {
+                let count = outgoing.len();
+                result = self.write_all_bytes(outgoing);
+                web.frames.sent(count);
+            }
+            if result.is_err() || rest.is_empty() {
+                break;
+            }
+            let count = web.frames.frame(rest);
+            rest = &rest[count..];
+        }
+        self.web = Some(web);
+        result
+    }
+
+    fn write_all_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut pipe = blocking(&self.socket);
         match &mut self.tls {
             None => write_whole(&mut pipe, bytes),
@@ -199,6 +291,31 @@ impl Stream {
     /// # Errors
     /// If the connection broke.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(mut web) = self.web.take() else { return self.try_write_bytes(bytes) };
+        let result = self.try_write_frames(&mut web.frames, bytes);
+        self.web = Some(web);
+        result
+    }
+
+    /// A frame counts as taken once it is made: the next call sends what is left of it first.
+    fn try_write_frames(&mut self, frames: &mut Frames, bytes: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        loop {
+            while !frames.outgoing().is_empty() {
+                let count = self.try_write_bytes(frames.outgoing())?;
+                if count == 0 {
+                    return Ok(taken);
+                }
+                frames.sent(count);
+            }
+            if taken == bytes.len() {
+                return Ok(taken);
+            }
+            taken += frames.frame(&bytes[taken..]);
+        }
+    }
+
+    fn try_write_bytes(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let Some(tls) = &mut self.tls else {
             let sent =
@@ -223,10 +340,11 @@ impl Stream {
         Ok(taken)
     }
 
-    /// Returns true if TLS holds ciphertext of bytes that it took; the next `try_write`, even of
-    /// nothing, sends it.
+    /// Returns true if a layer holds what it made of bytes that it took; the next `try_write`, even
+    /// of nothing, sends it.
     pub fn holds_bytes(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+            || self.web.as_ref().is_some_and(|web| !web.frames.outgoing().is_empty())
     }
 
     /// Tells the peer that nothing more comes from here.
@@ -287,12 +405,14 @@ fn stalled(result: io::Result<usize>) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::address::WebSocket;
 
     #[test]
     fn a_socket_takes_a_congestion_control_that_the_kernel_has_and_reports_one_it_lacks() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let address = Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false };
+        let address =
+            Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false, web: WebSocket::No };
         let stream = Stream::connect(&address, Duration::from_secs(10)).unwrap();
         // Built into every kernel, and allowed for every user.
         stream.set_congestion("reno").unwrap();

@@ -5,7 +5,7 @@ use midge_bench::host::spawn::StartedServer;
 use midge_bench::load::layout::Layout;
 use midge_bench::load::throughput::ThroughputPlan;
 use midge_bench::units::CoreList;
-use midge_bench::wire::address::Address;
+use midge_bench::wire::address::{Address, WebSocket};
 use midge_bench::wire::connection::Dialer;
 use midge_bench::wire::credentials::Credentials;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -194,7 +194,12 @@ fn matches(pattern: &str, subject: &str) -> bool {
 
 pub fn dialer(port: u16) -> Dialer {
     Dialer {
-        address: Address::Tcp { host: "127.0.0.1".to_string(), port, tls: false },
+        address: Address::Tcp {
+            host: "127.0.0.1".to_string(),
+            port,
+            tls: false,
+            web: WebSocket::No,
+        },
         credentials: Credentials::None,
         subscriber_credentials: None,
         tls: None,
