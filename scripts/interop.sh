@@ -12,7 +12,8 @@ set -euo pipefail
 
 readonly NATS_SERVER_VERSION=v2.15.3
 readonly NATS_CLI_VERSION=v0.5.1
-readonly LANGUAGES=(go python js java c rust cli system)
+# NAME_ws is the program of NAME over WebSocket.
+readonly LANGUAGES=(go python js java c rust cli system go_ws python_ws js_ws rust_ws)
 # Cases of every language's client, and those of the command line tool or of a single language.
 readonly CLIENT_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
     flush_fence drain max_payload reconnect lame_duck close_callbacks)
@@ -192,7 +193,7 @@ install_all() {
     flock "$lock"
     local part
     for part in "${languages[@]}"; do
-        install_part "$part"
+        install_part "${part%_ws}"
     done
     if [[ $replay_transcripts == yes || $install_only == yes || " ${languages[*]} " == *' system '* ]]; then
         install_part server
@@ -509,9 +510,9 @@ run_language() {
     ((${#cases[@]} > 0)) || return 0
     server_complaint=''
     : >"$cache/logs/server-$language.log"
-    if [[ -n ${not_installed[$language]:-} ]]; then
+    if [[ -n ${not_installed[${language%_ws}]:-} ]]; then
         for name in "${cases[@]}"; do
-            record "$name" "${not_installed[$language]}"
+            record "$name" "${not_installed[${language%_ws}]}"
         done
         return
     fi
@@ -539,10 +540,11 @@ record() {
 
 # The command that runs a language's program.
 command_of() {
-    case $1 in
+    case ${1%_ws} in
         go) command=("$cache/go/interop") ;;
         python) command=("$cache/python/bin/python" "$programs/python/main.py") ;;
-        js) command=(node "$cache/js/main.mjs") ;;
+        # The flag gives older versions of Node what browsers have.
+        js) command=(node --experimental-websocket "$cache/js/main.mjs") ;;
         java) command=(java -classpath "$cache/java/classes:$cache/java/lib/*" Interop) ;;
         c) command=("$cache/c/interop") ;;
         rust) command=("$cache/rust/debug/interop") ;;
@@ -582,10 +584,16 @@ stop_reference() {
 # program asks for on its standard output, and keeps its results.
 run_program() {
     local log=$cache/logs/program-$language.log line name verdict detail status=0 port command
-    local monitor_port='' reference_port='' reference_monitor='' flags=()
+    local monitor_port='' reference_port='' reference_monitor='' web_port='' flags=()
     if [[ $language == system ]]; then
         pick_port && monitor_port=$port
         flags=(--http_port "$monitor_port" --config "$programs/system/server.conf")
+    fi
+    if [[ $language == *_ws ]]; then
+        pick_port && web_port=$port
+        printf 'websocket { listen: "127.0.0.1:%s", no_tls: true, compression: true }\n' "$web_port" \
+            >"$work/web.conf"
+        flags=(--config "$work/web.conf")
     fi
     pick_port
     if ! start_server --port "$port" "${flags[@]}" ||
@@ -600,7 +608,9 @@ run_program() {
     : >"$log"
     rm -f "$work/requests" "$work/answers"
     mkfifo "$work/requests" "$work/answers"
-    NATS_URL="nats://127.0.0.1:$port" NATS_MONITOR="http://127.0.0.1:$monitor_port" \
+    local url=nats://127.0.0.1:$port
+    if [[ -n $web_port ]]; then url=ws://127.0.0.1:$web_port; fi
+    NATS_URL=$url NATS_MONITOR="http://127.0.0.1:$monitor_port" \
         REFERENCE_URL="nats://127.0.0.1:$reference_port" \
         REFERENCE_MONITOR="http://127.0.0.1:$reference_monitor" \
         INTEROP_CASES="$*" INTEROP_NKEY_SEED=$NKEY_SEED \
@@ -640,7 +650,7 @@ control_server() {
     case $1 in
         restart)
             stop_server
-            start_server --port "$port"
+            start_server --port "$port" "${flags[@]}"
             ;;
         lame_duck)
             kill -USR2 "$server_pid"
@@ -716,6 +726,12 @@ watch_midge() {
     note 'the live dashboard in headless Chromium'
     run_watcher dashboard python3 "$root/scripts/interop/browser/dashboard.py" "$midge" \
         --screenshots "$cache/logs/dashboard"
+    if [[ ${not_installed[js]:-} ]]; then
+        record websocket "the client ${not_installed[js]}"
+        return
+    fi
+    note 'the official client over WebSocket in headless Chromium'
+    run_watcher websocket python3 "$root/scripts/interop/browser/websocket.py" "$midge" "$cache/js/node_modules"
 }
 
 # Runs a check that reports by itself what is wrong.

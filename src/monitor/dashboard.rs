@@ -3,7 +3,8 @@
 use super::http::Response;
 use super::varz::ServerFacts;
 
-/// Polls `/varz` and `/connz` of the same base path; loads nothing else.
+/// Polls `/varz` and `/connz` of the same base path; loads nothing else. Where the server listens for
+/// WebSocket, the page can subscribe by a connection of its own, as the user that one names there.
 const DASHBOARD: &str = include_str!("dashboard.html");
 
 pub(crate) fn dashboard() -> Response {

@@ -213,10 +213,10 @@ impl Response {
         ));
         if self.content_type == HTML {
             // The pages are self-contained: nothing else may be loaded or run, and nobody may frame
-            // them.
+            // them. The dashboard's live tap connects to the port for WebSocket.
             head.push_str(
                 "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
-                 script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                 script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:; \
                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n",
             );
         }

@@ -75,7 +75,7 @@ class Client:
 class Server:
     def __init__(self, program):
         self.program = program
-        self.port, self.monitor = free_port(), free_port()
+        self.port, self.monitor, self.web = free_port(), free_port(), free_port()
         self.start()
 
     def start(self):
@@ -99,6 +99,7 @@ server_name: dashboard-test
 max_payload: 100000
 max_pending: 1000000
 midge {{ shards: 2, pin: false }}
+websocket {{ listen: "127.0.0.1:{self.web}", no_tls: true, compression: true }}
 """)
             return file.name
 
@@ -114,7 +115,7 @@ midge {{ shards: 2, pin: false }}
 class Browser:
     """Chromium at the other end of two pipes; messages end with a zero byte."""
 
-    def __init__(self, program):
+    def __init__(self, program, *flags):
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_browser, own_out = os.pipe()
         own_in, from_browser = os.pipe()
@@ -129,7 +130,7 @@ class Browser:
         self.process = subprocess.Popen(
             [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--no-first-run", "--disable-background-networking", "--disable-extensions",
-             "--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", "about:blank"],
+             "--remote-debugging-pipe", f"--user-data-dir={self.profile.name}", *flags, "about:blank"],
             preexec_fn=ends, close_fds=False, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_browser)
@@ -296,6 +297,16 @@ def run(server, browser, screenshots):
     heard = {row[0]: row for row in browser.value(rows("interest"))}
     check(heard["orders.new"][1] == "workers" and heard["orders.>"][4] == "10.0 k", f"interest: {heard}")
 
+    wait_for("the live tap is there where the server listens for WebSocket", lambda: browser.value("!$('tap').hidden"))
+    browser.value("$('tap-subject').value = 'tapped.>'; $('tap-button').click()")
+    wait_for("its connection is a client of the server", lambda: browser.value("tap && tap.told === true"))
+    writer.send("PUB tapped.one 8\r\n<b>1</b>\r\nPUB tapped.two 3\r\ntwo\r\n")
+    writer.round_trip()
+    wait_for("it shows the messages of a subject, the newest first", lambda: [
+        row[1:] for row in browser.value(rows("tapped"))] == [["tapped.two", "3", "two"], ["tapped.one", "8", "<b>1</b>"]])
+    browser.value("$('tap-button').click()")
+    wait_for("and stops", lambda: browser.value("tap === null"))
+
     slow = make_slow(server)
     wait_for("a cut consumer is named with subject and bytes", lambda: any(
         row[0] == "sleeper" and row[5] == "big.orders" and row[3].endswith("KiB")
@@ -319,7 +330,7 @@ def run(server, browser, screenshots):
     for _ in range(30):
         browser.press("Tab", "Tab")
         reached.add(browser.value("document.activeElement.id || document.activeElement.tagName"))
-    wanted = {"pace", "pause", "sort", "subject", "shards", "connections", "closed"}
+    wanted = {"pace", "pause", "sort", "subject", "tap-subject", "shards", "connections", "closed"}
     check(wanted <= reached, f"the tabulator reaches all controls: {wanted - reached or 'yes'}")
     browser.value("document.activeElement.blur()")
 
@@ -367,7 +378,7 @@ def run(server, browser, screenshots):
 
     requests = {event["params"]["request"]["url"] for event in browser.events
                 if event.get("method") == "Network.requestWillBeSent"}
-    own = (f"http://127.0.0.1:{server.monitor}/", "data:", "about:blank")
+    own = (f"http://127.0.0.1:{server.monitor}/", f"ws://127.0.0.1:{server.web}", "data:", "about:blank")
     check(all(url.startswith(own) for url in requests), "nothing is loaded from elsewhere")
     thrown = [event["params"] for event in browser.events if event.get("method") == "Runtime.exceptionThrown"]
     check(not thrown, f"no error in the page: {thrown[:2]}")
@@ -376,4 +387,5 @@ def run(server, browser, screenshots):
     check(not refused, f"no complaint of the browser: {refused[:2]}")
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

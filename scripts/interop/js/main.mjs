@@ -1,4 +1,4 @@
-// Interoperability cases of the JavaScript client (@nats-io/transport-node). See ../README.md for
+// Interoperability cases of the JavaScript client (@nats-io/transport-node, or @nats-io/nats-core over WebSocket). See ../README.md for
 // what each case promises and for the lines a program exchanges with scripts/interop.sh.
 
 import { createInterface } from "node:readline";
@@ -11,6 +11,7 @@ import {
   nkeyAuthenticator,
   nkeys,
 } from "@nats-io/transport-node";
+import { wsconnect } from "@nats-io/nats-core";
 
 const url = process.env.NATS_URL;
 const waitMaxMs = 10_000;
@@ -29,7 +30,9 @@ const noRespondersAgeMaxMs = 2000;
 const standardInput = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 function connect(options = {}) {
-  return connectTo({ servers: url, name: "interop-js", timeout: waitMaxMs, ...options });
+  // Over WebSocket as a browser connects, with its API.
+  const connectHere = url.startsWith("ws") ? wsconnect : connectTo;
+  return connectHere({ servers: url, name: "interop-js", timeout: waitMaxMs, ...options });
 }
 
 // Asks the script to do something to the server and waits until it is done.
