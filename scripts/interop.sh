@@ -23,11 +23,11 @@ readonly HELLO_CASES=("${CLIENT_CASES[@]}" hello_world)
 readonly SECURE_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey)
 # shellcheck disable=SC2034 # used through a name reference in cases_of
 readonly CLI_CASES=(publish_subscribe wildcards request_reply no_responders queue_groups headers
-    max_payload bench round_trip)
+    max_payload bench round_trip traces)
 # Cases of the system account, with the command line tool and nats-server's types: run as if they were a language.
 readonly SYSTEM_CASES=(server_list server_info reports requests checks top events account_info kick
     monitor_types)
-readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip
+readonly ALL_CASES=("${CLIENT_CASES[@]}" hello_world tls_password tls_nkey bench round_trip traces
     "${SYSTEM_CASES[@]}")
 
 # 32 bytes of 7, as a seed and as its public key.

@@ -159,4 +159,16 @@ round_trip() {
     [[ $output == *"${NATS_URL}"* ]] || fail "nats rtt did not name the server: $output"
 }
 
+# Whoever listens is named, and gets nothing unless it is asked for.
+traces() {
+    in_background "$work/traced" sub --connection-name listener cli.traced
+    eventually publish_once_and_see "$work/traced" cli.traced || fail "nats sub got nothing" || return
+    local output
+    output=$(nats trace cli.traced 'only traced') || fail "nats trace: $output" || return
+    [[ $output == *listener* ]] || fail "nats trace does not name the listener: $output" || return
+    output=$(nats trace --deliver cli.traced delivered) || fail "nats trace: $output" || return
+    eventually holds "$work/traced" delivered || fail "the message did not arrive" || return
+    counts "$work/traced" 'only traced' 0 || fail "what was only traced arrived"
+}
+
 run_cases
