@@ -22,7 +22,8 @@ trap finish EXIT
 
 promtool check rules "$here/midge-alerts.yml"
 
-"$midge" --addr 127.0.0.1 --port -1 --http_port -1 --shards 2 --no-pin 2>"$work/midge.log" &
+"$midge" --addr 127.0.0.1 --port -1 --http_port -1 --shards 2 --no-pin \
+  --jetstream --store_dir "$work/store" 2>"$work/midge.log" &
 pids+=($!)
 for _ in $(seq 100); do
   monitor="$(sed --quiet 's/.*Starting http monitor on //p' "$work/midge.log")"

@@ -183,8 +183,10 @@ impl<D: Disk> Engine<D> {
                     && let Some(reply) = self.answer(&directory, &request).await
                 {
                     directory.api_total.set(directory.api_total.get() + 1);
+                    self.counters.api_requests.add(1);
                     if reply.is_error {
                         directory.api_errors.set(directory.api_errors.get() + 1);
+                        self.counters.api_errors.add(1);
                     }
                     self.send_reply(&directory, &request, &reply);
                 }

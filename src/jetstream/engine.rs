@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::account::{Account, Usage};
 use super::details::StreamDetails;
 use super::directory::Directory;
+use super::figures::{EngineCounters, EngineFigures};
 use super::host::{Host, Settings};
 use super::json::timestamp::Timestamp;
 use super::leaving::Leaving;
@@ -57,6 +58,7 @@ pub(crate) struct Engine<D: Disk> {
     pub(crate) host: Rc<dyn Host>,
     pub(crate) settings: RefCell<Rc<Settings>>,
     pub(crate) leaving: Leaving,
+    pub(crate) counters: EngineCounters,
     pub(super) directories: RefCell<BTreeMap<Arc<str>, Rc<Directory>>>,
     /// Streams with changes that may not be durable.
     unsettled: RefCell<Vec<Rc<StreamHandle>>>,
@@ -91,6 +93,7 @@ impl<D: Disk> Engine<D> {
             host,
             settings: RefCell::new(Rc::new(settings)),
             leaving: Leaving::default(),
+            counters: EngineCounters::default(),
             directories: RefCell::default(),
             unsettled: RefCell::default(),
             unsettling: Gate::new(),
@@ -104,6 +107,12 @@ impl<D: Disk> Engine<D> {
         accounts.for_each(|facts| engine.add_account(facts));
         let remarks = engine.take_up();
         (engine, remarks)
+    }
+
+    /// The numbers that monitoring shows.
+    pub(crate) fn figures(&self) -> EngineFigures {
+        let store = self.store.borrow().figures();
+        EngineFigures { usage: self.usage.get(), store, ..self.counters.figures() }
     }
 
     fn spawn_store(self: &Rc<Self>) {

@@ -139,6 +139,12 @@ impl<D: Disk> Engine<D> {
             true => (Fate::Refused(ApiError::BATCH_DISABLED), CommitNumber(0)),
             false => self.judge(stream, &config, &asked, new)?,
         };
+        let counted = match &fate {
+            Fate::Stored(_) => &self.counters.stored,
+            Fate::Duplicate(_) => &self.counters.duplicates,
+            Fate::Refused(_) => &self.counters.refused,
+        };
+        counted.add(1);
         if !message.reply.is_empty() && !config.no_ack {
             self.acknowledge(stream, message.reply, &fate, after);
         }

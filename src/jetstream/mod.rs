@@ -25,6 +25,7 @@ mod direct_get;
 mod directory;
 pub(crate) mod engine;
 pub(crate) mod error;
+pub(crate) mod figures;
 pub(crate) mod host;
 mod ingest;
 mod interest;

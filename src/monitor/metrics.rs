@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::http::Response;
-use super::snapshot::{AccountReport, Gathered, OperationTotals, ShardSummary};
+use super::snapshot::{AccountReport, Gathered, JetStreamSummary, OperationTotals, ShardSummary};
 use super::varz::ServerFacts;
 use crate::base::histogram::{Durations, upper_bound_ns};
 use crate::base::limits::METRICS_ACCOUNTS_MAX;
@@ -92,6 +92,33 @@ const ACCOUNT_SERIES: [Series<AccountReport>; 7] = [
     series("midge_account_slow_consumers", "Clients of the account closed because they did not keep up", None, Counter, |a| a.totals.slow_consumers),
 ];
 
+#[rustfmt::skip]
+const JETSTREAM_SERIES: [Series<JetStreamSummary>; 23] = [
+    series("midge_jetstream_streams", "Streams", None, Gauge, |j| j.store.streams),
+    series("midge_jetstream_consumers", "Consumers", None, Gauge, |j| j.consumers),
+    series("midge_jetstream_memory", "Messages of streams in memory", Some(Unit::Bytes), Gauge, |j| j.memory_bytes),
+    series("midge_jetstream_file", "Messages of streams on disk", Some(Unit::Bytes), Gauge, |j| j.store_bytes),
+    series("midge_jetstream_stored_messages", "Published messages that a stream took", None, Counter, |j| j.stored),
+    series("midge_jetstream_duplicate_messages", "Published messages that a stream had already", None, Counter, |j| j.duplicates),
+    series("midge_jetstream_refused_messages", "Published messages that a stream refused", None, Counter, |j| j.refused),
+    series("midge_jetstream_delivered_messages", "Messages that consumers sent, redelivered ones too", None, Counter, |j| j.delivered),
+    series("midge_jetstream_redelivered_messages", "Messages that consumers sent again", None, Counter, |j| j.redelivered),
+    series("midge_jetstream_acknowledged_messages", "Messages that clients acknowledged", None, Counter, |j| j.acknowledged),
+    series("midge_jetstream_api_requests", "Requests to the API that were answered", None, Counter, |j| j.api_requests),
+    series("midge_jetstream_api_errors", "Requests to the API that were refused", None, Counter, |j| j.api_errors),
+    series("midge_store_commits", "Writes of the journal that became durable", None, Counter, |j| j.store.commits),
+    series("midge_store_commit_records", "Changes in these writes", None, Counter, |j| j.store.records),
+    series("midge_store_commit", "What these writes wrote", Some(Unit::Bytes), Counter, |j| j.store.written_bytes),
+    series("midge_store_write_failures", "Writes of the journal that failed", None, Counter, |j| j.store.write_failures),
+    series("midge_store_journal_files", "Files of the journal that a start would read", None, Gauge, |j| j.store.journal_files),
+    series("midge_store_disk", "The journal's files in use and all stored segments", Some(Unit::Bytes), Gauge, |j| j.store.disk_bytes),
+    series("midge_store_checkpoints", "Checkpoints taken", None, Counter, |j| j.store.checkpoints),
+    series("midge_store_checkpoint_failing", "1 if the last checkpoint was given up", None, Gauge, |j| j.store.is_checkpoint_failing.into()),
+    series("midge_store_short", "1 if messages are refused for want of space", None, Gauge, |j| j.store.is_short.into()),
+    series("midge_store_stopped", "1 if nothing can be written any more", None, Gauge, |j| j.store.is_stopped.into()),
+    series("midge_store_lost_blocks", "Blocks of messages that could not be read and are lost", None, Gauge, |j| j.store.lost_blocks),
+];
+
 /// A histogram of each shard, with all of its bounds or every other one.
 struct DurationSeries {
     name: &'static str,
@@ -165,6 +192,8 @@ struct Snapshot {
     connections_total: u64,
     memory_bytes: u64,
     open_files: Option<u64>,
+    /// Bytes of the store's disk: free, and all.
+    store_disk: Option<(u64, u64)>,
     start_seconds: f64,
     info: [(&'static str, String); 4],
 }
@@ -183,6 +212,40 @@ impl Snapshot {
             let sample =
                 DurationSample { durations: (series.of)(summary), bound_step: series.bound_step };
             sample.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the numbers of JetStream; without it there are no such series.
+    fn encode_jetstream(&self, encoder: &mut DescriptorEncoder) -> Result<(), Error> {
+        let places = || {
+            let place = |summary: &'_ ShardSummary| summary.shard.to_string();
+            self.shards.iter().filter_map(move |s| Some((place(s), s.jetstream.as_deref()?)))
+        };
+        if places().next().is_none() {
+            return Ok(());
+        }
+        for series in &JETSTREAM_SERIES {
+            encode_series(encoder, series, "shard", places())?;
+        }
+        let (name, kind) = ("midge_store_commit_duration_seconds", MetricType::Histogram);
+        let help =
+            "For each write of the journal: from handing it to the disk until it was durable";
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for (shard, jetstream) in places() {
+            let durations = &jetstream.store.commit_durations;
+            let sample = DurationSample { durations, bound_step: 2 };
+            sample.encode(metric.encode_family(&[("shard", shard)])?)?;
+        }
+        if let Some((free, size)) = self.store_disk {
+            for (name, help, bytes) in [
+                ("midge_store_disk_free", "Free space of the store's disk", free),
+                ("midge_store_disk_size", "Size of the store's disk", size),
+            ] {
+                let unit = Some(&Unit::Bytes);
+                let metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+                ConstGauge::new(bytes).encode(metric)?;
+            }
         }
         Ok(())
     }
@@ -310,6 +373,7 @@ impl Collector for Snapshot {
             self.encode_durations(&mut encoder, series)?;
         }
         self.encode_operations(&mut encoder)?;
+        self.encode_jetstream(&mut encoder)?;
         for series in &ACCOUNT_SERIES {
             let accounts = self.accounts.iter().take(METRICS_ACCOUNTS_MAX);
             let accounts = accounts.map(|report| (label_text(&report.name), report));
@@ -336,6 +400,7 @@ pub(crate) fn metrics(
         connections_total: facts.connections_total,
         memory_bytes: facts.process.memory_bytes,
         open_files: facts.process.open_files,
+        store_disk: facts.store_disk,
         start_seconds: since_epoch.as_secs_f64(),
         info: [
             ("server_id", facts.info.server_id.clone()),

@@ -8,6 +8,7 @@ use crate::auth::authenticator::ConnectionType;
 use crate::base::histogram::Durations;
 use crate::net::tls::PeerCertificates;
 use crate::protocol::nats::error::CloseReason;
+use crate::storage::figures::StoreFigures;
 
 /// The numbers of one shard. Filling it takes the same time whatever the number of connections;
 /// tables are requested part by part.
@@ -50,6 +51,8 @@ pub(crate) struct ShardSummary {
     pub unanswered: u64,
     /// `$SYS` requests and events dropped because there was no room.
     pub system_dropped: u64,
+    /// None = its streams, if it has any, are on another shard.
+    pub jetstream: Option<Box<JetStreamSummary>>,
     /// In the order of account ids; the names are in the configuration.
     pub tables_by_account: Vec<TableSummary>,
 }
@@ -61,6 +64,26 @@ impl ShardSummary {
         self.subscriptions = self.table.subscriptions;
         self.tables_by_account = tables;
     }
+}
+
+/// JetStream on one shard. Counts are since the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JetStreamSummary {
+    pub consumers: u64,
+    /// Bytes of streams in memory, and of those on disk, as limits count them.
+    pub memory_bytes: u64,
+    pub store_bytes: u64,
+    /// Messages that publishers sent, by what became of them.
+    pub stored: u64,
+    pub duplicates: u64,
+    pub refused: u64,
+    pub api_requests: u64,
+    pub api_errors: u64,
+    /// Messages that consumers sent, redelivered ones among them.
+    pub delivered: u64,
+    pub redelivered: u64,
+    pub acknowledged: u64,
+    pub store: StoreFigures,
 }
 
 /// Operations given to the shard's driver, each as (submitted, completed).

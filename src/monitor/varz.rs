@@ -40,6 +40,8 @@ pub(crate) struct ServerFacts {
     pub monitor_port: u16,
     pub connections_total: u64,
     pub process: ProcessFacts,
+    /// Bytes of the disk of JetStream's store: free, and all.
+    pub store_disk: Option<(u64, u64)>,
     /// Requests answered so far, by path.
     pub requests: BTreeMap<String, u64>,
 }
@@ -271,6 +273,41 @@ struct MidgeFacts {
     /// `$SYS` requests and events dropped because there was no room.
     system_dropped: u64,
     delivery_latency: LatencyFacts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jetstream: Option<JetStreamNumbers>,
+}
+
+/// JetStream and its store. `/jsz` has what nats-server shows of it.
+#[derive(Debug, Default, Serialize)]
+struct JetStreamNumbers {
+    streams: u64,
+    consumers: u64,
+    memory_bytes: u64,
+    file_bytes: u64,
+    stored: u64,
+    duplicates: u64,
+    refused: u64,
+    delivered: u64,
+    redelivered: u64,
+    acknowledged: u64,
+    api_requests: u64,
+    api_errors: u64,
+    commits: u64,
+    commit_records: u64,
+    commit_bytes: u64,
+    commit_latency: LatencyFacts,
+    write_failures: u64,
+    journal_files: u64,
+    checkpoints: u64,
+    disk_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_free_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_size_bytes: Option<u64>,
+    /// `ok`, `short` (messages are refused for want of space) or `stopped`.
+    state: &'static str,
+    checkpoint_failing: bool,
+    lost_blocks: u64,
 }
 
 /// TCP congestion control, which paces what this server sends.
@@ -283,7 +320,7 @@ struct CongestionFacts {
 
 /// Time from the turn that read a send's first message until the kernel took the send, since the
 /// start. For an interval, subtract the counts at its beginning from those at its end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct LatencyFacts {
     count: u64,
     p50_ns: u64,
@@ -471,8 +508,52 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
             late_shards: shards.late_shards.clone(),
             system_dropped: sum(|s| s.system_dropped),
             delivery_latency: LatencyFacts::new(&queued),
+            jetstream: jetstream_numbers(facts, shards),
         },
     }
+}
+
+/// Returns the sums of all shards with JetStream.
+fn jetstream_numbers(
+    facts: &ServerFacts,
+    shards: &Gathered<ShardSummary>,
+) -> Option<JetStreamNumbers> {
+    let mut all = JetStreamNumbers { state: "ok", ..JetStreamNumbers::default() };
+    let mut durations = Durations::default();
+    let places = || shards.answers.iter().filter_map(|(_, summary)| summary.jetstream.as_ref());
+    places().next()?;
+    for place in places() {
+        let store = &place.store;
+        all.streams += store.streams;
+        all.consumers += place.consumers;
+        all.memory_bytes += place.memory_bytes;
+        all.file_bytes += place.store_bytes;
+        all.stored += place.stored;
+        all.duplicates += place.duplicates;
+        all.refused += place.refused;
+        all.delivered += place.delivered;
+        all.redelivered += place.redelivered;
+        all.acknowledged += place.acknowledged;
+        all.api_requests += place.api_requests;
+        all.api_errors += place.api_errors;
+        all.commits += store.commits;
+        all.commit_records += store.records;
+        all.commit_bytes += store.written_bytes;
+        all.write_failures += store.write_failures;
+        all.journal_files += store.journal_files;
+        all.checkpoints += store.checkpoints;
+        all.disk_bytes += store.disk_bytes;
+        all.lost_blocks += store.lost_blocks;
+        all.checkpoint_failing |= store.is_checkpoint_failing;
+        if store.is_stopped {
+            all.state = "stopped";
+        } else if store.is_short && all.state == "ok" {
+            all.state = "short";
+        }
+        durations.add(&store.commit_durations);
+    }
+    (all.disk_free_bytes, all.disk_size_bytes) = facts.store_disk.unzip();
+    Some(JetStreamNumbers { commit_latency: LatencyFacts::new(&durations), ..all })
 }
 
 fn shard_facts(facts: &ServerFacts, summary: &ShardSummary) -> ShardFacts {

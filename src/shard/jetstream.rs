@@ -10,6 +10,7 @@ use crate::auth::state::AuthState;
 use crate::broker::BrokerHandle;
 use crate::jetstream::engine::{AccountFacts, Engine};
 use crate::jetstream::host::{Host, Settings, Task};
+use crate::monitor::snapshot::JetStreamSummary;
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::runtime::{Driver, TurnHook, sleep, spawn};
 use crate::storage::folder::StoreFolder;
@@ -32,7 +33,7 @@ pub(crate) struct JetStreamSeed {
 
 /// JetStream's part of a shard.
 pub(super) struct JetStream {
-    _engine: Rc<Engine<RingDisk>>,
+    engine: Rc<Engine<RingDisk>>,
     helper: ThreadDisk,
     /// Held as long as the store is open.
     _folder: StoreFolder,
@@ -68,7 +69,26 @@ impl JetStream {
         for remark in remarks {
             tracing::warn!("JetStream does not serve {remark}");
         }
-        Ok(Self { _engine: engine, helper, _folder: folder })
+        Ok(Self { engine, helper, _folder: folder })
+    }
+
+    /// The numbers that monitoring shows.
+    pub(super) fn summary(&self) -> JetStreamSummary {
+        let figures = self.engine.figures();
+        JetStreamSummary {
+            consumers: figures.consumers,
+            memory_bytes: figures.usage.memory,
+            store_bytes: figures.usage.store,
+            stored: figures.stored,
+            duplicates: figures.duplicates,
+            refused: figures.refused,
+            api_requests: figures.api_requests,
+            api_errors: figures.api_errors,
+            delivered: figures.delivered,
+            redelivered: figures.redelivered,
+            acknowledged: figures.acknowledged,
+            store: figures.store,
+        }
     }
 
     /// Wakes the tasks whose operations of the disk are done.

@@ -141,6 +141,7 @@ impl Shard {
             queue_members_gone: broker.counters.queue_members_gone,
             unanswered: broker.counters.unanswered,
             system_dropped: self.system_dropped(),
+            jetstream: self.jetstream.borrow().as_ref().map(|place| Box::new(place.summary())),
             ..ShardSummary::default()
         }
     }

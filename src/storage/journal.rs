@@ -303,6 +303,11 @@ impl Journal {
         Next::Write(self.place, buffer)
     }
 
+    /// The number of records in the frame that is being written; 0 where there is none.
+    pub(crate) fn in_flight_records(&self) -> u32 {
+        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.fields.record_count)
+    }
+
     /// The write that `next_write` asked for is durable.
     pub(crate) fn written(&mut self, buffer: DiskBuffer) -> CommitNumber {
         let in_flight = self.in_flight.take().expect("a frame is in flight");

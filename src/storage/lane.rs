@@ -19,8 +19,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 use super::disk::{Access, Disk, DiskBuffer};
+use super::figures::{LaneCounters, StoreFigures};
 use super::journal::{Journal, Next, RecordTooLarge, Urgency};
 use super::journal_file::FileHeader;
 use super::position::{CommitNumber, Position};
@@ -103,6 +105,7 @@ pub struct Lane<D: Disk> {
     spares: Gate,
     /// Counts the events that may make a checkpoint due: files that were begun, and requests.
     due: Gate,
+    counters: LaneCounters,
 }
 
 impl<D: Disk> Lane<D> {
@@ -145,6 +148,7 @@ impl<D: Disk> Lane<D> {
             files: Gate::new(),
             spares: Gate::new(),
             due: Gate::new(),
+            counters: LaneCounters::default(),
         }
     }
 
@@ -261,6 +265,18 @@ impl<D: Disk> Lane<D> {
         self.state.borrow().used.len()
     }
 
+    /// The lane's part of the store's numbers.
+    pub(super) fn figures(&self) -> StoreFigures {
+        let state = self.state.borrow();
+        let files = state.used.len() as u64;
+        StoreFigures {
+            journal_files: files,
+            disk_bytes: files * self.place.file_bytes,
+            is_stopped: state.stopped.is_some(),
+            ..self.counters.figures()
+        }
+    }
+
     /// The gate that counts events that may make a checkpoint due; it is open for good once the
     /// lane stopped.
     pub fn due(&self) -> &Gate {
@@ -342,16 +358,20 @@ impl<D: Disk> Lane<D> {
                 }
                 Next::Write(place, buffer) => {
                     let file = self.state.borrow().file.clone().expect("the journal has a file");
+                    let began = Instant::now();
                     let (result, buffer) = self.disk.write(&file, place.offset, buffer).await;
                     let mut state = self.state.borrow_mut();
                     match result {
                         Ok(()) => {
+                            let records = state.journal.in_flight_records();
+                            self.counters.committed(records, buffer.len(), began.elapsed());
                             let durable = state.journal.written(buffer);
                             drop(state);
                             has_failed = false;
                             self.durable.advance_to(durable.0);
                         }
                         Err(error) => {
+                            self.counters.failed();
                             state.journal.write_failed(buffer);
                             state.used.back_mut().expect("it is in use").is_bad = true;
                             drop(state);

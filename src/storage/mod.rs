@@ -29,6 +29,7 @@ pub(crate) mod consumer_state;
 pub(crate) mod disk;
 pub(crate) mod duplicates;
 mod fields;
+pub(crate) mod figures;
 mod file_name;
 pub(crate) mod folder;
 pub(crate) mod frame;

@@ -27,6 +27,7 @@ use std::time::Duration;
 use super::block::NotLoaded;
 use super::consumer_state::{ConsumerChange, ConsumerState};
 use super::disk::Disk;
+use super::figures::StoreFigures;
 use super::journal::Urgency;
 use super::lane::{Lane, Refused};
 use super::marks;
@@ -103,6 +104,8 @@ pub struct Store<D: Disk> {
     /// The number of appended bytes past which a checkpoint is due, so that memory can be freed.
     tail_bytes_max: usize,
     sync_interval: SyncInterval,
+    /// Blocks of the streams that are lost.
+    lost_blocks: u64,
 }
 
 /// The moment at which answers leave, for the whole store.
@@ -149,6 +152,7 @@ impl<D: Disk> Store<D> {
         }
         let checkpoints = Checkpoints::new(replayed.files, place.seed.lane());
         let ids: Vec<StreamId> = streams.iter().map(|(id, _)| id).collect();
+        let lost_blocks = streams.iter().map(|(_, held)| held.lost().len() as u64).sum();
         let mut store = Self {
             reader: Rc::new(SegmentReader::new(disk.clone(), place.clone())),
             lane,
@@ -159,6 +163,7 @@ impl<D: Disk> Store<D> {
             checkpoints,
             tail_bytes_max: TAIL_BYTES_MAX,
             sync_interval: SyncInterval::Always,
+            lost_blocks,
         };
         ids.into_iter().for_each(|id| store.write_lost(id));
         Ok(store)
@@ -198,6 +203,22 @@ impl<D: Disk> Store<D> {
     pub fn retry(&mut self) {
         self.lane.retry_spare();
         self.request_checkpoint();
+    }
+
+    /// The numbers that monitoring shows.
+    pub(crate) fn figures(&self) -> StoreFigures {
+        let lane = self.lane.figures();
+        let uses = self.checkpoints.segment_bytes;
+        StoreFigures {
+            streams: self.streams.streams.len() as u64,
+            disk_bytes: lane.disk_bytes + uses.bytes,
+            needed_bytes: uses.needed_bytes,
+            checkpoints: self.checkpoints.count,
+            is_checkpoint_failing: self.checkpoints.failure.is_some(),
+            is_short: self.check_space().is_err(),
+            lost_blocks: self.lost_blocks,
+            ..lane
+        }
     }
 
     pub fn lane(&self) -> &Rc<Lane<D>> {
@@ -272,9 +293,10 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// There is no such stream, or the store stopped.
     pub fn delete_stream(&mut self, id: StreamId) -> Result<Answer<()>, StoreError> {
-        self.held(id)?;
+        let lost = self.held(id)?.lost().len() as u64;
         let commit = self.write(id, Change::StreamDeleted, Urgency::Commits)?;
         self.streams.remove(id);
+        self.lost_blocks -= lost;
         Ok(self.answer((), commit))
     }
 

@@ -2,7 +2,10 @@
 
 use openmetrics_parser::{MetricFamily, OpenMetricsType, OpenMetricsValue, openmetrics};
 
-use super::{MIDGE, Monitored, load};
+use std::time::Instant;
+
+use super::support::server::Directory;
+use super::{MIDGE, Monitored, WAIT_MAX, load};
 
 type Exposition = openmetrics_parser::MetricsExposition<OpenMetricsType, OpenMetricsValue>;
 type Family = MetricFamily<OpenMetricsType, OpenMetricsValue>;
@@ -167,4 +170,71 @@ fn accounts_have_numbers_of_their_own_that_never_go_back() {
     assert_eq!(of("midge_account_slow_consumers", "A"), 0.0);
     // The parser keeps the escapes of a label.
     assert_eq!(of("midge_account_connections", r#"B \"quoted\""#), 0.0);
+}
+
+/// Every series of JetStream that the alert rules and the dashboards use is there, with it alone.
+#[test]
+fn jetstream_and_its_store_have_numbers() {
+    let without = Scraped::of(&Monitored::start(""));
+    let of_streams =
+        |name: &&String| name.starts_with("midge_jetstream_") || name.starts_with("midge_store_");
+    assert_eq!(without.0.families.keys().find(of_streams), None);
+    let folder = Directory::new().expect("a folder can be made");
+    let store = folder.display().to_string();
+    let monitored = Monitored::start(&format!("jetstream {{ store_dir: {store:?} }}"));
+    let mut client = monitored.client("publisher");
+    client.send(b"SUB inbox.* 1\r\n").unwrap();
+    let create = r#"{"name":"S","subjects":["s.*"]}"#;
+    let request = |subject: &str, body: &str| {
+        format!("PUB {subject} inbox.a {}\r\n{body}\r\n", body.len()).into_bytes()
+    };
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut answered = |count: usize| {
+        let mut seen = 0;
+        while seen < count {
+            let line = client.take_line(deadline).expect("an answer comes");
+            seen += usize::from(line.starts_with(b"MSG inbox.a "));
+        }
+    };
+    client.send(&request("$JS.API.STREAM.CREATE.S", create)).unwrap();
+    answered(1);
+    client.send(&request("$JS.API.STREAM.INFO.NONE", "")).unwrap();
+    answered(1);
+    for _ in 0..3 {
+        client.send(&request("s.a", "hello")).unwrap();
+    }
+    answered(3);
+    let scraped = Scraped::of(&monitored);
+    let sum = |name: &str| scraped.sum(name, &[]);
+    assert_eq!(sum("midge_jetstream_streams"), 1.0);
+    assert_eq!(sum("midge_jetstream_consumers"), 0.0);
+    assert_eq!(sum("midge_jetstream_stored_messages"), 3.0);
+    assert_eq!(sum("midge_jetstream_refused_messages"), 0.0);
+    assert_eq!(sum("midge_jetstream_api_requests"), 2.0);
+    assert_eq!(sum("midge_jetstream_api_errors"), 1.0);
+    assert!(sum("midge_jetstream_file_bytes") > 15.0);
+    let commits = sum("midge_store_commits");
+    assert!((2.0..=4.0).contains(&commits), "{commits}");
+    assert_eq!(sum("midge_store_commit_records"), 4.0);
+    assert_eq!(sum("midge_store_commit_duration_seconds"), commits);
+    assert!(sum("midge_store_commit_bytes") >= 4096.0 * commits);
+    assert!(sum("midge_store_disk_bytes") > 0.0 && sum("midge_store_journal_files") > 0.0);
+    let (free, size) = (sum("midge_store_disk_free_bytes"), sum("midge_store_disk_size_bytes"));
+    assert!(free > 0.0 && free <= size, "{free} of {size}");
+    for trouble in ["short", "stopped", "checkpoint_failing", "lost_blocks", "write_failures"] {
+        assert_eq!(sum(&format!("midge_store_{trouble}")), 0.0, "{trouble}");
+    }
+    // Nobody has to start a Prometheus to find a name that was misspelt.
+    let rules = include_str!("../../scripts/grafana/midge-alerts.yml");
+    let panels = include_str!("../../scripts/grafana/midge-dashboard.json");
+    for text in [rules, panels] {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| of_streams(&&(*word).to_string())) {
+            let family = word.trim_end_matches("_total").trim_end_matches("_bucket");
+            assert!(scraped.0.families.contains_key(family), "{word} is not a series");
+        }
+    }
+    let varz = monitored.json("/varz");
+    let own = &varz["midge"]["jetstream"];
+    assert_eq!((&own["stored"], &own["state"]), (&3.into(), &"ok".into()), "{own}");
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::state::AuthState;
 use crate::base::counters::ServerCounters;
+use crate::config::jetstream_options::JetStreamOptions;
 use crate::config::options::Options;
 use crate::monitor::accounts::{self, AccountStatz};
 use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
@@ -81,6 +82,17 @@ pub(crate) struct Answers {
     account_totals: Option<(Instant, BTreeMap<String, AccountTotals>)>,
 }
 
+/// Returns the free space and the size of the disk that has JetStream's store.
+fn store_disk(options: &JetStreamOptions) -> Option<(u64, u64)> {
+    if !options.is_enabled {
+        return None;
+    }
+    let folder = options.store_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let facts = rustix::fs::statvfs(&folder).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(facts.f_frsize);
+    Some((bytes(facts.f_bavail), bytes(facts.f_blocks)))
+}
+
 impl Answers {
     pub(crate) fn new(fixed: Fixed, live: Arc<Mutex<Live>>) -> Self {
         let gatherer = Gatherer::new(fixed.shards.clone(), fixed.stopping.clone());
@@ -145,7 +157,9 @@ impl Answers {
 
     pub(crate) fn facts(&mut self) -> ServerFacts {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let store_disk = store_disk(&live.options.jetstream);
         ServerFacts {
+            store_disk,
             info: live.info,
             options: live.options,
             auth: live.auth,

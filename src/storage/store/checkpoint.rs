@@ -78,6 +78,8 @@ pub(super) struct Checkpoints {
     pub(super) count: u64,
     /// Bytes of messages appended since the last checkpoint began.
     pub(super) appended_bytes: usize,
+    /// The sum of all segments, as of the last checkpoint.
+    pub(super) segment_bytes: SegmentUse,
     #[cfg(test)]
     pub(super) plant: Option<Plant>,
 }
@@ -87,6 +89,7 @@ impl Checkpoints {
         let highest = |set: &BTreeSet<u64>| set.last().copied().unwrap_or(0);
         let unfinished = files.unfinished.iter().copied().max().unwrap_or(0);
         Self {
+            segment_bytes: sum_of(&files),
             next_manifest: highest(&files.manifests).max(unfinished) + 1,
             next_segment: segment::next_number(lane, &files.segments),
             files,
@@ -101,6 +104,15 @@ impl Checkpoints {
             plant: None,
         }
     }
+}
+
+/// The sum of all segments that the manifest names.
+fn sum_of(files: &LaneFiles) -> SegmentUse {
+    let add = |sum: SegmentUse, segment: &SegmentUse| SegmentUse {
+        bytes: sum.bytes + segment.bytes,
+        needed_bytes: sum.needed_bytes + segment.needed_bytes,
+    };
+    files.uses.values().fold(SegmentUse::default(), add)
 }
 
 impl Checkpoints {
@@ -519,6 +531,7 @@ impl<D: Disk> Work<D> {
                 let new = SegmentUse { bytes, needed_bytes: bytes };
                 files.uses.insert(self.segment_number, new);
             }
+            checkpoints.segment_bytes = sum_of(files);
             (store.disk.clone(), store.place.clone(), manifests, segments)
         };
         // A file that cannot be removed is found by the next start, and removed by its first base.

@@ -113,7 +113,10 @@ impl<D: Disk> Store<D> {
     }
 
     fn lose(&mut self, id: StreamId, NotLoaded { base }: NotLoaded) {
+        let lost = |store: &Self| store.streams.get(id).map_or(0, |held| held.lost().len() as u64);
+        let before = lost(self);
         self.streams.lose(id, base);
+        self.lost_blocks += lost(self) - before;
         self.write_lost(id);
         self.settle_some(id);
     }

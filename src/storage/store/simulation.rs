@@ -345,6 +345,8 @@ impl History {
 
     /// Notes the losses since the last call.
     fn note_lost(&mut self, store: &Store<MemoryDisk>) {
+        let lost: usize = store.streams().iter().map(|(_, held)| held.lost.len()).sum();
+        assert_eq!(store.figures().lost_blocks, lost as u64, "monitoring shows what is lost");
         for (id, held) in store.streams().iter() {
             let known = self.lost.insert(id, held.lost.len()).unwrap_or(0);
             for lost in held.lost.iter().skip(known) {

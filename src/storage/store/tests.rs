@@ -377,3 +377,31 @@ fn nothing_of_a_stream_in_memory_is_written_and_others_are_as_without_it() {
     assert!(house.store.streams().get(id).is_none());
     assert_eq!(house.totals(file).messages, 1);
 }
+
+#[test]
+fn figures_count_commits_records_and_bytes_and_name_what_is_wrong() {
+    let mut house = House::new();
+    let id = house.stream(StreamLimits::default());
+    for time_ns in 0..3 {
+        assert!(house.append(id, message(time_ns, b"a", b"")).is_ok());
+    }
+    house.run_until_idle();
+    let figures = house.store.figures();
+    assert_eq!((figures.records, figures.commits), (4, figures.commit_durations.count()));
+    assert!((1..=4).contains(&figures.commits), "{figures:?}");
+    assert!(figures.written_bytes >= figures.commits * 4096, "{figures:?}");
+    assert!(figures.journal_files == 1 && figures.disk_bytes == 16 * 4096, "{figures:?}");
+    assert!(!figures.is_short && !figures.is_stopped && figures.write_failures == 0);
+    // Without room for a further file.
+    house.disk.set_capacity(house.disk.used_bytes());
+    while let Ok(answer) = house.store.append(id, message(5, b"b", b"")) {
+        house.run_until_durable(answer.after).expect("there is a spare file");
+    }
+    assert!(house.store.figures().is_short);
+    house.disk.set_capacity(u64::MAX);
+    house.disk.set_faults(Faults { failed_writes: 1, ..Faults::default() });
+    let deleted = house.store.delete(id, 1).expect("it is there");
+    house.run_until_durable(deleted.after).expect_err("nothing can be written");
+    let figures = house.store.figures();
+    assert!(figures.is_stopped && figures.write_failures >= 1, "{figures:?}");
+}
