@@ -875,6 +875,10 @@ pub const JSON_DEPTH_MAX: usize = 10_000;
 /// `jetstream::stream_checks` and `jetstream::consumer_checks`.
 pub const ASSET_NAME_BYTES_MAX: usize = 255;
 
+/// Subjects of a stream, and filters of a consumer. Each is compared with each other one in one
+/// go: two million comparisons. nats-server has no such limit. Enforced as above.
+pub const ASSET_SUBJECTS_MAX: usize = 2048;
+
 /// Bytes of the description of a stream or consumer. nats-server's. Enforced as above.
 pub const ASSET_DESCRIPTION_BYTES_MAX: usize = 4 << 10;
 

@@ -16,7 +16,7 @@ use super::stream_config::{Retention, StreamConfig};
 use super::versioning::{copy_required_level, required_consumer_level, set_required_level};
 use crate::base::limits::{
     ASSET_DESCRIPTION_BYTES_MAX, ASSET_METADATA_BYTES_MAX, ASSET_NAME_BYTES_MAX,
-    PRIORITY_GROUP_BYTES_MAX,
+    ASSET_SUBJECTS_MAX, PRIORITY_GROUP_BYTES_MAX,
 };
 use crate::config::go_text::{NumberError, SignedDuration, format_duration};
 
@@ -403,6 +403,10 @@ fn check_filters(config: &ConsumerConfig) -> Checked {
     }
     if filters.iter().any(String::is_empty) {
         return Err(ApiError::EMPTY_FILTER);
+    }
+    if filters.len() > ASSET_SUBJECTS_MAX {
+        let text = format!("consumer has more than {ASSET_SUBJECTS_MAX} filter subjects");
+        return Err(ApiError::stream_config_invalid(text));
     }
     for (outer, subject) in filters.iter().enumerate() {
         if !names::is_valid_subject(subject) {

@@ -275,7 +275,8 @@ impl<D: Disk> Engine<D> {
             })
             .await;
             if is_stopped {
-                return;
+                // Refusals and streams in memory go on.
+                self.leaving.stop(lane.durable_commit());
             }
             self.host.before_batch();
             let congestion = self.leaving.publish_some(&self.broker, lane.durable_commit());

@@ -180,6 +180,8 @@ pub(crate) struct Leaving {
     waker: Cell<Option<Waker>>,
     /// Counts the messages that left.
     left: Cell<u64>,
+    /// The last commit that is durable, once the store stopped: later ones never come.
+    stopped_at: Cell<Option<CommitNumber>>,
 }
 
 impl Leaving {
@@ -196,6 +198,9 @@ impl Leaving {
         bytes_max: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
+        if self.stopped_at.get().is_some_and(|last| after > last) {
+            return;
+        }
         if after == CommitNumber(0) {
             self.free.borrow_mut().push(after, account, message, write, bytes_max);
         } else {
@@ -206,6 +211,16 @@ impl Leaving {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The store stopped: what waits for a commit behind `last` never leaves. The rest still does,
+    /// refusals among it.
+    pub(crate) fn stop(&self, last: CommitNumber) {
+        let mut waiting = self.waiting.borrow_mut();
+        let is_in_time = |head: &Head| head.after <= last;
+        assert!(!waiting.heads.front().is_some_and(is_in_time), "what may leave left before");
+        *waiting = Queue::default();
+        self.stopped_at.set(Some(last));
     }
 
     /// True while so much waits that nothing more is to be made.
@@ -314,5 +329,16 @@ mod tests {
         assert_eq!(heard(6), ["r.1", "r.2"]);
         assert_eq!(heard(7), ["r.4"]);
         assert!(leaving.next().is_none() && !leaving.is_full());
+        // A disk that failed keeps nobody from hearing so.
+        push(9, "r.5");
+        push(0, "r.6");
+        leaving.stop(CommitNumber(8));
+        push(9, "r.7");
+        push(8, "r.8");
+        push(0, "r.9");
+        let mut all = heard(8);
+        all.sort();
+        assert_eq!(all, ["r.6", "r.8", "r.9"]);
+        assert!(leaving.next().is_none());
     }
 }

@@ -17,7 +17,8 @@ use super::stream_config::{
 use super::versioning::{copy_required_level, required_stream_level, set_required_level};
 use crate::auth::transform::Transform;
 use crate::base::limits::{
-    ASSET_DESCRIPTION_BYTES_MAX, ASSET_METADATA_BYTES_MAX, ASSET_NAME_BYTES_MAX, REPLICAS_MAX,
+    ASSET_DESCRIPTION_BYTES_MAX, ASSET_METADATA_BYTES_MAX, ASSET_NAME_BYTES_MAX,
+    ASSET_SUBJECTS_MAX, REPLICAS_MAX,
 };
 use crate::config::go_text::{SignedDuration, format_duration};
 
@@ -367,6 +368,9 @@ fn set_subjects(config: &mut StreamConfig) -> Checked {
     if config.subjects.is_empty() {
         config.subjects.push(config.name.clone());
         return Ok(());
+    }
+    if config.subjects.len() > ASSET_SUBJECTS_MAX {
+        return invalid(format!("stream has more than {ASSET_SUBJECTS_MAX} subjects"));
     }
     for (index, subject) in config.subjects.iter().enumerate() {
         if !names::is_valid_subject(subject) {

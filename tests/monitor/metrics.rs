@@ -189,21 +189,13 @@ fn jetstream_and_its_store_have_numbers() {
         format!("PUB {subject} inbox.a {}\r\n{body}\r\n", body.len()).into_bytes()
     };
     let deadline = Instant::now() + WAIT_MAX;
-    let mut answered = |count: usize| {
-        let mut seen = 0;
-        while seen < count {
-            let line = client.take_line(deadline).expect("an answer comes");
-            seen += usize::from(line.starts_with(b"MSG inbox.a "));
-        }
+    let mut ask = |subject: &str, body: &str| {
+        client.send(&request(subject, body)).unwrap();
+        while !client.take_line(deadline).expect("an answer comes").starts_with(b"MSG inbox.a ") {}
     };
-    client.send(&request("$JS.API.STREAM.CREATE.S", create)).unwrap();
-    answered(1);
-    client.send(&request("$JS.API.STREAM.INFO.NONE", "")).unwrap();
-    answered(1);
-    for _ in 0..3 {
-        client.send(&request("s.a", "hello")).unwrap();
-    }
-    answered(3);
+    ask("$JS.API.STREAM.CREATE.S", create);
+    ask("$JS.API.STREAM.INFO.NONE", "");
+    (0..3).for_each(|_| ask("s.a", "hello"));
     let scraped = Scraped::of(&monitored);
     let sum = |name: &str| scraped.sum(name, &[]);
     assert_eq!(sum("midge_jetstream_streams"), 1.0);

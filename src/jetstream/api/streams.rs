@@ -258,13 +258,20 @@ impl<D: Disk> Engine<D> {
         config: &StreamConfig,
     ) -> Result<(), Refusal> {
         let all: Vec<Rc<StreamHandle>> = directory.streams.borrow().values().cloned().collect();
-        for (index, other) in all.into_iter().enumerate() {
-            let is_other = *other.name != *config.name;
-            if is_other && subjects_overlap(&config.subjects, &other.config().subjects) {
-                let (error, after) = (ApiError::SUBJECT_OVERLAP, self.told_after(&other));
-                return Err(Refusal { error, after });
+        let mut left = LOOKED_AT_PER_TURN_MAX;
+        for other in all {
+            let taken = other.config();
+            for subject in config.subjects.iter().filter(|_| *other.name != *config.name) {
+                if subjects_overlap(std::slice::from_ref(subject), &taken.subjects) {
+                    let (error, after) = (ApiError::SUBJECT_OVERLAP, self.told_after(&other));
+                    return Err(Refusal { error, after });
+                }
+                left = left.saturating_sub(taken.subjects.len());
+                if left == 0 {
+                    self.end_slice(true).await;
+                    left = LOOKED_AT_PER_TURN_MAX;
+                }
             }
-            self.end_slice(index % LOOKED_AT_PER_TURN_MAX == LOOKED_AT_PER_TURN_MAX - 1).await;
         }
         Ok(())
     }

@@ -117,3 +117,18 @@ fn name_of_an_ephemeral_consumer_is_as_long_as_a_durable_one_at_most() {
     let error = answer(ASSET_NAME_BYTES_MAX + 1).expect_err("it is too long");
     assert_eq!((error.code, error.err_code), (400, 10102));
 }
+
+#[test]
+fn as_many_filters_as_are_compared_in_one_go_and_no_more() {
+    let stream = stream("{\"name\":\"S\"}");
+    let answer = |count: usize| {
+        let filters: Vec<String> = (0..count).map(|index| format!("\"s.{index}\"")).collect();
+        let filters = filters.join(",");
+        let body =
+            format!("{{\"stream_name\":\"S\",\"config\":{{\"filter_subjects\":[{filters}]}}}}");
+        create(&stream, &ConsumerRules::default(), &mut Vec::new(), "N c", &body)
+    };
+    assert!(answer(ASSET_SUBJECTS_MAX).is_ok());
+    let error = answer(ASSET_SUBJECTS_MAX + 1).expect_err("it has one too many");
+    assert_eq!(error.description, "consumer has more than 2048 filter subjects");
+}

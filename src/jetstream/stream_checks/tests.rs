@@ -163,3 +163,15 @@ fn limits_reach_the_store_and_absent_ones_are_zero() {
     };
     assert_eq!(create(&NONE, "S", body).expect("it is valid").limits(), limits);
 }
+
+#[test]
+fn as_many_subjects_as_are_compared_in_one_go_and_no_more() {
+    let with = |count: usize| {
+        let subjects: Vec<String> = (0..count).map(|index| format!("\"s.{index}\"")).collect();
+        create(&NONE, "S", &format!("{{\"name\":\"S\",\"subjects\":[{}]}}", subjects.join(",")))
+    };
+    let most = with(ASSET_SUBJECTS_MAX).expect("that many are allowed");
+    assert_eq!(most.subjects.len(), ASSET_SUBJECTS_MAX);
+    let refused = with(ASSET_SUBJECTS_MAX + 1).expect_err("one more is refused");
+    assert_eq!(refused.description, "stream has more than 2048 subjects");
+}
