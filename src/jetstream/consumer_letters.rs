@@ -271,6 +271,7 @@ impl<D: Disk> Engine<D> {
             AckKind::Unknown => Ack::Nothing,
             AckKind::Nak(delay) => Ack::Nak(self.delay_of(stream, consumer, delay)),
         };
+        let is_done = matches!(done, Ack::Done);
         let is_confirmed = !reply.is_empty() && asks.is_none();
         let urgency = if is_confirmed { Urgency::Commits } else { Urgency::Rides };
         let (is_answered, after) = {
@@ -281,6 +282,7 @@ impl<D: Disk> Engine<D> {
             let is_answered = machine.ack(&ack.delivery, done, now_ns, urgency, &mut state);
             (is_answered, state.after())
         };
+        self.counters.acknowledged.add(u64::from(is_answered && is_done));
         if is_confirmed && is_answered {
             let answer = Outgoing { subject: reply, ..Outgoing::default() };
             self.leaving.push(after, stream.account.id, &answer);

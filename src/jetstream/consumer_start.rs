@@ -227,6 +227,7 @@ impl<D: Disk> Engine<D> {
         let consumer = Rc::new(Consumer::new(identity, config, part));
         let is_first = stream.consumers.len() == 0;
         stream.consumers.insert(&consumer);
+        self.counters.consumers.add(1);
         stream.interest.borrow_mut().add(consumer.config().filters());
         if is_first && stream.consumers.subscriptions.borrow().is_empty() {
             self.subscribe_consumers(stream);
@@ -428,6 +429,7 @@ impl<D: Disk> Engine<D> {
         }
         drop(part);
         stream.consumers.remove(consumer);
+        self.counters.consumers.subtract(1);
     }
 
     /// Removes messages of a stream that no consumer needs any more, of those that match.

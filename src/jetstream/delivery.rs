@@ -357,6 +357,8 @@ impl<D: Disk> Engine<D> {
             Some(Published::Delivered) => {
                 machine.delivered(now_ns, &mut state);
                 count.moved(machine);
+                self.counters.delivered.add(1);
+                self.counters.redelivered.add(u64::from(matches!(want, Want::Again(_))));
                 Ok(Step::Delivered)
             }
             Some(Published::NoInterest) => {

@@ -629,7 +629,8 @@ impl History {
     /// difference, unknown to the twins, whether the loss is met before a limit removes others or
     /// after.
     fn limits(&mut self) -> StreamLimits {
-        let limits = random_limits(&mut self.random);
+        // Of a stream in memory nothing is to survive: the store's tests have those.
+        let limits = StreamLimits { is_memory: false, ..random_limits(&mut self.random) };
         match self.has_media_faults {
             false => limits,
             true => StreamLimits {
