@@ -237,3 +237,22 @@ async fn a_work_queue_loses_what_is_done_and_interest_what_nobody_needs() {
         assert_eq!(state.messages, 0, "on {shard_count} shards");
     }
 }
+
+#[tokio::test]
+async fn a_gap_of_any_length_keeps_no_filtered_consumer_waiting() {
+    let folder = Directory::new().expect("a folder can be made");
+    let server = serve(1, &folder);
+    let context = connect(&server).await;
+    let stream = make_stream(&context, stream::RetentionPolicy::Limits).await;
+    let config = pull::Config { filter_subject: "s.1".into(), ..explicit("c") };
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let mut messages = consumer.messages().await.expect("messages");
+    assert!(timeout(SILENCE, messages.next()).await.is_err(), "nothing is stored yet");
+    // Sequences go on from there, and nothing lies between.
+    let far = 1 << 60;
+    within("a purge", async { stream.purge().sequence(far).await }).await.expect("it is done");
+    store(&context, 1).await;
+    let message = take(&mut messages).await;
+    assert_eq!(message.info().expect("an ack subject").stream_sequence, far);
+    message.double_ack().await.expect("a confirmed acknowledgement");
+}

@@ -33,6 +33,7 @@ use crate::protocol::subject;
 use crate::storage::block::{Message, NotLoaded};
 use crate::storage::disk::Disk;
 use crate::storage::position::CommitNumber;
+use crate::storage::stream::Search;
 
 /// The wait of a consumer while the store takes no changes.
 const STORE_PAUSE: Duration = Duration::from_millis(250);
@@ -177,26 +178,40 @@ impl<D: Disk> Engine<D> {
         let mut woken = Vec::new();
         let mut wakes = consumers.wakes.borrow_mut();
         wakes.wake_unfiltered(usize::MAX, &mut woken);
-        let mut through = durable;
+        let (mut through, mut needed) = (durable, None);
         if wakes.has_filtered() {
-            through = through.min(seen + LOOKED_AT_PER_TURN_MAX as u64);
             let store = self.store.borrow();
-            if let Some(held) = store.streams().get(stream.id) {
-                for sequence in seen + 1..=through {
-                    if let Some(message) = held.stream.get(sequence)? {
+            let Some(held) = store.streams().get(stream.id) else { return Ok(()) };
+            let mut from = seen + 1;
+            for _ in 0..LOOKED_AT_PER_TURN_MAX {
+                // From message to message: a purge may leave a gap of any length.
+                match held.stream.next(b">", from, LOOKED_AT_PER_TURN_MAX) {
+                    Ok(Search::Found(message)) if message.sequence <= durable => {
                         wakes.wake(message.subject, &mut woken);
+                        from = message.sequence + 1;
+                    }
+                    Ok(Search::GoOn(sequence)) if sequence <= durable => from = sequence,
+                    Ok(_) => {
+                        from = durable + 1;
+                        break;
+                    }
+                    Err(error) => {
+                        needed = Some(error);
+                        break;
                     }
                 }
             }
+            through = (from - 1).min(durable);
         }
         consumers.looked_through.set(through);
         drop(wakes);
+        // Those that were taken off the list are told even if the rest has to wait for the disk.
         for key in woken {
             if let Some(consumer) = consumers.by_key(key) {
                 consumers.make_ready(&consumer);
             }
         }
-        Ok(())
+        needed.map_or(Ok(()), Err)
     }
 
     /// Does what is due at a consumer's time.
