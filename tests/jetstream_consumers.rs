@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull, push};
-use async_nats::jetstream::{self, AckKind, Context, Message, stream};
+use async_nats::jetstream::{self, AckKind, Context, Message, kv, object_store, stream};
 use futures_util::StreamExt;
 use rustix::process::Signal;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use support::WAIT_MAX;
@@ -255,4 +256,70 @@ async fn a_gap_of_any_length_keeps_no_filtered_consumer_waiting() {
     let message = take(&mut messages).await;
     assert_eq!(message.info().expect("an ack subject").stream_sequence, far);
     message.double_ack().await.expect("a confirmed acknowledgement");
+}
+
+#[tokio::test]
+async fn key_value_buckets_are_watched_and_objects_come_back_whole() {
+    for shard_count in SHARD_COUNTS {
+        let folder = Directory::new().expect("a folder can be made");
+        let server = serve(shard_count, &folder);
+        let context = connect(&server).await;
+        let config = kv::Config { bucket: "B".into(), history: 3, ..Default::default() };
+        let bucket = within("a bucket", context.create_key_value(config)).await.expect("a bucket");
+        for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            bucket.put(key, value.into()).await.expect("it is stored");
+        }
+        let mut entries = bucket.watch_with_history(">").await.expect("a watch");
+        let mut seen = Vec::new();
+        let mut note = async |expected: (&str, &str, kv::Operation)| {
+            let entry = within("an entry", entries.next()).await.expect("the watch goes on");
+            let entry = entry.expect("an entry");
+            let value = String::from_utf8(entry.value.to_vec()).expect("text");
+            assert_eq!((&*entry.key, &*value, entry.operation), expected);
+            seen.push(entry.revision);
+        };
+        note(("b", "2", kv::Operation::Put)).await;
+        note(("a", "3", kv::Operation::Put)).await;
+        bucket.delete("b").await.expect("it is there");
+        note(("b", "", kv::Operation::Delete)).await;
+        bucket.update("a", "4".into(), 3).await.expect("its revision is 3");
+        bucket.update("a", "5".into(), 3).await.expect_err("its revision is another");
+        note(("a", "4", kv::Operation::Put)).await;
+        assert_eq!(seen, [2, 3, 4, 5]);
+        let mut keys: Vec<String> = Vec::new();
+        let mut listed = bucket.keys().await.expect("keys");
+        while let Some(key) = within("a key", listed.next()).await {
+            keys.push(key.expect("a key"));
+        }
+        assert_eq!(keys, ["a"], "on {shard_count} shards");
+
+        let config = object_store::Config { bucket: "O".into(), ..Default::default() };
+        let objects = within("a bucket", context.create_object_store(config)).await.expect("one");
+        let whole: Vec<u8> = (0..700_000u32).map(|number| (number % 251) as u8).collect();
+        objects.put("large", &mut whole.as_slice()).await.expect("it is stored");
+        let mut object = objects.get("large").await.expect("it is there");
+        let mut read = Vec::new();
+        within("an object", object.read_to_end(&mut read)).await.expect("it is whole");
+        assert!(read == whole, "on {shard_count} shards");
+    }
+}
+
+#[tokio::test]
+async fn new_limits_of_a_stream_hold_for_its_consumers() {
+    let folder = Directory::new().expect("a folder can be made");
+    let server = serve(3, &folder);
+    let context = connect(&server).await;
+    let stream = make_stream(&context, stream::RetentionPolicy::Limits).await;
+    let config = pull::Config { max_ack_pending: 50, ..explicit("c") };
+    stream.create_consumer(config).await.expect("a consumer");
+    let limits = |max_ack_pending| stream::ConsumerLimits { max_ack_pending, ..Default::default() };
+    let with = |max_ack_pending| stream::Config {
+        consumer_limits: Some(limits(max_ack_pending)),
+        ..stream.cached_info().config.clone()
+    };
+    let refused = context.update_stream(with(49)).await.expect_err("the consumer has 50");
+    assert!(refused.to_string().contains("violates consumers: c"), "{refused}");
+    within("an update", context.update_stream(with(50))).await.expect("the consumer has 50");
+    let config = pull::Config { max_ack_pending: 51, ..explicit("d") };
+    stream.create_consumer(config).await.expect_err("the stream allows 50");
 }

@@ -347,6 +347,23 @@ impl<D: Disk> Engine<D> {
         Ok(commit)
     }
 
+    /// Has the consumers of a stream act on its changed configuration.
+    pub(super) fn renew_consumers(&self, stream: &Rc<StreamHandle>) {
+        let (now_ns, payload_bytes_max) = (self.host.now_ns(), self.settings().payload_bytes_max);
+        let stream_config = stream.config();
+        for consumer in stream.consumers.all() {
+            let mut part = consumer.part.borrow_mut();
+            let Part { machine, memory, .. } = &mut *part;
+            let rules = rules_of(&consumer.config(), &stream_config, payload_bytes_max);
+            if rules != *machine.rules() {
+                let store = self.store.borrow();
+                let id = consumer.id;
+                let state = super::consumer_ledger::state_of(&store, stream.id, id, memory);
+                machine.set_rules(rules, state, now_ns);
+            }
+        }
+    }
+
     /// Lets a consumer begin anew behind a sequence.
     pub(super) async fn restart_consumer(
         &self,

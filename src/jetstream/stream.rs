@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::account::Account;
 use super::consumers::Consumers;
+use super::error::ApiError;
 use super::interest::Interest;
 use super::json::encode::encode;
 use super::json::timestamp::Timestamp;
@@ -102,6 +103,25 @@ impl StreamHandle {
     pub(super) fn ages(&self) -> bool {
         let config = self.config.borrow();
         config.age_ns_max > 0 || config.allow_ttl || config.duplicate_window_ns > 0
+    }
+
+    /// # Errors
+    /// Consumers are above limits that an update would set.
+    pub(super) fn check_consumer_limits(&self, new: &StreamConfig) -> Result<(), ApiError> {
+        let limits = &new.consumer_limits;
+        let is_above = |value: i64, most: i64| most > 0 && value > most;
+        let all = self.consumers.all();
+        let above = all.iter().filter(|consumer| {
+            let config = consumer.config();
+            is_above(config.inactive_threshold_ns, limits.inactive_threshold_ns)
+                || is_above(config.ack_pending_max, limits.ack_pending_max)
+        });
+        let names: Vec<&str> = above.map(|consumer| &*consumer.name).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let text = format!("change to limits violates consumers: {}", names.join(", "));
+        Err(ApiError::stream_update_failed(text))
     }
 
     pub(crate) fn is_gone(&self) -> bool {

@@ -78,8 +78,6 @@ impl<D: Disk> Engine<D> {
         let (reserved_memory, reserved_storage) = reserved(directory);
         let usage = directory.account.usage();
         let streams = directory.streams.borrow();
-        let store = self.store.borrow();
-        let held = streams.values().filter_map(|stream| store.streams().get(stream.id));
         let limits = directory.account.limits.borrow();
         AccountJson {
             memory: usage.memory,
@@ -87,7 +85,7 @@ impl<D: Disk> Engine<D> {
             reserved_memory,
             reserved_storage,
             streams: streams.len(),
-            consumers: held.map(|held| held.consumers.len()).sum(),
+            consumers: streams.values().map(|stream| stream.consumers.shown()).sum(),
             limits: LimitsJson::from(limits.as_ref().unwrap_or(&Default::default())),
             domain: self.settings().domain.clone(),
             api: ApiJson {

@@ -14,7 +14,8 @@ use super::super::json::timestamp::Timestamp;
 use super::super::names::subjects_overlap;
 use super::super::stream::StreamHandle;
 use super::super::stream_checks::{
-    StreamRules, check_names, check_replicas, check_update, is_same, note_level, with_defaults,
+    StreamRules, changes_consumer_limits, check_names, check_replicas, check_update, is_same,
+    note_level, with_defaults,
 };
 use super::super::stream_config::{StorageKind, StreamConfig, StreamConfigRequest};
 use super::super::versioning::add_server_facts;
@@ -296,6 +297,9 @@ impl<D: Disk> Engine<D> {
             let (old, after) = (stream.config(), self.told_after(&stream));
             let refused = |error| Refusal { error, after };
             let new = check_update(&old, new).map_err(refused)?;
+            if changes_consumer_limits(&old, &new) {
+                stream.check_consumer_limits(&new).map_err(refused)?;
+            }
             self.check_overlap(directory, &new).await?;
             self.check_room(directory, &new, Some(&old))?;
             let created_ns = stream.created.unix_ns();
@@ -306,6 +310,7 @@ impl<D: Disk> Engine<D> {
             changed.map_err(|error| store_error(&error))?;
             let has_other_subjects = old.subjects != new.subjects;
             stream.set_config(new);
+            self.renew_consumers(&stream);
             if has_other_subjects {
                 self.subscribe_stream(&stream);
             }
