@@ -35,6 +35,8 @@ pub struct Published {
 pub struct Consumed {
     /// Stream sequences whose acknowledgement was confirmed.
     pub confirmed: Vec<u64>,
+    /// Stream sequences that were acknowledged, confirmed or not.
+    pub acknowledged: Vec<u64>,
     /// Sequences that were delivered although their acknowledgement had been confirmed before this
     /// consumer began, or by itself.
     pub again: Vec<u64>,
@@ -164,6 +166,7 @@ pub fn consume(
             if confirmed.contains(&sequence) || own.contains(&sequence) {
                 life.again.push(sequence);
             }
+            life.acknowledged.push(sequence);
             bytes.extend_from_slice(b"PUB ");
             bytes.extend_from_slice(reply);
             bytes.extend_from_slice(format!(" {inbox}.ack.{sequence} 4\r\n+ACK\r\n").as_bytes());

@@ -207,6 +207,9 @@ impl House<'_> {
         let what = "messages were delivered again after their confirmed acknowledgement";
         let fault = sentence(what, &again).map(|text| format!("{}: {text}", stream(place)));
         self.report.faults.extend(fault);
+        for sequence in life.acknowledged {
+            self.ledgers[place].note_acknowledged(sequence);
+        }
         for sequence in life.confirmed {
             self.ledgers[place].note_confirmed(sequence);
         }
