@@ -213,7 +213,7 @@ impl Town {
         let random = &mut self.random;
         let ids: Vec<StreamId> = store.streams().iter().map(|(id, _)| id).collect();
         if ids.is_empty() || (ids.len() < 5 && random.u8(0..12) == 0) {
-            let limits = StreamLimits { age_ns_max: 0, ..random_limits(random) };
+            let limits = StreamLimits { age_ns_max: 0, is_memory: false, ..random_limits(random) };
             store.create_stream(random.u64(0..9), limits, b"details").expect("there is room");
             return;
         }
