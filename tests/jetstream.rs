@@ -227,3 +227,94 @@ async fn a_stream_in_memory_is_gone_after_a_restart() {
     assert!(within("no stream", context.get_stream("M")).await.is_err());
     assert_eq!(store(&context, "f", "").await, 2);
 }
+
+#[tokio::test]
+async fn a_domain_is_reached_under_its_name_and_told() {
+    let folder = Directory::new().expect("a folder can be made");
+    let text = folder.display().to_string();
+    let config = format!("jetstream {{ store_dir: {text:?}, domain: hub }}");
+    let server = Server::midge(2, &config);
+    let client = ConnectOptions::new().connect(server.address().to_string()).await.expect("served");
+    assert_eq!(client.server_info().domain.as_deref(), Some("hub"));
+    let mut heard = client.subscribe("$JS.EVENT.ADVISORY.>").await.expect("it is connected");
+    client.flush().await.expect("it is connected");
+    let context = jetstream::with_domain(client, "hub");
+    within("a stream", context.create_stream(named("S", &["s"]))).await.expect("it is made");
+    let acknowledgement = within("an answer", context.publish("s", "".into())).await.expect("sent");
+    let acknowledgement = within("an answer", acknowledgement.into_future()).await.expect("stored");
+    assert_eq!((acknowledgement.domain.as_str(), acknowledgement.sequence), ("hub", 1));
+    let created = within("an advisory", heard.next()).await.expect("it is subscribed");
+    assert_eq!(created.subject.as_str(), "$JS.EVENT.ADVISORY.STREAM.CREATED.S");
+    let audit = within("an advisory", heard.next()).await.expect("it is subscribed");
+    assert_eq!(audit.subject.as_str(), "$JS.EVENT.ADVISORY.API");
+    let text = String::from_utf8_lossy(&audit.payload);
+    assert!(text.contains("$JS.API.STREAM.CREATE.S") && text.contains("api_audit"), "{text}");
+}
+
+#[tokio::test]
+async fn monitoring_shows_streams_and_what_an_acknowledgement_is_worth() {
+    let folder = Directory::new().expect("a folder can be made");
+    let server = serve(2, &folder, "http: \"127.0.0.1:-1\"");
+    let context = connect(&server).await;
+    within("a stream", context.create_stream(named("S", &["s"]))).await.expect("it is made");
+    store(&context, "s", "hello").await;
+    let get = |path: &str| {
+        let body = server.monitor_get(path).expect("it answers");
+        serde_json::from_slice::<serde_json::Value>(&body).expect("it is JSON")
+    };
+    let jsz = get("/jsz?streams=1&config=1");
+    assert_eq!((jsz["streams"].as_u64(), jsz["messages"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(jsz["config"]["sync_always"].as_bool(), Some(true));
+    let stream = &jsz["account_details"][0]["stream_detail"][0];
+    assert_eq!(
+        (stream["name"].as_str(), stream["state"]["messages"].as_u64()),
+        (Some("S"), Some(1))
+    );
+    assert_eq!(stream["config"]["subjects"][0].as_str(), Some("s"));
+    let varz = get("/varz");
+    assert_eq!(varz["jetstream"]["stats"]["storage"].as_u64(), jsz["storage"].as_u64());
+    assert_eq!(get("/healthz?account=$G&stream=S")["status"].as_str(), Some("ok"));
+    let missing = get("/healthz?account=$G&stream=NO");
+    let expected = "JetStream stream \"NO\" not found on account \"$G\"";
+    assert_eq!(missing["error"].as_str(), Some(expected));
+}
+
+#[tokio::test]
+async fn accounts_of_a_reload_get_their_streams_back() {
+    let folder = Directory::new().expect("a folder can be made");
+    let accounts = |limits: &str| {
+        let path = folder.display().to_string();
+        format!(
+            "jetstream {{ store_dir: {path:?} }}\naccounts {{
+                A {{ {limits} users: [ {{user: a, password: p}} ] }}
+                B {{ jetstream: enabled, users: [ {{user: b, password: p}} ] }}
+            }}"
+        )
+    };
+    let server = Server::midge(2, &format!("debug: true\n{}", accounts("jetstream: enabled,")));
+    let options = ConnectOptions::with_user_and_password("a".into(), "p".into());
+    let client = options.connect(server.address().to_string()).await.expect("it may log in");
+    let context = jetstream::new(client);
+    within("a stream", context.create_stream(named("S", &["s"]))).await.expect("it is made");
+    assert_eq!(store(&context, "s", "").await, 1);
+    let reload = async |limits: &str| {
+        let from = server.log().line_count();
+        server.rewrite_config(&accounts(limits)).expect("it can be written");
+        server.signal(Signal::HUP).expect("it runs");
+        let is_done = |line: &str| line.contains("Reloaded server configuration").then_some(());
+        server.log().wait_for(from, WAIT_MAX, is_done).expect("it reloads");
+    };
+    reload("").await;
+    let deadline = std::time::Instant::now() + WAIT_MAX;
+    while within("an answer", context.get_stream("S")).await.is_ok() {
+        assert!(std::time::Instant::now() < deadline, "the account has JetStream still");
+    }
+    reload("jetstream { max_streams: 1 },").await;
+    let deadline = std::time::Instant::now() + WAIT_MAX;
+    while within("an answer", context.get_stream("S")).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "the stream is not back");
+    }
+    assert_eq!(store(&context, "s", "").await, 2);
+    let refused = within("a refusal", context.create_stream(named("T", &["t"]))).await;
+    assert!(refused.expect_err("one is all").to_string().contains("10027"));
+}

@@ -69,7 +69,9 @@ impl AuthState {
         let verify_and_map = options.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
         let cluster_name = options.cluster_name.as_deref();
         let websocket = options.websocket.port.map(|_| &options.websocket);
-        let surroundings = Surroundings { verify_and_map, cluster_name, websocket };
+        let domain = options.jetstream.domain.as_deref();
+        let domain = domain.filter(|_| options.jetstream.is_enabled);
+        let surroundings = Surroundings { verify_and_map, cluster_name, websocket, domain };
         let mut authenticator = Authenticator::build(&options.auth, surroundings)?;
         let mut importers = HashTrieMapSync::new_sync();
         if let Some(previous) = previous.filter(|_| authenticator.trust().is_some()) {

@@ -5,7 +5,7 @@
 //! `LETTER_BYTES_MAX` bytes; its publishers then wait at a gate until at most half of that is left.
 //! Messages that are under way when it becomes full still find room: `LATE_LETTERS_MAX` and
 //! `LATE_LETTER_BYTES_MAX`. Beyond that a message is dropped, counted and treated as declined: a
-//! requester is told that nobody listens.
+//! requester is told that nobody listens, unless the service answers those that find no room.
 //!
 //! A service takes everything that waits at that moment. Messages that come meanwhile are for its
 //! next turn, so that services that answer each other leave the turn to others.
@@ -52,7 +52,12 @@ pub struct Mailbox {
     paced_remote: RefCell<BTreeSet<RemotePublisher>>,
     resumable: OnceCell<Rc<Resumable>>,
     dropped: Cell<u64>,
+    /// Requests that found no room, by account and reply subject: for a service that answers them.
+    refused: RefCell<Option<Vec<Refused>>>,
 }
+
+/// A request that found no room: its account, and the subject of its answer.
+pub(crate) type Refused = (AccountId, Box<[u8]>);
 
 /// A message in the hands of its service.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +142,7 @@ impl Mailbox {
             || self.bytes.get() + size > LETTER_BYTES_MAX + LATE_LETTER_BYTES_MAX
         {
             self.dropped.set(self.dropped.get() + 1);
-            return false;
+            return self.note_refused(account, message.reply);
         }
         let mut batches = self.batches.borrow_mut();
         let mut last = self.last.borrow_mut();
@@ -160,6 +165,29 @@ impl Mailbox {
             waker.wake();
         }
         true
+    }
+
+    /// Notes requests that find no room from now on, in place of declining them.
+    pub fn note_refusals(&self) {
+        self.refused.replace(Some(Vec::new()));
+    }
+
+    #[cold]
+    fn note_refused(&self, account: AccountId, reply: &[u8]) -> bool {
+        let mut refused = self.refused.borrow_mut();
+        let Some(list) = refused.as_mut().filter(|list| list.len() < LATE_LETTERS_MAX) else {
+            return false;
+        };
+        if reply.is_empty() {
+            return false;
+        }
+        list.push((account, reply.into()));
+        true
+    }
+
+    /// The requests that found no room since the last call.
+    pub fn take_refused(&self) -> Vec<Refused> {
+        self.refused.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Remembers a publisher behind a link that was told to pause until it is in `resumable`; false

@@ -28,13 +28,16 @@ pub(crate) mod account_info;
 mod consumer_info;
 mod consumers;
 mod messages;
-pub(super) mod stream_info;
+pub(crate) mod stream_info;
 mod streams;
 
 pub(crate) const PREFIX: &str = "$JS.API.";
 
 /// Families that are no part of the API.
 const NEXT_PREFIX: &[u8] = b"$JS.API.CONSUMER.MSG.NEXT.";
+/// Requests that are counted and told only where they are refused, as by nats-server.
+const GET_PREFIX: &str = "$JS.API.STREAM.MSG.GET.";
+
 pub(super) const DIRECT_PREFIX: &[u8] = b"$JS.API.DIRECT.GET.";
 
 /// A request, on its own.
@@ -182,8 +185,12 @@ impl<D: Disk> Engine<D> {
                 if let Some(request) = request
                     && let Some(reply) = self.answer(&directory, &request).await
                 {
-                    directory.api_total.set(directory.api_total.get() + 1);
-                    self.counters.api_requests.add(1);
+                    if reply.is_error || !request.subject.starts_with(GET_PREFIX) {
+                        directory.api_total.set(directory.api_total.get() + 1);
+                        let bodies = (request.payload.as_slice(), reply.body.as_slice());
+                        self.audit(&directory.account, &request.subject, bodies, reply.after);
+                        self.counters.api_requests.add(1);
+                    }
                     if reply.is_error {
                         directory.api_errors.set(directory.api_errors.get() + 1);
                         self.counters.api_errors.add(1);

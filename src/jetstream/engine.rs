@@ -7,7 +7,7 @@
 //! The store is borrowed for one call at a time, never across an await.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -41,6 +41,9 @@ use crate::storage::store::{Store, StoreError};
 
 /// The wait before a block whose file cannot be opened now is tried again.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
+
+/// The wait before a full disk is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// An account as the server's configuration has it.
 pub(crate) struct AccountFacts {
@@ -125,6 +128,7 @@ impl<D: Disk> Engine<D> {
         self.host.spawn(Box::pin(self.clone().publish_leaving()));
         self.host.spawn(Box::pin(self.clone().settle_durable()));
         self.host.spawn(Box::pin(self.clone().keep_time()));
+        self.host.spawn(Box::pin(self.clone().keep_trying()));
     }
 
     pub(super) fn settings(&self) -> Rc<Settings> {
@@ -140,6 +144,52 @@ impl<D: Disk> Engine<D> {
         self.host.spawn(Box::pin(self.clone().serve_requests(directory.clone())));
         self.host.spawn(Box::pin(self.clone().serve_direct_gets(directory.clone())));
         self.directories.borrow_mut().insert(name, directory);
+    }
+
+    /// Takes over the accounts of a reload. Streams of accounts that have no JetStream any more are
+    /// not served, and stay in the store.
+    pub(crate) async fn set_accounts(self: Rc<Self>, accounts: Vec<AccountFacts>) -> Vec<String> {
+        let mut gone: BTreeSet<Arc<str>> = self.directories.borrow().keys().cloned().collect();
+        for (index, facts) in accounts.into_iter().enumerate() {
+            gone.remove(&facts.name);
+            let known = self.directories.borrow().get(&facts.name).cloned();
+            match known {
+                None => self.add_account(facts),
+                Some(directory) => {
+                    directory.account.limits.replace(facts.limits);
+                    if !directory.account.is_enabled() {
+                        self.close_streams(&directory);
+                    }
+                }
+            }
+            self.end_slice(index % LOOKED_AT_PER_TURN_MAX == LOOKED_AT_PER_TURN_MAX - 1).await;
+        }
+        for name in gone {
+            let directory = self.directories.borrow_mut().remove(&name);
+            if let Some(directory) = directory {
+                self.close_streams(&directory);
+                directory.subscriptions.take();
+                directory.gone.open_for_good();
+            }
+        }
+        self.take_up()
+    }
+
+    fn close_streams(&self, directory: &Directory) {
+        let streams: Vec<Rc<StreamHandle>> = directory.streams.borrow().values().cloned().collect();
+        streams.iter().for_each(|stream| self.close_stream(directory, stream));
+    }
+
+    /// Tries again now and then to make the files for which a full disk had no room.
+    async fn keep_trying(self: Rc<Self>) {
+        let lane = self.store.borrow().lane().clone();
+        while lane.stopped().is_none() {
+            self.host.sleep(RETRY_PAUSE).await;
+            if let Some(kind) = lane.shortage() {
+                tracing::error!("JetStream takes no messages for want of space: {kind}");
+                self.store.borrow_mut().retry();
+            }
+        }
     }
 
     /// Takes up the streams that the store holds.
@@ -159,6 +209,9 @@ impl<D: Disk> Engine<D> {
                 remarks.push(format!("stream '{account} > {name}': the account has no JetStream"));
                 continue;
             };
+            if owner.stream(&config.name).is_some() {
+                continue;
+            }
             let created = Timestamp::from_unix_ns(created_ns);
             let stream = self.open_stream(id, &owner, created, config);
             remarks.extend(self.take_up_consumers(&stream));
@@ -265,6 +318,7 @@ impl<D: Disk> Engine<D> {
 
     async fn publish_leaving(self: Rc<Self>) {
         let lane = self.store.borrow().lane().clone();
+        let mut has_told = false;
         loop {
             let next = poll_fn(|context| self.leaving.poll_next(None, context)).await;
             let mut durable = pin!(lane.durable(next));
@@ -275,6 +329,10 @@ impl<D: Disk> Engine<D> {
             })
             .await;
             if is_stopped {
+                if let Some(stopped) = lane.stopped().filter(|_| !has_told) {
+                    tracing::error!("JetStream acknowledges nothing more: {stopped}");
+                    has_told = true;
+                }
                 // Refusals and streams in memory go on.
                 self.leaving.stop(lane.durable_commit());
             }

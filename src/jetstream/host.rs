@@ -46,4 +46,9 @@ pub(crate) struct Settings {
     pub payload_bytes_max: usize,
     /// Bytes that an answer of many messages has at most, unless its request says otherwise.
     pub pending_bytes_max: usize,
+    /// For monitoring: the store's folder, and the time after which nothing acknowledged is lost; none
+    /// = it is on disk by then.
+    pub store_folder: String,
+    pub sync_interval_ns: Option<u64>,
+    pub unique_tag: Option<String>,
 }

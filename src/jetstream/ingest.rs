@@ -30,6 +30,9 @@ use crate::storage::stream::{AtLimit, NewMessage};
 /// The largest header block that a stream takes.
 const HEADER_BYTES_MAX: usize = u16::MAX as usize;
 
+/// The headers of the answer to a publisher whose message found no room.
+const TOO_MANY_REQUESTS: &[u8] = b"NATS/1.0 429 Too Many Requests\r\n\r\n";
+
 /// Bytes of an acknowledgement besides its names.
 const ACKNOWLEDGEMENT_BYTES: usize = 96;
 
@@ -59,6 +62,7 @@ impl<D: Disk> Engine<D> {
     /// Takes the messages of a stream's inlet until the stream is gone.
     pub(super) async fn serve_stream(self: Rc<Self>, stream: Rc<StreamHandle>) {
         while let Some(mut letters) = self.letters(&stream.inlet, &stream.gone).await {
+            self.refuse_excess(&stream);
             let mut left = INGESTED_PER_TURN_MAX;
             let mut now_ns = self.host.now_ns();
             while let Some(letter) = letters.next_letter() {
@@ -81,6 +85,25 @@ impl<D: Disk> Engine<D> {
                 }
             }
             self.host.yield_turn().await;
+        }
+    }
+
+    /// Answers the publishers whose messages found no room in the inlet.
+    fn refuse_excess(&self, stream: &StreamHandle) {
+        let refused = stream.inlet.take_refused();
+        if refused.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            "Dropping messages due to excessive stream ingest rate on '{}' > '{}': IPQ len limit reached",
+            stream.account.name,
+            stream.name
+        );
+        let body = refused_json(&stream.name, &ApiError::TOO_MANY_REQUESTS);
+        for (account, reply) in refused {
+            let (headers, payload) = (TOO_MANY_REQUESTS, body.as_slice());
+            let message = Outgoing { subject: &reply, headers, payload, ..Outgoing::default() };
+            self.leaving.push(CommitNumber(0), account, &message);
         }
     }
 

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the engine that uses all of it is being built")]
 
 mod account;
+mod advisories;
 mod ages;
 mod api;
 pub(crate) mod consumer;
@@ -35,6 +36,7 @@ mod message_request;
 pub(crate) mod names;
 mod publish_headers;
 mod reads;
+pub(crate) mod report;
 mod rules;
 mod stream;
 pub(crate) mod stream_checks;

@@ -63,6 +63,8 @@ impl StreamHandle {
         let domain =
             domain.map_or(Vec::new(), |domain| [b",\"domain\":", &*encode(domain)].concat());
         let pub_ack = [b"{\"stream\":", &*name, &domain, b",\"seq\":"].concat().into();
+        let inlet: Rc<Mailbox> = Rc::default();
+        inlet.note_refusals();
         Self {
             id,
             account,
@@ -71,7 +73,7 @@ impl StreamHandle {
             pub_ack,
             rules: RefCell::new(Rc::new(Rules::new(&config))),
             config: RefCell::new(Rc::new(config)),
-            inlet: Rc::default(),
+            inlet,
             subscriptions: RefCell::default(),
             durable: Gate::new(),
             removals: Gate::new(),

@@ -2,6 +2,7 @@
 
 use super::connz::ConnzOptions;
 use super::http::{Request, Response};
+use super::jsz::JszOptions;
 use super::others::{self, HealthzOptions};
 use super::subsz::SubszOptions;
 
@@ -23,7 +24,7 @@ pub enum Ask {
         accounts: Vec<String>,
     },
     Healthz(HealthzOptions),
-    Jsz,
+    Jsz(JszOptions),
     /// There is no server that votes: nats-server's answer without JetStream.
     Raftz,
     /// There are no such queues: nats-server's answer if all are empty.
@@ -119,7 +120,7 @@ fn understand(endpoint: &str, request: &Request) -> Result<Ask, Response> {
             accounts: Vec::new(),
         },
         "/healthz" => Ask::Healthz(HealthzOptions::parse(query).map_err(refused)?),
-        "/jsz" => others::check_jsz(query).map(|()| Ask::Jsz).map_err(refused)?,
+        "/jsz" => JszOptions::parse(query).map(Ask::Jsz).map_err(refused)?,
         "/raftz" => Ask::Raftz,
         "/ipqueuesz" => {
             query.boolean("all").map_err(refused)?;
@@ -190,11 +191,12 @@ mod tests {
         assert_eq!(ask("/", "/debug//vars", ""), Ok(Ask::Variables));
         assert_eq!(ask("/", "//", ""), Ok(Ask::Root));
         assert_eq!(ask("/", "/./varz", ""), Err(404));
+        let all = JszOptions::parse(&Query::parse("")).expect("nothing is wrong");
         for base in ["/nats", "/nats/"] {
             assert_eq!(ask(base, "/nats", ""), Ok(Ask::Root));
             assert_eq!(ask(base, "/nats/", ""), Err(404));
-            assert_eq!(ask(base, "/nats/jsz", ""), Ok(Ask::Jsz));
-            assert_eq!(ask(base, "//nats//jsz", ""), Ok(Ask::Jsz));
+            assert_eq!(ask(base, "/nats/jsz", ""), Ok(Ask::Jsz(all.clone())));
+            assert_eq!(ask(base, "//nats//jsz", ""), Ok(Ask::Jsz(all.clone())));
             assert_eq!(ask(base, "/jsz", ""), Err(404));
             assert_eq!(ask(base, "/natsjsz", ""), Err(404));
         }

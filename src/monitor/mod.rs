@@ -10,6 +10,8 @@ pub(crate) mod connz;
 pub(crate) mod dashboard;
 pub(crate) mod endpoints;
 pub(crate) mod http;
+pub(crate) mod jetstream;
+pub(crate) mod jsz;
 pub(crate) mod metrics;
 pub(crate) mod others;
 pub(crate) mod query;

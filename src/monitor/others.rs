@@ -41,39 +41,6 @@ struct Gatewayz<'a> {
 struct Nothing {}
 
 #[derive(Debug, Serialize)]
-struct Jsz<'a> {
-    memory: u64,
-    storage: u64,
-    reserved_memory: u64,
-    reserved_storage: u64,
-    accounts: u32,
-    ha_assets: u32,
-    api: JetStreamApi,
-    server_id: &'a str,
-    now: String,
-    disabled: bool,
-    config: JetStreamConfig,
-    streams: u32,
-    consumers: u32,
-    messages: u64,
-    bytes: u64,
-    total: u32,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct JetStreamApi {
-    level: u32,
-    total: u64,
-    errors: u64,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct JetStreamConfig {
-    max_memory: i64,
-    max_storage: i64,
-}
-
-#[derive(Debug, Serialize)]
 struct Healthz {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,25 +119,11 @@ pub(crate) fn gatewayz(facts: &ServerFacts) -> Response {
     })
 }
 
-pub(crate) fn jsz(facts: &ServerFacts) -> Response {
-    pretty(&Jsz {
-        memory: 0,
-        storage: 0,
-        reserved_memory: 0,
-        reserved_storage: 0,
-        accounts: 0,
-        ha_assets: 0,
-        api: JetStreamApi::default(),
-        server_id: &facts.info.server_id,
-        now: facts.now_text(),
-        disabled: true,
-        config: JetStreamConfig::default(),
-        streams: 0,
-        consumers: 0,
-        messages: 0,
-        bytes: 0,
-        total: 0,
-    })
+/// A part of JetStream that a probe names and that is not there.
+pub(crate) struct Unhealthy {
+    /// The kind of its error.
+    pub kind: &'static str,
+    pub error: String,
 }
 
 /// Switches of a health probe for parts that are off here, and so never unhealthy. In nats-server's
@@ -182,6 +135,9 @@ pub(super) const HEALTH_SWITCHES: [&str; 5] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthzOptions {
     pub details: bool,
+    /// An account, and a stream of it, that are to be healthy; empty = none is named.
+    pub account: String,
+    pub stream: String,
     /// True if the probe has the switch that nats-server calls deprecated.
     is_deprecated: bool,
     /// Set if a stream was named without its account, or a consumer without its stream: the missing
@@ -200,7 +156,12 @@ impl HealthzOptions {
         let is_given = |name: &str| !query.get(name).is_empty();
         let (account, stream) = (is_given("account"), is_given("stream"));
         let is_deprecated = query.boolean("js-enabled")?;
-        Ok(Self { is_deprecated, ..Self::new(details, account, stream, is_given("consumer")) })
+        Ok(Self {
+            is_deprecated,
+            account: query.get("account").to_owned(),
+            stream: query.get("stream").to_owned(),
+            ..Self::new(details, account, stream, is_given("consumer"))
+        })
     }
 
     /// The flags say which arguments were given.
@@ -212,7 +173,8 @@ impl HealthzOptions {
         } else {
             None
         };
-        Self { details, is_deprecated: false, missing, with_code: false }
+        let (account, stream) = (String::new(), String::new());
+        Self { details, account, stream, is_deprecated: false, missing, with_code: false }
     }
 }
 
@@ -223,6 +185,7 @@ pub(crate) fn healthz(
     options: &HealthzOptions,
     is_leaving: bool,
     late_shards: &[usize],
+    unhealthy: Option<Unhealthy>,
 ) -> Response {
     if options.is_deprecated {
         tracing::warn!("Healthcheck: js-enabled deprecated, use js-enabled-only instead");
@@ -234,6 +197,8 @@ pub(crate) fn healthz(
     } else if is_leaving {
         let error = "failed to be ready for connections after 1ms: server".to_owned();
         (500, "error", "CONNECTION", Some(error))
+    } else if let Some(Unhealthy { kind, error }) = unhealthy {
+        (404, "unavailable", kind, Some(error))
     } else if late_shards.is_empty() {
         (200, "ok", "", None)
     } else {
@@ -262,7 +227,7 @@ mod tests {
 
     fn health(query: &str, late: &[usize]) -> (u16, String) {
         let options = HealthzOptions::parse(&Query::parse(query)).unwrap();
-        let response = healthz(&options, false, late);
+        let response = healthz(&options, false, late, None);
         (response.status, String::from_utf8(response.body).unwrap())
     }
 

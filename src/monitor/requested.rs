@@ -3,6 +3,7 @@
 
 use super::connz::{ConnzOptions, SortBy, State, Subscriptions};
 use super::endpoints::Ask;
+use super::jsz::JszOptions;
 use super::others::{HEALTH_SWITCHES, HealthzOptions};
 use super::snapshot::ConnectionFilter;
 use super::subsz::SubszOptions;
@@ -150,7 +151,19 @@ pub(crate) fn jsz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     arguments.given("account")?;
     arguments.window()?;
     // Without JetStream this server is no leader.
-    if arguments.boolean("leader_only")? { Err(Refusal::Silent) } else { Ok(Ask::Jsz) }
+    if arguments.boolean("leader_only")? {
+        return Err(Refusal::Silent);
+    }
+    let streams = arguments.boolean("streams")? || arguments.boolean("consumer")?;
+    let (offset, limit) = arguments.window()?;
+    Ok(Ask::Jsz(JszOptions {
+        account: arguments.given("account")?.unwrap_or_default(),
+        accounts: arguments.boolean("accounts")? || streams,
+        streams,
+        config: arguments.boolean("config")?,
+        offset,
+        limit,
+    }))
 }
 
 pub(crate) fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
@@ -161,6 +174,8 @@ pub(crate) fn healthz(arguments: Arguments<'_>) -> Result<Ask, Refusal> {
     let is_given = |name| Ok::<_, String>(arguments.given(name)?.is_some());
     let (account, stream) = (is_given("account")?, is_given("stream")?);
     let mut options = HealthzOptions::new(details, account, stream, is_given("consumer")?);
+    options.account = arguments.given("account")?.unwrap_or_default();
+    options.stream = arguments.given("stream")?.unwrap_or_default();
     options.with_code = true;
     Ok(Ask::Healthz(options))
 }

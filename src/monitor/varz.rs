@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::jetstream::{JetStreamReport, VarzJson};
 use super::snapshot::{Gathered, ShardSummary};
 use super::text;
 use crate::auth::authenticator::ConnectionType;
@@ -190,7 +191,7 @@ pub(crate) struct Varz {
     leaf: Nothing,
     mqtt: Nothing,
     websocket: WebSocketVarz,
-    jetstream: Nothing,
+    jetstream: VarzJson,
     #[serde(serialize_with = "as_short_as_go")]
     tls_timeout: f64,
     write_deadline: u64,
@@ -397,7 +398,11 @@ fn as_short_as_go<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S:
     }
 }
 
-pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz {
+pub(crate) fn varz(
+    facts: &ServerFacts,
+    shards: &Gathered<ShardSummary>,
+    jetstream: Option<&JetStreamReport>,
+) -> Varz {
     let (info, options) = (&facts.info, &facts.options);
     let summaries = || shards.answers.iter().map(|(_, summary)| summary);
     let sum = |of: fn(&ShardSummary) -> u64| summaries().map(of).sum::<u64>();
@@ -447,7 +452,7 @@ pub(crate) fn varz(facts: &ServerFacts, shards: &Gathered<ShardSummary>) -> Varz
         websocket: facts.websocket.as_ref().map_or_else(WebSocketVarz::default, |server| {
             WebSocketVarz::new(&options.websocket, server)
         }),
-        jetstream: Nothing {},
+        jetstream: VarzJson::new(jetstream),
         tls_timeout: tls_timeout.as_secs_f64(),
         write_deadline: nanoseconds(limits.write_deadline),
         write_timeout: match limits.write_timeout {

@@ -66,6 +66,7 @@ impl ShardOrder {
                 Some(peer) => peer.give(Self::AnnounceTo(connection, answer)),
             },
             Self::Alive(answer) => answer.give(()),
+            Self::JetStream(options, answer) => shard.report_jetstream(options, answer),
             Self::Summary(answer) => answer.give(shard.summary()),
             Self::Tables { with_fanout, from, answer } => {
                 answer.give(shard.table_page(with_fanout, from));

@@ -10,16 +10,19 @@ use slab::Slab;
 use super::events::System;
 use super::jetstream::JetStreamPlace;
 use super::offload::Offload;
-use super::order::{Generation, ShardHandle};
+use super::order::{Generation, Reply, ShardHandle};
 use super::placement::BusyShare;
 use super::recorded::Recorded;
 use super::speaker::{Entry, Speaker};
+use crate::auth::state::AuthState;
 use crate::base::counters::{ServerCounters, ShardLoads};
 use crate::base::gate::Gate;
 use crate::base::ids::{ConnectionId, ShardId};
 use crate::broker::BrokerHandle;
 use crate::client::context::ClientContext;
 use crate::mesh::Mesh;
+use crate::monitor::jetstream::JetStreamReport;
+use crate::monitor::jsz::JszOptions;
 use crate::net::connection::ConnectionContext;
 use crate::net::listener::Listener;
 use crate::net::runtime::TurnHook;
@@ -103,6 +106,25 @@ impl Shard {
     pub(super) fn hand_over(&self) {
         self.mesh.flush();
         self.hook.before_batch();
+    }
+
+    /// Describes JetStream, if this shard has it.
+    pub(super) fn report_jetstream(
+        &self,
+        options: JszOptions,
+        answer: Reply<Option<Box<JetStreamReport>>>,
+    ) {
+        match &*self.jetstream.borrow() {
+            Some(jetstream) => jetstream.report(options, answer),
+            None => answer.give(None),
+        }
+    }
+
+    /// Has JetStream take over the accounts of a reload.
+    pub(super) fn take_jetstream_accounts(&self, auth: &Arc<AuthState>) {
+        if let Some(jetstream) = &*self.jetstream.borrow() {
+            jetstream.take_accounts(auth.clone());
+        }
     }
 
     /// Wakes the tasks whose operations of the disk are done.

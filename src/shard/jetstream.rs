@@ -1,15 +1,24 @@
 //! JetStream on the shard that has its store: the disk's wakes, the engine's host, the start.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::order::Reply;
 use crate::auth::state::AuthState;
 use crate::broker::BrokerHandle;
+use crate::jetstream::API_LEVEL;
 use crate::jetstream::engine::{AccountFacts, Engine};
 use crate::jetstream::host::{Host, Settings, Task};
+use crate::jetstream::report::{Report, ReportOptions};
+use crate::monitor::jetstream::{
+    AccountDetailJson, ApiStatsJson, ConfigJson, JetStreamReport, LeaderJson, LimitsJson,
+    StatsJson, StreamDetailJson,
+};
+use crate::monitor::jsz::JszOptions;
 use crate::monitor::snapshot::JetStreamSummary;
 use crate::net::doorbell::DoorbellHandle;
 use crate::net::runtime::{Driver, TurnHook, sleep, spawn};
@@ -35,6 +44,9 @@ pub(crate) struct JetStreamSeed {
 pub(super) struct JetStream {
     engine: Rc<Engine<RingDisk>>,
     helper: ThreadDisk,
+    /// Accounts that are to be taken over, and whether a task does so.
+    next_accounts: Rc<RefCell<Option<Arc<AuthState>>>>,
+    is_taking: Rc<Cell<bool>>,
     /// Held as long as the store is open.
     _folder: StoreFolder,
 }
@@ -69,7 +81,13 @@ impl JetStream {
         for remark in remarks {
             tracing::warn!("JetStream does not serve {remark}");
         }
-        Ok(Self { engine, helper, _folder: folder })
+        Ok(Self {
+            engine,
+            helper,
+            next_accounts: Rc::default(),
+            is_taking: Rc::default(),
+            _folder: folder,
+        })
     }
 
     /// The numbers that monitoring shows.
@@ -91,6 +109,42 @@ impl JetStream {
         }
     }
 
+    /// Describes all streams, some per turn.
+    pub(super) fn report(&self, options: JszOptions, answer: Reply<Option<Box<JetStreamReport>>>) {
+        let engine = self.engine.clone();
+        spawn(async move {
+            let asked = ReportOptions {
+                account: options.account.clone(),
+                has_accounts: options.accounts,
+                has_streams: options.streams,
+                offset: options.offset,
+                limit: options.limit,
+            };
+            let report = engine.survey(&asked).await;
+            answer.give(Some(Box::new(shown(report, options.config))));
+        });
+    }
+
+    /// Takes over the accounts of a reload, some per turn.
+    pub(super) fn take_accounts(&self, auth: Arc<AuthState>) {
+        let before = self.next_accounts.replace(Some(auth));
+        if before.is_some() || self.is_taking.replace(true) {
+            return;
+        }
+        let (engine, next) = (self.engine.clone(), self.next_accounts.clone());
+        let is_taking = self.is_taking.clone();
+        spawn(async move {
+            // Whatever changes meanwhile is taken over together.
+            loop {
+                let Some(auth) = next.take() else { break };
+                for remark in engine.clone().set_accounts(account_facts(&auth)).await {
+                    tracing::warn!("JetStream does not serve {remark}");
+                }
+            }
+            is_taking.set(false);
+        });
+    }
+
     /// Wakes the tasks whose operations of the disk are done.
     pub(super) fn collect(&self) {
         self.helper.collect();
@@ -98,13 +152,83 @@ impl JetStream {
 }
 
 fn account_facts(auth: &AuthState) -> Vec<AccountFacts> {
-    let facts = |account: &std::sync::Arc<crate::auth::account::Account>| AccountFacts {
+    let facts = |account: &Arc<crate::auth::account::Account>| AccountFacts {
         id: auth.id(account),
         name: account.name.clone(),
         is_system: account.is_system,
         limits: account.jetstream.clone(),
     };
     auth.authenticator.accounts().iter().map(facts).collect()
+}
+
+/// A report as monitoring shows it.
+fn shown(report: Report, has_config: bool) -> JetStreamReport {
+    let settings = report.settings.clone();
+    let leader = &settings.server_name;
+    let accounts = report.details.into_iter().map(|account| {
+        let figures = account.figures;
+        let limits = &figures.limits;
+        // nats-server shows no limit as the largest number.
+        let reserved = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+        let stats = StatsJson {
+            memory: figures.memory,
+            storage: figures.storage,
+            reserved_memory: reserved(limits.max_memory),
+            reserved_storage: reserved(limits.max_storage),
+            api: ApiStatsJson { level: 0, total: figures.api.total, errors: figures.api.errors },
+            ..StatsJson::default()
+        };
+        let streams = account.streams.into_iter().map(|stream| StreamDetailJson {
+            name: stream.config.name.clone(),
+            created: json(&stream.created),
+            cluster: LeaderJson { leader: leader.clone() },
+            config: has_config.then(|| json(&stream.config)),
+            state: json(&stream.state),
+        });
+        let (name, id) = (account.name.clone(), account.name);
+        AccountDetailJson { name, id, stats, stream_detail: streams.collect() }
+    });
+    JetStreamReport {
+        stats: StatsJson {
+            memory: report.memory,
+            storage: report.store,
+            reserved_memory: report.reserved.0,
+            reserved_storage: report.reserved.1,
+            accounts: report.accounts,
+            ha_assets: 0,
+            api: ApiStatsJson {
+                level: API_LEVEL,
+                total: report.api_total,
+                errors: report.api_errors,
+            },
+        },
+        config: ConfigJson {
+            max_memory: settings.memory_bytes_max,
+            max_storage: settings.store_bytes_max,
+            store_dir: settings.store_folder.clone(),
+            sync_interval: settings.sync_interval_ns,
+            sync_always: settings.sync_interval_ns.is_none(),
+            domain: settings.domain.clone(),
+            compress_ok: true,
+            unique_tag: settings.unique_tag.clone(),
+            strict: settings.is_strict,
+        },
+        limits: LimitsJson {
+            max_ack_pending: settings.ack_pending_max,
+            max_request_batch: settings.request_batch_max,
+            default_max_consumers: settings.default_consumers_max,
+            duplicate_window: settings.duplicate_window_ns_max,
+        },
+        streams: report.streams,
+        consumers: report.consumers,
+        messages: report.messages,
+        bytes: report.bytes,
+        accounts: accounts.collect(),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).expect("plain values always serialize")
 }
 
 /// The engine's host: this shard's thread.

@@ -19,6 +19,8 @@ use crate::base::ring::{RingSource, RingTarget, ring};
 use crate::client::moving::MovingClient;
 use crate::config::options::Options;
 use crate::monitor::closed::PackedConnection;
+use crate::monitor::jetstream::JetStreamReport;
+use crate::monitor::jsz::JszOptions;
 use crate::monitor::snapshot::{
     AccountTotals, ConnectionDetails, ConnectionFilter, ConnectionRow, ShardSummary,
     SubscriptionDetails, TableSummary,
@@ -132,6 +134,8 @@ pub(crate) enum ShardOrder {
         from: SubscriptionPlace,
         answer: Reply<Page<(String, SubscriptionDetails), SubscriptionPlace>>,
     },
+    /// Describe JetStream; none = this shard has none.
+    JetStream(JszOptions, Reply<Option<Box<JetStreamReport>>>),
     Closed {
         from: usize,
         answer: Reply<Page<PackedConnection>>,

@@ -82,6 +82,7 @@ impl Shard {
         *clients.websocket.borrow_mut() = generation.websocket.clone();
         self.surplus.take();
         *self.generation.borrow_mut() = Some(generation.clone());
+        self.take_jetstream_accounts(&generation.auth);
     }
 
     /// Takes over the accounts of operator mode; with `review` the clients of those that have changed
@@ -94,6 +95,7 @@ impl Shard {
         let clients = &self.clients;
         if auth.version > clients.auth.borrow().version {
             self.broker.borrow_mut().set_imports(auth.imports().clone());
+            self.take_jetstream_accounts(&auth);
             *clients.auth.borrow_mut() = auth;
         }
         let Some(done) = review else { return };

@@ -19,8 +19,7 @@
 //! lanes of a store, for one process at a time. `check` reports its contents to a person, and
 //! `rehome` gives its streams another number of lanes.
 //!
-//! Not here yet: compression and encryption. Of the server only `midge store check` and `repair`
-//! use this floor so far.
+//! Not here yet: compression and encryption.
 
 pub(crate) mod block;
 mod cache;

@@ -172,6 +172,15 @@ impl Streams {
         self.streams.iter().map(|(id, held)| (*id, held))
     }
 
+    /// Those behind a stream, or all.
+    pub fn iter_after(
+        &self,
+        after: Option<StreamId>,
+    ) -> impl Iterator<Item = (StreamId, &HeldStream)> {
+        let begin = after.map_or(Unbounded, Excluded);
+        self.streams.range((begin, Unbounded)).map(|(id, held)| (*id, held))
+    }
+
     pub fn get(&self, id: StreamId) -> Option<&HeldStream> {
         self.streams.get(&id)
     }

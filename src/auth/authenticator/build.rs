@@ -8,8 +8,8 @@ use crate::auth::imports::{self, ImportErrors};
 use crate::auth::mapping::{MappingError, Mappings};
 use crate::auth::permissions::PermissionsError;
 use crate::config::auth_options::{
-    AccountLimitOptions, AccountOptions, AuthOptions, NkeyUserOptions, PermissionOptions,
-    UserOptions,
+    AccountLimitOptions, AccountOptions, AuthOptions, MappingDestinationOptions, MappingOptions,
+    NkeyUserOptions, PermissionOptions, Place, UserOptions,
 };
 use crate::config::websocket_options::WebSocketOptions;
 
@@ -22,6 +22,8 @@ pub struct Surroundings<'a> {
     pub cluster_name: Option<&'a str>,
     /// The options of the listener for WebSocket clients; None = there is none.
     pub websocket: Option<&'a WebSocketOptions>,
+    /// JetStream's domain: requests to it are mapped in each account that has JetStream.
+    pub domain: Option<&'a str>,
 }
 
 /// Why a configuration was refused.
@@ -115,7 +117,7 @@ impl Authenticator {
     /// If the options are wrong; the text says what an operator has to change.
     pub fn build(options: &AuthOptions, surroundings: Surroundings<'_>) -> Result<Self, AuthError> {
         let trust = Trust::build(options).map_err(AuthError::Operator)?;
-        let accounts = build_accounts(options, trust.as_deref(), surroundings.cluster_name)?;
+        let accounts = build_accounts(options, trust.as_deref(), surroundings)?;
         let has_system_account = accounts.system().is_some();
         let imports =
             imports::compile(&options.accounts, &options.accounts_place, has_system_account)
@@ -315,11 +317,29 @@ fn find_account<'a>(
     }
 }
 
+/// The mappings by which an account's clients reach JetStream under the name of its domain. Source:
+/// nats-server server/jetstream.go generateJSMappingTable.
+fn domain_mappings(domain: &str) -> impl Iterator<Item = MappingOptions> {
+    const API: [&str; 7] =
+        ["INFO", "STREAM.>", "CONSUMER.>", "DIRECT.>", "META.>", "SERVER.>", "ACCOUNT.>"];
+    const STORES: [&str; 2] = ["$KV.>", "$OBJ.>"];
+    let api = API.map(|rest| (rest, format!("$JS.API.{rest}")));
+    let stores = STORES.map(|subject| (subject, subject.to_owned()));
+    let domain = domain.to_owned();
+    api.into_iter().chain(stores).map(move |(rest, subject)| MappingOptions {
+        source: format!("$JS.{domain}.API.{rest}"),
+        destinations: vec![MappingDestinationOptions { subject, weight: 100, cluster: None }],
+        is_plain: true,
+        place: Place::default(),
+    })
+}
+
 fn build_accounts(
     options: &AuthOptions,
     trust: Option<&Trust>,
-    cluster_name: Option<&str>,
+    surroundings: Surroundings<'_>,
 ) -> Result<AccountSet, AuthError> {
+    let Surroundings { cluster_name, domain, .. } = surroundings;
     let system_name = match &options.system_account {
         _ if options.no_system_account => None,
         // It comes from the resolver, if there is one.
@@ -333,11 +353,15 @@ fn build_accounts(
     };
     let compile = |options: &AccountOptions| {
         let AccountOptions { name, limits, mappings, jetstream, trace, .. } = options;
+        let mut mappings = mappings.clone();
+        if let (Some(domain), Some(_)) = (domain, jetstream) {
+            mappings.extend(domain_mappings(domain));
+        }
         Ok::<_, AuthError>(Arc::new(Account {
             name: name.as_str().into(),
             is_system: system_name == Some(name.as_str()),
             limits: limits.clone(),
-            mappings: Mappings::compile(mappings, name, cluster_name)?,
+            mappings: Mappings::compile(&mappings, name, cluster_name)?,
             jetstream: jetstream.clone(),
             jwt: None,
             trace: trace.clone(),

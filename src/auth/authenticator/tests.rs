@@ -52,6 +52,7 @@ impl AuthInput {
             websocket: None,
             verify_and_map: self.verify_and_map,
             cluster_name: self.cluster_name.as_deref(),
+            domain: None,
         };
         Authenticator::build(&options, surroundings)
     }

@@ -279,6 +279,24 @@ fn a_full_mailbox_has_its_publishers_wait_and_takes_what_is_late() {
 }
 
 #[test]
+fn a_service_may_answer_requests_that_find_no_room() {
+    let mut setting = Setting::new();
+    let _subscription = setting.serve("ask", Reach::Server);
+    setting.mailbox.note_refusals();
+    for _ in 0..LETTERS_MAX {
+        assert!(setting.publish("ask", b"1234"));
+    }
+    for _ in 0..LATE_LETTERS_MAX {
+        assert!(setting.arrive("ask", Target::PLAIN));
+    }
+    assert!(setting.mailbox.take_refused().is_empty());
+    assert!(setting.publish("ask", b"1234"), "the service answers it");
+    let refused = setting.mailbox.take_refused();
+    assert!(refused.len() == 1 && refused[0].0 == ACCOUNT && !refused[0].1.is_empty());
+    assert!(setting.mailbox.dropped() == 1 && setting.mailbox.take_refused().is_empty());
+}
+
+#[test]
 fn the_bytes_of_a_mailbox_are_bounded_too() {
     let mut setting = Setting::new();
     let _subscription = setting.serve("ask", Reach::OwnShard);

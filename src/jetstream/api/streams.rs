@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
+use super::super::advisories::StreamAction;
 use super::super::details::StreamDetails;
 use super::super::directory::Directory;
 use super::super::engine::Engine;
@@ -178,7 +179,9 @@ impl<D: Disk> Engine<D> {
                     let made = made.map_err(|error| store_error(&error))?;
                     self.note_listed(made.after);
                     let created = Timestamp::from_unix_ns(now_ns);
-                    self.open_stream(made.value, directory, created, config)
+                    let stream = self.open_stream(made.value, directory, created, config);
+                    self.advise_of_stream(&stream, StreamAction::Create, made.after);
+                    stream
                 }
             };
             let described = self.describe_with_facts(&stream).await;
@@ -316,6 +319,7 @@ impl<D: Disk> Engine<D> {
             }
             self.finish_removals(&stream).await;
             self.note_change(&stream);
+            self.advise_of_stream(&stream, StreamAction::Modify, self.told_after(&stream));
             let described = self.describe_with_facts(&stream).await;
             let domain = settings.domain.clone();
             let stream_json = described.map(|described| StreamJson { domain, ..described });
@@ -430,6 +434,7 @@ impl<D: Disk> Engine<D> {
             let deleted = deleted.map_err(|error| store_error(&error))?;
             self.close_stream(directory, &stream);
             self.note_listed(deleted.after);
+            self.advise_of_stream(&stream, StreamAction::Delete, deleted.after);
             Ok((Success { success: true }, deleted.after))
         };
         reply_of("stream_delete_response", deleted.await)

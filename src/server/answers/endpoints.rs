@@ -14,7 +14,9 @@ use crate::monitor::accounts::{self, AccountStatz};
 use crate::monitor::connz::{self, ConnzOptions, Described, Listed, State, Subscriptions};
 use crate::monitor::endpoints::{Ask, Plan, plan};
 use crate::monitor::http::{Request, Response};
-use crate::monitor::others::{self, pretty};
+use crate::monitor::jetstream::JetStreamReport;
+use crate::monitor::jsz::{self, JszOptions};
+use crate::monitor::others::{self, HealthzOptions, Unhealthy, pretty};
 use crate::monitor::snapshot::{
     AccountReport, AccountTotals, ConnectionDetails, ConnectionRow, Gathered, ShardSummary,
     SubscriptionDetails, TableSummary,
@@ -121,7 +123,8 @@ impl Answers {
             Ask::Dashboard => dashboard::dashboard(),
             Ask::Varz => {
                 let shards = self.summaries(false);
-                pretty(&varz::varz(&self.facts(), &shards))
+                let jetstream = self.jetstream(&JszOptions::default());
+                pretty(&varz::varz(&self.facts(), &shards, jetstream.as_ref()))
             }
             Ask::Metrics => {
                 let shards = self.summaries(false);
@@ -139,11 +142,15 @@ impl Answers {
             Ask::Routez => others::routez(&self.facts()),
             Ask::Leafz => others::leafz(&self.facts()),
             Ask::Gatewayz => others::gatewayz(&self.facts()),
-            Ask::Jsz => others::jsz(&self.facts()),
+            Ask::Jsz(options) => {
+                let report = self.jetstream(&options);
+                jsz::jsz(&self.facts(), report)
+            }
             Ask::Healthz(options) => {
                 let late = self.gatherer.all(ShardOrder::Alive).late_shards;
+                let unhealthy = self.unhealthy(&options);
                 let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-                others::healthz(&options, live.is_leaving, &late)
+                others::healthz(&options, live.is_leaving, &late, unhealthy)
             }
             Ask::Raftz => Response::text(404, "No Raft nodes registered"),
             Ask::Ipqueuesz => Response::json(200, b"{}".to_vec()),
@@ -179,6 +186,23 @@ impl Answers {
                 counts.unwrap_or_else(PoisonError::into_inner).clone()
             },
         }
+    }
+
+    /// Describes JetStream; None = there is none, or its shard does not answer.
+    fn jetstream(&mut self, options: &JszOptions) -> Option<JetStreamReport> {
+        let question = |answer| ShardOrder::JetStream(options.clone(), answer);
+        let answers = self.gatherer.all(question).answers;
+        answers.into_iter().find_map(|(_, report)| report).map(|report| *report)
+    }
+
+    fn unhealthy(&mut self, options: &HealthzOptions) -> Option<Unhealthy> {
+        if options.account.is_empty() {
+            return None;
+        }
+        let account = options.account.clone();
+        let asked = JszOptions { account, streams: true, limit: 1, ..JszOptions::default() };
+        let report = self.jetstream(&asked);
+        jsz::unhealthy(options, report.as_ref())
     }
 
     fn every_shard<P: Default>(&self) -> Vec<(usize, P)> {

@@ -198,6 +198,12 @@ fn settings(options: &Options, identity: &Identity, root: &Path) -> Result<Setti
         },
         payload_bytes_max: options.limits.payload_bytes_max,
         pending_bytes_max: options.limits.pending_bytes_max,
+        store_folder: root.display().to_string(),
+        sync_interval_ns: match own.sync {
+            SyncOption::Every(interval) => u64::try_from(interval.as_nanos()).ok(),
+            SyncOption::Unset | SyncOption::Always => None,
+        },
+        unique_tag: own.unique_tag.clone(),
     })
 }
 
