@@ -454,16 +454,7 @@ fn under_every_name(asking: &[(&str, &str)]) -> Vec<String> {
 /// Every feature that Midge lacks is named, and can be allowed with a warning.
 #[test]
 fn later_features_are_refused_by_name_or_allowed_with_a_warning() {
-    let mut texts = under_every_name(ASKING);
-    texts.extend(
-        [
-            "accounts { A { exports: [ {service: x, latency: y} ] } }",
-            "accounts { A { exports: [ {stream: x} ], imports: [ {stream: {account: A, subject: x}, allow_trace: true} ] } }",
-            "accounts { A { msg_trace: x } }",
-        ]
-        .map(String::from),
-    );
-    for text in texts {
+    for text in under_every_name(ASKING) {
         let reason = load_text(&text, false).err();
         let reason = reason.unwrap_or_else(|| panic!("{text} was accepted"));
         assert!(reason.starts_with("f:1:") && reason.contains(" not supported yet ("), "{reason}");
