@@ -49,7 +49,7 @@ pub mod auth {
 pub mod base {
     pub use crate::base::limits;
     pub mod counters {
-        pub use crate::base::counters::Gauge;
+        pub use crate::base::counters::{Gauge, HandoverTicket, Handovers};
     }
     pub mod gate {
         pub use crate::base::gate::Gate;
@@ -83,7 +83,7 @@ pub mod broker {
     }
     pub mod link {
         pub use crate::broker::link::{
-            Congestion, InterestChange, LinkSink, Source, Target, Unheard,
+            Congestion, InterestChange, LinkSink, Mark, Source, Target, Unheard,
         };
     }
     pub mod mailbox {
@@ -129,6 +129,12 @@ pub mod broker {
     }
 }
 pub mod client {
+    pub mod guest {
+        pub use crate::client::guest::{Guest, HandoverOrder};
+    }
+    pub mod hosted {
+        pub use crate::client::hosted::{Hosted, HostedStep};
+    }
     pub mod context {
         pub use crate::client::context::{ClientContext, Placer};
     }

@@ -2,6 +2,7 @@
 //!
 //! `clients/load.rs` is about amounts: order, full lanes, slow consumers, memory.
 //! `clients/leaving.rs` is about the end of a connection: drain, restart, lame duck.
+//! `clients/moving.rs` is about clients that move between shards all the time.
 
 mod support;
 
@@ -9,6 +10,8 @@ mod support;
 mod leaving;
 #[path = "clients/load.rs"]
 mod load;
+#[path = "clients/moving.rs"]
+mod moving;
 
 use std::time::Duration;
 

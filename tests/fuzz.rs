@@ -323,7 +323,7 @@ fn say(session: &mut ClientSession, input: &mut ReadBuffer, piece: &[u8]) -> boo
             }
             // Nobody answers password checks here: the connection makes no progress.
             Step::WaitFor(_) => return true,
-            Step::Again | Step::Move(_) => {}
+            Step::Again | Step::Move(_) | Step::Leave(_) => {}
             Step::ReadMoreWithin(_) | Step::StartTls(_) | Step::StartFrames(_) => {
                 panic!("neither TLS nor WebSocket is configured here")
             }

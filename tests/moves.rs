@@ -238,6 +238,65 @@ fn publishers_that_move_again_and_again_lose_and_reorder_nothing_and_are_counted
     }
 }
 
+/// Each subscribes to what all publish, and publishes itself. The server reloads its configuration
+/// meanwhile.
+#[test]
+fn subscribers_that_move_again_and_again_receive_everything_once_and_in_order() {
+    const CLIENTS: usize = 5;
+    const BURST: usize = 20;
+    for (round, driver) in DRIVERS.into_iter().enumerate() {
+        let server = wandering(2 + 2 * round, driver);
+        let mut clients: Vec<RawClient> = (0..CLIENTS).map(|_| enter(&server, CONNECT)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            let text = format!("SUB all.* 1\r\nSUB own.{number} 2\r\nPING\r\n");
+            client.send(text.as_bytes()).unwrap();
+            while answered(client) != "PONG" {}
+        }
+        let (mut published, mut heard) = (0, [[0; CLIENTS]; CLIENTS]);
+        let deadline = Instant::now() + 4 * WAIT_MAX;
+        while published < 10 * BURST || moved(&server) < 40 {
+            assert!(Instant::now() < deadline, "{} moves", moved(&server));
+            for (number, client) in clients.iter_mut().enumerate() {
+                let messages = published..published + BURST;
+                let text: String = messages
+                    .map(|message| format!("PUB all.{number} 8\r\n{message:08}\r\n"))
+                    .collect();
+                client.send(format!("{text}PING\r\n").as_bytes()).unwrap();
+            }
+            if published % (8 * BURST) == 0 {
+                server.signal(Signal::HUP).unwrap();
+            }
+            published += BURST;
+            for (place, client) in clients.iter_mut().enumerate() {
+                let (mut left, mut is_confirmed) = (BURST * CLIENTS, false);
+                while left > 0 || !is_confirmed {
+                    let head = answered(client);
+                    if head == "PONG" {
+                        is_confirmed = true;
+                        continue;
+                    }
+                    let body = answered(client);
+                    let number: usize = head[8..9].parse().expect("a publisher's number");
+                    assert_eq!(head, format!("MSG all.{number} 1 8"));
+                    assert_eq!(body, format!("{:08}", heard[place][number]), "client {place}");
+                    heard[place][number] += 1;
+                    left -= 1;
+                }
+            }
+        }
+        assert_eq!(heard, [[published; CLIENTS]; CLIENTS]);
+        // What monitoring counts is the same wherever they are.
+        for one in connections(&server) {
+            assert_eq!(one["in_msgs"].as_u64(), Some(published as u64), "{one}");
+            assert_eq!(one["out_msgs"].as_u64(), Some((published * CLIENTS) as u64), "{one}");
+            assert_eq!(one["subscriptions"], 2, "{one}");
+        }
+        drop(clients);
+        support::wait_until("all to be gone", || connections(&server).is_empty());
+        assert_eq!(per_shard(&server).iter().sum::<u64>(), 0);
+    }
+}
+
 /// Clients move while a lower limit closes the surplus: exactly as many stay as may.
 #[test]
 fn clients_that_move_during_a_reload_are_counted_once() {

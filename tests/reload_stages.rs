@@ -103,7 +103,8 @@ impl House {
 
     /// Takes over a client that another shard had.
     fn take_over(&self, peer: Peered) -> Peered {
-        let session = ClientSession::put_together(peer.session.take_apart(), self.context.clone());
+        let session =
+            ClientSession::put_together(peer.session.take_apart(), None, self.context.clone());
         Peered { session, input: ReadBuffer::new(self.pool.clone()) }
     }
 

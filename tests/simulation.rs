@@ -43,6 +43,7 @@ struct Outcome {
     deliveries: usize,
     messages: usize,
     moves: usize,
+    handovers: usize,
 }
 
 fn run(seed: u64, plant: Option<Plant>) -> Result<Outcome, String> {
@@ -55,7 +56,8 @@ fn play(seed: u64, plant: Option<Plant>, moves: Moves) -> Result<Outcome, String
         let mut run = Run::new(seed, plant, moves);
         let totals = run.go()?;
         let (deliveries, messages) = (run.laws.deliveries(), run.laws.messages.len());
-        Ok(Outcome { totals, trace: run.world.trace, deliveries, messages, moves: run.world.moves })
+        let (moves, handovers) = (run.world.moves, run.world.handovers);
+        Ok(Outcome { totals, trace: run.world.trace, deliveries, messages, moves, handovers })
     }));
     attempt.unwrap_or_else(|_| Err("a panic, shown above".into()))
 }
@@ -72,12 +74,13 @@ fn the_laws_hold_for_every_seed() {
     };
     let count = seeds.end - seeds.start;
     let mut sum = Totals::default();
-    let (mut deliveries, mut moves) = (0, 0);
+    let (mut deliveries, mut moves, mut handovers) = (0, 0, 0);
     for seed in seeds {
         match run(seed, None) {
             Ok(outcome) => {
                 deliveries += outcome.deliveries;
                 moves += outcome.moves;
+                handovers += outcome.handovers;
                 sum.forwarded += outcome.totals.forwarded;
                 sum.stalls += outcome.totals.stalls;
                 sum.wakes += outcome.totals.wakes;
@@ -87,13 +90,18 @@ fn the_laws_hold_for_every_seed() {
             }
         }
     }
-    println!("{count} seeds: {deliveries} deliveries, {moves} moves, {sum:?}");
+    println!(
+        "{count} seeds: {deliveries} deliveries, {moves} moves, {handovers} with subscriptions, {sum:?}"
+    );
     if count >= SEEDS {
         // The runs must not be so tame that they prove nothing.
         assert!(deliveries > 100_000, "{deliveries} deliveries");
         assert!(sum.stalls > 1_000, "{sum:?}");
         let moves_off = number("MIDGE_SIM_MOVES") == Some(0);
-        assert!(moves_off || moves > 500, "{moves} moves");
+        assert!(
+            moves_off || moves > 500 && handovers > 200,
+            "{moves} moves, {handovers} handovers"
+        );
         assert!(sum.wakes > 1_000, "{sum:?}");
     }
 }

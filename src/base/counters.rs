@@ -75,6 +75,34 @@ impl ShardLoads {
     }
 }
 
+/// The place for the one handover of a client between shards that goes on at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Handovers(Arc<AtomicBool>);
+
+/// Held while a handover goes on.
+#[derive(Debug)]
+pub struct HandoverTicket(Arc<AtomicBool>);
+
+impl Handovers {
+    /// Returns true if none goes on, as far as this thread knows.
+    pub fn is_free(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+
+    /// Begins one; None = another goes on. Acquire pairs with the release of the ticket: what the
+    /// last handover did is seen.
+    pub fn begin(&self) -> Option<HandoverTicket> {
+        let begun = self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        begun.is_ok().then(|| HandoverTicket(self.0.clone()))
+    }
+}
+
+impl Drop for HandoverTicket {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// Limits a rate per second over all shards. One atomic holds both the second (upper half) and the
 /// number of requests made in it (lower half), so that no two threads disagree on which second it
 /// is.
@@ -127,6 +155,7 @@ struct Inner {
     next_connection_id: AtomicU64,
     connections: AtomicUsize,
     staying: Gauge,
+    handovers: Handovers,
     connections_total: AtomicU64,
     system_sequence: AtomicU64,
 }
@@ -138,6 +167,7 @@ impl Default for ServerCounters {
                 next_connection_id: AtomicU64::new(FIRST_CONNECTION_ID),
                 connections: AtomicUsize::new(0),
                 staying: Gauge::default(),
+                handovers: Handovers::default(),
                 connections_total: AtomicU64::new(0),
                 system_sequence: AtomicU64::new(0),
             }),
@@ -169,6 +199,11 @@ impl ServerCounters {
     /// neither refused nor about to end.
     pub(crate) fn staying(&self) -> &Gauge {
         &self.inner.staying
+    }
+
+    /// Returns the place for handovers of clients between shards.
+    pub(crate) fn handovers(&self) -> &Handovers {
+        &self.inner.handovers
     }
 
     pub(crate) fn connections(&self) -> usize {

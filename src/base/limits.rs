@@ -852,6 +852,22 @@ const _: () = assert!(
 /// `shard::spread::Heaviest`.
 pub const SPREADING_CANDIDATES_MAX: usize = 32;
 
+/// Subscriptions of a connection that may move to another shard. Enforced by
+/// `Broker::can_hand_over`.
+pub const HANDOVER_SUBSCRIPTIONS_MAX: usize = 64;
+
+/// Subscriptions of a connection that comes from another shard that are made in one go. Enforced by
+/// `Hosted::step`.
+pub const HOSTED_SUBSCRIBED_MAX: usize = 16;
+
+/// Bytes that may wait to be sent to a connection when its handover to another shard begins: the
+/// shards wait for it to be sent. Enforced by `ClientSession::may_move`.
+pub const HANDOVER_PENDING_BYTES_MAX: usize = 64 << 10;
+
+/// Connections that moved from a shard for which it still takes notes that nobody got a request.
+/// Enforced by `Broker::note_moved`.
+pub const MOVED_KEYS_MAX: usize = 256;
+
 /// Ticks for which a connection that has moved stays where it is. Enforced by
 /// `ConnectionControl::rests`.
 pub const MOVED_REST_TICKS: u8 = 5;

@@ -127,6 +127,7 @@ impl Broker {
         if !self.has_ready_work() {
             return false;
         }
+        self.end_cut();
         let part = (self.turn_work_max / KINDS).max(1);
         let mut turn = Turn::new(part);
         self.go_on_with_fan_outs(&mut turn);
@@ -150,6 +151,7 @@ impl Broker {
         self.backlog.has_ready_fan_outs()
             || !self.shared.leftovers.is_empty()
             || !self.watches.is_at_rest()
+            || self.cuts.can_end()
             || (waits_for_room && self.has_interest_reserve())
     }
 

@@ -184,14 +184,30 @@ impl ByteQueue {
         Sent { messages, bytes, stalls: self.stalls() }
     }
 
+    /// Queues bytes before all others. Nothing has been sent yet.
+    pub fn put_first(&self, bytes: Vec<u8>) {
+        if self.is_closing() {
+            return;
+        }
+        let pending = self.pending_bytes.get() + bytes.len();
+        if pending > self.pending_bytes_max.get() {
+            self.close(CloseReason::SlowConsumerPendingBytes);
+            return;
+        }
+        self.pending_bytes.set(pending);
+        self.buffers.borrow_mut().ready.push_front((bytes, None));
+        self.wake_writer();
+    }
+
     /// Goes on from the counts of the queue that its peer had on another shard, whose totals have
     /// them.
     pub fn continue_counts(&self, Sent { messages, bytes, stalls }: Sent) {
-        self.out_messages.set(messages);
-        self.out_bytes.set(bytes);
-        self.totalled.set((messages, bytes));
+        self.out_messages.set(self.out_messages.get() + messages);
+        self.out_bytes.set(self.out_bytes.get() + bytes);
+        let (other_messages, other_bytes) = self.totalled.get();
+        self.totalled.set((other_messages + messages, other_bytes + bytes));
         if stalls > 0 {
-            self.rare().borrow_mut().stalls = stalls;
+            self.rare().borrow_mut().stalls += stalls;
         }
     }
 

@@ -603,7 +603,7 @@ impl Broker {
             self.message_congestion(account, message.subject, message.size(), turn)
         {
             let passage = Passage::new(message, origin, turn.publisher);
-            turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(None)));
+            turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(None), self.cuts.token()));
             turn.congestion = Some(congestion);
             return Routed::Unfinished;
         }
@@ -647,7 +647,7 @@ impl Broker {
         let left = match self.backlog.has_fan_outs() {
             true => {
                 let passage = Passage::new(message, origin, None);
-                FanOut::new(&passage, Stage::Matching(None))
+                FanOut::new(&passage, Stage::Matching(None), self.cuts.token())
             }
             false => match self.publish_crossed(message, origin, last, turn) {
                 Routed::Unfinished => {

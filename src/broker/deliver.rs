@@ -10,7 +10,6 @@ use super::passage::{Origin, delivery_work};
 use super::route_cache::RouteCache;
 use super::subscription::{Sink, Subscription};
 use super::turn::Turn;
-use crate::base::ids::ConnectionId;
 use crate::base::limits::DENIAL_WORK;
 use crate::protocol::message::MessageRun;
 use crate::protocol::nats::encode;
@@ -22,10 +21,14 @@ fn withholds(
     subscription: &Subscription,
     outbox: &Outbox,
     subject: &[u8],
-    no_echo: Option<ConnectionId>,
+    origin: &Origin<'_>,
     turn: &mut Turn,
 ) -> bool {
-    if subscription.is_removed() || no_echo.is_some_and(|connection| connection == outbox.id) {
+    let no_echo = origin.source.no_echo;
+    if subscription.is_removed()
+        || no_echo.is_some_and(|connection| connection == outbox.id)
+        || subscription.is_handed_over(origin.from, origin.target.mark)
+    {
         return true;
     }
     let denies = subscription.denies(subject);
@@ -123,7 +126,7 @@ impl Broker {
             return self.deliver_one_by_one(subscription, run, origin, turn);
         }
         let sid = subscription.sid();
-        if withholds(subscription, outbox, run.subject(), origin.source.no_echo, turn)
+        if withholds(subscription, outbox, run.subject(), origin, turn)
             || !turn.push(outbox, |outbox| outbox.push(run, sid, framing))
         {
             return false;

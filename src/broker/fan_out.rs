@@ -12,7 +12,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::base::ids::{AccountId, ConnectionId};
-use crate::broker::link::Target;
+use crate::broker::link::{Mark, Target};
 use crate::broker::match_list::{ListBuilder, MatchList};
 use crate::broker::passage::{Origin, Passage, Progress};
 use crate::protocol::message::Message;
@@ -37,6 +37,8 @@ pub struct FanOut {
     pub(super) stage: Stage,
     /// Its copy for another account, while that is not delivered everywhere.
     pub(super) crossing: Option<Box<UnfinishedCrossing>>,
+    /// Counts it among those that began before the next cut of this shard.
+    began: Rc<()>,
 }
 
 /// A message that crosses and is not everywhere yet.
@@ -124,7 +126,7 @@ impl OwnedMessage {
 }
 
 impl FanOut {
-    pub(super) fn new(passage: &Passage<'_>, stage: Stage) -> Box<Self> {
+    pub(super) fn new(passage: &Passage<'_>, stage: Stage, began: Rc<()>) -> Box<Self> {
         let Origin { source, from, target, tells_nobody } = passage.origin;
         Box::new(Self {
             owned: OwnedMessage::new(&passage.message, &target),
@@ -138,6 +140,7 @@ impl FanOut {
             connection: passage.connection,
             stage,
             crossing: None,
+            began,
         })
     }
 
@@ -148,6 +151,18 @@ impl FanOut {
 
     pub(super) fn connection(&self) -> Option<ConnectionId> {
         self.connection
+    }
+
+    /// Returns the token of the cut that it began before.
+    pub(super) fn began(&self) -> &Rc<()> {
+        &self.began
+    }
+
+    /// It began here before the last cut: its further copies say so.
+    pub(super) fn mark_late(&mut self) {
+        if self.origin.from.is_none() {
+            self.origin.target.mark = Mark::Late;
+        }
     }
 
     /// Its publisher is gone: nobody is told anything, and its key may soon mean another.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::base::few_bytes;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
 use crate::base::limits::RUN_MESSAGES_MAX;
-use crate::broker::link::{PASSED_ELSEWHERE, Source, Target, Traced, link_to, shard_behind};
+use crate::broker::link::{Mark, PASSED_ELSEWHERE, Source, Target, Traced, link_to, shard_behind};
 use crate::protocol::message::{Message, MessageRun, Tail};
 use crate::protocol::nats::encode::{copy_payload, has_few_bytes};
 
@@ -29,6 +29,9 @@ const TRACED: u32 = 8;
 const TRACED_ONLY: u32 = 16;
 
 const TRACE_NUMBER_BYTES: usize = size_of::<u32>();
+/// Its `Mark` is in these bits, as its place among all.
+const MARK_SHIFT: u32 = 5;
+const MARKS: [Mark; 5] = [Mark::None, Mark::Late, Mark::Switch, Mark::Cut, Mark::End];
 
 /// Bytes of the head of a message like the one before: size of its tail with `AGAIN`, sizes of
 /// reply and size text.
@@ -131,6 +134,7 @@ pub fn append(
         | (u32::from(!message.tail.is_empty()) * IN_ONE_PIECE)
         | (u32::from(!target.passed.is_empty()) * PASSED)
         | target.trace.map_or(0, |traced| TRACED | (u32::from(traced.only) * TRACED_ONLY))
+        | ((target.mark as u32) << MARK_SHIFT)
         | (u32::from(target.hops) << 8)
         | ((target.queues.len() as u32) << 16);
     // Connections count from 5: 0 is free for none.
@@ -359,6 +363,7 @@ fn read_whole<'a>(
     let target = Target {
         plain: flags & PLAIN != 0,
         trace,
+        mark: MARKS[(flags >> MARK_SHIFT & 7) as usize],
         hops: (flags >> 8) as u8,
         home: link_to(ShardId(field(head, 11) as u16), own),
         queues: &[],
@@ -400,6 +405,7 @@ mod tests {
     const TARGET: Target<'static> = Target {
         plain: true,
         trace: Some(Traced { number: 7, only: true }),
+        mark: Mark::End,
         hops: 2,
         home: Some(LinkId(0)),
         queues: &[b"q1", b"", b"q3"],

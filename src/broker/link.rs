@@ -75,6 +75,21 @@ pub struct Unheard {
     pub reply: Vec<u8>,
 }
 
+/// The place of a message in a client's move to another shard (`handover`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    #[default]
+    None,
+    /// It began before the cut of its shard, and comes after it.
+    Late,
+    /// Tells a shard to cut. Nobody receives it, as all that follow.
+    Switch,
+    /// The cut of a shard.
+    Cut,
+    /// No message that began before the cut comes any more.
+    End,
+}
+
 /// The receivers of a message that goes over a link, at most once per link and message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
@@ -83,6 +98,7 @@ pub struct Target<'a> {
     pub plain: bool,
     /// Present if it is traced.
     pub trace: Option<Traced>,
+    pub mark: Mark,
     /// Times it already looked for another member.
     pub hops: u8,
     /// The link behind which its publisher is; none = on this shard.
@@ -111,6 +127,7 @@ impl Target<'static> {
     /// Plain subscriptions alone, for a message of this shard.
     pub const PLAIN: Self = Self {
         trace: None,
+        mark: Mark::None,
         plain: true,
         hops: 0,
         home: None,
@@ -126,6 +143,7 @@ impl Target<'_> {
     pub fn is_plain(&self) -> bool {
         self.plain
             && self.trace.is_none()
+            && self.mark == Mark::None
             && self.queues.is_empty()
             && self.hops == 0
             && self.route.is_empty()

@@ -274,7 +274,8 @@ impl Broker {
             Ok(list) => self.route_in_parts(origin, &MessageRun::one(*message), &list, turn),
             Err(builder) => {
                 let passage = Passage::new(message, origin, turn.publisher);
-                turn.unfinished = Some(FanOut::new(&passage, Stage::Matching(Some(builder))));
+                let stage = Stage::Matching(Some(builder));
+                turn.unfinished = Some(FanOut::new(&passage, stage, self.cuts.token()));
                 Routed::Unfinished
             }
         }
@@ -380,6 +381,10 @@ impl Broker {
         turn: &mut Turn,
     ) -> bool {
         let Sink::Client { outbox, .. } = &receiver.sink else { return false };
+        // Another shard delivers it, and notes that.
+        if receiver.is_handed_over(origin.from, origin.target.mark) {
+            return false;
+        }
         let mut error = hindrance(receiver, outbox, message.subject, origin);
         let mut delivered = error.is_none();
         if delivered && !traced.only {

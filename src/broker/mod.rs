@@ -13,6 +13,8 @@ pub(crate) mod fan_out;
 mod fan_out_frame;
 mod forward;
 pub(crate) mod frame;
+pub(crate) mod handed_over;
+pub(crate) mod handover;
 mod imported;
 pub(crate) mod importing;
 pub(crate) mod inspect;
@@ -73,6 +75,7 @@ use client_facts::ClientFacts;
 pub(crate) use crossing::REQUEST_INFO;
 use crossing::{Rewritten, Services};
 use fan_out_frame::FanOutFrame;
+use handover::Cuts;
 use importing::Importing;
 use interest::InterestCounts;
 use link::{Congestion, InterestChange, LinkSink};
@@ -104,6 +107,7 @@ pub struct Broker {
     /// Subscriptions that reached their maximum and are still in the tables.
     expired: Vec<Rc<Subscription>>,
     backlog: Backlog,
+    cuts: Cuts,
     departed: Departed,
     watches: Watches,
     /// The imports of all accounts.
@@ -320,6 +324,7 @@ impl Broker {
             hasher: SeedableRandomState::with_seed(seed, hash_seed),
             expired: Vec::new(),
             backlog: Backlog::new(TURN_WORK_MAX),
+            cuts: Cuts::default(),
             departed: Departed::default(),
             watches: Watches::new(SeedableRandomState::with_seed(seed, hash_seed)),
             imports: Arc::default(),

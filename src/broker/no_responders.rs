@@ -166,7 +166,7 @@ impl Broker {
             Ok(list) => Stage::FindingPublisher(list, 0),
             Err(builder) => Stage::MatchingReply(Some(builder)),
         };
-        turn.unfinished = Some(FanOut::new(passage, stage));
+        turn.unfinished = Some(FanOut::new(passage, stage, self.cuts.token()));
         Routed::Unfinished
     }
 
@@ -199,8 +199,10 @@ impl Broker {
         turn.spend(1);
         let client = self.client(unheard.client);
         let is_own = client.is_some_and(|client| client.account == unheard.account);
+        let moved = self.cuts.moved(unheard.client);
+        let moved = moved.filter(|(account, ..)| *account == unheard.account);
         let crossed = unheard.reply.starts_with(responses::PREFIX);
-        if !(is_own || crossed)
+        if !(is_own || crossed || moved.is_some())
             || !self.unheard.complete(unheard, turn, &mut self.counters.unanswered)
         {
             return;
@@ -208,6 +210,8 @@ impl Broker {
         if !self.tell_requester(unheard, turn) && is_own {
             let Unheard { account, client, subject, reply, .. } = unheard;
             self.tell_no_responders(*account, *client, subject, reply, turn);
+        } else if let Some((_, link, client)) = moved.filter(|_| !crossed) {
+            self.tell_moved(unheard, link, client);
         }
     }
 

@@ -43,7 +43,8 @@ impl Broker {
         let id = origin.source.account;
         let Some(account) = self.accounts.get_mut(id.index()) else { return Routed::Nobody };
         if let Err(builder) = cache.renew(id, account, origin, run, turn) {
-            return Self::put_off(origin, run, Stage::Matching(Some(builder)), turn);
+            let stage = Stage::Matching(Some(builder));
+            return Self::put_off(origin, run, stage, self.cuts.token(), turn);
         }
         let Some(list) = &cache.list else { return Routed::Nobody };
         turn.spend(run.len());
@@ -78,10 +79,16 @@ impl Broker {
 
     /// Leaves a message to the next turn.
     #[cold]
-    fn put_off(origin: &Origin<'_>, run: &MessageRun<'_>, stage: Stage, turn: &mut Turn) -> Routed {
+    fn put_off(
+        origin: &Origin<'_>,
+        run: &MessageRun<'_>,
+        stage: Stage,
+        began: Rc<()>,
+        turn: &mut Turn,
+    ) -> Routed {
         debug_assert!(run.len() == 1);
         let passage = Passage::new(run.first(), origin, turn.publisher);
-        turn.unfinished = Some(FanOut::new(&passage, stage));
+        turn.unfinished = Some(FanOut::new(&passage, stage, began));
         Routed::Unfinished
     }
 
@@ -100,7 +107,7 @@ impl Broker {
             return self.end_of_passage(&passage, &progress, turn);
         }
         let stage = Stage::Delivering(list.clone(), Box::new(progress));
-        let mut left = FanOut::new(&passage, stage);
+        let mut left = FanOut::new(&passage, stage, self.cuts.token());
         left.crossing = turn.crossing.take();
         turn.unfinished = Some(left);
         Routed::Unfinished

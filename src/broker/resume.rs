@@ -12,6 +12,9 @@ use super::turn::Turn;
 impl Broker {
     /// Continues with a message that a turn did not finish.
     pub fn resume(&mut self, mut fan_out: Box<FanOut>, turn: &mut Turn) -> Routed {
+        if self.cuts.is_older(fan_out.began()) {
+            fan_out.mark_late();
+        }
         loop {
             match std::mem::replace(&mut fan_out.stage, Stage::Matching(None)) {
                 Stage::Matching(builder) => match self.match_more(&fan_out, builder, false, turn) {

@@ -237,7 +237,7 @@ impl Broker {
 
     /// Leaves a message of a service to those that go on behind, once there is room among them.
     fn publish_behind(&mut self, passage: &Passage<'_>) -> Published {
-        let fan_out = FanOut::new(passage, Stage::Matching(None));
+        let fan_out = FanOut::new(passage, Stage::Matching(None), self.cuts.token());
         if !self.backlog.has_room(&fan_out) {
             return Published::Congested(self.backlog.room());
         }

@@ -8,6 +8,8 @@ use crate::auth::imports::StreamImport;
 use crate::auth::permissions::DeliveryFilter;
 use crate::base::ids::{AccountId, ClientKey, LinkId};
 use crate::broker::crossing_sink::{AnswerSink, RequestSink};
+use crate::broker::handed_over::{Handover, HandoverPlace};
+use crate::broker::link::Mark;
 use crate::broker::names::Names;
 use crate::broker::outbox::Outbox;
 use crate::broker::service_sink::ServiceSink;
@@ -71,6 +73,8 @@ struct Rare {
     max: Cell<u64>,
     /// Denied subjects that its filter overlaps: withheld at delivery.
     deny: RefCell<Option<DeliveryFilter>>,
+    /// The handover of its client between shards, while that goes on.
+    handover: HandoverPlace,
     /// Its shadows in the tables of other accounts.
     shadows: RefCell<Vec<Rc<Subscription>>>,
 }
@@ -144,6 +148,23 @@ impl Subscription {
     pub fn denies(&self, subject: &[u8]) -> bool {
         let Some(rare) = self.rare.get() else { return false };
         rare.deny.borrow().as_ref().is_some_and(|deny| deny.denies(subject))
+    }
+
+    /// True if its client must not get a message of this source here, as another shard delivers it.
+    #[inline]
+    pub(super) fn is_handed_over(&self, from: Option<LinkId>, mark: Mark) -> bool {
+        let Some(rare) = self.rare.get() else { return false };
+        let handover = rare.handover.borrow();
+        handover.as_ref().is_some_and(|handover| handover.withholds(from, mark))
+    }
+
+    pub(super) fn set_handover(&self, handover: Option<Rc<Handover>>) {
+        *self.rare.get_or_init(Box::default).handover.borrow_mut() = handover;
+    }
+
+    /// True if it is plain, has no maximum and stands for no others.
+    pub(super) fn can_be_handed_over(self: &Rc<Self>) -> bool {
+        !self.is_removed() && self.queue().is_empty() && self.max() == 0 && self.shadow_count() == 0
     }
 
     pub fn filter(&self) -> &[u8] {

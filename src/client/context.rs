@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::guest::GiveOrder;
 use crate::auth::permissions::Permissions;
 use crate::auth::state::AuthState;
-use crate::base::counters::Gauge;
+use crate::base::counters::{Gauge, Handovers};
 use crate::base::ids::{AccountId, ShardId};
 use crate::base::limits::{CHUNK_BYTES, POOLED_BYTES_MAX};
 use crate::base::pool::BufferPool;
@@ -54,6 +55,10 @@ pub struct ClientContext {
     pub trace_names: TraceNames,
     /// Decides where each client is served; None = where it was accepted.
     pub place: Option<Box<Placer>>,
+    /// The handovers of the server.
+    pub handovers: Handovers,
+    /// Gives other shards orders about clients that are to come to them.
+    pub give: Box<GiveOrder>,
     /// Called about logins, in the middle of a turn: it may publish, but must not wait or touch the
     /// session.
     pub report: Box<Reporter>,
@@ -113,6 +118,8 @@ impl ClientContext {
             rare_lines: RareLines::default(),
             trace_names: TraceNames::default(),
             place: None,
+            handovers: Handovers::default(),
+            give: Box::new(|_, _| {}),
             report: Box::new(|_, _, _, _| {}),
         }
     }

@@ -3,7 +3,10 @@
 //! `session` holds the state, `receive` is what the connection calls; each file between them holds
 //! one part of the protocol, and uses only files above it in the list below.
 
+pub(crate) mod guest;
+
 pub(crate) mod context;
+pub(crate) mod hosted;
 mod publishing;
 mod rights;
 

@@ -1,14 +1,25 @@
 //! The state of a publishing client: what is known about its last subject, and the rest of its
 //! turn.
 
+use std::rc::Rc;
 use std::time::Instant;
 
-use crate::base::ids::ConnectionId;
+use crate::base::ids::{ConnectionId, ShardId};
 use crate::broker::Broker;
+use crate::broker::handed_over::Handover;
 use crate::broker::link::Congestion;
 use crate::broker::passage::Routed;
 use crate::broker::route_cache::RouteCache;
 use crate::broker::turn::Turn;
+
+/// A move to another shard that a client was asked for.
+pub(super) struct AskedMove {
+    pub target: ShardId,
+    /// Present from the beginning of the handover of its subscriptions on.
+    pub handover: Option<Rc<Handover>>,
+    /// True once it leaves.
+    pub has_begun: bool,
+}
 
 /// The state of a client that has published. Taken out of the session during a batch; other clients
 /// do not need the memory.
@@ -27,6 +38,8 @@ pub(super) struct Publishing {
     pub(super) held: Option<Congestion>,
     /// True if that wait is over. Bytes that come later need a new one.
     pub(super) has_waited: bool,
+    /// The move that the client was asked for.
+    pub(super) asked: Option<AskedMove>,
     /// Since when it has waited for slower consumers, if it does.
     pub(super) stalled_since: Option<Instant>,
 }

@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::context::FirstVerb;
-use super::publishing::Publishing;
+use super::guest::HandoverOrder;
+use super::publishing::{AskedMove, Publishing};
 use super::session::ClientSession;
 use super::traced::trace_in;
 use crate::base::limits::{
@@ -301,8 +302,8 @@ impl Session for ClientSession {
             return Step::Close(CloseReason::MaximumConnectionsExceeded);
         }
         self.peer.keep_alive.active = true;
-        if let Some(target) = self.wanted_on.take()
-            && let Some(step) = self.leave_for(target)
+        if self.asked_move().is_some()
+            && let Some(step) = self.move_as_asked()
         {
             return step;
         }
@@ -427,7 +428,8 @@ impl Session for ClientSession {
         if matches!(step, Step::ReadMore) {
             publishing.has_waited = false;
         }
-        if self.peer.traffic.in_messages > 0 || publishing.has_waited {
+        if self.peer.traffic.in_messages > 0 || publishing.has_waited || publishing.asked.is_some()
+        {
             self.publishing = Some(publishing);
         }
         let remote_pace = broker.remote_pace(self.key).cloned();
@@ -536,6 +538,9 @@ impl Session for ClientSession {
         drop(broker);
         self.peer.login.give_up_check(&self.context.checks);
         self.peer.login.leave(&self.context.staying);
+        if let Some(AskedMove { target, handover: Some(_), .. }) = self.asked_move() {
+            (self.context.give)(*target, HandoverOrder::Withdraw(self.id()));
+        }
         if matches!(
             reason,
             CloseReason::SlowConsumerPendingBytes | CloseReason::SlowConsumerWriteDeadline

@@ -12,7 +12,7 @@ use super::context::{ClientContext, Report};
 use super::publishing::Publishing;
 use super::rights::Rights;
 use crate::auth::authenticator::ConnectionType;
-use crate::base::ids::{AccountId, ClientKey, ConnectionId, ShardId};
+use crate::base::ids::{AccountId, ClientKey, ConnectionId};
 use crate::broker::Broker;
 use crate::broker::outbox::Outbox;
 use crate::broker::trace::Trace;
@@ -39,7 +39,7 @@ pub struct ClientSession {
     pub(super) rights: Rights,
     pub(super) limits: ParserLimits,
     pub(super) parser: Parser,
-    /// Present from the first message on.
+    /// Present from the first message on, or once it was asked to move to another shard.
     pub(super) publishing: Option<Box<Publishing>>,
     pub(super) trace: Option<Rc<Trace>>,
     /// True once it may be told of changes.
@@ -50,10 +50,6 @@ pub struct ClientSession {
     pub(super) is_settled: bool,
     /// True if it is served here for good.
     pub(super) is_bound: bool,
-    /// True if it is leaving because it was asked to move.
-    pub(super) is_moved: bool,
-    /// The shard that it is asked to move to.
-    pub(super) wanted_on: Option<ShardId>,
     /// Present once it has left the broker: kept for monitoring when the connection ends.
     pub(super) last_subscriptions: Option<Box<LastSubscriptions>>,
 }
@@ -132,8 +128,6 @@ impl ClientSession {
             knows_of_lame_duck: false,
             is_settled: refused || context.place.is_none(),
             is_bound: refused,
-            is_moved: false,
-            wanted_on: None,
             last_subscriptions: None,
             context,
         }

@@ -81,7 +81,7 @@ use crate::base::turn_clock::TurnClock;
 use crate::broker::byte_queue::{RemotePublisher, Resumable};
 use crate::broker::fan_out::FanOut;
 use crate::broker::frame;
-use crate::broker::link::Congestion;
+use crate::broker::link::{Congestion, Mark};
 use crate::broker::passage::{Origin, Routed};
 use crate::broker::route_cache::RouteCache;
 use crate::broker::turn::{Turn, pace_target};
@@ -197,6 +197,12 @@ impl Delivery<'_> {
         // A run of one publisher's messages is settled at its end.
         if !run.repeats() {
             self.peer.pause(*self.publisher, self.turn, self.resumable);
+            if matches!(target.mark, Mark::Switch | Mark::Cut | Mark::End) {
+                *self.publisher = None;
+                self.turn.spend(1);
+                self.broker.take_mark(self.peer.link, source, target, run.first());
+                return frame::Taken { messages: 1, goes_on: !self.turn.is_over() };
+            }
             // Of another shard is the key of one who is passed on: it would name somebody else.
             *self.publisher = source.publisher.filter(|_| target.hops == 0);
         }

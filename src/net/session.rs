@@ -59,6 +59,8 @@ pub enum Step {
     /// Continue on that shard, with the rest of the input. If the connection cannot leave, `receive`
     /// is called again here.
     Move(ShardId),
+    /// The same, but it cannot stay: it leaves once all it was told has been sent.
+    Leave(ShardId),
     /// The outbox already holds what the peer is to be told.
     Close(CloseReason),
 }

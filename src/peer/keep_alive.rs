@@ -96,6 +96,16 @@ impl KeepAlive {
         Due::Ping
     }
 
+    /// Pings the peer for another reason than its silence, unless it owes an answer. True if a PING
+    /// is to be sent. It does not count among those that the peer may leave unanswered.
+    pub(crate) fn ask(&mut self, now: Instant) -> bool {
+        let is_free = self.pings_outstanding == 0;
+        if is_free {
+            self.ping_sent = Some(now);
+        }
+        is_free
+    }
+
     /// Called when the peer answered a PING.
     pub(crate) fn pong(&mut self) {
         self.pings_outstanding = 0;

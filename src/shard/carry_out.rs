@@ -14,6 +14,8 @@ impl ShardOrder {
                 shard.serve_accepted(accepted, purpose);
             }
             Self::Move(moving) => shard.arrive(*moving),
+            Self::Host(from, guest) => shard.host(from, *guest),
+            Self::Withdraw(id) => shard.withdraw(id),
             Self::Arrived(id) => shard.arrived(id),
             Self::PasswordChecked(login, outcome) => {
                 if let Some(outcome) = outcome {

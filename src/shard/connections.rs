@@ -13,6 +13,9 @@ use crate::auth::authenticator::ConnectionType;
 use crate::base::ids::{ConnectionId, ShardId};
 use crate::base::limits::MOVED_REST_TICKS;
 use crate::base::shrink;
+use crate::broker::link::link_to;
+use crate::client::guest::Guest;
+use crate::client::hosted::{Hosted, HostedStep};
 use crate::client::session::ClientSession;
 use crate::config::options::{Balance, WriteTimeoutPolicy};
 use crate::net::congestion;
@@ -92,9 +95,14 @@ impl Shard {
         if let Some(generation) = &generation {
             self.adopt_generation(generation);
         }
-        let mut session = ClientSession::put_together(client, self.clients.clone());
+        let hosted = self.hosted.borrow_mut().remove(&client.id());
+        let rights = hosted.as_ref().map(|hosted| hosted.permissions().clone());
+        let mut session = ClientSession::put_together(client, hosted, self.clients.clone());
         session.catch_up_with_reload();
         session.catch_up_with_accounts();
+        if let Some(rights) = rights {
+            session.close_unless_rights_are(&rights);
+        }
         let surplus = self.surplus.get();
         if surplus.of_accounts {
             session.close_if_account_is_full();
@@ -120,6 +128,52 @@ impl Shard {
         let account = session.borrow().who().account().to_owned();
         self.system.serve_account_of(&mut self.broker.borrow_mut(), &self.clients, &account);
         self.peers[from.index()].give(ShardOrder::Arrived(id));
+    }
+
+    /// Receives messages for a client that is to come from another shard.
+    pub(super) fn host(self: &Rc<Self>, from: ShardId, guest: Guest) {
+        let id = guest.id;
+        let link = link_to(from, self.id).expect("it comes from another shard");
+        let hosted = Hosted::new(guest, link, &self.clients);
+        hosted.outbox().set_totals(self.recorded.outboxes.clone());
+        self.hosted.borrow_mut().insert(id, hosted);
+        let shard = self.clone();
+        spawn(async move {
+            loop {
+                let step = match shard.hosted.borrow_mut().get_mut(&id) {
+                    Some(hosted) => hosted.step(&mut shard.broker.borrow_mut()),
+                    None => return,
+                };
+                shard.hook.request();
+                match step {
+                    HostedStep::Again => shard.hook.yield_turn().await,
+                    HostedStep::WaitFor(room) => room.gate.reached(room.until).await,
+                    HostedStep::Switched => break,
+                }
+            }
+            shard.drop_hosted(id);
+        });
+    }
+
+    /// Gives up a client that was to come.
+    pub(super) fn withdraw(&self, id: ConnectionId) {
+        if let Some(hosted) = self.hosted.borrow_mut().get_mut(&id) {
+            hosted.withdraw();
+        }
+        self.drop_hosted(id);
+    }
+
+    /// Drops a client that was to come, once nothing of it is needed.
+    fn drop_hosted(&self, id: ConnectionId) {
+        let mut all = self.hosted.borrow_mut();
+        if all.get(&id).is_some_and(Hosted::is_over)
+            && let Some(hosted) = all.remove(&id)
+        {
+            let publishers = hosted.leave(&mut self.broker.borrow_mut());
+            self.connections.resumable.borrow_mut().extend(publishers);
+            self.hook.request();
+        }
+        shrink::map(&mut all);
     }
 
     /// Begins to listen, if this shard was not needed until now. A listening socket is not closed

@@ -20,6 +20,7 @@ use crate::base::gate::Gate;
 use crate::base::ids::{ConnectionId, ShardId};
 use crate::broker::BrokerHandle;
 use crate::client::context::ClientContext;
+use crate::client::hosted::Hosted;
 use crate::mesh::Mesh;
 use crate::monitor::jetstream::JetStreamReport;
 use crate::monitor::jsz::JszOptions;
@@ -55,6 +56,8 @@ pub(crate) struct Shard {
     pub(super) places: RefCell<HashMap<ConnectionId, usize>>,
     /// Targets of connections that left for another shard and have not arrived yet.
     pub(super) leaving: RefCell<HashMap<ConnectionId, ShardId>>,
+    /// Clients with subscriptions that are about to come from other shards.
+    pub(super) hosted: RefCell<HashMap<ConnectionId, Hosted>>,
     /// The last reload that this shard has taken; none = there was none.
     pub(super) generation: RefCell<Option<Arc<Generation>>>,
     /// What the surplus over that reload's limits is closed for, as far as that has begun.

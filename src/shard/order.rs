@@ -16,6 +16,7 @@ use crate::auth::password::PasswordOutcome;
 use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ClientKey, ConnectionId, LoginId, ShardId};
 use crate::base::ring::{RingSource, RingTarget, ring};
+use crate::client::guest::Guest;
 use crate::client::moving::MovingClient;
 use crate::config::options::Options;
 use crate::monitor::closed::PackedConnection;
@@ -39,6 +40,10 @@ pub(crate) enum ShardOrder {
     Serve(Accepted, Purpose),
     /// Continue to serve a client that another shard served until now; it is already counted here.
     Move(Box<Moving>),
+    /// Receive messages for a client that is to come from that shard.
+    Host(ShardId, Box<Guest>),
+    /// A client that was to come will not.
+    Withdraw(ConnectionId),
     /// A client that went from this shard to another has arrived there.
     Arrived(ConnectionId),
     /// Continue a login whose account was looked up; the text says why that found none.

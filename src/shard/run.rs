@@ -31,6 +31,7 @@ use crate::base::turn_clock::TurnClock;
 use crate::broker::Broker;
 use crate::broker::byte_queue::Resumable;
 use crate::client::context::{ClientContext, Placer};
+use crate::client::guest::HandoverOrder;
 use crate::config::options::{Balance, Options};
 use crate::mesh::{LaneEnds, Mesh};
 use crate::net::connection::ConnectionContext;
@@ -156,6 +157,8 @@ async fn serve(
                 reporting.report(broker, clients, facts, report);
             }),
             staying: seed.server.staying().clone(),
+            handovers: seed.server.handovers().clone(),
+            give: Box::new(give(seed.id, seed.peers.clone())),
             ..ClientContext::plain(broker.clone(), seed.options, seed.auth, seed.random_seed)
         }),
         broker,
@@ -177,6 +180,7 @@ async fn serve(
         registry: RefCell::new(Slab::new()),
         places: RefCell::default(),
         leaving: RefCell::default(),
+        hosted: RefCell::default(),
         generation: RefCell::default(),
         surplus: Cell::default(),
         closing: Cell::new(false),
@@ -272,6 +276,16 @@ fn placer(own: ShardId, loads: &ShardLoads, balance: Balance) -> Option<Box<Plac
             let next = ShardId(u16::try_from((own.index() + 1) % count).expect("few shards"));
             Some(Box::new(move |_| (next != own).then_some(next)))
         }
+    }
+}
+
+/// Returns what gives other shards orders about clients of shard `own` that are to come to them.
+fn give(own: ShardId, peers: Vec<ShardHandle>) -> impl Fn(ShardId, HandoverOrder) {
+    move |target, order| {
+        peers[target.index()].give(match order {
+            HandoverOrder::Host(guest) => ShardOrder::Host(own, guest),
+            HandoverOrder::Withdraw(id) => ShardOrder::Withdraw(id),
+        });
     }
 }
 

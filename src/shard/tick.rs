@@ -87,7 +87,9 @@ impl Shard {
             let Some(Entry { speaker: Speaker::Client(session), .. }) = registry.get(key) else {
                 continue;
             };
-            session.borrow_mut().ask_to_move(target);
+            let mut session = session.borrow_mut();
+            session.ask_to_move(target);
+            session.rouse();
             self.loads.shift_busy(self.id, target, share);
         }
     }
@@ -157,8 +159,10 @@ impl Shard {
             }
             if *wanders {
                 session.ask_to_move(next);
+                session.rouse();
             }
             if let Some(heaviest) = heaviest {
+                session.forget_move();
                 let (activity, rests) = (entry.control.activity(), entry.control.rests());
                 if heaviest.look(activity) && !rests && session.may_move() {
                     heaviest.keep(Candidate { key, activity });

@@ -77,7 +77,7 @@ impl Web {
                 match self.session.receive(&mut self.input) {
                     Step::ReadMore => break,
                     Step::WaitFor(_) => return true,
-                    Step::Again | Step::Move(_) => {}
+                    Step::Again | Step::Move(_) | Step::Leave(_) => {}
                     Step::StartFrames(upgrade) => {
                         assert!(self.frames.is_none() && self.input.bytes().is_empty());
                         assert!(upgrade.answer.starts_with(b"HTTP/1.1 101 "));

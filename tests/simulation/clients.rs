@@ -81,6 +81,8 @@ pub struct Run {
     overflows: bool,
     /// True if clients are asked to move to other shards.
     wanders: bool,
+    /// True if all subscriptions are plain and without a maximum, as those that can be handed over.
+    plain_only: bool,
     /// The most work that a turn may do.
     turn_work_bound: usize,
     /// For each service that watches interest, how often it is to begin or to end a watch.
@@ -128,6 +130,7 @@ impl Run {
             action_count: if heavy { 60 } else { random.usize(80..250) },
             overflows,
             wanders: moves != Moves::None,
+            plain_only: moves != Moves::None && random.u32(..3) > 0,
             asked: Vec::new(),
             visits: Vec::new(),
         };
@@ -198,6 +201,7 @@ impl Run {
                 1..=2 => self.carry_somewhere(),
                 3 => self.listen_somewhere()?,
                 4 if self.wanders && self.world.random.u32(..3) == 0 => self.ask_to_move(),
+                4 if self.world.random.u32(..40) == 0 => self.world.reload_some_shard(),
                 4 if self.world.random.u32(..40) == 0 => {
                     let steps = self.world.random.u64(1..400);
                     self.world.stall_some_shard(steps);
@@ -288,17 +292,19 @@ impl Run {
             }
             return;
         }
+        let may_end = !self.plain_only;
         match random.u32(..100) {
             0..18 => {
                 let filter = random.choice(FILTERS).expect("not empty");
-                let max = (random.u32(..5) == 0).then(|| random.u64(1..5));
+                let max = (may_end && random.u32(..5) == 0).then(|| random.u64(1..5));
                 self.subscribe(client, filter, None, max);
             }
             18..28 => {
                 let filter = random.choice(FILTERS).expect("not empty");
                 let queue = random.choice(QUEUES).expect("not empty");
-                let max = (random.u32(..8) == 0).then(|| random.u64(1..5));
-                self.subscribe(client, filter, Some(queue), max);
+                let queue = may_end.then_some(queue);
+                let max = (may_end && random.u32(..8) == 0).then(|| random.u64(1..5));
+                self.subscribe(client, filter, queue, max);
             }
             28..36 => self.unsubscribe(client),
             36..70 => {
@@ -423,7 +429,11 @@ impl Run {
         }
         if torn {
             self.clients[client].written.clear();
-            self.world.tear(self.clients[client].connection);
+            let connection = self.clients[client].connection;
+            match self.world.random.u32(..4) {
+                0 => self.world.kick(connection),
+                _ => self.world.tear(connection),
+            }
             self.laws.gone(client, true);
         } else {
             self.clients[client].leaves = true;

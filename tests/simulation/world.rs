@@ -16,17 +16,20 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use midge::testing::auth::state::AuthState;
-use midge::testing::base::counters::Gauge;
+use midge::testing::base::counters::{Gauge, Handovers};
 use midge::testing::base::ids::{ConnectionId, LinkId, ShardId};
 use midge::testing::base::limits::READ_BUFFER_BYTES;
 use midge::testing::base::pool::BufferPool;
 use midge::testing::base::ring::{ParkFlag, Signal};
 use midge::testing::broker::byte_queue::Resumable;
+use midge::testing::broker::link::Congestion;
 use midge::testing::broker::mailbox::Mailbox;
 use midge::testing::broker::message_trace::TraceNote;
 use midge::testing::broker::outbox::Outbox;
 use midge::testing::broker::{Broker, BrokerHandle};
 use midge::testing::client::context::{ClientContext, Placer};
+use midge::testing::client::guest::HandoverOrder;
+use midge::testing::client::hosted::{Hosted, HostedStep};
 use midge::testing::client::session::ClientSession;
 use midge::testing::config::options::Options;
 use midge::testing::mesh::{Lanes, Mesh, lanes};
@@ -93,6 +96,17 @@ pub trait Service {
     }
 }
 
+/// Orders to a shard about clients that are to come, with the shards that gave them.
+type Orders = Rc<RefCell<VecDeque<(usize, HandoverOrder)>>>;
+
+/// A client that is about to come to a shard.
+struct SimulatedHosted {
+    id: ConnectionId,
+    hosted: Hosted,
+    waits: Option<Congestion>,
+    has_switched: bool,
+}
+
 struct SimulatedShard {
     broker: BrokerHandle,
     mesh: Mesh,
@@ -109,6 +123,8 @@ struct SimulatedShard {
     stalled_until: u64,
     connections: Vec<usize>,
     services: Vec<Box<dyn Service>>,
+    orders: Orders,
+    hosted: Vec<SimulatedHosted>,
 }
 
 /// What the reader of a connection is doing.
@@ -161,6 +177,8 @@ pub struct World {
     pub whole_reads: bool,
     /// Number of clients that went to another shard.
     pub moves: usize,
+    /// Number of those that had subscriptions.
+    pub handovers: usize,
     /// Number of steps from one check of the promises of a shard's modules to the next; 0 = there is none.
     pub check_interval: u64,
     shards: Vec<SimulatedShard>,
@@ -238,7 +256,8 @@ impl World {
         });
         options.limits.pending_bytes_max = sizes.pending_bytes_max;
         let options = Arc::new(options);
-        let staying = Gauge::default();
+        let (staying, handovers) = (Gauge::default(), Handovers::default());
+        let orders: Vec<Orders> = (0..count).map(|_| Orders::default()).collect();
         let shards = ends.zip(parks).zip(bells).enumerate();
         let shards = shards
             .map(|(index, ((ends, park), bell))| {
@@ -265,6 +284,13 @@ impl World {
                     clients: Rc::new(ClientContext {
                         place: sizes.moves.then(|| random_placer(seed, index, count)),
                         staying: staying.clone(),
+                        handovers: handovers.clone(),
+                        give: {
+                            let orders = orders.clone();
+                            Box::new(move |target, order| {
+                                orders[target.index()].borrow_mut().push_back((index, order));
+                            })
+                        },
                         checks: PasswordChecks::new(|_, _| panic!("nobody logs in here")),
                         ..ClientContext::plain(broker.clone(), options.clone(), auth.clone(), seed)
                     }),
@@ -278,6 +304,8 @@ impl World {
                     stalled_until: 0,
                     connections: Vec::new(),
                     services: Vec::new(),
+                    orders: orders[index].clone(),
+                    hosted: Vec::new(),
                 }
             })
             .collect();
@@ -289,6 +317,7 @@ impl World {
             hurried: false,
             whole_reads: false,
             moves: 0,
+            handovers: 0,
             check_interval: 0,
             shards,
             connections: Vec::new(),
@@ -385,9 +414,71 @@ impl World {
 
     /// Asks a connection to move to another shard, as a busy shard does.
     pub fn ask_to_move(&mut self, connection: usize, target: usize) {
+        if target == self.connections[connection].shard {
+            return;
+        }
         let target = ShardId(u16::try_from(target).expect("few shards"));
         let session = self.connections[connection].session.as_mut().expect("it is here");
         session.ask_to_move(target);
+    }
+
+    /// Closes a connection from the server's side, as an operator may.
+    pub fn kick(&mut self, connection: usize) {
+        self.connections[connection].outbox.close(CloseReason::ServerShutdown);
+    }
+
+    /// A shard takes another reload, in which nothing has changed.
+    pub fn reload_some_shard(&mut self) {
+        let shard = self.random.usize(..self.shards.len());
+        let auth = self.shards[shard].clients.auth.borrow().clone();
+        self.reload(shard, &auth);
+    }
+
+    /// Takes one step with an order about a client that is to come, or with such a client.
+    fn step_handover(&mut self, index: usize) -> bool {
+        let order = self.shards[index].orders.borrow_mut().pop_front();
+        if let Some((from, order)) = order {
+            let shard = &mut self.shards[index];
+            match order {
+                HandoverOrder::Host(guest) => {
+                    let link = LinkId((from - usize::from(from > index)) as u32);
+                    let id = guest.id;
+                    let hosted = Hosted::new(*guest, link, &shard.clients);
+                    let hosted = SimulatedHosted { id, hosted, waits: None, has_switched: false };
+                    shard.hosted.push(hosted);
+                }
+                HandoverOrder::Withdraw(id) => {
+                    let mut all = shard.hosted.iter_mut();
+                    all.find(|one| one.id == id).expect("it was to come").hosted.withdraw();
+                }
+            }
+            self.drop_withdrawn(index);
+            self.request(index);
+            return true;
+        }
+        let SimulatedShard { hosted, broker, .. } = &mut self.shards[index];
+        let is_ready = |one: &&mut SimulatedHosted| {
+            let waits = one.waits.as_ref();
+            !one.has_switched && waits.is_none_or(|waits| waits.gate.value() >= waits.until)
+        };
+        let Some(one) = hosted.iter_mut().find(is_ready) else { return false };
+        one.waits = None;
+        match one.hosted.step(&mut broker.borrow_mut()) {
+            HostedStep::Again => {}
+            HostedStep::WaitFor(congestion) => one.waits = Some(congestion),
+            HostedStep::Switched => one.has_switched = true,
+        }
+        self.drop_withdrawn(index);
+        self.request(index);
+        true
+    }
+
+    fn drop_withdrawn(&mut self, index: usize) {
+        let SimulatedShard { hosted, broker, resumable, .. } = &mut self.shards[index];
+        if let Some(place) = hosted.iter().position(|one| one.hosted.is_over()) {
+            let publishers = hosted.swap_remove(place).hosted.leave(&mut broker.borrow_mut());
+            resumable.borrow_mut().extend(publishers);
+        }
     }
 
     /// Moves a connection to another shard, with the bytes that were not consumed.
@@ -402,7 +493,11 @@ impl World {
         connection.input.extend(&unread);
         let aborted = connection.aborted.clone();
         let clients = self.shards[target].clients.clone();
-        let session = ClientSession::put_together(moving, clients);
+        let hosted = &mut self.shards[target].hosted;
+        let place = hosted.iter().position(|one| one.id == moving.id());
+        let hosted = place.map(|place| hosted.swap_remove(place).hosted);
+        self.handovers += usize::from(hosted.is_some());
+        let session = ClientSession::put_together(moving, hosted, clients);
         let outbox = self.adopt(&session, &aborted);
         let connection = &mut self.connections[index];
         (connection.session, connection.outbox) = (Some(session), outbox);
@@ -531,6 +626,7 @@ impl World {
         for connection in &order {
             self.step_writer(*connection);
         }
+        self.step_handover(index);
         self.end_of_turn(index);
     }
 
@@ -548,12 +644,14 @@ impl World {
         // does.
         let shard = &self.shards[index];
         let connection_choices = shard.connections.len() * 2;
-        let choices = connection_choices + 1 + shard.services.len();
+        let services_end = connection_choices + shard.services.len();
+        let choices = 1 + services_end + 1;
         let start = self.random.usize(..choices);
         for offset in 0..choices {
             let choice = (start + offset) % choices;
             let moved = match choice.checked_sub(1) {
                 None => self.end_of_turn(index),
+                Some(choice) if choice == services_end => self.step_handover(index),
                 Some(choice) if choice >= connection_choices => {
                     self.step_service(index, choice - connection_choices)
                 }
@@ -592,6 +690,10 @@ impl World {
                 let taken = connection.in_flight.as_ref().map_or(0, |(chunk, at)| chunk.len() - at);
                 connection.outbox.check_invariants(taken);
                 paced.extend(connection.outbox.paced_remote());
+            }
+            for one in &shard.hosted {
+                one.hosted.outbox().check_invariants(0);
+                paced.extend(one.hosted.outbox().paced_remote());
             }
             for service in &shard.services {
                 service.check_invariants();
@@ -742,7 +844,7 @@ impl World {
             Step::ReadMore => Reader::Reading,
             Step::Again => Reader::Yielded,
             Step::WaitFor(wait) => Reader::Waiting(wait),
-            Step::Move(target) => Reader::Leaving(target.index()),
+            Step::Move(target) | Step::Leave(target) => Reader::Leaving(target.index()),
             Step::ReadMoreWithin(_) | Step::StartTls(_) | Step::StartFrames(_) => {
                 panic!("neither TLS nor upgrades are configured here")
             }

@@ -445,12 +445,14 @@ fn messages_whose_publishers_are_gone_wait_within_a_bound() {
     let origin = Origin::client(ACCOUNT, setting.clients[0].0, None, true);
     let passage = Passage::new(&message, &origin, None);
     for _ in 0..100 {
-        setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None)));
+        let began = setting.broker.cuts.token();
+        setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None), began));
     }
     let dropped = setting.broker.counters.orphans_dropped;
     assert_eq!(dropped, 100 - (ADOPTED_FAN_OUT_BYTES_MAX / (1 << 20)) as u64 + 1);
     while setting.broker.work_off() {}
-    setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None)));
+    let began = setting.broker.cuts.token();
+    setting.broker.adopt(FanOut::new(&passage, Stage::Matching(None), began));
     assert_eq!(setting.broker.counters.orphans_dropped, dropped);
 }
 

@@ -20,7 +20,7 @@ use crate::base::ids::ShardId;
 use crate::net::duplicate::duplicate;
 use crate::net::frames::{Decoded, Frames, Upgrade};
 use crate::net::read_buffer::ReadBuffer;
-use crate::net::runtime::{Driver, finished_within, within};
+use crate::net::runtime::{Driver, finished_within, sleep, within};
 use crate::net::session::{Session, Step, Wait};
 use crate::net::tls::{TlsFacts, TlsFailure, TlsPipe};
 use crate::net::tls_config::{TlsServer, public_key_id};
@@ -28,6 +28,10 @@ use crate::protocol::nats::error::CloseReason;
 
 /// Time for a connection that is to move to send what it was told before.
 const SEND_BEFORE_MOVE: Duration = Duration::from_millis(100);
+
+/// Time after which a connection that is to move looks again for a descriptor, where these are
+/// scarce.
+const DESCRIPTOR_WAIT: Duration = Duration::from_millis(20);
 
 /// Reads of one connection before others get their turn, on the driver where reading does not wait.
 const EPOLL_READS_PER_TURN: u32 = 8;
@@ -131,6 +135,10 @@ impl<S: Session> Reader<S> {
                         return Err(Leave::Move(target));
                     }
                 }
+                Step::Leave(target) => {
+                    Box::pin(self.leave()).await?;
+                    return Err(Leave::Move(target));
+                }
                 Step::Close(reason) => return Err(reason.into()),
             }
         };
@@ -167,6 +175,28 @@ impl<S: Session> Reader<S> {
         let has_spare = spare.is_some();
         control.spare.set(spare.map(StdTcpStream::from));
         has_spare
+    }
+
+    /// Waits until everything that the connection was told has been sent, and there is a second
+    /// descriptor of its socket. Err = it was closed meanwhile.
+    async fn leave(&mut self) -> Result<(), Leave> {
+        let Ends { outbox, control, context, .. } = &*self.ends;
+        loop {
+            if let Some(reason) = outbox.close_reason() {
+                return Err(reason.into());
+            }
+            let pending = outbox.pending_bytes() as u64;
+            if pending > 0 {
+                outbox.sent.reached(outbox.sent.value().saturating_add(pending)).await;
+            } else if !outbox.is_idle() {
+                context.hook.yield_turn().await;
+            } else if let Ok(spare) = duplicate(self.descriptor) {
+                control.spare.set(Some(StdTcpStream::from(spare)));
+                return Ok(());
+            } else {
+                sleep(DESCRIPTOR_WAIT).await;
+            }
+        }
     }
 
     /// Reads once. A connection that stays idle meanwhile exchanges its buffer for a smaller one.
