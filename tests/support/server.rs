@@ -66,7 +66,7 @@ impl Server {
             text = text.replace(port, "-1");
         }
         let place = format!("{}/", directory.display());
-        for folder in ["/var/log/", "/run/"] {
+        for folder in ["/var/log/", "/var/lib/", "/run/"] {
             text = text.replace(folder, &place);
         }
         let config_path = directory.join("server.conf");
