@@ -864,9 +864,10 @@ pub const HOSTED_SUBSCRIBED_MAX: usize = 16;
 /// shards wait for it to be sent. Enforced by `ClientSession::may_move`.
 pub const HANDOVER_PENDING_BYTES_MAX: usize = 64 << 10;
 
-/// Connections that moved from a shard for which it still takes notes that nobody got a request.
-/// Enforced by `Broker::note_moved`.
-pub const MOVED_KEYS_MAX: usize = 256;
+/// Connections that moved from a shard for which it still takes notes that nobody got a request:
+/// fewer than the generations of a key, so that no two of them have the same one. Enforced by
+/// `Broker::note_moved`.
+pub const MOVED_KEYS_MAX: usize = 128;
 
 /// Ticks for which a connection that has moved stays where it is. Enforced by
 /// `ConnectionControl::rests`.
