@@ -72,7 +72,6 @@ impl<T> Table<T> {
         self.len() == 0
     }
 
-    #[cfg(any(test, debug_assertions))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         let more = self.more.iter().flat_map(|more| &more.parts);
         std::iter::once(&self.first).chain(more).flatten()
