@@ -38,6 +38,7 @@ impl QueueGroup {
     }
 
     /// Those on this shard.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn members(&self) -> &[Rc<Subscription>] {
         &self.members
     }
