@@ -113,7 +113,10 @@ fn every_request_is_answered_in_both_pacers_and_over_threads() {
         let counts = result.counts.unwrap();
         assert!(counts.all_good(), "{counts:?}");
         assert!(counts.received > requesters as u64, "one and only one each: {counts:?}");
-        assert_eq!(result.curves[CURVE].count, counts.received);
+        // Where the load had to wait between the look at the clock and the send, a requester's last
+        // request is sent after the end: it is answered and counts, but is not timed.
+        let untimed = counts.received - result.curves[CURVE].count;
+        assert!(untimed <= requesters as u64, "{untimed} of {counts:?}");
     }
 }
 
