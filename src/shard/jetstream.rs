@@ -21,11 +21,10 @@ use crate::monitor::jetstream::{
 use crate::monitor::jsz::JszOptions;
 use crate::monitor::snapshot::JetStreamSummary;
 use crate::net::doorbell::DoorbellHandle;
-use crate::net::runtime::{Driver, TurnHook, sleep, spawn};
+use crate::net::runtime::{TurnHook, sleep, spawn};
 use crate::storage::folder::StoreFolder;
 use crate::storage::recovery::JournalPlace;
 use crate::storage::replay::Replayed;
-use crate::storage::ring_disk::RingDisk;
 use crate::storage::store::{Store, SyncInterval};
 use crate::storage::thread_disk::{ThreadDisk, WriteMode};
 
@@ -42,8 +41,8 @@ pub(crate) struct JetStreamSeed {
 
 /// JetStream's part of a shard.
 pub(super) struct JetStream {
-    engine: Rc<Engine<RingDisk>>,
-    helper: ThreadDisk,
+    engine: Rc<Engine<ThreadDisk>>,
+    disk: ThreadDisk,
     /// Accounts that are to be taken over, and whether a task does so.
     next_accounts: Rc<RefCell<Option<Arc<AuthState>>>>,
     is_taking: Rc<Cell<bool>>,
@@ -61,16 +60,12 @@ impl JetStream {
         hook: Rc<TurnHook>,
         auth: &AuthState,
         seed: JetStreamSeed,
-        (driver, bell): (Driver, DoorbellHandle),
+        bell: DoorbellHandle,
     ) -> io::Result<Self> {
         let JetStreamSeed { folder, root, write_mode, place, replayed, sync_interval, settings } =
             seed;
-        let helper = ThreadDisk::start(&root, write_mode, move || bell.ring())?;
-        let disk = match driver {
-            Driver::IoUring => RingDisk::new(helper.clone()),
-            Driver::Epoll => RingDisk::without_ring(helper.clone()),
-        };
-        let store = Store::start(disk, place, replayed);
+        let disk = ThreadDisk::start(&root, write_mode, move || bell.ring())?;
+        let store = Store::start(disk.clone(), place, replayed);
         let mut store = store.unwrap_or_else(|_| panic!("the replayed store is whole"));
         store.share_memory(1);
         store.set_sync_interval(sync_interval);
@@ -83,7 +78,7 @@ impl JetStream {
         }
         Ok(Self {
             engine,
-            helper,
+            disk,
             next_accounts: Rc::default(),
             is_taking: Rc::default(),
             _folder: folder,
@@ -147,7 +142,7 @@ impl JetStream {
 
     /// Wakes the tasks whose operations of the disk are done.
     pub(super) fn collect(&self) {
-        self.helper.collect();
+        self.disk.collect();
     }
 }
 

@@ -228,8 +228,7 @@ async fn serve(
     if let Some(jetstream) = jetstream {
         let (broker, hook) = (shard.broker.clone(), hook.clone());
         let auth = shard.clients.auth.borrow().clone();
-        let started =
-            JetStream::start(broker, hook, &auth, jetstream, (seed.driver, seed.own_bell))?;
+        let started = JetStream::start(broker, hook, &auth, jetstream, seed.own_bell)?;
         shard.jetstream.replace(Some(started));
     }
     spawn(hook.clone().run_kicker());

@@ -205,7 +205,7 @@ impl StoreFolder {
         &self.root
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "as `open`"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "no part of the server asks for it yet"))]
     pub(crate) fn id(&self) -> StoreId {
         self.id
     }

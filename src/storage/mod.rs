@@ -1,9 +1,9 @@
 //! Floor 5: the store. Acknowledged changes are on disk, unless an operator chose that
 //! acknowledgements do not wait.
 //!
-//! `disk` is the interface that the store asks of a disk. `thread_disk` is the real one, and
-//! `ring_disk` that of a thread with a ring of io_uring; `memory_disk` fails in every way a disk
-//! may, for the simulator.
+//! `disk` is the interface that the store asks of a disk. `thread_disk` is the real one;
+//! `ring_disk` is measured beside it. `memory_disk` fails in every way a disk may, for the
+//! simulator.
 //!
 //! A `lane` is a `journal` on a disk, with group commit: records gather in a `frame` while the one
 //! before is written; `position` counts them. `recovery` reads the journal's files (`journal_file`)
@@ -46,7 +46,10 @@ pub(crate) mod recovery;
 mod regular;
 #[cfg_attr(
     not(test),
-    expect(dead_code, reason = "a server that uses the store calls it when it starts")
+    expect(
+        dead_code,
+        reason = "all streams of a server lie in one lane until they have homes on several shards"
+    )
 )]
 pub(crate) mod rehome;
 pub(crate) mod replay;

@@ -73,7 +73,13 @@ pub struct StreamLimits {
 }
 
 /// The warning for an operator about a stream whose answers do not wait for the disk.
-#[cfg_attr(not(test), expect(dead_code, reason = "the log says it once servers have JetStream"))]
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "no log line says it yet where a stream asks for `persist_mode: async`"
+    )
+)]
 pub(crate) const ASYNC_RISK: &str = "messages are acknowledged before they are on disk: those of the last \
     milliseconds are lost when the process is killed or the power fails, and their sequences are used again";
 
