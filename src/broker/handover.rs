@@ -307,46 +307,9 @@ mod tests {
     use crate::base::counters::Handovers;
     use crate::base::limits::{CHUNK_BYTES, PENDING_BYTES_MAX};
     use crate::base::pool::BufferPool;
-    use crate::broker::link::{InterestChange, LinkSink};
+    use crate::broker::link::tests::Ear;
     use crate::broker::outbox::Outbox;
     use crate::broker::turn::Turn;
-
-    /// A link that takes everything, and keeps what it was told that nobody got.
-    #[derive(Default)]
-    struct Ear(Rc<RefCell<Vec<Unheard>>>);
-
-    impl LinkSink for Ear {
-        fn interest_changed(&self, _: &InterestChange) {}
-
-        fn interest_congestion(&self) -> Option<Congestion> {
-            None
-        }
-
-        fn has_interest_reserve(&self) -> bool {
-            true
-        }
-
-        fn forward(&self, _: &Source, _: &Target<'_>, _: &MessageRun<'_>) {}
-
-        fn fence(&self) -> Option<Congestion> {
-            None
-        }
-
-        fn unheard(&self, unheard: Unheard) -> bool {
-            self.0.borrow_mut().push(unheard);
-            true
-        }
-
-        fn note_work(&self, _: usize) {}
-
-        fn is_tight(&self) -> bool {
-            false
-        }
-
-        fn message_congestion(&self, _: usize) -> Option<Congestion> {
-            None
-        }
-    }
 
     /// Hands a client of this shard over to the one behind the link. Returns its key here.
     fn hand_over(broker: &mut Broker, link: LinkId, successor: ClientKey) -> ClientKey {

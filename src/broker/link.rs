@@ -205,3 +205,47 @@ pub trait LinkSink {
     /// The room to wait for before a message of so many bytes, queue names included, is forwarded.
     fn message_congestion(&self, message_bytes: usize) -> Option<Congestion>;
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// A link that takes everything, and keeps what it was told that nobody got.
+    #[derive(Default)]
+    pub(in crate::broker) struct Ear(pub Rc<RefCell<Vec<Unheard>>>);
+
+    impl LinkSink for Ear {
+        fn interest_changed(&self, _: &InterestChange) {}
+
+        fn interest_congestion(&self) -> Option<Congestion> {
+            None
+        }
+
+        fn has_interest_reserve(&self) -> bool {
+            true
+        }
+
+        fn forward(&self, _: &Source, _: &Target<'_>, _: &MessageRun<'_>) {}
+
+        fn fence(&self) -> Option<Congestion> {
+            None
+        }
+
+        fn unheard(&self, unheard: Unheard) -> bool {
+            self.0.borrow_mut().push(unheard);
+            true
+        }
+
+        fn note_work(&self, _: usize) {}
+
+        fn is_tight(&self) -> bool {
+            false
+        }
+
+        fn message_congestion(&self, _: usize) -> Option<Congestion> {
+            None
+        }
+    }
+}

@@ -55,49 +55,14 @@ mod tests {
     use crate::base::ids::ConnectionId;
     use crate::base::limits::{CHUNK_BYTES, PENDING_BYTES_MAX};
     use crate::base::pool::BufferPool;
-    use crate::broker::link::{Congestion, InterestChange, LinkSink, Source, Target, Unheard};
+    use crate::broker::link::InterestChange;
+    use crate::broker::link::tests::Ear;
     use crate::broker::outbox::Outbox;
-    use crate::protocol::message::MessageRun;
-
-    /// A link that takes everything and tells nobody.
-    struct Mute;
-
-    impl LinkSink for Mute {
-        fn interest_changed(&self, _: &InterestChange) {}
-
-        fn interest_congestion(&self) -> Option<Congestion> {
-            None
-        }
-
-        fn has_interest_reserve(&self) -> bool {
-            true
-        }
-
-        fn forward(&self, _: &Source, _: &Target<'_>, _: &MessageRun<'_>) {}
-
-        fn fence(&self) -> Option<Congestion> {
-            None
-        }
-
-        fn unheard(&self, _: Unheard) -> bool {
-            true
-        }
-
-        fn note_work(&self, _: usize) {}
-
-        fn is_tight(&self) -> bool {
-            false
-        }
-
-        fn message_congestion(&self, _: usize) -> Option<Congestion> {
-            None
-        }
-    }
 
     #[test]
     fn one_place_alone_is_told_from_nobody_and_from_several() {
         let mut broker = Broker::reproducible(1);
-        let links = [0, 1].map(|_| broker.link_open(Box::new(Mute)));
+        let links = [0, 1].map(|_| broker.link_open(Box::new(Ear::default())));
         let pool = Rc::new(BufferPool::new(&CHUNK_BYTES, 1 << 20));
         let outbox = Rc::new(Outbox::new(ConnectionId(1), pool, PENDING_BYTES_MAX));
         let client = broker.attach(AccountId::GLOBAL, outbox);

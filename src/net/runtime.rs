@@ -167,7 +167,6 @@ impl TurnHook {
     /// does now thus comes after everything that was in the lanes when its bytes arrived: interest
     /// that others were told is in force, and messages whose publisher got its PONG. Asks for the
     /// end of the turn.
-    /// for the end of the turn.
     #[inline]
     pub(crate) fn before_batch(&self) {
         self.clock.began();

@@ -12,6 +12,7 @@ use super::speaker::{Entry, Speaker};
 use crate::auth::state::AuthState;
 use crate::base::ids::{AccountId, ConnectionId};
 use crate::base::limits::{CLOSED_PER_TURN_MAX, REVIEWED_PER_TURN_MAX};
+use crate::client::session::ClientSession;
 use crate::net::runtime::{sleep, spawn};
 use crate::protocol::nats::error::CloseReason;
 use crate::protocol::nats::handshake::Info;
@@ -103,30 +104,34 @@ impl Shard {
         self.surplus.take();
         let shard = self.clone();
         spawn(async move {
-            let mut staying = 0;
-            let mut unfinished = Vec::new();
-            let review = |entry: &Entry| {
-                let Speaker::Client(session) = &entry.speaker;
-                let mut session = session.borrow_mut();
-                session.catch_up_with_accounts();
-                staying += usize::from(session.is_staying());
-                if session.is_under_review() {
-                    unfinished.push(entry.speaker.clone());
-                }
-            };
-            shard.walk(REVIEWED_PER_TURN_MAX, review).await;
-            shard.finish_reviews(unfinished).await;
-            done.give(staying);
+            done.give(shard.review_sessions(ClientSession::catch_up_with_accounts).await);
         });
     }
 
-    /// Finishes the reviews of sessions that have many subscriptions.
-    async fn finish_reviews(&self, unfinished: Vec<Speaker>) {
-        for Speaker::Client(session) in unfinished {
+    /// Lets all sessions `catch_up`, and finishes the reviews of those that have many
+    /// subscriptions. Returns the number of clients that stay.
+    async fn review_sessions(
+        &self,
+        catch_up: impl Fn(&mut ClientSession) -> Option<CloseReason>,
+    ) -> usize {
+        let mut staying = 0;
+        let mut unfinished = Vec::new();
+        let review = |entry: &Entry| {
+            let Speaker::Client(session) = &entry.speaker;
+            let mut under_review = session.borrow_mut();
+            catch_up(&mut under_review);
+            staying += usize::from(under_review.is_staying());
+            if under_review.is_under_review() {
+                unfinished.push(session.clone());
+            }
+        };
+        self.walk(REVIEWED_PER_TURN_MAX, review).await;
+        for session in unfinished {
             while session.borrow_mut().go_on_with_review() {
                 self.hook.yield_turn().await;
             }
         }
+        staying
     }
 
     /// Reviews all sessions after a reload. The answer is the number of clients that stay.
@@ -134,20 +139,7 @@ impl Shard {
         let shard = self.clone();
         spawn(async move {
             shard.subscribe_system_paced().await;
-            let mut staying = 0;
-            let mut unfinished = Vec::new();
-            let review = |entry: &Entry| {
-                let Speaker::Client(session) = &entry.speaker;
-                let mut session = session.borrow_mut();
-                session.catch_up_with_reload();
-                staying += usize::from(session.is_staying());
-                if session.is_under_review() {
-                    unfinished.push(entry.speaker.clone());
-                }
-            };
-            shard.walk(REVIEWED_PER_TURN_MAX, review).await;
-            shard.finish_reviews(unfinished).await;
-            done.give(staying);
+            done.give(shard.review_sessions(ClientSession::catch_up_with_reload).await);
         });
     }
 

@@ -19,7 +19,7 @@ const REFUSAL_SHOWN_MAX: usize = 200;
 /// The subscription of a client's answers.
 const ANSWER_SID: u64 = 1;
 
-/// What an answer has to be.
+/// The answer that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The stream and the sequence under which the message is stored.

@@ -1,4 +1,4 @@
-//! What a server's acknowledgement is worth, by the server's own words: stored on the disk, or only
+//! The worth of a server's acknowledgement, in the server's own words: stored on the disk, or only
 //! handed to the kernel.
 
 use crate::jetstream::work::Storage;

@@ -11,7 +11,7 @@ use crate::wire::message::{Head, header, number, status, status_text};
 /// Time for which a pull request waits for messages: longer than any run.
 const EXPIRES_NS: u64 = 600_000_000_000;
 
-/// How messages are asked for.
+/// The way in which messages are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Pull requests overlap: another one leaves when half of what was asked for has come.
@@ -22,7 +22,7 @@ pub enum Style {
     Push,
 }
 
-/// What is expected of a client's messages.
+/// The expectations of a client's messages.
 #[derive(Clone, Debug)]
 pub enum Check {
     /// All clients of all streams together get each message once.
@@ -90,14 +90,9 @@ impl Reader {
         self.outgoing.push(format!("{}{}\r\n{body}\r\n", self.pull_head, body.len()).as_bytes());
     }
 
-    /// Reads without waiting; calls `delivered` with the time at which each message was due to be
-    /// published. Returns the number of messages.
-    ///
-    /// # Errors
-    /// If the connection broke.
-    pub fn receive(&mut self, mut delivered: impl FnMut(u64)) -> Result<u32, Failure> {
-        let mut count = 0;
-        let mut turn = Turn {
+    /// The connection, and the parts that its messages change.
+    fn parts(&mut self) -> (&mut Connection, Turn<'_>) {
+        let turn = Turn {
             asked: &mut self.asked,
             check: &mut self.check,
             outgoing: &mut self.outgoing,
@@ -105,7 +100,18 @@ impl Reader {
             refusal: &mut self.refusal,
             acknowledges: self.acknowledges,
         };
-        self.connection.try_pump(|line, payload| {
+        (&mut self.connection, turn)
+    }
+
+    /// Reads without waiting; calls `delivered` with the time at which each message was due to be
+    /// published. Returns the number of messages.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub fn receive(&mut self, mut delivered: impl FnMut(u64)) -> Result<u32, Failure> {
+        let mut count = 0;
+        let (connection, mut turn) = self.parts();
+        connection.try_pump(|line, payload| {
             if let Some(due_ns) = turn.take(line, payload) {
                 count += 1;
                 delivered(due_ns);
@@ -125,15 +131,8 @@ impl Reader {
             self.outgoing.flush(&mut self.connection)?;
         }
         let mut late = 0;
-        let mut turn = Turn {
-            asked: &mut self.asked,
-            check: &mut self.check,
-            outgoing: &mut self.outgoing,
-            redelivered: &mut self.redelivered,
-            refusal: &mut self.refusal,
-            acknowledges: self.acknowledges,
-        };
-        self.connection.fence_with(|line, payload| {
+        let (connection, mut turn) = self.parts();
+        connection.fence_with(|line, payload| {
             late += u64::from(turn.take(line, payload).is_some());
         })?;
         self.consumed += late;

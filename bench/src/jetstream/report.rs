@@ -28,7 +28,7 @@ pub struct Sums {
     pub consumed: u64,
 }
 
-/// What the later checks need of a run.
+/// The facts about a run that the later checks need.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     pub answered: u64,

@@ -9,7 +9,7 @@ use crate::host::interrupt;
 use crate::jetstream::asker::Asker;
 use crate::jetstream::reader::{Check, Reader};
 use crate::load::event_loop::{
-    Outgoing, Pacer, QUIET_NS_MAX, SLEEP_NS_MAX, register_sockets, sleep_until_ready,
+    Outgoing, Pacer, QUIET_NS_MAX, SLEEP_NS_MAX, register_sockets, sleep_until_ready, take_ready,
 };
 use crate::load::run::Times;
 use crate::load::schedule::Schedule;
@@ -192,13 +192,7 @@ impl<'a> LoadThread<'a> {
                         sleep_until_ready(epoll, self.sleep_ns(now))?;
                         now = now_ns();
                     }
-                    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                    ready.clear();
-                    let space = rustix::buffer::spare_capacity(&mut ready);
-                    match epoll::wait(epoll, space, Some(&timeout)) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(error) => return Err(std::io::Error::from(error).into()),
-                    }
+                    take_ready(epoll, &mut ready)?;
                     for event in &ready {
                         let event: &epoll::Event = event;
                         self.receive(event.data.u64() as usize)?;

@@ -18,7 +18,7 @@ use crate::load::cores;
 use crate::load::endpoints::{Mode, open_receivers, open_senders};
 use crate::load::event_loop::{
     Pacer, QUIET_NS_MAX, Receiver, ReceiverRole, SLEEP_NS_MAX, Sender, push_frame, push_frame_to,
-    register_sockets, respond, sleep_until_ready,
+    register_sockets, respond, sleep_until_ready, take_ready,
 };
 use crate::load::layout::Layout;
 use crate::load::run::{Run, Times, Window};
@@ -261,13 +261,7 @@ impl<'a> LoadThread<'a> {
                         sleep_until_ready(epoll, self.sleep_ns(began_ns))?;
                         began_ns = now_ns();
                     }
-                    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                    ready.clear();
-                    let space = rustix::buffer::spare_capacity(&mut ready);
-                    match epoll::wait(epoll, space, Some(&timeout)) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(error) => return Err(std::io::Error::from(error).into()),
-                    }
+                    take_ready(epoll, &mut ready)?;
                     for event in &ready {
                         let event: &epoll::Event = event;
                         handled += self.receive(event.data.u64() as usize)?;

@@ -249,13 +249,7 @@ impl<'a> LoadThread<'a> {
                     if wait_ns > 0 {
                         sleep_until_ready(epoll, wait_ns)?;
                     }
-                    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                    ready.clear();
-                    let space = rustix::buffer::spare_capacity(&mut ready);
-                    match epoll::wait(epoll, space, Some(&timeout)) {
-                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                        Err(error) => return Err(std::io::Error::from(error).into()),
-                    }
+                    take_ready(epoll, &mut ready)?;
                     if wait_ns > 0 {
                         last_look_ns = now_ns();
                     }
@@ -445,6 +439,19 @@ pub(crate) fn sleep_until_ready(epoll: &rustix::fd::OwnedFd, wait_ns: u64) -> Re
         .map_err(|_| Failure::new("a wait does not fit the kernel's type"))?;
     let mut sockets = [rustix::event::PollFd::new(epoll, rustix::event::PollFlags::IN)];
     match rustix::event::poll(&mut sockets, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(std::io::Error::from(error).into()),
+    }
+}
+
+/// Replaces `ready` by the sockets that are ready now.
+pub(crate) fn take_ready(
+    epoll: &rustix::fd::OwnedFd,
+    ready: &mut Vec<epoll::Event>,
+) -> Result<(), Failure> {
+    let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    ready.clear();
+    match epoll::wait(epoll, rustix::buffer::spare_capacity(ready), Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(std::io::Error::from(error).into()),
     }

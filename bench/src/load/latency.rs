@@ -247,7 +247,7 @@ fn report(
     result.curves.insert("late".to_string(), Curve::of(&late));
 }
 
-/// What the generator of an open loop is judged by.
+/// The facts by which the generator of an open loop is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct LateLimits {
     /// A send later than this counts against the generator.

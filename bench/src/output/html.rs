@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 const MIB: f64 = 1_048_576.0;
 /// Points per decade of a load curve drawn from several sweeps.
 const NEIGHBOURS_PER_DECADE: f64 = 12.0;
-pub(super) const STYLE: &str = include_str!("report.css");
+const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
 /// Renders the report.
@@ -32,34 +32,45 @@ pub fn render(document: &Document) -> Result<String, Failure> {
         .iter()
         .map(|workload| workload_section(document, workload))
         .collect::<Result<_, _>>()?;
+    let content = html! {
+        @for line in verdict::lines(document) {
+            p.verdict { (line) }
+        }
+        @for warning in &document.warnings {
+            p class="invalid" { (warning) }
+        }
+        (facts(document))
+        (floor_section(document))
+        @for section in sections { (section) }
+    };
+    let after = html! {
+        div id="tip" hidden {}
+        script { (PreEscaped(SCRIPT)) }
+    };
+    Ok(page("midge-bench report", &content, &after))
+}
+
+/// Returns a page that needs no other file; `after` comes behind the part that people read.
+pub(super) fn page(title: &str, content: &Markup, after: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "midge-bench report" }
+                title { (title) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
-                    h1 { "midge-bench report" }
-                    @for line in verdict::lines(document) {
-                        p.verdict { (line) }
-                    }
-                    @for warning in &document.warnings {
-                        p class="invalid" { (warning) }
-                    }
-                    (facts(document))
-                    (floor_section(document))
-                    @for section in sections { (section) }
+                    h1 { (title) }
+                    (content)
                 }
-                div id="tip" hidden {}
-                script { (PreEscaped(SCRIPT)) }
+                (after)
             }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
 /// Returns the workloads that were run against servers, in the order in which they were run.

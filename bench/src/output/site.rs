@@ -6,9 +6,9 @@ use crate::compare::statistics::Spread;
 use crate::output::console::value_text;
 use crate::output::document::Document;
 use crate::output::files;
-use crate::output::html::{self, STYLE, measured_text};
+use crate::output::html::{self, measured_text};
 use crate::output::verdict::{self, HEADLINES};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -74,38 +74,24 @@ fn page_names(documents: &[Document]) -> Vec<String> {
 }
 
 fn index(documents: &[Document], pages: &[String]) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "midge-bench results" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    h1 { "midge-bench results" }
-                    table {
-                        tr { th { "measured" } th { "servers" } th { "host" } th { "in short" } }
-                        @for (document, page) in documents.iter().zip(pages).rev() {
-                            tr {
-                                td { a href=(page) { (measured_text(document)) } }
-                                td { @for side in &document.sides { (side.name) " " (side.version) br; } }
-                                td { (document.environment.cpu) ", " (document.environment.cores) " cores" }
-                                td {
-                                    @for line in verdict::lines(document) { (line) br; }
-                                    @for warning in &document.warnings { (warning) br; }
-                                }
-                            }
-                        }
+    let content = html! {
+        table {
+            tr { th { "measured" } th { "servers" } th { "host" } th { "in short" } }
+            @for (document, page) in documents.iter().zip(pages).rev() {
+                tr {
+                    td { a href=(page) { (measured_text(document)) } }
+                    td { @for side in &document.sides { (side.name) " " (side.version) br; } }
+                    td { (document.environment.cpu) ", " (document.environment.cores) " cores" }
+                    td {
+                        @for line in verdict::lines(document) { (line) br; }
+                        @for warning in &document.warnings { (warning) br; }
                     }
-                    (trends(documents))
                 }
             }
         }
+        (trends(documents))
     };
-    page.into_string()
+    html::page("midge-bench results", &content, &Markup::default())
 }
 
 /// One side's values of a figure of a workload, oldest first.
