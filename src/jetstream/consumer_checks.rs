@@ -661,7 +661,7 @@ pub(crate) fn complete_threshold(config: &mut ConsumerConfig, existing: Option<&
     }
 }
 
-/// Whether no filter of the consumer matches what another one's does.
+/// True if no filter of the consumer matches what another one's does.
 fn is_partition_unique<'a>(
     config: &ConsumerConfig,
     mut others: impl Iterator<Item = &'a ConsumerConfig>,

@@ -1,4 +1,4 @@
-//! What comes to the consumers of a stream: requests for messages, acknowledgements and answers to
+//! Letters to the consumers of a stream: requests for messages, acknowledgements and answers to
 //! flow control.
 
 use std::rc::Rc;

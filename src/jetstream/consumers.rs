@@ -41,7 +41,7 @@ pub(crate) struct Consumer {
     timer_ns: Cell<i64>,
 }
 
-/// What never changes about a consumer.
+/// The facts about a consumer that never change.
 pub(super) struct Identity {
     pub name: Box<str>,
     pub created: Timestamp,

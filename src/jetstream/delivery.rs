@@ -32,7 +32,6 @@ use crate::protocol::nats::encode::decimal;
 use crate::protocol::subject;
 use crate::storage::block::{Message, NotLoaded};
 use crate::storage::disk::Disk;
-use crate::storage::position::CommitNumber;
 use crate::storage::stream::Search;
 
 /// The wait of a consumer while the store takes no changes.
@@ -544,6 +543,3 @@ fn digits_of(mut number: usize, room: &mut [u8; 20]) -> &[u8] {
         }
     }
 }
-
-/// An answer that waits for nothing.
-pub(super) const AT_ONCE: CommitNumber = CommitNumber(0);

@@ -39,7 +39,7 @@ const ACKNOWLEDGEMENT_BYTES: usize = 96;
 /// The end of reply subjects by which a batch without headers is published.
 const FAST_BATCH_SUFFIX: &[u8] = b".$FI";
 
-/// What has to be done before a message can be taken.
+/// Work that has to be done before a message can be taken.
 pub(super) enum Wait {
     Load(NotLoaded),
     Removals,

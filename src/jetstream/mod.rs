@@ -4,8 +4,6 @@
 //! Everything here belongs to one shard and sees two things of it: its broker, from which messages
 //! and requests come into mailboxes, and its store. Nothing here knows which shard that is.
 
-#![allow(dead_code, reason = "the engine that uses all of it is being built")]
-
 mod account;
 mod advisories;
 mod ages;

@@ -10,7 +10,7 @@ use super::interest::Interest;
 use super::json::encode::encode;
 use super::json::timestamp::Timestamp;
 use super::rules::Rules;
-use super::stream_config::{PersistMode, StorageKind, StreamConfig};
+use super::stream_config::{StorageKind, StreamConfig};
 use crate::base::gate::Gate;
 use crate::broker::mailbox::Mailbox;
 use crate::broker::service::ServiceSubscription;
@@ -132,10 +132,5 @@ impl StreamHandle {
 
     pub(super) fn is_memory(&self) -> bool {
         self.config.borrow().storage == StorageKind::Memory
-    }
-
-    /// True if its messages may be seen before they are on disk.
-    pub(super) fn is_async(&self) -> bool {
-        self.config.borrow().persist_mode == PersistMode::Async
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct StreamRules {
 /// Notes the level that a new stream needs, and checks what `with_defaults` leaves out.
 ///
 /// # Errors
-/// What is wrong with the request.
+/// The fault of the request.
 pub(crate) fn check_names(request: &mut StreamConfigRequest, name_in_subject: &str) -> Checked {
     let config = &mut request.config;
     note_level(config);
@@ -102,7 +102,7 @@ pub(crate) fn check_replicas(config: &StreamConfig) -> Checked {
     }
 }
 
-/// Whether a stream that is created again, with defaults, is the one that exists.
+/// True if a stream that is created again, with defaults, is the one that exists.
 pub(crate) fn is_same(mut config: StreamConfig, existing: &StreamConfig) -> bool {
     copy_required_level(&mut config.metadata, &existing.metadata);
     config == *existing
@@ -166,7 +166,7 @@ pub(crate) fn check_update(old: &StreamConfig, mut new: StreamConfig) -> Checked
     Ok(new)
 }
 
-/// Whether an update lowers or sets a limit that its consumers must keep.
+/// True if an update lowers or sets a limit that its consumers must keep.
 pub(crate) fn changes_consumer_limits(old: &StreamConfig, new: &StreamConfig) -> bool {
     let (old, new) = (&old.consumer_limits, &new.consumer_limits);
     let threshold = new.inactive_threshold_ns;

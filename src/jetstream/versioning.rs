@@ -1,4 +1,4 @@
-//! What streams and consumers need of a server: the level of the API, in their metadata.
+//! The level of the API that streams and consumers need, in their metadata.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const REQUIRED_LEVEL_KEY: &str = "_nats.req.level";
 const SERVER_LEVEL_KEY: &str = "_nats.level";
 const SERVER_VERSION_KEY: &str = "_nats.ver";
 
-/// Whether a request with this value of [`REQUIRED_LEVEL_HEADER`] can be answered.
+/// True if a request with this value of [`REQUIRED_LEVEL_HEADER`] can be answered.
 pub(crate) fn is_level_met(header_value: &[u8]) -> bool {
     if header_value.is_empty() {
         return true;
@@ -74,11 +74,6 @@ pub(crate) fn copy_required_level(
 pub(crate) fn add_server_facts(metadata: &mut BTreeMap<String, String>, server_version: &str) {
     metadata.insert(SERVER_LEVEL_KEY.into(), API_LEVEL.to_string());
     metadata.insert(SERVER_VERSION_KEY.into(), server_version.into());
-}
-
-/// The level that stored metadata asks for.
-pub(crate) fn stored_level(metadata: &BTreeMap<String, String>) -> i64 {
-    metadata.get(REQUIRED_LEVEL_KEY).and_then(|level| level.parse().ok()).unwrap_or(0)
 }
 
 fn remove_server_keys(metadata: &mut BTreeMap<String, String>) {

@@ -1,4 +1,4 @@
-//! What a consumer delivers next, and to whom. A state machine without I/O, clock and broker.
+//! The next delivery of a consumer, and its receiver: a state machine without I/O, clock or broker.
 //!
 //! A delivery is a conversation with its owner: [`Machine::want`] names the message to look up,
 //! [`Machine::offer`] is given it and names the receiver, and [`Machine::delivered`] or

@@ -16,7 +16,6 @@ pub(crate) const TOO_LARGE: Status = Status("409 Message Size Exceeds MaxBytes")
 pub(crate) const BATCH_COMPLETED: Status = Status("409 Batch Completed");
 pub(crate) const PUSH_BASED: Status = Status("409 Consumer is push based");
 pub(crate) const DELETED: Status = Status("409 Consumer Deleted");
-pub(crate) const SHUTDOWN: Status = Status("409 Server Shutdown");
 pub(crate) const API_LEVEL: Status = Status("412 Required Api Level");
 pub(crate) const PIN_MISMATCH: Status = Status("423 Nats-Pin-Id mismatch");
 pub(crate) const WRONG_PIN: Status = Status("423 Nats-Wrong-Pin-Id");

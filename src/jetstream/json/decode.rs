@@ -369,7 +369,7 @@ fn find_field(fields: &[&'static str], key: &str) -> Option<&'static str> {
     exact.or_else(|| fields.iter().find(|&&field| is_same_folded(field, key))).copied()
 }
 
-/// Whether `key` is `field` in another case. Two letters outside of ASCII fold to letters in it.
+/// True if `key` is `field` in another case. Two letters outside of ASCII fold to letters in it.
 fn is_same_folded(field: &str, key: &str) -> bool {
     let folded = |character| match character {
         '\u{17f}' => 's',

@@ -53,7 +53,7 @@ enum State {
     EndValue,
 }
 
-/// Whether `byte` is a blank of JSON.
+/// True if `byte` is a blank of JSON.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }

@@ -1,8 +1,6 @@
 //! Times in requests and answers: RFC 3339 with nanoseconds and the offset that the client gave, as
 //! Go's `time.Time` keeps it.
 
-use std::time::{Duration, SystemTime};
-
 use serde::{Serialize, Serializer};
 use tz::UtcDateTime;
 
@@ -35,15 +33,6 @@ impl Timestamp {
         }
     }
 
-    pub(crate) fn from_system_time(time: SystemTime) -> Timestamp {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Timestamp {
-            unix_seconds: since.as_secs() as i64,
-            nanoseconds: since.subsec_nanos(),
-            offset_minutes: 0,
-        }
-    }
-
     /// Nanoseconds since 1970. Times before 1677 and after 2262 become the nearest that fits.
     pub(crate) fn unix_ns(self) -> i64 {
         let unix_ns =
@@ -56,7 +45,7 @@ impl Timestamp {
         Timestamp { offset_minutes: 0, ..self }
     }
 
-    /// Whether this is [`Timestamp::ZERO`], in any offset.
+    /// True if this is [`Timestamp::ZERO`], in any offset.
     pub(crate) fn is_zero(self) -> bool {
         self.unix_seconds == Self::ZERO.unix_seconds && self.nanoseconds == 0
     }

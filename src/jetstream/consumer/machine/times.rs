@@ -1,4 +1,4 @@
-//! What happens to a consumer because time passes, and the facts that reports show.
+//! Changes of a consumer because time passes, and the facts that reports show.
 
 use super::{
     ACKS_EXPIRED_AT_ONCE_MAX, ConsumerState, Ledger, Machine, Output, SequencePair, UnpinReason,
