@@ -18,7 +18,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use support::dialer;
 
-/// What the server does wrong, once.
+/// A mistake of the server, made once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,

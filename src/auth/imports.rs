@@ -75,7 +75,7 @@ pub(crate) struct ToldExport {
 /// Source: nats-server DEFAULT_SERVICE_EXPORT_RESPONSE_THRESHOLD.
 const THRESHOLD_DEFAULT: Duration = Duration::from_secs(120);
 
-/// What all accounts export and import, by their names; accounts without any are left out. Cheap to
+/// The exports and imports of all accounts, by name; accounts without any are left out. Cheap to
 /// clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Imports {
@@ -150,7 +150,7 @@ impl Imports {
     }
 }
 
-/// What the other accounts are in operator mode.
+/// The other accounts, in operator mode.
 pub(super) struct KnownAccounts<'a> {
     pub accounts: &'a AccountSet,
     /// Seconds since 1970.
@@ -163,7 +163,7 @@ impl KnownAccounts<'_> {
     }
 }
 
-/// What came of building one account's exports and imports anew.
+/// The outcome of building one account's exports and imports anew.
 #[derive(Debug, Default)]
 pub(super) struct Renewed {
     pub exports_changed: bool,

@@ -42,7 +42,7 @@ pub(crate) struct Trust {
     pub local_zone: TimeZone,
 }
 
-/// Why the JWT of an account cannot be used.
+/// The reason why the JWT of an account cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BadAccount {
     Jwt(JwtError),

@@ -71,7 +71,7 @@ pub struct Counted {
     pub body_bytes: usize,
 }
 
-/// What a queue has taken for its peer, as monitoring reports it.
+/// The messages that a queue has taken for its peer, as monitoring reports them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
     messages: u64,

@@ -115,7 +115,7 @@ pub struct AccountOptions {
     pub trace: Option<TraceOptions>,
 }
 
-/// Where the traces of messages go whose publishers have them traced by `traceparent`.
+/// The destination of traces of messages whose publishers have them traced by `traceparent`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceOptions {
     pub destination: String,

@@ -46,7 +46,7 @@ pub struct PreloadedAccount {
     pub place: Place,
 }
 
-/// Where the JWTs of accounts are found.
+/// The place where the JWTs of accounts are found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ResolverOptions {
     /// Only those that are preloaded or pushed.
@@ -75,7 +75,7 @@ pub enum DirectoryKind {
     },
 }
 
-/// What is done with the file of an account that is deleted.
+/// The fate of the file of an account that is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
     /// Nothing is deleted.

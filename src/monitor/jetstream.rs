@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-/// What a server with JetStream holds. With nats-server's names.
+/// The contents of a server with JetStream, under nats-server's names.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct StatsJson {
     pub memory: u64,

@@ -92,7 +92,7 @@ pub(crate) fn jsz(facts: &ServerFacts, report: Option<JetStreamReport>) -> Respo
     })
 }
 
-/// What is wrong with the account or the stream that a health probe names.
+/// The fault of the account or the stream that a health probe names.
 pub(crate) fn unhealthy(
     options: &HealthzOptions,
     report: Option<&JetStreamReport>,

@@ -315,7 +315,7 @@ impl Pattern {
         self.0.iter().map(Piece::size).sum()
     }
 
-    /// Whether `bytes`, as far as they go, can be the start of this pattern.
+    /// True if `bytes`, as far as they go, can be the start of this pattern.
     pub fn starts_like(&self, bytes: &[u8]) -> bool {
         let mut rest = &bytes[..bytes.len().min(self.size())];
         for piece in &self.0 {

@@ -39,7 +39,7 @@ pub struct RunResult {
     pub side: String,
     pub server_name: String,
     pub server_version: String,
-    /// What an acknowledgement of the server is worth, if the workload stores something.
+    /// The worth of the server's acknowledgements, if the workload stores something.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub durability: String,
     /// Round of a comparison, from 0, and the place within the whole sequence of runs.

@@ -1,4 +1,4 @@
-//! What the clients were promised, and how a server's streams are compared with it.
+//! The promises that clients were given, and the comparison of a server's streams with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

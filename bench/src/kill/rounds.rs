@@ -29,7 +29,7 @@ const FIRST_WAIT_MAX: Duration = Duration::from_secs(20);
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What all rounds together found.
+/// The findings of all rounds together.
 #[derive(Debug, Default)]
 pub struct Report {
     pub seed: u64,

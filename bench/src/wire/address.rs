@@ -9,7 +9,7 @@ pub enum Address {
     Unix { path: String },
 }
 
-/// Whether a connection speaks WebSocket.
+/// The protocol below NATS: plain, or WebSocket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WebSocket {
     #[default]

@@ -11,7 +11,7 @@ use crate::auth::jwt::template::{self, TemplateValues};
 use crate::auth::jwt::{times, validate};
 use crate::auth::trust::{Trust, compile_permissions};
 
-/// What a JWT said about its user, for as long as that is connected.
+/// The claims of a user's JWT that matter for as long as the user is connected.
 #[derive(Debug)]
 pub(crate) struct JwtUser {
     /// The key that signed it.
@@ -30,7 +30,7 @@ pub(crate) struct JwtUser {
     pub has_default_permissions: bool,
 }
 
-/// Why a client that was let in by a JWT has to go.
+/// The reason why a client that was let in by a JWT has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JwtEnd {
     /// The account is gone, or does not admit it any more.

@@ -325,7 +325,7 @@ pub(crate) struct UserBody {
     pub tags: Vec<String>,
 }
 
-/// What a user may do, by its own JWT or by the template of a signing key.
+/// The rights of a user, by its own JWT or by the template of a signing key.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct UserRights {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::auth::nkey::{KeyKind, PublicKey};
 use crate::base::limits::JWT_BYTES_MAX;
 
-/// What nats-server's tools sign, and the older form, of which only the claims are signed.
+/// The form that nats-server's tools sign, and the older one, of which only the claims are signed.
 const ALGORITHMS: [&str; 2] = ["ed25519-nkey", "ed25519"];
 
 /// A limit that is none.
@@ -61,7 +61,7 @@ impl Kind {
     }
 }
 
-/// Why a text is not a JWT that can be used; displayed in the words of nats-server's tools.
+/// The reason why a text is no usable JWT; displayed in the words of nats-server's tools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JwtError {
     TooLarge(usize),

@@ -1,4 +1,4 @@
-//! What is wrong with the claims of one JWT by themselves.
+//! Faults in the claims of one JWT by themselves.
 //!
 //! Displayed in the words of nats-server's tools; `github.com/nats-io/jwt/v2` is the source.
 
